@@ -1,0 +1,248 @@
+"""An OpenAI-compatible provider that answers by rule and records what it was sent.
+
+The wire format is that of OpenAI's chat completions, as the AI SDK's OpenAI-compatible package
+(the one opencode uses for configured providers) reads it.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from opencode_tasks.testing.wire import answer
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+START_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the provider does with one request.
+
+    ``text=None`` echoes the prompt. ``status`` other than 200 sends ``headers`` and ``body`` as
+    they are. ``input_tokens`` includes the cached ones and ``output_tokens`` the reasoning ones,
+    as on OpenAI's wire; None makes them from the lengths of the texts. ``cut_after`` ends the
+    connection after that many chunks of text, without an end mark. ``hang`` answers nothing until
+    the client gives up; ``reset`` closes the connection instead of answering.
+    """
+
+    text: str | None = None
+    chunks: int = 1
+    delay_s: float = 0.0
+    chunk_delay_s: float = 0.0
+    reasoning_text: str = ""
+    tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    cache_read_tokens: int = 0
+    output_tokens: int | None = None
+    reasoning_tokens: int = 0
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: str | bytes | Mapping[str, Any] = ""
+    cut_after: int | None = None
+    hang: bool = False
+    reset: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request as the provider saw it; token counts are what it reported (0 where it did not)."""
+
+    at: float
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    prompt: str
+    model: str
+    authorization: str = ""
+    status: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    reasoning_tokens: int = 0
+    ended: bool = False
+
+    @property
+    def session_id(self) -> str | None:
+        """Opencode's session id, from the header its OpenAI-compatible client sends."""
+        return self.headers.get("x-session-affinity")
+
+    @property
+    def system(self) -> str:
+        """The system texts of the request, joined by blank lines."""
+        texts = [message_text(m) for m in self.body.get("messages", []) if m.get("role") == "system"]
+        return "\n\n".join(texts)
+
+
+Match = str | re.Pattern[str] | Callable[[Call], bool]
+
+
+@dataclass(slots=True)
+class _Rule:
+    match: Match
+    replies: Sequence[Reply]
+    used: int = 0
+
+    def fits(self, call: Call) -> bool:
+        if isinstance(self.match, str):
+            return self.match in call.prompt
+        if isinstance(self.match, re.Pattern):
+            return self.match.search(call.prompt) is not None
+        return self.match(call)
+
+    def next_reply(self) -> Reply:
+        reply = self.replies[min(self.used, len(self.replies) - 1)]
+        self.used += 1
+        return reply
+
+
+class ScriptedProvider:
+    """A provider on ``127.0.0.1`` with rules; a context manager.
+
+    The first rule that fits a request decides; without one the prompt is echoed. ``calls`` holds
+    every chat request in the order of arrival.
+    """
+
+    def __init__(self, *, port: int = 0, models: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.calls: list[Call] = []
+        self.models = dict(models or DEFAULT_MODELS)
+        self._rules: list[_Rule] = []
+        self._lock = threading.Lock()
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        app = Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/models", self._list_models),
+            ]
+        )
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
+
+    @property
+    def base_url(self) -> str:
+        """The address to configure as the provider's ``baseURL``."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def on(self, match: Match, *replies: Reply) -> Self:
+        """Answer requests that fit with these replies in turn; the last one stands for the rest.
+
+        A string fits where the last user message contains it, a pattern where it is found there,
+        a function where it says so. Returns the provider, so that rules chain.
+        """
+        self._rules.append(_Rule(match, replies or (Reply(),)))
+        return self
+
+    def opencode_config(self, *, name: str = "fake", api_key: str = "sk-test") -> dict[str, Any]:
+        """An opencode config that knows this server as provider ``name``."""
+        return {
+            "provider": {
+                name: {
+                    "npm": "@ai-sdk/openai-compatible",
+                    "name": "Scripted provider",
+                    "options": {"baseURL": self.base_url, "apiKey": api_key},
+                    "models": self.models,
+                }
+            }
+        }
+
+    def prompts(self) -> list[str]:
+        """The last user message of each request so far, in the order of arrival."""
+        return [call.prompt for call in list(self.calls)]
+
+    def start(self) -> Self:
+        """Serve in a thread; returns once requests are answered."""
+        self._thread.start()
+        deadline = time.monotonic() + START_LIMIT_S
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise RuntimeError("the scripted provider did not start")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        """End the server and the requests that still hang in it."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(timeout=5)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def _list_models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": m, "object": "model"} for m in self.models]})
+
+    async def _chat(self, request: Request) -> Response:
+        body: dict[str, Any] = await request.json()
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        call = Call(
+            at=time.time(),
+            path=request.url.path,
+            headers=headers,
+            body=body,
+            prompt=last_user_text(body),
+            model=body.get("model", ""),
+            authorization=headers.get("authorization", ""),
+        )
+        with self._lock:
+            self.calls.append(call)
+            rule = next((r for r in self._rules if r.fits(call)), None)
+            reply = rule.next_reply() if rule else Reply()
+        return await answer(call, reply, request)
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """The text of a chat message, whether its content is a string or a list of parts."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content if part.get("type") == "text")
+
+
+def last_user_text(body: Mapping[str, Any]) -> str:
+    """The text of the last user message of a chat request; empty where there is none."""
+    users = [m for m in body.get("messages", []) if m.get("role") == "user"]
+    return message_text(users[-1]) if users else ""
+
+
+DEFAULT_MODELS: dict[str, dict[str, Any]] = {
+    "echo": {
+        "name": "Echo",
+        "tool_call": True,
+        "cost": {"input": 1.0, "output": 2.0, "cache_read": 0.1, "cache_write": 1.25},
+        "limit": {"context": 1_000_000, "output": 4096},
+    },
+    "free": {
+        "name": "Free",
+        "tool_call": True,
+        "cost": {"input": 0, "output": 0},
+        "limit": {"context": 128_000, "output": 4096},
+    },
+    "unpriced": {
+        "name": "Unpriced",
+        "tool_call": True,
+        "limit": {"context": 128_000, "output": 4096},
+    },
+}

@@ -1,0 +1,136 @@
+"""How the scripted provider puts a reply on the wire (OpenAI chat completions)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from opencode_tasks.testing.provider import Call, Reply
+
+HANG_LIMIT_S = 3600.0
+
+
+class _ConnectionCutError(Exception):
+    """Raised inside a response to make the server drop the connection."""
+
+
+async def answer(call: Call, reply: Reply, request: Request) -> Response:
+    """Turn ``reply`` into the response to ``request`` and note in ``call`` what was reported."""
+    if reply.hang:
+        await _hang(request)
+        call.status = 499
+        return Response(status_code=499)
+    await asyncio.sleep(reply.delay_s)
+    if reply.reset:
+        return StreamingResponse(_reset(), status_code=200, headers={"content-length": "10"})
+    call.status = reply.status
+    if reply.status != 200:
+        call.ended = True
+        return _plain(reply)
+    text = call.prompt if reply.text is None else reply.text
+    usage = _usage(call, reply, text)
+    if not call.body.get("stream"):
+        _settle(call, usage)
+        return JSONResponse(_completion(call, reply, text, usage))
+    return StreamingResponse(_events(call, reply, text, usage), media_type="text/event-stream")
+
+
+def _plain(reply: Reply) -> Response:
+    body = json.dumps(dict(reply.body)) if isinstance(reply.body, Mapping) else reply.body
+    media_type = None if "content-type" in {h.lower() for h in reply.headers} else "application/json"
+    return Response(body, status_code=reply.status, headers=dict(reply.headers), media_type=media_type)
+
+
+async def _hang(request: Request) -> None:
+    for _ in range(int(HANG_LIMIT_S / 0.1)):
+        if await request.is_disconnected():
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _reset() -> AsyncIterator[bytes]:
+    raise _ConnectionCutError
+    yield b""
+
+
+def _usage(call: Call, reply: Reply, text: str) -> dict[str, Any]:
+    prompt_tokens = reply.input_tokens if reply.input_tokens is not None else 10 + len(call.prompt) // 4
+    output_tokens = reply.output_tokens
+    if output_tokens is None:
+        output_tokens = reply.reasoning_tokens + max(1, len(text) // 4)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
+        "prompt_tokens_details": {"cached_tokens": reply.cache_read_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
+    }
+
+
+def _settle(call: Call, usage: Mapping[str, Any]) -> None:
+    call.input_tokens = usage["prompt_tokens"]
+    call.output_tokens = usage["completion_tokens"]
+    call.cache_read_tokens = usage["prompt_tokens_details"]["cached_tokens"]
+    call.reasoning_tokens = usage["completion_tokens_details"]["reasoning_tokens"]
+    call.ended = True
+
+
+def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "id": f"call_{index}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(dict(arguments))},
+        }
+        for index, (name, arguments) in enumerate(reply.tool_calls)
+    ]
+
+
+def _finish_reason(reply: Reply) -> str:
+    return reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
+
+
+def _completion(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if reply.tool_calls:
+        message["tool_calls"] = _tool_calls(reply)
+    choice = {"index": 0, "message": message, "finish_reason": _finish_reason(reply)}
+    return {"id": "chatcmpl-1", "object": "chat.completion", "model": call.model, "choices": [choice], "usage": usage}
+
+
+async def _events(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    def event(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": int(call.at), "model": call.model}
+        return b"data: " + json.dumps({**chunk, "choices": [choice], **more}).encode() + b"\n\n"
+
+    yield event({"role": "assistant", "content": ""})
+    if reply.reasoning_text:
+        yield event({"reasoning_content": reply.reasoning_text})
+    if not reply.tool_calls or reply.text is not None:
+        for index, piece in enumerate(_pieces(text, reply.chunks)):
+            if reply.cut_after is not None and index >= reply.cut_after:
+                raise _ConnectionCutError
+            if index:
+                await asyncio.sleep(reply.chunk_delay_s)
+            yield event({"content": piece})
+    if reply.cut_after is not None:
+        raise _ConnectionCutError
+    if reply.tool_calls:
+        yield event({"tool_calls": _tool_calls(reply)})
+    _settle(call, usage)
+    yield event({}, _finish_reason(reply), usage=dict(usage))
+    yield b"data: [DONE]\n\n"
+
+
+def _pieces(text: str, count: int) -> list[str]:
+    size = max(1, -(-len(text) // max(1, count)))
+    return [text[start : start + size] for start in range(0, len(text), size)]
