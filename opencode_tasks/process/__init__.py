@@ -1,0 +1,6 @@
+"""Starting other programs so that they end with us, and the only place that does."""
+
+from opencode_tasks.process.guarded import GuardedProcess
+from opencode_tasks.process.once import Finished, run_once
+
+__all__ = ["Finished", "GuardedProcess", "run_once"]

@@ -1,0 +1,161 @@
+"""A process between us and a program we start, so that the program never outlives us.
+
+Run as a script, by its path, with the standard library alone. It reads one JSON line from
+standard input, leaves its parent's process tree (a framework that kills its workers' children
+must not kill the one that cleans up), starts the program in a session of its own, and then waits
+for the first of: the program's end, the end of its parent process, the closing of standard input
+or a line on it. Then it ends the program's whole tree, processes that left its group included,
+and removes the folders it was told to remove. It reports ``started PID`` and ``exited CODE`` on
+standard output.
+
+A thread's end would fire a parent-death signal while its process lives on, so the parent is
+watched by a pidfd; the program itself gets the signal for the case that this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+KILL_LIMIT_S = 5.0
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Read the order, leave the parent's tree, run the program and clean up after it."""
+    order = json.loads(read_line(0))
+    parent = os.pidfd_open(order["parent"])
+    if os.fork():
+        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    program = start(order)
+    code = -1
+    if program is not None:
+        report(f"started {program.pid}")
+        wait_for_an_end(program, parent)
+        code = end_tree(program, order["grace_s"])
+    for path in order["remove"]:
+        shutil.rmtree(path, ignore_errors=True)
+    report(f"exited {code}")
+
+
+def read_line(fd: int) -> bytes:
+    """The bytes up to the first newline, read one by one so that nothing after it is taken."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def report(line: str) -> None:
+    """Tell the parent, if it is still there to listen."""
+    with contextlib.suppress(OSError):
+        os.write(1, line.encode() + b"\n")
+
+
+def start(order: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+    """The started program; None, with the reason reported, where it cannot be started."""
+    try:
+        stdin = open(order["stdin"], "rb") if order["stdin"] else subprocess.DEVNULL
+        stdout = open(os.open(order["stdout"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
+        stderr = subprocess.STDOUT
+        if order["stderr"]:
+            stderr = open(os.open(order["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
+        return subprocess.Popen(
+            order["args"],
+            cwd=order["cwd"],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=die_with_guard,
+        )
+    except OSError as error:
+        report(f"failed {error}")
+        return None
+
+
+def die_with_guard() -> None:
+    """In the program, before it runs: default signals, and its end when this guard is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def wait_for_an_end(program: subprocess.Popen[bytes], parent: int) -> None:
+    """Return when the program ended, the parent ended or standard input says to stop."""
+    watched = select.poll()
+    for fd in (0, parent, os.pidfd_open(program.pid)):
+        watched.register(fd, select.POLLIN | select.POLLHUP)
+    watched.poll()
+
+
+def end_tree(program: subprocess.Popen[bytes], grace_s: float) -> int:
+    """End the program politely, then its whole tree by force; its exit code."""
+    ended = program.poll()
+    if ended is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ended = program.wait(grace_s)
+    deadline = time.monotonic() + KILL_LIMIT_S
+    while (children := descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        reap(program)
+        time.sleep(0.02)
+    code = program.poll()
+    return -signal.SIGKILL if code is None else code
+
+
+def reap(program: subprocess.Popen[bytes]) -> None:
+    """Collect ended processes that were left to us, but leave the program's code to its object."""
+    program.poll()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if info is None or info.si_pid == program.pid:
+                return
+            os.waitpid(info.si_pid, os.WNOHANG)
+
+
+def descendants(root: int) -> list[int]:
+    """The living descendants of a process, from /proc."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            with open(f"/proc/{name}/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+            if fields[0] != b"Z":
+                children.setdefault(int(fields[1]), []).append(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        for pid in children.get(queue.pop(), []):
+            found.append(pid)
+            queue.append(pid)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
