@@ -42,15 +42,47 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    code = keep_watch(order, parent) if order["args"] is None else run_program(order, parent)
+    clean_up(order)
+    report(f"exited {code}")
+
+
+def keep_watch(order: dict[str, Any], parent: int) -> int:
+    """Without a program: wait for the parent's end or word alone."""
+    report("started 0")
+    wait_for_an_end([0, parent])
+    return 0
+
+
+def run_program(order: dict[str, Any], parent: int) -> int:
+    """Start the program and see it, or its parent, to the end; its exit code."""
     program = start(order)
-    code = -1
-    if program is not None:
-        report(f"started {program.pid}")
-        wait_for_an_end(program, parent)
-        code = end_tree(program, order["grace_s"])
+    if program is None:
+        return -1
+    report(f"started {program.pid}")
+    wait_for_an_end([0, parent, os.pidfd_open(program.pid)])
+    return end_tree(program, order["grace_s"])
+
+
+def clean_up(order: dict[str, Any]) -> None:
+    """Remove the folders that go always, and of each home what need not stay."""
     for path in order["remove"]:
         shutil.rmtree(path, ignore_errors=True)
-    report(f"exited {code}")
+    for path in order["homes"]:
+        clean_home(path)
+
+
+def clean_home(path: str) -> None:
+    """Remove a home, or all below a folder of homes; unrecorded sessions keep their data folder."""
+    marks = os.path.join(path, "unrecorded")
+    if os.path.isdir(marks):
+        kept = os.listdir(marks)
+        shutil.rmtree(os.path.join(path, "run") if kept else path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path):
+            clean_home(os.path.join(path, name))
+        os.rmdir(path)
 
 
 def read_line(fd: int) -> bytes:
@@ -99,10 +131,10 @@ def die_with_guard() -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def wait_for_an_end(program: subprocess.Popen[bytes], parent: int) -> None:
-    """Return when the program ended, the parent ended or standard input says to stop."""
+def wait_for_an_end(fds: list[int]) -> None:
+    """Return when a process behind one of the descriptors ended, or standard input says so."""
     watched = select.poll()
-    for fd in (0, parent, os.pidfd_open(program.pid)):
+    for fd in fds:
         watched.register(fd, select.POLLIN | select.POLLHUP)
     watched.poll()
 

@@ -42,13 +42,14 @@ class GuardedProcess:
         stderr: Path | None = None,
         stdin: Path | None = None,
         remove: Sequence[Path] = (),
+        homes: Sequence[Path] = (),
         grace_s: float = 3.0,
     ) -> Self:
         """Start ``args`` with its output in the file ``stdout`` (and ``stderr``, or the same file).
 
-        When the program or this process ends, the folders ``remove`` go. A program that does not
-        end within ``grace_s`` seconds of a SIGTERM is killed. Raises SetupError where the program
-        cannot be started.
+        When the program or this process ends, the folders ``remove`` go; ``homes`` are cleaned as
+        ``guard.clean_home`` says. A program that does not end within ``grace_s`` seconds of a
+        SIGTERM is killed. Raises SetupError where the program cannot be started.
         """
         order = {
             "args": list(args),
@@ -57,9 +58,25 @@ class GuardedProcess:
             "stdout": str(stdout),
             "stderr": str(stderr) if stderr else None,
             "remove": [str(path) for path in remove],
+            "homes": [str(path) for path in homes],
             "grace_s": grace_s,
             "parent": os.getpid(),
         }
+        return cls._order(order, env=env, cwd=cwd)
+
+    @classmethod
+    def watch(cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = ()) -> Self:
+        """A guard without a program: it removes the folders once this process ends or says stop."""
+        order = {
+            "args": None,
+            "remove": [str(path) for path in remove],
+            "homes": [str(path) for path in homes],
+            "parent": os.getpid(),
+        }
+        return cls._order(order, env={}, cwd=Path("/"))
+
+    @classmethod
+    def _order(cls, order: Mapping[str, object], *, env: Mapping[str, str], cwd: Path) -> Self:
         guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD)],
             env=dict(env),
@@ -78,7 +95,7 @@ class GuardedProcess:
         word, _, rest = line.partition(" ")
         if word != "started":
             process.stop()
-            raise SetupError("unknown", raw_message=f"cannot start {args[0]}: {rest or 'no answer'}")
+            raise SetupError("unknown", raw_message=f"cannot start a program: {rest or 'the guard gave no answer'}")
         process.pid = int(rest)
         return process
 

@@ -15,7 +15,10 @@
 //
 // Environment: OPENCODE_TASKS_JOURNAL is a file that gets a line when the plugin loads and a line
 // for each provider response; with OPENCODE_TASKS_JOURNAL_EVENTS=1 it gets opencode's events too.
-// OPENCODE_TASKS_INLINE_WAIT_S is the longest wait that is left to opencode.
+// OPENCODE_TASKS_INLINE_WAIT_S is the longest wait that is left to opencode. OPENCODE_TASKS_SYSTEM is
+// the system text of the first session, for `opencode run`, which has no option for it.
+// OPENCODE_TASKS_MAX_CALLS, where set, bounds the model calls of a session of our agent: opencode
+// goes on for ever with a model that calls tools it was not offered.
 
 import { appendFileSync } from "node:fs"
 
@@ -27,10 +30,15 @@ const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
 
+const MAX_CALLS = Number(process.env.OPENCODE_TASKS_MAX_CALLS ?? "Infinity")
+const SYSTEM = process.env.OPENCODE_TASKS_SYSTEM
+let firstSession
+
 const sessionsWithSteps = new Set()
 const brokenStreams = new Map() // session -> why its last response stream ended early
 const retrying = new Map() // session -> why opencode is about to send its request again
 const systemTexts = new Map() // session of our agent -> its system text
+const calls = new Map() // session of our agent -> its model calls since the last prompt
 let agentPrompt
 
 function journal(record) {
@@ -87,7 +95,18 @@ function watched(response, session) {
   return new Response(body, { status: response.status, statusText: response.statusText, headers: response.headers })
 }
 
+function refusal(message) {
+  return new Response(JSON.stringify({ error: { message, type: "refused", code: "refused" } }), {
+    status: 400,
+    headers: { "content-type": "application/json" },
+  })
+}
+
 async function send(fetch, input, init, session) {
+  if (systemTexts.has(session)) calls.set(session, (calls.get(session) ?? 0) + 1)
+  if (calls.get(session) > MAX_CALLS) {
+    return refusal(`ended after ${MAX_CALLS} model calls: the model keeps calling tools that it was not offered`)
+  }
   const mayRetry = sessionsWithSteps.has(session)
   if (retrying.has(session) && !mayRetry) {
     const reason = retrying.get(session)
@@ -126,7 +145,7 @@ function wrap(fetch) {
 
 function forget(session) {
   sessionsWithSteps.delete(session)
-  for (const map of [brokenStreams, retrying, systemTexts]) map.delete(session)
+  for (const map of [brokenStreams, retrying, systemTexts, calls]) map.delete(session)
 }
 
 function note(event) {
@@ -154,6 +173,8 @@ export const OpencodeTasks = async () => {
     },
     event: async ({ event }) => note(event),
     "chat.message": async (input, output) => {
+      firstSession ??= input.sessionID
+      if (SYSTEM && input.sessionID === firstSession) output.message.system ??= SYSTEM
       const text = output.message?.system ?? agentPrompt
       if ((output.message?.agent ?? input.agent) === AGENT && text) systemTexts.set(input.sessionID, text)
       else systemTexts.delete(input.sessionID)

@@ -1,0 +1,60 @@
+# Everything that a checkout needs, from a machine with python3 (3.11 or 3.12), its venv module and git.
+# `make` lists the targets. A second run of any of them finds what the first one made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The uv on PATH where there is one that works, else one of this checkout's own.
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
+PYTHON := .venv/bin/python
+SYNCED := .venv/.synced
+
+.PHONY: help demo test test-all lint format lock-check setup setup-local clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: setup-local ## Annotate 30 reviews with a small model on this machine, show rows and usage
+	@if [ -f demo/ledger.db ]; then echo "demo/ledger.db holds an earlier run: its answers are reused, not asked again (remove demo/ledger.db* to ask again)."; fi
+	.venv/bin/opencode-tasks annotate demo/reviews.csv -o demo/reviews.parquet --id-column id \
+		--template $$'Is this review positive or negative? Answer with one word.\n\nReview: {text}' \
+		--model local/smollm2 --ledger demo/ledger.db --runner ray
+	$(PYTHON) demo/show.py
+
+test: setup ## Run the tests, without the slow ones
+	$(PYTHON) -m pytest
+
+test-all: setup-local ## Run all tests, the slow ones too
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+lint: $(SYNCED) ## Check format, style, types and the lock file
+	$(UV) lock --check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+format: $(SYNCED) ## Format the code and mend what can be mended by itself
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+lock-check: $(UV) ## Check that uv.lock fits pyproject.toml
+	$(UV) lock --check
+
+setup: $(SYNCED) ## Install the project, its tools and opencode
+	.venv/bin/opencode-tasks setup
+
+setup-local: $(SYNCED) ## The same, and the small local model
+	.venv/bin/opencode-tasks setup --local
+
+clean: ## Remove what the targets made in this checkout
+	rm -rf .venv .uv .pytest_cache .ruff_cache demo/*.parquet demo/ledger.db*
+
+$(SYNCED): pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --all-extras
+	@touch $@
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	@echo '*' > .uv/.gitignore
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,0 +1,68 @@
+"""Show what ``make demo`` made: the annotated rows and the usage of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opencode_tasks.ledger import Ledger
+
+HERE = Path(__file__).parent
+TOKENS = ("input_tokens", "cache_read_tokens", "output_tokens")
+PICO_DOLLARS = 10**12
+
+
+def main() -> None:
+    """Print both tables; without colour and box characters of its own where stdout is no terminal."""
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
+    with Ledger.open(str(HERE / "ledger.db")) as ledger:
+        run = ledger.runs(limit=1)[0]
+        if run["reused"]:
+            console.print(
+                f"{run['reused']} of {run['total']} answers were reused from an earlier run: not bought."
+            )
+        console.print(usage_by_model(str(run["run_id"]), ledger))
+
+
+def annotated_rows(frame: pd.DataFrame) -> Table:
+    """One line a row: the review, its answer and what it took."""
+    table = Table(
+        "id", "text", "response", "status", "tokens in", "tokens out", "seconds", title="Annotated rows"
+    )
+    for row in frame.to_dict("records"):
+        counts = [row["input_tokens"], row["output_tokens"]]
+        cells = (row["id"], row["text"], row["response"], row["status"], *counts, row["duration_s"])
+        table.add_row(*(Text(shown(cell)) for cell in cells))
+    return table
+
+
+def usage_by_model(run_id: str, ledger: Ledger) -> Table:
+    """One line a model: its calls, tokens and cost in the newest run, each call once."""
+    table = Table("model", "calls", *TOKENS, "cost_usd", title=f"Usage of run {run_id}")
+    steps = pd.DataFrame(ledger.usage(run_id))
+    if steps.empty:
+        return table
+    for model_ref, calls in steps.groupby("model_ref"):
+        # An unknown count makes its sum unknown, not smaller.
+        sums = [calls[column].sum(skipna=False) for column in (*TOKENS, "cost_pico")]
+        cost = None if pd.isna(sums[-1]) else f"{sums[-1] / PICO_DOLLARS:.6f}"
+        table.add_row(*(shown(cell) for cell in (model_ref, len(calls), *sums[:-1], cost)))
+    return table
+
+
+def shown(value: object) -> str:
+    """A cell's text; empty for unknown, whole numbers and seconds short."""
+    if value is None or pd.isna(value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.2f}"
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()

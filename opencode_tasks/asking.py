@@ -1,0 +1,47 @@
+"""One prompt through a backend to an answer: the core that every way in shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from opencode_tasks.errors import StructuredOutputError
+from opencode_tasks.judge import judge
+from opencode_tasks.opencode.backend import Backend, OnSession, Request
+from opencode_tasks.records import Answer
+from opencode_tasks.structured import Fitting, parse_structured, repair_prompt
+
+
+async def ask(
+    backend: Backend,
+    request: Request,
+    *,
+    node_id: str,
+    on_session: OnSession,
+    schema: Mapping[str, Any] | None = None,
+) -> Answer:
+    """The answer to a request; raises the typed errors, each with its ``attempt``.
+
+    With a schema the answer's ``structured`` value fits it: an answer that does not gets one
+    repair turn in the same session, which says what was wrong.
+    """
+    answer = await _once(backend, request, node_id, on_session)
+    if schema is None:
+        return answer
+    parsed = parse_structured(answer.text, schema)
+    if not isinstance(parsed, Fitting):
+        repair = replace(request, prompt=repair_prompt(parsed.problems), session_id=answer.attempt.session_id)
+        answer = await _once(backend, repair, node_id, on_session)
+        parsed = parse_structured(answer.text, schema)
+    if not isinstance(parsed, Fitting):
+        error = StructuredOutputError(node_id, 0, "; ".join(parsed.problems), answer.text)
+        error.attempt = answer.attempt
+        raise error
+    return replace(answer, structured=parsed.value)
+
+
+async def _once(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
+    result = await backend.run(request, on_session)
+    return judge(result, node_id=node_id, now=datetime.now(UTC))

@@ -1,0 +1,233 @@
+"""A frame into OUTPUT: csv, jsonl or parquet by suffix, to any fsspec URL.
+
+A local file appears whole or not at all. What a format cannot hold (nested values in CSV, mixed
+types in Parquet) becomes JSON text, so that a paid-for table is always written.
+"""
+
+# pandas, pyarrow and fsspec come without types of their own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from opencode_tasks.frames.cells import is_nested, is_null
+from opencode_tasks.frames.reading import SUFFIXES, format_of
+
+_RUNNABLE = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)*|[.][0-9]+)(?:[eE][+-]?[0-9]+)?%?")
+
+
+def check_output(
+    path_or_url: str | os.PathLike[str], *, input_path: str | os.PathLike[str] | None = None
+) -> list[str]:
+    """One line for each reason why OUTPUT could not be written; [] where there is none.
+
+    Nothing is written or created. A remote place is only looked at for its suffix and protocol.
+    """
+    name = os.fspath(path_or_url)
+    faults: list[str] = []
+    if format_of(name) is None:
+        faults.append(f"OUTPUT {name}: unknown suffix; use {SUFFIXES}")
+    try:
+        local = _local_path(name)
+    except (ValueError, ImportError) as error:
+        return [*faults, f"OUTPUT {name}: {error}"]
+    if local is not None:
+        faults.extend(f"OUTPUT {name}: {fault}" for fault in _place_faults(local))
+    if input_path is not None and _same_place(name, os.fspath(input_path)):
+        faults.append(f"OUTPUT {name}: the same file as INPUT; name another")
+    return faults
+
+
+def write_frame(frame: pd.DataFrame, path_or_url: str | os.PathLike[str]) -> None:
+    """Write the frame, without its index, in the format that the suffix names.
+
+    csv: UTF-8, null as an empty cell, times as ISO with Z, nested values as JSON; text that a
+    spreadsheet would run gets a ``'`` before it, plain numbers do not. jsonl: nested values kept,
+    null as null. parquet: the columns' own types. ValueError for an unknown suffix, OSError where
+    the place refuses.
+    """
+    name = os.fspath(path_or_url)
+    match format_of(name):
+        case "csv":
+            content = _csv(frame).encode("utf-8", "backslashreplace")
+        case "jsonl":
+            content = _jsonl(frame).encode("utf-8", "backslashreplace")
+        case "parquet":
+            content = _parquet(frame)
+        case None:
+            raise ValueError(f"OUTPUT {name}: unknown suffix; use {SUFFIXES}")
+    if name.lower().endswith(".gz"):
+        content = gzip.compress(content, mtime=0)
+    local = _local_path(name)
+    if local is not None:
+        _replace(local, content)
+        return
+    opened: Any = fsspec.open(name, "wb")
+    with opened as file:
+        file.write(content)
+
+
+def _local_path(name: str) -> Path | None:
+    filesystem, path = fsspec.core.url_to_fs(name)
+    return Path(os.path.realpath(path)) if isinstance(filesystem, LocalFileSystem) else None
+
+
+def _place_faults(path: Path) -> Iterable[str]:
+    folder = path.parent
+    if path.is_dir():
+        yield "is a folder; name a file"
+    elif not folder.is_dir():
+        yield f"the folder {folder} does not exist"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield f"the folder {folder} is not writable"
+
+
+def _same_place(output: str, source: str) -> bool:
+    try:
+        first, second = _local_path(output), _local_path(source)
+    except (ValueError, ImportError):
+        return output == source
+    if first is None or second is None:
+        return output == source
+    return first == second or (first.exists() and second.exists() and first.samefile(second))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        # Not tempfile: its mode is 0600, whatever the umask says.
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            partial.chmod(path.stat().st_mode & 0o7777)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _columns(frame: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    return [(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    columns = [(name, [_csv_cell(value) for value in series.tolist()]) for name, series in _columns(frame)]
+    lines = [",".join(_quoted(_defused(name)) for name, _ in columns)]
+    lines.extend(",".join(cells) for cells in zip(*(cells for _, cells in columns), strict=True))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _csv_cell(value: Any) -> str:
+    plain = _plain(value)
+    if isinstance(plain, str):
+        # Times never begin with a sign that a spreadsheet would run.
+        return _quoted(_defused(plain))
+    if plain is None:
+        return ""
+    return _quoted(_json(plain) if isinstance(plain, (dict, list)) else str(plain))
+
+
+def _defused(text: str) -> str:
+    return f"'{text}" if text.startswith(_RUNNABLE) and not _NUMBER.fullmatch(text) else text
+
+
+def _quoted(text: str) -> str:
+    # The csv module leaves a lone CR unquoted when lines end in LF.
+    if text == "" or any(sign in text for sign in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _jsonl(frame: pd.DataFrame) -> str:
+    columns = [(name, [_plain(value) for value in series.tolist()]) for name, series in _columns(frame)]
+    names = [name for name, _ in columns]
+    rows = zip(*(values for _, values in columns), strict=True)
+    return "".join(f"{_json(dict(zip(names, row, strict=True)))}\n" for row in rows)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line a kind of value
+    """The value as JSON has it: null for what is missing, times as ISO with Z, arrays as lists."""
+    if is_null(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if is_nested(value):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return _plain(value.item())
+    if isinstance(value, date):
+        return _iso(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, (int, str)) else str(value)
+
+
+def _iso(value: date) -> str:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return value.isoformat()
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    columns = _columns(frame)
+    table = pa.table([_arrow(series) for _, series in columns], names=[name for name, _ in columns])
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _arrow(series: pd.Series) -> Any:
+    """The column in Arrow; JSON text (strings as they are) where Arrow or Parquet has no type for it."""
+    try:
+        array = pa.Array.from_pandas(series)
+        if pa.types.is_null(array.type):
+            return array.cast(pa.string())
+        if not _holds_structs(array.type):
+            return array
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    return pa.array([_parquet_text(value) for value in series.tolist()], type=pa.string())
+
+
+def _holds_structs(kind: Any) -> bool:
+    # Parquet has no struct without fields, and Arrow would fill each object up with all keys.
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _holds_structs(kind.value_type)
+    return pa.types.is_struct(kind) or pa.types.is_null(kind)
+
+
+def _parquet_text(value: Any) -> str | None:
+    plain = _plain(value)
+    if plain is None:
+        return None
+    text = plain if isinstance(plain, str) else _json(plain)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,71 @@
+"""Runs and their rows as they begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, or_, select
+
+from opencode_tasks.ledger.columns import storable
+from opencode_tasks.ledger.engine import insert_into
+from opencode_tasks.ledger.tables import rows, runs
+from opencode_tasks.records import RowInput
+
+RunStatus = Literal["running", "completed", "failed", "interrupted"]
+
+CHUNK = 5000
+
+
+def create_run(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Write a run; one that exists stays as it is."""
+    connection.execute(insert_into(connection, runs).values(**values).on_conflict_do_nothing())
+
+
+def end_run(connection: Connection, run_id: str, *, status: RunStatus, now: datetime) -> None:
+    """Write how a run ended; the first of equal ends keeps its moment."""
+    connection.execute(
+        runs.update()
+        .where(runs.c.run_id == run_id, or_(runs.c.ended_at.is_(None), runs.c.status != status))
+        .values(status=status, ended_at=now)
+    )
+
+
+def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
+    """Write that a flow run works on the run, which is running (again) from here on."""
+    found = connection.execute(
+        select(runs.c.flow_run_ids).where(runs.c.run_id == run_id).with_for_update()
+    ).one_or_none()
+    if found is None:
+        raise LookupError(f"the ledger has no run {run_id!r}")
+    known: list[str] = found.flow_run_ids or []
+    both = known if flow_run_id in known else [*known, flow_run_id]
+    connection.execute(
+        runs.update()
+        .where(runs.c.run_id == run_id)
+        .values(flow_run_ids=both, status="running", ended_at=None)
+    )
+
+
+def add_rows(connection: Connection, run_id: str, inputs: Sequence[RowInput]) -> None:
+    """Write the rows of a run as open; those that exist stay as they are."""
+    statement = insert_into(connection, rows).on_conflict_do_nothing()
+    for start in range(0, len(inputs), CHUNK):
+        chunk = inputs[start : start + CHUNK]
+        connection.execute(statement, [_new_row(run_id, row) for row in chunk])
+
+
+def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "row_id": row.row_id,
+        "position": row.position,
+        "row_key": row.row_key,
+        "prompt": row.prompt,
+        # PostgreSQL's JSON functions, which the views use, stop at NUL.
+        "labels": {storable(name): storable(value) for name, value in row.labels.items()},
+        "status": "open",
+        "attempts": 0,
+        "reused": False,
+    }

@@ -1,0 +1,352 @@
+"""``Ledger``, the one face of the database: what ran, what it cost, and who may buy what.
+
+Every write is one transaction and idempotent: doing it twice changes nothing. Money is in
+pico-dollars, times are aware UTC and handed in. Thread-safe; each process opens its own by URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.ledger import commits, jobs, leases, reads, sharing, totals, trials
+from opencode_tasks.ledger.engine import Database, open_database
+from opencode_tasks.ledger.leases import Busy, Lease, Taken
+from opencode_tasks.ledger.reads import OpenRow, Progress
+from opencode_tasks.records import Answer, AttemptRecord, RowInput
+
+
+class Ledger:
+    """An open ledger; a context manager that closes it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> Ledger:
+        """The ledger at a path, ``sqlite:///…`` or ``postgresql://…``, created or upgraded where needed.
+
+        Raises SetupError (with a hint) where it cannot be opened: a network file system, an
+        unreachable server, a schema newer than this package.
+        """
+        return cls(open_database(url))
+
+    @property
+    def url(self) -> str:
+        """The URL by which another process opens the same ledger; it holds the password, if any."""
+        return self._database.engine.url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Runs and their rows
+
+    def create_run(
+        self,
+        *,
+        run_id: str,
+        parameters: Mapping[str, Any],
+        model_ref: str | None,
+        backend: str,
+        opencode_version: str | None,
+        deployment: str | None,
+        flow_run_id: str | None,
+        input_fingerprint: str,
+        row_count: int,
+        refresh: bool,
+        now: datetime,
+    ) -> None:
+        """Write a run as running; one with this id that exists stays as it is."""
+        values = {
+            "run_id": run_id,
+            "parameters": dict(parameters),
+            "model_ref": model_ref,
+            "backend": backend,
+            "opencode_version": opencode_version,
+            "deployment": deployment,
+            "flow_run_ids": [] if flow_run_id is None else [flow_run_id],
+            "input_fingerprint": input_fingerprint,
+            "row_count": row_count,
+            "refresh": refresh,
+            "created_at": now,
+            "status": "running",
+        }
+        self._database.write(lambda c: jobs.create_run(c, values))
+
+    def end_run(self, run_id: str, *, status: jobs.RunStatus, now: datetime) -> None:
+        """Write how a run ended."""
+        self._database.write(lambda c: jobs.end_run(c, run_id, status=status, now=now))
+
+    def add_flow_run(self, run_id: str, flow_run_id: str) -> None:
+        """Write that a flow run works on this run, which is running (again). LookupError without the run."""
+        self._database.write(lambda c: jobs.add_flow_run(c, run_id, flow_run_id))
+
+    def add_rows(self, run_id: str, rows: Sequence[RowInput]) -> None:
+        """Write rows as open; those that exist stay as they are."""
+        self._database.write(lambda c: jobs.add_rows(c, run_id, rows))
+
+    def take_over_answers(self, run_id: str, *, now: datetime) -> int:
+        """Answer the run's open rows whose row_key has an answer already; how many there were.
+
+        Answers are completed, not themselves reused, of any run; in a run with ``refresh``, only
+        those completed since that run was created. The newest wins.
+        """
+        return self._database.write(lambda c: sharing.take_over(c, run_id, now))
+
+    def fail_row(
+        self, run_id: str, row_id: str, *, error_type: str, error_message: str, now: datetime
+    ) -> None:
+        """Fail an open row without a lease: refused before it started, or its worker died twice."""
+        self._database.write(
+            lambda c: commits.fail(
+                c, run_id, row_id, error_type=error_type, error_message=error_message, now=now
+            )
+        )
+
+    def skip_rows(self, run_id: str, *, error_type: str, error_message: str, now: datetime) -> int:
+        """Skip every open row of a run; how many there were."""
+        return self._database.write(
+            lambda c: commits.skip(c, run_id, error_type=error_type, error_message=error_message, now=now)
+        )
+
+    # Leases
+
+    def take(
+        self, run_id: str, row_id: str, *, owner: str, now: datetime, lease_s: float
+    ) -> Lease | Taken | Busy:
+        """Take the right to buy a row; ``Taken`` where it has ended or an answer could be copied.
+
+        A copied answer follows the rule of ``take_over_answers``; a failure under the same key in
+        the same run is shared too. LookupError where there is no such row.
+        """
+        return self._database.write(
+            lambda c: leases.take(c, run_id, row_id, owner=owner, now=now, lease_s=lease_s)
+        )
+
+    def heartbeat(self, owner: str, *, now: datetime, lease_s: float) -> None:
+        """Extend every lease that the owner still holds."""
+        self._database.write(lambda c: leases.heartbeat(c, owner, now=now, lease_s=lease_s))
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back; nothing happens where it was lost."""
+        self._database.write(lambda c: leases.release(c, lease))
+
+    def break_lease(self, row_key: str, owner: str) -> None:
+        """Free the key of an owner that is known to be dead; nothing happens where another holds it."""
+        self._database.write(lambda c: leases.break_lease(c, row_key, owner))
+
+    # Attempts
+
+    def begin_attempt(
+        self,
+        lease: Lease,
+        *,
+        run_id: str,
+        row_id: str,
+        attempt: int,
+        now: datetime,
+        node_id: str,
+        host: str,
+        backend: str,
+        data_dir: str | None,
+    ) -> str:
+        """Write an attempt before its prompt is sent; its id.
+
+        Raises LeaseLostError where the lease is not held any more, or has run out.
+        """
+        return self._database.write(
+            lambda c: trials.begin(
+                c,
+                lease,
+                run_id=run_id,
+                row_id=row_id,
+                attempt=attempt,
+                now=now,
+                node_id=node_id,
+                host=host,
+                backend=backend,
+                data_dir=data_dir,
+            )
+        )
+
+    def note_session(self, attempt_id: str, session_id: str, *, data_dir: str | None = None) -> None:
+        """Write the session of an attempt as soon as it is known."""
+        self._database.write(lambda c: trials.note_session(c, attempt_id, session_id, data_dir))
+
+    def end_attempt(
+        self, attempt_id: str, *, record: AttemptRecord, error: OpenCodeError | None, now: datetime
+    ) -> None:
+        """Write how an attempt ended and what it bought, whoever holds the lease by now.
+
+        Said again, it fills in what was unknown (the usage of an adopted session) and changes
+        nothing that is known; the row's totals follow. LookupError where there is no such attempt.
+        """
+        self._database.write(lambda c: _end_attempt(c, attempt_id, record, error, now))
+
+    def finish_row(
+        self,
+        *,
+        lease: Lease,
+        attempt_id: str,
+        record: AttemptRecord,
+        run_id: str,
+        row_id: str,
+        answer: Answer | None,
+        error: OpenCodeError | None,
+        now: datetime,
+    ) -> None:
+        """End the attempt and its row at once: with an answer completed, with an error failed.
+
+        The row's tokens, cost and attempts are those of all its attempts; the lease is given back;
+        the run's other open rows with the same key get the outcome as reused. Raises LeaseLostError
+        where another took the key since: the attempt is recorded then, the row is not touched.
+        """
+        if answer is not None and error is None:
+            outcome = commits.answered(answer)
+        elif error is not None and answer is None:
+            outcome = commits.failed(error, record, commits.partial_text(error))
+        else:
+            raise ValueError("a row ends with an answer or with an error, one of them")
+        finished = self._database.write(
+            lambda c: commits.finish(
+                c,
+                lease=lease,
+                attempt_id=attempt_id,
+                record=record,
+                run_id=run_id,
+                row_id=row_id,
+                outcome=outcome,
+                error=error,
+                now=now,
+            )
+        )
+        if not finished:
+            raise leases.lost(lease)
+
+    def complete_row(
+        self,
+        lease: Lease,
+        *,
+        run_id: str,
+        row_id: str,
+        response: str,
+        structured: Any,
+        finish_reason: str | None,
+        session_id: str | None,
+        turns: int,
+        model_ref: str,
+        now: datetime,
+    ) -> None:
+        """Complete a row whose attempt has ended already (an adopted session); as ``finish_row`` does."""
+        outcome = commits.Outcome(
+            status="completed",
+            response=response,
+            structured=structured,
+            finish_reason=finish_reason,
+            session_id=session_id,
+            turns=turns,
+            model_ref=model_ref,
+        )
+        self._commit(lease, run_id, row_id, outcome, now)
+
+    def fail_row_attempted(
+        self,
+        lease: Lease,
+        *,
+        run_id: str,
+        row_id: str,
+        error: OpenCodeError,
+        response_partial: str | None,
+        now: datetime,
+    ) -> None:
+        """Fail a row whose attempt has ended already; as ``finish_row`` does."""
+        outcome = commits.failed(error, AttemptRecord(), response_partial)
+        self._commit(lease, run_id, row_id, outcome, now)
+
+    def _commit(
+        self, lease: Lease, run_id: str, row_id: str, outcome: commits.Outcome, now: datetime
+    ) -> None:
+        committed = self._database.write(
+            lambda c: commits.commit(c, lease, run_id=run_id, row_id=row_id, outcome=outcome, now=now)
+        )
+        if not committed:
+            raise leases.lost(lease)
+
+    def wait_row(
+        self, lease: Lease, *, run_id: str, row_id: str, error: OpenCodeError, until: datetime
+    ) -> None:
+        """Leave a row open until a moment, with its error shown; the lease is given back.
+
+        Raises LeaseLostError where another took the key since.
+        """
+        self._database.write(
+            lambda c: commits.wait(c, lease, run_id=run_id, row_id=row_id, error=error, until=until)
+        )
+
+    # What it tells
+
+    def open_rows(self, run_id: str) -> list[OpenRow]:
+        """The open rows of a run in input order."""
+        return self._database.read(lambda c: reads.open_rows(c, run_id))
+
+    def rows_by_id(self, run_id: str, row_ids: Sequence[str]) -> list[OpenRow]:
+        """Those of the named rows that are open, in input order."""
+        return self._database.read(lambda c: reads.open_rows(c, run_id, row_ids))
+
+    def attempts_of(self, run_id: str, row_id: str) -> int:
+        """How many attempts of a row were begun."""
+        return self._database.read(lambda c: reads.attempts_of(c, run_id, row_id))
+
+    def progress(self, run_id: str) -> Progress:
+        """Rows by status and what the run bought so far."""
+        return self._database.read(lambda c: reads.progress(c, run_id))
+
+    def outcomes(self, run_id: str) -> list[dict[str, Any]]:
+        """One dict a row in input order: every column of ``rows`` but run_id and prompt."""
+        return self._database.read(lambda c: reads.outcomes(c, run_id))
+
+    def usage(self, run_id: str) -> list[dict[str, Any]]:
+        """One dict a step: every column of ``usage``, by time."""
+        return self._database.read(lambda c: reads.usage_of(c, run_id))
+
+    def attempts(self, run_id: str) -> list[dict[str, Any]]:
+        """One dict an attempt: every column of ``attempts``, oldest first."""
+        return self._database.read(lambda c: reads.attempts_table(c, run_id))
+
+    def runs(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest runs first: every column of ``runs`` and the fields of ``Progress``."""
+        return self._database.read(lambda c: reads.newest_runs(c, limit))
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """One run as in ``runs``, None where there is none."""
+        return self._database.read(lambda c: reads.one_run(c, run_id))
+
+    def row_story(self, run_id: str, row_id: str) -> dict[str, Any] | None:
+        """All that is known of a row, None without it.
+
+        Keys: ``row``, ``attempts``, ``sessions`` (with messages), ``usage``, ``inner_retries``.
+        """
+        return self._database.read(lambda c: reads.row_story(c, run_id, row_id))
+
+    def cost(self, run_id: str) -> list[dict[str, Any]]:
+        """By ``model_ref``: rows, steps, tokens, cost_pico, cost_source, failed_cost_pico; each step once."""
+        return self._database.read(lambda c: reads.cost(c, run_id))
+
+
+def _end_attempt(
+    connection: Any, attempt_id: str, record: AttemptRecord, error: OpenCodeError | None, now: datetime
+) -> None:
+    before = trials.end(connection, attempt_id, record=record, error=error, now=now)
+    totals.refresh_row(connection, before["run_id"], before["row_id"])

@@ -1,0 +1,1 @@
+"""Alembic's folder: ``opencode_tasks.ledger.upgrade`` runs it, nobody needs a terminal for it."""

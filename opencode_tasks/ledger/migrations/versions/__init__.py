@@ -1,0 +1,1 @@
+"""The schema of the ledger through time, one Alembic revision a module."""

@@ -1,0 +1,106 @@
+"""Where a ledger is: the forms its URL may take, and what its file needs from the machine.
+
+SQLite's write-ahead log shares memory between processes and so cannot live on a network file
+system (https://www.sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from opencode_tasks.errors import SetupError
+
+MOUNTS = Path("/proc/mounts")
+POSTGRES_DRIVER = "postgresql+psycopg"
+POSTGRES_NAMES = ("postgres", "postgresql", POSTGRES_DRIVER)
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"),
+        *("beegfs", "gpfs", "davfs", "ncpfs"),
+    }
+)
+NETWORK_FUSE = frozenset(
+    f"fuse.{name}"
+    for name in ("sshfs", "s3fs", "gcsfuse", "rclone", "ceph", "glusterfs", "juicefs", "davfs", "goofys")
+)
+
+
+def refusal(message: str, hint: str) -> SetupError:
+    """A SetupError about the ledger, its hint being part of the message."""
+    return SetupError("unknown", raw_message=f"{message} {hint}", hint=hint)
+
+
+def read_url(text: str) -> URL:
+    """A path, ``sqlite:///…`` or ``postgresql://…`` as SQLAlchemy's URL: our driver, an absolute path."""
+    if "://" not in text:
+        return _sqlite(text)
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise refusal("The ledger's URL cannot be read.", "Write a path or postgresql://….") from None
+    if url.drivername in POSTGRES_NAMES:
+        return url.set(drivername=POSTGRES_DRIVER)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url.database or "")
+    raise refusal(
+        f"A ledger cannot live in {url.drivername}.", "Use a path (SQLite) or postgresql:// (psycopg)."
+    )
+
+
+def _sqlite(text: str) -> URL:
+    if text in ("", ":memory:"):
+        raise refusal("A ledger must outlive its process.", "Name a file, such as ledger.db.")
+    return URL.create("sqlite", database=str(Path(text).expanduser().resolve()))
+
+
+def make_file(path: Path) -> None:
+    """See that the ledger's file is there: a new file is for its owner only, new folders too.
+
+    Raises SetupError on a network file system, or where the file cannot be made or is a folder.
+    """
+    kind = file_system(path, MOUNTS.read_text() if MOUNTS.exists() else "")
+    if kind in NETWORK_FILE_SYSTEMS | NETWORK_FUSE:
+        raise refusal(
+            f"The ledger {path} is on a network file system ({kind}), where SQLite loses data.",
+            "Put it on a local disk, or use PostgreSQL when several machines write.",
+        )
+    try:
+        _make_folder(path.parent)
+        # Exclusive: to open and close a file that SQLite has open in this process drops its locks.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise refusal(f"The ledger {path} is a folder.", "Name a file in it.") from None
+    except OSError as error:
+        raise refusal(
+            f"The ledger {path} cannot be made: {error.strerror}.", "Name a place that you may write to."
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The type of the file system that holds ``path``, by the text of /proc/mounts; "" where unknown."""
+    found, kind = "", ""
+    for line in filter(None, mounts.split("\n")):
+        _device, place, type_, *_rest = line.split(" ")
+        point = _unescaped(place)
+        # A later mount on the same point hides an earlier one.
+        if path.is_relative_to(point) and len(point) >= len(found):
+            found, kind = point, type_
+    return kind
+
+
+def _unescaped(field: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field

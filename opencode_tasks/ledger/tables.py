@@ -1,0 +1,173 @@
+"""The tables of the ledger (design, section 5).
+
+Money is a whole number of pico-dollars, times are aware UTC, and NULL means unknown. A change here
+needs a migration in ``migrations/versions``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+from opencode_tasks.ledger.columns import UtcTime, Words
+from opencode_tasks.records import TOKEN_COLUMNS
+
+metadata = MetaData()
+
+
+def _json(name: str) -> Column[Any]:
+    return Column(name, JSON(none_as_null=True))
+
+
+def _tokens() -> list[Column[Any]]:
+    return [Column(name, BigInteger) for name in TOKEN_COLUMNS]
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("status", Text, nullable=False),
+    _json("parameters"),
+    Column("model_ref", Text),
+    Column("backend", Text),
+    Column("opencode_version", Text),
+    Column("deployment", Text),
+    _json("flow_run_ids"),
+    Column("input_fingerprint", Text),
+    Column("row_count", Integer),
+    Column("refresh", Boolean, nullable=False),
+    Index("runs_created_at", "created_at"),
+)
+
+rows = Table(
+    "rows",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("row_id", Words, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("row_key", Text, nullable=False),
+    Column("prompt", Words),
+    _json("labels"),
+    Column("status", Text, nullable=False, server_default="open"),
+    Column("response", Words),
+    _json("structured"),
+    Column("error_type", Text),
+    Column("error_message", Words),
+    Column("waits_until", UtcTime),
+    Column("finish_reason", Text),
+    Column("session_id", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("turns", Integer),
+    Column("model_ref", Text),
+    *_tokens(),
+    Column("cost_pico", BigInteger),
+    Column("cost_source", Text),
+    Column("reused", Boolean, nullable=False),
+    Column("source_run_id", Text),
+    Column("source_row_id", Words),
+    Column("started_at", UtcTime),
+    Column("completed_at", UtcTime),
+    Column("duration_s", Float),
+    Index("rows_run_position", "run_id", "position"),
+    Index("rows_key_status", "row_key", "status"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("attempt_id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("row_id", Words, nullable=False),
+    Column("row_key", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("status", Text, nullable=False),
+    Column("error_type", Text),
+    Column("error_message", Words),
+    Column("exit_code", Integer),
+    Column("reset_time", UtcTime),
+    Column("retry_after_s", Float),
+    Column("session_id", Text),
+    Column("node_id", Text),
+    Column("host", Text),
+    Column("backend", Text),
+    Column("data_dir", Text),
+    Column("usage_known", Boolean, nullable=False),
+    Index("attempts_run_row", "run_id", "row_id"),
+)
+
+inner_retries = Table(
+    "inner_retries",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("attempt_id", Text, primary_key=True),
+    Column("message", Words),
+    Column("next_at", UtcTime),
+    Index("inner_retries_attempt", "attempt_id"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("parent_id", Text),
+    Column("attempt_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("row_id", Words, nullable=False),
+    Column("messages", LargeBinary),
+    Column("turns", Integer),
+    Index("sessions_run_row", "run_id", "row_id"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("step_id", Text, primary_key=True),
+    Column("attempt_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("row_id", Words, nullable=False),
+    Column("row_key", Text, nullable=False),
+    Column("message_id", Text),
+    Column("model_ref", Text),
+    Column("agent", Text),
+    *_tokens(),
+    Column("cost_pico", BigInteger),
+    Column("cost_source", Text, nullable=False),
+    Column("finish_reason", Text),
+    Column("ended_at", UtcTime),
+    Index("usage_run_row", "run_id", "row_id"),
+)
+
+# One lease per row_key across all runs; ``owner`` NULL means given back. Rows stay, so that
+# ``fence`` only ever grows.
+leases = Table(
+    "leases",
+    metadata,
+    Column("row_key", Text, primary_key=True),
+    Column("owner", Text),
+    Column("fence", Integer, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Column("heartbeat", UtcTime, nullable=False),
+    Index("leases_owner", "owner"),
+)

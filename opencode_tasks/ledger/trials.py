@@ -1,0 +1,227 @@
+"""What each attempt bought and how it ended: written before the prompt is sent and after its end."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Connection, RowMapping, case, func, literal, select, true
+
+from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
+from opencode_tasks.ledger.engine import insert_into
+from opencode_tasks.ledger.leases import Lease, lost
+from opencode_tasks.ledger.tables import attempts, inner_retries, leases, rows, sessions, usage
+from opencode_tasks.ledger.totals import SUMMED
+from opencode_tasks.records import AttemptRecord, Session
+
+MESSAGE_LIMIT = 4000
+
+
+def begin(
+    connection: Connection,
+    lease: Lease,
+    *,
+    run_id: str,
+    row_id: str,
+    attempt: int,
+    now: datetime,
+    node_id: str,
+    host: str,
+    backend: str,
+    data_dir: str | None,
+) -> str:
+    """Write that an attempt starts; its id, the same one when it is written twice."""
+    name = "\0".join((run_id, row_id, lease.row_key, str(lease.fence), str(attempt)))
+    attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()))
+    values: dict[str, Any] = {
+        "attempt_id": attempt_id,
+        "run_id": run_id,
+        "row_id": row_id,
+        "row_key": lease.row_key,
+        "attempt": attempt,
+        "fence": lease.fence,
+        "owner": lease.owner,
+        "started_at": now,
+        "status": "open",
+        "node_id": node_id,
+        "host": host,
+        "backend": backend,
+        "data_dir": data_dir,
+        "usage_known": False,
+    }
+    held = select(*(literal(value, attempts.c[name].type) for name, value in values.items())).where(
+        leases.c.row_key == lease.row_key,
+        leases.c.owner == lease.owner,
+        leases.c.fence == lease.fence,
+        leases.c.until > now,
+    )
+    insert = insert_into(connection, attempts).from_select(list(values), held)
+    statement = insert.on_conflict_do_nothing().returning(attempts.c.attempt_id)
+    if connection.execute(statement).first() is None and not _exists(connection, attempt_id):
+        raise lost(lease)
+    return attempt_id
+
+
+def _exists(connection: Connection, attempt_id: str) -> bool:
+    known = select(attempts.c.attempt_id).where(attempts.c.attempt_id == attempt_id)
+    return connection.execute(known).first() is not None
+
+
+def note_session(connection: Connection, attempt_id: str, session_id: str, data_dir: str | None) -> None:
+    """Write the session of an attempt as soon as it is known."""
+    values = {"session_id": session_id} | ({} if data_dir is None else {"data_dir": data_dir})
+    connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**values))
+
+
+def end(
+    connection: Connection,
+    attempt_id: str,
+    *,
+    record: AttemptRecord,
+    error: OpenCodeError | None,
+    now: datetime,
+) -> RowMapping:
+    """Write how an attempt ended and what it bought; the row's lock is held from here on.
+
+    A second record of the same attempt fills in what was unknown and changes nothing that is known.
+    Returns the attempt as it was before, joined with its row's ``row_status``.
+    """
+    found = (
+        connection.execute(
+            select(
+                attempts.c.run_id,
+                attempts.c.row_id,
+                attempts.c.row_key,
+                attempts.c.ended_at,
+                rows.c.status.label("row_status"),
+            )
+            .join(rows, (rows.c.run_id == attempts.c.run_id) & (rows.c.row_id == attempts.c.row_id))
+            .where(attempts.c.attempt_id == attempt_id)
+            .with_for_update(of=rows)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if found is None:
+        raise LookupError(f"the ledger has no attempt {attempt_id!r}")
+    ending = {
+        "session_id": func.coalesce(attempts.c.session_id, record.session_id),
+        "usage_known": true() if record.usage_known else attempts.c.usage_known,
+    }
+    if found["ended_at"] is None:
+        ending |= {"ended_at": now, "exit_code": record.exit_code, **_how(error)}
+    connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**ending))
+    origin = {"attempt_id": attempt_id, "run_id": found["run_id"], "row_id": found["row_id"]}
+    _write_sessions(connection, record.sessions, origin)
+    _write_usage(connection, record, origin | {"row_key": found["row_key"]})
+    _write_inner_retries(connection, record, attempt_id)
+    return found
+
+
+def _how(error: OpenCodeError | None) -> dict[str, Any]:
+    if error is None:
+        return {"status": "completed"}
+    return {
+        "status": "failed",
+        "error_type": error.error_type,
+        "error_message": message_of(error),
+        "node_id": attempts.c.node_id if error.node_id == "unknown" else error.node_id,
+        "reset_time": error.reset_time if isinstance(error, RateLimitError) else None,
+        "retry_after_s": error.retry_after if isinstance(error, ServerError) else None,
+    }
+
+
+def message_of(error: OpenCodeError) -> str:
+    """The provider's own words, cut where a body is endless."""
+    return (error.raw_message or str(error))[:MESSAGE_LIMIT]
+
+
+def turns_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """The number of assistant messages of a session."""
+    infos = (cast("Mapping[str, Any]", message.get("info") or {}) for message in messages)
+    return sum(info.get("role") == "assistant" for info in infos)
+
+
+def _write_sessions(connection: Connection, found: Sequence[Session], origin: Mapping[str, Any]) -> None:
+    if not found:
+        return
+    insert = insert_into(connection, sessions)
+    statement = insert.on_conflict_do_update(
+        index_elements=["session_id"],
+        # A session that goes on in a later attempt belongs to the first and has grown.
+        set_={
+            "messages": func.coalesce(insert.excluded.messages, sessions.c.messages),
+            "turns": func.coalesce(insert.excluded.turns, sessions.c.turns),
+        },
+    )
+    values = [
+        {
+            **origin,
+            "session_id": session.session_id,
+            "parent_id": session.parent_id,
+            "messages": packed(session.messages) if session.messages else None,
+            "turns": turns_of(session.messages) if session.messages else None,
+        }
+        for session in found
+    ]
+    connection.execute(statement, values)
+
+
+def packed(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """Messages as compressed JSON."""
+    return zlib.compress(json.dumps(list(messages)).encode())
+
+
+def unpacked(data: bytes | None) -> list[dict[str, Any]] | None:
+    """Messages again, None where they are unknown."""
+    return None if data is None else json.loads(zlib.decompress(data))
+
+
+def _write_usage(connection: Connection, record: AttemptRecord, origin: Mapping[str, Any]) -> None:
+    if not record.steps:
+        return
+    insert = insert_into(connection, usage)
+    unpriced = usage.c.cost_pico.is_(None) & insert.excluded.cost_pico.is_not(None)
+    statement = insert.on_conflict_do_update(
+        index_elements=["session_id", "step_id"],
+        set_={
+            **{name: func.coalesce(usage.c[name], insert.excluded[name]) for name in SUMMED},
+            "cost_source": case((unpriced, insert.excluded.cost_source), else_=usage.c.cost_source),
+        },
+    )
+    values = [
+        {
+            **origin,
+            "session_id": step.session_id,
+            "step_id": step.step_id,
+            "message_id": step.message_id,
+            "model_ref": step.model_ref,
+            "agent": step.agent,
+            **{name: getattr(step.usage, name) for name in SUMMED},
+            "cost_source": step.cost_source,
+            "finish_reason": step.finish_reason,
+            "ended_at": step.ended_at,
+        }
+        for step in record.steps
+    ]
+    connection.execute(statement, values)
+
+
+def _write_inner_retries(connection: Connection, record: AttemptRecord, attempt_id: str) -> None:
+    if not record.inner_retries:
+        return
+    values = [
+        {
+            "session_id": retry.session_id,
+            "number": retry.number,
+            "attempt_id": attempt_id,
+            "message": retry.message,
+            "next_at": retry.next_at,
+        }
+        for retry in record.inner_retries
+    ]
+    connection.execute(insert_into(connection, inner_retries).on_conflict_do_nothing(), values)

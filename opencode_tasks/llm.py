@@ -1,0 +1,224 @@
+"""``OpenCodeLLM``: prompts through opencode, without Prefect and without a ledger."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from opencode_tasks.asking import ask
+from opencode_tasks.errors import (
+    OpenCodeError,
+    OpenCodeTimeoutError,
+    RateLimitError,
+    UnknownOpenCodeError,
+)
+from opencode_tasks.money import pico_to_usd
+from opencode_tasks.node import current_node_id
+from opencode_tasks.opencode.backend import (
+    DEFAULT_AGENT,
+    DEFAULT_SYSTEM,
+    BackendName,
+    Clocks,
+    OpencodeSpec,
+    Request,
+)
+from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.policy import Limits, Retry, decide
+from opencode_tasks.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
+from opencode_tasks.totals import total_usage
+from opencode_tasks.trace import append_trace, render_trace
+
+DEFAULT_BINARY_NAME = "opencode"
+NO_MODEL = "<opencode default>"
+SURPRISES = (UnknownOpenCodeError, OpenCodeTimeoutError)
+
+
+class Tool(Protocol):
+    """Any object that names a remote MCP server: ``http://{hostname}:{port}/{name}/mcp``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hostname(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class OpenCodeLLM:
+    """A model behind opencode, with retries and typed errors. Picklable, so that Ray can carry it.
+
+    ``model`` is ``provider/model``; None lets opencode choose, and the log says so.
+    ``timeout_seconds`` bounds one attempt and ``retries`` counts attempts. ``agent_name`` other
+    than the default names an agent of the user's opencode config; ``config`` is such a config,
+    merged over the user's global one. ``work_dir`` is the folder opencode works in, None a fixed
+    empty one. With ``log_dir`` each attempt's trace is appended to a file there.
+
+    ``last_metadata`` is about the last prompt: model, tools, usage (tokens by kind, None where
+    unknown), turns, cost (USD, None where unknown) and session_id.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        system_message: str = "",
+        timeout_seconds: float = 600,
+        retries: int = 3,
+        logging_name: str = "opencode",
+        logging_level: int = logging.DEBUG,
+        log_dir: str | Path | None = None,
+        opencode_bin: str = DEFAULT_BINARY_NAME,
+        agent_name: str = DEFAULT_AGENT,
+        work_dir: str | Path | None = None,
+        extra_cli_args: Sequence[str] | None = None,
+        *,
+        backend: BackendName = "server",
+        config: Mapping[str, Any] | None = None,
+        variant: str | None = None,
+        clocks: Clocks | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        if retries < 1:
+            raise ValueError("retries counts attempts: give at least 1")
+        if timeout_seconds <= 0:
+            raise ValueError("timeout_seconds must be above 0")
+        if backend not in ("server", "cli"):
+            raise ValueError(f"backend is 'server' or 'cli', not {backend!r}")
+        self.model = model
+        self.system_message = system_message
+        self.timeout_seconds = timeout_seconds
+        self.retries = retries
+        self.logging_name = logging_name
+        self.logging_level = logging_level
+        self.log_dir = Path(log_dir) if log_dir else None
+        self.opencode_bin = opencode_bin
+        self.agent_name = agent_name
+        self.work_dir = Path(work_dir).resolve() if work_dir else None
+        self.extra_cli_args = tuple(extra_cli_args or ())
+        self.backend: BackendName = backend
+        self.config = dict(config or {})
+        self.variant = variant
+        self.clocks = clocks or Clocks.within(timeout_seconds)
+        self.limits = limits or Limits(max_attempts=retries)
+        self.started = datetime.now(UTC)
+        self.last_metadata: dict[str, Any] = {}
+
+    def prompt(self, user_message: str, tools: Sequence[Tool] | None = None) -> QueryResult:
+        """Ask, and ask again where that can help.
+
+        Rate limits, authentication, billing and invalid requests are raised at once; an answer cut
+        at the token limit is asked once more and then raised; a server error is raised when the
+        attempts are spent. Unknown errors and time-outs that used up the attempts come back as a
+        result with ``success=False``.
+        """
+        if self.model is None:
+            self._log("no model is named: opencode chooses its default")
+        spec = self._spec(tuple(_remote(tool) for tool in tools or ()))
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = warm.call(self._ask, spec, user_message)
+            except OpenCodeError as error:
+                self._note(error.attempt, user_message, tools, str(error))
+                decision = decide(error, attempt, datetime.now(UTC), self.limits)
+                if isinstance(error, RateLimitError) or not isinstance(decision, Retry):
+                    if isinstance(error, SURPRISES):
+                        return _failure(error)
+                    raise
+                self._log(f"attempt {attempt} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
+                time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
+            else:
+                self._note(answer.attempt, user_message, tools, None)
+                return _success(answer)
+
+    async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
+        backend, catalog = await warm.ready(spec, self.backend, variant=self.variant)
+        request = Request(
+            prompt=user_message,
+            model_ref=catalog.model_ref,
+            agent=self.agent_name,
+            system=spec.system if self.agent_name == DEFAULT_AGENT else (self.system_message or None),
+            variant=self.variant,
+        )
+        session: list[str] = []
+        try:
+            return await ask(backend, request, node_id=current_node_id(), on_session=session.append)
+        finally:
+            # Without a ledger nothing will ever ask for the session again.
+            for session_id in session[-1:]:
+                backend.recorded(session_id)
+
+    def _spec(self, tools: tuple[RemoteTool, ...]) -> OpencodeSpec:
+        explicit = None if self.opencode_bin == DEFAULT_BINARY_NAME else self.opencode_bin
+        return OpencodeSpec(
+            binary=find_binary(explicit),
+            config=self.config,
+            model_ref=self.model,
+            system=self.system_message or DEFAULT_SYSTEM,
+            agent=self.agent_name,
+            tools=tools,
+            clocks=self.clocks,
+            work_dir=self.work_dir,
+            extra_cli_args=self.extra_cli_args,
+        )
+
+    def _note(
+        self, record: AttemptRecord | None, user_message: str, tools: Sequence[Tool] | None, failure: str | None
+    ) -> None:
+        record = record or AttemptRecord()
+        usage = total_usage(record)
+        messages = [message for session in record.sessions for message in session.messages]
+        self.last_metadata = {
+            "model": self.model or NO_MODEL,
+            "tools": [_tool_metadata(tool) for tool in tools or ()],
+            "usage": {name: getattr(usage, name) for name in TOKEN_COLUMNS},
+            "turns": sum(1 for message in messages if message["info"].get("role") == "assistant"),
+            "cost": pico_to_usd(usage.cost_pico),
+            "session_id": record.session_id,
+        }
+        for note in record.notes:
+            self._log(note)
+        if self.log_dir is not None:
+            trace = "\n\n".join(filter(None, [render_trace(messages), failure and f"[Error]\n{failure}"]))
+            append_trace(
+                self.log_dir,
+                self.logging_name,
+                self.started,
+                prompt=user_message,
+                session_id=record.session_id,
+                trace=trace,
+                at=datetime.now(UTC),
+            )
+
+    def _log(self, message: str) -> None:
+        logging.getLogger(self.logging_name).log(self.logging_level, message)
+
+
+def _remote(tool: Tool) -> RemoteTool:
+    return RemoteTool(name=tool.name, hostname=tool.hostname, port=getattr(tool, "port", 8000))
+
+
+def _tool_metadata(tool: Tool) -> dict[str, Any]:
+    remote = _remote(tool)
+    node_id = getattr(tool, "node_id", None)
+    return {"name": remote.name, "hostname": remote.hostname, "port": remote.port, "node_id": node_id}
+
+
+def _success(answer: Answer) -> QueryResult:
+    trace = render_trace([m for session in answer.attempt.sessions for m in session.messages])
+    return QueryResult(answer.text, 0, answer.attempt.stderr, trace, True)
+
+
+def _failure(error: OpenCodeError) -> QueryResult:
+    record: AttemptRecord = error.attempt or AttemptRecord()
+    events = record.events or [message for session in record.sessions for message in session.messages]
+    raw = "\n".join(json.dumps(event, ensure_ascii=False) for event in events)
+    stderr = getattr(error, "stderr", "")
+    cause = f"{error.raw_message}\n{stderr}".strip()
+    return QueryResult("", error.exit_code, cause, raw, False)

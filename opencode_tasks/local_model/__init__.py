@@ -1,0 +1,10 @@
+"""A small language model on this machine, behind an OpenAI-compatible server, free of charge.
+
+SmolLM2-135M-Instruct by llama.cpp (xllamacpp, the extra ``local``), in a process of its own that
+ends with ours. It shows real inference without a provider or a network; its answers are poor.
+"""
+
+from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config
+from opencode_tasks.local_model.running import RunningLocalModel, start_local_model
+
+__all__ = ["PROVIDER_MODEL_REF", "RunningLocalModel", "opencode_provider_config", "start_local_model"]

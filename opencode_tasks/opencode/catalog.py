@@ -1,0 +1,104 @@
+"""What opencode knows before the first row: its models, agents and prices.
+
+Opencode replaces an unknown agent silently by its default one with all tools, and answers an
+unknown model with a failure that names nothing, so both are checked here, once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.opencode.config import find_unpriced
+from opencode_tasks.opencode.server import WarmServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """What a run needs to know of opencode. ``agent_config`` is the agent as opencode resolved it.
+
+    ``unpriced`` holds the ``provider/model`` names whose price nobody states.
+    """
+
+    version: str
+    model_ref: str
+    agent: str
+    agent_config: Mapping[str, Any]
+    unpriced: frozenset[str]
+    plugin_loaded: bool
+
+
+async def read_catalog(
+    server: WarmServer, *, model_ref: str | None, agent: str, variant: str | None, version: str
+) -> Catalog:
+    """Resolve the model and check agent and variant. Raises InputError with every fault found."""
+    providers: Mapping[str, Any] = await server.get("/config/providers")
+    config: Mapping[str, Any] = await server.get("/config")
+    agents: Sequence[Mapping[str, Any]] = await server.get("/agent")
+    faults: list[str] = []
+    resolved = model_ref or default_model(config, providers)
+    model: Mapping[str, Any] | None = None
+    if resolved is None:
+        faults.append("--model: opencode has no model at all; configure a provider or log in with: opencode auth login")
+    else:
+        fault, model = _find_model(resolved, providers)
+        faults += [fault] if fault else []
+    found = next((a for a in agents if a.get("name") == agent), None)
+    faults += _agent_faults(agent, found, agents)
+    if variant and model is not None and variant not in (model.get("variants") or {}):
+        known = ", ".join(model.get("variants") or {}) or "none"
+        faults.append(f"--variant: model {resolved} has no variant {variant!r} (it has: {known})")
+    if faults or resolved is None or found is None:
+        raise InputError(tuple(faults))
+    return Catalog(
+        version=version,
+        model_ref=resolved,
+        agent=agent,
+        agent_config=_lasting(found),
+        unpriced=find_unpriced(config, providers),
+        plugin_loaded=server.plugin_loaded,
+    )
+
+
+def default_model(config: Mapping[str, Any], providers: Mapping[str, Any]) -> str | None:
+    """The model that opencode takes where none is named: the config's, else a provider's first."""
+    if config.get("model"):
+        return config["model"]
+    own = config.get("provider") or {}
+    defaults: Mapping[str, str] = providers.get("default") or {}
+    for provider in providers.get("providers") or []:
+        name = provider["id"]
+        if (not own or name in own) and defaults.get(name):
+            return f"{name}/{defaults[name]}"
+    return None
+
+
+def _find_model(ref: str, providers: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any] | None]:
+    known = {p["id"]: p.get("models") or {} for p in providers.get("providers") or []}
+    provider, slash, model = ref.partition("/")
+    if not slash or not provider or not model:
+        return f"--model: {ref!r} is not of the form provider/model", None
+    if provider not in known:
+        names = ", ".join(sorted(known)) or "none"
+        return f"--model: opencode knows no provider {provider!r} here (it knows: {names}); configure it or give its key", None
+    if model in known[provider]:
+        return None, known[provider][model]
+    close = difflib.get_close_matches(model, known[provider], n=3) or sorted(known[provider])[:5]
+    hint = ", ".join(f"{provider}/{name}" for name in close)
+    return f"--model: provider {provider!r} has no model {model!r}; there is: {hint}", None
+
+
+def _agent_faults(agent: str, found: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]) -> list[str]:
+    if found is not None and found.get("mode") != "subagent":
+        return []
+    names = ", ".join(sorted(a["name"] for a in agents if a.get("mode") != "subagent" and not a.get("hidden")))
+    why = "is a sub-agent, which cannot answer a prompt by itself" if found else "is not known to opencode"
+    return [f"--agent: {agent!r} {why} (there is: {names})"]
+
+
+def _lasting(agent: Mapping[str, Any]) -> dict[str, Any]:
+    """The agent without its permission list, which names folders of one process."""
+    return {key: value for key, value in agent.items() if key != "permission" and value is not None}

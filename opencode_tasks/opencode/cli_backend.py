@@ -1,0 +1,267 @@
+"""Rows through ``opencode run`` and ``opencode export``: a process and a private home for each.
+
+The plugin's journal carries opencode's events, so that the clocks, the children and the inner
+retries are known here as they are of a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.events import EventFold
+from opencode_tasks.export import session_of
+from opencode_tasks.opencode.backend import (
+    LONGEST_INNER_WAIT_S,
+    BackendName,
+    OnSession,
+    OpencodeSpec,
+    Request,
+    SessionResult,
+    Stopped,
+)
+from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
+from opencode_tasks.opencode.server import plugin_is_loaded, tail
+from opencode_tasks.opencode.server_backend import check_clocks
+from opencode_tasks.process import GuardedProcess, run_once
+from opencode_tasks.records import Session
+from opencode_tasks.stream import parse_events, parse_run_error, parse_session_id
+
+LOOK_EVERY_S = 0.1
+EXPORT_LIMIT_S = 60.0
+EXPORT_TRIES = 2
+
+
+@dataclass(slots=True)
+class _Run:
+    """One running ``opencode run``: its files, and how far they were read."""
+
+    home: Home
+    stdout: Path
+    fold: EventFold = field(default_factory=EventFold)
+    session_id: str | None = None
+    journal_at: int = 0
+    stdout_size: int = 0
+
+    def read(self, now: float) -> None:
+        """Take in what the journal and the output got since the last look."""
+        for event in self._new_events():
+            properties: Mapping[str, Any] = event.get("properties") or {}
+            if event.get("type") == "session.created" and self.session_id is None:
+                self._follow(properties["info"]["id"], now)
+            self.fold.add(event, now)
+        size = self.stdout.stat().st_size if self.stdout.exists() else 0
+        if size > self.stdout_size:
+            self.stdout_size = size
+            if self.session_id is None and (found := parse_session_id(self.stdout.read_text(errors="replace"))):
+                self._follow(found, now)
+            if self.session_id is not None:
+                # Without the plugin the output is the only sign of life.
+                self.fold.first_sign.setdefault(self.session_id, now)
+                self.fold.last_sign[self.session_id] = now
+
+    def _follow(self, session_id: str, now: float) -> None:
+        self.session_id = session_id
+        self.fold.watch(session_id, now)
+
+    def _new_events(self) -> list[Mapping[str, Any]]:
+        if not self.home.journal.exists():
+            return []
+        with self.home.journal.open("rb") as journal:
+            journal.seek(self.journal_at)
+            data = journal.read()
+        whole = data.rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self.journal_at += len(whole) + 1
+        records = [json.loads(line) for line in whole.splitlines() if line]
+        return [record["event"] for record in records if record.get("kind") == "event"]
+
+
+class CliBackend:
+    """The ``cli`` backend: nothing is shared between two rows."""
+
+    name: BackendName = "cli"
+
+    def __init__(self, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
+        self.unpriced = unpriced
+        self._spec = spec
+        self._homes: dict[str, Home] = {}
+        self._folder = homes_path() / f"cli-{uuid.uuid4().hex[:12]}"
+        self._folder.mkdir(parents=True, mode=0o700)
+        self._keeper = GuardedProcess.watch(homes=[self._folder])
+
+    async def aclose(self) -> None:
+        """Remove what is recorded; the folder of a session that is not stays."""
+        await asyncio.to_thread(self._keeper.stop)
+
+    def data_dir(self, session_id: str | None) -> Path | None:
+        """The data folder of the session's own home; None before there is one."""
+        home = self._homes.get(session_id or "")
+        return home.data if home else None
+
+    def recorded(self, session_id: str) -> None:
+        """Remove the session's home."""
+        home = self._homes.pop(session_id, None)
+        if home is not None:
+            home.unmark(session_id)
+            home.remove()
+
+    async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+        """See ``Backend.run``."""
+        spec = replace(self._spec, system=request.system or self._spec.system)
+        known = self._homes.get(request.session_id or "")
+        home = known or await asyncio.to_thread(make_home, self._folder)
+        credentials = Credentials(spec.model_ref.partition("/")[0] if spec.model_ref else None)
+        result: SessionResult | None = None
+        try:
+            env = environment(home, spec, password=None, journal_events=True)
+            if request.system is not None:
+                env["OPENCODE_TASKS_SYSTEM"] = request.system
+            env |= {} if known and credentials.needs_owner else credentials.install(home)
+            result = await self._run(request, home, spec, env, on_session)
+            return result
+        finally:
+            credentials.close()
+            if result is None or result.session_id is None:
+                home.remove()
+
+    async def _run(
+        self, request: Request, home: Home, spec: OpencodeSpec, env: Mapping[str, str], on_session: OnSession
+    ) -> SessionResult:
+        prompt = home.run / "prompt.txt"
+        prompt.touch(mode=0o600)
+        prompt.write_bytes(request.prompt.encode())
+        for old in (home.journal, home.output):
+            old.unlink(missing_ok=True)
+        run = _Run(home, home.output)
+        process = await asyncio.to_thread(
+            GuardedProcess.start,
+            run_arguments(request, spec, home),
+            env=env,
+            cwd=home.work,
+            stdin=prompt,
+            stdout=run.stdout,
+            stderr=home.run / "stderr.txt",
+        )
+        try:
+            stopped = await self._wait(process, run, on_session)
+            return await self._collect(process, run, spec, env, stopped)
+        finally:
+            await asyncio.to_thread(process.stop)
+
+    async def _wait(self, process: GuardedProcess, run: _Run, on_session: OnSession) -> Stopped | None:
+        started, told = time.monotonic(), False
+        while True:
+            ended = process.poll() is not None
+            now = time.monotonic()
+            run.read(now)
+            if run.session_id is not None and not told:
+                told = True
+                self._homes[run.session_id] = run.home
+                run.home.mark(run.session_id)
+                on_session(run.session_id)
+            if ended:
+                return None
+            if (stopped := self._must_stop(run, now, started)) is not None:
+                await asyncio.to_thread(process.stop)
+                run.read(time.monotonic())
+                return stopped
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _must_stop(self, run: _Run, now: float, started: float) -> Stopped | None:
+        key = run.session_id or ""
+        for state in run.fold.family(key):
+            retry = state.retry
+            if retry and retry.next_at and retry.next_at.timestamp() - time.time() > LONGEST_INNER_WAIT_S:
+                return Stopped(wait=retry)
+        first, last = run.fold.first_sign.get(key), run.fold.last_sign.get(key, started)
+        return check_clocks(self._spec.clocks, now=now, started=started, first_sign=first, last_sign=last)
+
+    async def _collect(
+        self, process: GuardedProcess, run: _Run, spec: OpencodeSpec, env: Mapping[str, str], stopped: Stopped | None
+    ) -> SessionResult:
+        output = run.stdout.read_text(errors="replace") if run.stdout.exists() else ""
+        session_id = run.session_id or parse_session_id(output)
+        sessions: list[Session] = []
+        notes: list[str] = []
+        if session_id is not None:
+            sessions = await self._export_family(run, session_id, spec, env, notes)
+        if spec.use_plugin and not plugin_is_loaded(run.home.journal):
+            notes.append("the opencode plugin did not load: waits are read from opencode's own words")
+        events = parse_events(output)
+        family = run.fold.family(session_id or "")
+        exit_code = process.poll()
+        return SessionResult(
+            session_id=session_id,
+            sessions=sessions,
+            error=parse_run_error(output),
+            stopped=stopped,
+            inner_retries=[retry for state in family for retry in state.inner_retries],
+            denied_tools=tuple(name for state in family for name in state.asked_permissions.values()),
+            stream_text=stream_text(events),
+            exit_code=-1 if exit_code is None else exit_code,
+            stderr=tail(run.home.run / "stderr.txt"),
+            events=events,
+            usage_known=stopped is None and bool(sessions),
+            notes=tuple(notes),
+        )
+
+    async def _export_family(
+        self, run: _Run, session_id: str, spec: OpencodeSpec, env: Mapping[str, str], notes: list[str]
+    ) -> list[Session]:
+        """The root and its children by export; by the journal where an export fails."""
+        family = run.fold.family(session_id)
+        parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
+        found: list[Session] = []
+        for key, parent in parents.items():
+            messages = await self._export(key, run.home, spec, env)
+            if messages is None:
+                notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
+                messages = next((state.messages for state in family if state.session_id == key), [])
+            if messages:
+                found.append(session_of(key, messages, parent_id=parent, unpriced=self.unpriced))
+        return found
+
+    async def _export(
+        self, session_id: str, home: Home, spec: OpencodeSpec, env: Mapping[str, str]
+    ) -> list[Mapping[str, Any]] | None:
+        for number in range(EXPORT_TRIES):
+            target = home.run / f"export-{number}.json"
+            args = [str(spec.binary), "export", session_id]
+            finished = await asyncio.to_thread(
+                run_once, args, env=env, cwd=home.work, timeout_s=EXPORT_LIMIT_S, stdout=target
+            )
+            try:
+                messages: Any = json.loads(target.read_text())["messages"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if finished.returncode == 0 and isinstance(messages, list):
+                return messages
+        return None
+
+
+def run_arguments(request: Request, spec: OpencodeSpec, home: Home) -> list[str]:
+    """The command line; the prompt goes by standard input, which alone keeps it byte for byte."""
+    directory = str(spec.work_dir or home.work)
+    args = [str(spec.binary), "run", "--format", "json", "--title", request.title]
+    args += ["--agent", request.agent, "--dir", directory]
+    if request.model_ref:
+        args += ["--model", request.model_ref]
+    if request.variant:
+        args += ["--variant", request.variant]
+    if request.session_id:
+        args += ["--session", request.session_id]
+    return [*args, *spec.extra_cli_args]
+
+
+def stream_text(events: list[dict[str, Any]]) -> str:
+    """The text parts of a ``run --format json`` stream, joined."""
+    texts = [event.get("part", {}).get("text") or "" for event in events if event.get("type") == "text"]
+    return "".join(texts)

@@ -1,0 +1,118 @@
+"""The opencode config of a run: ours under the user's, the safety keys over it. Pure."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
+from opencode_tasks.records import RemoteTool
+
+PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
+# Our clocks end a silent call; opencode's own limits must come later, or it would ask again.
+TIMEOUT_MARGIN_S = 30.0
+# A model that calls tools it was not offered would be answered, and billed, for ever.
+MAX_CALLS_WITHOUT_TOOLS = 8
+
+
+def default_config(spec: OpencodeSpec) -> dict[str, Any]:
+    """What holds unless the user's config says otherwise: lean, and in step with our clocks."""
+    config: dict[str, Any] = {"snapshot": False, "lsp": False, "formatter": False}
+    if spec.agent == DEFAULT_AGENT:
+        # One prompt that is too long cannot be mended by a summary of it.
+        config["compaction"] = {"auto": False, "prune": False}
+    providers = set(spec.config.get("provider") or {})
+    if spec.model_ref:
+        providers.add(spec.model_ref.partition("/")[0])
+    config["provider"] = {name: {"options": _timeouts(spec.clocks)} for name in sorted(providers)}
+    return config
+
+
+def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
+    """What holds whatever the user's config says."""
+    allowed = {f"{_tool_prefix(tool.name)}_*": True for tool in spec.tools}
+    config: dict[str, Any] = {
+        "share": "disabled",
+        "autoupdate": False,
+        "agent": {
+            DEFAULT_AGENT: {
+                "mode": "primary",
+                "prompt": spec.system,
+                "tools": {"*": False, **allowed},
+            }
+        },
+    }
+    if spec.tools:
+        config["mcp"] = {tool.name: _mcp(tool) for tool in spec.tools}
+    if spec.use_plugin:
+        config["plugin"] = [f"file://{PLUGIN}"]
+    return config
+
+
+def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
+    """The user's config over our defaults."""
+    return merge(default_config(spec), spec.config)
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings as one; ``over`` wins, nested mappings are merged, lists are not."""
+    result = copy.deepcopy(dict(under))
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def absolute_files(value: Any, folder: Path) -> Any:
+    """The config with ``{file:relative}`` references made absolute, as it is moved elsewhere."""
+    if isinstance(value, Mapping):
+        return {key: absolute_files(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [absolute_files(inner, folder) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"\{file:(?![/~])([^}]+)\}", lambda m: f"{{file:{(folder / m[1]).resolve()}}}", value)
+    return value
+
+
+def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> frozenset[str]:
+    """The models whose price nobody states: opencode reports their cost as 0.
+
+    ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
+    ``GET /config/providers``. A price of 0 that the config or the catalogue states is a price.
+    """
+    stated = config.get("provider") or {}
+    found: set[str] = set()
+    for provider in providers.get("providers") or []:
+        own = (stated.get(provider["id"]) or {}).get("models") or {}
+        for model_id, model in (provider.get("models") or {}).items():
+            cost = model.get("cost") or {}
+            is_zero = not cost.get("input") and not cost.get("output")
+            if is_zero and model_id in own and "cost" not in (own[model_id] or {}):
+                found.add(f"{provider['id']}/{model_id}")
+    return frozenset(found)
+
+
+def _timeouts(clocks: Clocks) -> dict[str, Any]:
+    return {
+        "timeout": _ms(clocks.total_s),
+        "headerTimeout": _ms(clocks.first_event_s),
+        "chunkTimeout": _ms(clocks.stall_s),
+    }
+
+
+def _ms(seconds: float) -> int:
+    return int((seconds + TIMEOUT_MARGIN_S) * 1000)
+
+
+def _mcp(tool: RemoteTool) -> dict[str, Any]:
+    return {"type": "remote", "url": f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp", "enabled": True}
+
+
+def _tool_prefix(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)

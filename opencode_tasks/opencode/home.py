@@ -1,0 +1,248 @@
+"""The private folders that an opencode process lives in, and the credentials it may see there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from platformdirs import user_data_path
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.config import MAX_CALLS_WITHOUT_TOOLS, fixed_config, merged_config
+
+# Opencode installs this package (63 MB) into a fresh config folder unless it is there already.
+STUB_PACKAGE = "@opencode-ai/plugin"
+GLOBAL_CONFIG_NAMES = (
+    *("config.json", "opencode.json", "opencode.jsonc"),
+    *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools", "plugin", "plugins"),
+)
+# Ours, or a service's: no agent or tool of a row has any use for them.
+KEPT_FROM_OPENCODE = ("OPENCODE_TASKS_", "PREFECT_", "OPENCODE_SERVER_", "OPENCODE_CONFIG", "OPENCODE_DB")
+LEAN_ENVIRONMENT = {
+    **{
+        f"OPENCODE_DISABLE_{name}": "1"
+        for name in (
+            *("AUTOUPDATE", "MODELS_FETCH", "DEFAULT_PLUGINS", "LSP_DOWNLOAD", "EXTERNAL_SKILLS"),
+            *("CLAUDE_CODE", "PRUNE", "PROJECT_CONFIG"),
+        )
+    },
+    "OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The folders of one opencode process, all below ``root`` (mode 0700).
+
+    ``marks`` holds an empty file for each session that is not recorded yet: while there is one,
+    ``data`` outlives a crash.
+    """
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def marks(self) -> Path:
+        return self.root / "unrecorded"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "run" / "journal.jsonl"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "run" / "output.txt"
+
+    @property
+    def run(self) -> Path:
+        """What never outlives the process: configuration, cache, temporary files, logs."""
+        return self.root / "run"
+
+    def mark(self, session_id: str) -> None:
+        """Note a session as not recorded yet."""
+        (self.marks / session_id).touch(mode=0o600)
+
+    def unmark(self, session_id: str) -> None:
+        """Note a session as recorded."""
+        (self.marks / session_id).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove everything, unless a session is not recorded yet: then only its data stays."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        if not any(self.marks.iterdir() if self.marks.is_dir() else ()):
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def homes_path() -> Path:
+    """Where homes are made: below the user's data folder, on the local disk."""
+    return user_data_path("opencode-tasks") / "opencode"
+
+
+def make_home(parent: Path | None = None) -> Home:
+    """A new home with its folders, mode 0700, and the stub that spares an npm install."""
+    home = Home(root=(parent or homes_path()) / uuid.uuid4().hex[:12])
+    home.root.mkdir(parents=True, mode=0o700)
+    for path in (home.data, home.marks, home.work, home.run):
+        path.mkdir(mode=0o700)
+    for name in ("config", "cache", "state", "tmp"):
+        (home.run / name).mkdir(mode=0o700)
+    config = home.run / "config" / "opencode"
+    config.mkdir(mode=0o700)
+    _link_global_config(config)
+    return home
+
+
+def environment(home: Home, spec: OpencodeSpec, *, password: str | None, journal_events: bool) -> dict[str, str]:
+    """The environment of an opencode process in ``home``; writes its config file there."""
+    config_file = home.run / "opencode-tasks.json"
+    config_file.touch(mode=0o600)
+    config_file.write_text(json.dumps(merged_config(spec)))
+    env = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_FROM_OPENCODE)}
+    env |= LEAN_ENVIRONMENT
+    env |= {
+        "XDG_DATA_HOME": str(home.data),
+        "XDG_CONFIG_HOME": str(home.run / "config"),
+        "XDG_CACHE_HOME": str(home.run / "cache"),
+        "XDG_STATE_HOME": str(home.run / "state"),
+        "TMPDIR": str(home.run / "tmp"),
+        "OPENCODE_CONFIG": str(config_file),
+        "OPENCODE_CONFIG_CONTENT": json.dumps(fixed_config(spec)),
+        "OPENCODE_TASKS_JOURNAL": str(home.journal),
+        "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
+        "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
+    }
+    if not spec.tools:
+        env["OPENCODE_TASKS_MAX_CALLS"] = str(MAX_CALLS_WITHOUT_TOOLS)
+    if password is not None:
+        env["OPENCODE_SERVER_PASSWORD"] = password
+    return env
+
+
+class Credentials:
+    """The user's opencode logins, as one process of ours may use them.
+
+    API keys go by the environment. An OAuth login's tokens rotate, so its store is linked, not
+    copied, and has one owner at a time: a lock that is held until ``close``.
+    """
+
+    def __init__(self, provider: str | None) -> None:
+        self._lock: TextIO | None = None
+        self._store = user_store()
+        self._entries = read_store(self._store)
+        # True where a login's tokens rotate, so that its store has one owner at a time.
+        self.needs_owner = needs_owner(self._entries, provider)
+
+    def install(self, home: Home) -> dict[str, str]:
+        """Put the logins within the reach of ``home``; the environment variables to add."""
+        if self.needs_owner:
+            self._own()
+            target = home.data / "opencode" / "auth.json"
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            target.symlink_to(self._store)
+            return {}
+        keys = {name: entry for name, entry in self._entries.items() if entry.get("type") != "oauth"}
+        given = os.environ.get("OPENCODE_AUTH_CONTENT")
+        return {"OPENCODE_AUTH_CONTENT": given or json.dumps(keys)} if given or keys else {}
+
+    def close(self) -> None:
+        """Let another process own the store."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _own(self) -> None:
+        name = hashlib.sha256(str(self._store).encode()).hexdigest()[:12]
+        path = user_data_path("opencode-tasks") / f"login-{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise SetupError(
+                "unknown",
+                raw_message="another process is using this user's opencode login, whose tokens rotate",
+                hint="wait for the other run to end, or give an API key by the environment",
+            ) from None
+        self._lock = lock
+
+
+def user_store() -> Path:
+    """The user's own opencode login store."""
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(data) / "opencode" / "auth.json"
+
+
+def read_store(path: Path) -> dict[str, Any]:
+    """The logins of a store by provider; empty where there is none."""
+    try:
+        store: Any = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            "unknown", raw_message=f"cannot read the opencode logins in {path}: {error}", hint="opencode auth login"
+        ) from None
+    return {k: v for k, v in store.items() if isinstance(v, dict)} if isinstance(store, dict) else {}
+
+
+def needs_owner(entries: Mapping[str, Mapping[str, Any]], provider: str | None) -> bool:
+    """Whether the provider (any, where it is not known) is used by a login whose tokens rotate."""
+    used = entries.values() if provider is None else [entries.get(provider, {})]
+    return any(entry.get("type") == "oauth" for entry in used)
+
+
+def user_config_path() -> Path:
+    """The user's own global opencode config folder."""
+    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(config) / "opencode"
+
+
+def _link_global_config(config: Path) -> None:
+    source = user_config_path()
+    for name in GLOBAL_CONFIG_NAMES:
+        if (source / name).exists():
+            (config / name).symlink_to(source / name)
+    if (source / "node_modules").is_dir():
+        for name in ("node_modules", "package.json", "package-lock.json", "bun.lock"):
+            if (source / name).exists():
+                (config / name).symlink_to(source / name)
+        return
+    _write_stub(config)
+
+
+def _write_stub(config: Path) -> None:
+    package = config / "node_modules" / STUB_PACKAGE
+    package.mkdir(parents=True)
+    dependencies = {STUB_PACKAGE: "*"}
+    (config / "package.json").write_text(json.dumps({"dependencies": dependencies}))
+    (package / "package.json").write_text(
+        json.dumps({"name": STUB_PACKAGE, "version": "0.0.0", "type": "module", "main": "index.js"})
+    )
+    (package / "index.js").write_text("export const tool = (definition) => definition\n")
+    lock = {
+        "name": "opencode",
+        "lockfileVersion": 3,
+        "requires": True,
+        "packages": {
+            "": {"dependencies": dependencies},
+            f"node_modules/{STUB_PACKAGE}": {"version": "0.0.0"},
+        },
+    }
+    (config / "package-lock.json").write_text(json.dumps(lock))

@@ -1,0 +1,202 @@
+"""A warm ``opencode serve``: started once, asked often, gone with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from httpx_sse import aconnect_sse
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.events import EventFold, SessionEvents
+from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.binary import check_version, version_of
+from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
+from opencode_tasks.process import GuardedProcess
+
+START_LIMIT_S = 60.0
+HTTP_LIMIT_S = 30.0
+USER = "opencode"
+LISTENING = "listening on "
+MAX_CONNECTIONS = 512
+
+
+class WarmServer:
+    """A running server, its HTTP client and the one reader of its event stream.
+
+    ``gaps`` counts the times that events may have been lost; ``plugin_loaded`` says whether
+    failures are final and exact.
+    """
+
+    def __init__(self, process: GuardedProcess, home: Home, client: httpx.AsyncClient, credentials: Credentials) -> None:
+        self.process = process
+        self.home = home
+        self.client = client
+        self.fold = EventFold()
+        self.gaps = 0
+        self.plugin_loaded = False
+        self.directory = str(home.work)
+        self._credentials = credentials
+        self._connected = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._replies: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def start(cls, spec: OpencodeSpec) -> Self:
+        """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not."""
+        check_version(version_of(spec.binary))
+        home = make_home()
+        password = secrets.token_urlsafe(24)
+        provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
+        credentials = Credentials(provider)
+        process: GuardedProcess | None = None
+        try:
+            env = environment(home, spec, password=password, journal_events=False) | credentials.install(home)
+            process = await asyncio.to_thread(
+                GuardedProcess.start,
+                [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"],
+                env=env,
+                cwd=home.work,
+                stdout=home.output,
+                homes=[home.root],
+            )
+            url = await _listening_at(process, home)
+        except BaseException:
+            if process is not None:
+                await asyncio.to_thread(process.stop)
+            credentials.close()
+            home.remove()
+            raise
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=64)
+        client = httpx.AsyncClient(base_url=url, auth=(USER, password), timeout=HTTP_LIMIT_S, limits=limits)
+        server = cls(process, home, client, credentials)
+        if spec.work_dir is not None:
+            server.directory = str(spec.work_dir)
+        try:
+            await server._open(spec)
+        except BaseException:
+            await server.aclose()
+            raise
+        return server
+
+    async def _open(self, spec: OpencodeSpec) -> None:
+        self._reader = asyncio.create_task(self._read_events())
+        async with asyncio.timeout(START_LIMIT_S):
+            await self._connected.wait()
+            # The first request in a folder makes opencode load its config and plugins there.
+            await self.get("/agent")
+        self.plugin_loaded = plugin_is_loaded(self.home.journal) if spec.use_plugin else False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process.poll() is None
+
+    def last_words(self) -> str:
+        """The end of what the server printed."""
+        return tail(self.home.output)
+
+    async def get(self, path: str) -> Any:
+        """GET a route of the server's working folder; its JSON."""
+        response = await self.client.get(path, params={"directory": self.directory})
+        if response.status_code != httpx.codes.OK:
+            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
+        return response.json()
+
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S) -> httpx.Response:
+        """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks)."""
+        return await self.client.post(path, params={"directory": self.directory}, json=body, timeout=timeout_s)
+
+    async def aclose(self) -> None:
+        """End the server and remove its folders; an unrecorded session's data stays."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+        with contextlib.suppress(Exception):
+            await self.client.aclose()
+        await asyncio.to_thread(self.process.stop)
+        self._credentials.close()
+        self.home.remove()
+
+    async def _read_events(self) -> None:
+        while True:
+            with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                async with aconnect_sse(self.client, "GET", "/global/event", timeout=None) as source:
+                    self._connected.set()
+                    async for event in source.aiter_sse():
+                        self._take(event.data)
+            self.gaps += 1
+            await asyncio.sleep(0.2)
+
+    def _take(self, data: str) -> None:
+        # Every change comes twice, once as a "sync" record that we have no use for.
+        if '"type":"sync"' in data[:200]:
+            return
+        with contextlib.suppress(ValueError):
+            event = json.loads(data)
+            state = self.fold.add(event.get("payload") or event, time.monotonic())
+            if state is not None and state.asked_permissions:
+                self._refuse(state)
+
+    def _refuse(self, state: SessionEvents) -> None:
+        for request_id in state.new_requests():
+            task = asyncio.create_task(self._refuse_one(request_id, state.asked_permissions[request_id]))
+            self._replies.add(task)
+            task.add_done_callback(self._replies.discard)
+
+    async def _refuse_one(self, request_id: str, permission: str) -> None:
+        """Refuse a request: nobody is there to grant it, and unanswered it waits for ever."""
+        with contextlib.suppress(httpx.HTTPError):
+            if permission == "question":
+                await self.post(f"/question/{request_id}/reject")
+            else:
+                await self.post(f"/permission/{request_id}/reply", {"reply": "reject"})
+
+
+def plugin_is_loaded(journal: Path) -> bool:
+    """Whether the plugin wrote its first line into the journal."""
+    with contextlib.suppress(OSError):
+        with journal.open() as lines:
+            return any('"kind":"loaded"' in line for line in lines)
+    return False
+
+
+def tail(path: Path, limit: int = 4000) -> str:
+    """The end of a text file; empty where there is none."""
+    try:
+        return path.read_bytes()[-limit:].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+async def _listening_at(process: GuardedProcess, home: Home) -> str:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        for line in tail(home.output).splitlines():
+            if LISTENING in line:
+                return line.partition(LISTENING)[2].strip()
+        if process.poll() is not None:
+            break
+        await asyncio.sleep(0.05)
+    words = tail(home.output, 800).strip() or "it printed nothing"
+    raise SetupError(
+        "unknown",
+        raw_message=f"opencode serve did not start: {words}",
+        hint="check the opencode config (--opencode-config), then: opencode-tasks doctor",
+    )
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        data: Any = response.json()
+        return str((data.get("data") or {}).get("message") or data)[:800]
+    except (ValueError, AttributeError):
+        return response.text[:800]

@@ -1,0 +1,232 @@
+"""Rows through a warm server, each in a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from opencode_tasks.events import SessionEvents
+from opencode_tasks.export import session_of
+from opencode_tasks.opencode.backend import (
+    LONGEST_INNER_WAIT_S,
+    BackendName,
+    Clocks,
+    OnSession,
+    OpencodeSpec,
+    Request,
+    SessionResult,
+    Stopped,
+)
+from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.records import InnerRetry, Session
+
+LOOK_EVERY_S = 0.5
+EVENTS_LAG_S = 2.0
+ABORT_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What the blocking request came to: its JSON, or why there is none."""
+
+    body: Mapping[str, Any] | None
+    fault: str = ""
+
+
+class ServerBackend:
+    """The ``server`` backend over one WarmServer."""
+
+    name: BackendName = "server"
+
+    def __init__(self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
+        self.server = server
+        self.unpriced = unpriced
+        self._clocks = spec.clocks
+
+    def data_dir(self, session_id: str | None) -> Path | None:
+        """The server's data folder, whatever the session."""
+        del session_id
+        return self.server.home.data
+
+    def recorded(self, session_id: str) -> None:
+        """Forget a session: a crash need not keep it any more."""
+        self.server.home.unmark(session_id)
+        self.server.fold.forget(session_id)
+
+    async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+        """See ``Backend.run``."""
+        try:
+            session_id = request.session_id or await self._create(request)
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            return self._without_session(f"no session: {type(error).__name__} {error}")
+        self.server.home.mark(session_id)
+        on_session(session_id)
+        gaps = self.server.gaps
+        state = self.server.fold.watch(session_id, time.monotonic())
+        send = asyncio.create_task(self._send(session_id, request))
+        try:
+            stopped = await self._wait(session_id, send)
+        except asyncio.CancelledError:
+            send.cancel()
+            await asyncio.shield(self._abort(session_id))
+            raise
+        reply = await self._reply(send, session_id, stopped)
+        complete = stopped is None and gaps == self.server.gaps and await self._caught_up(state, reply)
+        sessions = await self._sessions(session_id, from_events=complete)
+        return self._result(session_id, sessions, reply, stopped, state)
+
+    async def _create(self, request: Request) -> str:
+        response = await self.server.post("/session", {"title": request.title})
+        response.raise_for_status()
+        return response.json()["id"]
+
+    async def _send(self, session_id: str, request: Request) -> _Reply:
+        body: dict[str, Any] = {"agent": request.agent, "parts": [{"type": "text", "text": request.prompt}]}
+        if request.model_ref:
+            provider, _, model = request.model_ref.partition("/")
+            body["model"] = {"providerID": provider, "modelID": model}
+        if request.system is not None:
+            body["system"] = request.system
+        if request.variant:
+            body["variant"] = request.variant
+        try:
+            response = await self.server.post(f"/session/{session_id}/message", body, timeout_s=None)
+        except httpx.HTTPError as error:
+            return _Reply(None, f"the opencode server broke off: {type(error).__name__} {error}")
+        try:
+            parsed: Any = response.json()
+        except ValueError:
+            parsed = None
+        if response.status_code != httpx.codes.OK or not isinstance(parsed, dict) or "info" not in parsed:
+            return _Reply(None, f"opencode answered HTTP {response.status_code}: {response.text[:500]}")
+        return _Reply(parsed)
+
+    async def _wait(self, session_id: str, send: asyncio.Task[_Reply]) -> Stopped | None:
+        started = time.monotonic()
+        while True:
+            await asyncio.wait({send}, timeout=self._look_in(session_id, started))
+            if send.done():
+                return None
+            if (stopped := self._must_stop(session_id, started)) is not None:
+                return stopped
+
+    def _look_in(self, session_id: str, started: float) -> float:
+        """Seconds until the next moment at which a clock could run out, at most LOOK_EVERY_S."""
+        clocks, now = self._clocks, time.monotonic()
+        fold = self.server.fold
+        ends = [started + clocks.total_s, fold.last_sign.get(session_id, started) + clocks.stall_s]
+        if session_id not in fold.first_sign:
+            ends.append(started + clocks.first_event_s)
+        return min(LOOK_EVERY_S, max(0.01, min(ends) - now))
+
+    def _must_stop(self, session_id: str, started: float) -> Stopped | None:
+        for state in self.server.fold.family(session_id):
+            if state.retry is not None and _wait_s(state.retry) > LONGEST_INNER_WAIT_S:
+                return Stopped(wait=state.retry)
+        fold = self.server.fold
+        return check_clocks(
+            self._clocks,
+            now=time.monotonic(),
+            started=started,
+            first_sign=fold.first_sign.get(session_id),
+            last_sign=fold.last_sign.get(session_id, started),
+        )
+
+    async def _reply(self, send: asyncio.Task[_Reply], session_id: str, stopped: Stopped | None) -> _Reply:
+        if stopped is None:
+            return send.result()
+        await self._abort(session_id)
+        await asyncio.wait({send}, timeout=ABORT_LIMIT_S)
+        if not send.done():
+            send.cancel()
+        return _Reply(None, "ended by us")
+
+    async def _abort(self, session_id: str) -> None:
+        try:
+            await self.server.post(f"/session/{session_id}/abort", timeout_s=ABORT_LIMIT_S)
+        except httpx.HTTPError:
+            return  # A server that does not answer has nothing left to end.
+
+    async def _caught_up(self, state: SessionEvents, reply: _Reply) -> bool:
+        """Whether the event stream has told all that the reply says, within a short wait."""
+        if reply.body is None:
+            return False
+        info = reply.body["info"]
+        deadline = time.monotonic() + EVENTS_LAG_S
+        while time.monotonic() < deadline:
+            if state.idle and (state.infos.get(info["id"]) or {}).get("time", {}).get("completed"):
+                return True
+            await asyncio.sleep(0.005)
+        return False
+
+    async def _sessions(self, session_id: str, *, from_events: bool) -> list[Session]:
+        if from_events:
+            return [self._from_events(state) for state in self.server.fold.family(session_id)]
+        try:
+            return await self._read_back(session_id, None)
+        except (httpx.HTTPError, ValueError, KeyError):
+            return [self._from_events(state) for state in self.server.fold.family(session_id)]
+
+    def _from_events(self, state: SessionEvents) -> Session:
+        return session_of(state.session_id, state.messages, parent_id=state.parent_id, unpriced=self.unpriced)
+
+    async def _read_back(self, session_id: str, parent_id: str | None) -> list[Session]:
+        messages: Sequence[Mapping[str, Any]] = await self.server.get(f"/session/{session_id}/message")
+        found = [session_of(session_id, messages, parent_id=parent_id, unpriced=self.unpriced)]
+        for child in await self.server.get(f"/session/{session_id}/children"):
+            found += await self._read_back(child["id"], session_id)
+        return found
+
+    def _result(
+        self,
+        session_id: str,
+        sessions: list[Session],
+        reply: _Reply,
+        stopped: Stopped | None,
+        state: SessionEvents,
+    ) -> SessionResult:
+        family = self.server.fold.family(session_id)
+        alive = self.server.is_alive
+        return SessionResult(
+            session_id=session_id,
+            sessions=sessions,
+            error=None if reply.body is not None else state.error,
+            fault=reply.fault,
+            stopped=stopped,
+            inner_retries=[retry for member in family for retry in member.inner_retries],
+            denied_tools=tuple(name for member in family for name in member.asked_permissions.values()),
+            exit_code=0 if alive else (self.server.process.poll() or -1),
+            stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.last_words()}".strip(),
+            usage_known=stopped is None and reply.body is not None,
+        )
+
+    def _without_session(self, fault: str) -> SessionResult:
+        code = self.server.process.poll()
+        return SessionResult(
+            session_id=None,
+            exit_code=-1 if code is None else code,
+            stderr=f"{fault}\n{self.server.last_words()}".strip(),
+        )
+
+
+def check_clocks(
+    clocks: Clocks, *, now: float, started: float, first_sign: float | None, last_sign: float
+) -> Stopped | None:
+    """The clock that has run out at ``now``, None while none has. All in seconds of one clock."""
+    if now - started >= clocks.total_s:
+        return Stopped(clock="total", seconds=clocks.total_s)
+    if first_sign is None:
+        return Stopped(clock="first_event", seconds=clocks.first_event_s) if now - started >= clocks.first_event_s else None
+    if now - last_sign >= clocks.stall_s:
+        return Stopped(clock="stall", seconds=clocks.stall_s)
+    return None
+
+
+def _wait_s(retry: InnerRetry) -> float:
+    return retry.next_at.timestamp() - time.time() if retry.next_at else 0.0

@@ -1,0 +1,123 @@
+"""The warm servers of this process: started on first use, shared by what needs the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
+from opencode_tasks.opencode.binary import version_of
+from opencode_tasks.opencode.catalog import Catalog, read_catalog
+from opencode_tasks.opencode.cli_backend import CliBackend
+from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server_backend import ServerBackend
+
+T = TypeVar("T")
+
+
+class WarmServers:
+    """One event loop in a thread of its own, and the servers that live on it."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, WarmServer] = {}
+        self._clis: dict[str, CliBackend] = {}
+        self._catalogs: dict[str, Catalog] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._stack = contextlib.ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._guard = threading.Lock()
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run a coroutine function on the loop and wait for it; from any thread but the loop's."""
+        return self._running().call(function, *args)
+
+    async def server(self, spec: OpencodeSpec) -> WarmServer:
+        """The live server for a spec. On the loop only."""
+        key = server_key(spec)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            server = self._servers.get(key)
+            if server is not None and not server.is_alive:
+                await server.aclose()
+                server = None
+            if server is None:
+                server = self._servers[key] = await WarmServer.start(spec)
+            return server
+
+    async def backend(self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str]) -> Backend:
+        """A backend for a spec. On the loop only. Raises SetupError where a server does not start."""
+        if name == "server":
+            return ServerBackend(await self.server(spec), spec, unpriced)
+        key = server_key(spec)
+        if key not in self._clis:
+            self._clis[key] = CliBackend(spec, unpriced)
+        return self._clis[key]
+
+    async def ready(
+        self, spec: OpencodeSpec, name: BackendName, *, variant: str | None = None
+    ) -> tuple[Backend, Catalog]:
+        """A backend whose model, agent and variant are checked, and what the check found.
+
+        On the loop only. The check is made once for each; it needs a server, which the ``cli``
+        backend then ends. Raises InputError for what opencode does not know.
+        """
+        key = f"{server_key(spec)} {spec.model_ref} {variant}"
+        if key not in self._catalogs:
+            server = await self.server(spec)
+            self._catalogs[key] = await read_catalog(
+                server,
+                model_ref=spec.model_ref,
+                agent=spec.agent,
+                variant=variant,
+                version=await asyncio.to_thread(version_of, spec.binary),
+            )
+            if name == "cli":
+                self._servers.pop(server_key(spec), None)
+                await server.aclose()
+        catalog = self._catalogs[key]
+        return await self.backend(spec, name, catalog.unpriced), catalog
+
+    def close(self) -> None:
+        """End every server and the loop. Nothing happens where there is none; it can be used again."""
+        with self._guard:
+            if self._portal is None:
+                return
+            with contextlib.suppress(RuntimeError):
+                self._portal.call(self._aclose)
+            self._portal = None
+            self._stack.close()
+
+    async def _aclose(self) -> None:
+        closing = [*self._servers.values(), *self._clis.values()]
+        self._servers.clear()
+        self._clis.clear()
+        self._locks.clear()
+        await asyncio.gather(*(one.aclose() for one in closing), return_exceptions=True)
+
+    def _running(self) -> BlockingPortal:
+        with self._guard:
+            if self._portal is None:
+                self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+                # The interpreter joins its threads before atexit's functions run.
+                threading._register_atexit(self.close)  # type: ignore[attr-defined]
+                atexit.register(self.close)
+            return self._portal
+
+
+def server_key(spec: OpencodeSpec) -> str:
+    """What two specs must share to share a server: all but the system text, which a message carries."""
+    values = asdict(spec)
+    values.pop("system")
+    values["model_ref"] = spec.model_ref.partition("/")[0] if spec.model_ref else None
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+warm = WarmServers()
