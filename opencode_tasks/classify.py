@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from opencode_tasks.errors import (
@@ -137,8 +138,12 @@ def _is_servers(failure: Failure) -> bool:
 
 
 def _words(failure: Failure) -> str:
-    message = failure.message or failure.body.strip()[:500] or failure.name
+    message = failure.message or failure.body.strip()[:500] or _phrase(failure.status) or failure.name
     return f"HTTP {failure.status}: {message}" if failure.status else message
+
+
+def _phrase(status: int | None) -> str:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
 
 
 def _has_code(body: str, code: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from opencode_tasks.asking import ask
 from opencode_tasks.errors import (
+    InputError,
+    InvalidRequestError,
     OpenCodeError,
     OpenCodeTimeoutError,
     RateLimitError,
@@ -138,7 +140,13 @@ class OpenCodeLLM:
                 return _success(answer)
 
     async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
-        backend, catalog = await warm.ready(spec, self.backend, variant=self.variant)
+        try:
+            catalog = await warm.catalog(spec, self.variant)
+        except InputError as error:
+            raise InvalidRequestError(current_node_id(), -1, str(error)) from None
+        if self.backend == "cli":
+            await warm.end_server(spec)
+        backend = await warm.backend(spec, self.backend, catalog.unpriced)
         request = Request(
             prompt=user_message,
             model_ref=catalog.model_ref,

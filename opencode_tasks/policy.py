@@ -20,11 +20,13 @@ MAX_OUTPUT_TOKENS_ATTEMPTS = 2
 class Limits:
     """How far retries may go; ``max_attempts`` counts the attempts of one row.
 
-    ``max_inline_wait_s`` is the longest wait that is spent inside a batch.
+    ``max_inline_wait_s`` is the longest wait that is spent inside a batch, ``max_rate_limit_wait_s``
+    the longest that one row waits for rate limits in all.
     """
 
     max_attempts: int = 3
     max_inline_wait_s: float = 60.0
+    max_rate_limit_wait_s: float = 24 * 3600.0
     backoff_start_s: float = BACKOFF_START_S
     backoff_max_s: float = BACKOFF_MAX_S
 

@@ -18,7 +18,9 @@ OUTPUT_TOKENS = 512
 def opencode_provider_config(base_url: str) -> dict[str, Any]:
     """The opencode config that adds the model at ``base_url`` (its ``/v1``) as ``local/smollm2``.
 
-    The prices are zero and not absent: the model is free, which is not the same as unpriced.
+    The prices are zero and not absent: the model is free, which is not the same as unpriced. Opencode
+    1.18.33 summarizes a conversation, answered or not, that leaves less than ``output`` of the context,
+    and fails where the summary does not fit: here it would never fit, so that is off.
     """
     model = {
         "name": "SmolLM2-135M-Instruct",
@@ -34,4 +36,4 @@ def opencode_provider_config(base_url: str) -> dict[str, Any]:
         "options": {"baseURL": base_url, "apiKey": "none"},
         "models": {MODEL_ID: model},
     }
-    return {"provider": {PROVIDER_ID: provider}}
+    return {"provider": {PROVIDER_ID: provider}, "compaction": {"auto": False}}

@@ -61,29 +61,27 @@ class WarmServers:
             self._clis[key] = CliBackend(spec, unpriced)
         return self._clis[key]
 
-    async def ready(
-        self, spec: OpencodeSpec, name: BackendName, *, variant: str | None = None
-    ) -> tuple[Backend, Catalog]:
-        """A backend whose model, agent and variant are checked, and what the check found.
+    async def catalog(self, spec: OpencodeSpec, variant: str | None = None) -> Catalog:
+        """What opencode knows of a spec's model, agent and variant; asked once for each.
 
-        On the loop only. The check is made once for each; it needs a server, which the ``cli``
-        backend then ends. Raises InputError for what opencode does not know.
+        On the loop only. Raises InputError for what opencode does not know.
         """
         key = f"{server_key(spec)} {spec.model_ref} {variant}"
         if key not in self._catalogs:
-            server = await self.server(spec)
             self._catalogs[key] = await read_catalog(
-                server,
+                await self.server(spec),
                 model_ref=spec.model_ref,
                 agent=spec.agent,
                 variant=variant,
                 version=await asyncio.to_thread(version_of, spec.binary),
             )
-            if name == "cli":
-                self._servers.pop(server_key(spec), None)
-                await server.aclose()
-        catalog = self._catalogs[key]
-        return await self.backend(spec, name, catalog.unpriced), catalog
+        return self._catalogs[key]
+
+    async def end_server(self, spec: OpencodeSpec) -> None:
+        """End the server of a spec, if there is one; what it told is kept. On the loop only."""
+        server = self._servers.pop(server_key(spec), None)
+        if server is not None:
+            await server.aclose()
 
     def close(self) -> None:
         """End every server and the loop. Nothing happens where there is none; it can be used again."""

@@ -26,7 +26,7 @@ from opencode_tasks.local_model import (
     opencode_provider_config,
     start_local_model,
 )
-from opencode_tasks.opencode.install import install_local_model, model_path
+from opencode_tasks.opencode.install import install_local_model, install_opencode, model_path
 
 pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
 
@@ -113,6 +113,44 @@ def test_the_config_fits_the_server(model: RunningLocalModel) -> None:
     served = httpx.get(f"{model.base_url}/models", trust_env=False).json()["data"][0]
     assert served["id"] == "smollm2"
     assert served["meta"]["n_ctx"] == entry["limit"]["context"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "ending"), [(1700, "step_finish"), (3000, "error")])
+def test_opencode_asks_it_once_whatever_the_length(
+    model: RunningLocalModel, tmp_path: Path, words: int, ending: str
+) -> None:
+    config = {
+        **opencode_provider_config(model.base_url),
+        "agent": {"plain": {"mode": "primary", "prompt": "You help.", "tools": {"*": False}}},
+    }
+    private = {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    binary = install_opencode(print)
+    (tmp_path / "prompt").write_text("word " * words)
+    with (tmp_path / "prompt").open() as prompt, (tmp_path / "out").open("w") as out:
+        subprocess.run(
+            [
+                *(str(binary), "run", "--format", "json", "--title", "t"),
+                *("--agent", "plain", "--model", PROVIDER_MODEL_REF, "--dir", str(tmp_path)),
+            ],
+            env={
+                **os.environ,
+                **private,
+                "OPENCODE_CONFIG_CONTENT": json.dumps(config),
+                "TMPDIR": str(tmp_path),
+                "OPENCODE_DISABLE_MODELS_FETCH": "1",
+                "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
+            },
+            stdin=prompt,
+            stdout=out,
+            timeout=200,
+            check=False,
+        )
+    events = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    ends = [event for event in events if event["type"] in {"step_finish", "error"}]
+    assert [event["type"] for event in ends] == [ending]
+    if ending == "error":
+        assert ends[0]["error"]["name"] == "ContextOverflowError"
 
 
 def test_stop_ends_the_process_and_removes_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Rows through opencode as Prefect tasks and flows."""

@@ -1,0 +1,54 @@
+"""What a batch must know of its run: plain values that cross Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
+from opencode_tasks.policy import Limits
+from opencode_tasks.structured import schema_instruction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run as its batches see it. ``concurrency`` is the rows in flight of one batch.
+
+    ``system`` is the text the user gave, None without one; ``spec.system`` is what the default
+    agent is given.
+    """
+
+    run_id: str
+    ledger_url: str = field(repr=False)
+    spec: OpencodeSpec = field(repr=False)
+    backend: BackendName
+    model_ref: str
+    unpriced: frozenset[str]
+    system: str | None
+    variant: str | None
+    schema: Mapping[str, Any] | None
+    limits: Limits
+    concurrency: int
+    log_dir: Path | None = None
+    lease_s: float = 60.0
+
+    def request(self, prompt: str, title: str) -> Request:
+        """The request for one prompt."""
+        return Request(
+            prompt=prompt,
+            model_ref=self.model_ref,
+            agent=self.spec.agent,
+            system=system_text(self.spec, self.system, self.schema),
+            variant=self.variant,
+            title=title,
+        )
+
+
+def system_text(spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None) -> str | None:
+    """The system text of every request; None leaves a named agent's own as it is."""
+    text = spec.system if spec.agent == DEFAULT_AGENT else system
+    if schema is None:
+        return text
+    return "\n\n".join(filter(None, [text, schema_instruction(schema)]))

@@ -1,0 +1,281 @@
+"""The rows of one batch, each through its attempts, leased and recorded in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import psutil
+
+from opencode_tasks.asking import ask
+from opencode_tasks.errors import OpenCodeError, RateLimitError, UnknownOpenCodeError
+from opencode_tasks.flow.job import Job
+from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, OpenRow, Taken
+from opencode_tasks.node import current_node_id
+from opencode_tasks.opencode.backend import Backend
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.policy import Retry, decide
+from opencode_tasks.records import Answer, AttemptRecord
+from opencode_tasks.trace import append_trace, render_trace
+
+T = TypeVar("T")
+BUSY_LOOK_S = 0.5
+LOOK_FOR_STOP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCounts:
+    """What became of a batch's rows; ``left`` are still open (the run was interrupted)."""
+
+    ended: int
+    left: int
+
+
+def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
+    """Run the open rows among ``row_ids`` and return once each has ended or the run was stopped.
+
+    Raises SetupError where opencode cannot be started.
+    """
+    with Ledger.open(job.ledger_url) as ledger:
+        warm.call(_Batch(job, ledger).run, row_ids)
+        left = len(ledger.rows_by_id(job.run_id, row_ids))
+    return BatchCounts(ended=len(row_ids) - left, left=left)
+
+
+class _Batch:
+    """The rows in flight of one batch; ``owner`` names this batch and its process in leases."""
+
+    def __init__(self, job: Job, ledger: Ledger) -> None:
+        self.job = job
+        self.ledger = ledger
+        self.owner = lease_owner()
+        self.node_id = current_node_id()
+        self.host = socket.gethostname()
+        self.started = datetime.now(UTC)
+
+    async def run(self, row_ids: Sequence[str]) -> None:
+        rows = await self._db(self.ledger.rows_by_id, self.job.run_id, row_ids)
+        if not rows:
+            return
+        # Started here, so that a failure to start is the batch's and not each row's.
+        await self._backend()
+        slots = asyncio.Semaphore(self.job.concurrency)
+        tasks = [asyncio.create_task(self._row(row, slots)) for row in rows]
+        keeper = asyncio.create_task(self._keep(tasks))
+        try:
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            keeper.cancel()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _keep(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Extend the leases, and stop the rows once the run is no longer wanted."""
+        last_beat = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_FOR_STOP_S)
+            if loop.time() - last_beat >= self.job.lease_s / 4:
+                last_beat = loop.time()
+                now = datetime.now(UTC)
+                await self._db(lambda: self.ledger.heartbeat(self.owner, now=now, lease_s=self.job.lease_s))
+            run = await self._db(self.ledger.run, self.job.run_id)
+            if run is None or run["status"] == "interrupted":
+                for task in tasks:
+                    task.cancel()
+                return
+
+    async def _row(self, row: OpenRow, slots: asyncio.Semaphore) -> None:
+        trial = _Trial(row=row, used=row.attempts)
+        while True:
+            async with slots:
+                wait_until = await self._try(trial)
+            if wait_until is None:
+                return
+            await asyncio.sleep(max(0.0, (wait_until - datetime.now(UTC)).total_seconds()))
+
+    async def _try(self, trial: _Trial) -> datetime | None:
+        """One attempt at a row, if it is free; the moment to come back, None once it has ended."""
+        now, row = datetime.now(UTC), trial.row
+        lease = await self._db(
+            lambda: self.ledger.take(
+                self.job.run_id, row.row_id, owner=self.owner, now=now, lease_s=self.job.lease_s
+            )
+        )
+        match lease:
+            case Taken():
+                return None
+            case Busy(owner=owner):
+                if is_dead(owner):
+                    await self._db(self.ledger.break_lease, row.row_key, owner)
+                    return now
+                return datetime.fromtimestamp(now.timestamp() + BUSY_LOOK_S, UTC)
+            case Lease():
+                try:
+                    return await self._attempt(trial, lease)
+                except LeaseLostError:
+                    return now  # Another has the row; it will be found taken, or free again.
+
+    async def _attempt(self, trial: _Trial, lease: Lease) -> datetime | None:
+        row, job = trial.row, self.job
+        backend = await self._backend()
+        trial.number += 1
+        number = max(trial.number, row.attempts + trial.number)
+        attempt_id = await self._db(
+            lambda: self.ledger.begin_attempt(
+                lease,
+                run_id=job.run_id,
+                row_id=row.row_id,
+                attempt=number,
+                now=datetime.now(UTC),
+                node_id=self.node_id,
+                host=self.host,
+                backend=job.backend,
+                data_dir=_text(backend.data_dir(None)),
+            )
+        )
+        sessions: list[str] = []
+        notes: list[asyncio.Future[None]] = []
+
+        def on_session(session_id: str) -> None:
+            if session_id not in sessions:
+                sessions.append(session_id)
+                place = _text(backend.data_dir(session_id))
+                notes.append(
+                    asyncio.ensure_future(
+                        self._db(lambda: self.ledger.note_session(attempt_id, session_id, data_dir=place))
+                    )
+                )
+
+        answer: Answer | None = None
+        error: OpenCodeError | None = None
+        try:
+            request = job.request(row.prompt, title=f"{job.run_id} {row.row_id}"[:100])
+            answer = await ask(backend, request, node_id=self.node_id, on_session=on_session, schema=job.schema)
+        except OpenCodeError as caught:
+            error = caught
+        except asyncio.CancelledError:
+            error = UnknownOpenCodeError(self.node_id, raw_message="interrupted: the run was stopped")
+            error.attempt = AttemptRecord(session_id=sessions[-1] if sessions else None, usage_known=False)
+            await asyncio.shield(self._interrupted(lease, attempt_id, error, sessions, backend))
+            raise
+        await asyncio.gather(*notes)
+        until = await asyncio.shield(self._record(trial, lease, attempt_id, answer, error))
+        for session_id in sessions:
+            backend.recorded(session_id)
+        return until
+
+    async def _interrupted(
+        self, lease: Lease, attempt_id: str, error: OpenCodeError, sessions: Sequence[str], backend: Backend
+    ) -> None:
+        """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
+        now = datetime.now(UTC)
+        await self._db(lambda: self.ledger.end_attempt(attempt_id, record=error.attempt, error=error, now=now))
+        await self._db(self.ledger.release, lease)
+        for session_id in sessions:
+            backend.recorded(session_id)
+
+    async def _record(
+        self, trial: _Trial, lease: Lease, attempt_id: str, answer: Answer | None, error: OpenCodeError | None
+    ) -> datetime | None:
+        now, row, job = datetime.now(UTC), trial.row, self.job
+        record: AttemptRecord = answer.attempt if answer is not None else (error and error.attempt) or AttemptRecord()
+        if job.log_dir is not None:
+            await asyncio.to_thread(self._log, row.prompt, record, error)
+        until = None if error is None else trial.decided(error, now, job)
+        if error is not None and until is not None:
+            await self._db(lambda: self.ledger.end_attempt(attempt_id, record=record, error=error, now=now))
+            await self._db(
+                lambda: self.ledger.wait_row(lease, run_id=job.run_id, row_id=row.row_id, error=error, until=until)
+            )
+            return until
+        await self._db(
+            lambda: self.ledger.finish_row(
+                lease=lease,
+                attempt_id=attempt_id,
+                record=record,
+                run_id=job.run_id,
+                row_id=row.row_id,
+                answer=answer,
+                error=error,
+                now=now,
+            )
+        )
+        return None
+
+    def _log(self, prompt: str, record: AttemptRecord, error: OpenCodeError | None) -> None:
+        assert self.job.log_dir is not None
+        trace = render_trace([message for session in record.sessions for message in session.messages])
+        failure = f"[Error]\n{error}" if error else ""
+        append_trace(
+            self.job.log_dir,
+            f"opencode_{self.job.run_id}",
+            self.started,
+            prompt=prompt,
+            session_id=record.session_id,
+            trace="\n\n".join(filter(None, [trace, failure])),
+            at=datetime.now(UTC),
+        )
+
+    async def _backend(self) -> Backend:
+        """The backend, its server started again where it died."""
+        return await warm.backend(self.job.spec, self.job.backend, self.job.unpriced)
+
+    async def _db(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(function, *args)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trial:
+    """A row and how often it was tried. ``used`` counts the attempts that count against its limit."""
+
+    row: OpenRow
+    used: int
+    number: int = 0
+    waited_s: float = 0.0
+
+    def decided(self, error: OpenCodeError, now: datetime, job: Job) -> datetime | None:
+        """When to try again, None if the row ends with this error.
+
+        A rate limit uses up no attempt, but its waits are bounded together.
+        """
+        if not isinstance(error, RateLimitError):
+            self.used += 1
+        decision = decide(error, max(1, self.used), now, job.limits)
+        if not isinstance(decision, Retry):
+            return None
+        wait_s = (decision.at - now).total_seconds()
+        if isinstance(error, RateLimitError):
+            self.waited_s += wait_s
+            if self.waited_s > job.limits.max_rate_limit_wait_s:
+                return None
+        return decision.at if wait_s <= job.limits.max_inline_wait_s else None
+
+
+def lease_owner() -> str:
+    """A name for this batch that tells its host, its process and when that was started."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}/{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether a lease's owner is known to be gone: a process of this host that no longer runs."""
+    host, pid, created, _ = owner.split("/")
+    if host != socket.gethostname() or int(pid) == os.getpid():
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(int(pid))
+        return process.status() == psutil.STATUS_ZOMBIE or f"{process.create_time():.2f}" != created
+    return True
+
+
+def _text(path: Any) -> str | None:
+    return str(path) if path is not None else None

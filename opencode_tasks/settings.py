@@ -1,0 +1,36 @@
+"""The settings of this library: ``OPENCODE_TASKS_*`` environment variables, read once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Defaults for what a run is not told; an option or parameter wins over its setting."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENCODE_TASKS_", extra="ignore")
+
+    ledger: str | None = Field(default=None, description="Ledger: a path, sqlite:///… or postgresql://… URL.")
+    opencode_bin: str | None = Field(default=None, description="Path of the opencode binary.")
+    max_inline_wait: float = Field(
+        default=60.0, gt=0, description="Longest wait, in seconds, that is spent inside a batch."
+    )
+    lease: float = Field(default=60.0, ge=5, description="Seconds after which a silent worker's row is free.")
+    grace: float = Field(
+        default=8.0, gt=0, description="Seconds that rows in flight get to be recorded when a run is interrupted."
+    )
+
+    def ledger_url(self) -> str:
+        """The ledger's place; by default a SQLite file in the user's data folder."""
+        return self.ledger or str(Path(user_data_path("opencode-tasks")) / "ledger.db")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()
