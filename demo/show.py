@@ -17,7 +17,7 @@ PICO_DOLLARS = 10**12
 
 
 def main() -> None:
-    """Print both tables; without colour and box characters of its own where stdout is no terminal."""
+    """Print both tables, at a width of their own where stdout is no terminal."""
     console = Console(width=None if Console().is_terminal else 160)
     console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
     with Ledger.open(str(HERE / "ledger.db")) as ledger:

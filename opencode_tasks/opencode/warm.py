@@ -18,6 +18,7 @@ from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.binary import version_of
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
+from opencode_tasks.opencode.home import Credentials
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 
@@ -82,6 +83,11 @@ class WarmServers:
         server = self._servers.pop(server_key(spec), None)
         if server is not None:
             await server.aclose()
+
+    def one_owner(self, spec: OpencodeSpec) -> bool:
+        """Whether the spec's provider is used by a login that only one server at a time may use."""
+        provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
+        return Credentials(provider).needs_owner
 
     def close(self) -> None:
         """End every server and the loop. Nothing happens where there is none; it can be used again."""

@@ -51,7 +51,30 @@ def keep_watch(order: dict[str, Any], parent: int) -> int:
     """Without a program: wait for the parent's end or word alone."""
     report("started 0")
     wait_for_an_end([0, parent])
+    if order["end_those_naming"]:
+        end_those_naming(order["end_those_naming"].encode())
     return 0
+
+
+def end_those_naming(path: bytes) -> None:
+    """Kill the processes whose command line names a path, until there is none."""
+    deadline = time.monotonic() + KILL_LIMIT_S
+    while (found := naming(path)) and time.monotonic() < deadline:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def naming(path: bytes) -> list[int]:
+    """The other processes whose command line names a path."""
+    found: list[int] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as line:
+                if path in line.read():
+                    found.append(int(name))
+    return found
 
 
 def run_program(order: dict[str, Any], parent: int) -> int:

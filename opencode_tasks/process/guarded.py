@@ -65,12 +65,18 @@ class GuardedProcess:
         return cls._order(order, env=env, cwd=cwd)
 
     @classmethod
-    def watch(cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = ()) -> Self:
-        """A guard without a program: it removes the folders once this process ends or says stop."""
+    def watch(
+        cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = (), end_those_naming: Path | None = None
+    ) -> Self:
+        """A guard without a program: it cleans up once this process ends or says stop.
+
+        Processes whose command line names the path ``end_those_naming`` are killed first.
+        """
         order = {
             "args": None,
             "remove": [str(path) for path in remove],
             "homes": [str(path) for path in homes],
+            "end_those_naming": str(end_those_naming) if end_those_naming else None,
             "parent": os.getpid(),
         }
         return cls._order(order, env={}, cwd=Path("/"))
@@ -122,6 +128,8 @@ class GuardedProcess:
         code = self.wait(timeout_s)
         with contextlib.suppress(OSError):
             self._guard.stdin.close()
+        if code is not None and self._guard.stdout is not None:
+            self._guard.stdout.close()
         return code
 
     def _take_end(self, line: str) -> None:

@@ -1,0 +1,1 @@
+"""The command line ``opencode-tasks``: stdout is data, stderr is for people."""

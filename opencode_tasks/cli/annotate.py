@@ -1,0 +1,215 @@
+"""``opencode-tasks annotate``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from opencode_tasks.cli import exits
+from opencode_tasks.cli.progress import Display
+
+LOCAL_PREFIX = "local/"
+Backend = Literal["server", "cli"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("annotate")(annotate)
+
+
+def annotate(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Table to read: csv, jsonl or parquet; a path or any fsspec URL.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Table to write, likewise; INPUT's columns and the answers.")],
+    model: Annotated[str | None, typer.Option(metavar="PROVIDER/MODEL", help="Default: the one opencode chooses. local/smollm2 needs no provider.")] = None,
+    prompt_column: Annotated[str, typer.Option(help="Column that holds the prompt.")] = "prompt",
+    template: Annotated[str | None, typer.Option(help='Prompt made of columns instead: "Label this: {text}".')] = None,
+    id_column: Annotated[str | None, typer.Option(metavar="ID", help="Column that names a row. Default: its position.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Column to report cost by; may be repeated.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Agent of your opencode config. Default: one without tools.")] = None,
+    variant: Annotated[str | None, typer.Option(metavar="V", help="Variant of the model (reasoning effort).")] = None,
+    schema: Annotated[str | None, typer.Option(metavar="FILE.json", help="JSON Schema of the answer; each field becomes a column.")] = None,
+    opencode_config: Annotated[str | None, typer.Option(metavar="FILE.json", help="opencode config: providers, MCP servers, agents.")] = None,
+    opencode_bin: Annotated[str | None, typer.Option(metavar="PATH", help="opencode binary. Default: the one that setup found.")] = None,
+    work_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder opencode works in. Default: an empty one.")] = None,
+    log_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for a readable trace of every attempt.")] = None,
+    runner: Annotated[Literal["ray", "threads"], typer.Option(help="Where batches run.")] = "ray",
+    ray_address: Annotated[str | None, typer.Option(metavar="ADDR", help="Ray cluster to join. Default: a local Ray.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows of one task. Default: chosen and printed.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Rows in flight in the whole run. Default: chosen and printed.")] = None,
+    backend: Annotated[Backend, typer.Option(help="A warm server, or a process for each row.")] = "server",
+    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one attempt may take.")] = 600.0,
+    max_attempts: Annotated[int, typer.Option(metavar="N", help="Attempts of one row.")] = 3,
+    bad_rows: Annotated[Literal["stop", "fail"], typer.Option(help="Stop at bad rows before anything starts, or fail them and run the rest.")] = "stop",
+    ledger: Annotated[str | None, typer.Option(metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N rows.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask again what the ledger has an answer for.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; no provider is called.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> int:
+    """Run each row's prompt through opencode and write the answers beside it.
+
+    Rows that the ledger has an answer for, under the same prompt, model and settings, are not
+    bought again: after an interruption, run the same command again.
+
+    \b
+    opencode-tasks annotate reviews.csv -o labelled.csv \\
+        --template "Positive or negative? {text}" --model anthropic/claude-haiku-4-5
+    """
+    options: dict[str, Any] = {
+        "model": model,
+        "prompt_column": prompt_column,
+        "template": template,
+        "id_column": id_column,
+        "label": label or [],
+        "system": system,
+        "agent": agent,
+        "variant": variant,
+        "schema": schema,
+        "opencode_config": opencode_config,
+        "opencode_bin": opencode_bin,
+        "work_dir": work_dir,
+        "log_dir": log_dir,
+        "batch_size": batch_size,
+        "concurrency": concurrency,
+        "backend": backend,
+        "timeout": timeout,
+        "max_attempts": max_attempts,
+        "bad_rows": bad_rows,
+        "ledger": ledger,
+        "refresh": refresh,
+    }
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(Display())
+        return _annotate(stack, display, source, output, options, limit, runner, ray_address, dry_run, as_json)
+
+
+def _annotate(
+    stack: contextlib.ExitStack,
+    display: Display,
+    source: str,
+    output: str,
+    options: dict[str, Any],
+    limit: int | None,
+    runner: Literal["ray", "threads"],
+    ray_address: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    from opencode_tasks.flow.dataset import prepare
+    from opencode_tasks.opencode.warm import warm
+
+    stack.callback(warm.close)
+    if (options["model"] or "").startswith(LOCAL_PREFIX):
+        options = options | _with_local_model(stack, display, options)
+    frame, plan = prepare(source, output, limit=limit, **options)
+    if plan.catalog is not None:
+        loaded = "" if plan.catalog.plugin_loaded else "; its plugin did not load: waits are read from opencode's own words"
+        display.say(f"opencode {plan.catalog.version}, model {plan.catalog.model_ref}{loaded}")
+        if plan.catalog.model_ref in plan.catalog.unpriced:
+            display.say(f"the price of {plan.catalog.model_ref} is unknown: cost_usd stays empty")
+    for position, fault in plan.checked.row_faults.items():
+        display.say(f"row {position} fails: {fault}")
+    if dry_run:
+        return _tell_dry_run(plan, as_json)
+    summary = _run_flow(stack, display, plan, frame, source, output, runner, ray_address)
+    _tell_summary(display, summary, output, as_json)
+    return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
+
+
+def _with_local_model(stack: contextlib.ExitStack, display: Display, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with a local model running for them, until the command ends."""
+    from opencode_tasks.flow.dataset import load_json
+    from opencode_tasks.local_model import opencode_provider_config, start_local_model
+    from opencode_tasks.opencode.config import merge
+
+    own = load_json("opencode_config", options["opencode_config"]) or {}
+    model = stack.enter_context(start_local_model())
+    display.say(f"local model: serving at {model.base_url}")
+    return {"opencode_config": merge(opencode_provider_config(model.base_url), own)}
+
+
+def _run_flow(
+    stack: contextlib.ExitStack,
+    display: Display,
+    plan: Any,
+    frame: Any,
+    source: str,
+    target: str,
+    runner: Literal["ray", "threads"],
+    ray_address: str | None,
+) -> dict[str, Any]:
+    from prefect import flow
+    from prefect.settings import get_current_settings, temporary_settings
+
+    from opencode_tasks.flow.dataset import finish
+    from opencode_tasks.flow.prefect_server import prefect_api
+    from opencode_tasks.flow.runners import task_runner
+
+    if not get_current_settings().api.url:
+        display.say("Prefect: starting a local server")
+    url = stack.enter_context(prefect_api(display.say))
+    # Imported settings do not see a variable that is set later.
+    from prefect.settings import PREFECT_API_URL
+
+    stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+    if runner == "ray":
+        display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: starting a local one")
+    chosen = stack.enter_context(task_runner(runner, ray_address))
+
+    @flow(name="annotate-dataset", task_runner=chosen, persist_result=False, validate_parameters=False)
+    def annotate_dataset(input: str, output: str, model: str | None) -> dict[str, Any]:  # noqa: A002
+        del input, model
+        return finish(plan, frame, output, on_told=display.told)
+
+    try:
+        return annotate_dataset(source, target, plan.catalog.model_ref if plan.catalog else None)
+    except KeyboardInterrupt:
+        display.say("interrupted: what was finished is kept in the ledger; to go on, run the same command again:")
+        display.say(f"  {shlex.join(['opencode-tasks', *sys.argv[1:]])}")
+        raise
+
+
+def _tell_dry_run(plan: Any, as_json: bool) -> int:
+    told = {
+        "dry_run": True,
+        "rows": len(plan.rows),
+        "bad_rows": len(plan.checked.row_faults),
+        "different_rows": len({row.row_key for row in plan.rows}),
+        "model_ref": plan.catalog.model_ref if plan.catalog else None,
+        "opencode": plan.catalog.version if plan.catalog else None,
+    }
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        typer.echo(f"{told['rows']} rows ({told['different_rows']} different) would be sent to {told['model_ref']}")
+    return exits.COMPLETED
+
+
+def _tell_summary(display: Display, summary: dict[str, Any], output: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    rows, tokens = summary["rows"], summary["tokens"]
+    counts = ", ".join(f"{rows[name]} {name}" for name in ("completed", "failed", "skipped", "open") if rows[name] or name == "completed")
+    reused = f" ({rows['reused']} of them from earlier answers)" if rows["reused"] else ""
+    place = Path(output) if "://" not in output else output
+    typer.echo(f"{counts}{reused} -> {place}")
+    counted = ", ".join(f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items())
+    typer.echo(f"tokens: {counted}")
+    typer.echo(f"cost: {_cost(summary)}, {summary['seconds']:.1f} s, run {summary['run_id']}")
+    if rows["failed"]:
+        display.say("see the columns error_type and error_message of the output")
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    from opencode_tasks.money import format_usd, usd_to_pico
+
+    known = format_usd(usd_to_pico(summary["known_cost_usd"] or 0))
+    return known if summary["cost_usd"] is not None else f"{known} and an unknown part"

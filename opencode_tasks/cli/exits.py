@@ -1,0 +1,57 @@
+"""Exit codes, and how an error is told on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+import typer
+
+from opencode_tasks.errors import InputError, OpenCodeError, SetupError
+
+COMPLETED, SOME_FAILED, WRONG_USE, MACHINERY_FAILED, INTERRUPTED = 0, 1, 2, 70, 130
+TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
+
+
+def guarded(app: typer.Typer) -> int:
+    """Run the application and turn whatever it raises into a message and an exit code."""
+    try:
+        code: Any = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        return tell("interrupted", INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        return WRONG_USE
+    except KeyboardInterrupt:
+        return tell("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+        return COMPLETED
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        return told(error)
+    return code if isinstance(code, int) else COMPLETED
+
+
+def told(error: Exception) -> int:
+    """Say on stderr what went wrong and what to do; the exit code."""
+    if isinstance(error, InputError):
+        for fault in error.faults:
+            tell(fault, WRONG_USE)
+        return WRONG_USE
+    if isinstance(error, SetupError):
+        tell(error.raw_message, MACHINERY_FAILED)
+        return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED
+    if isinstance(error, OpenCodeError):
+        return tell(str(error), MACHINERY_FAILED)
+    words = f"{type(error).__name__}: {error}"
+    return tell(f"{words} (set {TRACEBACK_VARIABLE}=1 for the traceback)", MACHINERY_FAILED)
+
+
+def tell(message: str, code: int) -> int:
+    """One line on stderr."""
+    typer.echo(f"opencode-tasks: {message}", err=True)
+    return code

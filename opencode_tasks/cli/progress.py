@@ -1,0 +1,102 @@
+"""How a run's progress is shown: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+from opencode_tasks.flow.annotate import Told
+from opencode_tasks.ledger import Progress as Counts
+from opencode_tasks.money import format_usd
+
+LINE_EVERY_S = 5.0
+
+
+class Display:
+    """Shows phases, then rows done, failed, rows/s, time left and cost so far, on stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._since = time.monotonic()
+        self._done_before = 0
+        self._last_line = 0.0
+        self._last_text = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, message: str) -> None:
+        """A line for people."""
+        self._console.print(message, markup=False, soft_wrap=True)
+
+    def told(self, told: Told) -> None:
+        """Show what a run tells."""
+        if told.sizes is not None:
+            self._begin(told)
+        elif told.progress is not None:
+            self._progress(told.progress)
+
+    def _begin(self, told: Told) -> None:
+        sizes = told.sizes
+        assert sizes is not None
+        self._since, self._done_before = time.monotonic(), told.taken_over
+        self.say(
+            f"run {told.run_id}: {sizes.rows} rows in batches of {sizes.batch_size}, "
+            f"{sizes.lanes} at once, {sizes.concurrency} rows in flight"
+        )
+        if told.taken_over:
+            self.say(f"{told.taken_over} rows have their answer from an earlier run (--refresh asks again)")
+        if self._console.is_terminal:
+            self._live.start()
+            self._bar = self._live.add_task("", total=sizes.rows + told.taken_over)
+
+    def _progress(self, counts: Counts) -> None:
+        done = counts.total - counts.open
+        text = progress_line(counts, done - self._done_before, time.monotonic() - self._since)
+        if self._bar is not None:
+            self._live.update(self._bar, completed=done, description=text)
+            return
+        now = time.monotonic()
+        due = now - self._last_line >= LINE_EVERY_S or not counts.open
+        if due and text != self._last_text:
+            self._last_line, self._last_text = now, text
+            self.say(text)
+
+
+def progress_line(counts: Counts, done_now: int, seconds: float) -> str:
+    """One line: rows done and failed, rows/s, time left, cost so far."""
+    parts = [f"{counts.total - counts.open}/{counts.total} rows", f"{counts.failed} failed"]
+    rate = done_now / seconds if seconds > 0 else 0.0
+    if done_now > 0 and seconds > 0:
+        parts.append(f"{rate:.1f} rows/s" if rate >= 1 else f"{rate * 60:.1f} rows/min")
+        if counts.open:
+            parts.append(f"about {_duration(counts.open / rate)} left")
+    cost = format_usd(counts.known_cost_pico)
+    unknown = counts.cost_pico is None and not counts.open
+    parts.append(f"{cost} (and an unknown part)" if unknown else f"{cost} so far" if counts.open else cost)
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,177 @@
+"""``annotate``: a frame of prompts in, a frame of answers out, inside any flow."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+from prefect.context import FlowRunContext
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.flow.dispatch import dispatch
+from opencode_tasks.flow.planning import Options, Plan, make_plan
+from opencode_tasks.flow.runners import check_credentials, is_ray, lanes
+from opencode_tasks.flow.sizing import Sizes, choose_sizes
+from opencode_tasks.frames.joining import output_frame
+from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.money import pico_to_usd
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.settings import settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a run tells while it goes on: once ``sizes``, then ``progress`` again and again."""
+
+    run_id: str
+    sizes: Sizes | None = None
+    taken_over: int = 0
+    progress: Progress | None = None
+
+
+OnTold = Callable[[Told], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotationResult:
+    """What a run came to.
+
+    ``frame`` is the input with the answer columns added, one row for each input row in input
+    order. ``usage`` has a row for each model call, ``attempts`` for each execution of a row,
+    ``cost`` for each model; money in USD, null where unknown. ``counts`` are the rows by status,
+    ``progress`` the run's totals.
+    """
+
+    run_id: str
+    frame: pd.DataFrame
+    usage: pd.DataFrame
+    attempts: pd.DataFrame
+    cost: pd.DataFrame
+    counts: Mapping[str, int]
+    progress: Progress
+
+
+def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: Any) -> AnnotationResult:
+    """Run each row's prompt through opencode on the task runner of the flow this is called in.
+
+    ``options`` are the fields of ``flow.planning.Options``. Raises InputError with every fault of
+    frame and options, and SetupError where opencode, the ledger or the cluster is not ready, both
+    before any provider is called.
+    """
+    return execute(make_plan(frame, Options(**options)), frame, on_told=on_told)
+
+
+def execute(plan: Plan, frame: pd.DataFrame, *, on_told: OnTold | None = None) -> AnnotationResult:
+    """Run a plan in the current flow; see ``annotate``."""
+    context = FlowRunContext.get()
+    if context is None:
+        raise SetupError("unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow")
+    tell = on_told or (lambda _: None)
+    run_id = new_run_id()
+    with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
+        flow_run = context.flow_run
+        _create(ledger, run_id, plan, flow_run)
+        taken_over = ledger.take_over_answers(run_id, now=datetime.now(UTC))
+        rows = ledger.open_rows(run_id)
+        if rows:
+            _run_rows(plan, ledger, run_id, context.task_runner, taken_over, tell)
+        progress = ledger.progress(run_id)
+        tell(Told(run_id=run_id, progress=progress, taken_over=taken_over))
+        ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
+        return gather(ledger, run_id, frame, plan.options.schema)
+
+
+def new_run_id() -> str:
+    """A run's id: when it began, and a few characters that make it unique."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+def gather(
+    ledger: Ledger, run_id: str, frame: pd.DataFrame, schema: Mapping[str, Any] | None
+) -> AnnotationResult:
+    """The result of a run as the ledger has it, whether it has ended or not."""
+    progress = ledger.progress(run_id)
+    return AnnotationResult(
+        run_id=run_id,
+        frame=output_frame(frame, ledger.outcomes(run_id), schema=schema),
+        usage=money_frame(ledger.usage(run_id)),
+        attempts=pd.DataFrame(ledger.attempts(run_id)),
+        cost=money_frame(ledger.cost(run_id)),
+        counts={name: getattr(progress, name) for name in ("open", "completed", "failed", "skipped")},
+        progress=progress,
+    )
+
+
+def money_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Ledger records as a frame, pico-dollars as USD."""
+    frame = pd.DataFrame(records)
+    for name in [str(n) for n in frame.columns if str(n).endswith("_pico")]:
+        usd = pd.array([pico_to_usd(value) for value in frame[name]], dtype="Float64")
+        frame[name.removesuffix("_pico") + "_usd"] = usd
+        frame = frame.drop(columns=name)
+    return frame
+
+
+def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:
+    now = datetime.now(UTC)
+    options = plan.options
+    ledger.create_run(
+        run_id=run_id,
+        parameters={
+            "prompt_column": options.prompt_column,
+            "template": options.template,
+            "id_column": options.id_column,
+            "labels": list(options.labels),
+            "system": options.system,
+            "agent": options.agent,
+            "variant": options.variant,
+            "schema": options.schema,
+            "max_attempts": options.max_attempts,
+            "timeout": options.timeout,
+        },
+        model_ref=plan.catalog.model_ref if plan.catalog else options.model,
+        backend=options.backend,
+        opencode_version=plan.catalog.version if plan.catalog else None,
+        deployment=str(flow_run.deployment_id) if flow_run and flow_run.deployment_id else None,
+        flow_run_id=str(flow_run.id) if flow_run else None,
+        input_fingerprint=plan.fingerprint,
+        row_count=len(plan.rows),
+        refresh=options.refresh,
+        now=now,
+    )
+    ledger.add_rows(run_id, plan.rows)
+    ids = {row.position: row.row_id for row in plan.rows}
+    for position, fault in plan.checked.row_faults.items():
+        ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+
+
+def _run_rows(plan: Plan, ledger: Ledger, run_id: str, runner: Any, taken_over: int, tell: OnTold) -> None:
+    rows = ledger.open_rows(run_id)
+    sizes = choose_sizes(
+        rows=len(rows),
+        lanes=lanes(runner),
+        batch_size=plan.options.batch_size,
+        concurrency=plan.options.concurrency,
+        backend=plan.options.backend,
+        model_ref=plan.catalog.model_ref if plan.catalog else "",
+        one_owner=warm.one_owner(plan.spec),
+    )
+    check_credentials(runner, sizes.concurrency_per_batch)
+    if is_ray(runner) or plan.options.backend == "cli":
+        # The rows run elsewhere; this process needs its server no more.
+        warm.call(warm.end_server, plan.spec)
+    tell(Told(run_id=run_id, sizes=sizes, taken_over=taken_over))
+    job = plan.job(run_id, ledger.url, sizes.concurrency_per_batch)
+    dispatch(
+        job,
+        ledger,
+        runner,
+        rows,
+        batch_size=sizes.batch_size,
+        lanes=sizes.lanes,
+        on_progress=lambda progress: tell(Told(run_id=run_id, progress=progress, taken_over=taken_over)),
+    )

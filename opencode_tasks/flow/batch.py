@@ -1,0 +1,17 @@
+"""The batch task: what Prefect sees of a group of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.rows import BatchCounts, work_on
+
+
+@task(name="opencode-batch", cache_policy=NO_CACHE, persist_result=False, retries=0)
+def run_batch(job: Job, row_ids: Sequence[str]) -> BatchCounts:
+    """Run rows of a job; their outcomes are in the ledger, only counts come back."""
+    return work_on(job, row_ids)

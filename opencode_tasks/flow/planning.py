@@ -1,0 +1,203 @@
+"""From a frame and options to a job and its rows, every fault found before anything is spent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.flow.job import Job, system_text
+from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
+from opencode_tasks.keys import fingerprint, row_key, without_secrets
+from opencode_tasks.opencode.backend import (
+    DEFAULT_AGENT,
+    DEFAULT_SYSTEM,
+    BackendName,
+    Clocks,
+    OpencodeSpec,
+)
+from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.policy import Limits
+from opencode_tasks.records import RowInput
+from opencode_tasks.settings import settings
+from opencode_tasks.structured import check_schema
+
+BadRows = Literal["stop", "fail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asks for, by the names of the command line; None leaves it to the program."""
+
+    model: str | None = None
+    prompt_column: str = "prompt"
+    template: str | None = None
+    id_column: str | None = None
+    labels: Sequence[str] = ()
+    system: str | None = None
+    agent: str | None = None
+    variant: str | None = None
+    schema: Mapping[str, Any] | None = None
+    opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    opencode_bin: str | None = None
+    work_dir: str | Path | None = None
+    log_dir: str | Path | None = None
+    batch_size: int | None = None
+    concurrency: int | None = None
+    backend: BackendName = "server"
+    timeout: float = 600.0
+    max_attempts: int = 3
+    bad_rows: BadRows = "stop"
+    ledger: str | None = None
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked input and what its rows will be sent with. ``catalog`` is None for an empty input."""
+
+    options: Options
+    checked: Checked
+    spec: OpencodeSpec
+    catalog: Catalog | None
+    rows: Sequence[RowInput]
+    fingerprint: str
+
+    def job(self, run_id: str, ledger_url: str, concurrency: int) -> Job:
+        """The job of a run of this plan; ``concurrency`` is that of one batch."""
+        assert self.catalog is not None
+        options = self.options
+        return Job(
+            run_id=run_id,
+            ledger_url=ledger_url,
+            spec=self.spec,
+            backend=options.backend,
+            model_ref=self.catalog.model_ref,
+            unpriced=self.catalog.unpriced,
+            system=options.system,
+            variant=options.variant,
+            schema=options.schema,
+            limits=Limits(max_attempts=options.max_attempts, max_inline_wait_s=settings().max_inline_wait),
+            concurrency=concurrency,
+            log_dir=Path(options.log_dir) if options.log_dir else None,
+            lease_s=settings().lease,
+        )
+
+
+def make_plan(frame: pd.DataFrame, options: Options) -> Plan:
+    """Check frame and options and ask opencode for model, agent and variant.
+
+    Raises InputError with every fault found (with ``bad_rows="fail"``, faults of single rows are
+    left to the plan), SetupError where opencode cannot be found or started. No provider is called.
+    """
+    checked = check_frame(
+        frame,
+        prompt_column=options.prompt_column,
+        template=options.template,
+        id_column=options.id_column,
+        labels=options.labels,
+        schema=options.schema if not check_schema(options.schema) else None,
+    )
+    faults = option_faults(options)
+    faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
+    spec, catalog = None, None
+    try:
+        spec = make_spec(options)
+        if len(frame):
+            catalog = warm.call(warm.catalog, spec, options.variant)
+    except InputError as error:
+        faults += error.faults
+    if faults:
+        raise InputError(tuple(faults))
+    assert spec is not None
+    rows = _rows(checked, options, spec, catalog) if catalog else []
+    return Plan(
+        options=options,
+        checked=checked,
+        spec=spec,
+        catalog=catalog,
+        rows=rows,
+        fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
+    )
+
+
+def option_faults(options: Options) -> list[str]:
+    """The faults of options by themselves, one line each."""
+    faults = check_schema(options.schema) if options.schema is not None else []
+    for name, value in (("batch-size", options.batch_size), ("concurrency", options.concurrency), ("max-attempts", options.max_attempts)):
+        if value is not None and value < 1:
+            faults.append(f"--{name}: {value} is not at least 1")
+    if not options.timeout > 0:
+        faults.append(f"--timeout: {options.timeout:g} is not above 0")
+    if options.work_dir is not None and not Path(options.work_dir).is_dir():
+        faults.append(f"--work-dir: there is no folder {options.work_dir}")
+    if options.log_dir is not None and not Path(options.log_dir).is_dir():
+        faults.append(f"--log-dir: there is no folder {options.log_dir}")
+    if options.backend not in ("server", "cli"):
+        faults.append(f"--backend: {options.backend!r} is neither server nor cli")
+    if options.bad_rows not in ("stop", "fail"):
+        faults.append(f"--bad-rows: {options.bad_rows!r} is neither stop nor fail")
+    return faults
+
+
+def make_spec(options: Options) -> OpencodeSpec:
+    """How opencode is run for these options. Raises SetupError where it is not found."""
+    try:
+        binary = find_binary(options.opencode_bin or settings().opencode_bin)
+    except SetupError as error:
+        if options.opencode_bin is None:
+            raise
+        raise InputError((f"--opencode-bin: {error.raw_message}",)) from None
+    return OpencodeSpec(
+        binary=binary,
+        config=options.opencode_config,
+        model_ref=options.model,
+        system=options.system or DEFAULT_SYSTEM,
+        agent=options.agent or DEFAULT_AGENT,
+        clocks=Clocks.within(options.timeout),
+        max_inline_wait_s=settings().max_inline_wait,
+        work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
+    )
+
+
+def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog) -> list[RowInput]:
+    shared: dict[str, Any] = {
+        "system": system_text(spec, options.system, options.schema) or "",
+        "model_ref": catalog.model_ref,
+        "agent": spec.agent,
+        "agent_config": {k: v for k, v in catalog.agent_config.items() if k != "prompt" or spec.agent != DEFAULT_AGENT},
+        "tools": list(spec.tools),
+        "schema": options.schema,
+        "variant": options.variant,
+        "settings": _deciding(options, catalog),
+    }
+    return [
+        RowInput(
+            row_id=row.row_id,
+            position=row.position,
+            row_key=row_key(prompt=row.prompt, **shared),
+            prompt=row.prompt,
+            labels=row.labels,
+        )
+        for row in checked.rows
+    ]
+
+
+def _deciding(options: Options, catalog: Catalog) -> dict[str, Any]:
+    """What of the user's opencode config decides an answer: the model's own settings, no secrets."""
+    provider, _, model = catalog.model_ref.partition("/")
+    config = without_secrets(options.opencode_config)
+    own: Mapping[str, Any] = (config.get("provider") or {}).get(provider) or {}
+    return {
+        "provider": {"npm": own.get("npm"), "options": own.get("options")},
+        "model": {k: v for k, v in ((own.get("models") or {}).get(model) or {}).items() if k not in ("name", "cost")},
+        "mcp": config.get("mcp"),
+        "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
+    }

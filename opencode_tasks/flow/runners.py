@@ -1,0 +1,103 @@
+"""Choosing and asking the task runner: Ray or threads. The one module that knows Ray."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.process import GuardedProcess
+
+RunnerName = Literal["ray", "threads"]
+CREDENTIALS = "opencode_creds"
+CREDENTIALS_PER_PROMPT = 0.01
+# Ray's sockets lie in its folder, and a socket's path is at most 107 characters long.
+LONGEST_TMPDIR = 30
+
+
+@contextmanager
+def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[TaskRunner[Any]]:
+    """A task runner for ``flow.with_options``; a Ray that we start has the credentials resource.
+
+    The folder of a Ray that we start is private and goes with this process.
+    """
+    if name == "threads":
+        yield ThreadPoolTaskRunner(max_workers=max(4, 2 * (os.cpu_count() or 1)))
+        return
+    from prefect_ray import RayTaskRunner
+
+    if ray_address is not None:
+        yield RayTaskRunner(address=ray_address, init_kwargs={"log_to_driver": False})
+        return
+    with ray_folder() as folder:
+        yield RayTaskRunner(
+            address="local",
+            init_kwargs={
+                "resources": {CREDENTIALS: 1},
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "_temp_dir": str(folder),
+            },
+        )
+
+
+@contextmanager
+def ray_folder() -> Generator[Path]:
+    """A private folder for a Ray of this process; it goes with the process, whatever ends it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
+    guard = GuardedProcess.watch(remove=[folder], end_those_naming=folder)
+    try:
+        yield folder
+    finally:
+        guard.stop()
+
+
+def is_ray(runner: TaskRunner[Any]) -> bool:
+    """Whether a flow's task runner is Ray's; Ray is not imported to find out."""
+    return type(runner).__name__ == "RayTaskRunner"
+
+
+def lanes(runner: TaskRunner[Any]) -> int:
+    """How many batches the runner can run at once: CPUs of the cluster, or of this machine."""
+    if not is_ray(runner):
+        return os.cpu_count() or 1
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def check_credentials(runner: TaskRunner[Any], concurrency: int) -> None:
+    """Raise SetupError where no node of a Ray cluster can take a batch; it would wait for ever."""
+    if not is_ray(runner):
+        return
+    import ray
+
+    needed = CREDENTIALS_PER_PROMPT * concurrency
+    there = [node["Resources"].get(CREDENTIALS, 0.0) for node in ray.nodes() if node["Alive"]]
+    if max(there, default=0.0) < needed:
+        raise SetupError(
+            "unknown",
+            raw_message=f"no node of this Ray cluster has {needed:g} of the resource {CREDENTIALS!r}",
+            hint=f"start the nodes that have the credentials with: ray start --resources='{{\"{CREDENTIALS}\": 1}}'",
+        )
+
+
+def remote_options_for(runner: TaskRunner[Any], concurrency: int) -> Any:
+    """A context in which a batch is submitted: it takes a CPU and credentials for its prompts.
+
+    Ray must not run a batch again by itself: it would not know what was bought.
+    """
+    if not is_ray(runner):
+        return nullcontext()
+    from prefect_ray.context import remote_options
+
+    resources = {CREDENTIALS: round(CREDENTIALS_PER_PROMPT * concurrency, 4)}
+    return remote_options(num_cpus=1, max_retries=0, resources=resources)

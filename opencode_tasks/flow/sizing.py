@@ -1,0 +1,55 @@
+"""How many batches, of what size, with how many rows in flight. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opencode_tasks.opencode.backend import BackendName
+
+# A second server costs 5-8 s of CPU time and 0.9 GB before its first row; it must earn that.
+ROWS_PER_SERVER = 64
+LARGEST_BATCH = 200
+SERVER_CONCURRENCY = 16
+LOCAL_MODEL_CONCURRENCY = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """``lanes`` batches run at once, each with ``concurrency_per_batch`` rows in flight."""
+
+    lanes: int
+    batch_size: int
+    concurrency_per_batch: int
+    rows: int
+
+    @property
+    def concurrency(self) -> int:
+        """Rows in flight in the whole run, at most."""
+        return min(self.rows, self.lanes * self.concurrency_per_batch)
+
+
+def choose_sizes(
+    *,
+    rows: int,
+    lanes: int,
+    batch_size: int | None,
+    concurrency: int | None,
+    backend: BackendName,
+    model_ref: str,
+    one_owner: bool,
+) -> Sizes:
+    """Sizes for ``rows`` open rows on a runner with ``lanes`` places; what the user set is kept.
+
+    ``one_owner`` says that only one server at a time may use the user's login.
+    """
+    wanted = concurrency or _default_concurrency(backend, model_ref, lanes)
+    used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
+    # Four batches for each lane, so that none runs long after the others are done.
+    size = batch_size or max(1, min(LARGEST_BATCH, rows, max(-(-rows // (used * 4)), wanted // used * 2)))
+    return Sizes(lanes=used, batch_size=size, concurrency_per_batch=max(1, wanted // used), rows=rows)
+
+
+def _default_concurrency(backend: BackendName, model_ref: str, lanes: int) -> int:
+    if backend == "cli":
+        return lanes
+    return LOCAL_MODEL_CONCURRENCY if model_ref.startswith("local/") else SERVER_CONCURRENCY

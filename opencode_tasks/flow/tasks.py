@@ -1,0 +1,86 @@
+"""One prompt as one Prefect task, for anyone's flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from opencode_tasks.asking import ask
+from opencode_tasks.errors import InputError, InvalidRequestError
+from opencode_tasks.flow.job import system_text
+from opencode_tasks.node import current_node_id
+from opencode_tasks.opencode.backend import (
+    DEFAULT_AGENT,
+    DEFAULT_SYSTEM,
+    BackendName,
+    Clocks,
+    OpencodeSpec,
+    Request,
+)
+from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.records import Answer, RemoteTool
+from opencode_tasks.settings import settings
+
+
+@task(name="opencode", cache_policy=NO_CACHE)
+def opencode_task(
+    prompt: str,
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    agent: str | None = None,
+    variant: str | None = None,
+    schema: Mapping[str, Any] | None = None,
+    tools: Sequence[RemoteTool] = (),
+    opencode_config: Mapping[str, Any] | None = None,
+    opencode_bin: str | None = None,
+    backend: BackendName = "server",
+    timeout: float = 600.0,
+) -> Answer:
+    """Ask opencode once. Raises the typed errors; give the task ``retries`` to ask again.
+
+    A worker process starts one warm server and keeps it for its further prompts. On Ray, ask for
+    the nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.
+    """
+    spec = OpencodeSpec(
+        binary=find_binary(opencode_bin or settings().opencode_bin),
+        config=dict(opencode_config or {}),
+        model_ref=model,
+        system=system or DEFAULT_SYSTEM,
+        agent=agent or DEFAULT_AGENT,
+        tools=tuple(tools),
+        clocks=Clocks.within(timeout),
+    )
+    return warm.call(_ask, spec, prompt, system, variant, schema, backend)
+
+
+async def _ask(
+    spec: OpencodeSpec,
+    prompt: str,
+    system: str | None,
+    variant: str | None,
+    schema: Mapping[str, Any] | None,
+    name: BackendName,
+) -> Answer:
+    try:
+        catalog = await warm.catalog(spec, variant)
+    except InputError as error:
+        raise InvalidRequestError(current_node_id(), -1, str(error)) from None
+    backend = await warm.backend(spec, name, catalog.unpriced)
+    request = Request(
+        prompt=prompt,
+        model_ref=catalog.model_ref,
+        agent=spec.agent,
+        system=system_text(spec, system, schema),
+        variant=variant,
+    )
+    sessions: list[str] = []
+    try:
+        return await ask(backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema)
+    finally:
+        for session_id in sessions[-1:]:
+            backend.recorded(session_id)
