@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,13 +103,14 @@ def _annotate(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    from opencode_tasks.flow.dataset import prepare
+    from opencode_tasks.flow.table import handed_over, prepare
     from opencode_tasks.opencode.warm import warm
 
     stack.callback(warm.close)
     if (options["model"] or "").startswith(LOCAL_PREFIX):
         options = options | _with_local_model(stack, display, options)
-    frame, plan = prepare(source, output, limit=limit, **options)
+    prepared = prepare(source, output, limit=limit, **options)
+    plan = prepared.plan
     if plan.catalog is not None:
         loaded = "" if plan.catalog.plugin_loaded else "; its plugin did not load: waits are read from opencode's own words"
         display.say(f"opencode {plan.catalog.version}, model {plan.catalog.model_ref}{loaded}")
@@ -118,14 +120,15 @@ def _annotate(
         display.say(f"row {position} fails: {fault}")
     if dry_run:
         return _tell_dry_run(plan, as_json)
-    summary = _run_flow(stack, display, plan, frame, source, output, runner, ray_address)
+    handed_over.set(replace(prepared, on_told=display.told))
+    summary = _run_flow(stack, display, {"input": source, "output": output, **options}, runner, ray_address)
     _tell_summary(display, summary, output, as_json)
     return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
 
 
 def _with_local_model(stack: contextlib.ExitStack, display: Display, options: dict[str, Any]) -> dict[str, Any]:
     """The options with a local model running for them, until the command ends."""
-    from opencode_tasks.flow.dataset import load_json
+    from opencode_tasks.flow.table import load_json
     from opencode_tasks.local_model import opencode_provider_config, start_local_model
     from opencode_tasks.opencode.config import merge
 
@@ -138,42 +141,34 @@ def _with_local_model(stack: contextlib.ExitStack, display: Display, options: di
 def _run_flow(
     stack: contextlib.ExitStack,
     display: Display,
-    plan: Any,
-    frame: Any,
-    source: str,
-    target: str,
+    parameters: dict[str, Any],
     runner: Literal["ray", "threads"],
     ray_address: str | None,
 ) -> dict[str, Any]:
-    from prefect import flow
-    from prefect.settings import get_current_settings, temporary_settings
+    from prefect.settings import get_current_settings
 
-    from opencode_tasks.flow.dataset import finish
+    from opencode_tasks.flow.dataset import annotate_dataset
     from opencode_tasks.flow.prefect_server import prefect_api
     from opencode_tasks.flow.runners import task_runner
 
     if not get_current_settings().api.url:
         display.say("Prefect: starting a local server")
-    url = stack.enter_context(prefect_api(display.say))
-    # Imported settings do not see a variable that is set later.
-    from prefect.settings import PREFECT_API_URL
-
-    stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+    stack.enter_context(prefect_api(display.say))
     if runner == "ray":
         display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: starting a local one")
     chosen = stack.enter_context(task_runner(runner, ray_address))
-
-    @flow(name="annotate-dataset", task_runner=chosen, persist_result=False, validate_parameters=False)
-    def annotate_dataset(input: str, output: str, model: str | None) -> dict[str, Any]:  # noqa: A002
-        del input, model
-        return finish(plan, frame, output, on_told=display.told)
-
     try:
-        return annotate_dataset(source, target, plan.catalog.model_ref if plan.catalog else None)
+        return annotate_dataset.with_options(task_runner=chosen)(**without_secrets(parameters))
     except KeyboardInterrupt:
         display.say("interrupted: what was finished is kept in the ledger; to go on, run the same command again:")
         display.say(f"  {shlex.join(['opencode-tasks', *sys.argv[1:]])}")
         raise
+
+
+def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Flow parameters that Prefect may store: no config and no ledger URL, which can hold secrets."""
+    kept = ("input", "output", "model", "prompt_column", "template", "id_column", "label", "agent", "variant", "backend")
+    return {name: parameters[name] for name in kept}
 
 
 def _tell_dry_run(plan: Any, as_json: bool) -> int:

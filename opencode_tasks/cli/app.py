@@ -43,7 +43,7 @@ def root(
 def main() -> NoReturn:
     """Run the command line; every way out has its exit code."""
     # Prefect's and Ray's own chatter would hide what the command has to say.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from opencode_tasks.cli import annotate, doctor, inspect, local_model, setup
 

@@ -12,6 +12,7 @@ import typer
 from opencode_tasks.errors import InputError, OpenCodeError, SetupError
 
 COMPLETED, SOME_FAILED, WRONG_USE, MACHINERY_FAILED, INTERRUPTED = 0, 1, 2, 70, 130
+MESSAGE_LIMIT = 600
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
 
 
@@ -47,7 +48,7 @@ def told(error: Exception) -> int:
         return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED
     if isinstance(error, OpenCodeError):
         return tell(str(error), MACHINERY_FAILED)
-    words = f"{type(error).__name__}: {error}"
+    words = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
     return tell(f"{words} (set {TRACEBACK_VARIABLE}=1 for the traceback)", MACHINERY_FAILED)
 
 

@@ -13,12 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    get_current_settings,
+    temporary_settings,
+)
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.process import GuardedProcess
 
 START_LIMIT_S = 120.0
-API_URL = "PREFECT_API_URL"
+API_URL = PREFECT_API_URL.name
 
 
 @contextmanager
@@ -29,8 +35,6 @@ def prefect_api(say: Callable[[str], None]) -> Generator[str]:
     with a database of its own, that ends with the context or with this process. Raises SetupError
     where it does not answer in time.
     """
-    from prefect.settings import get_current_settings
-
     configured = get_current_settings().api.url
     if configured:
         yield configured
@@ -42,7 +46,9 @@ def prefect_api(say: Callable[[str], None]) -> Generator[str]:
         _wait_until_healthy(process, url, folder)
         say(f"Prefect: a server for this run alone, {url} (set {API_URL} to use your own and keep the history)")
         os.environ[API_URL] = url
-        yield url
+        # Log records would be sent on after the server's end.
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+            yield url
     finally:
         os.environ.pop(API_URL, None)
         if process is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -33,7 +35,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     from prefect_ray import RayTaskRunner
 
     if ray_address is not None:
-        yield RayTaskRunner(address=ray_address, init_kwargs={"log_to_driver": False})
+        yield RayTaskRunner(address=ray_address, init_kwargs={"log_to_driver": False, "logging_level": logging.ERROR})
         return
     with ray_folder() as folder:
         yield RayTaskRunner(
@@ -42,6 +44,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
                 "resources": {CREDENTIALS: 1},
                 "include_dashboard": False,
                 "log_to_driver": False,
+                "logging_level": logging.ERROR,
                 "_temp_dir": str(folder),
             },
         )
@@ -51,6 +54,8 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
 def ray_folder() -> Generator[Path]:
     """A private folder for a Ray of this process; it goes with the process, whatever ends it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray writes a token into the user's home, where it would stay.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else "/tmp"
     folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
     guard = GuardedProcess.watch(remove=[folder], end_those_naming=folder)

@@ -1,0 +1,130 @@
+"""Reading and checking a table, running it in the current flow, and writing what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import json5
+import pandas as pd
+from prefect.context import FlowRunContext
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
+from opencode_tasks.flow.planning import Options, Plan, make_plan
+from opencode_tasks.flow.summary import summary
+from opencode_tasks.frames.reading import read_frame
+from opencode_tasks.frames.writing import check_output, write_frame
+from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.config import absolute_files
+from opencode_tasks.settings import settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A checked input, ready to run; ``on_told`` is told how the run goes."""
+
+    frame: pd.DataFrame
+    plan: Plan
+    on_told: OnTold | None = None
+
+
+# The command line checks its input before Prefect and Ray are started, and hands over what it has.
+handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
+
+
+def run(source: str, target: str, *, limit: int | None, **options: Any) -> dict[str, Any]:
+    """The body of the flow: what was handed over, or a new preparation, through to the output."""
+    return finish(handed_over.get() or prepare(source, target, limit=limit, **options), target)
+
+
+def prepare(source: str, target: str | None, *, limit: int | None = None, **options: Any) -> Prepared:
+    """Read and check all there is to check, before anything is spent.
+
+    ``schema`` and ``opencode_config`` may be file names. Raises InputError with every fault found.
+    """
+    faults = list(check_output(target, input_path=source)) if target else []
+    schema, opencode_config = options.pop("schema", None), options.pop("opencode_config", None)
+    loaded: dict[str, Any] = {}
+    for name, value in (("schema", schema), ("opencode_config", opencode_config)):
+        try:
+            loaded[name] = load_json(name, value)
+        except InputError as error:
+            faults += error.faults
+    if limit is not None and limit < 0:
+        faults.append(f"--limit: {limit} is below 0")
+    frame: pd.DataFrame | None = None
+    try:
+        frame = read_frame(source, limit=limit)
+    except InputError as error:
+        faults += error.faults
+    labels = tuple(options.pop("label", ()))
+    wanted = Options(
+        labels=labels,
+        schema=loaded.get("schema"),
+        opencode_config=loaded.get("opencode_config") or {},
+        **options,
+    )
+    try:
+        plan = make_plan(pd.DataFrame() if frame is None else frame, wanted)
+    except InputError as error:
+        faults += error.faults
+        plan = None
+    if faults or plan is None or frame is None:
+        raise InputError(tuple(dict.fromkeys(faults)))
+    return Prepared(frame=frame, plan=plan)
+
+
+def finish(prepared: Prepared, target: str) -> dict[str, Any]:
+    """Run a plan in the current flow and write its output; the summary.
+
+    Interrupted, the output is written all the same, with its open rows in it.
+    """
+    frame, plan = prepared.frame, prepared.plan
+    context = FlowRunContext.get()
+    started = context.start_time.timestamp() if context else None
+    run_ids: list[str] = []
+
+    def tell(told: Told) -> None:
+        run_ids.append(told.run_id)
+        if prepared.on_told is not None:
+            prepared.on_told(told)
+
+    try:
+        result: AnnotationResult = execute(plan, frame, on_told=tell)
+    except KeyboardInterrupt:
+        if run_ids:
+            with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
+                write_frame(gather(ledger, run_ids[0], frame, plan.options.schema).frame, target)
+        raise
+    write_frame(result.frame, target)
+    return summary(result, started=started)
+
+
+def load_json(name: str, value: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A JSON object given as itself or as a file's name; opencode's configs may have comments."""
+    if value is None or isinstance(value, Mapping):
+        return dict(value) if value is not None else None
+    option, path = f"--{name.replace('_', '-')}", Path(value)
+    try:
+        text = path.read_text(encoding="utf-8")
+        loaded: Any = json.loads(text) if name == "schema" else _loads_config(text)
+    except OSError as error:
+        raise InputError((f"{option}: cannot read {path}: {error.strerror}",)) from None
+    except ValueError as error:
+        raise InputError((f"{option}: {path} is not JSON: {str(error).splitlines()[0]}",)) from None
+    if not isinstance(loaded, dict):
+        raise InputError((f"{option}: {path} must hold a JSON object",))
+    return absolute_files(loaded, path.resolve().parent) if name == "opencode_config" else loaded
+
+
+def _loads_config(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json5.loads(text)
