@@ -49,7 +49,31 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "AnnotationResult",
+    "AuthenticationError",
+    "BillingError",
+    "BudgetExceededError",
+    "ContentFilterError",
+    "InputError",
+    "InvalidRequestError",
+    "MaxOutputTokensError",
+    "OpenCodeError",
+    "OpenCodeLLM",
+    "OpenCodeTimeoutError",
+    "PermissionDeniedError",
+    "QueryResult",
+    "RateLimitError",
+    "RemoteTool",
+    "ServerError",
+    "SetupError",
+    "StructuredOutputError",
+    "UnknownOpenCodeError",
+    "annotate",
+    "opencode_task",
+    "parse_run_error",
+    "parse_session_id",
+]
 
 
 def __getattr__(name: str) -> Any:

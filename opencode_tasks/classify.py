@@ -28,19 +28,25 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
+from opencode_tasks.json_values import list_in, mapping_in, text_in
 from opencode_tasks.retry_after import retry_after_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
 # The AI SDK retries these although they are below 500.
-RETRIED_STATUSES = frozenset({408, 409})
+RETRIED_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
+REFUSED_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 BILLING_WORDS = re.compile(r"\b(billing|payments?|credits?|subscriptions?)\b", re.IGNORECASE)
-REFUSED_BY_OPENCODE = re.compile(r"^(Model|Agent|Provider) not found|^Invalid config|ConfigInvalid", re.IGNORECASE)
+REFUSED_BY_OPENCODE = re.compile(
+    r"^(Model|Agent|Provider) not found|^Invalid config|ConfigInvalid", re.IGNORECASE
+)
 CONNECTION_LOST = re.compile(
     r"socket connection was closed|unable to connect|ECONNRE(FUSED|SET)|connection (refused|reset)|terminated"
     r"|timed out|network error",
     re.IGNORECASE,
 )
-CONFIG_ERRORS = frozenset({"ConfigInvalidError", "ConfigJsonError", "ProviderModelNotFoundError", "ProviderInitError"})
+CONFIG_ERRORS = frozenset(
+    {"ConfigInvalidError", "ConfigJsonError", "ProviderModelNotFoundError", "ProviderInitError"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +67,17 @@ class Failure:
 
 
 def read_failure(error: Mapping[str, Any]) -> Failure:
-    """The failure in an opencode error ``{"name": …, "data": …}``."""
-    data: Mapping[str, Any] = error.get("data") or {}
-    headers = {str(k).lower(): str(v) for k, v in (data.get("responseHeaders") or {}).items()}
-    name, message = str(error.get("name") or "UnknownError"), str(data.get("message") or error.get("message") or "")
-    if "x-upstream-status" in headers:
-        return _upstream(name, headers)
-    status = data.get("statusCode")
+    """The failure in an opencode error ``{"name": …, "data": …}``; what is malformed is passed over."""
+    data = mapping_in(error.get("data"))
+    headers = {key.lower(): str(value) for key, value in mapping_in(data.get("responseHeaders")).items()}
+    name = str(error.get("name") or "UnknownError")
+    upstream_status = _whole_number(headers.get("x-upstream-status"))
+    if upstream_status is not None:
+        return _upstream(name, upstream_status, headers)
     return Failure(
         name=name,
-        message=message,
-        status=status if isinstance(status, int) else None,
+        message=str(data.get("message") or error.get("message") or ""),
+        status=_whole_number(data.get("statusCode")),
         headers=headers,
         body=str(data.get("responseBody") or ""),
         is_retryable=data.get("isRetryable") is True,
@@ -79,15 +85,21 @@ def read_failure(error: Mapping[str, Any]) -> Failure:
 
 
 def classify(
-    failure: Failure, *, node_id: str, now: datetime, exit_code: int = -1, stderr: str = "", partial_text: str = ""
+    failure: Failure,
+    *,
+    node_id: str,
+    now: datetime,
+    exit_code: int = -1,
+    stderr: str = "",
+    partial_text: str = "",
 ) -> OpenCodeError:
     """The exception that a failure is; the first rule that fits wins."""
     words = _words(failure)
-    if failure.name == "ProviderAuthError" or failure.status in (401, 403):
+    if failure.name == "ProviderAuthError" or failure.status in REFUSED_CREDENTIALS:
         return AuthenticationError(node_id, exit_code, words)
-    if failure.status == 402 or _has_code(failure.body, "insufficient_quota"):
+    if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
         return BillingError(node_id, exit_code, words)
-    if failure.status == 429:
+    if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = retry_after_s(failure.headers, failure.body, now)
         reset = now + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
         return RateLimitError(node_id, reset, words, exit_code)
@@ -99,7 +111,7 @@ def classify(
         return ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
     if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
         return BillingError(node_id, exit_code, words)
-    if failure.name == "APIError" or failure.name in CONFIG_ERRORS or REFUSED_BY_OPENCODE.search(failure.message):
+    if failure.name in ("APIError", *CONFIG_ERRORS) or REFUSED_BY_OPENCODE.search(failure.message):
         return InvalidRequestError(node_id, exit_code, words)
     return UnknownOpenCodeError(node_id, exit_code, words, stderr)
 
@@ -120,10 +132,10 @@ def classify_finish(
     return None
 
 
-def _upstream(name: str, headers: Mapping[str, str]) -> Failure:
-    status = int(headers["x-upstream-status"])
+def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
     body = _decode(headers.get("x-upstream-body", ""))
-    upstream: dict[str, str] = json.loads(_decode(headers.get("x-upstream-headers", "")) or "{}")
+    told = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
+    upstream = {key: str(value) for key, value in told.items()}
     reason = _decode(headers.get("x-upstream-reason", ""))
     message = _message_in(body) or reason
     return Failure(name=name, message=message, status=status, headers=upstream, body=body, reason=reason)
@@ -133,7 +145,7 @@ def _is_servers(failure: Failure) -> bool:
     if failure.is_retryable or failure.status in RETRIED_STATUSES:
         return True
     if failure.status is not None:
-        return failure.status >= 500 or failure.status == 0
+        return failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR or failure.status == 0
     return failure.name != "APIError" and CONNECTION_LOST.search(failure.message) is not None
 
 
@@ -151,15 +163,24 @@ def _has_code(body: str, code: str) -> bool:
 
 
 def _message_in(body: str) -> str:
+    data = _parsed(body)
+    # Google answers with a list of one.
+    answer = mapping_in(next(iter(list_in(data)), data))
+    error: Any = answer.get("error", answer)
+    return text_in(mapping_in(error).get("message")) or text_in(error) or ""
+
+
+def _parsed(text: str) -> Any:
     try:
-        data: Any = json.loads(body)
-    except ValueError:
-        return ""
-    if isinstance(data, list) and data:
-        data = data[0]
-    error: Any = data.get("error", data) if isinstance(data, Mapping) else None
-    message: Any = error.get("message") if isinstance(error, Mapping) else error
-    return message if isinstance(message, str) else ""
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _decode(text: str) -> str:

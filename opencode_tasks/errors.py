@@ -54,7 +54,9 @@ class RateLimitError(OpenCodeError):
 
     disposition = "retry"
 
-    def __init__(self, node_id: str, reset_time: datetime, raw_message: str = "", exit_code: int = -1) -> None:
+    def __init__(
+        self, node_id: str, reset_time: datetime, raw_message: str = "", exit_code: int = -1
+    ) -> None:
         super().__init__(node_id, "rate_limit", exit_code, raw_message)
         self.reset_time = reset_time
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from opencode_tasks.json_values import mapping_in, text_in, time_in
 from opencode_tasks.records import InnerRetry
 
 # What the provider's first bytes lead to. A "busy" status or our own message is no sign of life.
 SIGNS_OF_LIFE = frozenset({"message.part.updated", "message.part.delta"})
+
+Parts = dict[str, Mapping[str, Any]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class SessionEvents:
     asked_permissions: dict[str, str] = field(default_factory=dict[str, str])
     refused: set[str] = field(default_factory=set[str])
     infos: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    parts: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict[str, dict[str, Mapping[str, Any]]])
+    parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
 
     def new_requests(self) -> list[str]:
         """The permission requests that were not handed out by this method before."""
@@ -42,8 +44,8 @@ class SessionEvents:
     def messages(self) -> list[Mapping[str, Any]]:
         """The session's messages so far, oldest first (ids ascend with time)."""
         return [
-            {"info": self.infos[key], "parts": [self.parts.get(key, {})[p] for p in sorted(self.parts.get(key, {}))]}
-            for key in sorted(self.infos)
+            {"info": info, "parts": [part for _, part in sorted(self.parts.get(key, {}).items(), key=_by_id)]}
+            for key, info in sorted(self.infos.items(), key=_by_id)
         ]
 
 
@@ -87,9 +89,12 @@ class EventFold:
         return self._roots.get(session_id)
 
     def add(self, event: Mapping[str, Any], at: float) -> SessionEvents | None:
-        """Take in one event; the session it was about, None where it is not watched."""
-        kind, properties = event.get("type"), event.get("properties")
-        if not isinstance(kind, str) or not isinstance(properties, Mapping):
+        """Take in one event; the session it was about, None where it is not watched.
+
+        What an event lacks, or has in a shape that is not opencode's, is passed over.
+        """
+        kind, properties = text_in(event.get("type")), mapping_in(event.get("properties"))
+        if kind is None:
             return None
         if kind == "session.created":
             self._adopt(properties)
@@ -105,65 +110,72 @@ class EventFold:
         return state
 
     def _adopt(self, properties: Mapping[str, Any]) -> None:
-        info: Mapping[str, Any] = properties.get("info") or {}
-        parent, session_id = info.get("parentID"), info.get("id")
-        if parent in self._roots and session_id and session_id not in self._roots:
+        info = mapping_in(properties.get("info"))
+        parent, session_id = text_in(info.get("parentID")), text_in(info.get("id"))
+        if parent in self._roots and session_id is not None and session_id not in self._roots:
             self._roots[session_id] = self._roots[parent]
             self._sessions[session_id] = SessionEvents(session_id=session_id, parent_id=parent)
 
 
 def session_of_event(properties: Mapping[str, Any]) -> str | None:
     """The session that an event is about."""
-    if isinstance(properties.get("sessionID"), str):
-        return properties["sessionID"]
-    for key in ("part", "info"):
-        inner = properties.get(key)
-        if isinstance(inner, Mapping) and isinstance(inner.get("sessionID"), str):
-            return inner["sessionID"]
-    return None
+    holders = (properties, mapping_in(properties.get("part")), mapping_in(properties.get("info")))
+    return next(filter(None, (text_in(holder.get("sessionID")) for holder in holders)), None)
+
+
+def _by_id(item: tuple[str, Mapping[str, Any]]) -> str:
+    return item[0]
 
 
 def _is_assistants(kind: str, properties: Mapping[str, Any], state: SessionEvents) -> bool:
-    part: Mapping[str, Any] = properties.get("part") or {}
-    message_id = properties.get("messageID") if kind == "message.part.delta" else part.get("messageID")
-    info = state.infos.get(message_id or "")
+    holder = properties if kind == "message.part.delta" else mapping_in(properties.get("part"))
+    info = state.infos.get(text_in(holder.get("messageID")) or "")
     return info is not None and info.get("role") == "assistant"
 
 
 def _apply(state: SessionEvents, kind: str, properties: Mapping[str, Any]) -> None:
     match kind:
         case "message.updated":
-            info = properties["info"]
-            state.infos[info["id"]] = info
+            _put_message(state, mapping_in(properties.get("info")))
         case "message.part.updated":
-            part = properties["part"]
-            state.parts.setdefault(part["messageID"], {})[part["id"]] = part
+            _put_part(state, mapping_in(properties.get("part")))
         case "message.part.removed":
-            state.parts.get(properties.get("messageID", ""), {}).pop(properties.get("partID", ""), None)
+            parts = state.parts.get(text_in(properties.get("messageID")) or "", {})
+            parts.pop(text_in(properties.get("partID")) or "", None)
         case "message.removed":
-            state.infos.pop(properties.get("messageID", ""), None)
+            state.infos.pop(text_in(properties.get("messageID")) or "", None)
         case "session.status":
-            _apply_status(state, properties.get("status") or {})
+            _apply_status(state, mapping_in(properties.get("status")))
         case "session.idle":
             state.idle, state.retry = True, None
         case "session.error":
-            state.error = properties.get("error") or state.error
-        case "permission.asked":
-            state.asked_permissions[properties["id"]] = properties.get("permission") or "unknown"
-        case "question.asked":
-            state.asked_permissions[properties["id"]] = "question"
+            state.error = mapping_in(properties.get("error")) or state.error
+        case "permission.asked" | "question.asked":
+            asked = "question" if kind == "question.asked" else text_in(properties.get("permission"))
+            if (request_id := text_in(properties.get("id"))) is not None:
+                state.asked_permissions[request_id] = asked or "unknown"
         case _:
             pass
+
+
+def _put_message(state: SessionEvents, info: Mapping[str, Any]) -> None:
+    if (message_id := text_in(info.get("id"))) is not None:
+        state.infos[message_id] = info
+
+
+def _put_part(state: SessionEvents, part: Mapping[str, Any]) -> None:
+    part_id, message_id = text_in(part.get("id")), text_in(part.get("messageID"))
+    if part_id is not None and message_id is not None:
+        state.parts.setdefault(message_id, {})[part_id] = part
 
 
 def _apply_status(state: SessionEvents, status: Mapping[str, Any]) -> None:
     state.retry = None
     if status.get("type") == "retry":
-        next_ms = status.get("next")
         state.retry = InnerRetry(
             session_id=state.session_id,
             number=len(state.inner_retries) + 1,
             message=str(status.get("message") or ""),
-            next_at=datetime.fromtimestamp(next_ms / 1000, UTC) if isinstance(next_ms, (int, float)) else None,
+            next_at=time_in(status.get("next")),
         )
         state.inner_retries.append(state.retry)

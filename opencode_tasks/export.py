@@ -6,10 +6,12 @@ stream adds up to: a list of ``{"info": …, "parts": […]}``, oldest first (op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from opencode_tasks.json_values import list_in, mapping_in, text_in, time_in
 from opencode_tasks.money import usd_to_pico
 from opencode_tasks.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
 
@@ -32,7 +34,8 @@ def answer_text(messages: Iterable[Message]) -> str:
     for message in reversed(assistant_messages(messages)):
         if is_summary(message):
             continue
-        text = "".join(p.get("text") or "" for p in parts_of(message, "text") if not p.get("ignored"))
+        shown = [part for part in parts_of(message, "text") if not part.get("ignored")]
+        text = "".join(text_in(part.get("text")) or "" for part in shown)
         if text:
             return text
     return ""
@@ -48,13 +51,13 @@ def last_error(messages: Iterable[Message]) -> Mapping[str, Any] | None:
     """The structured error of the last assistant message, None where it has none."""
     found = assistant_messages(messages)
     error = _info(found[-1]).get("error") if found else None
-    return error if isinstance(error, Mapping) else None
+    return mapping_in(error) if isinstance(error, Mapping) else None
 
 
 def finish_reason(messages: Iterable[Message]) -> str | None:
     """Why the last assistant message ended, in the words of the AI SDK; None if it did not."""
     found = assistant_messages(messages)
-    return _info(found[-1]).get("finish") if found else None
+    return text_in(_info(found[-1]).get("finish")) if found else None
 
 
 def model_ref(messages: Iterable[Message]) -> str | None:
@@ -65,7 +68,8 @@ def model_ref(messages: Iterable[Message]) -> str | None:
 
 def message_model(info: Mapping[str, Any]) -> str:
     """``provider/model`` of an assistant message's info."""
-    return f"{info.get('providerID', 'unknown')}/{info.get('modelID', 'unknown')}"
+    provider, model = text_in(info.get("providerID")), text_in(info.get("modelID"))
+    return f"{provider or 'unknown'}/{model or 'unknown'}"
 
 
 def has_tool_call(messages: Iterable[Message]) -> bool:
@@ -75,7 +79,8 @@ def has_tool_call(messages: Iterable[Message]) -> bool:
 
 def parts_of(message: Message, kind: str) -> list[Mapping[str, Any]]:
     """The parts of one kind, in order."""
-    return [part for part in message.get("parts") or [] if part.get("type") == kind]
+    parts = (mapping_in(part) for part in list_in(message.get("parts")))
+    return [part for part in parts if part.get("type") == kind]
 
 
 def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collection[str] = ()) -> list[Step]:
@@ -92,7 +97,11 @@ def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collecti
 
 
 def session_of(
-    session_id: str, messages: Sequence[Message], *, parent_id: str | None = None, unpriced: Collection[str] = ()
+    session_id: str,
+    messages: Sequence[Message],
+    *,
+    parent_id: str | None = None,
+    unpriced: Collection[str] = (),
 ) -> Session:
     """A session's record from its messages."""
     steps = steps_of(messages, session_id, unpriced=unpriced)
@@ -103,25 +112,32 @@ def _step(
     part: Mapping[str, Any], info: Mapping[str, Any], session_id: str, unpriced: Collection[str]
 ) -> Step:
     ref = message_model(info)
-    source: CostSource = "unpriced" if ref in unpriced or part.get("cost") is None else "reported"
-    cost = None if source == "unpriced" else usd_to_pico(part["cost"])
+    cost = None if ref in unpriced else _cost(part.get("cost"))
+    source: CostSource = "unpriced" if cost is None else "reported"
     return Step(
         step_id=str(part.get("id")),
         session_id=session_id,
         message_id=str(info.get("id")),
         model_ref=ref,
         agent=str(info.get("agent") or info.get("mode") or "unknown"),
-        usage=Usage(**_tokens(part.get("tokens")), cost_pico=cost),
+        usage=Usage(**_tokens(mapping_in(part.get("tokens"))), cost_pico=cost),
         cost_source=source,
-        finish_reason=part.get("reason"),
+        finish_reason=text_in(part.get("reason")),
         ended_at=_time(info),
     )
 
 
-def _tokens(tokens: Mapping[str, Any] | None) -> dict[str, int | None]:
+def _cost(value: Any) -> int | None:
+    try:
+        return usd_to_pico(value)
+    except ValueError:
+        return None
+
+
+def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
     if not tokens:
         return dict.fromkeys(TOKEN_COLUMNS)
-    cache: Mapping[str, Any] = tokens.get("cache") or {}
+    cache = mapping_in(tokens.get("cache"))
     return {
         "input_tokens": _count(tokens.get("input")),
         "cache_read_tokens": _count(cache.get("read")),
@@ -132,15 +148,15 @@ def _tokens(tokens: Mapping[str, Any] | None) -> dict[str, int | None]:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value)
 
 
 def _time(info: Mapping[str, Any]) -> datetime | None:
-    times: Mapping[str, Any] = info.get("time") or {}
-    stamp = times.get("completed") or times.get("created")
-    return datetime.fromtimestamp(stamp / 1000, UTC) if isinstance(stamp, (int, float)) else None
+    times = mapping_in(info.get("time"))
+    return time_in(times.get("completed")) or time_in(times.get("created"))
 
 
 def _info(message: Message) -> Mapping[str, Any]:
-    info = message.get("info")
-    return info if isinstance(info, Mapping) else {}
+    return mapping_in(message.get("info"))

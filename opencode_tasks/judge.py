@@ -75,17 +75,21 @@ def _fault(
     error = last_error(messages) or result.error
     if result.denied_tools and (not text or _is_abort(error)):
         tools = ", ".join(sorted(set(result.denied_tools)))
-        return PermissionDeniedError(node_id, code, f"the agent asked for {tools}, which its config does not allow", result.denied_tools)
+        message = f"the agent asked for {tools}, which its config does not allow"
+        return PermissionDeniedError(node_id, code, message, result.denied_tools)
     if error is not None:
         failure = read_failure(error)
-        return classify(failure, node_id=node_id, now=now, exit_code=code, stderr=result.stderr, partial_text=text)
+        return classify(
+            failure, node_id=node_id, now=now, exit_code=code, stderr=result.stderr, partial_text=text
+        )
     if result.fault:
         return UnknownOpenCodeError(node_id, code, result.fault, result.stderr)
     ended = classify_finish(finish_reason(messages), node_id=node_id, exit_code=code, partial_text=text)
     if ended is not None:
         return ended
     if not text and not result.stream_text and not has_tool_call(messages):
-        words = "empty response" if assistant_messages(messages) else result.stderr.partition("\n")[0] or "no answer"
+        first_line = result.stderr.partition("\n")[0]
+        words = "empty response" if assistant_messages(messages) else first_line or "no answer"
         return UnknownOpenCodeError(node_id, code, words, result.stderr)
     return None
 
@@ -123,6 +127,4 @@ def _is_unsold(error: OpenCodeError, messages: Sequence[Mapping[str, Any]]) -> b
     failure: Failure = read_failure(raw)
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
-    if failure.status is None and CONNECTION_LOST.search(error.raw_message):
-        return False
-    return True
+    return failure.status is not None or CONNECTION_LOST.search(error.raw_message) is None

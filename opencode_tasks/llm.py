@@ -19,6 +19,7 @@ from opencode_tasks.errors import (
     RateLimitError,
     UnknownOpenCodeError,
 )
+from opencode_tasks.export import assistant_messages
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import (
@@ -45,11 +46,19 @@ class Tool(Protocol):
     """Any object that names a remote MCP server: ``http://{hostname}:{port}/{name}/mcp``."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The server's name, part of its path."""
+        ...
+
     @property
-    def hostname(self) -> str: ...
+    def hostname(self) -> str:
+        """The host it listens on."""
+        ...
+
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        """The port it listens on."""
+        ...
 
 
 class OpenCodeLLM:
@@ -177,7 +186,11 @@ class OpenCodeLLM:
         )
 
     def _note(
-        self, record: AttemptRecord | None, user_message: str, tools: Sequence[Tool] | None, failure: str | None
+        self,
+        record: AttemptRecord | None,
+        user_message: str,
+        tools: Sequence[Tool] | None,
+        failure: str | None,
     ) -> None:
         record = record or AttemptRecord()
         usage = total_usage(record)
@@ -186,7 +199,7 @@ class OpenCodeLLM:
             "model": self.model or NO_MODEL,
             "tools": [_tool_metadata(tool) for tool in tools or ()],
             "usage": {name: getattr(usage, name) for name in TOKEN_COLUMNS},
-            "turns": sum(1 for message in messages if message["info"].get("role") == "assistant"),
+            "turns": len(assistant_messages(messages)),
             "cost": pico_to_usd(usage.cost_pico),
             "session_id": record.session_id,
         }

@@ -14,6 +14,8 @@ from opencode_tasks.errors import MaxOutputTokensError, OpenCodeError, RateLimit
 BACKOFF_START_S = 5.0
 BACKOFF_MAX_S = 60.0
 MAX_OUTPUT_TOKENS_ATTEMPTS = 2
+# Beyond any backoff; a thousand doublings would leave a float's range.
+MOST_DOUBLINGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,5 +80,5 @@ def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) ->
 def backoff_s(error: OpenCodeError, attempt: int, limits: Limits) -> float:
     """Seconds to wait after the ``attempt``-th attempt: the provider's wish, else our doubling."""
     wish = error.retry_after if isinstance(error, ServerError) else None
-    own = limits.backoff_start_s * 2 ** (attempt - 1)
+    own = limits.backoff_start_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS)
     return min(limits.backoff_max_s, own if wish is None else wish)

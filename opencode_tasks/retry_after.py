@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any
+
+from opencode_tasks.json_values import list_in, mapping_in
 
 LONGEST_S = 100 * 365 * 86_400.0
 """Longer wishes are cut to this, so that adding one to a date cannot overflow."""
@@ -75,21 +77,14 @@ def _retry_info_delays(body: str) -> Iterator[float]:
         parsed: Any = json.loads(body)
     except (ValueError, RecursionError):
         return
-    for answer in _items(parsed) or [parsed]:
-        for detail in _items(_member(_member(answer, "error"), "details")):
-            delay = _member(detail, "retryDelay")
-            if str(_member(detail, "@type")).endswith("RetryInfo") and isinstance(delay, str):
+    for answer in list_in(parsed) or [parsed]:
+        error = mapping_in(mapping_in(answer).get("error"))
+        for detail in map(mapping_in, list_in(error.get("details"))):
+            delay = detail.get("retryDelay")
+            if str(detail.get("@type")).endswith("RetryInfo") and isinstance(delay, str):
                 seconds = _number(delay.strip().removesuffix("s"))
                 if seconds is not None:
                     yield seconds
-
-
-def _member(value: Any, key: str) -> Any:
-    return cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
-
-
-def _items(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _bounded(seconds: float) -> float:

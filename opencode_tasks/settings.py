@@ -22,7 +22,9 @@ class Settings(BaseSettings):
     )
     lease: float = Field(default=60.0, ge=5, description="Seconds after which a silent worker's row is free.")
     grace: float = Field(
-        default=8.0, gt=0, description="Seconds that rows in flight get to be recorded when a run is interrupted."
+        default=8.0,
+        gt=0,
+        description="Seconds that rows in flight get to be recorded when a run is interrupted.",
     )
 
     def ledger_url(self) -> str:

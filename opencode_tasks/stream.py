@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
+
+from opencode_tasks.json_values import mapping_in
 
 _SESSION_ID = re.compile(r"(?<![0-9A-Za-z_])ses_[0-9A-Za-z_]+")
 
@@ -35,7 +36,7 @@ def parse_session_id(stdout: str) -> str | None:
     Where no event does, the first ``ses_…`` in the text; None where there is none.
     """
     for event in parse_events(stdout):
-        for holder in (event, _mapping(event.get("part"))):
+        for holder in (event, mapping_in(event.get("part"))):
             session_id = holder.get("sessionID")
             if isinstance(session_id, str) and session_id:
                 return session_id
@@ -49,12 +50,8 @@ def parse_run_error(stdout: str) -> dict[str, Any] | None:
     ``data`` is {} where opencode gave none; an error without a name is passed over.
     """
     for event in parse_events(stdout):
-        error = _mapping(event.get("error"))
+        error = mapping_in(event.get("error"))
         name = error.get("name")
         if event.get("type") == "error" and isinstance(name, str):
-            return {"name": name, "data": dict(_mapping(error.get("data")))}
+            return {"name": name, "data": dict(mapping_in(error.get("data")))}
     return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from opencode_tasks.json_values import list_in, mapping_in
 
 VALUE_LIMIT = 2_000
 PROMPT_LIMIT = 500
@@ -29,10 +31,10 @@ def render_trace(messages: Sequence[Mapping[str, Any]]) -> str:
     """
     blocks: list[str] = []
     for message in messages:
-        if _mapping(message.get("info")).get("role") != "assistant":
+        if mapping_in(message.get("info")).get("role") != "assistant":
             continue
-        for part in message.get("parts") or ():
-            blocks.extend(_part_blocks(_mapping(part)))
+        for part in list_in(message.get("parts")):
+            blocks.extend(_part_blocks(mapping_in(part)))
     return "\n\n".join(blocks)
 
 
@@ -83,7 +85,7 @@ def _part_blocks(part: Mapping[str, Any]) -> Iterator[str]:
         case "reasoning" if part.get("text"):
             yield f"[Thinking]\n{_shown(part['text'])}"
         case "tool":
-            state = _mapping(part.get("state"))
+            state = mapping_in(part.get("state"))
             arguments = json.dumps(state.get("input") or {}, ensure_ascii=False)
             yield f"[Tool Call: {part.get('tool') or 'unknown'}]\n{_shown(arguments)}"
             result = state.get("error") if state.get("status") == "error" else state.get("output")
@@ -98,7 +100,3 @@ def _shown(value: Any) -> str:
     if len(text) <= VALUE_LIMIT:
         return text
     return f"{text[:VALUE_LIMIT]}… [{len(text) - VALUE_LIMIT:,} characters cut]"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}

@@ -8,7 +8,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -25,33 +25,85 @@ def register(app: typer.Typer) -> None:
 
 
 def annotate(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Table to read: csv, jsonl or parquet; a path or any fsspec URL.")],
-    output: Annotated[str, typer.Option("-o", "--output", help="Table to write, likewise; INPUT's columns and the answers.")],
-    model: Annotated[str | None, typer.Option(metavar="PROVIDER/MODEL", help="Default: the one opencode chooses. local/smollm2 needs no provider.")] = None,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Table to read: csv, jsonl or parquet; a path or any fsspec URL."
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Table to write, likewise; INPUT's columns and the answers.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROVIDER/MODEL",
+            help="Default: the one opencode chooses. local/smollm2 needs no provider.",
+        ),
+    ] = None,
     prompt_column: Annotated[str, typer.Option(help="Column that holds the prompt.")] = "prompt",
-    template: Annotated[str | None, typer.Option(help='Prompt made of columns instead: "Label this: {text}".')] = None,
-    id_column: Annotated[str | None, typer.Option(metavar="ID", help="Column that names a row. Default: its position.")] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Column to report cost by; may be repeated.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help='Prompt made of columns instead: "Label this: {text}".')
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="ID", help="Column that names a row. Default: its position.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Column to report cost by; may be repeated.")
+    ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text.")] = None,
-    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Agent of your opencode config. Default: one without tools.")] = None,
-    variant: Annotated[str | None, typer.Option(metavar="V", help="Variant of the model (reasoning effort).")] = None,
-    schema: Annotated[str | None, typer.Option(metavar="FILE.json", help="JSON Schema of the answer; each field becomes a column.")] = None,
-    opencode_config: Annotated[str | None, typer.Option(metavar="FILE.json", help="opencode config: providers, MCP servers, agents.")] = None,
-    opencode_bin: Annotated[str | None, typer.Option(metavar="PATH", help="opencode binary. Default: the one that setup found.")] = None,
-    work_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder opencode works in. Default: an empty one.")] = None,
-    log_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder for a readable trace of every attempt.")] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Agent of your opencode config. Default: one without tools."),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(metavar="V", help="Variant of the model (reasoning effort).")
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.json", help="JSON Schema of the answer; each field becomes a column."),
+    ] = None,
+    opencode_config: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="opencode config: providers, MCP servers, agents.")
+    ] = None,
+    opencode_bin: Annotated[
+        str | None, typer.Option(metavar="PATH", help="opencode binary. Default: the one that setup found.")
+    ] = None,
+    work_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder opencode works in. Default: an empty one.")
+    ] = None,
+    log_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for a readable trace of every attempt.")
+    ] = None,
     runner: Annotated[Literal["ray", "threads"], typer.Option(help="Where batches run.")] = "ray",
-    ray_address: Annotated[str | None, typer.Option(metavar="ADDR", help="Ray cluster to join. Default: a local Ray.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows of one task. Default: chosen and printed.")] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Rows in flight in the whole run. Default: chosen and printed.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Ray cluster to join. Default: a local Ray.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows of one task. Default: chosen and printed.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rows in flight in the whole run. Default: chosen and printed."),
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="A warm server, or a process for each row.")] = "server",
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one attempt may take.")] = 600.0,
     max_attempts: Annotated[int, typer.Option(metavar="N", help="Attempts of one row.")] = 3,
-    bad_rows: Annotated[Literal["stop", "fail"], typer.Option(help="Stop at bad rows before anything starts, or fail them and run the rest.")] = "stop",
-    ledger: Annotated[str | None, typer.Option(metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")] = None,
+    bad_rows: Annotated[
+        Literal["stop", "fail"],
+        typer.Option(help="Stop at bad rows before anything starts, or fail them and run the rest."),
+    ] = "stop",
+    ledger: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N rows.")] = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Ask again what the ledger has an answer for.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; no provider is called.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask again what the ledger has an answer for.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything and say what would be done; no provider is called."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> int:
     """Run each row's prompt through opencode and write the answers beside it.
@@ -62,7 +114,7 @@ def annotate(
     \b
     opencode-tasks annotate reviews.csv -o labelled.csv \\
         --template "Positive or negative? {text}" --model anthropic/claude-haiku-4-5
-    """
+    """  # noqa: D301  click wants the character that \b is
     options: dict[str, Any] = {
         "model": model,
         "prompt_column": prompt_column,
@@ -88,7 +140,9 @@ def annotate(
     }
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(Display())
-        return _annotate(stack, display, source, output, options, limit, runner, ray_address, dry_run, as_json)
+        return _annotate(
+            stack, display, source, output, options, limit, runner, ray_address, dry_run, as_json
+        )
 
 
 def _annotate(
@@ -112,7 +166,11 @@ def _annotate(
     prepared = prepare(source, output, limit=limit, **options)
     plan = prepared.plan
     if plan.catalog is not None:
-        loaded = "" if plan.catalog.plugin_loaded else "; its plugin did not load: waits are read from opencode's own words"
+        loaded = (
+            ""
+            if plan.catalog.plugin_loaded
+            else "; its plugin did not load: waits are read from opencode's own words"
+        )
         display.say(f"opencode {plan.catalog.version}, model {plan.catalog.model_ref}{loaded}")
         if plan.catalog.model_ref in plan.catalog.unpriced:
             display.say(f"the price of {plan.catalog.model_ref} is unknown: cost_usd stays empty")
@@ -126,7 +184,9 @@ def _annotate(
     return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
 
 
-def _with_local_model(stack: contextlib.ExitStack, display: Display, options: dict[str, Any]) -> dict[str, Any]:
+def _with_local_model(
+    stack: contextlib.ExitStack, display: Display, options: dict[str, Any]
+) -> dict[str, Any]:
     """The options with a local model running for them, until the command ends."""
     from opencode_tasks.flow.table import load_json
     from opencode_tasks.local_model import opencode_provider_config, start_local_model
@@ -157,17 +217,31 @@ def _run_flow(
     if runner == "ray":
         display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: starting a local one")
     chosen = stack.enter_context(task_runner(runner, ray_address))
+    annotated = annotate_dataset.with_options(task_runner=chosen)
     try:
-        return annotate_dataset.with_options(task_runner=chosen)(**without_secrets(parameters))
+        return cast("dict[str, Any]", annotated(**without_secrets(parameters)))
     except KeyboardInterrupt:
-        display.say("interrupted: what was finished is kept in the ledger; to go on, run the same command again:")
+        display.say(
+            "interrupted: what was finished is kept in the ledger; to go on, run the same command again:"
+        )
         display.say(f"  {shlex.join(['opencode-tasks', *sys.argv[1:]])}")
         raise
 
 
 def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:
     """Flow parameters that Prefect may store: no config and no ledger URL, which can hold secrets."""
-    kept = ("input", "output", "model", "prompt_column", "template", "id_column", "label", "agent", "variant", "backend")
+    kept = (
+        "input",
+        "output",
+        "model",
+        "prompt_column",
+        "template",
+        "id_column",
+        "label",
+        "agent",
+        "variant",
+        "backend",
+    )
     return {name: parameters[name] for name in kept}
 
 
@@ -183,7 +257,9 @@ def _tell_dry_run(plan: Any, as_json: bool) -> int:
     if as_json:
         typer.echo(json.dumps(told))
     else:
-        typer.echo(f"{told['rows']} rows ({told['different_rows']} different) would be sent to {told['model_ref']}")
+        typer.echo(
+            f"{told['rows']} rows ({told['different_rows']} different) would be sent to {told['model_ref']}"
+        )
     return exits.COMPLETED
 
 
@@ -192,11 +268,17 @@ def _tell_summary(display: Display, summary: dict[str, Any], output: str, as_jso
         typer.echo(json.dumps(summary))
         return
     rows, tokens = summary["rows"], summary["tokens"]
-    counts = ", ".join(f"{rows[name]} {name}" for name in ("completed", "failed", "skipped", "open") if rows[name] or name == "completed")
+    counts = ", ".join(
+        f"{rows[name]} {name}"
+        for name in ("completed", "failed", "skipped", "open")
+        if rows[name] or name == "completed"
+    )
     reused = f" ({rows['reused']} of them from earlier answers)" if rows["reused"] else ""
     place = Path(output) if "://" not in output else output
     typer.echo(f"{counts}{reused} -> {place}")
-    counted = ", ".join(f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items())
+    counted = ", ".join(
+        f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
+    )
     typer.echo(f"tokens: {counted}")
     typer.echo(f"cost: {_cost(summary)}, {summary['seconds']:.1f} s, run {summary['run_id']}")
     if rows["failed"]:

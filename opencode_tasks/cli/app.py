@@ -13,7 +13,9 @@ from opencode_tasks.cli import exits
 app = typer.Typer(
     name="opencode-tasks",
     help="Run a table of prompts through opencode, as Prefect flows on Ray.",
-    epilog="Exit codes: 0 all rows completed, 1 some failed, 2 wrong use, 70 the machinery failed, 130 Ctrl-C.",
+    epilog=(
+        "Exit codes: 0 all rows completed, 1 some failed, 2 wrong use, 70 the machinery failed, 130 Ctrl-C."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

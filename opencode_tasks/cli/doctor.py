@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import httpx
@@ -73,7 +75,9 @@ def _credentials() -> Finding:
     store = read_store(user_store())
     kinds = {name: str(entry.get("type")) for name, entry in sorted(store.items())}
     told = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-    detail = f"logins: {told}" if told else "no login in opencode's store; provider keys may be in the environment"
+    detail = (
+        f"logins: {told}" if told else "no login in opencode's store; provider keys may be in the environment"
+    )
     return {"ok": True, "detail": detail, "providers": kinds}
 
 
@@ -82,9 +86,13 @@ def _prefect() -> Finding:
 
     url = get_current_settings().api.url
     if not url:
-        return {"ok": True, "detail": "PREFECT_API_URL is not set: a run starts a server for itself", "url": None}
+        return {
+            "ok": True,
+            "detail": "PREFECT_API_URL is not set: a run starts a server for itself",
+            "url": None,
+        }
     try:
-        ok = httpx.get(f"{url}/health", timeout=HTTP_LIMIT_S).status_code == httpx.codes.OK
+        ok = httpx.get(f"{url}/health", timeout=HTTP_LIMIT_S).status_code == HTTPStatus.OK
     except httpx.HTTPError as error:
         ok = False
         reason = f": {type(error).__name__}"
@@ -97,13 +105,12 @@ def _prefect() -> Finding:
 
 
 def _ray() -> Finding:
-    import ray
-
-    return {"ok": True, "detail": f"{ray.__version__}: a run starts a local Ray", "version": ray.__version__}
+    version = importlib.metadata.version("ray")
+    return {"ok": True, "detail": f"{version}: a run starts a local Ray", "version": version}
 
 
 def _ledger() -> Finding:
-    from opencode_tasks.ledger import Ledger
+    from opencode_tasks.ledger import Ledger, shown_url
 
     url = settings().ledger_url()
     with Ledger.open(url) as ledger:
@@ -117,11 +124,7 @@ def _local_model() -> Finding:
     has_engine = importlib.util.find_spec("xllamacpp") is not None
     if has_engine and is_model(model_path()):
         return {"ok": True, "detail": f"local/smollm2 at {model_path()}"}
-    return {"ok": True, "detail": "not installed (optional): opencode-tasks[local], opencode-tasks setup --local"}
-
-
-def shown_url(url: str) -> str:
-    """A database URL without its password."""
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string(hide_password=True)
+    return {
+        "ok": True,
+        "detail": "not installed (optional): opencode-tasks[local], opencode-tasks setup --local",
+    }

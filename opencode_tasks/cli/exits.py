@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 from opencode_tasks.errors import InputError, OpenCodeError, SetupError
 
@@ -20,15 +22,19 @@ def guarded(app: typer.Typer) -> int:
     """Run the application and turn whatever it raises into a message and an exit code."""
     try:
         code: Any = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except Abort:
         return tell("interrupted", INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        # What typer raises shows itself with its command's usage; its public class does not say so.
+        show: Callable[[], None] | None = getattr(error, "show", None)
+        if show is None:
+            return tell(error.format_message(), WRONG_USE)
+        show()
         return WRONG_USE
     except KeyboardInterrupt:
         return tell("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the process ends
         return COMPLETED
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -16,8 +16,11 @@ from opencode_tasks.money import format_usd
 from opencode_tasks.settings import settings
 from opencode_tasks.trace import render_trace
 
+PIPE_WIDTH = 200
+
 LedgerOption = Annotated[
-    str | None, typer.Option("--ledger", metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")
+    str | None,
+    typer.Option("--ledger", metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL."),
 ]
 
 
@@ -38,15 +41,24 @@ def runs(
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return
-    table = Table("run_id", "started (UTC)", "status", "model", "rows", "completed", "failed", "reused", "cost")
+    table = Table(
+        "run_id", "started (UTC)", "status", "model", "rows", "completed", "failed", "reused", "cost"
+    )
     for run in found:
         cells = [
-            *(run["run_id"], f"{run['created_at']:%Y-%m-%d %H:%M:%S}", run["status"], run["model_ref"] or "-"),
+            *(
+                run["run_id"],
+                f"{run['created_at']:%Y-%m-%d %H:%M:%S}",
+                run["status"],
+                run["model_ref"] or "-",
+            ),
             *(str(run[name]) for name in ("total", "completed", "failed", "reused")),
             format_usd(run["cost_pico"]),
         ]
         table.add_row(*(Text(cell) for cell in cells))
-    Console().print(table)
+    console = Console()
+    # Not on a terminal there is no width to keep to.
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 def show(
@@ -73,10 +85,14 @@ def _print_story(story: dict[str, Any]) -> None:
     _print_fields(story["row"])
     for attempt in story["attempts"]:
         typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}")
-        _print_fields({k: v for k, v in attempt.items() if v is not None and k not in ("run_id", "row_id", "row_key")})
+        _print_fields(
+            {k: v for k, v in attempt.items() if v is not None and k not in ("run_id", "row_id", "row_key")}
+        )
     for step in story["usage"]:
         tokens = f"{step['input_tokens']} in, {step['output_tokens']} out"
-        typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {format_usd(step['cost_pico'])}")
+        typer.echo(
+            f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {format_usd(step['cost_pico'])}"
+        )
     for session in story["sessions"]:
         typer.echo(f"\n--- session {session['session_id']}\n{render_trace(session['messages'] or [])}")
 

@@ -14,6 +14,9 @@ from opencode_tasks.ledger import Progress as Counts
 from opencode_tasks.money import format_usd
 
 LINE_EVERY_S = 5.0
+# A time that is left is shown in seconds below the first, in minutes below the second.
+SHOWN_IN_SECONDS_S = 90
+SHOWN_IN_MINUTES_S = 5400
 
 
 class Display:
@@ -32,7 +35,7 @@ class Display:
         self._since = time.monotonic()
         self._done_before = 0
         self._last_line = 0.0
-        self._last_text = ""
+        self._last_text: str = ""
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +43,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self._bar is not None:
+            self._live.stop()
 
     def say(self, message: str) -> None:
         """A line for people."""
@@ -95,8 +99,8 @@ def progress_line(counts: Counts, done_now: int, seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
+    if seconds < SHOWN_IN_SECONDS_S:
         return f"{seconds:.0f} s"
-    if seconds < 5400:
+    if seconds < SHOWN_IN_MINUTES_S:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

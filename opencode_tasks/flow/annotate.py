@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from prefect.context import FlowRunContext
@@ -17,6 +17,7 @@ from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.runners import check_credentials, is_ray, lanes
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.frames.joining import output_frame
+from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.opencode.warm import warm
@@ -69,8 +70,10 @@ def execute(plan: Plan, frame: pd.DataFrame, *, on_told: OnTold | None = None) -
     """Run a plan in the current flow; see ``annotate``."""
     context = FlowRunContext.get()
     if context is None:
-        raise SetupError("unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow")
-    tell = on_told or (lambda _: None)
+        raise SetupError(
+            "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
+        )
+    tell = on_told or _tell_nobody
     run_id = new_run_id()
     with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
         flow_run = context.flow_run
@@ -109,11 +112,17 @@ def gather(
 def money_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Ledger records as a frame, pico-dollars as USD."""
     frame = pd.DataFrame(records)
-    for name in [str(n) for n in frame.columns if str(n).endswith("_pico")]:
-        usd = pd.array([pico_to_usd(value) for value in frame[name]], dtype="Float64")
+    columns = cast("list[str]", list(frame.columns))
+    for name in [column for column in columns if column.endswith("_pico")]:
+        pico = list_in(cast("Any", frame[name]).tolist())
+        usd = pd.array([pico_to_usd(value) for value in pico], dtype="Float64")
         frame[name.removesuffix("_pico") + "_usd"] = usd
         frame = frame.drop(columns=name)
     return frame
+
+
+def _tell_nobody(told: Told) -> None:
+    del told
 
 
 def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:

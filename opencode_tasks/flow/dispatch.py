@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import State
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.batch import run_batch
@@ -22,8 +22,6 @@ from opencode_tasks.ledger import Ledger, OpenRow, Progress
 from opencode_tasks.settings import settings
 
 LOOK_EVERY_S = 0.5
-# Ready work for a lane that ends its batch, and no more: submitted tasks are kept by the runner.
-SUBMITTED_PER_LANE = 2
 CRASHES_PER_ROW = 2
 
 OnProgress = Callable[[Progress], None]
@@ -45,8 +43,9 @@ def dispatch(
     lanes: int,
     on_progress: OnProgress,
 ) -> None:
-    """Run every open row. Raises SetupError where a worker cannot start opencode.
+    """Run every open row, ``lanes`` batches at a time: more would be more rows in flight.
 
+    Raises SetupError where a worker cannot start opencode.
     A batch whose worker died is submitted again with the rows it left open; a row whose worker
     died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight are ended and recorded
     before it goes on.
@@ -57,7 +56,7 @@ def dispatch(
     running = 0
     try:
         while waiting or running:
-            while waiting and running < lanes * SUBMITTED_PER_LANE:
+            while waiting and running < lanes:
                 _submit(job, runner, waiting.popleft(), ended)
                 running += 1
             with suppress(queue.Empty):
@@ -73,9 +72,12 @@ def dispatch(
         raise
 
 
-def _submit(job: Job, runner: Any, batch: _Batch, ended: queue.Queue[tuple[_Batch, State[Any] | None]]) -> None:
+def _submit(
+    job: Job, runner: Any, batch: _Batch, ended: queue.Queue[tuple[_Batch, State[Any] | None]]
+) -> None:
     with remote_options_for(runner, job.concurrency):
-        future = run_batch.submit(job, list(batch.row_ids))
+        # Any, since the overloads of submit are not typed to the end.
+        future: PrefectFuture[Any] = cast("Any", run_batch).submit(job, list(batch.row_ids))
     threading.Thread(target=_wait, args=(future, batch, ended), daemon=True).start()
 
 

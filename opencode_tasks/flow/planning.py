@@ -13,6 +13,7 @@ import pandas as pd
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.keys import fingerprint, row_key, without_secrets
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
@@ -91,14 +92,15 @@ class Plan:
         )
 
 
-def make_plan(frame: pd.DataFrame, options: Options) -> Plan:
+def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     """Check frame and options and ask opencode for model, agent and variant.
 
     Raises InputError with every fault found (with ``bad_rows="fail"``, faults of single rows are
-    left to the plan), SetupError where opencode cannot be found or started. No provider is called.
+    left to the plan; a ``frame`` of None, one that could not be read, has none), SetupError where
+    opencode cannot be found or started. No provider is called.
     """
     checked = check_frame(
-        frame,
+        pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
         template=options.template,
         id_column=options.id_column,
@@ -110,7 +112,7 @@ def make_plan(frame: pd.DataFrame, options: Options) -> Plan:
     spec, catalog = None, None
     try:
         spec = make_spec(options)
-        if len(frame):
+        if frame is None or len(frame):
             catalog = warm.call(warm.catalog, spec, options.variant)
     except InputError as error:
         faults += error.faults
@@ -131,7 +133,12 @@ def make_plan(frame: pd.DataFrame, options: Options) -> Plan:
 def option_faults(options: Options) -> list[str]:
     """The faults of options by themselves, one line each."""
     faults = check_schema(options.schema) if options.schema is not None else []
-    for name, value in (("batch-size", options.batch_size), ("concurrency", options.concurrency), ("max-attempts", options.max_attempts)):
+    counts = {
+        "batch-size": options.batch_size,
+        "concurrency": options.concurrency,
+        "max-attempts": options.max_attempts,
+    }
+    for name, value in counts.items():
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
     if not options.timeout > 0:
@@ -154,7 +161,7 @@ def make_spec(options: Options) -> OpencodeSpec:
     except SetupError as error:
         if options.opencode_bin is None:
             raise
-        raise InputError((f"--opencode-bin: {error.raw_message}",)) from None
+        raise InputError((error.raw_message,)) from None
     return OpencodeSpec(
         binary=binary,
         config=options.opencode_config,
@@ -168,11 +175,14 @@ def make_spec(options: Options) -> OpencodeSpec:
 
 
 def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog) -> list[RowInput]:
+    agent_config = dict(catalog.agent_config)
+    if spec.agent == DEFAULT_AGENT:
+        agent_config.pop("prompt", None)
     shared: dict[str, Any] = {
         "system": system_text(spec, options.system, options.schema) or "",
         "model_ref": catalog.model_ref,
         "agent": spec.agent,
-        "agent_config": {k: v for k, v in catalog.agent_config.items() if k != "prompt" or spec.agent != DEFAULT_AGENT},
+        "agent_config": agent_config,
         "tools": list(spec.tools),
         "schema": options.schema,
         "variant": options.variant,
@@ -194,10 +204,11 @@ def _deciding(options: Options, catalog: Catalog) -> dict[str, Any]:
     """What of the user's opencode config decides an answer: the model's own settings, no secrets."""
     provider, _, model = catalog.model_ref.partition("/")
     config = without_secrets(options.opencode_config)
-    own: Mapping[str, Any] = (config.get("provider") or {}).get(provider) or {}
+    own = mapping_in(mapping_in(config.get("provider")).get(provider))
+    own_model = mapping_in(mapping_in(own.get("models")).get(model))
     return {
         "provider": {"npm": own.get("npm"), "options": own.get("options")},
-        "model": {k: v for k, v in ((own.get("models") or {}).get(model) or {}).items() if k not in ("name", "cost")},
+        "model": {key: value for key, value in own_model.items() if key not in ("name", "cost")},
         "mcp": config.get("mcp"),
         "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
     }

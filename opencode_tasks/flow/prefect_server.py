@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -44,7 +45,8 @@ def prefect_api(say: Callable[[str], None]) -> Generator[str]:
     try:
         process, url = _start(folder)
         _wait_until_healthy(process, url, folder)
-        say(f"Prefect: a server for this run alone, {url} (set {API_URL} to use your own and keep the history)")
+        hint = f"set {API_URL} to use your own and keep the history"
+        say(f"Prefect: a server for this run alone, {url} ({hint})")
         os.environ[API_URL] = url
         # Log records would be sent on after the server's end.
         with temporary_settings({PREFECT_API_URL: url, PREFECT_LOGGING_TO_API_ENABLED: False}):
@@ -66,7 +68,8 @@ def _start(folder: Path) -> tuple[GuardedProcess, str]:
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "TMPDIR": str(folder),
     }
-    args = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    args = [sys.executable, "-m", "prefect", "server", "start"]
+    args += ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     process = GuardedProcess.start(args, env=env, cwd=folder, stdout=folder / "server.log", remove=[folder])
     return process, f"http://127.0.0.1:{port}/api"
 
@@ -75,11 +78,12 @@ def _wait_until_healthy(process: GuardedProcess, url: str, folder: Path) -> None
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/health", timeout=2.0).status_code == httpx.codes.OK:
+            if httpx.get(f"{url}/health", timeout=2.0).status_code == HTTPStatus.OK:
                 return
         except httpx.HTTPError:
             pass
         time.sleep(0.1)
     log = folder / "server.log"
     words = log.read_text(errors="replace")[-800:] if log.exists() else ""
-    raise SetupError("unknown", raw_message=f"the local Prefect server did not start: {words}", hint=f"set {API_URL}")
+    message = f"the local Prefect server did not start: {words}"
+    raise SetupError("unknown", raw_message=message, hint=f"set {API_URL}")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import psutil
@@ -28,6 +29,8 @@ from opencode_tasks.trace import append_trace, render_trace
 T = TypeVar("T")
 BUSY_LOOK_S = 0.5
 LOOK_FOR_STOP_S = 1.0
+# What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
+DRAIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class _Batch:
         self.node_id = current_node_id()
         self.host = socket.gethostname()
         self.started = datetime.now(UTC)
+        self.stopping = False
+        self.waiting: set[asyncio.Task[None]] = set()
 
     async def run(self, row_ids: Sequence[str]) -> None:
         rows = await self._db(self.ledger.rows_by_id, self.job.run_id, row_ids)
@@ -86,20 +91,35 @@ class _Batch:
             if loop.time() - last_beat >= self.job.lease_s / 4:
                 last_beat = loop.time()
                 now = datetime.now(UTC)
-                await self._db(lambda: self.ledger.heartbeat(self.owner, now=now, lease_s=self.job.lease_s))
+                await self._db(partial(self.ledger.heartbeat, self.owner, now=now, lease_s=self.job.lease_s))
             run = await self._db(self.ledger.run, self.job.run_id)
             if run is None or run["status"] == "interrupted":
-                for task in tasks:
-                    task.cancel()
+                await self._stop(tasks)
                 return
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Begin no row more, let those in flight end for a short while, then end them."""
+        self.stopping = True
+        for task in self.waiting:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=DRAIN_S)
+        for task in tasks:
+            task.cancel()
 
     async def _row(self, row: OpenRow, slots: asyncio.Semaphore) -> None:
         trial = _Trial(row=row, used=row.attempts)
+        me = asyncio.current_task()
+        assert me is not None
         while True:
+            self.waiting.add(me)
             async with slots:
+                self.waiting.discard(me)
+                if self.stopping:
+                    return
                 wait_until = await self._try(trial)
             if wait_until is None:
                 return
+            self.waiting.add(me)
             await asyncio.sleep(max(0.0, (wait_until - datetime.now(UTC)).total_seconds()))
 
     async def _try(self, trial: _Trial) -> datetime | None:
@@ -159,7 +179,9 @@ class _Batch:
         error: OpenCodeError | None = None
         try:
             request = job.request(row.prompt, title=f"{job.run_id} {row.row_id}"[:100])
-            answer = await ask(backend, request, node_id=self.node_id, on_session=on_session, schema=job.schema)
+            answer = await ask(
+                backend, request, node_id=self.node_id, on_session=on_session, schema=job.schema
+            )
         except OpenCodeError as caught:
             error = caught
         except asyncio.CancelledError:
@@ -178,7 +200,9 @@ class _Batch:
     ) -> None:
         """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
         now = datetime.now(UTC)
-        await self._db(lambda: self.ledger.end_attempt(attempt_id, record=error.attempt, error=error, now=now))
+        await self._db(
+            lambda: self.ledger.end_attempt(attempt_id, record=error.attempt, error=error, now=now)
+        )
         await self._db(self.ledger.release, lease)
         for session_id in sessions:
             backend.recorded(session_id)
@@ -187,14 +211,18 @@ class _Batch:
         self, trial: _Trial, lease: Lease, attempt_id: str, answer: Answer | None, error: OpenCodeError | None
     ) -> datetime | None:
         now, row, job = datetime.now(UTC), trial.row, self.job
-        record: AttemptRecord = answer.attempt if answer is not None else (error and error.attempt) or AttemptRecord()
+        record: AttemptRecord = (
+            answer.attempt if answer is not None else (error and error.attempt) or AttemptRecord()
+        )
         if job.log_dir is not None:
             await asyncio.to_thread(self._log, row.prompt, record, error)
         until = None if error is None else trial.decided(error, now, job)
         if error is not None and until is not None:
             await self._db(lambda: self.ledger.end_attempt(attempt_id, record=record, error=error, now=now))
             await self._db(
-                lambda: self.ledger.wait_row(lease, run_id=job.run_id, row_id=row.row_id, error=error, until=until)
+                lambda: self.ledger.wait_row(
+                    lease, run_id=job.run_id, row_id=row.row_id, error=error, until=until
+                )
             )
             return until
         await self._db(

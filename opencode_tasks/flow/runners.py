@@ -14,6 +14,7 @@ from typing import Any, Literal
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.process import GuardedProcess
 
 RunnerName = Literal["ray", "threads"]
@@ -21,6 +22,7 @@ CREDENTIALS = "opencode_creds"
 CREDENTIALS_PER_PROMPT = 0.01
 # Ray's sockets lie in its folder, and a socket's path is at most 107 characters long.
 LONGEST_TMPDIR = 30
+SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
 
 
 @contextmanager
@@ -35,7 +37,9 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     from prefect_ray import RayTaskRunner
 
     if ray_address is not None:
-        yield RayTaskRunner(address=ray_address, init_kwargs={"log_to_driver": False, "logging_level": logging.ERROR})
+        yield RayTaskRunner(
+            address=ray_address, init_kwargs={"log_to_driver": False, "logging_level": logging.ERROR}
+        )
         return
     with ray_folder() as folder:
         yield RayTaskRunner(
@@ -56,9 +60,9 @@ def ray_folder() -> Generator[Path]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Else Ray writes a token into the user's home, where it would stay.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else "/tmp"
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else SHORT_TMPDIR
     folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
-    guard = GuardedProcess.watch(remove=[folder], end_those_naming=folder)
+    guard = GuardedProcess.watch(remove=[folder], end_users_of=folder)
     try:
         yield folder
     finally:
@@ -76,7 +80,7 @@ def lanes(runner: TaskRunner[Any]) -> int:
         return os.cpu_count() or 1
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, int(mapping_in(ray.cluster_resources()).get("CPU", 1)))
 
 
 def check_credentials(runner: TaskRunner[Any], concurrency: int) -> None:
@@ -86,12 +90,14 @@ def check_credentials(runner: TaskRunner[Any], concurrency: int) -> None:
     import ray
 
     needed = CREDENTIALS_PER_PROMPT * concurrency
-    there = [node["Resources"].get(CREDENTIALS, 0.0) for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in map(mapping_in, list_in(ray.nodes())) if node.get("Alive")]
+    there = [float(mapping_in(node.get("Resources")).get(CREDENTIALS, 0.0)) for node in alive]
     if max(there, default=0.0) < needed:
+        start = f"ray start --resources='{{\"{CREDENTIALS}\": 1}}'"
         raise SetupError(
             "unknown",
             raw_message=f"no node of this Ray cluster has {needed:g} of the resource {CREDENTIALS!r}",
-            hint=f"start the nodes that have the credentials with: ray start --resources='{{\"{CREDENTIALS}\": 1}}'",
+            hint=f"start the nodes that have the credentials with: {start}",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
-from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import absolute_files
 from opencode_tasks.settings import settings
@@ -71,7 +71,7 @@ def prepare(source: str, target: str | None, *, limit: int | None = None, **opti
         **options,
     )
     try:
-        plan = make_plan(pd.DataFrame() if frame is None else frame, wanted)
+        plan = make_plan(frame, wanted)
     except InputError as error:
         faults += error.faults
         plan = None
@@ -120,7 +120,8 @@ def load_json(name: str, value: str | Mapping[str, Any] | None) -> dict[str, Any
         raise InputError((f"{option}: {path} is not JSON: {str(error).splitlines()[0]}",)) from None
     if not isinstance(loaded, dict):
         raise InputError((f"{option}: {path} must hold a JSON object",))
-    return absolute_files(loaded, path.resolve().parent) if name == "opencode_config" else loaded
+    found = dict(mapping_in(loaded))
+    return absolute_files(found, path.resolve().parent) if name == "opencode_config" else found
 
 
 def _loads_config(text: str) -> Any:

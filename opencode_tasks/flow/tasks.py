@@ -80,7 +80,9 @@ async def _ask(
     )
     sessions: list[str] = []
     try:
-        return await ask(backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema)
+        return await ask(
+            backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
+        )
     finally:
         for session_id in sessions[-1:]:
             backend.recorded(session_id)

@@ -51,6 +51,11 @@ def read_url(text: str) -> URL:
     )
 
 
+def shown_url(url: str) -> str:
+    """A ledger's URL for people, without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def _sqlite(text: str) -> URL:
     if text in ("", ":memory:"):
         raise refusal("A ledger must outlive its process.", "Name a file, such as ledger.db.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.json_values import list_in, mapping_in, text_in
 from opencode_tasks.opencode.config import find_unpriced
 from opencode_tasks.opencode.server import WarmServer
 
@@ -42,7 +43,8 @@ async def read_catalog(
     resolved = model_ref or default_model(config, providers)
     model: Mapping[str, Any] | None = None
     if resolved is None:
-        faults.append("--model: opencode has no model at all; configure a provider or log in with: opencode auth login")
+        todo = "configure a provider or log in with: opencode auth login"
+        faults.append(f"--model: opencode has no model at all; {todo}")
     else:
         fault, model = _find_model(resolved, providers)
         faults += [fault] if fault else []
@@ -65,25 +67,28 @@ async def read_catalog(
 
 def default_model(config: Mapping[str, Any], providers: Mapping[str, Any]) -> str | None:
     """The model that opencode takes where none is named: the config's, else a provider's first."""
-    if config.get("model"):
-        return config["model"]
-    own = config.get("provider") or {}
-    defaults: Mapping[str, str] = providers.get("default") or {}
-    for provider in providers.get("providers") or []:
-        name = provider["id"]
+    if (named := text_in(config.get("model"))) is not None:
+        return named
+    own = mapping_in(config.get("provider"))
+    defaults = mapping_in(providers.get("default"))
+    for provider in list_in(providers.get("providers")):
+        name: str = provider["id"]
         if (not own or name in own) and defaults.get(name):
             return f"{name}/{defaults[name]}"
     return None
 
 
 def _find_model(ref: str, providers: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any] | None]:
-    known = {p["id"]: p.get("models") or {} for p in providers.get("providers") or []}
+    known: dict[str, Mapping[str, Any]] = {
+        p["id"]: mapping_in(p.get("models")) for p in list_in(providers.get("providers"))
+    }
     provider, slash, model = ref.partition("/")
     if not slash or not provider or not model:
         return f"--model: {ref!r} is not of the form provider/model", None
     if provider not in known:
         names = ", ".join(sorted(known)) or "none"
-        return f"--model: opencode knows no provider {provider!r} here (it knows: {names}); configure it or give its key", None
+        fault = f"--model: opencode knows no provider {provider!r} here (it knows: {names})"
+        return f"{fault}; configure it or give its key", None
     if model in known[provider]:
         return None, known[provider][model]
     close = difflib.get_close_matches(model, known[provider], n=3) or sorted(known[provider])[:5]
@@ -91,10 +96,13 @@ def _find_model(ref: str, providers: Mapping[str, Any]) -> tuple[str | None, Map
     return f"--model: provider {provider!r} has no model {model!r}; there is: {hint}", None
 
 
-def _agent_faults(agent: str, found: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]) -> list[str]:
+def _agent_faults(
+    agent: str, found: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]
+) -> list[str]:
     if found is not None and found.get("mode") != "subagent":
         return []
-    names = ", ".join(sorted(a["name"] for a in agents if a.get("mode") != "subagent" and not a.get("hidden")))
+    choosable = [a["name"] for a in agents if a.get("mode") != "subagent" and not a.get("hidden")]
+    names = ", ".join(sorted(choosable))
     why = "is a sub-agent, which cannot answer a prompt by itself" if found else "is not known to opencode"
     return [f"--agent: {agent!r} {why} (there is: {names})"]
 

@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from opencode_tasks.events import EventFold
 from opencode_tasks.export import session_of
+from opencode_tasks.json_values import mapping_in, text_in
 from opencode_tasks.opencode.backend import (
     LONGEST_INNER_WAIT_S,
     BackendName,
@@ -52,15 +53,18 @@ class _Run:
     def read(self, now: float) -> None:
         """Take in what the journal and the output got since the last look."""
         for event in self._new_events():
-            properties: Mapping[str, Any] = event.get("properties") or {}
             if event.get("type") == "session.created" and self.session_id is None:
-                self._follow(properties["info"]["id"], now)
+                info = mapping_in(mapping_in(event.get("properties")).get("info"))
+                if (created := text_in(info.get("id"))) is not None:
+                    self._follow(created, now)
             self.fold.add(event, now)
         size = self.stdout.stat().st_size if self.stdout.exists() else 0
         if size > self.stdout_size:
             self.stdout_size = size
-            if self.session_id is None and (found := parse_session_id(self.stdout.read_text(errors="replace"))):
-                self._follow(found, now)
+            if self.session_id is None:
+                found = parse_session_id(self.stdout.read_text(errors="replace"))
+                if found is not None:
+                    self._follow(found, now)
             if self.session_id is not None:
                 # Without the plugin the output is the only sign of life.
                 self.fold.first_sign.setdefault(self.session_id, now)
@@ -185,7 +189,12 @@ class CliBackend:
         return check_clocks(self._spec.clocks, now=now, started=started, first_sign=first, last_sign=last)
 
     async def _collect(
-        self, process: GuardedProcess, run: _Run, spec: OpencodeSpec, env: Mapping[str, str], stopped: Stopped | None
+        self,
+        process: GuardedProcess,
+        run: _Run,
+        spec: OpencodeSpec,
+        env: Mapping[str, str],
+        stopped: Stopped | None,
     ) -> SessionResult:
         output = run.stdout.read_text(errors="replace") if run.stdout.exists() else ""
         session_id = run.session_id or parse_session_id(output)
@@ -224,7 +233,8 @@ class CliBackend:
             messages = await self._export(key, run.home, spec, env)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
-                messages = next((state.messages for state in family if state.session_id == key), [])
+                told = [state.messages for state in family if state.session_id == key]
+                messages = told[0] if told else []
             if messages:
                 found.append(session_of(key, messages, parent_id=parent, unpriced=self.unpriced))
         return found
@@ -239,11 +249,11 @@ class CliBackend:
                 run_once, args, env=env, cwd=home.work, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
             try:
-                messages: Any = json.loads(target.read_text())["messages"]
-            except (OSError, ValueError, KeyError, TypeError):
+                messages: Any = mapping_in(json.loads(target.read_text())).get("messages")
+            except (OSError, ValueError):
                 continue
             if finished.returncode == 0 and isinstance(messages, list):
-                return messages
+                return [mapping_in(message) for message in cast("list[Any]", messages)]
         return None
 
 
@@ -263,5 +273,5 @@ def run_arguments(request: Request, spec: OpencodeSpec, home: Home) -> list[str]
 
 def stream_text(events: list[dict[str, Any]]) -> str:
     """The text parts of a ``run --format json`` stream, joined."""
-    texts = [event.get("part", {}).get("text") or "" for event in events if event.get("type") == "text"]
-    return "".join(texts)
+    parts = [mapping_in(event.get("part")) for event in events if event.get("type") == "text"]
+    return "".join(text_in(part.get("text")) or "" for part in parts)

@@ -6,8 +6,9 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 from opencode_tasks.records import RemoteTool
 
@@ -24,7 +25,7 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
     if spec.agent == DEFAULT_AGENT:
         # One prompt that is too long cannot be mended by a summary of it.
         config["compaction"] = {"auto": False, "prune": False}
-    providers = set(spec.config.get("provider") or {})
+    providers = set(mapping_in(spec.config.get("provider")))
     if spec.model_ref:
         providers.add(spec.model_ref.partition("/")[0])
     config["provider"] = {name: {"options": _timeouts(spec.clocks)} for name in sorted(providers)}
@@ -63,7 +64,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = result.get(key)
         if isinstance(below, dict) and isinstance(value, Mapping):
-            result[key] = merge(below, value)
+            result[key] = merge(mapping_in(below), mapping_in(value))
         else:
             result[key] = copy.deepcopy(value)
     return result
@@ -72,9 +73,9 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def absolute_files(value: Any, folder: Path) -> Any:
     """The config with ``{file:relative}`` references made absolute, as it is moved elsewhere."""
     if isinstance(value, Mapping):
-        return {key: absolute_files(inner, folder) for key, inner in value.items()}
+        return {key: absolute_files(inner, folder) for key, inner in mapping_in(value).items()}
     if isinstance(value, list):
-        return [absolute_files(inner, folder) for inner in value]
+        return [absolute_files(inner, folder) for inner in cast("list[Any]", value)]
     if isinstance(value, str):
         return re.sub(r"\{file:(?![/~])([^}]+)\}", lambda m: f"{{file:{(folder / m[1]).resolve()}}}", value)
     return value
@@ -86,14 +87,14 @@ def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> fr
     ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
     ``GET /config/providers``. A price of 0 that the config or the catalogue states is a price.
     """
-    stated = config.get("provider") or {}
+    stated = mapping_in(config.get("provider"))
     found: set[str] = set()
-    for provider in providers.get("providers") or []:
-        own = (stated.get(provider["id"]) or {}).get("models") or {}
-        for model_id, model in (provider.get("models") or {}).items():
-            cost = model.get("cost") or {}
+    for provider in map(mapping_in, list_in(providers.get("providers"))):
+        own = mapping_in(mapping_in(stated.get(provider["id"])).get("models"))
+        for model_id, model in mapping_in(provider.get("models")).items():
+            cost = mapping_in(mapping_in(model).get("cost"))
             is_zero = not cost.get("input") and not cost.get("output")
-            if is_zero and model_id in own and "cost" not in (own[model_id] or {}):
+            if is_zero and model_id in own and "cost" not in mapping_in(own[model_id]):
                 found.add(f"{provider['id']}/{model_id}")
     return frozenset(found)
 

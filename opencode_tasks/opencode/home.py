@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from platformdirs import user_data_path
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import MAX_CALLS_WITHOUT_TOOLS, fixed_config, merged_config
 
@@ -51,22 +52,27 @@ class Home:
 
     @property
     def data(self) -> Path:
+        """Opencode's data folder: its database and logins."""
         return self.root / "data"
 
     @property
     def marks(self) -> Path:
+        """The sessions that are not recorded yet, an empty file each."""
         return self.root / "unrecorded"
 
     @property
     def work(self) -> Path:
+        """The empty folder that rows without a folder of their own work in."""
         return self.root / "work"
 
     @property
     def journal(self) -> Path:
+        """What the plugin writes: one JSON record a line."""
         return self.root / "run" / "journal.jsonl"
 
     @property
     def output(self) -> Path:
+        """What the process prints."""
         return self.root / "run" / "output.txt"
 
     @property
@@ -108,7 +114,9 @@ def make_home(parent: Path | None = None) -> Home:
     return home
 
 
-def environment(home: Home, spec: OpencodeSpec, *, password: str | None, journal_events: bool) -> dict[str, str]:
+def environment(
+    home: Home, spec: OpencodeSpec, *, password: str | None, journal_events: bool
+) -> dict[str, str]:
     """The environment of an opencode process in ``home``; writes its config file there."""
     config_file = home.run / "opencode-tasks.json"
     config_file.touch(mode=0o600)
@@ -197,9 +205,11 @@ def read_store(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise SetupError(
-            "unknown", raw_message=f"cannot read the opencode logins in {path}: {error}", hint="opencode auth login"
+            "unknown",
+            raw_message=f"cannot read the opencode logins in {path}: {error}",
+            hint="opencode auth login",
         ) from None
-    return {k: v for k, v in store.items() if isinstance(v, dict)} if isinstance(store, dict) else {}
+    return {name: entry for name, entry in mapping_in(store).items() if isinstance(entry, dict)}
 
 
 def needs_owner(entries: Mapping[str, Mapping[str, Any]], provider: str | None) -> bool:

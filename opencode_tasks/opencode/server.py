@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from httpx_sse import aconnect_sse
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.events import EventFold, SessionEvents
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_of
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
@@ -35,7 +37,9 @@ class WarmServer:
     failures are final and exact.
     """
 
-    def __init__(self, process: GuardedProcess, home: Home, client: httpx.AsyncClient, credentials: Credentials) -> None:
+    def __init__(
+        self, process: GuardedProcess, home: Home, client: httpx.AsyncClient, credentials: Credentials
+    ) -> None:
         self.process = process
         self.home = home
         self.client = client
@@ -106,13 +110,16 @@ class WarmServer:
     async def get(self, path: str) -> Any:
         """GET a route of the server's working folder; its JSON."""
         response = await self.client.get(path, params={"directory": self.directory})
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != HTTPStatus.OK:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
         return response.json()
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S) -> httpx.Response:
+    async def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S
+    ) -> httpx.Response:
         """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks)."""
-        return await self.client.post(path, params={"directory": self.directory}, json=body, timeout=timeout_s)
+        params = {"directory": self.directory}
+        return await self.client.post(path, params=params, json=body, timeout=timeout_s)
 
     async def aclose(self) -> None:
         """End the server and remove its folders; an unrecorded session's data stays."""
@@ -141,8 +148,8 @@ class WarmServer:
         if '"type":"sync"' in data[:200]:
             return
         with contextlib.suppress(ValueError):
-            event = json.loads(data)
-            state = self.fold.add(event.get("payload") or event, time.monotonic())
+            event = mapping_in(json.loads(data))
+            state = self.fold.add(mapping_in(event.get("payload")) or event, time.monotonic())
             if state is not None and state.asked_permissions:
                 self._refuse(state)
 
@@ -163,9 +170,8 @@ class WarmServer:
 
 def plugin_is_loaded(journal: Path) -> bool:
     """Whether the plugin wrote its first line into the journal."""
-    with contextlib.suppress(OSError):
-        with journal.open() as lines:
-            return any('"kind":"loaded"' in line for line in lines)
+    with contextlib.suppress(OSError), journal.open() as lines:
+        return any('"kind":"loaded"' in line for line in lines)
     return False
 
 
@@ -195,8 +201,11 @@ async def _listening_at(process: GuardedProcess, home: Home) -> str:
 
 
 def _refusal(response: httpx.Response) -> str:
+    """Opencode's own words; of a config that it refuses, each fault with its place in the config."""
     try:
-        data: Any = response.json()
-        return str((data.get("data") or {}).get("message") or data)[:800]
-    except (ValueError, AttributeError):
+        told: Any = response.json()
+        data: Mapping[str, Any] = told.get("data") or {}
+        faults = [f"{'.'.join(map(str, issue['path']))}: {issue['message']}" for issue in data.get("issues") or ()]
+        return (f"{told.get('name')}: " + "; ".join(faults) if faults else str(data.get("message") or told))[:800]
+    except (ValueError, AttributeError, KeyError, TypeError):
         return response.text[:800]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 
 from opencode_tasks.events import SessionEvents
 from opencode_tasks.export import session_of
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.opencode.backend import (
     LONGEST_INNER_WAIT_S,
     BackendName,
@@ -44,7 +46,9 @@ class ServerBackend:
 
     name: BackendName = "server"
 
-    def __init__(self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
+    ) -> None:
         self.server = server
         self.unpriced = unpriced
         self._clocks = spec.clocks
@@ -100,10 +104,10 @@ class ServerBackend:
         except httpx.HTTPError as error:
             return _Reply(None, f"the opencode server broke off: {type(error).__name__} {error}")
         try:
-            parsed: Any = response.json()
+            parsed = mapping_in(response.json())
         except ValueError:
-            parsed = None
-        if response.status_code != httpx.codes.OK or not isinstance(parsed, dict) or "info" not in parsed:
+            parsed = mapping_in(None)
+        if response.status_code != HTTPStatus.OK or "info" not in parsed:
             return _Reply(None, f"opencode answered HTTP {response.status_code}: {response.text[:500]}")
         return _Reply(parsed)
 
@@ -222,7 +226,8 @@ def check_clocks(
     if now - started >= clocks.total_s:
         return Stopped(clock="total", seconds=clocks.total_s)
     if first_sign is None:
-        return Stopped(clock="first_event", seconds=clocks.first_event_s) if now - started >= clocks.first_event_s else None
+        is_late = now - started >= clocks.first_event_s
+        return Stopped(clock="first_event", seconds=clocks.first_event_s) if is_late else None
     if now - last_sign >= clocks.stall_s:
         return Stopped(clock="stall", seconds=clocks.stall_s)
     return None

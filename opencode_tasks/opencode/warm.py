@@ -110,8 +110,10 @@ class WarmServers:
         with self._guard:
             if self._portal is None:
                 self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
-                # The interpreter joins its threads before atexit's functions run.
-                threading._register_atexit(self.close)  # type: ignore[attr-defined]
+                # The interpreter joins its threads before atexit's functions run: the loop's thread
+                # must end before that, and the standard library names no public way.
+                at_threads_end: Callable[..., None] = threading._register_atexit  # type: ignore[attr-defined]  # noqa: SLF001  see above
+                at_threads_end(self.close)
                 atexit.register(self.close)
             return self._portal
 

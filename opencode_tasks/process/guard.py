@@ -51,30 +51,50 @@ def keep_watch(order: dict[str, Any], parent: int) -> int:
     """Without a program: wait for the parent's end or word alone."""
     report("started 0")
     wait_for_an_end([0, parent])
-    if order["end_those_naming"]:
-        end_those_naming(order["end_those_naming"].encode())
+    if order["end_users_of"]:
+        end_users_of(order["end_users_of"], order["parent"])
     return 0
 
 
-def end_those_naming(path: bytes) -> None:
-    """Kill the processes whose command line names a path, until there is none."""
+def end_users_of(folder: str, parent: int) -> None:
+    """Kill the processes that use a folder, until there is none; this one and its parent excepted.
+
+    Titles can be rewritten, so the files that a process holds open count as much as its command line.
+    """
+    spared = {os.getpid(), parent}
     deadline = time.monotonic() + KILL_LIMIT_S
-    while (found := naming(path)) and time.monotonic() < deadline:
+    while (found := [pid for pid in users_of(folder) if pid not in spared]) and time.monotonic() < deadline:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
 
 
-def naming(path: bytes) -> list[int]:
-    """The other processes whose command line names a path."""
+def users_of(folder: str) -> list[int]:
+    """The processes that name a folder on their command line or hold a file in it open."""
     found: list[int] = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as line:
-                if path in line.read():
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if names(folder, name) or holds(folder, name):
                     found.append(int(name))
     return found
+
+
+def names(folder: str, pid: str) -> bool:
+    """Whether a process's command line has the folder in it."""
+    with open(f"/proc/{pid}/cmdline", "rb") as line:
+        return folder.encode() in line.read()
+
+
+def holds(folder: str, pid: str) -> bool:
+    """Whether a process has its working folder or an open file below the folder."""
+    links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
+    for link in links:
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith(folder + "/"):
+                return True
+    return False
 
 
 def run_program(order: dict[str, Any], parent: int) -> int:

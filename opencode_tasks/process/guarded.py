@@ -66,17 +66,17 @@ class GuardedProcess:
 
     @classmethod
     def watch(
-        cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = (), end_those_naming: Path | None = None
+        cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = (), end_users_of: Path | None = None
     ) -> Self:
         """A guard without a program: it cleans up once this process ends or says stop.
 
-        Processes whose command line names the path ``end_those_naming`` are killed first.
+        Other processes that use the folder ``end_users_of`` are killed first.
         """
         order = {
             "args": None,
             "remove": [str(path) for path in remove],
             "homes": [str(path) for path in homes],
-            "end_those_naming": str(end_those_naming) if end_those_naming else None,
+            "end_users_of": str(end_users_of) if end_users_of else None,
             "parent": os.getpid(),
         }
         return cls._order(order, env={}, cwd=Path("/"))
@@ -101,7 +101,8 @@ class GuardedProcess:
         word, _, rest = line.partition(" ")
         if word != "started":
             process.stop()
-            raise SetupError("unknown", raw_message=f"cannot start a program: {rest or 'the guard gave no answer'}")
+            why = rest or "the guard gave no answer"
+            raise SetupError("unknown", raw_message=f"cannot start a program: {why}")
         process.pid = int(rest)
         return process
 

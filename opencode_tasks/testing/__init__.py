@@ -5,6 +5,7 @@ by rule and records every request it gets. The real opencode talks to it as it w
 provider, so a flow under test runs all of its own code.
 """
 
-from opencode_tasks.testing.provider import Call, Reply, ScriptedProvider
+from opencode_tasks.testing.provider import ScriptedProvider
+from opencode_tasks.testing.script import Call, Reply
 
 __all__ = ["Call", "Reply", "ScriptedProvider"]

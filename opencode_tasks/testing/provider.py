@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
@@ -19,72 +19,13 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from opencode_tasks.testing.script import Call, Reply, message_text
 from opencode_tasks.testing.wire import answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 START_LIMIT_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What the provider does with one request.
-
-    ``text=None`` echoes the prompt. ``status`` other than 200 sends ``headers`` and ``body`` as
-    they are. ``input_tokens`` includes the cached ones and ``output_tokens`` the reasoning ones,
-    as on OpenAI's wire; None makes them from the lengths of the texts. ``cut_after`` ends the
-    connection after that many chunks of text, without an end mark. ``hang`` answers nothing until
-    the client gives up; ``reset`` closes the connection instead of answering.
-    """
-
-    text: str | None = None
-    chunks: int = 1
-    delay_s: float = 0.0
-    chunk_delay_s: float = 0.0
-    reasoning_text: str = ""
-    tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    finish_reason: str | None = None
-    input_tokens: int | None = None
-    cache_read_tokens: int = 0
-    output_tokens: int | None = None
-    reasoning_tokens: int = 0
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: str | bytes | Mapping[str, Any] = ""
-    cut_after: int | None = None
-    hang: bool = False
-    reset: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """One request as the provider saw it; token counts are what it reported (0 where it did not)."""
-
-    at: float
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    prompt: str
-    model: str
-    authorization: str = ""
-    status: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    reasoning_tokens: int = 0
-    ended: bool = False
-
-    @property
-    def session_id(self) -> str | None:
-        """Opencode's session id, from the header its OpenAI-compatible client sends."""
-        return self.headers.get("x-session-affinity")
-
-    @property
-    def system(self) -> str:
-        """The system texts of the request, joined by blank lines."""
-        texts = [message_text(m) for m in self.body.get("messages", []) if m.get("role") == "system"]
-        return "\n\n".join(texts)
 
 
 Match = str | re.Pattern[str] | Callable[[Call], bool]
@@ -211,14 +152,6 @@ class ScriptedProvider:
             rule = next((r for r in self._rules if r.fits(call)), None)
             reply = rule.next_reply() if rule else Reply()
         return await answer(call, reply, request)
-
-
-def message_text(message: Mapping[str, Any]) -> str:
-    """The text of a chat message, whether its content is a string or a list of parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content if part.get("type") == "text")
 
 
 def last_user_text(body: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from opencode_tasks.testing.script import Call, Reply
+
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-    from opencode_tasks.testing.provider import Call, Reply
 
 HANG_LIMIT_S = 3600.0
 
@@ -103,13 +103,15 @@ def _completion(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -
     if reply.tool_calls:
         message["tool_calls"] = _tool_calls(reply)
     choice = {"index": 0, "message": message, "finish_reason": _finish_reason(reply)}
-    return {"id": "chatcmpl-1", "object": "chat.completion", "model": call.model, "choices": [choice], "usage": usage}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "model": call.model}
+    return {**head, "choices": [choice], "usage": usage}
 
 
 async def _events(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> AsyncIterator[bytes]:
     def event(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": int(call.at), "model": call.model}
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": call.model}
+        chunk = {**head, "created": int(call.at)}
         return b"data: " + json.dumps({**chunk, "choices": [choice], **more}).encode() + b"\n\n"
 
     yield event({"role": "assistant", "content": ""})

@@ -1,0 +1,32 @@
+"""Looking into JSON that others wrote: what has not the wanted shape is empty or None. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+
+def mapping_in(value: Any) -> Mapping[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def list_in(value: Any) -> list[Any]:
+    """The value if it is a JSON array, else an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def text_in(value: Any) -> str | None:
+    """The value if it is a string that is not empty, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def time_in(value: Any) -> datetime | None:
+    """The moment (aware UTC) that is so many milliseconds after 1970; None if it is no such number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,115 @@
+"""The tests' own world: private folders for everything, the real opencode, a scripted provider."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from rig import Rig, Served, Unplugged
+
+from opencode_tasks.opencode.install import install_opencode
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.testing import ScriptedProvider
+
+CLEAN_UP_LIMIT_S = 15.0
+# The user's own settings and keys must not decide a test.
+FOREIGN = ("OPENCODE", "PREFECT_", "RAY_", "XDG_")
+KEPT = "OPENCODE_TASKS_TEST_"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Move to private folders before anything that reads the environment is imported.
+
+    The caches of package managers and of ``opencode-tasks setup`` stay the user's: they hold
+    downloads alone.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    downloads = cache / "opencode-tasks"
+    downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
+    caches = {
+        "npm_config_cache": os.environ.get("npm_config_cache", str(Path.home() / ".npm")),
+        "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(cache / "uv")),
+        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(cache / "pip")),
+    }
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    # pytest's own folders stay where they are kept after a failure.
+    patch.setenv("PYTEST_DEBUG_TEMPROOT", os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()))
+    for name in list(os.environ):
+        if (name.startswith(FOREIGN) and not name.startswith(KEPT)) or name.endswith("_API_KEY"):
+            patch.delenv(name)
+    # Short, since Ray makes sockets below it, whose paths may have 107 characters.
+    root = Path(tempfile.mkdtemp(prefix="ot-"))
+    config.add_cleanup(lambda: shutil.rmtree(root, ignore_errors=True))
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        folder = root / "home" / name.lower()
+        folder.mkdir(mode=0o700, parents=True)
+        patch.setenv(f"XDG_{name}_HOME", str(folder))
+    (root / "home" / "cache" / "opencode-tasks").symlink_to(downloads)
+    patch.setenv("HOME", str(root / "home"))
+    patch.setenv("TMPDIR", str(root))
+    patch.setattr(tempfile, "tempdir", str(root))
+    for name, value in caches.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """After the last test, no process of the session runs and no folder or library of one stays."""
+    yield
+    warm.close()
+    deadline = time.monotonic() + CLEAN_UP_LIMIT_S
+    while (left := [*_our_processes(), *_our_files()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def _our_processes() -> list[str]:
+    """The command lines of other processes that live in the session's private HOME."""
+    found: list[str] = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("HOME") == os.environ["HOME"]:
+                found.append(f"{process.pid}: {' '.join(process.cmdline())[:300]}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def _our_files() -> list[str]:
+    folder = Path(tempfile.gettempdir())
+    homes = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
+    return [str(path) for path in (*folder.glob("oct-*"), *folder.glob(".*.so"), *homes.glob("*"))]
+
+
+@pytest.fixture(scope="session")
+def opencode_binary() -> Path:
+    """The pinned real opencode, installed as ``opencode-tasks setup`` does."""
+    return install_opencode(print)
+
+
+@pytest.fixture
+def provider() -> Iterator[ScriptedProvider]:
+    """A scripted provider of the test's own."""
+    with ScriptedProvider() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rig(opencode_binary: Path) -> Iterator[Rig]:
+    """One provider and one warm server that the session's tests share."""
+    with Served(opencode_binary) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def unplugged(opencode_binary: Path) -> Iterator[Rig]:
+    """The same without the plugin."""
+    with Unplugged(opencode_binary) as served:
+        yield served

@@ -1,0 +1,324 @@
+"""One test for each fact of opencode that the code leans on and no other test shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from rig import BASH, Rig
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.opencode.backend import OpencodeSpec, Request
+from opencode_tasks.opencode.home import environment, make_home
+from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.records import Session
+from opencode_tasks.testing import Reply, ScriptedProvider
+
+T = TypeVar("T")
+
+
+def with_server(spec: OpencodeSpec, work: Callable[[WarmServer], Awaitable[T]]) -> T:
+    """Do something with a server of the test's own."""
+
+    async def run() -> T:
+        server = await WarmServer.start(spec)
+        try:
+            return await work(server)
+        finally:
+            await server.aclose()
+
+    return warm.call(run)
+
+
+async def say(server: WarmServer, session_id: str, text: str, **more: Any) -> httpx.Response:
+    model = {"providerID": "fake", "modelID": "echo"}
+    body = {"agent": "opencode-tasks", "model": model, "parts": [{"type": "text", "text": text}], **more}
+    return await server.post(f"/session/{session_id}/message", body, timeout_s=30)
+
+
+async def new_session(server: WarmServer) -> str:
+    return (await server.post("/session", {"title": "fact"})).json()["id"]
+
+
+def assistant_infos(session: Session) -> list[Mapping[str, Any]]:
+    return [m["info"] for m in session.messages if m["info"]["role"] == "assistant"]
+
+
+def test_a_messages_tokens_are_of_its_last_step_while_its_parts_add_up(rig: Rig) -> None:
+    asked = rig.ask(
+        Reply(tool_calls=[BASH], input_tokens=100, output_tokens=20),
+        Reply(text="done", input_tokens=200, output_tokens=7),
+        agent="worker",
+        system=None,
+    )
+    (session,) = asked.attempt.sessions
+    infos = assistant_infos(session)
+    assert [step.usage.input_tokens for step in session.steps] == [100, 200]
+    assert sum(step.usage.cost_pico or 0 for step in session.steps) == sum(round(i["cost"] * 1e12) for i in infos)
+    assert infos[-1]["tokens"]["input"] == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "cost"), [("fake/unpriced", "unpriced", None), ("fake/free", "reported", 0)]
+)
+def test_opencode_reports_a_cost_of_0_for_an_unpriced_model_too(
+    rig: Rig, model: str, source: str, cost: int | None
+) -> None:
+    asked = rig.ask(Reply(text="x", input_tokens=100, output_tokens=20), model=model)
+    (step,) = asked.attempt.steps
+    assert assistant_infos(asked.attempt.sessions[0])[-1]["cost"] == 0
+    assert (step.cost_source, step.usage.cost_pico) == (source, cost)
+
+
+def test_the_events_tell_what_reading_back_tells(rig: Rig) -> None:
+    async def both() -> tuple[list[Session], list[Session]]:
+        server = await rig.server()
+        backend: Any = await rig.backend("server", rig.spec)
+        kept: list[str] = []
+        result = await backend.run(
+            Request(prompt="told twice", model_ref="fake/echo", agent="worker"), kept.append
+        )
+        read_back = await backend._read_back(kept[0], None)
+        backend.recorded(kept[0])
+        assert server.gaps == 0
+        return result.sessions, read_back
+
+    rig.provider.on("told twice", Reply(tool_calls=[BASH], reasoning_text="hm"), Reply(text="done"))
+    from_events, read_back = warm.call(both)
+    assert from_events == read_back
+
+
+def test_every_change_comes_twice_on_the_global_event_stream(rig: Rig) -> None:
+    seen: list[str] = []
+
+    async def watch() -> None:
+        server = await rig.server()
+        take = server._take
+
+        def both(data: str) -> None:
+            seen.append(data)
+            take(data)
+
+        server._take = both  # type: ignore[method-assign]
+        try:
+            await say(server, await new_session(server), "counted")
+        finally:
+            del server._take
+
+    warm.call(watch)
+    kinds = [json.loads(data)["payload"]["type"] for data in seen]
+    assert kinds.count("sync") >= kinds.count("message.updated") >= 2
+    assert all('"type":"sync"' in data[:200] for data, kind in zip(seen, kinds, strict=True) if kind == "sync")
+
+
+def test_our_session_header_does_not_reach_the_provider(rig: Rig) -> None:
+    asked = rig.ask(Reply(text="x"))
+    headers = asked.calls[0].headers
+    assert "x-opencode-tasks-session" not in headers
+    assert headers["x-session-affinity"] == asked.attempt.session_id
+
+
+def test_an_unknown_agent_is_replaced_in_silence_by_run(rig: Rig) -> None:
+    asked = rig.ask(Reply(text="x"), agent="nobody", backend="cli")
+    assert asked.text == "x"
+    assert asked.calls[0].body.get("tools")
+    assert "not found" in asked.attempt.stderr
+
+
+def test_an_unknown_model_is_named_in_the_events_only(rig: Rig) -> None:
+    asked = rig.ask(model="fake/nope")
+    error = asked.error
+    assert error is not None
+    assert error.error_type == "invalid_request"
+    assert "Model not found: fake/nope" in error.raw_message
+
+    async def post() -> httpx.Response:
+        server = await rig.server()
+        return await say(server, await new_session(server), "x", model={"providerID": "fake", "modelID": "nope"})
+
+    response = warm.call(post)
+    assert response.status_code == 500
+    assert "nope" not in response.text
+
+
+def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
+    unplugged.provider.on("waits", Reply(status=429, headers={"Retry-After": "7200"}))
+
+    async def abort() -> tuple[httpx.Response, float]:
+        server = await unplugged.server()
+        session_id = await new_session(server)
+        state = server.fold.watch(session_id, time.monotonic())
+        sending = asyncio.create_task(say(server, session_id, "waits"))
+        async with asyncio.timeout(20):
+            while state.retry is None:
+                await asyncio.sleep(0.02)
+        started = time.monotonic()
+        await server.post(f"/session/{session_id}/abort")
+        response = await sending
+        server.fold.forget(session_id)
+        return response, time.monotonic() - started
+
+    response, seconds = warm.call(abort)
+    assert response.status_code == 200
+    assert "error" not in response.json()["info"]
+    assert response.json()["info"]["tokens"]["output"] == 0
+    assert seconds < 5
+
+
+def test_a_positional_prompt_would_be_altered(rig: Rig, tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    env = environment(home, rig.spec, password=None, journal_events=False)
+    command = [str(rig.spec.binary), "run", "--format", "json", "--title", "t", "--model", "fake/echo"]
+    command += ["--agent", "opencode-tasks", "--dir", str(home.work), "hello there"]
+    before = len(rig.provider.calls)
+    with home.output.open("w") as out:
+        subprocess.run(command, env=env, cwd=home.work, stdin=subprocess.DEVNULL, stdout=out, timeout=60, check=True)
+    assert [call.prompt for call in rig.provider.calls[before:]] == ['"hello there"']
+
+
+def test_no_npm_install_at_start_and_libraries_go_to_the_private_folder(rig: Rig) -> None:
+    rig.ask(Reply(text="x"))
+
+    async def home() -> tuple[Path, Path]:
+        server = await rig.server()
+        return server.home.run / "config" / "opencode", server.home.run / "tmp"
+
+    config, temporary = warm.call(home)
+    files = [path for path in (config / "node_modules").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(config / "node_modules")) for path in files} == {
+        "@opencode-ai/plugin/index.js",
+        "@opencode-ai/plugin/package.json",
+    }
+    assert list(temporary.glob(".*.so"))
+    assert not list(Path(tempfile.gettempdir()).glob(".*.so"))
+
+
+def test_a_refreshed_login_is_written_through_the_link_to_the_users_store(
+    opencode_binary: Path, provider: ScriptedProvider
+) -> None:
+    store = Path(os.environ["XDG_DATA_HOME"]) / "opencode" / "auth.json"
+    store.parent.mkdir(exist_ok=True)
+    login = {"type": "oauth", "refresh": "r0", "access": "a0", "expires": 1}
+    store.write_text(json.dumps({"fake": login, "other": {"type": "api", "key": "k"}}))
+    store.chmod(0o600)
+    spec = OpencodeSpec(binary=opencode_binary, config=provider.opencode_config(), model_ref="fake/echo")
+
+    async def refresh(server: WarmServer) -> tuple[bool, int]:
+        link = server.home.data / "opencode" / "auth.json"
+        fresh = {**login, "refresh": "r1", "access": "a1", "expires": 2}
+        response = await server.client.put("/auth/fake", json=fresh)
+        return link.is_symlink(), response.status_code
+
+    try:
+        is_link, status = with_server(spec, refresh)
+        assert status == 200
+        assert is_link
+        kept = json.loads(store.read_text())
+        assert kept["fake"]["refresh"] == "r1"
+        assert kept["other"] == {"type": "api", "key": "k"}
+        assert store.stat().st_mode & 0o777 == 0o600
+    finally:
+        store.unlink()
+
+
+def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, tmp_path: Path) -> None:
+    """The user's global config is in force, a project's is not, and our safety keys are over all."""
+    folder = Path(os.environ["XDG_CONFIG_HOME"]) / "opencode"
+    folder.mkdir(exist_ok=True)
+    models = {"provider": {"globally": provider.opencode_config()["provider"]["fake"]}, "username": "global"}
+    (folder / "opencode.json").write_text(json.dumps(models))
+    (tmp_path / "opencode.json").write_text(json.dumps({"username": "project", "instructions": ["x.md"]}))
+    loose = {"mode": "primary", "prompt": "Loose.", "tools": {"bash": True}, "permission": {"bash": "allow"}}
+    config = {**provider.opencode_config(), "share": "auto", "autoupdate": True, "agent": {"opencode-tasks": loose}}
+    spec = OpencodeSpec(binary=opencode_binary, config=config, model_ref="fake/echo", work_dir=tmp_path)
+
+    async def resolved(server: WarmServer) -> tuple[dict[str, Any], str]:
+        session_id = await new_session(server)
+        response = await say(server, session_id, "whose")
+        return await server.get("/config"), response.json()["parts"][-1].get("type", "")
+
+    try:
+        found, _ = with_server(spec, resolved)
+    finally:
+        (folder / "opencode.json").unlink()
+    assert "globally" in found["provider"]
+    assert found["username"] == "global"
+    assert not found.get("instructions")
+    assert (found["share"], found["autoupdate"]) == ("disabled", False)
+    assert provider.calls[-1].system == "You are a helpful assistant."
+    assert not provider.calls[-1].body.get("tools")
+
+
+def test_a_broken_config_is_refused_with_opencodes_words(opencode_binary: Path) -> None:
+    spec = OpencodeSpec(binary=opencode_binary, config={"provider": {"fake": {"models": 7}}}, model_ref="fake/echo")
+
+    async def nothing(server: WarmServer) -> None:
+        del server
+
+    with pytest.raises(SetupError) as caught:
+        with_server(spec, nothing)
+    assert "ConfigInvalidError: provider.fake.models: Expected object" in str(caught.value)
+
+
+def test_provider_timeouts_come_after_our_clocks(rig: Rig) -> None:
+    async def options() -> dict[str, Any]:
+        return (await (await rig.server()).get("/config"))["provider"]["fake"]["options"]
+
+    found = warm.call(options)
+    clocks = rig.spec.clocks
+    assert found["headerTimeout"] > clocks.first_event_s * 1000
+    assert found["chunkTimeout"] > clocks.stall_s * 1000
+    assert found["timeout"] > clocks.total_s * 1000
+
+
+def test_two_system_texts_share_a_server(rig: Rig) -> None:
+    async def server_of(system: str) -> WarmServer:
+        return await warm.server(replace(rig.spec, system=system))
+
+    assert warm.call(server_of, "one") is warm.call(server_of, "two")
+
+
+RECORDINGS = Path(__file__).parent.parent / "recordings"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_recordings_made_now_have_the_committed_shapes(opencode_binary: Path, tmp_path: Path) -> None:
+    del opencode_binary
+    subprocess.run([sys.executable, RECORDINGS / "record.py", "--to", tmp_path], check=True, timeout=450)
+    (made,) = tmp_path.iterdir()
+    committed = RECORDINGS / made.name
+    names = {path.relative_to(made) for path in made.rglob("*.json")}
+    assert names == {path.relative_to(committed) for path in committed.rglob("*.json")}
+    differences: list[str] = []
+    for name in sorted(names):
+        now, then = (shape(json.loads((folder / name).read_text())) for folder in (made, committed))
+        differences += [f"{name}: committed {then_only} not {now_only}" for then_only, now_only in [(sorted(then - now), sorted(now - then))] if then != now]
+    assert differences == []
+
+
+def shape(value: Any, at: str = "$") -> set[str]:
+    """The paths in a JSON value with their types; a list's elements share one path.
+
+    An event's and a part's type is in its path, since each has keys of its own.
+    """
+    if isinstance(value, dict):
+        kind = value.get("type")
+        at = f"{at}<{kind}>" if isinstance(kind, str) else at
+        return {f"{at}: object"}.union(*(shape(item, f"{at}.{key}") for key, item in value.items()))
+    if isinstance(value, list):
+        return {f"{at}: list"}.union(*(shape(item, f"{at}[]") for item in value))
+    # JSON has one kind of number, and a cost of 0 is written without a point.
+    return {f"{at}: {'number' if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__}"}

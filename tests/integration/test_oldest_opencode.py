@@ -1,0 +1,82 @@
+"""The oldest opencode of the tested range, installed from npm, does what the newest does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from rig import Rig
+
+from opencode_tasks.errors import (
+    AuthenticationError,
+    MaxOutputTokensError,
+    OpenCodeError,
+    RateLimitError,
+    ServerError,
+)
+from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.binary import MIN_VERSION, check_version, machine_packages, version_of
+from opencode_tasks.opencode.install import _npm_install
+from opencode_tasks.testing import Reply
+
+pytestmark = pytest.mark.slow
+BOTH: list[BackendName] = ["server", "cli"]
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("oldest")
+    package = machine_packages()[0]
+    _npm_install(f"{package}@{MIN_VERSION}", folder, print)
+    binary = folder / "node_modules" / package / "bin" / "opencode"
+    assert version_of(binary) == MIN_VERSION
+    check_version(MIN_VERSION)
+    with Rig(binary) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize(
+    ("name", "reply", "kind"),
+    [
+        ("429", Reply(status=429, headers={"Retry-After": "7200"}), RateLimitError),
+        ("500", Reply(status=500, body={"error": {"message": "boom"}}), ServerError),
+        ("401", Reply(status=401, body={"error": {"message": "bad key"}}), AuthenticationError),
+        ("cut", Reply(text="abcdef", chunks=3, cut_after=1), ServerError),
+        ("length", Reply(text="partial", finish_reason="length"), MaxOutputTokensError),
+    ],
+)
+def test_a_fault_is_its_exception(
+    oldest: Rig, backend: BackendName, name: str, reply: Reply, kind: type[OpenCodeError]
+) -> None:
+    del name
+    asked = oldest.ask(reply, backend=backend)
+    error = asked.failed(kind)
+    assert len(asked.calls) == 1
+    if isinstance(error, RateLimitError):
+        assert (error.reset_time - datetime.now(UTC)).total_seconds() == pytest.approx(7200, abs=10)
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_a_prompt_arrives_byte_for_byte_and_is_counted(oldest: Rig, backend: BackendName) -> None:
+    prompt = "--help \"q\" 'y'\r\n\t😀 \n\n"
+    asked = oldest.ask(prompt=prompt, backend=backend)
+    assert asked.text == prompt
+    assert [call.prompt for call in asked.calls] == [prompt]
+    assert asked.calls[0].system == "Be brief."
+    (step,) = asked.attempt.steps
+    assert step.usage.input_tokens == asked.calls[0].input_tokens
+    assert step.usage.output_tokens == asked.calls[0].output_tokens
+    assert step.usage.cost_pico
+    assert asked.attempt.notes == ()
+
+
+def test_a_session_with_a_finished_step_waits_inside_opencode(oldest: Rig) -> None:
+    bash = ("bash", {"command": "echo stepped", "description": "say a word"})
+    replies = (Reply(tool_calls=[bash]), Reply(status=503, headers={"Retry-After": "1"}), Reply(text="recovered"))
+    asked = oldest.ask(*replies, agent="worker", system=None)
+    assert asked.text == "recovered"
+    assert len(asked.calls) == 3
+    assert len(asked.attempt.inner_retries) == 1

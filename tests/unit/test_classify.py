@@ -1,0 +1,296 @@
+"""Design section 3, Classification: every rule, and that the first one that fits wins."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencode_tasks.classify import Failure, classify, classify_finish, read_failure
+from opencode_tasks.errors import (
+    AuthenticationError,
+    BillingError,
+    ContentFilterError,
+    InvalidRequestError,
+    MaxOutputTokensError,
+    OpenCodeError,
+    RateLimitError,
+    ServerError,
+    UnknownOpenCodeError,
+)
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+HTTP_DATE = "Fri, 01 May 2026 12:01:30 GMT"
+
+
+def api_error(status: int | None, message: str = "no", **data: Any) -> dict[str, Any]:
+    return {"name": "APIError", "data": {"message": message, "statusCode": status, **data}}
+
+
+def named(name: str, message: str = "no") -> dict[str, Any]:
+    return {"name": name, "data": {"message": message}}
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def upstream(status: str, headers: Any = None, body: str = "", reason: str = "") -> dict[str, Any]:
+    """A failure as the plugin hands it on: a neutral 400 that carries the provider's own answer."""
+    return api_error(
+        400,
+        "opencode-tasks: see the x-upstream headers",
+        responseHeaders={
+            "x-upstream-status": status,
+            "X-Upstream-Headers": encoded(json.dumps(headers or {})),
+            "x-upstream-body": encoded(body),
+            "x-upstream-reason": encoded(reason),
+        },
+    )
+
+
+def classified(error: dict[str, Any], **known: Any) -> OpenCodeError:
+    return classify(read_failure(error), node_id="n", now=NOW, **known)
+
+
+QUOTA_BODY = json.dumps({"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}})
+
+RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
+    ("a login is missing", named("ProviderAuthError"), AuthenticationError),
+    ("401", api_error(401), AuthenticationError),
+    ("403", api_error(403), AuthenticationError),
+    ("402", api_error(402), BillingError),
+    ("insufficient_quota on a 429", api_error(429, responseBody=QUOTA_BODY), BillingError),
+    ("insufficient_quota on a 400", api_error(400, responseBody=QUOTA_BODY), BillingError),
+    ("429", api_error(429), RateLimitError),
+    ("the context is full", named("ContextOverflowError"), MaxOutputTokensError),
+    ("the message is too long", named("MessageOutputLengthError"), MaxOutputTokensError),
+    ("filtered", named("ContentFilterError"), ContentFilterError),
+    ("500", api_error(500), ServerError),
+    ("503", api_error(503), ServerError),
+    ("529 overloaded", api_error(529, "Overloaded"), ServerError),
+    ("408", api_error(408), ServerError),
+    ("409", api_error(409), ServerError),
+    ("retryable", api_error(400, isRetryable=True), ServerError),
+    ("retryable without a status", api_error(None, isRetryable=True), ServerError),
+    ("no connection, by the plugin", upstream("0", reason="ECONNREFUSED"), ServerError),
+    ("refused", named("UnknownError", "connect ECONNREFUSED 127.0.0.1:1"), ServerError),
+    ("reset", named("UnknownError", "read ECONNRESET"), ServerError),
+    ("cut", named("UnknownError", "The socket connection was closed unexpectedly"), ServerError),
+    ("credit", api_error(400, "Your credit balance is too low"), BillingError),
+    ("credits", api_error(400, "Out of credits."), BillingError),
+    ("billing", api_error(404, "Check your Billing details"), BillingError),
+    ("payment", api_error(400, "A payment is due"), BillingError),
+    ("subscription", api_error(400, "No active subscription"), BillingError),
+    ("400", api_error(400), InvalidRequestError),
+    ("404", api_error(404), InvalidRequestError),
+    ("422", api_error(422), InvalidRequestError),
+    ("no status", api_error(None), InvalidRequestError),
+    ("the model is unknown", named("UnknownError", "Model not found: fake/nope."), InvalidRequestError),
+    ("the model is unknown by name", named("ProviderModelNotFoundError"), InvalidRequestError),
+    ("the agent is unknown", named("UnknownError", "Agent not found: x"), InvalidRequestError),
+    ("the config is refused", named("ConfigInvalidError"), InvalidRequestError),
+    ("the config is no JSON", named("ConfigJsonError"), InvalidRequestError),
+    ("an abort", named("MessageAbortedError"), UnknownOpenCodeError),
+    ("anything else", named("UnknownError", "what?"), UnknownOpenCodeError),
+    ("nothing at all", {}, UnknownOpenCodeError),
+    # The words count in an APIError only, and neither quota nor plan is one of them.
+    ("quota alone", api_error(400, "Quota of this plan: 5"), InvalidRequestError),
+    ("credentials are no credit", api_error(400, "bad credentials"), InvalidRequestError),
+    ("billing, not the provider's word", named("UnknownError", "billing failed"), UnknownOpenCodeError),
+    # First match wins.
+    ("401 before billing words", api_error(401, "no credit"), AuthenticationError),
+    ("403 before insufficient_quota", api_error(403, responseBody=QUOTA_BODY), AuthenticationError),
+    ("402 before retryable", api_error(402, isRetryable=True), BillingError),
+    ("429 before retryable", api_error(429, isRetryable=True), RateLimitError),
+    ("429 before billing words", api_error(429, "add credits"), RateLimitError),
+    ("500 before billing words", api_error(500, "billing service down"), ServerError),
+    (
+        "the context before words of a connection",
+        named("ContextOverflowError", "timed out"),
+        MaxOutputTokensError,
+    ),
+    ("words of a connection in a 400", api_error(400, "connection refused by policy"), InvalidRequestError),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES])
+def test_rules(error: dict[str, Any], expected: type[OpenCodeError]) -> None:
+    assert type(classified(error)) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after": "7"}, "", 7),
+        ({"Retry-After": "7"}, "", 7),
+        ({"RETRY-AFTER": "0.5"}, "", 0.5),
+        ({"retry-after": HTTP_DATE}, "", 90),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, "", 1.5),
+        ({"Retry-After-Ms": "1500"}, "", 1.5),
+        ({}, '{"error": {"details": [{"@type": "x/google.rpc.RetryInfo", "retryDelay": "12s"}]}}', 12),
+        ({"retry-after": "soon"}, "", 60),
+        ({}, "", 60),
+    ],
+)
+@pytest.mark.parametrize("by_plugin", [False, True])
+def test_when_a_rate_limit_resets(
+    headers: dict[str, str], body: str, seconds: float, by_plugin: bool
+) -> None:
+    plain = api_error(429, responseHeaders=headers, responseBody=body)
+    error = classified(upstream("429", headers, body) if by_plugin else plain)
+    assert isinstance(error, RateLimitError)
+    assert error.reset_time == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [({"retry-after": "2"}, 2.0), ({}, None)])
+def test_what_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    error = classified(api_error(503, responseHeaders=headers))
+    assert isinstance(error, ServerError)
+    assert error.retry_after == seconds
+
+
+def test_the_providers_own_answer_counts_instead_of_opencodes() -> None:
+    body = '{"error": {"message": "Slow down"}}'
+    failure = read_failure(upstream("503", {"Retry-After": "2"}, body))
+    assert (failure.status, failure.message, failure.body) == (503, "Slow down", body)
+    assert failure.headers == {"Retry-After": "2"}
+    assert not failure.is_retryable
+    assert classified(upstream("503", body=body)).raw_message == "HTTP 503: Slow down"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"error": {"message": "a"}}', "a"),
+        ('{"error": "b"}', "b"),
+        ('{"message": "c"}', "c"),
+        ('[{"error": {"message": "d"}}]', "d"),
+        ("[]", ""),
+        ("not JSON", ""),
+        ("null", ""),
+        ('{"error": {"message": 5}}', ""),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_the_message_in_a_providers_body(body: str, message: str) -> None:
+    assert read_failure(upstream("400", body=body)).message == message
+
+
+def test_a_reason_stands_where_there_was_no_answer() -> None:
+    failure = read_failure(upstream("0", reason="unable to connect"))
+    assert (failure.status, failure.reason, failure.message) == (0, "unable to connect", "unable to connect")
+
+
+@pytest.mark.parametrize("broken", ["%%%", "a", "/w==", "é"])
+def test_broken_base64_loses_the_words_and_keeps_the_status(broken: str) -> None:
+    headers = {f"x-upstream-{name}": broken for name in ("headers", "body", "reason")}
+    error = classified(api_error(400, responseHeaders={"x-upstream-status": "429", **headers}))
+    assert isinstance(error, RateLimitError)
+    assert error.reset_time == NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("status", ["", "many", "4x9", "-1", "9" * 5000, None, [], {}])
+def test_without_a_readable_upstream_status_opencodes_own_counts(status: Any) -> None:
+    failure = read_failure(api_error(404, "own words", responseHeaders={"x-upstream-status": status}))
+    assert (failure.status, failure.message) == (404, "own words")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (None, None),
+        ("text", None),
+        ([1], None),
+        (5, None),
+        ({"statusCode": True}, None),
+        ({"statusCode": "429"}, 429),
+        ({"statusCode": 429.5}, None),
+        ({"statusCode": 500, "responseHeaders": ["retry-after"]}, 500),
+        ({"statusCode": 500, "responseHeaders": "retry-after: 5"}, 500),
+        ({"statusCode": 500, "responseHeaders": {"retry-after": None}}, 500),
+        ({"statusCode": 500, "responseBody": {"error": 1}}, 500),
+        ({"statusCode": 500, "message": {"a": 1}}, 500),
+    ],
+)
+def test_odd_shapes_are_read_past(data: Any, status: int | None) -> None:
+    assert read_failure({"name": "APIError", "data": data}).status == status
+
+
+def test_an_error_tells_who_said_what() -> None:
+    error = classified(named("Odd", ""), exit_code=3, stderr="trace")
+    assert isinstance(error, UnknownOpenCodeError)
+    assert (error.node_id, error.exit_code, error.stderr, error.raw_message) == ("n", 3, "trace", "Odd")
+    assert classified(api_error(418, "")).raw_message == "HTTP 418: I'm a Teapot"
+    assert classified(api_error(599, "")).raw_message == "HTTP 599: APIError"
+    assert classified(api_error(400, "", responseBody=" plain \n")).raw_message == "HTTP 400: plain"
+
+
+@pytest.mark.parametrize("name", ["ContextOverflowError", "MessageOutputLengthError", "ContentFilterError"])
+def test_the_partial_text_is_kept(name: str) -> None:
+    error = classified(named(name), partial_text="half")
+    assert isinstance(error, (MaxOutputTokensError, ContentFilterError))
+    assert error.partial_text == "half"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("length", MaxOutputTokensError),
+        ("content-filter", ContentFilterError),
+        ("error", ServerError),
+        ("unknown", ServerError),
+        ("other", ServerError),
+        ("stop", type(None)),
+        ("tool-calls", type(None)),
+        ("a reason of next year", type(None)),
+        (None, type(None)),
+    ],
+)
+def test_finish_reasons(reason: str | None, expected: type) -> None:
+    error = classify_finish(reason, node_id="n", partial_text="half")
+    assert type(error) is expected
+    assert getattr(error, "partial_text", "half") == "half"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+header_names = st.sampled_from(
+    ["x-upstream-status", "X-Upstream-Body", "x-upstream-headers", "x-upstream-reason", "retry-after"]
+)
+texts = st.text() | st.text().map(encoded) | st.integers(-1, 999).map(str)
+datas = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": json_values,
+        "statusCode": json_values | st.integers(0, 600),
+        "isRetryable": json_values,
+        "responseHeaders": json_values | st.dictionaries(header_names, json_values | texts),
+        "responseBody": json_values,
+    },
+)
+names = st.sampled_from(sorted({str(rule[1].get("name")) for rule in RULES}))
+errors = st.fixed_dictionaries(
+    {}, optional={"name": json_values | names, "message": json_values, "data": json_values | datas}
+)
+
+
+@given(errors)
+def test_any_json_is_an_error_of_ours(error: dict[str, Any]) -> None:
+    found = classified(error)
+    assert isinstance(found, OpenCodeError)
+    assert isinstance(found.raw_message, str)
+    assert str(found)
+
+
+@given(st.builds(Failure, name=names, message=st.text(), status=st.none() | st.integers(), body=st.text()))
+def test_any_failure_is_an_error_of_ours(failure: Failure) -> None:
+    assert isinstance(classify(failure, node_id="n", now=NOW), OpenCodeError)
