@@ -32,7 +32,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.warm import warm
-from opencode_tasks.policy import Limits, Retry, decide
+from opencode_tasks.policy import Limits, Retry, Tally, decide
 from opencode_tasks.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
 from opencode_tasks.totals import total_usage
 from opencode_tasks.trace import append_trace, render_trace
@@ -130,19 +130,18 @@ class OpenCodeLLM:
         if self.model is None:
             self._log("no model is named: opencode chooses its default")
         spec = self._spec(tuple(_remote(tool) for tool in tools or ()))
-        attempt = 0
+        tally = Tally()
         while True:
-            attempt += 1
             try:
                 answer = warm.call(self._ask, spec, user_message)
             except OpenCodeError as error:
                 self._note(error.attempt, user_message, tools, str(error))
-                decision = decide(error, attempt, datetime.now(UTC), self.limits)
+                decision = decide(error, tally.count(error), datetime.now(UTC), self.limits)
                 if isinstance(error, RateLimitError) or not isinstance(decision, Retry):
                     if isinstance(error, SURPRISES):
                         return _failure(error)
                     raise
-                self._log(f"attempt {attempt} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
+                self._log(f"attempt {tally.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
                 time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
             else:
                 self._note(answer.attempt, user_message, tools, None)

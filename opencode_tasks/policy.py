@@ -61,6 +61,28 @@ class Skip:
 Decision = Retry | Pause | Fail | Skip
 
 
+@dataclass(slots=True)
+class Tally:
+    """How often a row was tried, as ``decide`` wants to know it. ``used`` may start above 0."""
+
+    used: int = 0
+    cut_off: int = 0
+
+    def count(self, error: OpenCodeError) -> int:
+        """The number of the attempt that ended in ``error``, for ``decide``.
+
+        A rate limit uses up no attempt; an answer cut off counts among its like alone, so that it
+        gets its second chance after other failures too.
+        """
+        if isinstance(error, RateLimitError):
+            return max(1, self.used)
+        self.used += 1
+        if isinstance(error, MaxOutputTokensError):
+            self.cut_off += 1
+            return self.cut_off
+        return self.used
+
+
 def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) -> Decision:
     """The decision after the ``attempt``-th attempt (from 1) ended in ``error`` at ``now``."""
     if error.disposition == "fail":

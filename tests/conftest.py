@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cluster import Desk
 from rig import Rig, Served, Unplugged
 
 from opencode_tasks.opencode.install import install_opencode
@@ -18,6 +19,7 @@ from opencode_tasks.opencode.warm import warm
 from opencode_tasks.testing import ScriptedProvider
 
 CLEAN_UP_LIMIT_S = 15.0
+NPM_CACHE = "npm_config_cache"
 # The user's own settings and keys must not decide a test.
 FOREIGN = ("OPENCODE", "PREFECT_", "RAY_", "XDG_")
 KEPT = "OPENCODE_TASKS_TEST_"
@@ -33,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     downloads = cache / "opencode-tasks"
     downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
     caches = {
-        "npm_config_cache": os.environ.get("npm_config_cache", str(Path.home() / ".npm")),
+        NPM_CACHE: os.environ.get(NPM_CACHE, str(Path.home() / ".npm")),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(cache / "uv")),
         "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(cache / "pip")),
     }
@@ -75,8 +77,11 @@ def _our_processes() -> list[str]:
     found: list[str] = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get("HOME") == os.environ["HOME"]:
-                found.append(f"{process.pid}: {' '.join(process.cmdline())[:300]}")
+            line = " ".join(process.cmdline())
+            is_ours = process.pid != os.getpid() and process.environ().get("HOME") == os.environ["HOME"]
+            # Python's own tracker of shared memory ends with us, not before.
+            if is_ours and "resource_tracker" not in line:
+                found.append(f"{process.pid}: {line[:300]}")
         except psutil.Error:
             continue
     return found
@@ -113,3 +118,44 @@ def unplugged(opencode_binary: Path) -> Iterator[Rig]:
     """The same without the plugin."""
     with Unplugged(opencode_binary) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """A real Prefect server for the session; its API URL is in the environment meanwhile."""
+    from opencode_tasks.flow.prefect_server import prefect_api
+
+    with prefect_api(lambda _: None) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ray_address(prefect_server: str) -> Iterator[str]:
+    """A real Ray on this machine with the credentials resource; its address."""
+    import ray
+
+    from opencode_tasks.flow.runners import ray_folder
+
+    with ray_folder() as folder:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            resources={"opencode_creds": 1},
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=str(folder),
+        )
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, prefect_server: str) -> Desk:
+    """A user's folder; ``annotate`` there runs on threads."""
+    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary)
+
+
+@pytest.fixture
+def ray_desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, ray_address: str) -> Desk:
+    """A user's folder; ``annotate`` there joins the session's Ray."""
+    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, ray_address=ray_address)

@@ -49,7 +49,12 @@ AGENTS: dict[str, Any] = {
         "tools": {"*": False, "task": True},
         "permission": {"task": "allow"},
     },
-    "hand": {"mode": "subagent", "prompt": "You are a hand.", "description": "Does one thing.", "tools": {"*": False}},
+    "hand": {
+        "mode": "subagent",
+        "prompt": "You are a hand.",
+        "description": "Does one thing.",
+        "tools": {"*": False},
+    },
     "plain": {"mode": "primary", "prompt": "You are the plain agent of the config.", "tools": {"*": False}},
 }
 
@@ -83,7 +88,9 @@ class Asked:
 
     @property
     def attempt(self) -> AttemptRecord:
-        record: AttemptRecord | None = self.answer.attempt if self.answer else self.error and self.error.attempt
+        record: AttemptRecord | None = (
+            self.answer.attempt if self.answer else self.error and self.error.attempt
+        )
         assert record is not None
         return record
 
@@ -130,7 +137,9 @@ class DeadEnds:
 class Rig:
     """A provider, the spec that knows it, and ways to ask through it."""
 
-    def __init__(self, binary: Path, *, use_plugin: bool = True, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, binary: Path, *, use_plugin: bool = True, extra: Mapping[str, Any] | None = None
+    ) -> None:
         self.provider = ScriptedProvider()
         self.dead_ends = DeadEnds()
         config = merge(self.provider.opencode_config(), self.dead_ends.config())
@@ -173,7 +182,9 @@ class Rig:
             assert prompt is None, "a scripted prompt names itself"
             prompt = token
             self.provider.on(lambda call: token in json.dumps(call.body.get("messages")), *replies)
-        request = Request(prompt=prompt if prompt is not None else token, model_ref=model, agent=agent, system=system)
+        request = Request(
+            prompt=prompt if prompt is not None else token, model_ref=model, agent=agent, system=system
+        )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
         before = len(self.provider.calls)
         at, started = time.time(), time.monotonic()
@@ -204,7 +215,7 @@ class Rig:
             return ServerBackend(await self.server(), spec, frozenset({"fake/unpriced"}))
         if self._cli is None:
             self._cli = CliBackend(self.spec, frozenset({"fake/unpriced"}))
-        self._cli._spec = spec  # noqa: SLF001
+        self._cli._spec = spec
         return self._cli
 
     async def server(self) -> WarmServer:

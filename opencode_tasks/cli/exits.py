@@ -25,12 +25,7 @@ def guarded(app: typer.Typer) -> int:
     except Abort:
         return tell("interrupted", INTERRUPTED)
     except TyperException as error:
-        # What typer raises shows itself with its command's usage; its public class does not say so.
-        show: Callable[[], None] | None = getattr(error, "show", None)
-        if show is None:
-            return tell(error.format_message(), WRONG_USE)
-        show()
-        return WRONG_USE
+        return _shown(error)
     except KeyboardInterrupt:
         return tell("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -41,6 +36,15 @@ def guarded(app: typer.Typer) -> int:
             raise
         return told(error)
     return code if isinstance(code, int) else COMPLETED
+
+
+def _shown(error: TyperException) -> int:
+    # What typer raises shows itself with its command's usage; its public class does not say so.
+    show: Callable[[], None] | None = getattr(error, "show", None)
+    if show is None:
+        return tell(error.format_message(), WRONG_USE)
+    show()
+    return WRONG_USE
 
 
 def told(error: Exception) -> int:

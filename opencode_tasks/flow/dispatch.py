@@ -45,10 +45,9 @@ def dispatch(
 ) -> None:
     """Run every open row, ``lanes`` batches at a time: more would be more rows in flight.
 
-    Raises SetupError where a worker cannot start opencode.
-    A batch whose worker died is submitted again with the rows it left open; a row whose worker
-    died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight are ended and recorded
-    before it goes on.
+    Raises SetupError where a worker cannot start opencode. A batch whose worker died is submitted
+    again with the rows it left open; a row whose worker died twice fails as ``crashed``. On
+    KeyboardInterrupt the rows in flight are ended and recorded before it goes on.
     """
     ids = [row.row_id for row in rows]
     waiting = deque(_Batch(ids[at : at + batch_size]) for at in range(0, len(ids), batch_size))

@@ -22,7 +22,7 @@ from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, OpenRow, 
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.warm import warm
-from opencode_tasks.policy import Retry, decide
+from opencode_tasks.policy import Retry, Tally, decide
 from opencode_tasks.records import Answer, AttemptRecord
 from opencode_tasks.trace import append_trace, render_trace
 
@@ -107,7 +107,7 @@ class _Batch:
             task.cancel()
 
     async def _row(self, row: OpenRow, slots: asyncio.Semaphore) -> None:
-        trial = _Trial(row=row, used=row.attempts)
+        trial = _Trial(row=row, tally=Tally(used=row.attempts))
         me = asyncio.current_task()
         assert me is not None
         while True:
@@ -263,21 +263,16 @@ class _Batch:
 
 @dataclass(slots=True, kw_only=True)
 class _Trial:
-    """A row and how often it was tried. ``used`` counts the attempts that count against its limit."""
+    """A row and how often it was tried here."""
 
     row: OpenRow
-    used: int
+    tally: Tally
     number: int = 0
     waited_s: float = 0.0
 
     def decided(self, error: OpenCodeError, now: datetime, job: Job) -> datetime | None:
-        """When to try again, None if the row ends with this error.
-
-        A rate limit uses up no attempt, but its waits are bounded together.
-        """
-        if not isinstance(error, RateLimitError):
-            self.used += 1
-        decision = decide(error, max(1, self.used), now, job.limits)
+        """When to try again, None if the row ends with this error; all rate limit waits are bounded."""
+        decision = decide(error, self.tally.count(error), now, job.limits)
         if not isinstance(decision, Retry):
             return None
         wait_s = (decision.at - now).total_seconds()

@@ -17,7 +17,7 @@ from httpx_sse import aconnect_sse
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.events import EventFold, SessionEvents
-from opencode_tasks.json_values import mapping_in
+from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_of
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
@@ -137,8 +137,14 @@ class WarmServer:
         while True:
             with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
                 async with aconnect_sse(self.client, "GET", "/global/event", timeout=None) as source:
-                    self._connected.set()
+                    is_new = True
                     async for event in source.aiter_sse():
+                        # The first event says that those from now on are sent to us.
+                        if is_new and self._connected.is_set():
+                            # A session that began meanwhile has lost events too.
+                            self.gaps += 1
+                        is_new = False
+                        self._connected.set()
                         self._take(event.data)
             self.gaps += 1
             await asyncio.sleep(0.2)
@@ -204,8 +210,12 @@ def _refusal(response: httpx.Response) -> str:
     """Opencode's own words; of a config that it refuses, each fault with its place in the config."""
     try:
         told: Any = response.json()
-        data: Mapping[str, Any] = told.get("data") or {}
-        faults = [f"{'.'.join(map(str, issue['path']))}: {issue['message']}" for issue in data.get("issues") or ()]
-        return (f"{told.get('name')}: " + "; ".join(faults) if faults else str(data.get("message") or told))[:800]
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except ValueError:
         return response.text[:800]
+    data = mapping_in(mapping_in(told).get("data"))
+    issues = [mapping_in(issue) for issue in list_in(data.get("issues"))]
+    faults = [f"{'.'.join(map(str, list_in(issue.get('path'))))}: {issue.get('message')}" for issue in issues]
+    words = (
+        f"{told['name']}: {'; '.join(faults)}" if faults and "name" in told else data.get("message") or told
+    )
+    return str(words)[:800]

@@ -61,26 +61,54 @@ def in_future(seconds: float) -> Callable[[], Reply]:
 
 
 RATE = refusal("Rate limit reached", type="rate")
-TOO_LONG = refusal("This model's maximum context length is 100", code="context_length_exceeded", type="invalid_request_error")
+TOO_LONG = refusal(
+    "This model's maximum context length is 100", code="context_length_exceeded", type="invalid_request_error"
+)
 QUOTA = refusal("You exceeded your current quota", code="insufficient_quota", type="insufficient_quota")
 
 FAULTS: dict[str, Fault] = {
-    "401": Fault(reply=Reply(status=401, body=refusal("bad key")), kind=AuthenticationError, words="HTTP 401: bad key"),
-    "403": Fault(reply=Reply(status=403, body=refusal("no entry")), kind=AuthenticationError, words="no entry"),
-    "402": Fault(reply=Reply(status=402, body=refusal("insufficient credit")), kind=BillingError, words="insufficient credit"),
-    "400": Fault(reply=Reply(status=400, body=refusal("bad thing")), kind=InvalidRequestError, words="bad thing"),
-    "404": Fault(reply=Reply(status=404, body=refusal("no such model")), kind=InvalidRequestError, words="no such model"),
-    "429-integer": Fault(
-        reply=Reply(status=429, headers={"Retry-After": "3"}, body=RATE), kind=RateLimitError, words="Rate limit reached", reset_s=3
+    "401": Fault(
+        reply=Reply(status=401, body=refusal("bad key")), kind=AuthenticationError, words="HTTP 401: bad key"
     ),
-    "429-fraction": Fault(reply=Reply(status=429, headers={"retry-after": "12.5"}, body=RATE), kind=RateLimitError, reset_s=12.5),
+    "403": Fault(
+        reply=Reply(status=403, body=refusal("no entry")), kind=AuthenticationError, words="no entry"
+    ),
+    "402": Fault(
+        reply=Reply(status=402, body=refusal("insufficient credit")),
+        kind=BillingError,
+        words="insufficient credit",
+    ),
+    "400": Fault(
+        reply=Reply(status=400, body=refusal("bad thing")), kind=InvalidRequestError, words="bad thing"
+    ),
+    "404": Fault(
+        reply=Reply(status=404, body=refusal("no such model")),
+        kind=InvalidRequestError,
+        words="no such model",
+    ),
+    "429-integer": Fault(
+        reply=Reply(status=429, headers={"Retry-After": "3"}, body=RATE),
+        kind=RateLimitError,
+        words="Rate limit reached",
+        reset_s=3,
+    ),
+    "429-fraction": Fault(
+        reply=Reply(status=429, headers={"retry-after": "12.5"}, body=RATE), kind=RateLimitError, reset_s=12.5
+    ),
     "429-date": Fault(reply=in_future(90), kind=RateLimitError, reset_s=90),
     "429-ms": Fault(
-        reply=Reply(status=429, headers={"retry-after-ms": "20000", "retry-after": "1"}, body=RATE), kind=RateLimitError, reset_s=20
+        reply=Reply(status=429, headers={"retry-after-ms": "20000", "retry-after": "1"}, body=RATE),
+        kind=RateLimitError,
+        reset_s=20,
     ),
     "429-none": Fault(reply=Reply(status=429, body=RATE), kind=RateLimitError, reset_s=60),
     "429-quota": Fault(reply=Reply(status=429, body=QUOTA), kind=BillingError, words="current quota"),
-    "500": Fault(reply=Reply(status=500, body=refusal("boom")), kind=ServerError, words="HTTP 500: boom", fields={"retry_after": None}),
+    "500": Fault(
+        reply=Reply(status=500, body=refusal("boom")),
+        kind=ServerError,
+        words="HTTP 500: boom",
+        fields={"retry_after": None},
+    ),
     "502-html": Fault(
         reply=Reply(status=502, headers={"content-type": "text/html"}, body="<html>bad gateway</html>"),
         kind=ServerError,
@@ -88,15 +116,28 @@ FAULTS: dict[str, Fault] = {
         fields={"retry_after": None},
     ),
     "503": Fault(
-        reply=Reply(status=503, headers={"Retry-After": "2"}, body=refusal("overloaded")), kind=ServerError, fields={"retry_after": 2.0}
+        reply=Reply(status=503, headers={"Retry-After": "2"}, body=refusal("overloaded")),
+        kind=ServerError,
+        fields={"retry_after": 2.0},
     ),
-    "529": Fault(reply=Reply(status=529, body=refusal("overloaded")), kind=ServerError, words="overloaded", fields={"retry_after": None}),
-    "context": Fault(reply=Reply(status=400, body=TOO_LONG), kind=MaxOutputTokensError, words="maximum context length"),
+    "529": Fault(
+        reply=Reply(status=529, body=refusal("overloaded")),
+        kind=ServerError,
+        words="overloaded",
+        fields={"retry_after": None},
+    ),
+    "context": Fault(
+        reply=Reply(status=400, body=TOO_LONG), kind=MaxOutputTokensError, words="maximum context length"
+    ),
     "length": Fault(
-        reply=Reply(text="partial", finish_reason="length"), kind=MaxOutputTokensError, fields={"partial_text": "partial"}
+        reply=Reply(text="partial", finish_reason="length"),
+        kind=MaxOutputTokensError,
+        fields={"partial_text": "partial"},
     ),
     "filter": Fault(
-        reply=Reply(text="abc", finish_reason="content_filter"), kind=ContentFilterError, fields={"partial_text": "abc"}
+        reply=Reply(text="abc", finish_reason="content_filter"),
+        kind=ContentFilterError,
+        fields={"partial_text": "abc"},
     ),
     "empty": Fault(reply=Reply(text=""), kind=UnknownOpenCodeError, words="empty response"),
     "closed": Fault(reply=Reply(reset=True), kind=ServerError, usage_known=False),
@@ -120,7 +161,8 @@ def check(fault: Fault, asked: Asked) -> None:
         assert error.reset_time.timestamp() - asked.at == pytest.approx(fault.reset_s, abs=5 + asked.seconds)
     assert len(asked.calls) == fault.calls
     assert asked.attempt.session_id
-    assert not asked.attempt.inner_retries
+    # Opencode begins to retry some broken streams; the plugin answers that in the provider's place.
+    assert not (asked.attempt.inner_retries and fault.usage_known)
     assert asked.attempt.usage_known is fault.usage_known
     assert asked.attempt.notes == ()
 
@@ -182,8 +224,12 @@ def test_a_clock_runs_out(
 ) -> None:
     if backend == "cli":
         # A process needs some seconds to start.
-        longer = {"first_event": {"first_event_s": 12.0}, "stall": {"stall_s": 3.0, "first_event_s": 60.0}, "total": {"total_s": 12.0}}
-        clocks = Clocks(**{**{"first_event_s": 60.0, "stall_s": 60.0, "total_s": 60.0}, **longer[clock]})
+        longer = {
+            "first_event": {"first_event_s": 12.0},
+            "stall": {"stall_s": 3.0, "first_event_s": 60.0},
+            "total": {"total_s": 12.0},
+        }
+        clocks = Clocks(**{"first_event_s": 60.0, "stall_s": 60.0, "total_s": 60.0, **longer[clock]})
         seconds = getattr(clocks, f"{clock}_s")
     asked = rig.ask(reply, clocks=clocks, backend=backend)
     error = asked.failed(OpenCodeTimeoutError)
@@ -270,7 +316,9 @@ def test_the_default_agent_offers_no_tool(rig: Rig) -> None:
 
 @pytest.mark.parametrize("backend", BOTH)
 def test_a_permission_that_is_asked_for_is_refused_at_once(rig: Rig, backend: BackendName) -> None:
-    asked = rig.ask(Reply(tool_calls=[BASH]), Reply(text="", delay_s=0), agent="asker", system=None, backend=backend)
+    asked = rig.ask(
+        Reply(tool_calls=[BASH]), Reply(text="", delay_s=0), agent="asker", system=None, backend=backend
+    )
     error = asked.failed(PermissionDeniedError)
     assert set(error.tools) == {"bash"}
     assert asked.seconds < CLOCKS.first_event_s
@@ -279,7 +327,9 @@ def test_a_permission_that_is_asked_for_is_refused_at_once(rig: Rig, backend: Ba
 @pytest.mark.parametrize("backend", BOTH)
 def test_both_steps_of_a_tool_session_are_counted(rig: Rig, backend: BackendName) -> None:
     asked = rig.ask(
-        Reply(tool_calls=[BASH], input_tokens=100, cache_read_tokens=30, output_tokens=20, reasoning_tokens=5),
+        Reply(
+            tool_calls=[BASH], input_tokens=100, cache_read_tokens=30, output_tokens=20, reasoning_tokens=5
+        ),
         Reply(text="done", input_tokens=200, output_tokens=7),
         agent="worker",
         system=None,
@@ -288,7 +338,12 @@ def test_both_steps_of_a_tool_session_are_counted(rig: Rig, backend: BackendName
     assert asked.text == "done"
     assert asked.good.turns == 2
     first, second = (step.usage for step in asked.attempt.steps)
-    assert (first.input_tokens, first.cache_read_tokens, first.output_tokens, first.reasoning_tokens) == (70, 30, 15, 5)
+    assert (first.input_tokens, first.cache_read_tokens, first.output_tokens, first.reasoning_tokens) == (
+        70,
+        30,
+        15,
+        5,
+    )
     assert (second.input_tokens, second.output_tokens) == (200, 7)
     # Per million tokens: 1 USD in, 0.1 cached, 2 out.
     assert first.cost_pico == 70_000_000 + 3_000_000 + 40_000_000
@@ -363,7 +418,10 @@ def test_an_answer_that_fits_its_schema(rig: Rig) -> None:
 
 @pytest.mark.parametrize("backend", BOTH)
 def test_one_repair_turn_says_what_was_wrong(rig: Rig, backend: BackendName) -> None:
-    first, second = Reply(text='{"label": "so so"}', input_tokens=5), Reply(text='{"label": "bad"}', input_tokens=9)
+    first, second = (
+        Reply(text='{"label": "so so"}', input_tokens=5),
+        Reply(text='{"label": "bad"}', input_tokens=9),
+    )
     asked = rig.ask(first, second, schema=SCHEMA, backend=backend)
     assert asked.good.structured == {"label": "bad"}
     assert [step.usage.input_tokens for step in asked.attempt.steps] == [5, 9]
@@ -412,7 +470,9 @@ def test_without_the_plugin_the_same_errors_come_with_opencodes_own_retries(unpl
         ("fake/echo", "hand", "is a sub-agent"),
     ],
 )
-def test_what_opencode_does_not_know_is_refused_before_any_call(rig: Rig, model: str, agent: str, words: str) -> None:
+def test_what_opencode_does_not_know_is_refused_before_any_call(
+    rig: Rig, model: str, agent: str, words: str
+) -> None:
     async def read() -> Catalog:
         server = await rig.server()
         return await read_catalog(server, model_ref=model, agent=agent, variant=None, version="x")
@@ -467,6 +527,6 @@ def test_folders_are_private(rig: Rig) -> None:
 
     path = warm.call(root)
     assert path.stat().st_mode & 0o777 == 0o700
-    secrets = [p for p in (path / "run").glob("*.json*")]
+    secrets = list((path / "run").glob("*.json*"))
     assert secrets
     assert all(p.stat().st_mode & 0o077 == 0 for p in secrets)

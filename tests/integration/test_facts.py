@@ -66,7 +66,9 @@ def test_a_messages_tokens_are_of_its_last_step_while_its_parts_add_up(rig: Rig)
     (session,) = asked.attempt.sessions
     infos = assistant_infos(session)
     assert [step.usage.input_tokens for step in session.steps] == [100, 200]
-    assert sum(step.usage.cost_pico or 0 for step in session.steps) == sum(round(i["cost"] * 1e12) for i in infos)
+    assert sum(step.usage.cost_pico or 0 for step in session.steps) == sum(
+        round(i["cost"] * 1e12) for i in infos
+    )
     assert infos[-1]["tokens"]["input"] == 200
 
 
@@ -120,7 +122,9 @@ def test_every_change_comes_twice_on_the_global_event_stream(rig: Rig) -> None:
     warm.call(watch)
     kinds = [json.loads(data)["payload"]["type"] for data in seen]
     assert kinds.count("sync") >= kinds.count("message.updated") >= 2
-    assert all('"type":"sync"' in data[:200] for data, kind in zip(seen, kinds, strict=True) if kind == "sync")
+    assert all(
+        '"type":"sync"' in data[:200] for data, kind in zip(seen, kinds, strict=True) if kind == "sync"
+    )
 
 
 def test_our_session_header_does_not_reach_the_provider(rig: Rig) -> None:
@@ -146,7 +150,9 @@ def test_an_unknown_model_is_named_in_the_events_only(rig: Rig) -> None:
 
     async def post() -> httpx.Response:
         server = await rig.server()
-        return await say(server, await new_session(server), "x", model={"providerID": "fake", "modelID": "nope"})
+        return await say(
+            server, await new_session(server), "x", model={"providerID": "fake", "modelID": "nope"}
+        )
 
     response = warm.call(post)
     assert response.status_code == 500
@@ -162,7 +168,7 @@ def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
         state = server.fold.watch(session_id, time.monotonic())
         sending = asyncio.create_task(say(server, session_id, "waits"))
         async with asyncio.timeout(20):
-            while state.retry is None:
+            while state.retry is None:  # noqa: ASYNC110 - the library's state is looked at from outside
                 await asyncio.sleep(0.02)
         started = time.monotonic()
         await server.post(f"/session/{session_id}/abort")
@@ -184,7 +190,9 @@ def test_a_positional_prompt_would_be_altered(rig: Rig, tmp_path: Path) -> None:
     command += ["--agent", "opencode-tasks", "--dir", str(home.work), "hello there"]
     before = len(rig.provider.calls)
     with home.output.open("w") as out:
-        subprocess.run(command, env=env, cwd=home.work, stdin=subprocess.DEVNULL, stdout=out, timeout=60, check=True)
+        subprocess.run(
+            command, env=env, cwd=home.work, stdin=subprocess.DEVNULL, stdout=out, timeout=60, check=True
+        )
     assert [call.prompt for call in rig.provider.calls[before:]] == ['"hello there"']
 
 
@@ -241,7 +249,12 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
     (folder / "opencode.json").write_text(json.dumps(models))
     (tmp_path / "opencode.json").write_text(json.dumps({"username": "project", "instructions": ["x.md"]}))
     loose = {"mode": "primary", "prompt": "Loose.", "tools": {"bash": True}, "permission": {"bash": "allow"}}
-    config = {**provider.opencode_config(), "share": "auto", "autoupdate": True, "agent": {"opencode-tasks": loose}}
+    config = {
+        **provider.opencode_config(),
+        "share": "auto",
+        "autoupdate": True,
+        "agent": {"opencode-tasks": loose},
+    }
     spec = OpencodeSpec(binary=opencode_binary, config=config, model_ref="fake/echo", work_dir=tmp_path)
 
     async def resolved(server: WarmServer) -> tuple[dict[str, Any], str]:
@@ -262,7 +275,9 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
 
 
 def test_a_broken_config_is_refused_with_opencodes_words(opencode_binary: Path) -> None:
-    spec = OpencodeSpec(binary=opencode_binary, config={"provider": {"fake": {"models": 7}}}, model_ref="fake/echo")
+    spec = OpencodeSpec(
+        binary=opencode_binary, config={"provider": {"fake": {"models": 7}}}, model_ref="fake/echo"
+    )
 
     async def nothing(server: WarmServer) -> None:
         del server
@@ -305,7 +320,11 @@ def test_recordings_made_now_have_the_committed_shapes(opencode_binary: Path, tm
     differences: list[str] = []
     for name in sorted(names):
         now, then = (shape(json.loads((folder / name).read_text())) for folder in (made, committed))
-        differences += [f"{name}: committed {then_only} not {now_only}" for then_only, now_only in [(sorted(then - now), sorted(now - then))] if then != now]
+        if name.parts[0] == "cut":
+            # Whether opencode begins to retry a broken stream depends on the moment of the break.
+            now, then = ({path for path in paths if "status<retry>" not in path} for paths in (now, then))
+        differences += [f"{name}: gone: {path}" for path in sorted(then - now)]
+        differences += [f"{name}: new: {path}" for path in sorted(now - then)]
     assert differences == []
 
 
@@ -321,4 +340,5 @@ def shape(value: Any, at: str = "$") -> set[str]:
     if isinstance(value, list):
         return {f"{at}: list"}.union(*(shape(item, f"{at}[]") for item in value))
     # JSON has one kind of number, and a cost of 0 is written without a point.
-    return {f"{at}: {'number' if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__}"}
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return {f"{at}: {'number' if is_number else type(value).__name__}"}

@@ -70,7 +70,8 @@ for line in sys.stdin:
         },
         "tools/list": {"tools": []},
     }
-    print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": answers.get(call["method"], {})}), flush=True)
+    result = answers.get(call["method"], {})
+    print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": result}), flush=True)
 signal.pause()
 """
 
@@ -122,7 +123,11 @@ def own(
     provider.on("hangs", Reply(hang=True))
     config: dict[str, Any] = provider.opencode_config()
     config["mcp"] = {
-        "stubborn": {"type": "local", "command": [sys.executable, str(script), str(pid_file)], "enabled": True}
+        "stubborn": {
+            "type": "local",
+            "command": [sys.executable, str(script), str(pid_file)],
+            "enabled": True,
+        }
     }
     started: list[subprocess.Popen[str]] = []
 
@@ -196,7 +201,8 @@ def test_an_unrecorded_session_keeps_its_data(own: Callable[[str], Owned]) -> No
 
 
 def test_a_program_that_ignores_the_polite_end_is_killed(tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    code += "print('up', flush=True); time.sleep(600)"
     process = GuardedProcess.start(
         [sys.executable, "-c", code], env=dict(os.environ), cwd=tmp_path, stdout=tmp_path / "out", grace_s=0.5
     )

@@ -192,7 +192,11 @@ def test_no_model_lets_opencode_choose_and_says_so(rig: Rig, caplog: pytest.LogC
 
 def test_traces_are_appended_for_answers_and_failures(rig: Rig, tmp_path: Path) -> None:
     model = llm(rig, retries=2, log_dir=tmp_path, logging_name="labels", agent_name="worker")
-    replies = (Reply(status=500, body={"error": {"message": "boom"}}), Reply(tool_calls=[BASH]), Reply(text="Done."))
+    replies = (
+        Reply(status=500, body={"error": {"message": "boom"}}),
+        Reply(tool_calls=[BASH]),
+        Reply(text="Done."),
+    )
     told = tell(rig, model, *replies, prompt="llm is traced")
     assert isinstance(told.result, QueryResult)
     (path,) = tmp_path.iterdir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from rig import Rig
@@ -75,7 +74,11 @@ def test_a_prompt_arrives_byte_for_byte_and_is_counted(oldest: Rig, backend: Bac
 
 def test_a_session_with_a_finished_step_waits_inside_opencode(oldest: Rig) -> None:
     bash = ("bash", {"command": "echo stepped", "description": "say a word"})
-    replies = (Reply(tool_calls=[bash]), Reply(status=503, headers={"Retry-After": "1"}), Reply(text="recovered"))
+    replies = (
+        Reply(tool_calls=[bash]),
+        Reply(status=503, headers={"Retry-After": "1"}),
+        Reply(text="recovered"),
+    )
     asked = oldest.ask(*replies, agent="worker", system=None)
     assert asked.text == "recovered"
     assert len(asked.calls) == 3

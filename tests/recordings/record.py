@@ -76,13 +76,19 @@ def error(message: str, **more: str) -> dict[str, Any]:
 
 
 def fault(status: int, body: Mapping[str, Any], **headers: str) -> list[Reply]:
-    return [Reply(status=status, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()})]
+    return [
+        Reply(
+            status=status, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()}
+        )
+    ]
 
 
 RATE = error("Rate limit reached", type="rate_limit")
 QUOTA = error("You exceeded your current quota", code="insufficient_quota", type="insufficient_quota")
 OVERFLOW = error(
-    "This model's maximum context length is 100 tokens", code="context_length_exceeded", type="invalid_request_error"
+    "This model's maximum context length is 100 tokens",
+    code="context_length_exceeded",
+    type="invalid_request_error",
 )
 FAULTS = {
     "400": fault(400, error("bad thing", type="invalid_request_error")),
@@ -108,12 +114,18 @@ CASES = [
     Case(
         name="tool-call",
         agent="worker",
-        replies=[Reply(tool_calls=[BASH], input_tokens=50, output_tokens=8), Reply(text="Done.", input_tokens=70, output_tokens=2)],
+        replies=[
+            Reply(tool_calls=[BASH], input_tokens=50, output_tokens=8),
+            Reply(text="Done.", input_tokens=70, output_tokens=2),
+        ],
     ),
     Case(
         name="child-session",
         agent="boss",
-        replies=[Reply(tool_calls=[TASK], input_tokens=40, output_tokens=9), Reply(text="All done.", input_tokens=60, output_tokens=2)],
+        replies=[
+            Reply(tool_calls=[TASK], input_tokens=40, output_tokens=9),
+            Reply(text="All done.", input_tokens=60, output_tokens=2),
+        ],
     ),
     Case(name="length", replies=[Reply(text="Part of", finish_reason="length")]),
     Case(name="content-filter", replies=[Reply(text="Part of", finish_reason="content_filter")]),
@@ -147,7 +159,12 @@ AGENTS: dict[str, Any] = {
         "tools": {"*": False, "task": True},
         "permission": {"task": "allow"},
     },
-    "hand": {"mode": "subagent", "prompt": "You are a hand.", "description": "One thing.", "tools": {"*": False}},
+    "hand": {
+        "mode": "subagent",
+        "prompt": "You are a hand.",
+        "description": "One thing.",
+        "tools": {"*": False},
+    },
 }
 
 
@@ -212,7 +229,9 @@ def make_spec(binary: Path, provider: ScriptedProvider, *, use_plugin: bool) -> 
     )
 
 
-async def record_server(spec: OpencodeSpec, cases: Iterable[Case], provider: ScriptedProvider, to: Path) -> None:
+async def record_server(
+    spec: OpencodeSpec, cases: Iterable[Case], provider: ScriptedProvider, to: Path
+) -> None:
     """All cases of one spec through one server, one after the other."""
     server = await WarmServer.start(spec)
     try:
@@ -268,7 +287,9 @@ async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
     """Events come some time after the answer that they tell of."""
     deadline = time.monotonic() + EVENTS_LAG_S
     while time.monotonic() < deadline:
-        if any(e["type"] == "session.idle" and e["properties"]["sessionID"] == session_id for e in list(events)):
+        if any(
+            e["type"] == "session.idle" and e["properties"]["sessionID"] == session_id for e in list(events)
+        ):
             return
         await asyncio.sleep(0.05)
     raise TimeoutError("opencode told no end of the session")
@@ -276,8 +297,9 @@ async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
 
 async def read_events(server: WarmServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
     async with aconnect_sse(server.client, "GET", "/global/event", timeout=None) as source:
-        connected.set()
         async for event in source.aiter_sse():
+            # The first event says that those from now on are sent to us.
+            connected.set()
             data = json.loads(event.data)
             events.append(data.get("payload") or data)
 
@@ -346,12 +368,16 @@ async def record_all(to: Path) -> None:
                 provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
                 spec = make_spec(binary, provider, use_plugin=plugin)
                 await record_runs(spec, [case for case in cases if case.run], provider, made)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
-        folder.chmod(0o755)
+        put(made, folder)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(made)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def put(made: Path, folder: Path) -> None:
+    """Replace the folder by the one that was made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+    folder.chmod(0o755)
 
 
 async def record_runs(spec: OpencodeSpec, cases: list[Case], provider: ScriptedProvider, to: Path) -> None:
@@ -367,7 +393,9 @@ async def record_runs(spec: OpencodeSpec, cases: list[Case], provider: ScriptedP
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--to", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)

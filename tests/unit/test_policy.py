@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opencode_tasks import errors
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.policy import Decision, Fail, Limits, Pause, Retry, backoff_s, decide
+from opencode_tasks.policy import Decision, Fail, Limits, Pause, Retry, Tally, backoff_s, decide
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits()
@@ -126,3 +126,16 @@ def test_rate_limits_use_up_no_attempts(attempt: int) -> None:
 @given(st.integers(1, 2000), st.none() | st.floats(0, 1e9))
 def test_a_wait_is_never_long_nor_negative(attempt: int, wish: float | None) -> None:
     assert 0 <= backoff_s(errors.ServerError("n", retry_after=wish), attempt, LIMITS) <= 60
+
+
+def test_a_cut_answer_gets_its_second_chance_after_other_failures_too() -> None:
+    tally = Tally()
+    cut, down = errors.MaxOutputTokensError("n"), errors.ServerError("n")
+    assert [tally.count(error) for error in (down, cut, down, cut)] == [1, 1, 3, 2]
+    assert isinstance(decide(cut, 1, NOW, Limits(max_attempts=1)), Retry)
+
+
+def test_a_rate_limit_uses_up_no_attempt() -> None:
+    tally = Tally()
+    limited = errors.RateLimitError("n", NOW)
+    assert [tally.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [1, 1, 1, 1]

@@ -81,7 +81,12 @@ def read(folder: Path, case: str, name: str) -> Any:
 
 def recorded(part: str) -> list[Any]:
     """One parameter for each recorded case that has the part ("server" or "run")."""
-    found = [(folder, path.name) for folder in FOLDERS for path in sorted(folder.iterdir()) if (path / part).is_dir()]
+    found = [
+        (folder, path.name)
+        for folder in FOLDERS
+        for path in sorted(folder.iterdir())
+        if (path / part).is_dir()
+    ]
     return [pytest.param(folder, case, id=f"{folder.name}-{case}") for folder, case in found]
 
 
@@ -112,7 +117,9 @@ def check(expected: Expected, found: Answer | OpenCodeError) -> None:
         assert (found.text, found.turns) == (expected.text, expected.turns)
         assert found.model_ref == "fake/echo"
         return
-    assert (found.error_type, expected.words in found.raw_message) == (expected.error, True), found.raw_message
+    assert (found.error_type, expected.words in found.raw_message) == (expected.error, True), (
+        found.raw_message
+    )
     if isinstance(found, RateLimitError):
         assert expected.wait_s == (found.reset_time - MOMENT).total_seconds()
     if isinstance(found, ServerError):
@@ -145,7 +152,9 @@ def test_the_event_stream_is_judged(folder: Path, case: str) -> None:
     answer: Mapping[str, Any] = read(folder, case, "server/answer")
     result = SessionResult(
         session_id=root.session_id,
-        sessions=[session_of(state.session_id, state.messages, parent_id=state.parent_id) for state in family],
+        sessions=[
+            session_of(state.session_id, state.messages, parent_id=state.parent_id) for state in family
+        ],
         error=root.error if "info" not in (answer["body"] or {}) else None,
         stopped=stopped,
         denied_tools=tuple(name for state in family for name in state.asked_permissions.values()),
@@ -172,6 +181,7 @@ def test_the_command_lines_words_are_judged(folder: Path, case: str) -> None:
     exported: Mapping[str, Any] = read(folder, case, "run/export")
     expected = CASES[case]
     session_id = parse_session_id(stdout)
+    assert session_id is not None
     assert session_id == exported["info"]["id"]
     session = session_of(session_id, exported["messages"])
     result = SessionResult(

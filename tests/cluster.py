@@ -1,0 +1,86 @@
+"""A real Prefect server and a real Ray for the session, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.testing import ScriptedProvider
+
+COMMAND = Path(sys.executable).with_name("opencode-tasks")
+LIMIT_S = 240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How a command ended and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The object that ``--json`` printed."""
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A user's working folder with a provider's config in it."""
+
+    folder: Path
+    provider: ScriptedProvider
+    binary: Path
+    ray_address: str | None = None
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, str]]) -> Path:
+        path = self.folder / name
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    def read_csv(self, name: str) -> list[dict[str, str]]:
+        with (self.folder / name).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def arguments(self, *more: str) -> list[str]:
+        """``annotate`` with this desk's provider, ledger and runner; later options win."""
+        config = self.folder / "opencode.json"
+        config.write_text(json.dumps(self.provider.opencode_config()))
+        runner = ["--runner", "ray", "--ray-address", self.ray_address] if self.ray_address else ["--runner", "threads"]
+        fixed = ["--model", "fake/echo", "--opencode-config", str(config), "--opencode-bin", str(self.binary)]
+        return ["annotate", *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
+
+    def annotate(self, *more: str) -> Ran:
+        return self.run(*self.arguments(*more))
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        with self.start(*arguments, env=env) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=LIMIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return Ran(code=process.returncode, stdout=stdout, stderr=stderr)
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(COMMAND), *arguments],
+            cwd=self.folder,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
