@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from opencode_tasks.opencode.backend import (
     Request,
 )
 from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.policy import Limits, Retry, Tally, decide
 from opencode_tasks.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
@@ -174,7 +176,7 @@ class OpenCodeLLM:
         explicit = None if self.opencode_bin == DEFAULT_BINARY_NAME else self.opencode_bin
         return OpencodeSpec(
             binary=find_binary(explicit),
-            config=self.config,
+            config=config_in_force(self.config, os.environ),
             model_ref=self.model,
             system=self.system_message or DEFAULT_SYSTEM,
             agent=self.agent_name,

@@ -57,7 +57,11 @@ class Desk:
         """``annotate`` with this desk's provider, ledger and runner; later options win."""
         config = self.folder / "opencode.json"
         config.write_text(json.dumps(self.provider.opencode_config()))
-        runner = ["--runner", "ray", "--ray-address", self.ray_address] if self.ray_address else ["--runner", "threads"]
+        runner = (
+            ["--runner", "ray", "--ray-address", self.ray_address]
+            if self.ray_address
+            else ["--runner", "threads"]
+        )
         fixed = ["--model", "fake/echo", "--opencode-config", str(config), "--opencode-bin", str(self.binary)]
         return ["annotate", *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
 

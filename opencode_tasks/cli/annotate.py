@@ -15,7 +15,6 @@ import typer
 from opencode_tasks.cli import exits
 from opencode_tasks.cli.progress import Display
 
-LOCAL_PREFIX = "local/"
 Backend = Literal["server", "cli"]
 
 
@@ -158,12 +157,12 @@ def _annotate(
     as_json: bool,
 ) -> int:
     from opencode_tasks.flow.table import handed_over, prepare
+    from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.warm import warm
 
     stack.callback(warm.close)
-    if (options["model"] or "").startswith(LOCAL_PREFIX):
-        options = options | _with_local_model(stack, display, options)
-    prepared = prepare(source, output, limit=limit, **options)
+    base_config = stack.enter_context(local_provider(options["model"], display.say))
+    prepared = prepare(source, output, limit=limit, base_config=base_config, **options)
     plan = prepared.plan
     if plan.catalog is not None:
         loaded = (
@@ -182,20 +181,6 @@ def _annotate(
     summary = _run_flow(stack, display, {"input": source, "output": output, **options}, runner, ray_address)
     _tell_summary(display, summary, output, as_json)
     return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
-
-
-def _with_local_model(
-    stack: contextlib.ExitStack, display: Display, options: dict[str, Any]
-) -> dict[str, Any]:
-    """The options with a local model running for them, until the command ends."""
-    from opencode_tasks.flow.table import load_json
-    from opencode_tasks.local_model import opencode_provider_config, start_local_model
-    from opencode_tasks.opencode.config import merge
-
-    own = load_json("opencode_config", options["opencode_config"]) or {}
-    model = stack.enter_context(start_local_model())
-    display.say(f"local model: serving at {model.base_url}")
-    return {"opencode_config": merge(opencode_provider_config(model.base_url), own)}
 
 
 def _run_flow(

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import Ledger
 from opencode_tasks.money import format_usd
 from opencode_tasks.settings import settings
 from opencode_tasks.trace import render_trace
@@ -36,6 +35,8 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the runs of the ledger, newest first, with their rows and cost."""
+    from opencode_tasks.ledger import Ledger
+
     with Ledger.open(ledger or settings().ledger_url()) as opened:
         found = opened.runs(limit=limit)
     if as_json:
@@ -68,6 +69,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a run, or one row's whole story: its attempts, their errors, usage and trace."""
+    from opencode_tasks.ledger import Ledger
+
     with Ledger.open(ledger or settings().ledger_url()) as opened:
         found = opened.run(run_id) if row_id is None else opened.row_story(run_id, row_id)
         if found is None:

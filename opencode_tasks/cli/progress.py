@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from opencode_tasks.flow.annotate import Told
-from opencode_tasks.ledger import Progress as Counts
 from opencode_tasks.money import format_usd
+
+if TYPE_CHECKING:
+    # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
+    from opencode_tasks.flow.annotate import Told
+    from opencode_tasks.ledger import Progress as Counts
 
 LINE_EVERY_S = 5.0
 # A time that is left is shown in seconds below the first, in minutes below the second.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,7 +19,9 @@ from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.local_model import local_provider
 from opencode_tasks.money import pico_to_usd
+from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.settings import settings
 
@@ -63,7 +65,10 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
     frame and options, and SetupError where opencode, the ledger or the cluster is not ready, both
     before any provider is called.
     """
-    return execute(make_plan(frame, Options(**options)), frame, on_told=on_told)
+    wanted = Options(**options)
+    with local_provider(wanted.model, lambda _: None) as base_config:
+        wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
+        return execute(make_plan(frame, wanted), frame, on_told=on_told)
 
 
 def execute(plan: Plan, frame: pd.DataFrame, *, on_told: OnTold | None = None) -> AnnotationResult:

@@ -24,6 +24,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.policy import Limits
 from opencode_tasks.records import RowInput
@@ -164,7 +165,7 @@ def make_spec(options: Options) -> OpencodeSpec:
         raise InputError((error.raw_message,)) from None
     return OpencodeSpec(
         binary=binary,
-        config=options.opencode_config,
+        config=config_in_force(options.opencode_config, os.environ),
         model_ref=options.model,
         system=options.system or DEFAULT_SYSTEM,
         agent=options.agent or DEFAULT_AGENT,
@@ -186,7 +187,7 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
         "tools": list(spec.tools),
         "schema": options.schema,
         "variant": options.variant,
-        "settings": _deciding(options, catalog),
+        "settings": _deciding(options, spec, catalog),
     }
     return [
         RowInput(
@@ -200,10 +201,10 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
     ]
 
 
-def _deciding(options: Options, catalog: Catalog) -> dict[str, Any]:
+def _deciding(options: Options, spec: OpencodeSpec, catalog: Catalog) -> dict[str, Any]:
     """What of the user's opencode config decides an answer: the model's own settings, no secrets."""
     provider, _, model = catalog.model_ref.partition("/")
-    config = without_secrets(options.opencode_config)
+    config = without_secrets(spec.config)
     own = mapping_in(mapping_in(config.get("provider")).get(provider))
     own_model = mapping_in(mapping_in(own.get("models")).get(model))
     return {

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import json5
 import pandas as pd
 from prefect.context import FlowRunContext
 
@@ -19,9 +18,9 @@ from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
-from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.config import absolute_files
+from opencode_tasks.local_model import local_provider
+from opencode_tasks.opencode.config import merge, read_config
 from opencode_tasks.settings import settings
 
 
@@ -40,22 +39,40 @@ handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=Non
 
 def run(source: str, target: str, *, limit: int | None, **options: Any) -> dict[str, Any]:
     """The body of the flow: what was handed over, or a new preparation, through to the output."""
-    return finish(handed_over.get() or prepare(source, target, limit=limit, **options), target)
+    prepared = handed_over.get()
+    if prepared is not None:
+        return finish(prepared, target)
+    with local_provider(options.get("model"), _say_nothing) as base_config:
+        return finish(prepare(source, target, limit=limit, base_config=base_config, **options), target)
 
 
-def prepare(source: str, target: str | None, *, limit: int | None = None, **options: Any) -> Prepared:
+def _say_nothing(message: str) -> None:
+    del message
+
+
+def prepare(
+    source: str,
+    target: str,
+    *,
+    limit: int | None = None,
+    base_config: Mapping[str, Any],
+    **options: Any,
+) -> Prepared:
     """Read and check all there is to check, before anything is spent.
 
-    ``schema`` and ``opencode_config`` may be file names. Raises InputError with every fault found.
+    ``schema`` and ``opencode_config`` may be file names; ``base_config`` lies under the latter.
+    Raises InputError with every fault found.
     """
-    faults = list(check_output(target, input_path=source)) if target else []
-    schema, opencode_config = options.pop("schema", None), options.pop("opencode_config", None)
-    loaded: dict[str, Any] = {}
-    for name, value in (("schema", schema), ("opencode_config", opencode_config)):
-        try:
-            loaded[name] = load_json(name, value)
-        except InputError as error:
-            faults += error.faults
+    faults = list(check_output(target, input_path=source))
+    schema, config = None, dict(base_config)
+    try:
+        schema = _load_schema(options.pop("schema", None))
+    except InputError as error:
+        faults += error.faults
+    try:
+        config = merge(base_config, _load_config(options.pop("opencode_config", None)))
+    except InputError as error:
+        faults += error.faults
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     frame: pd.DataFrame | None = None
@@ -64,12 +81,7 @@ def prepare(source: str, target: str | None, *, limit: int | None = None, **opti
     except InputError as error:
         faults += error.faults
     labels = tuple(options.pop("label", ()))
-    wanted = Options(
-        labels=labels,
-        schema=loaded.get("schema"),
-        opencode_config=loaded.get("opencode_config") or {},
-        **options,
-    )
+    wanted = Options(labels=labels, schema=schema, opencode_config=config, **options)
     try:
         plan = make_plan(frame, wanted)
     except InputError as error:
@@ -106,26 +118,18 @@ def finish(prepared: Prepared, target: str) -> dict[str, Any]:
     return summary(result, started=started)
 
 
-def load_json(name: str, value: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A JSON object given as itself or as a file's name; opencode's configs may have comments."""
-    if value is None or isinstance(value, Mapping):
-        return dict(value) if value is not None else None
-    option, path = f"--{name.replace('_', '-')}", Path(value)
+def _load_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """An opencode config given as itself or as a file's name."""
+    return read_config(Path(value), "--opencode-config") if isinstance(value, str) else dict(value or {})
+
+
+def _load_schema(value: str | Mapping[str, Any] | None) -> Any:
+    """A schema given as itself or as a file's name; whatever JSON is there."""
+    if not isinstance(value, str):
+        return value
     try:
-        text = path.read_text(encoding="utf-8")
-        loaded: Any = json.loads(text) if name == "schema" else _loads_config(text)
+        return json.loads(Path(value).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError((f"{option}: cannot read {path}: {error.strerror}",)) from None
+        raise InputError((f"--schema: cannot read {value}: {error.strerror}",)) from None
     except ValueError as error:
-        raise InputError((f"{option}: {path} is not JSON: {str(error).splitlines()[0]}",)) from None
-    if not isinstance(loaded, dict):
-        raise InputError((f"{option}: {path} must hold a JSON object",))
-    found = dict(mapping_in(loaded))
-    return absolute_files(found, path.resolve().parent) if name == "opencode_config" else found
-
-
-def _loads_config(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return json5.loads(text)
+        raise InputError((f"--schema: {value} is not JSON: {str(error).splitlines()[0]}",)) from None

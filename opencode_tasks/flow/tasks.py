@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from opencode_tasks.opencode.backend import (
     Request,
 )
 from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.records import Answer, RemoteTool
 from opencode_tasks.settings import settings
@@ -48,7 +50,7 @@ def opencode_task(
     """
     spec = OpencodeSpec(
         binary=find_binary(opencode_bin or settings().opencode_bin),
-        config=dict(opencode_config or {}),
+        config=config_in_force(opencode_config or {}, os.environ),
         model_ref=model,
         system=system or DEFAULT_SYSTEM,
         agent=agent or DEFAULT_AGENT,

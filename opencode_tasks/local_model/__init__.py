@@ -5,6 +5,12 @@ ends with ours. It shows real inference without a provider or a network; its ans
 """
 
 from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config
-from opencode_tasks.local_model.running import RunningLocalModel, start_local_model
+from opencode_tasks.local_model.running import RunningLocalModel, local_provider, start_local_model
 
-__all__ = ["PROVIDER_MODEL_REF", "RunningLocalModel", "opencode_provider_config", "start_local_model"]
+__all__ = [
+    "PROVIDER_MODEL_REF",
+    "RunningLocalModel",
+    "local_provider",
+    "opencode_provider_config",
+    "start_local_model",
+]

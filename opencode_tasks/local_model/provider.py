@@ -6,6 +6,7 @@ from typing import Any
 
 PROVIDER_ID = "local"
 MODEL_ID = "smollm2"
+LOCAL_PREFIX = "local/"
 PROVIDER_MODEL_REF = f"{PROVIDER_ID}/{MODEL_ID}"
 
 CONTEXT_TOKENS = 2048

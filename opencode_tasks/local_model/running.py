@@ -7,13 +7,16 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import httpx
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.local_model.provider import LOCAL_PREFIX, opencode_provider_config
 from opencode_tasks.opencode.install import is_model, model_path
 from opencode_tasks.process import GuardedProcess
 
@@ -46,6 +49,17 @@ class RunningLocalModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@contextmanager
+def local_provider(model: str | None, say: Callable[[str], None]) -> Generator[dict[str, Any]]:
+    """An opencode config with the local model running for it, where ``model`` names it; else empty."""
+    if not (model or "").startswith(LOCAL_PREFIX):
+        yield {}
+        return
+    with start_local_model() as running:
+        say(f"local model: serving at {running.base_url}")
+        yield opencode_provider_config(running.base_url)
 
 
 def start_local_model(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import json5
+
+from opencode_tasks.errors import InputError
 from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 from opencode_tasks.records import RemoteTool
@@ -56,6 +60,45 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
     """The user's config over our defaults."""
     return merge(default_config(spec), spec.config)
+
+
+def read_config(path: Path, option: str) -> dict[str, Any]:
+    """An opencode config file; it may have comments. Raises InputError that names ``option``."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError((f"{option}: cannot read {path}: {error}",)) from None
+    try:
+        loaded = _loads(text)
+    except ValueError as error:
+        raise InputError((f"{option}: {path} is not JSON: {str(error).splitlines()[0]}",)) from None
+    if not isinstance(loaded, dict):
+        raise InputError((f"{option}: {path} must hold a JSON object",))
+    return absolute_files(loaded, path.resolve().parent)
+
+
+def config_in_force(explicit: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The config given to us over the one that opencode's own variables name.
+
+    Those variables carry our config to opencode, so what the user put there is taken in here.
+    """
+    config: dict[str, Any] = {}
+    if environ.get("OPENCODE_CONFIG"):
+        config = read_config(Path(environ["OPENCODE_CONFIG"]), "OPENCODE_CONFIG")
+    if environ.get("OPENCODE_CONFIG_CONTENT"):
+        try:
+            content = _loads(environ["OPENCODE_CONFIG_CONTENT"])
+        except ValueError as error:
+            raise InputError((f"OPENCODE_CONFIG_CONTENT is not JSON: {error}",)) from None
+        config = merge(config, mapping_in(content))
+    return merge(config, explicit)
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return cast("Any", json5).loads(text)
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,6 @@ class WarmServer:
                 async with aconnect_sse(self.client, "GET", "/global/event", timeout=None) as source:
                     is_new = True
                     async for event in source.aiter_sse():
-                        # The first event says that those from now on are sent to us.
                         if is_new and self._connected.is_set():
                             # A session that began meanwhile has lost events too.
                             self.gaps += 1

@@ -12,7 +12,7 @@ from cluster import Desk
 
 from opencode_tasks.testing import Reply
 
-PROMPTS = [f"Row {i}: \"quoted\", it's\n a new line, --flag, 😀, ünï" for i in range(200)]
+PROMPTS = [f'Row {i}: "quoted", it\'s\n a new line, --flag, 😀, ünï' for i in range(200)]
 
 
 def rows(prompts: list[str]) -> list[dict[str, str]]:
@@ -71,14 +71,16 @@ def test_another_prompt_system_or_model_is_asked_anew(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one"]))
     for more in ([], ["--system", "Be brief."], ["--model", "fake/free"], ["--template", "{prompt}!"]):
         assert desk.annotate("in.csv", "-o", "out.csv", *more).code == 0
-    assert [call.system for call in desk.provider.calls] == [
-        "You are a helpful assistant.", "Be brief.", "You are a helpful assistant.", "You are a helpful assistant.",
-    ]  # fmt: skip
+    default = "You are a helpful assistant."
+    assert [call.system for call in desk.provider.calls] == [default, "Be brief.", default, default]
     assert desk.provider.prompts() == ["one", "one", "one", "one!"]
 
 
 def test_failures_stand_in_their_columns(desk: Desk) -> None:
-    desk.provider.on("limited", Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow down"}}))
+    desk.provider.on(
+        "limited",
+        Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow down"}}),
+    )
     desk.provider.on("refused", Reply(status=401, body={"error": {"message": "bad key"}}))
     desk.provider.on("broke", Reply(status=402, body={"error": {"message": "no credit"}}))
     desk.provider.on("down", Reply(status=503, body={"error": {"message": "overloaded"}}))
@@ -128,7 +130,11 @@ def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
     }
     (desk.folder / "schema.json").write_text(json.dumps(schema))
     desk.provider.on("neat", Reply(text='{"label": "good", "stars": 5}'))
-    desk.provider.on(lambda call: "sloppy" in json.dumps(call.body), Reply(text="well, good"), Reply(text='```json\n{"label": "bad", "stars": 1}\n```'))
+    desk.provider.on(
+        lambda call: "sloppy" in json.dumps(call.body),
+        Reply(text="well, good"),
+        Reply(text='```json\n{"label": "bad", "stars": 1}\n```'),
+    )
     desk.provider.on(lambda call: "never" in json.dumps(call.body), Reply(text="no"))
     desk.write_csv("in.csv", rows(["neat", "sloppy", "never"]))
     ran = desk.annotate("in.csv", "-o", "out.jsonl", "--schema", "schema.json", "--concurrency", "1")
@@ -142,7 +148,9 @@ def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
 
 
 def test_parquet_in_and_out_keeps_types(desk: Desk) -> None:
-    frame = pd.DataFrame({"prompt": ["a", "b"], "n": [1, 2], "when": pd.to_datetime(["2026-01-01", "2026-01-02"])})
+    frame = pd.DataFrame(
+        {"prompt": ["a", "b"], "n": [1, 2], "when": pd.to_datetime(["2026-01-01", "2026-01-02"])}
+    )
     frame.to_parquet(desk.folder / "in.parquet")
     assert desk.annotate("in.parquet", "-o", "out.parquet", "--label", "n").code == 0
     out = pd.read_parquet(desk.folder / "out.parquet")
@@ -195,7 +203,15 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
         *("--model", "fake/nope", "--agent", "nobody", "--batch-size", "0"),
     )
     assert ran.code == 2
-    for word in ("no/such/folder", "--schema", "'a'", "prompt is empty", "fake/echo", "'nobody'", "--batch-size"):
+    for word in (
+        "no/such/folder",
+        "--schema",
+        "'a'",
+        "prompt is empty",
+        "fake/echo",
+        "'nobody'",
+        "--batch-size",
+    ):
         assert word in ran.stderr, word
     assert desk.provider.calls == []
 

@@ -39,6 +39,7 @@ from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0
 EVENTS_LAG_S = 10.0
+GREETING_S = 0.5
 MOMENT_MS = 1_700_000_000_000
 NEXT_MS = MOMENT_MS + 60_000
 MOMENT_HTTP = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -214,7 +215,8 @@ class Scrubber:
 
     def _text(self, value: str) -> str:
         for path, name in self.paths:
-            value = value.replace(path, name)
+            # One of opencode's fields has the path without its first slash.
+            value = value.replace(path, name).replace(path.lstrip("/"), name.lstrip("/"))
         value = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", value)
         return self.ID.sub(lambda match: self.ids.get(match.group(), match.group()), value)
 
@@ -247,6 +249,8 @@ async def record_session(server: WarmServer, case: Case, to: Path) -> None:
     connected = asyncio.Event()
     reader = asyncio.create_task(read_events(server, events, connected))
     await asyncio.wait_for(connected.wait(), LIMIT_S)
+    # Opencode greets a reader some moments before it sends events to it.
+    await asyncio.sleep(GREETING_S)
     session_id = (await server.post("/session", {"title": "recording"})).json()["id"]
     # The library's own reader refuses permissions for the sessions it watches.
     server.fold.watch(session_id, time.monotonic())
@@ -298,7 +302,6 @@ async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
 async def read_events(server: WarmServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
     async with aconnect_sse(server.client, "GET", "/global/event", timeout=None) as source:
         async for event in source.aiter_sse():
-            # The first event says that those from now on are sent to us.
             connected.set()
             data = json.loads(event.data)
             events.append(data.get("payload") or data)

@@ -138,4 +138,9 @@ def test_a_cut_answer_gets_its_second_chance_after_other_failures_too() -> None:
 def test_a_rate_limit_uses_up_no_attempt() -> None:
     tally = Tally()
     limited = errors.RateLimitError("n", NOW)
-    assert [tally.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [1, 1, 1, 1]
+    assert [tally.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [
+        1,
+        1,
+        1,
+        1,
+    ]

@@ -1,0 +1,56 @@
+"""What the tests' flows send to Ray's workers: it must be importable there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import psutil
+from prefect import flow, unmapped
+from prefect_ray.context import remote_options
+
+from opencode_tasks import AnnotationResult, annotate, opencode_task
+
+LIMIT_S = 90
+
+
+@flow(persist_result=False, validate_parameters=False)
+def users_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
+    """A flow of a user's own; for Ray it must hold nothing that does not pickle."""
+    return [annotate(frame, **options)]
+
+
+@flow(persist_result=False, validate_parameters=False)
+def mapping_flow(prompts: list[str], options: dict[str, Any]) -> list[str]:
+    """One prompt a task, on the nodes with credentials."""
+    fixed = {name: unmapped(value) for name, value in options.items()}
+    with remote_options(resources={"opencode_creds": 0.01}):
+        futures = opencode_task.map(prompts, **fixed)
+    return [future.result().text for future in futures]
+
+
+@contextmanager
+def kill_worker_once(title: str, when: Callable[[], bool]) -> Generator[None]:
+    """SIGKILL the first process with this title once ``when`` says so; fails if it never does."""
+    killed: list[int] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline and not killed:
+            if when():
+                for process in psutil.process_iter(["cmdline"]):
+                    if (process.info["cmdline"] or [""])[0].startswith(title):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    yield
+    watcher.join(LIMIT_S)
+    assert killed

@@ -1,0 +1,157 @@
+"""The Python face: ``annotate``, ``opencode_task`` and the deployable flow, on real Prefect and Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+from cluster import Desk
+from flow_parts import kill_worker_once, mapping_flow, users_flow
+from prefect.client.orchestration import get_client
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect_ray import RayTaskRunner
+
+from opencode_tasks import AnnotationResult, InputError, SetupError, annotate, errors
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.testing import Reply
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_server_stays_warm() -> Iterator[None]:
+    yield
+    warm.close()
+
+
+def options(desk: Desk) -> dict[str, Any]:
+    return {
+        "model": "fake/echo",
+        "opencode_config": desk.provider.opencode_config(),
+        "opencode_bin": str(desk.binary),
+        "ledger": str(desk.folder / "ledger.db"),
+    }
+
+
+def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
+    """``annotate`` in a flow of the user's own: on the desk's Ray, else on threads."""
+    runner = RayTaskRunner() if desk.ray_address else ThreadPoolTaskRunner()
+    return users_flow.with_options(task_runner=runner)(frame, options(desk) | more)[0]
+
+
+def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
+    desk.provider.on("first", Reply(delay_s=0.5))
+    frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=[7, 8, 9])
+    result = annotated(desk, frame, template="say {text}", labels=["text"])
+    assert list(result.frame["response"]) == ["say first", "say second", "say third"]
+    assert list(result.frame.index) == [7, 8, 9]
+    assert dict(result.counts) == {"open": 0, "completed": 3, "failed": 0, "skipped": 0}
+    assert len(result.usage) == len(result.attempts) == 3
+    assert result.cost["model_ref"].tolist() == ["fake/echo"]
+    assert result.cost["cost_usd"].sum() == pytest.approx(result.frame["cost_usd"].sum())
+
+
+def test_annotate_refuses_a_bad_frame_before_anything_is_sent(desk: Desk) -> None:
+    with pytest.raises(InputError, match="no column 'prompt'"):
+        annotated(desk, pd.DataFrame({"text": ["a"]}))
+    assert desk.provider.calls == []
+
+
+def test_annotate_outside_a_flow_says_so(desk: Desk) -> None:
+    with pytest.raises(SetupError, match="outside a flow"):
+        annotate(pd.DataFrame({"prompt": ["a"]}), **options(desk))
+
+
+ERRORS = [
+    errors.OpenCodeError("n", "odd", 3, "words"),
+    errors.RateLimitError("n", datetime(2026, 1, 2, tzinfo=UTC), "slow", 1),
+    errors.AuthenticationError("n", 1, "key"),
+    errors.BillingError("n", 1, "credit"),
+    errors.InvalidRequestError("n", 1, "no"),
+    errors.ServerError("n", 1, "down", 2.5),
+    errors.MaxOutputTokensError("n", 0, "cut", "part"),
+    errors.UnknownOpenCodeError("n", 1, "odd", "stderr"),
+    errors.OpenCodeTimeoutError("n", -1, "late", "stall", 30.0),
+    errors.StructuredOutputError("n", 0, "shape", "text"),
+    errors.PermissionDeniedError("n", 0, "no", ("bash",)),
+    errors.ContentFilterError("n", 0, "hidden", "part"),
+    errors.BudgetExceededError("n", -1, "spent", 1.0, 1.25),
+    errors.SetupError("n", -1, "missing", "do this"),
+]
+
+
+def test_the_table_of_errors_is_complete() -> None:
+    classes = {
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.OpenCodeError)
+    }
+    assert {type(error) for error in ERRORS} == classes
+
+
+def test_every_error_survives_a_ray_task_with_all_its_fields(ray_address: str) -> None:
+    del ray_address
+
+    @ray.remote
+    def raised(error: errors.OpenCodeError) -> None:
+        raise error
+
+    for error in ERRORS:
+        with pytest.raises(errors.OpenCodeError) as caught:
+            ray.get(raised.remote(error))
+        got: Any = getattr(caught.value, "cause", caught.value)
+        assert type(got) is type(error)
+        assert vars(got) == vars(error)
+        assert str(got) == str(error)
+        assert vars(pickle.loads(pickle.dumps(got))) == vars(error)
+
+
+def test_opencode_task_maps_on_ray(ray_desk: Desk) -> None:
+    wanted = {name: value for name, value in options(ray_desk).items() if name != "ledger"}
+    answers = mapping_flow.with_options(task_runner=RayTaskRunner())(["one", "two", "three"], wanted)
+    assert answers == ["one", "two", "three"]
+    assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
+
+
+def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
+    ray_desk.provider.on("slow", Reply(delay_s=1.0))
+    frame = pd.DataFrame({"prompt": [f"slow {i}" for i in range(6)]})
+    with kill_worker_once("ray::opencode-batch", when=lambda: len(ray_desk.provider.calls) >= 3):
+        result = annotated(ray_desk, frame, concurrency=2)
+    assert list(result.frame["response"]) == list(frame["prompt"])
+    # What was in flight in the dead worker was asked again, at most.
+    assert 6 < len(ray_desk.provider.calls) <= 8
+
+
+def test_a_cluster_without_the_credentials_resource_is_refused(ray_desk: Desk) -> None:
+    frame = pd.DataFrame({"prompt": [str(i) for i in range(500)]})
+    with pytest.raises(SetupError, match="opencode_creds"):
+        annotated(ray_desk, frame, concurrency=450, batch_size=250)
+    assert ray_desk.provider.calls == []
+
+
+def test_the_deployable_flow_shows_in_prefect(ray_desk: Desk) -> None:
+    spec = importlib.util.spec_from_file_location("annotate", ROOT / "flows" / "annotate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ray_desk.write_csv("in.csv", [{"prompt": "a"}, {"prompt": "b"}])
+    told = module.annotate_dataset(
+        str(ray_desk.folder / "in.csv"), str(ray_desk.folder / "out.parquet"), **options(ray_desk)
+    )
+    assert told["rows"]["completed"] == 2
+    assert list(pd.read_parquet(ray_desk.folder / "out.parquet")["response"]) == ["a", "b"]
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+        batches = [run for run in client.read_task_runs() if run.name.startswith("opencode-batch")]
+    assert any(run.parameters.get("input") == str(ray_desk.folder / "in.csv") for run in runs)
+    assert batches
+    assert all(run.state is not None and run.state.is_completed() for run in batches)
