@@ -151,11 +151,9 @@ class OpenCodeLLM:
 
     async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
         try:
-            catalog = await warm.catalog(spec, self.variant)
+            catalog = await warm.catalog(spec, self.variant, keep_server=self.backend == "server")
         except InputError as error:
             raise InvalidRequestError(current_node_id(), -1, str(error)) from None
-        if self.backend == "cli":
-            await warm.end_server(spec)
         backend = await warm.backend(spec, self.backend, catalog.unpriced)
         request = Request(
             prompt=user_message,

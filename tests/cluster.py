@@ -68,7 +68,7 @@ class Desk:
     def annotate(self, *more: str) -> Ran:
         return self.run(*self.arguments(*more))
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+    def run(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> Ran:
         with self.start(*arguments, env=env) as process:
             try:
                 stdout, stderr = process.communicate(timeout=LIMIT_S)
@@ -77,11 +77,11 @@ class Desk:
                 raise
         return Ran(code=process.returncode, stdout=stdout, stderr=stderr)
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(COMMAND), *arguments],
             cwd=self.folder,
-            env={**os.environ, **(env or {})},
+            env={k: v for k, v in (os.environ | dict(env or {})).items() if v is not None},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

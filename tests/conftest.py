@@ -90,7 +90,13 @@ def _our_processes() -> list[str]:
 def _our_files() -> list[str]:
     folder = Path(tempfile.gettempdir())
     homes = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
-    return [str(path) for path in (*folder.glob("oct-*"), *folder.glob(".*.so"), *homes.glob("*"))]
+    left = [home for home in homes.glob("*") if not _keeps_unrecorded(home)]
+    return [str(path) for path in (*folder.glob("oct-*"), *folder.glob(".*.so"), *left)]
+
+
+def _keeps_unrecorded(home: Path) -> bool:
+    """Whether a home rightly outlived a killed process: for its unrecorded sessions, data alone."""
+    return any((home / "unrecorded").glob("*")) and not (home / "run").exists()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def users_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationR
 @flow(persist_result=False, validate_parameters=False)
 def mapping_flow(prompts: list[str], options: dict[str, Any]) -> list[str]:
     """One prompt a task, on the nodes with credentials."""
-    fixed = {name: unmapped(value) for name, value in options.items()}
+    fixed: dict[str, Any] = {name: unmapped(value) for name, value in options.items()}
     with remote_options(resources={"opencode_creds": 0.01}):
         futures = opencode_task.map(prompts, **fixed)
     return [future.result().text for future in futures]

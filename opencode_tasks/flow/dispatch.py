@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 
 from opencode_tasks.errors import SetupError
@@ -88,7 +89,15 @@ def _wait(
     with suppress(Exception):
         future.wait()
         state = future.state
+        if state.is_crashed():
+            _tell_crash(future, state)
     ended.put((batch, state))
+
+
+def _tell_crash(future: PrefectFuture[Any], state: State[Any]) -> None:
+    """Tell Prefect of a worker's death; the dead could not, and the task would be Running for ever."""
+    with get_client(sync_client=True) as client:
+        client.set_task_run_state(future.task_run_id, state, force=True)
 
 
 def _settle(job: Job, ledger: Ledger, batch: _Batch, state: State[Any] | None) -> _Batch | None:

