@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import AuthenticationError as AuthenticationError
     from opencode_tasks.errors import BillingError as BillingError
     from opencode_tasks.errors import BudgetExceededError as BudgetExceededError
-    from opencode_tasks.errors import ContentFilterError as ContentFilterError
+    from opencode_tasks.errors import ContentFilteredError as ContentFilteredError
     from opencode_tasks.errors import InputError as InputError
     from opencode_tasks.errors import InvalidRequestError as InvalidRequestError
     from opencode_tasks.errors import MaxOutputTokensError as MaxOutputTokensError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "opencode_tasks.errors": (
-        *("AuthenticationError", "BillingError", "BudgetExceededError", "ContentFilterError", "InputError"),
+        *("AuthenticationError", "BillingError", "BudgetExceededError", "ContentFilteredError", "InputError"),
         *("InvalidRequestError", "MaxOutputTokensError", "OpenCodeError", "OpenCodeTimeoutError"),
         *("PermissionDeniedError", "RateLimitError", "ServerError", "SetupError", "StructuredOutputError"),
         "UnknownOpenCodeError",
@@ -54,7 +54,7 @@ __all__ = [
     "AuthenticationError",
     "BillingError",
     "BudgetExceededError",
-    "ContentFilterError",
+    "ContentFilteredError",
     "InputError",
     "InvalidRequestError",
     "MaxOutputTokensError",

@@ -1,7 +1,7 @@
 """From opencode's structured errors to our exceptions; never from keywords in stderr.
 
-The rules and their order are those of docs/reference/errors.md. Where the plugin made a failure
-final, the provider's own status, headers and body stand in ``x-upstream-*`` response headers and
+README's table of what goes wrong tells the rules; the first that fits wins. Where the plugin made
+a failure final, the provider's own status, headers and body stand in ``x-upstream-*`` response headers and
 count instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
-    ContentFilterError,
+    ContentFilteredError,
     InvalidRequestError,
     MaxOutputTokensError,
     OpenCodeError,
@@ -106,7 +106,7 @@ def classify(
     if failure.name in ("ContextOverflowError", "MessageOutputLengthError"):
         return MaxOutputTokensError(node_id, exit_code, words, partial_text)
     if failure.name == "ContentFilterError":
-        return ContentFilterError(node_id, exit_code, words, partial_text)
+        return ContentFilteredError(node_id, exit_code, words, partial_text)
     if _is_servers(failure):
         return ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
     if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
@@ -125,7 +125,7 @@ def classify_finish(
         return MaxOutputTokensError(node_id, exit_code, message, partial_text)
     if finish_reason == "content-filter":
         message = "the provider's content filter stopped the answer"
-        return ContentFilterError(node_id, exit_code, message, partial_text)
+        return ContentFilteredError(node_id, exit_code, message, partial_text)
     if finish_reason in ("error", "unknown", "other"):
         message = f"the provider's stream ended without a finish reason ({finish_reason})"
         return ServerError(node_id, exit_code, message)

@@ -162,7 +162,7 @@ class PermissionDeniedError(OpenCodeError):
         self.tools = tuple(tools)
 
 
-class ContentFilterError(OpenCodeError):
+class ContentFilteredError(OpenCodeError):
     """The provider's content filter stopped the answer; ``partial_text`` is what came before."""
 
     disposition = "fail"

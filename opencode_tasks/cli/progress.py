@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -51,7 +52,9 @@ class Display:
 
     def say(self, message: str) -> None:
         """A line for people."""
-        self._console.print(message, markup=False, soft_wrap=True)
+        # Nobody listening any more must not end a run that is being paid for.
+        with contextlib.suppress(OSError, SystemExit):
+            self._console.print(message, markup=False, soft_wrap=True)
 
     def told(self, told: Told) -> None:
         """Show what a run tells."""

@@ -14,11 +14,11 @@ from prefect.context import FlowRunContext
 from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.dispatch import dispatch
 from opencode_tasks.flow.planning import Options, Plan, make_plan
-from opencode_tasks.flow.runners import check_credentials, is_ray, lanes
+from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
-from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.ledger import Ledger, OpenRow, Progress
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.opencode.config import merge
@@ -71,22 +71,31 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
         return execute(make_plan(frame, wanted), frame, on_told=on_told)
 
 
-def execute(plan: Plan, frame: pd.DataFrame, *, on_told: OnTold | None = None) -> AnnotationResult:
-    """Run a plan in the current flow; see ``annotate``."""
+def execute(
+    plan: Plan, frame: pd.DataFrame, *, runner: Any = None, on_told: OnTold | None = None
+) -> AnnotationResult:
+    """Run a plan in the current flow, on its task runner or on ``runner``; see ``annotate``."""
     context = FlowRunContext.get()
     if context is None:
         raise SetupError(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
     tell = on_told or _tell_nobody
+    chosen = runner or context.task_runner
     run_id = new_run_id()
     with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
-        flow_run = context.flow_run
-        _create(ledger, run_id, plan, flow_run)
-        taken_over = ledger.take_over_answers(run_id, now=datetime.now(UTC))
-        rows = ledger.open_rows(run_id)
-        if rows:
-            _run_rows(plan, ledger, run_id, context.task_runner, taken_over, tell)
+        check_cluster(chosen, ledger)
+        _create(ledger, run_id, plan, context.flow_run)
+        try:
+            taken_over = ledger.take_over_answers(run_id, now=datetime.now(UTC))
+            rows = ledger.open_rows(run_id)
+            if rows:
+                _run_rows(
+                    plan, ledger, run_id=run_id, rows=rows, runner=chosen, taken_over=taken_over, tell=tell
+                )
+        except BaseException:
+            ledger.end_run(run_id, status="interrupted", now=datetime.now(UTC))
+            raise
         progress = ledger.progress(run_id)
         tell(Told(run_id=run_id, progress=progress, taken_over=taken_over))
         ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
@@ -163,8 +172,16 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:
         ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
 
 
-def _run_rows(plan: Plan, ledger: Ledger, run_id: str, runner: Any, taken_over: int, tell: OnTold) -> None:
-    rows = ledger.open_rows(run_id)
+def _run_rows(
+    plan: Plan,
+    ledger: Ledger,
+    *,
+    run_id: str,
+    rows: Sequence[OpenRow],
+    runner: Any,
+    taken_over: int,
+    tell: OnTold,
+) -> None:
     sizes = choose_sizes(
         rows=len(rows),
         lanes=lanes(runner),
@@ -173,8 +190,8 @@ def _run_rows(plan: Plan, ledger: Ledger, run_id: str, runner: Any, taken_over: 
         backend=plan.options.backend,
         model_ref=plan.catalog.model_ref if plan.catalog else "",
         one_owner=warm.one_owner(plan.spec),
+        most=most_prompts(runner),
     )
-    check_credentials(runner, sizes.concurrency_per_batch)
     if is_ray(runner) or plan.options.backend == "cli":
         # The rows run elsewhere; this process needs its server no more.
         warm.call(warm.end_server, plan.spec)

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import flow
 
+from opencode_tasks.flow.runners import RunnerName
 from opencode_tasks.flow.table import run
 from opencode_tasks.opencode.backend import BackendName
 
@@ -19,6 +20,8 @@ def annotate_dataset(
     input: str,  # noqa: A002  the contract's name
     output: str,
     *,
+    runner: RunnerName | None = "ray",
+    ray_address: str | None = None,
     model: str | None = None,
     prompt_column: str = "prompt",
     template: str | None = None,
@@ -44,8 +47,8 @@ def annotate_dataset(
 ) -> dict[str, Any]:
     """Annotate the table ``input`` and write it to ``output``; the run's summary.
 
-    Parameters are the options of ``opencode-tasks annotate``. The task runner is the flow's own:
-    ``annotate_dataset.with_options(task_runner=RayTaskRunner(...))``.
+    Parameters are the options of ``opencode-tasks annotate``. ``runner`` None runs
+    the rows on the flow's own task runner, as ``with_options(task_runner=...)`` sets it.
     """
-    options = {k: v for k, v in locals().items() if k not in ("input", "output", "limit")}
-    return run(input, output, limit=limit, **options)
+    options = {k: v for k, v in locals().items() if k not in ("input", "output")}
+    return run(input, output, **options)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from prefect.client.schemas.objects import State
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from opencode_tasks.errors import SetupError
@@ -22,7 +23,7 @@ from opencode_tasks.flow.runners import remote_options_for
 from opencode_tasks.ledger import Ledger, OpenRow, Progress
 from opencode_tasks.settings import settings
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 1.0
 CRASHES_PER_ROW = 2
 
 OnProgress = Callable[[Progress], None]
@@ -30,8 +31,9 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class _Batch:
-    row_ids: Sequence[str]
-    crashes: int = 0
+    rows: Sequence[OpenRow]
+    failures: int = 0
+    crashes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def dispatch(
@@ -50,8 +52,7 @@ def dispatch(
     again with the rows it left open; a row whose worker died twice fails as ``crashed``. On
     KeyboardInterrupt the rows in flight are ended and recorded before it goes on.
     """
-    ids = [row.row_id for row in rows]
-    waiting = deque(_Batch(ids[at : at + batch_size]) for at in range(0, len(ids), batch_size))
+    waiting = deque(_Batch(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size))
     ended: queue.Queue[tuple[_Batch, State[Any] | None]] = queue.Queue()
     running = 0
     try:
@@ -62,8 +63,7 @@ def dispatch(
             with suppress(queue.Empty):
                 batch, state = ended.get(timeout=LOOK_EVERY_S)
                 running -= 1
-                if (again := _settle(job, ledger, batch, state)) is not None:
-                    waiting.append(again)
+                waiting.extend(_settle(job, ledger, batch, state))
             on_progress(ledger.progress(job.run_id))
     except BaseException:
         # The workers see this, end what is in flight and record it.
@@ -76,9 +76,12 @@ def _submit(
     job: Job, runner: Any, batch: _Batch, ended: queue.Queue[tuple[_Batch, State[Any] | None]]
 ) -> None:
     with remote_options_for(runner, job.concurrency):
-        # Any, since the overloads of submit are not typed to the end.
-        future: PrefectFuture[Any] = cast("Any", run_batch).submit(job, list(batch.row_ids))
-    threading.Thread(target=_wait, args=(future, batch, ended), daemon=True).start()
+        # By the runner itself, so that a flow can run its rows on another one than its own.
+        parameters = {"job": job, "row_ids": [row.row_id for row in batch.rows]}
+        future: PrefectFuture[Any] = runner.submit(run_batch, parameters=parameters)
+    # In a copy of this context: Prefect's settings, its API's address among them, are in it.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(_wait, future, batch, ended), daemon=True).start()
 
 
 def _wait(
@@ -100,23 +103,51 @@ def _tell_crash(future: PrefectFuture[Any], state: State[Any]) -> None:
         client.set_task_run_state(future.task_run_id, state, force=True)
 
 
-def _settle(job: Job, ledger: Ledger, batch: _Batch, state: State[Any] | None) -> _Batch | None:
-    """What to submit again of a batch that ended; None where all its rows have ended."""
-    left = [row.row_id for row in ledger.rows_by_id(job.run_id, batch.row_ids)]
+def _settle(job: Job, ledger: Ledger, batch: _Batch, state: State[Any] | None) -> list[_Batch]:
+    """What to submit again of a batch that ended; raises what no second try can mend."""
+    left = ledger.rows_by_id(job.run_id, [row.row_id for row in batch.rows])
     if not left:
-        return None
+        return []
     error = _error_of(state)
     if isinstance(error, SetupError):
         raise error
-    crashes = batch.crashes + 1
-    if crashes < CRASHES_PER_ROW:
-        return _Batch(left, crashes)
-    message = f"the worker died {crashes} times with this row in flight: {error or state}"
-    for row_id in left:
-        ledger.fail_row(
-            job.run_id, row_id, error_type="crashed", error_message=message[:500], now=datetime.now(UTC)
+    if state is not None and state.is_completed():
+        raise SetupError(
+            "unknown",
+            raw_message=f"a batch ended with {len(left)} rows untouched",
+            hint="give a ledger that every worker reaches: --ledger postgresql://…",
         )
-    return None
+    if state is not None and not state.is_crashed() and error is not None:
+        if batch.failures:
+            raise error
+        return [_Batch(left, batch.failures + 1, batch.crashes)]
+    return _after_crash(job, ledger, batch, left)
+
+
+def _after_crash(job: Job, ledger: Ledger, batch: _Batch, left: Sequence[OpenRow]) -> list[_Batch]:
+    """The rows of a dead worker: those in flight by themselves, and failed the second time."""
+    known = {row.row_id: row.attempts for row in batch.rows}
+    in_flight = [row for row in left if row.attempts > known[row.row_id]]
+    calm = [row for row in left if row.attempts <= known[row.row_id]]
+    crashes = dict(batch.crashes)
+    again: list[OpenRow] = []
+    for row in in_flight:
+        crashes[row.row_id] = crashes.get(row.row_id, 0) + 1
+        if crashes[row.row_id] < CRASHES_PER_ROW:
+            again.append(row)
+            continue
+        message = f"the worker died {CRASHES_PER_ROW} times with this row in flight"
+        now = datetime.now(UTC)
+        ledger.fail_row(job.run_id, row.row_id, error_type="crashed", error_message=message, now=now)
+    # A worker that dies before it begins a row would be tried for ever.
+    failures = batch.failures + (0 if in_flight else 1)
+    if failures >= CRASHES_PER_ROW:
+        raise SetupError(
+            "unknown",
+            raw_message="the workers die before they begin a row",
+            hint="look at the memory of the nodes and at Ray's logs",
+        )
+    return [_Batch(rows, failures, crashes) for rows in (again, calm) if rows]
 
 
 def _error_of(state: State[Any] | None) -> BaseException | None:

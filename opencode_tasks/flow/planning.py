@@ -13,8 +13,7 @@ import pandas as pd
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
-from opencode_tasks.json_values import mapping_in
-from opencode_tasks.keys import fingerprint, row_key, without_secrets
+from opencode_tasks.keys import fingerprint, row_key
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
     DEFAULT_SYSTEM,
@@ -187,7 +186,10 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
         "tools": list(spec.tools),
         "schema": options.schema,
         "variant": options.variant,
-        "settings": _deciding(options, spec, catalog),
+        "settings": {
+            **catalog.settings,
+            "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
+        },
     }
     return [
         RowInput(
@@ -199,17 +201,3 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
         )
         for row in checked.rows
     ]
-
-
-def _deciding(options: Options, spec: OpencodeSpec, catalog: Catalog) -> dict[str, Any]:
-    """What of the user's opencode config decides an answer: the model's own settings, no secrets."""
-    provider, _, model = catalog.model_ref.partition("/")
-    config = without_secrets(spec.config)
-    own = mapping_in(mapping_in(config.get("provider")).get(provider))
-    own_model = mapping_in(mapping_in(own.get("models")).get(model))
-    return {
-        "provider": {"npm": own.get("npm"), "options": own.get("options")},
-        "model": {key: value for key, value in own_model.items() if key not in ("name", "cost")},
-        "mcp": config.get("mcp"),
-        "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
-    }

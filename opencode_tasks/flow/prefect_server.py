@@ -78,7 +78,7 @@ def _wait_until_healthy(process: GuardedProcess, url: str, folder: Path) -> None
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{url}/health", timeout=2.0).status_code == HTTPStatus.OK:
+            if httpx.get(f"{url}/health", timeout=2.0, trust_env=False).status_code == HTTPStatus.OK:
                 return
         except httpx.HTTPError:
             pass

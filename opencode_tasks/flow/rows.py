@@ -9,14 +9,15 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
 from opencode_tasks.asking import ask
-from opencode_tasks.errors import OpenCodeError, RateLimitError, UnknownOpenCodeError
+from opencode_tasks.errors import OpenCodeError, RateLimitError, SetupError, UnknownOpenCodeError
 from opencode_tasks.flow.job import Job
 from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, OpenRow, Taken
 from opencode_tasks.node import current_node_id
@@ -28,6 +29,9 @@ from opencode_tasks.trace import append_trace, render_trace
 
 T = TypeVar("T")
 BUSY_LOOK_S = 0.5
+# The least wait after a rate limit, doubled with each one of a row.
+LIMIT_FLOOR_S = 1.0
+LIMIT_FLOOR_MAX_S = 60.0
 LOOK_FOR_STOP_S = 1.0
 # What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
 DRAIN_S = 4.0
@@ -85,17 +89,18 @@ class _Batch:
     async def _keep(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Extend the leases, and stop the rows once the run is no longer wanted."""
         last_beat = 0.0
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_FOR_STOP_S)
-            if loop.time() - last_beat >= self.job.lease_s / 4:
-                last_beat = loop.time()
-                now = datetime.now(UTC)
-                await self._db(partial(self.ledger.heartbeat, self.owner, now=now, lease_s=self.job.lease_s))
-            run = await self._db(self.ledger.run, self.job.run_id)
-            if run is None or run["status"] == "interrupted":
-                await self._stop(tasks)
-                return
+            now = datetime.now(UTC)
+            # A database that is away for a while must not end the watch over what is in flight.
+            with contextlib.suppress(Exception):
+                if now.timestamp() - last_beat >= self.job.lease_s / 4:
+                    beat = partial(self.ledger.heartbeat, self.owner, now=now, lease_s=self.job.lease_s)
+                    await self._db(beat)
+                    last_beat = now.timestamp()
+                if await self._db(self.ledger.run_status, self.job.run_id) == "interrupted":
+                    await self._stop(tasks)
+                    return
 
     async def _stop(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Begin no row more, let those in flight end for a short while, then end them."""
@@ -148,7 +153,7 @@ class _Batch:
         row, job = trial.row, self.job
         backend = await self._backend()
         trial.number += 1
-        number = max(trial.number, row.attempts + trial.number)
+        number = row.attempts + trial.number
         attempt_id = await self._db(
             lambda: self.ledger.begin_attempt(
                 lease,
@@ -182,6 +187,10 @@ class _Batch:
             answer = await ask(
                 backend, request, node_id=self.node_id, on_session=on_session, schema=job.schema
             )
+        except SetupError:
+            # Not the row's: opencode cannot be run here at all.
+            await self._db(self.ledger.release, lease)
+            raise
         except OpenCodeError as caught:
             error = caught
         except asyncio.CancelledError:
@@ -189,10 +198,17 @@ class _Batch:
             error.attempt = AttemptRecord(session_id=sessions[-1] if sessions else None, usage_known=False)
             await asyncio.shield(self._interrupted(lease, attempt_id, error, sessions, backend))
             raise
-        await asyncio.gather(*notes)
-        until = await asyncio.shield(self._record(trial, lease, attempt_id, answer, error))
-        for session_id in sessions:
-            backend.recorded(session_id)
+        await asyncio.gather(*notes, return_exceptions=True)
+        recorded = asyncio.shield(self._record(trial, lease, attempt_id, answer, error))
+        try:
+            until = await recorded
+        except LeaseLostError:
+            _forget(backend, sessions)
+            raise
+        _forget(backend, sessions)
+        if job.log_dir is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._log, row.prompt, _attempt_of(answer, error), error)
         return until
 
     async def _interrupted(
@@ -204,18 +220,13 @@ class _Batch:
             lambda: self.ledger.end_attempt(attempt_id, record=error.attempt, error=error, now=now)
         )
         await self._db(self.ledger.release, lease)
-        for session_id in sessions:
-            backend.recorded(session_id)
+        _forget(backend, sessions)
 
     async def _record(
         self, trial: _Trial, lease: Lease, attempt_id: str, answer: Answer | None, error: OpenCodeError | None
     ) -> datetime | None:
         now, row, job = datetime.now(UTC), trial.row, self.job
-        record: AttemptRecord = (
-            answer.attempt if answer is not None else (error and error.attempt) or AttemptRecord()
-        )
-        if job.log_dir is not None:
-            await asyncio.to_thread(self._log, row.prompt, record, error)
+        record = _attempt_of(answer, error)
         until = None if error is None else trial.decided(error, now, job)
         if error is not None and until is not None:
             await self._db(lambda: self.ledger.end_attempt(attempt_id, record=record, error=error, now=now))
@@ -268,6 +279,7 @@ class _Trial:
     row: OpenRow
     tally: Tally
     number: int = 0
+    limited: int = 0
     waited_s: float = 0.0
 
     def decided(self, error: OpenCodeError, now: datetime, job: Job) -> datetime | None:
@@ -277,22 +289,44 @@ class _Trial:
             return None
         wait_s = (decision.at - now).total_seconds()
         if isinstance(error, RateLimitError):
+            # A provider that says "now" and goes on refusing must not be asked without end.
+            self.limited += 1
+            wait_s = max(wait_s, min(LIMIT_FLOOR_MAX_S, LIMIT_FLOOR_S * 2 ** min(self.limited - 1, 10)))
             self.waited_s += wait_s
             if self.waited_s > job.limits.max_rate_limit_wait_s:
                 return None
-        return decision.at if wait_s <= job.limits.max_inline_wait_s else None
+        return now + timedelta(seconds=wait_s) if wait_s <= job.limits.max_inline_wait_s else None
+
+
+def _attempt_of(answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
+    if answer is not None:
+        return answer.attempt
+    return (error and error.attempt) or AttemptRecord(usage_known=False)
+
+
+def _forget(backend: Backend, sessions: Sequence[str]) -> None:
+    """What is in the ledger need not be kept by opencode."""
+    for session_id in sessions:
+        backend.recorded(session_id)
+
+
+@cache
+def machine() -> str:
+    """A name for this boot of this machine and this process namespace: what a pid is unique in."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def lease_owner() -> str:
-    """A name for this batch that tells its host, its process and when that was started."""
+    """A name for this batch that tells its machine, its process and when that was started."""
     process = psutil.Process()
-    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}/{uuid.uuid4().hex[:8]}"
+    return f"{machine()}/{process.pid}/{process.create_time():.2f}/{uuid.uuid4().hex[:8]}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether a lease's owner is known to be gone: a process of this host that no longer runs."""
-    host, pid, created, _ = owner.split("/")
-    if host != socket.gethostname() or int(pid) == os.getpid():
+    """Whether a lease's owner is known to be gone: a process of this machine that no longer runs."""
+    place, pid, created, _ = owner.split("/")
+    if place != machine() or int(pid) == os.getpid():
         return False
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(int(pid))

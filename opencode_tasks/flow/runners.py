@@ -9,17 +9,19 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.json_values import list_in, mapping_in
+from opencode_tasks.json_values import mapping_in
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.process import GuardedProcess
 
 RunnerName = Literal["ray", "threads"]
 CREDENTIALS = "opencode_creds"
 CREDENTIALS_PER_PROMPT = 0.01
+MOST_PROMPTS = 10_000
 # Ray's sockets lie in its folder, and a socket's path is at most 107 characters long.
 LONGEST_TMPDIR = 30
 SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
@@ -83,21 +85,38 @@ def lanes(runner: TaskRunner[Any]) -> int:
     return max(1, int(mapping_in(ray.cluster_resources()).get("CPU", 1)))
 
 
-def check_credentials(runner: TaskRunner[Any], concurrency: int) -> None:
-    """Raise SetupError where no node of a Ray cluster can take a batch; it would wait for ever."""
+def most_prompts(runner: TaskRunner[Any]) -> int:
+    """How many prompts at once the credentials of the runner's nodes allow; no bound on threads."""
     if not is_ray(runner):
-        return
+        return MOST_PROMPTS
+    per_node = [float(node["Resources"].get(CREDENTIALS, 0.0)) for node in _living_nodes()]
+    return int(sum(per_node) / CREDENTIALS_PER_PROMPT + 0.5)
+
+
+def _living_nodes() -> list[dict[str, Any]]:
     import ray
 
-    needed = CREDENTIALS_PER_PROMPT * concurrency
-    alive = [node for node in map(mapping_in, list_in(ray.nodes())) if node.get("Alive")]
-    there = [float(mapping_in(node.get("Resources")).get(CREDENTIALS, 0.0)) for node in alive]
-    if max(there, default=0.0) < needed:
-        start = f"ray start --resources='{{\"{CREDENTIALS}\": 1}}'"
+    nodes: list[dict[str, Any]] = cast("Any", ray).nodes()
+    return [node for node in nodes if node["Alive"]]
+
+
+def check_cluster(runner: TaskRunner[Any], ledger: Ledger) -> None:
+    """Raise SetupError where a Ray cluster cannot run a batch; it would wait, or fail, for ever."""
+    if not is_ray(runner):
+        return
+    nodes = _living_nodes()
+    if not any(node["Resources"].get(CREDENTIALS, 0.0) > 0 for node in nodes):
         raise SetupError(
             "unknown",
-            raw_message=f"no node of this Ray cluster has {needed:g} of the resource {CREDENTIALS!r}",
-            hint=f"start the nodes that have the credentials with: {start}",
+            raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r}",
+            hint="start the nodes that have the credentials with: ray start "
+            f"--resources='{{\"{CREDENTIALS}\": 1}}'",
+        )
+    if len({node["NodeManagerHostname"] for node in nodes}) > 1 and ledger.url.startswith("sqlite"):
+        raise SetupError(
+            "unknown",
+            raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",
+            hint="give a ledger that all of them reach: --ledger postgresql://…",
         )
 
 

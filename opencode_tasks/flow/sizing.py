@@ -25,7 +25,7 @@ class Sizes:
     @property
     def concurrency(self) -> int:
         """Rows in flight in the whole run, at most."""
-        return min(self.rows, self.lanes * self.concurrency_per_batch)
+        return min(self.rows, self.lanes * min(self.batch_size, self.concurrency_per_batch))
 
 
 def choose_sizes(
@@ -37,12 +37,16 @@ def choose_sizes(
     backend: BackendName,
     model_ref: str,
     one_owner: bool,
+    most: int,
 ) -> Sizes:
     """Sizes for ``rows`` open rows on a runner with ``lanes`` places; what the user set is kept.
 
-    ``one_owner`` says that only one server at a time may use the user's login.
+    ``one_owner`` says that only one server at a time may use the user's login, ``most`` how many
+    prompts the credentials of the runner's nodes allow at once.
     """
-    wanted = concurrency or _default_concurrency(backend, model_ref, lanes)
+    wanted = min(concurrency or _default_concurrency(backend, model_ref, lanes), max(1, rows), most)
+    if one_owner and backend == "cli":
+        wanted = 1
     used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
     # Four batches for each lane, so that none runs long after the others are done.
     size = batch_size or max(1, min(LARGEST_BATCH, rows, max(-(-rows // (used * 4)), wanted // used * 2)))

@@ -15,6 +15,7 @@ from prefect.context import FlowRunContext
 from opencode_tasks.errors import InputError
 from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
 from opencode_tasks.flow.planning import Options, Plan, make_plan
+from opencode_tasks.flow.runners import RunnerName, task_runner
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
@@ -37,13 +38,34 @@ class Prepared:
 handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
 
 
-def run(source: str, target: str, *, limit: int | None, **options: Any) -> dict[str, Any]:
-    """The body of the flow: what was handed over, or a new preparation, through to the output."""
+def run(
+    source: str,
+    target: str,
+    *,
+    runner: RunnerName | None,
+    ray_address: str | None,
+    limit: int | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The body of the flow: what was handed over, or a new preparation, through to the output.
+
+    ``runner`` None runs the rows on the flow's own task runner.
+    """
     prepared = handed_over.get()
     if prepared is not None:
-        return finish(prepared, target)
+        return _finish_on(runner, ray_address, prepared, target)
     with local_provider(options.get("model"), _say_nothing) as base_config:
-        return finish(prepare(source, target, limit=limit, base_config=base_config, **options), target)
+        prepared = prepare(source, target, limit=limit, base_config=base_config, **options)
+        return _finish_on(runner, ray_address, prepared, target)
+
+
+def _finish_on(
+    runner: RunnerName | None, ray_address: str | None, prepared: Prepared, target: str
+) -> dict[str, Any]:
+    if runner is None:
+        return finish(prepared, target)
+    with task_runner(runner, ray_address) as chosen, chosen:
+        return finish(prepared, target, runner=chosen)
 
 
 def _say_nothing(message: str) -> None:
@@ -82,6 +104,7 @@ def prepare(
         faults += error.faults
     labels = tuple(options.pop("label", ()))
     wanted = Options(labels=labels, schema=schema, opencode_config=config, **options)
+    Ledger.open(wanted.ledger or settings().ledger_url()).close()
     try:
         plan = make_plan(frame, wanted)
     except InputError as error:
@@ -92,7 +115,7 @@ def prepare(
     return Prepared(frame=frame, plan=plan)
 
 
-def finish(prepared: Prepared, target: str) -> dict[str, Any]:
+def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, Any]:
     """Run a plan in the current flow and write its output; the summary.
 
     Interrupted, the output is written all the same, with its open rows in it.
@@ -108,7 +131,7 @@ def finish(prepared: Prepared, target: str) -> dict[str, Any]:
             prepared.on_told(told)
 
     try:
-        result: AnnotationResult = execute(plan, frame, on_told=tell)
+        result: AnnotationResult = execute(plan, frame, runner=runner, on_told=tell)
     except KeyboardInterrupt:
         if run_ids:
             with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, case, exists, func, select
 
 from opencode_tasks.errors import (
-    ContentFilterError,
+    ContentFilteredError,
     MaxOutputTokensError,
     OpenCodeError,
     StructuredOutputError,
@@ -69,7 +69,7 @@ def failed(error: OpenCodeError, record: AttemptRecord, partial: str | None) -> 
 def partial_text(error: OpenCodeError) -> str | None:
     """What came before the error, None where nothing did."""
     match error:
-        case MaxOutputTokensError() | ContentFilterError():
+        case MaxOutputTokensError() | ContentFilteredError():
             return error.partial_text or None
         case StructuredOutputError():
             return error.text or None

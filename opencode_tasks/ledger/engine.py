@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from opencode_tasks.ledger.columns import json_text
 from opencode_tasks.ledger.place import make_file, read_url, refusal
@@ -19,7 +20,8 @@ from opencode_tasks.ledger.upgrade import upgrade
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
-TRIES = 5
+TRIES = 6
+WAIT_S = 0.5
 # PostgreSQL's serialization_failure and deadlock_detected: the transaction may be run again.
 RERUNNABLE = ("40001", "40P01")
 
@@ -39,10 +41,17 @@ class Database:
             return work(connection)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one write transaction, again after a deadlock; so it must be repeatable."""
-        for _ in range(TRIES - 1):
+        """Run ``work`` in one write transaction; so it must be repeatable.
+
+        It is run again after a deadlock, a lost connection or a locked database: what it records
+        has been paid for.
+        """
+        for number in range(TRIES - 1):
             try:
                 return self._write_once(work)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) not in RERUNNABLE:
+                    time.sleep(WAIT_S * 2**number)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in RERUNNABLE:
                     raise

@@ -333,6 +333,10 @@ class Ledger:
         """One run as in ``runs``, None where there is none."""
         return self._database.read(lambda c: reads.one_run(c, run_id))
 
+    def run_status(self, run_id: str) -> str | None:
+        """A run's status alone; None where there is no such run."""
+        return self._database.read(lambda c: reads.run_status(c, run_id))
+
     def row_story(self, run_id: str, row_id: str) -> dict[str, Any] | None:
         """All that is known of a row, None without it.
 

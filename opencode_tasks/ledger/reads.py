@@ -224,3 +224,8 @@ def _cost_line(found: Mapping[Any, Any]) -> dict[str, Any]:
         "cost_source": cost_source(found),
         "failed_cost_pico": int(found["failed"]) if known else None,
     }
+
+
+def run_status(connection: Connection, run_id: str) -> str | None:
+    """A run's status by its key: this is asked every second."""
+    return connection.execute(select(runs.c.status).where(runs.c.run_id == run_id)).scalar_one_or_none()

@@ -7,19 +7,25 @@ unknown model with a failure that names nothing, so both are checked here, once.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.json_values import list_in, mapping_in, text_in
-from opencode_tasks.opencode.config import find_unpriced
+from opencode_tasks.keys import without_secrets
+from opencode_tasks.opencode.backend import DEFAULT_AGENT
+from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced
 from opencode_tasks.opencode.server import WarmServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """What a run needs to know of opencode. ``agent_config`` is the agent as opencode resolved it.
+    """What a run needs to know of opencode.
+
+    ``agent_config`` is the agent as opencode resolved it, ``settings`` what of the resolved config
+    decides the model's answers, without secrets.
 
     ``unpriced`` holds the ``provider/model`` names whose price nobody states.
     """
@@ -28,14 +34,24 @@ class Catalog:
     model_ref: str
     agent: str
     agent_config: Mapping[str, Any]
+    settings: Mapping[str, Any]
     unpriced: frozenset[str]
     plugin_loaded: bool
 
 
 async def read_catalog(
-    server: WarmServer, *, model_ref: str | None, agent: str, variant: str | None, version: str
+    server: WarmServer,
+    *,
+    model_ref: str | None,
+    agent: str,
+    variant: str | None,
+    version: str,
+    allowed: Collection[str] = (),
 ) -> Catalog:
-    """Resolve the model and check agent and variant. Raises InputError with every fault found."""
+    """Resolve the model and check agent and variant. Raises InputError with every fault found.
+
+    ``allowed`` are the tools that our own agent was given.
+    """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
     agents: Sequence[Mapping[str, Any]] = await server.get("/agent")
@@ -50,6 +66,11 @@ async def read_catalog(
         faults += [fault] if fault else []
     found = next((a for a in agents if a.get("name") == agent), None)
     faults += _agent_faults(agent, found, agents)
+    if agent == DEFAULT_AGENT and found is not None and (extra := _granted(found, allowed)):
+        faults.append(
+            f"opencode config: it gives the agent {DEFAULT_AGENT!r} the tools {', '.join(extra)}; that agent "
+            "is ours and has none: name an agent of your own and choose it with --agent"
+        )
     if variant and model is not None and variant not in (model.get("variants") or {}):
         known = ", ".join(model.get("variants") or {}) or "none"
         faults.append(f"--variant: model {resolved} has no variant {variant!r} (it has: {known})")
@@ -59,7 +80,8 @@ async def read_catalog(
         version=version,
         model_ref=resolved,
         agent=agent,
-        agent_config=_lasting(found),
+        agent_config=_lasting(found, str(server.home.root)),
+        settings=_deciding(config, resolved),
         unpriced=find_unpriced(config, providers),
         plugin_loaded=server.plugin_loaded,
     )
@@ -107,6 +129,32 @@ def _agent_faults(
     return [f"--agent: {agent!r} {why} (there is: {names})"]
 
 
-def _lasting(agent: Mapping[str, Any]) -> dict[str, Any]:
-    """The agent without its permission list, which names folders of one process."""
-    return {key: value for key, value in agent.items() if key != "permission" and value is not None}
+def _granted(agent: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
+    """The tools that an agent may use beyond those in ``allowed``: granted after all was denied."""
+    rules = [mapping_in(rule) for rule in list_in(agent.get("permission"))]
+    denials = [
+        i for i, rule in enumerate(rules) if (rule.get("permission"), rule.get("action")) == ("*", "deny")
+    ]
+    after = rules[denials[-1] + 1 :] if denials else rules
+    granted = {str(rule.get("permission")) for rule in after if rule.get("action") != "deny"}
+    return sorted(granted - set(allowed) - {"external_directory"})
+
+
+def _lasting(agent: Mapping[str, Any], home: str) -> dict[str, Any]:
+    """The agent without what names the folders of one process."""
+    text = json.dumps({key: value for key, value in agent.items() if value is not None})
+    return json.loads(text.replace(json.dumps(home)[1:-1], "~"))
+
+
+def _deciding(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:
+    """The model's own settings and the MCP servers; neither secrets nor our time-outs."""
+    provider, _, model = model_ref.partition("/")
+    clean = without_secrets(config)
+    own = mapping_in(mapping_in(clean.get("provider")).get(provider))
+    options = {k: v for k, v in mapping_in(own.get("options")).items() if k not in TIMEOUT_OPTIONS}
+    settings = mapping_in(mapping_in(own.get("models")).get(model))
+    return {
+        "provider": {"npm": own.get("npm"), "options": options},
+        "model": {key: value for key, value in settings.items() if key not in ("name", "cost")},
+        "mcp": clean.get("mcp"),
+    }

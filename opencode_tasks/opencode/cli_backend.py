@@ -19,7 +19,6 @@ from opencode_tasks.events import EventFold
 from opencode_tasks.export import session_of
 from opencode_tasks.json_values import mapping_in, text_in
 from opencode_tasks.opencode.backend import (
-    LONGEST_INNER_WAIT_S,
     BackendName,
     OnSession,
     OpencodeSpec,
@@ -29,7 +28,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
-from opencode_tasks.opencode.server_backend import check_clocks
+from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s
 from opencode_tasks.process import GuardedProcess, run_once
 from opencode_tasks.records import Session
 from opencode_tasks.stream import parse_events, parse_run_error, parse_session_id
@@ -62,7 +61,7 @@ class _Run:
         if size > self.stdout_size:
             self.stdout_size = size
             if self.session_id is None:
-                found = parse_session_id(self.stdout.read_text(errors="replace"))
+                found = parse_session_id(self.stdout.read_text(encoding="utf-8", errors="replace"))
                 if found is not None:
                     self._follow(found, now)
             if self.session_id is not None:
@@ -183,7 +182,12 @@ class CliBackend:
         key = run.session_id or ""
         for state in run.fold.family(key):
             retry = state.retry
-            if retry and retry.next_at and retry.next_at.timestamp() - time.time() > LONGEST_INNER_WAIT_S:
+            if (
+                retry
+                and retry.next_at
+                and retry.next_at.timestamp() - time.time()
+                > longest_wait_s(self._spec, plugin_loaded=plugin_is_loaded(run.home.journal))
+            ):
                 return Stopped(wait=retry)
         first, last = run.fold.first_sign.get(key), run.fold.last_sign.get(key, started)
         return check_clocks(self._spec.clocks, now=now, started=started, first_sign=first, last_sign=last)
@@ -196,7 +200,7 @@ class CliBackend:
         env: Mapping[str, str],
         stopped: Stopped | None,
     ) -> SessionResult:
-        output = run.stdout.read_text(errors="replace") if run.stdout.exists() else ""
+        output = run.stdout.read_text(encoding="utf-8", errors="replace") if run.stdout.exists() else ""
         session_id = run.session_id or parse_session_id(output)
         sessions: list[Session] = []
         notes: list[str] = []
@@ -249,7 +253,7 @@ class CliBackend:
                 run_once, args, env=env, cwd=home.work, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
             try:
-                messages: Any = mapping_in(json.loads(target.read_text())).get("messages")
+                messages: Any = mapping_in(json.loads(target.read_text(encoding="utf-8"))).get("messages")
             except (OSError, ValueError):
                 continue
             if finished.returncode == 0 and isinstance(messages, list):

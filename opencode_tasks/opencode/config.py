@@ -19,6 +19,7 @@ from opencode_tasks.records import RemoteTool
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # Our clocks end a silent call; opencode's own limits must come later, or it would ask again.
 TIMEOUT_MARGIN_S = 30.0
+TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
 # A model that calls tools it was not offered would be answered, and billed, for ever.
 MAX_CALLS_WITHOUT_TOOLS = 8
 
@@ -38,7 +39,7 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
 
 def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
     """What holds whatever the user's config says."""
-    allowed = {f"{_tool_prefix(tool.name)}_*": True for tool in spec.tools}
+    allowed = dict.fromkeys(allowed_tools(spec), True)
     config: dict[str, Any] = {
         "share": "disabled",
         "autoupdate": False,
@@ -55,6 +56,11 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
     if spec.use_plugin:
         config["plugin"] = [f"file://{PLUGIN}"]
     return config
+
+
+def allowed_tools(spec: OpencodeSpec) -> list[str]:
+    """The tools that our own agent is given: those of the named MCP servers."""
+    return [f"{_tool_prefix(tool.name)}_*" for tool in spec.tools]
 
 
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:

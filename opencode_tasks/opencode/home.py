@@ -32,7 +32,7 @@ LEAN_ENVIRONMENT = {
     **{
         f"OPENCODE_DISABLE_{name}": "1"
         for name in (
-            *("AUTOUPDATE", "MODELS_FETCH", "DEFAULT_PLUGINS", "LSP_DOWNLOAD", "EXTERNAL_SKILLS"),
+            *("AUTOUPDATE", "MODELS_FETCH", "LSP_DOWNLOAD", "EXTERNAL_SKILLS"),
             *("CLAUDE_CODE", "PRUNE", "PROJECT_CONFIG"),
         )
     },
@@ -120,9 +120,14 @@ def environment(
     """The environment of an opencode process in ``home``; writes its config file there."""
     config_file = home.run / "opencode-tasks.json"
     config_file.touch(mode=0o600)
-    config_file.write_text(json.dumps(merged_config(spec)))
+    config_file.write_text(json.dumps(merged_config(spec)), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_FROM_OPENCODE)}
     env |= LEAN_ENVIRONMENT
+    if not any(entry.get("type") == "oauth" for entry in read_store(user_store()).values()):
+        # Opencode's own plugins are what OAuth logins need, and nothing else that rows use.
+        env["OPENCODE_DISABLE_DEFAULT_PLUGINS"] = "1"
+    if "OPENCODE_MODELS_PATH" not in env and user_models().is_file():
+        env["OPENCODE_MODELS_PATH"] = str(user_models())
     env |= {
         "XDG_DATA_HOME": str(home.data),
         "XDG_CONFIG_HOME": str(home.run / "config"),
@@ -200,7 +205,7 @@ def user_store() -> Path:
 def read_store(path: Path) -> dict[str, Any]:
     """The logins of a store by provider; empty where there is none."""
     try:
-        store: Any = json.loads(path.read_text())
+        store: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -216,6 +221,12 @@ def needs_owner(entries: Mapping[str, Mapping[str, Any]], provider: str | None) 
     """Whether the provider (any, where it is not known) is used by a login whose tokens rotate."""
     used = entries.values() if provider is None else [entries.get(provider, {})]
     return any(entry.get("type") == "oauth" for entry in used)
+
+
+def user_models() -> Path:
+    """The catalogue of models that the user's own opencode fetched last."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "opencode" / "models.json"
 
 
 def user_config_path() -> Path:

@@ -56,10 +56,10 @@ class WarmServer:
     async def start(cls, spec: OpencodeSpec) -> Self:
         """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not."""
         check_version(version_of(spec.binary))
-        home = make_home()
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider)
+        home = make_home()
         process: GuardedProcess | None = None
         try:
             env = environment(home, spec, password=password, journal_events=False) | credentials.install(home)
@@ -79,7 +79,9 @@ class WarmServer:
             home.remove()
             raise
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=64)
-        client = httpx.AsyncClient(base_url=url, auth=(USER, password), timeout=HTTP_LIMIT_S, limits=limits)
+        client = httpx.AsyncClient(
+            base_url=url, auth=(USER, password), timeout=HTTP_LIMIT_S, limits=limits, trust_env=False
+        )
         server = cls(process, home, client, credentials)
         if spec.work_dir is not None:
             server.directory = str(spec.work_dir)
@@ -92,10 +94,16 @@ class WarmServer:
 
     async def _open(self, spec: OpencodeSpec) -> None:
         self._reader = asyncio.create_task(self._read_events())
-        async with asyncio.timeout(START_LIMIT_S):
-            await self._connected.wait()
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                await self._connected.wait()
             # The first request in a folder makes opencode load its config and plugins there.
-            await self.get("/agent")
+            await self.get("/agent", timeout_s=START_LIMIT_S)
+        except (TimeoutError, httpx.HTTPError) as error:
+            words = self.last_words()[-800:].strip() or type(error).__name__
+            raise SetupError(
+                "unknown", raw_message=f"opencode serve did not answer: {words}", hint="opencode-tasks doctor"
+            ) from None
         self.plugin_loaded = plugin_is_loaded(self.home.journal) if spec.use_plugin else False
 
     @property
@@ -107,9 +115,9 @@ class WarmServer:
         """The end of what the server printed."""
         return tail(self.home.output)
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
         """GET a route of the server's working folder; its JSON."""
-        response = await self.client.get(path, params={"directory": self.directory})
+        response = await self.client.get(path, params={"directory": self.directory}, timeout=timeout_s)
         if response.status_code != HTTPStatus.OK:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
         return response.json()

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.events import SessionEvents
 from opencode_tasks.export import session_of
 from opencode_tasks.json_values import mapping_in
@@ -52,6 +53,7 @@ class ServerBackend:
         self.server = server
         self.unpriced = unpriced
         self._clocks = spec.clocks
+        self._longest_wait_s = longest_wait_s(spec, plugin_loaded=server.plugin_loaded)
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """The server's data folder, whatever the session."""
@@ -131,7 +133,7 @@ class ServerBackend:
 
     def _must_stop(self, session_id: str, started: float) -> Stopped | None:
         for state in self.server.fold.family(session_id):
-            if state.retry is not None and _wait_s(state.retry) > LONGEST_INNER_WAIT_S:
+            if state.retry is not None and _wait_s(state.retry) > self._longest_wait_s:
                 return Stopped(wait=state.retry)
         fold = self.server.fold
         return check_clocks(
@@ -174,7 +176,7 @@ class ServerBackend:
             return [self._from_events(state) for state in self.server.fold.family(session_id)]
         try:
             return await self._read_back(session_id, None)
-        except (httpx.HTTPError, ValueError, KeyError):
+        except (httpx.HTTPError, OpenCodeError, ValueError, KeyError):
             return [self._from_events(state) for state in self.server.fold.family(session_id)]
 
     def _from_events(self, state: SessionEvents) -> Session:
@@ -217,6 +219,11 @@ class ServerBackend:
             exit_code=-1 if code is None else code,
             stderr=f"{fault}\n{self.server.last_words()}".strip(),
         )
+
+
+def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:
+    """The longest wait that is left to opencode: what the plugin passes on, or a fixed bound without it."""
+    return max(LONGEST_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else LONGEST_INNER_WAIT_S
 
 
 def check_clocks(

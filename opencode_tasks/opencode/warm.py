@@ -18,6 +18,7 @@ from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.binary import version_of
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
+from opencode_tasks.opencode.config import allowed_tools
 from opencode_tasks.opencode.home import Credentials
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
@@ -39,7 +40,13 @@ class WarmServers:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the loop and wait for it; from any thread but the loop's."""
-        return self._running().call(function, *args)
+        future = self._running().start_task_soon(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C must not wait for what may never answer.
+            future.cancel()
+            raise
 
     async def server(self, spec: OpencodeSpec) -> WarmServer:
         """The live server for a spec. On the loop only."""
@@ -71,6 +78,12 @@ class WarmServers:
         Raises InputError for what opencode does not know.
         """
         key = f"{server_key(spec)} {spec.model_ref} {variant}"
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            return await self._catalog(key, spec, variant, keep_server=keep_server)
+
+    async def _catalog(
+        self, key: str, spec: OpencodeSpec, variant: str | None, *, keep_server: bool
+    ) -> Catalog:
         if key in self._catalogs:
             return self._catalogs[key]
         was_there = server_key(spec) in self._servers
@@ -81,6 +94,7 @@ class WarmServers:
                 agent=spec.agent,
                 variant=variant,
                 version=await asyncio.to_thread(version_of, spec.binary),
+                allowed=allowed_tools(spec),
             )
         finally:
             if not keep_server and not was_there:

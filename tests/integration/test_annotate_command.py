@@ -115,7 +115,15 @@ def test_a_dry_run_sends_nothing(desk: Desk) -> None:
     [
         (["in.csv"], ["--output"]),
         (
-            ["missing.csv", "-o", "o.xls", "--opencode-config", "broken.json", "--opencode-bin", "/no/opencode"],
+            [
+                "missing.csv",
+                "-o",
+                "o.xls",
+                "--opencode-config",
+                "broken.json",
+                "--opencode-bin",
+                "/no/opencode",
+            ],
             ["missing.csv", "o.xls", "broken.json", "/no/opencode"],
         ),
         (

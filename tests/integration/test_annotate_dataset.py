@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+import psycopg
 import pytest
 from cluster import Desk
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks import InputError
 from opencode_tasks.flow.dataset import annotate_dataset
@@ -35,9 +35,8 @@ def table(desk: Desk, source: str = "in.csv", output: str = "out.csv", **more: A
         "opencode_bin": str(desk.binary),
         "ledger": str(desk.folder / "ledger.db"),
     }
-    runner: Any = ThreadPoolTaskRunner()
-    told = annotate_dataset.with_options(task_runner=runner)(
-        str(desk.folder / source), str(desk.folder / output), **(options | more)
+    told: Any = annotate_dataset(
+        str(desk.folder / source), str(desk.folder / output), runner="threads", **(options | more)
     )
     return told["rows"]
 
@@ -167,6 +166,9 @@ def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
 
 
 def test_a_postgresql_ledger_serves_two_runs(desk: Desk, postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute("drop schema public cascade")
+        connection.execute("create schema public")
     desk.write_csv("in.csv", rows(["pg one", "pg two"]))
     assert table(desk, ledger=postgresql_url)["completed"] == 2
     assert table(desk, ledger=postgresql_url)["reused"] == 2

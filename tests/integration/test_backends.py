@@ -20,7 +20,7 @@ from rig import BASH, CLOCKS, Asked, Rig
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
-    ContentFilterError,
+    ContentFilteredError,
     InputError,
     InvalidRequestError,
     MaxOutputTokensError,
@@ -136,7 +136,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "filter": Fault(
         reply=Reply(text="abc", finish_reason="content_filter"),
-        kind=ContentFilterError,
+        kind=ContentFilteredError,
         fields={"partial_text": "abc"},
     ),
     "empty": Fault(reply=Reply(text=""), kind=UnknownOpenCodeError, words="empty response"),

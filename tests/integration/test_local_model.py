@@ -28,8 +28,6 @@ from opencode_tasks.local_model import (
 )
 from opencode_tasks.opencode.install import install_local_model, install_opencode, model_path
 
-pytest.importorskip("xllamacpp", reason="the extra `local` is not installed")
-
 REVIEW = "Is this review positive or negative? Answer with one word.\n\nReview: Best headphones I ever had!"
 
 

@@ -15,7 +15,7 @@ from opencode_tasks.classify import Failure, classify, classify_finish, read_fai
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
-    ContentFilterError,
+    ContentFilteredError,
     InvalidRequestError,
     MaxOutputTokensError,
     OpenCodeError,
@@ -70,7 +70,7 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ("429", api_error(429), RateLimitError),
     ("the context is full", named("ContextOverflowError"), MaxOutputTokensError),
     ("the message is too long", named("MessageOutputLengthError"), MaxOutputTokensError),
-    ("filtered", named("ContentFilterError"), ContentFilterError),
+    ("filtered", named("ContentFilterError"), ContentFilteredError),
     ("500", api_error(500), ServerError),
     ("503", api_error(503), ServerError),
     ("529 overloaded", api_error(529, "Overloaded"), ServerError),
@@ -234,7 +234,7 @@ def test_an_error_tells_who_said_what() -> None:
 @pytest.mark.parametrize("name", ["ContextOverflowError", "MessageOutputLengthError", "ContentFilterError"])
 def test_the_partial_text_is_kept(name: str) -> None:
     error = classified(named(name), partial_text="half")
-    assert isinstance(error, (MaxOutputTokensError, ContentFilterError))
+    assert isinstance(error, (MaxOutputTokensError, ContentFilteredError))
     assert error.partial_text == "half"
 
 
@@ -242,7 +242,7 @@ def test_the_partial_text_is_kept(name: str) -> None:
     ("reason", "expected"),
     [
         ("length", MaxOutputTokensError),
-        ("content-filter", ContentFilterError),
+        ("content-filter", ContentFilteredError),
         ("error", ServerError),
         ("unknown", ServerError),
         ("other", ServerError),

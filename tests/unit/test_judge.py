@@ -71,7 +71,7 @@ FAULTS: list[tuple[str, SessionResult, type[OpenCodeError]]] = [
     ),
     ("an abort of no known cause", result(turn(text("a"), error=ABORTED)), errors.UnknownOpenCodeError),
     ("cut at the limit", result(turn(text("a"), finish="length")), errors.MaxOutputTokensError),
-    ("filtered", result(turn(text("a"), finish="content-filter")), errors.ContentFilterError),
+    ("filtered", result(turn(text("a"), finish="content-filter")), errors.ContentFilteredError),
     ("no reason to end", result(turn(text("a"), finish="unknown")), errors.ServerError),
     ("empty", result(turn(finish="stop")), errors.UnknownOpenCodeError),
     ("no turn at all", result(), errors.UnknownOpenCodeError),

@@ -37,7 +37,7 @@ REACTIONS: list[tuple[OpenCodeError, Decision, Decision]] = [
     (errors.OpenCodeTimeoutError("n"), after(5), Fail()),
     (errors.StructuredOutputError("n"), Fail(), Fail()),
     (errors.PermissionDeniedError("n"), Fail(), Fail()),
-    (errors.ContentFilterError("n"), Fail(), Fail()),
+    (errors.ContentFilteredError("n"), Fail(), Fail()),
     (
         errors.BudgetExceededError("n"),
         Pause(None, "budget_exceeded on n: "),

@@ -26,6 +26,7 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
         "backend": "server",
         "model_ref": "p/m",
         "one_owner": False,
+        "most": 10_000,
     }
     return choose_sizes(rows=rows, **(usual | changes))
 
@@ -36,7 +37,9 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
         ({}, 4, SERVER_CONCURRENCY // 4),
         ({"lanes": 1}, 1, SERVER_CONCURRENCY),
         # A second server must earn its start.
-        ({"rows": 1}, 1, SERVER_CONCURRENCY),
+        ({"rows": 1}, 1, 1),
+        ({"most": 3, "lanes": 1}, 1, 3),
+        ({"one_owner": True, "backend": "cli"}, 1, 1),
         ({"rows": ROWS_PER_SERVER}, 1, SERVER_CONCURRENCY),
         ({"rows": ROWS_PER_SERVER + 1}, 2, SERVER_CONCURRENCY // 2),
         ({"one_owner": True}, 1, SERVER_CONCURRENCY),
@@ -48,7 +51,7 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
         ({"model_ref": "locals/m"}, 4, SERVER_CONCURRENCY // 4),
         ({"backend": "cli"}, 4, 1),
         ({"backend": "cli", "lanes": 2}, 2, 1),
-        ({"rows": 10, "batch_size": 5}, 2, SERVER_CONCURRENCY // 2),
+        ({"rows": 10, "batch_size": 5}, 2, 5),
     ],
 )
 def test_lanes_and_what_each_carries(changes: dict[str, Any], lanes: int, per_batch: int) -> None:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from trace_writer import write_many
 
 from opencode_tasks.trace import append_trace, render_trace
 
@@ -70,16 +73,10 @@ def test_an_entry_has_its_header_and_a_private_file(tmp_path: Path) -> None:
     assert "t\\ud800" in text
 
 
-def write_many(log_dir: str, writer: int) -> None:
-    for number in range(20):
-        session = f"ses_{writer}x{number}"
-        append_trace(log_dir, "log", STARTED, prompt="p", session_id=session, trace=session * 5000)
-
-
 def test_entries_stay_whole_between_threads_and_processes(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2) as processes, ThreadPoolExecutor(4) as threads:
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes, ThreadPoolExecutor(4) as threads:
         pools = (processes, processes, threads, threads, threads, threads)
-        for future in [pool.submit(write_many, str(tmp_path), n) for n, pool in enumerate(pools)]:
+        for future in [pool.submit(write_many, str(tmp_path), STARTED, n) for n, pool in enumerate(pools)]:
             future.result()
     (path,) = tmp_path.iterdir()
     entries = path.read_text().split("Time: ")[1:]

@@ -1,0 +1,13 @@
+"""Writes many trace entries; importable, so that a spawned process can."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from opencode_tasks.trace import append_trace
+
+
+def write_many(log_dir: str, started: datetime, writer: int) -> None:
+    for number in range(20):
+        session = f"ses_{writer}x{number}"
+        append_trace(log_dir, "log", started, prompt="p", session_id=session, trace=session * 5000)
