@@ -18,7 +18,14 @@ from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_promp
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
-from opencode_tasks.ledger import Ledger, OpenRow, Progress
+from opencode_tasks.ledger import (
+    ATTEMPT_COLUMNS,
+    COST_COLUMNS,
+    USAGE_COLUMNS,
+    Ledger,
+    OpenRow,
+    Progress,
+)
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.opencode.config import merge
@@ -115,18 +122,17 @@ def gather(
     return AnnotationResult(
         run_id=run_id,
         frame=output_frame(frame, ledger.outcomes(run_id), schema=schema),
-        usage=money_frame(ledger.usage(run_id)),
-        attempts=pd.DataFrame(ledger.attempts(run_id)),
-        cost=money_frame(ledger.cost(run_id)),
+        usage=money_frame(ledger.usage(run_id), USAGE_COLUMNS),
+        attempts=pd.DataFrame(ledger.attempts(run_id), columns=pd.Index(ATTEMPT_COLUMNS)),
+        cost=money_frame(ledger.cost(run_id), COST_COLUMNS),
         counts={name: getattr(progress, name) for name in ("open", "completed", "failed", "skipped")},
         progress=progress,
     )
 
 
-def money_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Ledger records as a frame, pico-dollars as USD."""
-    frame = pd.DataFrame(records)
-    columns = cast("list[str]", list(frame.columns))
+def money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Ledger records as a frame, pico-dollars as USD; without records its columns alone."""
+    frame = pd.DataFrame(records, columns=pd.Index(columns))
     for name in [column for column in columns if column.endswith("_pico")]:
         pico = list_in(cast("Any", frame[name]).tolist())
         usd = pd.array([pico_to_usd(value) for value in pico], dtype="Float64")

@@ -10,8 +10,18 @@ from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import shown_url
 from opencode_tasks.ledger.reads import OpenRow, Progress
+from opencode_tasks.ledger.tables import attempts, usage
+from opencode_tasks.records import TOKEN_COLUMNS
+
+# What ``Ledger.attempts``, ``.usage`` and ``.cost`` give for each line, also where there is none.
+ATTEMPT_COLUMNS = tuple(attempts.c.keys())
+USAGE_COLUMNS = tuple(usage.c.keys())
+COST_COLUMNS = ("model_ref", "rows", "steps", *TOKEN_COLUMNS, "cost_pico", "cost_source", "failed_cost_pico")
 
 __all__ = [
+    "ATTEMPT_COLUMNS",
+    "COST_COLUMNS",
+    "USAGE_COLUMNS",
     "Busy",
     "Lease",
     "LeaseLostError",

@@ -173,3 +173,20 @@ def test_a_postgresql_ledger_serves_two_runs(desk: Desk, postgresql_url: str) ->
     assert table(desk, ledger=postgresql_url)["completed"] == 2
     assert table(desk, ledger=postgresql_url)["reused"] == 2
     assert sorted(desk.provider.prompts()) == ["pg one", "pg two"]
+
+
+def test_a_config_cannot_give_our_own_agent_tools(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["x"]))
+    config = desk.provider.opencode_config()
+    config["agent"] = {"opencode-tasks": {"tools": {"*": False, "bash": True}}}
+    with pytest.raises(InputError, match="bash"):
+        table(desk, opencode_config=config)
+    assert desk.provider.calls == []
+
+
+def test_a_limit_of_no_length_is_not_asked_without_end(desk: Desk) -> None:
+    desk.provider.on("now", Reply(status=429, headers={"Retry-After": "0"}), Reply(text="yes"))
+    desk.write_csv("in.csv", rows(["now"]))
+    assert table(desk)["completed"] == 1
+    limited, again = (call.at for call in desk.provider.calls)
+    assert again - limited >= 1.0

@@ -59,6 +59,15 @@ def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     assert result.cost["cost_usd"].sum() == pytest.approx(result.frame["cost_usd"].sum())
 
 
+def test_a_run_that_buys_nothing_has_frames_with_columns(desk: Desk) -> None:
+    frame = pd.DataFrame({"prompt": ["once"]})
+    bought, taken_over = annotated(desk, frame), annotated(desk, frame)
+    assert list(taken_over.frame["reused"]) == [True]
+    for name in ("usage", "attempts", "cost"):
+        assert list(getattr(taken_over, name).columns) == list(getattr(bought, name).columns)
+        assert (len(getattr(bought, name)), len(getattr(taken_over, name))) == (1, 0)
+
+
 def test_annotate_refuses_a_bad_frame_before_anything_is_sent(desk: Desk) -> None:
     with pytest.raises(InputError, match="no column 'prompt'"):
         annotated(desk, pd.DataFrame({"text": ["a"]}))
