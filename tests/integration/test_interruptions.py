@@ -32,21 +32,26 @@ def arguments(desk: Desk, runner: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The processes and opencode's homes that were there before a command."""
+    """The processes, opencode's homes and temporary folders that were there before a command."""
 
     pids: set[int]
     homes: set[Path]
+    folders: set[Path]
 
 
 def homes() -> set[Path]:
     return set((Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode").glob("*"))
 
 
+def folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("oct-*"))
+
+
 def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
     """A command with the first answers recorded and others in flight; what was there before it."""
     desk.provider.on("row", Reply(delay_s=1.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
-    before = Before(set(psutil.pids()), homes())
+    before = Before(set(psutil.pids()), homes(), folders())
     process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
     deadline = time.monotonic() + 150
     while len(desk.provider.calls) < 2 * IN_FLIGHT:
@@ -73,24 +78,11 @@ def assert_clean(before: Before, ended_at: float) -> None:
     while left(before) and time.monotonic() < ended_at + CLEAN_UP_S:
         time.sleep(0.1)
     assert left(before) == []
-    temporary = Path(tempfile.gettempdir())
-    # The session's own Prefect server and Ray may still be there; they are older than the command.
-    new = [path for path in temporary.glob("oct-*") if path.stat().st_ctime > time.time() - 60]
-    assert [path for path in new if not in_use(path, before.pids)] == []
+    assert folders() - before.folders == set()
     for home in homes() - before.homes:
         assert any((home / "unrecorded").iterdir())
         assert sorted(path.name for path in home.iterdir()) == ["data", "unrecorded", "work"]
         assert home.stat().st_mode & 0o077 == 0
-
-
-def in_use(folder: Path, pids: set[int]) -> bool:
-    for pid in pids:
-        try:
-            if str(folder) in " ".join(psutil.Process(pid).cmdline()):
-                return True
-        except psutil.Error:
-            continue
-    return False
 
 
 def finished(desk: Desk) -> Counter[str]:
