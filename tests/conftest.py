@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import Desk
+from hypothesis import HealthCheck, settings
 from rig import Rig, Served, Unplugged
 
 from opencode_tasks.opencode.install import install_opencode
@@ -21,6 +22,9 @@ from opencode_tasks.testing import ScriptedProvider
 
 CLEAN_UP_LIMIT_S = 15.0
 NPM_CACHE = "npm_config_cache"
+# How long a machine takes to make an example is no fault of the code under test.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 # The user's own settings and keys must not decide a test.
 FOREIGN = ("OPENCODE", "PREFECT_", "RAY_", "XDG_")
 KEPT = "OPENCODE_TASKS_TEST_"
