@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 import warnings
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     The caches of package managers and of ``opencode-tasks setup`` stay the user's: they hold
     downloads alone.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has its background jobs ignore Ctrl-C, and commands under test would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     downloads = cache / "opencode-tasks"
     downloads.mkdir(mode=0o700, parents=True, exist_ok=True)

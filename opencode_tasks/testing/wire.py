@@ -119,10 +119,10 @@ async def _events(call: Call, reply: Reply, text: str, usage: Mapping[str, Any])
         yield event({"reasoning_content": reply.reasoning_text})
     if not reply.tool_calls or reply.text is not None:
         for index, piece in enumerate(_pieces(text, reply.chunks)):
-            if reply.cut_after is not None and index >= reply.cut_after:
-                raise _ConnectionCutError
             if index:
                 await asyncio.sleep(reply.chunk_delay_s)
+            if reply.cut_after is not None and index >= reply.cut_after:
+                raise _ConnectionCutError
             yield event({"content": piece})
     if reply.cut_after is not None:
         raise _ConnectionCutError

@@ -136,7 +136,8 @@ CASES = [
     Case(name="insufficient-quota", replies=fault(429, QUOTA)),
     Case(name="500", replies=fault(500, error("boom"))),
     Case(name="503", replies=fault(503, error("overloaded"), retry_after="2")),
-    Case(name="cut", replies=[Reply(text="abcdef", chunks=3, cut_after=1)]),
+    # The pause lets opencode take in the first chunk before the connection breaks.
+    Case(name="cut", replies=[Reply(text="abcdef", chunks=3, cut_after=1, chunk_delay_s=0.5)]),
     Case(name="hang", replies=[Reply(hang=True)], abort=True, run=False),
     Case(name="permission", agent="asker", replies=[Reply(tool_calls=[BASH])]),
     *(Case(name=name, replies=replies, plugin=False, run=name == "401") for name, replies in FAULTS.items()),

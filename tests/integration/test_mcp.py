@@ -1,0 +1,81 @@
+"""Tools of a real remote MCP server, through the real opencode."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from mcp.server import MCPServer
+from rig import Rig
+
+from opencode_tasks import OpenCodeLLM
+from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.warm import warm
+from opencode_tasks.records import RemoteTool
+from opencode_tasks.testing import Reply
+
+START_LIMIT_S = 20.0
+
+
+@pytest.fixture
+def stock() -> Iterator[tuple[RemoteTool, list[str]]]:
+    """An MCP server named ``stock`` with two tools, and the items it was asked for."""
+    asked: list[str] = []
+    server = MCPServer("stock")
+
+    @server.tool()
+    def count(item: str) -> str:
+        """How many of an item are there."""
+        asked.append(item)
+        return f"{len(item)} of {item}"
+
+    app = server.streamable_http_app(streamable_http_path="/stock/mcp")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
+        running = uvicorn.Server(config)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + START_LIMIT_S
+        while not running.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield RemoteTool(name="stock", hostname="127.0.0.1", port=listener.getsockname()[1]), asked
+        running.should_exit = running.force_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("backend", ["server", "cli"])
+def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
+    rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName
+) -> None:
+    tool, asked = stock
+    prompt = f"how many apples, by {backend}?"
+    rig.provider.on(
+        lambda call: call.prompt == prompt,
+        Reply(tool_calls=[("stock_count", {"item": "apples"})]),
+        Reply(text="six"),
+    )
+    llm = OpenCodeLLM(
+        "fake/echo",
+        opencode_bin=str(rig.spec.binary),
+        config=dict(rig.spec.config),
+        clocks=rig.spec.clocks,
+        backend=backend,
+    )
+    before = len(rig.provider.calls)
+    try:
+        result = llm.prompt(prompt, tools=[tool])
+    finally:
+        warm.close()
+    first, second = rig.provider.calls[before:]
+    assert [offered["function"]["name"] for offered in first.body["tools"]] == ["stock_count"]
+    assert asked == ["apples"]
+    assert second.body["messages"][-1]["role"] == "tool"
+    assert "6 of apples" in str(second.body["messages"][-1]["content"])
+    assert result.result == "six"
+    assert "[Tool Call: stock_count]" in result.stream_result
+    assert llm.last_metadata["turns"] == 2
+    assert llm.last_metadata["tools"][0]["name"] == "stock"
