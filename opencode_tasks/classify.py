@@ -102,7 +102,9 @@ def classify(
     if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = retry_after_s(failure.headers, failure.body, now)
         reset = now + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
-        return RateLimitError(node_id, reset, words, exit_code)
+        limited = RateLimitError(node_id, reset, words, exit_code)
+        limited.reset_is_named = wait is not None
+        return limited
     if failure.name in ("ContextOverflowError", "MessageOutputLengthError"):
         return MaxOutputTokensError(node_id, exit_code, words, partial_text)
     if failure.name == "ContentFilterError":

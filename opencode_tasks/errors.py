@@ -50,7 +50,10 @@ def _rebuild(cls: type[OpenCodeError], args: tuple[Any, ...], fields: dict[str, 
 
 
 class RateLimitError(OpenCodeError):
-    """The provider answers no more before ``reset_time`` (aware UTC)."""
+    """The provider answers no more before ``reset_time`` (aware UTC).
+
+    ``reset_is_named`` is False where the provider named no moment and ``reset_time`` is our guess.
+    """
 
     disposition = "retry"
 
@@ -59,6 +62,7 @@ class RateLimitError(OpenCodeError):
     ) -> None:
         super().__init__(node_id, "rate_limit", exit_code, raw_message)
         self.reset_time = reset_time
+        self.reset_is_named = True
 
 
 class AuthenticationError(OpenCodeError):
@@ -200,6 +204,29 @@ class SetupError(OpenCodeError):
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", hint: str = "") -> None:
         super().__init__(node_id, "setup", exit_code, raw_message)
         self.hint = hint
+
+
+class RunPausedError(Exception):
+    """A run that cannot go on now; its open rows are in the ledger, and ``resume`` goes on with them.
+
+    ``until`` (aware UTC) is when it may go on, None where a person must mend something first.
+    ``error_type`` and ``words`` say what is in the way, ``open_rows`` how many rows wait.
+    """
+
+    def __init__(
+        self, run_id: str, until: datetime | None, error_type: str, words: str, open_rows: int
+    ) -> None:
+        super().__init__(run_id, until, error_type, words, open_rows)
+        self.run_id = run_id
+        self.until = until
+        self.error_type = error_type
+        self.words = words
+        self.open_rows = open_rows
+
+    def __str__(self) -> str:
+        rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
+        when = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else " for a person"
+        return f"run {self.run_id}: {rows}{when}: {self.error_type}: {self.words[:MESSAGE_LIMIT]}"
 
 
 class InputError(ValueError):

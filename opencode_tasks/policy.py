@@ -9,10 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from opencode_tasks.errors import MaxOutputTokensError, OpenCodeError, RateLimitError, ServerError
+from opencode_tasks.errors import (
+    AuthenticationError,
+    BillingError,
+    BudgetExceededError,
+    ContentFilteredError,
+    InvalidRequestError,
+    MaxOutputTokensError,
+    OpenCodeError,
+    OpenCodeTimeoutError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    SetupError,
+    StructuredOutputError,
+    UnknownOpenCodeError,
+)
 
 BACKOFF_START_S = 5.0
 BACKOFF_MAX_S = 60.0
+# A limit whose end the provider did not name: the first wait, doubled with each further one.
+LIMIT_BACKOFF_START_S = 2.0
+# A provider that says "now" and goes on refusing must not be asked without end.
+LIMIT_FLOOR_S = 1.0
 MAX_OUTPUT_TOKENS_ATTEMPTS = 2
 # Beyond any backoff; a thousand doublings would leave a float's range.
 MOST_DOUBLINGS = 64
@@ -23,12 +42,14 @@ class Limits:
     """How far retries may go; ``max_attempts`` counts the attempts of one row.
 
     ``max_inline_wait_s`` is the longest wait that is spent inside a batch, ``max_rate_limit_wait_s``
-    the longest that one row waits for rate limits in all.
+    the longest that one row waits for rate limits in all. ``breaker_failures`` is how many attempts
+    in a row may fail with server errors or time-outs before the provider gets a rest.
     """
 
     max_attempts: int = 3
     max_inline_wait_s: float = 60.0
     max_rate_limit_wait_s: float = 24 * 3600.0
+    breaker_failures: int = 10
     backoff_start_s: float = BACKOFF_START_S
     backoff_max_s: float = BACKOFF_MAX_S
 
@@ -67,14 +88,18 @@ class Tally:
 
     used: int = 0
     cut_off: int = 0
+    limited: int = 0
 
     def count(self, error: OpenCodeError) -> int:
         """The number of the attempt that ended in ``error``, for ``decide``.
 
-        A rate limit uses up no attempt; an answer cut off counts among its like alone, so that it
-        gets its second chance after other failures too.
+        A rate limit uses up no attempt and counts among its like; so does an answer cut off, so that
+        it gets its second chance after other failures too. What a person must mend uses up none.
         """
         if isinstance(error, RateLimitError):
+            self.limited += 1
+            return self.limited
+        if isinstance(error, AuthenticationError | BillingError):
             return max(1, self.used)
         self.used += 1
         if isinstance(error, MaxOutputTokensError):
@@ -84,23 +109,48 @@ class Tally:
 
 
 def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) -> Decision:
-    """The decision after the ``attempt``-th attempt (from 1) ended in ``error`` at ``now``."""
-    if error.disposition == "fail":
-        return Fail()
-    if error.disposition == "pause":
-        return Pause(None, str(error))
-    if isinstance(error, RateLimitError):
-        return Retry(max(error.reset_time, now))
-    if isinstance(error, MaxOutputTokensError):
-        # Once more, also where one attempt was asked for: a shorter answer is often luck.
-        return Retry(now) if attempt < MAX_OUTPUT_TOKENS_ATTEMPTS else Fail()
-    if attempt >= limits.max_attempts:
-        return Fail()
-    return Retry(now + timedelta(seconds=backoff_s(error, attempt, limits)))
+    """The decision after the ``attempt``-th attempt (from 1) ended in ``error`` at ``now``.
+
+    Of a rate limit ``attempt`` counts the limits, of an answer cut off the cuts (see ``Tally``).
+    """
+    match error:
+        case AuthenticationError() | BillingError() | BudgetExceededError():
+            return Pause(None, str(error))
+        case (
+            InvalidRequestError()
+            | ContentFilteredError()
+            | PermissionDeniedError()
+            | StructuredOutputError()
+            | SetupError()
+        ):
+            return Fail()
+        case RateLimitError():
+            return Retry(limit_end(error, attempt, now))
+        case MaxOutputTokensError():
+            # Once more, also where one attempt was asked for: a shorter answer is often luck.
+            return Retry(now) if attempt < MAX_OUTPUT_TOKENS_ATTEMPTS else Fail()
+        case ServerError() | OpenCodeTimeoutError() | UnknownOpenCodeError() | _:
+            if attempt >= limits.max_attempts:
+                return Fail()
+            return Retry(now + timedelta(seconds=backoff_s(error, attempt, limits)))
+
+
+def limit_end(error: RateLimitError, count: int, now: datetime) -> datetime:
+    """When the ``count``-th limit in a row is over: the provider's moment, else our doubling.
+
+    A moment that the provider named is never brought forward, and put off where it keeps refusing.
+    """
+    start = LIMIT_FLOOR_S if error.reset_is_named else LIMIT_BACKOFF_START_S
+    own = now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MOST_DOUBLINGS)))
+    return max(error.reset_time, own) if error.reset_is_named else own
 
 
 def backoff_s(error: OpenCodeError, attempt: int, limits: Limits) -> float:
     """Seconds to wait after the ``attempt``-th attempt: the provider's wish, else our doubling."""
     wish = error.retry_after if isinstance(error, ServerError) else None
-    own = limits.backoff_start_s * 2.0 ** min(attempt - 1, MOST_DOUBLINGS)
-    return min(limits.backoff_max_s, own if wish is None else wish)
+    return min(limits.backoff_max_s, doubled_s(attempt, limits) if wish is None else wish)
+
+
+def doubled_s(count: int, limits: Limits) -> float:
+    """Our own backoff after the ``count``-th failure in a row."""
+    return min(limits.backoff_max_s, limits.backoff_start_s * 2.0 ** min(count - 1, MOST_DOUBLINGS))

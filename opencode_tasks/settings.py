@@ -20,6 +20,17 @@ class Settings(BaseSettings):
     max_inline_wait: float = Field(
         default=60.0, gt=0, description="Longest wait, in seconds, that is spent inside a batch."
     )
+    max_rate_limit_wait: float = Field(
+        default=24 * 3600.0, gt=0, description="Longest time, in seconds, that one row waits for rate limits."
+    )
+    breaker_failures: int = Field(
+        default=10,
+        ge=1,
+        description="Server errors and time-outs in a row after which a provider gets a rest.",
+    )
+    suspend_timeout: float = Field(
+        default=30 * 24 * 3600.0, gt=0, description="Seconds that a suspended flow run waits for a person."
+    )
     lease: float = Field(default=60.0, ge=5, description="Seconds after which a silent worker's row is free.")
     grace: float = Field(
         default=8.0,

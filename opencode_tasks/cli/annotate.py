@@ -9,12 +9,16 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from opencode_tasks.cli import exits
 from opencode_tasks.cli.progress import Display
+
+if TYPE_CHECKING:
+    # pandas and Prefect behind it take seconds, which --help must not.
+    from opencode_tasks.flow.table import Prepared
 
 Backend = Literal["server", "cli"]
 
@@ -96,6 +100,12 @@ def annotate(
     ledger: Annotated[
         str | None, typer.Option(metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")
     ] = None,
+    no_wait: Annotated[
+        bool,
+        typer.Option(
+            "--no-wait", help="Where rows must wait for over a minute, stop and tell how to resume."
+        ),
+    ] = False,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N rows.")] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ask again what the ledger has an answer for.")
@@ -138,32 +148,39 @@ def annotate(
         "ledger": ledger,
         "refresh": refresh,
     }
+    where = {"runner": runner, "ray_address": ray_address}
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(Display())
-        return _annotate(
-            stack, display, source, output, options, limit, runner, ray_address, dry_run, as_json
+        prepared = prepare_shown(
+            stack, display, source, output, limit=limit, no_wait=no_wait, options=options | where
         )
+        if dry_run:
+            return _tell_dry_run(prepared.plan, as_json)
+        return run_shown(stack, display, prepared, as_json=as_json)
 
 
-def _annotate(
+def prepare_shown(
     stack: contextlib.ExitStack,
     display: Display,
     source: str,
     output: str,
-    options: dict[str, Any],
+    *,
     limit: int | None,
-    runner: Literal["ray", "threads"],
-    ray_address: str | None,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    from opencode_tasks.flow.table import handed_over, prepare
+    no_wait: bool,
+    options: dict[str, Any],
+    run_id: str | None = None,
+) -> Prepared:
+    """Check all there is to check, and say what will be asked."""
+    from opencode_tasks.flow.table import prepare
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.warm import warm
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
-    prepared = prepare(source, output, limit=limit, base_config=base_config, **options)
+    on_wait = "raise" if no_wait else "wait"
+    prepared = prepare(
+        source, output, limit=limit, base_config=base_config, on_wait=on_wait, run_id=run_id, **options
+    )
     plan = prepared.plan
     if plan.catalog is not None:
         loaded = (
@@ -176,11 +193,16 @@ def _annotate(
             display.say(f"the price of {plan.catalog.model_ref} is unknown: cost_usd stays empty")
     for position, fault in plan.checked.row_faults.items():
         display.say(f"row {position} fails: {fault}")
-    if dry_run:
-        return _tell_dry_run(plan, as_json)
+    return prepared
+
+
+def run_shown(stack: contextlib.ExitStack, display: Display, prepared: Prepared, *, as_json: bool) -> int:
+    """Run what is prepared, as a flow, and tell what came of it; the exit code."""
+    from opencode_tasks.flow.table import handed_over
+
     handed_over.set(replace(prepared, on_told=display.told))
-    summary = _run_flow(stack, display, {"input": source, "output": output, **options}, runner, ray_address)
-    _tell_summary(display, summary, output, as_json)
+    summary = _run_flow(stack, display, dict(prepared.command))
+    _tell_summary(display, summary, prepared.command["output"], as_json)
     return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
 
 
@@ -188,14 +210,13 @@ def _run_flow(
     stack: contextlib.ExitStack,
     display: Display,
     parameters: dict[str, Any],
-    runner: Literal["ray", "threads"],
-    ray_address: str | None,
 ) -> dict[str, Any]:
     from prefect.settings import get_current_settings
 
     from opencode_tasks.flow.dataset import annotate_dataset
     from opencode_tasks.flow.prefect_server import prefect_api
 
+    runner, ray_address = parameters["runner"], parameters["ray_address"]
     if not get_current_settings().api.url:
         display.say("Prefect: starting a local server")
     stack.enter_context(prefect_api(display.say))

@@ -14,7 +14,8 @@ app = typer.Typer(
     name="opencode-tasks",
     help="Run a table of prompts through opencode, as Prefect flows on Ray.",
     epilog=(
-        "Exit codes: 0 all rows completed, 1 some failed, 2 wrong use, 70 the machinery failed, 130 Ctrl-C."
+        "Exit codes: 0 all rows completed, 1 some failed, 2 wrong use, 70 the machinery failed, "
+        "75 paused (opencode-tasks resume goes on), 130 Ctrl-C."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -47,8 +48,8 @@ def main() -> NoReturn:
     # Prefect's and Ray's own chatter would hide what the command has to say.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from opencode_tasks.cli import annotate, doctor, inspect, local_model, setup
+    from opencode_tasks.cli import annotate, doctor, inspect, local_model, resume, setup
 
-    for module in (setup, doctor, annotate, inspect, local_model):
+    for module in (setup, doctor, annotate, resume, inspect, local_model):
         module.register(app)
     sys.exit(exits.guarded(app))

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from opencode_tasks.errors import InputError, OpenCodeError, SetupError
+from opencode_tasks.errors import InputError, OpenCodeError, RunPausedError, SetupError
 
-COMPLETED, SOME_FAILED, WRONG_USE, MACHINERY_FAILED, INTERRUPTED = 0, 1, 2, 70, 130
+COMPLETED, SOME_FAILED, WRONG_USE, MACHINERY_FAILED, PAUSED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 MESSAGE_LIMIT = 600
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
 
@@ -53,6 +53,9 @@ def told(error: Exception) -> int:
         for fault in error.faults:
             tell(fault, WRONG_USE)
         return WRONG_USE
+    if isinstance(error, RunPausedError):
+        tell(str(error), PAUSED)
+        return tell(f"to go on: opencode-tasks resume {error.run_id}", PAUSED)
     if isinstance(error, SetupError):
         tell(error.raw_message, MACHINERY_FAILED)
         return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED

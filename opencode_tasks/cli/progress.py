@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +16,7 @@ from opencode_tasks.money import format_usd
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
     from opencode_tasks.flow.annotate import Told
+    from opencode_tasks.flow.pausing import Standstill
     from opencode_tasks.ledger import Progress as Counts
 
 LINE_EVERY_S = 5.0
@@ -60,6 +62,8 @@ class Display:
         """Show what a run tells."""
         if told.sizes is not None:
             self._begin(told)
+        elif told.standstill is not None:
+            self._standstill(told.standstill)
         elif told.progress is not None:
             self._progress(told.progress)
 
@@ -67,6 +71,8 @@ class Display:
         sizes = told.sizes
         assert sizes is not None
         self._since, self._done_before = time.monotonic(), told.taken_over
+        if self._bar is not None:
+            return  # It goes on after a wait.
         self.say(
             f"run {told.run_id}: {sizes.rows} rows in batches of {sizes.batch_size}, "
             f"{sizes.lanes} at once, {sizes.concurrency} rows in flight"
@@ -76,6 +82,17 @@ class Display:
         if self._console.is_terminal:
             self._live.start()
             self._bar = self._live.add_task("", total=sizes.rows + told.taken_over)
+
+    def _standstill(self, standstill: Standstill) -> None:
+        """Why nothing happens, and for how long: a countdown on a terminal, a line elsewhere."""
+        assert standstill.until is not None
+        left_s = max(0.0, (standstill.until - datetime.now(UTC)).total_seconds())
+        text = f"{standstill} (in {_duration(left_s)}; Ctrl-C keeps what is done)"
+        if self._bar is not None:
+            self._live.update(self._bar, description=text)
+        elif str(standstill) != self._last_text:
+            self._last_text = str(standstill)
+            self.say(text)
 
     def _progress(self, counts: Counts) -> None:
         done = counts.total - counts.open

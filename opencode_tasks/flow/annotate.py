@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,10 @@ from typing import Any, cast
 import pandas as pd
 from prefect.context import FlowRunContext
 
-from opencode_tasks.errors import SetupError
-from opencode_tasks.flow.dispatch import dispatch
+from opencode_tasks.errors import InputError, RunPausedError, SetupError
+from opencode_tasks.flow.dispatch import dispatch, is_closed_for_long
+from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of, wait_until
 from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
@@ -28,6 +31,7 @@ from opencode_tasks.ledger import (
 )
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.money import pico_to_usd
+from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.settings import settings
@@ -35,12 +39,16 @@ from opencode_tasks.settings import settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a run tells while it goes on: once ``sizes``, then ``progress`` again and again."""
+    """What a run tells while it goes on: ``sizes``, then ``progress`` again and again.
+
+    Where it waits, ``standstill`` again and again until it goes on with ``sizes``.
+    """
 
     run_id: str
     sizes: Sizes | None = None
     taken_over: int = 0
     progress: Progress | None = None
+    standstill: Standstill | None = None
 
 
 OnTold = Callable[[Told], None]
@@ -70,7 +78,8 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
 
     ``options`` are the fields of ``flow.planning.Options``. Raises InputError with every fault of
     frame and options, and SetupError where opencode, the ledger or the cluster is not ready, both
-    before any provider is called.
+    before any provider is called; and RunPausedError where the run cannot go on by itself. A flow
+    run that is started again goes on with the run that it began over the same input.
     """
     wanted = Options(**options)
     with local_provider(wanted.model, lambda _: None) as base_config:
@@ -79,32 +88,37 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
 
 
 def execute(
-    plan: Plan, frame: pd.DataFrame, *, runner: Any = None, on_told: OnTold | None = None
+    plan: Plan,
+    frame: pd.DataFrame,
+    *,
+    runner: Any = None,
+    on_told: OnTold | None = None,
+    run_id: str | None = None,
+    command: Mapping[str, Any] | None = None,
 ) -> AnnotationResult:
-    """Run a plan in the current flow, on its task runner or on ``runner``; see ``annotate``."""
+    """Run a plan in the current flow, on its task runner or on ``runner``; see ``annotate``.
+
+    ``run_id`` goes on with a run of the ledger; ``command`` is kept in it for ``resume``.
+    """
     context = FlowRunContext.get()
     if context is None:
         raise SetupError(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
-    tell = on_told or _tell_nobody
     chosen = runner or context.task_runner
-    run_id = new_run_id()
     with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
         check_cluster(chosen, ledger)
-        _create(ledger, run_id, plan, context.flow_run)
+        run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})
+        run = _Run(plan=plan, ledger=ledger, run_id=run_id, runner=chosen, tell=on_told or _tell_nobody)
         try:
-            taken_over = ledger.take_over_answers(run_id, now=datetime.now(UTC))
-            rows = ledger.open_rows(run_id)
-            if rows:
-                _run_rows(
-                    plan, ledger, run_id=run_id, rows=rows, runner=chosen, taken_over=taken_over, tell=tell
-                )
+            run.to_the_end()
+        except RunPausedError:
+            raise
         except BaseException:
             ledger.end_run(run_id, status="interrupted", now=datetime.now(UTC))
             raise
         progress = ledger.progress(run_id)
-        tell(Told(run_id=run_id, progress=progress, taken_over=taken_over))
+        run.tell(Told(run_id=run_id, progress=progress, taken_over=run.taken_over))
         ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
         return gather(ledger, run_id, frame, plan.options.schema)
 
@@ -145,7 +159,40 @@ def _tell_nobody(told: Told) -> None:
     del told
 
 
-def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:
+def _begin(ledger: Ledger, plan: Plan, flow_run: Any, run_id: str | None, command: Mapping[str, Any]) -> str:
+    """The run to work on: the one named, the one this flow run began before, or a new one."""
+    flow_run_id = str(flow_run.id) if flow_run else None
+    found = run_id or (ledger.find_run(flow_run_id, plan.fingerprint) if flow_run_id else None)
+    gate = gate_of(plan)
+    if found is None:
+        run_id = new_run_id()
+        _create(ledger, run_id, plan, flow_run, command)
+        if gate:
+            ledger.half_open(gate, now=datetime.now(UTC))
+        return run_id
+    run = ledger.run(found)
+    if run is None:
+        raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
+    if run["input_fingerprint"] != plan.fingerprint:
+        told = f"run {found}: the input or its settings have changed since the run began; run annotate again"
+        raise InputError((f"{told}: answers that still fit are taken over",))
+    if gate and (run_id is not None or run["status"] == "paused"):
+        # Somebody says that it is mended: one row will tell.
+        ledger.half_open(gate, now=datetime.now(UTC))
+    ledger.go_on(found)
+    if flow_run_id:
+        ledger.add_flow_run(found, flow_run_id)
+    return found
+
+
+def gate_of(plan: Plan) -> str | None:
+    """The gate that the plan's rows go through, None for an empty plan."""
+    if plan.catalog is None:
+        return None
+    return gate_id(plan.catalog.model_ref, plan.spec.config, os.environ)
+
+
+def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Mapping[str, Any]) -> None:
     now = datetime.now(UTC)
     options = plan.options
     ledger.create_run(
@@ -161,6 +208,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:
             "schema": options.schema,
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
+            "command": dict(command),
         },
         model_ref=plan.catalog.model_ref if plan.catalog else options.model,
         backend=options.backend,
@@ -178,37 +226,75 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any) -> None:
         ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
 
 
-def _run_rows(
-    plan: Plan,
-    ledger: Ledger,
-    *,
-    run_id: str,
-    rows: Sequence[OpenRow],
-    runner: Any,
-    taken_over: int,
-    tell: OnTold,
-) -> None:
-    sizes = choose_sizes(
-        rows=len(rows),
-        lanes=lanes(runner),
-        batch_size=plan.options.batch_size,
-        concurrency=plan.options.concurrency,
-        backend=plan.options.backend,
-        model_ref=plan.catalog.model_ref if plan.catalog else "",
-        one_owner=warm.one_owner(plan.spec),
-        most=most_prompts(runner),
-    )
-    if is_ray(runner) or plan.options.backend == "cli":
-        # The rows run elsewhere; this process needs its server no more.
-        warm.call(warm.end_server, plan.spec)
-    tell(Told(run_id=run_id, sizes=sizes, taken_over=taken_over))
-    job = plan.job(run_id, ledger.url, sizes.concurrency_per_batch)
-    dispatch(
-        job,
-        ledger,
-        runner,
-        rows,
-        batch_size=sizes.batch_size,
-        lanes=sizes.lanes,
-        on_progress=lambda progress: tell(Told(run_id=run_id, progress=progress, taken_over=taken_over)),
-    )
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """A run on its way."""
+
+    plan: Plan
+    ledger: Ledger
+    run_id: str
+    runner: Any
+    tell: OnTold
+    taken_over: int = 0
+
+    def to_the_end(self) -> None:
+        """Run rows, and wait where they must, until none is open."""
+        self.taken_over = self.ledger.take_over_answers(self.run_id, now=datetime.now(UTC))
+        while rows := self.ledger.open_rows(self.run_id):
+            job = self._run(rows)
+            standstill = standstill_of(self.ledger, self.run_id, job.gate_id)
+            if standstill is not None:
+                self._pause(standstill)
+
+    def _run(self, rows: Sequence[OpenRow]) -> Job:
+        plan = self.plan
+        sizes = choose_sizes(
+            rows=len(rows),
+            lanes=lanes(self.runner),
+            batch_size=plan.options.batch_size,
+            concurrency=plan.options.concurrency,
+            backend=plan.options.backend,
+            model_ref=plan.catalog.model_ref if plan.catalog else "",
+            one_owner=warm.one_owner(plan.spec),
+            most=most_prompts(self.runner),
+        )
+        if is_ray(self.runner) or plan.options.backend == "cli":
+            # The rows run elsewhere; this process needs its server no more.
+            warm.call(warm.end_server, plan.spec)
+        self.tell(Told(run_id=self.run_id, sizes=sizes, taken_over=self.taken_over))
+        job = plan.job(self.run_id, self.ledger.url, sizes.concurrency_per_batch)
+        if not is_closed_for_long(job, self.ledger):
+            dispatch(
+                job,
+                self.ledger,
+                self.runner,
+                rows,
+                batch_size=sizes.batch_size,
+                lanes=sizes.lanes,
+                on_progress=lambda progress: self.tell(
+                    Told(run_id=self.run_id, progress=progress, taken_over=self.taken_over)
+                ),
+            )
+        return job
+
+    def _pause(self, standstill: Standstill) -> None:
+        """Wait here where that is asked for and can help; else raise RunPausedError."""
+        self.ledger.hold_rows(
+            self.run_id,
+            None,
+            error_type=standstill.error_type,
+            error_message=standstill.words,
+            until=standstill.until,
+        )
+        self.ledger.pause_run(self.run_id, until=standstill.until, reason=str(standstill))
+        if standstill.until is None or self.plan.options.on_wait != "wait":
+            raise RunPausedError(
+                self.run_id,
+                standstill.until,
+                standstill.error_type,
+                standstill.words,
+                standstill.open_rows,
+            )
+        with show_waiting(standstill):
+            wait_until(standstill.until, lambda: self.tell(Told(run_id=self.run_id, standstill=standstill)))
+        self.ledger.go_on(self.run_id)

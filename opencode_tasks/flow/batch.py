@@ -9,9 +9,18 @@ from prefect.cache_policies import NO_CACHE
 
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.rows import BatchCounts, work_on
+from opencode_tasks.flow.waiting import MOST_WAITS, Delays, waits
 
 
-@task(name="opencode-batch", cache_policy=NO_CACHE, persist_result=False, retries=0)
+@task(
+    name="opencode-batch",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=MOST_WAITS,
+    retry_delay_seconds=Delays(),
+    retry_condition_fn=waits,
+    retry_jitter_factor=None,
+)
 def run_batch(job: Job, row_ids: Sequence[str]) -> BatchCounts:
     """Run rows of a job; their outcomes are in the ledger, only counts come back."""
     return work_on(job, row_ids)

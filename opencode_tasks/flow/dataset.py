@@ -42,13 +42,15 @@ def annotate_dataset(
     max_attempts: int = 3,
     bad_rows: str = "stop",
     ledger: str | None = None,
+    no_wait: bool = False,
     limit: int | None = None,
     refresh: bool = False,
 ) -> dict[str, Any]:
     """Annotate the table ``input`` and write it to ``output``; the run's summary.
 
     Parameters are the options of ``opencode-tasks annotate``. ``runner`` None runs
-    the rows on the flow's own task runner, as ``with_options(task_runner=...)`` sets it.
+    the rows on the flow's own task runner, as ``with_options(task_runner=...)`` sets it. A flow run
+    of a deployment that must wait for long goes to sleep, or is suspended where a person is needed.
     """
     options = {k: v for k, v in locals().items() if k not in ("input", "output")}
     return run(input, output, **options)

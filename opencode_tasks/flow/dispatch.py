@@ -48,15 +48,19 @@ def dispatch(
 ) -> None:
     """Run every open row, ``lanes`` batches at a time: more would be more rows in flight.
 
-    Raises SetupError where a worker cannot start opencode. A batch whose worker died is submitted
-    again with the rows it left open; a row whose worker died twice fails as ``crashed``. On
-    KeyboardInterrupt the rows in flight are ended and recorded before it goes on.
+    Rows that must wait for longer than a batch does are left open; once their gate is closed for
+    that long, no further batch is submitted. Raises SetupError where a worker cannot start
+    opencode. A batch whose worker died is submitted again with the rows it left open; a row whose
+    worker died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight are ended and
+    recorded before it goes on.
     """
     waiting = deque(_Batch(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size))
     ended: queue.Queue[tuple[_Batch, State[Any] | None]] = queue.Queue()
     running = 0
     try:
         while waiting or running:
+            if waiting and is_closed_for_long(job, ledger):
+                waiting.clear()
             while waiting and running < lanes:
                 _submit(job, runner, waiting.popleft(), ended)
                 running += 1
@@ -70,6 +74,16 @@ def dispatch(
         ledger.end_run(job.run_id, status="interrupted", now=datetime.now(UTC))
         _drain(ended, running)
         raise
+
+
+def is_closed_for_long(job: Job, ledger: Ledger) -> bool:
+    """Whether the job's gate stays closed for longer than a batch waits, or until a person helps."""
+    gate = ledger.gate(job.gate_id)
+    if gate is None or gate.is_open:
+        return False
+    if gate.reset_time is None:
+        return gate.is_confirmed
+    return (gate.reset_time - datetime.now(UTC)).total_seconds() > job.limits.max_inline_wait_s
 
 
 def _submit(
@@ -112,6 +126,8 @@ def _settle(job: Job, ledger: Ledger, batch: _Batch, state: State[Any] | None) -
     if isinstance(error, SetupError):
         raise error
     if state is not None and state.is_completed():
+        if all(row.error_type is not None for row in left):
+            return []  # They wait, and say for what.
         raise SetupError(
             "unknown",
             raw_message=f"a batch ended with {len(left)} rows untouched",

@@ -14,10 +14,11 @@ from opencode_tasks.structured import schema_instruction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run as its batches see it. ``concurrency`` is the rows in flight of one batch.
+    """One run as its batches see it.
 
-    ``system`` is the text the user gave, None without one; ``spec.system`` is what the default
-    agent is given.
+    ``concurrency`` is the rows in flight of one batch, ``gate_id`` the gate of its provider, model
+    and credential. ``system`` is the text the user gave, None without one; ``spec.system`` is what
+    the default agent is given.
     """
 
     run_id: str
@@ -31,6 +32,7 @@ class Job:
     schema: Mapping[str, Any] | None
     limits: Limits
     concurrency: int
+    gate_id: str
     log_dir: Path | None = None
     lease_s: float = 60.0
 

@@ -14,6 +14,7 @@ from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
 from opencode_tasks.keys import fingerprint, row_key
+from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
     DEFAULT_SYSTEM,
@@ -31,11 +32,18 @@ from opencode_tasks.settings import settings
 from opencode_tasks.structured import check_schema
 
 BadRows = Literal["stop", "fail"]
+OnWait = Literal["wait", "sleep", "raise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user asks for, by the names of the command line; None leaves it to the program."""
+    """What the user asks for, by the names of the command line; None leaves it to the program.
+
+    ``on_wait`` says what becomes of a run that must wait for long: ``wait`` holds the flow until the
+    moment, ``sleep`` puts the flow run of a deployment to sleep with no process left (its body runs
+    again from the top then), ``raise`` raises RunPausedError. Where a person is needed, ``sleep``
+    suspends the flow run and the others raise.
+    """
 
     model: str | None = None
     prompt_column: str = "prompt"
@@ -58,6 +66,7 @@ class Options:
     bad_rows: BadRows = "stop"
     ledger: str | None = None
     refresh: bool = False
+    on_wait: OnWait = "wait"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +94,22 @@ class Plan:
             system=options.system,
             variant=options.variant,
             schema=options.schema,
-            limits=Limits(max_attempts=options.max_attempts, max_inline_wait_s=settings().max_inline_wait),
+            limits=limits_of(options),
+            gate_id=gate_id(self.catalog.model_ref, self.spec.config, os.environ),
             concurrency=concurrency,
             log_dir=Path(options.log_dir) if options.log_dir else None,
             lease_s=settings().lease,
         )
+
+
+def limits_of(options: Options) -> Limits:
+    """The limits of a run: its options, and the settings for what they do not tell."""
+    return Limits(
+        max_attempts=options.max_attempts,
+        max_inline_wait_s=settings().max_inline_wait,
+        max_rate_limit_wait_s=settings().max_rate_limit_wait,
+        breaker_failures=settings().breaker_failures,
+    )
 
 
 def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 from prefect.context import FlowRunContext
 
-from opencode_tasks.errors import InputError
+from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
-from opencode_tasks.flow.planning import Options, Plan, make_plan
+from opencode_tasks.flow.planning import OnWait, Options, Plan, make_plan
 from opencode_tasks.flow.runners import RunnerName, task_runner
+from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
@@ -27,10 +28,15 @@ from opencode_tasks.settings import settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A checked input, ready to run; ``on_told`` is told how the run goes."""
+    """A checked input, ready to run; ``on_told`` is told how the run goes.
+
+    ``command`` is what ``resume`` needs to prepare it again, ``run_id`` the run that it goes on with.
+    """
 
     frame: pd.DataFrame
     plan: Plan
+    command: Mapping[str, Any]
+    run_id: str | None = None
     on_told: OnTold | None = None
 
 
@@ -45,6 +51,7 @@ def run(
     runner: RunnerName | None,
     ray_address: str | None,
     limit: int | None,
+    no_wait: bool,
     **options: Any,
 ) -> dict[str, Any]:
     """The body of the flow: what was handed over, or a new preparation, through to the output.
@@ -55,7 +62,17 @@ def run(
     if prepared is not None:
         return _finish_on(runner, ray_address, prepared, target)
     with local_provider(options.get("model"), _say_nothing) as base_config:
-        prepared = prepare(source, target, limit=limit, base_config=base_config, **options)
+        on_wait = waiting_way(no_wait=no_wait)
+        prepared = prepare(
+            source,
+            target,
+            limit=limit,
+            runner=runner,
+            ray_address=ray_address,
+            base_config=base_config,
+            on_wait=on_wait,
+            **options,
+        )
         return _finish_on(runner, ray_address, prepared, target)
 
 
@@ -68,6 +85,13 @@ def _finish_on(
         return finish(prepared, target, runner=chosen)
 
 
+def waiting_way(*, no_wait: bool) -> OnWait:
+    """How this flow run waits for long: asleep in a deployment, else here, or not at all."""
+    if is_deployed():
+        return "sleep"
+    return "raise" if no_wait else "wait"
+
+
 def _say_nothing(message: str) -> None:
     del message
 
@@ -77,14 +101,22 @@ def prepare(
     target: str,
     *,
     limit: int | None = None,
+    runner: RunnerName | None = None,
+    ray_address: str | None = None,
     base_config: Mapping[str, Any],
+    run_id: str | None = None,
     **options: Any,
 ) -> Prepared:
     """Read and check all there is to check, before anything is spent.
 
     ``schema`` and ``opencode_config`` may be file names; ``base_config`` lies under the latter.
+    ``run_id`` names a run of the ledger to go on with. ``runner`` and ``ray_address`` are only noted.
     Raises InputError with every fault found.
     """
+    command = command_of(
+        {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
+        | options
+    )
     faults = list(check_output(target, input_path=source))
     schema, config = None, dict(base_config)
     try:
@@ -112,13 +144,34 @@ def prepare(
         plan = None
     if faults or plan is None or frame is None:
         raise InputError(tuple(dict.fromkeys(faults)))
-    return Prepared(frame=frame, plan=plan)
+    return Prepared(frame=frame, plan=plan, command=command, run_id=run_id)
+
+
+PATHS = ("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir")
+NOT_KEPT = ("ledger", "refresh", "on_wait")
+GIVEN_AS_VALUE = "given as a value"
+
+
+def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the ledger keeps them for ``resume``: paths in full, and no secret.
+
+    A config that was given as a value can hold one; that there was one is kept.
+    """
+    kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
+    for name in PATHS:
+        value = kept.get(name)
+        if isinstance(value, str | Path) and "://" not in str(value):
+            kept[name] = str(Path(value).absolute())
+        elif isinstance(value, Mapping) and name == "opencode_config":
+            kept[name] = {GIVEN_AS_VALUE: True}
+    return kept
 
 
 def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, Any]:
     """Run a plan in the current flow and write its output; the summary.
 
-    Interrupted, the output is written all the same, with its open rows in it.
+    Interrupted or paused, the output is written all the same, with its open rows in it. Paused in
+    a deployment, the flow run goes to sleep; else RunPausedError is raised on.
     """
     frame, plan = prepared.frame, prepared.plan
     context = FlowRunContext.get()
@@ -131,14 +184,31 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
             prepared.on_told(told)
 
     try:
-        result: AnnotationResult = execute(plan, frame, runner=runner, on_told=tell)
+        result: AnnotationResult = execute(
+            plan,
+            frame,
+            runner=runner,
+            on_told=tell,
+            run_id=prepared.run_id,
+            command=prepared.command,
+        )
+    except RunPausedError as paused:
+        _write_so_far(prepared, paused.run_id, target)
+        if plan.options.on_wait == "sleep":
+            put_to_sleep(paused)
+        raise
     except KeyboardInterrupt:
         if run_ids:
-            with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
-                write_frame(gather(ledger, run_ids[0], frame, plan.options.schema).frame, target)
+            _write_so_far(prepared, run_ids[0], target)
         raise
     write_frame(result.frame, target)
     return summary(result, started=started)
+
+
+def _write_so_far(prepared: Prepared, run_id: str, target: str) -> None:
+    options = prepared.plan.options
+    with Ledger.open(options.ledger or settings().ledger_url()) as ledger:
+        write_frame(gather(ledger, run_id, prepared.frame, options.schema).frame, target)
 
 
 def _load_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,11 +5,12 @@ All SQL of the project is in here.
 
 from __future__ import annotations
 
-from opencode_tasks.ledger.jobs import RunStatus
+from opencode_tasks.ledger.gates import Gate, Held, Report
+from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import shown_url
-from opencode_tasks.ledger.reads import OpenRow, Progress
+from opencode_tasks.ledger.reads import INTERRUPTED, OpenRow, Progress
 from opencode_tasks.ledger.tables import attempts, usage
 from opencode_tasks.records import TOKEN_COLUMNS
 
@@ -21,13 +22,18 @@ COST_COLUMNS = ("model_ref", "rows", "steps", *TOKEN_COLUMNS, "cost_pico", "cost
 __all__ = [
     "ATTEMPT_COLUMNS",
     "COST_COLUMNS",
+    "INTERRUPTED",
+    "UNFINISHED",
     "USAGE_COLUMNS",
     "Busy",
+    "Gate",
+    "Held",
     "Lease",
     "LeaseLostError",
     "Ledger",
     "OpenRow",
     "Progress",
+    "Report",
     "RunStatus",
     "Taken",
     "shown_url",

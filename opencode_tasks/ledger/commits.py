@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from opencode_tasks.ledger.sharing import share
 from opencode_tasks.ledger.tables import attempts, rows
 from opencode_tasks.ledger.totals import SUMMED, refresh_row, row_totals
 from opencode_tasks.records import Answer, AttemptRecord
+
+IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +154,15 @@ def finish(
 
 
 def wait(
-    connection: Connection, lease: Lease, *, run_id: str, row_id: str, error: OpenCodeError, until: datetime
+    connection: Connection,
+    lease: Lease,
+    *,
+    run_id: str,
+    row_id: str,
+    error: OpenCodeError,
+    until: datetime | None,
 ) -> None:
-    """Leave the row open with its error and the moment from which it may run; give the lease back."""
+    """Leave the row open with its error and its moment (None: a person); give the lease back."""
     if not is_current(connection, lease):
         raise lost(lease)
     if _status(connection, run_id, row_id) == "open":
@@ -168,6 +177,36 @@ def wait(
             )
         )
     release(connection, lease)
+
+
+def hold(
+    connection: Connection,
+    run_id: str,
+    row_ids: Sequence[str] | None,
+    *,
+    error_type: str,
+    error_message: str,
+    until: datetime | None,
+) -> None:
+    """Show on open rows what they wait for; what a row met itself stays shown.
+
+    Without ``row_ids`` on every row that shows no moment yet.
+    """
+    update = (
+        rows.update()
+        .where(rows.c.run_id == run_id, rows.c.status == "open")
+        .values(
+            error_type=func.coalesce(rows.c.error_type, error_type),
+            error_message=func.coalesce(rows.c.error_message, error_message),
+            waits_until=until,
+        )
+    )
+    if row_ids is None:
+        connection.execute(update.where(rows.c.waits_until.is_(None)))
+        return
+    for start in range(0, len(row_ids), IDS_AT_ONCE):
+        chunk = list(row_ids[start : start + IDS_AT_ONCE])
+        connection.execute(update.where(rows.c.row_id.in_(chunk)))
 
 
 def fail(

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, or_, select
 
 from opencode_tasks.ledger.columns import storable
 from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.tables import rows, runs
+from opencode_tasks.ledger.tables import flow_runs, rows, runs
 from opencode_tasks.records import RowInput
 
 RunStatus = Literal["running", "completed", "failed", "interrupted"]
+UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 CHUNK = 5000
 
@@ -21,6 +22,54 @@ CHUNK = 5000
 def create_run(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a run; one that exists stays as it is."""
     connection.execute(insert_into(connection, runs).values(**values).on_conflict_do_nothing())
+    for flow_run_id in values["flow_run_ids"]:
+        _link(connection, values["run_id"], flow_run_id)
+
+
+def _link(connection: Connection, run_id: str, flow_run_id: str) -> None:
+    link = insert_into(connection, flow_runs).values(flow_run_id=flow_run_id, run_id=run_id)
+    connection.execute(link.on_conflict_do_nothing())
+
+
+def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
+    """The run that a flow run began over this input, the newest of several."""
+    query = (
+        select(runs.c.run_id)
+        .join(flow_runs, flow_runs.c.run_id == runs.c.run_id)
+        .where(flow_runs.c.flow_run_id == flow_run_id, runs.c.input_fingerprint == input_fingerprint)
+        .order_by(runs.c.created_at.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def newest_unfinished(connection: Connection) -> str | None:
+    """The run that was created last among those that can be resumed."""
+    query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED))
+    return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
+
+
+def pause_run(connection: Connection, run_id: str, *, until: datetime | None, reason: str) -> None:
+    """Write that a run waits until a moment, or (None) for a person."""
+    connection.execute(
+        runs.update()
+        .where(runs.c.run_id == run_id)
+        .values(
+            status="paused" if until is None else "waiting",
+            waits_until=until,
+            pause_reason=reason,
+            ended_at=None,
+        )
+    )
+
+
+def go_on(connection: Connection, run_id: str) -> None:
+    """Write that a run is running (again)."""
+    connection.execute(
+        runs.update()
+        .where(runs.c.run_id == run_id)
+        .values(status="running", ended_at=None, waits_until=None, pause_reason=None)
+    )
 
 
 def end_run(connection: Connection, run_id: str, *, status: RunStatus, now: datetime) -> None:
@@ -28,7 +77,7 @@ def end_run(connection: Connection, run_id: str, *, status: RunStatus, now: date
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id, or_(runs.c.ended_at.is_(None), runs.c.status != status))
-        .values(status=status, ended_at=now)
+        .values(status=status, ended_at=now, waits_until=None, pause_reason=None)
     )
 
 
@@ -41,11 +90,9 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
         raise LookupError(f"the ledger has no run {run_id!r}")
     known: list[str] = found.flow_run_ids or []
     both = known if flow_run_id in known else [*known, flow_run_id]
-    connection.execute(
-        runs.update()
-        .where(runs.c.run_id == run_id)
-        .values(flow_run_ids=both, status="running", ended_at=None)
-    )
+    connection.execute(runs.update().where(runs.c.run_id == run_id).values(flow_run_ids=both))
+    _link(connection, run_id, flow_run_id)
+    go_on(connection, run_id)
 
 
 def add_rows(connection: Connection, run_id: str, inputs: Sequence[RowInput]) -> None:

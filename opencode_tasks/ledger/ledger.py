@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import commits, jobs, leases, reads, sharing, totals, trials
+from opencode_tasks.ledger import commits, gates, jobs, leases, reads, sharing, totals, trials
 from opencode_tasks.ledger.engine import Database, open_database
+from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
 from opencode_tasks.ledger.reads import OpenRow, Progress
 from opencode_tasks.records import Answer, AttemptRecord, RowInput
@@ -93,6 +94,22 @@ class Ledger:
         """Write that a flow run works on this run, which is running (again). LookupError without the run."""
         self._database.write(lambda c: jobs.add_flow_run(c, run_id, flow_run_id))
 
+    def find_run(self, flow_run_id: str, input_fingerprint: str) -> str | None:
+        """The run that a flow run began over an input before; None where it begins one now."""
+        return self._database.read(lambda c: jobs.find_run(c, flow_run_id, input_fingerprint))
+
+    def newest_unfinished(self) -> str | None:
+        """The run that was created last among those that can be resumed, None without one."""
+        return self._database.read(jobs.newest_unfinished)
+
+    def pause_run(self, run_id: str, *, until: datetime | None, reason: str) -> None:
+        """Write that a run waits until a moment, or (None) for a person."""
+        self._database.write(lambda c: jobs.pause_run(c, run_id, until=until, reason=reason))
+
+    def go_on(self, run_id: str) -> None:
+        """Write that a run that waited is running again."""
+        self._database.write(lambda c: jobs.go_on(c, run_id))
+
     def add_rows(self, run_id: str, rows: Sequence[RowInput]) -> None:
         """Write rows as open; those that exist stay as they are."""
         self._database.write(lambda c: jobs.add_rows(c, run_id, rows))
@@ -161,6 +178,7 @@ class Ledger:
         host: str,
         backend: str,
         data_dir: str | None,
+        gate_id: str | None = None,
     ) -> str:
         """Write an attempt before its prompt is sent; its id.
 
@@ -178,6 +196,7 @@ class Ledger:
                 host=host,
                 backend=backend,
                 data_dir=data_dir,
+                gate_id=gate_id,
             )
         )
 
@@ -285,15 +304,84 @@ class Ledger:
             raise leases.lost(lease)
 
     def wait_row(
-        self, lease: Lease, *, run_id: str, row_id: str, error: OpenCodeError, until: datetime
+        self, lease: Lease, *, run_id: str, row_id: str, error: OpenCodeError, until: datetime | None
     ) -> None:
-        """Leave a row open until a moment, with its error shown; the lease is given back.
+        """Leave a row open until a moment (None: for a person), with its error shown; gives the lease back.
 
         Raises LeaseLostError where another took the key since.
         """
         self._database.write(
             lambda c: commits.wait(c, lease, run_id=run_id, row_id=row_id, error=error, until=until)
         )
+
+    def hold_rows(
+        self,
+        run_id: str,
+        row_ids: Sequence[str] | None,
+        *,
+        error_type: str,
+        error_message: str,
+        until: datetime | None,
+    ) -> None:
+        """Show on open rows that were held back what they wait for; None: on all that do not show it yet."""
+        self._database.write(
+            lambda c: commits.hold(
+                c, run_id, row_ids, error_type=error_type, error_message=error_message, until=until
+            )
+        )
+
+    # Gates
+
+    def gate(self, gate_id: str) -> Gate | None:
+        """A gate as it stands, None where nothing was ever wrong with it."""
+        return self._database.read(lambda c: gates.read(c, gate_id))
+
+    def admit(
+        self, gate_id: str, *, run_id: str, row_id: str, owner: str, now: datetime, probe_s: float
+    ) -> Held | None:
+        """None where a row may be sent; at a closed gate whose time has come, one row may: the probe."""
+        if self._database.read(lambda c: gates.is_open(c, gate_id)):
+            return None
+        return self._database.write(
+            lambda c: gates.admit(
+                c, gate_id, run_id=run_id, row_id=row_id, owner=owner, now=now, probe_s=probe_s
+            )
+        )
+
+    def keep_probe(self, owner: str, *, now: datetime, probe_s: float) -> None:
+        """Extend the probe that an owner still works on."""
+        self._database.write(lambda c: gates.keep_probe(c, owner, now=now, probe_s=probe_s))
+
+    def give_up_probe(self, gate_id: str, owner: str, row_id: str) -> None:
+        """Let another row be the probe; nothing happens where this one is not."""
+        self._database.write(lambda c: gates.give_up_probe(c, gate_id, owner, row_id))
+
+    def report(
+        self,
+        report: Report,
+        *,
+        now: datetime,
+        limit_end: Closing,
+        outage_end: Closing,
+        breaker_failures: int,
+    ) -> None:
+        """Tell a gate how an attempt ended; ``limit_end`` and ``outage_end`` say until when it closes."""
+        if not self._database.read(lambda c: gates.wants_report(c, report)):
+            return
+        self._database.write(
+            lambda c: gates.report(
+                c,
+                report,
+                now=now,
+                limit_end=limit_end,
+                outage_end=outage_end,
+                breaker_failures=breaker_failures,
+            )
+        )
+
+    def half_open(self, gate_id: str, *, now: datetime) -> None:
+        """Let one row try a gate that waits for a person; nothing happens at any other."""
+        self._database.write(lambda c: gates.half_open(c, gate_id, now))
 
     # What it tells
 

@@ -14,12 +14,20 @@ from opencode_tasks.ledger.totals import cost_source, settled, sums
 from opencode_tasks.ledger.trials import unpacked
 
 IDS_AT_ONCE = 500
+# An attempt that was stopped with its run has this as its error.
+INTERRUPTED = "interrupted"
+# Attempts that ended so were not the row's fault.
+FREE = ("rate_limit", "authentication_failed", "billing_error", INTERRUPTED)
 STATUSES = ("open", "completed", "failed", "skipped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRow:
-    """A row that has not ended; ``attempts`` counts those begun, crashed and rate-limited ones too."""
+    """A row that has not ended; ``attempts`` counts those begun, whatever became of them.
+
+    ``used`` counts those that failed by the row's own account or died, ``cut_off`` the answers cut
+    among them. ``limited`` counts rate limits, the first of which was met at ``limited_since``.
+    """
 
     row_id: str
     row_key: str
@@ -27,6 +35,11 @@ class OpenRow:
     attempts: int
     waits_until: datetime | None
     position: int
+    used: int = 0
+    cut_off: int = 0
+    limited: int = 0
+    limited_since: datetime | None = None
+    error_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +70,29 @@ class Progress:
 def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None = None) -> list[OpenRow]:
     """The open rows of a run in input order, or those among ``row_ids``."""
     counted = (
-        select(attempts.c.row_id, func.count().label("tried"))
+        select(
+            attempts.c.row_id,
+            func.count().label("tried"),
+            _counted(attempts.c.error_type.not_in(FREE) | attempts.c.error_type.is_(None)).label("used"),
+            _counted(attempts.c.error_type == "max_output_tokens").label("cut_off"),
+            _counted(attempts.c.error_type == "rate_limit").label("limited"),
+            func.min(case((attempts.c.error_type == "rate_limit", attempts.c.started_at))).label(
+                "limited_since"
+            ),
+        )
         .where(attempts.c.run_id == run_id)
         .group_by(attempts.c.row_id)
         .subquery("counted")
     )
     query = (
         select(
-            *(rows.c[name] for name in ("row_id", "row_key", "prompt", "waits_until", "position")),
+            *(
+                rows.c[name]
+                for name in ("row_id", "row_key", "prompt", "waits_until", "position", "error_type")
+            ),
             func.coalesce(counted.c.tried, 0).label("attempts"),
+            *(func.coalesce(counted.c[name], 0).label(name) for name in ("used", "cut_off", "limited")),
+            counted.c.limited_since,
         )
         .outerjoin(counted, counted.c.row_id == rows.c.row_id)
         .where(rows.c.run_id == run_id, rows.c.status == "open")

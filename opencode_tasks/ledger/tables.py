@@ -52,6 +52,8 @@ runs = Table(
     Column("input_fingerprint", Text),
     Column("row_count", Integer),
     Column("refresh", Boolean, nullable=False),
+    Column("waits_until", UtcTime),
+    Column("pause_reason", Words),
     Index("runs_created_at", "created_at"),
 )
 
@@ -112,6 +114,7 @@ attempts = Table(
     Column("backend", Text),
     Column("data_dir", Text),
     Column("usage_known", Boolean, nullable=False),
+    Column("gate_id", Text),
     Index("attempts_run_row", "run_id", "row_id"),
 )
 
@@ -170,4 +173,36 @@ leases = Table(
     Column("until", UtcTime, nullable=False),
     Column("heartbeat", UtcTime, nullable=False),
     Index("leases_owner", "owner"),
+)
+
+# Which flow runs work on which run; a flow run that is started again finds its runs by it.
+flow_runs = Table(
+    "flow_runs",
+    metadata,
+    Column("flow_run_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+)
+
+# A provider, model and credential: whether requests may reach it. No line means open.
+gates = Table(
+    "gates",
+    metadata,
+    Column("gate_id", Text, primary_key=True),
+    Column("model_ref", Text, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("error_type", Text),
+    Column("error_message", Words),
+    # NULL in a closed gate: only a person can help.
+    Column("reset_time", UtcTime),
+    Column("changed_at", UtcTime, nullable=False),
+    # Server errors and time-outs in a row, and how often the gate was closed in a row.
+    Column("failures", Integer, nullable=False),
+    Column("closures", Integer, nullable=False),
+    # The one row that is tried at a gate whose time has come.
+    Column("probe_owner", Text),
+    Column("probe_until", UtcTime),
+    # The row that was refused first, while no other row has told whether it is the row's own fault.
+    Column("suspect_run_id", Text),
+    Column("suspect_row_id", Words),
+    Column("suspect_since", UtcTime),
 )

@@ -33,6 +33,7 @@ def begin(
     host: str,
     backend: str,
     data_dir: str | None,
+    gate_id: str | None = None,
 ) -> str:
     """Write that an attempt starts; its id, the same one when it is written twice."""
     name = "\0".join((run_id, row_id, lease.row_key, str(lease.fence), str(attempt)))
@@ -52,6 +53,7 @@ def begin(
         "backend": backend,
         "data_dir": data_dir,
         "usage_known": False,
+        "gate_id": gate_id,
     }
     held = select(*(literal(value, attempts.c[name].type) for name, value in values.items())).where(
         leases.c.row_key == lease.row_key,

@@ -54,7 +54,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "multiprocessing": ("process",),
     "sqlalchemy": ("ledger",),
     "alembic": ("ledger",),
-    "httpx": ("opencode", "local_model", "flow.prefect_server", "cli.doctor"),
+    "httpx": ("opencode", "local_model", "flow.prefect_server", "flow.waking", "cli.doctor"),
     "httpx_sse": ("opencode",),
     "typer": ("cli",),
     "click": ("cli",),

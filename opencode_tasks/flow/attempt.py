@@ -1,0 +1,274 @@
+"""One attempt at one row under its lease: written before it is sent, recorded the moment it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from opencode_tasks.asking import ask
+from opencode_tasks.errors import (
+    AuthenticationError,
+    BillingError,
+    OpenCodeError,
+    RateLimitError,
+    SetupError,
+)
+from opencode_tasks.flow.job import Job
+from opencode_tasks.ledger import INTERRUPTED, Lease, LeaseLostError, Ledger, OpenRow, Report
+from opencode_tasks.opencode.backend import Backend
+from opencode_tasks.policy import Fail, Pause, Retry, Tally, decide, doubled_s, limit_end
+from opencode_tasks.records import Answer, AttemptRecord
+from opencode_tasks.trace import append_trace, render_trace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The row has its outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """The row is open; ``until`` None means that a person is needed.
+
+    ``holds_all`` says that the gate is closed: every other row would be held back too.
+    """
+
+    until: datetime | None
+    error_type: str
+    words: str
+    holds_all: bool = False
+
+
+After = Ended | Waits
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """A row and how often it was tried."""
+
+    row: OpenRow
+    tally: Tally
+    number: int
+    limited_since: datetime | None
+
+    @classmethod
+    def of(cls, row: OpenRow) -> Trial:
+        """A trial that goes on where the ledger says that the row is."""
+        tally = Tally(used=row.used, cut_off=row.cut_off, limited=row.limited)
+        return cls(row=row, tally=tally, number=row.attempts, limited_since=row.limited_since)
+
+    def decide(self, error: OpenCodeError, now: datetime, job: Job) -> Retry | Pause | None:
+        """What becomes of the row; None where it ends with this error."""
+        decision = decide(error, self.tally.count(error), now, job.limits)
+        match decision:
+            case Retry(at=at):
+                return (
+                    None if isinstance(error, RateLimitError) and self._too_long(at, now, job) else decision
+                )
+            case Pause():
+                return decision
+            case Fail() | _:
+                return None
+
+    def _too_long(self, at: datetime, now: datetime, job: Job) -> bool:
+        self.limited_since = self.limited_since or now
+        return at - self.limited_since > timedelta(seconds=job.limits.max_rate_limit_wait_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an attempt runs and in whose name."""
+
+    ledger: Ledger
+    job: Job
+    owner: str
+    node_id: str
+    host: str
+    started: datetime
+
+    async def db(self, function: Callable[..., T], *args: Any) -> T:
+        """Ask the ledger, off the loop."""
+        return await asyncio.to_thread(function, *args)
+
+
+async def attempt(place: Place, backend: Backend, trial: Trial, lease: Lease) -> After:
+    """Send a row once and record what came of it. Raises SetupError where opencode cannot run here."""
+    return await _Attempt(place, backend, trial, lease).run()
+
+
+class _Attempt:
+    def __init__(self, place: Place, backend: Backend, trial: Trial, lease: Lease) -> None:
+        self.place = place
+        self.backend = backend
+        self.trial = trial
+        self.lease = lease
+        self.sessions: list[str] = []
+        self.notes: list[asyncio.Future[None]] = []
+        self.attempt_id = ""
+        self.begun = datetime.now(UTC)
+
+    async def run(self) -> After:
+        place, row = self.place, self.trial.row
+        self.trial.number += 1
+        self.begun = datetime.now(UTC)
+        self.attempt_id = await place.db(
+            lambda: place.ledger.begin_attempt(
+                self.lease,
+                run_id=place.job.run_id,
+                row_id=row.row_id,
+                attempt=self.trial.number,
+                now=self.begun,
+                node_id=place.node_id,
+                host=place.host,
+                backend=place.job.backend,
+                data_dir=_text(self.backend.data_dir(None)),
+                gate_id=place.job.gate_id,
+            )
+        )
+        answer, error = await self._ask()
+        await asyncio.gather(*self.notes, return_exceptions=True)
+        try:
+            after = await asyncio.shield(self._record(answer, error))
+        except LeaseLostError:
+            self._forget()
+            raise
+        self._forget()
+        if place.job.log_dir is not None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._log, _record_of(answer, error), error)
+        return after
+
+    async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
+        place, row = self.place, self.trial.row
+        request = place.job.request(row.prompt, title=f"{place.job.run_id} {row.row_id}"[:100])
+        try:
+            answer = await ask(
+                self.backend,
+                request,
+                node_id=place.node_id,
+                on_session=self._note_session,
+                schema=place.job.schema,
+            )
+        except SetupError:
+            # Not the row's: opencode cannot be run here at all.
+            await place.db(place.ledger.release, self.lease)
+            raise
+        except OpenCodeError as error:
+            return None, error
+        except asyncio.CancelledError:
+            await asyncio.shield(self._interrupted())
+            raise
+        return answer, None
+
+    def _note_session(self, session_id: str) -> None:
+        if session_id in self.sessions:
+            return
+        self.sessions.append(session_id)
+        folder = _text(self.backend.data_dir(session_id))
+        note = self.place.ledger.note_session
+        written = self.place.db(lambda: note(self.attempt_id, session_id, data_dir=folder))
+        self.notes.append(asyncio.ensure_future(written))
+
+    async def _interrupted(self) -> None:
+        """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
+        ledger = self.place.ledger
+        error = OpenCodeError(self.place.node_id, INTERRUPTED, raw_message="the run was stopped")
+        record = AttemptRecord(session_id=self.sessions[-1] if self.sessions else None, usage_known=False)
+        now = datetime.now(UTC)
+        await self.place.db(lambda: ledger.end_attempt(self.attempt_id, record=record, error=error, now=now))
+        await self.place.db(ledger.release, self.lease)
+        self._forget()
+
+    async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> After:
+        """Tell the gate first, so that it closes at once, then commit the outcome."""
+        now = datetime.now(UTC)
+        await self.place.db(self._report, error, now)
+        decision = None if error is None else self.trial.decide(error, now, self.place.job)
+        if error is None or decision is None:
+            await self.place.db(self._finish, answer, error, now)
+            return Ended()
+        until = decision.at if isinstance(decision, Retry) else None
+        await self.place.db(self._wait, error, until, now)
+        return Waits(
+            until=until,
+            error_type=error.error_type,
+            words=error.raw_message,
+            holds_all=isinstance(error, RateLimitError | AuthenticationError | BillingError),
+        )
+
+    def _report(self, error: OpenCodeError | None, now: datetime) -> None:
+        job = self.place.job
+        report = Report(
+            gate_id=job.gate_id,
+            model_ref=job.model_ref,
+            run_id=job.run_id,
+            row_id=self.trial.row.row_id,
+            owner=self.place.owner,
+            started_at=self.begun,
+            error=error,
+        )
+
+        def until_limit_ends(count: int) -> datetime:
+            assert isinstance(error, RateLimitError)
+            return limit_end(error, count, now)
+
+        self.place.ledger.report(
+            report,
+            now=now,
+            limit_end=until_limit_ends,
+            outage_end=lambda count: now + timedelta(seconds=doubled_s(count, job.limits)),
+            breaker_failures=job.limits.breaker_failures,
+        )
+
+    def _finish(self, answer: Answer | None, error: OpenCodeError | None, now: datetime) -> None:
+        self.place.ledger.finish_row(
+            lease=self.lease,
+            attempt_id=self.attempt_id,
+            record=_record_of(answer, error),
+            run_id=self.place.job.run_id,
+            row_id=self.trial.row.row_id,
+            answer=answer,
+            error=error,
+            now=now,
+        )
+
+    def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
+        ledger, job = self.place.ledger, self.place.job
+        ledger.end_attempt(self.attempt_id, record=_record_of(None, error), error=error, now=now)
+        ledger.wait_row(self.lease, run_id=job.run_id, row_id=self.trial.row.row_id, error=error, until=until)
+
+    def _forget(self) -> None:
+        """What is in the ledger need not be kept by opencode."""
+        for session_id in self.sessions:
+            self.backend.recorded(session_id)
+
+    def _log(self, record: AttemptRecord, error: OpenCodeError | None) -> None:
+        job = self.place.job
+        assert job.log_dir is not None
+        trace = render_trace([message for session in record.sessions for message in session.messages])
+        failure = f"[Error]\n{error}" if error else ""
+        append_trace(
+            job.log_dir,
+            f"opencode_{job.run_id}",
+            self.place.started,
+            prompt=self.trial.row.prompt,
+            session_id=record.session_id,
+            trace="\n\n".join(filter(None, [trace, failure])),
+            at=datetime.now(UTC),
+        )
+
+
+def _record_of(answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
+    if answer is not None:
+        return answer.attempt
+    return (error and error.attempt) or AttemptRecord(usage_known=False)
+
+
+def _text(path: Any) -> str | None:
+    return str(path) if path is not None else None

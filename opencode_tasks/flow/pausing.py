@@ -1,0 +1,76 @@
+"""A run that stands still: what it waits for, and how the flow run shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.states import AwaitingRetry, Running
+
+from opencode_tasks.ledger import Ledger
+
+TELL_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standstill:
+    """Rows are open and none may run before ``until`` (None: before a person has helped)."""
+
+    until: datetime | None
+    error_type: str
+    words: str
+    open_rows: int
+
+    def __str__(self) -> str:
+        rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
+        when = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "for a person"
+        return f"{rows} {when}: {self.error_type}: {self.words[:200]}"
+
+
+def standstill_of(ledger: Ledger, run_id: str, gate_id: str) -> Standstill | None:
+    """Why a run stands still; None where it has no open row or one that may run now."""
+    rows = ledger.open_rows(run_id)
+    if not rows:
+        return None
+    gate = ledger.gate(gate_id)
+    now = datetime.now(UTC)
+    if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
+        until, error_type, words = gate.reset_time, gate.error_type or "", gate.error_message or ""
+    else:
+        first = min(rows, key=lambda row: row.waits_until or now)
+        until, error_type, words = first.waits_until or now, first.error_type or "", "rows wait"
+        if until <= now:
+            return None
+    return Standstill(until=until, error_type=error_type, words=words, open_rows=len(rows))
+
+
+def wait_until(moment: datetime, tell: Callable[[], None]) -> None:
+    """Sleep until a moment; ``tell`` is called about every second."""
+    while (left_s := (moment - datetime.now(UTC)).total_seconds()) > 0:
+        tell()
+        time.sleep(min(TELL_EVERY_S, left_s))
+
+
+@contextmanager
+def show_waiting(standstill: Standstill) -> Generator[None]:
+    """The flow run is AwaitingRetry, with the moment and the reason, while its driver waits."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if flow_run is None:
+        yield
+        return
+    # To show it is a courtesy: a server that is away must not end the run.
+    with get_client(sync_client=True) as client:
+        with suppress(Exception):
+            awaiting = AwaitingRetry(scheduled_time=standstill.until, message=str(standstill))
+            client.set_flow_run_state(flow_run.id, awaiting, force=True)
+        try:
+            yield
+        finally:
+            with suppress(Exception):
+                client.set_flow_run_state(flow_run.id, Running(), force=True)

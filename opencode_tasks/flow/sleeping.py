@@ -1,0 +1,42 @@
+"""Putting the flow run of a deployment to sleep: no process stays, Prefect starts it again.
+
+Prefect reschedules a flow run whose body raises ``Pause`` in a state that it set itself
+(prefect 3.8: AwaitingRetry with a scheduled time by the clock, Suspended by a person's resume).
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
+from prefect.flow_runs import suspend_flow_run
+from prefect.states import AwaitingRetry
+
+from opencode_tasks.errors import RunPausedError
+from opencode_tasks.settings import settings
+
+
+def is_deployed() -> bool:
+    """Whether this flow run belongs to a deployment, so that something starts it again."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    return flow_run is not None and flow_run.deployment_id is not None and flow_run.parent_task_run_id is None
+
+
+def put_to_sleep(paused: RunPausedError) -> NoReturn:
+    """End this process; the flow run goes on at the moment named, or once a person resumes it."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not is_deployed():
+        raise paused
+    if paused.until is None:
+        # A key of its own each time: under an old key Prefect takes the run for resumed.
+        suspend_flow_run(
+            timeout=int(settings().suspend_timeout), key=f"opencode-tasks-{context.flow_run.run_count}"
+        )
+        raise paused
+    state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(context.flow_run.id, state, force=True)
+    raise Pause(state=state)
