@@ -136,13 +136,14 @@ def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) ->
 
 
 def limit_end(error: RateLimitError, count: int, now: datetime) -> datetime:
-    """When the ``count``-th limit in a row is over: the provider's moment, else our doubling.
+    """When the ``count``-th limit is over: the provider's moment, else our doubling.
 
-    A moment that the provider named is never brought forward, and put off where it keeps refusing.
+    A moment that is named and has come already is doubled away from too: the provider went on refusing.
     """
+    if error.reset_is_named and (error.reset_time - now).total_seconds() >= LIMIT_FLOOR_S:
+        return error.reset_time
     start = LIMIT_FLOOR_S if error.reset_is_named else LIMIT_BACKOFF_START_S
-    own = now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MOST_DOUBLINGS)))
-    return max(error.reset_time, own) if error.reset_is_named else own
+    return now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MOST_DOUBLINGS)))
 
 
 def backoff_s(error: OpenCodeError, attempt: int, limits: Limits) -> float:

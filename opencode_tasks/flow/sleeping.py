@@ -7,12 +7,12 @@ Prefect reschedules a flow run whose body raises ``Pause`` in a state that it se
 from __future__ import annotations
 
 from typing import NoReturn
+from uuid import uuid4
 
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
-from prefect.flow_runs import suspend_flow_run
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Suspended
 
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.settings import settings
@@ -31,12 +31,12 @@ def put_to_sleep(paused: RunPausedError) -> NoReturn:
     if context is None or context.flow_run is None or not is_deployed():
         raise paused
     if paused.until is None:
-        # A key of its own each time: under an old key Prefect takes the run for resumed.
-        suspend_flow_run(
-            timeout=int(settings().suspend_timeout), key=f"opencode-tasks-{context.flow_run.run_count}"
+        # A key of its own each time: under an old key Prefect takes the run for resumed already.
+        state = Suspended(
+            timeout_seconds=int(settings().suspend_timeout), pause_key=uuid4().hex, message=str(paused)
         )
-        raise paused
-    state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
+    else:
+        state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(context.flow_run.id, state, force=True)
+        client.set_flow_run_state(context.flow_run.id, state, force=paused.until is not None)
     raise Pause(state=state)

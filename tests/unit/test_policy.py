@@ -112,9 +112,17 @@ def test_the_bounds_are_arguments() -> None:
     ]
 
 
-def test_a_reset_that_has_passed_means_now() -> None:
+@pytest.mark.parametrize(("count", "seconds"), [(1, 1), (2, 2), (3, 4), (7, 60), (5000, 60)])
+def test_a_reset_that_has_passed_is_not_asked_without_end(count: int, seconds: float) -> None:
     error = errors.RateLimitError("n", NOW - timedelta(minutes=5))
-    assert decide(error, 1, NOW, LIMITS) == Retry(NOW)
+    assert decide(error, count, NOW, LIMITS) == after(seconds)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 2), (2, 4), (5, 32), (6, 60), (5000, 60)])
+def test_a_limit_without_a_moment_doubles_from_two_seconds(count: int, seconds: float) -> None:
+    error = errors.RateLimitError("n", NOW + timedelta(seconds=60))
+    error.reset_is_named = False
+    assert decide(error, count, NOW, LIMITS) == after(seconds)
 
 
 @pytest.mark.parametrize("attempt", [1, 3, 4, 100])
@@ -140,7 +148,7 @@ def test_a_rate_limit_uses_up_no_attempt() -> None:
     limited = errors.RateLimitError("n", NOW)
     assert [tally.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [
         1,
+        2,
         1,
-        1,
-        1,
+        3,
     ]

@@ -1,0 +1,180 @@
+"""The flow as a deployment: asleep with no process until the provider's moment, suspended for a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from cluster import Desk
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
+
+from opencode_tasks.testing import Reply
+
+SERVING = Path(__file__).parents[1] / "serving.py"
+LIMIT_S = 120.0
+STARTED_AGAIN_S = 15.0
+
+
+@contextmanager
+def served(desk: Desk, name: str) -> Generator[SyncPrefectClient]:
+    """A served deployment of that name; ended with everything that it started."""
+    env = os.environ | {
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "OPENCODE_TASKS_MAX_INLINE_WAIT": "2",
+        "OPENCODE_TASKS_LEDGER": str(desk.folder / "ledger.db"),
+    }
+    log = desk.folder / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(SERVING), name], cwd=desk.folder, env=env, stdout=out, stderr=out
+        )
+    try:
+        with get_client(sync_client=True) as client:
+            wait_for(lambda: has_deployment(client, name), log)
+            yield client
+    finally:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for one in family:
+            one.kill()
+        process.wait(timeout=20)
+
+
+def has_deployment(client: SyncPrefectClient, name: str) -> bool:
+    try:
+        client.read_deployment_by_name(f"annotate-dataset/{name}")
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def wait_for(claim: Any, log: Path, limit_s: float = LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
+    while not claim():
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.2)
+
+
+def started(desk: Desk, client: SyncPrefectClient, name: str, rows: int, **more: Any) -> UUID:
+    desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
+    config = desk.folder / "opencode.json"
+    config.write_text(json.dumps(desk.provider.opencode_config()))
+    parameters = {
+        "input": str(desk.folder / "in.csv"),
+        "output": str(desk.folder / "out.csv"),
+        "model": "fake/echo",
+        "opencode_config": str(config),
+        "opencode_bin": str(desk.binary),
+        "concurrency": 2,
+        **more,
+    }
+    deployment = client.read_deployment_by_name(f"annotate-dataset/{name}")
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+
+def state_of(client: SyncPrefectClient, flow_run_id: UUID) -> State:
+    state = client.read_flow_run(flow_run_id).state
+    assert state is not None
+    return state
+
+
+def history(client: SyncPrefectClient, flow_run_id: UUID) -> list[str | None]:
+    states = client.read_flow_run_states(flow_run_id)
+    return [state.name for state in sorted(states, key=lambda state: state.timestamp)]
+
+
+def workers(before: set[int]) -> list[str]:
+    """The command lines of flow, opencode and Ray processes of this session that came since."""
+    found: list[str] = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            is_ours = process.pid not in before and process.environ().get("HOME") == os.environ["HOME"]
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE and "serving.py" not in line:
+                found.append(line[:200])
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "ray"])
+def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) -> None:
+    seconds = 30 if runner == "threads" else 45
+    limited = Reply(status=429, headers={"Retry-After": str(seconds)}, body={"error": {"message": "slow"}})
+    desk.provider.on("row 003", limited, Reply(text="late"))
+    name = f"sleeper-{runner}"
+    log = desk.folder / "serve.log"
+    before = set(psutil.pids())
+    with served(desk, name) as client:
+        flow_run_id = started(desk, client, name, 12, runner=runner)
+        wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
+        awaiting = state_of(client, flow_run_id)
+        refused = next(call for call in desk.provider.calls if call.status == 429)
+        scheduled = awaiting.state_details.scheduled_time
+        assert scheduled is not None
+        assert abs(scheduled.timestamp() - (refused.at + seconds)) < 1.0
+        assert "rate_limit" in (awaiting.message or "")
+        wait_for(lambda: workers(before) == [], log, limit_s=15)
+        assert time.time() < refused.at + seconds
+        rows = Counter(row["status"] for row in desk.read_csv("out.csv"))
+        assert rows["open"] == 12 - rows["completed"] > 0
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
+        names = history(client, flow_run_id)
+        again = [call for call in desk.provider.calls if call.prompt == "row 003"][1]
+        assert refused.at + seconds <= again.at
+    assert names[:2] == ["Scheduled", "Pending"]
+    assert names[2:4] == ["Running", "AwaitingRetry"]
+    assert names[-2:] == ["Running", "Completed"]
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
+    asked = Counter(desk.provider.prompts())
+    assert asked == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})
+
+
+@pytest.mark.slow
+def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
+    mended: list[bool] = []
+    desk.provider.on(
+        lambda call: not mended and call.prompt >= "row 004",
+        Reply(status=401, body={"error": {"message": "bad key"}}),
+    )
+    log = desk.folder / "serve.log"
+    with served(desk, "suspended") as client:
+        flow_run_id = started(desk, client, "suspended", 10, runner="threads")
+        for mend in (False, True):
+            wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+            suspended = state_of(client, flow_run_id)
+            until = suspended.state_details.pause_timeout
+            assert until is not None
+            assert until.timestamp() - time.time() > 24 * 3600
+            assert "authentication_failed" in (suspended.message or "")
+            assert Counter(row["status"] for row in desk.read_csv("out.csv"))["completed"] == 4
+            calls = len(desk.provider.calls)
+            if mend:
+                mended.append(True)
+                told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+                assert told.code == 0, told.stderr
+            else:
+                client.resume_flow_run(flow_run_id)
+                wait_for(lambda: state_of(client, flow_run_id).name == "Running", log)
+                # One row was tried, and nothing more.
+                wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+                assert len(desk.provider.calls) - calls <= 2
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 10}
+    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert set(bought.values()) == {1}

@@ -1,0 +1,22 @@
+"""``annotate_dataset`` as a served deployment, in a process of its own with a bounded life."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from opencode_tasks.flow.dataset import annotate_dataset
+
+LIFE_S = 300
+
+
+def main() -> None:
+    """Serve the flow under the name given, until killed or after ``LIFE_S``."""
+    timer = threading.Timer(LIFE_S, sys.exit)
+    timer.daemon = True
+    timer.start()
+    annotate_dataset.serve(name=sys.argv[1], pause_on_shutdown=False)
+
+
+if __name__ == "__main__":
+    main()
