@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import OpenCodeTimeoutError as OpenCodeTimeoutError
     from opencode_tasks.errors import PermissionDeniedError as PermissionDeniedError
     from opencode_tasks.errors import RateLimitError as RateLimitError
+    from opencode_tasks.errors import RunPausedError as RunPausedError
     from opencode_tasks.errors import ServerError as ServerError
     from opencode_tasks.errors import SetupError as SetupError
     from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
@@ -38,8 +39,8 @@ _HOMES = {
     "opencode_tasks.errors": (
         *("AuthenticationError", "BillingError", "BudgetExceededError", "ContentFilteredError", "InputError"),
         *("InvalidRequestError", "MaxOutputTokensError", "OpenCodeError", "OpenCodeTimeoutError"),
-        *("PermissionDeniedError", "RateLimitError", "ServerError", "SetupError", "StructuredOutputError"),
-        "UnknownOpenCodeError",
+        *("PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError", "SetupError"),
+        *("StructuredOutputError", "UnknownOpenCodeError"),
     ),
     "opencode_tasks.flow.annotate": ("AnnotationResult", "annotate"),
     "opencode_tasks.flow.tasks": ("opencode_task",),
@@ -65,6 +66,7 @@ __all__ = [
     "QueryResult",
     "RateLimitError",
     "RemoteTool",
+    "RunPausedError",
     "ServerError",
     "SetupError",
     "StructuredOutputError",

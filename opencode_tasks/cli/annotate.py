@@ -284,8 +284,7 @@ def _tell_summary(display: Display, summary: dict[str, Any], output: str, as_jso
         if rows[name] or name == "completed"
     )
     reused = f" ({rows['reused']} of them from earlier answers)" if rows["reused"] else ""
-    place = Path(output) if "://" not in output else output
-    typer.echo(f"{counts}{reused} -> {place}")
+    typer.echo(f"{counts}{reused} -> {_shown_path(output)}")
     counted = ", ".join(
         f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
     )
@@ -293,6 +292,13 @@ def _tell_summary(display: Display, summary: dict[str, Any], output: str, as_jso
     typer.echo(f"cost: {_cost(summary)}, {summary['seconds']:.1f} s, run {summary['run_id']}")
     if rows["failed"]:
         display.say("see the columns error_type and error_message of the output")
+
+
+def _shown_path(path: str) -> str:
+    """A path as short as it can be said from here."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
 
 
 def _cost(summary: dict[str, Any]) -> str:

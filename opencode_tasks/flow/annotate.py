@@ -19,6 +19,7 @@ from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of,
 from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
+from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import (
@@ -84,7 +85,13 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
     wanted = Options(**options)
     with local_provider(wanted.model, lambda _: None) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
-        return execute(make_plan(frame, wanted), frame, on_told=on_told)
+        plan = make_plan(frame, wanted)
+        try:
+            return execute(plan, frame, on_told=on_told)
+        except RunPausedError as paused:
+            if wanted.on_wait == "sleep":
+                put_to_sleep(paused)
+            raise
 
 
 def execute(

@@ -12,11 +12,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from opencode_tasks.flow.single import ask_single
+from opencode_tasks.flow.waiting import MOST_WAITS, Delays, asks_again
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.records import Answer, RemoteTool
 
 
-@task(name="opencode", cache_policy=NO_CACHE)
+@task(
+    name="opencode",
+    cache_policy=NO_CACHE,
+    retries=MOST_WAITS,
+    retry_delay_seconds=Delays(),
+    retry_condition_fn=asks_again,
+    retry_jitter_factor=None,
+)
 def opencode_task(
     prompt: str,
     *,
@@ -31,7 +39,10 @@ def opencode_task(
     backend: BackendName = "server",
     timeout: float = 600.0,
 ) -> Answer:
-    """Ask opencode once. Raises the typed errors; give the task ``retries`` to ask again.
+    """Ask opencode; raises the typed errors where asking again cannot help.
+
+    Until then the task is AwaitingRetry until the provider's moment, or for our backoff, if that is
+    at most ``max_inline_wait`` away. ``with_options(retries=0)`` asks once.
 
     A worker process starts one warm server and keeps it for its further prompts. On Ray, ask for
     the nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.

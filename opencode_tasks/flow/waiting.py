@@ -11,6 +11,10 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
+from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.policy import Limits, Retry, decide
+from opencode_tasks.settings import settings
+
 MOST_WAITS = 1_000_000
 LEAST_DELAY_S = 0.001
 
@@ -41,6 +45,20 @@ def waits(task: Any, task_run: Any, state: Any) -> bool:
         return False
     _until.set(error.until)
     return True
+
+
+def asks_again(task: Any, task_run: Any, state: Any) -> bool:
+    """The same for one prompt as one task: what ``policy.decide`` says, within the inline wait."""
+    del task
+    error = state.data
+    if not isinstance(error, OpenCodeError):
+        return False
+    now = datetime.now(UTC)
+    decision = decide(error, max(1, task_run.run_count), now, Limits())
+    if not isinstance(decision, Retry):
+        return False
+    _until.set(decision.at)
+    return (decision.at - now).total_seconds() <= settings().max_inline_wait
 
 
 class Delays(list[float]):

@@ -131,6 +131,21 @@ def test_opencode_task_maps_on_ray(ray_desk: Desk) -> None:
     assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
 
 
+def test_opencode_task_waits_for_the_providers_moment(desk: Desk) -> None:
+    desk.provider.on(
+        "late", Reply(status=429, headers={"Retry-After": "3"}), Reply(status=503), Reply(text="now")
+    )
+    desk.provider.on("never", Reply(status=400, body={"error": {"message": "no such thing"}}))
+    wanted = {name: value for name, value in options(desk).items() if name != "ledger"}
+    runner: Any = ThreadPoolTaskRunner()
+    assert mapping_flow.with_options(task_runner=runner)(["late"], wanted) == ["now"]
+    limited, down, _ = (call.at for call in desk.provider.calls)
+    assert down - limited >= 3.0
+    with pytest.raises(errors.InvalidRequestError, match="no such thing"):
+        mapping_flow.with_options(task_runner=runner)(["never"], wanted)
+    assert len(desk.provider.calls) == 4
+
+
 @pytest.mark.slow
 def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
     ray_desk.provider.on("slow", Reply(delay_s=1.0))

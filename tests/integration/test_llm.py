@@ -29,7 +29,7 @@ from opencode_tasks.policy import Limits
 from opencode_tasks.records import QueryResult, RemoteTool
 from opencode_tasks.testing import Call, Reply
 
-QUICK = {"backoff_start_s": 0.05, "backoff_max_s": 0.1}
+QUICK: dict[str, Any] = {"backoff_start_s": 0.05, "backoff_max_s": 0.1}
 
 
 def llm(rig: Rig, *, retries: int = 2, **more: Any) -> OpenCodeLLM:
