@@ -227,7 +227,8 @@ def _run_flow(
         return cast("dict[str, Any]", annotate_dataset(**told))
     except KeyboardInterrupt:
         display.say(
-            "interrupted: what was finished is kept in the ledger; to go on, run the same command again:"
+            "interrupted: what was finished is kept in the ledger; to go on: opencode-tasks resume, "
+            "or run the same command again:"
         )
         display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
         raise

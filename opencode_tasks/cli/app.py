@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -52,4 +53,11 @@ def main() -> NoReturn:
 
     for module in (setup, doctor, annotate, resume, inspect, local_model):
         module.register(app)
-    sys.exit(exits.guarded(app))
+    code = exits.guarded(app)
+    if code == exits.INTERRUPTED:
+        # A thread in which Prefect sleeps until a row's moment would keep the process until then.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -27,6 +27,18 @@ LONGEST_TMPDIR = 30
 SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
 
 
+class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
+    """Prefect's threads, which Ctrl-C leaves at once: a batch that is AwaitingRetry only sleeps there."""
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:  # noqa: PYI036  as in Prefect
+        """Wait for the threads, unless the user does not want to."""
+        executor = self._executor
+        if executor is not None and exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+            executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+        super().__exit__(exc_type, exc_value, traceback)
+
+
 @contextmanager
 def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[TaskRunner[Any]]:
     """A task runner for ``flow.with_options``; a Ray that we start has the credentials resource.
@@ -34,7 +46,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     The folder of a Ray that we start is private and goes with this process.
     """
     if name == "threads":
-        yield ThreadPoolTaskRunner(max_workers=max(4, 2 * (os.cpu_count() or 1)))
+        yield InterruptibleThreads(max_workers=max(4, 2 * (os.cpu_count() or 1)))
         return
     from prefect_ray import RayTaskRunner
 

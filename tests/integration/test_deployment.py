@@ -144,9 +144,8 @@ def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) 
         names = history(client, flow_run_id)
         again = [call for call in desk.provider.calls if call.prompt == "row 003"][1]
         assert refused.at + seconds <= again.at
-    assert names[:2] == ["Scheduled", "Pending"]
-    assert names[2:4] == ["Running", "AwaitingRetry"]
-    assert names[-2:] == ["Running", "Completed"]
+    told = [name for name in names if name in ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed")]
+    assert told == ["Running", "AwaitingRetry", "Running", "Completed"]
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
     asked = Counter(desk.provider.prompts())
     assert asked == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})

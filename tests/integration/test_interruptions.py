@@ -138,3 +138,30 @@ def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
     assert stdout.startswith(f"{ROWS} completed")
     assert sum(Counter(desk.provider.prompts()).values()) - ROWS <= IN_FLIGHT
     assert_clean(before, time.monotonic())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inline_wait", ["60", "1"])
+def test_ctrl_c_ends_a_wait_and_resume_goes_on(desk: Desk, inline_wait: str) -> None:
+    limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})
+    desk.provider.on("row 2", limited, Reply(text="late"))
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(3)])
+    before = Before(set(psutil.pids()), homes(), folders())
+    env = OWN_SERVICES | {"OPENCODE_TASKS_MAX_INLINE_WAIT": inline_wait}
+    process = desk.start(*arguments(desk, "threads"), env=env)
+    deadline = time.monotonic() + 90
+    while len(desk.provider.calls) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+    interrupted_at = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - interrupted_at < 15
+    assert process.returncode == 130, stderr
+    assert "opencode-tasks resume" in stderr
+    assert_clean(before, time.monotonic())
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 2, "open": 1}
+    again = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"), env=OWN_SERVICES)
+    assert again.code == 0, again.stderr
+    assert Counter(desk.provider.prompts()) == {"row 0": 1, "row 1": 1, "row 2": 2}
