@@ -49,9 +49,9 @@ def main() -> NoReturn:
     # Prefect's and Ray's own chatter would hide what the command has to say.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from opencode_tasks.cli import annotate, doctor, inspect, local_model, resume, setup
+    from opencode_tasks.cli import annotate, doctor, export, inspect, local_model, resume, setup
 
-    for module in (setup, doctor, annotate, resume, inspect, local_model):
+    for module in (setup, doctor, annotate, resume, export, inspect, local_model):
         module.register(app)
     code = exits.guarded(app)
     if code == exits.INTERRUPTED:

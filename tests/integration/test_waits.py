@@ -125,6 +125,12 @@ def test_no_wait_stops_with_the_open_rows_and_the_command_that_goes_on(desk: Des
     assert rows[1]["error_type"] == "rate_limit"
     assert all(row["waits_until"] for row in rows[1:])
     assert run_of(desk)["status"] == "waiting"
+    told = desk.run(
+        "export", str(run_of(desk)["run_id"]), "-o", "so-far.csv", "--ledger", str(desk.folder / "ledger.db")
+    )
+    assert told.code == 0, told.stderr
+    assert told.stdout == "7 open, 1 completed -> so-far.csv\n"
+    assert desk.read_csv("so-far.csv") == rows
     again = resumed(desk, ran, "--json")
     assert again.code == 0, again.stderr
     assert again.summary["run_id"] == run_of(desk)["run_id"]

@@ -1,0 +1,42 @@
+"""What a run has so far, as a table, whatever it is doing meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.joining import output_frame
+from opencode_tasks.frames.reading import read_frame
+from opencode_tasks.frames.writing import check_output, write_frame
+from opencode_tasks.ledger import Ledger
+
+
+def export_run(ledger_url: str, run_id: str, target: str) -> dict[str, int]:
+    """Write OUTPUT of a run as the ledger has it now; its rows by status.
+
+    The input's columns come from the input file again; of a run that had none (``annotate()`` in
+    a flow), ``row_id`` and its labels stand for them. Raises InputError where there is no such
+    run, the input has another number of rows by now, or the target cannot be written.
+    """
+    faults = check_output(target)
+    if faults:
+        raise InputError(tuple(faults))
+    with Ledger.open(ledger_url) as ledger:
+        run = ledger.run(run_id)
+        if run is None:
+            raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+        outcomes = ledger.outcomes(run_id)
+    command: dict[str, Any] = run["parameters"].get("command") or {}
+    if command.get("input"):
+        frame = read_frame(command["input"], limit=command.get("limit"))
+        if len(frame) != len(outcomes):
+            changed = f"{command['input']} has {len(frame)} rows now, the run has {len(outcomes)}"
+            raise InputError((f"run {run_id}: {changed}; give it its input back",))
+    else:
+        frame = pd.DataFrame(
+            [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
+        )
+    write_frame(output_frame(frame, outcomes, schema=run["parameters"].get("schema")), target)
+    return {name: run[name] for name in ("open", "completed", "failed", "skipped")}

@@ -1,0 +1,186 @@
+"""A gate's life, on SQLite and PostgreSQL: who may pass, what closes it, what opens it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from opencode_tasks import errors
+from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.ledger import Held, Ledger, Report
+from opencode_tasks.policy import limit_end
+from opencode_tasks.records import RowInput
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+GATE = "fake/echo#0123"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    url = str(tmp_path / "ledger.db")
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_url")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("drop schema public cascade")
+            connection.execute("create schema public")
+    with Ledger.open(url) as opened:
+        opened.create_run(
+            run_id="run",
+            parameters={},
+            model_ref="fake/echo",
+            backend="server",
+            opencode_version=None,
+            deployment=None,
+            flow_run_id=None,
+            input_fingerprint="f",
+            row_count=3,
+            refresh=False,
+            now=NOW,
+        )
+        opened.add_rows(
+            "run",
+            [RowInput(row_id=name, position=n, row_key=name, prompt=name) for n, name in enumerate("abc")],
+        )
+        yield opened
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def admit(ledger: Ledger, row: str, seconds: float) -> Held | None:
+    return ledger.admit(GATE, run_id="run", row_id=row, owner="owner", now=at(seconds), probe_s=60)
+
+
+def report(ledger: Ledger, row: str, seconds: float, error: OpenCodeError | None, began: float = 0) -> None:
+    now = at(seconds)
+    ledger.report(
+        Report(
+            gate_id=GATE,
+            model_ref="fake/echo",
+            run_id="run",
+            row_id=row,
+            owner="owner",
+            started_at=at(began),
+            error=error,
+        ),
+        now=now,
+        limit_end=lambda count: (
+            limit_end(error, count, now) if isinstance(error, errors.RateLimitError) else now
+        ),
+        outage_end=lambda count: now + timedelta(seconds=10 * count),
+        breaker_failures=3,
+    )
+
+
+def held_until(ledger: Ledger, row: str, seconds: float) -> float | None:
+    held = admit(ledger, row, seconds)
+    assert held is not None
+    return None if held.until is None else (held.until - NOW).total_seconds()
+
+
+def limited(seconds: float) -> errors.RateLimitError:
+    return errors.RateLimitError("n", at(seconds), "slow down")
+
+
+def test_a_gate_that_nothing_happened_at_is_open(ledger: Ledger) -> None:
+    assert admit(ledger, "a", 0) is None
+    report(ledger, "a", 1, None)
+    assert ledger.gate(GATE) is None
+
+
+def test_a_limit_closes_until_its_moment_and_a_probe_opens(ledger: Ledger) -> None:
+    report(ledger, "a", 0, limited(30))
+    assert held_until(ledger, "b", 1) == 30
+    # What was in flight then says nothing of now, whichever way it ends.
+    report(ledger, "b", 2, None)
+    assert held_until(ledger, "b", 3) == 30
+    assert admit(ledger, "b", 30) is None
+    assert held_until(ledger, "c", 30) == 30.5
+    report(ledger, "b", 31, None, began=30)
+    assert admit(ledger, "c", 31) is None
+    gate = ledger.gate(GATE)
+    assert gate is not None
+    assert gate.is_open
+
+
+def test_limits_of_one_burst_are_one_closing_and_the_latest_moment_counts(ledger: Ledger) -> None:
+    for row, seconds in (("a", 30), ("b", 20), ("c", 40)):
+        report(ledger, row, 0, limited(seconds))
+    assert held_until(ledger, "a", 1) == 40
+
+
+def test_unnamed_limits_double_with_each_probe(ledger: Ledger) -> None:
+    def unnamed() -> errors.RateLimitError:
+        error = limited(60)
+        error.reset_is_named = False
+        return error
+
+    report(ledger, "a", 0, unnamed())
+    report(ledger, "b", 0, unnamed())
+    assert held_until(ledger, "a", 0) == 2
+    assert admit(ledger, "a", 2) is None
+    report(ledger, "a", 2, unnamed(), began=2)
+    assert held_until(ledger, "a", 2) == 6
+
+
+def test_a_probe_that_died_is_followed_by_another(ledger: Ledger) -> None:
+    report(ledger, "a", 0, limited(10))
+    assert admit(ledger, "b", 10) is None
+    assert admit(ledger, "c", 69) is not None
+    assert admit(ledger, "c", 71) is None
+
+
+def test_failures_in_a_row_close_and_an_answer_between_them_does_not_count(ledger: Ledger) -> None:
+    down = errors.ServerError("n", raw_message="down")
+    for error in (down, down, None, down, down):
+        report(ledger, "a", 0, error)
+    assert admit(ledger, "a", 0) is None
+    report(ledger, "a", 0, errors.OpenCodeTimeoutError("n"))
+    assert held_until(ledger, "a", 0) == 10
+    assert admit(ledger, "a", 10) is None
+    report(ledger, "a", 10, down, began=10)
+    assert held_until(ledger, "a", 10) == 30
+
+
+@pytest.mark.parametrize("kind", [errors.AuthenticationError, errors.BillingError])
+def test_a_second_rows_refusal_asks_for_a_person(
+    ledger: Ledger, kind: type[errors.AuthenticationError | errors.BillingError]
+) -> None:
+    report(ledger, "a", 0, kind("n"))
+    assert held_until(ledger, "a", 1) is None
+    assert admit(ledger, "b", 1) is None
+    assert held_until(ledger, "c", 1) == 1.5
+    report(ledger, "b", 2, kind("n"), began=1)
+    assert held_until(ledger, "c", 3) is None
+    ledger.half_open(GATE, now=at(4))
+    assert admit(ledger, "c", 4) is None
+    report(ledger, "c", 5, None, began=4)
+    assert admit(ledger, "a", 5) is None
+    assert len(ledger.open_rows("run")) == 3
+
+
+def test_an_answer_to_another_row_shows_the_refusal_to_be_the_rows_own(ledger: Ledger) -> None:
+    report(ledger, "a", 0, errors.AuthenticationError("n", raw_message="not for you"))
+    assert admit(ledger, "b", 1) is None
+    report(ledger, "b", 2, None, began=1)
+    assert admit(ledger, "c", 2) is None
+    outcome = ledger.outcomes("run")[0]
+    assert (outcome["status"], outcome["error_type"]) == ("failed", "authentication_failed")
+    assert outcome["error_message"] == "not for you"
+
+
+def test_a_limit_stays_when_a_row_in_flight_is_refused(ledger: Ledger) -> None:
+    report(ledger, "a", 0, limited(30))
+    report(ledger, "b", 1, errors.AuthenticationError("n"))
+    assert held_until(ledger, "c", 2) == 30
+
+
+def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:
+    report(ledger, "a", 0, limited(30))
+    ledger.half_open(GATE, now=at(1))
+    assert held_until(ledger, "b", 2) == 30
