@@ -35,7 +35,6 @@ from opencode_tasks.money import pico_to_usd
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
-from opencode_tasks.settings import settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
             return execute(plan, frame, on_told=on_told)
         except RunPausedError as paused:
             if wanted.on_wait == "sleep":
-                put_to_sleep(paused)
+                put_to_sleep(paused, plan.ledger_url, plan.model_ref)
             raise
 
 
@@ -113,7 +112,7 @@ def execute(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
     chosen = runner or context.task_runner
-    with Ledger.open(plan.options.ledger or settings().ledger_url()) as ledger:
+    with Ledger.open(plan.ledger_url) as ledger:
         check_cluster(chosen, ledger)
         run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})
         run = _Run(plan=plan, ledger=ledger, run_id=run_id, runner=chosen, tell=on_told or _tell_nobody)
@@ -261,7 +260,7 @@ class _Run:
             batch_size=plan.options.batch_size,
             concurrency=plan.options.concurrency,
             backend=plan.options.backend,
-            model_ref=plan.catalog.model_ref if plan.catalog else "",
+            model_ref=plan.model_ref,
             one_owner=warm.one_owner(plan.spec),
             most=most_prompts(self.runner),
         )

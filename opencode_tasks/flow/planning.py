@@ -80,6 +80,16 @@ class Plan:
     rows: Sequence[RowInput]
     fingerprint: str
 
+    @property
+    def model_ref(self) -> str:
+        """The resolved model; empty for an empty input without one."""
+        return self.catalog.model_ref if self.catalog else self.options.model or ""
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger named, else that of the settings."""
+        return self.options.ledger or settings().ledger_url()
+
     def job(self, run_id: str, ledger_url: str, concurrency: int) -> Job:
         """The job of a run of this plan; ``concurrency`` is that of one batch."""
         assert self.catalog is not None

@@ -6,16 +6,22 @@ Prefect reschedules a flow run whose body raises ``Pause`` in a state that it se
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NoReturn
 from uuid import uuid4
 
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import AwaitingRetry, Suspended
 
 from opencode_tasks.errors import RunPausedError
+from opencode_tasks.flow.pause_report import pause_report
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.settings import settings
+
+ARTIFACT_KEY = "opencode-tasks-pause"
 
 
 def is_deployed() -> bool:
@@ -25,12 +31,21 @@ def is_deployed() -> bool:
     return flow_run is not None and flow_run.deployment_id is not None and flow_run.parent_task_run_id is None
 
 
-def put_to_sleep(paused: RunPausedError) -> NoReturn:
-    """End this process; the flow run goes on at the moment named, or once a person resumes it."""
+def put_to_sleep(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoReturn:
+    """End this process; the flow run goes on at the moment named, or once a person resumes it.
+
+    A person finds what to do in the state's message and in an artifact. Where this is no flow run
+    of a deployment, ``paused`` is raised.
+    """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not is_deployed():
         raise paused
     if paused.until is None:
+        with Ledger.open(ledger_url) as ledger:
+            told = pause_report(paused, model_ref, ledger.progress(paused.run_id))
+        # An artifact that could not be written must not lose the suspension.
+        with suppress(Exception):
+            create_markdown_artifact(told, key=ARTIFACT_KEY, description=str(paused))
         # A key of its own each time: under an old key Prefect takes the run for resumed already.
         state = Suspended(
             timeout_seconds=int(settings().suspend_timeout), pause_key=uuid4().hex, message=str(paused)

@@ -195,7 +195,7 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
     except RunPausedError as paused:
         _write_so_far(prepared, paused.run_id, target)
         if plan.options.on_wait == "sleep":
-            put_to_sleep(paused)
+            put_to_sleep(paused, plan.ledger_url, plan.model_ref)
         raise
     except KeyboardInterrupt:
         if run_ids:
@@ -206,9 +206,9 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
 
 
 def _write_so_far(prepared: Prepared, run_id: str, target: str) -> None:
-    options = prepared.plan.options
-    with Ledger.open(options.ledger or settings().ledger_url()) as ledger:
-        write_frame(gather(ledger, run_id, prepared.frame, options.schema).frame, target)
+    plan = prepared.plan
+    with Ledger.open(plan.ledger_url) as ledger:
+        write_frame(gather(ledger, run_id, prepared.frame, plan.options.schema).frame, target)
 
 
 def _load_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from cluster import Desk
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 
@@ -170,6 +171,10 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
             assert "authentication_failed" in (suspended.message or "")
             assert Counter(row["status"] for row in desk.read_csv("out.csv"))["completed"] == 4
             calls = len(desk.provider.calls)
+            wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+            told_person = str(client.read_artifacts(artifact_filter=wanted)[0].data)
+            for words in ("`fake/echo` refused", "bad key", "| wait | 6 |", "| completed | 4 |", "$0.0000"):
+                assert words in told_person
             if mend:
                 mended.append(True)
                 told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
