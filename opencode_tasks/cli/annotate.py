@@ -15,6 +15,7 @@ import typer
 
 from opencode_tasks.cli import exits
 from opencode_tasks.cli.progress import Display
+from opencode_tasks.errors import RunPausedError
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
@@ -198,10 +199,16 @@ def prepare_shown(
 
 def run_shown(stack: contextlib.ExitStack, display: Display, prepared: Prepared, *, as_json: bool) -> int:
     """Run what is prepared, as a flow, and tell what came of it; the exit code."""
+    from opencode_tasks.flow.summary import summary_so_far
     from opencode_tasks.flow.table import handed_over
 
     handed_over.set(replace(prepared, on_told=display.told))
-    summary = _run_flow(stack, display, dict(prepared.command))
+    try:
+        summary = _run_flow(stack, display, dict(prepared.command))
+    except RunPausedError as paused:
+        if as_json:
+            typer.echo(json.dumps(summary_so_far(prepared.plan.ledger_url, paused.run_id)))
+        raise
     _tell_summary(display, summary, prepared.command["output"], as_json)
     return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
 

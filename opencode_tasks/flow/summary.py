@@ -5,19 +5,27 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from opencode_tasks.flow.annotate import AnnotationResult
+from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.records import TOKEN_COLUMNS
 
+STATUSES = ("open", "completed", "failed", "skipped")
 
-def summary(result: AnnotationResult, *, started: float | None) -> dict[str, Any]:
-    """Rows by status, tokens, cost in USD and seconds; what is unknown is None."""
-    progress = result.progress
+
+def summary(run_id: str, progress: Progress, *, started: float | None) -> dict[str, Any]:
+    """Rows by status, tokens, cost in USD and seconds since ``started``; what is unknown is None."""
+    counts = {name: getattr(progress, name) for name in STATUSES}
     return {
-        "run_id": result.run_id,
-        "rows": {"total": progress.total, **result.counts, "reused": progress.reused},
+        "run_id": run_id,
+        "rows": {"total": progress.total, **counts, "reused": progress.reused},
         "tokens": {name: getattr(progress, name) for name in TOKEN_COLUMNS},
         "cost_usd": pico_to_usd(progress.cost_pico),
         "known_cost_usd": pico_to_usd(progress.known_cost_pico),
         "seconds": None if started is None else round(time.time() - started, 3),
     }
+
+
+def summary_so_far(ledger_url: str, run_id: str) -> dict[str, Any]:
+    """The same of a run that has not ended; its seconds are None."""
+    with Ledger.open(ledger_url) as ledger:
+        return summary(run_id, ledger.progress(run_id), started=None)

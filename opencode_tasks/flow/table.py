@@ -202,7 +202,7 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
             _write_so_far(prepared, run_ids[0], target)
         raise
     write_frame(result.frame, target)
-    return summary(result, started=started)
+    return summary(result.run_id, result.progress, started=started)
 
 
 def _write_so_far(prepared: Prepared, run_id: str, target: str) -> None:

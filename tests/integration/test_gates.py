@@ -11,9 +11,9 @@ import pytest
 
 from opencode_tasks import errors
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import Held, Ledger, Report
+from opencode_tasks.ledger import Held, Lease, Ledger, Report
 from opencode_tasks.policy import limit_end
-from opencode_tasks.records import RowInput
+from opencode_tasks.records import AttemptRecord, RowInput
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
@@ -178,6 +178,36 @@ def test_a_limit_stays_when_a_row_in_flight_is_refused(ledger: Ledger) -> None:
     report(ledger, "a", 0, limited(30))
     report(ledger, "b", 1, errors.AuthenticationError("n"))
     assert held_until(ledger, "c", 2) == 30
+
+
+def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger: Ledger) -> None:
+    ends: list[OpenCodeError] = [
+        limited(5),
+        limited(9),
+        errors.ServerError("n"),
+        errors.AuthenticationError("n"),
+        errors.MaxOutputTokensError("n"),
+    ]
+    for number, error in enumerate(ends, 1):
+        lease = ledger.take("run", "a", owner="owner", now=at(number), lease_s=60)
+        assert isinstance(lease, Lease)
+        attempt_id = ledger.begin_attempt(
+            lease,
+            run_id="run",
+            row_id="a",
+            attempt=number,
+            now=at(number),
+            node_id="n",
+            host="h",
+            backend="server",
+            data_dir=None,
+            gate_id=GATE,
+        )
+        ledger.end_attempt(attempt_id, record=AttemptRecord(), error=error, now=at(number))
+        ledger.wait_row(lease, run_id="run", row_id="a", error=error, until=None)
+    row = ledger.rows_by_id("run", ["a"])[0]
+    assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
+    assert row.limited_since == at(1)
 
 
 def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:

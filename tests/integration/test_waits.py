@@ -145,8 +145,9 @@ def test_a_bad_key_pauses_the_run_and_a_mended_one_goes_on(desk: Desk) -> None:
         return not mended and int(call.prompt[-3:]) >= 10
 
     desk.provider.on(is_refused, REFUSED)
-    ran = desk.run(*table(desk, 30))
+    ran = desk.run(*table(desk, 30, "--json"))
     assert ran.code == 75, ran.stderr
+    assert (ran.summary["rows"]["completed"], ran.summary["rows"]["open"]) == (10, 20)
     assert "authentication_failed" in ran.stderr
     assert "bad key" in ran.stderr
     assert statuses(desk) == {"completed": 10, "open": 20}
