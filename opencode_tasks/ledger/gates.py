@@ -6,7 +6,8 @@ one row goes first, the probe, and opens or closes the gate for all.
 
 A refusal that may be one row's own (some models are not everybody's) makes that row a suspect: the
 gate is closed, and one other row is asked. Answered, the suspect has failed by itself and the gate
-opens; refused too, a person is needed.
+opens; refused too, a person is needed. A row that is refused again, after others were answered
+meanwhile, has failed by itself.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from opencode_tasks.ledger.tables import attempts, gates, leases
 from opencode_tasks.ledger.trials import message_of
 
 LOOK_AGAIN_S = 0.5
+REFUSALS = ("authentication_failed", "billing_error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +273,17 @@ def _refused(connection: Connection, line: Mapping[Any, Any], report: Report, no
     assert report.error is not None
     if not line["is_open"] and line["reset_time"] is not None and not _is_probe(line, report):
         return  # The gate is closed for a while; this row is asked again after that.
+    if _others_were_answered_since(connection, report):
+        give_up_probe(connection, report.gate_id, report.owner, report.row_id)
+        fail(
+            connection,
+            report.run_id,
+            report.row_id,
+            error_type=report.error.error_type,
+            error_message=message_of(report.error),
+            now=now,
+        )
+        return
     suspected = line["suspect_row_id"] is not None and not line["is_open"]
     if suspected or (not line["is_open"] and line["reset_time"] is None):
         other = (line["suspect_run_id"], line["suspect_row_id"]) != (report.run_id, report.row_id)
@@ -292,6 +305,22 @@ def _refused(connection: Connection, line: Mapping[Any, Any], report: Report, no
         suspect_since=now,
         **NO_PROBE,
     )
+
+
+def _others_were_answered_since(connection: Connection, report: Report) -> bool:
+    """Whether this row was refused before, and others that were sent after that were answered."""
+    before = attempts.alias("before")
+    query = select(
+        exists().where(
+            before.c.run_id == report.run_id,
+            before.c.row_id == report.row_id,
+            before.c.error_type.in_(REFUSALS),
+            attempts.c.gate_id == before.c.gate_id,
+            attempts.c.status == "completed",
+            attempts.c.started_at > before.c.ended_at,
+        )
+    )
+    return bool(connection.execute(query).scalar_one())
 
 
 def _answered(connection: Connection, line: Mapping[Any, Any], report: Report, now: datetime) -> None:

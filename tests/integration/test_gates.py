@@ -83,6 +83,26 @@ def held_until(ledger: Ledger, row: str, seconds: float) -> float | None:
     return None if held.until is None else (held.until - NOW).total_seconds()
 
 
+def attempt(ledger: Ledger, row: str, number: int, error: OpenCodeError | None) -> None:
+    """The ``number``-th attempt at a row, from second ``number`` on."""
+    lease = ledger.take("run", row, owner="owner", now=at(number), lease_s=60)
+    assert isinstance(lease, Lease)
+    attempt_id = ledger.begin_attempt(
+        lease,
+        run_id="run",
+        row_id=row,
+        attempt=number,
+        now=at(number),
+        node_id="n",
+        host="h",
+        backend="server",
+        data_dir=None,
+        gate_id=GATE,
+    )
+    ledger.end_attempt(attempt_id, record=AttemptRecord(), error=error, now=at(number))
+    ledger.release(lease)
+
+
 def limited(seconds: float) -> errors.RateLimitError:
     return errors.RateLimitError("n", at(seconds), "slow down")
 
@@ -174,6 +194,22 @@ def test_an_answer_to_another_row_shows_the_refusal_to_be_the_rows_own(ledger: L
     assert outcome["error_message"] == "not for you"
 
 
+def test_a_row_that_is_refused_again_after_others_were_answered_has_failed(ledger: Ledger) -> None:
+    refused = errors.BillingError("n", raw_message="no")
+    attempt(ledger, "a", 1, refused)
+    report(ledger, "a", 2, refused)
+    ledger.half_open(GATE, now=at(3))
+    assert admit(ledger, "b", 3) is None
+    attempt(ledger, "b", 4, None)
+    report(ledger, "b", 5, None, began=4)
+    attempt(ledger, "a", 6, refused)
+    report(ledger, "a", 7, refused, began=6)
+    assert admit(ledger, "c", 8) is None
+    assert [row.row_id for row in ledger.open_rows("run")] == ["b", "c"]
+    outcome = ledger.outcomes("run")[0]
+    assert (outcome["status"], outcome["error_message"]) == ("failed", "no")
+
+
 def test_a_limit_stays_when_a_row_in_flight_is_refused(ledger: Ledger) -> None:
     report(ledger, "a", 0, limited(30))
     report(ledger, "b", 1, errors.AuthenticationError("n"))
@@ -189,22 +225,7 @@ def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger:
         errors.MaxOutputTokensError("n"),
     ]
     for number, error in enumerate(ends, 1):
-        lease = ledger.take("run", "a", owner="owner", now=at(number), lease_s=60)
-        assert isinstance(lease, Lease)
-        attempt_id = ledger.begin_attempt(
-            lease,
-            run_id="run",
-            row_id="a",
-            attempt=number,
-            now=at(number),
-            node_id="n",
-            host="h",
-            backend="server",
-            data_dir=None,
-            gate_id=GATE,
-        )
-        ledger.end_attempt(attempt_id, record=AttemptRecord(), error=error, now=at(number))
-        ledger.wait_row(lease, run_id="run", row_id="a", error=error, until=None)
+        attempt(ledger, "a", number, error)
     row = ledger.rows_by_id("run", ["a"])[0]
     assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
     assert row.limited_since == at(1)
