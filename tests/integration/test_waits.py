@@ -213,3 +213,38 @@ def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
     assert again.code == 2
     assert "changed since the run began" in again.stderr
     assert json.loads(desk.run("runs", "--json", "--ledger", str(desk.folder / "ledger.db")).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["desk", "ray_desk"])
+def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
+    request: pytest.FixtureRequest, where: str
+) -> None:
+    desk: Desk = request.getfixturevalue(where)
+
+    def failing(status: int, words: str) -> Reply:
+        return Reply(status=status, body={"error": {"message": words}})
+
+    desk.provider.on("row 004", REFUSED)
+    desk.provider.on("row 014", failing(402, "no credit"))
+    desk.provider.on("row 009", failing(400, "no such thing"))
+    desk.provider.on("row 017", limited(3), Reply(text="late"))
+    desk.provider.on("row 020", Reply(text="part of it", finish_reason="length"))
+    desk.provider.on("row 023", failing(503, "down"), Reply(text="up"))
+    desk.provider.on("row 026", Reply(finish_reason="content_filter"))
+    ran = desk.run(*table(desk, 30, "--json"))
+    assert ran.code == 1, ran.stderr
+    rows = desk.read_csv("out.csv")
+    assert {row["prompt"]: row["error_type"] for row in rows if row["status"] != "completed"} == {
+        "row 004": "authentication_failed",
+        "row 009": "invalid_request",
+        "row 014": "billing_error",
+        "row 020": "max_output_tokens",
+        "row 026": "content_filter",
+    }
+    asked = Counter(desk.provider.prompts())
+    assert {prompt: count for prompt, count in asked.items() if count > 1} == {
+        "row 017": 2,
+        "row 020": 2,
+        "row 023": 2,
+    }
