@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import ServerError as ServerError
     from opencode_tasks.errors import SetupError as SetupError
     from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
+    from opencode_tasks.errors import TooManyFailedError as TooManyFailedError
     from opencode_tasks.errors import UnknownOpenCodeError as UnknownOpenCodeError
     from opencode_tasks.flow.annotate import AnnotationResult as AnnotationResult
     from opencode_tasks.flow.annotate import annotate as annotate
@@ -40,7 +41,7 @@ _HOMES = {
         *("AuthenticationError", "BillingError", "BudgetExceededError", "ContentFilteredError", "InputError"),
         *("InvalidRequestError", "MaxOutputTokensError", "OpenCodeError", "OpenCodeTimeoutError"),
         *("PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError", "SetupError"),
-        *("StructuredOutputError", "UnknownOpenCodeError"),
+        *("StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
     ),
     "opencode_tasks.flow.annotate": ("AnnotationResult", "annotate"),
     "opencode_tasks.flow.tasks": ("opencode_task",),
@@ -70,6 +71,7 @@ __all__ = [
     "ServerError",
     "SetupError",
     "StructuredOutputError",
+    "TooManyFailedError",
     "UnknownOpenCodeError",
     "annotate",
     "opencode_task",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from opencode_tasks.errors import StructuredOutputError
-from opencode_tasks.judge import judge
+from opencode_tasks.judge import judge, over_row_budget
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.records import Answer
 from opencode_tasks.structured import Fitting, parse_structured, repair_prompt
@@ -32,6 +32,7 @@ async def ask(
         return answer
     parsed = parse_structured(answer.text, schema)
     if not isinstance(parsed, Fitting):
+        _check_cost(request, answer, node_id)
         repair = replace(request, prompt=repair_prompt(parsed.problems), session_id=answer.attempt.session_id)
         answer = await _once(backend, repair, node_id, on_session)
         parsed = parse_structured(answer.text, schema)
@@ -40,6 +41,15 @@ async def ask(
         error.attempt = answer.attempt
         raise error
     return replace(answer, structured=parsed.value)
+
+
+def _check_cost(request: Request, answer: Answer, node_id: str) -> None:
+    """Raises BudgetExceededError where the answer has cost all that the request may."""
+    spent = sum(step.usage.cost_pico or 0 for step in answer.attempt.steps)
+    if request.max_cost_pico is not None and spent > request.max_cost_pico:
+        error = over_row_budget(request.max_cost_pico, spent, node_id=node_id, exit_code=0)
+        error.attempt = answer.attempt
+        raise error
 
 
 async def _once(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:

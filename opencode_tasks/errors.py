@@ -7,6 +7,7 @@ attempt may succeed), ``pause`` (only a person can mend it) or ``fail`` (this ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -179,9 +180,9 @@ class ContentFilteredError(OpenCodeError):
 
 
 class BudgetExceededError(OpenCodeError):
-    """A budget is used up: ``spent_usd`` of ``limit_usd``."""
+    """The row has cost more than one row may: ``spent_usd`` of ``limit_usd``."""
 
-    disposition = "pause"
+    disposition = "fail"
 
     def __init__(
         self,
@@ -227,6 +228,21 @@ class RunPausedError(Exception):
         rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
         when = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else " for a person"
         return f"run {self.run_id}: {rows}{when}: {self.error_type}: {self.words[:MESSAGE_LIMIT]}"
+
+
+class TooManyFailedError(Exception):
+    """More of a run's rows failed than were allowed. The output is written; ``summary`` tells of it."""
+
+    def __init__(self, run_id: str, failed: int, allowed: int, summary: Mapping[str, Any]) -> None:
+        super().__init__(run_id, failed, allowed, summary)
+        self.run_id = run_id
+        self.failed = failed
+        self.allowed = allowed
+        self.summary = summary
+
+    def __str__(self) -> str:
+        rows = "1 row" if self.failed == 1 else f"{self.failed} rows"
+        return f"run {self.run_id}: {rows} failed, at most {self.allowed} may (--max-failed)"
 
 
 class InputError(ValueError):

@@ -8,6 +8,7 @@ from typing import Any
 
 from opencode_tasks.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
 from opencode_tasks.errors import (
+    BudgetExceededError,
     OpenCodeError,
     OpenCodeTimeoutError,
     PermissionDeniedError,
@@ -24,6 +25,7 @@ from opencode_tasks.export import (
     last_error,
     model_ref,
 )
+from opencode_tasks.money import format_usd, pico_to_usd
 from opencode_tasks.opencode.backend import SessionResult, Stopped
 from opencode_tasks.records import Answer, AttemptRecord, InnerRetry
 
@@ -97,6 +99,8 @@ def _fault(
 def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:
     if stopped.wait is not None:
         return _long_wait(stopped.wait, node_id=node_id, now=now, exit_code=exit_code)
+    if stopped.cap_pico is not None and stopped.spent_pico is not None:
+        return over_row_budget(stopped.cap_pico, stopped.spent_pico, node_id=node_id, exit_code=exit_code)
     clock = stopped.clock or "total"
     what = {
         "first_event": "the provider gave no sign",
@@ -105,6 +109,12 @@ def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -
     }[clock]
     message = f"{what} within {stopped.seconds:g} s ({clock} clock)"
     return OpenCodeTimeoutError(node_id, exit_code, message, clock, stopped.seconds)
+
+
+def over_row_budget(cap_pico: int, spent_pico: int, *, node_id: str, exit_code: int) -> BudgetExceededError:
+    """The error of a row that has cost more than one row may."""
+    words = f"the row had cost {format_usd(spent_pico)}; at most {format_usd(cap_pico)} was allowed"
+    return BudgetExceededError(node_id, exit_code, words, pico_to_usd(cap_pico), pico_to_usd(spent_pico))
 
 
 def _long_wait(wait: InnerRetry, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:

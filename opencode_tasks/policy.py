@@ -114,10 +114,11 @@ def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) ->
     Of a rate limit ``attempt`` counts the limits, of an answer cut off the cuts (see ``Tally``).
     """
     match error:
-        case AuthenticationError() | BillingError() | BudgetExceededError():
+        case AuthenticationError() | BillingError():
             return Pause(None, str(error))
         case (
             InvalidRequestError()
+            | BudgetExceededError()
             | ContentFilteredError()
             | PermissionDeniedError()
             | StructuredOutputError()

@@ -28,6 +28,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Server errors and time-outs in a row after which a provider gets a rest.",
     )
+    drain: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds that rows in flight may go on once the run must wait for long.",
+    )
     suspend_timeout: float = Field(
         default=30 * 24 * 3600.0, gt=0, description="Seconds that a suspended flow run waits for a person."
     )

@@ -15,7 +15,7 @@ import typer
 
 from opencode_tasks.cli import exits
 from opencode_tasks.cli.progress import Display
-from opencode_tasks.errors import RunPausedError
+from opencode_tasks.errors import RunPausedError, TooManyFailedError
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
@@ -101,6 +101,27 @@ def annotate(
     ledger: Annotated[
         str | None, typer.Option(metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL.")
     ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="What the whole run may cost: no row is sent that could exceed it."),
+    ] = None,
+    max_row_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="USD",
+            help="What one row may cost: an agent that has spent more is ended at its next step.",
+        ),
+    ] = None,
+    on_budget: Annotated[
+        Literal["pause", "skip"],
+        typer.Option(help="Where --max-cost is too little for the rows left: pause the run, or skip them."),
+    ] = "pause",
+    max_failed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%", help="The flow run is Failed where more rows fail. Default: any number may."
+        ),
+    ] = None,
     no_wait: Annotated[
         bool,
         typer.Option(
@@ -148,6 +169,10 @@ def annotate(
         "bad_rows": bad_rows,
         "ledger": ledger,
         "refresh": refresh,
+        "max_cost": max_cost,
+        "max_row_cost": max_row_cost,
+        "on_budget": on_budget,
+        "max_failed": max_failed,
     }
     where = {"runner": runner, "ray_address": ray_address}
     with contextlib.ExitStack() as stack:
@@ -209,8 +234,12 @@ def run_shown(stack: contextlib.ExitStack, display: Display, prepared: Prepared,
         if as_json:
             typer.echo(json.dumps(summary_so_far(prepared.plan.ledger_url, paused.run_id)))
         raise
+    except TooManyFailedError as many:
+        summary = dict(many.summary)
+        display.say(str(many))
     _tell_summary(display, summary, prepared.command["output"], as_json)
-    return exits.SOME_FAILED if summary["rows"]["failed"] else exits.COMPLETED
+    rows = summary["rows"]
+    return exits.SOME_FAILED if rows["failed"] or rows["skipped"] else exits.COMPLETED
 
 
 def _run_flow(
@@ -259,6 +288,10 @@ def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:
         "agent",
         "variant",
         "backend",
+        "max_cost",
+        "max_row_cost",
+        "on_budget",
+        "max_failed",
     )
     return {name: parameters[name] for name in kept}
 
@@ -298,6 +331,8 @@ def _tell_summary(display: Display, summary: dict[str, Any], output: str, as_jso
     )
     typer.echo(f"tokens: {counted}")
     typer.echo(f"cost: {_cost(summary)}, {summary['seconds']:.1f} s, run {summary['run_id']}")
+    if over := summary["budget"]["over_usd"]:
+        display.say(f"{_usd(over)} beyond the budget: rows cost more than was set aside for them")
     if rows["failed"]:
         display.say("see the columns error_type and error_message of the output")
 
@@ -307,6 +342,12 @@ def _shown_path(path: str) -> str:
     with contextlib.suppress(ValueError):
         return str(Path(path).relative_to(Path.cwd()))
     return path
+
+
+def _usd(amount: float) -> str:
+    from opencode_tasks.money import format_usd, usd_to_pico
+
+    return format_usd(usd_to_pico(amount))
 
 
 def _cost(summary: dict[str, Any]) -> str:

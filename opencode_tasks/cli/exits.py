@@ -55,7 +55,8 @@ def told(error: Exception) -> int:
         return WRONG_USE
     if isinstance(error, RunPausedError):
         tell(str(error), PAUSED)
-        return tell(f"to go on: opencode-tasks resume {error.run_id}", PAUSED)
+        more = " --max-cost USD" if error.error_type == "budget_exceeded" else ""
+        return tell(f"to go on: opencode-tasks resume {error.run_id}{more}", PAUSED)
     if isinstance(error, SetupError):
         tell(error.raw_message, MACHINERY_FAILED)
         return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED

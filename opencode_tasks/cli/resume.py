@@ -24,6 +24,9 @@ def resume(
         str | None, typer.Argument(help="The run. Default: the newest that has not ended.")
     ] = None,
     ledger: LedgerOption = None,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="USD", help="A new budget of the whole run.")
+    ] = None,
     no_wait: Annotated[
         bool,
         typer.Option(
@@ -35,14 +38,15 @@ def resume(
     """Go on with a run that was paused, interrupted or killed.
 
     Finished rows are not sent again. Where a provider refused its credentials, one row is tried
-    first. A run of a deployment is handed back to Prefect, which starts its flow run again.
+    first. Where the run's budget was reached, --max-cost gives it a higher one. A run of a deployment
+    is handed back to Prefect, which starts its flow run again.
     """
     url = ledger or settings().ledger_url()
     command, found, flow_run_id = _look_up(run_id, url)
     if flow_run_id is not None:
         from opencode_tasks.flow.waking import wake
 
-        typer.echo(wake(flow_run_id), err=True)
+        typer.echo(wake(flow_run_id, max_cost=max_cost), err=True)
         return 0
     source, output, limit = command.pop("input"), command.pop("output"), command.pop("limit")
     with contextlib.ExitStack() as stack:
@@ -54,7 +58,8 @@ def resume(
             output,
             limit=limit,
             no_wait=no_wait,
-            options=command | {"ledger": ledger},
+            # Without a new one the run keeps the budget that its ledger has.
+            options=command | {"ledger": ledger, "max_cost": max_cost},
             run_id=found,
         )
         return run_shown(stack, display, prepared, as_json=as_json)

@@ -13,25 +13,28 @@ import pandas as pd
 from prefect.context import FlowRunContext
 
 from opencode_tasks.errors import InputError, RunPausedError, SetupError
-from opencode_tasks.flow.dispatch import dispatch, is_closed_for_long
+from opencode_tasks.flow.dispatch import dispatch, must_rest
 from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.new_budget import given_budget
 from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of, wait_until
 from opencode_tasks.flow.planning import Options, Plan, make_plan
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
-from opencode_tasks.flow.sleeping import put_to_sleep
+from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
+    BUDGET_REACHED,
     COST_COLUMNS,
     USAGE_COLUMNS,
+    Budget,
     Ledger,
     OpenRow,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
-from opencode_tasks.money import pico_to_usd
+from opencode_tasks.money import pico_to_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
@@ -61,7 +64,7 @@ class AnnotationResult:
     ``frame`` is the input with the answer columns added, one row for each input row in input
     order. ``usage`` has a row for each model call, ``attempts`` for each execution of a row,
     ``cost`` for each model; money in USD, null where unknown. ``counts`` are the rows by status,
-    ``progress`` the run's totals.
+    ``progress`` the run's totals, ``budget`` what it may cost and did.
     """
 
     run_id: str
@@ -71,6 +74,7 @@ class AnnotationResult:
     cost: pd.DataFrame
     counts: Mapping[str, int]
     progress: Progress
+    budget: Budget
 
 
 def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: Any) -> AnnotationResult:
@@ -143,10 +147,11 @@ def gather(
         run_id=run_id,
         frame=output_frame(frame, ledger.outcomes(run_id), schema=schema),
         usage=money_frame(ledger.usage(run_id), USAGE_COLUMNS),
-        attempts=pd.DataFrame(ledger.attempts(run_id), columns=pd.Index(ATTEMPT_COLUMNS)),
+        attempts=money_frame(ledger.attempts(run_id), ATTEMPT_COLUMNS),
         cost=money_frame(ledger.cost(run_id), COST_COLUMNS),
         counts={name: getattr(progress, name) for name in ("open", "completed", "failed", "skipped")},
         progress=progress,
+        budget=ledger.budget(run_id),
     )
 
 
@@ -186,9 +191,21 @@ def _begin(ledger: Ledger, plan: Plan, flow_run: Any, run_id: str | None, comman
         # Somebody says that it is mended: one row will tell.
         ledger.half_open(gate, now=datetime.now(UTC))
     ledger.go_on(found)
+    if (budget := _new_budget(plan, flow_run, is_resumed=run_id is not None)) is not None:
+        ledger.set_budget(found, budget)
     if flow_run_id:
         ledger.add_flow_run(found, flow_run_id)
     return found
+
+
+def _new_budget(plan: Plan, flow_run: Any, *, is_resumed: bool) -> int | None:
+    """The budget that a person gave a run that goes on, in pico-dollars; None leaves it its own.
+
+    A flow run that wakes still has the parameters with which it began.
+    """
+    if is_resumed and plan.options.max_cost is not None:
+        return usd_to_pico(plan.options.max_cost)
+    return given_budget(flow_run.id) if flow_run and is_deployed() else None
 
 
 def gate_of(plan: Plan) -> str | None:
@@ -224,6 +241,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         input_fingerprint=plan.fingerprint,
         row_count=len(plan.rows),
         refresh=options.refresh,
+        max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )
     ledger.add_rows(run_id, plan.rows)
@@ -249,8 +267,13 @@ class _Run:
         while rows := self.ledger.open_rows(self.run_id):
             job = self._run(rows)
             standstill = standstill_of(self.ledger, self.run_id, job.gate_id)
-            if standstill is not None:
-                self._pause(standstill)
+            if standstill is None:
+                continue
+            if standstill.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
+                kind, words, now = standstill.error_type, standstill.words, datetime.now(UTC)
+                self.ledger.skip_rows(self.run_id, error_type=kind, error_message=words, now=now)
+                return
+            self._pause(standstill)
 
     def _run(self, rows: Sequence[OpenRow]) -> Job:
         plan = self.plan
@@ -268,8 +291,13 @@ class _Run:
             # The rows run elsewhere; this process needs its server no more.
             warm.call(warm.end_server, plan.spec)
         self.tell(Told(run_id=self.run_id, sizes=sizes, taken_over=self.taken_over))
-        job = plan.job(self.run_id, self.ledger.url, sizes.concurrency_per_batch)
-        if not is_closed_for_long(job, self.ledger):
+        job = plan.job(
+            self.run_id,
+            self.ledger.url,
+            sizes.concurrency_per_batch,
+            has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
+        )
+        if not must_rest(job, self.ledger):
             dispatch(
                 job,
                 self.ledger,

@@ -18,6 +18,8 @@ from opencode_tasks.errors import (
     SetupError,
 )
 from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.reserving import Reservations
+from opencode_tasks.judge import over_row_budget
 from opencode_tasks.ledger import INTERRUPTED, Lease, LeaseLostError, Ledger, OpenRow, Report
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.policy import Fail, Pause, Retry, Tally, decide, doubled_s, limit_end
@@ -91,6 +93,7 @@ class Place:
     node_id: str
     host: str
     started: datetime
+    reservations: Reservations
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the ledger, off the loop."""
@@ -98,7 +101,11 @@ class Place:
 
 
 async def attempt(place: Place, backend: Backend, trial: Trial, lease: Lease) -> After:
-    """Send a row once and record what came of it. Raises SetupError where opencode cannot run here."""
+    """Send a row once and record what came of it.
+
+    Raises SetupError where opencode cannot run here, and BudgetReachedError, with nothing sent,
+    where the run's budget is too little for the row.
+    """
     return await _Attempt(place, backend, trial, lease).run()
 
 
@@ -115,23 +122,28 @@ class _Attempt:
 
     async def run(self) -> After:
         place, row = self.place, self.trial.row
-        self.trial.number += 1
+        left = await self._left_to_spend()
+        if left is not None and left <= 0:
+            return await self._too_dear(left)
+        reserve = await place.db(place.reservations.for_prompt, row.prompt)
         self.begun = datetime.now(UTC)
         self.attempt_id = await place.db(
             lambda: place.ledger.begin_attempt(
                 self.lease,
                 run_id=place.job.run_id,
                 row_id=row.row_id,
-                attempt=self.trial.number,
+                attempt=self.trial.number + 1,
                 now=self.begun,
                 node_id=place.node_id,
                 host=place.host,
                 backend=place.job.backend,
                 data_dir=_text(self.backend.data_dir(None)),
                 gate_id=place.job.gate_id,
+                reserve_pico=reserve,
             )
         )
-        answer, error = await self._ask()
+        self.trial.number += 1
+        answer, error = await self._ask(left)
         await asyncio.gather(*self.notes, return_exceptions=True)
         try:
             after = await asyncio.shield(self._record(answer, error))
@@ -144,9 +156,30 @@ class _Attempt:
                 await asyncio.to_thread(self._log, _record_of(answer, error), error)
         return after
 
-    async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
+    async def _left_to_spend(self) -> int | None:
+        """What the row may still cost, in pico-dollars; None for any cost."""
+        cap = self.place.job.max_row_cost_pico
+        if cap is None or self.trial.number == 0:
+            return cap
+        spent = await self.place.db(self.place.ledger.spent_on, self.place.job.run_id, self.trial.row.row_id)
+        return cap - spent
+
+    async def _too_dear(self, left: int) -> After:
+        """Fail a row whose attempts so far cost all that it may."""
+        place = self.place
+        cap = place.job.max_row_cost_pico or 0
+        error = over_row_budget(cap, cap - left, node_id=place.node_id, exit_code=-1)
+        fail = place.ledger.fail_row
+        kind, words, now = error.error_type, error.raw_message, datetime.now(UTC)
+        run_id, row_id = place.job.run_id, self.trial.row.row_id
+        await place.db(lambda: fail(run_id, row_id, error_type=kind, error_message=words, now=now))
+        await place.db(place.ledger.release, self.lease)
+        return Ended()
+
+    async def _ask(self, left: int | None) -> tuple[Answer | None, OpenCodeError | None]:
         place, row = self.place, self.trial.row
-        request = place.job.request(row.prompt, title=f"{place.job.run_id} {row.row_id}"[:100])
+        title = f"{place.job.run_id} {row.row_id}"[:100]
+        request = place.job.request(row.prompt, title=title, max_cost_pico=left)
         try:
             answer = await ask(
                 self.backend,

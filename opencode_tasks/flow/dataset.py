@@ -42,6 +42,10 @@ def annotate_dataset(
     max_attempts: int = 3,
     bad_rows: str = "stop",
     ledger: str | None = None,
+    max_cost: float | None = None,
+    max_row_cost: float | None = None,
+    on_budget: str = "pause",
+    max_failed: str | int | None = None,
     no_wait: bool = False,
     limit: int | None = None,
     refresh: bool = False,
@@ -51,6 +55,8 @@ def annotate_dataset(
     Parameters are the options of ``opencode-tasks annotate``. ``runner`` None runs
     the rows on the flow's own task runner, as ``with_options(task_runner=...)`` sets it. A flow run
     of a deployment that must wait for long goes to sleep, or is suspended where a person is needed.
+    Raises TooManyFailedError, with the output written, where more rows failed than ``max_failed``
+    allows (None: any number).
     """
     options = {k: v for k, v in locals().items() if k not in ("input", "output")}
     return run(input, output, **options)

@@ -49,17 +49,17 @@ def dispatch(
     """Run every open row, ``lanes`` batches at a time: more would be more rows in flight.
 
     Rows that must wait for longer than a batch does are left open; once their gate is closed for
-    that long, no further batch is submitted. Raises SetupError where a worker cannot start
-    opencode. A batch whose worker died is submitted again with the rows it left open; a row whose
-    worker died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight are ended and
-    recorded before it goes on.
+    that long, or the run's budget is reached, no further batch is submitted. Raises SetupError where
+    a worker cannot start opencode. A batch whose worker died is submitted again with the rows it left
+    open; a row whose worker died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight
+    are ended and recorded before it goes on.
     """
     waiting = deque(_Batch(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size))
     ended: queue.Queue[tuple[_Batch, State[Any] | None]] = queue.Queue()
     running = 0
     try:
         while waiting or running:
-            if waiting and is_closed_for_long(job, ledger):
+            if waiting and must_rest(job, ledger):
                 waiting.clear()
             while waiting and running < lanes:
                 _submit(job, runner, waiting.popleft(), ended)
@@ -76,7 +76,12 @@ def dispatch(
         raise
 
 
-def is_closed_for_long(job: Job, ledger: Ledger) -> bool:
+def must_rest(job: Job, ledger: Ledger) -> bool:
+    """Whether no row of the run can be sent for longer than a batch waits."""
+    return ledger.budget(job.run_id).refused_pico is not None or _is_closed_for_long(job, ledger)
+
+
+def _is_closed_for_long(job: Job, ledger: Ledger) -> bool:
     """Whether the job's gate stays closed for longer than a batch waits, or until a person helps."""
     gate = ledger.gate(job.gate_id)
     if gate is None or gate.is_open:

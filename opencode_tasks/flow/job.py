@@ -9,6 +9,7 @@ from typing import Any
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
 from opencode_tasks.policy import Limits
+from opencode_tasks.pricing import Price
 from opencode_tasks.structured import schema_instruction
 
 
@@ -18,7 +19,9 @@ class Job:
 
     ``concurrency`` is the rows in flight of one batch, ``gate_id`` the gate of its provider, model
     and credential. ``system`` is the text the user gave, None without one; ``spec.system`` is what
-    the default agent is given.
+    the default agent is given. ``price`` is None where nobody states the model's. A row's session
+    is ended when the row has cost more than ``max_row_cost_pico`` (None: any cost) and would go on.
+    ``drain_s`` is how long rows in flight may go on once the run must wait for long.
     """
 
     run_id: str
@@ -33,11 +36,15 @@ class Job:
     limits: Limits
     concurrency: int
     gate_id: str
+    price: Price | None = None
+    has_budget: bool = False
+    max_row_cost_pico: int | None = None
+    drain_s: float = 60.0
     log_dir: Path | None = None
     lease_s: float = 60.0
 
-    def request(self, prompt: str, title: str) -> Request:
-        """The request for one prompt."""
+    def request(self, prompt: str, title: str, max_cost_pico: int | None = None) -> Request:
+        """The request for one prompt, whose session may cost so much."""
         return Request(
             prompt=prompt,
             model_ref=self.model_ref,
@@ -45,6 +52,7 @@ class Job:
             system=system_text(self.spec, self.system, self.schema),
             variant=self.variant,
             title=title,
+            max_cost_pico=max_cost_pico,
         )
 
 

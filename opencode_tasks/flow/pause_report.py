@@ -10,6 +10,7 @@ WHAT_TO_DO = {
     "authentication_failed": "Mend the credentials of `{provider}` where the flow runs: its API key in the "
     "environment, or `opencode auth login`.",
     "billing_error": "Look at the account of `{provider}`: it wants credit, a subscription or a payment.",
+    "budget_exceeded": "Give the run a higher budget, for example with `--max-cost`.",
 }
 ELSE = "Look at what the provider says above."
 

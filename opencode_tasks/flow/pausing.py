@@ -12,7 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import AwaitingRetry, Running
 
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
+from opencode_tasks.money import format_usd
 
 TELL_EVERY_S = 1.0
 
@@ -37,6 +38,10 @@ def standstill_of(ledger: Ledger, run_id: str, gate_id: str) -> Standstill | Non
     rows = ledger.open_rows(run_id)
     if not rows:
         return None
+    budget = ledger.budget(run_id)
+    if budget.refused_pico is not None:
+        words = reached(budget)
+        return Standstill(until=None, error_type=BUDGET_REACHED, words=words, open_rows=len(rows))
     gate = ledger.gate(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
@@ -47,6 +52,15 @@ def standstill_of(ledger: Ledger, run_id: str, gate_id: str) -> Standstill | Non
         if until <= now:
             return None
     return Standstill(until=until, error_type=error_type, words=words, open_rows=len(rows))
+
+
+def reached(budget: Budget) -> str:
+    """What became of a budget that is too little for the next row."""
+    told = f"{format_usd(budget.spent_pico)} of {format_usd(budget.max_cost_pico)} is spent"
+    if budget.reserved_pico:
+        unsure = format_usd(budget.reserved_pico)
+        told += f", up to {unsure} more may have been by attempts that were cut short"
+    return f"{told}; the next row may cost up to {format_usd(budget.refused_pico)}"
 
 
 def wait_until(moment: datetime, tell: Callable[[], None]) -> None:

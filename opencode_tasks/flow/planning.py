@@ -12,8 +12,10 @@ import pandas as pd
 
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.flow.job import Job, system_text
+from opencode_tasks.flow.reserving import most_it_can_cost
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
 from opencode_tasks.keys import fingerprint, row_key
+from opencode_tasks.money import format_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
@@ -31,8 +33,12 @@ from opencode_tasks.records import RowInput
 from opencode_tasks.settings import settings
 from opencode_tasks.structured import check_schema
 
+# More than a signed 64-bit number of pico-dollars can hold.
+MOST_USD = 9_000_000
+
 BadRows = Literal["stop", "fail"]
 OnWait = Literal["wait", "sleep", "raise"]
+OnBudget = Literal["pause", "skip"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,10 @@ class Options:
     moment, ``sleep`` puts the flow run of a deployment to sleep with no process left (its body runs
     again from the top then), ``raise`` raises RunPausedError. Where a person is needed, ``sleep``
     suspends the flow run and the others raise.
+
+    ``max_cost`` is what the whole run may cost, in USD, and ``max_row_cost`` what one row may:
+    its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
+    becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
     """
 
     model: str | None = None
@@ -67,6 +77,9 @@ class Options:
     ledger: str | None = None
     refresh: bool = False
     on_wait: OnWait = "wait"
+    max_cost: float | None = None
+    max_row_cost: float | None = None
+    on_budget: OnBudget = "pause"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +103,7 @@ class Plan:
         """The ledger named, else that of the settings."""
         return self.options.ledger or settings().ledger_url()
 
-    def job(self, run_id: str, ledger_url: str, concurrency: int) -> Job:
+    def job(self, run_id: str, ledger_url: str, concurrency: int, *, has_budget: bool) -> Job:
         """The job of a run of this plan; ``concurrency`` is that of one batch."""
         assert self.catalog is not None
         options = self.options
@@ -107,6 +120,10 @@ class Plan:
             limits=limits_of(options),
             gate_id=gate_id(self.catalog.model_ref, self.spec.config, os.environ),
             concurrency=concurrency,
+            price=self.catalog.price,
+            has_budget=has_budget,
+            max_row_cost_pico=None if options.max_row_cost is None else usd_to_pico(options.max_row_cost),
+            drain_s=settings().drain,
             log_dir=Path(options.log_dir) if options.log_dir else None,
             lease_s=settings().lease,
         )
@@ -150,6 +167,8 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         raise InputError(tuple(faults))
     assert spec is not None
     rows = _rows(checked, options, spec, catalog) if catalog else []
+    if catalog and (fault := _budget_fault(rows, options, spec, catalog)):
+        raise InputError((fault,))
     return Plan(
         options=options,
         checked=checked,
@@ -157,6 +176,35 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         catalog=catalog,
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
+    )
+
+
+def _budget_fault(
+    rows: Sequence[RowInput], options: Options, spec: OpencodeSpec, catalog: Catalog
+) -> str | None:
+    """Why no row could ever be sent under the caps on cost; None where one can."""
+    if options.max_cost is None and options.max_row_cost is None:
+        return None
+    price, provider, model = catalog.price, *catalog.model_ref.split("/", 1)
+    name = "--max-row-cost" if options.max_cost is None else "--max-cost"
+    if price is None:
+        where = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'
+        return (
+            f"{name}: nobody states the price of {catalog.model_ref}, so its cost cannot be held; "
+            f"state it in the opencode config, in USD per million tokens: {where}"
+        )
+    if options.max_cost is None or not rows:
+        return None
+    least = min(
+        most_it_can_cost(price, row.prompt, spec=spec, system=options.system, schema=options.schema)
+        for row in rows
+    )
+    if least <= usd_to_pico(options.max_cost):
+        return None
+    return (
+        f"--max-cost: {options.max_cost:g} is too little for any row: each may cost up to "
+        f"{format_usd(least)} or more, with {price.most_output_tokens:,} output tokens; raise it, or "
+        f"lower the model's limit.output in the opencode config"
     )
 
 
@@ -173,14 +221,21 @@ def option_faults(options: Options) -> list[str]:
             faults.append(f"--{name}: {value} is not at least 1")
     if not options.timeout > 0:
         faults.append(f"--timeout: {options.timeout:g} is not above 0")
+    for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
+        if cost is not None and not (0 < cost < MOST_USD):
+            faults.append(f"--{name}: {cost:g} is not an amount of USD above 0")
     if options.work_dir is not None and not Path(options.work_dir).is_dir():
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
-    if options.backend not in ("server", "cli"):
-        faults.append(f"--backend: {options.backend!r} is neither server nor cli")
-    if options.bad_rows not in ("stop", "fail"):
-        faults.append(f"--bad-rows: {options.bad_rows!r} is neither stop nor fail")
+    choices = {
+        "backend": (options.backend, "server", "cli"),
+        "bad-rows": (options.bad_rows, "stop", "fail"),
+        "on-budget": (options.on_budget, "pause", "skip"),
+    }
+    for name, (chosen, one, other) in choices.items():
+        if chosen not in (one, other):
+            faults.append(f"--{name}: {chosen!r} is neither {one} nor {other}")
     return faults
 
 

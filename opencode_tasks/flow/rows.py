@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,17 @@ from functools import partial
 from opencode_tasks.flow.attempt import After, Ended, Place, Trial, Waits, attempt
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.owner import is_dead, lease_owner
+from opencode_tasks.flow.reserving import Reservations
 from opencode_tasks.flow.waiting import RowsWaitError
-from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, Taken
+from opencode_tasks.ledger import (
+    BUDGET_REACHED,
+    BudgetReachedError,
+    Busy,
+    Lease,
+    LeaseLostError,
+    Ledger,
+    Taken,
+)
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.warm import warm
@@ -84,10 +94,14 @@ class _Batch:
             node_id=current_node_id(),
             host=socket.gethostname(),
             started=datetime.now(UTC),
+            reservations=Reservations(job, ledger),
         )
         self.stopping = False
         # After a closed gate rows go one at a time, until one has passed.
         self.cautious = False
+        # While only rows in flight are left beside those that wait for long: what these wait for.
+        self.rests: Waits | None = None
+        self.drained_at: float | None = None
         self.lines: list[_Line] = []
         self.running: dict[asyncio.Task[After], _Line] = {}
 
@@ -114,6 +128,7 @@ class _Batch:
             self._start()
             if self.running:
                 await self._take_in()
+                self._end_drain()
                 continue
             first = self._first()
             if self.stopping or first is None:
@@ -143,6 +158,8 @@ class _Batch:
         for task in done:
             line = self.running.pop(task)
             if task.cancelled():
+                if self.rests is not None:
+                    self.lines.append(_Line(line.trial, self.rests.until, self.rests))
                 continue
             after = task.result()
             if isinstance(after, Ended):
@@ -152,9 +169,25 @@ class _Batch:
             if after.holds_all:
                 self._hold(after)
 
+    def _end_drain(self) -> None:
+        """End rows in flight that outlast the drain, while all others must wait for long."""
+        soon = datetime.now(UTC) + timedelta(seconds=self.job.limits.max_inline_wait_s)
+        first = self._first()
+        if not self.running or first is None or (first.at is not None and first.at <= soon):
+            self.rests, self.drained_at = None, None
+            return
+        self.rests = first.waits or self.rests or Waits(until=first.at, error_type="waiting", words="")
+        self.drained_at = self.drained_at or time.monotonic() + self.job.drain_s
+        if time.monotonic() >= self.drained_at:
+            for task in self.running:
+                task.cancel()
+
     def _hold(self, waits: Waits) -> None:
         """Put off what a closed gate would refuse anyway."""
         self.cautious = True
+        if waits.error_type == BUDGET_REACHED and waits.until is None:
+            for line in self.lines:
+                line.at, line.waits = None, line.waits or waits
         if waits.until is None:
             return
         for line in self.lines:
@@ -242,9 +275,8 @@ class _Batch:
                 lease_s=self.job.lease_s,
             )
         )
-        if isinstance(lease, Lease):
-            with contextlib.suppress(LeaseLostError):
-                return await attempt(place, await self._backend(), trial, lease)
+        if isinstance(lease, Lease) and (after := await self._attempt(trial, lease)) is not None:
+            return after
         await place.db(self.ledger.give_up_probe, self.job.gate_id, place.owner, row.row_id)
         match lease:
             case Taken():
@@ -257,9 +289,28 @@ class _Batch:
             case Lease():
                 return _soon(now, 0.0)  # Another has the row; it will be found taken, or free again.
 
+    async def _attempt(self, trial: Trial, lease: Lease) -> After | None:
+        """What came of an attempt; None where another has the row by now."""
+        place = self.place
+        try:
+            return await attempt(place, await self._backend(), trial, lease)
+        except LeaseLostError:
+            return None
+        except BudgetReachedError as reached:
+            await place.db(self.ledger.release, lease)
+            await place.db(self.ledger.give_up_probe, self.job.gate_id, place.owner, trial.row.row_id)
+            return _short_of_money(datetime.now(UTC), reached)
+
     async def _backend(self) -> Backend:
         """The backend, its server started again where it died."""
         return await warm.backend(self.job.spec, self.job.backend, self.job.unpriced)
+
+
+def _short_of_money(now: datetime, reached: BudgetReachedError) -> Waits:
+    """What is in flight may give back some of what is set aside for it; else a person must say."""
+    until = now + timedelta(seconds=BUSY_LOOK_S) if reached.in_flight else None
+    words = "the run's budget is too little for a further row"
+    return Waits(until=until, error_type=BUDGET_REACHED, words=words, holds_all=True)
 
 
 def _soon(now: datetime, seconds: float) -> Waits:

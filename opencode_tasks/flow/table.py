@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 from prefect.context import FlowRunContext
 
-from opencode_tasks.errors import InputError, RunPausedError
+from opencode_tasks.errors import InputError, RunPausedError, TooManyFailedError
 from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
 from opencode_tasks.flow.planning import OnWait, Options, Plan, make_plan
 from opencode_tasks.flow.runners import RunnerName, task_runner
 from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.flow.summary import summary
+from opencode_tasks.flow.tolerance import allowed_failures
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
 from opencode_tasks.ledger import Ledger
@@ -36,6 +37,7 @@ class Prepared:
     frame: pd.DataFrame
     plan: Plan
     command: Mapping[str, Any]
+    max_failed: str | int | None = None
     run_id: str | None = None
     on_told: OnTold | None = None
 
@@ -134,6 +136,11 @@ def prepare(
         frame = read_frame(source, limit=limit)
     except InputError as error:
         faults += error.faults
+    max_failed = options.pop("max_failed", None)
+    try:
+        allowed_failures(max_failed, 0)
+    except InputError as error:
+        faults += error.faults
     labels = tuple(options.pop("label", ()))
     wanted = Options(labels=labels, schema=schema, opencode_config=config, **options)
     Ledger.open(wanted.ledger or settings().ledger_url()).close()
@@ -144,7 +151,7 @@ def prepare(
         plan = None
     if faults or plan is None or frame is None:
         raise InputError(tuple(dict.fromkeys(faults)))
-    return Prepared(frame=frame, plan=plan, command=command, run_id=run_id)
+    return Prepared(frame=frame, plan=plan, command=command, run_id=run_id, max_failed=max_failed)
 
 
 PATHS = ("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir")
@@ -171,7 +178,8 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
     """Run a plan in the current flow and write its output; the summary.
 
     Interrupted or paused, the output is written all the same, with its open rows in it. Paused in
-    a deployment, the flow run goes to sleep; else RunPausedError is raised on.
+    a deployment, the flow run goes to sleep; else RunPausedError is raised on. Raises
+    TooManyFailedError, with the output written, where more rows failed than may.
     """
     frame, plan = prepared.frame, prepared.plan
     context = FlowRunContext.get()
@@ -202,7 +210,11 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
             _write_so_far(prepared, run_ids[0], target)
         raise
     write_frame(result.frame, target)
-    return summary(result.run_id, result.progress, started=started)
+    told = summary(result.run_id, result.progress, result.budget, started=started)
+    allowed = allowed_failures(prepared.max_failed, len(frame))
+    if allowed is not None and result.progress.failed > allowed:
+        raise TooManyFailedError(result.run_id, result.progress.failed, allowed, told)
+    return told
 
 
 def _write_so_far(prepared: Prepared, run_id: str, target: str) -> None:

@@ -10,11 +10,13 @@ from prefect.exceptions import PrefectException
 from prefect.states import Scheduled
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.flow.new_budget import tell_budget
 
 
-def wake(flow_run_id: str) -> str:
+def wake(flow_run_id: str, *, max_cost: float | None = None) -> str:
     """Have Prefect start a flow run again now, a suspension that has run out included; what was done.
 
+    ``max_cost`` is a new budget of its run, in USD, told as the form of Prefect's page would.
     Raises SetupError where Prefect does not know the flow run, or where it still runs.
     """
     with get_client(sync_client=True) as client:
@@ -28,6 +30,8 @@ def wake(flow_run_id: str) -> str:
             ) from None
         if flow_run.state is not None and flow_run.state.is_running():
             raise SetupError("unknown", raw_message=f"flow run {flow_run.name} is running: nothing to resume")
+        if max_cost is not None:
+            tell_budget(flow_run.id, max_cost)
         if flow_run.state is not None and flow_run.state.is_paused():
             client.resume_flow_run(flow_run.id)
             return f"flow run {flow_run.name} was resumed; its worker starts it again"

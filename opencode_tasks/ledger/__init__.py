@@ -5,6 +5,7 @@ All SQL of the project is in here.
 
 from __future__ import annotations
 
+from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.gates import Gate, Held, Report
 from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
@@ -21,10 +22,13 @@ COST_COLUMNS = ("model_ref", "rows", "steps", *TOKEN_COLUMNS, "cost_pico", "cost
 
 __all__ = [
     "ATTEMPT_COLUMNS",
+    "BUDGET_REACHED",
     "COST_COLUMNS",
     "INTERRUPTED",
     "UNFINISHED",
     "USAGE_COLUMNS",
+    "Budget",
+    "BudgetReachedError",
     "Busy",
     "Gate",
     "Held",

@@ -68,7 +68,7 @@ def go_on(connection: Connection, run_id: str) -> None:
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id)
-        .values(status="running", ended_at=None, waits_until=None, pause_reason=None)
+        .values(status="running", ended_at=None, waits_until=None, pause_reason=None, refused_pico=None)
     )
 
 

@@ -11,8 +11,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from sqlalchemy import Connection
+
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import commits, gates, jobs, leases, reads, sharing, totals, trials
+from opencode_tasks.ledger import budgets, commits, gates, jobs, leases, reads, sharing, totals, trials
+from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
 from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
@@ -68,6 +71,7 @@ class Ledger:
         row_count: int,
         refresh: bool,
         now: datetime,
+        max_cost_pico: int | None = None,
     ) -> None:
         """Write a run as running; one with this id that exists stays as it is."""
         values = {
@@ -81,6 +85,7 @@ class Ledger:
             "input_fingerprint": input_fingerprint,
             "row_count": row_count,
             "refresh": refresh,
+            "max_cost_pico": max_cost_pico,
             "created_at": now,
             "status": "running",
         }
@@ -179,14 +184,17 @@ class Ledger:
         backend: str,
         data_dir: str | None,
         gate_id: str | None = None,
+        reserve_pico: int = 0,
     ) -> str:
-        """Write an attempt before its prompt is sent; its id.
+        """Write an attempt before its prompt is sent, with what it may cost set aside; its id.
 
-        Raises LeaseLostError where the lease is not held any more, or has run out.
+        Raises LeaseLostError where the lease is not held any more, or has run out, and
+        BudgetReachedError where what it may cost does not fit in the run's budget.
         """
-        return self._database.write(
-            lambda c: trials.begin(
-                c,
+
+        def begin(connection: Connection) -> str:
+            return trials.begin(
+                connection,
                 lease,
                 run_id=run_id,
                 row_id=row_id,
@@ -197,8 +205,15 @@ class Ledger:
                 backend=backend,
                 data_dir=data_dir,
                 gate_id=gate_id,
+                reserve_pico=reserve_pico,
             )
-        )
+
+        try:
+            return self._database.write(begin)
+        except BudgetReachedError as reached:
+            if not reached.in_flight:
+                self._database.write(lambda c: budgets.refuse(c, run_id, reserve_pico))
+            raise
 
     def note_session(self, attempt_id: str, session_id: str, *, data_dir: str | None = None) -> None:
         """Write the session of an attempt as soon as it is known."""
@@ -329,6 +344,24 @@ class Ledger:
                 c, run_id, row_ids, error_type=error_type, error_message=error_message, until=until
             )
         )
+
+    # Budgets
+
+    def budget(self, run_id: str) -> Budget:
+        """A run's budget and what became of it. LookupError without the run."""
+        return self._database.read(lambda c: budgets.budget_of(c, run_id))
+
+    def set_budget(self, run_id: str, max_cost_pico: int | None) -> None:
+        """Give a run a budget in pico-dollars, another one or none."""
+        self._database.write(lambda c: budgets.set_budget(c, run_id, max_cost_pico))
+
+    def dear_row(self, run_id: str) -> int | None:
+        """The 95th percentile, in pico-dollars, of what answered rows cost; None while few are known."""
+        return self._database.read(lambda c: budgets.dear_row(c, run_id))
+
+    def spent_on(self, run_id: str, row_id: str) -> int:
+        """What a row's recorded steps cost so far, in pico-dollars."""
+        return self._database.read(lambda c: budgets.spent_on(c, run_id, row_id))
 
     # Gates
 

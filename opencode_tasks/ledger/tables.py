@@ -36,6 +36,10 @@ def _tokens() -> list[Column[Any]]:
     return [Column(name, BigInteger) for name in TOKEN_COLUMNS]
 
 
+def _counter(name: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
 runs = Table(
     "runs",
     metadata,
@@ -54,6 +58,11 @@ runs = Table(
     Column("refresh", Boolean, nullable=False),
     Column("waits_until", UtcTime),
     Column("pause_reason", Words),
+    # NULL is no budget; see ``budgets`` for what the others count.
+    Column("max_cost_pico", BigInteger),
+    _counter("spent_pico"),
+    _counter("reserved_pico"),
+    Column("refused_pico", BigInteger),
     Index("runs_created_at", "created_at"),
 )
 
@@ -115,6 +124,8 @@ attempts = Table(
     Column("data_dir", Text),
     Column("usage_known", Boolean, nullable=False),
     Column("gate_id", Text),
+    _counter("reserved_pico"),
+    _counter("settled_pico"),
     Index("attempts_run_row", "run_id", "row_id"),
 )
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, RowMapping, case, func, literal, select, true
 
 from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
+from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.leases import Lease, lost
 from opencode_tasks.ledger.tables import attempts, inner_retries, leases, rows, sessions, usage
@@ -34,8 +35,12 @@ def begin(
     backend: str,
     data_dir: str | None,
     gate_id: str | None = None,
+    reserve_pico: int = 0,
 ) -> str:
-    """Write that an attempt starts; its id, the same one when it is written twice."""
+    """Write that an attempt starts; its id, the same one when it is written twice.
+
+    Raises LeaseLostError, or BudgetReachedError where ``reserve_pico`` does not fit in the budget.
+    """
     name = "\0".join((run_id, row_id, lease.row_key, str(lease.fence), str(attempt)))
     attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()))
     values: dict[str, Any] = {
@@ -54,7 +59,11 @@ def begin(
         "data_dir": data_dir,
         "usage_known": False,
         "gate_id": gate_id,
+        "reserved_pico": reserve_pico,
     }
+    if _exists(connection, attempt_id):
+        return attempt_id
+    budgets.reserve(connection, run_id, reserve_pico, now)
     held = select(*(literal(value, attempts.c[name].type) for name, value in values.items())).where(
         leases.c.row_key == lease.row_key,
         leases.c.owner == lease.owner,
@@ -62,8 +71,7 @@ def begin(
         leases.c.until > now,
     )
     insert = insert_into(connection, attempts).from_select(list(values), held)
-    statement = insert.on_conflict_do_nothing().returning(attempts.c.attempt_id)
-    if connection.execute(statement).first() is None and not _exists(connection, attempt_id):
+    if connection.execute(insert.returning(attempts.c.attempt_id)).first() is None:
         raise lost(lease)
     return attempt_id
 
@@ -121,6 +129,7 @@ def end(
     _write_sessions(connection, record.sessions, origin)
     _write_usage(connection, record, origin | {"row_key": found["row_key"]})
     _write_inner_retries(connection, record, attempt_id)
+    budgets.settle(connection, attempt_id)
     return found
 
 

@@ -56,7 +56,11 @@ class OpencodeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt to send. ``session_id`` goes on in that session; None opens a new one."""
+    """One prompt to send. ``session_id`` goes on in that session; None opens a new one.
+
+    ``max_cost_pico`` ends a session, its children included, whose steps have cost more and that
+    would go on.
+    """
 
     prompt: str
     model_ref: str | None
@@ -65,15 +69,18 @@ class Request:
     variant: str | None = None
     title: str = "opencode-tasks"
     session_id: str | None = None
+    max_cost_pico: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Why we ended a session ourselves: a clock, or an inner wait that was too long."""
+    """Why we ended a session ourselves: a clock, an inner wait that was too long, or its cost."""
 
     clock: Clock | None = None
     seconds: float | None = None
     wait: InnerRetry | None = None
+    cap_pico: int | None = None
+    spent_pico: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

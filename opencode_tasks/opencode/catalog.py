@@ -18,6 +18,7 @@ from opencode_tasks.keys import without_secrets
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced
 from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.pricing import MOST_OUTPUT_TOKENS, Price, read_price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class Catalog:
     ``agent_config`` is the agent as opencode resolved it, ``settings`` what of the resolved config
     decides the model's answers, without secrets.
 
-    ``unpriced`` holds the ``provider/model`` names whose price nobody states.
+    ``unpriced`` holds the ``provider/model`` names whose price nobody states; ``price`` is the
+    model's own, None where it is among them.
     """
 
     version: str
@@ -36,6 +38,7 @@ class Catalog:
     agent_config: Mapping[str, Any]
     settings: Mapping[str, Any]
     unpriced: frozenset[str]
+    price: Price | None
     plugin_loaded: bool
 
 
@@ -47,10 +50,12 @@ async def read_catalog(
     variant: str | None,
     version: str,
     allowed: Collection[str] = (),
+    most_output_tokens: int = MOST_OUTPUT_TOKENS,
 ) -> Catalog:
     """Resolve the model and check agent and variant. Raises InputError with every fault found.
 
-    ``allowed`` are the tools that our own agent was given.
+    ``allowed`` are the tools that our own agent was given, ``most_output_tokens`` what opencode
+    asks any model for at most.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
@@ -74,15 +79,17 @@ async def read_catalog(
     if variant and model is not None and variant not in (model.get("variants") or {}):
         known = ", ".join(model.get("variants") or {}) or "none"
         faults.append(f"--variant: model {resolved} has no variant {variant!r} (it has: {known})")
-    if faults or resolved is None or found is None:
+    if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
+    unpriced = find_unpriced(config, providers)
     return Catalog(
         version=version,
         model_ref=resolved,
         agent=agent,
         agent_config=_lasting(found, str(server.home.root)),
         settings=_deciding(config, resolved),
-        unpriced=find_unpriced(config, providers),
+        unpriced=unpriced,
+        price=None if resolved in unpriced else read_price(model, most_output_tokens),
         plugin_loaded=server.plugin_loaded,
     )
 

@@ -29,6 +29,7 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s
+from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.process import GuardedProcess, run_once
 from opencode_tasks.records import Session
 from opencode_tasks.stream import parse_events, parse_run_error, parse_session_id
@@ -154,12 +155,14 @@ class CliBackend:
             stderr=home.run / "stderr.txt",
         )
         try:
-            stopped = await self._wait(process, run, on_session)
+            stopped = await self._wait(process, run, on_session, request.max_cost_pico)
             return await self._collect(process, run, spec, env, stopped)
         finally:
             await asyncio.to_thread(process.stop)
 
-    async def _wait(self, process: GuardedProcess, run: _Run, on_session: OnSession) -> Stopped | None:
+    async def _wait(
+        self, process: GuardedProcess, run: _Run, on_session: OnSession, cap_pico: int | None
+    ) -> Stopped | None:
         started, told = time.monotonic(), False
         while True:
             ended = process.poll() is not None
@@ -172,7 +175,9 @@ class CliBackend:
                 on_session(run.session_id)
             if ended:
                 return None
-            if (stopped := self._must_stop(run, now, started)) is not None:
+            family = run.fold.family(run.session_id or "")
+            stopped = self._must_stop(run, now, started) or overspent(family, cap_pico, self.unpriced)
+            if stopped is not None:
                 await asyncio.to_thread(process.stop)
                 run.read(time.monotonic())
                 return stopped

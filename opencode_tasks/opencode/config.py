@@ -14,6 +14,7 @@ import json5
 from opencode_tasks.errors import InputError
 from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
+from opencode_tasks.pricing import MOST_OUTPUT_TOKENS
 from opencode_tasks.records import RemoteTool
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
@@ -146,6 +147,12 @@ def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> fr
             if is_zero and model_id in own and "cost" not in mapping_in(own[model_id]):
                 found.add(f"{provider['id']}/{model_id}")
     return frozenset(found)
+
+
+def most_output_tokens(environ: Mapping[str, str]) -> int:
+    """The most output tokens that opencode asks any model for, as its environment says."""
+    told = environ.get("OPENCODE_EXPERIMENTAL_OUTPUT_TOKEN_MAX", "")
+    return int(told) if told.isdecimal() and int(told) else MOST_OUTPUT_TOKENS
 
 
 def _timeouts(clocks: Clocks) -> dict[str, Any]:

@@ -27,9 +27,12 @@ from opencode_tasks.opencode.backend import (
     Stopped,
 )
 from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.records import InnerRetry, Session
 
 LOOK_EVERY_S = 0.5
+# With a cap on its cost a session is looked at more often: its next step is bought at once.
+LOOK_AT_COST_S = 0.05
 EVENTS_LAG_S = 2.0
 ABORT_LIMIT_S = 10.0
 
@@ -77,7 +80,7 @@ class ServerBackend:
         state = self.server.fold.watch(session_id, time.monotonic())
         send = asyncio.create_task(self._send(session_id, request))
         try:
-            stopped = await self._wait(session_id, send)
+            stopped = await self._wait(session_id, send, request.max_cost_pico)
         except asyncio.CancelledError:
             send.cancel()
             await asyncio.shield(self._abort(session_id))
@@ -113,13 +116,18 @@ class ServerBackend:
             return _Reply(None, f"opencode answered HTTP {response.status_code}: {response.text[:500]}")
         return _Reply(parsed)
 
-    async def _wait(self, session_id: str, send: asyncio.Task[_Reply]) -> Stopped | None:
+    async def _wait(
+        self, session_id: str, send: asyncio.Task[_Reply], cap_pico: int | None
+    ) -> Stopped | None:
         started = time.monotonic()
+        most_s = LOOK_EVERY_S if cap_pico is None else LOOK_AT_COST_S
         while True:
-            await asyncio.wait({send}, timeout=self._look_in(session_id, started))
+            await asyncio.wait({send}, timeout=min(most_s, self._look_in(session_id, started)))
             if send.done():
                 return None
-            if (stopped := self._must_stop(session_id, started)) is not None:
+            family = self.server.fold.family(session_id)
+            stopped = self._must_stop(session_id, started) or overspent(family, cap_pico, self.unpriced)
+            if stopped is not None:
                 return stopped
 
     def _look_in(self, session_id: str, started: float) -> float:

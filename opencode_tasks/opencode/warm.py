@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.binary import version_of
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
-from opencode_tasks.opencode.config import allowed_tools
+from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
 from opencode_tasks.opencode.home import Credentials
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
@@ -95,6 +96,7 @@ class WarmServers:
                 variant=variant,
                 version=await asyncio.to_thread(version_of, spec.binary),
                 allowed=allowed_tools(spec),
+                most_output_tokens=most_output_tokens(os.environ),
             )
         finally:
             if not keep_server and not was_there:

@@ -41,7 +41,7 @@ CASES: list[tuple[type[OpenCodeError], dict[str, Any], str, str]] = [
     (errors.StructuredOutputError, {**USUAL, "text": "{"}, "structured_output", "fail"),
     (errors.PermissionDeniedError, {**USUAL, "tools": ("bash",)}, "permission_denied", "fail"),
     (errors.ContentFilteredError, {**USUAL, "partial_text": "half"}, "content_filter", "fail"),
-    (errors.BudgetExceededError, {**USUAL, "limit_usd": 1.0, "spent_usd": 1.5}, "budget_exceeded", "pause"),
+    (errors.BudgetExceededError, {**USUAL, "limit_usd": 1.0, "spent_usd": 1.5}, "budget_exceeded", "fail"),
     (errors.SetupError, {**USUAL, "hint": "install it"}, "setup", "fail"),
 ]
 each_class = pytest.mark.parametrize(

@@ -21,7 +21,18 @@ ROOT = Path(opencode_tasks.__file__).parents[1]
 PACKAGE = "opencode_tasks"
 
 PURE = (
-    *("json_values", "errors", "records", "money", "retry_after", "stream", "export", "events", "classify"),
+    *(
+        "json_values",
+        "errors",
+        "records",
+        "money",
+        "pricing",
+        "retry_after",
+        "stream",
+        "export",
+        "events",
+        "classify",
+    ),
     *("policy", "structured", "template", "keys", "trace", "totals"),
 )
 # From the lowest floor up: a module imports its own floor and those below.

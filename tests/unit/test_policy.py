@@ -38,11 +38,7 @@ REACTIONS: list[tuple[OpenCodeError, Decision, Decision]] = [
     (errors.StructuredOutputError("n"), Fail(), Fail()),
     (errors.PermissionDeniedError("n"), Fail(), Fail()),
     (errors.ContentFilteredError("n"), Fail(), Fail()),
-    (
-        errors.BudgetExceededError("n"),
-        Pause(None, "budget_exceeded on n: "),
-        Pause(None, "budget_exceeded on n: "),
-    ),
+    (errors.BudgetExceededError("n"), Fail(), Fail()),
     (errors.SetupError("n"), Fail(), Fail()),
 ]
 
