@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,8 @@ from opencode_tasks.ledger import Ledger
 from opencode_tasks.pricing import Price
 from opencode_tasks.testing import Call, Reply
 
-MODEL = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}
+MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}
+UNPRICED: Mapping[str, Any] = {"limit": {"context": 9000, "output": 100}}
 PRICE = Price(input=10**12, output=10**13, most_output_tokens=100)
 # What a row can cost: 100 output tokens, and at most 512 input tokens of prompt, system text and frame.
 MOST_PICO = PRICE.most(512 - 256)
@@ -33,7 +34,7 @@ def any_desk(request: pytest.FixtureRequest) -> Desk:
 
 def budgeted(desk: Desk, count: int, *more: str, config: dict[str, Any] | None = None) -> list[str]:
     """The arguments that annotate so many rows on a model with a price and an output limit."""
-    desk.provider.models = {"echo": MODEL, "unpriced": {"limit": {"context": 9000, "output": 100}}}
+    desk.provider.models = {"echo": MODEL, "unpriced": UNPRICED}
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(count)])
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more)
     if config:
