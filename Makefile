@@ -10,7 +10,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
 
-.PHONY: help demo test test-all lint format lock-check setup setup-local clean
+.PHONY: help demo test test-all chaos lint format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,10 @@ test: setup ## Run the tests, without the slow ones
 	$(PYTHON) -m pytest
 
 test-all: setup-local ## Run all tests, the slow ones too
-	$(PYTHON) -m pytest -m "slow or not slow"
+	$(PYTHON) -m pytest -m "not chaos"
+
+chaos: setup ## Kill parts of a run at many moments; print what was lost or bought twice
+	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -m "chaos or slow" tests/chaos; cat .tolls.md
 
 lint: $(SYNCED) ## Check format, style, types and the lock file
 	$(UV) lock --check
@@ -48,7 +51,7 @@ setup-local: $(SYNCED) ## The same, and the small local model
 	.venv/bin/opencode-tasks setup --local
 
 clean: ## Remove what the targets made in this checkout
-	rm -rf .venv .uv .pytest_cache .ruff_cache demo/*.parquet demo/ledger.db*
+	rm -rf .venv .uv .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras

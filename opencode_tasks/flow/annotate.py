@@ -36,6 +36,7 @@ from opencode_tasks.ledger import (
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.money import pico_to_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
+from opencode_tasks.opencode.adoption import sweep_homes
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
 
@@ -116,6 +117,7 @@ def execute(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
     chosen = runner or context.task_runner
+    sweep_homes()
     with Ledger.open(plan.ledger_url) as ledger:
         check_cluster(chosen, ledger)
         run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from opencode_tasks.flow.adopting import adopt_left
 from opencode_tasks.flow.attempt import After, Ended, Place, Trial, Waits, attempt
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.owner import is_dead, lease_owner
@@ -112,10 +113,12 @@ class _Batch:
             return None
         # Started here, so that a failure to start is the batch's and not each row's.
         await self._backend()
-        now = datetime.now(UTC)
-        self.lines = [_Line(Trial.of(row), row.waits_until or now) for row in rows]
         keeper = asyncio.create_task(self._keep())
         try:
+            if await adopt_left(self.place, [row.row_key for row in rows]):
+                rows = await self.place.db(self.ledger.rows_by_id, self.job.run_id, row_ids)
+            now = datetime.now(UTC)
+            self.lines = [_Line(Trial.of(row), row.waits_until or now) for row in rows]
             return await self._run_all()
         finally:
             keeper.cancel()

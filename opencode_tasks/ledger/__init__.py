@@ -11,7 +11,7 @@ from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import shown_url
-from opencode_tasks.ledger.reads import INTERRUPTED, OpenRow, Progress
+from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
 from opencode_tasks.ledger.tables import attempts, usage
 from opencode_tasks.records import TOKEN_COLUMNS
 
@@ -24,6 +24,7 @@ __all__ = [
     "ATTEMPT_COLUMNS",
     "BUDGET_REACHED",
     "COST_COLUMNS",
+    "CRASHED",
     "INTERRUPTED",
     "UNFINISHED",
     "USAGE_COLUMNS",
@@ -35,6 +36,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "Ledger",
+    "LeftAttempt",
     "OpenRow",
     "Progress",
     "Report",

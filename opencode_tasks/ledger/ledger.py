@@ -19,7 +19,7 @@ from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
 from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
-from opencode_tasks.ledger.reads import OpenRow, Progress
+from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
 from opencode_tasks.records import Answer, AttemptRecord, RowInput
 
 
@@ -218,6 +218,10 @@ class Ledger:
     def note_session(self, attempt_id: str, session_id: str, *, data_dir: str | None = None) -> None:
         """Write the session of an attempt as soon as it is known."""
         self._database.write(lambda c: trials.note_session(c, attempt_id, session_id, data_dir))
+
+    def left_attempts(self, row_keys: Sequence[str], host: str) -> list[LeftAttempt]:
+        """The attempts without an end at these keys, of any run, on a host; the oldest first."""
+        return self._database.read(lambda c: reads.left_attempts(c, row_keys, host))
 
     def end_attempt(
         self, attempt_id: str, *, record: AttemptRecord, error: OpenCodeError | None, now: datetime

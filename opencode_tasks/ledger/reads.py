@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, not_, select
 
+from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger.tables import attempts, inner_retries, rows, runs, sessions, usage
 from opencode_tasks.ledger.totals import cost_source, settled, sums
 from opencode_tasks.ledger.trials import unpacked
@@ -16,6 +17,8 @@ from opencode_tasks.ledger.trials import unpacked
 IDS_AT_ONCE = 500
 # An attempt that was stopped with its run has this as its error.
 INTERRUPTED = "interrupted"
+# An attempt whose process died has this one, and so has a row whose worker died again and again.
+CRASHED = "crashed"
 # Attempts that ended so were not the row's fault.
 FREE = ("rate_limit", "authentication_failed", "billing_error", INTERRUPTED)
 STATUSES = ("open", "completed", "failed", "skipped")
@@ -40,6 +43,20 @@ class OpenRow:
     limited: int = 0
     limited_since: datetime | None = None
     error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAttempt:
+    """An attempt that has no end: it runs, or its process died. ``schema`` is that of its run."""
+
+    attempt_id: str
+    run_id: str
+    row_id: str
+    row_key: str
+    owner: str
+    session_id: str | None
+    data_dir: str | None
+    schema: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +123,24 @@ def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None
         some = connection.execute(query.where(rows.c.row_id.in_(chunk))).mappings()
         found.extend(OpenRow(**row) for row in some)
     return sorted(found, key=lambda row: row.position)
+
+
+def left_attempts(connection: Connection, row_keys: Sequence[str], host: str) -> list[LeftAttempt]:
+    """The attempts without an end at these keys, of any run, on a host; the oldest first."""
+    names = ("attempt_id", "run_id", "row_id", "row_key", "owner", "session_id", "data_dir")
+    query = (
+        select(*(attempts.c[name] for name in names), runs.c.parameters)
+        .join(runs, runs.c.run_id == attempts.c.run_id)
+        .where(attempts.c.ended_at.is_(None), attempts.c.host == host)
+        .order_by(attempts.c.started_at)
+    )
+    found: list[LeftAttempt] = []
+    for start in range(0, len(row_keys), IDS_AT_ONCE):
+        chunk = list(row_keys[start : start + IDS_AT_ONCE])
+        for row in connection.execute(query.where(attempts.c.row_key.in_(chunk))).mappings():
+            schema = mapping_in(row["parameters"]).get("schema")
+            found.append(LeftAttempt(**{name: row[name] for name in names}, schema=schema))
+    return found
 
 
 def attempts_of(connection: Connection, run_id: str, row_id: str) -> int:

@@ -127,6 +127,7 @@ attempts = Table(
     _counter("reserved_pico"),
     _counter("settled_pico"),
     Index("attempts_run_row", "run_id", "row_id"),
+    Index("attempts_key_ended", "row_key", "ended_at"),
 )
 
 inner_retries = Table(

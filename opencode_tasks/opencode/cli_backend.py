@@ -104,6 +104,8 @@ class CliBackend:
     async def aclose(self) -> None:
         """Remove what is recorded; the folder of a session that is not stays."""
         await asyncio.to_thread(self._keeper.stop)
+        for home in self._homes.values():
+            home.release()
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """The data folder of the session's own home; None before there is one."""

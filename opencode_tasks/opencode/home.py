@@ -39,13 +39,17 @@ LEAN_ENVIRONMENT = {
     "OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER": "1",
 }
 
+# The descriptors whose locks say that this process owns a home, by the home's root.
+_owned: dict[Path, int] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
     """The folders of one opencode process, all below ``root`` (mode 0700).
 
     ``marks`` holds an empty file for each session that is not recorded yet: while there is one,
-    ``data`` outlives a crash.
+    ``data`` outlives a crash. ``owner`` is locked (flock) by the process that made the home, until
+    it removes it or ends.
     """
 
     root: Path
@@ -59,6 +63,11 @@ class Home:
     def marks(self) -> Path:
         """The sessions that are not recorded yet, an empty file each."""
         return self.root / "unrecorded"
+
+    @property
+    def owner(self) -> Path:
+        """An empty file that the owner of the home holds locked."""
+        return self.root / "owner"
 
     @property
     def work(self) -> Path:
@@ -93,6 +102,13 @@ class Home:
         shutil.rmtree(self.run, ignore_errors=True)
         if not any(self.marks.iterdir() if self.marks.is_dir() else ()):
             shutil.rmtree(self.root, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Say that this process is done with the home: another one may read what is left in it."""
+        descriptor = _owned.pop(self.root, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def homes_path() -> Path:
@@ -100,18 +116,40 @@ def homes_path() -> Path:
     return user_data_path("opencode-tasks") / "opencode"
 
 
-def make_home(parent: Path | None = None) -> Home:
-    """A new home with its folders, mode 0700, and the stub that spares an npm install."""
+def make_home(parent: Path | None = None, *, user_config: bool = True) -> Home:
+    """A new home with its folders, mode 0700, and the stub that spares an npm install.
+
+    This process owns it. Without ``user_config`` the user's own global config is not in it.
+    """
     home = Home(root=(parent or homes_path()) / uuid.uuid4().hex[:12])
     home.root.mkdir(parents=True, mode=0o700)
+    _own(home)
     for path in (home.data, home.marks, home.work, home.run):
         path.mkdir(mode=0o700)
     for name in ("config", "cache", "state", "tmp"):
         (home.run / name).mkdir(mode=0o700)
     config = home.run / "config" / "opencode"
     config.mkdir(mode=0o700)
-    _link_global_config(config)
+    if user_config:
+        _link_global_config(config)
+    else:
+        _write_stub(config)
     return home
+
+
+def is_owned(home: Home) -> bool:
+    """Whether a process holds the home, or may be about to: one without ``owner`` counts as held."""
+    try:
+        descriptor = os.open(home.owner, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def environment(
@@ -233,6 +271,15 @@ def user_config_path() -> Path:
     """The user's own global opencode config folder."""
     config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(config) / "opencode"
+
+
+def _own(home: Home) -> None:
+    new = home.owner.with_suffix(".new")
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    # Under its name it is locked from the first moment.
+    new.rename(home.owner)
+    _owned[home.root] = descriptor
 
 
 def _link_global_config(config: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +17,13 @@ from httpx_sse import aconnect_sse
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.events import EventFold, SessionEvents
+from opencode_tasks.export import session_of
 from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_of
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
 from opencode_tasks.process import GuardedProcess
+from opencode_tasks.records import Session
 
 START_LIMIT_S = 60.0
 HTTP_LIMIT_S = 30.0
@@ -53,16 +55,20 @@ class WarmServer:
         self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, spec: OpencodeSpec) -> Self:
-        """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not."""
+    async def start(cls, spec: OpencodeSpec, *, over: Home | None = None) -> Self:
+        """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not.
+
+        It owns the home ``over``, and is given no logins there; None makes a new home with them.
+        """
         check_version(version_of(spec.binary))
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider)
-        home = make_home()
+        home = over or make_home()
         process: GuardedProcess | None = None
         try:
-            env = environment(home, spec, password=password, journal_events=False) | credentials.install(home)
+            logins = credentials.install(home) if over is None else {}
+            env = environment(home, spec, password=password, journal_events=False) | logins
             process = await asyncio.to_thread(
                 GuardedProcess.start,
                 [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"],
@@ -121,6 +127,16 @@ class WarmServer:
         if response.status_code != HTTPStatus.OK:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
         return response.json()
+
+    async def read_back(
+        self, session_id: str, unpriced: frozenset[str], parent_id: str | None = None
+    ) -> list[Session]:
+        """A session and its children, root first, as the database has them."""
+        messages: Sequence[Mapping[str, Any]] = await self.get(f"/session/{session_id}/message")
+        found = [session_of(session_id, messages, parent_id=parent_id, unpriced=unpriced)]
+        for child in await self.get(f"/session/{session_id}/children"):
+            found += await self.read_back(child["id"], unpriced, session_id)
+        return found
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -183,19 +183,12 @@ class ServerBackend:
         if from_events:
             return [self._from_events(state) for state in self.server.fold.family(session_id)]
         try:
-            return await self._read_back(session_id, None)
+            return await self.server.read_back(session_id, self.unpriced)
         except (httpx.HTTPError, OpenCodeError, ValueError, KeyError):
             return [self._from_events(state) for state in self.server.fold.family(session_id)]
 
     def _from_events(self, state: SessionEvents) -> Session:
         return session_of(state.session_id, state.messages, parent_id=state.parent_id, unpriced=self.unpriced)
-
-    async def _read_back(self, session_id: str, parent_id: str | None) -> list[Session]:
-        messages: Sequence[Mapping[str, Any]] = await self.server.get(f"/session/{session_id}/message")
-        found = [session_of(session_id, messages, parent_id=parent_id, unpriced=self.unpriced)]
-        for child in await self.server.get(f"/session/{session_id}/children"):
-            found += await self._read_back(child["id"], session_id)
-        return found
 
     def _result(
         self,

@@ -93,7 +93,7 @@ def test_the_events_tell_what_reading_back_tells(rig: Rig) -> None:
         result = await backend.run(
             Request(prompt="told twice", model_ref="fake/echo", agent="worker"), kept.append
         )
-        read_back = await backend._read_back(kept[0], None)
+        read_back = await backend.server.read_back(kept[0], backend.unpriced)
         backend.recorded(kept[0])
         assert server.gaps == gaps
         return result.sessions, read_back

@@ -1,4 +1,4 @@
-"""Budgets: what a run may cost, has spent and has set aside."""
+"""Budgets: what a run may cost, has spent and has set aside; attempts without an end by their key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def _counter(name: str) -> sa.Column[Any]:
 
 
 def upgrade() -> None:
-    """Add the columns; what earlier runs bought is counted as settled."""
+    """Add the columns and the index; what earlier runs bought is counted as settled."""
+    op.create_index("attempts_key_ended", "attempts", ["row_key", "ended_at"])
     op.add_column("runs", sa.Column("max_cost_pico", sa.BigInteger()))
     op.add_column("runs", sa.Column("refused_pico", sa.BigInteger()))
     for table, settled in (("runs", "spent_pico"), ("attempts", "settled_pico")):

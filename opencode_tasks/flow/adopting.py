@@ -1,0 +1,133 @@
+"""Taking over what a dead process of ours had bought: its finished sessions become outcomes.
+
+A crash leaves attempts without an end in the ledger, and opencode's data on the disk of their host.
+A batch that begins there looks for those of its own rows' keys before it sends anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.errors import OpenCodeError, SetupError
+from opencode_tasks.flow.attempt import Place
+from opencode_tasks.flow.owner import is_dead
+from opencode_tasks.judge import judge
+from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, LeftAttempt
+from opencode_tasks.opencode.adoption import (
+    ended_at,
+    forget_session,
+    home_of,
+    read_left,
+    result_of,
+    unfinished_record,
+)
+from opencode_tasks.policy import Fail, decide
+from opencode_tasks.records import Answer, Session
+from opencode_tasks.structured import Fitting, parse_structured
+
+# The guard of a dead process ends its opencode within this time.
+GUARD_LIMIT_S = 10.0
+LOOK_EVERY_S = 0.25
+
+
+async def adopt_left(place: Place, row_keys: Sequence[str]) -> int:
+    """Record what dead attempts at these keys on this host came to; how many there were.
+
+    Rows whose session had come to its end have their outcome then; the others are free again, with
+    an attempt that ended as ``crashed``. An attempt of a process that lives is left alone.
+    """
+    found = await place.db(place.ledger.left_attempts, row_keys, place.host)
+    by_folder: dict[str | None, list[tuple[LeftAttempt, Lease | None]]] = {}
+    for left in found:
+        if is_dead(left.owner):
+            await place.db(place.ledger.break_lease, left.row_key, left.owner)
+        lease = await place.db(_take, place, left)
+        if not isinstance(lease, Busy):
+            held = lease if isinstance(lease, Lease) else None
+            by_folder.setdefault(left.data_dir, []).append((left, held))
+    for folder, attempts in by_folder.items():
+        session_ids = [left.session_id for left, _ in attempts if left.session_id is not None]
+        try:
+            sessions = await _read(place, folder, session_ids)
+        except SetupError:
+            # Nothing is known of them: they stay as they are, for a later batch, and their rows go on.
+            for lease in (lease for _, lease in attempts if lease is not None):
+                await place.db(place.ledger.release, lease)
+            continue
+        for left, lease in attempts:
+            told = sessions.get(left.session_id) if left.session_id is not None else None
+            await place.db(_settle, place, left, lease, told or ())
+    return len(found)
+
+
+def _take(place: Place, left: LeftAttempt) -> Any:
+    now = datetime.now(UTC)
+    return place.ledger.take(left.run_id, left.row_id, owner=place.owner, now=now, lease_s=place.job.lease_s)
+
+
+async def _read(place: Place, folder: str | None, session_ids: Sequence[str]) -> Mapping[str, list[Session]]:
+    if folder is None:
+        return {}
+    deadline = time.monotonic() + GUARD_LIMIT_S
+    while True:
+        try:
+            return await read_left(place.job.spec, Path(folder), session_ids, place.job.unpriced)
+        except SetupError:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _settle(place: Place, left: LeftAttempt, lease: Lease | None, sessions: Sequence[Session]) -> None:
+    answer, error = _come_to(place, left, sessions)
+    now = ended_at(sessions) or datetime.now(UTC)
+    record = answer.attempt if answer else error.attempt if error else None
+    record = record or unfinished_record(left.session_id or "", sessions)
+    is_end = answer is not None or isinstance(error and decide(error, 1, now, place.job.limits), Fail)
+    ledger = place.ledger
+    if lease is not None and is_end:
+        try:
+            ledger.finish_row(
+                lease=lease,
+                attempt_id=left.attempt_id,
+                record=record,
+                run_id=left.run_id,
+                row_id=left.row_id,
+                answer=answer,
+                error=error,
+                now=now,
+            )
+        except LeaseLostError:
+            return
+    else:
+        crash = OpenCodeError(place.node_id, CRASHED, raw_message="the process died with this row in flight")
+        ended = error or (None if answer else crash)
+        ledger.end_attempt(left.attempt_id, record=record, error=ended, now=now)
+        if lease is not None:
+            ledger.release(lease)
+    if left.data_dir is not None and left.session_id is not None:
+        forget_session(home_of(Path(left.data_dir)), left.session_id)
+
+
+def _come_to(
+    place: Place, left: LeftAttempt, sessions: Sequence[Session]
+) -> tuple[Answer | None, OpenCodeError | None]:
+    """The answer or the error that a session had come to; neither where it was not at its end."""
+    result = result_of(sessions)
+    if result is None:
+        return None, None
+    try:
+        answer = judge(result, node_id=place.node_id, now=ended_at(sessions) or datetime.now(UTC))
+    except OpenCodeError as error:
+        return None, error
+    if left.schema is None:
+        return answer, None
+    parsed = parse_structured(answer.text, left.schema)
+    # An answer that does not fit was to be repaired.
+    return (replace(answer, structured=parsed.value), None) if isinstance(parsed, Fitting) else (None, None)

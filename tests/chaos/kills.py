@@ -1,0 +1,134 @@
+"""SIGKILL of a part of a run at a moment of it, then the run's way to its end; what it cost.
+
+The provider's own record says what was bought.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+from cluster import LIMIT_S, Desk
+
+from opencode_tasks.testing import Reply
+
+Target = Literal["driver", "worker", "server"]
+IN_FLIGHT = 4
+ANSWER_S = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toll:
+    """What a kill did: ``after`` provider calls had begun, ``in_flight`` of them were not answered.
+
+    ``asked_twice`` counts rows with two calls, ``bought_twice`` those whose first call was answered in
+    full, ``asked_more`` those with more than two.
+    """
+
+    target: Target
+    after: int
+    in_flight: int
+    completed: int
+    missing: int
+    doubled: int
+    asked_twice: int
+    bought_twice: int
+    asked_more: int
+    exit_codes: tuple[int, ...]
+
+    def line(self) -> str:
+        """As a line of the table."""
+        cells = (
+            self.target,
+            self.after,
+            self.in_flight,
+            self.completed,
+            self.missing,
+            self.doubled,
+            self.asked_twice,
+            self.bought_twice,
+            self.asked_more,
+            "/".join(map(str, self.exit_codes)),
+        )
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+
+HEAD = (
+    "| killed | after calls | in flight | completed | missing | doubled | asked twice "
+    "| of them answered before | asked more often | exit |\n" + "|---" * 10 + "|"
+)
+
+
+def kill_and_go_on(desk: Desk, target: Target, *, rows: int, after: int) -> Toll:
+    """Annotate rows, kill ``target`` once ``after`` calls have begun, and bring the run to its end."""
+    desk.provider.on("row", Reply(delay_s=ANSWER_S))
+    desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--concurrency", str(IN_FLIGHT), "--json")
+    codes: list[int] = []
+    with desk.start(*arguments) as process:
+        _until(lambda: len(desk.provider.calls) >= after, process)
+        in_flight = sum(not call.ended for call in list(desk.provider.calls))
+        victim = process.pid if target == "driver" else _find(target)
+        psutil.Process(victim).kill()
+        process.communicate(timeout=LIMIT_S)
+        codes.append(process.returncode)
+    if target == "driver":
+        codes.append(desk.run("resume", "--ledger", str(desk.folder / "ledger.db"), "--json").code)
+    asked = Counter(desk.provider.prompts())
+    answered = Counter(call.prompt for call in desk.provider.calls if call.ended)
+    output = desk.read_csv("out.csv")
+    ids = Counter(row["prompt"] for row in output)
+    return Toll(
+        target=target,
+        after=after,
+        in_flight=in_flight,
+        completed=sum(row["status"] == "completed" and row["response"] == row["prompt"] for row in output),
+        missing=rows - len(ids),
+        doubled=len(output) - len(ids),
+        asked_twice=sum(count == 2 for count in asked.values()),
+        bought_twice=sum(count > 1 for count in answered.values()),
+        asked_more=sum(count > 2 for count in asked.values()),
+        exit_codes=tuple(codes),
+    )
+
+
+def _until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _find(target: Target) -> int:
+    """The process that answers the rows: the newest worker with a batch, or opencode server, of ours."""
+    wanted = {"worker": _is_batch, "server": _is_server}[target]
+    found: list[tuple[float, int]] = []
+    for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
+        words = process.info["cmdline"] or [""]
+        if wanted(words) and _is_ours(process):
+            found.append((process.info["create_time"], process.info["pid"]))
+    assert found, f"no {target} runs"
+    return max(found)[1]
+
+
+def _is_batch(words: list[str]) -> bool:
+    return words[0].startswith("ray::opencode-batch")
+
+
+def _is_server(words: list[str]) -> bool:
+    return words[1:2] == ["serve"] and "opencode" in words[0]
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    """Whether a process lives in the private data folder of this session."""
+    try:
+        return process.environ().get("XDG_DATA_HOME", "").startswith(os.environ["XDG_DATA_HOME"])
+    except psutil.Error:
+        return False

@@ -1,0 +1,46 @@
+"""A run survives the death of its parts: nothing lost, nothing doubled, little bought twice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Desk
+from kills import HEAD, IN_FLIGHT, Target, kill_and_go_on
+
+ROWS = 200
+TARGETS = ("driver", "worker", "server")
+MOMENTS = (2, 47, 101, 148, 193)
+# One moment of each in every full run; `make chaos` runs them all and prints the table.
+CASES: list[Any] = [
+    pytest.param(target, moment, marks=pytest.mark.slow if moment == MOMENTS[2] else pytest.mark.chaos)
+    for target in TARGETS
+    for moment in MOMENTS
+]
+
+
+@pytest.fixture(scope="module")
+def table() -> Path | None:
+    """The file that the tolls are written to, where one is asked for."""
+    path = os.environ.get("OPENCODE_TASKS_TEST_TOLLS")
+    if path is None:
+        return None
+    Path(path).write_text(HEAD + "\n", encoding="utf-8")
+    return Path(path)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("target", "moment"), CASES)
+def test_a_kill_loses_nothing_and_buys_at_most_what_was_in_flight_twice(
+    ray_desk: Desk, table: Path | None, target: Target, moment: int
+) -> None:
+    toll = kill_and_go_on(ray_desk, target, rows=ROWS, after=moment)
+    if table is not None:
+        with table.open("a", encoding="utf-8") as file:
+            file.write(toll.line() + "\n")
+    assert (toll.completed, toll.missing, toll.doubled, toll.asked_more) == (ROWS, 0, 0, 0), toll
+    assert toll.exit_codes[-1] == 0
+    assert toll.asked_twice <= IN_FLIGHT
+    assert toll.bought_twice <= toll.asked_twice
