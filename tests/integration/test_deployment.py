@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import psutil
 import pytest
 from cluster import Desk
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
@@ -24,25 +27,31 @@ from prefect.exceptions import ObjectNotFound
 
 from opencode_tasks.testing import Reply
 
+ROOT = Path(__file__).parents[2]
+PREFECT = str(Path(sys.executable).with_name("prefect"))
 SERVING = Path(__file__).parents[1] / "serving.py"
 LIMIT_S = 120.0
+PRICED: Mapping[str, Any] = {
+    "cost": {"input": 1, "output": 10},
+    "limit": {"context": 100_000, "output": 100},
+}
 # The server of the deployment, and Python's own tracker of shared memory.
 SPARED = ("serving.py", "resource_tracker")
 
 
 @contextmanager
-def served(desk: Desk, name: str) -> Generator[SyncPrefectClient]:
-    """A served deployment of that name; ended with everything that it started."""
+def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generator[SyncPrefectClient]:
+    """What starts the flow runs of a deployment of that name; ended with everything that it started."""
     env = os.environ | {
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "OPENCODE_TASKS_MAX_INLINE_WAIT": "2",
         "OPENCODE_TASKS_LEDGER": str(desk.folder / "ledger.db"),
+        **more,
     }
     log = desk.folder / "serve.log"
     with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(SERVING), name], cwd=desk.folder, env=env, stdout=out, stderr=out
-        )
+        process = subprocess.Popen(arguments, cwd=desk.folder, env=env, stdout=out, stderr=out)
     try:
         with get_client(sync_client=True) as client:
             wait_for(lambda: has_deployment(client, name), log)
@@ -52,6 +61,23 @@ def served(desk: Desk, name: str) -> Generator[SyncPrefectClient]:
         for one in family:
             one.kill()
         process.wait(timeout=20)
+
+
+def served(desk: Desk, name: str) -> AbstractContextManager[SyncPrefectClient]:
+    """A served deployment of that name."""
+    return running(desk, name, [sys.executable, str(SERVING), name])
+
+
+def worked(desk: Desk) -> AbstractContextManager[SyncPrefectClient]:
+    """The deployment of ``deployments/prefect.yaml``, and a worker that starts processes for it."""
+    pool = ["work-pool", "create", "--type", "process", "opencode-tasks", "--overwrite"]
+    deploy = ["--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
+    for arguments in (pool, deploy):
+        done = subprocess.run(
+            [PREFECT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return running(desk, "annotate", [PREFECT, "worker", "start", "--pool", "opencode-tasks"])
 
 
 def has_deployment(client: SyncPrefectClient, name: str) -> bool:
@@ -190,3 +216,91 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 10}
     bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
     assert set(bought.values()) == {1}
+
+
+class Inbox:
+    """An address that takes notifications; ``told`` are the bodies that came."""
+
+    def __init__(self) -> None:
+        inbox = self
+        self.told: list[dict[str, str]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                size = int(self.headers.get("content-length") or 0)
+                inbox.told.append(json.loads(self.rfile.read(size)))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  likewise
+                del format, args
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def notify(inbox: Inbox) -> None:
+    """The automations of ``deployments/notify.py``, to an inbox."""
+    block = CustomWebhookNotificationBlock(
+        name="inbox",
+        url=inbox.url,
+        headers=None,
+        cookies=None,
+        json_data={"subject": "{{subject}}", "body": "{{body}}"},
+    )
+    block.save("inbox", overwrite=True)
+    script = [sys.executable, "deployments/notify.py", "custom-webhook/inbox"]
+    for _ in range(2):  # The second time brings them up to date.
+        done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        assert done.returncode == 0, done.stderr
+    with get_client(sync_client=True) as client:
+        ours = [one for one in client.read_automations() if one.name.startswith("opencode-tasks:")]
+    assert len(ours) == 4
+
+
+@pytest.mark.slow
+def test_a_worker_wakes_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> None:
+    desk.provider.models = {"echo": PRICED}
+    limited = Reply(status=429, headers={"Retry-After": "15"}, body={"error": {"message": "slow"}})
+    answer = Reply(text="fine", input_tokens=50, output_tokens=80)
+    desk.provider.on("row 003", limited, answer)
+    desk.provider.on("row", answer)
+    log = desk.folder / "serve.log"
+    with Inbox() as inbox, worked(desk) as client:
+        notify(inbox)
+        flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None, max_cost=0.006)
+        wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
+        wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+        suspended = state_of(client, flow_run_id)
+        assert "budget_exceeded" in (suspended.message or "")
+        assert "of $0.006 is spent" in (suspended.message or "")
+        keyset = suspended.state_details.run_input_keyset
+        assert keyset is not None
+        form = client.filter_flow_run_input(flow_run_id, keyset["schema"], limit=1, exclude_keys=set())
+        assert form[0].decoded_value["properties"]["max_cost"]["default"] == 0.006
+        spent = sum(call.input_tokens * 1e-6 + call.output_tokens * 1e-5 for call in desk.provider.calls)
+        assert 0.003 < spent <= 0.006
+        calls = len(desk.provider.calls)
+        client.resume_flow_run(flow_run_id)
+        wait_for(lambda: state_of(client, flow_run_id).name == "Running", log)
+        wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+        assert len(desk.provider.calls) == calls
+        client.resume_flow_run(flow_run_id, run_input={"max_cost": 0.5})
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
+        wait_for(lambda: len(inbox.told) >= 3, log)
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
+    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert set(bought.values()) == {1}
+    subjects = Counter(told["subject"] for told in inbox.told)
+    assert subjects == {"annotate-dataset waits": 1, "annotate-dataset needs a person": 2}
+    told = next(told["body"] for told in inbox.told if "person" in told["subject"])
+    assert "of $0.006 is spent" in told
