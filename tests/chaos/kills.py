@@ -73,9 +73,11 @@ def kill_and_go_on(desk: Desk, target: Target, *, rows: int, after: int) -> Toll
     codes: list[int] = []
     with desk.start(*arguments) as process:
         _until(lambda: len(desk.provider.calls) >= after, process)
-        in_flight = sum(not call.ended for call in list(desk.provider.calls))
         victim = process.pid if target == "driver" else _find(target)
+        begun = list(desk.provider.calls)
+        in_flight = sum(not call.ended for call in begun)
         psutil.Process(victim).kill()
+        in_flight += len(desk.provider.calls) - len(begun)
         process.communicate(timeout=LIMIT_S)
         codes.append(process.returncode)
     if target == "driver":
