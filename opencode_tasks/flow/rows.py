@@ -73,7 +73,7 @@ def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     """A row that is not in flight: it may be sent from ``at`` on, None when a person has helped."""
 
@@ -100,6 +100,8 @@ class _Batch:
         self.stopping = False
         # After a closed gate rows go one at a time, until one has passed.
         self.cautious = False
+        # Whether a row has ended since the batch began or its gate was closed.
+        self.answered = False
         # While only rows in flight are left beside those that wait for long: what these wait for.
         self.rests: Waits | None = None
         self.drained_at: float | None = None
@@ -146,11 +148,21 @@ class _Batch:
         slots = 1 if self.cautious else self.job.concurrency
         now = datetime.now(UTC)
         while not self.stopping and len(self.running) < slots:
-            at = next((n for n, line in enumerate(self.lines) if line.at and line.at <= now), None)
-            if at is None:
+            line = self._next(now)
+            if line is None:
                 return
-            line = self.lines.pop(at)
+            self.lines.remove(line)
             self.running[asyncio.create_task(self._try(line.trial))] = line
+
+    def _next(self, now: datetime) -> _Line | None:
+        """The row to send: the first, or, while none has been answered, the first of the untroubled.
+
+        A row that fails by its own fault would close the gate that it is to try for all the others.
+        """
+        able = [line for line in self.lines if line.at is not None and line.at <= now]
+        if self.answered:
+            return able[0] if able else None
+        return min(able, key=lambda line: line.trial.tally.used, default=None)
 
     async def _take_in(self) -> None:
         """Wait for rows in flight, or until another one may be sent."""
@@ -166,7 +178,7 @@ class _Batch:
                 continue
             after = task.result()
             if isinstance(after, Ended):
-                self.cautious = False
+                self.cautious, self.answered = False, True
                 continue
             self.lines.append(_Line(line.trial, after.until, after))
             if after.holds_all:
@@ -187,7 +199,7 @@ class _Batch:
 
     def _hold(self, waits: Waits) -> None:
         """Put off what a closed gate would refuse anyway."""
-        self.cautious = True
+        self.cautious, self.answered = True, False
         if waits.error_type == BUDGET_REACHED and waits.until is None:
             for line in self.lines:
                 line.at, line.waits = None, line.waits or waits
@@ -262,6 +274,7 @@ class _Batch:
                 owner=place.owner,
                 now=now,
                 probe_s=self.job.lease_s,
+                is_troubled=trial.tally.used > 0,
             )
         )
         if held is not None:

@@ -33,6 +33,8 @@ from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.tables import attempts, gates, leases
 from opencode_tasks.ledger.trials import message_of
 
+# How long a row that has failed before leaves a half-open gate to others.
+YIELD_S = 3.0
 LOOK_AGAIN_S = 0.5
 REFUSALS = ("authentication_failed", "billing_error")
 
@@ -127,14 +129,21 @@ def admit(
     owner: str,
     now: datetime,
     probe_s: float,
+    is_troubled: bool = False,
 ) -> Held | None:
-    """None where the row may pass, as a probe where the gate is closed; it has ``probe_s`` then."""
+    """None where the row may pass, as a probe where the gate is closed; it has ``probe_s`` then.
+
+    A row that has failed before lets the others try first: by its own fault it would close the gate again.
+    """
     line = _line(connection, gate_id, lock=True)
     if line is None or line["is_open"]:
         return None
     held = {"error_type": line["error_type"], "error_message": line["error_message"]}
     if line["reset_time"] is not None and line["reset_time"] > now:
         return Held(until=line["reset_time"], **held)
+    yields_until = (line["reset_time"] or now) + timedelta(seconds=YIELD_S)
+    if is_troubled and line["reset_time"] is not None and yields_until > now:
+        return Held(until=yields_until, **held)
     if line["reset_time"] is None and not _may_clear(line, run_id, row_id):
         return Held(until=None, **held)
     is_probed = line["probe_until"] is not None and line["probe_until"] > now

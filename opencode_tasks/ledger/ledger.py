@@ -374,14 +374,32 @@ class Ledger:
         return self._database.read(lambda c: gates.read(c, gate_id))
 
     def admit(
-        self, gate_id: str, *, run_id: str, row_id: str, owner: str, now: datetime, probe_s: float
+        self,
+        gate_id: str,
+        *,
+        run_id: str,
+        row_id: str,
+        owner: str,
+        now: datetime,
+        probe_s: float,
+        is_troubled: bool = False,
     ) -> Held | None:
-        """None where a row may be sent; at a closed gate whose time has come, one row may: the probe."""
+        """None where a row may be sent; at a closed gate whose time has come, one row may: the probe.
+
+        A row that has failed before (``is_troubled``) leaves a moment to the others first.
+        """
         if self._database.read(lambda c: gates.is_open(c, gate_id)):
             return None
         return self._database.write(
             lambda c: gates.admit(
-                c, gate_id, run_id=run_id, row_id=row_id, owner=owner, now=now, probe_s=probe_s
+                c,
+                gate_id,
+                run_id=run_id,
+                row_id=row_id,
+                owner=owner,
+                now=now,
+                probe_s=probe_s,
+                is_troubled=is_troubled,
             )
         )
 

@@ -235,3 +235,22 @@ def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:
     report(ledger, "a", 0, limited(30))
     ledger.half_open(GATE, now=at(1))
     assert held_until(ledger, "b", 2) == 30
+
+
+def test_a_row_that_failed_before_lets_another_try_first(ledger: Ledger) -> None:
+    def troubled(seconds: float) -> Held | None:
+        return ledger.admit(
+            GATE, run_id="run", row_id="a", owner="owner", now=at(seconds), probe_s=60, is_troubled=True
+        )
+
+    assert troubled(0) is None
+    report(ledger, "b", 0, limited(30))
+    held = troubled(30)
+    assert held is not None
+    assert held.until == at(33)
+    assert admit(ledger, "b", 31) is None
+    report(ledger, "b", 32, None, began=31)
+    assert troubled(32) is None
+    report(ledger, "c", 33, limited(60), began=33)
+    # Where there is no other, it is the probe itself.
+    assert troubled(63) is None
