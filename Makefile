@@ -29,7 +29,7 @@ test-all: setup-local ## Run all tests, the slow ones too
 	$(PYTHON) -m pytest -m "not chaos"
 
 chaos: setup ## Kill parts of a run at many moments; print what was lost or bought twice
-	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -m "chaos or slow" tests/chaos; cat .tolls.md
+	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
 
 lint: $(SYNCED) ## Check format, style, types and the lock file
 	$(UV) lock --check

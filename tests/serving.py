@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -12,7 +13,7 @@ LIFE_S = 300
 
 def main() -> None:
     """Serve the flow under the name given, until killed or after ``LIFE_S``."""
-    timer = threading.Timer(LIFE_S, sys.exit)
+    timer = threading.Timer(LIFE_S, os._exit, [1])
     timer.daemon = True
     timer.start()
     annotate_dataset.serve(name=sys.argv[1], pause_on_shutdown=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -53,11 +53,6 @@ def main() -> NoReturn:
 
     for module in (setup, doctor, annotate, resume, export, inspect, local_model):
         module.register(app)
-    code = exits.guarded(app)
-    if code == exits.INTERRUPTED:
-        # A thread in which Prefect sleeps until a row's moment would keep the process until then.
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    # What stops services and containers ends a run as Ctrl-C does. Prefect passes it on to us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(exits.guarded(app))

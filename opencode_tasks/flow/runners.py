@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, cast
+from threading import Thread, current_thread, main_thread
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -18,6 +21,8 @@ from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.process import GuardedProcess
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RunnerName = Literal["ray", "threads"]
 CREDENTIALS = "opencode_creds"
 CREDENTIALS_PER_PROMPT = 0.01
@@ -27,16 +32,31 @@ LONGEST_TMPDIR = 30
 SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
 
 
-class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
-    """Prefect's threads, which Ctrl-C leaves at once: a batch that is AwaitingRetry only sleeps there."""
+class _DaemonThreads(ThreadPoolExecutor):
+    """A thread for each call, for which the end of the process does not wait."""
 
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:  # noqa: PYI036  as in Prefect
-        """Wait for the threads, unless the user does not want to."""
-        executor = self._executor
-        if executor is not None and exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
-            executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
-        super().__exit__(exc_type, exc_value, traceback)
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start the call at once: how many there are at a time is bounded by who submits."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  whoever waits for the call is told
+                future.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+        return future
+
+
+class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
+    """Prefect's threads, which do not keep a process that is to end: an AwaitingRetry only sleeps there."""
+
+    def __enter__(self) -> Self:
+        """Begin to take tasks."""
+        super().__enter__()
+        self._executor = _DaemonThreads()
+        return self
 
 
 @contextmanager
@@ -46,7 +66,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     The folder of a Ray that we start is private and goes with this process.
     """
     if name == "threads":
-        yield InterruptibleThreads(max_workers=max(4, 2 * (os.cpu_count() or 1)))
+        yield InterruptibleThreads()
         return
     from prefect_ray import RayTaskRunner
 
@@ -66,6 +86,20 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
                 "_temp_dir": str(folder),
             },
         )
+
+
+@contextmanager
+def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
+    """The runner, taking tasks, with SIGTERM handled as before.
+
+    Ray sets a handler of its own (ray 2.60) that ends the process at once; Prefect's has the flow
+    record what is in flight first.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    with runner:
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, before)
+        yield runner
 
 
 @contextmanager

@@ -11,11 +11,13 @@ from typing import Any
 
 import pandas as pd
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.logging import get_run_logger
 
 from opencode_tasks.errors import InputError, RunPausedError, TooManyFailedError
 from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
 from opencode_tasks.flow.planning import OnWait, Options, Plan, make_plan
-from opencode_tasks.flow.runners import RunnerName, task_runner
+from opencode_tasks.flow.runners import RunnerName, started, task_runner
 from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.flow.tolerance import allowed_failures
@@ -83,7 +85,7 @@ def _finish_on(
 ) -> dict[str, Any]:
     if runner is None:
         return finish(prepared, target)
-    with task_runner(runner, ray_address) as chosen, chosen:
+    with task_runner(runner, ray_address) as chosen, started(chosen):
         return finish(prepared, target, runner=chosen)
 
 
@@ -177,13 +179,13 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, Any]:
     """Run a plan in the current flow and write its output; the summary.
 
-    Interrupted or paused, the output is written all the same, with its open rows in it. Paused in
-    a deployment, the flow run goes to sleep; else RunPausedError is raised on. Raises
+    Interrupted, cancelled or paused, the output is written all the same, with its open rows in it.
+    Paused in a deployment, the flow run goes to sleep; else RunPausedError is raised on. Raises
     TooManyFailedError, with the output written, where more rows failed than may.
     """
     frame, plan = prepared.frame, prepared.plan
     context = FlowRunContext.get()
-    started = context.start_time.timestamp() if context else None
+    began = context.start_time.timestamp() if context else None
     run_ids: list[str] = []
 
     def tell(told: Told) -> None:
@@ -205,12 +207,15 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
         if plan.options.on_wait == "sleep":
             put_to_sleep(paused, plan.ledger_url, plan.model_ref)
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TerminationSignal):
         if run_ids:
             _write_so_far(prepared, run_ids[0], target)
+            get_run_logger().warning(
+                "run %s was stopped; what was finished is kept: opencode-tasks resume goes on", run_ids[0]
+            )
         raise
     write_frame(result.frame, target)
-    told = summary(result.run_id, result.progress, result.budget, started=started)
+    told = summary(result.run_id, result.progress, result.budget, started=began)
     allowed = allowed_failures(prepared.max_failed, len(frame))
     if allowed is not None and result.progress.failed > allowed:
         raise TooManyFailedError(result.run_id, result.progress.failed, allowed, told)

@@ -3,142 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Self
-from uuid import UUID
 
 import psutil
 import pytest
 from cluster import Desk
+from deployed import LIMIT_S, ROOT, history, served, started, state_of, wait_for, worked, workers
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
 
 from opencode_tasks.testing import Reply
 
-ROOT = Path(__file__).parents[2]
-PREFECT = str(Path(sys.executable).with_name("prefect"))
-SERVING = Path(__file__).parents[1] / "serving.py"
-LIMIT_S = 120.0
 PRICED: Mapping[str, Any] = {
     "cost": {"input": 1, "output": 10},
     "limit": {"context": 100_000, "output": 100},
 }
-# The server of the deployment, and Python's own tracker of shared memory.
-SPARED = ("serving.py", "resource_tracker")
-
-
-@contextmanager
-def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generator[SyncPrefectClient]:
-    """What starts the flow runs of a deployment of that name; ended with everything that it started."""
-    env = os.environ | {
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "OPENCODE_TASKS_MAX_INLINE_WAIT": "2",
-        "OPENCODE_TASKS_LEDGER": str(desk.folder / "ledger.db"),
-        **more,
-    }
-    log = desk.folder / "serve.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(arguments, cwd=desk.folder, env=env, stdout=out, stderr=out)
-    try:
-        with get_client(sync_client=True) as client:
-            wait_for(lambda: has_deployment(client, name), log)
-            yield client
-    finally:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for one in family:
-            one.kill()
-        process.wait(timeout=20)
-
-
-def served(desk: Desk, name: str) -> AbstractContextManager[SyncPrefectClient]:
-    """A served deployment of that name."""
-    return running(desk, name, [sys.executable, str(SERVING), name])
-
-
-def worked(desk: Desk) -> AbstractContextManager[SyncPrefectClient]:
-    """The deployment of ``deployments/prefect.yaml``, and a worker that starts processes for it."""
-    pool = ["work-pool", "create", "--type", "process", "opencode-tasks", "--overwrite"]
-    deploy = ["--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
-    for arguments in (pool, deploy):
-        done = subprocess.run(
-            [PREFECT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    return running(desk, "annotate", [PREFECT, "worker", "start", "--pool", "opencode-tasks"])
-
-
-def has_deployment(client: SyncPrefectClient, name: str) -> bool:
-    try:
-        client.read_deployment_by_name(f"annotate-dataset/{name}")
-    except ObjectNotFound:
-        return False
-    return True
-
-
-def wait_for(claim: Any, log: Path, limit_s: float = LIMIT_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not claim():
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.2)
-
-
-def started(desk: Desk, client: SyncPrefectClient, name: str, rows: int, **more: Any) -> UUID:
-    desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
-    config = desk.folder / "opencode.json"
-    config.write_text(json.dumps(desk.provider.opencode_config()))
-    parameters = {
-        "input": str(desk.folder / "in.csv"),
-        "output": str(desk.folder / "out.csv"),
-        "model": "fake/echo",
-        "opencode_config": str(config),
-        "opencode_bin": str(desk.binary),
-        "concurrency": 2,
-        **more,
-    }
-    deployment = client.read_deployment_by_name(f"annotate-dataset/{name}")
-    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
-
-
-def state_of(client: SyncPrefectClient, flow_run_id: UUID) -> State:
-    state = client.read_flow_run(flow_run_id).state
-    assert state is not None
-    return state
-
-
-def history(client: SyncPrefectClient, flow_run_id: UUID) -> list[str | None]:
-    states = client.read_flow_run_states(flow_run_id)
-    return [state.name for state in sorted(states, key=lambda state: state.timestamp)]
-
-
-def workers(before: set[int]) -> list[str]:
-    """The command lines of flow, opencode and Ray processes of this session that came since."""
-    found: list[str] = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            is_ours = process.pid not in before and process.environ().get("HOME") == os.environ["HOME"]
-            if (
-                is_ours
-                and process.status() != psutil.STATUS_ZOMBIE
-                and not any(word in line for word in SPARED)
-            ):
-                found.append(line[:200])
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.mark.slow
@@ -216,6 +104,42 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 10}
     bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
     assert set(bought.values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runner", "waits"), [("threads", False), ("threads", True), ("ray", False)])
+def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:
+    """Cancelled with rows in flight, or while its batch is AwaitingRetry."""
+    rows = 20
+    if waits:
+        limited = Reply(status=429, headers={"Retry-After": "55"}, body={"error": {"message": "slow"}})
+        desk.provider.on("row 000", limited, Reply(text="late"))
+    desk.provider.on("row", Reply(delay_s=1.0))
+    log = desk.folder / "serve.log"
+    name = f"cancelled-{runner}-{waits}"
+    before = set(psutil.pids())
+    with served(desk, name, OPENCODE_TASKS_MAX_INLINE_WAIT="60") as client:
+        flow_run_id = started(desk, client, name, rows, runner=runner)
+        wait_for(lambda: len(desk.provider.calls) >= (2 if waits else 6), log)
+        time.sleep(3 if waits else 0)
+        client.set_flow_run_state(flow_run_id, Cancelling())
+        cancelled_at = time.monotonic()
+        wait_for(lambda: state_of(client, flow_run_id).name == "Cancelled", log, 20)
+        wait_for(lambda: workers(before) == [], log, 20)
+        took_s = time.monotonic() - cancelled_at
+        so_far = Counter(row["status"] for row in desk.read_csv("out.csv"))
+        assert so_far["open"] == rows - so_far["completed"] > 0
+        assert so_far["completed"] == sum(call.status == 200 and call.ended for call in desk.provider.calls)
+        told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+        assert told.code == 0, told.stderr
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
+    assert "opencode-tasks resume" in log.read_text()
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": rows}
+    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert bought == {f"row {i:03}": 1 for i in range(rows)}
+    # What is in flight may end within some seconds; Prefect looks every second or two.
+    assert took_s < 15
 
 
 class Inbox:

@@ -94,10 +94,17 @@ def finished(desk: Desk) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runner", ["threads", "ray"])
-def test_ctrl_c_records_what_is_in_flight_and_ends_clean(desk: Desk, runner: str) -> None:
+@pytest.mark.parametrize(
+    ("runner", "stop"), [("threads", signal.SIGINT), ("ray", signal.SIGINT), ("ray", signal.SIGTERM)]
+)
+def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
+    desk: Desk, runner: str, stop: signal.Signals
+) -> None:
     process, before = started(desk, runner)
-    os.killpg(process.pid, signal.SIGINT)
+    if stop == signal.SIGINT:
+        os.killpg(process.pid, stop)
+    else:
+        process.send_signal(stop)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "run the same command again" in stderr
