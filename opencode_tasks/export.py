@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -94,6 +95,29 @@ def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collecti
         for message in assistant_messages(messages)
         for part in parts_of(message, "step-finish")
     ]
+
+
+def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
+    """The steps of a session that opencode ran by itself, of any 1.x.
+
+    An early version has no tokens in its steps: there a message is one step. Whether a cost of 0 is a
+    price or the lack of one is not in an export, so it is unknown where tokens were sold.
+    """
+    found: list[Step] = []
+    for message in assistant_messages(messages):
+        info = _info(message)
+        parts = [part for part in parts_of(message, "step-finish") if mapping_in(part.get("tokens"))]
+        if not parts and mapping_in(info.get("tokens")):
+            parts = [{**info, "reason": info.get("finish")}]
+        found += [_without_zero(_step(part, info, session_id, ())) for part in parts]
+    return found
+
+
+def _without_zero(step: Step) -> Step:
+    sold = any(getattr(step.usage, name) for name in TOKEN_COLUMNS)
+    if step.usage.cost_pico != 0 or not sold:
+        return step
+    return replace(step, usage=replace(step.usage, cost_pico=None), cost_source="unpriced")
 
 
 def session_of(

@@ -40,7 +40,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One model call, the grain of usage; ``step_id`` is opencode's part id, unique in its session."""
+    """One model call, the grain of usage; ``step_id`` is opencode's part id, unique in its session.
+
+    ``usage.cost_pico`` is what ``cost_source`` says: opencode's report, else what the tokens cost by
+    the prices of ``price_source``, which is ``cost_computed_pico`` in any case (None: no such price).
+    """
 
     step_id: str
     session_id: str
@@ -51,6 +55,13 @@ class Step:
     cost_source: CostSource
     finish_reason: str | None
     ended_at: datetime | None
+    cost_computed_pico: int | None = None
+    price_source: str | None = None
+
+    @property
+    def cost_reported_pico(self) -> int | None:
+        """What opencode says that the step cost; None where it does not know."""
+        return self.usage.cost_pico if self.cost_source == "reported" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

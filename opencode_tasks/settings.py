@@ -17,11 +17,21 @@ class Settings(BaseSettings):
 
     ledger: str | None = Field(default=None, description="Ledger: a path, sqlite:///… or postgresql://… URL.")
     opencode_bin: str | None = Field(default=None, description="Path of the opencode binary.")
+    prices: str | None = Field(
+        default=None,
+        description="JSON file of own prices, for models whose price opencode does not state: "
+        '{"provider/model": {"input": 1, "output": 5}}, in USD for a million tokens.',
+    )
     max_inline_wait: float = Field(
         default=60.0, gt=0, description="Longest wait, in seconds, that is spent inside a batch."
     )
     max_rate_limit_wait: float = Field(
         default=24 * 3600.0, gt=0, description="Longest time, in seconds, that one row waits for rate limits."
+    )
+    cost_drift: float = Field(
+        default=0.05,
+        gt=0,
+        description="Part of a model's reported cost by which the computed one may differ unmentioned.",
     )
     breaker_failures: int = Field(
         default=10,

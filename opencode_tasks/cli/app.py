@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -49,10 +48,20 @@ def main() -> NoReturn:
     # Prefect's and Ray's own chatter would hide what the command has to say.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from opencode_tasks.cli import annotate, doctor, export, inspect, local_model, resume, setup
+    from opencode_tasks.cli import (
+        annotate,
+        doctor,
+        export,
+        inspect,
+        local_model,
+        report,
+        resume,
+        setup,
+    )
+    from opencode_tasks.process import stop_as_by_ctrl_c
 
-    for module in (setup, doctor, annotate, resume, export, inspect, local_model):
+    for module in (setup, doctor, annotate, resume, export, inspect, report, local_model):
         module.register(app)
-    # What stops services and containers ends a run as Ctrl-C does. Prefect passes it on to us.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Prefect, which handles SIGTERM while a flow runs, passes it on to the handler that was there.
+    stop_as_by_ctrl_c()
     sys.exit(exits.guarded(app))

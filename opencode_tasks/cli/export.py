@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from opencode_tasks.cli.inspect import LedgerOption
-from opencode_tasks.settings import settings
+from opencode_tasks.cli.ledgers import LedgerOption, open_existing
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +27,7 @@ def export(
     """
     from opencode_tasks.flow.exporting import export_run
 
-    counts = export_run(ledger or settings().ledger_url(), run_id, output)
+    with open_existing(ledger) as opened:
+        counts = export_run(opened, run_id, output)
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
     typer.echo(f"{told} -> {output}")

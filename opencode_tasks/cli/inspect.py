@@ -10,17 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from opencode_tasks.cli.ledgers import LedgerOption, open_existing
 from opencode_tasks.errors import InputError
 from opencode_tasks.money import format_usd
-from opencode_tasks.settings import settings
 from opencode_tasks.trace import render_trace
 
 PIPE_WIDTH = 200
-
-LedgerOption = Annotated[
-    str | None,
-    typer.Option("--ledger", metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +30,7 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """List the runs of the ledger, newest first, with their rows and cost."""
-    from opencode_tasks.ledger import Ledger
-
-    with Ledger.open(ledger or settings().ledger_url()) as opened:
+    with open_existing(ledger) as opened:
         found = opened.runs(limit=limit)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
@@ -69,9 +62,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a run, or one row's whole story: its attempts, their errors, usage and trace."""
-    from opencode_tasks.ledger import Ledger
-
-    with Ledger.open(ledger or settings().ledger_url()) as opened:
+    with open_existing(ledger) as opened:
         found = opened.run(run_id) if row_id is None else opened.row_story(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"

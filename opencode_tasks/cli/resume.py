@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from opencode_tasks.cli.annotate import prepare_shown, run_shown
-from opencode_tasks.cli.inspect import LedgerOption
+from opencode_tasks.cli.ledgers import LedgerOption, open_existing
 from opencode_tasks.cli.progress import Display
 from opencode_tasks.errors import InputError
-from opencode_tasks.settings import settings
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +40,7 @@ def resume(
     first. Where the run's budget was reached, --max-cost gives it a higher one. A run of a deployment
     is handed back to Prefect, which starts its flow run again.
     """
-    url = ledger or settings().ledger_url()
-    command, found, flow_run_id = _look_up(run_id, url)
+    command, found, flow_run_id = _look_up(run_id, ledger)
     if flow_run_id is not None:
         from opencode_tasks.flow.waking import wake
 
@@ -65,11 +63,9 @@ def resume(
         return run_shown(stack, display, prepared, as_json=as_json)
 
 
-def _look_up(run_id: str | None, url: str) -> tuple[dict[str, Any], str, str | None]:
+def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], str, str | None]:
     """How the run was started, its id, and the flow run that goes on with it in a deployment."""
-    from opencode_tasks.ledger import Ledger
-
-    with Ledger.open(url) as opened:
+    with open_existing(ledger) as opened:
         found = run_id or opened.newest_unfinished()
         if found is None:
             raise InputError(("RUN_ID: every run of this ledger has ended (see: opencode-tasks runs)",))

@@ -88,7 +88,7 @@ def _settle(place: Place, left: LeftAttempt, lease: Lease | None, sessions: Sequ
     answer, error = _come_to(place, left, sessions)
     now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
-    record = record or unfinished_record(left.session_id or "", sessions)
+    record = place.job.prices.priced_record(record or unfinished_record(left.session_id or "", sessions))
     is_end = answer is not None or isinstance(error and decide(error, 1, now, place.job.limits), Fail)
     ledger = place.ledger
     if lease is not None and is_end:

@@ -153,7 +153,7 @@ class _Attempt:
         self._forget()
         if place.job.log_dir is not None:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(self._log, _record_of(answer, error), error)
+                await asyncio.to_thread(self._log, self._record_of(answer, error), error)
         return after
 
     async def _left_to_spend(self) -> int | None:
@@ -263,7 +263,7 @@ class _Attempt:
         self.place.ledger.finish_row(
             lease=self.lease,
             attempt_id=self.attempt_id,
-            record=_record_of(answer, error),
+            record=self._record_of(answer, error),
             run_id=self.place.job.run_id,
             row_id=self.trial.row.row_id,
             answer=answer,
@@ -273,8 +273,13 @@ class _Attempt:
 
     def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
         ledger, job = self.place.ledger, self.place.job
-        ledger.end_attempt(self.attempt_id, record=_record_of(None, error), error=error, now=now)
+        ledger.end_attempt(self.attempt_id, record=self._record_of(None, error), error=error, now=now)
         ledger.wait_row(self.lease, run_id=job.run_id, row_id=self.trial.row.row_id, error=error, until=until)
+
+    def _record_of(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
+        """What the attempt left behind, its steps priced."""
+        found = answer.attempt if answer else error.attempt if error else None
+        return self.place.job.prices.priced_record(found or AttemptRecord(usage_known=False))
 
     def _forget(self) -> None:
         """What is in the ledger need not be kept by opencode."""
@@ -295,12 +300,6 @@ class _Attempt:
             trace="\n\n".join(filter(None, [trace, failure])),
             at=datetime.now(UTC),
         )
-
-
-def _record_of(answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
-    if answer is not None:
-        return answer.attempt
-    return (error and error.attempt) or AttemptRecord(usage_known=False)
 
 
 def _text(path: Any) -> str | None:

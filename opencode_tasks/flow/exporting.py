@@ -13,7 +13,7 @@ from opencode_tasks.frames.writing import check_output, write_frame
 from opencode_tasks.ledger import Ledger
 
 
-def export_run(ledger_url: str, run_id: str, target: str) -> dict[str, int]:
+def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
     """Write OUTPUT of a run as the ledger has it now; its rows by status.
 
     The input's columns come from the input file again; of a run that had none (``annotate()`` in
@@ -23,11 +23,10 @@ def export_run(ledger_url: str, run_id: str, target: str) -> dict[str, int]:
     faults = check_output(target)
     if faults:
         raise InputError(tuple(faults))
-    with Ledger.open(ledger_url) as ledger:
-        run = ledger.run(run_id)
-        if run is None:
-            raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
-        outcomes = ledger.outcomes(run_id)
+    run = ledger.run(run_id)
+    if run is None:
+        raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+    outcomes = ledger.outcomes(run_id)
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
         frame = read_frame(command["input"], limit=command.get("limit"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
 from opencode_tasks.policy import Limits
+from opencode_tasks.price_book import PriceBook
 from opencode_tasks.pricing import Price
 from opencode_tasks.structured import schema_instruction
 
@@ -19,9 +20,10 @@ class Job:
 
     ``concurrency`` is the rows in flight of one batch, ``gate_id`` the gate of its provider, model
     and credential. ``system`` is the text the user gave, None without one; ``spec.system`` is what
-    the default agent is given. ``price`` is None where nobody states the model's. A row's session
-    is ended when the row has cost more than ``max_row_cost_pico`` (None: any cost) and would go on.
-    ``drain_s`` is how long rows in flight may go on once the run must wait for long.
+    the default agent is given. ``price`` is None where nobody states the model's, ``prices`` are
+    those to compute costs by. A row's session is ended when the row has cost more than
+    ``max_row_cost_pico`` (None: any cost) and would go on. ``drain_s`` is how long rows in flight may
+    go on once the run must wait for long.
     """
 
     run_id: str
@@ -37,6 +39,7 @@ class Job:
     concurrency: int
     gate_id: str
     price: Price | None = None
+    prices: PriceBook = field(default_factory=PriceBook)
     has_budget: bool = False
     max_row_cost_pico: int | None = None
     drain_s: float = 60.0

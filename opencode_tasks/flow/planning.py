@@ -28,7 +28,10 @@ from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.warm import warm
+from opencode_tasks.own_prices import own_prices
 from opencode_tasks.policy import Limits
+from opencode_tasks.price_book import PriceBook
+from opencode_tasks.pricing import Price
 from opencode_tasks.records import RowInput
 from opencode_tasks.settings import settings
 from opencode_tasks.structured import check_schema
@@ -92,6 +95,7 @@ class Plan:
     catalog: Catalog | None
     rows: Sequence[RowInput]
     fingerprint: str
+    prices: PriceBook
 
     @property
     def model_ref(self) -> str:
@@ -120,7 +124,8 @@ class Plan:
             limits=limits_of(options),
             gate_id=gate_id(self.catalog.model_ref, self.spec.config, os.environ),
             concurrency=concurrency,
-            price=self.catalog.price,
+            price=price_in(self.catalog, self.prices),
+            prices=self.prices,
             has_budget=has_budget,
             max_row_cost_pico=None if options.max_row_cost is None else usd_to_pico(options.max_row_cost),
             drain_s=settings().drain,
@@ -156,6 +161,8 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
+    prices, price_faults = own_prices()
+    faults += price_faults
     spec, catalog = None, None
     try:
         spec = make_spec(options)
@@ -167,7 +174,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         raise InputError(tuple(faults))
     assert spec is not None
     rows = _rows(checked, options, spec, catalog) if catalog else []
-    if catalog and (fault := _budget_fault(rows, options, spec, catalog)):
+    if catalog and (fault := _budget_fault(rows, options, spec, catalog, prices)):
         raise InputError((fault,))
     return Plan(
         options=options,
@@ -176,17 +183,25 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         catalog=catalog,
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
+        prices=prices,
     )
 
 
+def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
+    """The model's price as opencode states it, else the user's own; None where nobody does."""
+    return catalog.price or prices.price_of(catalog.model_ref, catalog.most_output_tokens)
+
+
 def _budget_fault(
-    rows: Sequence[RowInput], options: Options, spec: OpencodeSpec, catalog: Catalog
+    rows: Sequence[RowInput], options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
 ) -> str | None:
     """Why no row could ever be sent under the caps on cost; None where one can."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
-    price, provider, model = catalog.price, *catalog.model_ref.split("/", 1)
-    name = "--max-row-cost" if options.max_cost is None else "--max-cost"
+    # A session's cost is watched by what opencode reports, so a row needs its price there.
+    name = "--max-cost" if options.max_row_cost is None else "--max-row-cost"
+    price = price_in(catalog, prices) if options.max_row_cost is None else catalog.price
+    provider, model = catalog.model_ref.split("/", 1)
     if price is None:
         where = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'
         return (

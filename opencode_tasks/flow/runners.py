@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -19,7 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from opencode_tasks.errors import SetupError
 from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.process import GuardedProcess
+from opencode_tasks.process import GuardedProcess, same_sigterm
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,10 +94,9 @@ def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
     Ray sets a handler of its own (ray 2.60) that ends the process at once; Prefect's has the flow
     record what is in flight first.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    with runner:
-        if current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, before)
+    with ExitStack() as stack:
+        with same_sigterm():
+            stack.enter_context(runner)
         yield runner
 
 

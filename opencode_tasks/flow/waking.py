@@ -6,6 +6,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import PrefectException
 from prefect.states import Scheduled
 
@@ -32,8 +33,9 @@ def wake(flow_run_id: str, *, max_cost: float | None = None) -> str:
             raise SetupError("unknown", raw_message=f"flow run {flow_run.name} is running: nothing to resume")
         if max_cost is not None:
             tell_budget(flow_run.id, max_cost)
-        if flow_run.state is not None and flow_run.state.is_paused():
-            client.resume_flow_run(flow_run.id)
+        is_paused = flow_run.state is not None and flow_run.state.is_paused()
+        # Prefect makes a failure of a suspension that has run out.
+        if is_paused and client.resume_flow_run(flow_run.id).status is SetStateStatus.ACCEPT:
             return f"flow run {flow_run.name} was resumed; its worker starts it again"
         client.set_flow_run_state(flow_run.id, Scheduled(message="resumed by opencode-tasks"), force=True)
         return f"flow run {flow_run.name} was scheduled; its worker starts it again"

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from opencode_tasks.frames.cells import is_nested, is_null
-from opencode_tasks.frames.reading import SUFFIXES, format_of
+from opencode_tasks.frames.reading import SUFFIXES, Format, format_of
 
 _RUNNABLE = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)*|[.][0-9]+)(?:[eE][+-]?[0-9]+)?%?")
@@ -66,17 +66,29 @@ def write_frame(frame: pd.DataFrame, path_or_url: str | os.PathLike[str]) -> Non
     the place refuses.
     """
     name = os.fspath(path_or_url)
-    match format_of(name):
-        case "csv":
-            content = _csv(frame).encode("utf-8", "backslashreplace")
-        case "jsonl":
-            content = _jsonl(frame).encode("utf-8", "backslashreplace")
-        case "parquet":
-            content = _parquet(frame)
-        case None:
-            raise ValueError(f"OUTPUT {name}: unknown suffix; use {SUFFIXES}")
+    kind = format_of(name)
+    if kind is None:
+        raise ValueError(f"OUTPUT {name}: unknown suffix; use {SUFFIXES}")
+    content = encoded(frame, kind)
     if name.lower().endswith(".gz"):
         content = gzip.compress(content, mtime=0)
+    write_bytes(content, name)
+
+
+def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
+    """The frame in a format, as ``write_frame`` writes it."""
+    match kind:
+        case "csv":
+            return _csv(frame).encode("utf-8", "backslashreplace")
+        case "jsonl":
+            return _jsonl(frame).encode("utf-8", "backslashreplace")
+        case "parquet":
+            return _parquet(frame)
+
+
+def write_bytes(content: bytes, path_or_url: str | os.PathLike[str]) -> None:
+    """Write a file; a local one appears whole or not at all. OSError where the place refuses."""
+    name = os.fspath(path_or_url)
     local = _local_path(name)
     if local is not None:
         _replace(local, content)

@@ -5,13 +5,15 @@ All SQL of the project is in here.
 
 from __future__ import annotations
 
+from opencode_tasks.ledger.accounts import Accounts
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.gates import Gate, Held, Report
 from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
-from opencode_tasks.ledger.place import shown_url
+from opencode_tasks.ledger.place import is_there, shown_url
 from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.spending import GROUPINGS, Grouping
 from opencode_tasks.ledger.tables import attempts, usage
 from opencode_tasks.records import TOKEN_COLUMNS
 
@@ -25,13 +27,16 @@ __all__ = [
     "BUDGET_REACHED",
     "COST_COLUMNS",
     "CRASHED",
+    "GROUPINGS",
     "INTERRUPTED",
     "UNFINISHED",
     "USAGE_COLUMNS",
+    "Accounts",
     "Budget",
     "BudgetReachedError",
     "Busy",
     "Gate",
+    "Grouping",
     "Held",
     "Lease",
     "LeaseLostError",
@@ -42,5 +47,6 @@ __all__ = [
     "Report",
     "RunStatus",
     "Taken",
+    "is_there",
     "shown_url",
 ]

@@ -213,8 +213,13 @@ def fail(
     connection: Connection, run_id: str, row_id: str, *, error_type: str, error_message: str, now: datetime
 ) -> None:
     """Fail an open row without a lease; what its attempts cost stays."""
+    outcome = Outcome(status="failed", response=None, error_type=error_type, error_message=error_message)
+    end_unleased(connection, run_id, row_id, outcome, now)
+
+
+def end_unleased(connection: Connection, run_id: str, row_id: str, outcome: Outcome, now: datetime) -> None:
+    """End an open row that nobody else can be working on."""
     if _status(connection, run_id, row_id) == "open":
-        outcome = Outcome(status="failed", response=None, error_type=error_type, error_message=error_message)
         _write(connection, run_id, row_id, outcome, now)
 
 

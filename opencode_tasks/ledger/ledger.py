@@ -14,7 +14,19 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import budgets, commits, gates, jobs, leases, reads, sharing, totals, trials
+from opencode_tasks.ledger import (
+    budgets,
+    commits,
+    gates,
+    imports,
+    jobs,
+    leases,
+    reads,
+    sharing,
+    totals,
+    trials,
+)
+from opencode_tasks.ledger.accounts import Accounts
 from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
 from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
@@ -43,6 +55,11 @@ class Ledger:
         """The URL by which another process opens the same ledger; it holds the password, if any."""
         return self._database.engine.url.render_as_string(hide_password=False)
 
+    @property
+    def accounts(self) -> Accounts:
+        """What was spent, for reports."""
+        return Accounts(self._database)
+
     def close(self) -> None:
         """Close all connections."""
         self._database.engine.dispose()
@@ -54,6 +71,14 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def recorded_in(self, session_id: str) -> str | None:
+        """The run that a session is recorded in, None where it is in none."""
+        return self._database.read(lambda connection: imports.recorded_in(connection, session_id))
+
+    def import_session(self, record: AttemptRecord, **told: Any) -> str:
+        """Write a session that was not of ours and what it bought; see ``imports.import_session``."""
+        return self._database.write(lambda connection: imports.import_session(connection, record, **told))
 
     # Runs and their rows
 

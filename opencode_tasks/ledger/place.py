@@ -51,6 +51,12 @@ def read_url(text: str) -> URL:
     )
 
 
+def is_there(text: str) -> bool:
+    """Whether a ledger's file exists; of a ledger in PostgreSQL its server knows, so True."""
+    url = read_url(text)
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+
+
 def shown_url(url: str) -> str:
     """A ledger's URL for people, without its password."""
     return make_url(url).render_as_string(hide_password=True)

@@ -63,6 +63,10 @@ runs = Table(
     _counter("spent_pico"),
     _counter("reserved_pico"),
     Column("refused_pico", BigInteger),
+    # "annotate", or "import" for a session that was not of ours.
+    Column("origin", Text, nullable=False, server_default="annotate"),
+    # When texts were removed by ``purge``, or at the run's end by a setting.
+    Column("purged_at", UtcTime),
     Index("runs_created_at", "created_at"),
 )
 
@@ -169,6 +173,9 @@ usage = Table(
     *_tokens(),
     Column("cost_pico", BigInteger),
     Column("cost_source", Text, nullable=False),
+    Column("cost_reported_pico", BigInteger),
+    Column("cost_computed_pico", BigInteger),
+    Column("price_source", Text),
     Column("finish_reason", Text),
     Column("ended_at", UtcTime),
     Index("usage_run_row", "run_id", "row_id"),

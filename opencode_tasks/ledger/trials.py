@@ -20,6 +20,7 @@ from opencode_tasks.ledger.totals import SUMMED
 from opencode_tasks.records import AttemptRecord, Session
 
 MESSAGE_LIMIT = 4000
+PRICED = ("cost_reported_pico", "cost_computed_pico", "price_source")
 
 
 def begin(
@@ -200,7 +201,7 @@ def _write_usage(connection: Connection, record: AttemptRecord, origin: Mapping[
     statement = insert.on_conflict_do_update(
         index_elements=["session_id", "step_id"],
         set_={
-            **{name: func.coalesce(usage.c[name], insert.excluded[name]) for name in SUMMED},
+            **{name: func.coalesce(usage.c[name], insert.excluded[name]) for name in (*SUMMED, *PRICED)},
             "cost_source": case((unpriced, insert.excluded.cost_source), else_=usage.c.cost_source),
         },
     )
@@ -214,6 +215,7 @@ def _write_usage(connection: Connection, record: AttemptRecord, origin: Mapping[
             "agent": step.agent,
             **{name: getattr(step.usage, name) for name in SUMMED},
             "cost_source": step.cost_source,
+            **{name: getattr(step, name) for name in PRICED},
             "finish_reason": step.finish_reason,
             "ended_at": step.ended_at,
         }

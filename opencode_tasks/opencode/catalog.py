@@ -39,6 +39,7 @@ class Catalog:
     settings: Mapping[str, Any]
     unpriced: frozenset[str]
     price: Price | None
+    most_output_tokens: int
     plugin_loaded: bool
 
 
@@ -82,6 +83,7 @@ async def read_catalog(
     if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
     unpriced = find_unpriced(config, providers)
+    stated = read_price(model, most_output_tokens)
     return Catalog(
         version=version,
         model_ref=resolved,
@@ -89,7 +91,8 @@ async def read_catalog(
         agent_config=_lasting(found, str(server.home.root)),
         settings=_deciding(config, resolved),
         unpriced=unpriced,
-        price=None if resolved in unpriced else read_price(model, most_output_tokens),
+        price=None if resolved in unpriced else stated,
+        most_output_tokens=stated.most_output_tokens,
         plugin_loaded=server.plugin_loaded,
     )
 

@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import Cancelling
 
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
 PRICED: Mapping[str, Any] = {
@@ -107,6 +108,26 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
+    """Before and after Prefect has made a failure of it, as it does when somebody resumes too late."""
+    desk.provider.on("row", Reply(status=401, body={"error": {"message": "bad key"}}), Reply(text="mended"))
+    log = desk.folder / "serve.log"
+    name = f"late-{is_refused}"
+    with served(desk, name, OPENCODE_TASKS_SUSPEND_TIMEOUT="1") as client:
+        flow_run_id = started(desk, client, name, 1, runner="threads")
+        wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+        time.sleep(2)
+        if is_refused:
+            client.resume_flow_run(flow_run_id)
+            assert state_of(client, flow_run_id).name == "Failed"
+        told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+        assert told.code == 0, told.stderr
+        wait_for(lambda: state_of(client, flow_run_id).name == "Completed", log)
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 1}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("runner", "waits"), [("threads", False), ("threads", True), ("ray", False)])
 def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:
     """Cancelled with rows in flight, or while its batch is AwaitingRetry."""
@@ -135,6 +156,8 @@ def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, w
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
         assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
     assert "opencode-tasks resume" in log.read_text()
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        assert [run["status"] for run in ledger.runs()] == ["completed"]
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": rows}
     bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
     assert bought == {f"row {i:03}": 1 for i in range(rows)}

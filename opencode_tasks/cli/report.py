@@ -1,0 +1,207 @@
+"""``opencode-tasks report``: what was spent, by day, model, deployment, run or label."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opencode_tasks.cli.inspect import PIPE_WIDTH
+from opencode_tasks.cli.ledgers import LedgerOption, open_existing
+from opencode_tasks.errors import InputError
+from opencode_tasks.money import format_usd, usd_to_pico
+from opencode_tasks.settings import settings
+
+
+class Format(StrEnum):
+    """How the lines are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+    focus = "focus"
+
+
+class By(StrEnum):
+    """What lines can be grouped by."""
+
+    day = "day"
+    model = "model"
+    deployment = "deployment"
+    run = "run"
+    label = "label"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(
+    ledger: LedgerOption = None,
+    by: Annotated[
+        list[By] | None,
+        typer.Option(
+            "--by", help="A line for each of these; repeat it to split further. Default: one line for all."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="From this UTC day on: 2026-11-01, or 30d for the last 30 days."),
+    ] = None,
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="focus: each model call as a charge of FOCUS 1.2, in csv."),
+    ] = Format.table,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it. Default: stdout.")
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write a page for people; it needs no network and no script."),
+    ] = None,
+    import_session: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="First read what `opencode export` wrote into the ledger, marked as imported; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Tell what was spent: rows, tokens and cost, failed attempts and sub-agents included.
+
+    Costs are in USD. What is unknown is empty (null in JSON), never 0: known_cost_usd is the sum of the
+    known parts. failed_cost_usd went into attempts that did not complete. Days are UTC. With --by label
+    a row counts under each of its labels, the columns that --label named.
+    """
+    today = datetime.now(UTC).date()
+    first = read_since(since, today)
+    groups = list(dict.fromkeys(one.value for one in by or []))
+    if form is Format.parquet and output is None and sys.stdout.isatty():
+        raise InputError(("--format parquet: not to a terminal; name a file with -o FILE",))
+    _check_places(output, html)
+    if import_session:
+        _import(import_session, ledger)
+    with open_existing(ledger) as opened:
+        accounts = opened.accounts
+        if html is not None:
+            _write_page(accounts, first, html, opened.url)
+        content = _content(accounts, groups, first, form)
+    if output is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return
+    from opencode_tasks.frames.writing import write_bytes
+
+    write_bytes(content, output)
+    typer.echo(f"-> {output}", err=True)
+
+
+def read_since(text: str | None, today: date) -> date | None:
+    """The first day of a report. Raises InputError for what is neither a date nor a number of days."""
+    if text is None:
+        return None
+    if (days := re.fullmatch(r"(\d{1,5})d", text)) is not None and int(days[1]):
+        return today - timedelta(days=int(days[1]) - 1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            (f"--since: {text!r} is neither a day like 2026-11-01 nor a number of days like 30d",)
+        ) from None
+
+
+def _check_places(*names: str | None) -> None:
+    faults = [
+        f"{name}: the folder {Path(name).parent} does not exist"
+        for name in names
+        if name is not None and "://" not in name and not Path(name).absolute().parent.is_dir()
+    ]
+    if faults:
+        raise InputError(tuple(faults))
+
+
+def _import(files: Sequence[Path], ledger: str | None) -> None:
+    from opencode_tasks.importing import import_sessions
+    from opencode_tasks.own_prices import own_prices
+
+    prices, faults = own_prices()
+    if faults:
+        raise InputError(tuple(faults))
+    for told in import_sessions(files, ledger or settings().ledger_url(), prices):
+        typer.echo(told, err=True)
+
+
+def _write_page(accounts: Any, since: date | None, target: str, url: str) -> None:
+    from opencode_tasks.frames.writing import write_bytes
+    from opencode_tasks.ledger import shown_url
+    from opencode_tasks.reporting.page import report_page
+
+    page = report_page(
+        accounts, since=since, now=datetime.now(UTC), source=shown_url(url), drift=settings().cost_drift
+    )
+    write_bytes(page.encode(), target)
+    typer.echo(f"-> {target}", err=True)
+
+
+def _content(accounts: Any, by: list[Any], since: date | None, form: Format) -> bytes:
+    if form is Format.focus:
+        from opencode_tasks.reporting.focus import focus_csv
+
+        return "".join(focus_csv(accounts.charges(since=since))).encode("utf-8", "backslashreplace")
+    from opencode_tasks.reporting.lines import lines_frame, report_lines
+
+    lines = report_lines(accounts, by, since=since)
+    if form is Format.json:
+        return f"{json.dumps(lines, indent=2)}\n".encode()
+    if form is Format.table:
+        return _table(lines, by).encode()
+    from opencode_tasks.frames.writing import encoded
+
+    return encoded(lines_frame(lines, by), "parquet" if form is Format.parquet else "csv")
+
+
+def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from opencode_tasks.reporting.lines import group_columns
+
+    names = group_columns(by)
+    table = Table()
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    titles = ("rows", "calls", "input", "cache read", "cache write", "output", "reasoning", "cost", "failed")
+    for title in titles:
+        table.add_column(title, justify="right")
+    counted = [
+        name for name in (lines[0] if lines else {}) if name not in names and not name.endswith("_usd")
+    ]
+    for line in lines:
+        cells = [Text(_name(line[name])) for name in names]
+        cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counted]
+        cost = _usd(line["known_cost_usd"]) + (" + unknown" if line["cost_usd"] is None else "")
+        table.add_row(*cells, Text(cost), Text(_usd(line["failed_cost_usd"])))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _name(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _usd(amount: float | None) -> str:
+    return "unknown" if amount is None else format_usd(usd_to_pico(amount))
