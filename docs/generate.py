@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opencode_tasks import errors
+from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.policy import Fail, Limits, Pause, Retry, Skip, decide
 
 DOCS = Path(__file__).parent
@@ -59,7 +60,21 @@ def decision_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-PARTS = {("explanation/retry-and-pause.md", "decisions"): decision_table}
+def views() -> str:
+    """Each view of the ledger, and what its columns mean."""
+    parts: list[str] = []
+    for view in VIEWS:
+        rows = "\n".join(f"| `{name}` | {MEANINGS[name]} |" for name in view.columns)
+        parts.append(
+            f"## `{view.name}`\n\nA line is {view.line}.\n\n| column | meaning |\n|---|---|\n{rows}\n"
+        )
+    return "\n".join(parts)
+
+
+PARTS = {
+    ("explanation/retry-and-pause.md", "decisions"): decision_table,
+    ("reference/ledger.md", "views"): views,
+}
 
 
 def filled(text: str, name: str, part: str) -> str:

@@ -53,6 +53,24 @@ class Settings(BaseSettings):
         description="Seconds that rows in flight get to be recorded when a run is interrupted.",
     )
 
+    store_prompts: bool = Field(
+        default=True, description="Whether the ledger keeps the prompts of a run that has ended."
+    )
+    store_answers: bool = Field(
+        default=True,
+        description="Whether the ledger keeps the answers of a run that has ended; without them a "
+        "later run asks again.",
+    )
+    store_traces: bool = Field(
+        default=True,
+        description="Whether the ledger keeps what was said in the sessions of a run that has ended.",
+    )
+
+    def not_kept(self) -> frozenset[str]:
+        """The kinds of text (prompts, answers, traces) that the ledger forgets at a run's end."""
+        kinds = {"prompts": self.store_prompts, "answers": self.store_answers, "traces": self.store_traces}
+        return frozenset(kind for kind, is_kept in kinds.items() if not is_kept)
+
     def ledger_url(self) -> str:
         """The ledger's place; by default a SQLite file in the user's data folder."""
         return self.ledger or str(Path(user_data_path("opencode-tasks")) / "ledger.db")

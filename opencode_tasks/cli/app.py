@@ -54,13 +54,14 @@ def main() -> NoReturn:
         export,
         inspect,
         local_model,
+        purge,
         report,
         resume,
         setup,
     )
     from opencode_tasks.process import stop_as_by_ctrl_c
 
-    for module in (setup, doctor, annotate, resume, export, inspect, report, local_model):
+    for module in (setup, doctor, annotate, resume, export, inspect, report, purge, local_model):
         module.register(app)
     # Prefect, which handles SIGTERM while a flow runs, passes it on to the handler that was there.
     stop_as_by_ctrl_c()

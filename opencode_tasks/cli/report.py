@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,8 +81,9 @@ def report(
     known parts. failed_cost_usd went into attempts that did not complete. Days are UTC. With --by label
     a row counts under each of its labels, the columns that --label named.
     """
-    today = datetime.now(UTC).date()
-    first = read_since(since, today)
+    from opencode_tasks.reporting.lines import read_since
+
+    first = read_since(since, datetime.now(UTC).date())
     groups = list(dict.fromkeys(one.value for one in by or []))
     if form is Format.parquet and output is None and sys.stdout.isatty():
         raise InputError(("--format parquet: not to a terminal; name a file with -o FILE",))
@@ -103,20 +103,6 @@ def report(
 
     write_bytes(content, output)
     typer.echo(f"-> {output}", err=True)
-
-
-def read_since(text: str | None, today: date) -> date | None:
-    """The first day of a report. Raises InputError for what is neither a date nor a number of days."""
-    if text is None:
-        return None
-    if (days := re.fullmatch(r"(\d{1,5})d", text)) is not None and int(days[1]):
-        return today - timedelta(days=int(days[1]) - 1)
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            (f"--since: {text!r} is neither a day like 2026-11-01 nor a number of days like 30d",)
-        ) from None
 
 
 def _check_places(*names: str | None) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pandas as pd
 from prefect.context import FlowRunContext
+from prefect.runtime import deployment as prefect_deployment
+from prefect.runtime import flow_run as prefect_flow_run
 
 from opencode_tasks.errors import InputError, RunPausedError, SetupError
 from opencode_tasks.flow.dispatch import dispatch, must_rest
@@ -39,6 +42,8 @@ from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.adoption import sweep_homes
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.warm import warm
+from opencode_tasks.settings import settings
+from opencode_tasks.telemetry import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,8 @@ def execute(
         run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})
         run = _Run(plan=plan, ledger=ledger, run_id=run_id, runner=chosen, tell=on_told or _tell_nobody)
         try:
-            run.to_the_end()
+            with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
+                run.to_the_end()
         except RunPausedError:
             raise
         except BaseException:
@@ -132,7 +138,9 @@ def execute(
         progress = ledger.progress(run_id)
         run.tell(Told(run_id=run_id, progress=progress, taken_over=run.taken_over))
         ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
-        return gather(ledger, run_id, frame, plan.options.schema)
+        result = gather(ledger, run_id, frame, plan.options.schema)
+        ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
+        return result
 
 
 def new_run_id() -> str:
@@ -238,7 +246,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         model_ref=plan.catalog.model_ref if plan.catalog else options.model,
         backend=options.backend,
         opencode_version=plan.catalog.version if plan.catalog else None,
-        deployment=str(flow_run.deployment_id) if flow_run and flow_run.deployment_id else None,
+        deployment=_deployment_of(flow_run),
         flow_run_id=str(flow_run.id) if flow_run else None,
         input_fingerprint=plan.fingerprint,
         row_count=len(plan.rows),
@@ -250,6 +258,16 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
     ids = {row.position: row.row_id for row in plan.rows}
     for position, fault in plan.checked.row_faults.items():
         ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+
+
+def _deployment_of(flow_run: Any) -> str | None:
+    """Prefect's ``flow/deployment``, its id where the names cannot be had; None for a run by hand."""
+    if not flow_run or not flow_run.deployment_id:
+        return None
+    with suppress(Exception):
+        if name := prefect_deployment.get_name():
+            return f"{prefect_flow_run.get_flow_name()}/{name}"
+    return str(flow_run.deployment_id)
 
 
 @dataclass(slots=True, kw_only=True)

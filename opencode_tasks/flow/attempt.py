@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from opencode_tasks.ledger import INTERRUPTED, Lease, LeaseLostError, Ledger, Op
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.policy import Fail, Pause, Retry, Tally, decide, doubled_s, limit_end
 from opencode_tasks.records import Answer, AttemptRecord
+from opencode_tasks.telemetry import Carrier, span, tell_attempt
 from opencode_tasks.trace import append_trace, render_trace
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Place:
     host: str
     started: datetime
     reservations: Reservations
+    trace: Carrier = field(default_factory=dict[str, str])
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the ledger, off the loop."""
@@ -143,7 +145,7 @@ class _Attempt:
             )
         )
         self.trial.number += 1
-        answer, error = await self._ask(left)
+        answer, error = await self._ask_traced(left)
         await asyncio.gather(*self.notes, return_exceptions=True)
         try:
             after = await asyncio.shield(self._record(answer, error))
@@ -175,6 +177,23 @@ class _Attempt:
         await place.db(lambda: fail(run_id, row_id, error_type=kind, error_message=words, now=now))
         await place.db(place.ledger.release, self.lease)
         return Ended()
+
+    async def _ask_traced(self, left: int | None) -> tuple[Answer | None, OpenCodeError | None]:
+        """Ask within a span of the row's."""
+        job, row = self.place.job, self.trial.row
+        told = {"run_id": job.run_id, "row_id": row.row_id, "attempt": self.trial.number}
+        with span("opencode row", self.place.trace, **told) as row_span:
+            answer, error = await self._ask(left)
+            tell_attempt(
+                row_span,
+                model_ref=job.model_ref,
+                agent=job.spec.agent,
+                answer=answer,
+                error=error,
+                record=self._record_of(answer, error),
+                seconds=(datetime.now(UTC) - self.begun).total_seconds(),
+            )
+        return answer, error
 
     async def _ask(self, left: int | None) -> tuple[Answer | None, OpenCodeError | None]:
         place, row = self.place, self.trial.row

@@ -12,6 +12,7 @@ from opencode_tasks.policy import Limits
 from opencode_tasks.price_book import PriceBook
 from opencode_tasks.pricing import Price
 from opencode_tasks.structured import schema_instruction
+from opencode_tasks.telemetry import Carrier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Job:
     the default agent is given. ``price`` is None where nobody states the model's, ``prices`` are
     those to compute costs by. A row's session is ended when the row has cost more than
     ``max_row_cost_pico`` (None: any cost) and would go on. ``drain_s`` is how long rows in flight may
-    go on once the run must wait for long.
+    go on once the run must wait for long. ``trace`` is the run's span, the parent of its batches'.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class Job:
     gate_id: str
     price: Price | None = None
     prices: PriceBook = field(default_factory=PriceBook)
+    trace: Carrier = field(default_factory=dict[str, str])
     has_budget: bool = False
     max_row_cost_pico: int | None = None
     drain_s: float = 60.0

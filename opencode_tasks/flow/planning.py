@@ -35,6 +35,7 @@ from opencode_tasks.pricing import Price
 from opencode_tasks.records import RowInput
 from opencode_tasks.settings import settings
 from opencode_tasks.structured import check_schema
+from opencode_tasks.telemetry import carrier
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MOST_USD = 9_000_000
@@ -126,6 +127,7 @@ class Plan:
             concurrency=concurrency,
             price=price_in(self.catalog, self.prices),
             prices=self.prices,
+            trace=carrier(),
             has_budget=has_budget,
             max_row_cost_pico=None if options.max_row_cost is None else usd_to_pico(options.max_row_cost),
             drain_s=settings().drain,

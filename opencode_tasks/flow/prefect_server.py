@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,6 +28,13 @@ from opencode_tasks.process import GuardedProcess
 START_LIMIT_S = 120.0
 API_URL = PREFECT_API_URL.name
 
+_is_our_own: ContextVar[bool] = ContextVar("is_our_own", default=False)
+
+
+def is_our_own() -> bool:
+    """Whether this process talks to a server that was started for it alone."""
+    return _is_our_own.get()
+
 
 @contextmanager
 def prefect_api(say: Callable[[str], None]) -> Generator[str]:
@@ -40,6 +48,7 @@ def prefect_api(say: Callable[[str], None]) -> Generator[str]:
     if configured:
         yield configured
         return
+    is_own = _is_our_own.set(True)
     folder = Path(tempfile.mkdtemp(prefix="oct-prefect-"))
     process: GuardedProcess | None = None
     try:
@@ -53,6 +62,7 @@ def prefect_api(say: Callable[[str], None]) -> Generator[str]:
             yield url
     finally:
         os.environ.pop(API_URL, None)
+        _is_our_own.reset(is_own)
         if process is not None:
             process.stop()
         shutil.rmtree(folder, ignore_errors=True)

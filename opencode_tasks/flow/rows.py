@@ -29,6 +29,7 @@ from opencode_tasks.ledger import (
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.warm import warm
+from opencode_tasks.telemetry import carrier, span
 
 BUSY_LOOK_S = 0.5
 LOOK_FOR_STOP_S = 1.0
@@ -58,7 +59,8 @@ def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
     Raises RowsWaitError where the first may go on within ``max_inline_wait_s``, and SetupError
     where opencode cannot be started.
     """
-    with Ledger.open(job.ledger_url) as ledger:
+    told = {"run_id": job.run_id, "rows": len(row_ids), "model_ref": job.model_ref}
+    with Ledger.open(job.ledger_url) as ledger, span("opencode batch", job.trace, **told):
         first = warm.call(_Batch(job, ledger).run, row_ids)
         left = len(ledger.rows_by_id(job.run_id, row_ids))
     if first is not None and first.until is not None:
@@ -96,6 +98,7 @@ class _Batch:
             host=socket.gethostname(),
             started=datetime.now(UTC),
             reservations=Reservations(job, ledger),
+            trace=carrier(),
         )
         self.stopping = False
         # After a closed gate rows go one at a time, until one has passed.

@@ -20,6 +20,7 @@ from opencode_tasks.flow.planning import OnWait, Options, Plan, make_plan
 from opencode_tasks.flow.runners import RunnerName, started, task_runner
 from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.flow.summary import summary
+from opencode_tasks.flow.telling import Teller
 from opencode_tasks.flow.tolerance import allowed_failures
 from opencode_tasks.frames.reading import read_frame
 from opencode_tasks.frames.writing import check_output, write_frame
@@ -187,9 +188,12 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
     context = FlowRunContext.get()
     began = context.start_time.timestamp() if context else None
     run_ids: list[str] = []
+    teller = Teller()
 
     def tell(told: Told) -> None:
         run_ids.append(told.run_id)
+        if told.progress is not None:
+            teller.progress(told.run_id, told.progress)
         if prepared.on_told is not None:
             prepared.on_told(told)
 
@@ -216,6 +220,8 @@ def finish(prepared: Prepared, target: str, *, runner: Any = None) -> dict[str, 
         raise
     write_frame(result.frame, target)
     told = summary(result.run_id, result.progress, result.budget, started=began)
+    with Ledger.open(plan.ledger_url) as ledger:
+        teller.finished(result.run_id, result.progress, ledger.cost(result.run_id), told)
     allowed = allowed_failures(prepared.max_failed, len(frame))
     if allowed is not None and result.progress.failed > allowed:
         raise TooManyFailedError(result.run_id, result.progress.failed, allowed, told)

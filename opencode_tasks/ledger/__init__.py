@@ -12,6 +12,7 @@ from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import is_there, shown_url
+from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
 from opencode_tasks.ledger.spending import GROUPINGS, Grouping
 from opencode_tasks.ledger.tables import attempts, usage
@@ -44,6 +45,7 @@ __all__ = [
     "LeftAttempt",
     "OpenRow",
     "Progress",
+    "Purged",
     "Report",
     "RunStatus",
     "Taken",

@@ -57,6 +57,18 @@ class Database:
                     raise
         return self._write_once(work)
 
+    def give_back_space(self) -> None:
+        """Overwrite on the disk what was deleted; PostgreSQL does so by itself, in time."""
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self._turn, self.engine.connect() as connection:
+            raw: Any = connection.connection.cursor()
+            # Outside a transaction, as SQLite asks.
+            connection.rollback()
+            raw.execute("VACUUM")
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raw.close()
+
     def _write_once(self, work: Callable[[Connection], T]) -> T:
         with self._turn, self._writing.begin() as connection:
             return work(connection)

@@ -6,7 +6,7 @@ pico-dollars, times are aware UTC and handed in. Thread-safe; each process opens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from opencode_tasks.ledger import (
     imports,
     jobs,
     leases,
+    purging,
     reads,
     sharing,
     totals,
@@ -31,6 +32,7 @@ from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
 from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
+from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
 from opencode_tasks.records import Answer, AttemptRecord, RowInput
 
@@ -79,6 +81,19 @@ class Ledger:
     def import_session(self, record: AttemptRecord, **told: Any) -> str:
         """Write a session that was not of ours and what it bought; see ``imports.import_session``."""
         return self._database.write(lambda connection: imports.import_session(connection, record, **told))
+
+    def forget_texts(self, run_id: str, kinds: Collection[str], *, now: datetime) -> None:
+        """Remove texts (prompts, answers, traces) of a run; its money stays."""
+        if kinds:
+            self._database.write(lambda connection: purging.forget_texts(connection, [run_id], kinds, now))
+
+    def purge(self, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
+        """Remove what runs that ended before a moment hold, but the money; see ``purging.purge``."""
+        found = self._database.write(
+            lambda connection: purging.purge(connection, before, texts_only=texts_only, now=now)
+        )
+        self._database.give_back_space()
+        return found
 
     # Runs and their rows
 

@@ -73,6 +73,8 @@ def take_over(connection: Connection, run_id: str, now: datetime) -> int:
 def _answered(candidate: FromClause) -> Any:
     return and_(
         candidate.c.status == "completed",
+        # An answer that was purged is no answer any more.
+        candidate.c.response.is_not(None),
         not_(candidate.c.reused),
         or_(not_(runs.c.refresh), candidate.c.completed_at >= runs.c.created_at),
     )

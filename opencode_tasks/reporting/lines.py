@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Accounts, Grouping
 from opencode_tasks.money import pico_to_usd
 from opencode_tasks.records import TOKEN_COLUMNS
@@ -25,6 +27,20 @@ def report_lines(
     sum of the known parts, ``failed_cost_usd`` what went into attempts that did not complete.
     """
     return [_line(found, by) for found in accounts.spent(by, since=since)]
+
+
+def read_since(text: str | None, today: date) -> date | None:
+    """The first day of a report. Raises InputError for what is neither a date nor a number of days."""
+    if text is None:
+        return None
+    if (days := re.fullmatch(r"(\d{1,5})d", text)) is not None and int(days[1]):
+        return today - timedelta(days=int(days[1]) - 1)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            (f"--since: {text!r} is neither a day like 2026-11-01 nor a number of days like 30d",)
+        ) from None
 
 
 def group_columns(by: Sequence[Grouping]) -> list[str]:

@@ -34,7 +34,7 @@ PURE = (
         "events",
         "classify",
     ),
-    *("policy", "structured", "template", "keys", "trace", "totals"),
+    *("policy", "structured", "template", "keys", "trace", "totals", "telemetry"),
 )
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -71,6 +71,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "vl_convert": ("reporting",),
     "jinja2": ("reporting",),
     "genai_prices": ("price_book",),
+    "opentelemetry": ("telemetry",),
     "httpx": ("opencode", "local_model", "flow.prefect_server", "flow.waking", "cli.doctor"),
     "httpx_sse": ("opencode",),
     "typer": ("cli",),

@@ -1,0 +1,7 @@
+"""The deployable flow that reports what runs spent: ``flows/cost_report.py:cost_report``."""
+
+from __future__ import annotations
+
+from opencode_tasks.flow.cost_report import cost_report
+
+__all__ = ["cost_report"]
