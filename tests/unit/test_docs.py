@@ -14,3 +14,14 @@ def test_generated_parts_are_up_to_date() -> None:
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboards_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "deployments/dashboards/make.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
