@@ -23,13 +23,23 @@ FRAME_TOKENS = 256
 class Price:
     """Pico-dollars for a million uncached input and output tokens, and the most output of one call.
 
-    ``cache_write`` is 0 where writing to the cache costs nothing extra.
+    ``cache_write`` is 0 where writing to the cache costs nothing extra. ``most_input_tokens`` is what
+    the model's context holds, None where nobody states it.
     """
 
     input: int
     output: int
     cache_write: int = 0
     most_output_tokens: int = MOST_OUTPUT_TOKENS
+    most_input_tokens: int | None = None
+
+    def most_of_a_call(self) -> int:
+        """The most, in pico-dollars, that a call in the middle of an agent's work can cost; 0 if unknown."""
+        if self.most_input_tokens is None:
+            return 0
+        dear_input = max(self.input, self.cache_write)
+        millionths = self.most_input_tokens * dear_input + self.most_output_tokens * self.output
+        return -(-millionths // MILLION)
 
     def most(self, text_bytes: int, *, calls: int = 1) -> int:
         """The most, in pico-dollars, that ``calls`` calls over a text can cost in one session.
@@ -50,10 +60,13 @@ def read_price(model: Mapping[str, Any], most_output_tokens: int = MOST_OUTPUT_T
     ValueError where a price is not an amount of money.
     """
     cost = mapping_in(model.get("cost"))
-    limit = mapping_in(model.get("limit")).get("output") or most_output_tokens
+    limits = mapping_in(model.get("limit"))
+    limit = limits.get("output") or most_output_tokens
+    context = limits.get("context")
     return Price(
         input=usd_to_pico(cost.get("input") or 0),
         output=usd_to_pico(cost.get("output") or 0),
         cache_write=usd_to_pico(mapping_in(cost.get("cache")).get("write") or 0),
         most_output_tokens=min(int(limit), most_output_tokens),
+        most_input_tokens=int(context) if context else None,
     )

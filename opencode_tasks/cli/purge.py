@@ -20,17 +20,15 @@ def purge(
     before: Annotated[
         str, typer.Option(metavar="DATE", help="Runs that ended before this UTC day, such as 2026-11-01.")
     ],
-    texts_only: Annotated[
-        bool, typer.Option("--texts-only", help="Keep row ids and the sessions without their words.")
-    ] = False,
+    texts_only: Annotated[bool, typer.Option("--texts-only", help="Keep the ids of rows.")] = False,
     ledger: LedgerOption = None,
 ) -> None:
     """Remove prompts, answers and traces of old runs from the ledger; what they cost stays.
 
-    The words of providers and the options of the runs go too. Without --texts-only the sessions go as
-    a whole, and rows keep their number alone, since ids may name somebody. Labels stay: costs are
-    reported by them. Runs that can still be resumed are left alone. A purged answer is not taken over
-    by later runs: its row would be asked again.
+    The words of providers and the options of the runs go too. Without --texts-only rows keep their
+    number alone, since their ids may name somebody. Labels stay: costs are reported by them. Runs that
+    can still be resumed are left alone. A purged answer is not taken over by later runs: its row would
+    be asked again.
     """
     try:
         day = date.fromisoformat(before)

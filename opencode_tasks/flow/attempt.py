@@ -142,6 +142,7 @@ class _Attempt:
                 data_dir=_text(self.backend.data_dir(None)),
                 gate_id=place.job.gate_id,
                 reserve_pico=reserve,
+                call_most_pico=place.reservations.further_call(),
             )
         )
         self.trial.number += 1
@@ -231,7 +232,11 @@ class _Attempt:
         """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
         ledger = self.place.ledger
         error = OpenCodeError(self.place.node_id, INTERRUPTED, raw_message="the run was stopped")
-        record = AttemptRecord(session_id=self.sessions[-1] if self.sessions else None, usage_known=False)
+        session_id = self.sessions[-1] if self.sessions else None
+        seen = self.backend.seen(session_id) if session_id is not None else []
+        record = self.place.job.prices.priced_record(
+            AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
+        )
         now = datetime.now(UTC)
         await self.place.db(lambda: ledger.end_attempt(self.attempt_id, record=record, error=error, now=now))
         await self.place.db(ledger.release, self.lease)

@@ -8,7 +8,7 @@ from typing import Any
 
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.pricing import Price
 
 LOOK_EVERY_S = 2.0
@@ -41,6 +41,12 @@ class Reservations:
             return 0
         most = most_it_can_cost(job.price, prompt, spec=job.spec, system=job.system, schema=job.schema)
         return max(most, self._dear_row()) if job.has_budget else most
+
+    def further_call(self) -> int:
+        """The most that one more call of an agent may cost; our own agent without tools makes none."""
+        job = self.job
+        has_tools = job.spec.agent != DEFAULT_AGENT or job.spec.tools
+        return job.price.most_of_a_call() if job.price and has_tools else 0
 
     def _dear_row(self) -> int:
         now = time.monotonic()

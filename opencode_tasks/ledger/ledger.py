@@ -225,6 +225,7 @@ class Ledger:
         data_dir: str | None,
         gate_id: str | None = None,
         reserve_pico: int = 0,
+        call_most_pico: int = 0,
     ) -> str:
         """Write an attempt before its prompt is sent, with what it may cost set aside; its id.
 
@@ -246,6 +247,7 @@ class Ledger:
                 data_dir=data_dir,
                 gate_id=gate_id,
                 reserve_pico=reserve_pico,
+                call_most_pico=call_most_pico,
             )
 
         try:

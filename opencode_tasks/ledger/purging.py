@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, cast, delete, func, literal, null, select, update
+from sqlalchemy import Connection, Table, cast, func, literal, null, select, update
 from sqlalchemy.types import Text
 
 from opencode_tasks.ledger.jobs import UNFINISHED
@@ -29,8 +29,8 @@ def purge(connection: Connection, before: datetime, *, texts_only: bool, now: da
     """Remove the texts of runs that ended before a moment; runs that can go on are left alone.
 
     Texts are prompts, answers, traces, the providers' messages and the options of the run. Without
-    ``texts_only`` the sessions go too, and rows are known by their number alone: their ids may name
-    somebody. Tokens, costs, models, labels, deployments and kinds of errors stay.
+    ``texts_only`` rows are known by their number alone from then on: their ids may name somebody.
+    Tokens, costs, models, labels, deployments and kinds of errors stay.
     """
     query = select(runs.c.run_id).where(
         runs.c.status.not_in(UNFINISHED), func.coalesce(runs.c.ended_at, runs.c.created_at) < before
@@ -46,7 +46,7 @@ def purge(connection: Connection, before: datetime, *, texts_only: bool, now: da
         connection.execute(_of(attempts, chunk).values(error_message=null(), data_dir=null()))
         connection.execute(_of(runs, chunk).values(parameters={}, pause_reason=null()))
         if not texts_only:
-            _forget_stories(connection, chunk)
+            _forget_ids(connection, chunk)
     return Purged(runs=len(found), rows=count)
 
 
@@ -70,11 +70,8 @@ def _of(table: Table, run_ids: Sequence[str]) -> Any:
     return update(table).where(table.c.run_id.in_(run_ids))
 
 
-def _forget_stories(connection: Connection, run_ids: Sequence[str]) -> None:
-    mine = select(attempts.c.attempt_id).where(attempts.c.run_id.in_(run_ids))
-    connection.execute(delete(inner_retries).where(inner_retries.c.attempt_id.in_(mine)))
-    connection.execute(delete(sessions).where(sessions.c.run_id.in_(run_ids)))
-    for table in (usage, attempts, rows):
+def _forget_ids(connection: Connection, run_ids: Sequence[str]) -> None:
+    for table in (usage, sessions, attempts, rows):
         number = (
             select(rows.c.position)
             .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)

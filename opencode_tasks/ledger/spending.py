@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, and_, case, cast, func, select
 
 from opencode_tasks.ledger.dialects import Dollars, RowName, UtcDay, label_pairs
-from opencode_tasks.ledger.tables import attempts, rows, runs, usage
+from opencode_tasks.ledger.tables import attempts, rows, runs, sessions, usage
 from opencode_tasks.records import TOKEN_COLUMNS
 
 Grouping = Literal["day", "model", "deployment", "run", "label"]
@@ -144,7 +144,19 @@ def failures() -> Select[*tuple[Any, ...]]:
 
 
 def unreported() -> Select[*tuple[Any, ...]]:
-    """Attempts that may have bought more than their steps say: running, killed, aborted, timed out."""
+    """Attempts that may have bought more than their steps say: running, killed, aborted, timed out.
+
+    At most what was set aside for the attempt and is not accounted for; of an agent with tools also a
+    further call in each of its sessions, whatever is in their contexts by now.
+    """
+    talked = (
+        select(func.count())
+        .select_from(sessions)
+        .where(sessions.c.attempt_id == attempts.c.attempt_id)
+        .scalar_subquery()
+    )
+    calls = attempts.c.call_most_pico * case((talked > 1, talked), else_=1)
+    at_most = case((calls > attempts.c.reserved_pico, calls), else_=attempts.c.reserved_pico)
     return (
         select(
             UtcDay(attempts.c.started_at).label("day"),
@@ -155,8 +167,8 @@ def unreported() -> Select[*tuple[Any, ...]]:
             attempts.c.started_at,
             attempts.c.status,
             attempts.c.error_type,
-            attempts.c.reserved_pico.label("at_most_pico"),
-            Dollars(attempts.c.reserved_pico).label("at_most_usd"),
+            cast(at_most, BigInteger).label("at_most_pico"),
+            Dollars(cast(at_most, BigInteger)).label("at_most_usd"),
         )
         .where(attempts.c.usage_known.is_(False))
         .order_by(attempts.c.started_at, attempts.c.attempt_id)

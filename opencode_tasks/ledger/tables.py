@@ -130,6 +130,8 @@ attempts = Table(
     Column("gate_id", Text),
     _counter("reserved_pico"),
     _counter("settled_pico"),
+    # The most that a further call of an agent with tools may cost; 0 without tools.
+    _counter("call_most_pico"),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )
@@ -156,6 +158,7 @@ sessions = Table(
     Column("messages", LargeBinary),
     Column("turns", Integer),
     Index("sessions_run_row", "run_id", "row_id"),
+    Index("sessions_attempt", "attempt_id"),
 )
 
 usage = Table(

@@ -37,6 +37,7 @@ def begin(
     data_dir: str | None,
     gate_id: str | None = None,
     reserve_pico: int = 0,
+    call_most_pico: int = 0,
 ) -> str:
     """Write that an attempt starts; its id, the same one when it is written twice.
 
@@ -61,6 +62,7 @@ def begin(
         "usage_known": False,
         "gate_id": gate_id,
         "reserved_pico": reserve_pico,
+        "call_most_pico": call_most_pico,
     }
     if _exists(connection, attempt_id):
         return attempt_id

@@ -125,6 +125,10 @@ class Backend(Protocol):
         """Opencode's data folder that holds (or will hold) the session."""
         ...
 
+    def seen(self, session_id: str) -> list[Session]:
+        """What is known so far of a session that was cut short, and of its children."""
+        ...
+
     def recorded(self, session_id: str) -> None:
         """Say that a session is recorded elsewhere and may be forgotten."""
         ...

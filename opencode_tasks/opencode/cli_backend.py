@@ -28,7 +28,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
-from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s
+from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, seen_in
 from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.process import GuardedProcess, run_once
 from opencode_tasks.records import Session
@@ -97,6 +97,7 @@ class CliBackend:
         self.unpriced = unpriced
         self._spec = spec
         self._homes: dict[str, Home] = {}
+        self._folds: dict[str, EventFold] = {}
         self._folder = homes_path() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(homes=[self._folder])
@@ -112,8 +113,14 @@ class CliBackend:
         home = self._homes.get(session_id or "")
         return home.data if home else None
 
+    def seen(self, session_id: str) -> list[Session]:
+        """What the journal's events told of the session and its children."""
+        fold = self._folds.get(session_id)
+        return [] if fold is None else seen_in(fold, session_id, self.unpriced)
+
     def recorded(self, session_id: str) -> None:
         """Remove the session's home."""
+        self._folds.pop(session_id, None)
         home = self._homes.pop(session_id, None)
         if home is not None:
             home.unmark(session_id)
@@ -173,6 +180,7 @@ class CliBackend:
             if run.session_id is not None and not told:
                 told = True
                 self._homes[run.session_id] = run.home
+                self._folds[run.session_id] = run.fold
                 run.home.mark(run.session_id)
                 on_session(run.session_id)
             if ended:

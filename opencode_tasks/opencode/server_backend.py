@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.events import SessionEvents
+from opencode_tasks.events import EventFold, SessionEvents
 from opencode_tasks.export import session_of
 from opencode_tasks.json_values import mapping_in
 from opencode_tasks.opencode.backend import (
@@ -62,6 +62,10 @@ class ServerBackend:
         """The server's data folder, whatever the session."""
         del session_id
         return self.server.home.data
+
+    def seen(self, session_id: str) -> list[Session]:
+        """What the events told of the session and its children."""
+        return seen_in(self.server.fold, session_id, self.unpriced)
 
     def recorded(self, session_id: str) -> None:
         """Forget a session: a crash need not keep it any more."""
@@ -181,14 +185,11 @@ class ServerBackend:
 
     async def _sessions(self, session_id: str, *, from_events: bool) -> list[Session]:
         if from_events:
-            return [self._from_events(state) for state in self.server.fold.family(session_id)]
+            return self.seen(session_id)
         try:
             return await self.server.read_back(session_id, self.unpriced)
         except (httpx.HTTPError, OpenCodeError, ValueError, KeyError):
-            return [self._from_events(state) for state in self.server.fold.family(session_id)]
-
-    def _from_events(self, state: SessionEvents) -> Session:
-        return session_of(state.session_id, state.messages, parent_id=state.parent_id, unpriced=self.unpriced)
+            return self.seen(session_id)
 
     def _result(
         self,
@@ -220,6 +221,14 @@ class ServerBackend:
             exit_code=-1 if code is None else code,
             stderr=f"{fault}\n{self.server.last_words()}".strip(),
         )
+
+
+def seen_in(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[Session]:
+    """A root session and its children, as events told them."""
+    return [
+        session_of(state.session_id, state.messages, parent_id=state.parent_id, unpriced=unpriced)
+        for state in fold.family(session_id)
+    ]
 
 
 def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:

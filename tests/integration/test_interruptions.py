@@ -5,6 +5,7 @@ These commands start their own Prefect server and, on Ray, their own Ray, as a r
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import Desk
+from rig import AGENTS, BASH
 
-from opencode_tasks.testing import Reply
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.testing import Call, Reply
 
 ROWS = 24
 IN_FLIGHT = 4
@@ -115,6 +118,37 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
     bought = finished(desk)
     assert set(bought.values()) == {1}
     assert len(bought) == ROWS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["server", "cli"])
+def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, backend: str) -> None:
+    def has_result(call: Call) -> bool:
+        return any(message.get("role") == "tool" for message in call.body.get("messages", []))
+
+    desk.provider.on(has_result, Reply(hang=True))
+    desk.provider.on("row", Reply(tool_calls=[BASH], input_tokens=50, output_tokens=7))
+    desk.write_csv("in.csv", [{"prompt": "row 0"}])
+    told = [*arguments(desk, "threads"), "--agent", "worker", "--backend", backend]
+    config = Path(told[told.index("--opencode-config") + 1])
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
+    process = desk.start(*told)
+    deadline = time.monotonic() + 120
+    while len(desk.provider.calls) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        (charge,) = ledger.accounts.charges()
+        (unsure,) = ledger.accounts.unreported()
+    assert (charge["input_tokens"], charge["output_tokens"]) == (50, 7)
+    assert charge["cost_pico"] == 50 * 10**6 + 7 * 2 * 10**6
+    # A call over the whole context (1,000,000 tokens, written to the cache) and the longest answer.
+    assert unsure["at_most_pico"] == 1_000_000 * 1_250_000 + 4096 * 2_000_000
 
 
 @pytest.mark.slow

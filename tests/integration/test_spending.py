@@ -323,6 +323,17 @@ def test_what_may_have_been_sold_and_not_told_is_listed_with_its_bound(ledger: L
     ]
 
 
+@pytest.mark.parametrize(("call_most", "at_most"), [(0, 1000 - 7), (600, 2 * 600)])
+def test_an_agent_may_have_had_a_call_in_flight_in_each_session(
+    ledger: Ledger, call_most: int, at_most: int
+) -> None:
+    World(ledger)
+    with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
+        connection.execute(text(f"update attempts set call_most_pico = {call_most}"))
+    # The root session and its child.
+    assert {line["at_most_pico"] for line in ledger.accounts.unreported()} == {at_most}
+
+
 def test_focus_adds_up_to_the_ledger_exactly(ledger: Ledger) -> None:
     world = World(ledger)
     text_ = "".join(focus_csv(ledger.accounts.charges()))
