@@ -77,7 +77,9 @@ def _tokens(charge: Charge) -> str:
 
 def _tags(charge: Charge) -> str:
     told = {"run": charge["run"], "row": charge["row_id"], "deployment": charge["deployment"]}
-    return json.dumps((charge["labels"] or {}) | {k: v for k, v in told.items() if v is not None})
+    # A label of the user's may have the same name.
+    ours = {f"opencode-tasks/{name}": value for name, value in told.items() if value is not None}
+    return json.dumps((charge["labels"] or {}) | ours)
 
 
 def _list_cost(charge: Charge) -> str:

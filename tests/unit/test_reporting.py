@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -75,6 +76,15 @@ def test_what_is_unknown_is_empty_and_never_0() -> None:
 def test_a_cell_that_a_spreadsheet_would_run_is_defused() -> None:
     (charge,) = charges({"deployment": "=cmd()"})
     assert charge["SubAccountId"] == "'=cmd()"
+
+
+def test_a_label_keeps_its_name_beside_our_own_tags() -> None:
+    (charge,) = charges({"labels": {"run": "blue"}})
+    assert json.loads(charge["Tags"]) == {
+        "run": "blue",
+        "opencode-tasks/run": "r-1",
+        "opencode-tasks/row": "=1+1",
+    }
 
 
 def test_the_specifications_mandatory_columns_are_there() -> None:
