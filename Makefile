@@ -28,8 +28,9 @@ test: setup ## Run the tests, without the slow ones
 test-all: setup-local ## Run all tests, the slow ones too
 	$(PYTHON) -m pytest -m "not chaos"
 
-chaos: setup ## Kill parts of a run at many moments; print what was lost or bought twice
+chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
+	$(PYTHON) -m pytest -m chaos tests/integration
 
 lint: $(SYNCED) ## Check format, style, types and the lock file
 	$(UV) lock --check

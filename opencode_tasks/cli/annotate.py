@@ -15,6 +15,7 @@ import typer
 
 from opencode_tasks.cli import exits
 from opencode_tasks.cli.progress import Display
+from opencode_tasks.cli.starting import start_opencode
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
 
 if TYPE_CHECKING:
@@ -197,12 +198,14 @@ def prepare_shown(
     run_id: str | None = None,
 ) -> Prepared:
     """Check all there is to check, and say what will be asked."""
-    from opencode_tasks.flow.table import prepare
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.warm import warm
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
+    start_opencode(options, base_config)
+    from opencode_tasks.flow.table import prepare
+
     on_wait = "raise" if no_wait else "wait"
     prepared = prepare(
         source, output, limit=limit, base_config=base_config, on_wait=on_wait, run_id=run_id, **options

@@ -19,8 +19,9 @@ from opencode_tasks.errors import InputError, RunPausedError, SetupError
 from opencode_tasks.flow.dispatch import dispatch, must_rest
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.new_budget import given_budget
+from opencode_tasks.flow.options import Options
 from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of, wait_until
-from opencode_tasks.flow.planning import Options, Plan, make_plan
+from opencode_tasks.flow.planning import Plan, make_plan
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
@@ -86,7 +87,7 @@ class AnnotationResult:
 def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: Any) -> AnnotationResult:
     """Run each row's prompt through opencode on the task runner of the flow this is called in.
 
-    ``options`` are the fields of ``flow.planning.Options``. Raises InputError with every fault of
+    ``options`` are the fields of ``flow.options.Options``. Raises InputError with every fault of
     frame and options, and SetupError where opencode, the ledger or the cluster is not ready, both
     before any provider is called; and RunPausedError where the run cannot go on by itself. A flow
     run that is started again goes on with the run that it began over the same input.

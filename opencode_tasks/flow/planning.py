@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.errors import InputError
 from opencode_tasks.flow.job import Job, system_text
+from opencode_tasks.flow.options import Options, make_spec
 from opencode_tasks.flow.reserving import most_it_can_cost
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
 from opencode_tasks.keys import fingerprint, row_key
@@ -19,14 +20,9 @@ from opencode_tasks.money import format_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
-    DEFAULT_SYSTEM,
-    BackendName,
-    Clocks,
     OpencodeSpec,
 )
-from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.own_prices import own_prices
 from opencode_tasks.policy import Limits
@@ -39,51 +35,6 @@ from opencode_tasks.telemetry import carrier
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MOST_USD = 9_000_000
-
-BadRows = Literal["stop", "fail"]
-OnWait = Literal["wait", "sleep", "raise"]
-OnBudget = Literal["pause", "skip"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the user asks for, by the names of the command line; None leaves it to the program.
-
-    ``on_wait`` says what becomes of a run that must wait for long: ``wait`` holds the flow until the
-    moment, ``sleep`` puts the flow run of a deployment to sleep with no process left (its body runs
-    again from the top then), ``raise`` raises RunPausedError. Where a person is needed, ``sleep``
-    suspends the flow run and the others raise.
-
-    ``max_cost`` is what the whole run may cost, in USD, and ``max_row_cost`` what one row may:
-    its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
-    becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
-    """
-
-    model: str | None = None
-    prompt_column: str = "prompt"
-    template: str | None = None
-    id_column: str | None = None
-    labels: Sequence[str] = ()
-    system: str | None = None
-    agent: str | None = None
-    variant: str | None = None
-    schema: Mapping[str, Any] | None = None
-    opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    opencode_bin: str | None = None
-    work_dir: str | Path | None = None
-    log_dir: str | Path | None = None
-    batch_size: int | None = None
-    concurrency: int | None = None
-    backend: BackendName = "server"
-    timeout: float = 600.0
-    max_attempts: int = 3
-    bad_rows: BadRows = "stop"
-    ledger: str | None = None
-    refresh: bool = False
-    on_wait: OnWait = "wait"
-    max_cost: float | None = None
-    max_row_cost: float | None = None
-    on_budget: OnBudget = "pause"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,26 +205,6 @@ def option_faults(options: Options) -> list[str]:
         if chosen not in (one, other):
             faults.append(f"--{name}: {chosen!r} is neither {one} nor {other}")
     return faults
-
-
-def make_spec(options: Options) -> OpencodeSpec:
-    """How opencode is run for these options. Raises SetupError where it is not found."""
-    try:
-        binary = find_binary(options.opencode_bin or settings().opencode_bin)
-    except SetupError as error:
-        if options.opencode_bin is None:
-            raise
-        raise InputError((error.raw_message,)) from None
-    return OpencodeSpec(
-        binary=binary,
-        config=config_in_force(options.opencode_config, os.environ),
-        model_ref=options.model,
-        system=options.system or DEFAULT_SYSTEM,
-        agent=options.agent or DEFAULT_AGENT,
-        clocks=Clocks.within(options.timeout),
-        max_inline_wait_s=settings().max_inline_wait,
-        work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
-    )
 
 
 def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog) -> list[RowInput]:

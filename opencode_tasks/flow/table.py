@@ -16,7 +16,8 @@ from prefect.logging import get_run_logger
 
 from opencode_tasks.errors import InputError, RunPausedError, TooManyFailedError
 from opencode_tasks.flow.annotate import AnnotationResult, OnTold, Told, execute, gather
-from opencode_tasks.flow.planning import OnWait, Options, Plan, make_plan
+from opencode_tasks.flow.options import OnWait, Options
+from opencode_tasks.flow.planning import Plan, make_plan
 from opencode_tasks.flow.runners import RunnerName, started, task_runner
 from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
 from opencode_tasks.flow.summary import summary

@@ -93,7 +93,7 @@ def counted(calls: Sequence[Call]) -> dict[str, int]:
     }
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def url(request: pytest.FixtureRequest, desk: Desk) -> str:
     if request.param == "sqlite":
         return str(desk.folder / "ledger.db")
@@ -129,7 +129,11 @@ def views(url: str) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "url",
+    [pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("sqlite", marks=pytest.mark.chaos)],
+    indirect=True,
+)
 @pytest.mark.timeout(600)
 def test_the_providers_own_record_is_what_every_view_says(desk: Desk, url: str) -> None:
     script(desk)
@@ -164,7 +168,11 @@ def test_the_providers_own_record_is_what_every_view_says(desk: Desk, url: str) 
     assert sums(views(url)["model"], {"known_cost_pico": 0}) == {"known_cost_pico": failed}
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "url",
+    [pytest.param("sqlite", marks=pytest.mark.slow), pytest.param("postgresql", marks=pytest.mark.chaos)],
+    indirect=True,
+)
 @pytest.mark.timeout(600)
 def test_a_killed_and_resumed_run_differs_by_no_more_than_the_listed_bounds(desk: Desk, url: str) -> None:
     script(desk)

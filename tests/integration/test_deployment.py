@@ -107,8 +107,10 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
     assert set(bought.values()) == {1}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("is_refused", [False, True])
+@pytest.mark.parametrize(
+    "is_refused",
+    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.chaos)],
+)
 def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
     """Before and after Prefect has made a failure of it, as it does when somebody resumes too late."""
     desk.provider.on("row", Reply(status=401, body={"error": {"message": "bad key"}}), Reply(text="mended"))
@@ -127,8 +129,14 @@ def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: De
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 1}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("runner", "waits"), [("threads", False), ("threads", True), ("ray", False)])
+@pytest.mark.parametrize(
+    ("runner", "waits"),
+    [
+        pytest.param("threads", False, marks=pytest.mark.chaos),
+        pytest.param("threads", True, marks=pytest.mark.slow),
+        pytest.param("ray", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:
     """Cancelled with rows in flight, or while its batch is AwaitingRetry."""
     rows = 20

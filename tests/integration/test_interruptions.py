@@ -120,8 +120,10 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
     assert len(bought) == ROWS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("server", marks=pytest.mark.slow), pytest.param("cli", marks=pytest.mark.chaos)],
+)
 def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, backend: str) -> None:
     def has_result(call: Call) -> bool:
         return any(message.get("role") == "tool" for message in call.body.get("messages", []))

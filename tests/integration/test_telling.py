@@ -175,8 +175,14 @@ def test_spans_and_metrics_have_the_genai_names(
     assert counted(reader, "gen_ai.client.operation.duration")[""] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["prompts", "answers", "traces"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("prompts", marks=pytest.mark.chaos),
+        pytest.param("answers", marks=pytest.mark.slow),
+        pytest.param("traces", marks=pytest.mark.chaos),
+    ],
+)
 def test_a_run_forgets_what_is_not_to_be_kept(desk: Desk, kind: str) -> None:
     ran = desk.run(*table(desk, 2), env={f"OPENCODE_TASKS_STORE_{kind.upper()}": "false"})
     assert ran.code == 0, ran.stderr
