@@ -1,8 +1,8 @@
 """From opencode's structured errors to our exceptions; never from keywords in stderr.
 
 README's table of what goes wrong tells the rules; the first that fits wins. Where the plugin made
-a failure final, the provider's own status, headers and body stand in ``x-upstream-*`` response headers and
-count instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
+a failure final, the provider's own status, headers and body, and the moment of its answer, stand in
+``x-upstream-*`` response headers and count instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -55,6 +55,7 @@ class Failure:
 
     ``status`` is the provider's HTTP status: None where opencode names none, 0 where the
     connection failed before there was one. ``reason`` says why, for a failed connection.
+    ``at`` is when the provider's answer came, None where nobody noted it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Failure:
     body: str = ""
     is_retryable: bool = False
     reason: str = ""
+    at: datetime | None = None
 
 
 def read_failure(error: Mapping[str, Any]) -> Failure:
@@ -100,8 +102,10 @@ def classify(
     if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
         return BillingError(node_id, exit_code, words)
     if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-        wait = retry_after_s(failure.headers, failure.body, now)
-        reset = now + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
+        # Opencode needs a second to tell of an answer, and the provider counts from its own.
+        asked = min(failure.at or now, now)
+        wait = retry_after_s(failure.headers, failure.body, asked)
+        reset = asked + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
         limited = RateLimitError(node_id, reset, words, exit_code)
         limited.reset_is_named = wait is not None
         return limited
@@ -139,8 +143,15 @@ def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
     told = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
     upstream = {key: str(value) for key, value in told.items()}
     reason = _decode(headers.get("x-upstream-reason", ""))
-    message = _message_in(body) or reason
-    return Failure(name=name, message=message, status=status, headers=upstream, body=body, reason=reason)
+    return Failure(
+        name=name,
+        message=_message_in(body) or reason,
+        status=status,
+        headers=upstream,
+        body=body,
+        reason=reason,
+        at=_moment(headers.get("x-upstream-at")),
+    )
 
 
 def _is_servers(failure: Failure) -> bool:
@@ -183,6 +194,13 @@ def _whole_number(value: Any) -> int | None:
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _moment(milliseconds: str | None) -> datetime | None:
+    """The aware moment of a clock's milliseconds; None where they are not such."""
+    if milliseconds is None or not re.fullmatch(r"[0-9]{1,14}", milliseconds):
+        return None
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
 
 
 def _decode(text: str) -> str:

@@ -87,7 +87,8 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
             assert Counter(row["status"] for row in desk.read_csv("out.csv"))["completed"] == 4
             calls = len(desk.provider.calls)
             wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
-            told_person = str(client.read_artifacts(artifact_filter=wanted)[0].data)
+            left = {found.key: found for found in client.read_artifacts(artifact_filter=wanted)}
+            told_person = str(left["opencode-tasks-pause"].data)
             for words in ("`fake/echo` refused", "bad key", "| wait | 6 |", "| completed | 4 |", "$0.0000"):
                 assert words in told_person
             if mend:

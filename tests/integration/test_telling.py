@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -97,8 +98,10 @@ def test_the_report_flow_writes_files_and_leaves_artifacts(desk: Desk) -> None:
     assert all(Path(name).stat().st_size > 100 for name in told["files"])
     frame = pd.read_csv(told["files"][1])
     assert frame[["label", "label_value", "rows"]].to_numpy().tolist() == [["team", "a", 3]]
+    wanted = ArtifactFilter(key=ArtifactFilterKey(like_="opencode-cost-report"))
     with get_client(sync_client=True) as client:
-        latest = {found.key: found for found in client.read_artifacts(limit=20)}
+        found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
+    latest = {one.key: one for one in found[:3]}
     assert "What opencode-tasks spent" in str(latest["opencode-cost-report"].data)
     assert "cost-report.html" in str(latest["opencode-cost-report-page"].data)
     assert json.loads(str(latest["opencode-cost-report-table"].data))[0]["rows"] == 3

@@ -199,6 +199,8 @@ def test_an_outage_does_not_burn_through_the_rows(desk: Desk) -> None:
 
 
 def test_resume_without_anything_to_resume_says_so(desk: Desk) -> None:
+    with Ledger.open(str(desk.folder / "ledger.db")):
+        """Made, with nothing in it."""
     ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
     assert ran.code == 2
     assert "every run of this ledger has ended" in ran.stderr

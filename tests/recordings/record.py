@@ -210,7 +210,7 @@ class Scrubber:
             return MOMENT_HTTP
         if key == "slug":
             return "slug"
-        if key == "time" and value.isdigit():
+        if key in ("time", "x-upstream-at") and value.isdigit():
             return str(MOMENT_MS)
         return self._text(value)
 

@@ -155,6 +155,23 @@ def test_what_a_server_asks_for(headers: dict[str, str], seconds: float | None) 
     assert error.retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("at", "seconds"),
+    [
+        (NOW - timedelta(seconds=1.5), 28.5),
+        (NOW + timedelta(hours=1), 30),
+        (None, 30),
+    ],
+)
+def test_a_limit_is_counted_from_the_providers_answer(at: datetime | None, seconds: float) -> None:
+    """And never from a moment that is still to come, which a clock set back would make of it."""
+    error = upstream("429", {"Retry-After": "30"})
+    error["data"]["responseHeaders"]["x-upstream-at"] = str(int(at.timestamp() * 1000)) if at else "soon"
+    limited = classified(error)
+    assert isinstance(limited, RateLimitError)
+    assert limited.reset_time == NOW + timedelta(seconds=seconds)
+
+
 def test_the_providers_own_answer_counts_instead_of_opencodes() -> None:
     body = '{"error": {"message": "Slow down"}}'
     failure = read_failure(upstream("503", {"Retry-After": "2"}, body))
@@ -264,7 +281,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 header_names = st.sampled_from(
-    ["x-upstream-status", "X-Upstream-Body", "x-upstream-headers", "x-upstream-reason", "retry-after"]
+    ["x-upstream-status", "X-Upstream-Body", "x-upstream-headers", "x-upstream-reason", "x-upstream-at", "retry-after"]
 )
 texts = st.text() | st.text().map(encoded) | st.integers(-1, 999).map(str)
 datas = st.fixed_dictionaries(

@@ -2,8 +2,8 @@
 //
 // Opencode retries a 408, 409, 429 or 5xx by itself, in silence, for as long as the provider asks.
 // Here such a response becomes a 400 with a neutral body (opencode retries by the words of a body
-// too) that carries the provider's own status, headers and body in x-upstream-* headers, which
-// opencode hands on in `responseHeaders`. Other responses pass untouched. A stream that broke, and
+// too) that carries the provider's own status, headers and body and the moment of its answer in
+// x-upstream-* headers, which opencode hands on in `responseHeaders`. Other responses pass untouched. A stream that broke, and
 // whatever else opencode begins to retry, is answered the same way when the retry comes, without
 // a second request to the provider.
 //
@@ -63,10 +63,11 @@ function waitMs(headers) {
   return Number.isNaN(date) ? 0 : Math.max(0, date - Date.now())
 }
 
-function finalResponse({ status = 0, headers = {}, body = "", reason = "" }) {
+function finalResponse({ status = 0, headers = {}, body = "", reason = "", at = Date.now() }) {
   const upstream = {
     "content-type": "application/json",
     "x-upstream-status": String(status),
+    "x-upstream-at": String(at),
     "x-upstream-headers": encode(JSON.stringify(headers)),
     "x-upstream-body": encode(body.slice(0, BODY_LIMIT)),
     "x-upstream-reason": encode(reason),
@@ -122,6 +123,7 @@ async function send(fetch, input, init, session) {
     if (mayRetry) throw error
     return finalResponse({ reason: String(error) })
   }
+  const at = Date.now()
   journal({ kind: "response", session, status: response.status })
   if (!RETRIED_STATUSES.has(response.status) && response.status < 500) return watched(response, session)
   const body = await response.text().catch(() => "")
@@ -129,7 +131,7 @@ async function send(fetch, input, init, session) {
   if (mayRetry && !soldOut && waitMs(response.headers) <= INLINE_WAIT_MS) {
     return new Response(body, { status: response.status, headers: response.headers })
   }
-  return finalResponse({ status: response.status, headers: Object.fromEntries(response.headers), body })
+  return finalResponse({ status: response.status, headers: Object.fromEntries(response.headers), body, at })
 }
 
 function wrap(fetch) {
