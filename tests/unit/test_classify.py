@@ -281,7 +281,14 @@ json_values = st.recursive(
     max_leaves=8,
 )
 header_names = st.sampled_from(
-    ["x-upstream-status", "X-Upstream-Body", "x-upstream-headers", "x-upstream-reason", "x-upstream-at", "retry-after"]
+    [
+        "x-upstream-status",
+        "X-Upstream-Body",
+        "x-upstream-headers",
+        "x-upstream-reason",
+        "x-upstream-at",
+        "retry-after",
+    ]
 )
 texts = st.text() | st.text().map(encoded) | st.integers(-1, 999).map(str)
 datas = st.fixed_dictionaries(
