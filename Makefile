@@ -9,6 +9,8 @@ SHELL := /bin/bash
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
+# Two at a time: most tests wait for a program to start. Each has its own HOME, Prefect and Ray.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-all chaos lint format lock-check setup setup-local clean
 
@@ -23,10 +25,10 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests, without the slow ones
-	$(PYTHON) -m pytest
+	$(PYTEST)
 
 test-all: setup-local ## Run all tests, the slow ones too
-	$(PYTHON) -m pytest -m "not chaos"
+	$(PYTEST) -m "not chaos" --durations=40
 
 chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md

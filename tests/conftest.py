@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from cluster import Desk
 from hypothesis import HealthCheck, settings
+from processes import ours
 from rig import Rig, Served, Unplugged
 
 from opencode_tasks.opencode.install import install_opencode
@@ -83,17 +83,9 @@ def _nothing_is_left() -> Iterator[None]:
 
 def _our_processes() -> list[str]:
     """The command lines of other processes that live in the session's private HOME."""
-    found: list[str] = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            is_ours = process.pid != os.getpid() and process.environ().get("HOME") == os.environ["HOME"]
-            # Python's own tracker of shared memory ends with us, not before.
-            if is_ours and "resource_tracker" not in line:
-                found.append(f"{process.pid}: {line[:300]}")
-        except psutil.Error:
-            continue
-    return found
+    lines = [f"{process.pid}: {' '.join(words)}"[:300] for process, words in ours()]
+    # Python's own tracker of shared memory ends with us, not before.
+    return [line for line in lines if "resource_tracker" not in line]
 
 
 def _our_files() -> list[str]:

@@ -18,6 +18,7 @@ from cluster import Desk
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
+from processes import ours
 
 ROOT = Path(__file__).parents[1]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -113,17 +114,5 @@ def history(client: SyncPrefectClient, flow_run_id: UUID) -> list[str | None]:
 
 def workers(before: set[int]) -> list[str]:
     """The command lines of flow, opencode and Ray processes of this session that came since."""
-    found: list[str] = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            is_ours = process.pid not in before and process.environ().get("HOME") == os.environ["HOME"]
-            if (
-                is_ours
-                and process.status() != psutil.STATUS_ZOMBIE
-                and not any(word in line for word in SPARED)
-            ):
-                found.append(line[:200])
-        except psutil.Error:
-            continue
-    return found
+    lines = [" ".join(words)[:200] for process, words in ours() if process.pid not in before]
+    return [line for line in lines if not any(word in line for word in SPARED)]

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
-import psutil
 from prefect import flow, unmapped
 from prefect_ray.context import remote_options
+from processes import ours
 
 from opencode_tasks import AnnotationResult, annotate, opencode_task
 
@@ -42,8 +42,8 @@ def kill_worker_once(title: str, when: Callable[[], bool]) -> Generator[None]:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline and not killed:
             if when():
-                for process in psutil.process_iter(["cmdline"]):
-                    if (process.info["cmdline"] or [""])[0].startswith(title):
+                for process, words in ours():
+                    if words and words[0].startswith(title):
                         process.kill()
                         killed.append(process.pid)
                         return

@@ -5,7 +5,6 @@ The provider's own record says what was bought.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Literal
 
 import psutil
 from cluster import LIMIT_S, Desk
+from processes import ours
 
 from opencode_tasks.testing import Reply
 
@@ -111,11 +111,7 @@ def _until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 def _find(target: Target) -> int:
     """The process that answers the rows: the newest worker with a batch, or opencode server, of ours."""
     wanted = {"worker": _is_batch, "server": _is_server}[target]
-    found: list[tuple[float, int]] = []
-    for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
-        words = process.info["cmdline"] or [""]
-        if wanted(words) and _is_ours(process):
-            found.append((process.info["create_time"], process.info["pid"]))
+    found = [(process.create_time(), process.pid) for process, words in ours() if words and wanted(words)]
     assert found, f"no {target} runs"
     return max(found)[1]
 
@@ -126,11 +122,3 @@ def _is_batch(words: list[str]) -> bool:
 
 def _is_server(words: list[str]) -> bool:
     return words[1:2] == ["serve"] and "opencode" in words[0]
-
-
-def _is_ours(process: psutil.Process) -> bool:
-    """Whether a process lives in the private data folder of this session."""
-    try:
-        return process.environ().get("XDG_DATA_HOME", "").startswith(os.environ["XDG_DATA_HOME"])
-    except psutil.Error:
-        return False

@@ -30,8 +30,10 @@ PRICED: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runner", ["threads", "ray"])
+@pytest.mark.parametrize(
+    "runner",
+    [pytest.param("threads", marks=pytest.mark.chaos), pytest.param("ray", marks=pytest.mark.slow)],
+)
 def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) -> None:
     seconds = 30 if runner == "threads" else 45
     limited = Reply(status=429, headers={"Retry-After": str(seconds)}, body={"error": {"message": "slow"}})

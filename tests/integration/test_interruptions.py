@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import Desk
+from processes import ours
 from rig import AGENTS, BASH
 
 from opencode_tasks.ledger import Ledger
@@ -66,15 +67,7 @@ def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
 
 def left(before: Before) -> list[str]:
     """The command lines of processes that came since and live in this session's private HOME."""
-    found: list[str] = []
-    for process in psutil.process_iter():
-        try:
-            is_ours = process.pid not in before.pids and process.environ().get("HOME") == os.environ["HOME"]
-            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline())[:200])
-        except psutil.Error:
-            continue
-    return found
+    return [" ".join(words)[:200] for process, words in ours() if process.pid not in before.pids]
 
 
 def assert_clean(before: Before, ended_at: float) -> None:
@@ -153,8 +146,10 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     assert unsure["at_most_pico"] == 1_000_000 * 1_250_000 + 4096 * 2_000_000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runner", ["threads", "ray"])
+@pytest.mark.parametrize(
+    "runner",
+    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
+)
 def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk, runner: str) -> None:
     process, before = started(desk, runner)
     process.kill()
@@ -169,11 +164,7 @@ def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk
 @pytest.mark.slow
 def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
     process, before = started(desk, "threads")
-    servers = [
-        psutil.Process(pid)
-        for pid in set(psutil.pids()) - before.pids
-        if psutil.pid_exists(pid) and "serve" in psutil.Process(pid).cmdline()
-    ]
+    servers = [process for process, words in ours() if process.pid not in before.pids and "serve" in words]
     assert servers
     servers[0].kill()
     stdout, stderr = process.communicate(timeout=120)
@@ -183,8 +174,9 @@ def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
     assert_clean(before, time.monotonic())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("inline_wait", ["60", "1"])
+@pytest.mark.parametrize(
+    "inline_wait", [pytest.param("60", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.chaos)]
+)
 def test_ctrl_c_ends_a_wait_and_resume_goes_on(desk: Desk, inline_wait: str) -> None:
     limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})
     desk.provider.on("row 2", limited, Reply(text="late"))

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from processes import ours
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.local_model import (
@@ -201,15 +202,11 @@ def test_a_missing_model_names_the_command(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_server_that_is_too_slow_is_ended(model: RunningLocalModel) -> None:
-    before = {child.pid for child in psutil.process_iter() if "opencode_tasks.local_model" in cmdline(child)}
+    before = local_models()
     with pytest.raises(SetupError, match="not ready in"):
         start_local_model(start_limit_s=0.01)
-    after = {child.pid for child in psutil.process_iter() if "opencode_tasks.local_model" in cmdline(child)}
-    assert after <= before
+    assert local_models() <= before
 
 
-def cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+def local_models() -> set[int]:
+    return {process.pid for process, words in ours() if "opencode_tasks.local_model" in words}
