@@ -9,8 +9,8 @@ SHELL := /bin/bash
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
-# Two at a time: most tests wait for a program to start. Each has its own HOME, Prefect and Ray.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist worksteal
+# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
+PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
 .PHONY: help demo test test-all chaos lint format lock-check setup setup-local clean
 
@@ -25,10 +25,12 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests, without the slow ones
-	$(PYTEST)
+	$(PYTHON) -m pytest -m "alone and not slow and not chaos"
+	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos"
 
 test-all: setup-local ## Run all tests, the slow ones too
-	$(PYTEST) -m "not chaos" --durations=40
+	$(PYTHON) -m pytest -m "(alone or slow) and not chaos" --durations=30
+	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos" --durations=30
 
 chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import UnknownOpenCodeError as UnknownOpenCodeError
     from opencode_tasks.flow.annotate import AnnotationResult as AnnotationResult
     from opencode_tasks.flow.annotate import annotate as annotate
+    from opencode_tasks.flow.blocks import OpenCodeAgent as OpenCodeAgent
+    from opencode_tasks.flow.blocks import OpenCodeCredentials as OpenCodeCredentials
     from opencode_tasks.flow.tasks import opencode_task as opencode_task
     from opencode_tasks.llm import OpenCodeLLM as OpenCodeLLM
     from opencode_tasks.records import QueryResult as QueryResult
@@ -44,6 +46,7 @@ _HOMES = {
         *("StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
     ),
     "opencode_tasks.flow.annotate": ("AnnotationResult", "annotate"),
+    "opencode_tasks.flow.blocks": ("OpenCodeAgent", "OpenCodeCredentials"),
     "opencode_tasks.flow.tasks": ("opencode_task",),
     "opencode_tasks.llm": ("OpenCodeLLM",),
     "opencode_tasks.records": ("QueryResult", "RemoteTool"),
@@ -60,6 +63,8 @@ __all__ = [
     "InputError",
     "InvalidRequestError",
     "MaxOutputTokensError",
+    "OpenCodeAgent",
+    "OpenCodeCredentials",
     "OpenCodeError",
     "OpenCodeLLM",
     "OpenCodeTimeoutError",

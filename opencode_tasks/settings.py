@@ -16,6 +16,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OPENCODE_TASKS_", extra="ignore")
 
     ledger: str | None = Field(default=None, description="Ledger: a path, sqlite:///… or postgresql://… URL.")
+    database: str | None = Field(
+        default=None, description="Database of sql: tables, as SQLAlchemy writes its address."
+    )
     opencode_bin: str | None = Field(default=None, description="Path of the opencode binary.")
     prices: str | None = Field(
         default=None,
@@ -32,6 +35,12 @@ class Settings(BaseSettings):
         default=0.05,
         gt=0,
         description="Part of a model's reported cost by which the computed one may differ unmentioned.",
+    )
+    failure_alert: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Part of the rows ended (at least 20) that may fail before people are told.",
     )
     breaker_failures: int = Field(
         default=10,

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Desk
@@ -68,6 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(tempfile, "tempdir", str(root))
     for name, value in caches.items():
         patch.setenv(name, value)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests on Ray: two at a time, its processes would wait for each other."""
+    for item in items:
+        parameters: Any = getattr(item, "callspec", None)
+        wanted = {
+            *getattr(item, "fixturenames", ()),
+            *map(str, parameters.params.values() if parameters else ()),
+        }
+        if wanted & {"ray_address", "ray_desk", "ray"}:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from opencode_tasks.errors import RunPausedError, TooManyFailedError
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
-    from opencode_tasks.flow.table import Prepared
+    from opencode_tasks.flow.preparing import Prepared
 
 Backend = Literal["server", "cli"]
 
@@ -34,11 +34,16 @@ def annotate(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT", help="Table to read: csv, jsonl or parquet; a path or any fsspec URL."
+            metavar="INPUT",
+            help="Table to read: csv, jsonl or parquet, a path or any fsspec URL; a folder of Parquet "
+            "files (DIR/); sql:TABLE or sql:SELECT ….",
         ),
     ],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Table to write, likewise; INPUT's columns and the answers.")
+        str,
+        typer.Option(
+            "-o", "--output", help="Table to write, a file or sql:TABLE; INPUT's columns and the answers."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -60,7 +65,25 @@ def annotate(
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text.")] = None,
     agent: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Agent of your opencode config. Default: one without tools."),
+        typer.Option(
+            metavar="NAME",
+            help="Agent of your opencode config, or a Prefect block of kind OpenCodeAgent. "
+            "Default: an agent without tools.",
+        ),
+    ] = None,
+    credentials: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prefect block of kind OpenCodeCredentials with provider keys. Default: your own.",
+        ),
+    ] = None,
+    mcp_server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="MCP server of your opencode config whose tools the default agent may use; may be repeated.",
+        ),
     ] = None,
     variant: Annotated[
         str | None, typer.Option(metavar="V", help="Variant of the model (reasoning effort).")
@@ -130,6 +153,28 @@ def annotate(
         ),
     ] = False,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N rows.")] = None,
+    incremental: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Only rows that no earlier run over INPUT has an answer for; KEY is the column that "
+            "names a row.",
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Database of sql: tables: an SQLAlchemy URL, or block://secret/NAME."
+        ),
+    ] = None,
+    partition_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Write OUTPUT (named ….parquet) as a folder of Parquet files, a folder for each value; "
+            "may be repeated.",
+        ),
+    ] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ask again what the ledger has an answer for.")
     ] = False,
@@ -156,6 +201,8 @@ def annotate(
         "label": label or [],
         "system": system,
         "agent": agent,
+        "credentials": credentials,
+        "mcp_servers": mcp_server or [],
         "variant": variant,
         "schema": schema,
         "opencode_config": opencode_config,
@@ -174,6 +221,9 @@ def annotate(
         "max_row_cost": max_row_cost,
         "on_budget": on_budget,
         "max_failed": max_failed,
+        "incremental": incremental,
+        "database": database,
+        "partition_by": partition_by or [],
     }
     where = {"runner": runner, "ray_address": ray_address}
     with contextlib.ExitStack() as stack:
@@ -203,8 +253,10 @@ def prepare_shown(
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
-    start_opencode(options, base_config)
-    from opencode_tasks.flow.table import prepare
+    if not options.get("credentials"):
+        # With a block's keys it would be another server.
+        start_opencode(options, base_config)
+    from opencode_tasks.flow.preparing import prepare
 
     on_wait = "raise" if no_wait else "wait"
     prepared = prepare(
@@ -289,12 +341,16 @@ def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:
         "id_column",
         "label",
         "agent",
+        "credentials",
+        "mcp_servers",
         "variant",
         "backend",
         "max_cost",
         "max_row_cost",
         "on_budget",
         "max_failed",
+        "incremental",
+        "partition_by",
     )
     return {name: parameters[name] for name in kept}
 

@@ -14,6 +14,7 @@ import typer
 
 from opencode_tasks.cli import exits
 from opencode_tasks.errors import SetupError
+from opencode_tasks.flow.places import ledger_place
 from opencode_tasks.opencode.binary import check_version, find_binary, version_of
 from opencode_tasks.opencode.home import read_store, user_store
 from opencode_tasks.settings import settings
@@ -112,7 +113,7 @@ def _ray() -> Finding:
 def _ledger() -> Finding:
     from opencode_tasks.ledger import Ledger, shown_url
 
-    url = settings().ledger_url()
+    url = ledger_place(None)
     with Ledger.open(url) as ledger:
         runs = len(ledger.runs(limit=1_000_000))
         return {"ok": True, "detail": f"{shown_url(ledger.url)} ({runs} runs)", "runs": runs}

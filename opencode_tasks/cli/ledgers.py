@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.settings import settings
+from opencode_tasks.flow.places import ledger_place
 
 if TYPE_CHECKING:
     # SQLAlchemy behind it takes a while, which --help must not.
@@ -26,7 +26,7 @@ def open_existing(url: str | None) -> Ledger:
     """
     from opencode_tasks.ledger import Ledger, is_there
 
-    place = url or settings().ledger_url()
+    place = ledger_place(url)
     if not is_there(place):
         raise InputError((f"--ledger: there is no ledger {place} yet (opencode-tasks annotate makes it)",))
     return Ledger.open(place)

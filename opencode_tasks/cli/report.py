@@ -15,6 +15,7 @@ import typer
 from opencode_tasks.cli.inspect import PIPE_WIDTH
 from opencode_tasks.cli.ledgers import LedgerOption, open_existing
 from opencode_tasks.errors import InputError
+from opencode_tasks.flow.places import ledger_place
 from opencode_tasks.money import format_usd, usd_to_pico
 from opencode_tasks.settings import settings
 
@@ -122,7 +123,7 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
-    for told in import_sessions(files, ledger or settings().ledger_url(), prices):
+    for told in import_sessions(files, ledger_place(ledger), prices):
         typer.echo(told, err=True)
 
 

@@ -22,7 +22,7 @@ def _start(options: dict[str, Any], base_config: Mapping[str, Any]) -> None:
     from opencode_tasks.opencode.config import merge, read_config
     from opencode_tasks.opencode.warm import warm
 
-    deciding = ("model", "system", "agent", "timeout", "work_dir", "opencode_bin")
+    deciding = ("model", "system", "agent", "mcp_servers", "timeout", "work_dir", "opencode_bin")
     with suppress(Exception):
         path = options.get("opencode_config")
         own = read_config(Path(path), "--opencode-config") if path else {}

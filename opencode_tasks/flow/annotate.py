@@ -223,7 +223,7 @@ def gate_of(plan: Plan) -> str | None:
     """The gate that the plan's rows go through, None for an empty plan."""
     if plan.catalog is None:
         return None
-    return gate_id(plan.catalog.model_ref, plan.spec.config, os.environ)
+    return gate_id(plan.catalog.model_ref, plan.spec, os.environ)
 
 
 def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Mapping[str, Any]) -> None:
@@ -252,6 +252,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         input_fingerprint=plan.fingerprint,
         row_count=len(plan.rows),
         refresh=options.refresh,
+        series=options.series,
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )

@@ -29,6 +29,8 @@ def annotate_dataset(
     label: Sequence[str] = (),
     system: str | None = None,
     agent: str | None = None,
+    credentials: str | None = None,
+    mcp_servers: Sequence[str] = (),
     variant: str | None = None,
     schema: str | Mapping[str, Any] | None = None,
     opencode_config: str | Mapping[str, Any] | None = None,
@@ -48,6 +50,9 @@ def annotate_dataset(
     max_failed: str | int | None = None,
     no_wait: bool = False,
     limit: int | None = None,
+    incremental: str | None = None,
+    database: str | None = None,
+    partition_by: Sequence[str] = (),
     refresh: bool = False,
 ) -> dict[str, Any]:
     """Annotate the table ``input`` and write it to ``output``; the run's summary.

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.flow.growing import Growing
+from opencode_tasks.flow.places import database_place
 from opencode_tasks.frames.joining import output_frame
-from opencode_tasks.frames.reading import read_frame
-from opencode_tasks.frames.writing import check_output, write_frame
+from opencode_tasks.frames.places import Output, read_input
 from opencode_tasks.ledger import Ledger
 
 
@@ -20,16 +21,20 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
     a flow), ``row_id`` and its labels stand for them. Raises InputError where there is no such
     run, the input has another number of rows by now, or the target cannot be written.
     """
-    faults = check_output(target)
-    if faults:
-        raise InputError(tuple(faults))
+    database = database_place(None)
+    output = Output(name=target, database=database)
     run = ledger.run(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     outcomes = ledger.outcomes(run_id)
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
-        frame = read_frame(command["input"], limit=command.get("limit"))
+        growing = Growing.of(command["input"], command.get("incremental"))
+        frame = read_input(
+            command["input"], database=database, limit=None if growing else command.get("limit")
+        )
+        if growing is not None:
+            frame = growing.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
         if len(frame) != len(outcomes):
             changed = f"{command['input']} has {len(frame)} rows now, the run has {len(outcomes)}"
             raise InputError((f"run {run_id}: {changed}; give it its input back",))
@@ -37,5 +42,8 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
         frame = pd.DataFrame(
             [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
         )
-    write_frame(output_frame(frame, outcomes, schema=run["parameters"].get("schema")), target)
+    answers = output_frame(frame, outcomes, schema=run["parameters"].get("schema"))
+    if faults := output.faults(command.get("input") or "", list(answers.columns)):
+        raise InputError(tuple(faults))
+    output.write(answers, run_id)
     return {name: run[name] for name in ("open", "completed", "failed", "skipped")}

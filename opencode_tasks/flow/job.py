@@ -25,6 +25,8 @@ class Job:
     those to compute costs by. A row's session is ended when the row has cost more than
     ``max_row_cost_pico`` (None: any cost) and would go on. ``drain_s`` is how long rows in flight may
     go on once the run must wait for long. ``trace`` is the run's span, the parent of its batches'.
+    ``secrets_block`` is the Prefect block, as ``type/name``, of the secrets that ``spec`` is without:
+    they are read where they are used.
     """
 
     run_id: str
@@ -47,6 +49,7 @@ class Job:
     drain_s: float = 60.0
     log_dir: Path | None = None
     lease_s: float = 60.0
+    secrets_block: str | None = None
 
     def request(self, prompt: str, title: str, max_cost_pico: int | None = None) -> Request:
         """The request for one prompt, whose session may cost so much."""

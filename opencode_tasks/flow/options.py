@@ -18,6 +18,7 @@ from opencode_tasks.opencode.backend import (
     BackendName,
     Clocks,
     OpencodeSpec,
+    Secrets,
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
@@ -37,9 +38,14 @@ class Options:
     again from the top then), ``raise`` raises RunPausedError. Where a person is needed, ``sleep``
     suspends the flow run and the others raise.
 
+    ``agent`` is an agent of opencode's or the name of an OpenCodeAgent block, ``credentials`` the name
+    of an OpenCodeCredentials block. ``mcp_servers`` are names of the config's MCP servers whose tools
+    our own agent, the default, may use.
+
     ``max_cost`` is what the whole run may cost, in USD, and ``max_row_cost`` what one row may:
     its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
     becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
+    ``series`` names the runs over one growing input that this one belongs to.
     """
 
     model: str | None = None
@@ -49,6 +55,8 @@ class Options:
     labels: Sequence[str] = ()
     system: str | None = None
     agent: str | None = None
+    credentials: str | None = None
+    mcp_servers: Sequence[str] = ()
     variant: str | None = None
     schema: Mapping[str, Any] | None = None
     opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -67,9 +75,10 @@ class Options:
     max_cost: float | None = None
     max_row_cost: float | None = None
     on_budget: OnBudget = "pause"
+    series: str | None = None
 
 
-def make_spec(options: Options) -> OpencodeSpec:
+def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
     """How opencode is run for these options. Raises SetupError where it is not found."""
     try:
         binary = find_binary(options.opencode_bin or settings().opencode_bin)
@@ -83,6 +92,8 @@ def make_spec(options: Options) -> OpencodeSpec:
         model_ref=options.model,
         system=options.system or DEFAULT_SYSTEM,
         agent=options.agent or DEFAULT_AGENT,
+        mcp_servers=tuple(options.mcp_servers),
+        secrets=secrets or Secrets(),
         clocks=Clocks.within(options.timeout),
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.flow.block_options import with_blocks
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.flow.options import Options, make_spec
 from opencode_tasks.flow.reserving import most_it_can_cost
@@ -21,6 +22,7 @@ from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
     OpencodeSpec,
+    Secrets,
 )
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.warm import warm
@@ -48,6 +50,7 @@ class Plan:
     rows: Sequence[RowInput]
     fingerprint: str
     prices: PriceBook
+    secrets_block: str | None = None
 
     @property
     def model_ref(self) -> str:
@@ -56,8 +59,9 @@ class Plan:
 
     @property
     def ledger_url(self) -> str:
-        """The ledger named, else that of the settings."""
-        return self.options.ledger or settings().ledger_url()
+        """The ledger that the run is kept in."""
+        assert self.options.ledger is not None
+        return self.options.ledger
 
     def job(self, run_id: str, ledger_url: str, concurrency: int, *, has_budget: bool) -> Job:
         """The job of a run of this plan; ``concurrency`` is that of one batch."""
@@ -66,7 +70,8 @@ class Plan:
         return Job(
             run_id=run_id,
             ledger_url=ledger_url,
-            spec=self.spec,
+            spec=replace(self.spec, secrets=Secrets()),
+            secrets_block=self.secrets_block,
             backend=options.backend,
             model_ref=self.catalog.model_ref,
             unpriced=self.catalog.unpriced,
@@ -74,7 +79,7 @@ class Plan:
             variant=options.variant,
             schema=options.schema,
             limits=limits_of(options),
-            gate_id=gate_id(self.catalog.model_ref, self.spec.config, os.environ),
+            gate_id=gate_id(self.catalog.model_ref, self.spec, os.environ),
             concurrency=concurrency,
             price=price_in(self.catalog, self.prices),
             prices=self.prices,
@@ -104,6 +109,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     left to the plan; a ``frame`` of None, one that could not be read, has none), SetupError where
     opencode cannot be found or started. No provider is called.
     """
+    options, secrets, secrets_block = with_blocks(options)
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -118,7 +124,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     faults += price_faults
     spec, catalog = None, None
     try:
-        spec = make_spec(options)
+        spec = make_spec(options, secrets)
         if frame is None or len(frame):
             catalog = warm.call(warm.catalog, spec, options.variant)
     except InputError as error:
@@ -137,6 +143,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
+        secrets_block=secrets_block,
     )
 
 
@@ -216,7 +223,7 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
         "model_ref": catalog.model_ref,
         "agent": spec.agent,
         "agent_config": agent_config,
-        "tools": list(spec.tools),
+        "tools": [*spec.tools, *spec.mcp_servers],
         "schema": options.schema,
         "variant": options.variant,
         "settings": {

@@ -10,6 +10,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.flow.places import ledger_place
 from opencode_tasks.frames.writing import encoded, write_bytes
 from opencode_tasks.ledger import Accounts, Grouping, Ledger, is_there, shown_url
 from opencode_tasks.money import format_usd, usd_to_pico
@@ -28,7 +29,7 @@ def write_reports(
     """Write the files, leave the artifacts; see ``cost_report``."""
     now = datetime.now(UTC)
     first = read_since(since, now.date())
-    url = ledger or settings().ledger_url()
+    url = ledger_place(ledger)
     if not is_there(url):
         raise InputError((f"ledger: there is no ledger {url} yet",))
     folder = _folder(output)

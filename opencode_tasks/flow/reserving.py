@@ -45,7 +45,7 @@ class Reservations:
     def further_call(self) -> int:
         """The most that one more call of an agent may cost; our own agent without tools makes none."""
         job = self.job
-        has_tools = job.spec.agent != DEFAULT_AGENT or job.spec.tools
+        has_tools = job.spec.agent != DEFAULT_AGENT or job.spec.tools or job.spec.mcp_servers
         return job.price.most_of_a_call() if job.price and has_tools else 0
 
     def _dear_row(self) -> int:

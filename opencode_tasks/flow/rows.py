@@ -13,6 +13,7 @@ from functools import partial
 
 from opencode_tasks.flow.adopting import adopt_left
 from opencode_tasks.flow.attempt import After, Ended, Place, Trial, Waits, attempt
+from opencode_tasks.flow.block_options import with_secrets
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.owner import is_dead, lease_owner
 from opencode_tasks.flow.reserving import Reservations
@@ -59,6 +60,7 @@ def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
     Raises RowsWaitError where the first may go on within ``max_inline_wait_s``, and SetupError
     where opencode cannot be started.
     """
+    job = with_secrets(job)
     told = {"run_id": job.run_id, "rows": len(row_ids), "model_ref": job.model_ref}
     with Ledger.open(job.ledger_url) as ledger, span("opencode batch", job.trace, **told):
         first = warm.call(_Batch(job, ledger).run, row_ids)

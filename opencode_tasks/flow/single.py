@@ -8,6 +8,7 @@ from typing import Any
 
 from opencode_tasks.asking import ask
 from opencode_tasks.errors import InputError, InvalidRequestError
+from opencode_tasks.flow.block_options import CREDENTIALS, secrets_of
 from opencode_tasks.flow.job import system_text
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import (
@@ -31,6 +32,7 @@ def ask_single(
     model: str | None,
     system: str | None,
     agent: str | None,
+    credentials: str | None,
     variant: str | None,
     schema: Mapping[str, Any] | None,
     tools: Sequence[RemoteTool],
@@ -47,6 +49,7 @@ def ask_single(
         system=system or DEFAULT_SYSTEM,
         agent=agent or DEFAULT_AGENT,
         tools=tuple(tools),
+        secrets=secrets_of(f"{CREDENTIALS}/{credentials}" if credentials else None),
         clocks=Clocks.within(timeout),
     )
     return warm.call(_ask, spec, prompt, system, variant, schema, backend)

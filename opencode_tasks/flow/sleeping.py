@@ -20,6 +20,7 @@ from prefect.states import AwaitingRetry, Suspended
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.flow.new_budget import PAUSE_KEY, ask_for_budget
 from opencode_tasks.flow.pause_report import pause_report
+from opencode_tasks.flow.telling import tell_paused
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
 from opencode_tasks.settings import settings
 
@@ -52,6 +53,7 @@ def put_to_sleep(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoR
         state = _suspended(context.flow_run.id, paused, budget)
     else:
         state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
+    tell_paused(paused)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(context.flow_run.id, state, force=paused.until is not None)
     raise Pause(state=state)

@@ -31,6 +31,7 @@ def opencode_task(
     model: str | None = None,
     system: str | None = None,
     agent: str | None = None,
+    credentials: str | None = None,
     variant: str | None = None,
     schema: Mapping[str, Any] | None = None,
     tools: Sequence[RemoteTool] = (),
@@ -42,7 +43,8 @@ def opencode_task(
     """Ask opencode; raises the typed errors where asking again cannot help.
 
     Until then the task is AwaitingRetry until the provider's moment, or for our backoff, if that is
-    at most ``max_inline_wait`` away. ``with_options(retries=0)`` asks once.
+    at most ``max_inline_wait`` away. ``with_options(retries=0)`` asks once. ``credentials`` names an
+    OpenCodeCredentials block.
 
     A worker process starts one warm server and keeps it for its further prompts. On Ray, ask for
     the nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.
@@ -52,6 +54,7 @@ def opencode_task(
         model=model,
         system=system,
         agent=agent,
+        credentials=credentials,
         variant=variant,
         schema=schema,
         tools=tools,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,15 +20,22 @@ from prefect.artifacts import (
 )
 from prefect.events import emit_event
 
+from opencode_tasks.errors import RunPausedError
 from opencode_tasks.flow.prefect_server import is_our_own
 from opencode_tasks.ledger import Progress
 from opencode_tasks.money import format_usd, pico_to_usd
 from opencode_tasks.records import TOKEN_COLUMNS
+from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"
 COST_KEY = "opencode-cost"
 USAGE_RECORDED = "opencode.usage.recorded"
 RUN_FINISHED = "opencode.run.finished"
+RUN_PAUSED = "opencode.run.paused"
+RUN_FAILING = "opencode.run.failing"
+LONG_WAIT_S = 3600.0
+# Fewer rows than this say nothing of a rate.
+LEAST_ROWS = 20
 SHOW_EVERY_S = 5.0
 EVENT_EVERY_S = 60.0
 
@@ -40,6 +48,7 @@ class Teller:
         self._shown_at = 0.0
         self._event_at = time.monotonic()
         self._told_pico = -1
+        self._is_failing = False
 
     def progress(self, run_id: str, progress: Progress) -> None:
         """Show the rows done as a progress artifact, and tell what was bought since, now and then."""
@@ -53,6 +62,10 @@ class Teller:
         if now - self._event_at >= EVENT_EVERY_S:
             self._event_at = now
             self._usage(run_id, progress)
+        if not self._is_failing and is_failing(progress):
+            self._is_failing = True
+            rows = {"failed": progress.failed, "ended": progress.total - progress.open}
+            _emit(RUN_FAILING, run_id, {**rows, "total": progress.total})
 
     def _show(self, run_id: str, progress: Progress) -> None:
         done = progress.total - progress.open
@@ -85,6 +98,28 @@ class Teller:
         _emit(RUN_FINISHED, run_id, summary)
 
 
+def is_failing(progress: Progress) -> bool:
+    """Whether more of the rows that have ended failed than the setting has people told of."""
+    ended = progress.total - progress.open
+    return ended >= LEAST_ROWS and progress.failed > settings().failure_alert * ended
+
+
+def tell_paused(paused: RunPausedError) -> None:
+    """Tell that a run goes to sleep or waits for a person; the labels are for automations to match."""
+    if is_our_own():
+        return
+    wait_s = None if paused.until is None else (paused.until - datetime.now(UTC)).total_seconds()
+    kind = "person" if wait_s is None else "long" if wait_s > LONG_WAIT_S else "short"
+    payload = {
+        "reason": paused.error_type,
+        "message": str(paused),
+        "until": None if paused.until is None else paused.until.isoformat(),
+        "open_rows": paused.open_rows,
+    }
+    labels = {"opencode.wait": kind, "opencode.reason": paused.error_type}
+    _emit(RUN_PAUSED, paused.run_id, payload, labels)
+
+
 def _totals(progress: Progress) -> dict[str, Any]:
     """What was bought so far; unknown is null."""
     return {
@@ -101,8 +136,11 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: line[name] for name in names}, **money, "cost_source": line["cost_source"]}
 
 
-def _emit(event: str, run_id: str, payload: Mapping[str, Any]) -> None:
+def _emit(
+    event: str, run_id: str, payload: Mapping[str, Any], labels: Mapping[str, str] | None = None
+) -> None:
     resource = {
+        **(labels or {}),
         "prefect.resource.id": f"opencode-tasks.run.{run_id}",
         "prefect.resource.name": run_id,
     }

@@ -80,9 +80,8 @@ def check_frame(
     faults += _column_faults(names, id_column, schema)
     row_ids = [str(position) for position in range(len(frame))]
     if id_column is not None and names.count(id_column) == 1:
-        ids = _cells(frame, id_column)
-        row_ids = ["" if is_null(value) else str(value) for value in ids]
-        faults += _id_faults(ids, row_ids, id_column)
+        row_ids = row_ids_in(frame, id_column)
+        faults += _id_faults(_cells(frame, id_column), row_ids, id_column)
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
     prompts, row_faults = _prompts(frame, prompt_columns, template)
@@ -94,6 +93,16 @@ def check_frame(
         for position in range(len(frame))
     ]
     return Checked(rows=rows, row_faults=row_faults)
+
+
+def row_ids_in(frame: pd.DataFrame, id_column: str) -> list[str]:
+    """The rows' ids as the ledger has them: a column's values as text, "" where there is none."""
+    return ["" if is_null(value) else str(value) for value in _cells(frame, id_column)]
+
+
+def take_rows(frame: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
+    """The rows at these positions, with a plain range index."""
+    return frame.iloc[list(positions)].reset_index(drop=True)
 
 
 def fault_lines(checked: Checked) -> list[str]:

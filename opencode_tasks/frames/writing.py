@@ -209,11 +209,15 @@ def _iso(value: date) -> str:
     return value.isoformat()
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def arrow_table(frame: pd.DataFrame) -> Any:
+    """The frame as Arrow has it, without its index; what Parquet has no type for as JSON text."""
     columns = _columns(frame)
-    table = pa.table([_arrow(series) for _, series in columns], names=[name for name, _ in columns])
+    return pa.table([_arrow(series) for _, series in columns], names=[name for name, _ in columns])
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(arrow_table(frame), sink)
     return sink.getvalue()
 
 

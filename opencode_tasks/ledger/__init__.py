@@ -1,6 +1,6 @@
 """The ledger: one SQL database that holds what ran, what it cost, and who may buy what.
 
-All SQL of the project is in here.
+All SQL of ours is in here; tables of the user's are read and written in ``frames``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import is_there, shown_url
 from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.series import Answered
 from opencode_tasks.ledger.spending import GROUPINGS, Grouping
 from opencode_tasks.ledger.tables import attempts, usage
 from opencode_tasks.records import TOKEN_COLUMNS
@@ -33,6 +34,7 @@ __all__ = [
     "UNFINISHED",
     "USAGE_COLUMNS",
     "Accounts",
+    "Answered",
     "Budget",
     "BudgetReachedError",
     "Busy",

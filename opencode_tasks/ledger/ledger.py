@@ -34,6 +34,7 @@ from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
 from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.series import Answered, answered_in, rows_of_run, run_of_flow_run
 from opencode_tasks.records import Answer, AttemptRecord, RowInput
 
 
@@ -112,6 +113,7 @@ class Ledger:
         refresh: bool,
         now: datetime,
         max_cost_pico: int | None = None,
+        series: str | None = None,
     ) -> None:
         """Write a run as running; one with this id that exists stays as it is."""
         values = {
@@ -126,6 +128,7 @@ class Ledger:
             "row_count": row_count,
             "refresh": refresh,
             "max_cost_pico": max_cost_pico,
+            "series": series,
             "created_at": now,
             "status": "running",
         }
@@ -142,6 +145,18 @@ class Ledger:
     def find_run(self, flow_run_id: str, input_fingerprint: str) -> str | None:
         """The run that a flow run began over an input before; None where it begins one now."""
         return self._database.read(lambda c: jobs.find_run(c, flow_run_id, input_fingerprint))
+
+    def answered_in(self, series: str) -> Answered:
+        """The rows that runs of a series completed before."""
+        return self._database.read(lambda c: answered_in(c, series))
+
+    def rows_of_run(self, series: str, run_id: str) -> frozenset[str] | None:
+        """The ids of a run's rows; None where the run is not of the series."""
+        return self._database.read(lambda c: rows_of_run(c, series, run_id))
+
+    def run_of_flow_run(self, series: str, flow_run_id: str) -> str | None:
+        """The newest run of a series that a flow run worked on; None where it begins one now."""
+        return self._database.read(lambda c: run_of_flow_run(c, series, flow_run_id))
 
     def newest_unfinished(self) -> str | None:
         """The run that was created last among those that can be resumed, None without one."""

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, cast, func, literal, null, select, upd
 from sqlalchemy.types import Text
 
 from opencode_tasks.ledger.jobs import UNFINISHED
+from opencode_tasks.ledger.series import remember
 from opencode_tasks.ledger.tables import attempts, inner_retries, rows, runs, sessions, usage
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
@@ -30,7 +31,8 @@ def purge(connection: Connection, before: datetime, *, texts_only: bool, now: da
 
     Texts are prompts, answers, traces, the providers' messages and the options of the run. Without
     ``texts_only`` rows are known by their number alone from then on: their ids may name somebody.
-    Tokens, costs, models, labels, deployments and kinds of errors stay.
+    Tokens, costs, models, labels, deployments and kinds of errors stay, and of rows of a series a
+    digest of the id, so that they are not taken for new ones.
     """
     query = select(runs.c.run_id).where(
         runs.c.status.not_in(UNFINISHED), func.coalesce(runs.c.ended_at, runs.c.created_at) < before
@@ -46,6 +48,7 @@ def purge(connection: Connection, before: datetime, *, texts_only: bool, now: da
         connection.execute(_of(attempts, chunk).values(error_message=null(), data_dir=null()))
         connection.execute(_of(runs, chunk).values(parameters={}, pause_reason=null()))
         if not texts_only:
+            remember(connection, chunk)
             _forget_ids(connection, chunk)
     return Purged(runs=len(found), rows=count)
 

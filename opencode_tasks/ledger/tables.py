@@ -67,7 +67,10 @@ runs = Table(
     Column("origin", Text, nullable=False, server_default="annotate"),
     # When texts were removed by ``purge``, or at the run's end by a setting.
     Column("purged_at", UtcTime),
+    # Runs over one growing input share it; NULL for a run over all of its input.
+    Column("series", Text),
     Index("runs_created_at", "created_at"),
+    Index("runs_series", "series"),
 )
 
 rows = Table(
@@ -203,6 +206,14 @@ flow_runs = Table(
     metadata,
     Column("flow_run_id", Text, primary_key=True),
     Column("run_id", Text, primary_key=True),
+)
+
+# The rows of a series that have an answer and whose ids were purged: what is not new is not bought.
+answered = Table(
+    "answered",
+    metadata,
+    Column("series", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
 )
 
 # A provider, model and credential: whether requests may reach it. No line means open.

@@ -34,11 +34,25 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What opencode is given beside the user's own logins; never shown, written down or logged.
+
+    ``api_keys`` by provider id win over a login of the user's store, ``environment`` by variable
+    over the process's own.
+    """
+
+    api_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpencodeSpec:
     """How to run opencode: what two rows must share to share a server.
 
     ``config`` is the user's opencode config; ``work_dir`` None means one fixed empty folder.
-    ``use_plugin=False`` leaves the plugin out and shows how the event stream alone serves.
+    ``tools`` are MCP servers by their place, ``mcp_servers`` names of those in ``config``: our own
+    agent may use the tools of both. ``use_plugin=False`` leaves the plugin out and shows how the
+    event stream alone serves.
     """
 
     binary: Path
@@ -47,6 +61,8 @@ class OpencodeSpec:
     system: str = DEFAULT_SYSTEM
     agent: str = DEFAULT_AGENT
     tools: tuple[RemoteTool, ...] = ()
+    mcp_servers: tuple[str, ...] = ()
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
     clocks: Clocks = field(default_factory=Clocks)
     max_inline_wait_s: float = 60.0
     work_dir: Path | None = None

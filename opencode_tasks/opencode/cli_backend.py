@@ -131,7 +131,8 @@ class CliBackend:
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
         home = known or await asyncio.to_thread(make_home, self._folder)
-        credentials = Credentials(spec.model_ref.partition("/")[0] if spec.model_ref else None)
+        provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
+        credentials = Credentials(provider, spec.secrets)
         result: SessionResult | None = None
         try:
             env = environment(home, spec, password=None, journal_events=True)

@@ -61,7 +61,8 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
 
 def allowed_tools(spec: OpencodeSpec) -> list[str]:
     """The tools that our own agent is given: those of the named MCP servers."""
-    return [f"{_tool_prefix(tool.name)}_*" for tool in spec.tools]
+    names = [*(tool.name for tool in spec.tools), *spec.mcp_servers]
+    return [f"{_tool_prefix(name)}_*" for name in names]
 
 
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:

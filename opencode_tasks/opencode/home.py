@@ -17,11 +17,12 @@ from platformdirs import user_data_path
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.json_values import mapping_in
-from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.config import MAX_CALLS_WITHOUT_TOOLS, fixed_config, merged_config
+from opencode_tasks.opencode.backend import OpencodeSpec, Secrets
+from opencode_tasks.opencode.config import MAX_CALLS_WITHOUT_TOOLS, allowed_tools, fixed_config, merged_config
 
 # Opencode installs this package (63 MB) into a fresh config folder unless it is there already.
 STUB_PACKAGE = "@opencode-ai/plugin"
+AUTH_CONTENT = "OPENCODE_AUTH_CONTENT"
 GLOBAL_CONFIG_NAMES = (
     *("config.json", "opencode.json", "opencode.jsonc"),
     *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools", "plugin", "plugins"),
@@ -160,6 +161,7 @@ def environment(
     config_file.touch(mode=0o600)
     config_file.write_text(json.dumps(merged_config(spec)), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_FROM_OPENCODE)}
+    env |= spec.secrets.environment
     env |= LEAN_ENVIRONMENT
     if not any(entry.get("type") == "oauth" for entry in read_store(user_store()).values()):
         # Opencode's own plugins are what OAuth logins need, and nothing else that rows use.
@@ -178,7 +180,7 @@ def environment(
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
     }
-    if not spec.tools:
+    if not allowed_tools(spec):
         env["OPENCODE_TASKS_MAX_CALLS"] = str(MAX_CALLS_WITHOUT_TOOLS)
     if password is not None:
         env["OPENCODE_SERVER_PASSWORD"] = password
@@ -192,10 +194,13 @@ class Credentials:
     copied, and has one owner at a time: a lock that is held until ``close``.
     """
 
-    def __init__(self, provider: str | None) -> None:
+    def __init__(self, provider: str | None, secrets: Secrets | None = None) -> None:
+        secrets = secrets or Secrets()
         self._lock: TextIO | None = None
         self._store = user_store()
-        self._entries = read_store(self._store)
+        self._given = {name: {"type": "api", "key": key} for name, key in secrets.api_keys.items()}
+        self._content = (os.environ | dict(secrets.environment)).get(AUTH_CONTENT)
+        self._entries = read_store(self._store) | self._given
         # True where a login's tokens rotate, so that its store has one owner at a time.
         self.needs_owner = needs_owner(self._entries, provider)
 
@@ -207,9 +212,15 @@ class Credentials:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             target.symlink_to(self._store)
             return {}
-        keys = {name: entry for name, entry in self._entries.items() if entry.get("type") != "oauth"}
-        given = os.environ.get("OPENCODE_AUTH_CONTENT")
-        return {"OPENCODE_AUTH_CONTENT": given or json.dumps(keys)} if given or keys else {}
+        if self._content and not self._given:
+            return {AUTH_CONTENT: self._content}
+        keys: dict[str, Any] = {
+            name: entry for name, entry in self._entries.items() if entry.get("type") != "oauth"
+        }
+        if self._content:
+            # As opencode itself has it, the variable stands in for the store.
+            keys = {**mapping_in(json.loads(self._content)), **self._given}
+        return {AUTH_CONTENT: json.dumps(keys)} if keys else {}
 
     def close(self) -> None:
         """Let another process own the store."""

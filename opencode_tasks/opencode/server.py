@@ -63,7 +63,7 @@ class WarmServer:
         check_version(version_of(spec.binary))
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
-        credentials = Credentials(provider)
+        credentials = Credentials(provider, spec.secrets)
         home = over or make_home()
         process: GuardedProcess | None = None
         try:

@@ -112,7 +112,7 @@ class WarmServers:
     def one_owner(self, spec: OpencodeSpec) -> bool:
         """Whether the spec's provider is used by a login that only one server at a time may use."""
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
-        return Credentials(provider).needs_owner
+        return Credentials(provider, spec.secrets).needs_owner
 
     def close(self) -> None:
         """End every server and the loop. Nothing happens where there is none; it can be used again."""

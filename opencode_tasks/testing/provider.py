@@ -92,14 +92,15 @@ class ScriptedProvider:
         self._rules.append(_Rule(match, replies or (Reply(),)))
         return self
 
-    def opencode_config(self, *, name: str = "fake", api_key: str = "sk-test") -> dict[str, Any]:
-        """An opencode config that knows this server as provider ``name``."""
+    def opencode_config(self, *, name: str = "fake", api_key: str | None = "sk-test") -> dict[str, Any]:
+        """An opencode config that knows this server as provider ``name``; None leaves the key out."""
+        key = {} if api_key is None else {"apiKey": api_key}
         return {
             "provider": {
                 name: {
                     "npm": "@ai-sdk/openai-compatible",
                     "name": "Scripted provider",
-                    "options": {"baseURL": self.base_url, "apiKey": api_key},
+                    "options": {"baseURL": self.base_url, **key},
                     "models": self.models,
                 }
             }

@@ -235,7 +235,7 @@ def test_a_clock_runs_out(
     error = asked.failed(OpenCodeTimeoutError)
     assert error.clock == clock
     assert error.seconds == seconds
-    assert asked.seconds < seconds + 12
+    assert asked.seconds < seconds + 40
     assert not asked.attempt.usage_known
     assert len(asked.calls) == 1
 

@@ -26,7 +26,7 @@ ANSWER = Reply(text="fine", input_tokens=50, output_tokens=80)
 ANSWER_PICO = 50 * 10**6 + 80 * 10**7
 
 
-@pytest.fixture(params=["desk", "ray_desk"])
+@pytest.fixture(params=[pytest.param("desk", marks=pytest.mark.chaos), "ray_desk"])
 def any_desk(request: pytest.FixtureRequest) -> Desk:
     desk: Desk = request.getfixturevalue(request.param)
     return desk

@@ -136,7 +136,7 @@ def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: De
     ("runner", "waits"),
     [
         pytest.param("threads", False, marks=pytest.mark.chaos),
-        pytest.param("threads", True, marks=pytest.mark.slow),
+        pytest.param("threads", True, marks=pytest.mark.chaos),
         pytest.param("ray", False, marks=pytest.mark.slow),
     ],
 )

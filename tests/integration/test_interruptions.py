@@ -89,9 +89,13 @@ def finished(desk: Desk) -> Counter[str]:
     return Counter(desk.provider.prompts())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("runner", "stop"), [("threads", signal.SIGINT), ("ray", signal.SIGINT), ("ray", signal.SIGTERM)]
+    ("runner", "stop"),
+    [
+        pytest.param("threads", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.chaos),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
     desk: Desk, runner: str, stop: signal.Signals

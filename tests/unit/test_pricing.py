@@ -12,7 +12,11 @@ STATED = {"input": 3, "output": 15, "cache": {"read": 0.3, "write": 3.75}}
 def test_a_price_is_read_as_opencode_states_it() -> None:
     price = read_price({"cost": STATED, "limit": {"context": 200_000, "output": 8000}})
     assert price == Price(
-        input=3 * 10**12, output=15 * 10**12, cache_write=3_750_000_000_000, most_output_tokens=8000
+        input=3 * 10**12,
+        output=15 * 10**12,
+        cache_write=3_750_000_000_000,
+        most_output_tokens=8000,
+        most_input_tokens=200_000,
     )
 
 
