@@ -221,7 +221,7 @@ def notify(inbox: Inbox) -> None:
         assert done.returncode == 0, done.stderr
     with get_client(sync_client=True) as client:
         ours = [one for one in client.read_automations() if one.name.startswith("opencode-tasks:")]
-    assert len(ours) == 4
+    assert len(ours) == 6
 
 
 @pytest.mark.slow
@@ -254,11 +254,16 @@ def test_a_worker_wakes_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> 
         client.resume_flow_run(flow_run_id, run_input={"max_cost": 0.5})
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
         assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
-        wait_for(lambda: len(inbox.told) >= 3, log)
+        wait_for(lambda: len(inbox.told) >= 4, log)
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
     bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
     assert set(bought.values()) == {1}
     subjects = Counter(told["subject"] for told in inbox.told)
-    assert subjects == {"annotate-dataset waits": 1, "annotate-dataset needs a person": 2}
+    assert subjects == {
+        "annotate-dataset needs a person": 2,
+        "annotate-dataset has spent its budget": 2,
+    }
+    (budget, _) = [told["body"] for told in inbox.told if "budget" in told["subject"]]
+    assert "of $0.006 is spent" in budget
     told = next(told["body"] for told in inbox.told if "person" in told["subject"])
     assert "of $0.006 is spent" in told
