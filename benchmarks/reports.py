@@ -1,6 +1,6 @@
 """How long the views and the report page take over many model calls.
 
-    python benchmarks/reports.py [ROWS] [LEDGER]
+    python benchmarks/reports.py [ROWS] [LEDGER] [--page FILE]
 
 fills a ledger (SQLite in a temporary folder unless one is named, such as postgresql://…) with made-up
 model calls, 200,000 by default, over 60 days, four models, three deployments and two labels, and
@@ -9,9 +9,8 @@ prints the seconds of each view, each grouping of `report` and the page.
 
 from __future__ import annotations
 
-import json
+import argparse
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -166,10 +165,17 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Fill, measure, print."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="?", type=int, default=200_000, metavar="ROWS")
+    parser.add_argument("ledger", nargs="?", metavar="LEDGER")
+    parser.add_argument("--page", type=Path, help="keep the page in this file")
+    asked = parser.parse_args()
+    count = asked.rows
     with (
         tempfile.TemporaryDirectory() as folder,
-        Ledger.open(sys.argv[2] if len(sys.argv) > 2 else str(Path(folder) / "ledger.db")) as ledger,
+        Ledger.open(asked.ledger or str(Path(folder) / "ledger.db")) as ledger,
     ):
         spent_s = seconds_of(lambda: fill(ledger, count))
         kind = ledger._database.engine.dialect.name  # noqa: SLF001
@@ -183,12 +189,11 @@ def main() -> None:
         for name in GROUPINGS:
             print(f"| report --by {name} | {seconds_of(lambda name=name: accounts.spent((name,))):.2f} |")
         pages: list[str] = []
-        told = {"since": None, "now": datetime.now(UTC), "source": ledger.url, "drift": 0.05}
+        told: dict[str, Any] = {"since": None, "now": datetime.now(UTC), "source": ledger.url, "drift": 0.05}
         taken_s = seconds_of(lambda: pages.append(report_page(accounts, **told)))
         print(f"| report --html, {len(pages[0]) // 1024} KiB | {taken_s:.2f} |")
-        if len(sys.argv) > 3:
-            Path(sys.argv[3]).write_text(pages[0], encoding="utf-8")
-            print(json.dumps({"page": sys.argv[3]}))
+        if asked.page:
+            asked.page.write_text(pages[0], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
 from opencode_tasks.ledger.columns import storable
 from opencode_tasks.ledger.engine import insert_into
@@ -33,10 +33,15 @@ def _link(connection: Connection, run_id: str, flow_run_id: str) -> None:
 
 def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
     """The run that a flow run began over this input, the newest of several."""
+    return newest_of(connection, flow_run_id, runs.c.input_fingerprint == input_fingerprint)
+
+
+def newest_of(connection: Connection, flow_run_id: str, condition: ColumnElement[bool]) -> str | None:
+    """The newest of the runs that a flow run worked on and that a condition holds for."""
     query = (
         select(runs.c.run_id)
         .join(flow_runs, flow_runs.c.run_id == runs.c.run_id)
-        .where(flow_runs.c.flow_run_id == flow_run_id, runs.c.input_fingerprint == input_fingerprint)
+        .where(flow_runs.c.flow_run_id == flow_run_id, condition)
         .order_by(runs.c.created_at.desc())
         .limit(1)
     )

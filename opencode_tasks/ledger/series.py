@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, select
 
 from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.tables import answered, flow_runs, rows, runs
+from opencode_tasks.ledger.jobs import newest_of
+from opencode_tasks.ledger.tables import answered, rows, runs
 
 AT_ONCE = 500
 
@@ -49,14 +50,7 @@ def rows_of_run(connection: Connection, series: str, run_id: str) -> frozenset[s
 
 def run_of_flow_run(connection: Connection, series: str, flow_run_id: str) -> str | None:
     """The newest run of a series that a flow run began or went on with."""
-    query = (
-        select(runs.c.run_id)
-        .join(flow_runs, flow_runs.c.run_id == runs.c.run_id)
-        .where(flow_runs.c.flow_run_id == flow_run_id, runs.c.series == series)
-        .order_by(runs.c.created_at.desc())
-        .limit(1)
-    )
-    return connection.execute(query).scalar_one_or_none()
+    return newest_of(connection, flow_run_id, runs.c.series == series)
 
 
 def remember(connection: Connection, run_ids: Collection[str]) -> None:

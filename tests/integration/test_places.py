@@ -22,7 +22,6 @@ from opencode_tasks.frames.writing import write_bytes
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.testing import Reply
 
-BUCKET = "rows"
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -42,9 +41,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     host, port = server.get_host_and_port()
     for name, value in (S3_KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
         monkeypatch.setenv(name, value)
+    # The server's memory is the process's, and outlives it.
+    bucket = f"rows-{uuid.uuid4().hex[:8]}"
     try:
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        yield f"s3://{BUCKET}"
+        fsspec.filesystem("s3").mkdir(bucket)
+        yield f"s3://{bucket}"
     finally:
         server.stop()
         fsspec.filesystem("s3").clear_instance_cache()
