@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
-from typing import Any, TypeVar, cast
+from dataclasses import fields, replace
+from typing import Any
 
-import httpx
-from prefect.context import FlowRunContext
-from prefect.settings import get_current_settings
-from pydantic import ValidationError
-
-from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.errors import InputError
+from opencode_tasks.flow.block_loading import has_api, load_block
 from opencode_tasks.flow.blocks import OpenCodeAgent, OpenCodeCredentials
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.options import Options
@@ -19,7 +15,6 @@ from opencode_tasks.flow.places import ledger_place
 from opencode_tasks.opencode.backend import Secrets
 from opencode_tasks.opencode.config import merge
 
-B = TypeVar("B", OpenCodeAgent, OpenCodeCredentials)
 AGENT, CREDENTIALS = "opencode-agent", "opencode-credentials"
 
 
@@ -55,12 +50,13 @@ def secrets_of(source: str | None) -> Secrets:
         return Secrets()
     kind, _, name = source.partition("/")
     if kind == AGENT:
-        agent = _load(OpenCodeAgent, name)
+        agent = load_block(OpenCodeAgent, name)
         found = agent.credentials if agent else None
     else:
-        found = _load(OpenCodeCredentials, name)
+        found = load_block(OpenCodeCredentials, name)
     if found is None:
-        raise InputError((f"--credentials: there is no Prefect block {source} that has credentials",))
+        told = "make one in Prefect's pages under Blocks, or save an OpenCodeCredentials of that name"
+        raise InputError((f"--credentials: there is no Prefect block {source} that has credentials; {told}",))
     return Secrets(
         api_keys=_plain(found.api_keys.get_secret_value()),
         environment=_plain(found.environment.get_secret_value()),
@@ -76,40 +72,12 @@ def _agent_block(agent: str | None) -> tuple[OpenCodeAgent | None, str]:
     if not agent:
         return None, ""
     kind, _, name = agent.rpartition("/")
-    if kind != AGENT and not _has_api():
+    if kind != AGENT and not has_api():
         return None, agent
-    block = _load(OpenCodeAgent, name if kind == AGENT else agent)
+    block = load_block(OpenCodeAgent, name if kind == AGENT else agent)
     if block is None and kind == AGENT:
-        raise InputError((f"--agent: there is no Prefect block {agent}",))
+        raise InputError((f"--agent: there is no Prefect block {agent}; see Prefect's pages under Blocks",))
     return block, name
-
-
-def _has_api() -> bool:
-    """Whether there is a Prefect to ask: outside a flow, one that is set."""
-    return FlowRunContext.get() is not None or bool(get_current_settings().api.url)
-
-
-def _load(kind: type[B], name: str) -> B | None:
-    """A block by its name; None where there is none."""
-    if not _has_api():
-        raise SetupError(
-            "unknown",
-            raw_message=f"the Prefect block {name!r} is asked for, and no Prefect API is set",
-            hint="set PREFECT_API_URL",
-        )
-    try:
-        return cast("B", kind.load(name))
-    except ValidationError as error:
-        words = "; ".join(fault["msg"] for fault in error.errors(include_input=False))
-        raise InputError((f"the Prefect block {name!r} does not fit this version: {words}",)) from None
-    except ValueError:
-        return None
-    except (httpx.HTTPError, OSError, RuntimeError) as error:
-        raise SetupError(
-            "unknown",
-            raw_message=f"cannot read the Prefect block {name!r}: {type(error).__name__}: {error}",
-            hint="see that PREFECT_API_URL names a server that answers",
-        ) from None
 
 
 def _filled(options: Options, block: OpenCodeAgent) -> Options:
@@ -117,26 +85,26 @@ def _filled(options: Options, block: OpenCodeAgent) -> Options:
     told: dict[str, Any] = {
         "model": block.model,
         "system": block.system,
-        "agent": block.agent,
         "variant": block.variant,
         "schema": block.answer_schema,
         "timeout": block.timeout,
         "max_attempts": block.max_attempts,
         "max_row_cost": block.max_row_cost,
     }
-    default = {field.name: field.default for field in fields(Options) if field.default is not MISSING}
-    free = {name for name in told if getattr(options, name) == default[name]} | {"agent"}
+    default = {field.name: field.default for field in fields(Options)}
+    free = {
+        name: value
+        for name, value in told.items()
+        if value is not None and getattr(options, name) == default[name]
+    }
     servers: dict[str, Any] = {
         name: {"type": "remote", "url": url, "enabled": True} for name, url in block.mcp_servers.items()
     }
     config = merge(block.config, {"mcp": servers} if servers else {})
     return replace(
         options,
-        **{
-            name: value
-            for name, value in told.items()
-            if name in free and (value is not None or name == "agent")
-        },
+        **free,
+        agent=block.agent,
         opencode_config=merge(config, options.opencode_config),
         mcp_servers=tuple(dict.fromkeys([*options.mcp_servers, *servers])),
     )

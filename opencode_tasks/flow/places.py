@@ -33,7 +33,8 @@ def is_block(place: str | None) -> bool:
 def resolved(place: str, option: str) -> str:
     """The place itself, or what the Secret block holds that it names.
 
-    Raises InputError, naming ``option``, where there is no such block or it holds no text.
+    Raises InputError, naming ``option``, where there is no such block or it holds no text, and
+    SetupError where Prefect does not answer.
     """
     if not is_block(place):
         return place
@@ -42,10 +43,13 @@ def resolved(place: str, option: str) -> str:
         raise InputError((f"{option}: {place}: name a Prefect Secret block: {SECRET}NAME",))
     from prefect.blocks.system import Secret
 
-    try:
-        found = cast("Any", Secret.load(name)).get()
-    except ValueError:
-        raise InputError((f"{option}: there is no Prefect block secret/{name}",)) from None
+    from opencode_tasks.flow.block_loading import load_block
+
+    block: Any = load_block(cast("Any", Secret), name)
+    if block is None:
+        told = "make it in Prefect's pages under Blocks"
+        raise InputError((f"{option}: there is no Prefect block secret/{name}; {told}",))
+    found = block.get()
     if not isinstance(found, str) or not found:
         raise InputError((f"{option}: the Prefect block secret/{name} holds no text",))
     return found

@@ -43,17 +43,21 @@ def write_parts(
     def note(file: Any) -> None:
         written.append(file.path)
 
-    ds.write_dataset(
-        table,
-        path,
-        filesystem=filesystem,
-        format="parquet",
-        basename_template=f"{run_id}-{{i}}.parquet",
-        partitioning=ds.partitioning(pa.schema(fields), flavor="hive"),
-        existing_data_behavior="overwrite_or_ignore",
-        max_partitions=MOST_FOLDERS,
-        file_visitor=note,
-    )
+    try:
+        ds.write_dataset(
+            table,
+            path,
+            filesystem=filesystem,
+            format="parquet",
+            basename_template=f"{run_id}-{{i}}.parquet",
+            partitioning=ds.partitioning(pa.schema(fields), flavor="hive"),
+            existing_data_behavior="overwrite_or_ignore",
+            max_partitions=MOST_FOLDERS,
+            file_visitor=note,
+        )
+    except pa.ArrowException as error:
+        words = " ".join(str(error).split())[:200]
+        raise OSError(f"OUTPUT {folder}: {words}; opencode-tasks export writes it elsewhere") from None
     # A row's folder can change with its status while the run goes on.
     known = {_bare(name) for name in written}
     for old in before:

@@ -55,7 +55,7 @@ class Output:
             if format_of(self.name.rstrip("/")) != "parquet":
                 return self._partition_faults("no .parquet name")
             return parts_faults(self.name, self.partition_by, columns)
-        return list(check_output(self.name, input_path=source))
+        return check_output(self.name, input_path=source)
 
     def write(self, frame: pd.DataFrame, run_id: str) -> None:
         """Write a run's output; again and again the same. OSError where the place refuses."""

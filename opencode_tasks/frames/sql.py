@@ -23,6 +23,7 @@ from sqlalchemy.schema import MetaData
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
+from opencode_tasks.ledger.place import POSTGRES_DRIVER, POSTGRES_NAMES
 
 PREFIX = "sql:"
 DATABASE = "--database"
@@ -123,8 +124,8 @@ def _engine(database: str | None) -> Generator[Engine]:
         raise InputError((f"{DATABASE}: name the database of sql: tables, or set OPENCODE_TASKS_DATABASE",))
     try:
         url = make_url(database)
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
+        if url.drivername in POSTGRES_NAMES:
+            url = url.set(drivername=POSTGRES_DRIVER)
         engine = create_engine(url)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         # SQLAlchemy's own words can hold the address, and that the password.

@@ -40,10 +40,8 @@ def answered_in(connection: Connection, series: str) -> Answered:
 
 def rows_of_run(connection: Connection, series: str, run_id: str) -> frozenset[str] | None:
     """The ids of a run's rows; None where the run is not of the series."""
-    if (
-        connection.execute(select(runs.c.series).where(runs.c.run_id == run_id)).scalar_one_or_none()
-        != series
-    ):
+    of_run = select(runs.c.series).where(runs.c.run_id == run_id)
+    if connection.execute(of_run).scalar_one_or_none() != series:
         return None
     return frozenset(connection.execute(select(rows.c.row_id).where(rows.c.run_id == run_id)).scalars())
 

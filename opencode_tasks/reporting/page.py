@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,39 +24,9 @@ RECENT_DAYS = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A drawing in each width, by its name; it is waited for where it is looked at."""
+    """A drawing in each width, by its name."""
 
-    begun: Mapping[str, Future[str]]
-
-    @property
-    def drawn(self) -> Mapping[str, Markup]:
-        """The drawings. What of the data is in them was escaped where they were drawn."""
-        return {name: Markup(one.result()) for name, one in self.begun.items()}  # noqa: S704
-
-
-class Studio:
-    """Draws in a thread of its own, while the ledger is asked for the next lines."""
-
-    def __init__(self) -> None:
-        self._artist = ThreadPoolExecutor(1)
-        # The first drawing of a process loads Vega, which takes a second.
-        self._artist.submit(charts.bars, [{"name": "", "usd": 1.0}], charts.SIZES["narrow"])
-
-    def draw(self, draw: Callable[..., str], lines: Sequence[Mapping[str, Any]]) -> Chart | None:
-        """A drawing of the lines; None where there are none."""
-        if not lines:
-            return None
-        return Chart(
-            begun={name: self._artist.submit(draw, lines, size) for name, size in charts.SIZES.items()}
-        )
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the thread."""
-        self._artist.shutdown(cancel_futures=True)
+    drawn: Mapping[str, Markup]
 
 
 def report_page(accounts: Accounts, *, since: date | None, now: datetime, source: str, drift: float) -> str:
@@ -66,30 +35,28 @@ def report_page(accounts: Accounts, *, since: date | None, now: datetime, source
     ``since`` None is from the first day on. ``drift`` is the part of a model's reported cost by which
     the computed one may differ before the page says so.
     """
-    about = {"version": version("opencode-tasks"), "made_at": now, "source": source, "most_lines": MOST_LINES}
-    with Studio() as studio:
-        with accounts.frozen() as frozen:
-            told = _told(frozen, since, now.date(), drift, studio)
-        return _environment().get_template("page.html").render(told | about)
+    with accounts.frozen() as frozen:
+        told = _told(frozen, since, now.date(), drift)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(told, version=version("opencode-tasks"), made_at=now, source=source, most_lines=MOST_LINES)
+    )
 
 
-def _told(
-    accounts: Accounts, since: date | None, today: date, drift: float, studio: Studio
-) -> dict[str, Any]:
+def _told(accounts: Accounts, since: date | None, today: date, drift: float) -> dict[str, Any]:
     """What the page shows."""
     by_model = accounts.spent(("model",), since=since)
     days = accounts.spent(("day", "model"))
-    # Begun first: drawing takes as long as asking for the rest.
-    over_time = _over_time([line for line in days if since is None or line["day"] >= since], studio)
     sources = accounts.sources(since=since)
     return {
         "period": _period(days, since, today),
         "totals": accounts.spent(since=since)[0],
         "statuses": accounts.rows_by_status(since=since),
         "compared_periods": _compared_periods(days, since, today),
-        "over_time": over_time,
-        "groups": _groups(accounts, by_model, since, studio),
-        "tokens": _tokens(by_model, studio),
+        "over_time": _over_time([line for line in days if since is None or line["day"] >= since]),
+        "groups": _groups(accounts, by_model, since),
+        "tokens": _tokens(by_model),
         "failures": _failures(accounts.failures(since=since)),
         "dearest": [_dear(line) for line in accounts.dearest(DEAREST, since=since)],
         "sources": {name: sum(line[name] for line in sources) for name in get_args(CostSource)},
@@ -148,7 +115,14 @@ def _compared_periods(lines: Sequence[Mapping[str, Any]], since: date | None, to
     )
 
 
-def _over_time(lines: Sequence[Mapping[str, Any]], studio: Studio) -> Chart | None:
+def _drawn(draw: Any, lines: Sequence[Mapping[str, Any]]) -> Chart | None:
+    if not lines:
+        return None
+    # What of the data is in a drawing was escaped where it was drawn.
+    return Chart(drawn={name: Markup(draw(lines, size)) for name, size in charts.SIZES.items()})  # noqa: S704
+
+
+def _over_time(lines: Sequence[Mapping[str, Any]]) -> Chart | None:
     spent = [
         {
             "day": line["day"].isoformat(),
@@ -158,7 +132,7 @@ def _over_time(lines: Sequence[Mapping[str, Any]], studio: Studio) -> Chart | No
         for line in lines
         if line["known_cost_pico"]
     ]
-    return studio.draw(charts.over_time, spent)
+    return _drawn(charts.over_time, spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,26 +145,17 @@ class Group:
     lines: Sequence[Mapping[str, Any]]
 
 
-def _groups(
-    accounts: Accounts, by_model: Sequence[Mapping[str, Any]], since: date | None, studio: Studio
-) -> list[Group]:
+def _groups(accounts: Accounts, by_model: Sequence[Mapping[str, Any]], since: date | None) -> list[Group]:
     deployments = accounts.spent(("deployment",), since=since)
-    groups = [
-        _group("By model", "model", by_model, studio),
-        _group("By deployment", "deployment", deployments, studio),
-    ]
+    groups = [_group("By model", "model", by_model), _group("By deployment", "deployment", deployments)]
     by: tuple[Grouping, ...] = ("label",)
     labels: dict[str, list[Mapping[str, Any]]] = {}
     for line in accounts.spent(by, since=since):
         labels.setdefault(line["label"], []).append(line)
-    return groups + [
-        _group(f"By label {name}", "label_value", lines, studio, name) for name, lines in labels.items()
-    ]
+    return groups + [_group(f"By label {name}", "label_value", lines, name) for name, lines in labels.items()]
 
 
-def _group(
-    title: str, column: str, lines: Sequence[Mapping[str, Any]], studio: Studio, heading: str = ""
-) -> Group:
+def _group(title: str, column: str, lines: Sequence[Mapping[str, Any]], heading: str = "") -> Group:
     absent = "run by hand" if column == "deployment" else "unknown"
     named: list[dict[str, Any]] = [dict(line) | {"name": line[column] or absent} for line in lines]
     named.sort(key=lambda line: -line["known_cost_pico"])
@@ -200,11 +165,11 @@ def _group(
         if line["known_cost_pico"]
     ]
     # A single bar tells no more than its number.
-    chart = studio.draw(charts.bars, spent) if len(spent) > 1 else None
+    chart = _drawn(charts.bars, spent) if len(spent) > 1 else None
     return Group(title=title, heading=heading or column, chart=chart, lines=named)
 
 
-def _tokens(by_model: Sequence[Mapping[str, Any]], studio: Studio) -> Chart | None:
+def _tokens(by_model: Sequence[Mapping[str, Any]]) -> Chart | None:
     lines = [
         {
             "name": line["model"] or "unknown",
@@ -215,7 +180,7 @@ def _tokens(by_model: Sequence[Mapping[str, Any]], studio: Studio) -> Chart | No
         for name in TOKEN_COLUMNS
         if line[name]
     ]
-    return studio.draw(charts.tokens, lines)
+    return _drawn(charts.tokens, lines)
 
 
 def _failures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

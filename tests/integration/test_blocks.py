@@ -27,8 +27,6 @@ from opencode_tasks.flow.block_options import secrets_of
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.warm import warm
 
-SERVER_PAGES = ("/block_documents/filter", "/flow_runs/filter", "/task_runs/filter", "/artifacts/filter")
-
 
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
@@ -88,23 +86,28 @@ def test_a_key_goes_to_opencode_and_is_found_nowhere_else(ray_desk: Desk) -> Non
     assert {call.headers["x-own"] for call in ray_desk.provider.calls} == {variable}
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
         (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
-    told_server = [*pages(), *logs(flow_run_id)]
+    told_server = [*pages(flow_run_id), *logs(flow_run_id)]
     for word in (secret, variable):
         assert seen
         assert not [text for text in (*seen, *told_server, ran.stdout, ran.stderr) if word in text]
         assert files_with(word, [ray_desk.folder, Path(tempfile.gettempdir())]) == []
 
 
-def pages() -> list[str]:
-    """What the server tells anybody who asks."""
+def pages(flow_run_id: str) -> list[str]:
+    """What the server tells anybody who asks: all blocks, and all of a flow run."""
+    ours = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
     with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=30) as client:
-        answers = [client.post(page, json={"limit": 200}) for page in SERVER_PAGES]
-        states = [
-            client.get("/task_run_states/", params={"task_run_id": run["id"]}) for run in answers[2].json()
+        blocks = client.post("/block_documents/filter", json={"limit": 200})
+        answers = [
+            client.post(f"/{kind}/filter", json=ours) for kind in ("flow_runs", "task_runs", "artifacts")
         ]
-    assert all(answer.status_code == httpx.codes.OK for answer in (*answers, *states))
-    assert "opencode-credentials" in answers[0].text
-    return [answer.text for answer in (*answers, *states)]
+        runs = [{"task_run_id": run["id"]} for run in answers[1].json()]
+        states = [client.get("/task_run_states/", params=run) for run in runs]
+    found = [blocks, *answers, *states]
+    assert all(answer.status_code == httpx.codes.OK for answer in found)
+    assert "opencode-credentials" in blocks.text
+    assert states
+    return [answer.text for answer in found]
 
 
 def logs(flow_run_id: str) -> list[str]:

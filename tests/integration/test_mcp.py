@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from cluster import Desk
 from mcp.server import MCPServer
 from rig import Rig
 
@@ -79,3 +81,26 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     assert "[Tool Call: stock_count]" in result.stream_result
     assert llm.last_metadata["turns"] == 2
     assert llm.last_metadata["tools"][0]["name"] == "stock"
+
+
+def test_rows_use_the_tools_of_a_server_of_the_config(
+    desk: Desk, stock: tuple[RemoteTool, list[str]]
+) -> None:
+    tool, asked = stock
+    url = f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp"
+    desk.provider.on(
+        lambda call: not any(message.get("role") == "tool" for message in call.body["messages"]),
+        Reply(tool_calls=[("stock_count", {"item": "pears"})]),
+    )
+    desk.provider.on("how many", Reply(text="five"))
+    desk.write_csv("in.csv", [{"prompt": "how many pears?"}])
+    told = desk.arguments("in.csv", "-o", "out.csv", "--mcp-server", "stock")
+    config = desk.folder / "opencode.json"
+    servers = {"stock": {"type": "remote", "url": url, "enabled": True}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"mcp": servers}))
+    ran = desk.run(*told)
+    assert ran.code == 0, ran.stderr
+    assert asked == ["pears"]
+    assert [row["response"] for row in desk.read_csv("out.csv")] == ["five"]
+    offered = [one["function"]["name"] for one in desk.provider.calls[0].body["tools"]]
+    assert offered == ["stock_count"]

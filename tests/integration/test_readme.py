@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cluster import Desk
 
+from opencode_tasks import OpenCodeAgent
 from opencode_tasks.local_model import PROVIDER_MODEL_REF
 from opencode_tasks.opencode.install import install_local_model
 
@@ -43,6 +44,14 @@ def test_the_testing_block_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
     (block,) = [text for text in blocks("python") if "ScriptedProvider()" in text]
     names = run(block)
     assert names["llm"].last_metadata["usage"]["output_tokens"] == 1
+
+
+def test_the_blocks_block_saves_what_an_agent_needs(prefect_server: str) -> None:
+    del prefect_server
+    (block,) = [text for text in blocks("python") if "OpenCodeCredentials(" in text]
+    run(block)
+    loaded: Any = OpenCodeAgent.load("reviewer")
+    assert loaded.credentials.api_keys.get_secret_value() == {"anthropic": "sk-…"}
 
 
 def test_every_command_of_the_readme_exists(desk: Desk) -> None:

@@ -77,7 +77,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "local_model",
         "flow.prefect_server",
         "flow.waking",
-        "flow.block_options",
+        "flow.block_loading",
         "cli.doctor",
     ),
     "httpx_sse": ("opencode",),
