@@ -183,7 +183,8 @@ def main() -> None:
         accounts = ledger.accounts
         with ledger._database.engine.connect() as connection:  # noqa: SLF001
             for view in VIEWS:
-                query = text(f"select count(*) from (select * from {view.name}) as lines")
+                # Every line read: of a mere count the database would leave the sums out.
+                query = text(f"select * from {view.name}")
                 taken_s = seconds_of(lambda query=query: connection.execute(query).all())
                 print(f"| view {view.name} | {taken_s:.2f} |")
         for name in GROUPINGS:

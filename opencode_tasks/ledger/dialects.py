@@ -41,7 +41,7 @@ SQL: dict[type[FunctionElement[Any]], dict[str, str]] = {
     Dollars: {"sqlite": "({} / 1e12)", "postgresql": "({} / 1000000000000.0)"},
     # Bytes are compared much faster than words of a language.
     RowName: {"sqlite": "({} || '/' || {})", "postgresql": "(({} || '/' || {}) COLLATE \"C\")"},
-    PairsOf: {"sqlite": "json_each({})", "postgresql": "json_each_text({})"},
+    PairsOf: {"sqlite": "json_each({})", "postgresql": "json_each_text(({})::json)"},
 }
 
 

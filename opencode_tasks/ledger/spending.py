@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, and_, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Text, and_, case, cast, func, select
 
 from opencode_tasks.ledger.dialects import Dollars, RowName, UtcDay, label_pairs
 from opencode_tasks.ledger.tables import attempts, rows, runs, sessions, usage
+from opencode_tasks.ledger.totals import SUMMED
 from opencode_tasks.records import TOKEN_COLUMNS
 
 Grouping = Literal["day", "model", "deployment", "run", "label"]
@@ -65,45 +66,64 @@ def spent(
     left out.
     """
     of = items().subquery("items") if of is None else of
-    groups: list[ColumnElement[Any]] = []
-    sources: list[Any] = [of]
-    for name in by:
-        if name == "label":
-            pairs = label_pairs(of.c.labels)
-            sources.append(pairs)
-            groups += [pairs.c.key.label("label"), pairs.c.value.label("label_value")]
-        else:
-            groups.append(of.c[name])
-    query = select(*groups, *_sums(of)).select_from(*sources)
+    groups = [cast(of.c.labels, Text).label("label") if name == "label" else of.c[name] for name in by]
+    query = select(*groups, *_counted(of))
     if since is not None:
         query = query.where(of.c.day >= since)
     if before is not None:
         query = query.where(of.c.day < before)
-    return query.group_by(*groups).order_by(*groups)
+    counted = query.group_by(*groups).subquery("counted")
+    return _told(_by_label(by, counted) if "label" in by else counted, by)
 
 
-def _sums(of: FromClause) -> list[ColumnElement[Any]]:
-    """The counted columns of a grouping; see ``views.MEANINGS``."""
+def _by_label(by: Sequence[Grouping], counted: FromClause) -> FromClause:
+    """What was counted by whole sets of labels, by label: a row has one set, and sets are few."""
+    pairs = label_pairs(counted.c.label)
+    groups: list[ColumnElement[Any]] = [pairs.c.key.label("label"), pairs.c.value.label("label_value")]
+    groups += [counted.c[name] for name in by if name != "label"]
+    added = [_sum(column).label(column.name) for column in counted.c if column.name not in by]
+    return select(*groups, *added).select_from(counted, pairs).group_by(*groups).subquery("added")
+
+
+def _counted(of: FromClause) -> list[ColumnElement[Any]]:
+    """Counts and sums that can be added up further; ``unknown_…``: calls whose part of a sum is unknown."""
     is_failed = of.c.attempt_status != "completed"
-    failed_cost = case((is_failed, of.c.cost_pico), else_=0)
-    unknown_failed = func.count(case((is_failed, of.c.step_id))) != func.count(
-        case((is_failed, of.c.cost_pico))
-    )
-    cost, known = _known_sum(of, of.c.cost_pico), _sum(of.c.cost_pico)
-    known_failed = _sum(failed_cost)
-    failed = case((unknown_failed, None), else_=known_failed)
+    failed_cost = case((is_failed, of.c.cost_pico))
+    failed_calls = func.count(case((is_failed, of.c.step_id)))
+    steps = func.count(of.c.step_id)
     return [
         distinct_rows(of).label("rows"),
-        func.count(of.c.step_id).label("steps"),
-        *(_known_sum(of, of.c[name]).label(name) for name in TOKEN_COLUMNS),
-        cost.label("cost_pico"),
-        known.label("known_cost_pico"),
-        failed.label("failed_cost_pico"),
-        known_failed.label("known_failed_cost_pico"),
-        Dollars(cost).label("cost_usd"),
-        Dollars(known).label("known_cost_usd"),
-        Dollars(failed).label("failed_cost_usd"),
+        steps.label("steps"),
+        *(_sum(of.c[name]).label(name) for name in SUMMED),
+        *((steps - func.count(of.c[name])).label(f"unknown_{name}") for name in SUMMED),
+        _sum(failed_cost).label("failed_cost_pico"),
+        (failed_calls - func.count(failed_cost)).label("unknown_failed_cost_pico"),
     ]
+
+
+def _told(of: FromClause, by: Sequence[Grouping]) -> Select[*tuple[Any, ...]]:
+    """The columns of a grouping; see ``views.MEANINGS``."""
+    groups: list[ColumnElement[Any]] = []
+    for name in by:
+        groups += [of.c.label, of.c.label_value] if name == "label" else [of.c[name]]
+    known = {
+        name: case((of.c[f"unknown_{name}"] == 0, of.c[name]), else_=None)
+        for name in (*SUMMED, "failed_cost_pico")
+    }
+    cost, failed = known["cost_pico"], known["failed_cost_pico"]
+    return select(
+        *groups,
+        of.c.rows,
+        of.c.steps,
+        *(known[name].label(name) for name in TOKEN_COLUMNS),
+        cost.label("cost_pico"),
+        of.c.cost_pico.label("known_cost_pico"),
+        failed.label("failed_cost_pico"),
+        of.c.failed_cost_pico.label("known_failed_cost_pico"),
+        Dollars(cost).label("cost_usd"),
+        Dollars(of.c.cost_pico).label("known_cost_usd"),
+        Dollars(failed).label("failed_cost_usd"),
+    ).order_by(*groups)
 
 
 def distinct_rows(of: FromClause, condition: Any = None) -> ColumnElement[int]:
