@@ -109,7 +109,9 @@ def _row(tables: Tables, run: dict[str, Any], position: int, chance: random.Rand
             "reserved_pico": 5 * 10**9,
         }
     )
-    tables["usage"].append(_call(key, attempt_id, run["model_ref"], begun, chance))
+    call = _call(key, attempt_id, run["model_ref"], begun, chance)
+    tables["usage"].append(call)
+    tables["rows"][-1]["cost_pico"] = call["cost_pico"]
 
 
 def _call(

@@ -19,6 +19,7 @@ from opencode_tasks.reporting import charts
 DEAREST = 15
 PROMPT_LENGTH = 160
 MOST_LINES = 50
+FAILURE_SUMS = ("attempts", "failed_rows", "known_cost_pico")
 RECENT_DAYS = 7
 
 
@@ -190,10 +191,14 @@ def _failures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         key = (line["error_type"], line["model"] or "unknown")
         into = added.setdefault(
             key,
-            {"error_type": key[0], "model": key[1], "attempts": 0, "failed_rows": 0, "known_cost_pico": 0},
+            {"error_type": key[0], "model": key[1], **dict.fromkeys(FAILURE_SUMS, 0), "cost_pico": 0},
         )
-        for name in ("attempts", "failed_rows", "known_cost_pico"):
+        for name in FAILURE_SUMS:
             into[name] += line[name]
+        if None in (into["cost_pico"], line["cost_pico"]):
+            into["cost_pico"] = None
+        else:
+            into["cost_pico"] += line["cost_pico"]
     return sorted(added.values(), key=lambda line: (-line["attempts"], line["error_type"], line["model"]))
 
 
