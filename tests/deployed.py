@@ -57,8 +57,8 @@ def served(desk: Desk, name: str, **more: str) -> AbstractContextManager[SyncPre
     return running(desk, name, [sys.executable, str(SERVING), name], **more)
 
 
-def worked(desk: Desk) -> AbstractContextManager[SyncPrefectClient]:
-    """The deployment of ``deployments/prefect.yaml``, and a worker that starts processes for it."""
+def worked(desk: Desk, **more: str) -> AbstractContextManager[SyncPrefectClient]:
+    """The deployments of ``deployments/prefect.yaml``, and a worker that starts processes for them."""
     pool = ["work-pool", "create", "--type", "process", "opencode-tasks", "--overwrite"]
     deploy = ["--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
     for arguments in (pool, deploy):
@@ -66,7 +66,7 @@ def worked(desk: Desk) -> AbstractContextManager[SyncPrefectClient]:
             [PREFECT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    return running(desk, "annotate", [PREFECT, "worker", "start", "--pool", "opencode-tasks"])
+    return running(desk, "annotate", [PREFECT, "worker", "start", "--pool", "opencode-tasks"], **more)
 
 
 def has_deployment(client: SyncPrefectClient, name: str) -> bool:
@@ -85,10 +85,17 @@ def wait_for(claim: Any, log: Path, limit_s: float = LIMIT_S) -> None:
 
 
 def started(desk: Desk, client: SyncPrefectClient, name: str, rows: int, **more: Any) -> UUID:
+    deployment = client.read_deployment_by_name(f"annotate-dataset/{name}")
+    parameters = parameters_of(desk, rows, **more)
+    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+
+def parameters_of(desk: Desk, rows: int, **more: Any) -> dict[str, Any]:
+    """The parameters of a flow run over so many rows, whose files are written."""
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
     config = desk.folder / "opencode.json"
     config.write_text(json.dumps(desk.provider.opencode_config()))
-    parameters = {
+    return {
         "input": str(desk.folder / "in.csv"),
         "output": str(desk.folder / "out.csv"),
         "model": "fake/echo",
@@ -97,8 +104,6 @@ def started(desk: Desk, client: SyncPrefectClient, name: str, rows: int, **more:
         "concurrency": 2,
         **more,
     }
-    deployment = client.read_deployment_by_name(f"annotate-dataset/{name}")
-    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
 
 def state_of(client: SyncPrefectClient, flow_run_id: UUID) -> State:

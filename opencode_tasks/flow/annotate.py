@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pandas as pd
 from prefect.context import FlowRunContext
-from prefect.runtime import deployment as prefect_deployment
-from prefect.runtime import flow_run as prefect_flow_run
 
 from opencode_tasks.errors import InputError, RunPausedError, SetupError
+from opencode_tasks.flow.deployed import deployment_of, is_deployed
 from opencode_tasks.flow.dispatch import dispatch, must_rest
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.new_budget import given_budget
@@ -24,7 +22,7 @@ from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of,
 from opencode_tasks.flow.planning import Plan, make_plan
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
-from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
+from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import (
@@ -247,7 +245,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         model_ref=plan.catalog.model_ref if plan.catalog else options.model,
         backend=options.backend,
         opencode_version=plan.catalog.version if plan.catalog else None,
-        deployment=_deployment_of(flow_run),
+        deployment=deployment_of(flow_run),
         flow_run_id=str(flow_run.id) if flow_run else None,
         input_fingerprint=plan.fingerprint,
         row_count=len(plan.rows),
@@ -260,16 +258,6 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
     ids = {row.position: row.row_id for row in plan.rows}
     for position, fault in plan.checked.row_faults.items():
         ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
-
-
-def _deployment_of(flow_run: Any) -> str | None:
-    """Prefect's ``flow/deployment``, its id where the names cannot be had; None for a run by hand."""
-    if not flow_run or not flow_run.deployment_id:
-        return None
-    with suppress(Exception):
-        if name := prefect_deployment.get_name():
-            return f"{prefect_flow_run.get_flow_name()}/{name}"
-    return str(flow_run.deployment_id)
 
 
 @dataclass(slots=True, kw_only=True)

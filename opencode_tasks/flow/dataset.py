@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from opencode_tasks.flow.runners import RunnerName
 from opencode_tasks.flow.table import run
@@ -54,12 +55,13 @@ def annotate_dataset(
     database: str | None = None,
     partition_by: Sequence[str] = (),
     refresh: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[None]:
     """Annotate the table ``input`` and write it to ``output``; the run's summary.
 
     Parameters are the options of ``opencode-tasks annotate``. ``runner`` None runs
     the rows on the flow's own task runner, as ``with_options(task_runner=...)`` sets it. A flow run
-    of a deployment that must wait for long goes to sleep, or is suspended where a person is needed.
+    of a deployment that must wait for long goes to sleep, or is suspended where a person is needed; one
+    that its schedule starts while another sleeps over the same rows ends Completed, "continued by" it.
     Raises TooManyFailedError, with the output written, where more rows failed than ``max_failed``
     allows (None: any number).
     """

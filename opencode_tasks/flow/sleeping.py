@@ -18,6 +18,7 @@ from prefect.exceptions import Pause
 from prefect.states import AwaitingRetry, Suspended
 
 from opencode_tasks.errors import RunPausedError
+from opencode_tasks.flow.deployed import is_deployed
 from opencode_tasks.flow.new_budget import PAUSE_KEY, ask_for_budget
 from opencode_tasks.flow.pause_report import pause_report
 from opencode_tasks.flow.telling import tell_paused
@@ -25,13 +26,6 @@ from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
 from opencode_tasks.settings import settings
 
 ARTIFACT_KEY = "opencode-tasks-pause"
-
-
-def is_deployed() -> bool:
-    """Whether this flow run belongs to a deployment, so that something starts it again."""
-    context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
-    return flow_run is not None and flow_run.deployment_id is not None and flow_run.parent_task_run_id is None
 
 
 def put_to_sleep(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoReturn:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
 from opencode_tasks.flow.annotate import AnnotationResult, Told, execute, gather
+from opencode_tasks.flow.continuing import continued_by
+from opencode_tasks.flow.deployed import is_deployed
 from opencode_tasks.flow.options import OnWait
 from opencode_tasks.flow.preparing import Prepared, prepare
 from opencode_tasks.flow.runners import RunnerName, started, task_runner
-from opencode_tasks.flow.sleeping import is_deployed, put_to_sleep
+from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.flow.summary import summary
 from opencode_tasks.flow.telling import Teller
 from opencode_tasks.flow.tolerance import allowed_failures
@@ -34,10 +37,11 @@ def run(
     limit: int | None,
     no_wait: bool,
     **options: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[None]:
     """The body of the flow: what was handed over, or a new preparation, through to the output.
 
-    ``runner`` None runs the rows on the flow's own task runner.
+    ``runner`` None runs the rows on the flow's own task runner. A state, and nothing done, where
+    another flow run goes on with these rows; else the summary.
     """
     prepared = handed_over.get()
     if prepared is not None:
@@ -54,6 +58,9 @@ def run(
             on_wait=on_wait,
             **options,
         )
+        if (end := continued_by(prepared.plan, prepared.command)) is not None:
+            get_run_logger().info("%s", end.message)
+            return end
         return _finish_on(runner, ray_address, prepared)
 
 

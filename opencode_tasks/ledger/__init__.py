@@ -8,7 +8,7 @@ from __future__ import annotations
 from opencode_tasks.ledger.accounts import Accounts
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.gates import Gate, Held, Report
-from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus
+from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus, SleepingRun
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import is_there, shown_url
@@ -50,6 +50,7 @@ __all__ = [
     "Purged",
     "Report",
     "RunStatus",
+    "SleepingRun",
     "Taken",
     "is_there",
     "shown_url",

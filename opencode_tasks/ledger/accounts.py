@@ -142,14 +142,14 @@ class Accounts:
             for line in found.mappings():
                 yield dict(line)
 
-    def _all(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
+    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
         def work(connection: Connection) -> list[dict[str, Any]]:
             return [dict(line) for line in connection.execute(query).mappings()]
 
         return self._database.read(work) if self._connection is None else work(self._connection)
 
 
-def _from(query: Select[*tuple[Any, ...]], since: date | None) -> Select[*tuple[Any, ...]]:
+def _from(query: Select[Any], since: date | None) -> Select[Any]:
     if since is None:
         return query
     of = query.order_by(None).subquery("lines")

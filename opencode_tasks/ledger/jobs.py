@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, or_, select
 
+from opencode_tasks.json_values import mapping_in, text_in
 from opencode_tasks.ledger.columns import storable
 from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.tables import flow_runs, rows, runs
@@ -52,6 +54,41 @@ def newest_unfinished(connection: Connection) -> str | None:
     """The run that was created last among those that can be resumed."""
     query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED))
     return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepingRun:
+    """A run that waits for a moment, ``waits_until``; ``output`` is None where it writes none."""
+
+    run_id: str
+    flow_run_ids: Sequence[str]
+    waits_until: datetime
+    output: str | None
+    refresh: bool
+
+
+def sleeping_runs(connection: Connection, deployment: str | None) -> list[SleepingRun]:
+    """The runs of a deployment that wait for a moment, the newest first."""
+    query = (
+        select(runs)
+        .where(runs.c.status == "waiting", runs.c.deployment == deployment)
+        .order_by(runs.c.created_at.desc())
+    )
+    return [
+        SleepingRun(
+            run_id=run.run_id,
+            flow_run_ids=run.flow_run_ids or [],
+            waits_until=run.waits_until,
+            output=text_in(mapping_in(mapping_in(run.parameters).get("command")).get("output")),
+            refresh=run.refresh,
+        )
+        for run in connection.execute(query)
+    ]
+
+
+def row_keys(connection: Connection, run_id: str) -> frozenset[str]:
+    """The keys of a run's rows."""
+    return frozenset(connection.execute(select(rows.c.row_key).where(rows.c.run_id == run_id)).scalars())
 
 
 def pause_run(connection: Connection, run_id: str, *, until: datetime | None, reason: str) -> None:

@@ -158,6 +158,14 @@ class Ledger:
         """The newest run of a series that a flow run worked on; None where it begins one now."""
         return self._database.read(lambda c: run_of_flow_run(c, series, flow_run_id))
 
+    def sleeping_runs(self, deployment: str | None) -> list[jobs.SleepingRun]:
+        """The runs of a deployment that wait for a moment, the newest first."""
+        return self._database.read(lambda connection: jobs.sleeping_runs(connection, deployment))
+
+    def row_keys(self, run_id: str) -> frozenset[str]:
+        """The keys of a run's rows."""
+        return self._database.read(lambda connection: jobs.row_keys(connection, run_id))
+
     def newest_unfinished(self) -> str | None:
         """The run that was created last among those that can be resumed, None without one."""
         return self._database.read(jobs.newest_unfinished)

@@ -21,7 +21,7 @@ Grouping = Literal["day", "model", "deployment", "run", "label"]
 GROUPINGS: tuple[Grouping, ...] = ("day", "model", "deployment", "run", "label")
 
 
-def items() -> Select[*tuple[Any, ...]]:
+def items() -> Select[Any]:
     """The lines that every report adds up."""
     asked = and_(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
     bought = and_(
@@ -58,7 +58,7 @@ def items() -> Select[*tuple[Any, ...]]:
 
 def spent(
     by: Sequence[Grouping], *, of: FromClause | None = None, since: Any = None, before: Any = None
-) -> Select[*tuple[Any, ...]]:
+) -> Select[Any]:
     """The lines added up by groupings, in their order; one line for all without any.
 
     ``of`` are the lines, if not those of ``items``. ``since`` and ``before`` are days, the latter not
@@ -101,7 +101,7 @@ def _counted(of: FromClause) -> list[ColumnElement[Any]]:
     ]
 
 
-def _told(of: FromClause, by: Sequence[Grouping]) -> Select[*tuple[Any, ...]]:
+def _told(of: FromClause, by: Sequence[Grouping]) -> Select[Any]:
     """The columns of a grouping; see ``views.MEANINGS``."""
     groups: list[ColumnElement[Any]] = []
     for name in by:
@@ -142,7 +142,7 @@ def _known_sum(of: FromClause, column: ColumnElement[Any]) -> ColumnElement[int 
     return case((func.count(column) == func.count(of.c.step_id), _sum(column)), else_=None)
 
 
-def failures() -> Select[*tuple[Any, ...]]:
+def failures() -> Select[Any]:
     """Attempts that ended in an error, by day, model and error."""
     of = items().where(attempts.c.error_type.is_not(None)).subquery("items")
     groups = (of.c.day, of.c.model, of.c.error_type)
@@ -163,7 +163,7 @@ def failures() -> Select[*tuple[Any, ...]]:
     )
 
 
-def unreported() -> Select[*tuple[Any, ...]]:
+def unreported() -> Select[Any]:
     """Attempts that may have bought more than their steps say: running, killed, aborted, timed out.
 
     At most what was set aside for the attempt and is not accounted for; of an agent with tools also a
@@ -195,7 +195,7 @@ def unreported() -> Select[*tuple[Any, ...]]:
     )
 
 
-def by_run() -> Select[*tuple[Any, ...]]:
+def by_run() -> Select[Any]:
     """The runs with what they spent."""
     sums = spent(("run",)).order_by(None).subquery("sums")
     told = (runs.c.created_at, runs.c.ended_at, runs.c.status, runs.c.origin, runs.c.deployment)

@@ -101,7 +101,7 @@ rows = Table(
     Column("source_row_id", Words),
     Column("started_at", UtcTime),
     Column("completed_at", UtcTime),
-    Column("duration_s", Float),
+    Column("duration_s", Float()),
     Index("rows_run_position", "run_id", "position"),
     Index("rows_key_status", "row_key", "status"),
 )
@@ -123,7 +123,7 @@ attempts = Table(
     Column("error_message", Words),
     Column("exit_code", Integer),
     Column("reset_time", UtcTime),
-    Column("retry_after_s", Float),
+    Column("retry_after_s", Float()),
     Column("session_id", Text),
     Column("node_id", Text),
     Column("host", Text),

@@ -21,7 +21,7 @@ class View:
 
     name: str
     line: str
-    query: Select[*tuple[Any, ...]]
+    query: Select[Any]
 
     @property
     def columns(self) -> list[str]:

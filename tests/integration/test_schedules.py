@@ -1,0 +1,95 @@
+"""Flow runs that a deployment's schedule begins, under a worker of processes, with a PostgreSQL ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from cluster import Desk
+from deployed import history, parameters_of, state_of, wait_for, worked
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+)
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.types import DateTime
+
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.testing import Reply
+
+ROWS = 10
+EVERY_S = 20
+LIMIT_S = 70
+FLOW_STATES = ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed", "Cancelled")
+
+
+def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
+    """The flow runs of a deployment whose moment has come, the earliest first."""
+    wanted = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now("UTC")),
+    )
+    found = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    return [run.id for run in found]
+
+
+@pytest.mark.slow
+def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_it(
+    desk: Desk, postgresql_url: str
+) -> None:
+    """The first is limited after its other rows; the second waits for it; both later ones leave it to it."""
+    limited = Reply(status=429, headers={"Retry-After": str(LIMIT_S)}, body={"error": {"message": "slow"}})
+    desk.provider.on("row 003", limited, Reply(text="late"))
+    desk.provider.on("row", Reply(delay_s=4.0))
+    log = desk.folder / "serve.log"
+    with worked(desk, OPENCODE_TASKS_LEDGER=postgresql_url) as client:
+        deployment = client.read_deployment_by_name("annotate-dataset/annotate")
+        parameters = deployment.parameters | parameters_of(desk, ROWS, runner="threads", template=None)
+        client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+        schedule = IntervalSchedule(interval=timedelta(seconds=EVERY_S))
+        [made] = client.create_deployment_schedules(deployment.id, [(schedule, True)])
+
+        wait_for(lambda: len(due_runs(client, deployment.id)) >= 2, log)
+        first, second = due_runs(client, deployment.id)[:2]
+        wait_for(lambda: state_of(client, first).name == "AwaitingRetry", log)
+        wait_for(lambda: state_of(client, second).is_final(), log)
+        client.update_deployment_schedule(deployment.id, made.id, active=False)
+        assert state_of(client, first).name == "AwaitingRetry"
+        asleep_at, waited_at = (
+            next(state.timestamp for state in client.read_flow_run_states(of) if state.name == name)
+            for of, name in ((first, "AwaitingRetry"), (second, "AwaitingConcurrencySlot"))
+        )
+        assert waited_at < asleep_at
+        told = state_of(client, second)
+        assert told.name == "Completed"
+        assert "continued by run" in (told.message or "")
+        assert client.read_flow_run(first).name in (told.message or "")
+        wait_for(lambda: state_of(client, first).is_final(), log)
+        names = [name for name in history(client, first) if name in FLOW_STATES]
+        assert names == ["Running", "AwaitingRetry", "Running", "Completed"], log.read_text()[-4000:]
+
+        report = client.read_deployment_by_name("cost-report/daily")
+        told_places = report.parameters | {"output": str(desk.folder / "reports")}
+        reporting = client.create_flow_run_from_deployment(report.id, parameters=told_places).id
+        wait_for(lambda: state_of(client, reporting).is_final(), log)
+        assert state_of(client, reporting).name == "Completed", log.read_text()[-4000:]
+        of_report = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[reporting]))
+        left = {artifact.key for artifact in client.read_artifacts(artifact_filter=of_report)}
+    assert {"opencode-cost-report", "opencode-cost-report-table", "opencode-cost-report-page"} <= left
+    assert (desk.folder / "reports" / "cost-report.html").exists()
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": ROWS}
+    with Ledger.open(postgresql_url) as ledger:
+        [run] = [run for run in ledger.runs() if run["flow_run_ids"] == [str(first)]]
+        assert run["deployment"] == "annotate-dataset/annotate"
+        assert Counter(row["status"] for row in ledger.outcomes(run["run_id"])) == {"completed": ROWS}
+        assert not [run for run in ledger.runs() if str(second) in run["flow_run_ids"]]
+    asked = Counter(desk.provider.prompts())
+    assert asked == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
