@@ -27,7 +27,7 @@ from opencode_tasks.testing import Reply
 
 ROWS = 10
 EVERY_S = 20
-LIMIT_S = 70
+LIMIT_S = 75
 FLOW_STATES = ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed", "Cancelled")
 
 
@@ -45,7 +45,7 @@ def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
 def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_it(
     desk: Desk, postgresql_url: str
 ) -> None:
-    """The first is limited after its other rows; the second waits for it; both later ones leave it to it."""
+    """The second waits until the first sleeps, and leaves the rows to it."""
     limited = Reply(status=429, headers={"Retry-After": str(LIMIT_S)}, body={"error": {"message": "slow"}})
     desk.provider.on("row 003", limited, Reply(text="late"))
     desk.provider.on("row", Reply(delay_s=4.0))
@@ -59,9 +59,11 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
 
         wait_for(lambda: len(due_runs(client, deployment.id)) >= 2, log)
         first, second = due_runs(client, deployment.id)[:2]
+        wait_for(lambda: "AwaitingConcurrencySlot" in history(client, second), log)
+        # A third would race the second for the place.
+        client.update_deployment_schedule(deployment.id, made.id, active=False)
         wait_for(lambda: state_of(client, first).name == "AwaitingRetry", log)
         wait_for(lambda: state_of(client, second).is_final(), log)
-        client.update_deployment_schedule(deployment.id, made.id, active=False)
         assert state_of(client, first).name == "AwaitingRetry"
         asleep_at, waited_at = (
             next(state.timestamp for state in client.read_flow_run_states(of) if state.name == name)
