@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -29,6 +29,7 @@ from opencode_tasks.ledger import (
 )
 from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import Backend
+from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.telemetry import carrier, span
 
@@ -61,6 +62,7 @@ def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
     where opencode cannot be started.
     """
     job = with_secrets(job)
+    job = replace(job, spec=replace(job.spec, binary=binary_here(job.spec.binary)))
     told = {"run_id": job.run_id, "rows": len(row_ids), "model_ref": job.model_ref}
     with Ledger.open(job.ledger_url) as ledger, span("opencode batch", job.trace, **told):
         first = warm.call(_Batch(job, ledger).run, row_ids)

@@ -16,7 +16,6 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.process import GuardedProcess, same_sigterm
 
@@ -121,12 +120,11 @@ def is_ray(runner: TaskRunner[Any]) -> bool:
 
 
 def lanes(runner: TaskRunner[Any]) -> int:
-    """How many batches the runner can run at once: CPUs of the cluster, or of this machine."""
+    """How many batches the runner can run at once: CPUs of the nodes with credentials, or of this machine."""
     if not is_ray(runner):
         return os.cpu_count() or 1
-    import ray
-
-    return max(1, int(mapping_in(ray.cluster_resources()).get("CPU", 1)))
+    of_nodes = (node["Resources"] for node in _living_nodes())
+    return max(1, sum(int(one.get("CPU", 0)) for one in of_nodes if one.get(CREDENTIALS, 0.0) > 0))
 
 
 def most_prompts(runner: TaskRunner[Any]) -> int:
@@ -156,7 +154,9 @@ def check_cluster(runner: TaskRunner[Any], ledger: Ledger) -> None:
             hint="start the nodes that have the credentials with: ray start "
             f"--resources='{{\"{CREDENTIALS}\": 1}}'",
         )
-    if len({node["NodeManagerHostname"] for node in nodes}) > 1 and ledger.url.startswith("sqlite"):
+    if len(
+        {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
+    ) > 1 and ledger.url.startswith("sqlite"):
         raise SetupError(
             "unknown",
             raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",

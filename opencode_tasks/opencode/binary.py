@@ -102,6 +102,15 @@ def find_binary(explicit: str | None) -> Path:
     return native_binary(Path(on_path), packages)
 
 
+def binary_here(path: Path) -> Path:
+    """The binary of a run on this machine: ``path``, or its own where it has none there.
+
+    ``path`` was found by the run's driver; a node of a cluster may have opencode elsewhere. Raises
+    SetupError where it has none at all.
+    """
+    return path if _is_executable(path) else find_binary(None)
+
+
 def native_binary(path: Path, packages: Sequence[str]) -> Path:
     """The native binary behind ``path``; ``path`` itself, made absolute, where none is found.
 

@@ -1,0 +1,93 @@
+"""Prefect's server and worker end and start again while a flow run sleeps, and while it is suspended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+from cluster import Desk
+from deployed import LIMIT_S, PREFECT, history, started, state_of, wait_for, worked
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from opencode_tasks.testing import Reply
+
+FLOW_STATES = ("Running", "AwaitingRetry", "Suspended", "Completed", "Failed", "Crashed")
+
+
+@contextmanager
+def own_server(folder: Path, port: int) -> Generator[None]:
+    """A Prefect server over the database in a folder; its end is a kill."""
+    url = f"http://127.0.0.1:{port}/api"
+    told = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    arguments = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(arguments, env=os.environ | told, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: is_healthy(url), folder / "server.log")
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        process.kill()
+        process.wait(timeout=20)
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2.0).status_code == HTTPStatus.OK
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_run_outlives_server_and_worker_asleep_and_suspended(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_s = 40
+    limited = Reply(status=429, headers={"Retry-After": str(limit_s)}, body={"error": {"message": "slow"}})
+    # The limit of one row holds the others back; the key is refused once the run is awake again.
+    restarts: list[str] = []
+    desk.provider.on("row 003", limited, Reply(text="late"))
+    desk.provider.on(
+        lambda call: restarts == ["asleep"] and call.prompt >= "row 008",
+        Reply(status=401, body={"error": {"message": "bad key"}}),
+    )
+    folder, log = desk.folder / "prefect", desk.folder / "serve.log"
+    folder.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+
+    with own_server(folder, port), worked(desk) as client:
+        flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None)
+        wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
+        asleep = state_of(client, flow_run_id).state_details.scheduled_time
+        assert asleep is not None
+    with own_server(folder, port), worked(desk) as client:
+        assert state_of(client, flow_run_id).name == "AwaitingRetry"
+        assert time.time() < asleep.timestamp(), "the restart took longer than the limit: nothing is shown"
+        restarts.append("asleep")
+        wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
+    calls = len(desk.provider.calls)
+    with own_server(folder, port), worked(desk) as client:
+        assert state_of(client, flow_run_id).name == "Suspended"
+        restarts.append("suspended")
+        # What the button of Prefect's page asks for.
+        url = f"{os.environ['PREFECT_API_URL']}/flow_runs/{flow_run_id}/resume"
+        assert httpx.post(url, json={}, timeout=LIMIT_S).json()["status"] == "ACCEPT"
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        told = [name for name in history(client, flow_run_id) if name in FLOW_STATES]
+    assert told == ["Running", "AwaitingRetry", "Running", "Suspended", "Running", "Completed"]
+    assert len(desk.provider.calls) > calls
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
+    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert bought == {f"row {i:03}": 1 for i in range(12)}
