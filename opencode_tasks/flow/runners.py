@@ -66,6 +66,8 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     if name == "threads":
         yield InterruptibleThreads()
         return
+    if ray_address is not None:
+        _hand_over_token()
     from prefect_ray import RayTaskRunner
 
     if ray_address is not None:
@@ -84,6 +86,16 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
                 "_temp_dir": str(folder),
             },
         )
+
+
+def _hand_over_token() -> None:
+    """Have Ray show the cluster its token where there is one at hand, as ``ray start`` asks for it then.
+
+    ``ray.init`` by itself would not (ray 2.60). A cluster that asks for none does not mind.
+    """
+    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if has_token or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
@@ -147,16 +159,16 @@ def check_cluster(runner: TaskRunner[Any], ledger: Ledger) -> None:
     if not is_ray(runner):
         return
     nodes = _living_nodes()
-    if not any(node["Resources"].get(CREDENTIALS, 0.0) > 0 for node in nodes):
+    offered = [node["Resources"] for node in nodes]
+    if not any(one.get(CREDENTIALS, 0.0) > 0 and one.get("CPU", 0.0) >= 1 for one in offered):
         raise SetupError(
             "unknown",
-            raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r}",
+            raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r} and a CPU",
             hint="start the nodes that have the credentials with: ray start "
             f"--resources='{{\"{CREDENTIALS}\": 1}}'",
         )
-    if len(
-        {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
-    ) > 1 and ledger.url.startswith("sqlite"):
+    machines = {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
+    if len(machines) > 1 and ledger.url.startswith("sqlite"):
         raise SetupError(
             "unknown",
             raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",

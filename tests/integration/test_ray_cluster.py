@@ -1,0 +1,166 @@
+"""A Ray of three nodes, started by hand as the how-to says: one without credentials, one that is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Desk, Ran
+
+from opencode_tasks.flow.runners import ray_folder
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.testing import Reply
+
+RAY = str(Path(sys.executable).with_name("ray"))
+START_LIMIT_S = 60
+NODES = """
+import json, os, sys
+os.environ["RAY_AUTH_MODE"] = "token"
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(json.dumps([node for node in ray.nodes() if node["Alive"]], default=str))
+"""
+CREDENTIALS = json.dumps({"opencode_creds": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster and the command that started it."""
+
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End it with all its workers, as a machine ends that loses its power."""
+        with_all = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
+        for one in with_all:
+            one.kill()
+        self.process.wait(timeout=20)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running Ray: its address, and its nodes with credentials."""
+
+    address: str
+    nodes: list[Node]
+
+    def node_ids(self) -> dict[str, bool]:
+        """The ids of the living nodes, and whether each has credentials."""
+        asked = [sys.executable, "-c", NODES, self.address]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
+        assert told.returncode == 0, told.stderr[-3000:]
+        # Ray logs to the same place.
+        [nodes] = [line for line in told.stdout.splitlines() if line.startswith("[{")]
+        return {node["NodeID"]: "opencode_creds" in node["Resources"] for node in json.loads(nodes)}
+
+
+@contextmanager
+def started(*arguments: str) -> Generator[Node]:
+    """A node, until it is killed."""
+    process = subprocess.Popen(
+        [RAY, "start", "--block", "--disable-usage-stats", *arguments],
+        env=os.environ | {"RAY_AUTH_MODE": "token"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    node = Node(process)
+    try:
+        yield node
+    finally:
+        if process.poll() is None:
+            node.kill()
+
+
+@pytest.fixture
+def cluster() -> Generator[Cluster]:
+    """A head without credentials and two nodes with them, a CPU each."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    with (
+        ray_folder() as folder,
+        started(
+            *("--head", "--port", str(port), "--num-cpus", "1"),
+            *("--include-dashboard", "false", "--temp-dir", str(folder)),
+        ),
+    ):
+        wait_for_port(port)
+        more = ("--address", address, "--num-cpus", "1", "--resources", CREDENTIALS)
+        # One after the other: on one machine two that start at once take each other's ports.
+        with started(*more) as first:
+            wait_for_nodes(Cluster(address, [first]), 2)
+            with started(*more) as second:
+                made = Cluster(address, [first, second])
+                wait_for_nodes(made, 3)
+                yield made
+
+
+def wait_for_nodes(cluster: Cluster, count: int) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while len(cluster.node_ids()) != count:
+        assert time.monotonic() < deadline
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail("the head of the cluster did not start")
+
+
+def annotated(desk: Desk, cluster: Cluster, rows: int, *, kill_after: int | None = None) -> Ran:
+    desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
+    fixed = desk.arguments("in.csv", "-o", "out.csv", "--json")
+    more = ("--runner", "ray", "--ray-address", cluster.address, "--concurrency", "4", "--batch-size", "4")
+    with desk.start(*fixed, *more) as process:
+        if kill_after is not None:
+            deadline = time.monotonic() + 200
+            while len(desk.provider.calls) < kill_after:
+                assert time.monotonic() < deadline
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.05)
+            cluster.nodes[1].kill()
+        out, err = process.communicate(timeout=300)
+    return Ran(code=process.returncode, stdout=out, stderr=err)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(500)
+def test_rows_run_only_where_credentials_are_and_a_lost_node_loses_none(desk: Desk, cluster: Cluster) -> None:
+    has_credentials = cluster.node_ids()
+    assert sorted(has_credentials.values()) == [False, True, True]
+    desk.provider.on("row", Reply(delay_s=0.7))
+    whole = annotated(desk, cluster, 24)
+    assert whole.code == 0, whole.stderr
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        used = Counter(attempt["node_id"] for attempt in ledger.attempts(whole.summary["run_id"]))
+    assert len(used) == 2
+    assert all(has_credentials[node_id] for node_id in used)
+
+    (desk.folder / "ledger.db").unlink()
+    calls = len(desk.provider.calls)
+    lost = annotated(desk, cluster, 24, kill_after=calls + 8)
+    assert lost.code == 0, lost.stderr
+    wait_for_nodes(cluster, 2)
+    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 24}
+    again = Counter(call.prompt for call in desk.provider.calls[calls:])
+    twice = sum(times == 2 for times in again.values())
+    assert set(again.values()) <= {1, 2}
+    # At most what was in flight on the lost node.
+    assert twice <= 2
