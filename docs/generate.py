@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import os
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opencode_tasks import errors
+from opencode_tasks.flow.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.policy import Fail, Limits, Pause, Retry, Skip, decide
+from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: {} -->\n", "<!-- end -->\n"
@@ -71,7 +77,95 @@ def views() -> str:
     return "\n".join(parts)
 
 
+COMMANDS = (
+    "setup",
+    "doctor",
+    "annotate",
+    "resume",
+    "runs",
+    "show",
+    "export",
+    "report",
+    "purge",
+    "local-model",
+)
+HELP_WIDTH = 100
+
+
+def commands() -> str:
+    """What ``--help`` of each command prints, at a fixed width."""
+    program = Path(sys.executable).with_name("opencode-tasks")
+    # Not the colours and the width of whoever runs this.
+    env = os.environ | {"COLUMNS": str(HELP_WIDTH), "TERMINAL_WIDTH": str(HELP_WIDTH), "NO_COLOR": "1"}
+    parts: list[str] = []
+    for name in ((), *((command,) for command in COMMANDS)):
+        asked = [str(program), *name, "--help"]
+        told = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
+        text = "\n".join(line.rstrip() for line in told.strip().splitlines())
+        parts.append(f"## {' '.join(('opencode-tasks', *name))}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def columns() -> str:
+    """The columns that OUTPUT adds."""
+    field = Column(name="*a field of the schema*", dtype="object", meaning="With `--schema`: its own type.")
+    lines = [RESPONSE, field, *(column for column in OUTPUT if column is not RESPONSE)]
+    rows = "\n".join(f"| {_code(line.name)} | {line.dtype} | {line.meaning} |" for line in lines)
+    return f"| column | dtype | meaning |\n|---|---|---|\n{rows}\n"
+
+
+def _code(name: str) -> str:
+    return name if name.startswith("*") else f"`{name}`"
+
+
+def errors_page() -> str:
+    """Each exception: how it is made, its ``error_type``, what becomes of the row, what it says."""
+    parts: list[str] = []
+    for error in [errors.OpenCodeError, *errors.OpenCodeError.__subclasses__()]:
+        parameters = list(inspect.signature(error).parameters.values())
+        made = ", ".join(
+            one.name if one.default is one.empty else f"{one.name}={one.default!r}" for one in parameters
+        )
+        known = [example for _, example in EXAMPLES if type(example) is error]
+        kind = f"`error_type` `{known[0].error_type}`, d" if known else "D"
+        doc = inspect.cleandoc(error.__doc__ or "").replace("``", "`")
+        parts.append(
+            f"## `{error.__name__}`\n\n`{error.__name__}({made})`\n\n"
+            f"{kind}isposition `{error.disposition}`.\n\n{doc}\n"
+        )
+    return "\n".join(parts)
+
+
+def settings_table() -> str:
+    """The environment variables that are settings."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `OPENCODE_TASKS_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def blocks() -> str:
+    """The fields of the Prefect blocks."""
+    parts: list[str] = []
+    for block in (OpenCodeCredentials, OpenCodeAgent):
+        told, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
+        own = {name: field for name, field in block.model_fields.items() if name in block.__annotations__}
+        rows = "\n".join(f"| `{name}` | {field.description} |" for name, field in own.items())
+        slug = block.get_block_type_slug()
+        parts.append(
+            f"## `{block.__name__}`\n\n{told.replace('``', '`')}\n\nBlock type `{slug}`.\n\n"
+            f"| field | meaning |\n|---|---|\n{rows}\n"
+        )
+    return "\n".join(parts)
+
+
 PARTS = {
+    ("reference/command-line.md", "commands"): commands,
+    ("reference/columns.md", "columns"): columns,
+    ("reference/errors.md", "errors"): errors_page,
+    ("reference/settings.md", "settings"): settings_table,
+    ("reference/blocks.md", "blocks"): blocks,
     ("explanation/retry-and-pause.md", "decisions"): decision_table,
     ("reference/ledger.md", "views"): views,
 }

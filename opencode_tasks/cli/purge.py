@@ -37,4 +37,5 @@ def purge(
     with open_existing(ledger) as opened:
         moment = datetime.combine(day, time.min, UTC)
         purged = opened.purge(moment, texts_only=texts_only, now=datetime.now(UTC))
-    typer.echo(f"{purged.runs} runs with {purged.rows} rows purged")
+    runs = "1 run" if purged.runs == 1 else f"{purged.runs} runs"
+    typer.echo(f"{runs} with {purged.rows} rows purged")
