@@ -1,0 +1,59 @@
+"""The tutorial and every how-to page, followed word for word by the real parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import DOCS, ROOT, clone, follow
+
+from opencode_tasks.testing import Call, Reply, ScriptedProvider
+
+PAGES = sorted(
+    str(page.relative_to(DOCS)) for folder in ("tutorial", "how-to") for page in (DOCS / folder).glob("*.md")
+)
+KEY = "sk-ant-your-key"
+PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
+
+
+def test_every_page_is_in_the_menu() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    named = {line.rpartition(": ")[2] for line in menu.splitlines() if line.endswith(".md")}
+    assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_followed_word_for_word(
+    page: str, provider: ScriptedProvider, postgresql_url: str, opencode_binary: Path
+) -> None:
+    """The reader has a key for the provider, a PostgreSQL, and one machine for the whole cluster."""
+    provider.models = {"claude-haiku-4-5": PRICED, "our-model": PRICED}
+
+    def is_refused(call: Call) -> bool:
+        return call.authorization not in (f"Bearer {KEY}", "Bearer sk-house")
+
+    provider.on(is_refused, Reply(status=401, body={"error": {"message": "invalid x-api-key"}}))
+    replaced = {
+        "https://llm.example.com/v1": provider.base_url,
+        "postgresql://annotator@db.example.com/ledger": postgresql_url,
+        "head.example.com": "127.0.0.1",
+    }
+    with clone() as folder:
+        config = folder / ".config" / "opencode" / "opencode.json"
+        config.parent.mkdir(parents=True)
+        config.write_text(json.dumps(provider.opencode_config(name="anthropic", api_key=None)))
+        env = {
+            "ANTHROPIC_API_KEY": KEY,
+            "OPENCODE_TASKS_OPENCODE_BIN": str(opencode_binary),
+            "XDG_CONFIG_HOME": str(folder / ".config"),
+            "XDG_DATA_HOME": str(folder / ".data"),
+            "XDG_STATE_HOME": str(folder / ".state"),
+        }
+        ran = follow(page, folder, replaced, env)
+    assert ran.code == 0, ran.stdout[-6000:]
