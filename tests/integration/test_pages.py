@@ -15,6 +15,8 @@ from opencode_tasks.testing import Call, Reply, ScriptedProvider
 PAGES = sorted(
     str(page.relative_to(DOCS)) for folder in ("tutorial", "how-to") for page in (DOCS / folder).glob("*.md")
 )
+# Those that start servers at their usual ports.
+ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
 KEY = "sk-ant-your-key"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
@@ -25,10 +27,11 @@ def test_every_page_is_in_the_menu() -> None:
     assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.alone] if page in ALONE else []) for page in PAGES]
+)
 def test_a_page_can_be_followed_word_for_word(
     page: str, provider: ScriptedProvider, postgresql_url: str, opencode_binary: Path
 ) -> None:

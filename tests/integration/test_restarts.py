@@ -47,7 +47,7 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(400)
 def test_a_run_outlives_server_and_worker_asleep_and_suspended(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
