@@ -267,3 +267,23 @@ def test_a_worker_wakes_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> 
     assert "of $0.006 is spent" in budget
     told = next(told["body"] for told in inbox.told if "person" in told["subject"])
     assert "of $0.006 is spent" in told
+
+
+@pytest.mark.slow
+def test_people_are_told_of_many_failures_and_of_a_long_wait(desk: Desk) -> None:
+    refused = Reply(status=400, body={"error": {"message": "no such thing"}})
+    limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow"}})
+    desk.provider.on(lambda call: call.prompt < "row 025", refused)
+    desk.provider.on("row 030", limited)
+    log = desk.folder / "serve.log"
+    with Inbox() as inbox, served(desk, "telling") as client:
+        notify(inbox)
+        flow_run_id = started(desk, client, "telling", 32, runner="threads", concurrency=1)
+        wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
+        wait_for(lambda: len(inbox.told) >= 2, log)
+        client.delete_flow_run(flow_run_id)
+    subjects = {told["subject"]: told["body"] for told in inbox.told}
+    assert set(subjects) == {"annotate-dataset fails in many rows", "annotate-dataset waits for over an hour"}
+    assert "rate_limit" in subjects["annotate-dataset waits for over an hour"]
+    failed = int(subjects["annotate-dataset fails in many rows"].split()[0])
+    assert 20 <= failed <= 25

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from cluster import Desk
-from deployed import history, parameters_of, state_of, wait_for, worked
+from deployed import ROOT, history, parameters_of, running, state_of, wait_for, worked
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import (
@@ -95,3 +97,25 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
         assert not [run for run in ledger.runs() if str(second) in run["flow_run_ids"]]
     asked = Counter(desk.provider.prompts())
     assert asked == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
+
+
+@pytest.mark.slow
+def test_a_laptop_serves_what_its_schedule_says(desk: Desk) -> None:
+    """``deployments/serve.py`` with a cron line of every minute; the provider is of the user's own config."""
+    desk.write_csv("in.csv", [{"id": str(i), "text": f"row {i}"} for i in range(3)])
+    config = desk.folder / "config" / "opencode" / "opencode.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps(desk.provider.opencode_config()))
+    told = ("--input", "in.csv", "--output", "out.csv", "--cron", "* * * * *", "--incremental", "id")
+    asked = ("--model", "fake/echo", "--template", "Label: {text}", "--runner", "threads")
+    script = [sys.executable, str(ROOT / "deployments" / "serve.py"), *told, *asked]
+    env = {"XDG_CONFIG_HOME": str(config.parents[1]), "OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)}
+    log = desk.folder / "serve.log"
+    with running(desk, "laptop", script, **env) as client:
+        deployment = client.read_deployment_by_name("annotate-dataset/laptop")
+        wait_for(lambda: due_runs(client, deployment.id), log)
+        [first, *_] = due_runs(client, deployment.id)
+        wait_for(lambda: state_of(client, first).is_final(), log)
+        assert state_of(client, first).name == "Completed", log.read_text()[-4000:]
+        assert client.read_deployment_by_name("cost-report/laptop").schedules
+    assert [row["response"] for row in desk.read_csv("out.csv")] == [f"Label: row {i}" for i in range(3)]
