@@ -14,7 +14,7 @@ from cluster import Desk
 from mcp.server import MCPServer
 from rig import Rig
 
-from opencode_tasks import OpenCodeLLM
+from opencode_tasks import OpenCodeAgent, OpenCodeLLM
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.records import RemoteTool
@@ -83,8 +83,9 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     assert llm.last_metadata["tools"][0]["name"] == "stock"
 
 
-def test_rows_use_the_tools_of_a_server_of_the_config(
-    desk: Desk, stock: tuple[RemoteTool, list[str]]
+@pytest.mark.parametrize("by", ["option", "block"])
+def test_rows_use_the_tools_of_a_server_of_the_config_or_of_an_agents_block(
+    desk: Desk, stock: tuple[RemoteTool, list[str]], by: str
 ) -> None:
     tool, asked = stock
     url = f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp"
@@ -94,10 +95,14 @@ def test_rows_use_the_tools_of_a_server_of_the_config(
     )
     desk.provider.on("how many", Reply(text="five"))
     desk.write_csv("in.csv", [{"prompt": "how many pears?"}])
-    told = desk.arguments("in.csv", "-o", "out.csv", "--mcp-server", "stock")
-    config = desk.folder / "opencode.json"
-    servers = {"stock": {"type": "remote", "url": url, "enabled": True}}
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"mcp": servers}))
+    if by == "option":
+        told = desk.arguments("in.csv", "-o", "out.csv", "--mcp-server", "stock")
+        config = desk.folder / "opencode.json"
+        servers = {"stock": {"type": "remote", "url": url, "enabled": True}}
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"mcp": servers}))
+    else:
+        OpenCodeAgent(mcp_servers={"stock": url}).save("stock-keeper", overwrite=True)
+        told = desk.arguments("in.csv", "-o", "out.csv", "--agent", "stock-keeper")
     ran = desk.run(*told)
     assert ran.code == 0, ran.stderr
     assert asked == ["pears"]
