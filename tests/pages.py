@@ -89,6 +89,7 @@ def follow(page: str, folder: Path, replaced: Mapping[str, str], env: Mapping[st
         script = script.replace(name, own)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     told = os.environ | {"HOME": str(folder), "PATH": path, "PREFECT_HOME": str(folder / ".prefect"), **env}
+    told |= {"RAY_TMPDIR": str(folder)}
     told = {name: value for name, value in told.items() if name != "PREFECT_API_URL"}
     log = folder / "page.log"
     with log.open("w") as out:
