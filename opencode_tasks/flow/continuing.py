@@ -35,10 +35,10 @@ def continued_by(plan: Plan, command: Mapping[str, Any]) -> State[None] | None:
         return None
     keys = frozenset(row.row_key for row in plan.rows)
     with Ledger.open(plan.ledger_url) as ledger:
+        if ledger.find_run(str(flow_run.id), plan.fingerprint) is not None:
+            # Awake again, or resumed: it goes on with its own.
+            return None
         for run in ledger.sleeping_runs(deployment_of(flow_run)):
-            if str(flow_run.id) in run.flow_run_ids:
-                # Awake again: this is its own work.
-                return None
             is_same = run.output == command["output"] and run.refresh == plan.options.refresh
             if is_same and keys <= ledger.row_keys(run.run_id) and (name := _asleep(run)):
                 return Completed(
