@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from opencode_tasks.price_book import read_own_prices
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +29,14 @@ def test_the_dashboards_are_up_to_date() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_prices_that_the_page_shows_can_be_read() -> None:
+    """The one block of the explanations that is neither a picture nor generated."""
+    pages = sorted((ROOT / "docs" / "explanation").glob("*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    fenced = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+    [prices] = [block for language, block in fenced if language != "mermaid"]
+    found, faults = read_own_prices(json.loads(prices), "the page")
+    assert list(found) == ["my-provider/my-model"]
+    assert faults == []
