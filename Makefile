@@ -39,13 +39,12 @@ chaos: setup ## Kill parts of a run at many moments, print the toll; then the ra
 docs: $(SYNCED) ## Build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-lint: $(SYNCED) ## Check format, style, types, the lock file and the documentation's links
+lint: docs ## Check format, style, types, the lock file, the image and the documentation's links
 	$(UV) lock --check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	.venv/bin/hadolint deployments/docker/Dockerfile
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet --site-dir $$(mktemp -d)
 
 format: $(SYNCED) ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff format .

@@ -67,6 +67,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
         yield InterruptibleThreads()
         return
     if ray_address is not None:
+        # Before Ray is imported, which reads it.
         _hand_over_token()
     from prefect_ray import RayTaskRunner
 

@@ -28,6 +28,7 @@ from opencode_tasks.price_book import PriceBook
 from opencode_tasks.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.reporting.focus import focus_csv
 from opencode_tasks.reporting.lines import report_lines
+from opencode_tasks.reporting.page import report_page
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -526,3 +527,16 @@ def test_an_old_export_counts_its_messages(
     story = ledger.row_story("import-ses_old", "ses_old")
     assert story is not None
     assert (story["row"]["prompt"], story["row"]["response"]) == ("hello", "hi")
+
+
+def test_the_page_says_where_a_failures_cost_is_unknown(ledger: Ledger) -> None:
+    World(ledger)
+    timed_out = "select attempt_id from attempts where error_type = 'timeout'"
+    with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
+        connection.execute(text(f"update usage set cost_pico = null where attempt_id in ({timed_out})"))
+    page = report_page(ledger.accounts, since=None, now=datetime.now(UTC), source="here", drift=0.05)
+    section = page.partition("Failures and what they cost")[2].partition("</section>")[0]
+    lines = [line for line in section.splitlines() if line.startswith("<tr><td>")]
+    unknown = [">unknown</td>" in line for line in lines]
+    assert unknown == ["timeout" in line for line in lines]
+    assert set(unknown) == {True, False}
