@@ -83,20 +83,27 @@ def started(*arguments: str) -> Generator[Node]:
             node.kill()
 
 
-@pytest.fixture
-def cluster() -> Generator[Cluster]:
-    """A head without credentials and two nodes with them, a CPU each."""
+@contextmanager
+def head(*more: str) -> Generator[str]:
+    """A head without credentials, a CPU; its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
     with (
         ray_folder() as folder,
         started(
-            *("--head", "--port", str(port), "--num-cpus", "1"),
+            *("--head", "--port", str(port), "--num-cpus", "1", *more),
             *("--include-dashboard", "false", "--temp-dir", str(folder)),
         ),
     ):
         wait_for_port(port)
+        yield address
+
+
+@pytest.fixture
+def cluster() -> Generator[Cluster]:
+    """A head without credentials and two nodes with them, a CPU each."""
+    with head() as address:
         more = ("--address", address, "--num-cpus", "1", "--resources", CREDENTIALS)
         # One after the other: on one machine two that start at once take each other's ports.
         with started(*more) as first:
@@ -164,3 +171,22 @@ def test_rows_run_only_where_credentials_are_and_a_lost_node_loses_none(desk: De
     assert set(again.values()) <= {1, 2}
     # At most what was in flight on the lost node.
     assert twice <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(300)
+def test_a_cluster_that_cannot_run_a_row_is_refused_before_any_is_asked(desk: Desk) -> None:
+    """Without credentials anywhere; and with a second machine, where the ledger is a file of the first."""
+    with head("--node-ip-address", "127.0.0.1") as address:
+        without = annotated(desk, Cluster(address, []), 1)
+        told = ("--address", address, "--node-ip-address", "127.0.0.2", "--num-cpus", "1")
+        with started(*told, "--resources", CREDENTIALS) as other:
+            both = Cluster(address, [other])
+            wait_for_nodes(both, 2)
+            with_file = annotated(desk, both, 1)
+    assert without.code == with_file.code == 70
+    assert "has the resource 'opencode_creds'" in without.stderr
+    assert "a SQLite ledger is a file of one" in with_file.stderr
+    assert "--ledger postgresql://" in with_file.stderr
+    assert desk.provider.calls == []
