@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
     from opencode_tasks.flow.preparing import Prepared
 
-Backend = Literal["server", "cli"]
+Backend = Literal["server", "cli", "null"]
 
 
 def register(app: typer.Typer) -> None:
@@ -115,7 +115,12 @@ def annotate(
         int | None,
         typer.Option(metavar="N", help="Rows in flight in the whole run. Default: chosen and printed."),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="A warm server, or a process for each row.")] = "server",
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="A warm server, a process for each row, or no model: the prompt is the answer (to measure)."
+        ),
+    ] = "server",
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one attempt may take.")] = 600.0,
     max_attempts: Annotated[int, typer.Option(metavar="N", help="Attempts of one row.")] = 3,
     bad_rows: Annotated[
@@ -253,7 +258,7 @@ def prepare_shown(
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
-    if not options.get("credentials"):
+    if not options.get("credentials") and options["backend"] != "null":
         # With a block's keys it would be another server.
         start_opencode(options, base_config)
     from opencode_tasks.flow.preparing import prepare

@@ -74,7 +74,7 @@ class Display:
         if self._bar is not None:
             return  # It goes on after a wait.
         self.say(
-            f"run {told.run_id}: {sizes.rows} rows in batches of {sizes.batch_size}, "
+            f"run {told.run_id}: {sizes.rows} rows in batches of up to {sizes.batch_size}, "
             f"{sizes.lanes} at once, {sizes.concurrency} rows in flight"
         )
         if told.taken_over:

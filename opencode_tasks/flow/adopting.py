@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,20 @@ GUARD_LIMIT_S = 10.0
 LOOK_EVERY_S = 0.25
 
 
-async def adopt_left(place: Place, row_keys: Sequence[str]) -> int:
-    """Record what dead attempts at these keys on this host came to; how many there were.
+async def adopt_left(place: Place) -> int:
+    """Record what dead attempts at the run's open rows on this host came to; how many there were.
 
     Rows whose session had come to its end have their outcome then; the others are free again, with
     an attempt that ended as ``crashed``. An attempt of a process that lives is left alone.
     """
-    found = await place.db(place.ledger.left_attempts, row_keys, place.host)
+    job = place.job
+    found = await place.db(place.ledger.left_attempts, job.run_id, place.host)
+    holders = await place.db(partial(place.ledger.lease_owners, job.run_id, now=datetime.now(UTC)))
+    at_work = {owner for owner in holders if not is_dead(owner)}
     by_folder: dict[str | None, list[tuple[LeftAttempt, Lease | None]]] = {}
     for left in found:
+        if left.owner in at_work:
+            continue
         if is_dead(left.owner):
             await place.db(place.ledger.break_lease, left.row_key, left.owner)
         lease = await place.db(_take, place, left)
@@ -63,7 +69,7 @@ async def adopt_left(place: Place, row_keys: Sequence[str]) -> int:
         for left, lease in attempts:
             told = sessions.get(left.session_id) if left.session_id is not None else None
             await place.db(_settle, place, left, lease, told or ())
-    return len(found)
+    return sum(len(attempts) for attempts in by_folder.values())
 
 
 def _take(place: Place, left: LeftAttempt) -> Any:

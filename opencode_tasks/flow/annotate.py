@@ -32,7 +32,6 @@ from opencode_tasks.ledger import (
     USAGE_COLUMNS,
     Budget,
     Ledger,
-    OpenRow,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
@@ -274,8 +273,8 @@ class _Run:
     def to_the_end(self) -> None:
         """Run rows, and wait where they must, until none is open."""
         self.taken_over = self.ledger.take_over_answers(self.run_id, now=datetime.now(UTC))
-        while rows := self.ledger.open_rows(self.run_id):
-            job = self._run(rows)
+        while count := self.ledger.open_count(self.run_id):
+            job = self._run(count)
             standstill = standstill_of(self.ledger, self.run_id, job.gate_id)
             if standstill is None:
                 continue
@@ -285,10 +284,10 @@ class _Run:
                 return
             self._pause(standstill)
 
-    def _run(self, rows: Sequence[OpenRow]) -> Job:
+    def _run(self, count: int) -> Job:
         plan = self.plan
         sizes = choose_sizes(
-            rows=len(rows),
+            rows=count,
             lanes=lanes(self.runner),
             batch_size=plan.options.batch_size,
             concurrency=plan.options.concurrency,
@@ -297,7 +296,7 @@ class _Run:
             one_owner=warm.one_owner(plan.spec),
             most=most_prompts(self.runner),
         )
-        if is_ray(self.runner) or plan.options.backend == "cli":
+        if is_ray(self.runner) or plan.options.backend != "server":
             # The rows run elsewhere; this process needs its server no more.
             warm.call(warm.end_server, plan.spec)
         self.tell(Told(run_id=self.run_id, sizes=sizes, taken_over=self.taken_over))
@@ -312,9 +311,7 @@ class _Run:
                 job,
                 self.ledger,
                 self.runner,
-                rows,
-                batch_size=sizes.batch_size,
-                lanes=sizes.lanes,
+                sizes=sizes,
                 on_progress=lambda progress: self.tell(
                     Told(run_id=self.run_id, progress=progress, taken_over=self.taken_over)
                 ),

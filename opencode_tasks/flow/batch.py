@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -21,6 +19,6 @@ from opencode_tasks.flow.waiting import MOST_WAITS, Delays, waits
     retry_condition_fn=waits,
     retry_jitter_factor=None,
 )
-def run_batch(job: Job, row_ids: Sequence[str]) -> BatchCounts:
-    """Run rows of a job; their outcomes are in the ledger, only counts come back."""
-    return work_on(job, row_ids)
+def run_batch(job: Job, batch_id: str, most: int) -> BatchCounts:
+    """Run up to ``most`` rows of a job; their outcomes are in the ledger, only counts come back."""
+    return work_on(job, batch_id, most)

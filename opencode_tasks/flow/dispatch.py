@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -19,61 +20,150 @@ from prefect.futures import PrefectFuture
 from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.batch import run_batch
 from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.owner import is_dead
+from opencode_tasks.flow.rows import BatchCounts
 from opencode_tasks.flow.runners import remote_options_for
-from opencode_tasks.ledger import Ledger, OpenRow, Progress
+from opencode_tasks.flow.sizing import ROWS_PER_SERVER, Sizes
+from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.settings import settings
 
 LOOK_EVERY_S = 1.0
+# The progress is summed over all rows of the run: at most this part of the time goes into that.
+SHARE_FOR_PROGRESS = 0.05
 CRASHES_PER_ROW = 2
+FAILURES = 2
 
 OnProgress = Callable[[Progress], None]
+Ended = tuple[str, State[Any] | None]
 
 
-@dataclass(slots=True)
-class _Batch:
-    rows: Sequence[OpenRow]
-    failures: int = 0
-    crashes: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-def dispatch(
-    job: Job,
-    ledger: Ledger,
-    runner: Any,
-    rows: Sequence[OpenRow],
-    *,
-    batch_size: int,
-    lanes: int,
-    on_progress: OnProgress,
-) -> None:
-    """Run every open row, ``lanes`` batches at a time: more would be more rows in flight.
+def dispatch(job: Job, ledger: Ledger, runner: Any, *, sizes: Sizes, on_progress: OnProgress) -> None:
+    """Run the run's open rows, ``sizes.lanes`` batches at a time: more would be more rows in flight.
 
     Rows that must wait for longer than a batch does are left open; once their gate is closed for
     that long, or the run's budget is reached, no further batch is submitted. Raises SetupError where
-    a worker cannot start opencode. A batch whose worker died is submitted again with the rows it left
+    a worker cannot start opencode. After a batch whose worker died others take the rows it left
     open; a row whose worker died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight
     are ended and recorded before it goes on.
     """
-    waiting = deque(_Batch(rows[at : at + batch_size]) for at in range(0, len(rows), batch_size))
-    ended: queue.Queue[tuple[_Batch, State[Any] | None]] = queue.Queue()
-    running = 0
-    try:
-        while waiting or running:
-            if waiting and must_rest(job, ledger):
-                waiting.clear()
-            while waiting and running < lanes:
-                _submit(job, runner, waiting.popleft(), ended)
-                running += 1
+    _Dispatch(job, ledger, runner, sizes, on_progress).to_the_end()
+
+
+class _Dispatch:
+    def __init__(self, job: Job, ledger: Ledger, runner: Any, sizes: Sizes, on_progress: OnProgress) -> None:
+        self.job = job
+        self.ledger = ledger
+        self.runner = runner
+        self.sizes = sizes
+        self.on_progress = on_progress
+        self.ended: queue.Queue[Ended] = queue.Queue()
+        self.running: set[str] = set()
+        # Batches that failed or died in a row, and how often each row's worker died.
+        self.failures = 0
+        self.crashes: Counter[str] = Counter()
+        self.tell_at = 0.0
+        # A batch found that rows wait for long, or for a person.
+        self.resting = False
+
+    def to_the_end(self) -> None:
+        try:
+            while self._submit() or self.running or self._is_held_elsewhere():
+                with suppress(queue.Empty):
+                    batch_id, state = self.ended.get(timeout=LOOK_EVERY_S)
+                    self.running.discard(batch_id)
+                    self._settle(batch_id, state)
+                self._tell()
+        except BaseException:
+            # The workers see this, end what is in flight and record it.
+            self.ledger.end_run(self.job.run_id, status="interrupted", now=datetime.now(UTC))
+            self._drain()
+            raise
+
+    def _submit(self) -> bool:
+        """Submit batches while there are lanes and rows for them; whether any was."""
+        room = self.sizes.lanes - len(self.running)
+        if room <= 0 or self._must_rest():
+            return False
+        per_lane = min(self.sizes.batch_size, ROWS_PER_SERVER)
+        now = datetime.now(UTC)
+        # Of rows that wait a little a single batch says so, by its state.
+        brief = timedelta(seconds=0 if self.running else self.job.limits.max_inline_wait_s)
+        most = per_lane * self.sizes.lanes
+        ready = self.ledger.outlook(self.job.run_id, now=now, until=now + brief, most=most).ready
+        wanted = min(self.sizes.lanes, -(-ready // per_lane)) - len(self.running)
+        for _ in range(wanted):
+            self._submit_one()
+        return wanted > 0
+
+    def _submit_one(self) -> None:
+        batch_id = uuid.uuid4().hex[:8]
+        with remote_options_for(self.runner, self.job.concurrency):
+            # By the runner itself, so that a flow can run its rows on another one than its own.
+            parameters = {"job": self.job, "batch_id": batch_id, "most": self.sizes.batch_size}
+            future: PrefectFuture[Any] = self.runner.submit(run_batch, parameters=parameters)
+        self.running.add(batch_id)
+        # In a copy of this context: Prefect's settings, its API's address among them, are in it.
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(_wait, future, batch_id, self.ended), daemon=True).start()
+
+    def _must_rest(self) -> bool:
+        return self.resting or must_rest(self.job, self.ledger)
+
+    def _is_held_elsewhere(self) -> bool:
+        """Whether rows are open that another run, or a worker that may be dead, holds."""
+        if self._must_rest():
+            return False
+        now = datetime.now(UTC)
+        owners = self.ledger.lease_owners(self.job.run_id, now=now)
+        if any(is_dead(owner) for owner in owners):
+            self._submit_one()
+        return bool(owners)
+
+    def _settle(self, batch_id: str, state: State[Any] | None) -> None:
+        """Take note of how a batch ended; raises what no second try can mend."""
+        result = _result_of(state)
+        if state is not None and state.is_completed():
+            self.failures = 0
+            self.resting = isinstance(result, BatchCounts) and result.must_rest
+            return
+        error = result if isinstance(result, BaseException) else None
+        if isinstance(error, SetupError):
+            raise error
+        crashed = self.ledger.crashed_rows(self.job.run_id, batch_id)
+        for row_id in crashed:
+            self.crashes[row_id] += 1
+            if self.crashes[row_id] >= CRASHES_PER_ROW:
+                self._fail(row_id)
+        # One that dies or fails before it begins a row would be tried for ever.
+        self.failures = 0 if crashed else self.failures + 1
+        if self.failures < FAILURES:
+            return
+        if error is not None and state is not None and not state.is_crashed():
+            raise error
+        raise SetupError(
+            "unknown",
+            raw_message="the workers die before they begin a row",
+            hint="look at the memory of the nodes and at Ray's logs",
+        )
+
+    def _fail(self, row_id: str) -> None:
+        message = f"the worker died {CRASHES_PER_ROW} times with this row in flight"
+        now = datetime.now(UTC)
+        self.ledger.fail_row(self.job.run_id, row_id, error_type="crashed", error_message=message, now=now)
+
+    def _tell(self) -> None:
+        """Tell the progress, more seldom where it takes long to sum up."""
+        if (began := time.monotonic()) < self.tell_at:
+            return
+        self.on_progress(self.ledger.progress(self.job.run_id))
+        took = time.monotonic() - began
+        self.tell_at = began + max(LOOK_EVERY_S, took / SHARE_FOR_PROGRESS)
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + settings().grace
+        while self.running and (left_s := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
-                batch, state = ended.get(timeout=LOOK_EVERY_S)
-                running -= 1
-                waiting.extend(_settle(job, ledger, batch, state))
-            on_progress(ledger.progress(job.run_id))
-    except BaseException:
-        # The workers see this, end what is in flight and record it.
-        ledger.end_run(job.run_id, status="interrupted", now=datetime.now(UTC))
-        _drain(ended, running)
-        raise
+                self.running.discard(self.ended.get(timeout=left_s)[0])
 
 
 def must_rest(job: Job, ledger: Ledger) -> bool:
@@ -91,21 +181,7 @@ def _is_closed_for_long(job: Job, ledger: Ledger) -> bool:
     return (gate.reset_time - datetime.now(UTC)).total_seconds() > job.limits.max_inline_wait_s
 
 
-def _submit(
-    job: Job, runner: Any, batch: _Batch, ended: queue.Queue[tuple[_Batch, State[Any] | None]]
-) -> None:
-    with remote_options_for(runner, job.concurrency):
-        # By the runner itself, so that a flow can run its rows on another one than its own.
-        parameters = {"job": job, "row_ids": [row.row_id for row in batch.rows]}
-        future: PrefectFuture[Any] = runner.submit(run_batch, parameters=parameters)
-    # In a copy of this context: Prefect's settings, its API's address among them, are in it.
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(_wait, future, batch, ended), daemon=True).start()
-
-
-def _wait(
-    future: PrefectFuture[Any], batch: _Batch, ended: queue.Queue[tuple[_Batch, State[Any] | None]]
-) -> None:
+def _wait(future: PrefectFuture[Any], batch_id: str, ended: queue.Queue[Ended]) -> None:
     """Wait for one future; ``state`` afterwards, since ``result`` raises where a worker crashed."""
     state: State[Any] | None = None
     with suppress(Exception):
@@ -113,7 +189,7 @@ def _wait(
         state = future.state
         if state.is_crashed():
             _tell_crash(future, state)
-    ended.put((batch, state))
+    ended.put((batch_id, state))
 
 
 def _tell_crash(future: PrefectFuture[Any], state: State[Any]) -> None:
@@ -122,68 +198,9 @@ def _tell_crash(future: PrefectFuture[Any], state: State[Any]) -> None:
         client.set_task_run_state(future.task_run_id, state, force=True)
 
 
-def _settle(job: Job, ledger: Ledger, batch: _Batch, state: State[Any] | None) -> list[_Batch]:
-    """What to submit again of a batch that ended; raises what no second try can mend."""
-    left = ledger.rows_by_id(job.run_id, [row.row_id for row in batch.rows])
-    if not left:
-        return []
-    error = _error_of(state)
-    if isinstance(error, SetupError):
-        raise error
-    if state is not None and state.is_completed():
-        if all(row.error_type is not None for row in left):
-            return []  # They wait, and say for what.
-        raise SetupError(
-            "unknown",
-            raw_message=f"a batch ended with {len(left)} rows untouched",
-            hint="give a ledger that every worker reaches: --ledger postgresql://…",
-        )
-    if state is not None and not state.is_crashed() and error is not None:
-        if batch.failures:
-            raise error
-        return [_Batch(left, batch.failures + 1, batch.crashes)]
-    return _after_crash(job, ledger, batch, left)
-
-
-def _after_crash(job: Job, ledger: Ledger, batch: _Batch, left: Sequence[OpenRow]) -> list[_Batch]:
-    """The rows of a dead worker: those in flight by themselves, and failed the second time."""
-    known = {row.row_id: row.attempts for row in batch.rows}
-    in_flight = [row for row in left if row.attempts > known[row.row_id]]
-    calm = [row for row in left if row.attempts <= known[row.row_id]]
-    crashes = dict(batch.crashes)
-    again: list[OpenRow] = []
-    for row in in_flight:
-        crashes[row.row_id] = crashes.get(row.row_id, 0) + 1
-        if crashes[row.row_id] < CRASHES_PER_ROW:
-            again.append(row)
-            continue
-        message = f"the worker died {CRASHES_PER_ROW} times with this row in flight"
-        now = datetime.now(UTC)
-        ledger.fail_row(job.run_id, row.row_id, error_type="crashed", error_message=message, now=now)
-    # A worker that dies before it begins a row would be tried for ever.
-    failures = batch.failures + (0 if in_flight else 1)
-    if failures >= CRASHES_PER_ROW:
-        raise SetupError(
-            "unknown",
-            raw_message="the workers die before they begin a row",
-            hint="look at the memory of the nodes and at Ray's logs",
-        )
-    return [_Batch(rows, failures, crashes) for rows in (again, calm) if rows]
-
-
-def _error_of(state: State[Any] | None) -> BaseException | None:
-    if state is None or state.is_completed():
-        return None
+def _result_of(state: State[Any] | None) -> Any:
+    """What a batch returned or raised; None where that is not known."""
     try:
-        result: Any = state.result(raise_on_failure=False)
+        return None if state is None else state.result(raise_on_failure=False)
     except Exception as error:  # noqa: BLE001  whatever the runner put there, it is told as the cause
         return error
-    return result if isinstance(result, BaseException) else None
-
-
-def _drain(ended: queue.Queue[tuple[_Batch, State[Any] | None]], running: int) -> None:
-    deadline = datetime.now(UTC).timestamp() + settings().grace
-    while running and (left_s := deadline - datetime.now(UTC).timestamp()) > 0:
-        with suppress(queue.Empty):
-            ended.get(timeout=left_s)
-            running -= 1

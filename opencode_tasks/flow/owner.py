@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from functools import cache
 from pathlib import Path
 
@@ -18,10 +17,10 @@ def machine() -> str:
     return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
-def lease_owner() -> str:
-    """A new owner of this process."""
+def lease_owner(batch_id: str) -> str:
+    """The owner of what a batch in this process holds."""
     process = psutil.Process()
-    return f"{machine()}/{process.pid}/{process.create_time():.2f}/{uuid.uuid4().hex[:8]}"
+    return f"{machine()}/{process.pid}/{process.create_time():.2f}/{batch_id}"
 
 
 def is_dead(owner: str) -> bool:

@@ -35,23 +35,23 @@ class Standstill:
 
 def standstill_of(ledger: Ledger, run_id: str, gate_id: str) -> Standstill | None:
     """Why a run stands still; None where it has no open row or one that may run now."""
-    rows = ledger.open_rows(run_id)
-    if not rows:
+    open_rows = ledger.open_count(run_id)
+    if not open_rows:
         return None
     budget = ledger.budget(run_id)
     if budget.refused_pico is not None:
         words = reached(budget)
-        return Standstill(until=None, error_type=BUDGET_REACHED, words=words, open_rows=len(rows))
+        return Standstill(until=None, error_type=BUDGET_REACHED, words=words, open_rows=open_rows)
     gate = ledger.gate(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
         until, error_type, words = gate.reset_time, gate.error_type or "", gate.error_message or ""
     else:
-        first = min(rows, key=lambda row: row.waits_until or now)
-        until, error_type, words = first.waits_until or now, first.error_type or "", "rows wait"
-        if until <= now:
+        outlook = ledger.outlook(run_id, now=now, until=now, most=1)
+        if outlook.ready or outlook.leased or outlook.next_at is None:
             return None
-    return Standstill(until=until, error_type=error_type, words=words, open_rows=len(rows))
+        until, error_type, words = outlook.next_at, outlook.error_type, "rows wait"
+    return Standstill(until=until, error_type=error_type, words=words, open_rows=open_rows)
 
 
 def reached(budget: Budget) -> str:

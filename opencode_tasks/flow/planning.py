@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.flow.block_options import with_blocks
 from opencode_tasks.flow.job import Job, system_text
-from opencode_tasks.flow.options import Options, make_spec
+from opencode_tasks.flow.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.flow.reserving import most_it_can_cost
 from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
 from opencode_tasks.keys import fingerprint, row_key
@@ -21,10 +21,12 @@ from opencode_tasks.money import format_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
+    BackendName,
     OpencodeSpec,
     Secrets,
 )
 from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.null_backend import null_catalog
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.own_prices import own_prices
 from opencode_tasks.policy import Limits
@@ -126,7 +128,11 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     try:
         spec = make_spec(options, secrets)
         if frame is None or len(frame):
-            catalog = warm.call(warm.catalog, spec, options.variant)
+            catalog = (
+                null_catalog()
+                if options.backend == "null"
+                else warm.call(warm.catalog, spec, options.variant)
+            )
     except InputError as error:
         faults += error.faults
     if faults:
@@ -203,14 +209,23 @@ def option_faults(options: Options) -> list[str]:
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
+    return faults + _choice_faults(options)
+
+
+def _choice_faults(options: Options) -> list[str]:
+    """The faults of options that have only some values."""
     choices = {
-        "backend": (options.backend, "server", "cli"),
-        "bad-rows": (options.bad_rows, "stop", "fail"),
-        "on-budget": (options.on_budget, "pause", "skip"),
+        "backend": (options.backend, get_args(BackendName)),
+        "bad-rows": (options.bad_rows, get_args(BadRows)),
+        "on-budget": (options.on_budget, get_args(OnBudget)),
     }
-    for name, (chosen, one, other) in choices.items():
-        if chosen not in (one, other):
-            faults.append(f"--{name}: {chosen!r} is neither {one} nor {other}")
+    faults = [
+        f"--{name}: {chosen!r} is none of {', '.join(known)}"
+        for name, (chosen, known) in choices.items()
+        if chosen not in known
+    ]
+    if options.backend == "null" and options.model is not None:
+        faults.append("--model: the null backend answers by itself, without a model; name none")
     return faults
 
 

@@ -1,263 +1,285 @@
-"""The rows of one batch: leased, sent a few at a time, put aside while they must wait."""
+"""The rows of one batch: pulled from the ledger as there is room for them, sent, recorded.
+
+A batch has no rows of its own: each worker pulls what is ready, so that none idles while another
+has rows left, and a row that must wait goes back to the ledger with its moment.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.adopting import adopt_left
-from opencode_tasks.flow.attempt import After, Ended, Place, Trial, Waits, attempt
+from opencode_tasks.flow.attempt import After, Ended, Place, attempt, give_up
 from opencode_tasks.flow.block_options import with_secrets
 from opencode_tasks.flow.job import Job
-from opencode_tasks.flow.owner import is_dead, lease_owner
-from opencode_tasks.flow.reserving import Reservations
 from opencode_tasks.flow.waiting import RowsWaitError
+from opencode_tasks.judge import over_row_budget
 from opencode_tasks.ledger import (
     BUDGET_REACHED,
+    Begun,
     BudgetReachedError,
-    Busy,
-    Lease,
     LeaseLostError,
     Ledger,
-    Taken,
+    Pull,
+    Pulled,
 )
-from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.warm import warm
-from opencode_tasks.telemetry import carrier, span
+from opencode_tasks.records import AttemptRecord
+from opencode_tasks.telemetry import span
 
-BUSY_LOOK_S = 0.5
+# How soon a worker with room looks again for rows that others may have given back.
+LOOK_AGAIN_S = 0.5
 LOOK_FOR_STOP_S = 1.0
 # A wait this short is not worth a state of its own.
 BRIEF_S = 1.0
 # What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
 DRAIN_S = 4.0
+# A batch pulls no more rows after this long: Prefect sees a run go on by its batches.
+LONGEST_BATCH_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCounts:
-    """What became of a batch's rows; ``left`` are still open.
+    """How many rows ended in a batch, and, where none may be sent for longer than a batch waits, why.
 
-    They wait until ``waits_until`` (the first of them), or, with ``needs_person``, for a person;
-    neither where the run was interrupted.
+    They wait until ``waits_until`` (the first of them), or, with ``needs_person``, for a person.
     """
 
     ended: int
-    left: int
     waits_until: datetime | None = None
     needs_person: bool = False
 
+    @property
+    def must_rest(self) -> bool:
+        """Whether a further batch would find nothing to send."""
+        return self.needs_person or self.waits_until is not None
 
-def work_on(job: Job, row_ids: Sequence[str]) -> BatchCounts:
-    """Run the open rows among ``row_ids`` until each has ended or must wait, or the run was stopped.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """No row may be sent before ``until`` (None: before a person has helped), and why.
+
+    ``for_all`` says that the gate or the budget holds every row, those in flight aside.
+    """
+
+    until: datetime | None
+    error_type: str
+    words: str
+    for_all: bool = False
+
+
+def work_on(job: Job, batch_id: str, most: int) -> BatchCounts:
+    """Run up to ``most`` open rows of the run, until no more is ready or the run was stopped.
 
     Raises RowsWaitError where the first may go on within ``max_inline_wait_s``, and SetupError
     where opencode cannot be started.
     """
     job = with_secrets(job)
     job = replace(job, spec=replace(job.spec, binary=binary_here(job.spec.binary)))
-    told = {"run_id": job.run_id, "rows": len(row_ids), "model_ref": job.model_ref}
-    with Ledger.open(job.ledger_url) as ledger, span("opencode batch", job.trace, **told):
-        first = warm.call(_Batch(job, ledger).run, row_ids)
-        left = len(ledger.rows_by_id(job.run_id, row_ids))
-    if first is not None and first.until is not None:
-        wait_s = (first.until - datetime.now(UTC)).total_seconds()
+    with (
+        Ledger.open(job.ledger_url) as ledger,
+        span("opencode batch", job.trace, run_id=job.run_id, model_ref=job.model_ref),
+    ):
+        batch = _Batch(job, Place(job, ledger, batch_id=batch_id), most)
+        rest = warm.call(batch.run)
+        left = ledger.open_count(job.run_id) if rest is not None else 0
+    if rest is None:
+        return BatchCounts(ended=batch.ended)
+    if rest.until is not None:
+        wait_s = (rest.until - datetime.now(UTC)).total_seconds()
         if wait_s <= job.limits.max_inline_wait_s:
-            raise RowsWaitError(first.until, left, first.error_type, first.words)
-    return BatchCounts(
-        ended=len(row_ids) - left,
-        left=left,
-        waits_until=first.until if first else None,
-        needs_person=first is not None and first.until is None,
-    )
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """A row that is not in flight: it may be sent from ``at`` on, None when a person has helped."""
-
-    trial: Trial
-    at: datetime | None
-    waits: Waits | None = None
+            raise RowsWaitError(rest.until, left, rest.error_type, rest.words)
+    return BatchCounts(ended=batch.ended, waits_until=rest.until, needs_person=rest.until is None)
 
 
 class _Batch:
-    """The rows of a batch; those in flight, and those that wait their turn or their moment."""
+    """The rows that a worker has in flight, and what it knows of those that it could have next."""
 
-    def __init__(self, job: Job, ledger: Ledger) -> None:
+    def __init__(self, job: Job, place: Place, most: int) -> None:
         self.job = job
-        self.ledger = ledger
-        self.place = Place(
-            ledger=ledger,
-            job=job,
-            owner=lease_owner(),
-            node_id=current_node_id(),
-            host=socket.gethostname(),
-            started=datetime.now(UTC),
-            reservations=Reservations(job, ledger),
-            trace=carrier(),
-        )
+        self.place = place
+        self.most = most
+        self.ended = 0
         self.stopping = False
-        # After a closed gate rows go one at a time, until one has passed.
-        self.cautious = False
+        self.began = time.monotonic()
         # Whether a row has ended since the batch began or its gate was closed.
         self.answered = False
-        # While only rows in flight are left beside those that wait for long: what these wait for.
-        self.rests: Waits | None = None
+        # Nothing is pulled before this moment of the monotonic clock.
+        self.look_at = 0.0
+        # What the last pull told, where it had fewer rows than there was room for.
+        self.rest: Rest | None = None
+        self.is_dry = False
         self.drained_at: float | None = None
-        self.lines: list[_Line] = []
-        self.running: dict[asyncio.Task[After], _Line] = {}
+        self.running: set[asyncio.Task[After | None]] = set()
+        # Rows whose attempt is begun and whose task has not run yet.
+        self.unsent: dict[str, Begun] = {}
 
-    async def run(self, row_ids: Sequence[str]) -> Waits | None:
-        """Run the rows; what the first of those that are left waits for, None when none is left."""
-        rows = await self.place.db(self.ledger.rows_by_id, self.job.run_id, row_ids)
-        if not rows:
-            return None
+    async def run(self) -> Rest | None:
+        """Run rows; what those that are left wait for, None where none is left that this batch may take."""
+        if await self.place.db(self.place.ledger.run_status, self.job.run_id) is None:
+            raise SetupError(
+                "unknown",
+                raw_message=f"the ledger of this worker has no run {self.job.run_id}",
+                hint="give a ledger that every worker reaches: --ledger postgresql://…",
+            )
+        if not await self._is_anything_there():
+            return self.rest
         # Started here, so that a failure to start is the batch's and not each row's.
         await self._backend()
         keeper = asyncio.create_task(self._keep())
         try:
-            if await adopt_left(self.place, [row.row_key for row in rows]):
-                rows = await self.place.db(self.ledger.rows_by_id, self.job.run_id, row_ids)
-            now = datetime.now(UTC)
-            self.lines = [_Line(Trial.of(row), row.waits_until or now) for row in rows]
-            return await self._run_all()
+            await adopt_left(self.place)
+            return await self._work()
         finally:
             keeper.cancel()
             for task in self.running:
                 task.cancel()
             await asyncio.gather(*self.running, return_exceptions=True)
+            for begun in list(self.unsent.values()):
+                await give_up(self.place, begun, AttemptRecord())
 
-    async def _run_all(self) -> Waits | None:
+    async def _is_anything_there(self) -> bool:
+        now = datetime.now(UTC)
+        look = partial(self.place.ledger.outlook, self.job.run_id, now=now, until=now, most=1)
+        outlook = await self.place.db(look)
+        if outlook.next_at is not None:
+            self.rest = Rest(until=outlook.next_at, error_type=outlook.error_type, words=outlook.words)
+        return outlook.ready > 0 or outlook.leased
+
+    async def _work(self) -> Rest | None:
         while True:
-            self._start()
+            await self._fill()
             if self.running:
                 await self._take_in()
                 self._end_drain()
-                continue
-            first = self._first()
-            if self.stopping or first is None:
+            elif self.stopping or not self._room():
                 return None
-            wait_s = (first.at - datetime.now(UTC)).total_seconds() if first.at else None
-            if wait_s is None or wait_s > BRIEF_S:
-                return await self._put_aside(first)
-            await asyncio.sleep(max(0.0, wait_s))
+            elif self.rest is None:
+                if self.is_dry:
+                    return None
+                await asyncio.sleep(max(0.0, self.look_at - time.monotonic()))
+            else:
+                until = self.rest.until
+                wait_s = (until - datetime.now(UTC)).total_seconds() if until else None
+                if wait_s is None or wait_s > BRIEF_S:
+                    return self.rest
+                await asyncio.sleep(max(0.0, wait_s))
+                self.look_at = 0.0
 
-    def _start(self) -> None:
-        """Send the rows whose moment has come, as far as there are slots."""
-        slots = 1 if self.cautious else self.job.concurrency
-        now = datetime.now(UTC)
-        while not self.stopping and len(self.running) < slots:
-            line = self._next(now)
-            if line is None:
-                return
-            self.lines.remove(line)
-            self.running[asyncio.create_task(self._try(line.trial))] = line
+    def _room(self) -> int:
+        """How many rows more may be in flight."""
+        if time.monotonic() - self.began > LONGEST_BATCH_S:
+            return 0
+        return min(self.job.concurrency, self.most - self.ended) - len(self.running)
 
-    def _next(self, now: datetime) -> _Line | None:
-        """The row to send: the first, or, while none has been answered, the first of the untroubled.
+    async def _fill(self) -> None:
+        """Pull and send rows, as far as there is room."""
+        room = self._room()
+        if room <= 0 or self.stopping or time.monotonic() < self.look_at:
+            return
+        pulled = await self._pull(room)
+        for begun in pulled.rows:
+            self.unsent[begun.attempt_id] = begun
+            self.running.add(asyncio.create_task(self._try(begun)))
+        self.ended += pulled.settled
+        self.rest, self.is_dry = None, False
+        if len(pulled.rows) < room and not pulled.settled:
+            self.look_at = time.monotonic() + LOOK_AGAIN_S
+            await self._look_around(pulled)
 
-        A row that fails by its own fault would close the gate that it is to try for all the others.
-        """
-        able = [line for line in self.lines if line.at is not None and line.at <= now]
-        if self.answered:
-            return able[0] if able else None
-        return min(able, key=lambda line: line.trial.tally.used, default=None)
+    async def _pull(self, room: int) -> Pulled:
+        job, place = self.job, self.place
+        cap = job.max_row_cost_pico
+
+        def too_dear(spent_pico: int) -> tuple[str, str]:
+            error = over_row_budget(cap or 0, spent_pico, node_id=place.node_id, exit_code=-1)
+            return error.error_type, error.raw_message
+
+        backend = await self._backend()
+        asked = Pull(
+            run_id=job.run_id,
+            owner=place.owner,
+            gate_id=job.gate_id,
+            most=room,
+            now=datetime.now(UTC),
+            lease_s=job.lease_s,
+            node_id=place.node_id,
+            host=place.host,
+            backend=job.backend,
+            data_dir=None if (folder := backend.data_dir(None)) is None else str(folder),
+            may_cost=place.reservations.for_prompt,
+            call_most_pico=place.reservations.further_call(),
+            row_most_pico=cap,
+            too_dear=too_dear,
+            untroubled_first=not self.answered,
+            is_idle=not self.running,
+        )
+        return await place.db(place.ledger.pull, asked)
+
+    async def _look_around(self, pulled: Pulled) -> None:
+        """Note why there was less than there is room for."""
+        if pulled.held is not None:
+            held = pulled.held
+            self.answered = False
+            self.rest = Rest(
+                until=held.until, error_type=held.error_type, words=held.error_message, for_all=True
+            )
+        elif pulled.short is not None:
+            self.rest = _short_of_money(pulled.short)
+        elif not pulled.rows:
+            await self._is_anything_there()
+            self.is_dry = True
 
     async def _take_in(self) -> None:
-        """Wait for rows in flight, or until another one may be sent."""
-        now = datetime.now(UTC)
-        moments = [line.at for line in self.lines if line.at is not None and line.at > now]
-        limit = min([LOOK_FOR_STOP_S, *((at - now).total_seconds() for at in moments)])
+        """Wait for rows in flight, or until there may be others to send."""
+        limit = LOOK_FOR_STOP_S
+        if self._room() > 0:
+            limit = min(limit, max(0.01, self.look_at - time.monotonic()))
         done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            line = self.running.pop(task)
-            if task.cancelled():
-                if self.rests is not None:
-                    self.lines.append(_Line(line.trial, self.rests.until, self.rests))
-                continue
-            after = task.result()
+            self.running.discard(task)
+            after = None if task.cancelled() else task.result()
             if isinstance(after, Ended):
-                self.cautious, self.answered = False, True
-                continue
-            self.lines.append(_Line(line.trial, after.until, after))
-            if after.holds_all:
-                self._hold(after)
+                self.ended += 1
+                self.answered = True
+                if not self.is_dry:
+                    self.look_at = 0.0
+            elif after is not None:
+                self.look_at = 0.0
 
     def _end_drain(self) -> None:
         """End rows in flight that outlast the drain, while all others must wait for long."""
         soon = datetime.now(UTC) + timedelta(seconds=self.job.limits.max_inline_wait_s)
-        first = self._first()
-        if not self.running or first is None or (first.at is not None and first.at <= soon):
-            self.rests, self.drained_at = None, None
+        rest = self.rest
+        if not self.running or rest is None or not rest.for_all or (rest.until and rest.until <= soon):
+            self.drained_at = None
             return
-        self.rests = first.waits or self.rests or Waits(until=first.at, error_type="waiting", words="")
         self.drained_at = self.drained_at or time.monotonic() + self.job.drain_s
         if time.monotonic() >= self.drained_at:
             for task in self.running:
                 task.cancel()
 
-    def _hold(self, waits: Waits) -> None:
-        """Put off what a closed gate would refuse anyway."""
-        self.cautious, self.answered = True, False
-        if waits.error_type == BUDGET_REACHED and waits.until is None:
-            for line in self.lines:
-                line.at, line.waits = None, line.waits or waits
-        if waits.until is None:
-            return
-        for line in self.lines:
-            if line.at is not None and line.at < waits.until:
-                line.at, line.waits = waits.until, line.waits or waits
-
-    def _first(self) -> _Line | None:
-        timed = [line for line in self.lines if line.at is not None]
-        if timed:
-            return min(timed, key=lambda line: line.at or self.place.started)
-        return self.lines[0] if self.lines else None
-
-    async def _put_aside(self, first: _Line) -> Waits:
-        """Show on each row that was held back what it waits for; what the first waits for."""
-        found = first.waits or Waits(until=first.at, error_type="waiting", words="rows wait")
-        for until in {line.at for line in self.lines}:
-            held = [line for line in self.lines if line.at == until]
-            reason = next((line.waits for line in held if line.waits), found)
-            await self.place.db(
-                partial(
-                    self.ledger.hold_rows,
-                    self.job.run_id,
-                    [line.trial.row.row_id for line in held],
-                    error_type=reason.error_type,
-                    error_message=reason.words,
-                    until=until,
-                )
-            )
-        return Waits(until=first.at, error_type=found.error_type, words=found.words)
-
     async def _keep(self) -> None:
         """Extend the leases, and stop the rows once the run is no longer wanted."""
-        last_beat = 0.0
+        ledger, owner, last_beat = self.place.ledger, self.place.owner, 0.0
         while True:
             await asyncio.sleep(LOOK_FOR_STOP_S)
-            now = datetime.now(UTC)
+            now, lease_s = datetime.now(UTC), self.job.lease_s
             # A database that is away for a while must not end the watch over what is in flight.
             with contextlib.suppress(Exception):
-                if now.timestamp() - last_beat >= self.job.lease_s / 4:
-                    lease_s = self.job.lease_s
-                    await self.place.db(
-                        partial(self.ledger.heartbeat, self.place.owner, now=now, lease_s=lease_s)
-                    )
-                    await self.place.db(
-                        partial(self.ledger.keep_probe, self.place.owner, now=now, probe_s=lease_s)
-                    )
+                if now.timestamp() - last_beat >= lease_s / 4:
+                    await self.place.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
+                    await self.place.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
                     last_beat = now.timestamp()
-                if await self.place.db(self.ledger.run_status, self.job.run_id) == "interrupted":
+                if await self.place.db(ledger.run_status, self.job.run_id) == "interrupted":
                     await self._stop()
                     return
 
@@ -269,72 +291,25 @@ class _Batch:
         for task in list(self.running):
             task.cancel()
 
-    async def _try(self, trial: Trial) -> After:
-        """One attempt at a row, if its gate is open and it is free."""
-        now, row, place = datetime.now(UTC), trial.row, self.place
-        held = await place.db(
-            partial(
-                self.ledger.admit,
-                self.job.gate_id,
-                run_id=self.job.run_id,
-                row_id=row.row_id,
-                owner=place.owner,
-                now=now,
-                probe_s=self.job.lease_s,
-                is_troubled=trial.tally.used > 0,
-            )
-        )
-        if held is not None:
-            return Waits(
-                until=held.until, error_type=held.error_type, words=held.error_message, holds_all=True
-            )
-        lease = await place.db(
-            partial(
-                self.ledger.take,
-                self.job.run_id,
-                row.row_id,
-                owner=place.owner,
-                now=now,
-                lease_s=self.job.lease_s,
-            )
-        )
-        if isinstance(lease, Lease) and (after := await self._attempt(trial, lease)) is not None:
-            return after
-        await place.db(self.ledger.give_up_probe, self.job.gate_id, place.owner, row.row_id)
-        match lease:
-            case Taken():
-                return Ended()
-            case Busy(owner=owner) if is_dead(owner):
-                await place.db(self.ledger.break_lease, row.row_key, owner)
-                return _soon(now, 0.0)
-            case Busy():
-                return _soon(now, BUSY_LOOK_S)
-            case Lease():
-                return _soon(now, 0.0)  # Another has the row; it will be found taken, or free again.
-
-    async def _attempt(self, trial: Trial, lease: Lease) -> After | None:
-        """What came of an attempt; None where another has the row by now."""
-        place = self.place
+    async def _try(self, begun: Begun) -> After | None:
+        """What came of a row; None where another has it by now."""
+        self.unsent.pop(begun.attempt_id)
         try:
-            return await attempt(place, await self._backend(), trial, lease)
-        except LeaseLostError:
+            return await attempt(self.place, self._backend, begun)
+        except (LeaseLostError, SetupError) as error:
+            ledger, place = self.place.ledger, self.place
+            await place.db(ledger.give_up_probe, self.job.gate_id, place.owner, begun.row.row_id)
+            if isinstance(error, SetupError):
+                raise
             return None
-        except BudgetReachedError as reached:
-            await place.db(self.ledger.release, lease)
-            await place.db(self.ledger.give_up_probe, self.job.gate_id, place.owner, trial.row.row_id)
-            return _short_of_money(datetime.now(UTC), reached)
 
     async def _backend(self) -> Backend:
         """The backend, its server started again where it died."""
         return await warm.backend(self.job.spec, self.job.backend, self.job.unpriced)
 
 
-def _short_of_money(now: datetime, reached: BudgetReachedError) -> Waits:
+def _short_of_money(reached: BudgetReachedError) -> Rest:
     """What is in flight may give back some of what is set aside for it; else a person must say."""
-    until = now + timedelta(seconds=BUSY_LOOK_S) if reached.in_flight else None
+    until = datetime.now(UTC) + timedelta(seconds=LOOK_AGAIN_S) if reached.in_flight else None
     words = "the run's budget is too little for a further row"
-    return Waits(until=until, error_type=BUDGET_REACHED, words=words, holds_all=True)
-
-
-def _soon(now: datetime, seconds: float) -> Waits:
-    return Waits(until=now + timedelta(seconds=seconds), error_type="busy", words="another run has this row")
+    return Rest(until=until, error_type=BUDGET_REACHED, words=words, for_all=True)

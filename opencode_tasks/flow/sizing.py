@@ -8,14 +8,17 @@ from opencode_tasks.opencode.backend import BackendName
 
 # A second server costs 5-8 s of CPU time and 0.9 GB before its first row; it must earn that.
 ROWS_PER_SERVER = 64
-LARGEST_BATCH = 200
+LARGEST_BATCH = 10_000
 SERVER_CONCURRENCY = 16
 LOCAL_MODEL_CONCURRENCY = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """``lanes`` batches run at once, each with ``concurrency_per_batch`` rows in flight."""
+    """``lanes`` batches run at once, each with ``concurrency_per_batch`` rows in flight.
+
+    A batch takes up to ``batch_size`` of the rows, as it has room for them.
+    """
 
     lanes: int
     batch_size: int
@@ -48,8 +51,8 @@ def choose_sizes(
     if one_owner and backend == "cli":
         wanted = 1
     used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
-    # Four batches for each lane, so that none runs long after the others are done.
-    size = batch_size or max(1, min(LARGEST_BATCH, rows, max(-(-rows // (used * 4)), wanted // used * 2)))
+    # Rows are pulled, so a large batch leaves none waiting behind it.
+    size = batch_size or max(1, min(LARGEST_BATCH, rows))
     return Sizes(lanes=used, batch_size=size, concurrency_per_batch=max(1, wanted // used), rows=rows)
 
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from opencode_tasks.ledger.accounts import Accounts
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
+from opencode_tasks.ledger.commits import answered
+from opencode_tasks.ledger.finishing import Finish
 from opencode_tasks.ledger.gates import Gate, Held, Report
 from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus, SleepingRun
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.place import is_there, shown_url
+from opencode_tasks.ledger.pulling import Begun, Outlook, Pull, Pulled
 from opencode_tasks.ledger.purging import Purged
-from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.reads import INTERRUPTED, LeftAttempt, OpenRow, Progress
 from opencode_tasks.ledger.series import Answered
 from opencode_tasks.ledger.spending import GROUPINGS, Grouping
 from opencode_tasks.ledger.tables import attempts, usage
+from opencode_tasks.ledger.trials import CRASHED
 from opencode_tasks.records import TOKEN_COLUMNS
 
 # What ``Ledger.attempts``, ``.usage`` and ``.cost`` give for each line, also where there is none.
@@ -35,9 +39,11 @@ __all__ = [
     "USAGE_COLUMNS",
     "Accounts",
     "Answered",
+    "Begun",
     "Budget",
     "BudgetReachedError",
     "Busy",
+    "Finish",
     "Gate",
     "Grouping",
     "Held",
@@ -46,12 +52,16 @@ __all__ = [
     "Ledger",
     "LeftAttempt",
     "OpenRow",
+    "Outlook",
     "Progress",
+    "Pull",
+    "Pulled",
     "Purged",
     "Report",
     "RunStatus",
     "SleepingRun",
     "Taken",
+    "answered",
     "is_there",
     "shown_url",
 ]

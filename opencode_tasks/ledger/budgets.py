@@ -62,13 +62,18 @@ def set_budget(connection: Connection, run_id: str, max_cost_pico: int | None) -
 
 def reserve(connection: Connection, run_id: str, pico: int, now: datetime) -> None:
     """Set aside what an attempt may cost. Raises BudgetReachedError where it does not fit."""
-    fits = or_(
+    if not fits(connection, run_id, pico):
+        raise BudgetReachedError(in_flight=_in_flight(connection, run_id, now))
+
+
+def fits(connection: Connection, run_id: str, pico: int) -> bool:
+    """Set aside what attempts may cost; False, and nothing is, where it does not fit."""
+    has_room = or_(
         runs.c.max_cost_pico.is_(None),
         runs.c.spent_pico + runs.c.reserved_pico + pico <= runs.c.max_cost_pico,
     )
-    update = runs.update().where(runs.c.run_id == run_id, fits)
-    if not connection.execute(update.values(reserved_pico=runs.c.reserved_pico + pico)).rowcount:
-        raise BudgetReachedError(in_flight=_in_flight(connection, run_id, now))
+    update = runs.update().where(runs.c.run_id == run_id, has_room)
+    return bool(connection.execute(update.values(reserved_pico=runs.c.reserved_pico + pico)).rowcount)
 
 
 def refuse(connection: Connection, run_id: str, pico: int) -> None:

@@ -12,7 +12,7 @@ meanwhile, has failed by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -118,6 +118,22 @@ def is_open(connection: Connection, gate_id: str) -> bool:
     """Whether anybody may pass: asked before every attempt."""
     query = select(gates.c.is_open).where(gates.c.gate_id == gate_id)
     return connection.execute(query).scalar_one_or_none() is not False
+
+
+def closed_line(connection: Connection, gate_id: str) -> Mapping[Any, Any] | None:
+    """The gate's line where it is closed, None where anybody may pass."""
+    line = _line(connection, gate_id)
+    return None if line is None or line["is_open"] else line
+
+
+def held_by(line: Mapping[Any, Any]) -> Held:
+    """What a closed gate tells those that it holds."""
+    return Held(until=line["reset_time"], error_type=line["error_type"], error_message=line["error_message"])
+
+
+def suspect_in(line: Mapping[Any, Any], run_id: str) -> str | None:
+    """The row of a run that is the gate's suspect, None where it is none of the run's."""
+    return line["suspect_row_id"] if line["suspect_run_id"] == run_id else None
 
 
 def admit(
@@ -247,6 +263,17 @@ def report(
             give_up_probe(connection, report.gate_id, report.owner, report.row_id)
         case _:
             _answered(connection, line, report, now)
+
+
+def tell_answered(connection: Connection, reports: Sequence[Report], now: datetime) -> None:
+    """Tell a gate, the same for all, that rows were answered: at an open one that changes nothing."""
+    for one in reports:
+        line = _line(connection, one.gate_id)
+        if line is None or (line["is_open"] and not line["failures"]):
+            return
+        line = _line(connection, one.gate_id, lock=True)
+        assert line is not None
+        _answered(connection, line, one, now)
 
 
 def _is_probe(line: Mapping[Any, Any], report: Report) -> bool:

@@ -6,10 +6,11 @@ recognised (https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-lockin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, literal, select
+from sqlalchemy import Connection, bindparam, literal, select
 
 from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.sharing import copy_from, look_up
@@ -125,6 +126,47 @@ def _seize(
     return None if got is None else Lease(row_key=got.row_key, owner=owner, fence=got.fence, until=until)
 
 
+def seize(
+    connection: Connection, row_keys: Sequence[str], *, owner: str, now: datetime, until: datetime
+) -> dict[str, Lease]:
+    """The leases on those of the keys, each named once, that nobody holds."""
+    if not row_keys:
+        return {}
+    insert = insert_into(connection, leases)
+    statement = insert.on_conflict_do_update(
+        index_elements=["row_key"],
+        set_={
+            "owner": insert.excluded.owner,
+            "fence": leases.c.fence + 1,
+            "until": insert.excluded.until,
+            "heartbeat": insert.excluded.heartbeat,
+        },
+        where=leases.c.until <= insert.excluded.heartbeat,
+    ).returning(leases.c.row_key, leases.c.fence)
+    values = [
+        {"row_key": key, "owner": owner, "fence": 1, "until": until, "heartbeat": now} for key in row_keys
+    ]
+    got = connection.execute(statement, values)
+    return {row.row_key: Lease(row_key=row.row_key, owner=owner, fence=row.fence, until=until) for row in got}
+
+
+def give_back(connection: Connection, held: Sequence[Lease]) -> None:
+    """Give leases back, each if it is still held."""
+    if not held:
+        return
+    mine = [{"of_key": lease.row_key, "of_owner": lease.owner, "of_fence": lease.fence} for lease in held]
+    connection.execute(
+        leases.update()
+        .where(
+            leases.c.row_key == bindparam("of_key"),
+            leases.c.owner == bindparam("of_owner"),
+            leases.c.fence == bindparam("of_fence"),
+        )
+        .values(owner=None, until=LONG_AGO),
+        mine,
+    )
+
+
 def heartbeat(connection: Connection, owner: str, *, now: datetime, lease_s: float) -> None:
     """Extend every lease that the owner still holds."""
     connection.execute(
@@ -145,6 +187,16 @@ def release(connection: Connection, lease: Lease) -> None:
         )
         .values(owner=None, until=LONG_AGO)
     )
+
+
+def owners(connection: Connection, run_id: str, now: datetime) -> list[str]:
+    """Who holds keys of a run's open rows."""
+    query = (
+        select(leases.c.owner.distinct())
+        .join(rows, rows.c.row_key == leases.c.row_key)
+        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.until > now)
+    )
+    return [owner for owner in connection.execute(query).scalars() if owner]
 
 
 def break_lease(connection: Connection, row_key: str, owner: str) -> None:

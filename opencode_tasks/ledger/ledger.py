@@ -17,10 +17,12 @@ from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import (
     budgets,
     commits,
+    finishing,
     gates,
     imports,
     jobs,
     leases,
+    pulling,
     purging,
     reads,
     sharing,
@@ -30,8 +32,10 @@ from opencode_tasks.ledger import (
 from opencode_tasks.ledger.accounts import Accounts
 from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
 from opencode_tasks.ledger.engine import Database, open_database
+from opencode_tasks.ledger.finishing import Finish
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
+from opencode_tasks.ledger.pulling import Outlook, Pull, Pulled
 from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
 from opencode_tasks.ledger.series import Answered, answered_in, rows_of_run, run_of_flow_run
@@ -206,6 +210,14 @@ class Ledger:
             lambda c: commits.skip(c, run_id, error_type=error_type, error_message=error_message, now=now)
         )
 
+    def pull(self, asked: Pull) -> Pulled:
+        """Lease rows of a run that may be sent now and write their attempts as begun."""
+        return self._database.write(lambda c: pulling.pull(c, asked))
+
+    def outlook(self, run_id: str, *, now: datetime, until: datetime, most: int) -> Outlook:
+        """What is open in a run; rows that wait until ``until`` at most count as ready, up to ``most``."""
+        return self._database.read(lambda c: pulling.outlook(c, run_id, now=now, until=until, most=most))
+
     # Leases
 
     def take(
@@ -280,13 +292,28 @@ class Ledger:
                 self._database.write(lambda c: budgets.refuse(c, run_id, reserve_pico))
             raise
 
-    def note_session(self, attempt_id: str, session_id: str, *, data_dir: str | None = None) -> None:
-        """Write the session of an attempt as soon as it is known."""
-        self._database.write(lambda c: trials.note_session(c, attempt_id, session_id, data_dir))
+    def note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> None:
+        """Write the sessions of attempts as soon as they are known: attempt, session and data folder.
 
-    def left_attempts(self, row_keys: Sequence[str], host: str) -> list[LeftAttempt]:
-        """The attempts without an end at these keys, of any run, on a host; the oldest first."""
-        return self._database.read(lambda c: reads.left_attempts(c, row_keys, host))
+        A folder of None leaves the one that was written when the attempt began.
+        """
+        self._database.write(lambda c: trials.note_sessions(c, notes))
+
+    def left_attempts(self, run_id: str, host: str) -> list[LeftAttempt]:
+        """The attempts without an end on a host, of any run, at keys of a run's open rows; oldest first."""
+        return self._database.read(lambda c: reads.left_attempts(c, run_id, host))
+
+    def crashed_rows(self, run_id: str, batch_id: str) -> list[str]:
+        """Show on the rows that a dead worker had in flight that it died; their ids."""
+        return self._database.write(lambda c: trials.crashed_rows(c, run_id, batch_id))
+
+    def lease_owners(self, run_id: str, *, now: datetime) -> list[str]:
+        """Who holds keys of a run's open rows."""
+        return self._database.read(lambda c: leases.owners(c, run_id, now))
+
+    def open_count(self, run_id: str) -> int:
+        """How many rows of a run are open."""
+        return self._database.read(lambda c: reads.open_count(c, run_id))
 
     def end_attempt(
         self, attempt_id: str, *, record: AttemptRecord, error: OpenCodeError | None, now: datetime
@@ -337,6 +364,19 @@ class Ledger:
         )
         if not finished:
             raise leases.lost(lease)
+
+    def finish_answered(self, ended: Sequence[Finish], reports: Sequence[Report]) -> list[bool]:
+        """End many rows that were answered, each as ``finish_row`` does, and tell their gate.
+
+        For each, in order, False where its lease was lost: its attempt is recorded then, its row is
+        not touched.
+        """
+
+        def finish(connection: Connection) -> list[bool]:
+            gates.tell_answered(connection, reports, ended[-1].now)
+            return finishing.finish_answered(connection, ended)
+
+        return self._database.write(finish) if ended else []
 
     def complete_row(
         self,

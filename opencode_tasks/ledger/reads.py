@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, not_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, not_, select
 
 from opencode_tasks.json_values import mapping_in
 from opencode_tasks.ledger.tables import attempts, inner_retries, rows, runs, sessions, usage
@@ -17,8 +17,6 @@ from opencode_tasks.ledger.trials import unpacked
 IDS_AT_ONCE = 500
 # An attempt that was stopped with its run has this as its error.
 INTERRUPTED = "interrupted"
-# An attempt whose process died has this one, and so has a row whose worker died again and again.
-CRASHED = "crashed"
 # Attempts that ended so were not the row's fault.
 FREE = ("rate_limit", "authentication_failed", "billing_error", INTERRUPTED)
 STATUSES = ("open", "completed", "failed", "skipped")
@@ -84,9 +82,8 @@ class Progress:
     unknown_attempts: int
 
 
-def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None = None) -> list[OpenRow]:
-    """The open rows of a run in input order, or those among ``row_ids``."""
-    counted = (
+def _counted_attempts(run_id: str) -> Select[Any]:
+    return (
         select(
             attempts.c.row_id,
             func.count().label("tried"),
@@ -99,8 +96,23 @@ def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None
         )
         .where(attempts.c.run_id == run_id)
         .group_by(attempts.c.row_id)
-        .subquery("counted")
     )
+
+
+def tallies(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By row what an OpenRow tells of its attempts, but their number; for rows that have any."""
+    if not row_ids:
+        return {}
+    query = _counted_attempts(run_id).where(attempts.c.row_id.in_(row_ids))
+    names = ("used", "cut_off", "limited", "limited_since")
+    return {
+        row["row_id"]: {name: row[name] for name in names} for row in connection.execute(query).mappings()
+    }
+
+
+def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None = None) -> list[OpenRow]:
+    """The open rows of a run in input order, or those among ``row_ids``."""
+    counted = _counted_attempts(run_id).subquery("counted")
     query = (
         select(
             *(
@@ -125,22 +137,31 @@ def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None
     return sorted(found, key=lambda row: row.position)
 
 
-def left_attempts(connection: Connection, row_keys: Sequence[str], host: str) -> list[LeftAttempt]:
-    """The attempts without an end at these keys, of any run, on a host; the oldest first."""
+def left_attempts(connection: Connection, run_id: str, host: str) -> list[LeftAttempt]:
+    """The attempts without an end on a host, of any run, at keys of a run's open rows; oldest first."""
     names = ("attempt_id", "run_id", "row_id", "row_key", "owner", "session_id", "data_dir")
     query = (
         select(*(attempts.c[name] for name in names), runs.c.parameters)
         .join(runs, runs.c.run_id == attempts.c.run_id)
-        .where(attempts.c.ended_at.is_(None), attempts.c.host == host)
+        .where(
+            attempts.c.ended_at.is_(None),
+            attempts.c.host == host,
+            exists().where(
+                rows.c.row_key == attempts.c.row_key, rows.c.run_id == run_id, rows.c.status == "open"
+            ),
+        )
         .order_by(attempts.c.started_at)
     )
-    found: list[LeftAttempt] = []
-    for start in range(0, len(row_keys), IDS_AT_ONCE):
-        chunk = list(row_keys[start : start + IDS_AT_ONCE])
-        for row in connection.execute(query.where(attempts.c.row_key.in_(chunk))).mappings():
-            schema = mapping_in(row["parameters"]).get("schema")
-            found.append(LeftAttempt(**{name: row[name] for name in names}, schema=schema))
-    return found
+    return [
+        LeftAttempt(**{name: row[name] for name in names}, schema=mapping_in(row["parameters"]).get("schema"))
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def open_count(connection: Connection, run_id: str) -> int:
+    """How many rows of a run are open."""
+    query = select(func.count()).where(rows.c.run_id == run_id, rows.c.status == "open")
+    return connection.execute(query).scalar_one()
 
 
 def attempts_of(connection: Connection, run_id: str, row_id: str) -> int:

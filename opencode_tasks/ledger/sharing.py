@@ -6,6 +6,7 @@ one that was completed since that run began. A failure is shared within its run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -92,6 +93,19 @@ def _copy(candidate: FromClause, now: datetime) -> dict[str, Any]:
     }
 
 
+def _may_stand_for(wanted: FromClause) -> Any:
+    """Whether ``source`` has the outcome that an open row could copy."""
+    return and_(
+        source.c.row_key == wanted.c.row_key,
+        source.c.status.in_(("completed", "failed")),
+        or_(
+            _answered(source),
+            and_(source.c.status == "failed", not_(source.c.reused), source.c.run_id == wanted.c.run_id),
+        ),
+        or_(source.c.run_id != wanted.c.run_id, source.c.row_id != wanted.c.row_id),
+    )
+
+
 _mine = rows.alias("mine")
 _looked_up = (
     select(
@@ -103,18 +117,7 @@ _looked_up = (
     )
     .select_from(_mine)
     .join(runs, runs.c.run_id == _mine.c.run_id)
-    .outerjoin(
-        source,
-        and_(
-            source.c.row_key == _mine.c.row_key,
-            source.c.status.in_(("completed", "failed")),
-            or_(
-                _answered(source),
-                and_(source.c.status == "failed", not_(source.c.reused), source.c.run_id == _mine.c.run_id),
-            ),
-            or_(source.c.run_id != _mine.c.run_id, source.c.row_id != _mine.c.row_id),
-        ),
-    )
+    .outerjoin(source, _may_stand_for(_mine))
     .where(_mine.c.run_id == bindparam("run"), _mine.c.row_id == bindparam("row"))
     # "completed" sorts before "failed".
     .order_by(source.c.status, source.c.completed_at.desc())
@@ -130,6 +133,24 @@ def look_up(connection: Connection, run_id: str, row_id: str) -> RowMapping:
     found = connection.execute(_looked_up, {"run": run_id, "row": row_id}).mappings().one_or_none()
     if found is None:
         raise LookupError(f"the ledger has no row {row_id!r} in run {run_id!r}")
+    return found
+
+
+_source_of = (
+    select(_mine.c.row_id, source.c.run_id.label("source_run_id"), source.c.row_id.label("source_row_id"))
+    .select_from(_mine)
+    .join(runs, runs.c.run_id == _mine.c.run_id)
+    .join(source, _may_stand_for(_mine))
+    .where(_mine.c.run_id == bindparam("run"), _mine.c.row_id.in_(bindparam("ids", expanding=True)))
+    .order_by(source.c.status, source.c.completed_at.desc())
+)
+
+
+def sources_of(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """By row the run and row whose outcome it may copy, of those rows that have such a source."""
+    found: dict[str, tuple[str, str]] = {}
+    for row in connection.execute(_source_of, {"run": run_id, "ids": list(row_ids)}):
+        found.setdefault(row.row_id, (row.source_run_id, row.source_row_id))
     return found
 
 

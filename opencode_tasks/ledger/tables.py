@@ -103,6 +103,8 @@ rows = Table(
     Column("completed_at", UtcTime),
     Column("duration_s", Float()),
     Index("rows_run_position", "run_id", "position"),
+    # The next row to send is found by it, however many have ended before it.
+    Index("rows_run_status_position", "run_id", "status", "position"),
     Index("rows_key_status", "row_key", "status"),
 )
 
@@ -137,6 +139,13 @@ attempts = Table(
     _counter("call_most_pico"),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
+)
+# Those in flight, and what dead processes left.
+Index(
+    "attempts_unended",
+    attempts.c.host,
+    postgresql_where=attempts.c.ended_at.is_(None),
+    sqlite_where=attempts.c.ended_at.is_(None),
 )
 
 inner_retries = Table(

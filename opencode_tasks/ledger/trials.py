@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, case, func, literal, select, true
+from sqlalchemy import Connection, RowMapping, Text, bindparam, case, func, literal, select, true
 
 from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
 from opencode_tasks.ledger import budgets
@@ -17,9 +17,11 @@ from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.leases import Lease, lost
 from opencode_tasks.ledger.tables import attempts, inner_retries, leases, rows, sessions, usage
 from opencode_tasks.ledger.totals import SUMMED
-from opencode_tasks.records import AttemptRecord, Session
+from opencode_tasks.records import AttemptRecord, InnerRetry, Session, Step
 
 MESSAGE_LIMIT = 4000
+# An attempt whose process died has this as its error, and so has a row whose worker died.
+CRASHED = "crashed"
 PRICED = ("cost_reported_pico", "cost_computed_pico", "price_source")
 
 
@@ -43,10 +45,9 @@ def begin(
 
     Raises LeaseLostError, or BudgetReachedError where ``reserve_pico`` does not fit in the budget.
     """
-    name = "\0".join((run_id, row_id, lease.row_key, str(lease.fence), str(attempt)))
-    attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()))
+    begun = attempt_id(run_id, row_id, lease, attempt)
     values: dict[str, Any] = {
-        "attempt_id": attempt_id,
+        "attempt_id": begun,
         "run_id": run_id,
         "row_id": row_id,
         "row_key": lease.row_key,
@@ -64,8 +65,8 @@ def begin(
         "reserved_pico": reserve_pico,
         "call_most_pico": call_most_pico,
     }
-    if _exists(connection, attempt_id):
-        return attempt_id
+    if _exists(connection, begun):
+        return begun
     budgets.reserve(connection, run_id, reserve_pico, now)
     held = select(*(literal(value, attempts.c[name].type) for name, value in values.items())).where(
         leases.c.row_key == lease.row_key,
@@ -76,7 +77,21 @@ def begin(
     insert = insert_into(connection, attempts).from_select(list(values), held)
     if connection.execute(insert.returning(attempts.c.attempt_id)).first() is None:
         raise lost(lease)
-    return attempt_id
+    return begun
+
+
+def attempt_id(run_id: str, row_id: str, lease: Lease, attempt: int) -> str:
+    """The id of an attempt: the same one when it is written twice."""
+    name = "\0".join((run_id, row_id, lease.row_key, str(lease.fence), str(attempt)))
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()))
+
+
+def write_begun(connection: Connection, begun: Sequence[Mapping[str, Any]]) -> None:
+    """Write that attempts start, under leases that were taken in this transaction."""
+    if not begun:
+        return
+    values = [{**one, "status": "open", "usage_known": False} for one in begun]
+    connection.execute(insert_into(connection, attempts).on_conflict_do_nothing(), values)
 
 
 def _exists(connection: Connection, attempt_id: str) -> bool:
@@ -84,10 +99,42 @@ def _exists(connection: Connection, attempt_id: str) -> bool:
     return connection.execute(known).first() is not None
 
 
-def note_session(connection: Connection, attempt_id: str, session_id: str, data_dir: str | None) -> None:
-    """Write the session of an attempt as soon as it is known."""
-    values = {"session_id": session_id} | ({} if data_dir is None else {"data_dir": data_dir})
-    connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**values))
+def crashed_rows(connection: Connection, run_id: str, batch_id: str) -> list[str]:
+    """Show on the rows that a dead worker had in flight that it died; their ids."""
+    query = select(attempts.c.row_id.distinct()).where(
+        attempts.c.run_id == run_id,
+        attempts.c.ended_at.is_(None),
+        attempts.c.owner.endswith(f"/{batch_id}", autoescape=True),
+    )
+    found = list(connection.execute(query).scalars())
+    connection.execute(
+        rows.update()
+        .where(rows.c.run_id == run_id, rows.c.row_id.in_(found), rows.c.status == "open")
+        .values(error_type=CRASHED, error_message="a worker died with this row in flight")
+    )
+    return found
+
+
+_NOTE_SESSION = (
+    attempts.update()
+    .where(attempts.c.attempt_id == bindparam("of_attempt"))
+    .values(
+        session_id=bindparam("known_session"),
+        data_dir=func.coalesce(bindparam("known_folder", type_=Text()), attempts.c.data_dir),
+    )
+)
+
+
+def note_sessions(connection: Connection, notes: Sequence[tuple[str, str, str | None]]) -> None:
+    """Write the sessions of attempts as soon as they are known.
+
+    Of each the attempt's id, the session's, and opencode's data folder where another than was written.
+    """
+    values = [
+        {"of_attempt": one, "known_session": session, "known_folder": folder}
+        for one, session, folder in notes
+    ]
+    connection.execute(_NOTE_SESSION, values)
 
 
 def end(
@@ -129,9 +176,7 @@ def end(
         ending |= {"ended_at": now, "exit_code": record.exit_code, **_how(error)}
     connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**ending))
     origin = {"attempt_id": attempt_id, "run_id": found["run_id"], "row_id": found["row_id"]}
-    _write_sessions(connection, record.sessions, origin)
-    _write_usage(connection, record, origin | {"row_key": found["row_key"]})
-    _write_inner_retries(connection, record, attempt_id)
+    write_bought(connection, [(record, origin, found["row_key"])])
     budgets.settle(connection, attempt_id)
     return found
 
@@ -160,7 +205,27 @@ def turns_of(messages: Sequence[Mapping[str, Any]]) -> int:
     return sum(info.get("role") == "assistant" for info in infos)
 
 
-def _write_sessions(connection: Connection, found: Sequence[Session], origin: Mapping[str, Any]) -> None:
+def write_bought(
+    connection: Connection, bought: Sequence[tuple[AttemptRecord, Mapping[str, Any], str]]
+) -> None:
+    """Write the sessions, steps and inner retries of attempts.
+
+    Of each its record, its origin (``attempt_id``, ``run_id``, ``row_id``) and its row's key.
+    """
+    _write_sessions(
+        connection, [(session, origin) for record, origin, _ in bought for session in record.sessions]
+    )
+    _write_usage(
+        connection,
+        [(step, {**origin, "row_key": key}) for record, origin, key in bought for step in record.steps],
+    )
+    _write_inner_retries(
+        connection,
+        [(retry, origin["attempt_id"]) for record, origin, _ in bought for retry in record.inner_retries],
+    )
+
+
+def _write_sessions(connection: Connection, found: Sequence[tuple[Session, Mapping[str, Any]]]) -> None:
     if not found:
         return
     insert = insert_into(connection, sessions)
@@ -180,7 +245,7 @@ def _write_sessions(connection: Connection, found: Sequence[Session], origin: Ma
             "messages": packed(session.messages) if session.messages else None,
             "turns": turns_of(session.messages) if session.messages else None,
         }
-        for session in found
+        for session, origin in found
     ]
     connection.execute(statement, values)
 
@@ -195,8 +260,8 @@ def unpacked(data: bytes | None) -> list[dict[str, Any]] | None:
     return None if data is None else json.loads(zlib.decompress(data))
 
 
-def _write_usage(connection: Connection, record: AttemptRecord, origin: Mapping[str, Any]) -> None:
-    if not record.steps:
+def _write_usage(connection: Connection, bought: Sequence[tuple[Step, Mapping[str, Any]]]) -> None:
+    if not bought:
         return
     insert = insert_into(connection, usage)
     unpriced = usage.c.cost_pico.is_(None) & insert.excluded.cost_pico.is_not(None)
@@ -221,22 +286,22 @@ def _write_usage(connection: Connection, record: AttemptRecord, origin: Mapping[
             "finish_reason": step.finish_reason,
             "ended_at": step.ended_at,
         }
-        for step in record.steps
+        for step, origin in bought
     ]
     connection.execute(statement, values)
 
 
-def _write_inner_retries(connection: Connection, record: AttemptRecord, attempt_id: str) -> None:
-    if not record.inner_retries:
+def _write_inner_retries(connection: Connection, made: Sequence[tuple[InnerRetry, str]]) -> None:
+    if not made:
         return
     values = [
         {
             "session_id": retry.session_id,
             "number": retry.number,
-            "attempt_id": attempt_id,
+            "attempt_id": attempt,
             "message": retry.message,
             "next_at": retry.next_at,
         }
-        for retry in record.inner_retries
+        for retry, attempt in made
     ]
     connection.execute(insert_into(connection, inner_retries).on_conflict_do_nothing(), values)

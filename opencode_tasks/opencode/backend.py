@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from opencode_tasks.errors import Clock
 from opencode_tasks.records import InnerRetry, RemoteTool, Session
 
-BackendName = Literal["server", "cli"]
+BackendName = Literal["server", "cli", "null"]
 DEFAULT_AGENT = "opencode-tasks"
 DEFAULT_SYSTEM = "You are a helpful assistant."
 # Opencode itself may be silent for 30 s between two of its retries.

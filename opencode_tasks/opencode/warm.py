@@ -21,6 +21,7 @@ from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
 from opencode_tasks.opencode.home import Credentials
+from opencode_tasks.opencode.null_backend import NullBackend
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 
@@ -63,6 +64,8 @@ class WarmServers:
 
     async def backend(self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str]) -> Backend:
         """A backend for a spec. On the loop only. Raises SetupError where a server does not start."""
+        if name == "null":
+            return NullBackend()
         if name == "server":
             return ServerBackend(await self.server(spec), spec, unpriced)
         key = server_key(spec)

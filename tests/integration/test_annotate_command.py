@@ -148,7 +148,7 @@ def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two", "three"]))
     ran = desk.annotate("in.csv", "-o", "out.csv", "--limit", "2", "--log-dir", "logs")
     assert ran.stdout.startswith("2 completed -> out.csv")
-    assert "2 rows in batches of" in ran.stderr
+    assert "2 rows in batches of up to" in ran.stderr
     assert "2/2 rows, 0 failed" in ran.stderr
     assert sorted(desk.provider.prompts()) == ["one", "two"]
     ledger = str(desk.folder / "ledger.db")

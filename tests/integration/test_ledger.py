@@ -255,7 +255,7 @@ def in_processes(url: str, count: int, rows: int) -> list[str]:
 def test_four_processes_may_open_first_at_once(url: str) -> None:
     in_processes(url, 4, 0)
     with Ledger.open(url) as ledger, ledger._database.engine.connect() as connection:
-        assert connection.execute(text(f"select version_num from {VERSION_TABLE}")).all() == [("0005",)]
+        assert connection.execute(text(f"select version_num from {VERSION_TABLE}")).all() == [("0006",)]
 
 
 def test_the_file_and_its_folders_are_private(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ def test_every_write_done_twice_changes_nothing(ledger: Ledger) -> None:
     twice(lambda: ledger.fail_row("r", "3", error_type="input", error_message="null prompt", now=NOW))
     lease = lease_of(ledger, "r", "0")
     attempt = twice(lambda: begin(ledger, lease, "r", "0"))
-    twice(lambda: ledger.note_session(attempt, "ses_1", data_dir="/d"))
+    twice(lambda: ledger.note_sessions([(attempt, "ses_1", "/d")]))
     twice(lambda: ledger.heartbeat("w", now=at(1), lease_s=60))
     twice(lambda: ledger.end_attempt(attempt, record=found, error=error, now=at(2)))
     twice(lambda: ledger.wait_row(lease, run_id="r", row_id="0", error=error, until=at(30)))

@@ -1,0 +1,86 @@
+"""The ``null`` backend: every prompt is its own answer, in this process. It shows what we cost ourselves.
+
+Its model is its own, so that no answer of it can be taken for a real model's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from pathlib import Path
+
+from opencode_tasks.export import session_of
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request, SessionResult
+from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.pricing import MOST_OUTPUT_TOKENS
+from opencode_tasks.records import Session
+
+MODEL_REF = "null/echo"
+
+
+class NullBackend:
+    """Answers with the prompt, as a session of one step that cost nothing."""
+
+    name: BackendName = "null"
+    unpriced: frozenset[str] = frozenset()
+
+    async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+        """See ``Backend.run``."""
+        session_id = f"ses_null{uuid.uuid4().hex}"
+        on_session(session_id)
+        # As any other backend, it lets others run while it has not answered.
+        await asyncio.sleep(0)
+        return SessionResult(session_id=session_id, sessions=[_session(session_id, request)], exit_code=0)
+
+    def data_dir(self, session_id: str | None) -> Path | None:
+        """There is none."""
+        del session_id
+
+    def seen(self, session_id: str) -> list[Session]:
+        """Nothing: it answers at once."""
+        del session_id
+        return []
+
+    def recorded(self, session_id: str) -> None:
+        """It keeps nothing."""
+
+
+def null_catalog() -> Catalog:
+    """What there is to know of the ``null`` backend; opencode is not asked."""
+    return Catalog(
+        version="none",
+        model_ref=MODEL_REF,
+        agent=DEFAULT_AGENT,
+        agent_config={},
+        settings={},
+        unpriced=NullBackend.unpriced,
+        price=None,
+        most_output_tokens=MOST_OUTPUT_TOKENS,
+        plugin_loaded=True,
+    )
+
+
+def _session(session_id: str, request: Request) -> Session:
+    provider, _, model = MODEL_REF.partition("/")
+    now = int(time.time() * 1000)
+    tokens = {"input": 0, "output": 0, "reasoning": 0, "cache": {"read": 0, "write": 0}}
+    told = {"role": "user", "id": "msg_1", "sessionID": session_id, "time": {"created": now}}
+    answer = {
+        "role": "assistant",
+        "id": "msg_2",
+        "sessionID": session_id,
+        "providerID": provider,
+        "modelID": model,
+        "agent": request.agent,
+        "cost": 0,
+        "tokens": tokens,
+        "finish": "stop",
+        "time": {"created": now, "completed": now},
+    }
+    step = {"type": "step-finish", "id": "prt_3", "reason": "stop", "cost": 0, "tokens": tokens}
+    messages = [
+        {"info": told, "parts": [{"type": "text", "id": "prt_1", "text": request.prompt}]},
+        {"info": answer, "parts": [{"type": "text", "id": "prt_2", "text": request.prompt}, step]},
+    ]
+    return session_of(session_id, messages)
