@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
     from opencode_tasks.errors import TooManyFailedError as TooManyFailedError
     from opencode_tasks.errors import UnknownOpenCodeError as UnknownOpenCodeError
-    from opencode_tasks.flow.annotate import AnnotationResult as AnnotationResult
     from opencode_tasks.flow.annotate import annotate as annotate
     from opencode_tasks.flow.blocks import OpenCodeAgent as OpenCodeAgent
     from opencode_tasks.flow.blocks import OpenCodeCredentials as OpenCodeCredentials
+    from opencode_tasks.flow.result import AnnotationResult as AnnotationResult
     from opencode_tasks.flow.tasks import opencode_task as opencode_task
     from opencode_tasks.llm import OpenCodeLLM as OpenCodeLLM
     from opencode_tasks.records import QueryResult as QueryResult
@@ -45,7 +45,8 @@ _HOMES = {
         *("PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError", "SetupError"),
         *("StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
     ),
-    "opencode_tasks.flow.annotate": ("AnnotationResult", "annotate"),
+    "opencode_tasks.flow.annotate": ("annotate",),
+    "opencode_tasks.flow.result": ("AnnotationResult",),
     "opencode_tasks.flow.blocks": ("OpenCodeAgent", "OpenCodeCredentials"),
     "opencode_tasks.flow.tasks": ("opencode_task",),
     "opencode_tasks.llm": ("OpenCodeLLM",),

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -27,9 +27,8 @@ _PLACE_NAMES = {"baseurl", "baseuri", "headers"}
 _NAMED = {"agent", "mode", "command", "provider", "models", "mcp", "tools"}
 
 
-def row_key(
+def row_keys(
     *,
-    prompt: str,
     system: str,
     model_ref: str,
     agent: str | None,
@@ -39,16 +38,15 @@ def row_key(
     variant: str | None,
     settings: Mapping[str, Any] | None,
     number: int = 0,
-) -> str:
-    """The SHA-256, in hex, of all that decides the answer; stable over processes and releases.
+) -> Callable[[str], str]:
+    """From a rendered prompt the SHA-256, in hex, of all that decides its answer.
 
-    ``prompt`` is rendered, ``model_ref`` resolved, ``number`` the answer's number where several
-    are asked. ``agent_config``, ``tools`` and ``settings`` are stripped of secrets here. ``tools``
-    is anything that is JSON, dataclasses included.
+    It is stable over processes and releases. ``model_ref`` is resolved, ``number`` the answer's number
+    where several are asked. ``agent_config``, ``tools`` and ``settings`` are stripped of secrets here.
+    ``tools`` is anything that is JSON, dataclasses included.
     """
     decisive = {
         "version": ROW_KEY_VERSION,
-        "prompt": prompt,
         "system": system,
         "model_ref": model_ref,
         "agent": agent,
@@ -59,7 +57,18 @@ def row_key(
         "settings": without_secrets(settings or {}),
         "number": number,
     }
-    return hashlib.sha256(_canonical(decisive)).hexdigest()
+    # The canonical JSON of all of it, its keys in order, but for the prompt in its midst.
+    before = {key: value for key, value in decisive.items() if key < "prompt"}
+    after = {key: value for key, value in decisive.items() if key > "prompt"}
+    begun = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
+    end = b"," + _canonical(after)[1:]
+
+    def key_of(prompt: str) -> str:
+        digest = begun.copy()
+        digest.update(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass") + end)
+        return digest.hexdigest()
+
+    return key_of
 
 
 def fingerprint(rows: Iterable[tuple[str, str]]) -> str:

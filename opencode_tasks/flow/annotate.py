@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from prefect.context import FlowRunContext
@@ -20,22 +20,17 @@ from opencode_tasks.flow.new_budget import given_budget
 from opencode_tasks.flow.options import Options
 from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of, wait_until
 from opencode_tasks.flow.planning import Plan, make_plan
+from opencode_tasks.flow.result import AnnotationResult, result_of
 from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.flow.sleeping import put_to_sleep
-from opencode_tasks.frames.joining import output_frame
-from opencode_tasks.json_values import list_in
 from opencode_tasks.ledger import (
-    ATTEMPT_COLUMNS,
     BUDGET_REACHED,
-    COST_COLUMNS,
-    USAGE_COLUMNS,
-    Budget,
     Ledger,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
-from opencode_tasks.money import pico_to_usd, usd_to_pico
+from opencode_tasks.money import usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.adoption import sweep_homes
 from opencode_tasks.opencode.config import merge
@@ -61,26 +56,6 @@ class Told:
 OnTold = Callable[[Told], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnnotationResult:
-    """What a run came to.
-
-    ``frame`` is the input with the answer columns added, one row for each input row in input
-    order. ``usage`` has a row for each model call, ``attempts`` for each execution of a row,
-    ``cost`` for each model; money in USD, null where unknown. ``counts`` are the rows by status,
-    ``progress`` the run's totals, ``budget`` what it may cost and did.
-    """
-
-    run_id: str
-    frame: pd.DataFrame
-    usage: pd.DataFrame
-    attempts: pd.DataFrame
-    cost: pd.DataFrame
-    counts: Mapping[str, int]
-    progress: Progress
-    budget: Budget
-
-
 def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: Any) -> AnnotationResult:
     """Run each row's prompt through opencode on the task runner of the flow this is called in.
 
@@ -94,11 +69,15 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(frame, wanted)
         try:
-            return execute(plan, frame, on_told=on_told)
+            result = execute(plan, frame, on_told=on_told)
         except RunPausedError as paused:
             if wanted.on_wait == "sleep":
                 put_to_sleep(paused, plan.ledger_url, plan.model_ref)
             raise
+        if settings().not_kept():
+            _ = result.frame
+            forget_texts(plan.ledger_url, result.run_id)
+        return result
 
 
 def execute(
@@ -112,7 +91,8 @@ def execute(
 ) -> AnnotationResult:
     """Run a plan in the current flow, on its task runner or on ``runner``; see ``annotate``.
 
-    ``run_id`` goes on with a run of the ledger; ``command`` is kept in it for ``resume``.
+    ``run_id`` goes on with a run of the ledger; ``command`` is kept in it for ``resume``. Texts that are
+    not to be kept are still in the ledger: ``forget_texts`` once the answers are where they belong.
     """
     context = FlowRunContext.get()
     if context is None:
@@ -136,9 +116,7 @@ def execute(
         progress = ledger.progress(run_id)
         run.tell(Told(run_id=run_id, progress=progress, taken_over=run.taken_over))
         ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
-        result = gather(ledger, run_id, frame, plan.options.schema)
-        ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
-        return result
+        return result_of(ledger, run_id, frame, plan.options.schema)
 
 
 def new_run_id() -> str:
@@ -146,32 +124,10 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
-def gather(
-    ledger: Ledger, run_id: str, frame: pd.DataFrame, schema: Mapping[str, Any] | None
-) -> AnnotationResult:
-    """The result of a run as the ledger has it, whether it has ended or not."""
-    progress = ledger.progress(run_id)
-    return AnnotationResult(
-        run_id=run_id,
-        frame=output_frame(frame, ledger.outcomes(run_id), schema=schema),
-        usage=money_frame(ledger.usage(run_id), USAGE_COLUMNS),
-        attempts=money_frame(ledger.attempts(run_id), ATTEMPT_COLUMNS),
-        cost=money_frame(ledger.cost(run_id), COST_COLUMNS),
-        counts={name: getattr(progress, name) for name in ("open", "completed", "failed", "skipped")},
-        progress=progress,
-        budget=ledger.budget(run_id),
-    )
-
-
-def money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Ledger records as a frame, pico-dollars as USD; without records its columns alone."""
-    frame = pd.DataFrame(records, columns=pd.Index(columns))
-    for name in [column for column in columns if column.endswith("_pico")]:
-        pico = list_in(cast("Any", frame[name]).tolist())
-        usd = pd.array([pico_to_usd(value) for value in pico], dtype="Float64")
-        frame[name.removesuffix("_pico") + "_usd"] = usd
-        frame = frame.drop(columns=name)
-    return frame
+def forget_texts(ledger_url: str, run_id: str) -> None:
+    """Remove the texts of a run that by the settings are not kept beyond its end."""
+    with Ledger.open(ledger_url) as ledger:
+        ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
 
 
 def _tell_nobody(told: Told) -> None:
@@ -254,7 +210,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         now=now,
     )
     ledger.add_rows(run_id, plan.rows)
-    ids = {row.position: row.row_id for row in plan.rows}
+    ids = plan.checked.rows.ids(plan.checked.row_faults)
     for position, fault in plan.checked.row_faults.items():
         ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
 

@@ -31,7 +31,7 @@ def continued_by(plan: Plan, command: Mapping[str, Any]) -> State[None] | None:
     """
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
-    if flow_run is None or not is_deployed() or not flow_run.auto_scheduled or not plan.rows:
+    if flow_run is None or not is_deployed() or not flow_run.auto_scheduled or not len(plan.rows):
         return None
     keys = frozenset(row.row_key for row in plan.rows)
     with Ledger.open(plan.ledger_url) as ledger:

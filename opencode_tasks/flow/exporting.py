@@ -9,7 +9,8 @@ import pandas as pd
 from opencode_tasks.errors import InputError
 from opencode_tasks.flow.growing import Growing
 from opencode_tasks.flow.places import database_place
-from opencode_tasks.frames.joining import output_frame
+from opencode_tasks.flow.result import output_parts
+from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.places import Output, read_input
 from opencode_tasks.ledger import Ledger
 
@@ -26,7 +27,6 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
     run = ledger.run(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
-    outcomes = ledger.outcomes(run_id)
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
         growing = Growing.of(command["input"], command.get("incremental"))
@@ -35,15 +35,19 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
         )
         if growing is not None:
             frame = growing.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
-        if len(frame) != len(outcomes):
-            changed = f"{command['input']} has {len(frame)} rows now, the run has {len(outcomes)}"
+        if len(frame) != run["total"]:
+            changed = f"{command['input']} has {len(frame)} rows now, the run has {run['total']}"
             raise InputError((f"run {run_id}: {changed}; give it its input back",))
     else:
         frame = pd.DataFrame(
-            [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
+            [
+                {"row_id": outcome["row_id"], **(outcome["labels"] or {})}
+                for outcome in ledger.outcomes(run_id)
+            ]
         )
-    answers = output_frame(frame, outcomes, schema=run["parameters"].get("schema"))
-    if faults := output.faults(command.get("input") or "", list(answers.columns)):
+    schema = run["parameters"].get("schema")
+    names = [*map(str, frame.columns), *(column.name for column in output_columns(schema))]
+    if faults := output.faults(command.get("input") or "", names):
         raise InputError(tuple(faults))
-    output.write(answers, run_id)
+    output.write(output_parts(ledger, run_id, frame, schema), run_id)
     return {name: run[name] for name in ("open", "completed", "failed", "skipped")}

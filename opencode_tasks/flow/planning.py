@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pandas as pd
 
@@ -15,8 +15,8 @@ from opencode_tasks.flow.block_options import with_blocks
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.flow.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.flow.reserving import most_it_can_cost
-from opencode_tasks.frames.checking import Checked, check_frame, fault_lines
-from opencode_tasks.keys import fingerprint, row_key
+from opencode_tasks.frames.checking import Checked, PromptRows, check_frame, fault_lines
+from opencode_tasks.keys import fingerprint, row_keys
 from opencode_tasks.money import format_usd, usd_to_pico
 from opencode_tasks.opencode.access import gate_id
 from opencode_tasks.opencode.backend import (
@@ -42,6 +42,29 @@ MOST_USD = 9_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRows:
+    """The rows of a run in input order, each made when it is come to, again and again."""
+
+    rows: PromptRows
+    key_of: Callable[[str], str]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[RowInput]:
+        """The rows with their keys."""
+        for row in self.rows:
+            yield RowInput(
+                row_id=row.row_id,
+                position=row.position,
+                row_key=self.key_of(row.prompt),
+                prompt=row.prompt,
+                labels=row.labels,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A checked input and what its rows will be sent with. ``catalog`` is None for an empty input."""
 
@@ -49,7 +72,7 @@ class Plan:
     checked: Checked
     spec: OpencodeSpec
     catalog: Catalog | None
-    rows: Sequence[RowInput]
+    rows: PlannedRows
     fingerprint: str
     prices: PriceBook
     secrets_block: str | None = None
@@ -138,7 +161,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
-    rows = _rows(checked, options, spec, catalog) if catalog else []
+    rows = _rows(checked, options, spec, catalog)
     if catalog and (fault := _budget_fault(rows, options, spec, catalog, prices)):
         raise InputError((fault,))
     return Plan(
@@ -159,7 +182,7 @@ def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
 
 
 def _budget_fault(
-    rows: Sequence[RowInput], options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
+    rows: PlannedRows, options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
 ) -> str | None:
     """Why no row could ever be sent under the caps on cost; None where one can."""
     if options.max_cost is None and options.max_row_cost is None:
@@ -229,30 +252,23 @@ def _choice_faults(options: Options) -> list[str]:
     return faults
 
 
-def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog) -> list[RowInput]:
+def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None) -> PlannedRows:
+    if catalog is None:
+        return PlannedRows(rows=Checked().rows, key_of=str)
     agent_config = dict(catalog.agent_config)
     if spec.agent == DEFAULT_AGENT:
         agent_config.pop("prompt", None)
-    shared: dict[str, Any] = {
-        "system": system_text(spec, options.system, options.schema) or "",
-        "model_ref": catalog.model_ref,
-        "agent": spec.agent,
-        "agent_config": agent_config,
-        "tools": [*spec.tools, *spec.mcp_servers],
-        "schema": options.schema,
-        "variant": options.variant,
-        "settings": {
+    key_of = row_keys(
+        system=system_text(spec, options.system, options.schema) or "",
+        model_ref=catalog.model_ref,
+        agent=spec.agent,
+        agent_config=agent_config,
+        tools=[*spec.tools, *spec.mcp_servers],
+        schema=options.schema,
+        variant=options.variant,
+        settings={
             **catalog.settings,
             "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
         },
-    }
-    return [
-        RowInput(
-            row_id=row.row_id,
-            position=row.position,
-            row_key=row_key(prompt=row.prompt, **shared),
-            prompt=row.prompt,
-            labels=row.labels,
-        )
-        for row in checked.rows
-    ]
+    )
+    return PlannedRows(rows=checked.rows, key_of=key_of)

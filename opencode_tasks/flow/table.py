@@ -11,11 +11,12 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.flow.annotate import AnnotationResult, Told, execute, gather
+from opencode_tasks.flow.annotate import Told, execute, forget_texts
 from opencode_tasks.flow.continuing import continued_by
 from opencode_tasks.flow.deployed import is_deployed
 from opencode_tasks.flow.options import OnWait
 from opencode_tasks.flow.preparing import Prepared, prepare
+from opencode_tasks.flow.result import output_parts
 from opencode_tasks.flow.runners import RunnerName, started, task_runner
 from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.flow.summary import summary
@@ -103,7 +104,7 @@ def finish(prepared: Prepared, *, runner: Any = None) -> dict[str, Any]:
             prepared.on_told(told)
 
     try:
-        result: AnnotationResult = execute(
+        result = execute(
             plan,
             frame,
             runner=runner,
@@ -123,7 +124,8 @@ def finish(prepared: Prepared, *, runner: Any = None) -> dict[str, Any]:
                 "run %s was stopped; what was finished is kept: opencode-tasks resume goes on", run_ids[0]
             )
         raise
-    prepared.output.write(result.frame, result.run_id)
+    prepared.output.write(result.parts(), result.run_id)
+    forget_texts(plan.ledger_url, result.run_id)
     told = summary(result.run_id, result.progress, result.budget, started=began)
     with Ledger.open(plan.ledger_url) as ledger:
         teller.finished(result.run_id, result.progress, ledger.cost(result.run_id), told)
@@ -136,5 +138,5 @@ def finish(prepared: Prepared, *, runner: Any = None) -> dict[str, Any]:
 def _write_so_far(prepared: Prepared, run_id: str) -> None:
     plan = prepared.plan
     with Ledger.open(plan.ledger_url) as ledger:
-        frame = gather(ledger, run_id, prepared.frame, plan.options.schema).frame
-    prepared.output.write(frame, run_id)
+        parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+        prepared.output.write(parts, run_id)

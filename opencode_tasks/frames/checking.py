@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from opencode_tasks.template import render, template_columns
 
 PROMPT_LIMIT_BYTES = 10_000_000
 NAMED_ROWS = 5
+ROWS_AT_ONCE = 10_000
 NAMED_COLUMNS = 20
 
 
@@ -38,14 +39,51 @@ class PromptRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRows:
+    """The rows of an input in its order, each made from the frame when it is come to.
+
+    So a million rows are not held as Python objects; to go through them again makes them again.
+    """
+
+    frame: pd.DataFrame
+    prompt_columns: tuple[str, ...] = ()
+    template: str | None = None
+    id_column: str | None = None
+    labels: Sequence[str] = ()
+    faulty: Collection[int] = ()
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.frame)
+
+    def __iter__(self) -> Iterator[PromptRow]:
+        """The rows, faulty ones too."""
+        for start, some in _parts(self.frame):
+            ids = None if self.id_column is None else row_ids_in(some, self.id_column)
+            labels = _labels(some, self.labels)
+            prompts = _prompts(some, self.prompt_columns, self.template)
+            for place, (_, prompt) in enumerate(prompts):
+                at = start + place
+                row_id = str(at) if ids is None else ids[place]
+                yield PromptRow(at, row_id, "" if at in self.faulty else prompt, labels[place])
+
+    def ids(self, positions: Iterable[int]) -> dict[int, str]:
+        """The ids of some rows, by position."""
+        if self.id_column is None:
+            return {position: str(position) for position in positions}
+        some = list(positions)
+        return dict(zip(some, row_ids_in(take_rows(self.frame, some), self.id_column), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """An input and what is wrong with it.
 
-    ``rows`` has every row in input order, faulty ones too; [] where ``faults`` (those of the
+    ``rows`` has every row in input order, faulty ones too; none where ``faults`` (those of the
     whole input: columns, ids) has any. ``row_faults`` says by position what is wrong with one row.
     """
 
-    rows: list[PromptRow] = field(default_factory=list[PromptRow])
+    rows: PromptRows = field(default_factory=lambda: PromptRows(frame=pd.DataFrame()))
     faults: list[str] = field(default_factory=list[str])
     row_faults: dict[int, str] = field(default_factory=dict[int, str])
 
@@ -78,20 +116,21 @@ def check_frame(
     wanted += [("--label", name) for name in labels]
     faults = [_missing(name, option, names) for option, name in wanted if name not in names]
     faults += _column_faults(names, id_column, schema)
-    row_ids = [str(position) for position in range(len(frame))]
     if id_column is not None and names.count(id_column) == 1:
-        row_ids = row_ids_in(frame, id_column)
-        faults += _id_faults(_cells(frame, id_column), row_ids, id_column)
+        faults += _id_faults(_cells(frame, id_column), row_ids_in(frame, id_column), id_column)
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
-    prompts, row_faults = _prompts(frame, prompt_columns, template)
+    row_faults = _prompt_faults(frame, prompt_columns, template)
     if faults:
         return Checked(faults=faults, row_faults=row_faults)
-    label_rows = _labels(frame, labels)
-    rows = [
-        PromptRow(position, row_ids[position], prompts[position], label_rows[position])
-        for position in range(len(frame))
-    ]
+    rows = PromptRows(
+        frame=frame,
+        prompt_columns=prompt_columns,
+        template=template,
+        id_column=id_column,
+        labels=labels,
+        faulty=row_faults.keys(),
+    )
     return Checked(rows=rows, row_faults=row_faults)
 
 
@@ -110,7 +149,7 @@ def fault_lines(checked: Checked) -> list[str]:
     by_fault: dict[str, list[int]] = {}
     for position, fault in sorted(checked.row_faults.items()):
         by_fault.setdefault(fault, []).append(position)
-    ids = {row.position: row.row_id for row in checked.rows}
+    ids = checked.rows.ids(checked.row_faults) if len(checked.rows) else {}
     return [
         *checked.faults,
         *(f"INPUT: {fault}: {_named(positions, ids)}" for fault, positions in by_fault.items()),
@@ -169,20 +208,29 @@ def _named(positions: list[int], ids: Mapping[int, str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
+def _parts(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The frame some thousand rows at a time, each part with the position of its first row."""
+    for start in range(0, len(frame), ROWS_AT_ONCE):
+        yield start, cast("pd.DataFrame", frame.iloc[start : start + ROWS_AT_ONCE])
+
+
 def _prompts(
     frame: pd.DataFrame, columns: tuple[str, ...], template: str | None
-) -> tuple[list[str], dict[int, str]]:
-    cells = {column: _cells(frame, column) for column in columns}
-    prompts: list[str] = []
-    faults: dict[int, str] = {}
-    for position in range(len(frame)):
-        row = {column: values[position] for column, values in cells.items()}
-        prompt = render(template, _without_nulls(row)) if template is not None else row[columns[0]]
-        fault = _prompt_fault(row, prompt, templated=template is not None)
-        if fault is not None:
-            faults[position] = fault
-        prompts.append(prompt if fault is None else "")
-    return prompts, faults
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Each row's prompt, whatever is wrong with it, after the cells that it is made of."""
+    cells = [_cells(frame, column) for column in columns]
+    for values in zip(*cells, strict=True):
+        row = dict(zip(columns, values, strict=True))
+        yield row, values[0] if template is None else render(template, _without_nulls(row))
+
+
+def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str | None) -> dict[int, str]:
+    return {
+        start + place: fault
+        for start, some in _parts(frame)
+        for place, (row, prompt) in enumerate(_prompts(some, columns, template))
+        if (fault := _prompt_fault(row, prompt, templated=template is not None)) is not None
+    }
 
 
 def _prompt_fault(row: Mapping[str, Any], prompt: Any, *, templated: bool) -> str | None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import fsspec
@@ -24,7 +24,12 @@ _OURS = re.compile(r"/([0-9]{8}-[0-9]{6}-[0-9a-f]{6})-[0-9]+\.parquet$")
 
 
 def write_parts(
-    frame: pd.DataFrame, folder: str, partition_by: Sequence[str], *, run_id: str, keep_others: bool
+    frames: Iterable[pd.DataFrame],
+    folder: str,
+    partition_by: Sequence[str],
+    *,
+    run_id: str,
+    keep_others: bool,
 ) -> None:
     """Write a run's rows below ``folder`` in place of its files there, and of other runs' unless kept.
 
@@ -36,7 +41,7 @@ def write_parts(
         for name in _files(filesystem, path)
         if (found := _OURS.search(name)) and (found[1] == run_id or not keep_others)
     ]
-    table = arrow_table(frame)
+    table = arrow_table(frames)
     fields = [table.schema.field(name) for name in partition_by]
     written: list[str] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from opencode_tasks.frames.parts import parts_faults, read_parts, write_parts
 from opencode_tasks.frames.reading import format_of, read_frame
 from opencode_tasks.frames.sql import is_sql, read_sql, table_faults, write_sql
-from opencode_tasks.frames.writing import check_output, write_frame
+from opencode_tasks.frames.writing import check_output, write_frames
 
 
 def read_input(name: str, *, database: str | None = None, limit: int | None = None) -> pd.DataFrame:
@@ -57,14 +57,17 @@ class Output:
             return parts_faults(self.name, self.partition_by, columns)
         return check_output(self.name, input_path=source)
 
-    def write(self, frame: pd.DataFrame, run_id: str) -> None:
-        """Write a run's output; again and again the same. OSError where the place refuses."""
+    def write(self, frames: Iterable[pd.DataFrame], run_id: str) -> None:
+        """Write a run's output, given in parts of the same columns; again and again the same.
+
+        A database's table is written from all of them at once. OSError where the place refuses.
+        """
         if is_sql(self.name):
-            write_sql(frame, self.name, self.database, key=self.key)
+            write_sql(pd.concat(list(frames)), self.name, self.database, key=self.key)
         elif self.partition_by:
-            write_parts(frame, self.name, self.partition_by, run_id=run_id, keep_others=self.grows)
+            write_parts(frames, self.name, self.partition_by, run_id=run_id, keep_others=self.grows)
         else:
-            write_frame(frame, self.name)
+            write_frames(frames, self.name)
 
     def _partition_faults(self, what: str) -> list[str]:
         if not self.partition_by:

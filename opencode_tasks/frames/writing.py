@@ -16,8 +16,11 @@ import json
 import math
 import os
 import re
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -65,37 +68,65 @@ def write_frame(frame: pd.DataFrame, path_or_url: str | os.PathLike[str]) -> Non
     null as null. parquet: the columns' own types. ValueError for an unknown suffix, OSError where
     the place refuses.
     """
+    write_frames([frame], path_or_url)
+
+
+def write_frames(frames: Iterable[pd.DataFrame], path_or_url: str | os.PathLike[str]) -> None:
+    """Write frames of the same columns, one at least, as one table; see ``write_frame``.
+
+    One frame at a time is held, and of Parquet what Arrow makes of all of them.
+    """
     name = os.fspath(path_or_url)
     kind = format_of(name)
     if kind is None:
         raise ValueError(f"OUTPUT {name}: unknown suffix; use {SUFFIXES}")
-    content = encoded(frame, kind)
-    if name.lower().endswith(".gz"):
-        content = gzip.compress(content, mtime=0)
-    write_bytes(content, name)
+    with _opened(name) as file:
+        if name.lower().endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as compressed:
+                _encode(frames, kind, compressed)
+        else:
+            _encode(frames, kind, file)
 
 
 def encoded(frame: pd.DataFrame, kind: Format) -> bytes:
     """The frame in a format, as ``write_frame`` writes it."""
-    match kind:
-        case "csv":
-            return _csv(frame).encode("utf-8", "backslashreplace")
-        case "jsonl":
-            return _jsonl(frame).encode("utf-8", "backslashreplace")
-        case "parquet":
-            return _parquet(frame)
+    file = io.BytesIO()
+    _encode([frame], kind, file)
+    return file.getvalue()
 
 
 def write_bytes(content: bytes, path_or_url: str | os.PathLike[str]) -> None:
     """Write a file; a local one appears whole or not at all. OSError where the place refuses."""
-    name = os.fspath(path_or_url)
+    with _opened(os.fspath(path_or_url)) as file:
+        file.write(content)
+
+
+def _encode(frames: Iterable[pd.DataFrame], kind: Format, file: Any) -> None:
+    match kind:
+        case "csv":
+            for number, frame in enumerate(frames):
+                file.write(_csv(frame, header=number == 0).encode("utf-8", "backslashreplace"))
+        case "jsonl":
+            for frame in frames:
+                file.write(_jsonl(frame).encode("utf-8", "backslashreplace"))
+        case "parquet":
+            pq.write_table(arrow_table(frames), file)
+
+
+@contextmanager
+def _opened(name: str) -> Generator[Any]:
+    """A file to write: a local one is put in its place at the end, another is sent then."""
     local = _local_path(name)
     if local is not None:
-        _replace(local, content)
+        with _replacing(local) as file:
+            yield file
         return
-    opened: Any = fsspec.open(name, "wb")
-    with opened as file:
-        file.write(content)
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        opened: Any = fsspec.open(name, "wb")
+        with opened as target:
+            shutil.copyfileobj(file, target)
 
 
 def _local_path(name: str) -> Path | None:
@@ -123,12 +154,13 @@ def _same_place(output: str, source: str) -> bool:
     return first == second or (first.exists() and second.exists() and first.samefile(second))
 
 
-def _replace(path: Path, content: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Generator[Any]:
     partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
     try:
         # Not tempfile: its mode is 0600, whatever the umask says.
         with partial.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -147,9 +179,9 @@ def _columns(frame: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     return [(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
 
 
-def _csv(frame: pd.DataFrame) -> str:
+def _csv(frame: pd.DataFrame, *, header: bool) -> str:
     columns = [(name, [_csv_cell(value) for value in series.tolist()]) for name, series in _columns(frame)]
-    lines = [",".join(_quoted(_defused(name)) for name, _ in columns)]
+    lines = [",".join(_quoted(_defused(name)) for name, _ in columns)] if header else []
     lines.extend(",".join(cells) for cells in zip(*(cells for _, cells in columns), strict=True))
     return "".join(f"{line}\n" for line in lines)
 
@@ -209,16 +241,34 @@ def _iso(value: date) -> str:
     return value.isoformat()
 
 
-def arrow_table(frame: pd.DataFrame) -> Any:
-    """The frame as Arrow has it, without its index; what Parquet has no type for as JSON text."""
-    columns = _columns(frame)
-    return pa.table([_arrow(series) for _, series in columns], names=[name for name, _ in columns])
+def arrow_table(frames: Iterable[pd.DataFrame]) -> Any:
+    """Frames of the same columns as one table of Arrow's, without their index.
+
+    What Parquet has no type for, and a column whose frames have no type in common, is JSON text.
+    """
+    tables = [
+        pa.table([_arrow(series) for _, series in columns], names=[name for name, _ in columns])
+        for columns in map(_columns, frames)
+    ]
+    if len(tables) == 1:
+        return tables[0]
+    names = tables[0].column_names
+    return pa.table(
+        [_joined([table.column(at) for table in tables]) for at in range(len(names))], names=names
+    )
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(arrow_table(frame), sink)
-    return sink.getvalue()
+def _joined(parts: list[Any]) -> Any:
+    """A column of several frames; a part that is all null takes the type of the others."""
+    kinds = {part.type for part in parts if part.null_count < len(part)} or {parts[0].type}
+    empty = pa.null() if len(kinds) > 1 else next(iter(kinds))
+    fitted = [part if part.null_count < len(part) else pa.nulls(len(part), empty) for part in parts]
+    try:
+        tables = [pa.table([part], names=[""]) for part in fitted]
+        return pa.concat_tables(tables, promote_options="permissive").column(0)
+    except pa.ArrowException:
+        texts = (_parquet_text(value) for part in parts for value in part.to_pylist())
+        return pa.array(texts, type=pa.string())
 
 
 def _arrow(series: pd.Series) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, or_, select
@@ -137,11 +138,11 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
     go_on(connection, run_id)
 
 
-def add_rows(connection: Connection, run_id: str, inputs: Sequence[RowInput]) -> None:
+def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
     """Write the rows of a run as open; those that exist stay as they are."""
     statement = insert_into(connection, rows).on_conflict_do_nothing()
-    for start in range(0, len(inputs), CHUNK):
-        chunk = inputs[start : start + CHUNK]
+    left = iter(inputs)
+    while chunk := list(islice(left, CHUNK)):
         connection.execute(statement, [_new_row(run_id, row) for row in chunk])
 
 

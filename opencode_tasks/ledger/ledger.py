@@ -6,7 +6,7 @@ pico-dollars, times are aware UTC and handed in. Thread-safe; each process opens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -182,8 +182,8 @@ class Ledger:
         """Write that a run that waited is running again."""
         self._database.write(lambda c: jobs.go_on(c, run_id))
 
-    def add_rows(self, run_id: str, rows: Sequence[RowInput]) -> None:
-        """Write rows as open; those that exist stay as they are."""
+    def add_rows(self, run_id: str, rows: Iterable[RowInput]) -> None:
+        """Write rows as open; those that exist stay as they are. They may be gone through again."""
         self._database.write(lambda c: jobs.add_rows(c, run_id, rows))
 
     def take_over_answers(self, run_id: str, *, now: datetime) -> int:
@@ -561,9 +561,12 @@ class Ledger:
         """Rows by status and what the run bought so far."""
         return self._database.read(lambda c: reads.progress(c, run_id))
 
-    def outcomes(self, run_id: str) -> list[dict[str, Any]]:
-        """One dict a row in input order: every column of ``rows`` but run_id and prompt."""
-        return self._database.read(lambda c: reads.outcomes(c, run_id))
+    def outcomes(self, run_id: str, span: range | None = None) -> list[dict[str, Any]]:
+        """One dict a row in input order: every column of ``rows`` but run_id and prompt.
+
+        Of the rows at the positions in ``span``, a plain range; None for all.
+        """
+        return self._database.read(lambda c: reads.outcomes(c, run_id, span))
 
     def usage(self, run_id: str) -> list[dict[str, Any]]:
         """One dict a step: every column of ``usage``, by time."""

@@ -215,10 +215,12 @@ def _dicts(connection: Connection, query: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def outcomes(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """Every column of the run's rows but the prompt, in input order."""
+def outcomes(connection: Connection, run_id: str, span: range | None = None) -> list[dict[str, Any]]:
+    """Every column of the run's rows but the prompt, in input order; those at positions in ``span``."""
     columns = [column for column in rows.c if column.name not in ("run_id", "prompt")]
     query = select(*columns).where(rows.c.run_id == run_id)
+    if span is not None:
+        query = query.where(rows.c.position >= span.start, rows.c.position < span.stop)
     return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
 
 

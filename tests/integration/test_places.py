@@ -144,10 +144,10 @@ def test_a_table_without_a_key_is_the_last_output_alone(database: str) -> None:
     columns = {"response": ["a", None], "status": ["completed", "open"], "error_type": [None, None]}
     frame = pd.DataFrame({**columns, "session_id": ["s", "t"], "nested": [{"x": 1}, None]})
     assert output.faults("in.csv", list(frame.columns)) == []
-    output.write(frame, "r1")
-    output.write(frame, "r1")
+    output.write([frame], "r1")
+    output.write([frame], "r1")
     assert read_input("sql:labels", database=database)["nested"].tolist() == ['{"x": 1}', None]
-    output.write(frame.head(1), "r2")
+    output.write([frame.head(1)], "r2")
     assert run_sql(database, "select response, error_type from labels") == [("a", None)]
     assert read_input("sql:labels", database=database, limit=0).columns.tolist() == list(frame.columns)
     faults = output.faults("in.csv", ["response", "colour"])
@@ -201,10 +201,10 @@ def test_parquet_is_partitioned_and_grows(place: str, request: pytest.FixtureReq
     output = Output(name=folder, partition_by=("day", "status"), grows=True)
     frame = pd.DataFrame({"id": [1, 2, 3], "day": ["a", "a", None], "status": ["open", "completed", "open"]})
     assert output.faults("in.csv", list(frame.columns)) == []
-    output.write(frame, first)
+    output.write([frame], first)
     # The same run, later on: its rows have moved to other folders.
-    output.write(frame.assign(status="completed"), first)
-    output.write(pd.DataFrame({"id": [4], "day": ["b"], "status": ["completed"]}), second)
+    output.write([frame.assign(status="completed")], first)
+    output.write([pd.DataFrame({"id": [4], "day": ["b"], "status": ["completed"]})], second)
     found = read_input(f"{folder}/").sort_values("id")
     assert found["id"].tolist() == [1, 2, 3, 4]
     assert found["status"].astype(str).tolist() == ["completed"] * 4
@@ -212,7 +212,7 @@ def test_parquet_is_partitioned_and_grows(place: str, request: pytest.FixtureReq
     # An output that does not grow is the last run's alone; what no run wrote stays.
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.touch(f"{path}/day=a/mine.txt")
-    Output(name=folder, partition_by=("day",)).write(frame, second)
+    Output(name=folder, partition_by=("day",)).write([frame], second)
     files = [name.rpartition("/")[2] for name in filesystem.find(path)]
     assert sorted(files) == [f"{second}-0.parquet", f"{second}-0.parquet", "mine.txt"]
 

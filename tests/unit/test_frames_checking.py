@@ -13,7 +13,7 @@ from opencode_tasks.frames.checking import PromptRow, check_frame, fault_lines
 def test_a_good_frame() -> None:
     frame = pd.DataFrame({"prompt": ["a", "b"], "id": [7, 8], "team": ["x", None]}, index=pd.Index([9, 9]))
     checked = check_frame(frame, id_column="id", labels=["team"])
-    assert checked.rows == [PromptRow(0, "7", "a", {"team": "x"}), PromptRow(1, "8", "b", {})]
+    assert list(checked.rows) == [PromptRow(0, "7", "a", {"team": "x"}), PromptRow(1, "8", "b", {})]
     assert fault_lines(checked) == []
 
 
@@ -30,7 +30,7 @@ def test_a_template_makes_the_prompt() -> None:
 
 
 def test_empty_frames_are_runs_of_no_rows() -> None:
-    assert check_frame(pd.DataFrame()).rows == []
+    assert len(check_frame(pd.DataFrame()).rows) == 0
     assert fault_lines(check_frame(pd.DataFrame())) == []
     assert fault_lines(check_frame(pd.DataFrame({"prompt": []}), id_column=None)) == []
     assert fault_lines(check_frame(pd.DataFrame({"other": []}))) != []
@@ -43,7 +43,7 @@ def test_every_fault_is_found_at_once() -> None:
     schema = {"type": "object", "properties": {"label": {}}}
     checked = check_frame(frame, id_column="key", labels=["none"], schema=schema)
     listed = "It has 'Prompts', 'dup', 'dup', 'status', 'row_id', 'label'"
-    assert checked.rows == []
+    assert list(checked.rows) == []
     assert checked.faults == [
         f"INPUT has no column 'prompt' (--prompt-column); did you mean 'Prompts'? {listed}",
         f"INPUT has no column 'key' (--id-column). {listed}",
@@ -62,7 +62,7 @@ def test_a_malformed_template_stands_beside_other_faults() -> None:
 
 def test_row_id_may_be_the_id_column() -> None:
     frame = pd.DataFrame({"row_id": ["x"], "prompt": ["p"]})
-    assert check_frame(frame, id_column="row_id").rows == [PromptRow(0, "x", "p", {})]
+    assert list(check_frame(frame, id_column="row_id").rows) == [PromptRow(0, "x", "p", {})]
 
 
 def test_ids_are_there_once_and_are_text() -> None:
@@ -97,7 +97,7 @@ def test_faults_of_single_rows_leave_the_others() -> None:
 def test_faults_of_rows_are_found_beside_those_of_the_input() -> None:
     frame = pd.DataFrame({"prompt": [None, "p"], "status": ["x", "y"]})
     checked = check_frame(frame)
-    assert checked.rows == []
+    assert list(checked.rows) == []
     assert fault_lines(checked) == [
         "INPUT column 'status' is named like a column that OUTPUT adds; rename it",
         "INPUT: the prompt is null: row 0",

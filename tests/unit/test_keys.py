@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.keys import fingerprint, row_key, without_secrets
+from opencode_tasks.keys import fingerprint, row_keys, without_secrets
 from opencode_tasks.records import RemoteTool
 
 BASE: dict[str, Any] = {
-    "prompt": "p",
     "system": "s",
     "model_ref": "a/b",
     "agent": "x",
@@ -20,13 +19,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def key(**changes: Any) -> str:
+def key(prompt: str = "p", **changes: Any) -> str:
     arguments: dict[str, Any] = {**BASE, **changes}
-    return row_key(**arguments)
+    return row_keys(**arguments)(prompt)
 
 
 def test_the_key_is_stable() -> None:
-    assert key() == row_key(**dict(reversed(BASE.items())), number=0)
+    assert key() == row_keys(**dict(reversed(BASE.items())), number=0)("p")
     assert key() == "4eeceeca14d331dededb3c0d81c81fb25672582f6bc4cd53a02ef8f7d9c22ae2"
 
 
