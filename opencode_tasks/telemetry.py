@@ -58,6 +58,9 @@ def tell_attempt(
     provider, _, model = model_ref.partition("/")
     asked = {"gen_ai.provider.name": provider, "gen_ai.request.model": model}
     about = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": agent, **asked}
+    _count(record, about | ({"error.type": error.error_type} if error else {}), seconds)
+    if not row.is_recording():
+        return
     bought = add_usage(step.usage for step in record.steps)
     _set(row, about | _used(bought) | {"gen_ai.conversation.id": record.session_id})
     if answer is not None:
@@ -69,7 +72,6 @@ def tell_attempt(
         row.set_status(Status(StatusCode.ERROR, error.error_type))
     for session in record.sessions:
         _tell_session(session, asked)
-    _count(record, about | ({"error.type": error.error_type} if error else {}), seconds)
 
 
 def _tell_session(session: Session, asked: Mapping[str, Any]) -> None:

@@ -153,6 +153,8 @@ class _Attempt:
         self.sessions: list[str] = []
         self.notes: list[asyncio.Future[None]] = []
         self.began = datetime.now(UTC)
+        # What the attempt left behind, its steps priced.
+        self.record = AttemptRecord()
 
     async def run(self) -> After:
         place = self.place
@@ -164,7 +166,7 @@ class _Attempt:
             self._forget()
         if place.job.log_dir is not None:
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(self._log, self._record_of(answer, error), error)
+                await asyncio.to_thread(self._log, self.record, error)
         return after
 
     async def _ask_traced(self) -> tuple[Answer | None, OpenCodeError | None]:
@@ -173,13 +175,14 @@ class _Attempt:
         told = {"run_id": job.run_id, "row_id": row.row_id, "attempt": self.begun.number}
         with span("opencode row", self.place.trace, **told) as row_span:
             answer, error = await self._ask()
+            self.record = self._record_of(answer, error)
             tell_attempt(
                 row_span,
                 model_ref=job.model_ref,
                 agent=job.spec.agent,
                 answer=answer,
                 error=error,
-                record=self._record_of(answer, error),
+                record=self.record,
                 seconds=(datetime.now(UTC) - self.began).total_seconds(),
             )
         return answer, error
@@ -278,7 +281,7 @@ class _Attempt:
         return Finish(
             lease=self.begun.lease,
             attempt_id=self.begun.attempt_id,
-            record=self._record_of(answer, None),
+            record=self.record,
             run_id=self.place.job.run_id,
             row_id=self.trial.row.row_id,
             outcome=answered(answer),
@@ -289,7 +292,7 @@ class _Attempt:
         self.place.ledger.finish_row(
             lease=self.begun.lease,
             attempt_id=self.begun.attempt_id,
-            record=self._record_of(None, error),
+            record=self.record,
             run_id=self.place.job.run_id,
             row_id=self.trial.row.row_id,
             answer=None,
@@ -299,14 +302,12 @@ class _Attempt:
 
     def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
         ledger, job = self.place.ledger, self.place.job
-        record = self._record_of(None, error)
-        ledger.end_attempt(self.begun.attempt_id, record=record, error=error, now=now)
+        ledger.end_attempt(self.begun.attempt_id, record=self.record, error=error, now=now)
         ledger.wait_row(
             self.begun.lease, run_id=job.run_id, row_id=self.trial.row.row_id, error=error, until=until
         )
 
     def _record_of(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
-        """What the attempt left behind, its steps priced."""
         found = answer.attempt if answer else error.attempt if error else None
         return self.place.job.prices.priced_record(found or AttemptRecord(usage_known=False))
 

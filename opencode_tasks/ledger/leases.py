@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, literal, select
 
 from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.sharing import copy_from, look_up
 from opencode_tasks.ledger.tables import leases, rows
+from opencode_tasks.ledger.upserts import Upsert
 from opencode_tasks.records import RowStatus
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -126,14 +128,8 @@ def _seize(
     return None if got is None else Lease(row_key=got.row_key, owner=owner, fence=got.fence, until=until)
 
 
-def seize(
-    connection: Connection, row_keys: Sequence[str], *, owner: str, now: datetime, until: datetime
-) -> dict[str, Lease]:
-    """The leases on those of the keys, each named once, that nobody holds."""
-    if not row_keys:
-        return {}
-    insert = insert_into(connection, leases)
-    statement = insert.on_conflict_do_update(
+def _take_free(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
         index_elements=["row_key"],
         set_={
             "owner": insert.excluded.owner,
@@ -142,11 +138,27 @@ def seize(
             "heartbeat": insert.excluded.heartbeat,
         },
         where=leases.c.until <= insert.excluded.heartbeat,
-    ).returning(leases.c.row_key, leases.c.fence)
+    )
+
+
+_SEIZE = Upsert(leases, leases.c.keys(), _take_free)
+
+
+def seize(
+    connection: Connection, row_keys: Sequence[str], *, owner: str, now: datetime, until: datetime
+) -> dict[str, Lease]:
+    """The leases on those of the keys, each named once, that nobody holds."""
+    if not row_keys:
+        return {}
     values = [
         {"row_key": key, "owner": owner, "fence": 1, "until": until, "heartbeat": now} for key in row_keys
     ]
-    got = connection.execute(statement, values)
+    _SEIZE.execute(connection, values)
+    # Which of them were free shows afterwards: they are the owner's since this moment.
+    query = select(leases.c.row_key, leases.c.fence).where(
+        leases.c.row_key.in_(row_keys), leases.c.owner == owner, leases.c.heartbeat == now
+    )
+    got = connection.execute(query)
     return {row.row_key: Lease(row_key=row.row_key, owner=owner, fence=row.fence, until=until) for row in got}
 
 

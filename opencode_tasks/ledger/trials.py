@@ -17,6 +17,7 @@ from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.leases import Lease, lost
 from opencode_tasks.ledger.tables import attempts, inner_retries, leases, rows, sessions, usage
 from opencode_tasks.ledger.totals import SUMMED
+from opencode_tasks.ledger.upserts import Upsert, do_nothing
 from opencode_tasks.records import AttemptRecord, InnerRetry, Session, Step
 
 MESSAGE_LIMIT = 4000
@@ -86,12 +87,20 @@ def attempt_id(run_id: str, row_id: str, lease: Lease, attempt: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()))
 
 
+_BEGUN = Upsert(
+    attempts,
+    (
+        *("attempt_id", "run_id", "row_id", "row_key", "attempt", "fence", "owner", "started_at", "status"),
+        *("node_id", "host", "backend", "data_dir", "usage_known", "gate_id", "reserved_pico"),
+        "call_most_pico",
+    ),
+    do_nothing,
+)
+
+
 def write_begun(connection: Connection, begun: Sequence[Mapping[str, Any]]) -> None:
     """Write that attempts start, under leases that were taken in this transaction."""
-    if not begun:
-        return
-    values = [{**one, "status": "open", "usage_known": False} for one in begun]
-    connection.execute(insert_into(connection, attempts).on_conflict_do_nothing(), values)
+    _BEGUN.execute(connection, [{**one, "status": "open", "usage_known": False} for one in begun])
 
 
 def _exists(connection: Connection, attempt_id: str) -> bool:
@@ -225,11 +234,8 @@ def write_bought(
     )
 
 
-def _write_sessions(connection: Connection, found: Sequence[tuple[Session, Mapping[str, Any]]]) -> None:
-    if not found:
-        return
-    insert = insert_into(connection, sessions)
-    statement = insert.on_conflict_do_update(
+def _keep_grown(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
         index_elements=["session_id"],
         # A session that goes on in a later attempt belongs to the first and has grown.
         set_={
@@ -237,6 +243,12 @@ def _write_sessions(connection: Connection, found: Sequence[tuple[Session, Mappi
             "turns": func.coalesce(insert.excluded.turns, sessions.c.turns),
         },
     )
+
+
+_SESSIONS = Upsert(sessions, sessions.c.keys(), _keep_grown)
+
+
+def _write_sessions(connection: Connection, found: Sequence[tuple[Session, Mapping[str, Any]]]) -> None:
     values = [
         {
             **origin,
@@ -247,7 +259,7 @@ def _write_sessions(connection: Connection, found: Sequence[tuple[Session, Mappi
         }
         for session, origin in found
     ]
-    connection.execute(statement, values)
+    _SESSIONS.execute(connection, values)
 
 
 def packed(messages: Sequence[Mapping[str, Any]]) -> bytes:
@@ -260,18 +272,21 @@ def unpacked(data: bytes | None) -> list[dict[str, Any]] | None:
     return None if data is None else json.loads(zlib.decompress(data))
 
 
-def _write_usage(connection: Connection, bought: Sequence[tuple[Step, Mapping[str, Any]]]) -> None:
-    if not bought:
-        return
-    insert = insert_into(connection, usage)
+def _keep_known(insert: Any) -> Any:
     unpriced = usage.c.cost_pico.is_(None) & insert.excluded.cost_pico.is_not(None)
-    statement = insert.on_conflict_do_update(
+    return insert.on_conflict_do_update(
         index_elements=["session_id", "step_id"],
         set_={
             **{name: func.coalesce(usage.c[name], insert.excluded[name]) for name in (*SUMMED, *PRICED)},
             "cost_source": case((unpriced, insert.excluded.cost_source), else_=usage.c.cost_source),
         },
     )
+
+
+_USAGE = Upsert(usage, usage.c.keys(), _keep_known)
+
+
+def _write_usage(connection: Connection, bought: Sequence[tuple[Step, Mapping[str, Any]]]) -> None:
     values = [
         {
             **origin,
@@ -288,12 +303,13 @@ def _write_usage(connection: Connection, bought: Sequence[tuple[Step, Mapping[st
         }
         for step, origin in bought
     ]
-    connection.execute(statement, values)
+    _USAGE.execute(connection, values)
+
+
+_INNER_RETRIES = Upsert(inner_retries, inner_retries.c.keys(), do_nothing)
 
 
 def _write_inner_retries(connection: Connection, made: Sequence[tuple[InnerRetry, str]]) -> None:
-    if not made:
-        return
     values = [
         {
             "session_id": retry.session_id,
@@ -304,4 +320,4 @@ def _write_inner_retries(connection: Connection, made: Sequence[tuple[InnerRetry
         }
         for retry, attempt in made
     ]
-    connection.execute(insert_into(connection, inner_retries).on_conflict_do_nothing(), values)
+    _INNER_RETRIES.execute(connection, values)
