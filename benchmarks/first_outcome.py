@@ -116,8 +116,7 @@ def private(folder: Path) -> dict[str, str]:
 def read_lines(process: subprocess.Popen[str], before: float, moments: list[tuple[float, str]]) -> None:
     """Note what the command says, and when."""
     assert process.stderr is not None
-    for line in process.stderr:
-        moments.append((time.time() - before, line.rstrip()))
+    moments.extend((time.time() - before, line.rstrip()) for line in process.stderr)
 
 
 def watch(process: subprocess.Popen[str], folder: Path, before: float, measured: Measured) -> None:
