@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from http import HTTPStatus
 from importlib.metadata import version
@@ -82,15 +82,22 @@ class LocalServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def make_template() -> None:
-    """See that there is a migrated database to copy: start a server once where there is none."""
+def make_template(say: Callable[[str], None]) -> None:
+    """See that there is a migrated database to copy: start a server once where there is none.
+
+    Without one a run takes longer to start, and nothing else; so a failure is only told.
+    """
     if template().exists():
         return
-    server = LocalServer.start()
+    say("Prefect: preparing a database for the server of a run")
     try:
-        server.wait()
-    finally:
-        server.stop()
+        server = LocalServer.start()
+        try:
+            server.wait()
+        finally:
+            server.stop()
+    except SetupError as error:
+        say(error.raw_message)
 
 
 def template() -> Path:

@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from opencode_tasks.errors import InputError, OpenCodeError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
-from opencode_tasks.opencode.binary import version_of
+from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
@@ -116,7 +116,7 @@ class WarmServers:
                 model_ref=spec.model_ref,
                 agent=spec.agent,
                 variant=variant,
-                version=await asyncio.to_thread(version_of, spec.binary),
+                version=await asyncio.to_thread(version_to_run, spec.binary),
                 allowed=allowed_tools(spec),
                 most_output_tokens=most_output_tokens(os.environ),
             )

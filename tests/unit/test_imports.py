@@ -78,7 +78,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "flow.local_server",
         "flow.waking",
         "flow.block_loading",
-        "cli.doctor",
+        "cli.findings",
     ),
     "httpx_sse": ("opencode",),
     "typer": ("cli",),
