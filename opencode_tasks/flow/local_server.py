@@ -7,6 +7,7 @@ Prefect's version, in the user's cache and copied.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -31,6 +32,9 @@ START_LIMIT_S = 120.0
 # Nothing of the server's outlives it, so it need not end politely.
 GRACE_S = 0.5
 API_URL = "PREFECT_API_URL"
+# Prefect's profile without an address, which holds where none is chosen.
+EPHEMERAL = "ephemeral"
+_ACTIVE = re.compile(r"^\s*active\s*=\s*[\"']?([^\"'\s]*)", re.MULTILINE)
 
 
 class LocalServer:
@@ -110,6 +114,9 @@ def may_be_configured(environ: Mapping[str, str], folder: Path) -> bool:
 
     Prefect alone knows for sure, which takes its loading. False is sure.
     """
+    # Prefect's own profile "local" has an address.
+    if environ.get("PREFECT_PROFILE", EPHEMERAL) != EPHEMERAL:
+        return True
     if environ.get(API_URL) or environ.get("PREFECT_API_KEY"):
         return True
     home = Path(environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
@@ -125,8 +132,9 @@ def _speaks_of_an_api(file: Path) -> bool:
         return False
     except OSError:
         return True
-    is_prefects = "prefect" in text or file.name != "pyproject.toml"
-    return is_prefects and "url" in text
+    if file.name == "pyproject.toml" and "tool.prefect" not in text:
+        return False
+    return "url" in text or any(name != EPHEMERAL for name in _ACTIVE.findall(text))
 
 
 def _start(folder: Path) -> tuple[GuardedProcess, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,7 @@ def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
     assert ran.stdout.startswith("2 completed -> out.csv")
     assert "2 rows in batches of" in ran.stderr
     assert "2/2 rows, 0 failed" in ran.stderr
+    assert re.search(r"first row after \d+\.\d s: loading \d.*opencode \d.*first prompt \d", ran.stderr)
     assert sorted(desk.provider.prompts()) == ["one", "two"]
     ledger = str(desk.folder / "ledger.db")
     (listed,) = json.loads(desk.run("runs", "--ledger", ledger, "--json").stdout)
