@@ -5,6 +5,7 @@ Parts of other processes are added as they come back; all moments are seconds si
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,23 @@ class Moments:
 
 
 moments = Moments()
+
+
+@contextmanager
+def loading() -> Generator[None]:
+    """A part in which modules are imported: without the garbage collector, which finds none there.
+
+    It takes a sixth of the time to look through what stays.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        with moments.part("loading"):
+            yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 def process_began() -> float:

@@ -19,7 +19,7 @@ from opencode_tasks.cli.first_row import FirstRow
 from opencode_tasks.cli.progress import Display
 from opencode_tasks.cli.starting import Early, started_early
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.moments import Part, moments, process_began
+from opencode_tasks.moments import Part, loading, moments, process_began
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
@@ -267,7 +267,7 @@ def prepare_shown(
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
     early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
-    with moments.part("loading"):
+    with loading():
         from opencode_tasks.flow.preparing import prepare
 
     on_wait = "raise" if no_wait else "wait"
@@ -323,7 +323,7 @@ def _run_flow(
     parameters: dict[str, Any],
     early: Early,
 ) -> dict[str, Any]:
-    with moments.part("loading"):
+    with loading():
         from opencode_tasks.flow.dataset import annotate_dataset
         from opencode_tasks.flow.prefect_server import prefect_api
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from opencode_tasks.moments import Part
+from opencode_tasks.moments import Part, loading
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.warm import warm
@@ -26,5 +26,6 @@ def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[
 
 
 def _load() -> None:
-    for name in ("opencode_tasks.flow.batch", "prefect_ray.task_runners"):
-        importlib.import_module(name)
+    with loading():
+        for name in ("opencode_tasks.flow.batch", "prefect_ray.task_runners"):
+            importlib.import_module(name)

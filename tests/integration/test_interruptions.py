@@ -122,7 +122,7 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
     [
         pytest.param("threads", "prefect", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("ray", "serve", signal.SIGINT, marks=pytest.mark.chaos),
+        pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.chaos),
         pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.chaos),
         pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
