@@ -46,14 +46,14 @@ def started_early(
         # With a block's keys it would be another server.
         spec = None if options.get("credentials") else _spec(options, base_config)
         # A worker has the Prefect API's address from the environment in which Ray was started.
-        is_own_ray = options["runner"] == "ray" and options["ray_address"] is None
+        is_own_ray = options.get("runner") == "ray" and options.get("ray_address") is None
         ray = None
         if is_run and is_own_ray and spec is not None and API_URL in os.environ:
             # A login with one owner is the first batch's, wherever that will be.
-            in_worker = options["backend"] == "server" and not warm.one_owner(spec)
-            ray = _start_ray(stack, spec, options["variant"], in_worker=in_worker)
+            in_worker = options.get("backend") == "server" and not warm.one_owner(spec)
+            ray = _start_ray(stack, spec, options.get("variant"), in_worker=in_worker)
             if in_worker:
-                warm.expect(spec, options["variant"], ray.catalog)
+                warm.expect(spec, options.get("variant"), ray.catalog)
                 spec = None
         if spec is not None:
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, cast
 
 from opencode_tasks.moments import moments
@@ -69,11 +69,15 @@ class EarlyRay:
 
     def __init__(self, folder: Path, wanted: tuple[OpencodeSpec, str | None] | None) -> None:
         self.catalog: Future[Catalog] = Future()
+        # So that who no longer waits for it cannot cancel it for others.
+        self.catalog.set_running_or_notify_cancel()
         self._folder = folder
         self._wanted = wanted
         self._failure: BaseException | None = None
         self._is_up = Event()
         self._task: Any = None
+        self._is_ended = False
+        self._turn = Lock()
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -91,6 +95,8 @@ class EarlyRay:
         import ray
 
         known: Any = ray
+        with self._turn:
+            self._is_ended = True
         if self._task is not None and not self.catalog.done():
             known.cancel(self._task, force=True)
         self._thread.join(END_LIMIT_S)
@@ -119,8 +125,11 @@ class EarlyRay:
         from opencode_tasks.flow.warming import warm_up
 
         known: Any = ray
-        # Ray must not ask again by itself, and gives a batch the worker that was free last.
-        self._task = known.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
+        with self._turn:
+            if self._is_ended:
+                raise RuntimeError("Ray was ended")  # To ask it would start another one.
+            # Ray must not ask again by itself, and gives a batch the worker that was free last.
+            self._task = known.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
         try:
             catalog, parts = known.get(self._task)
         except RayTaskError as error:

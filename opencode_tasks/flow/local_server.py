@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -55,6 +56,8 @@ class LocalServer:
         self.url = url
         self._began = time.time()
         self._is_ready = False
+        self._is_stopped = False
+        self._turn = threading.Lock()
         self._process = process
         self._folder = folder
 
@@ -71,9 +74,12 @@ class LocalServer:
             raise
 
     def wait(self) -> None:
-        """Wait until it answers. Raises SetupError where it does not in time."""
-        if self._is_ready:
-            return
+        """Wait until it answers, in any thread. Raises SetupError where it does not in time."""
+        with self._turn:
+            if not self._is_ready:
+                self._wait()
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with suppress(httpx.HTTPError):
@@ -86,13 +92,15 @@ class LocalServer:
             time.sleep(0.1)
         log = self._folder / "server.log"
         words = log.read_text(errors="replace")[-800:] if log.exists() else ""
-        # Should that have been the fault, the next run makes a new one.
-        template().unlink(missing_ok=True)
+        if self._process.poll() is not None and not self._is_stopped:
+            # Should its database have been the fault, the next run makes a new one.
+            template().unlink(missing_ok=True)
         message = f"the local Prefect server did not start: {words}"
         raise SetupError("unknown", raw_message=message, hint=f"set {API_URL}")
 
     def stop(self) -> None:
         """End the server and remove its folder."""
+        self._is_stopped = True
         self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
