@@ -78,8 +78,9 @@ class EarlyRay:
         self._task: Any = None
         self._is_ended = False
         self._turn = Lock()
-        self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._is_done = Event()
+        self._may_go = Event()
+        Thread(target=self._live, daemon=True).start()
 
     def wait(self) -> None:
         """Wait until Ray is there; raises what kept it from starting."""
@@ -99,8 +100,15 @@ class EarlyRay:
             self._is_ended = True
         if self._task is not None and not self.catalog.done():
             known.cancel(self._task, force=True)
-        self._thread.join(END_LIMIT_S)
+        self._is_done.wait(END_LIMIT_S)
         known.shutdown()
+        self._may_go.set()
+
+    def _live(self) -> None:
+        self._run()
+        self._is_done.set()
+        # Ray has its processes killed when the thread that started them ends.
+        self._may_go.wait()
 
     def _run(self) -> None:
         try:
