@@ -91,17 +91,16 @@ class EarlyRay:
     def end(self) -> None:
         """End Ray, once it is there: to break off its start would break this process."""
         self._is_up.wait()
-        if not is_running():
-            return
-        import ray
+        if is_running():
+            import ray
 
-        known: Any = ray
-        with self._turn:
-            self._is_ended = True
-        if self._task is not None and not self.catalog.done():
-            known.cancel(self._task, force=True)
-        self._is_done.wait(END_LIMIT_S)
-        known.shutdown()
+            known: Any = ray
+            with self._turn:
+                self._is_ended = True
+            if self._task is not None and not self.catalog.done():
+                known.cancel(self._task, force=True)
+            self._is_done.wait(END_LIMIT_S)
+            known.shutdown()
         self._may_go.set()
 
     def _live(self) -> None:
