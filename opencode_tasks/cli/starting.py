@@ -49,8 +49,7 @@ def started_early(
         is_own_ray = options.get("runner") == "ray" and options.get("ray_address") is None
         ray = None
         if is_run and is_own_ray and spec is not None and API_URL in os.environ:
-            # A login with one owner is the first batch's, wherever that will be.
-            in_worker = options.get("backend") == "server" and not warm.one_owner(spec)
+            in_worker = options.get("backend") == "server" and _may_have_many(spec)
             ray = _start_ray(stack, spec, options.get("variant"), in_worker=in_worker)
             if in_worker:
                 warm.expect(spec, options.get("variant"), ray.catalog)
@@ -98,6 +97,15 @@ def _spec(options: Mapping[str, Any], base_config: Mapping[str, Any]) -> Opencod
         wanted = {name: options[name] for name in DECIDING}
         return make_spec(Options(opencode_config=merge(base_config, own), **wanted))
     return None
+
+
+def _may_have_many(spec: OpencodeSpec) -> bool:
+    """Whether several servers may be started: a login with one owner is the batches' alone."""
+    from opencode_tasks.opencode.warm import warm
+
+    with suppress(Exception):
+        return not warm.one_owner(spec)
+    return False
 
 
 def _start_opencode(spec: OpencodeSpec) -> None:
