@@ -49,11 +49,21 @@ runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 """
 
 
+# The addresses of the servers that this process has started.
+_urls: set[str] = set()
+
+
+def is_ours(url: str) -> bool:
+    """Whether a Prefect API is a server that this process has started: nothing of anybody's is in it."""
+    return url in _urls
+
+
 class LocalServer:
     """A Prefect server with a database of its own, that ends with ``stop`` or with this process."""
 
     def __init__(self, process: GuardedProcess, url: str, folder: Path) -> None:
         self.url = url
+        _urls.add(url)
         self._began = time.time()
         self._is_ready = False
         self._is_stopped = False
