@@ -60,13 +60,13 @@ def started_early(
 
 
 def _start_prefect(stack: ExitStack) -> LocalServer | None:
-    from opencode_tasks.flow.local_server import LocalServer, may_be_configured
+    from opencode_tasks.flow.local_server import LocalServer, announce, may_be_configured
 
     if may_be_configured(os.environ, Path.cwd()):
         return None
     server = LocalServer.start()
     stack.callback(server.stop)
-    os.environ[API_URL] = server.url
+    announce(server)
     stack.callback(os.environ.pop, API_URL, None)
     Thread(target=_wait_for, args=(server,), daemon=True).start()
     return server

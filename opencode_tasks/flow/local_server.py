@@ -49,21 +49,11 @@ runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 """
 
 
-# The addresses of the servers that this process has started.
-_urls: set[str] = set()
-
-
-def is_ours(url: str) -> bool:
-    """Whether a Prefect API is a server that this process has started: nothing of anybody's is in it."""
-    return url in _urls
-
-
 class LocalServer:
     """A Prefect server with a database of its own, that ends with ``stop`` or with this process."""
 
     def __init__(self, process: GuardedProcess, url: str, folder: Path) -> None:
         self.url = url
-        _urls.add(url)
         self._began = time.time()
         self._is_ready = False
         self._is_stopped = False
@@ -131,6 +121,21 @@ def make_template(say: Callable[[str], None]) -> None:
             server.stop()
     except SetupError as error:
         say(error.raw_message)
+
+
+# The addresses that are in the environment before the user's own settings are asked for.
+_early: set[str] = set()
+
+
+def announce(server: LocalServer) -> None:
+    """Put a server's address into the environment, for the workers that will be started."""
+    _early.add(server.url)
+    os.environ[API_URL] = server.url
+
+
+def is_announced(url: str) -> bool:
+    """Whether an address is that of a server which was started for a run and has nothing in it yet."""
+    return url in _early
 
 
 def template() -> Path:
