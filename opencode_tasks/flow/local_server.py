@@ -166,7 +166,8 @@ def _speaks_of_an_api(file: Path) -> bool:
         return False
     except OSError:
         return True
-    if file.name == "pyproject.toml" and "tool.prefect" not in text:
+    # These speak of other things, too.
+    if {"pyproject.toml": "tool.prefect", ".env": "prefect"}.get(file.name, "") not in text:
         return False
     return "url" in text or any(name != EPHEMERAL for name in _ACTIVE.findall(text))
 

@@ -33,6 +33,7 @@ def test_the_environment_configures(home: Path, tmp_path: Path, name: str) -> No
         ("prefect/profiles.toml", 'active = "local"\n', True),
         ("prefect.toml", '[api]\nurl = "http://host/api"', True),
         (".env", "PREFECT_API_URL=http://host/api", True),
+        (".env", "DATABASE_URL=sqlite:///a.db", False),
         ("pyproject.toml", OWN, True),
         ("pyproject.toml", '[project.urls]\nhome = "https://host"', False),
     ],
