@@ -64,6 +64,8 @@ clean: ## Remove what the targets made in this checkout
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras
+# Where PYTHONDONTWRITEBYTECODE is set, each process would compile all that it imports anew: seconds each.
+	$(PYTHON) -m compileall -q -j 0 .venv/lib opencode_tasks >/dev/null || true
 	@touch $@
 
 .uv/bin/uv:

@@ -154,7 +154,7 @@ def ray_address(prefect_server: str) -> Iterator[str]:
     """A real Ray on this machine with the credentials resource; its address."""
     import ray
 
-    from opencode_tasks.flow.runners import ray_folder
+    from opencode_tasks.flow.local_ray import ray_folder
 
     with ray_folder() as folder:
         ray.init(

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from opencode_tasks.cli import exits
+from opencode_tasks.cli.first_row import FirstRow
 from opencode_tasks.cli.progress import Display
-from opencode_tasks.cli.starting import start_opencode
+from opencode_tasks.cli.starting import Early, started_early
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
+from opencode_tasks.moments import Part, loading, moments, process_began
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
+    from opencode_tasks.flow.annotate import Told
     from opencode_tasks.flow.preparing import Prepared
 
 Backend = Literal["server", "cli", "null"]
@@ -233,12 +237,19 @@ def annotate(
     where = {"runner": runner, "ray_address": ray_address}
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(Display())
-        prepared = prepare_shown(
-            stack, display, source, output, limit=limit, no_wait=no_wait, options=options | where
+        prepared, early = prepare_shown(
+            stack,
+            display,
+            source,
+            output,
+            limit=limit,
+            no_wait=no_wait,
+            options=options | where,
+            dry_run=dry_run,
         )
         if dry_run:
             return _tell_dry_run(prepared.plan, as_json)
-        return run_shown(stack, display, prepared, as_json=as_json)
+        return run_shown(stack, display, prepared, early, as_json=as_json)
 
 
 def prepare_shown(
@@ -251,17 +262,18 @@ def prepare_shown(
     no_wait: bool,
     options: dict[str, Any],
     run_id: str | None = None,
-) -> Prepared:
-    """Check all there is to check, and say what will be asked."""
+    dry_run: bool = False,
+) -> tuple[Prepared, Early]:
+    """Check all there is to check, and say what will be asked; what was started meanwhile."""
+    moments.add([Part("loading", process_began(), time.time())])
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.warm import warm
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
-    if not options.get("credentials") and options["backend"] != "null":
-        # With a block's keys it would be another server.
-        start_opencode(options, base_config)
-    from opencode_tasks.flow.preparing import prepare
+    early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
+    with loading():
+        from opencode_tasks.flow.preparing import prepare
 
     on_wait = "raise" if no_wait else "wait"
     prepared = prepare(
@@ -279,17 +291,25 @@ def prepare_shown(
             display.say(f"the price of {plan.catalog.model_ref} is unknown: cost_usd stays empty")
     for position, fault in plan.checked.row_faults.items():
         display.say(f"row {position} fails: {fault}")
-    return prepared
+    return prepared, early
 
 
-def run_shown(stack: contextlib.ExitStack, display: Display, prepared: Prepared, *, as_json: bool) -> int:
+def run_shown(
+    stack: contextlib.ExitStack, display: Display, prepared: Prepared, early: Early, *, as_json: bool
+) -> int:
     """Run what is prepared, as a flow, and tell what came of it; the exit code."""
     from opencode_tasks.flow.summary import summary_so_far
     from opencode_tasks.flow.table import handed_over
 
-    handed_over.set(replace(prepared, on_told=display.told))
+    first = FirstRow(prepared.plan.ledger_url, display.say)
+
+    def tell(told: Told) -> None:
+        first.told(told)
+        display.told(told)
+
+    handed_over.set(replace(prepared, on_told=tell))
     try:
-        summary = _run_flow(stack, display, dict(prepared.command))
+        summary = _run_flow(stack, display, dict(prepared.command), early)
     except RunPausedError as paused:
         if as_json:
             typer.echo(json.dumps(summary_so_far(prepared.plan.ledger_url, paused.run_id)))
@@ -306,18 +326,18 @@ def _run_flow(
     stack: contextlib.ExitStack,
     display: Display,
     parameters: dict[str, Any],
+    early: Early,
 ) -> dict[str, Any]:
-    from prefect.settings import get_current_settings
-
-    from opencode_tasks.flow.dataset import annotate_dataset
-    from opencode_tasks.flow.prefect_server import prefect_api
+    with loading():
+        from opencode_tasks.flow.dataset import annotate_dataset
+        from opencode_tasks.flow.prefect_server import prefect_api
 
     runner, ray_address = parameters["runner"], parameters["ray_address"]
-    if not get_current_settings().api.url:
-        display.say("Prefect: starting a local server")
-    stack.enter_context(prefect_api(display.say))
+    stack.enter_context(prefect_api(display.say, early.prefect))
     if runner == "ray":
-        display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: starting a local one")
+        display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: a local one, for this run alone")
+    if early.ray is not None:
+        early.ray.wait()
     told: Any = {"runner": runner, "ray_address": ray_address, **without_secrets(parameters)}
     try:
         return cast("dict[str, Any]", annotate_dataset(**told))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.flow.places import ledger_place
 
 if TYPE_CHECKING:
     # SQLAlchemy behind it takes a while, which --help must not.
@@ -24,6 +23,7 @@ def open_existing(url: str | None) -> Ledger:
 
     Raises InputError where there is no such file: to make one would hide a mistyped name.
     """
+    from opencode_tasks.flow.places import ledger_place
     from opencode_tasks.ledger import Ledger, is_there
 
     place = ledger_place(url)

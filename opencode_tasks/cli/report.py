@@ -15,9 +15,7 @@ import typer
 from opencode_tasks.cli.inspect import PIPE_WIDTH
 from opencode_tasks.cli.ledgers import LedgerOption, open_existing
 from opencode_tasks.errors import InputError
-from opencode_tasks.flow.places import ledger_place
 from opencode_tasks.money import format_usd, usd_to_pico
-from opencode_tasks.settings import settings
 
 
 class Format(StrEnum):
@@ -117,6 +115,7 @@ def _check_places(*names: str | None) -> None:
 
 
 def _import(files: Sequence[Path], ledger: str | None) -> None:
+    from opencode_tasks.flow.places import ledger_place
     from opencode_tasks.importing import import_sessions
     from opencode_tasks.own_prices import own_prices
 
@@ -131,6 +130,7 @@ def _write_page(accounts: Any, since: date | None, target: str, url: str) -> Non
     from opencode_tasks.frames.writing import write_bytes
     from opencode_tasks.ledger import shown_url
     from opencode_tasks.reporting.page import report_page
+    from opencode_tasks.settings import settings
 
     page = report_page(
         accounts, since=since, now=datetime.now(UTC), source=shown_url(url), drift=settings().cost_drift

@@ -49,7 +49,7 @@ def resume(
     source, output, limit = command.pop("input"), command.pop("output"), command.pop("limit")
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(Display())
-        prepared = prepare_shown(
+        prepared, early = prepare_shown(
             stack,
             display,
             source,
@@ -60,7 +60,7 @@ def resume(
             options=command | {"ledger": ledger, "max_cost": max_cost},
             run_id=found,
         )
-        return run_shown(stack, display, prepared, as_json=as_json)
+        return run_shown(stack, display, prepared, early, as_json=as_json)
 
 
 def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], str, str | None]:

@@ -11,13 +11,15 @@ from prefect.settings import get_current_settings
 from pydantic import ValidationError
 
 from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.flow.local_server import is_announced
 
 B = TypeVar("B", bound=Block)
 
 
 def has_api() -> bool:
-    """Whether there is a Prefect to ask: outside a flow, one that is set."""
-    return FlowRunContext.get() is not None or bool(get_current_settings().api.url)
+    """Whether there is a Prefect to ask: outside a flow, one that is set by the user."""
+    url = get_current_settings().api.url
+    return FlowRunContext.get() is not None or (bool(url) and not is_announced(str(url)))
 
 
 def load_block(kind: type[B], name: str) -> B | None:

@@ -1,11 +1,9 @@
-"""Choosing and asking the task runner: Ray or threads. The one module that knows Ray."""
+"""Choosing and asking the task runner: Ray or threads."""
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
-import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,18 +14,15 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.flow.local_ray import CREDENTIALS, is_running, ray_folder, ray_options
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.process import GuardedProcess, same_sigterm
+from opencode_tasks.process import same_sigterm
 
 P = ParamSpec("P")
 T = TypeVar("T")
 RunnerName = Literal["ray", "threads"]
-CREDENTIALS = "opencode_creds"
 CREDENTIALS_PER_PROMPT = 0.01
 MOST_PROMPTS = 10_000
-# Ray's sockets lie in its folder, and a socket's path is at most 107 characters long.
-LONGEST_TMPDIR = 30
-SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
 
 
 class _DaemonThreads(ThreadPoolExecutor):
@@ -61,7 +56,8 @@ class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
 def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[TaskRunner[Any]]:
     """A task runner for ``flow.with_options``; a Ray that we start has the credentials resource.
 
-    The folder of a Ray that we start is private and goes with this process.
+    A Ray that this process has started already is taken as it is. The folder of one that is started
+    here is private and goes with this process.
     """
     if name == "threads":
         yield InterruptibleThreads()
@@ -76,17 +72,12 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
             address=ray_address, init_kwargs={"log_to_driver": False, "logging_level": logging.ERROR}
         )
         return
+    if is_running():
+        # Started early, and ended by who started it.
+        yield RayTaskRunner(address="local")
+        return
     with ray_folder() as folder:
-        yield RayTaskRunner(
-            address="local",
-            init_kwargs={
-                "resources": {CREDENTIALS: 1},
-                "include_dashboard": False,
-                "log_to_driver": False,
-                "logging_level": logging.ERROR,
-                "_temp_dir": str(folder),
-            },
-        )
+        yield RayTaskRunner(address="local", init_kwargs=ray_options(folder))
 
 
 def _hand_over_token() -> None:
@@ -110,21 +101,6 @@ def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
         with same_sigterm():
             stack.enter_context(runner)
         yield runner
-
-
-@contextmanager
-def ray_folder() -> Generator[Path]:
-    """A private folder for a Ray of this process; it goes with the process, whatever ends it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Else Ray writes a token into the user's home, where it would stay.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else SHORT_TMPDIR
-    folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
-    guard = GuardedProcess.watch(remove=[folder], end_users_of=folder)
-    try:
-        yield folder
-    finally:
-        guard.stop()
 
 
 def is_ray(runner: TaskRunner[Any]) -> bool:

@@ -576,6 +576,10 @@ class Ledger:
         """One dict an attempt: every column of ``attempts``, oldest first."""
         return self._database.read(lambda c: reads.attempts_table(c, run_id))
 
+    def first_ended(self, run_id: str, *, since: datetime) -> tuple[datetime, datetime] | None:
+        """Start and end of the attempt that ended first of those begun since a moment; None without one."""
+        return self._database.read(lambda c: reads.first_ended(c, run_id, since))
+
     def runs(self, limit: int = 50) -> list[dict[str, Any]]:
         """The newest runs first: every column of ``runs`` and the fields of ``Progress``."""
         return self._database.read(lambda c: reads.newest_runs(c, limit))

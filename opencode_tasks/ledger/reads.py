@@ -236,6 +236,18 @@ def attempts_table(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     return _dicts(connection, query.order_by(attempts.c.started_at, attempts.c.attempt_id))
 
 
+def first_ended(connection: Connection, run_id: str, since: datetime) -> tuple[datetime, datetime] | None:
+    """Start and end of the attempt that ended first of those begun since a moment; None without one."""
+    query = (
+        select(attempts.c.started_at, attempts.c.ended_at)
+        .where(attempts.c.run_id == run_id, attempts.c.started_at >= since, attempts.c.ended_at.is_not(None))
+        .order_by(attempts.c.ended_at)
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None else (found.started_at, found.ended_at)
+
+
 def newest_runs(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """The newest runs first: their columns and those of ``Progress``."""
     query = select(runs).order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)

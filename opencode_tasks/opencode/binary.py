@@ -143,6 +143,16 @@ def version_of(binary: Path) -> str:
     return _ask_version(binary, state.st_mtime_ns, state.st_size)
 
 
+def version_to_run(binary: Path) -> str:
+    """The version of a binary that is about to be started.
+
+    Setup has asked the one that it installed, which lies in a folder of its version: not asked
+    again, since that takes as long as a fifth of a server's start. Others as ``version_of``.
+    """
+    installed = cache_dir() / "opencode" / PINNED_VERSION
+    return PINNED_VERSION if binary.is_relative_to(installed) and binary.exists() else version_of(binary)
+
+
 def check_version(version: str) -> None:
     """Raise SetupError unless ``version`` is in the tested range."""
     if not _ordered(MIN_VERSION) <= _ordered(version) < _ordered(MAX_VERSION_EXCLUSIVE):

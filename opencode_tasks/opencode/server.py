@@ -20,7 +20,7 @@ from opencode_tasks.events import EventFold, SessionEvents
 from opencode_tasks.export import session_of
 from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.binary import check_version, version_of
+from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
 from opencode_tasks.process import GuardedProcess
 from opencode_tasks.records import Session
@@ -60,7 +60,7 @@ class WarmServer:
 
         It owns the home ``over``, and is given no logins there; None makes a new home with them.
         """
-        check_version(version_of(spec.binary))
+        check_version(version_to_run(spec.binary))
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)

@@ -7,16 +7,19 @@ import atexit
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from opencode_tasks.errors import InputError, OpenCodeError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
-from opencode_tasks.opencode.binary import version_of
+from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
@@ -27,6 +30,8 @@ from opencode_tasks.opencode.server_backend import ServerBackend
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 
 class WarmServers:
     """One event loop in a thread of its own, and the servers that live on it."""
@@ -35,6 +40,7 @@ class WarmServers:
         self._servers: dict[str, WarmServer] = {}
         self._clis: dict[str, CliBackend] = {}
         self._catalogs: dict[str, Catalog] = {}
+        self._expected: dict[str, Future[Catalog]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._stack = contextlib.ExitStack()
         self._portal: BlockingPortal | None = None
@@ -81,15 +87,31 @@ class WarmServers:
         A server that only this question needed is ended unless ``keep_server``. On the loop only.
         Raises InputError for what opencode does not know.
         """
-        key = f"{server_key(spec)} {spec.model_ref} {variant}"
+        key = _catalog_key(spec, variant)
         async with self._locks.setdefault(key, asyncio.Lock()):
             return await self._catalog(key, spec, variant, keep_server=keep_server)
+
+    def expect(self, spec: OpencodeSpec, variant: str | None, catalog: Future[Catalog]) -> None:
+        """Have ``catalog`` wait for what another process asks; its own errors are raised there.
+
+        Where that process fails otherwise, a server of this process is asked after all.
+        """
+        self._expected[_catalog_key(spec, variant)] = catalog
 
     async def _catalog(
         self, key: str, spec: OpencodeSpec, variant: str | None, *, keep_server: bool
     ) -> Catalog:
         if key in self._catalogs:
             return self._catalogs[key]
+        if (expected := self._expected.pop(key, None)) is not None:
+            try:
+                self._catalogs[key] = await asyncio.wrap_future(expected)
+            except (InputError, OpenCodeError):
+                raise
+            except Exception:  # noqa: BLE001  whatever the worker died of, we can ask by ourselves
+                _log.warning("a worker was to ask opencode, and failed", exc_info=True)
+            else:
+                return self._catalogs[key]
         was_there = server_key(spec) in self._servers
         try:
             self._catalogs[key] = await read_catalog(
@@ -97,7 +119,7 @@ class WarmServers:
                 model_ref=spec.model_ref,
                 agent=spec.agent,
                 variant=variant,
-                version=await asyncio.to_thread(version_of, spec.binary),
+                version=await asyncio.to_thread(version_to_run, spec.binary),
                 allowed=allowed_tools(spec),
                 most_output_tokens=most_output_tokens(os.environ),
             )
@@ -152,6 +174,10 @@ def server_key(spec: OpencodeSpec) -> str:
     values.pop("system")
     values["model_ref"] = spec.model_ref.partition("/")[0] if spec.model_ref else None
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _catalog_key(spec: OpencodeSpec, variant: str | None) -> str:
+    return f"{server_key(spec)} {spec.model_ref} {variant}"
 
 
 warm = WarmServers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.alone
+def test_what_the_first_row_took_is_told_on_an_own_ray(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["one", "two"]))
+    told = desk.arguments("in.csv", "-o", "out.csv", "--runner", "ray")
+    own = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None, "OPENCODE_TASKS_TRACEBACK": "1"}
+    ran = desk.run(*told, env=own)
+    assert ran.code == 0, ran.stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
+    line = next(line for line in ran.stderr.splitlines() if line.startswith("first row after"))
+    for part in ("loading", "Ray", "opencode", "Prefect", "worker", "first prompt"):
+        assert f"{part} " in line, line
+
+
 @pytest.mark.slow
 def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503))
@@ -150,6 +164,7 @@ def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
     assert ran.stdout.startswith("2 completed -> out.csv")
     assert "2 rows in batches of up to" in ran.stderr
     assert "2/2 rows, 0 failed" in ran.stderr
+    assert re.search(r"first row after \d+\.\d s: loading \d.*opencode \d.*first prompt \d", ran.stderr)
     assert sorted(desk.provider.prompts()) == ["one", "two"]
     ledger = str(desk.folder / "ledger.db")
     (listed,) = json.loads(desk.run("runs", "--ledger", ledger, "--json").stdout)

@@ -118,6 +118,48 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
 
 
 @pytest.mark.parametrize(
+    ("runner", "service", "stop"),
+    [
+        pytest.param("threads", "prefect", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.chaos),
+        pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.chaos),
+        pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
+    desk: Desk, runner: str, service: str, stop: signal.Signals
+) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row"}])
+    before = Before(set(psutil.pids()), homes(), folders())
+    process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
+    deadline = time.monotonic() + 60
+    while not any(service in line for line in left(before)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the service was not started"
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 130), stderr
+    assert "Traceback" not in stderr
+    assert_clean(before, time.monotonic())
+    assert desk.provider.calls == []
+
+
+@pytest.mark.slow
+def test_what_a_worker_of_an_own_ray_finds_wrong_is_told_as_ever(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row"}])
+    before = Before(set(psutil.pids()), homes(), folders())
+    told = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
+    ran = desk.run(*told, env=OWN_SERVICES)
+    assert ran.code == 2, ran.stderr
+    assert "fake/echo" in ran.stderr
+    assert "--batch-size" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert_clean(before, time.monotonic())
+
+
+@pytest.mark.parametrize(
     "backend",
     [pytest.param("server", marks=pytest.mark.slow), pytest.param("cli", marks=pytest.mark.chaos)],
 )

@@ -15,7 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from opencode_tasks.errors import (
@@ -28,7 +30,7 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, Taken, place
 from opencode_tasks.ledger.tables import metadata
-from opencode_tasks.ledger.upgrade import VERSION_TABLE
+from opencode_tasks.ledger.upgrade import MIGRATIONS, VERSION_TABLE, revisions
 from opencode_tasks.records import (
     TOKEN_COLUMNS,
     Answer,
@@ -199,6 +201,13 @@ def test_migrations_make_the_tables_of_the_metadata(ledger: Ledger) -> None:
         context.opts["version_table"] = "another"
         metadata.tables["leases"].drop(connection)
         assert compare_metadata(context, metadata) != []
+
+
+def test_the_names_of_the_migrations_tell_the_newest() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert revisions() == known[::-1]
 
 
 def test_a_newer_database_is_refused(url: str) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from cluster import Desk, Ran
 
-from opencode_tasks.flow.runners import ray_folder
+from opencode_tasks.flow.local_ray import ray_folder
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 

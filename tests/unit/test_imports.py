@@ -39,7 +39,7 @@ PURE = (
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     PURE,
-    ("settings", "node", "own_prices"),
+    ("settings", "node", "own_prices", "moments"),
     ("process",),
     ("opencode",),
     ("judge", "asking"),
@@ -57,8 +57,8 @@ APART = "testing"
 # What may be imported where; "flows" are the deployable entry points.
 PLACES: dict[str, tuple[str, ...]] = {
     "prefect": ("flow", "cli", "flows"),
-    "ray": ("flow.runners", "flows"),
-    "prefect_ray": ("flow.runners", "flows"),
+    "ray": ("flow.runners", "flow.local_ray", "flows"),
+    "prefect_ray": ("flow.runners", "flow.warming", "flows"),
     "pandas": ("frames", "reporting", "flow", "flows"),
     "pyarrow": ("frames",),
     "fsspec": ("frames",),
@@ -75,10 +75,10 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpx": (
         "opencode",
         "local_model",
-        "flow.prefect_server",
+        "flow.local_server",
         "flow.waking",
         "flow.block_loading",
-        "cli.doctor",
+        "cli.findings",
     ),
     "httpx_sse": ("opencode",),
     "typer": ("cli",),
