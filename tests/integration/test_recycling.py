@@ -19,7 +19,7 @@ import pytest
 
 from opencode_tasks.asking import ask
 from opencode_tasks.opencode.adoption import home_of, is_deserted, read_left, result_of
-from opencode_tasks.opencode.backend import OpencodeSpec, Request
+from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request, SessionResult
 from opencode_tasks.opencode.home import Home, homes_path
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
@@ -154,7 +154,7 @@ def test_rows_in_flight_end_while_servers_follow_each_other(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
     provider.on("slow", Reply(delay_s=3.0))
-    prompts = [f"{'slow' if number % 20 == 5 else 'row'} {number}" for number in range(220)]
+    prompts = [f"{'slow' if number % 20 == 5 else 'row'} {number}" for number in range(160)]
     asking = asker(rows=30)
 
     async def run() -> list[str]:
@@ -188,54 +188,42 @@ def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> N
     assert asking.warm.call(run) == (1, 2)
 
 
-def test_a_second_prompt_goes_to_the_server_that_has_the_session(
+def test_a_repair_goes_to_the_server_that_has_the_session(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
-    asking = asker(rows=1)
+    provider.on(lambda call: "give n" in json.dumps(call.body), Reply(text="no"), Reply(text='{"n": 3}'))
+    asking = asker(rows=2)
 
-    async def run() -> tuple[str, str, bool]:
+    async def run() -> tuple[Any, list[str]]:
         servers = asking.warm.succession(asking.spec)
-        backend = await asking.warm.backend(asking.spec, "server", frozenset())
+        await asking.row("first")
+        old = asking.seen[0]
+
+        class Held(ServerBackend):
+            """Another server takes over before a second prompt is sent."""
+
+            async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+                if request.session_id is not None:
+                    await asking.followed(old)
+                    await asking.row("on the new one")
+                    assert servers.holder(request.session_id) is old
+                return await super().run(request, on_session)
+
+        backend = Held(servers, asking.spec)
         sessions: list[str] = []
-        first = await backend.run(Request(prompt="one", model_ref="fake/echo"), sessions.append)
-        old = servers.current
-        assert old is not None
-        new = await asking.followed(old)
-        await asking.row("another")
-        second = Request(prompt="two", model_ref="fake/echo", session_id=first.session_id)
-        result = await backend.run(second, sessions.append)
-        assert servers.holder(sessions[0]) is old
+        request = Request(prompt="give n", model_ref="fake/echo")
+        answer = await ask(backend, request, node_id="n", on_session=sessions.append, schema=SCHEMA)
         assert old.is_alive
+        assert backend.data_dir(sessions[0]) == old.home.data
+        assert backend.data_dir(None) == asking.seen[-1].home.data != old.home.data
         backend.recorded(sessions[0])
         await asking.until(lambda: is_gone(old))
-        said = [message["info"]["role"] for message in result.sessions[0].messages]
-        return "".join(role[0] for role in said), result.session_id or "", new.is_alive
+        return answer.structured, sessions
 
-    roles, session_id, lives = asking.warm.call(run)
-    assert (roles, lives) == ("uaua", True)
-    assert session_id.startswith("ses_")
-
-
-def test_an_answer_is_repaired_while_its_server_is_followed(
-    asker: Callable[..., Asker], provider: ScriptedProvider
-) -> None:
-    provider.on(
-        lambda call: "give n" in json.dumps(call.body),
-        Reply(text="no", delay_s=1.0),
-        Reply(text='{"n": 3}', delay_s=1.0),
-    )
-    asking = asker(rows=1)
-
-    async def run() -> Any:
-        repaired = asyncio.create_task(asking.row("give n", SCHEMA))
-        await asking.until(lambda: len(provider.calls) == 1)
-        others = asyncio.create_task(asking.rows([f"row {number}" for number in range(60)], at_once=2))
-        answer = await repaired
-        await others
-        return answer.structured
-
-    assert asking.warm.call(run) == {"n": 3}
-    assert len(provider.calls) == 62
+    value, sessions = asking.warm.call(run)
+    assert value == {"n": 3}
+    assert len(set(sessions)) == 1
+    assert len(provider.calls) == 4
 
 
 def test_a_successor_that_does_not_start_is_tried_again_later(
