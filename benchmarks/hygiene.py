@@ -18,6 +18,7 @@ import contextlib
 import csv
 import json
 import os
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -37,7 +38,10 @@ from opencode_tasks.testing import ScriptedProvider
 COMMAND = str(Path(sys.executable).with_name("opencode-tasks"))
 CONCURRENCY = 32
 LOOK_EVERY_S = 2.0
-TABLE_LINES = 24
+TELL_EVERY = 5
+HEADER = """\
+| s | rows | servers | started | servers MB | worker MB | disk MB |
+|---|---|---|---|---|---|---|"""
 MB = 1e6
 
 
@@ -126,13 +130,17 @@ def annotate(count: int, recycle: int | None, folder: Path, provider: ScriptedPr
         run = subprocess.Popen([COMMAND, *arguments], cwd=folder, env=env, stdout=errors, stderr=errors)
         watch = Watch(run.pid, folder)
         try:
+            print(HEADER, flush=True)
             while run.poll() is None:
                 watch.look()
+                if len(watch.samples) % TELL_EVERY == 1:
+                    print(line_of(watch.samples[-1]), flush=True)
                 time.sleep(LOOK_EVERY_S)
         finally:
             run.kill()
             run.wait()
     watch.look()
+    print(line_of(watch.samples[-1]))
     if run.returncode != 0:
         sys.exit((folder / "errors.txt").read_text()[-2000:])
     return watch.samples
@@ -159,15 +167,14 @@ def draw(samples: list[Sample], path: Path) -> None:
     alt.vconcat(*panels).resolve_scale(color="shared").save(str(path))
 
 
+def line_of(one: Sample) -> str:
+    """A sample as a line of the table."""
+    memory = f"{one.servers_mb:.0f} | {one.worker_mb:.0f} | {one.disk_mb:.1f}"
+    return f"| {one.seconds:.0f} | {one.rows} | {one.servers} | {one.started} | {memory} |"
+
+
 def tell(samples: list[Sample]) -> None:
-    """Print some of the samples, the first and the last among them."""
-    print(
-        "| s | rows | servers | started | servers MB | worker MB | disk MB |\n|---|---|---|---|---|---|---|"
-    )
-    every = max(1, len(samples) // TABLE_LINES)
-    for one in [*samples[:-1:every], samples[-1]]:
-        memory = f"{one.servers_mb:.0f} | {one.worker_mb:.0f} | {one.disk_mb:.1f}"
-        print(f"| {one.seconds:.0f} | {one.rows} | {one.servers} | {one.started} | {memory} |")
+    """Print what was the most of each."""
     most = max(samples, key=lambda one: one.servers_mb)
     print(f"\nmost: {most.servers_mb:.0f} MB in {most.servers} servers, ", end="")
     print(f"{max(one.disk_mb for one in samples):.1f} MB on disk, {samples[-1].started} servers in all")
@@ -192,6 +199,7 @@ def check(folder: Path, provider: ScriptedProvider, count: int) -> None:
 
 def main() -> None:
     """Run, watch, tell, draw, check."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--recycle", type=int)
