@@ -61,6 +61,18 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds that rows in flight get to be recorded when a run is interrupted.",
     )
+    server_rows: int = Field(
+        default=2000,
+        ge=1,
+        description="Rows after which a fresh opencode server takes over from the old one.",
+    )
+    server_memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="Resident memory of an opencode server, in MB, above which (and after 100 rows) a "
+        "fresh one takes over; by default half of the machine's memory for each CPU, at least 1,500 and "
+        "at most 4,000.",
+    )
 
     store_prompts: bool = Field(
         default=True, description="Whether the ledger keeps the prompts of a run that has ended."

@@ -212,7 +212,8 @@ class Rig:
     async def backend(self, name: BackendName, spec: OpencodeSpec) -> Backend:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""
         if name == "server":
-            return ServerBackend(await self.server(), spec, frozenset({"fake/unpriced"}))
+            await self.server()
+            return ServerBackend(warm.succession(self.spec), spec, frozenset({"fake/unpriced"}))
         if self._cli is None:
             self._cli = CliBackend(self.spec, frozenset({"fake/unpriced"}))
         self._cli._spec = spec

@@ -21,7 +21,7 @@ from opencode_tasks.flow.options import Options
 from opencode_tasks.flow.pausing import Standstill, show_waiting, standstill_of, wait_until
 from opencode_tasks.flow.planning import Plan, make_plan
 from opencode_tasks.flow.result import AnnotationResult, result_of
-from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_prompts
+from opencode_tasks.flow.runners import check_cluster, is_ray, lanes, most_processes, most_prompts
 from opencode_tasks.flow.sizing import Sizes, choose_sizes
 from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.ledger import (
@@ -251,6 +251,7 @@ class _Run:
             model_ref=plan.model_ref,
             one_owner=warm.one_owner(plan.spec),
             most=most_prompts(self.runner),
+            most_processes=most_processes(self.runner),
         )
         if is_ray(self.runner) or plan.options.backend != "server":
             # The rows run elsewhere; this process needs its server no more.

@@ -16,6 +16,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.local_ray import CREDENTIALS, is_running, ray_folder, ray_options
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.node import memory_available_bytes
 from opencode_tasks.process import same_sigterm
 
 P = ParamSpec("P")
@@ -23,6 +24,8 @@ T = TypeVar("T")
 RunnerName = Literal["ray", "threads"]
 CREDENTIALS_PER_PROMPT = 0.01
 MOST_PROMPTS = 10_000
+# What a warm server of opencode takes (measured: 0.8-1.0 GB).
+PROCESS_BYTES = 1_000_000_000
 
 
 class _DaemonThreads(ThreadPoolExecutor):
@@ -122,6 +125,16 @@ def most_prompts(runner: TaskRunner[Any]) -> int:
         return MOST_PROMPTS
     per_node = [float(node["Resources"].get(CREDENTIALS, 0.0)) for node in _living_nodes()]
     return int(sum(per_node) / CREDENTIALS_PER_PROMPT + 0.5)
+
+
+def most_processes(runner: TaskRunner[Any]) -> int:
+    """How many processes of opencode the memory of the runner's nodes, or of this machine, holds at once."""
+    if not is_ray(runner):
+        return max(1, memory_available_bytes() // PROCESS_BYTES)
+    of_nodes = (node["Resources"] for node in _living_nodes())
+    unknown = MOST_PROMPTS * PROCESS_BYTES
+    memories = [one.get("memory", unknown) for one in of_nodes if one.get(CREDENTIALS, 0.0) > 0]
+    return max(1, sum(int(memory) // PROCESS_BYTES for memory in memories))
 
 
 def _living_nodes() -> list[dict[str, Any]]:

@@ -41,12 +41,15 @@ def choose_sizes(
     model_ref: str,
     one_owner: bool,
     most: int,
+    most_processes: int,
 ) -> Sizes:
     """Sizes for ``rows`` open rows on a runner with ``lanes`` places; what the user set is kept.
 
     ``one_owner`` says that only one server at a time may use the user's login, ``most`` how many
-    prompts the credentials of the runner's nodes allow at once.
+    prompts the credentials of the runner's nodes allow at once, ``most_processes`` how many
+    processes of opencode their memory holds.
     """
+    lanes = max(1, min(lanes, most_processes))
     wanted = min(concurrency or _default_concurrency(backend, model_ref, lanes), max(1, rows), most)
     if one_owner and backend == "cli":
         wanted = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 from httpx_sse import aconnect_sse
 
 from opencode_tasks.errors import SetupError
@@ -36,7 +38,8 @@ class WarmServer:
     """A running server, its HTTP client and the one reader of its event stream.
 
     ``gaps`` counts the times that events may have been lost; ``plugin_loaded`` says whether
-    failures are final and exact.
+    failures are final and exact. ``begun`` counts the sessions that were begun here, ``unrecorded``
+    holds those that are not recorded yet, ``users`` counts the requests that are at work here.
     """
 
     def __init__(
@@ -49,6 +52,10 @@ class WarmServer:
         self.gaps = 0
         self.plugin_loaded = False
         self.directory = str(home.work)
+        self.begun = 0
+        self.unrecorded: set[str] = set()
+        self.users = 0
+        self.is_closing = False
         self._credentials = credentials
         self._connected = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -65,22 +72,22 @@ class WarmServer:
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
         home = over or make_home()
-        process: GuardedProcess | None = None
+        starting: asyncio.Task[GuardedProcess] | None = None
         try:
             logins = credentials.install(home) if over is None else {}
             env = environment(home, spec, password=password, journal_events=False) | logins
-            process = await asyncio.to_thread(
-                GuardedProcess.start,
-                [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"],
-                env=env,
-                cwd=home.work,
-                stdout=home.output,
-                homes=[home.root],
+            args = [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"]
+            start = functools.partial(
+                GuardedProcess.start, args, env=env, cwd=home.work, stdout=home.output, homes=[home.root]
             )
+            starting = asyncio.create_task(asyncio.to_thread(start))
+            process = await asyncio.shield(starting)
             url = await _listening_at(process, home)
         except BaseException:
-            if process is not None:
-                await asyncio.to_thread(process.stop)
+            if starting is not None:
+                # Cancelled meanwhile or not: what the thread starts must be ended.
+                with contextlib.suppress(SetupError):
+                    await asyncio.to_thread((await starting).stop)
             credentials.close()
             home.remove()
             raise
@@ -117,12 +124,42 @@ class WarmServer:
         """Whether the process still runs."""
         return self.process.poll() is None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is at work here and every session is recorded."""
+        return not self.users and not self.unrecorded
+
+    @property
+    def owns_login(self) -> bool:
+        """Whether it holds the user's login, which only one server at a time may use."""
+        return self._credentials.needs_owner
+
+    @property
+    def memory_bytes(self) -> int:
+        """The resident memory of opencode's process, its children not counted; 0 once it has ended."""
+        try:
+            return int(psutil.Process(self.process.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def hold(self, session_id: str) -> None:
+        """Keep a session, through a crash too, until ``let_go``."""
+        self.unrecorded.add(session_id)
+        self.home.mark(session_id)
+
+    def let_go(self, session_id: str) -> None:
+        """Forget a session that is recorded elsewhere."""
+        self.home.unmark(session_id)
+        self.fold.forget(session_id)
+        self.unrecorded.discard(session_id)
+
     def last_words(self) -> str:
         """The end of what the server printed."""
         return tail(self.home.output)
 
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
         """GET a route of the server's working folder; its JSON."""
+        self._check_open()
         response = await self.client.get(path, params={"directory": self.directory}, timeout=timeout_s)
         if response.status_code != HTTPStatus.OK:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
@@ -142,11 +179,20 @@ class WarmServer:
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S
     ) -> httpx.Response:
         """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks)."""
+        self._check_open()
         params = {"directory": self.directory}
         return await self.client.post(path, params=params, json=body, timeout=timeout_s)
 
+    def _check_open(self) -> None:
+        if self.is_closing:
+            raise httpx.ConnectError("the opencode server has ended")
+
     async def aclose(self) -> None:
-        """End the server and remove its folders; an unrecorded session's data stays."""
+        """End the server and remove its folders; an unrecorded session's data stays.
+
+        Once that is recorded too, a further call removes the rest.
+        """
+        self.is_closing = True
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -155,7 +201,7 @@ class WarmServer:
             await self.client.aclose()
         await asyncio.to_thread(self.process.stop)
         self._credentials.close()
-        self.home.remove()
+        await asyncio.to_thread(self.home.remove)
 
     async def _read_events(self) -> None:
         while True:

@@ -28,6 +28,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.spending import overspent
+from opencode_tasks.opencode.succession import Succession
 from opencode_tasks.records import InnerRetry, Session
 
 LOOK_EVERY_S = 0.5
@@ -46,39 +47,58 @@ class _Reply:
 
 
 class ServerBackend:
-    """The ``server`` backend over one WarmServer."""
+    """The ``server`` backend over the servers of one spec."""
 
     name: BackendName = "server"
 
     def __init__(
-        self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
+        self, servers: Succession, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
     ) -> None:
+        self.unpriced = unpriced
+        self._servers = servers
+        self._spec = spec
+
+    @property
+    def server(self) -> WarmServer | None:
+        """The server that new sessions go to; None while there is none."""
+        return self._servers.current
+
+    def data_dir(self, session_id: str | None) -> Path | None:
+        """The data folder of the session's server, or of the one for new sessions."""
+        held = self._servers.holder(session_id) if session_id is not None else None
+        server = held or self.server
+        return server.home.data if server is not None else None
+
+    def seen(self, session_id: str) -> list[Session]:
+        """What the events told of the session and its children."""
+        server = self._servers.holder(session_id)
+        return seen_in(server.fold, session_id, self.unpriced) if server is not None else []
+
+    def recorded(self, session_id: str) -> None:
+        """Forget a session: a crash need not keep it any more."""
+        self._servers.recorded(session_id)
+
+    async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+        """See ``Backend.run``. Raises SetupError where a server is needed and does not start."""
+        async with self._servers.using(request.session_id) as server:
+            return await _Conversation(server, self._spec, self.unpriced).run(request, on_session)
+
+
+class _Conversation:
+    """One request to one server, from the prompt to its end."""
+
+    def __init__(self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str]) -> None:
         self.server = server
         self.unpriced = unpriced
         self._clocks = spec.clocks
         self._longest_wait_s = longest_wait_s(spec, plugin_loaded=server.plugin_loaded)
 
-    def data_dir(self, session_id: str | None) -> Path | None:
-        """The server's data folder, whatever the session."""
-        del session_id
-        return self.server.home.data
-
-    def seen(self, session_id: str) -> list[Session]:
-        """What the events told of the session and its children."""
-        return seen_in(self.server.fold, session_id, self.unpriced)
-
-    def recorded(self, session_id: str) -> None:
-        """Forget a session: a crash need not keep it any more."""
-        self.server.home.unmark(session_id)
-        self.server.fold.forget(session_id)
-
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``."""
         try:
             session_id = request.session_id or await self._create(request)
         except (httpx.HTTPError, KeyError, ValueError) as error:
             return self._without_session(f"no session: {type(error).__name__} {error}")
-        self.server.home.mark(session_id)
+        self.server.hold(session_id)
         on_session(session_id)
         gaps = self.server.gaps
         state = self.server.fold.watch(session_id, time.monotonic())
@@ -185,11 +205,11 @@ class ServerBackend:
 
     async def _sessions(self, session_id: str, *, from_events: bool) -> list[Session]:
         if from_events:
-            return self.seen(session_id)
+            return seen_in(self.server.fold, session_id, self.unpriced)
         try:
             return await self.server.read_back(session_id, self.unpriced)
         except (httpx.HTTPError, OpenCodeError, ValueError, KeyError):
-            return self.seen(session_id)
+            return seen_in(self.server.fold, session_id, self.unpriced)
 
     def _result(
         self,

@@ -27,6 +27,7 @@ from opencode_tasks.opencode.home import Credentials
 from opencode_tasks.opencode.null_backend import NullBackend
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
+from opencode_tasks.opencode.succession import Limits, Succession, limits_in_force
 
 T = TypeVar("T")
 
@@ -36,8 +37,10 @@ _log = logging.getLogger(__name__)
 class WarmServers:
     """One event loop in a thread of its own, and the servers that live on it."""
 
-    def __init__(self) -> None:
-        self._servers: dict[str, WarmServer] = {}
+    def __init__(self, limits: Limits | None = None) -> None:
+        """With ``limits`` for its servers, or those of the settings where it is None."""
+        self._limits = limits
+        self._servers: dict[str, Succession] = {}
         self._clis: dict[str, CliBackend] = {}
         self._catalogs: dict[str, Catalog] = {}
         self._expected: dict[str, Future[Catalog]] = {}
@@ -58,22 +61,15 @@ class WarmServers:
 
     async def server(self, spec: OpencodeSpec) -> WarmServer:
         """The live server for a spec. On the loop only."""
-        key = server_key(spec)
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            server = self._servers.get(key)
-            if server is not None and not server.is_alive:
-                await server.aclose()
-                server = None
-            if server is None:
-                server = self._servers[key] = await WarmServer.start(spec)
-            return server
+        return await self.succession(spec).live()
 
     async def backend(self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str]) -> Backend:
         """A backend for a spec. On the loop only. Raises SetupError where a server does not start."""
         if name == "null":
             return NullBackend()
         if name == "server":
-            return ServerBackend(await self.server(spec), spec, unpriced)
+            await self.server(spec)
+            return ServerBackend(self.succession(spec), spec, unpriced)
         key = server_key(spec)
         if key not in self._clis:
             self._clis[key] = CliBackend(spec, unpriced)
@@ -112,7 +108,7 @@ class WarmServers:
                 _log.warning("a worker was to ask opencode, and failed", exc_info=True)
             else:
                 return self._catalogs[key]
-        was_there = server_key(spec) in self._servers
+        was_there = self.succession(spec).current is not None
         try:
             self._catalogs[key] = await read_catalog(
                 await self.server(spec),
@@ -129,10 +125,8 @@ class WarmServers:
         return self._catalogs[key]
 
     async def end_server(self, spec: OpencodeSpec) -> None:
-        """End the server of a spec, if there is one; what it told is kept. On the loop only."""
-        server = self._servers.pop(server_key(spec), None)
-        if server is not None:
-            await server.aclose()
+        """End the servers of a spec, if there are any; what they told is kept. On the loop only."""
+        await self.succession(spec).aclose()
 
     def one_owner(self, spec: OpencodeSpec) -> bool:
         """Whether the spec's provider is used by a login that only one server at a time may use."""
@@ -148,6 +142,13 @@ class WarmServers:
                 self._portal.call(self._aclose)
             self._portal = None
             self._stack.close()
+
+    def succession(self, spec: OpencodeSpec) -> Succession:
+        """The servers of a spec, started or not. On the loop only."""
+        key = server_key(spec)
+        if key not in self._servers:
+            self._servers[key] = Succession(spec, self._limits or limits_in_force())
+        return self._servers[key]
 
     async def _aclose(self) -> None:
         closing = [*self._servers.values(), *self._clis.values()]

@@ -65,6 +65,16 @@ def test_children_and_their_children_are_adopted() -> None:
     assert (fold.first_sign, fold.last_sign) == ({}, {})
 
 
+def test_nothing_is_kept_of_what_is_forgotten() -> None:
+    fold, _ = folded(created("ses_2", "ses_1"), message("ses_2", "msg_1"), delta("ses_2", "msg_1"))
+    fold.forget("ses_1")
+    # What opencode tells afterwards, of the root, its child and a child of that.
+    for late in (message("ses_1", "msg_2"), delta("ses_2", "msg_1"), created("ses_3", "ses_2")):
+        assert fold.add(late, 9.0) is None
+    kept = [value for value in vars(fold).values() if value]
+    assert kept == []
+
+
 def test_a_session_is_adopted_once() -> None:
     fold, _ = folded(created("ses_2", "ses_1"), message("ses_2", "msg_1"), created("ses_2", "ses_1"))
     assert list(fold.family("ses_1")[1].infos) == ["msg_1"]

@@ -27,6 +27,7 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
         "model_ref": "p/m",
         "one_owner": False,
         "most": 10_000,
+        "most_processes": 100,
     }
     return choose_sizes(rows=rows, **(usual | changes))
 
@@ -52,6 +53,10 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
         ({"backend": "cli"}, 4, 1),
         ({"backend": "cli", "lanes": 2}, 2, 1),
         ({"rows": 10, "batch_size": 5}, 2, 5),
+        # A server needs its memory.
+        ({"most_processes": 2}, 2, SERVER_CONCURRENCY // 2),
+        ({"most_processes": 0}, 1, SERVER_CONCURRENCY),
+        ({"most_processes": 2, "backend": "cli"}, 2, 1),
     ],
 )
 def test_lanes_and_what_each_carries(changes: dict[str, Any], lanes: int, per_batch: int) -> None:
