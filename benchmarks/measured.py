@@ -60,18 +60,20 @@ class Tree:
         self.cpu: list[tuple[float, float]] = []
         self.peak = {"Pss": 0, "Rss": 0}
         self._seen: dict[int, tuple[str, float]] = {}
+        self._last = 0.0
+        self._lost = 0.0
         self._memory_at = 0.0
 
     def look(self) -> None:
         """Note the CPU time of all, and now and then their memory."""
-        # Before the living: what ends in between is then missed once, not counted twice.
-        used = _reaped_s()
-        living = dict(_descendants())
-        for pid, (own, of_children) in living.items():
-            used += own + of_children
-            kind = self._seen[pid][0] if pid in self._seen and own > 0.5 else _kind(pid)
-            self._seen[pid] = (kind, own)
-        self.cpu.append((time.time(), max(used, self.cpu[-1][1] if self.cpu else 0.0)))
+        used, living = self._sum()
+        if used < self._last:
+            # What was waited for while we read stands nowhere: it does in a second reading.
+            used, living = max((used, living), self._sum(), key=lambda summed: summed[0])
+        # A parent that ignores its children's ends (Ray's does) has their times nowhere at all.
+        self._lost += max(0.0, self._last - used)
+        self._last = used
+        self.cpu.append((time.time(), used + self._lost))
         if time.monotonic() > self._memory_at + MEMORY_EVERY_S:
             self._memory_at = time.monotonic()
             sums = {"Pss": 0, "Rss": 0}
@@ -79,6 +81,16 @@ class Tree:
                 for name, size in _memory(pid):
                     sums[name] += size
             self.peak = {name: max(size, sums[name]) for name, size in self.peak.items()}
+
+    def _sum(self) -> tuple[float, list[int]]:
+        """CPU seconds that the living and those they have waited for have used, and the living."""
+        used, living = _reaped_s(), []
+        for pid, (own, of_children) in _descendants():
+            used += own + of_children
+            living.append(pid)
+            kind = self._seen[pid][0] if pid in self._seen and own > 0.5 else _kind(pid)
+            self._seen[pid] = (kind, own)
+        return used, living
 
     def by_kind(self) -> dict[str, float]:
         """CPU seconds of each kind of process, as last seen."""
@@ -168,7 +180,7 @@ def measure(command: list[str], limit_s: float) -> dict[str, Any]:
             for pid, _ in _descendants():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    tree.cpu.append((time.time(), _reaped_s()))
+    tree.look()
     return {
         "started": started,
         "ended": ended or time.time(),

@@ -26,7 +26,7 @@ def peer_python(cache: Path) -> Path:
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         make = [sys.executable, "-m", "venv", "--clear", str(folder)]
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
         for command in (make, [*install, *REQUIREMENTS]):
             subprocess.run(command, check=True, stdout=sys.stderr)
         (folder / "complete").touch()
