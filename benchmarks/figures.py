@@ -24,6 +24,7 @@ class Figures:
 
     ``first_row_s`` is the time from the program's start to the provider's first answer, a warm-up's
     too. ``peak_pss`` and ``peak_rss`` are bytes, ``cpu_s`` and ``steady_cpu_s`` CPU seconds a row.
+    ``others_cores`` is how many cores the rest of the machine used meanwhile, the provider included.
     """
 
     rows_per_s: float
@@ -33,6 +34,7 @@ class Figures:
     peak_pss: float
     peak_rss: float
     first_row_s: float
+    others_cores: float
 
 
 def steady(answered: Sequence[float]) -> tuple[float, float, int] | None:
@@ -77,6 +79,7 @@ def figures(
         peak_pss=report["peak_pss"],
         peak_rss=report["peak_rss"],
         first_row_s=first_answer - report["started"],
+        others_cores=report["others_cpu_s"] / (used[-1][0] - used[0][0]),
     )
 
 

@@ -12,7 +12,8 @@ The report: ``started`` and ``ended`` (epoch seconds; the end is that of the pro
 ``code`` (None where it was killed), ``cpu`` (pairs of epoch seconds and the CPU seconds used up to
 then), ``cpu_by_kind`` (CPU seconds as last seen of each kind of process; what died between two
 looks is missing there, and there alone), ``peak_pss`` and ``peak_rss`` in bytes, summed over the
-processes at one moment: PSS counts a shared page once.
+processes at one moment: PSS counts a shared page once. ``others_cpu_s`` is what all other processes
+of the machine used meanwhile, the provider among them: where it is much, the figures are too low.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ KINDS = (
     ("opencode serve", "opencode"),
     ("opencode run", "opencode"),
     ("opencode export", "opencode"),
-    ("prefect.server", "Prefect's server"),
+    ("prefect server", "Prefect's server"),
+    ("ray::Dashboard", "Ray itself"),
+    ("ray::RuntimeEnv", "Ray itself"),
     ("ray::", "Ray's workers"),
     ("default_worker.py", "Ray's workers"),
     ("raylet", "Ray itself"),
@@ -98,6 +101,12 @@ class Tree:
         for kind, own in self._seen.values():
             kinds[kind] += own
         return {kind: round(own, 2) for kind, own in sorted(kinds.items(), key=lambda item: -item[1])}
+
+
+def _busy_s() -> float:
+    """CPU seconds that all processes of the machine have used since it started."""
+    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    return (int(user) + int(nice) + int(system)) * TICK_S
 
 
 def _reaped_s() -> float:
@@ -162,7 +171,7 @@ def measure(command: list[str], limit_s: float) -> dict[str, Any]:
     """Run a command to its end and that of all it started; the report."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     tree = Tree()
-    started = time.time()
+    started, busy = time.time(), _busy_s()
     main = subprocess.Popen(command, stdin=subprocess.DEVNULL).pid
     ended: float | None = None
     code: int | None = None
@@ -181,8 +190,10 @@ def measure(command: list[str], limit_s: float) -> dict[str, Any]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
     tree.look()
+    others = _busy_s() - busy - tree.cpu[-1][1]
     return {
         "started": started,
+        "others_cpu_s": round(max(0.0, others), 1),
         "ended": ended or time.time(),
         "code": code if ended is not None and code is not None and code >= 0 else None,
         "cpu": [(round(at, 3), round(used, 2)) for at, used in tree.cpu],

@@ -35,6 +35,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -158,7 +159,7 @@ def _came_to(ran: Ran) -> str:
     kinds = ", ".join(f"{kind} {used:.1f}" for kind, used in ran.cpu_by_kind.items())
     return (
         f"{ran.figures.rows_per_s:.2f} rows/s, steady {_number(ran.figures.steady_rows_per_s, 2)}; "
-        f"CPU s: {kinds}"
+        f"CPU s: {kinds}; others {ran.figures.others_cores:.1f} cores"
     )
 
 
@@ -290,8 +291,11 @@ def written(
     """What is printed, and the same as one object with every run in it."""
     told_of = machine(at.binary)
     rate = ratios(found)
+    others = [ran.figures.others_cores for ran in runs if ran.figures]
+    busy = statistics.median(others) if others else 0.0
     parts = [
         f"Measured on {', '.join(told_of.values())}.",
+        *([f"The rest of the machine used {busy:.1f} cores meanwhile: not to be quoted."] * (busy > 0.4)),
         drawn(HEAD, lines(found), markdown=markdown),
         *([drawn(("ratio", "value"), rate, markdown=markdown)] if rate else []),
     ]

@@ -52,26 +52,20 @@ def test_cpu_seconds_are_those_of_the_same_time_as_the_rows(figures: ModuleType)
         "cpu": [(0.0, 0.0), (40.0, 40.0), (140.0, 140.0), (160.0, 141.0)],
         "peak_pss": 7,
         "peak_rss": 9,
+        "others_cpu_s": 40.0,
     }
     answered = [41.0 + number for number in range(100)]
     whole = figures.figures(answered, report, first_answer=41.0)
     assert (whole.rows_per_s, whole.cpu_s, whole.first_row_s) == (100 / 160, 1.41, 41.0)
     assert whole.steady_rows_per_s == pytest.approx(1)
     assert whole.steady_cpu_s == pytest.approx(1)
+    assert whole.others_cores == 0.25
     warm = figures.figures(answered, report, first_answer=9.0, phase=(40.0, 140.0))
     assert (warm.rows_per_s, warm.cpu_s, warm.first_row_s) == (1, 1, 9)
 
 
 def test_a_median_leaves_out_what_is_unknown(figures: ModuleType) -> None:
-    names = (
-        "rows_per_s",
-        "steady_rows_per_s",
-        "cpu_s",
-        "steady_cpu_s",
-        "peak_pss",
-        "peak_rss",
-        "first_row_s",
-    )
+    names = [field.name for field in dataclasses.fields(figures.Figures)]
     runs = [figures.Figures(**dict.fromkeys(names, value)) for value in (1.0, 5.0, 3.0)]
     assert figures.median(runs) == figures.Figures(**dict.fromkeys(names, 3.0))
     unknown = figures.Figures(**dict.fromkeys(names, 9.0) | {"steady_cpu_s": None})
