@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+WAVES = 4
 Used = Sequence[Sequence[float]]
 
 
@@ -37,10 +38,14 @@ class Figures:
     others_cores: float
 
 
-def steady(answered: Sequence[float]) -> tuple[float, float, int] | None:
-    """Begin, end and rows of the steady state, by the moments of the answers in order."""
+def steady(answered: Sequence[float], at_once: int = 1) -> tuple[float, float, int] | None:
+    """Begin, end and rows of the steady state, by the moments of the answers in order.
+
+    None where the rows are fewer than four times those ``at_once`` in flight: they come in waves, of
+    which there are then too few.
+    """
     first, last = math.ceil(len(answered) * 0.1), math.floor(len(answered) * 0.9)
-    if last <= first or answered[last - 1] <= answered[first - 1]:
+    if len(answered) < WAVES * at_once or last <= first or answered[last - 1] <= answered[first - 1]:
         return None
     return answered[first - 1], answered[last - 1], last - first
 
@@ -57,11 +62,13 @@ def figures(
     report: Mapping[str, Any],
     *,
     first_answer: float,
+    at_once: int = 1,
     phase: tuple[float, float] | None = None,
 ) -> Figures:
     """A run's figures by the moments of its rows' answers and the report of ``measured.py``.
 
-    ``first_answer`` is the moment of the provider's first, a warm-up's too. ``phase`` is when the rows
+    ``first_answer`` is the moment of the provider's first, a warm-up's too, ``at_once`` how many rows
+    were in flight (1 where the way chose). ``phase`` is when the rows
     began and ended where that is not the life of the program: what came before is a warm-up that its
     rate and CPU time leave out.
     """
@@ -70,7 +77,7 @@ def figures(
     began, ended = phase or (report["started"], report["ended"])
     # With no warm-up all that was used is the rows', the ends of processes after the program's too.
     cpu_s = used_at(used, ended) - used_at(used, began) if phase else used[-1][1]
-    window = steady(answered)
+    window = steady(answered, at_once)
     return Figures(
         rows_per_s=len(answered) / (ended - began),
         steady_rows_per_s=window and window[2] / (window[1] - window[0]),

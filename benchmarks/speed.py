@@ -11,7 +11,9 @@ machine does meanwhile meets all alike; a figure is the median of the rounds.
 - rows/s: rows by the time of the whole command, its start and end included; of the bare client by
   the time of the rows alone.
 - rows/s steady: between the moments at which the provider had sent off a tenth and nine tenths of
-  the answers, by its own record; the same for all ways.
+  the answers, by its own record; the same for all ways. Unknown where there are fewer rows than four
+  times those in flight.
+- of floor: the steady rows/s by the bare client's best in the same case, with one server or two.
 - CPU s/row: CPU seconds of all processes of the way, the provider and a PostgreSQL server left out,
   by the same two spans of time.
 - memory: the most PSS at one moment, summed over the processes (looked at every 2 s).
@@ -42,78 +44,26 @@ import tempfile
 import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from figures import Figures, median
+from cells import QUICK_ROWS, ROWS, all_cells, quick_cells
 from peer import REQUIREMENTS, peer_python
+from summary import HEAD, Medians, lines, medians, number, ratios
 from tables import drawn
 from ways import PROJECT, WAYS, Bench, Cell, Ran, Way
 
 from opencode_tasks.opencode.binary import cache_dir, find_binary, version_of
 
 ROUNDS = 3
-ROWS = 300
-REFERENCE_ROWS = 12
-QUICK_ROWS = 64
-QUICK_REFERENCE_ROWS = 4
-HEAD = (
-    *("way", "rows at once", "batch", "latency", "chunks", "rows", "rows/s", "rows/s steady"),
-    *("of floor", "CPU s/row", "CPU s/row steady", "memory MB", "first row s"),
-)
-
-
-def all_cells(rows: int) -> list[Cell]:
-    """The cells of a full run."""
-    floor = [
-        Cell(way="floor", rows=rows, servers=servers, **case)
-        for servers in (1, 2)
-        for case in (
-            {"concurrency": 8},
-            {"concurrency": 32},
-            {"concurrency": 64},
-            {"concurrency": 64, "delay_s": 2.0},
-            {"concurrency": 32, "chunks": 200},
-        )
-    ]
-    project = [
-        *(Cell(way="ray", rows=rows, concurrency=at_once) for at_once in (None, 8, 32, 64)),
-        *(Cell(way="ray", rows=rows, concurrency=32, batch_size=size) for size in (1, 20)),
-        Cell(way="ray", rows=rows, concurrency=64, delay_s=2.0),
-        Cell(way="ray", rows=rows, delay_s=2.0),
-        Cell(way="ray", rows=rows, concurrency=32, chunks=200),
-        Cell(way="threads", rows=rows),
-        Cell(way="threads", rows=rows, concurrency=32),
-        Cell(way="threads", rows=rows, concurrency=64, delay_s=2.0),
-        Cell(way="postgres", rows=rows, concurrency=32),
-    ]
-    peer = [
-        Cell(way="peer", rows=rows, concurrency=32),
-        Cell(way="peer", rows=rows, concurrency=64, delay_s=2.0),
-    ]
-    return [Cell(way="reference", rows=REFERENCE_ROWS), *floor, *project, *peer]
-
-
-def quick_cells(rows: int) -> list[Cell]:
-    """A cell or two of each way."""
-    return [
-        Cell(way="reference", rows=QUICK_REFERENCE_ROWS),
-        *(Cell(way="floor", rows=rows, concurrency=32, servers=servers) for servers in (1, 2)),
-        Cell(way="floor", rows=rows, concurrency=64, delay_s=2.0),
-        Cell(way="threads", rows=rows),
-        Cell(way="ray", rows=rows),
-        Cell(way="ray", rows=rows, concurrency=64, delay_s=2.0),
-        Cell(way="postgres", rows=rows, concurrency=32),
-        Cell(way="peer", rows=rows, concurrency=32),
-    ]
 
 
 @contextmanager
 def bench(ways: Sequence[Way]) -> Generator[Bench]:
-    """The folders and servers that the ways need; they go with it, unless a run was void."""
+    """The folders and servers that the ways need; they go with it, but for those of void runs."""
     # Short, since Ray makes sockets below it, whose paths may have 107 characters.
     root = Path(tempfile.mkdtemp(prefix="ot-"))
     peer = peer_python(cache_dir()) if "peer" in ways else None
@@ -131,7 +81,11 @@ def bench(ways: Sequence[Way]) -> Generator[Bench]:
     finally:
         if server is not None:
             server.cleanup()
-        shutil.rmtree(root, ignore_errors=True)
+        for name in ("home", "tmp", "pg"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        with suppress(OSError):
+            # The folder of a void run stays, for a person to look into.
+            root.rmdir()
 
 
 def measure(at: Bench, cells: Sequence[Cell], rounds: int) -> list[Ran]:
@@ -140,15 +94,14 @@ def measure(at: Bench, cells: Sequence[Cell], rounds: int) -> list[Ran]:
         for way in ("threads", "ray"):
             told(f"before: {at.run(Cell(way=way, rows=2)).faults or 'warm'}")
     runs: list[Ran] = []
-    for number in range(rounds):
+    for turn in range(rounds):
         for position, cell in enumerate(cells):
             started = time.monotonic()
             ran = at.run(cell)
             runs.append(ran)
-            where = f"round {number + 1}/{rounds}, {position + 1}/{len(cells)}"
-            what = (
-                f"{cell.name}, {cell.at_once} at once, batch {cell.batch}, {cell.delay_s:g} s, {cell.chunks}"
-            )
+            where = f"round {turn + 1}/{rounds}, {position + 1}/{len(cells)}"
+            what = f"{cell.name}, {cell.at_once} at once, batch {cell.batch}"
+            what += f", {cell.delay_s:g} s, {cell.chunks} chunks, {cell.rows} rows"
             told(f"{where}: {what}: {_came_to(ran)} ({time.monotonic() - started:.0f} s)")
     return runs
 
@@ -158,7 +111,7 @@ def _came_to(ran: Ran) -> str:
         return f"void: {'; '.join(ran.faults)}"
     kinds = ", ".join(f"{kind} {used:.1f}" for kind, used in ran.cpu_by_kind.items())
     return (
-        f"{ran.figures.rows_per_s:.2f} rows/s, steady {_number(ran.figures.steady_rows_per_s, 2)}; "
+        f"{ran.figures.rows_per_s:.2f} rows/s, steady {number(ran.figures.steady_rows_per_s, 2)}; "
         f"CPU s: {kinds}; others {ran.figures.others_cores:.1f} cores"
     )
 
@@ -166,87 +119,6 @@ def _came_to(ran: Ran) -> str:
 def told(line: str) -> None:
     """A line of progress."""
     print(line, file=sys.stderr, flush=True)
-
-
-Medians = dict[Cell, Figures | None]
-
-
-def medians(cells: Sequence[Cell], runs: Sequence[Ran]) -> Medians:
-    """Each cell's figures; None where every run of it was void."""
-    counted = {cell: [ran.figures for ran in runs if ran.cell == cell and ran.figures] for cell in cells}
-    return {cell: median(found) if found else None for cell, found in counted.items()}
-
-
-def floor_of(cell: Cell, found: Medians) -> float | None:
-    """The bare client's best steady rows/s in the same case; None where it was not measured."""
-    rates = [
-        figures.steady_rows_per_s
-        for other, figures in found.items()
-        if other.way == "floor"
-        and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
-        and figures is not None
-        and figures.steady_rows_per_s is not None
-    ]
-    return max(rates, default=None)
-
-
-def of_floor(cell: Cell, found: Medians) -> float | None:
-    """A cell's steady rows/s by the floor's; None where either is unknown."""
-    floor, figures = floor_of(cell, found), found[cell]
-    if figures is None or figures.steady_rows_per_s is None or floor is None:
-        return None
-    return figures.steady_rows_per_s / floor
-
-
-def lines(found: Medians) -> list[list[str]]:
-    """The table's lines."""
-    return [
-        [
-            *(cell.name, cell.at_once, cell.batch, f"{cell.delay_s:g} s", str(cell.chunks), str(cell.rows)),
-            *(_cells_of(figures, of_floor(cell, found)) if figures else ["void", *[""] * (len(HEAD) - 7)]),
-        ]
-        for cell, figures in found.items()
-    ]
-
-
-def _cells_of(figures: Figures, ratio: float | None) -> list[str]:
-    return [
-        _number(figures.rows_per_s, 2),
-        _number(figures.steady_rows_per_s, 2),
-        _number(ratio, 2),
-        _number(figures.cpu_s, 3),
-        _number(figures.steady_cpu_s, 3),
-        f"{figures.peak_pss / 1e6:.0f}",
-        _number(figures.first_row_s, 1),
-    ]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def ratios(found: Medians) -> list[list[str]]:
-    """The ratios that matter, those of which both sides were measured."""
-    told: list[list[str]] = []
-    reference = next((figures for cell, figures in found.items() if cell.way == "reference"), None)
-    on_ray = next((figures for cell, figures in found.items() if cell.way == "ray"), None)
-    if reference and on_ray and reference.steady_rows_per_s:
-        ratio = on_ray.rows_per_s / reference.steady_rows_per_s
-        told.append(["Ray end to end, nothing chosen / reference, steady; no latency", f"{ratio:.1f}"])
-    for case, what in (((0.0, 1), "no latency"), ((2.0, 1), "2 s, 64 at once"), ((0.0, 200), "200 chunks")):
-        for way in ("ray", "threads"):
-            rates = [
-                rate
-                for cell in found
-                if cell.way == way
-                and (cell.delay_s, cell.chunks) == case
-                and (case[0] == 0 or cell.concurrency == 64)
-                and (rate := of_floor(cell, found)) is not None
-            ]
-            if rates:
-                name = next(cell.name for cell in found if cell.way == way)
-                told.append([f"{name} / floor, steady, the best of each; {what}", f"{max(rates):.2f}"])
-    return told
 
 
 def machine(binary: Path) -> dict[str, str]:
@@ -274,7 +146,9 @@ def wanted() -> argparse.Namespace:
     parser.add_argument("--ways", default=",".join(WAYS), help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, with --quick 1")
     parser.add_argument(
-        "--rows", type=int, help=f"rows of all but the reference; default: {ROWS}, with --quick {QUICK_ROWS}"
+        "--rows",
+        type=int,
+        help=f"of all but the reference; default: {ROWS}, with --quick {QUICK_ROWS} or more",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
@@ -311,7 +185,7 @@ def written(
 def main() -> None:
     """Measure and print; exit code 1 where a run was void."""
     asked = wanted()
-    cells = quick_cells(asked.rows or QUICK_ROWS) if asked.quick else all_cells(asked.rows or ROWS)
+    cells = quick_cells(asked.rows) if asked.quick else all_cells(asked.rows or ROWS)
     cells = [cell for cell in cells if cell.way in asked.ways]
     try:
         with bench(asked.ways) as at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,9 @@ class Bench:
             report,
             phase=phase,
             first_answer=min(one.answered for one in served),
+            at_once=cell.concurrency or 1,
         )
+        shutil.rmtree(folder)
         return Ran(cell=cell, figures=numbers, faults=[], cpu_by_kind=report["cpu_by_kind"])
 
     def _command(self, cell: Cell, folder: Path, base_url: str) -> list[str]:

@@ -40,6 +40,8 @@ def test_steady_state_leaves_out_start_and_end(figures: ModuleType) -> None:
     begin, end, rows = figures.steady(answered)
     assert (begin, rows) == (9, 80)
     assert end == pytest.approx(1007.9)
+    assert figures.steady(answered, 25) == (begin, end, rows)
+    assert figures.steady(answered, 26) is None
     assert figures.steady([1.0]) is None
     assert figures.steady([]) is None
 
