@@ -57,6 +57,26 @@ def used_at(used: Used, at: float) -> float:
     return low + (high - low) * min(1.0, max(0.0, (at - x) / (y - x or 1)))
 
 
+def by_kind(
+    looks: Sequence[tuple[float, Mapping[str, float]]], answered: Sequence[float], at_once: int = 1
+) -> tuple[dict[str, float], dict[str, float]]:
+    """CPU seconds of each kind of process, most first: in the whole run, and a row at steady state.
+
+    ``looks`` are moments and what each kind had used then. The second is empty where there is none.
+    """
+    kinds = sorted(looks[-1][1], key=lambda kind: -looks[-1][1][kind])
+    window = steady(sorted(answered), at_once)
+
+    def used(kind: str) -> Used:
+        return [(at, kinds.get(kind, 0.0)) for at, kinds in looks]
+
+    whole = {kind: looks[-1][1][kind] for kind in kinds}
+    if window is None:
+        return whole, {}
+    begin, end, rows = window
+    return whole, {kind: (used_at(used(kind), end) - used_at(used(kind), begin)) / rows for kind in kinds}
+
+
 def figures(
     answered: Sequence[float],
     report: Mapping[str, Any],

@@ -10,8 +10,8 @@ what it measures.
 
 The report: ``started`` and ``ended`` (epoch seconds; the end is that of the program itself),
 ``code`` (None where it was killed), ``cpu`` (pairs of epoch seconds and the CPU seconds used up to
-then), ``cpu_by_kind`` (CPU seconds as last seen of each kind of process; what died between two
-looks is missing there, and there alone), ``peak_pss`` and ``peak_rss`` in bytes, summed over the
+then), ``kinds`` (the same by kind of process, as last seen: what lived between two looks is missing
+there, and there alone), ``peak_pss`` and ``peak_rss`` in bytes, summed over the
 processes at one moment: PSS counts a shared page once. ``others_cpu_s`` is what all other processes
 of the machine used meanwhile, the provider among them: where it is much, the figures are too low.
 """
@@ -61,6 +61,7 @@ class Tree:
 
     def __init__(self) -> None:
         self.cpu: list[tuple[float, float]] = []
+        self.kinds: list[tuple[float, dict[str, float]]] = []
         self.peak = {"Pss": 0, "Rss": 0}
         self._seen: dict[int, tuple[str, float]] = {}
         self._last = 0.0
@@ -77,6 +78,7 @@ class Tree:
         self._lost += max(0.0, self._last - used)
         self._last = used
         self.cpu.append((time.time(), used + self._lost))
+        self.kinds.append((time.time(), self._by_kind()))
         if time.monotonic() > self._memory_at + MEMORY_EVERY_S:
             self._memory_at = time.monotonic()
             sums = {"Pss": 0, "Rss": 0}
@@ -95,12 +97,11 @@ class Tree:
             self._seen[pid] = (kind, own)
         return used, living
 
-    def by_kind(self) -> dict[str, float]:
-        """CPU seconds of each kind of process, as last seen."""
+    def _by_kind(self) -> dict[str, float]:
         kinds: dict[str, float] = defaultdict(float)
         for kind, own in self._seen.values():
             kinds[kind] += own
-        return {kind: round(own, 2) for kind, own in sorted(kinds.items(), key=lambda item: -item[1])}
+        return {kind: round(own, 2) for kind, own in kinds.items()}
 
 
 def _busy_s() -> float:
@@ -197,7 +198,7 @@ def measure(command: list[str], limit_s: float) -> dict[str, Any]:
         "ended": ended or time.time(),
         "code": code if ended is not None and code is not None and code >= 0 else None,
         "cpu": [(round(at, 3), round(used, 2)) for at, used in tree.cpu],
-        "cpu_by_kind": tree.by_kind(),
+        "kinds": [(round(at, 3), kinds) for at, kinds in tree.kinds],
         "peak_pss": tree.peak["Pss"],
         "peak_rss": tree.peak["Rss"],
     }

@@ -110,9 +110,11 @@ def _came_to(ran: Ran) -> str:
     if ran.figures is None:
         return f"void: {'; '.join(ran.faults)}"
     kinds = ", ".join(f"{kind} {used:.1f}" for kind, used in ran.cpu_by_kind.items())
+    steady = ", ".join(f"{kind} {used * 1000:.0f}" for kind, used in ran.steady_cpu_by_kind.items())
     return (
         f"{ran.figures.rows_per_s:.2f} rows/s, steady {number(ran.figures.steady_rows_per_s, 2)}; "
-        f"CPU s: {kinds}; others {ran.figures.others_cores:.1f} cores"
+        f"CPU s: {kinds}; CPU ms/row steady: {steady or 'unknown'}; "
+        f"others {ran.figures.others_cores:.1f} cores"
     )
 
 
@@ -177,6 +179,7 @@ def written(
         asdict(ran.cell)
         | {"figures": asdict(ran.figures) if ran.figures else None}
         | {"faults": ran.faults, "cpu_by_kind": ran.cpu_by_kind}
+        | {"steady_cpu_by_kind": ran.steady_cpu_by_kind}
         for ran in runs
     ]
     return "\n\n".join(parts), {"machine": told_of, "runs": every, "ratios": rate}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from figures import Figures, faults, figures
+from figures import Figures, by_kind, faults, figures
 from floor import WARM_UP
 from scripted import Scripted
 from tables import read_answers, write_rows
@@ -74,12 +74,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """One run of a cell: its figures, or why it counts for nothing. Kinds are in CPU seconds."""
+    """One run of a cell: its figures, or why it counts for nothing.
+
+    ``cpu_by_kind`` is CPU seconds of each kind of process, ``steady_cpu_by_kind`` those a row.
+    """
 
     cell: Cell
     figures: Figures | None
     faults: list[str]
     cpu_by_kind: dict[str, float] = field(default_factory=dict[str, float])
+    steady_cpu_by_kind: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +120,12 @@ class Bench:
             found += [f"see {folder}", *told.splitlines()[-3:]]
             return Ran(cell=cell, figures=None, faults=found)
         phase = json.loads((folder / "stdout.txt").read_text()) if cell.way == "floor" else None
-        numbers = figures(
-            [one.answered for one in rows],
-            report,
-            phase=phase,
-            first_answer=min(one.answered for one in served),
-            at_once=cell.concurrency or 1,
-        )
+        answered, at_once = [one.answered for one in rows], cell.concurrency or 1
+        first = min(one.answered for one in served)
+        numbers = figures(answered, report, first_answer=first, at_once=at_once, phase=phase)
+        whole, at_steady = by_kind(report["kinds"], answered, at_once)
         shutil.rmtree(folder)
-        return Ran(cell=cell, figures=numbers, faults=[], cpu_by_kind=report["cpu_by_kind"])
+        return Ran(cell=cell, figures=numbers, faults=[], cpu_by_kind=whole, steady_cpu_by_kind=at_steady)
 
     def _command(self, cell: Cell, folder: Path, base_url: str) -> list[str]:
         tables = [str(folder / "in.csv"), str(folder / "out.csv")]

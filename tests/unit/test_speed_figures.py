@@ -66,6 +66,14 @@ def test_cpu_seconds_are_those_of_the_same_time_as_the_rows(figures: ModuleType)
     assert (warm.rows_per_s, warm.cpu_s, warm.first_row_s) == (1, 1, 9)
 
 
+def test_kinds_of_processes_are_told_apart(figures: ModuleType) -> None:
+    looks = [(0.0, {"a": 10.0}), (100.0, {"a": 60.0, "b": 100.0})]
+    whole, steady = figures.by_kind(looks, [float(moment) for moment in range(101)])
+    assert list(whole.items()) == [("b", 100.0), ("a", 60.0)]
+    assert steady == {"b": pytest.approx(1), "a": pytest.approx(0.5)}
+    assert figures.by_kind(looks, [5.0]) == (whole, {})
+
+
 def test_a_median_leaves_out_what_is_unknown(figures: ModuleType) -> None:
     names = [field.name for field in dataclasses.fields(figures.Figures)]
     runs = [figures.Figures(**dict.fromkeys(names, value)) for value in (1.0, 5.0, 3.0)]
