@@ -65,7 +65,7 @@ ROUNDS = 3
 def bench(ways: Sequence[Way]) -> Generator[Bench]:
     """The folders and servers that the ways need; they go with it, but for those of void runs."""
     # Short, since Ray makes sockets below it, whose paths may have 107 characters.
-    root = Path(tempfile.mkdtemp(prefix="ot-"))
+    root = Path(tempfile.mkdtemp(prefix="ots-"))
     peer = peer_python(cache_dir()) if "peer" in ways else None
     server: Any = None
     try:
