@@ -12,7 +12,7 @@ SYNCED := .venv/.synced
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs test test-all chaos lint format lock-check setup setup-local clean
+.PHONY: help demo docs test test-all chaos bench lint format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-all: setup-local ## Run all tests, the slow ones too
 chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
 	$(PYTHON) -m pytest -m chaos tests/integration
+
+bench: setup ## Measure speed beside the floor, the reference way and a peer: about an hour, the machine for itself
+	$(PYTHON) benchmarks/speed.py --markdown
 
 docs: $(SYNCED) ## Build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

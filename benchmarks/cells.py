@@ -1,0 +1,62 @@
+"""Which cells a run of ``speed.py`` has."""
+
+from __future__ import annotations
+
+from figures import WAVES
+from ways import Cell, Way
+
+ROWS = 300
+REFERENCE_ROWS = 12
+QUICK_ROWS = 64
+QUICK_REFERENCE_ROWS = 4
+
+
+def all_cells(rows: int) -> list[Cell]:
+    """The cells of a full run."""
+    floor = [
+        Cell(way="floor", rows=rows, servers=servers, **case)
+        for servers in (1, 2)
+        for case in (
+            *([{"concurrency": 8}] if servers == 1 else []),
+            {"concurrency": 32},
+            {"concurrency": 64},
+            {"concurrency": 64, "delay_s": 2.0},
+            {"concurrency": 32, "chunks": 200},
+        )
+    ]
+    project = [
+        *(Cell(way="ray", rows=rows, concurrency=at_once) for at_once in (None, 8, 32, 64)),
+        *(Cell(way="ray", rows=rows, concurrency=32, batch_size=size) for size in (1, 20)),
+        Cell(way="ray", rows=rows, concurrency=64, delay_s=2.0),
+        Cell(way="ray", rows=rows, delay_s=2.0),
+        Cell(way="ray", rows=rows, concurrency=32, chunks=200),
+        Cell(way="threads", rows=rows),
+        Cell(way="threads", rows=rows, concurrency=32),
+        Cell(way="threads", rows=rows, concurrency=64, delay_s=2.0),
+        Cell(way="postgres", rows=rows, concurrency=32),
+    ]
+    peer = [
+        Cell(way="peer", rows=rows, concurrency=32),
+        Cell(way="peer", rows=rows, concurrency=64, delay_s=2.0),
+    ]
+    return [Cell(way="reference", rows=REFERENCE_ROWS), *floor, *project, *peer]
+
+
+def quick_cells(rows: int | None) -> list[Cell]:
+    """A cell or two of each way; rows None means few, but enough to tell the steady state."""
+
+    def cell(way: Way, at_once: int | None = None, *, delay_s: float = 0.0, servers: int = 1) -> Cell:
+        count = rows or max(QUICK_ROWS, WAVES * (at_once or 0))
+        return Cell(way=way, rows=count, concurrency=at_once, delay_s=delay_s, servers=servers)
+
+    return [
+        Cell(way="reference", rows=QUICK_REFERENCE_ROWS),
+        cell("floor", 32),
+        cell("floor", 32, servers=2),
+        cell("floor", 64, delay_s=2.0),
+        cell("threads"),
+        cell("ray"),
+        cell("ray", 64, delay_s=2.0),
+        cell("postgres", 32),
+        cell("peer", 32),
+    ]

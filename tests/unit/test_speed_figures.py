@@ -1,0 +1,142 @@
+"""What ``benchmarks/speed.py`` makes of a run, and that its bare client asks what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return _module(monkeypatch, "figures")
+
+
+@pytest.fixture
+def floor(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return _module(monkeypatch, "floor")
+
+
+def _module(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+def test_steady_state_leaves_out_start_and_end(figures: ModuleType) -> None:
+    # Ten rows long before and ten long after eighty that come ten a second.
+    answered = [*range(10), *(1000 + number / 10 for number in range(80)), *range(5000, 5010)]
+    begin, end, rows = figures.steady(answered)
+    assert (begin, rows) == (9, 80)
+    assert end == pytest.approx(1007.9)
+    assert figures.steady(answered, 25) == (begin, end, rows)
+    assert figures.steady(answered, 26) is None
+    assert figures.steady([1.0]) is None
+    assert figures.steady([]) is None
+
+
+def test_cpu_seconds_are_those_of_the_same_time_as_the_rows(figures: ModuleType) -> None:
+    # 40 CPU seconds before the first row, then one a second for the rows' 100 seconds.
+    report = {
+        "started": 0.0,
+        "ended": 160.0,
+        "cpu": [(0.0, 0.0), (40.0, 40.0), (140.0, 140.0), (160.0, 141.0)],
+        "peak_pss": 7,
+        "peak_rss": 9,
+        "others_cpu_s": 40.0,
+    }
+    answered = [41.0 + number for number in range(100)]
+    whole = figures.figures(answered, report, first_answer=41.0)
+    assert (whole.rows_per_s, whole.cpu_s, whole.first_row_s) == (100 / 160, 1.41, 41.0)
+    assert whole.steady_rows_per_s == pytest.approx(1)
+    assert whole.steady_cpu_s == pytest.approx(1)
+    assert whole.others_cores == 0.25
+    warm = figures.figures(answered, report, first_answer=9.0, phase=(40.0, 140.0))
+    assert (warm.rows_per_s, warm.cpu_s, warm.first_row_s) == (1, 1, 9)
+
+
+def test_kinds_of_processes_are_told_apart(figures: ModuleType) -> None:
+    looks = [(0.0, {"a": 10.0}), (100.0, {"a": 60.0, "b": 100.0})]
+    whole, steady = figures.by_kind(looks, [float(moment) for moment in range(101)])
+    assert list(whole.items()) == [("b", 100.0), ("a", 60.0)]
+    assert steady == {"b": pytest.approx(1), "a": pytest.approx(0.5)}
+    assert figures.by_kind(looks, [5.0]) == (whole, {})
+
+
+def test_a_median_leaves_out_what_is_unknown(figures: ModuleType) -> None:
+    names = [field.name for field in dataclasses.fields(figures.Figures)]
+    runs = [figures.Figures(**dict.fromkeys(names, value)) for value in (1.0, 5.0, 3.0)]
+    assert figures.median(runs) == figures.Figures(**dict.fromkeys(names, 3.0))
+    unknown = figures.Figures(**dict.fromkeys(names, 9.0) | {"steady_cpu_s": None})
+    assert figures.median([*runs, unknown]).steady_cpu_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, []),
+        ({"code": 1}, ["exit code 1"]),
+        ({"code": None}, ["killed at its time limit"]),
+        ({"asked": ["a"]}, ["1 prompts never reached the provider"]),
+        ({"asked": ["a", "b", "b"]}, ["1 prompts reached it more than once"]),
+        ({"asked": ["a", "b", "c"]}, ["1 prompts reached it that are no row's"]),
+        ({"answers": {"a": "a", "b": "a"}}, ["1 rows without their answer"]),
+    ],
+)
+def test_a_run_is_void_unless_each_row_was_asked_once(
+    figures: ModuleType, changed: dict[str, Any], told: list[str]
+) -> None:
+    good = {"code": 0, "asked": ["b", "a"], "answers": {"a": "a", "b": "b"}}
+    assert figures.faults(["a", "b"], **good | changed) == told
+
+
+class Stub:
+    """opencode's two routes, which count what they are asked at once."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.most = 0
+        self._now = 0
+        routes = [
+            Route("/session", self._open, methods=["POST"]),
+            Route("/session/{id}/message", self._answer, methods=["POST"]),
+        ]
+        transport = httpx.ASGITransport(app=Starlette(routes=routes))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://stub")
+
+    async def _open(self, _: Request) -> Response:
+        return JSONResponse({"id": "ses_1"})
+
+    async def _answer(self, request: Request) -> Response:
+        text: str = (await request.json())["parts"][0]["text"]
+        self.prompts.append(text)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self._now -= 1
+        return JSONResponse({"parts": [{"type": "text", "text": f"to {text}"}, {"type": "step-finish"}]})
+
+
+def test_the_bare_client_asks_each_prompt_once_and_as_many_at_once_as_told(floor: ModuleType) -> None:
+    stubs = [Stub(), Stub()]
+    servers = [SimpleNamespace(client=stub.client, directory="/work") for stub in stubs]
+    prompts = [str(number) for number in range(30)]
+
+    async def ask() -> list[str]:
+        return await floor.ask_all(servers, prompts, 6)
+
+    assert asyncio.run(ask()) == [f"to {prompt}" for prompt in prompts]
+    assert sorted(stubs[0].prompts + stubs[1].prompts) == sorted(prompts)
+    assert [stub.most for stub in stubs] == [3, 3]
