@@ -33,6 +33,7 @@ from opencode_tasks.ledger import (
     Budget,
     Ledger,
     OpenRow,
+    PaceNow,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
@@ -47,7 +48,7 @@ from opencode_tasks.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a run tells while it goes on: ``sizes``, then ``progress`` again and again.
+    """What a run tells while it goes on: ``sizes``, then ``progress`` and ``pace`` again and again.
 
     Where it waits, ``standstill`` again and again until it goes on with ``sizes``.
     """
@@ -56,6 +57,7 @@ class Told:
     sizes: Sizes | None = None
     taken_over: int = 0
     progress: Progress | None = None
+    pace: PaceNow | None = None
     standstill: Standstill | None = None
 
 
@@ -305,6 +307,7 @@ class _Run:
             self.run_id,
             self.ledger.url,
             sizes.concurrency_per_batch,
+            start=sizes.start,
             has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
         )
         if not must_rest(job, self.ledger):
@@ -315,8 +318,8 @@ class _Run:
                 rows,
                 batch_size=sizes.batch_size,
                 lanes=sizes.lanes,
-                on_progress=lambda progress: self.tell(
-                    Told(run_id=self.run_id, progress=progress, taken_over=self.taken_over)
+                on_progress=lambda progress, pace: self.tell(
+                    Told(run_id=self.run_id, progress=progress, pace=pace, taken_over=self.taken_over)
                 ),
             )
         return job

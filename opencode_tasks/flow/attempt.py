@@ -18,6 +18,7 @@ from opencode_tasks.errors import (
     SetupError,
 )
 from opencode_tasks.flow.job import Job
+from opencode_tasks.flow.pacing import Pacer
 from opencode_tasks.flow.reserving import Reservations
 from opencode_tasks.judge import over_row_budget
 from opencode_tasks.ledger import INTERRUPTED, Lease, LeaseLostError, Ledger, OpenRow, Report
@@ -95,6 +96,7 @@ class Place:
     host: str
     started: datetime
     reservations: Reservations
+    pacer: Pacer
     trace: Carrier = field(default_factory=dict[str, str])
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
@@ -246,6 +248,8 @@ class _Attempt:
         """Tell the gate first, so that it closes at once, then commit the outcome."""
         now = datetime.now(UTC)
         await self.place.db(self._report, error, now)
+        row, record = self.trial.row, self._record_of(answer, error)
+        await self.place.pacer.ended(row.row_id, row.prompt, error, self.begun, record)
         decision = None if error is None else self.trial.decide(error, now, self.place.job)
         if error is None or decision is None:
             await self.place.db(self._finish, answer, error, now)

@@ -20,13 +20,13 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.batch import run_batch
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.runners import remote_options_for
-from opencode_tasks.ledger import Ledger, OpenRow, Progress
+from opencode_tasks.ledger import Ledger, OpenRow, PaceNow, Progress
 from opencode_tasks.settings import settings
 
 LOOK_EVERY_S = 1.0
 CRASHES_PER_ROW = 2
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress, PaceNow | None], None]
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ def dispatch(
                 batch, state = ended.get(timeout=LOOK_EVERY_S)
                 running -= 1
                 waiting.extend(_settle(job, ledger, batch, state))
-            on_progress(ledger.progress(job.run_id))
+            on_progress(ledger.progress(job.run_id), ledger.pace(job.gate_id, now=datetime.now(UTC)))
     except BaseException:
         # The workers see this, end what is in flight and record it.
         ledger.end_run(job.run_id, status="interrupted", now=datetime.now(UTC))

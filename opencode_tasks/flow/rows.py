@@ -16,6 +16,7 @@ from opencode_tasks.flow.attempt import After, Ended, Place, Trial, Waits, attem
 from opencode_tasks.flow.block_options import with_secrets
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.owner import is_dead, lease_owner
+from opencode_tasks.flow.pacing import Pacer
 from opencode_tasks.flow.reserving import Reservations
 from opencode_tasks.flow.waiting import RowsWaitError
 from opencode_tasks.ledger import (
@@ -35,6 +36,8 @@ from opencode_tasks.telemetry import carrier, span
 
 BUSY_LOOK_S = 0.5
 LOOK_FOR_STOP_S = 1.0
+# How often a row that has no slot looks for one, where nothing is in flight.
+BRIEF_WAIT_S = 0.1
 # A wait this short is not worth a state of its own.
 BRIEF_S = 1.0
 # What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
@@ -102,6 +105,7 @@ class _Batch:
             host=socket.gethostname(),
             started=datetime.now(UTC),
             reservations=Reservations(job, ledger),
+            pacer=Pacer(job, ledger),
             trace=carrier(),
         )
         self.stopping = False
@@ -122,6 +126,7 @@ class _Batch:
             return None
         # Started here, so that a failure to start is the batch's and not each row's.
         await self._backend()
+        await self.place.pacer.join()
         keeper = asyncio.create_task(self._keep())
         try:
             if await adopt_left(self.place, [row.row_key for row in rows]):
@@ -134,6 +139,7 @@ class _Batch:
             for task in self.running:
                 task.cancel()
             await asyncio.gather(*self.running, return_exceptions=True)
+            await self.place.pacer.leave()
 
     async def _run_all(self) -> Waits | None:
         while True:
@@ -148,17 +154,21 @@ class _Batch:
             wait_s = (first.at - datetime.now(UTC)).total_seconds() if first.at else None
             if wait_s is None or wait_s > BRIEF_S:
                 return await self._put_aside(first)
-            await asyncio.sleep(max(0.0, wait_s))
+            # A row that may go has no slot yet.
+            await asyncio.sleep(max(BRIEF_WAIT_S, wait_s))
 
     def _start(self) -> None:
         """Send the rows whose moment has come, as far as there are slots."""
-        slots = 1 if self.cautious else self.job.concurrency
         now = datetime.now(UTC)
+        slots = self.place.pacer.slots((line.at for line in self.lines), now)
+        if self.cautious:
+            slots = 1
         while not self.stopping and len(self.running) < slots:
             line = self._next(now)
             if line is None:
                 return
             self.lines.remove(line)
+            self.place.pacer.started(line.trial.row.row_id, line.trial.row.prompt)
             self.running[asyncio.create_task(self._try(line.trial))] = line
 
     def _next(self, now: datetime) -> _Line | None:
@@ -179,6 +189,7 @@ class _Batch:
         done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             line = self.running.pop(task)
+            self.place.pacer.gone(line.trial.row.row_id)
             if task.cancelled():
                 if self.rests is not None:
                     self.lines.append(_Line(line.trial, self.rests.until, self.rests))
@@ -257,6 +268,7 @@ class _Batch:
                         partial(self.ledger.keep_probe, self.place.owner, now=now, probe_s=lease_s)
                     )
                     last_beat = now.timestamp()
+                await self.place.pacer.keep()
                 if await self.place.db(self.ledger.run_status, self.job.run_id) == "interrupted":
                     await self._stop()
                     return

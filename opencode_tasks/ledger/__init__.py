@@ -11,6 +11,7 @@ from opencode_tasks.ledger.gates import Gate, Held, Report
 from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus, SleepingRun
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
+from opencode_tasks.ledger.paces import PaceNow, Share, Visit
 from opencode_tasks.ledger.place import is_there, shown_url
 from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import CRASHED, INTERRUPTED, LeftAttempt, OpenRow, Progress
@@ -46,12 +47,15 @@ __all__ = [
     "Ledger",
     "LeftAttempt",
     "OpenRow",
+    "PaceNow",
     "Progress",
     "Purged",
     "Report",
     "RunStatus",
+    "Share",
     "SleepingRun",
     "Taken",
+    "Visit",
     "is_there",
     "shown_url",
 ]
