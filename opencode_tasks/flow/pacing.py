@@ -25,7 +25,7 @@ from opencode_tasks.errors import (
 from opencode_tasks.flow.job import Job, system_text
 from opencode_tasks.flow.owner import lease_owner
 from opencode_tasks.ledger import Ledger, Share, Visit
-from opencode_tasks.pace import divide
+from opencode_tasks.pace import TURN_S, divide
 from opencode_tasks.policy import LIMIT_BACKOFF_START_S
 from opencode_tasks.rates import Rates
 from opencode_tasks.records import AttemptRecord
@@ -47,6 +47,7 @@ class Pacer:
         self.ledger = ledger
         self.ready = 0
         self.soon = 0
+        self.at_most = job.concurrency
         # The rows in flight, with the tokens set aside for each.
         self.sent: dict[str, float] = {}
         self.unanswered: set[str] = set()
@@ -56,7 +57,7 @@ class Pacer:
         """Begin: the batch has no slots before."""
         self.worker = _workers.setdefault((self.job.ledger_url, self.job.gate_id), _Worker())
         self.worker.batches.append(self)
-        self.ready = self.soon = 1
+        self.soon = self.job.concurrency
         await self.worker.visit()
 
     async def leave(self) -> None:
@@ -73,12 +74,16 @@ class Pacer:
         if time.monotonic() - self.worker.visited_at >= VISIT_EVERY_S:
             await self.worker.visit()
 
-    def slots(self, moments: Iterable[datetime | None], now: datetime) -> int:
-        """How many rows may be in flight now, with rows waiting that may go from these moments on."""
+    def slots(self, moments: Iterable[datetime | None], now: datetime, *, at_most: int) -> int:
+        """How many rows may be in flight now, with rows waiting that may go from these moments on.
+
+        What a batch leaves that wants ``at_most`` so many just now, others of its process may use.
+        """
         known = [moment for moment in moments if moment is not None]
         self.ready = sum(1 for moment in known if moment <= now)
         self.soon = sum(1 for moment in known if moment <= now + timedelta(seconds=SOON_S))
-        return self.worker.slots_of(self)
+        self.at_most = at_most
+        return self.worker.slots_of(self, now)
 
     def wants(self) -> int:
         """How many rows the batch could have in flight."""
@@ -150,17 +155,18 @@ class _Worker:
     def in_flight(self) -> int:
         return sum(len(batch.sent) for batch in self.batches)
 
-    def slots_of(self, batch: Pacer) -> int:
+    def slots_of(self, batch: Pacer, now: datetime) -> int:
         """The batch's part of the share, as far as the others have left it yet."""
-        wants = [other.wants() for other in self.batches]
-        fair = divide(self.share.slots, wants)[self.batches.index(batch)]
+        wants = [min(other.at_most, other.wants()) for other in self.batches]
+        turn = int(now.timestamp() // TURN_S)
+        fair = divide(self.share.slots, wants, turn=turn)[self.batches.index(batch)]
         flying = len(batch.sent)
         free = max(0, min(self.share.slots - self.in_flight(), fair - flying))
-        if batch.ready > free and flying + free < batch.job.concurrency:
+        if batch.ready > free and flying + free < batch.at_most:
             self.is_pressed = True
         if self.share.sends is not None:
             free = min(free, max(0, self.sends))
-        return flying + min(free, batch.job.concurrency - flying)
+        return flying + free
 
     def note_sent(self, tokens: float) -> None:
         self.sends -= 1

@@ -160,9 +160,8 @@ class _Batch:
     def _start(self) -> None:
         """Send the rows whose moment has come, as far as there are slots."""
         now = datetime.now(UTC)
-        slots = self.place.pacer.slots((line.at for line in self.lines), now)
-        if self.cautious:
-            slots = 1
+        most = 1 if self.cautious else self.job.concurrency
+        slots = self.place.pacer.slots((line.at for line in self.lines), now, at_most=most)
         while not self.stopping and len(self.running) < slots:
             line = self._next(now)
             if line is None:

@@ -166,17 +166,21 @@ class ScriptedProvider:
         )
         with self._lock:
             self.calls.append(call)
-            if self._allowed is not None and self._active >= self._allowed:
-                return await answer(call, self._refusal, request)
-            rule = next((r for r in self._rules if r.fits(call)), None)
-            reply = rule.next_reply() if rule else Reply()
-            self._active += 1
+            is_refused = self._allowed is not None and self._active >= self._allowed
+            reply = self._refusal if is_refused else self._reply_to(call)
+            self._active += not is_refused
+        if is_refused:
+            return await answer(call, reply, request)
         try:
             response = await answer(call, reply, request)
         except BaseException:
             self._leave()
             raise
         return _Counted(response, self._leave)
+
+    def _reply_to(self, call: Call) -> Reply:
+        rule = next((r for r in self._rules if r.fits(call)), None)
+        return rule.next_reply() if rule else Reply()
 
     def _leave(self) -> None:
         with self._lock:

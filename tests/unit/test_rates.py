@@ -31,7 +31,7 @@ def test_a_row_larger_than_the_bucket_goes_when_nothing_is_owed() -> None:
     assert rows_within(None, 1, row_tokens=10_000) == 1
 
 
-@given(st.integers(1, 2000), st.floats(0.05, 5))
+@given(st.integers(1, 2000), st.floats(0.25, 5))
 def test_no_minute_holds_more_than_is_allowed(per_minute: int, every_s: float) -> None:
     held, sent, now = level(None, per_minute, passed_s=0), list[tuple[float, int]](), 0.0
     while now < 150:
