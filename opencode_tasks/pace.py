@@ -17,15 +17,17 @@ from datetime import datetime, timedelta
 
 FIRST_LIMIT = 4
 # The climb while nothing is known: rows more for each answer, and at most this share in a second.
-ROWS_PER_ANSWER = 0.5
+ROWS_PER_ANSWER = 1.0
 MOST_GROWTH = 0.5
 # A refusal comes at once and an answer later: so much of a round answered, nothing was refused in it.
 ENOUGH_OF_A_ROUND = 0.5
 # Seconds until one row more is tried, doubled each time that it is refused.
 FIRST_GAP_S = 20.0
 LONGEST_GAP_S = 640.0
-# A refusal may cost this share of the time, where the provider's own rests are long.
-RESTS_PER_GAP = 10.0
+# A refusal costs the provider's rest and the time that the row which goes first then takes; a try
+# is at least so many times that away.
+COSTS_PER_GAP = 8.0
+WEIGHT_OF_THE_NEWEST = 0.2
 # With nothing in flight for so long a later run begins: at what is known, without haste to try more.
 IDLE_S = 60.0
 # What was found longer ago than that is forgotten.
@@ -42,7 +44,8 @@ class Pace:
     were refused, None where nothing was refused yet. From ``try_at`` on the limit may go ``step``
     beyond it, which it did at ``tried_at`` (None: it does not), with ``answered`` answers since.
     ``cut_from`` were in flight at ``cut_at`` when the first of ``refused`` rows was refused, and it
-    is cut to ``cut_floor`` at least. ``grown_at`` and ``used_at`` are when it was last looked at.
+    is cut to ``cut_floor`` at least. ``row_s`` is how long rows took of late. ``grown_at`` and
+    ``used_at`` are when it was last looked at.
     """
 
     limit: float
@@ -58,6 +61,7 @@ class Pace:
     cut_from: int = 0
     cut_floor: int = 1
     refused: int = 0
+    row_s: float = 0.0
 
     @property
     def slots(self) -> int:
@@ -90,6 +94,7 @@ def grown(pace: Pace, answers: Sequence[datetime], *, is_pressed: bool, now: dat
 
     ``is_pressed`` says that rows are kept from being sent by the limit alone.
     """
+    pace = replace(pace, row_s=_row_s(pace, answers, now))
     if pace.ceiling is None:
         more = 0.0
         if is_pressed:
@@ -150,10 +155,17 @@ def _new_burst(pace: Pace, in_flight: int, rest_s: float, now: datetime) -> Pace
         cut_floor=pace.ceiling if was_tried and pace.ceiling else max(1, pace.slots // 2),
         refused=1,
         gap_s=gap_s,
-        try_at=now + timedelta(seconds=max(gap_s, RESTS_PER_GAP * rest_s)),
+        try_at=now + timedelta(seconds=max(gap_s, COSTS_PER_GAP * (rest_s + pace.row_s))),
         tried_at=None,
         answered=0,
     )
+
+
+def _row_s(pace: Pace, answers: Sequence[datetime], now: datetime) -> float:
+    if not answers:
+        return pace.row_s
+    newest = sum(_since(sent, now) for sent in answers) / len(answers)
+    return pace.row_s + WEIGHT_OF_THE_NEWEST * (newest - pace.row_s) if pace.row_s else newest
 
 
 def divide(slots: int, wants: Sequence[int], *, turn: int = 0) -> list[int]:

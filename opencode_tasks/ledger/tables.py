@@ -259,6 +259,7 @@ paces = Table(
     Column("cut_from", Integer, nullable=False),
     Column("cut_floor", Integer, nullable=False),
     Column("refused", Integer, nullable=False),
+    Column("row_s", Float(), nullable=False),
     Column("requests", Float()),
     Column("tokens", Float()),
     Column("filled_at", UtcTime),

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.pace import (
+    COSTS_PER_GAP,
     FIRST_GAP_S,
     FIRST_LIMIT,
     IDLE_S,
     LONGEST_GAP_S,
     REMEMBERED_S,
-    RESTS_PER_GAP,
     Pace,
     begun,
     cut,
@@ -48,15 +48,15 @@ def test_a_gate_begins_low_and_where_the_user_says() -> None:
 
 def test_it_climbs_with_answers_but_by_no_more_than_half_a_second() -> None:
     first = begun(None, start=4, now=NOW)
-    one = grown(first, [NOW] * 2, is_pressed=True, now=at(1))
-    assert one.limit == 5
+    one = grown(first, [NOW], is_pressed=True, now=at(1))
+    assert (one.limit, one.row_s) == (5, 1)
     assert grown(one, [NOW] * 1000, is_pressed=True, now=at(2)).limit == 7.5
     assert grown(one, [NOW] * 1000, is_pressed=True, now=at(1.2)).limit == pytest.approx(5.5)
 
 
 def test_it_does_not_climb_where_the_limit_holds_nothing_back() -> None:
     assert grown(begun(None, start=4, now=NOW), [NOW] * 9, is_pressed=False, now=at(1)).limit == 4
-    assert grown(known(), [NOW] * 9, is_pressed=False, now=at(1000)) == known()
+    assert grown(known(), [NOW] * 9, is_pressed=False, now=at(9)) == known(row_s=9)
 
 
 def test_a_burst_is_one_cut_to_what_was_taken() -> None:
@@ -98,7 +98,9 @@ def test_a_try_that_fails_is_repeated_ever_more_rarely() -> None:
 
 def test_a_long_rest_makes_tries_rarer() -> None:
     tried = grown(known(), [], is_pressed=True, now=at(20))
-    assert refused(tried, 1, 11, 21, rest_s=60).try_at == at(21 + 60 * RESTS_PER_GAP)
+    assert refused(tried, 1, 11, 21, rest_s=60).try_at == at(21 + 60 * COSTS_PER_GAP)
+    slow = replace(tried, row_s=30)
+    assert refused(slow, 1, 11, 21, rest_s=2).try_at == at(21 + 32 * COSTS_PER_GAP)
 
 
 def test_steps_double_once_a_try_is_answered() -> None:

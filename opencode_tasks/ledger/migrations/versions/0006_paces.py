@@ -37,6 +37,7 @@ def upgrade() -> None:
         _count("cut_from"),
         _count("cut_floor"),
         _count("refused"),
+        sa.Column("row_s", sa.Float(), nullable=False),
         sa.Column("requests", sa.Float()),
         sa.Column("tokens", sa.Float()),
         _time("filled_at"),
