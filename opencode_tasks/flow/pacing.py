@@ -58,7 +58,11 @@ class Pacer:
         self.worker = _workers.setdefault((self.job.ledger_url, self.job.gate_id), _Worker())
         self.worker.batches.append(self)
         self.soon = self.job.concurrency
-        await self.worker.visit()
+        try:
+            await self.worker.visit()
+        except BaseException:
+            self.worker.batches.remove(self)
+            raise
 
     async def leave(self) -> None:
         """End: nothing of the batch is in flight any more."""
