@@ -33,6 +33,7 @@ from opencode_tasks.retry_after import retry_after_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
 # The AI SDK retries these although they are below 500.
+OVERLOADED_STATUS = 529
 RETRIED_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
 REFUSED_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 BILLING_WORDS = re.compile(r"\b(billing|payments?|credits?|subscriptions?)\b", re.IGNORECASE)
@@ -114,7 +115,11 @@ def classify(
     if failure.name == "ContentFilterError":
         return ContentFilteredError(node_id, exit_code, words, partial_text)
     if _is_servers(failure):
-        return ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
+        broken = ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
+        broken.is_overload = failure.status == OVERLOADED_STATUS or (
+            failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in words.lower()
+        )
+        return broken
     if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
         return BillingError(node_id, exit_code, words)
     if failure.name in ("APIError", *CONFIG_ERRORS) or REFUSED_BY_OPENCODE.search(failure.message):

@@ -94,7 +94,10 @@ class InvalidRequestError(OpenCodeError):
 
 
 class ServerError(OpenCodeError):
-    """The provider or the way to it failed; ``retry_after`` is its wish in seconds, None without one."""
+    """The provider or the way to it failed; ``retry_after`` is its wish in seconds, None without one.
+
+    ``is_overload`` says that it has too much to do, by its own words.
+    """
 
     disposition = "retry"
 
@@ -103,6 +106,7 @@ class ServerError(OpenCodeError):
     ) -> None:
         super().__init__(node_id, "server_error", exit_code, raw_message)
         self.retry_after = retry_after
+        self.is_overload = False
 
 
 class MaxOutputTokensError(OpenCodeError):

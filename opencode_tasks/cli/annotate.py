@@ -117,7 +117,18 @@ def annotate(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Rows in flight in the whole run. Default: chosen and printed."),
+        typer.Option(
+            metavar="N",
+            help="Most rows in flight in the whole run. Default: as many as the provider is found to take.",
+        ),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Requests that the provider allows in a minute, in all your runs."),
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens that the provider allows in a minute, in all your runs."),
     ] = None,
     backend: Annotated[
         Backend,
@@ -220,6 +231,8 @@ def annotate(
         "log_dir": log_dir,
         "batch_size": batch_size,
         "concurrency": concurrency,
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
         "backend": backend,
         "timeout": timeout,
         "max_attempts": max_attempts,
@@ -370,6 +383,8 @@ def without_secrets(parameters: dict[str, Any]) -> dict[str, Any]:
         "mcp_servers",
         "variant",
         "backend",
+        "requests_per_minute",
+        "tokens_per_minute",
         "max_cost",
         "max_row_cost",
         "on_budget",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
     from opencode_tasks.flow.annotate import Told
     from opencode_tasks.flow.pausing import Standstill
+    from opencode_tasks.ledger import PaceNow
     from opencode_tasks.ledger import Progress as Counts
 
 LINE_EVERY_S = 5.0
@@ -40,6 +41,7 @@ class Display:
         self._bar: TaskID | None = None
         self._since = time.monotonic()
         self._done_before = 0
+        self._is_found = False
         self._last_line = 0.0
         self._last_text: str = ""
 
@@ -65,17 +67,21 @@ class Display:
         elif told.standstill is not None:
             self._standstill(told.standstill)
         elif told.progress is not None:
-            self._progress(told.progress)
+            self._progress(told.progress, told.pace)
 
     def _begin(self, told: Told) -> None:
         sizes = told.sizes
         assert sizes is not None
         self._since, self._done_before = time.monotonic(), told.taken_over
+        self._is_found = sizes.is_found
         if self._bar is not None:
             return  # It goes on after a wait.
+        flying = f"{sizes.concurrency} rows in flight"
+        if sizes.is_found:
+            flying = f"as many rows in flight as the provider takes (up to {sizes.concurrency})"
         self.say(
             f"run {told.run_id}: {sizes.rows} rows in batches of up to {sizes.batch_size}, "
-            f"{sizes.lanes} at once, {sizes.concurrency} rows in flight"
+            f"{sizes.lanes} at once, {flying}"
         )
         if told.taken_over:
             self.say(f"{told.taken_over} rows have their answer from an earlier run (--refresh asks again)")
@@ -94,9 +100,11 @@ class Display:
             self._last_text = str(standstill)
             self.say(text)
 
-    def _progress(self, counts: Counts) -> None:
+    def _progress(self, counts: Counts, pace: PaceNow | None) -> None:
         done = counts.total - counts.open
         text = progress_line(counts, done - self._done_before, time.monotonic() - self._since)
+        if pace is not None and counts.open:
+            text = f"{text}, {pace_words(pace, is_found=self._is_found)}"
         if self._bar is not None:
             self._live.update(self._bar, completed=done, description=text)
             return
@@ -119,6 +127,16 @@ def progress_line(counts: Counts, done_now: int, seconds: float) -> str:
     unknown = counts.cost_pico is None and not counts.open
     parts.append(f"{cost} (and an unknown part)" if unknown else f"{cost} so far" if counts.open else cost)
     return ", ".join(parts)
+
+
+def pace_words(pace: PaceNow, *, is_found: bool) -> str:
+    """Rows in flight, and what is known of the provider's limit."""
+    rows = "1 row in flight" if pace.in_flight == 1 else f"{pace.in_flight} rows in flight"
+    if pace.ceiling is None:
+        return f"{rows} (finding the limit)" if is_found else rows
+    if pace.limit > pace.ceiling:
+        return f"{rows} (trying {pace.limit}; {pace.ceiling} were taken)"
+    return f"{rows} (the provider takes {pace.ceiling})"
 
 
 def _duration(seconds: float) -> str:

@@ -27,6 +27,7 @@ from opencode_tasks.flow.sleeping import put_to_sleep
 from opencode_tasks.ledger import (
     BUDGET_REACHED,
     Ledger,
+    PaceNow,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
@@ -41,7 +42,7 @@ from opencode_tasks.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a run tells while it goes on: ``sizes``, then ``progress`` again and again.
+    """What a run tells while it goes on: ``sizes``, then ``progress`` and ``pace`` again and again.
 
     Where it waits, ``standstill`` again and again until it goes on with ``sizes``.
     """
@@ -50,6 +51,7 @@ class Told:
     sizes: Sizes | None = None
     taken_over: int = 0
     progress: Progress | None = None
+    pace: PaceNow | None = None
     standstill: Standstill | None = None
 
 
@@ -261,6 +263,7 @@ class _Run:
             self.run_id,
             self.ledger.url,
             sizes.concurrency_per_batch,
+            start=sizes.start,
             has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
         )
         if not must_rest(job, self.ledger):
@@ -269,8 +272,8 @@ class _Run:
                 self.ledger,
                 self.runner,
                 sizes=sizes,
-                on_progress=lambda progress: self.tell(
-                    Told(run_id=self.run_id, progress=progress, taken_over=self.taken_over)
+                on_progress=lambda progress, pace: self.tell(
+                    Told(run_id=self.run_id, progress=progress, pace=pace, taken_over=self.taken_over)
                 ),
             )
         return job

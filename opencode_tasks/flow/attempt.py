@@ -22,6 +22,7 @@ from opencode_tasks.errors import (
 from opencode_tasks.flow.grouping import Grouped
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.owner import lease_owner
+from opencode_tasks.flow.pacing import Pacer
 from opencode_tasks.flow.reserving import Reservations
 from opencode_tasks.ledger import (
     INTERRUPTED,
@@ -107,6 +108,7 @@ class Place:
         self.host = socket.gethostname()
         self.started = datetime.now(UTC)
         self.reservations = Reservations(job, ledger)
+        self.pacer = Pacer(job, ledger, self.owner)
         self.trace = carrier()
         self.note_session = Grouped(self._note_sessions)
         self.finish = Grouped(self._finish)
@@ -231,12 +233,15 @@ class _Attempt:
     async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> After:
         """Tell the gate first, so that it closes at once, then commit the outcome."""
         now = datetime.now(UTC)
+        row = self.trial.row
         if answer is not None:
+            await self.place.pacer.ended(row.row_id, row.prompt, None, self.began, self.record)
             if not await self.place.finish((self._finished(answer, now), self._report_of(None))):
                 raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
             return Ended()
         assert error is not None
         await self.place.db(self._report, error, now)
+        await self.place.pacer.ended(row.row_id, row.prompt, error, self.began, self.record)
         decision = self.trial.decide(error, now, self.place.job)
         if decision is None:
             await self.place.db(self._fail, error, now)

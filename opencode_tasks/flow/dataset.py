@@ -40,6 +40,8 @@ def annotate_dataset(
     log_dir: str | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
     backend: BackendName = "server",
     timeout: float = 600.0,
     max_attempts: int = 3,

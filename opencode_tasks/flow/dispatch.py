@@ -24,7 +24,7 @@ from opencode_tasks.flow.owner import is_dead
 from opencode_tasks.flow.rows import BatchCounts
 from opencode_tasks.flow.runners import remote_options_for
 from opencode_tasks.flow.sizing import ROWS_PER_SERVER, Sizes
-from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.ledger import Ledger, PaceNow, Progress
 from opencode_tasks.settings import settings
 
 LOOK_EVERY_S = 1.0
@@ -33,7 +33,7 @@ SHARE_FOR_PROGRESS = 0.05
 CRASHES_PER_ROW = 2
 FAILURES = 2
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress, PaceNow | None], None]
 Ended = tuple[str, State[Any] | None]
 
 
@@ -155,7 +155,8 @@ class _Dispatch:
         """Tell the progress, more seldom where it takes long to sum up."""
         if (began := time.monotonic()) < self.tell_at:
             return
-        self.on_progress(self.ledger.progress(self.job.run_id))
+        pace = self.ledger.pace(self.job.gate_id, now=datetime.now(UTC))
+        self.on_progress(self.ledger.progress(self.job.run_id), pace)
         took = time.monotonic() - began
         self.tell_at = began + max(LOOK_EVERY_S, took / SHARE_FOR_PROGRESS)
 

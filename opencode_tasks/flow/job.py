@@ -11,6 +11,7 @@ from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, Opencode
 from opencode_tasks.policy import Limits
 from opencode_tasks.price_book import PriceBook
 from opencode_tasks.pricing import Price
+from opencode_tasks.rates import Rates
 from opencode_tasks.structured import schema_instruction
 from opencode_tasks.telemetry import Carrier
 
@@ -19,10 +20,11 @@ from opencode_tasks.telemetry import Carrier
 class Job:
     """One run as its batches see it.
 
-    ``concurrency`` is the rows in flight of one batch, ``gate_id`` the gate of its provider, model
-    and credential. ``system`` is the text the user gave, None without one; ``spec.system`` is what
-    the default agent is given. ``price`` is None where nobody states the model's, ``prices`` are
-    those to compute costs by. A row's session is ended when the row has cost more than
+    ``concurrency`` is the most rows in flight of one batch, ``gate_id`` the gate of its provider, model
+    and credential, ``start`` the rows in flight at the gate while nothing is known of it, and ``rates``
+    what it allows in a minute. ``system`` is the text the user gave, None without one; ``spec.system``
+    is what the default agent is given. ``price`` is None where nobody states the model's, ``prices``
+    are those to compute costs by. A row's session is ended when the row has cost more than
     ``max_row_cost_pico`` (None: any cost) and would go on. ``drain_s`` is how long rows in flight may
     go on once the run must wait for long. ``trace`` is the run's span, the parent of its batches'.
     ``secrets_block`` is the Prefect block, as ``type/name``, of the secrets that ``spec`` is without:
@@ -41,6 +43,8 @@ class Job:
     limits: Limits
     concurrency: int
     gate_id: str
+    start: int
+    rates: Rates = field(default_factory=Rates)
     price: Price | None = None
     prices: PriceBook = field(default_factory=PriceBook)
     trace: Carrier = field(default_factory=dict[str, str])

@@ -46,6 +46,9 @@ class Options:
     its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
     becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
     ``series`` names the runs over one growing input that this one belongs to.
+
+    ``concurrency`` is the most rows in flight in the whole run; without it the number is found.
+    ``requests_per_minute`` and ``tokens_per_minute`` are what the provider allows, all runs together.
     """
 
     model: str | None = None
@@ -65,6 +68,8 @@ class Options:
     log_dir: str | Path | None = None
     batch_size: int | None = None
     concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     backend: BackendName = "server"
     timeout: float = 600.0
     max_attempts: int = 3

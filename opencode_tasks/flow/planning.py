@@ -32,6 +32,7 @@ from opencode_tasks.own_prices import own_prices
 from opencode_tasks.policy import Limits
 from opencode_tasks.price_book import PriceBook
 from opencode_tasks.pricing import Price
+from opencode_tasks.rates import Rates
 from opencode_tasks.records import RowInput
 from opencode_tasks.settings import settings
 from opencode_tasks.structured import check_schema
@@ -88,8 +89,8 @@ class Plan:
         assert self.options.ledger is not None
         return self.options.ledger
 
-    def job(self, run_id: str, ledger_url: str, concurrency: int, *, has_budget: bool) -> Job:
-        """The job of a run of this plan; ``concurrency`` is that of one batch."""
+    def job(self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool) -> Job:
+        """The job of a run of this plan; ``concurrency`` is that of one batch, ``start`` of the gate."""
         assert self.catalog is not None
         options = self.options
         return Job(
@@ -106,6 +107,10 @@ class Plan:
             limits=limits_of(options),
             gate_id=gate_id(self.catalog.model_ref, self.spec, os.environ),
             concurrency=concurrency,
+            start=start,
+            rates=Rates(
+                requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute
+            ),
             price=price_in(self.catalog, self.prices),
             prices=self.prices,
             trace=carrier(),
@@ -218,6 +223,8 @@ def option_faults(options: Options) -> list[str]:
     counts = {
         "batch-size": options.batch_size,
         "concurrency": options.concurrency,
+        "requests-per-minute": options.requests_per_minute,
+        "tokens-per-minute": options.tokens_per_minute,
         "max-attempts": options.max_attempts,
     }
     for name, value in counts.items():

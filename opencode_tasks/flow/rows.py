@@ -26,6 +26,7 @@ from opencode_tasks.ledger import (
     BudgetReachedError,
     LeaseLostError,
     Ledger,
+    Outlook,
     Pull,
     Pulled,
 )
@@ -38,6 +39,8 @@ from opencode_tasks.telemetry import span
 # How soon a worker with room looks again for rows that others may have given back.
 LOOK_AGAIN_S = 0.5
 LOOK_FOR_STOP_S = 1.0
+# How often a batch that has no slot looks for one, where nothing of it is in flight.
+BRIEF_WAIT_S = 0.1
 # A wait this short is not worth a state of its own.
 BRIEF_S = 1.0
 # What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
@@ -118,7 +121,7 @@ class _Batch:
         self.rest: Rest | None = None
         self.is_dry = False
         self.drained_at: float | None = None
-        self.running: set[asyncio.Task[After | None]] = set()
+        self.running: dict[asyncio.Task[After | None], Begun] = {}
         # Rows whose attempt is begun and whose task has not run yet.
         self.unsent: dict[str, Begun] = {}
 
@@ -130,10 +133,12 @@ class _Batch:
                 raw_message=f"the ledger of this worker has no run {self.job.run_id}",
                 hint="give a ledger that every worker reaches: --ledger postgresql://…",
             )
-        if not await self._is_anything_there():
+        outlook = await self._look()
+        if not outlook.ready and not outlook.leased:
             return self.rest
         # Started here, so that a failure to start is the batch's and not each row's.
         await self._backend()
+        await self.place.pacer.join()
         keeper = asyncio.create_task(self._keep())
         try:
             await adopt_left(self.place)
@@ -145,14 +150,17 @@ class _Batch:
             await asyncio.gather(*self.running, return_exceptions=True)
             for begun in list(self.unsent.values()):
                 await give_up(self.place, begun, AttemptRecord())
+            await self.place.pacer.leave()
 
-    async def _is_anything_there(self) -> bool:
+    async def _look(self) -> Outlook:
+        """What is open in the run; where nothing is ready, what the first row waits for is noted."""
         now = datetime.now(UTC)
         look = partial(self.place.ledger.outlook, self.job.run_id, now=now, until=now, most=1)
         outlook = await self.place.db(look)
-        if outlook.next_at is not None:
+        self.is_dry, self.rest = outlook.ready == 0, None
+        if self.is_dry and outlook.next_at is not None:
             self.rest = Rest(until=outlook.next_at, error_type=outlook.error_type, words=outlook.words)
-        return outlook.ready > 0 or outlook.leased
+        return outlook
 
     async def _work(self) -> Rest | None:
         while True:
@@ -160,12 +168,13 @@ class _Batch:
             if self.running:
                 await self._take_in()
                 self._end_drain()
-            elif self.stopping or not self._room():
+            elif self.stopping or self._left() <= 0:
                 return None
             elif self.rest is None:
                 if self.is_dry:
                     return None
-                await asyncio.sleep(max(0.0, self.look_at - time.monotonic()))
+                # It may have no slot yet, though there is a row to send.
+                await asyncio.sleep(max(BRIEF_WAIT_S, self.look_at - time.monotonic()))
             else:
                 until = self.rest.until
                 wait_s = (until - datetime.now(UTC)).total_seconds() if until else None
@@ -174,25 +183,40 @@ class _Batch:
                 await asyncio.sleep(max(0.0, wait_s))
                 self.look_at = 0.0
 
-    def _room(self) -> int:
-        """How many rows more may be in flight."""
+    def _left(self) -> int:
+        """How many rows more the batch may take."""
         if time.monotonic() - self.began > LONGEST_BATCH_S:
             return 0
-        return min(self.job.concurrency, self.most - self.ended) - len(self.running)
+        return self.most - self.ended - len(self.running)
+
+    def _room(self) -> int:
+        """How many rows more may be in flight."""
+        most = self.job.concurrency
+        ready = 0 if self.is_dry else min(most, self._left())
+        until = self.rest.until if self.rest is not None else None
+        slots = self.place.pacer.slots(ready, until=until, now=datetime.now(UTC), at_most=most)
+        return min(slots - len(self.running), self._left())
 
     async def _fill(self) -> None:
         """Pull and send rows, as far as there is room."""
+        if self.stopping or time.monotonic() < self.look_at:
+            return
+        self.look_at = time.monotonic() + LOOK_AGAIN_S
+        if self.is_dry or (self.rest is not None and not self.rest.for_all):
+            await self._look()
         room = self._room()
-        if room <= 0 or self.stopping or time.monotonic() < self.look_at:
+        if room <= 0:
             return
         pulled = await self._pull(room)
         for begun in pulled.rows:
             self.unsent[begun.attempt_id] = begun
-            self.running.add(asyncio.create_task(self._try(begun)))
+            self.place.pacer.started(begun.row.row_id, begun.row.prompt)
+            self.running[asyncio.create_task(self._try(begun))] = begun
         self.ended += pulled.settled
-        self.rest, self.is_dry = None, False
-        if len(pulled.rows) < room and not pulled.settled:
-            self.look_at = time.monotonic() + LOOK_AGAIN_S
+        self.rest = None
+        if len(pulled.rows) == room or pulled.settled:
+            self.look_at = 0.0
+        else:
             await self._look_around(pulled)
 
     async def _pull(self, room: int) -> Pulled:
@@ -235,8 +259,7 @@ class _Batch:
         elif pulled.short is not None:
             self.rest = _short_of_money(pulled.short)
         elif not pulled.rows:
-            await self._is_anything_there()
-            self.is_dry = True
+            await self._look()
 
     async def _take_in(self) -> None:
         """Wait for rows in flight, or until there may be others to send."""
@@ -245,7 +268,7 @@ class _Batch:
             limit = min(limit, max(0.01, self.look_at - time.monotonic()))
         done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            self.running.discard(task)
+            self.place.pacer.gone(self.running.pop(task).row.row_id)
             after = None if task.cancelled() else task.result()
             if isinstance(after, Ended):
                 self.ended += 1
@@ -279,6 +302,7 @@ class _Batch:
                     await self.place.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
                     await self.place.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
                     last_beat = now.timestamp()
+                await self.place.pacer.keep()
                 if await self.place.db(ledger.run_status, self.job.run_id) == "interrupted":
                     await self._stop()
                     return

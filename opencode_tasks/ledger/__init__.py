@@ -13,6 +13,7 @@ from opencode_tasks.ledger.gates import Gate, Held, Report
 from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus, SleepingRun
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
+from opencode_tasks.ledger.paces import PaceNow, Share, Visit
 from opencode_tasks.ledger.place import is_there, shown_url
 from opencode_tasks.ledger.pulling import Begun, Outlook, Pull, Pulled
 from opencode_tasks.ledger.purging import Purged
@@ -53,14 +54,17 @@ __all__ = [
     "LeftAttempt",
     "OpenRow",
     "Outlook",
+    "PaceNow",
     "Progress",
     "Pull",
     "Pulled",
     "Purged",
     "Report",
     "RunStatus",
+    "Share",
     "SleepingRun",
     "Taken",
+    "Visit",
     "answered",
     "is_there",
     "shown_url",

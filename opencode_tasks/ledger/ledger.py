@@ -22,6 +22,7 @@ from opencode_tasks.ledger import (
     imports,
     jobs,
     leases,
+    paces,
     pulling,
     purging,
     reads,
@@ -35,6 +36,7 @@ from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.finishing import Finish
 from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
+from opencode_tasks.ledger.paces import PaceNow, Share, Visit
 from opencode_tasks.ledger.pulling import Outlook, Pull, Pulled
 from opencode_tasks.ledger.purging import Purged
 from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
@@ -542,6 +544,14 @@ class Ledger:
     def half_open(self, gate_id: str, *, now: datetime) -> None:
         """Let one row try a gate that waits for a person; nothing happens at any other."""
         self._database.write(lambda c: gates.half_open(c, gate_id, now))
+
+    def visit(self, gate_id: str, owner: str, told: Visit, *, now: datetime) -> Share:
+        """Tell a gate's pace how a worker's rows fared, and be given the worker's share of the slots."""
+        return self._database.write(lambda c: paces.visit(c, gate_id, owner, told, now=now))
+
+    def pace(self, gate_id: str, *, now: datetime) -> PaceNow | None:
+        """A gate's pace as it stands, None where no row was ever sent through it."""
+        return self._database.read(lambda c: paces.read(c, gate_id, now))
 
     # What it tells
 

@@ -248,3 +248,40 @@ gates = Table(
     Column("suspect_row_id", Words),
     Column("suspect_since", UtcTime),
 )
+
+# How many rows may be in flight at a gate (the fields of ``pace.Pace``), and how full the buckets of
+# requests and tokens per minute are (see ``rates``; NULL where they were never used).
+paces = Table(
+    "paces",
+    metadata,
+    Column("gate_id", Text, primary_key=True),
+    Column("limit", Float(), nullable=False),
+    Column("used_at", UtcTime, nullable=False),
+    Column("grown_at", UtcTime, nullable=False),
+    Column("ceiling", Integer),
+    Column("step", Integer, nullable=False),
+    Column("gap_s", Float(), nullable=False),
+    Column("try_at", UtcTime),
+    Column("tried_at", UtcTime),
+    Column("answered", Integer, nullable=False),
+    Column("cut_at", UtcTime),
+    Column("cut_from", Integer, nullable=False),
+    Column("cut_floor", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("row_s", Float(), nullable=False),
+    Column("requests", Float()),
+    Column("tokens", Float()),
+    Column("filled_at", UtcTime),
+)
+
+# Each worker at a gate: its slots, which are its own until it comes by again or ``until`` has passed.
+pace_shares = Table(
+    "pace_shares",
+    metadata,
+    Column("gate_id", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("share", Integer, nullable=False),
+    Column("in_flight", Integer, nullable=False),
+    Column("wants", Integer, nullable=False),
+    Column("until", UtcTime, nullable=False),
+)

@@ -24,6 +24,7 @@ from opencode_tasks.testing.wire import answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
 START_LIMIT_S = 20.0
 
@@ -54,13 +55,16 @@ class ScriptedProvider:
     """A provider on ``127.0.0.1`` with rules; a context manager.
 
     The first rule that fits a request decides; without one the prompt is echoed. ``calls`` holds
-    every chat request in the order of arrival.
+    every chat request in the order of arrival. ``allow`` bounds how many it answers at once.
     """
 
     def __init__(self, *, port: int = 0, models: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.calls: list[Call] = []
         self.models = dict(models or DEFAULT_MODELS)
         self._rules: list[_Rule] = []
+        self._allowed: int | None = None
+        self._refusal = Reply()
+        self._active = 0
         self._lock = threading.Lock()
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
@@ -90,6 +94,18 @@ class ScriptedProvider:
         a function where it says so. Returns the provider, so that rules chain.
         """
         self._rules.append(_Rule(match, replies or (Reply(),)))
+        return self
+
+    def allow(self, at_once: int | None, *, retry_after: float | None = None) -> Self:
+        """Answer so many requests at once and refuse those beyond with a 429; None: any number.
+
+        The refusal names ``retry_after`` seconds, None names none. May be said again while it serves.
+        Returns the provider.
+        """
+        headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+        body = {"error": {"message": "too many requests at once", "type": "rate_limit_error"}}
+        with self._lock:
+            self._allowed, self._refusal = at_once, Reply(status=429, headers=headers, body=body)
         return self
 
     def opencode_config(self, *, name: str = "fake", api_key: str | None = "sk-test") -> dict[str, Any]:
@@ -150,9 +166,40 @@ class ScriptedProvider:
         )
         with self._lock:
             self.calls.append(call)
-            rule = next((r for r in self._rules if r.fits(call)), None)
-            reply = rule.next_reply() if rule else Reply()
-        return await answer(call, reply, request)
+            is_refused = self._allowed is not None and self._active >= self._allowed
+            reply = self._refusal if is_refused else self._reply_to(call)
+            self._active += not is_refused
+        if is_refused:
+            return await answer(call, reply, request)
+        try:
+            response = await answer(call, reply, request)
+        except BaseException:
+            self._leave()
+            raise
+        return _Counted(response, self._leave)
+
+    def _reply_to(self, call: Call) -> Reply:
+        rule = next((r for r in self._rules if r.fits(call)), None)
+        return rule.next_reply() if rule else Reply()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._active -= 1
+
+
+class _Counted(Response):
+    """A response that tells when it has been sent, to its end or not."""
+
+    def __init__(self, response: Response, on_sent: Callable[[], None]) -> None:
+        super().__init__()
+        self._response = response
+        self._on_sent = on_sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._response(scope, receive, send)
+        finally:
+            self._on_sent()
 
 
 def last_user_text(body: Mapping[str, Any]) -> str:

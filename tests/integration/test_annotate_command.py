@@ -67,6 +67,7 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
     ran = desk.annotate(
         *("in.csv", "-o", "no/such/folder/out.csv", "--id-column", "id", "--schema", "schema.json"),
         *("--model", "fake/nope", "--agent", "nobody", "--batch-size", "0"),
+        *("--requests-per-minute", "0", "--tokens-per-minute", "-5"),
     )
     assert ran.code == 2
     for word in (
@@ -77,6 +78,8 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
         "fake/echo",
         "'nobody'",
         "--batch-size",
+        "--requests-per-minute: 0 is not at least 1",
+        "--tokens-per-minute: -5 is not at least 1",
     ):
         assert word in ran.stderr, word
     assert desk.provider.calls == []

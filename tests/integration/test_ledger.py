@@ -264,7 +264,7 @@ def in_processes(url: str, count: int, rows: int) -> list[str]:
 def test_four_processes_may_open_first_at_once(url: str) -> None:
     in_processes(url, 4, 0)
     with Ledger.open(url) as ledger, ledger._database.engine.connect() as connection:
-        assert connection.execute(text(f"select version_num from {VERSION_TABLE}")).all() == [("0006",)]
+        assert connection.execute(text(f"select version_num from {VERSION_TABLE}")).all() == [("0007",)]
 
 
 def test_the_file_and_its_folders_are_private(tmp_path: Path) -> None:

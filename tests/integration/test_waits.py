@@ -253,3 +253,21 @@ def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
         "row 020": 2,
         "row 023": 2,
     }
+
+
+def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> None:
+    allowed = 3
+    desk.provider.on("row", Reply(delay_s=0.3)).allow(allowed)
+    desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(24)])
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--runner", "threads")
+    ran = desk.run(*arguments)
+    assert ran.code == 0, ran.stderr
+    assert statuses(desk) == {"completed": 24}
+    assert "as many rows in flight as the provider takes (up to 24)" in ran.stderr
+    refused = [call for call in desk.provider.calls if call.status == 429]
+    assert 1 <= len(refused) <= 4
+    found = desk.provider.calls[:]
+    # A later run begins with what was found.
+    ran = desk.run(*arguments, "--refresh", "--limit", "6")
+    assert ran.code == 0, ran.stderr
+    assert [call.status for call in desk.provider.calls[len(found) :]].count(429) <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -117,6 +118,23 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ),
     ("words of a connection in a 400", api_error(400, "connection refused by policy"), InvalidRequestError),
 ]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_overload"),
+    [
+        (api_error(529), True),
+        (api_error(503, "The model is overloaded. Please try again later."), True),
+        (upstream("503", body='{"error": {"message": "Overloaded"}}'), True),
+        (api_error(503), False),
+        (api_error(500, "overloaded operator"), False),
+    ],
+)
+def test_a_provider_that_has_too_much_to_do_says_so(data: Any, *, is_overload: bool) -> None:
+    error = classified(data)
+    assert isinstance(error, ServerError)
+    assert error.is_overload is is_overload
+    assert pickle.loads(pickle.dumps(error)).is_overload is is_overload
 
 
 @pytest.mark.parametrize(("error", "expected"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES])

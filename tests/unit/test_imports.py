@@ -34,7 +34,7 @@ PURE = (
         "events",
         "classify",
     ),
-    *("policy", "structured", "template", "keys", "trace", "totals", "telemetry"),
+    *("pace", "rates", "policy", "structured", "template", "keys", "trace", "totals", "telemetry"),
 )
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from opencode_tasks.flow.sizing import (
     LARGEST_BATCH,
     LOCAL_MODEL_CONCURRENCY,
+    MOST_CONCURRENCY,
     ROWS_PER_SERVER,
-    SERVER_CONCURRENCY,
     Sizes,
     choose_sizes,
 )
@@ -35,27 +35,27 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
 @pytest.mark.parametrize(
     ("changes", "lanes", "per_batch"),
     [
-        ({}, 4, SERVER_CONCURRENCY // 4),
-        ({"lanes": 1}, 1, SERVER_CONCURRENCY),
+        ({}, 4, MOST_CONCURRENCY // 4),
+        ({"lanes": 1}, 1, MOST_CONCURRENCY),
         # A second server must earn its start.
         ({"rows": 1}, 1, 1),
         ({"most": 3, "lanes": 1}, 1, 3),
         ({"one_owner": True, "backend": "cli"}, 1, 1),
-        ({"rows": ROWS_PER_SERVER}, 1, SERVER_CONCURRENCY),
-        ({"rows": ROWS_PER_SERVER + 1}, 2, SERVER_CONCURRENCY // 2),
-        ({"one_owner": True}, 1, SERVER_CONCURRENCY),
+        ({"rows": ROWS_PER_SERVER}, 1, MOST_CONCURRENCY),
+        ({"rows": ROWS_PER_SERVER + 1}, 2, MOST_CONCURRENCY // 2),
+        ({"one_owner": True}, 1, MOST_CONCURRENCY),
         ({"concurrency": 2}, 2, 1),
         ({"concurrency": 40}, 4, 10),
         ({"concurrency": 1}, 1, 1),
         ({"model_ref": "local/smollm2"}, 4, LOCAL_MODEL_CONCURRENCY // 4),
         ({"model_ref": "local/smollm2", "rows": 5}, 1, LOCAL_MODEL_CONCURRENCY),
-        ({"model_ref": "locals/m"}, 4, SERVER_CONCURRENCY // 4),
+        ({"model_ref": "locals/m"}, 4, MOST_CONCURRENCY // 4),
         ({"backend": "cli"}, 4, 1),
         ({"backend": "cli", "lanes": 2}, 2, 1),
         ({"rows": 10, "batch_size": 5}, 2, 5),
         # A server needs its memory.
-        ({"most_processes": 2}, 2, SERVER_CONCURRENCY // 2),
-        ({"most_processes": 0}, 1, SERVER_CONCURRENCY),
+        ({"most_processes": 2}, 2, MOST_CONCURRENCY // 2),
+        ({"most_processes": 0}, 1, MOST_CONCURRENCY),
         ({"most_processes": 2, "backend": "cli"}, 2, 1),
     ],
 )
