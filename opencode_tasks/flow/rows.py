@@ -206,6 +206,8 @@ class _Batch:
             await self._look()
         room = self._room()
         if room <= 0:
+            if not self.is_dry:
+                self.look_at = time.monotonic() + BRIEF_WAIT_S
             return
         pulled = await self._pull(room)
         for begun in pulled.rows:

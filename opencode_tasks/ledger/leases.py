@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, literal, select
+from sqlalchemy import Connection, bindparam, literal, literal_column, select
 
 from opencode_tasks.ledger.engine import insert_into
 from opencode_tasks.ledger.sharing import copy_from, look_up
@@ -133,7 +133,7 @@ def _take_free(insert: Any) -> Any:
         index_elements=["row_key"],
         set_={
             "owner": insert.excluded.owner,
-            "fence": leases.c.fence + 1,
+            "fence": leases.c.fence + literal_column("1"),
             "until": insert.excluded.until,
             "heartbeat": insert.excluded.heartbeat,
         },
