@@ -20,6 +20,7 @@ from opencode_tasks.ledger.upgrade import upgrade
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
+CACHE_KIB = 64 * 1024
 TRIES = 6
 WAIT_S = 0.5
 # PostgreSQL's serialization_failure and deadlock_detected: the transaction may be run again.
@@ -119,6 +120,8 @@ def _prepare(connection: Any, _record: Any) -> None:
     # take the last commits, and the rows of these are asked again.
     connection.isolation_level = None
     connection.execute("PRAGMA synchronous = NORMAL")
+    # Keys are random, so with many rows every write touches pages all over the file.
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def _begin(connection: Connection) -> None:
