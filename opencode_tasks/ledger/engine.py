@@ -20,7 +20,7 @@ from opencode_tasks.ledger.upgrade import upgrade
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
-CACHE_KIB = 64 * 1024
+CACHE_KIB = 16 * 1024
 TRIES = 6
 WAIT_S = 0.5
 # PostgreSQL's serialization_failure and deadlock_detected: the transaction may be run again.
@@ -108,7 +108,12 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(url, json_serializer=json_text, pool_pre_ping=True, pool_timeout=60)
     engine = create_engine(
-        url, json_serializer=json_text, pool_timeout=60, connect_args={"timeout": BUSY_TIMEOUT_S}
+        url,
+        json_serializer=json_text,
+        pool_timeout=60,
+        # The connection that was used last has the pages that are wanted next.
+        pool_use_lifo=True,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
     )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)

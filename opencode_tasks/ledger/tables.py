@@ -105,7 +105,8 @@ rows = Table(
     Index("rows_run_position", "run_id", "position"),
     # The next row to send is found by it, however many have ended before it.
     Index("rows_run_status_position", "run_id", "status", "position"),
-    Index("rows_key_status", "row_key", "status"),
+    # With the run at its end, or SQLite looks through all open rows of a run for a key.
+    Index("rows_key_status", "row_key", "status", "run_id"),
 )
 
 attempts = Table(
