@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -125,15 +125,12 @@ class Place:
         return self.ledger.finish_answered([one for one, _ in ended], [report for _, report in ended])
 
 
-BackendOf = Callable[[], Awaitable[Backend]]
-
-
-async def attempt(place: Place, backend_of: BackendOf, begun: Begun) -> After:
+async def attempt(place: Place, backend: Backend, begun: Begun) -> After:
     """Send a row whose attempt is begun, and record what came of it.
 
     Raises SetupError where opencode cannot run here, and LeaseLostError where another has the row.
     """
-    return await _Attempt(place, backend_of, begun).run()
+    return await _Attempt(place, backend, begun).run()
 
 
 async def give_up(place: Place, begun: Begun, record: AttemptRecord) -> None:
@@ -146,10 +143,9 @@ async def give_up(place: Place, begun: Begun, record: AttemptRecord) -> None:
 
 
 class _Attempt:
-    def __init__(self, place: Place, backend_of: BackendOf, begun: Begun) -> None:
+    def __init__(self, place: Place, backend: Backend, begun: Begun) -> None:
         self.place = place
-        self.backend_of = backend_of
-        self.backend: Backend | None = None
+        self.backend = backend
         self.begun = begun
         self.trial = Trial.of(begun.row)
         self.sessions: list[str] = []
@@ -194,7 +190,6 @@ class _Attempt:
         title = f"{place.job.run_id} {row.row_id}"[:100]
         request = place.job.request(row.prompt, title=title, max_cost_pico=self.begun.left_pico)
         try:
-            self.backend = await self.backend_of()
             answer = await ask(
                 self.backend,
                 request,
@@ -216,7 +211,6 @@ class _Attempt:
     def _note_session(self, session_id: str) -> None:
         if session_id in self.sessions:
             return
-        assert self.backend is not None
         self.sessions.append(session_id)
         folder = _text(self.backend.data_dir(session_id))
         written = self.place.note_session((self.begun.attempt_id, session_id, folder))
@@ -225,8 +219,8 @@ class _Attempt:
     async def _interrupted(self) -> None:
         """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
         session_id = self.sessions[-1] if self.sessions else None
-        seen = self.backend.seen(session_id) if self.backend and session_id is not None else []
-        record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=self.backend is None)
+        seen = self.backend.seen(session_id) if session_id is not None else []
+        record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
         await give_up(self.place, self.begun, record)
         self._forget()
 
@@ -318,9 +312,8 @@ class _Attempt:
 
     def _forget(self) -> None:
         """What is in the ledger need not be kept by opencode."""
-        if self.backend is not None:
-            for session_id in self.sessions:
-                self.backend.recorded(session_id)
+        for session_id in self.sessions:
+            self.backend.recorded(session_id)
 
     def _log(self, record: AttemptRecord, error: OpenCodeError | None) -> None:
         job = self.place.job

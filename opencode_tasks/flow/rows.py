@@ -30,7 +30,6 @@ from opencode_tasks.ledger import (
     Pull,
     Pulled,
 )
-from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.records import AttemptRecord
@@ -136,9 +135,16 @@ class _Batch:
         outlook = await self._look()
         if not outlook.ready and not outlook.leased:
             return self.rest
-        # Started here, so that a failure to start is the batch's and not each row's.
-        await self._backend()
-        await self.place.pacer.join()
+        lane = warm.take_lane(self.job.spec)
+        try:
+            # Started here, so that a failure to start is the batch's and not each row's.
+            self.backend = await warm.backend(self.job.spec, self.job.backend, self.job.unpriced, lane)
+            await self.place.pacer.join()
+            return await self._run()
+        finally:
+            warm.give_lane(self.job.spec, lane)
+
+    async def _run(self) -> Rest | None:
         keeper = asyncio.create_task(self._keep())
         try:
             await adopt_left(self.place)
@@ -229,7 +235,7 @@ class _Batch:
             error = over_row_budget(cap or 0, spent_pico, node_id=place.node_id, exit_code=-1)
             return error.error_type, error.raw_message
 
-        backend = await self._backend()
+        folder = self.backend.data_dir(None)
         asked = Pull(
             run_id=job.run_id,
             owner=place.owner,
@@ -240,7 +246,7 @@ class _Batch:
             node_id=place.node_id,
             host=place.host,
             backend=job.backend,
-            data_dir=None if (folder := backend.data_dir(None)) is None else str(folder),
+            data_dir=None if folder is None else str(folder),
             may_cost=place.reservations.for_prompt,
             call_most_pico=place.reservations.further_call(),
             row_most_pico=cap,
@@ -321,17 +327,13 @@ class _Batch:
         """What came of a row; None where another has it by now."""
         self.unsent.pop(begun.attempt_id)
         try:
-            return await attempt(self.place, self._backend, begun)
+            return await attempt(self.place, self.backend, begun)
         except (LeaseLostError, SetupError) as error:
             ledger, place = self.place.ledger, self.place
             await place.db(ledger.give_up_probe, self.job.gate_id, place.owner, begun.row.row_id)
             if isinstance(error, SetupError):
                 raise
             return None
-
-    async def _backend(self) -> Backend:
-        """The backend, its server started again where it died."""
-        return await warm.backend(self.job.spec, self.job.backend, self.job.unpriced)
 
 
 def _short_of_money(reached: BudgetReachedError) -> Rest:

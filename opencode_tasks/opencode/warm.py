@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -40,7 +41,8 @@ class WarmServers:
     def __init__(self, limits: Limits | None = None) -> None:
         """With ``limits`` for its servers, or those of the settings where it is None."""
         self._limits = limits
-        self._servers: dict[str, Succession] = {}
+        self._servers: dict[tuple[str, int], Succession] = {}
+        self._lanes: dict[str, set[int]] = {}
         self._clis: dict[str, CliBackend] = {}
         self._catalogs: dict[str, Catalog] = {}
         self._expected: dict[str, Future[Catalog]] = {}
@@ -63,13 +65,35 @@ class WarmServers:
         """The live server for a spec. On the loop only."""
         return await self.succession(spec).live()
 
-    async def backend(self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str]) -> Backend:
-        """A backend for a spec. On the loop only. Raises SetupError where a server does not start."""
+    def take_lane(self, spec: OpencodeSpec) -> int:
+        """A number for one who wants a server of its own for a spec; give it back. On the loop only.
+
+        A login that only one server at a time may use is shared by all.
+        """
+        if self.one_owner(spec):
+            return 0
+        taken = self._lanes.setdefault(server_key(spec), set())
+        lane = next(number for number in itertools.count() if number not in taken)
+        taken.add(lane)
+        return lane
+
+    def give_lane(self, spec: OpencodeSpec, lane: int) -> None:
+        """Let another use the server of a lane."""
+        self._lanes.get(server_key(spec), set[int]()).discard(lane)
+
+    async def backend(
+        self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], lane: int = 0
+    ) -> Backend:
+        """A backend for a spec, which starts its server again where that died. On the loop only.
+
+        Each ``lane`` has a server of its own. Raises SetupError where a server does not start.
+        """
         if name == "null":
             return NullBackend()
         if name == "server":
-            await self.server(spec)
-            return ServerBackend(self.succession(spec), spec, unpriced)
+            succession = self.succession(spec, lane)
+            await succession.live()
+            return ServerBackend(succession, spec, unpriced)
         key = server_key(spec)
         if key not in self._clis:
             self._clis[key] = CliBackend(spec, unpriced)
@@ -126,7 +150,8 @@ class WarmServers:
 
     async def end_server(self, spec: OpencodeSpec) -> None:
         """End the servers of a spec, if there are any; what they told is kept. On the loop only."""
-        await self.succession(spec).aclose()
+        of_lanes = [one for (key, _), one in self._servers.items() if key == server_key(spec)]
+        await asyncio.gather(*(one.aclose() for one in of_lanes))
 
     def one_owner(self, spec: OpencodeSpec) -> bool:
         """Whether the spec's provider is used by a login that only one server at a time may use."""
@@ -143,9 +168,9 @@ class WarmServers:
             self._portal = None
             self._stack.close()
 
-    def succession(self, spec: OpencodeSpec) -> Succession:
-        """The servers of a spec, started or not. On the loop only."""
-        key = server_key(spec)
+    def succession(self, spec: OpencodeSpec, lane: int = 0) -> Succession:
+        """The servers of a spec in a lane, started or not. On the loop only."""
+        key = (server_key(spec), lane)
         if key not in self._servers:
             self._servers[key] = Succession(spec, self._limits or limits_in_force())
         return self._servers[key]
