@@ -207,7 +207,11 @@ class WarmServer:
     async def _read_events(self) -> None:
         while True:
             with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-                async with aconnect_sse(self.client, "GET", "/global/event", timeout=None) as source:
+                # Of all folders at once (/global/event) opencode tells each change twice.
+                events = aconnect_sse(
+                    self.client, "GET", "/event", params={"directory": self.directory}, timeout=None
+                )
+                async with events as source:
                     is_new = True
                     async for event in source.aiter_sse():
                         if is_new and self._connected.is_set():

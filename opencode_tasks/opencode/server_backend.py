@@ -35,6 +35,8 @@ LOOK_EVERY_S = 0.5
 # With a cap on its cost a session is looked at more often: its next step is bought at once.
 LOOK_AT_COST_S = 0.05
 EVENTS_LAG_S = 2.0
+# Most events come before the reply; to look more often for the others costs more than it saves.
+EVENTS_LOOK_S = 0.02
 ABORT_LIMIT_S = 10.0
 
 
@@ -200,7 +202,7 @@ class _Conversation:
         while time.monotonic() < deadline:
             if state.idle and (state.infos.get(info["id"]) or {}).get("time", {}).get("completed"):
                 return True
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(EVENTS_LOOK_S)
         return False
 
     async def _sessions(self, session_id: str, *, from_events: bool) -> list[Session]:
