@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from opencode_tasks.errors import InputError
 
@@ -36,6 +37,8 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
 }
 SUFFIXES = "csv, csv.gz, jsonl, ndjson or parquet"
+
+_TEXTS = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}
 
 CELL_LIMIT = 64 * 1024 * 1024
 
@@ -146,7 +149,8 @@ def _jsonl_rows(name: str, text: str) -> Iterator[dict[str, Any]]:
 
 def _read_parquet(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
     try:
-        frame = pd.read_parquet(io.BytesIO(content))
+        # Texts stay in Arrow: a million of them as Python objects would be most of the memory.
+        frame = pq.read_table(io.BytesIO(content)).to_pandas(types_mapper=_TEXTS.get)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError((f"INPUT {name}: not Parquet: {_one_line(error)}",)) from error
     return frame.head(len(frame) if limit is None else limit).reset_index(drop=True)
