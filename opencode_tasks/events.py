@@ -1,7 +1,7 @@
 """What opencode's event stream says of its sessions, added up.
 
-Events are those of ``GET /global/event`` (their ``payload``) and of the plugin's journal; both
-have the shape ``{"type": …, "properties": …}`` (opencode 1.15 to 1.18). Times are handed in.
+Events are those of ``GET /event`` and of the plugin's journal; both have the shape
+``{"type": …, "properties": …}`` (opencode 1.15 to 1.18). Times are handed in.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[
     What opencode knows, and what took how long. Raises as ``warm.catalog`` does.
     """
     start = time.time()
-    loading = threading.Thread(target=_load, daemon=True)
-    loading.start()
+    threading.Thread(target=_load, daemon=True).start()
     catalog = warm.call(warm.catalog, spec, variant)
     return catalog, [Part("opencode", start, time.time())]
 

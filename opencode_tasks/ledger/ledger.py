@@ -563,10 +563,6 @@ class Ledger:
         """Those of the named rows that are open, in input order."""
         return self._database.read(lambda c: reads.open_rows(c, run_id, row_ids))
 
-    def attempts_of(self, run_id: str, row_id: str) -> int:
-        """How many attempts of a row were begun."""
-        return self._database.read(lambda c: reads.attempts_of(c, run_id, row_id))
-
     def progress(self, run_id: str) -> Progress:
         """Rows by status and what the run bought so far."""
         return self._database.read(lambda c: reads.progress(c, run_id))

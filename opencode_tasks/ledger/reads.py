@@ -164,12 +164,6 @@ def open_count(connection: Connection, run_id: str) -> int:
     return connection.execute(query).scalar_one()
 
 
-def attempts_of(connection: Connection, run_id: str, row_id: str) -> int:
-    """How many attempts of a row were begun."""
-    query = select(func.count()).where(attempts.c.run_id == run_id, attempts.c.row_id == row_id)
-    return connection.execute(query).scalar_one()
-
-
 def progress(connection: Connection, run_id: str) -> Progress:
     """The run's progress; all zeros for one that is not there."""
     counts = _counts(connection, [run_id])[run_id]

@@ -107,12 +107,13 @@ class WarmServer:
         return server
 
     async def _open(self, spec: OpencodeSpec) -> None:
-        self._reader = asyncio.create_task(self._read_events())
         try:
+            # The first request in a folder makes opencode load its config and plugins there; of a
+            # config that it refuses only this tells.
+            await self.get("/agent", timeout_s=START_LIMIT_S)
+            self._reader = asyncio.create_task(self._read_events())
             async with asyncio.timeout(START_LIMIT_S):
                 await self._connected.wait()
-            # The first request in a folder makes opencode load its config and plugins there.
-            await self.get("/agent", timeout_s=START_LIMIT_S)
         except (TimeoutError, httpx.HTTPError) as error:
             words = self.last_words()[-800:].strip() or type(error).__name__
             raise SetupError(
@@ -224,12 +225,8 @@ class WarmServer:
             await asyncio.sleep(0.2)
 
     def _take(self, data: str) -> None:
-        # Every change comes twice, once as a "sync" record that we have no use for.
-        if '"type":"sync"' in data[:200]:
-            return
         with contextlib.suppress(ValueError):
-            event = mapping_in(json.loads(data))
-            state = self.fold.add(mapping_in(event.get("payload")) or event, time.monotonic())
+            state = self.fold.add(mapping_in(json.loads(data)), time.monotonic())
             if state is not None and state.asked_permissions:
                 self._refuse(state)
 

@@ -437,7 +437,7 @@ def test_an_attempt_does_not_begin_under_a_lease_that_ran_out(ledger: Ledger) ->
     lease = lease_of(ledger, "r", "0")
     with pytest.raises(LeaseLostError):
         begin(ledger, lease, "r", "0", now=at(60))
-    assert ledger.attempts_of("r", "0") == 0
+    assert ledger.attempts("r") == []
 
 
 def test_a_row_that_is_not_there_is_named(ledger: Ledger) -> None:

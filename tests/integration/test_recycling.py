@@ -57,9 +57,10 @@ async def one(prompt):
 
 async def all():
     servers = warm.succession(spec)
-    await one("done on the old one")
-    rows = [asyncio.create_task(one("hangs on the old one"))]
-    old = servers.current
+    old = await servers.live()
+    # Both begin at once: the first of them has the successor started, which takes seconds.
+    rows = [asyncio.create_task(one(prompt)) for prompt in ("hangs on the old one", "done on the old one")]
+    await rows[1]
     while servers.current is old:
         await asyncio.sleep(0.05)
     await one("done on the new one")

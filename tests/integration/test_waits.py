@@ -248,6 +248,8 @@ def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
         "row 026": "content_filter",
     }
     asked = Counter(desk.provider.prompts())
+    # Refused while another row is under suspicion, a row is asked once more after others were answered.
+    assert sum(asked.pop(prompt) for prompt in ("row 004", "row 014")) <= 3
     assert {prompt: count for prompt, count in asked.items() if count > 1} == {
         "row 017": 2,
         "row 020": 2,
