@@ -39,7 +39,7 @@ from opencode_tasks.ledger.leases import Busy, Lease, Taken
 from opencode_tasks.ledger.paces import PaceNow, Share, Visit
 from opencode_tasks.ledger.pulling import Outlook, Pull, Pulled
 from opencode_tasks.ledger.purging import Purged
-from opencode_tasks.ledger.reads import LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.reads import LeftAttempt, Progress
 from opencode_tasks.ledger.series import Answered, answered_in, rows_of_run, run_of_flow_run
 from opencode_tasks.records import Answer, AttemptRecord, RowInput
 
@@ -554,14 +554,6 @@ class Ledger:
         return self._database.read(lambda c: paces.read(c, gate_id, now))
 
     # What it tells
-
-    def open_rows(self, run_id: str) -> list[OpenRow]:
-        """The open rows of a run in input order."""
-        return self._database.read(lambda c: reads.open_rows(c, run_id))
-
-    def rows_by_id(self, run_id: str, row_ids: Sequence[str]) -> list[OpenRow]:
-        """Those of the named rows that are open, in input order."""
-        return self._database.read(lambda c: reads.open_rows(c, run_id, row_ids))
 
     def progress(self, run_id: str) -> Progress:
         """Rows by status and what the run bought so far."""

@@ -14,7 +14,6 @@ from opencode_tasks.ledger.tables import attempts, inner_retries, rows, runs, se
 from opencode_tasks.ledger.totals import cost_source, settled, sums
 from opencode_tasks.ledger.trials import unpacked
 
-IDS_AT_ONCE = 500
 # An attempt that was stopped with its run has this as its error.
 INTERRUPTED = "interrupted"
 # Attempts that ended so were not the row's fault.
@@ -108,33 +107,6 @@ def tallies(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict
     return {
         row["row_id"]: {name: row[name] for name in names} for row in connection.execute(query).mappings()
     }
-
-
-def open_rows(connection: Connection, run_id: str, row_ids: Sequence[str] | None = None) -> list[OpenRow]:
-    """The open rows of a run in input order, or those among ``row_ids``."""
-    counted = _counted_attempts(run_id).subquery("counted")
-    query = (
-        select(
-            *(
-                rows.c[name]
-                for name in ("row_id", "row_key", "prompt", "waits_until", "position", "error_type")
-            ),
-            func.coalesce(counted.c.tried, 0).label("attempts"),
-            *(func.coalesce(counted.c[name], 0).label(name) for name in ("used", "cut_off", "limited")),
-            counted.c.limited_since,
-        )
-        .outerjoin(counted, counted.c.row_id == rows.c.row_id)
-        .where(rows.c.run_id == run_id, rows.c.status == "open")
-        .order_by(rows.c.position, rows.c.row_id)
-    )
-    if row_ids is None:
-        return [OpenRow(**row) for row in connection.execute(query).mappings()]
-    found: list[OpenRow] = []
-    for start in range(0, len(row_ids), IDS_AT_ONCE):
-        chunk = list(row_ids[start : start + IDS_AT_ONCE])
-        some = connection.execute(query.where(rows.c.row_id.in_(chunk))).mappings()
-        found.extend(OpenRow(**row) for row in some)
-    return sorted(found, key=lambda row: row.position)
 
 
 def left_attempts(connection: Connection, run_id: str, host: str) -> list[LeftAttempt]:

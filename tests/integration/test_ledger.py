@@ -667,8 +667,8 @@ def test_failed_attempts_and_children_are_paid_too(ledger: Ledger) -> None:
         first, record=record("ses_1", step("ses_1", cost=10), retries=1), error=error, now=at(1)
     )
     ledger.wait_row(lease, run_id="r", row_id="0", error=error, until=at(5))
-    waiting = ledger.open_rows("r")[0]
-    assert (waiting.attempts, waiting.waits_until, waiting.prompt) == (1, at(5), "prompt 0")
+    waiting = ledger.outcomes("r")[0]
+    assert (waiting["status"], waiting["attempts"], waiting["waits_until"]) == ("open", 1, at(5))
     row = ledger.outcomes("r")[0]
     assert (row["status"], row["error_type"], row["cost_pico"]) == ("open", "server_error", 10)
     child = Session(session_id="ses_3", parent_id="ses_2", messages=[], steps=[step("ses_3", cost=200)])
@@ -765,7 +765,9 @@ def test_texts_and_times_survive(ledger: Ledger) -> None:
     assert run["created_at"].tzinfo is UTC
     strange = "nul \0, half \ud800, smile \ud83d\ude00, é"
     ledger.add_rows("r", [RowInput(row_id="s", position=1, row_key="s", prompt=strange, labels={"l": "\0"})])
-    assert ledger.rows_by_id("r", ["s", "none"])[0].prompt == "nul \ufffd, half \ufffd, smile 😀, é"
+    story = ledger.row_story("r", "s")
+    assert story is not None
+    assert story["row"]["prompt"] == "nul \ufffd, half \ufffd, smile 😀, é"
     finish(ledger, "r", "s", record("ses"), structured={"x": float("nan"), "t": "\0"})
     assert ledger.outcomes("r")[1]["structured"] == {"x": None, "t": "\0"}
     with pytest.raises(Exception, match="zone"):
@@ -790,8 +792,9 @@ def test_rows_come_in_input_order(ledger: Ledger) -> None:
     start(ledger, "r", [])
     ledger.add_rows("r", list(reversed(inputs([f"k{i}" for i in range(12)]))))
     ledger.fail_row("r", "4", error_type="input", error_message="null prompt", now=NOW)
-    expected = [str(i) for i in range(12) if i != 4]
-    assert [row.row_id for row in ledger.open_rows("r")] == expected
-    assert [row.row_id for row in ledger.rows_by_id("r", ["11", "2", "4", "10"])] == ["2", "10", "11"]
-    refused = ledger.outcomes("r")[4]
+    found = ledger.outcomes("r")
+    assert [row["row_id"] for row in found] == [str(i) for i in range(12)]
+    assert [row["row_id"] for row in ledger.outcomes("r", range(3, 6))] == ["3", "4", "5"]
+    assert ledger.open_count("r") == 11
+    refused = found[4]
     assert (refused["status"], refused["cost_pico"], refused["error_message"]) == ("failed", 0, "null prompt")
