@@ -51,6 +51,11 @@ class AnnotationResult:
         self._source = source
         self._schema = schema
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All frames, and not the ledger's address, which can hold a password."""
+        _ = self.frame, self.usage, self.attempts, self.cost
+        return self.__dict__ | {"_ledger_url": "", "_source": pd.DataFrame()}
+
     def parts(self) -> Iterator[pd.DataFrame]:
         """The frame in parts of some thousand rows, one at least, each read as it is asked for."""
         with Ledger.open(self._ledger_url) as ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import importlib.util
 import pickle
 from collections.abc import Iterator
@@ -59,6 +60,10 @@ def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     assert len(result.usage) == len(result.attempts) == 3
     assert result.cost["model_ref"].tolist() == ["fake/echo"]
     assert result.cost["cost_usd"].sum() == pytest.approx(result.frame["cost_usd"].sum())
+    sent = pickle.dumps(annotated(desk, frame, template="say {text}"))
+    # The address can hold a password.
+    assert b"ledger.db" not in sent
+    assert list(pickle.loads(sent).frame["reused"]) == [True, True, True]  # noqa: S301  our own
 
 
 def test_a_run_that_buys_nothing_has_frames_with_columns(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from opencode_tasks.frames.joining import output_frame
 from opencode_tasks.frames.reading import read_frame
-from opencode_tasks.frames.writing import check_output, write_frame
+from opencode_tasks.frames.writing import check_output, write_frame, write_frames
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA: dict[str, Any] = {
@@ -191,3 +191,27 @@ def test_where_output_cannot_go(tmp_path: Path) -> None:
     assert faults(f"{tmp_path}/same.csv") == ["the same file as INPUT; name another"]
     assert "nofs" in faults("nofs://x/o.csv")[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.csv", "in.csv", "same.csv"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "csv.gz"])
+def test_frames_are_written_as_one_table(tmp_path: Path, suffix: str) -> None:
+    cells: dict[str, list[Any]] = {
+        "text": ["a", "b", None, "d"],
+        "late": [None, None, "x", "y"],
+        "number": [1, 2, 3.5, None],
+        "mixed": [1, None, "one", [1]],
+        "nested": [{"a": 1}, None, {"b": [2]}, {}],
+    }
+    whole = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in cells.items()})
+    one, many = tmp_path / f"one.{suffix}", tmp_path / f"many.{suffix}"
+    write_frame(whole, one)
+    write_frames([whole.iloc[:2], whole.iloc[2:3], whole.iloc[3:]], many)
+    if suffix == "parquet":
+        written = pq.read_table(many)
+        assert written.schema == pq.read_table(one).schema
+        assert written.column("text").to_pylist() == cells["text"]
+        assert written.column("late").to_pylist() == cells["late"]
+        assert written.column("number").to_pylist() == [1.0, 2.0, 3.5, None]
+        assert written.column("mixed").to_pylist() == ["1", None, "one", "[1]"]
+    else:
+        assert many.read_bytes() == one.read_bytes()

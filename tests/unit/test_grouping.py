@@ -1,0 +1,56 @@
+"""Calls that come at once are made as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from opencode_tasks.flow.grouping import MOST_AT_ONCE, Grouped
+
+
+def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
+    groups: list[int] = []
+
+    def double(asked: Sequence[int]) -> list[int]:
+        groups.append(len(asked))
+        return [2 * number for number in asked]
+
+    async def ask() -> list[int]:
+        grouped = Grouped(double)
+        return await asyncio.gather(*(grouped(number) for number in range(MOST_AT_ONCE + 5)))
+
+    assert asyncio.run(ask()) == [2 * number for number in range(MOST_AT_ONCE + 5)]
+    assert groups == [MOST_AT_ONCE, 5]
+
+
+def test_one_that_fails_does_not_take_the_others_with_it() -> None:
+    calls: list[list[int]] = []
+
+    def divide(asked: Sequence[int]) -> list[int]:
+        calls.append(list(asked))
+        return [12 // number for number in asked]
+
+    async def ask() -> list[int | BaseException]:
+        grouped = Grouped(divide)
+        return await asyncio.gather(*(grouped(number) for number in (1, 0, 3)), return_exceptions=True)
+
+    first, second, third = asyncio.run(ask())
+    assert (first, third) == (12, 4)
+    assert isinstance(second, ZeroDivisionError)
+    assert calls == [[1, 0, 3], [1], [0], [3]]
+
+
+def test_who_no_longer_waits_does_not_stop_the_others() -> None:
+    async def ask() -> int:
+        grouped = Grouped(lambda asked: [number + 1 for number in asked])
+        left = asyncio.create_task(grouped(1))
+        stays = asyncio.create_task(grouped(2))
+        await asyncio.sleep(0)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        return await stays
+
+    assert asyncio.run(ask()) == 3
