@@ -179,3 +179,21 @@ def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
     (log,) = (path.read_text() for path in logs.iterdir())
     assert "Prompt: one" in log
     assert "[Response]\ntwo" in log
+
+
+def test_the_null_backend_asks_nobody_and_its_answers_are_no_real_ones(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(PROMPTS[:20]))
+    usual = ["in.csv", "-o", "out.csv", "--id-column", "id"]
+    refused = desk.annotate(*usual, "--backend", "null")
+    assert (refused.code, "--model: the null backend" in refused.stderr) == (2, True)
+    arguments = desk.arguments(*usual, "--backend", "null", "--json")
+    del arguments[arguments.index("--model") : arguments.index("--model") + 2]
+    ran = desk.run(*arguments)
+    assert ran.code == 0, ran.stderr
+    out = desk.read_csv("out.csv")
+    assert [row["response"] for row in out] == PROMPTS[:20]
+    assert {(row["model_ref"], row["cost_usd"]) for row in out} == {("null/echo", "0.0")}
+    assert desk.provider.calls == []
+    asked = desk.annotate(*usual, "--json")
+    assert asked.summary["rows"]["reused"] == 0
+    assert len(desk.provider.calls) == 20

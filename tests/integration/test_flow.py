@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import importlib.util
 import pickle
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     sent = pickle.dumps(annotated(desk, frame, template="say {text}"))
     # The address can hold a password.
     assert b"ledger.db" not in sent
-    assert list(pickle.loads(sent).frame["reused"]) == [True, True, True]  # noqa: S301  our own
+    assert list(pickle.loads(sent).frame["reused"]) == [True, True, True]
 
 
 def test_a_run_that_buys_nothing_has_frames_with_columns(desk: Desk) -> None:
