@@ -227,15 +227,15 @@ class _Attempt:
     async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> After:
         """Tell the gate first, so that it closes at once, then commit the outcome."""
         now = datetime.now(UTC)
-        row = self.trial.row
+        prompt = self.trial.row.prompt
         if answer is not None:
-            await self.place.pacer.ended(row.row_id, row.prompt, None, self.began, self.record)
+            await self.place.pacer.ended(self.begun.attempt_id, prompt, None, self.began, self.record)
             if not await self.place.finish((self._finished(answer, now), self._report_of(None))):
                 raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
             return Ended()
         assert error is not None
         await self.place.db(self._report, error, now)
-        await self.place.pacer.ended(row.row_id, row.prompt, error, self.began, self.record)
+        await self.place.pacer.ended(self.begun.attempt_id, prompt, error, self.began, self.record)
         decision = self.trial.decide(error, now, self.place.job)
         if decision is None:
             await self.place.db(self._fail, error, now)

@@ -48,7 +48,8 @@ class Pacer:
         self.ready = 0
         self.soon = 0
         self.at_most = job.concurrency
-        # The rows in flight, with the tokens set aside for each.
+        # The attempts in flight, with the tokens set aside for each: a row can be sent again before the
+        # end of its attempt is taken in.
         self.sent: dict[str, float] = {}
         self.unanswered: set[str] = set()
         self._system_bytes = len((system_text(job.spec, job.system, job.schema) or "").encode())
@@ -95,31 +96,36 @@ class Pacer:
         """How many rows the batch could have in flight."""
         return min(self.job.concurrency, len(self.sent) + self.soon)
 
-    def started(self, row_id: str, prompt: str) -> None:
+    def started(self, attempt_id: str, prompt: str) -> None:
         """Count a row as in flight."""
         tokens = self._prompt_tokens(prompt) + self.worker.answer_tokens
-        self.sent[row_id] = tokens
-        self.unanswered.add(row_id)
+        self.sent[attempt_id] = tokens
+        self.unanswered.add(attempt_id)
         self.worker.note_sent(tokens)
 
-    def gone(self, row_id: str) -> None:
+    def gone(self, attempt_id: str) -> None:
         """Count a row as in flight no more; where it was never sent, nothing of it was used up."""
-        tokens = self.sent.pop(row_id)
-        if row_id in self.unanswered:
-            self.unanswered.remove(row_id)
+        tokens = self.sent.pop(attempt_id)
+        if attempt_id in self.unanswered:
+            self.unanswered.remove(attempt_id)
             self.worker.more_requests -= 1
             self.worker.more_tokens -= tokens
 
     async def ended(
-        self, row_id: str, prompt: str, error: OpenCodeError | None, sent_at: datetime, record: AttemptRecord
+        self,
+        attempt_id: str,
+        prompt: str,
+        error: OpenCodeError | None,
+        sent_at: datetime,
+        record: AttemptRecord,
     ) -> None:
         """Note what the provider made of a row that was sent; a refusal is told at once."""
         worker = self.worker
-        self.unanswered.discard(row_id)
+        self.unanswered.discard(attempt_id)
         if record.steps:
             worker.more_requests += len(record.steps) - 1
             used = _tokens_of(record)
-            worker.more_tokens += used - self.sent.get(row_id, used)
+            worker.more_tokens += used - self.sent.get(attempt_id, used)
             worker.learn(used - self._prompt_tokens(prompt))
         if is_refusal(error):
             worker.refused_of = max(worker.refused_of, worker.in_flight())

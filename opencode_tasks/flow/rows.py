@@ -218,7 +218,7 @@ class _Batch:
         pulled = await self._pull(room)
         for begun in pulled.rows:
             self.unsent[begun.attempt_id] = begun
-            self.place.pacer.started(begun.row.row_id, begun.row.prompt)
+            self.place.pacer.started(begun.attempt_id, begun.row.prompt)
             self.running[asyncio.create_task(self._try(begun))] = begun
         self.ended += pulled.settled
         self.rest = None
@@ -276,7 +276,7 @@ class _Batch:
             limit = min(limit, max(0.01, self.look_at - time.monotonic()))
         done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            self.place.pacer.gone(self.running.pop(task).row.row_id)
+            self.place.pacer.gone(self.running.pop(task).attempt_id)
             after = None if task.cancelled() else task.result()
             if isinstance(after, Ended):
                 self.ended += 1

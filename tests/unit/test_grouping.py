@@ -43,8 +43,11 @@ def test_one_that_fails_does_not_take_the_others_with_it() -> None:
 
 
 def test_who_no_longer_waits_does_not_stop_the_others() -> None:
+    def add_one(asked: Sequence[int]) -> list[int]:
+        return [number + 1 for number in asked]
+
     async def ask() -> int:
-        grouped = Grouped(lambda asked: [number + 1 for number in asked])
+        grouped = Grouped(add_one)
         left = asyncio.create_task(grouped(1))
         stays = asyncio.create_task(grouped(2))
         await asyncio.sleep(0)
