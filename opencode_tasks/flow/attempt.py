@@ -8,13 +8,12 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
 from opencode_tasks.asking import ask
 from opencode_tasks.errors import (
-    AuthenticationError,
-    BillingError,
     OpenCodeError,
     RateLimitError,
     SetupError,
@@ -44,25 +43,11 @@ from opencode_tasks.trace import append_trace, render_trace
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The row has its outcome."""
+class After(Enum):
+    """What an attempt left of its row: its outcome, or an open row that waits in the ledger."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
-    """The row is open; ``until`` None means that a person is needed.
-
-    ``holds_all`` says that the gate is closed: every other row would be held back too.
-    """
-
-    until: datetime | None
-    error_type: str
-    words: str
-    holds_all: bool = False
-
-
-After = Ended | Waits
+    ENDED = "ended"
+    WAITS = "waits"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -232,22 +217,17 @@ class _Attempt:
             await self.place.pacer.ended(self.begun.attempt_id, prompt, None, self.began, self.record)
             if not await self.place.finish((self._finished(answer, now), self._report_of(None))):
                 raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
-            return Ended()
+            return After.ENDED
         assert error is not None
         await self.place.db(self._report, error, now)
         await self.place.pacer.ended(self.begun.attempt_id, prompt, error, self.began, self.record)
         decision = self.trial.decide(error, now, self.place.job)
         if decision is None:
             await self.place.db(self._fail, error, now)
-            return Ended()
+            return After.ENDED
         until = decision.at if isinstance(decision, Retry) else None
         await self.place.db(self._wait, error, until, now)
-        return Waits(
-            until=until,
-            error_type=error.error_type,
-            words=error.raw_message,
-            holds_all=isinstance(error, RateLimitError | AuthenticationError | BillingError),
-        )
+        return After.WAITS
 
     def _report_of(self, error: OpenCodeError | None) -> Report:
         job = self.place.job

@@ -15,7 +15,7 @@ from functools import partial
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.flow.adopting import adopt_left
-from opencode_tasks.flow.attempt import After, Ended, Place, attempt, give_up
+from opencode_tasks.flow.attempt import After, Place, attempt, give_up
 from opencode_tasks.flow.block_options import with_secrets
 from opencode_tasks.flow.job import Job
 from opencode_tasks.flow.waiting import RowsWaitError
@@ -278,12 +278,12 @@ class _Batch:
         for task in done:
             self.place.pacer.gone(self.running.pop(task).attempt_id)
             after = None if task.cancelled() else task.result()
-            if isinstance(after, Ended):
+            if after is After.ENDED:
                 self.ended += 1
                 self.answered = True
                 if not self.is_dry:
                     self.look_at = 0.0
-            elif after is not None:
+            elif after is After.WAITS:
                 self.look_at = 0.0
 
     def _end_drain(self) -> None:

@@ -114,12 +114,6 @@ def half_open(connection: Connection, gate_id: str, now: datetime) -> None:
     )
 
 
-def is_open(connection: Connection, gate_id: str) -> bool:
-    """Whether anybody may pass: asked before every attempt."""
-    query = select(gates.c.is_open).where(gates.c.gate_id == gate_id)
-    return connection.execute(query).scalar_one_or_none() is not False
-
-
 def closed_line(connection: Connection, gate_id: str) -> Mapping[Any, Any] | None:
     """The gate's line where it is closed, None where anybody may pass."""
     line = _line(connection, gate_id)

@@ -114,16 +114,7 @@ def _seize(
     insert = insert_into(connection, leases).from_select(
         ["row_key", "owner", "fence", "until", "heartbeat"], wanted
     )
-    statement = insert.on_conflict_do_update(
-        index_elements=["row_key"],
-        set_={
-            "owner": insert.excluded.owner,
-            "fence": leases.c.fence + 1,
-            "until": insert.excluded.until,
-            "heartbeat": insert.excluded.heartbeat,
-        },
-        where=leases.c.until <= now,
-    ).returning(leases.c.row_key, leases.c.fence)
+    statement = _take_free(insert).returning(leases.c.row_key, leases.c.fence)
     got = connection.execute(statement).one_or_none()
     return None if got is None else Lease(row_key=got.row_key, owner=owner, fence=got.fence, until=until)
 
@@ -190,15 +181,7 @@ def heartbeat(connection: Connection, owner: str, *, now: datetime, lease_s: flo
 
 def release(connection: Connection, lease: Lease) -> None:
     """Give the lease back; nothing happens where it is no longer held."""
-    connection.execute(
-        leases.update()
-        .where(
-            leases.c.row_key == lease.row_key,
-            leases.c.owner == lease.owner,
-            leases.c.fence == lease.fence,
-        )
-        .values(owner=None, until=LONG_AGO)
-    )
+    give_back(connection, [lease])
 
 
 def owners(connection: Connection, run_id: str, now: datetime) -> list[str]:

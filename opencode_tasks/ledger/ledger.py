@@ -495,7 +495,7 @@ class Ledger:
 
         A row that has failed before (``is_troubled``) leaves a moment to the others first.
         """
-        if self._database.read(lambda c: gates.is_open(c, gate_id)):
+        if self._database.read(lambda c: gates.closed_line(c, gate_id)) is None:
             return None
         return self._database.write(
             lambda c: gates.admit(
