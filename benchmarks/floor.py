@@ -38,13 +38,11 @@ async def start(spec: OpencodeSpec) -> WarmServer:
 
 async def ask(server: WarmServer, prompt: str) -> str:
     """The answer to one prompt, in a session of its own."""
-    params = {"directory": server.directory}
     # A session without a title would have opencode ask the model for one.
-    opened = await server.client.post("/session", params=params, json={"title": "row"})
+    opened = await server.post("/session", {"title": "row"})
     body = {"agent": DEFAULT_AGENT, "model": MODEL, "parts": [{"type": "text", "text": prompt}]}
-    path = f"/session/{opened.raise_for_status().json()['id']}/message"
-    answer = await server.client.post(path, params=params, json=body, timeout=None)
-    parts = answer.raise_for_status().json()["parts"]
+    answer = await server.post(f"/session/{opened.json()['id']}/message", body, timeout_s=None)
+    parts = answer.json()["parts"]
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
@@ -66,9 +64,11 @@ async def ask_all(servers: Sequence[WarmServer], prompts: Sequence[str], concurr
 async def run(prompts: Sequence[str], spec: OpencodeSpec, *, servers: int, concurrency: int) -> list[str]:
     """Start, warm up, ask; prints the rows' begin and end."""
     async with contextlib.AsyncExitStack() as stack:
-        warm = await asyncio.gather(*(start(spec) for _ in range(servers)))
-        for server in warm:
-            stack.push_async_callback(server.aclose)
+        warm: list[WarmServer] = []
+        for _ in range(servers):
+            # One after the other: each start ends the tasks that began meanwhile.
+            warm.append(await start(spec))
+            stack.push_async_callback(warm[-1].aclose)
         count = WARM_UPS_PER_SERVER * servers
         await ask_all(warm, [f"{WARM_UP} {number}" for number in range(count)], min(concurrency, count))
         began = time.time()

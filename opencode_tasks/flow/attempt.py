@@ -42,6 +42,12 @@ from opencode_tasks.trace import append_trace, render_trace
 
 T = TypeVar("T")
 
+# Transactions for two or three rows cost little more than for one. With many in flight others end within
+# a small share of the time that a row takes, which its place is empty then.
+MANY_IN_FLIGHT = 8
+WAIT_SHARE = 0.05
+MOST_WAIT_S = 0.1
+
 
 class After(Enum):
     """What an attempt left of its row: its outcome, or an open row that waits in the ledger."""
@@ -101,6 +107,11 @@ class Place:
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the ledger, off the loop."""
         return await asyncio.to_thread(function, *args)
+
+    def can_wait_s(self, took_s: float) -> float:
+        """How long the end of a row that took so long may wait to be recorded together with others."""
+        is_worth_it = len(self.pacer.sent) >= MANY_IN_FLIGHT
+        return min(MOST_WAIT_S, took_s * WAIT_SHARE) if is_worth_it else 0.0
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
         self.ledger.note_sessions(notes)
@@ -215,7 +226,9 @@ class _Attempt:
         prompt = self.trial.row.prompt
         if answer is not None:
             await self.place.pacer.ended(self.begun.attempt_id, prompt, None, self.began, self.record)
-            if not await self.place.finish((self._finished(answer, now), self._report_of(None))):
+            ended = (self._finished(answer, now), self._report_of(None))
+            can_wait_s = self.place.can_wait_s((now - self.began).total_seconds())
+            if not await self.place.finish(ended, can_wait_s=can_wait_s):
                 raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
             return After.ENDED
         assert error is not None

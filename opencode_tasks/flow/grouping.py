@@ -15,9 +15,9 @@ MOST_AT_ONCE = 256
 class Grouped(Generic[Asked, Told]):
     """``work`` takes what was asked, in order, and tells each its part; it runs off the loop.
 
-    A call that comes alone is made at once. Where ``work`` fails for a group it is called again for
-    each by itself, so that one that cannot be done does not take the others with it: it must be
-    repeatable. On one event loop only.
+    A call that comes alone is made at once, or after the time that it can wait for others. Where
+    ``work`` fails for a group it is called again for each by itself, so that one that cannot be done
+    does not take the others with it: it must be repeatable. On one event loop only.
     """
 
     def __init__(self, work: Callable[[Sequence[Asked]], Sequence[Told]]) -> None:
@@ -25,16 +25,17 @@ class Grouped(Generic[Asked, Told]):
         self._asked: list[tuple[Asked, asyncio.Future[Told]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def __call__(self, asked: Asked) -> Told:
+    async def __call__(self, asked: Asked, *, can_wait_s: float = 0.0) -> Told:
         """What ``work`` tells for this; its error is raised here."""
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._asked.append((asked, future))
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
+            self._runner = asyncio.create_task(self._run(can_wait_s))
         return await future
 
-    async def _run(self) -> None:
+    async def _run(self, can_wait_s: float) -> None:
         try:
+            await asyncio.sleep(can_wait_s)
             while self._asked:
                 group, self._asked = self._asked[:MOST_AT_ONCE], self._asked[MOST_AT_ONCE:]
                 await self._make(group)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
 from opencode_tasks.ledger.tables import attempts, leases, rows, runs, usage
 
@@ -66,14 +66,23 @@ def reserve(connection: Connection, run_id: str, pico: int, now: datetime) -> No
         raise BudgetReachedError(in_flight=_in_flight(connection, run_id, now))
 
 
+_MORE = bindparam("more", type_=runs.c.reserved_pico.type)
+_SET_ASIDE = (
+    runs.update()
+    .where(
+        runs.c.run_id == bindparam("of_run"),
+        or_(
+            runs.c.max_cost_pico.is_(None),
+            runs.c.spent_pico + runs.c.reserved_pico + _MORE <= runs.c.max_cost_pico,
+        ),
+    )
+    .values(reserved_pico=runs.c.reserved_pico + _MORE)
+)
+
+
 def fits(connection: Connection, run_id: str, pico: int) -> bool:
     """Set aside what attempts may cost; False, and nothing is, where it does not fit."""
-    has_room = or_(
-        runs.c.max_cost_pico.is_(None),
-        runs.c.spent_pico + runs.c.reserved_pico + pico <= runs.c.max_cost_pico,
-    )
-    update = runs.update().where(runs.c.run_id == run_id, has_room)
-    return bool(connection.execute(update.values(reserved_pico=runs.c.reserved_pico + pico)).rowcount)
+    return bool(connection.execute(_SET_ASIDE, {"of_run": run_id, "more": pico}).rowcount)
 
 
 def refuse(connection: Connection, run_id: str, pico: int) -> None:

@@ -205,6 +205,16 @@ def totals_of(record: AttemptRecord) -> dict[str, Any]:
     return {**totals, "cost_source": cost_source(found) if steps or is_free else None}
 
 
+_COUNT = (
+    runs.update()
+    .where(runs.c.run_id == bindparam("of_run"))
+    .values(
+        spent_pico=runs.c.spent_pico + bindparam("spent"),
+        reserved_pico=runs.c.reserved_pico + bindparam("reserved"),
+    )
+)
+
+
 def _count_costs(
     connection: Connection,
     ended: Sequence[Finish],
@@ -218,11 +228,14 @@ def _count_costs(
         by_run[one.run_id] = (spent + cost, reserved + left - before[one.attempt_id]["reserved_pico"])
     for run_id, (spent, reserved) in by_run.items():
         if spent or reserved:
-            connection.execute(
-                runs.update()
-                .where(runs.c.run_id == run_id)
-                .values(spent_pico=runs.c.spent_pico + spent, reserved_pico=runs.c.reserved_pico + reserved)
-            )
+            connection.execute(_COUNT, {"of_run": run_id, "spent": spent, "reserved": reserved})
+
+
+_TWINS = select(rows.c.row_key).where(
+    rows.c.run_id == bindparam("of_run"),
+    rows.c.row_key.in_(bindparam("keys", expanding=True)),
+    rows.c.status == "open",
+)
 
 
 def _share(connection: Connection, ended: Sequence[Finish]) -> None:
@@ -231,12 +244,8 @@ def _share(connection: Connection, ended: Sequence[Finish]) -> None:
     for one in ended:
         by_run.setdefault(one.run_id, []).append(one)
     for run_id, some in by_run.items():
-        query = select(rows.c.row_key).where(
-            rows.c.run_id == run_id,
-            rows.c.row_key.in_([one.lease.row_key for one in some]),
-            rows.c.status == "open",
-        )
-        twins = set(connection.execute(query).scalars())
+        keys = [one.lease.row_key for one in some]
+        twins = set(connection.execute(_TWINS, {"of_run": run_id, "keys": keys}).scalars())
         for one in some:
             if one.lease.row_key in twins:
                 share(connection, run_id, one.row_id, one.lease.row_key, one.now)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, bindparam, exists, select
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -92,9 +92,13 @@ def read(connection: Connection, gate_id: str) -> Gate | None:
     )
 
 
+_LINE = select(gates).where(gates.c.gate_id == bindparam("of_gate"))
+_LOCKED_LINE = _LINE.with_for_update()
+
+
 def _line(connection: Connection, gate_id: str, *, lock: bool = False) -> Mapping[Any, Any] | None:
-    query = select(gates).where(gates.c.gate_id == gate_id)
-    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    query = _LOCKED_LINE if lock else _LINE
+    return connection.execute(query, {"of_gate": gate_id}).mappings().one_or_none()
 
 
 def _set(connection: Connection, gate_id: str, **values: Any) -> None:

@@ -133,6 +133,20 @@ def _take_free(insert: Any) -> Any:
 
 
 _SEIZE = Upsert(leases, leases.c.keys(), _take_free)
+_SEIZED = select(leases.c.row_key, leases.c.fence).where(
+    leases.c.row_key.in_(bindparam("keys", expanding=True)),
+    leases.c.owner == bindparam("of_owner"),
+    leases.c.heartbeat == bindparam("since"),
+)
+_GIVE_BACK = (
+    leases.update()
+    .where(
+        leases.c.row_key == bindparam("of_key"),
+        leases.c.owner == bindparam("of_owner"),
+        leases.c.fence == bindparam("of_fence"),
+    )
+    .values(owner=None, until=LONG_AGO)
+)
 
 
 def seize(
@@ -146,10 +160,7 @@ def seize(
     ]
     _SEIZE.execute(connection, values)
     # Which of them were free shows afterwards: they are the owner's since this moment.
-    query = select(leases.c.row_key, leases.c.fence).where(
-        leases.c.row_key.in_(row_keys), leases.c.owner == owner, leases.c.heartbeat == now
-    )
-    got = connection.execute(query)
+    got = connection.execute(_SEIZED, {"keys": list(row_keys), "of_owner": owner, "since": now})
     return {row.row_key: Lease(row_key=row.row_key, owner=owner, fence=row.fence, until=until) for row in got}
 
 
@@ -158,16 +169,7 @@ def give_back(connection: Connection, held: Sequence[Lease]) -> None:
     if not held:
         return
     mine = [{"of_key": lease.row_key, "of_owner": lease.owner, "of_fence": lease.fence} for lease in held]
-    connection.execute(
-        leases.update()
-        .where(
-            leases.c.row_key == bindparam("of_key"),
-            leases.c.owner == bindparam("of_owner"),
-            leases.c.fence == bindparam("of_fence"),
-        )
-        .values(owner=None, until=LONG_AGO),
-        mine,
-    )
+    connection.execute(_GIVE_BACK, mine)
 
 
 def heartbeat(connection: Connection, owner: str, *, now: datetime, lease_s: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, or_, select
 
 from opencode_tasks.ledger import budgets, gates, trials
 from opencode_tasks.ledger.budgets import BudgetReachedError
@@ -112,6 +112,30 @@ _tried = (
     .label("tried")
 )
 _SHOWN = ("row_id", "row_key", "prompt", "waits_until", "position", "error_type")
+# A run's open rows that nobody holds at ``now`` and that wait for no later moment than ``until``.
+_FREE = (
+    select(*(rows.c[name] for name in _SHOWN), _tried)
+    .outerjoin(leases, leases.c.row_key == rows.c.row_key)
+    .where(
+        rows.c.run_id == bindparam("of_run"),
+        rows.c.status == "open",
+        or_(rows.c.waits_until.is_(None), rows.c.waits_until <= bindparam("until")),
+        or_(leases.c.row_key.is_(None), leases.c.until <= bindparam("now")),
+    )
+)
+
+
+def _claim(wanted: ColumnElement[bool]) -> Any:
+    """Free rows of a kind in input order, up to ``most`` and never ``but`` (None: any)."""
+    allowed = or_(bindparam("but", type_=Text()).is_(None), rows.c.row_id != bindparam("but", type_=Text()))
+    found = _FREE.where(wanted, allowed).order_by(rows.c.position).limit(bindparam("most"))
+    return found.with_for_update(of=rows, skip_locked=True)
+
+
+_IS_CALM = or_(rows.c.error_type.is_(None), rows.c.error_type != CRASHED)
+_CALM = _claim(_IS_CALM)
+_UNTROUBLED = _claim(and_(_IS_CALM, rows.c.attempts == 0))
+_IN_BAD_COMPANY = _claim(rows.c.error_type == CRASHED)
 
 
 def pull(connection: Connection, asked: Pull) -> Pulled:
@@ -146,7 +170,7 @@ def pull(connection: Connection, asked: Pull) -> Pulled:
 
 def outlook(connection: Connection, run_id: str, *, now: datetime, until: datetime, most: int) -> Outlook:
     """What is open in a run; rows that wait until ``until`` at most count as ready, up to ``most``."""
-    ready = _free(run_id, now, until).limit(most).subquery()
+    ready = select(func.count()).select_from(_FREE.limit(bindparam("most")).subquery())
     held = (
         select(rows.c.row_id)
         .join(leases, leases.c.row_key == rows.c.row_key)
@@ -161,7 +185,9 @@ def outlook(connection: Connection, run_id: str, *, now: datetime, until: dateti
     )
     waiting = connection.execute(first).one_or_none()
     return Outlook(
-        ready=connection.execute(select(func.count()).select_from(ready)).scalar_one(),
+        ready=connection.execute(
+            ready, {"of_run": run_id, "now": now, "until": until, "most": most}
+        ).scalar_one(),
         leased=connection.execute(held).first() is not None,
         next_at=waiting.waits_until if waiting else None,
         error_type=(waiting.error_type if waiting else None) or "waiting",
@@ -169,40 +195,21 @@ def outlook(connection: Connection, run_id: str, *, now: datetime, until: dateti
     )
 
 
-def _free(run_id: str, now: datetime, until: datetime) -> Any:
-    """The run's open rows that nobody holds and that wait for no later moment than ``until``."""
-    return (
-        select(*(rows.c[name] for name in _SHOWN), _tried)
-        .outerjoin(leases, leases.c.row_key == rows.c.row_key)
-        .where(
-            rows.c.run_id == run_id,
-            rows.c.status == "open",
-            or_(rows.c.waits_until.is_(None), rows.c.waits_until <= until),
-            or_(leases.c.row_key.is_(None), leases.c.until <= now),
-        )
-    )
-
-
 def _candidates(
     connection: Connection, asked: Pull, most: int, *, but: str | None = None
 ) -> Sequence[Mapping[str, Any]]:
     """Free rows in input order; one in whose company a worker died only alone and after all others."""
-    calm = or_(rows.c.error_type.is_(None), rows.c.error_type != CRASHED)
-    wanted: list[ColumnElement[bool]] = [and_(calm, rows.c.attempts == 0)] if asked.untroubled_first else []
-    for claim in [*wanted, calm]:
+    for claim in [_UNTROUBLED, _CALM] if asked.untroubled_first else [_CALM]:
         if found := _locked(connection, asked, claim, most, but):
             return found
-    return _locked(connection, asked, rows.c.error_type == CRASHED, 1, but) if asked.is_idle else []
+    return _locked(connection, asked, _IN_BAD_COMPANY, 1, but) if asked.is_idle else []
 
 
 def _locked(
-    connection: Connection, asked: Pull, claim: ColumnElement[bool], most: int, but: str | None
+    connection: Connection, asked: Pull, claim: Any, most: int, but: str | None
 ) -> Sequence[Mapping[str, Any]]:
-    query = _free(asked.run_id, asked.now, asked.now).where(claim)
-    if but is not None:
-        query = query.where(rows.c.row_id != but)
-    query = query.order_by(rows.c.position).limit(most).with_for_update(of=rows, skip_locked=True)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    told = {"of_run": asked.run_id, "now": asked.now, "until": asked.now, "most": most, "but": but}
+    return [dict(row) for row in connection.execute(claim, told).mappings()]
 
 
 def _begin(connection: Connection, asked: Pull, found: Sequence[Mapping[str, Any]]) -> Pulled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import json
 import secrets
 import time
@@ -25,6 +24,7 @@ from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
+from opencode_tasks.opencode.posts import Answer, NoAnswerError, Posts
 from opencode_tasks.process import GuardedProcess
 from opencode_tasks.records import Session
 
@@ -32,10 +32,7 @@ START_LIMIT_S = 60.0
 HTTP_LIMIT_S = 30.0
 USER = "opencode"
 LISTENING = "listening on "
-MAX_CONNECTIONS = 512
-# A client looks at all its connections for every request (httpcore 1.0), and each row in flight holds
-# one: in one client for 64 rows that took half of the worker's own time.
-POSTING_CLIENTS = 16
+CLOSED = "the opencode server has ended"
 
 
 class WarmServer:
@@ -51,8 +48,8 @@ class WarmServer:
     ) -> None:
         self.process = process
         self.home = home
-        self.client, *self._posting = (_client(url, password) for _ in range(1 + POSTING_CLIENTS))
-        self._turns = itertools.cycle(self._posting)
+        self.client = _client(url, password)
+        self._posts = Posts(url, USER, password)
         self.fold = EventFold()
         self.gaps = 0
         self.plugin_loaded = False
@@ -161,7 +158,8 @@ class WarmServer:
 
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
         """GET a route of the server's working folder; its JSON."""
-        self._check_open()
+        if self.is_closing:
+            raise httpx.ConnectError(CLOSED)
         response = await self.client.get(path, params={"directory": self.directory}, timeout=timeout_s)
         if response.status_code != HTTPStatus.OK:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
@@ -179,15 +177,14 @@ class WarmServer:
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S
-    ) -> httpx.Response:
-        """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks)."""
-        self._check_open()
-        params = {"directory": self.directory}
-        return await next(self._turns).post(path, params=params, json=body, timeout=timeout_s)
+    ) -> Answer:
+        """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks).
 
-    def _check_open(self) -> None:
+        Raises NoAnswerError.
+        """
         if self.is_closing:
-            raise httpx.ConnectError("the opencode server has ended")
+            raise NoAnswerError(CLOSED)
+        return await self._posts.post(path, body, directory=self.directory, timeout_s=timeout_s)
 
     async def aclose(self) -> None:
         """End the server and remove its folders; an unrecorded session's data stays.
@@ -200,7 +197,7 @@ class WarmServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
         with contextlib.suppress(Exception):
-            await asyncio.gather(*(client.aclose() for client in (self.client, *self._posting)))
+            await asyncio.gather(self.client.aclose(), self._posts.aclose())
         await asyncio.to_thread(self.process.stop)
         self._credentials.close()
         await asyncio.to_thread(self.home.remove)
@@ -238,7 +235,7 @@ class WarmServer:
 
     async def _refuse_one(self, request_id: str, permission: str) -> None:
         """Refuse a request: nobody is there to grant it, and unanswered it waits for ever."""
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(NoAnswerError):
             if permission == "question":
                 await self.post(f"/question/{request_id}/reject")
             else:
@@ -246,12 +243,10 @@ class WarmServer:
 
 
 def _client(url: str, password: str) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=64)
     return httpx.AsyncClient(
         base_url=url,
         auth=(USER, password),
         timeout=HTTP_LIMIT_S,
-        limits=limits,
         trust_env=False,
         # The address is this machine's own; to load the authorities takes 20 ms for each client.
         verify=False,  # noqa: S501  see above

@@ -26,6 +26,7 @@ from opencode_tasks.opencode.backend import (
     SessionResult,
     Stopped,
 )
+from opencode_tasks.opencode.posts import Answer, NoAnswerError
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.opencode.succession import Succession
@@ -98,7 +99,7 @@ class _Conversation:
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         try:
             session_id = request.session_id or await self._create(request)
-        except (httpx.HTTPError, KeyError, ValueError) as error:
+        except (NoAnswerError, KeyError, ValueError) as error:
             return self._without_session(f"no session: {type(error).__name__} {error}")
         self.server.hold(session_id)
         on_session(session_id)
@@ -117,9 +118,10 @@ class _Conversation:
         return self._result(session_id, sessions, reply, stopped, state)
 
     async def _create(self, request: Request) -> str:
-        response = await self.server.post("/session", {"title": request.title})
-        response.raise_for_status()
-        return response.json()["id"]
+        answer = await self.server.post("/session", {"title": request.title})
+        if answer.status != HTTPStatus.OK:
+            raise ValueError(_refused(answer))
+        return answer.json()["id"]
 
     async def _send(self, session_id: str, request: Request) -> _Reply:
         body: dict[str, Any] = {"agent": request.agent, "parts": [{"type": "text", "text": request.prompt}]}
@@ -131,15 +133,15 @@ class _Conversation:
         if request.variant:
             body["variant"] = request.variant
         try:
-            response = await self.server.post(f"/session/{session_id}/message", body, timeout_s=None)
-        except httpx.HTTPError as error:
-            return _Reply(None, f"the opencode server broke off: {type(error).__name__} {error}")
+            answer = await self.server.post(f"/session/{session_id}/message", body, timeout_s=None)
+        except NoAnswerError as error:
+            return _Reply(None, f"the opencode server broke off: {error}")
         try:
-            parsed = mapping_in(response.json())
+            parsed = mapping_in(answer.json())
         except ValueError:
             parsed = mapping_in(None)
-        if response.status_code != HTTPStatus.OK or "info" not in parsed:
-            return _Reply(None, f"opencode answered HTTP {response.status_code}: {response.text[:500]}")
+        if answer.status != HTTPStatus.OK or "info" not in parsed:
+            return _Reply(None, _refused(answer))
         return _Reply(parsed)
 
     async def _wait(
@@ -190,7 +192,7 @@ class _Conversation:
     async def _abort(self, session_id: str) -> None:
         try:
             await self.server.post(f"/session/{session_id}/abort", timeout_s=ABORT_LIMIT_S)
-        except httpx.HTTPError:
+        except NoAnswerError:
             return  # A server that does not answer has nothing left to end.
 
     async def _caught_up(self, state: SessionEvents, reply: _Reply) -> bool:
@@ -243,6 +245,10 @@ class _Conversation:
             exit_code=-1 if code is None else code,
             stderr=f"{fault}\n{self.server.last_words()}".strip(),
         )
+
+
+def _refused(answer: Answer) -> str:
+    return f"opencode answered HTTP {answer.status}: {answer.text[:500]}"
 
 
 def seen_in(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[Session]:

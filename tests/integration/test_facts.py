@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 import pytest
 from rig import BASH, Rig
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
 from opencode_tasks.opencode.home import environment, make_home
+from opencode_tasks.opencode.posts import Answer
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.records import Session
@@ -42,7 +42,7 @@ def with_server(spec: OpencodeSpec, work: Callable[[WarmServer], Awaitable[T]]) 
     return warm.call(run)
 
 
-async def say(server: WarmServer, session_id: str, text: str, **more: Any) -> httpx.Response:
+async def say(server: WarmServer, session_id: str, text: str, **more: Any) -> Answer:
     model = {"providerID": "fake", "modelID": "echo"}
     body = {"agent": "opencode-tasks", "model": model, "parts": [{"type": "text", "text": text}], **more}
     return await server.post(f"/session/{session_id}/message", body, timeout_s=30)
@@ -151,21 +151,21 @@ def test_an_unknown_model_is_named_in_the_events_only(rig: Rig) -> None:
     assert error.error_type == "invalid_request"
     assert "Model not found: fake/nope" in error.raw_message
 
-    async def post() -> httpx.Response:
+    async def post() -> Answer:
         server = await rig.server()
         return await say(
             server, await new_session(server), "x", model={"providerID": "fake", "modelID": "nope"}
         )
 
     response = warm.call(post)
-    assert response.status_code == 500
+    assert response.status == 500
     assert "nope" not in response.text
 
 
 def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
     unplugged.provider.on("waits", Reply(status=429, headers={"Retry-After": "7200"}))
 
-    async def abort() -> tuple[httpx.Response, float]:
+    async def abort() -> tuple[Answer, float]:
         server = await unplugged.server()
         session_id = await new_session(server)
         state = server.fold.watch(session_id, time.monotonic())
@@ -180,7 +180,7 @@ def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
         return response, time.monotonic() - started
 
     response, seconds = warm.call(abort)
-    assert response.status_code == 200
+    assert response.status == 200
     assert "error" not in response.json()["info"]
     assert response.json()["info"]["tokens"]["output"] == 0
     assert seconds < 5

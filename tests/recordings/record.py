@@ -263,7 +263,7 @@ async def record_session(server: WarmServer, case: Case, to: Path) -> None:
     sending = asyncio.create_task(server.post(f"/session/{session_id}/message", body, timeout_s=LIMIT_S))
     if case.abort:
         await abort_once_it_waits(server, session_id, events)
-    response = await sending
+    answer = await sending
     await until_idle(session_id, events)
     reader.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -271,7 +271,7 @@ async def record_session(server: WarmServer, case: Case, to: Path) -> None:
     children = await server.get(f"/session/{session_id}/children")
     family = {session_id, *(child["id"] for child in children)}
     recorded = {
-        "answer": {"status": response.status_code, "body": response.json() if response.content else None},
+        "answer": {"status": answer.status, "body": answer.json() if answer.text else None},
         "messages": await server.get(f"/session/{session_id}/message"),
         "children": [await server.get(f"/session/{child['id']}/message") for child in children],
         "events": [event for event in events if is_of(event, family)],

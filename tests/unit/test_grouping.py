@@ -25,6 +25,24 @@ def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
     assert groups == [MOST_AT_ONCE, 5]
 
 
+def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
+    groups: list[int] = []
+
+    def double(asked: Sequence[int]) -> list[int]:
+        groups.append(len(asked))
+        return [2 * number for number in asked]
+
+    async def ask() -> list[int]:
+        grouped = Grouped(double)
+        first = asyncio.create_task(grouped(1, can_wait_s=0.5))
+        await asyncio.sleep(0.05)
+        assert groups == []
+        return [*await asyncio.gather(grouped(2), grouped(3)), await first]
+
+    assert asyncio.run(ask()) == [4, 6, 2]
+    assert groups == [3]
+
+
 def test_one_that_fails_does_not_take_the_others_with_it() -> None:
     calls: list[list[int]] = []
 

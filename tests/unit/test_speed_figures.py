@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import json
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
-import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+
+from opencode_tasks.opencode.posts import Answer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -102,40 +100,35 @@ def test_a_run_is_void_unless_each_row_was_asked_once(
 
 
 class Stub:
-    """opencode's two routes, which count what they are asked at once."""
+    """A server whose two routes count what they are asked at once."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []
         self.most = 0
         self._now = 0
-        routes = [
-            Route("/session", self._open, methods=["POST"]),
-            Route("/session/{id}/message", self._answer, methods=["POST"]),
-        ]
-        transport = httpx.ASGITransport(app=Starlette(routes=routes))
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://stub")
 
-    async def _open(self, _: Request) -> Response:
-        return JSONResponse({"id": "ses_1"})
-
-    async def _answer(self, request: Request) -> Response:
-        text: str = (await request.json())["parts"][0]["text"]
+    async def post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 30.0) -> Answer:
+        if path == "/session":
+            return Answer(200, json.dumps({"id": "ses_1"}))
+        assert path == "/session/ses_1/message"
+        assert timeout_s is None
+        text: str = body["parts"][0]["text"]
         self.prompts.append(text)
         self._now += 1
         self.most = max(self.most, self._now)
         for _ in range(5):
             await asyncio.sleep(0)
         self._now -= 1
-        return JSONResponse({"parts": [{"type": "text", "text": f"to {text}"}, {"type": "step-finish"}]})
+        parts = [{"type": "text", "text": f"to {text}"}, {"type": "step-finish"}]
+        return Answer(200, json.dumps({"parts": parts}))
 
 
 def test_the_bare_client_asks_each_prompt_once_and_as_many_at_once_as_told(floor: ModuleType) -> None:
     stubs = [Stub(), Stub()]
-    servers = [SimpleNamespace(client=stub.client, directory="/work") for stub in stubs]
     prompts = [str(number) for number in range(30)]
 
     async def ask() -> list[str]:
-        return await floor.ask_all(servers, prompts, 6)
+        return await floor.ask_all(stubs, prompts, 6)
 
     assert asyncio.run(ask()) == [f"to {prompt}" for prompt in prompts]
     assert sorted(stubs[0].prompts + stubs[1].prompts) == sorted(prompts)
