@@ -252,6 +252,7 @@ class _Attempt:
             owner=self.place.owner,
             started_at=self.began,
             error=error,
+            is_try=self.place.pacer.is_trying,
         )
 
     def _report(self, error: OpenCodeError, now: datetime) -> None:

@@ -96,6 +96,11 @@ class Pacer:
         """How many rows the batch could have in flight."""
         return min(self.job.concurrency, len(self.sent) + self.soon)
 
+    @property
+    def is_trying(self) -> bool:
+        """Whether more rows may be in flight than the provider is known to take."""
+        return self.worker.share.is_trying
+
     def started(self, attempt_id: str, prompt: str) -> None:
         """Count a row as in flight."""
         tokens = self._prompt_tokens(prompt) + self.worker.answer_tokens

@@ -63,7 +63,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How an attempt ended, as a gate must know it; ``started_at`` is when it was begun."""
+    """How an attempt ended, as a gate must know it; ``started_at`` is when it was begun.
+
+    ``is_try`` says that more rows were in flight than the provider is known to take: a rate limit that
+    names no moment then says nothing of the rows that it took.
+    """
 
     gate_id: str
     model_ref: str
@@ -72,6 +76,7 @@ class Report:
     owner: str
     started_at: datetime
     error: OpenCodeError | None
+    is_try: bool = False
 
 
 Closing = Callable[[int], datetime]
@@ -247,6 +252,8 @@ def report(
     line = _line(connection, report.gate_id, lock=True)
     assert line is not None
     match report.error:
+        case RateLimitError(reset_is_named=False) if report.is_try and line["is_open"]:
+            pass
         case RateLimitError():
             _close_for_a_while(connection, line, report, now, limit_end)
         case ServerError() | OpenCodeTimeoutError():

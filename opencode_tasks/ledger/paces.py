@@ -62,10 +62,14 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a worker may do until it comes by again: rows in flight, and rows sent (None: any number)."""
+    """What a worker may do until it comes by again: rows in flight, and rows sent (None: any number).
+
+    ``is_trying`` says that the limit goes beyond what the provider is known to take.
+    """
 
     slots: int
     sends: int | None
+    is_trying: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,7 @@ def visit(connection: Connection, gate_id: str, owner: str, told: Visit, *, now:
         .values(gate_id=gate_id, owner=owner, **values)
         .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=changed)
     )
-    return Share(slots=share, sends=sends)
+    return Share(slots=share, sends=sends, is_trying=pace.tried_at is not None)
 
 
 def read(connection: Connection, gate_id: str, now: datetime) -> PaceNow | None:

@@ -56,7 +56,15 @@ def admit(ledger: Ledger, row: str, seconds: float) -> Held | None:
     return ledger.admit(GATE, run_id="run", row_id=row, owner="owner", now=at(seconds), probe_s=60)
 
 
-def report(ledger: Ledger, row: str, seconds: float, error: OpenCodeError | None, began: float = 0) -> None:
+def report(
+    ledger: Ledger,
+    row: str,
+    seconds: float,
+    error: OpenCodeError | None,
+    began: float = 0,
+    *,
+    is_try: bool = False,
+) -> None:
     now = at(seconds)
     ledger.report(
         Report(
@@ -67,6 +75,7 @@ def report(ledger: Ledger, row: str, seconds: float, error: OpenCodeError | None
             owner="owner",
             started_at=at(began),
             error=error,
+            is_try=is_try,
         ),
         now=now,
         limit_end=lambda count: (
@@ -132,6 +141,19 @@ def test_limits_of_one_burst_are_one_closing_and_the_latest_moment_counts(ledger
     for row, seconds in (("a", 30), ("b", 20), ("c", 40)):
         report(ledger, row, 0, limited(seconds))
     assert held_until(ledger, "a", 1) == 40
+
+
+def test_a_try_that_is_refused_without_a_moment_leaves_an_open_gate_open(ledger: Ledger) -> None:
+    refused = limited(60)
+    refused.reset_is_named = False
+    report(ledger, "a", 0, refused, is_try=True)
+    assert admit(ledger, "b", 0) is None
+    # A moment that the provider names is kept to, and a closed gate is told by its probe.
+    report(ledger, "a", 1, limited(30), is_try=True)
+    assert held_until(ledger, "b", 2) == 30
+    assert admit(ledger, "b", 30) is None
+    report(ledger, "b", 31, refused, began=30, is_try=True)
+    assert held_until(ledger, "c", 32) is not None
 
 
 def test_unnamed_limits_double_with_each_probe(ledger: Ledger) -> None:

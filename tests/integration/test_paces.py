@@ -104,8 +104,10 @@ def test_answers_lift_the_limit_and_a_later_run_begins_with_what_was_found(ledge
     visit(ledger, "a", 0)
     assert visit(ledger, "a", 1, in_flight=4, is_pressed=True, answers=[at(0)] * 4).slots == 6
     visit(ledger, "a", 2, in_flight=6, refusals=(at(1.5),), refused_of=6, rest_s=2)
-    assert visit(ledger, "c", 1000, start=64).slots == 5
-    assert visit(ledger, "c", 1000 + FIRST_GAP_S, start=64, is_pressed=True).slots == 6
+    knows = visit(ledger, "c", 1000, start=64)
+    assert (knows.slots, knows.is_trying) == (5, False)
+    tries = visit(ledger, "c", 1000 + FIRST_GAP_S, start=64, is_pressed=True)
+    assert (tries.slots, tries.is_trying) == (6, True)
     assert visit(ledger, "d", 2000 + REMEMBERED_S).slots == 4
 
 
