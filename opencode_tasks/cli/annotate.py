@@ -284,6 +284,8 @@ def prepare_shown(
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
+    if not dry_run:
+        display.starting()
     early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
     with loading():
         from opencode_tasks.flow.preparing import prepare

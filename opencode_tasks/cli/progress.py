@@ -39,6 +39,7 @@ class Display:
             transient=True,
         )
         self._bar: TaskID | None = None
+        self._is_begun = False
         self._since = time.monotonic()
         self._done_before = 0
         self._is_found = False
@@ -60,6 +61,12 @@ class Display:
         with contextlib.suppress(OSError, SystemExit):
             self._console.print(message, markup=False, soft_wrap=True)
 
+    def starting(self) -> None:
+        """Show on a terminal that something goes on, until the run begins."""
+        if self._console.is_terminal:
+            self._live.start()
+            self._bar = self._live.add_task("starting", total=None)
+
     def told(self, told: Told) -> None:
         """Show what a run tells."""
         if told.sizes is not None:
@@ -74,8 +81,9 @@ class Display:
         assert sizes is not None
         self._since, self._done_before = time.monotonic(), told.taken_over
         self._is_found = sizes.is_found
-        if self._bar is not None:
+        if self._is_begun:
             return  # It goes on after a wait.
+        self._is_begun = True
         flying = f"{sizes.concurrency} rows in flight"
         if sizes.is_found:
             flying = f"as many rows in flight as the provider takes (up to {sizes.concurrency})"
@@ -85,9 +93,8 @@ class Display:
         )
         if told.taken_over:
             self.say(f"{told.taken_over} rows have their answer from an earlier run (--refresh asks again)")
-        if self._console.is_terminal:
-            self._live.start()
-            self._bar = self._live.add_task("", total=sizes.rows + told.taken_over)
+        if self._bar is not None:
+            self._live.update(self._bar, description="", total=sizes.rows + told.taken_over)
 
     def _standstill(self, standstill: Standstill) -> None:
         """Why nothing happens, and for how long: a countdown on a terminal, a line elsewhere."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from cluster import Desk
+from cluster import COMMAND, LIMIT_S, Desk
 
 from opencode_tasks.testing import Reply
 
@@ -197,3 +201,32 @@ def test_the_null_backend_asks_nobody_and_its_answers_are_no_real_ones(desk: Des
     asked = desk.annotate(*usual, "--json")
     assert asked.summary["rows"]["reused"] == 0
     assert len(desk.provider.calls) == 20
+
+
+def test_a_terminal_shows_at_once_that_something_goes_on(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(PROMPTS[:3]))
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id")
+    screen, terminal = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, *arguments],
+        cwd=desk.folder,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = read_to_the_end(screen)
+        assert process.wait(LIMIT_S) == 0, shown
+    begun = shown.index("run 2")
+    assert "starting" in shown[:begun]
+    assert "3/3 rows" in shown[begun:]
+
+
+def read_to_the_end(screen: int) -> str:
+    found = b""
+    # Linux answers EIO once nobody has the other side open.
+    with contextlib.suppress(OSError), open(screen, "rb", buffering=0) as file:
+        while piece := file.read(4096):
+            found += piece
+    return found.decode(errors="replace")
