@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cluster import Desk
 from hypothesis import HealthCheck, settings
 from processes import ours
 from rig import Rig, Served, Unplugged
 
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.install import install_opencode
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.testing import ScriptedProvider
@@ -196,3 +198,27 @@ def postgresql_url() -> Iterator[str]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def empty_postgresql(postgresql_url: str) -> str:
+    """The address of a database in it that holds nothing."""
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute("drop schema public cascade")
+        connection.execute("create schema public")
+    return postgresql_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new ledger can be, in each kind of database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "ledger.db")
+    return request.getfixturevalue("empty_postgresql")
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An empty ledger, in each kind of database."""
+    with Ledger.open(ledger_url) as opened:
+        yield opened

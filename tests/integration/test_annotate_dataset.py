@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-import psycopg
 import pytest
 from cluster import Desk
 
@@ -156,13 +155,10 @@ def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
     assert desk.provider.prompts() == ["good"]
 
 
-def test_a_postgresql_ledger_serves_two_runs(desk: Desk, postgresql_url: str) -> None:
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
+def test_a_postgresql_ledger_serves_two_runs(desk: Desk, empty_postgresql: str) -> None:
     desk.write_csv("in.csv", rows(["pg one", "pg two"]))
-    assert table(desk, ledger=postgresql_url)["completed"] == 2
-    assert table(desk, ledger=postgresql_url)["reused"] == 2
+    assert table(desk, ledger=empty_postgresql)["completed"] == 2
+    assert table(desk, ledger=empty_postgresql)["reused"] == 2
     assert sorted(desk.provider.prompts()) == ["pg one", "pg two"]
 
 

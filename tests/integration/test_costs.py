@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from cluster import Desk
 from rig import AGENTS
@@ -97,11 +96,7 @@ def counted(calls: Sequence[Call]) -> dict[str, int]:
 def url(request: pytest.FixtureRequest, desk: Desk) -> str:
     if request.param == "sqlite":
         return str(desk.folder / "ledger.db")
-    uri: str = request.getfixturevalue("postgresql_url")
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
-    return uri
+    return request.getfixturevalue("empty_postgresql")
 
 
 def arguments(desk: Desk, url: str, model: str) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from opencode_tasks import errors
@@ -19,15 +17,9 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    url = str(tmp_path / "ledger.db")
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("drop schema public cascade")
-            connection.execute("create schema public")
-    with Ledger.open(url) as opened:
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    with Ledger.open(ledger_url) as opened:
         opened.create_run(
             run_id="run",
             parameters={},

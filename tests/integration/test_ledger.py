@@ -7,12 +7,11 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -48,23 +47,6 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "ledger.db")
-    uri: str = request.getfixturevalue("postgresql_url")
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
-    return uri
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    with Ledger.open(url) as opened:
-        yield opened
 
 
 def start(
@@ -210,11 +192,11 @@ def test_the_names_of_the_migrations_tell_the_newest() -> None:
     assert revisions() == known[::-1]
 
 
-def test_a_newer_database_is_refused(url: str) -> None:
-    with Ledger.open(url) as ledger, ledger._database.engine.begin() as connection:
+def test_a_newer_database_is_refused(ledger_url: str) -> None:
+    with Ledger.open(ledger_url) as ledger, ledger._database.engine.begin() as connection:
         connection.execute(text(f"update {VERSION_TABLE} set version_num = '9999'"))
     with pytest.raises(SetupError, match="9999") as caught:
-        Ledger.open(url)
+        Ledger.open(ledger_url)
     assert "Upgrade opencode-tasks" in caught.value.hint
 
 
@@ -261,9 +243,9 @@ def in_processes(url: str, count: int, rows: int) -> list[str]:
     return printed
 
 
-def test_four_processes_may_open_first_at_once(url: str) -> None:
-    in_processes(url, 4, 0)
-    with Ledger.open(url) as ledger, ledger._database.engine.connect() as connection:
+def test_four_processes_may_open_first_at_once(ledger_url: str) -> None:
+    in_processes(ledger_url, 4, 0)
+    with Ledger.open(ledger_url) as ledger, ledger._database.engine.connect() as connection:
         assert connection.execute(text(f"select version_num from {VERSION_TABLE}")).all() == [("0007",)]
 
 
@@ -337,10 +319,10 @@ def test_an_unreachable_server_is_refused_without_telling_its_password() -> None
 # Leases
 
 
-def test_each_row_is_leased_once_among_processes(url: str) -> None:
-    with Ledger.open(url) as ledger:
+def test_each_row_is_leased_once_among_processes(ledger_url: str) -> None:
+    with Ledger.open(ledger_url) as ledger:
         start(ledger, "r", [f"k{i}" for i in range(200)])
-    printed = in_processes(url, 2, 200)
+    printed = in_processes(ledger_url, 2, 200)
     taken = [line for out in printed for line in out.splitlines()]
     assert sorted(taken) == sorted(f"{i} 1" for i in range(200))
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import psycopg
-import pytest
 
 from opencode_tasks import errors
 from opencode_tasks.flow.job import Job
@@ -24,18 +20,6 @@ from opencode_tasks.records import AttemptRecord, Session, Step, Usage
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    url = str(tmp_path / "ledger.db")
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("drop schema public cascade")
-            connection.execute("create schema public")
-    with Ledger.open(url) as opened:
-        yield opened
 
 
 def at(seconds: float) -> datetime:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-import psycopg
-import pytest
 
 from opencode_tasks.errors import RateLimitError, ServerError
 from opencode_tasks.ledger import Begun, Finish, Ledger, Pull, Pulled, Report, answered
@@ -30,18 +26,6 @@ GATE = "p/m#0"
 
 def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    url = str(tmp_path / "ledger.db")
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("drop schema public cascade")
-            connection.execute("create schema public")
-    with Ledger.open(url) as opened:
-        yield opened
 
 
 def begin_run(ledger: Ledger, run_id: str, keys: Sequence[str], **more: Any) -> None:

@@ -6,13 +6,11 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -33,23 +31,6 @@ from opencode_tasks.reporting.page import report_page
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEAMS = ("support", "search")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "ledger.db")
-    uri: str = request.getfixturevalue("postgresql_url")
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
-    return uri
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[Ledger]:
-    with Ledger.open(url) as opened:
-        yield opened
 
 
 def call(session_id: str, number: int, model: str, cost: int | None, at: datetime) -> Step:
@@ -372,12 +353,12 @@ def test_the_dearest_rows_come_first(ledger: Ledger) -> None:
     ]
 
 
-def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(url: str) -> None:
-    with Ledger.open(url) as ledger:
+def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(ledger_url: str) -> None:
+    with Ledger.open(ledger_url) as ledger:
         engine = ledger._database.engine
         address = engine.url
     _back_to(address, "0003")
-    with Ledger.open(url) as ledger:
+    with Ledger.open(ledger_url) as ledger:
         World(ledger)
         assert ledger.accounts.spent()[0]["rows"] == 16
 

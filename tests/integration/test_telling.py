@@ -218,14 +218,11 @@ def queries() -> list[tuple[str, str]]:
     return found + [(f"metabase: {card['name']}", card["dataset_query"]["native"]["query"]) for card in cards]
 
 
-def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, postgresql_url: str) -> None:
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        connection.execute("drop schema public cascade")
-        connection.execute("create schema public")
+def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     desk.provider.on("row 0", Reply(status=400, body={"error": {"message": "no"}}))
-    assert desk.run(*table(desk, 3), "--ledger", postgresql_url).code == 1
+    assert desk.run(*table(desk, 3), "--ledger", empty_postgresql).code == 1
     told: dict[str, list[tuple[Any, ...]]] = {}
-    with psycopg.connect(postgresql_url) as connection:
+    with psycopg.connect(empty_postgresql) as connection:
         for name, sql in queries():
             assert "$__" not in sql, name
             told[name] = connection.execute(sql.encode()).fetchall()
