@@ -31,10 +31,10 @@ from opencode_tasks.ledger import (
     trials,
 )
 from opencode_tasks.ledger.accounts import Accounts
-from opencode_tasks.ledger.budgets import Budget, BudgetReachedError
+from opencode_tasks.ledger.budgets import Budget
 from opencode_tasks.ledger.engine import Database, open_database
 from opencode_tasks.ledger.finishing import Finish
-from opencode_tasks.ledger.gates import Closing, Gate, Held, Report
+from opencode_tasks.ledger.gates import Closing, Gate, Report
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
 from opencode_tasks.ledger.paces import PaceNow, Share, Visit
 from opencode_tasks.ledger.pulling import Outlook, Pull, Pulled
@@ -248,52 +248,6 @@ class Ledger:
 
     # Attempts
 
-    def begin_attempt(
-        self,
-        lease: Lease,
-        *,
-        run_id: str,
-        row_id: str,
-        attempt: int,
-        now: datetime,
-        node_id: str,
-        host: str,
-        backend: str,
-        data_dir: str | None,
-        gate_id: str | None = None,
-        reserve_pico: int = 0,
-        call_most_pico: int = 0,
-    ) -> str:
-        """Write an attempt before its prompt is sent, with what it may cost set aside; its id.
-
-        Raises LeaseLostError where the lease is not held any more, or has run out, and
-        BudgetReachedError where what it may cost does not fit in the run's budget.
-        """
-
-        def begin(connection: Connection) -> str:
-            return trials.begin(
-                connection,
-                lease,
-                run_id=run_id,
-                row_id=row_id,
-                attempt=attempt,
-                now=now,
-                node_id=node_id,
-                host=host,
-                backend=backend,
-                data_dir=data_dir,
-                gate_id=gate_id,
-                reserve_pico=reserve_pico,
-                call_most_pico=call_most_pico,
-            )
-
-        try:
-            return self._database.write(begin)
-        except BudgetReachedError as reached:
-            if not reached.in_flight:
-                self._database.write(lambda c: budgets.refuse(c, run_id, reserve_pico))
-            raise
-
     def note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> None:
         """Write the sessions of attempts as soon as they are known: attempt, session and data folder.
 
@@ -380,55 +334,6 @@ class Ledger:
 
         return self._database.write(finish) if ended else []
 
-    def complete_row(
-        self,
-        lease: Lease,
-        *,
-        run_id: str,
-        row_id: str,
-        response: str,
-        structured: Any,
-        finish_reason: str | None,
-        session_id: str | None,
-        turns: int,
-        model_ref: str,
-        now: datetime,
-    ) -> None:
-        """Complete a row whose attempt has ended already (an adopted session); as ``finish_row`` does."""
-        outcome = commits.Outcome(
-            status="completed",
-            response=response,
-            structured=structured,
-            finish_reason=finish_reason,
-            session_id=session_id,
-            turns=turns,
-            model_ref=model_ref,
-        )
-        self._commit(lease, run_id, row_id, outcome, now)
-
-    def fail_row_attempted(
-        self,
-        lease: Lease,
-        *,
-        run_id: str,
-        row_id: str,
-        error: OpenCodeError,
-        response_partial: str | None,
-        now: datetime,
-    ) -> None:
-        """Fail a row whose attempt has ended already; as ``finish_row`` does."""
-        outcome = commits.failed(error, AttemptRecord(), response_partial)
-        self._commit(lease, run_id, row_id, outcome, now)
-
-    def _commit(
-        self, lease: Lease, run_id: str, row_id: str, outcome: commits.Outcome, now: datetime
-    ) -> None:
-        committed = self._database.write(
-            lambda c: commits.commit(c, lease, run_id=run_id, row_id=row_id, outcome=outcome, now=now)
-        )
-        if not committed:
-            raise leases.lost(lease)
-
     def wait_row(
         self, lease: Lease, *, run_id: str, row_id: str, error: OpenCodeError, until: datetime | None
     ) -> None:
@@ -479,36 +384,6 @@ class Ledger:
     def gate(self, gate_id: str) -> Gate | None:
         """A gate as it stands, None where nothing was ever wrong with it."""
         return self._database.read(lambda c: gates.read(c, gate_id))
-
-    def admit(
-        self,
-        gate_id: str,
-        *,
-        run_id: str,
-        row_id: str,
-        owner: str,
-        now: datetime,
-        probe_s: float,
-        is_troubled: bool = False,
-    ) -> Held | None:
-        """None where a row may be sent; at a closed gate whose time has come, one row may: the probe.
-
-        A row that has failed before (``is_troubled``) leaves a moment to the others first.
-        """
-        if self._database.read(lambda c: gates.closed_line(c, gate_id)) is None:
-            return None
-        return self._database.write(
-            lambda c: gates.admit(
-                c,
-                gate_id,
-                run_id=run_id,
-                row_id=row_id,
-                owner=owner,
-                now=now,
-                probe_s=probe_s,
-                is_troubled=is_troubled,
-            )
-        )
 
     def keep_probe(self, owner: str, *, now: datetime, probe_s: float) -> None:
         """Extend the probe that an owner still works on."""

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, Text, bindparam, case, func, literal, select, true
+from sqlalchemy import Connection, RowMapping, Text, bindparam, case, func, select, true
 
 from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
 from opencode_tasks.ledger import budgets
-from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.leases import Lease, lost
-from opencode_tasks.ledger.tables import attempts, inner_retries, leases, rows, sessions, usage
+from opencode_tasks.ledger.leases import Lease
+from opencode_tasks.ledger.tables import attempts, inner_retries, rows, sessions, usage
 from opencode_tasks.ledger.totals import SUMMED
 from opencode_tasks.ledger.upserts import Upsert, do_nothing
 from opencode_tasks.records import AttemptRecord, InnerRetry, Session, Step
@@ -24,61 +23,6 @@ MESSAGE_LIMIT = 4000
 # An attempt whose process died has this as its error, and so has a row whose worker died.
 CRASHED = "crashed"
 PRICED = ("cost_reported_pico", "cost_computed_pico", "price_source")
-
-
-def begin(
-    connection: Connection,
-    lease: Lease,
-    *,
-    run_id: str,
-    row_id: str,
-    attempt: int,
-    now: datetime,
-    node_id: str,
-    host: str,
-    backend: str,
-    data_dir: str | None,
-    gate_id: str | None = None,
-    reserve_pico: int = 0,
-    call_most_pico: int = 0,
-) -> str:
-    """Write that an attempt starts; its id, the same one when it is written twice.
-
-    Raises LeaseLostError, or BudgetReachedError where ``reserve_pico`` does not fit in the budget.
-    """
-    begun = attempt_id(run_id, row_id, lease, attempt)
-    values: dict[str, Any] = {
-        "attempt_id": begun,
-        "run_id": run_id,
-        "row_id": row_id,
-        "row_key": lease.row_key,
-        "attempt": attempt,
-        "fence": lease.fence,
-        "owner": lease.owner,
-        "started_at": now,
-        "status": "open",
-        "node_id": node_id,
-        "host": host,
-        "backend": backend,
-        "data_dir": data_dir,
-        "usage_known": False,
-        "gate_id": gate_id,
-        "reserved_pico": reserve_pico,
-        "call_most_pico": call_most_pico,
-    }
-    if _exists(connection, begun):
-        return begun
-    budgets.reserve(connection, run_id, reserve_pico, now)
-    held = select(*(literal(value, attempts.c[name].type) for name, value in values.items())).where(
-        leases.c.row_key == lease.row_key,
-        leases.c.owner == lease.owner,
-        leases.c.fence == lease.fence,
-        leases.c.until > now,
-    )
-    insert = insert_into(connection, attempts).from_select(list(values), held)
-    if connection.execute(insert.returning(attempts.c.attempt_id)).first() is None:
-        raise lost(lease)
-    return begun
 
 
 def attempt_id(run_id: str, row_id: str, lease: Lease, attempt: int) -> str:
@@ -101,11 +45,6 @@ _BEGUN = Upsert(
 def write_begun(connection: Connection, begun: Sequence[Mapping[str, Any]]) -> None:
     """Write that attempts start, under leases that were taken in this transaction."""
     _BEGUN.execute(connection, [{**one, "status": "open", "usage_known": False} for one in begun])
-
-
-def _exists(connection: Connection, attempt_id: str) -> bool:
-    known = select(attempts.c.attempt_id).where(attempts.c.attempt_id == attempt_id)
-    return connection.execute(known).first() is not None
 
 
 def crashed_rows(connection: Connection, run_id: str, batch_id: str) -> list[str]:

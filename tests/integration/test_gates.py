@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from attempts import admitted, begin_attempt
 
 from opencode_tasks import errors
 from opencode_tasks.errors import OpenCodeError
@@ -45,7 +46,7 @@ def at(seconds: float) -> datetime:
 
 
 def admit(ledger: Ledger, row: str, seconds: float) -> Held | None:
-    return ledger.admit(GATE, run_id="run", row_id=row, owner="owner", now=at(seconds), probe_s=60)
+    return admitted(ledger, GATE, "run", row, now=at(seconds))
 
 
 def report(
@@ -88,18 +89,7 @@ def attempt(ledger: Ledger, row: str, number: int, error: OpenCodeError | None) 
     """The ``number``-th attempt at a row, from second ``number`` on."""
     lease = ledger.take("run", row, owner="owner", now=at(number), lease_s=60)
     assert isinstance(lease, Lease)
-    attempt_id = ledger.begin_attempt(
-        lease,
-        run_id="run",
-        row_id=row,
-        attempt=number,
-        now=at(number),
-        node_id="n",
-        host="h",
-        backend="server",
-        data_dir=None,
-        gate_id=GATE,
-    )
+    attempt_id = begin_attempt(ledger, lease, "run", row, attempt=number, now=at(number), gate_id=GATE)
     ledger.end_attempt(attempt_id, record=AttemptRecord(), error=error, now=at(number))
     ledger.release(lease)
 
@@ -266,9 +256,7 @@ def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:
 
 def test_a_row_that_failed_before_lets_another_try_first(ledger: Ledger) -> None:
     def troubled(seconds: float) -> Held | None:
-        return ledger.admit(
-            GATE, run_id="run", row_id="a", owner="owner", now=at(seconds), probe_s=60, is_troubled=True
-        )
+        return admitted(ledger, GATE, "run", "a", now=at(seconds), is_troubled=True)
 
     assert troubled(0) is None
     report(ledger, "b", 0, limited(30))

@@ -17,6 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from attempts import begin_attempt
 from sqlalchemy import text
 
 from opencode_tasks.errors import (
@@ -125,17 +126,7 @@ def lease_of(
 def begin(
     ledger: Ledger, lease: Lease, run_id: str, row_id: str, attempt: int = 1, now: datetime = NOW
 ) -> str:
-    return ledger.begin_attempt(
-        lease,
-        run_id=run_id,
-        row_id=row_id,
-        attempt=attempt,
-        now=now,
-        node_id="n",
-        host="h",
-        backend="server",
-        data_dir=None,
-    )
+    return begin_attempt(ledger, lease, run_id, row_id, attempt=attempt, now=now)
 
 
 def finish(
@@ -389,12 +380,6 @@ def test_an_expired_lease_is_retaken_and_the_old_commit_refused(ledger: Ledger) 
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
     with pytest.raises(LeaseLostError):
         ledger.wait_row(old, error=UnknownOpenCodeError("n"), until=at(99), **ending)
-    with pytest.raises(LeaseLostError):
-        ledger.fail_row_attempted(
-            old, error=UnknownOpenCodeError("n"), response_partial=None, now=at(61), **ending
-        )
-    with pytest.raises(LeaseLostError):
-        begin(ledger, old, "r", "0", attempt=2, now=at(61))
     # What was paid is recorded, the row is still the new holder's.
     row = ledger.outcomes("r")[0]
     assert (row["status"], row["cost_pico"], row["response"]) == ("open", 7, None)
@@ -412,14 +397,6 @@ def test_an_expired_lease_is_retaken_and_the_old_commit_refused(ledger: Ledger) 
     row = ledger.outcomes("r")[0]
     assert (row["status"], row["response"], row["cost_pico"], row["attempts"]) == ("completed", "new", 12, 2)
     assert (row["started_at"], row["duration_s"]) == (NOW, 63.0)
-
-
-def test_an_attempt_does_not_begin_under_a_lease_that_ran_out(ledger: Ledger) -> None:
-    start(ledger, "r", ["k"])
-    lease = lease_of(ledger, "r", "0")
-    with pytest.raises(LeaseLostError):
-        begin(ledger, lease, "r", "0", now=at(60))
-    assert ledger.attempts("r") == []
 
 
 def test_a_row_that_is_not_there_is_named(ledger: Ledger) -> None:
@@ -547,19 +524,17 @@ def test_every_write_done_twice_changes_nothing(ledger: Ledger) -> None:
         )
     )
     other = lease_of(ledger, "r", "2")
-    attempt = begin(ledger, other, "r", "2")
-    ledger.end_attempt(attempt, record=record("ses_3"), error=None, now=at(3))
+    third = record("ses_3")
+    last = begin(ledger, other, "r", "2")
     twice(
-        lambda: ledger.complete_row(
-            other,
+        lambda: ledger.finish_row(
+            lease=other,
+            attempt_id=last,
+            record=third,
             run_id="r",
             row_id="2",
-            response="hi",
-            structured=None,
-            finish_reason="stop",
-            session_id="ses_3",
-            turns=1,
-            model_ref="p/m",
+            answer=None,
+            error=UnknownOpenCodeError("n"),
             now=at(4),
         )
     )

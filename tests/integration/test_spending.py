@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from attempts import begin_attempt
 from sqlalchemy import create_engine, text
 
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
@@ -109,17 +110,8 @@ class World:
         for number, error in enumerate(errors, start=1):
             got = self.ledger.take(run_id, row_id, owner="w", now=at, lease_s=60)
             assert isinstance(got, Lease)
-            attempt_id = self.ledger.begin_attempt(
-                got,
-                run_id=run_id,
-                row_id=row_id,
-                attempt=number,
-                now=at,
-                node_id="n",
-                host="h",
-                backend="server",
-                data_dir=None,
-                reserve_pico=1000,
+            attempt_id = begin_attempt(
+                self.ledger, got, run_id, row_id, attempt=number, now=at, reserve_pico=1000
             )
             session_id = f"ses_{run_id}_{i}_{number}"
             sold = [] if i == 4 else self._calls(session_id, model, i, at)
