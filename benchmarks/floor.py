@@ -42,8 +42,10 @@ async def ask(server: WarmServer, prompt: str) -> str:
     opened = await server.post("/session", {"title": "row"})
     body = {"agent": DEFAULT_AGENT, "model": MODEL, "parts": [{"type": "text", "text": prompt}]}
     answer = await server.post(f"/session/{opened.json()['id']}/message", body, timeout_s=None)
-    parts = answer.json()["parts"]
-    return "".join(part["text"] for part in parts if part["type"] == "text")
+    told = answer.json()
+    if "error" in told.get("info", {}):
+        raise SystemExit(f"opencode answered {prompt[:40]!r} with {json.dumps(told['info']['error'])[:500]}")
+    return "".join(part["text"] for part in told["parts"] if part["type"] == "text")
 
 
 async def ask_all(servers: Sequence[WarmServer], prompts: Sequence[str], concurrency: int) -> list[str]:

@@ -3,17 +3,19 @@
     python benchmarks/speed.py                all cells, three rounds: about an hour on 2 cores
     python benchmarks/speed.py --quick        a cell or two of each way, few rows, one round: minutes
     python benchmarks/speed.py --markdown     the tables as README's section on performance has them
+    python benchmarks/speed.py --again FILE   the tables of an earlier run, from what --json wrote
 
 All ways ask the same scripted provider, each run one of its own in a process of its own, with new
 prompts and a new ledger. Rounds are made one after the other, each with all cells, so that what the
-machine does meanwhile meets all alike; a figure is the median of the rounds.
+machine does meanwhile meets all alike; a figure is the median of the rounds, a ratio that of the
+rounds' ratios.
 
 - rows/s: rows by the time of the whole command, its start and end included; of the bare client by
   the time of the rows alone.
 - rows/s steady: between the moments at which the provider had sent off a tenth and nine tenths of
   the answers, by its own record; the same for all ways. Unknown where there are fewer rows than four
   times those in flight.
-- of floor: the steady rows/s by the bare client's best in the same case, with one server or two.
+- of floor: the steady rows/s by the bare client's best in the same case and round.
 - CPU s/row: CPU seconds of all processes of the way, the provider and a PostgreSQL server left out,
   by the same two spans of time.
 - memory: the most PSS at one moment, summed over the processes (looked at every 2 s).
@@ -45,14 +47,15 @@ import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cells import QUICK_ROWS, ROWS, all_cells, quick_cells
+from figures import Figures
 from peer import REQUIREMENTS, peer_python
-from summary import HEAD, Medians, lines, medians, number, ratios
+from summary import HEAD, lines, number, ratios, rounds_of
 from tables import drawn
 from ways import PROJECT, WAYS, Bench, Cell, Ran, Way
 
@@ -154,6 +157,7 @@ def wanted() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing, read what --json wrote")
     asked = parser.parse_args()
     asked.ways = asked.ways.split(",")
     if unknown := set(asked.ways) - set(WAYS):
@@ -161,20 +165,23 @@ def wanted() -> argparse.Namespace:
     return asked
 
 
-def written(
-    at: Bench, found: Medians, runs: Sequence[Ran], *, markdown: bool
-) -> tuple[str, Mapping[str, Any]]:
-    """What is printed, and the same as one object with every run in it."""
-    told_of = machine(at.binary)
-    rate = ratios(found)
+def written(measured_on: Mapping[str, str], runs: Sequence[Ran], *, markdown: bool) -> str:
+    """What is printed."""
+    rounds = rounds_of(runs)
+    rate = ratios(rounds)
     others = [ran.figures.others_cores for ran in runs if ran.figures]
     busy = statistics.median(others) if others else 0.0
     parts = [
-        f"Measured on {', '.join(told_of.values())}.",
+        f"Measured on {', '.join(measured_on.values())}.",
         *([f"The rest of the machine used {busy:.1f} cores meanwhile: not to be quoted."] * (busy > 0.4)),
-        drawn(HEAD, lines(found), markdown=markdown),
+        drawn(HEAD, lines(rounds), markdown=markdown),
         *([drawn(("ratio", "value"), rate, markdown=markdown)] if rate else []),
     ]
+    return "\n\n".join(parts)
+
+
+def kept(measured_on: Mapping[str, str], runs: Sequence[Ran]) -> str:
+    """Every run as JSON."""
     every = [
         asdict(ran.cell)
         | {"figures": asdict(ran.figures) if ran.figures else None}
@@ -182,23 +189,42 @@ def written(
         | {"steady_cpu_by_kind": ran.steady_cpu_by_kind}
         for ran in runs
     ]
-    return "\n\n".join(parts), {"machine": told_of, "runs": every, "ratios": rate}
+    return json.dumps({"machine": measured_on, "runs": every}, indent=1) + "\n"
+
+
+def read_kept(path: Path) -> tuple[Mapping[str, str], list[Ran]]:
+    """What ``kept`` wrote."""
+    told = json.loads(path.read_text())
+    names = {field.name for field in fields(Cell)}
+    return told["machine"], [
+        Ran(
+            cell=Cell(**{name: one[name] for name in names}),
+            figures=Figures(**one["figures"]) if one["figures"] else None,
+            faults=one["faults"],
+            cpu_by_kind=one["cpu_by_kind"],
+            steady_cpu_by_kind=one["steady_cpu_by_kind"],
+        )
+        for one in told["runs"]
+    ]
 
 
 def main() -> None:
     """Measure and print; exit code 1 where a run was void."""
     asked = wanted()
+    if asked.again:
+        print(written(*read_kept(asked.again), markdown=asked.markdown))
+        return
     cells = quick_cells(asked.rows) if asked.quick else all_cells(asked.rows or ROWS)
     cells = [cell for cell in cells if cell.way in asked.ways]
     try:
         with bench(asked.ways) as at:
             runs = measure(at, cells, asked.rounds or (1 if asked.quick else ROUNDS))
-            text, everything = written(at, medians(cells, runs), runs, markdown=asked.markdown)
+            measured_on = machine(at.binary)
     except subprocess.CalledProcessError as error:
         sys.exit(f"the peer cannot be installed here; leave it out of --ways: {error}")
-    print(text)
+    print(written(measured_on, runs, markdown=asked.markdown))
     if asked.json:
-        asked.json.write_text(json.dumps(everything, indent=1) + "\n")
+        asked.json.write_text(kept(measured_on, runs))
     if void := [ran for ran in runs if ran.faults]:
         sys.exit(f"{len(void)} of {len(runs)} runs were void")
 

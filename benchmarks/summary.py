@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 from figures import Figures, median
 from ways import Cell, Ran
@@ -11,20 +12,31 @@ HEAD = (
     *("way", "rows at once", "batch", "latency", "chunks", "rows", "rows/s", "rows/s steady"),
     *("of floor", "CPU s/row", "CPU s/row steady", "memory MB", "first row s"),
 )
-Medians = dict[Cell, Figures | None]
+# The figures of one round by cell, None of a void run.
+Round = Mapping[Cell, Figures | None]
 
 
-def medians(cells: Sequence[Cell], runs: Sequence[Ran]) -> Medians:
+def rounds_of(runs: Sequence[Ran]) -> list[Round]:
+    """The rounds that these runs were made in: the first cell again begins the next."""
+    rounds: list[dict[Cell, Figures | None]] = []
+    for ran in runs:
+        if not rounds or ran.cell in rounds[-1]:
+            rounds.append({})
+        rounds[-1][ran.cell] = ran.figures
+    return rounds
+
+
+def medians(rounds: Sequence[Round]) -> dict[Cell, Figures | None]:
     """Each cell's figures; None where every run of it was void."""
-    counted = {cell: [ran.figures for ran in runs if ran.cell == cell and ran.figures] for cell in cells}
+    counted = {cell: [figures for one in rounds if (figures := one.get(cell))] for cell in rounds[0]}
     return {cell: median(found) if found else None for cell, found in counted.items()}
 
 
-def floor_of(cell: Cell, found: Medians) -> float | None:
-    """The bare client's best steady rows/s in the same case; None where it was not measured."""
+def floor_of(cell: Cell, one: Round) -> float | None:
+    """The bare client's best steady rows/s in the same case and round; None where it was not measured."""
     rates = [
         figures.steady_rows_per_s
-        for other, figures in found.items()
+        for other, figures in one.items()
         if other.way == "floor"
         and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
         and figures is not None
@@ -33,22 +45,24 @@ def floor_of(cell: Cell, found: Medians) -> float | None:
     return max(rates, default=None)
 
 
-def of_floor(cell: Cell, found: Medians) -> float | None:
-    """A cell's steady rows/s by the floor's; None where either is unknown."""
-    floor, figures = floor_of(cell, found), found[cell]
-    if figures is None or figures.steady_rows_per_s is None or floor is None:
-        return None
-    return figures.steady_rows_per_s / floor
+def of_floor(cell: Cell, rounds: Sequence[Round]) -> float | None:
+    """A cell's steady rows/s by the floor's, the median of the rounds that have both; None without one."""
+    found = [
+        figures.steady_rows_per_s / floor
+        for one in rounds
+        if (figures := one.get(cell)) and figures.steady_rows_per_s and (floor := floor_of(cell, one))
+    ]
+    return statistics.median(found) if found else None
 
 
-def lines(found: Medians) -> list[list[str]]:
+def lines(rounds: Sequence[Round]) -> list[list[str]]:
     """The table's lines."""
     return [
         [
             *(cell.name, cell.at_once, cell.batch, f"{cell.delay_s:g} s", str(cell.chunks), str(cell.rows)),
-            *(_cells_of(figures, of_floor(cell, found)) if figures else ["void", *[""] * (len(HEAD) - 7)]),
+            *(_cells_of(figures, of_floor(cell, rounds)) if figures else ["void", *[""] * (len(HEAD) - 7)]),
         ]
-        for cell, figures in found.items()
+        for cell, figures in medians(rounds).items()
     ]
 
 
@@ -69,25 +83,31 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def ratios(found: Medians) -> list[list[str]]:
-    """The ratios that matter, those of which both sides were measured."""
+def ratios(rounds: Sequence[Round]) -> list[list[str]]:
+    """The ratios that matter, those of which both sides were measured: medians of the rounds'."""
     told: list[list[str]] = []
-    reference = next((figures for cell, figures in found.items() if cell.way == "reference"), None)
-    on_ray = next((figures for cell, figures in found.items() if cell.way == "ray"), None)
-    if reference and on_ray and reference.steady_rows_per_s:
-        ratio = on_ray.rows_per_s / reference.steady_rows_per_s
+    if of_reference := [ratio for one in rounds if (ratio := _of_reference(one))]:
+        ratio = statistics.median(of_reference)
         told.append(["Ray end to end, nothing chosen / reference, steady; no latency", f"{ratio:.1f}"])
     for case, what in (((0.0, 1), "no latency"), ((2.0, 1), "2 s, 64 at once"), ((0.0, 200), "200 chunks")):
         for way in ("ray", "threads"):
             rates = [
                 rate
-                for cell in found
+                for cell in rounds[0]
                 if cell.way == way
                 and (cell.delay_s, cell.chunks) == case
                 and (case[0] == 0 or cell.concurrency == 64)
-                and (rate := of_floor(cell, found)) is not None
+                and (rate := of_floor(cell, rounds)) is not None
             ]
             if rates:
-                name = next(cell.name for cell in found if cell.way == way)
+                name = next(cell.name for cell in rounds[0] if cell.way == way)
                 told.append([f"{name} / floor, steady, the best of each; {what}", f"{max(rates):.2f}"])
     return told
+
+
+def _of_reference(one: Round) -> float | None:
+    reference = next((figures for cell, figures in one.items() if cell.way == "reference"), None)
+    on_ray = next((figures for cell, figures in one.items() if cell.way == "ray"), None)
+    if reference is None or on_ray is None or reference.steady_rows_per_s is None:
+        return None
+    return on_ray.rows_per_s / reference.steady_rows_per_s

@@ -29,6 +29,8 @@ def test_smallest_form(tmp_path: Path) -> None:
     # Had the provider not been asked for each row exactly once, the run would be void and the code 1.
     assert done.returncode == 0, done.stderr
     assert "| bare client, 2 servers | 32 | - | 0 s | 1 | 6 |" in done.stdout
+    again = [sys.executable, "benchmarks/speed.py", "--again", str(told), "--markdown"]
+    assert subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
     runs = json.loads(told.read_text())["runs"]
     assert {run["servers"] for run in runs} == {1, 2}
     for run in runs:

@@ -99,6 +99,27 @@ def test_a_run_is_void_unless_each_row_was_asked_once(
     assert figures.faults(["a", "b"], **good | changed) == told
 
 
+def test_a_ratio_is_the_median_of_the_rounds_that_have_both_sides(
+    figures: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways, summary = _module(monkeypatch, "ways"), _module(monkeypatch, "summary")
+    names = [field.name for field in dataclasses.fields(figures.Figures)]
+    floor = [ways.Cell(way="floor", rows=9, servers=servers) for servers in (1, 2)]
+    ray = ways.Cell(way="ray", rows=9)
+    rates = [(10.0, 20.0, 18.0), (10.0, None, 15.0), (12.0, 40.0, 30.0), (None, None, 9.0)]
+    runs = [
+        ways.Ran(cell=cell, figures=rate and figures.Figures(**dict.fromkeys(names, rate)), faults=[])
+        for one in rates
+        for cell, rate in zip((*floor, ray), one, strict=True)
+    ]
+    rounds = summary.rounds_of(runs)
+    assert len(rounds) == 4
+    # 0.9, 1.5, 0.75, and a round without a floor.
+    assert summary.of_floor(ray, rounds) == 0.9
+    assert summary.medians(rounds)[ray].rows_per_s == 16.5
+    assert summary.of_floor(ways.Cell(way="ray", rows=9, delay_s=2.0), rounds) is None
+
+
 class Stub:
     """A server whose two routes count what they are asked at once."""
 
