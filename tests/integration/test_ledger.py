@@ -533,8 +533,8 @@ def test_every_write_done_twice_changes_nothing(ledger: Ledger) -> None:
             record=third,
             run_id="r",
             row_id="2",
-            answer=None,
-            error=UnknownOpenCodeError("n"),
+            answer=answer(third),
+            error=None,
             now=at(4),
         )
     )
