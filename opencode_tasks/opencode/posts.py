@@ -62,7 +62,7 @@ class Posts:
         try:
             sent = self._session.post(path, params={"directory": directory}, data=data, timeout=limit)
             async with sent as response:
-                return Answer(response.status, await response.text())
+                return Answer(response.status, await response.text("utf-8", "replace"))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NoAnswerError(f"{type(error).__name__} {error}") from None
 
