@@ -33,16 +33,17 @@ def medians(rounds: Sequence[Round]) -> dict[Cell, Figures | None]:
 
 
 def floor_of(cell: Cell, one: Round) -> float | None:
-    """The bare client's best steady rows/s in the same case and round; None where it was not measured."""
+    """The bare client's best steady rows/s in the same case and round; None where one run of it is unknown.
+
+    Its best may be the very run that was void.
+    """
     rates = [
-        figures.steady_rows_per_s
+        figures and figures.steady_rows_per_s
         for other, figures in one.items()
-        if other.way == "floor"
-        and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
-        and figures is not None
-        and figures.steady_rows_per_s is not None
+        if other.way == "floor" and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
     ]
-    return max(rates, default=None)
+    known = [rate for rate in rates if rate is not None]
+    return max(known) if known and len(known) == len(rates) else None
 
 
 def of_floor(cell: Cell, rounds: Sequence[Round]) -> float | None:
