@@ -80,22 +80,6 @@ def partial_text(error: OpenCodeError) -> str | None:
             return None
 
 
-def commit(
-    connection: Connection, lease: Lease, *, run_id: str, row_id: str, outcome: Outcome, now: datetime
-) -> bool:
-    """End an open row with its totals, give the lease back and share the outcome.
-
-    False, and nothing is written, where the lease was lost. Nothing changes on a row that has ended.
-    """
-    if not is_current(connection, lease):
-        return False
-    if _status(connection, run_id, row_id) == "open":
-        _write(connection, run_id, row_id, outcome, now)
-        share(connection, run_id, row_id, lease.row_key, now)
-    release(connection, lease)
-    return True
-
-
 def _status(connection: Connection, run_id: str, row_id: str) -> str | None:
     mine = (rows.c.run_id == run_id) & (rows.c.row_id == row_id)
     return connection.execute(select(rows.c.status).where(mine).with_for_update()).scalar_one_or_none()

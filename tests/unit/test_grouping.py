@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from opencode_tasks.flow.grouping import MOST_AT_ONCE, Grouped
 
 
-def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
+def doubling() -> tuple[list[int], Callable[[Sequence[int]], list[int]]]:
+    """Work for groups, and how many each had."""
     groups: list[int] = []
 
     def double(asked: Sequence[int]) -> list[int]:
         groups.append(len(asked))
         return [2 * number for number in asked]
+
+    return groups, double
+
+
+def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
+    groups, double = doubling()
 
     async def ask() -> list[int]:
         grouped = Grouped(double)
@@ -26,11 +33,7 @@ def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
 
 
 def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
-    groups: list[int] = []
-
-    def double(asked: Sequence[int]) -> list[int]:
-        groups.append(len(asked))
-        return [2 * number for number in asked]
+    groups, double = doubling()
 
     async def ask() -> list[int]:
         grouped = Grouped(double)
