@@ -78,7 +78,7 @@ def test_a_limit_shows_as_awaiting_retry_until_the_providers_moment(
     moment = asked[0].at + seconds
     scheduled = states[2].state_details.scheduled_time
     assert scheduled is not None
-    assert abs(scheduled.timestamp() - moment) < 1.0
+    assert moment <= scheduled.timestamp() <= states[2].timestamp.timestamp() + seconds
     assert asked[1].at >= moment
     assert max(Counter(desk.provider.prompts()).values()) == 2
 
