@@ -17,7 +17,6 @@ from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
 import psutil
 
 from opencode_tasks.errors import SetupError
@@ -31,6 +30,7 @@ from opencode_tasks.export import (
 )
 from opencode_tasks.json_values import mapping_in, time_in
 from opencode_tasks.opencode.backend import OpencodeSpec, SessionResult
+from opencode_tasks.opencode.client import NoAnswerError
 from opencode_tasks.opencode.home import Home, homes_path, is_owned, make_home
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.records import AttemptRecord, Session
@@ -89,7 +89,7 @@ async def read_left(
     try:
         async with _server_over_copy(spec, data_dir) as server:
             read = {key: await _read(server, key, unpriced) for key in session_ids}
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, NoAnswerError) as error:
         raise SetupError(
             "unknown",
             raw_message=f"cannot read the sessions in {data_dir}: {type(error).__name__} {error}",
@@ -166,8 +166,8 @@ def _copy(source: Path, target: Path) -> None:
 
 async def _read(server: WarmServer, session_id: str, unpriced: frozenset[str]) -> list[Session]:
     """The session and its children; empty where the database does not hold it."""
-    response = await server.client.get(f"/session/{session_id}", params={"directory": server.directory})
-    if response.status_code == HTTPStatus.NOT_FOUND:
+    found = await server.find(f"/session/{session_id}")
+    if found.status == HTTPStatus.NOT_FOUND:
         return []
     return await server.read_back(session_id, unpriced)
 

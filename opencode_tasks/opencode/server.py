@@ -13,9 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
 import psutil
-from httpx_sse import aconnect_sse
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.events import EventFold, SessionEvents
@@ -23,14 +21,12 @@ from opencode_tasks.export import session_of
 from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
+from opencode_tasks.opencode.client import HTTP_LIMIT_S, Answer, Client, NoAnswerError
 from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
-from opencode_tasks.opencode.posts import Answer, NoAnswerError, Posts
 from opencode_tasks.process import GuardedProcess
 from opencode_tasks.records import Session
 
 START_LIMIT_S = 60.0
-HTTP_LIMIT_S = 30.0
-USER = "opencode"
 LISTENING = "listening on "
 CLOSED = "the opencode server has ended"
 
@@ -43,17 +39,13 @@ class WarmServer:
     holds those that are not recorded yet, ``users`` counts the requests that are at work here.
     """
 
-    def __init__(
-        self, process: GuardedProcess, home: Home, url: str, password: str, credentials: Credentials
-    ) -> None:
+    def __init__(self, process: GuardedProcess, home: Home, client: Client, credentials: Credentials) -> None:
         self.process = process
         self.home = home
-        self.client = _client(url, password)
-        self._posts = Posts(url, USER, password)
+        self.client = client
         self.fold = EventFold()
         self.gaps = 0
         self.plugin_loaded = False
-        self.directory = str(home.work)
         self.begun = 0
         self.unrecorded: set[str] = set()
         self.users = 0
@@ -93,9 +85,8 @@ class WarmServer:
             credentials.close()
             home.remove()
             raise
-        server = cls(process, home, url, password, credentials)
-        if spec.work_dir is not None:
-            server.directory = str(spec.work_dir)
+        client = Client(url, password, str(spec.work_dir or home.work))
+        server = cls(process, home, client, credentials)
         try:
             await server._open(spec)
         except BaseException:
@@ -111,7 +102,7 @@ class WarmServer:
             self._reader = asyncio.create_task(self._read_events())
             async with asyncio.timeout(START_LIMIT_S):
                 await self._connected.wait()
-        except (TimeoutError, httpx.HTTPError) as error:
+        except (TimeoutError, NoAnswerError) as error:
             words = self.last_words()[-800:].strip() or type(error).__name__
             raise SetupError(
                 "unknown", raw_message=f"opencode serve did not answer: {words}", hint="opencode-tasks doctor"
@@ -157,13 +148,17 @@ class WarmServer:
         return tail(self.home.output)
 
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
-        """GET a route of the server's working folder; its JSON."""
+        """GET a route of the server's working folder; its JSON. Raises NoAnswerError and SetupError."""
+        answer = await self.find(path, timeout_s=timeout_s)
+        if answer.status != HTTPStatus.OK:
+            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(answer)}")
+        return answer.json()
+
+    async def find(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Answer:
+        """GET a route that may not be there; the answer, whatever its status. Raises NoAnswerError."""
         if self.is_closing:
-            raise httpx.ConnectError(CLOSED)
-        response = await self.client.get(path, params={"directory": self.directory}, timeout=timeout_s)
-        if response.status_code != HTTPStatus.OK:
-            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(response)}")
-        return response.json()
+            raise NoAnswerError(CLOSED)
+        return await self.client.get(path, timeout_s=timeout_s)
 
     async def read_back(
         self, session_id: str, unpriced: frozenset[str], parent_id: str | None = None
@@ -184,7 +179,7 @@ class WarmServer:
         """
         if self.is_closing:
             raise NoAnswerError(CLOSED)
-        return await self._posts.post(path, body, directory=self.directory, timeout_s=timeout_s)
+        return await self.client.post(path, body, timeout_s=timeout_s)
 
     async def aclose(self) -> None:
         """End the server and remove its folders; an unrecorded session's data stays.
@@ -197,27 +192,24 @@ class WarmServer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
         with contextlib.suppress(Exception):
-            await asyncio.gather(self.client.aclose(), self._posts.aclose())
+            await self.client.aclose()
         await asyncio.to_thread(self.process.stop)
         self._credentials.close()
         await asyncio.to_thread(self.home.remove)
 
     async def _read_events(self) -> None:
         while True:
-            with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-                # Of all folders at once (/global/event) opencode tells each change twice.
-                events = aconnect_sse(
-                    self.client, "GET", "/event", params={"directory": self.directory}, timeout=None
-                )
-                async with events as source:
+            # Of all folders at once (/global/event) opencode tells each change twice.
+            async with contextlib.aclosing(self.client.events()) as events:
+                with contextlib.suppress(NoAnswerError):
                     is_new = True
-                    async for event in source.aiter_sse():
+                    async for data in events:
                         if is_new and self._connected.is_set():
                             # A session that began meanwhile has lost events too.
                             self.gaps += 1
                         is_new = False
                         self._connected.set()
-                        self._take(event.data)
+                        self._take(data)
             self.gaps += 1
             await asyncio.sleep(0.2)
 
@@ -240,17 +232,6 @@ class WarmServer:
                 await self.post(f"/question/{request_id}/reject")
             else:
                 await self.post(f"/permission/{request_id}/reply", {"reply": "reject"})
-
-
-def _client(url: str, password: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=url,
-        auth=(USER, password),
-        timeout=HTTP_LIMIT_S,
-        trust_env=False,
-        # The address is this machine's own; to load the authorities takes 20 ms for each client.
-        verify=False,  # noqa: S501  see above
-    )
 
 
 def plugin_is_loaded(journal: Path) -> bool:
@@ -285,12 +266,12 @@ async def _listening_at(process: GuardedProcess, home: Home) -> str:
     )
 
 
-def _refusal(response: httpx.Response) -> str:
+def _refusal(answer: Answer) -> str:
     """Opencode's own words; of a config that it refuses, each fault with its place in the config."""
     try:
-        told: Any = response.json()
+        told: Any = answer.json()
     except ValueError:
-        return response.text[:800]
+        return answer.text[:800]
     data = mapping_in(mapping_in(told).get("data"))
     issues = [mapping_in(issue) for issue in list_in(data.get("issues"))]
     faults = [f"{'.'.join(map(str, list_in(issue.get('path'))))}: {issue.get('message')}" for issue in issues]

@@ -10,8 +10,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.events import EventFold, SessionEvents
 from opencode_tasks.export import session_of
@@ -26,7 +24,7 @@ from opencode_tasks.opencode.backend import (
     SessionResult,
     Stopped,
 )
-from opencode_tasks.opencode.posts import Answer, NoAnswerError
+from opencode_tasks.opencode.client import Answer, NoAnswerError
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.opencode.succession import Succession
@@ -212,7 +210,7 @@ class _Conversation:
             return seen_in(self.server.fold, session_id, self.unpriced)
         try:
             return await self.server.read_back(session_id, self.unpriced)
-        except (httpx.HTTPError, OpenCodeError, ValueError, KeyError):
+        except (NoAnswerError, OpenCodeError, ValueError, KeyError):
             return seen_in(self.server.fold, session_id, self.unpriced)
 
     def _result(

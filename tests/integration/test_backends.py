@@ -508,7 +508,7 @@ def test_no_key_is_on_a_command_line_or_goes_without_a_password(rig: Rig) -> Non
 
     async def address() -> tuple[str, int]:
         server = await rig.server()
-        return str(server.client.base_url), server.process.pid
+        return server.client.url, server.process.pid
 
     url, pid = warm.call(address)
     family = [psutil.Process(), *psutil.Process().children(recursive=True), psutil.Process(pid)]

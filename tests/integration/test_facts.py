@@ -14,13 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+import psutil
 import pytest
 from rig import BASH, Rig
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
+from opencode_tasks.opencode.client import USER, Answer
 from opencode_tasks.opencode.home import environment, make_home
-from opencode_tasks.opencode.posts import Answer
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.warm import warm
 from opencode_tasks.records import Session
@@ -229,7 +231,9 @@ def test_a_refreshed_login_is_written_through_the_link_to_the_users_store(
     async def refresh(server: WarmServer) -> tuple[bool, int]:
         link = server.home.data / "opencode" / "auth.json"
         fresh = {**login, "refresh": "r1", "access": "a1", "expires": 2}
-        response = await server.client.put("/auth/fake", json=fresh)
+        password = psutil.Process(server.process.pid).environ()["OPENCODE_SERVER_PASSWORD"]
+        async with httpx.AsyncClient(auth=(USER, password), trust_env=False, timeout=30) as client:
+            response = await client.put(f"{server.client.url}/auth/fake", json=fresh)
         return link.is_symlink(), response.status_code
 
     try:

@@ -25,8 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from httpx_sse import aconnect_sse
-
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.binary import PINNED_VERSION
 from opencode_tasks.opencode.cli_backend import run_arguments
@@ -301,11 +299,10 @@ async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
 
 
 async def read_events(server: WarmServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
-    async with aconnect_sse(server.client, "GET", "/global/event", timeout=None) as source:
-        async for event in source.aiter_sse():
-            connected.set()
-            data = json.loads(event.data)
-            events.append(data.get("payload") or data)
+    async for told in server.client.events("/global/event"):
+        connected.set()
+        data = json.loads(told)
+        events.append(data.get("payload") or data)
 
 
 def is_of(event: Mapping[str, Any], family: set[str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.opencode.posts import Answer
+from opencode_tasks.opencode.client import Answer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
