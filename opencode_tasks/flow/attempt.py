@@ -101,6 +101,8 @@ class Place:
         self.reservations = Reservations(job, ledger)
         self.pacer = Pacer(job, ledger, self.owner)
         self.trace = carrier()
+        # How long the row took that was answered last.
+        self.took_s = 0.0
         self.note_session = Grouped(self._note_sessions)
         self.finish = Grouped(self._finish)
 
@@ -108,10 +110,11 @@ class Place:
         """Ask the ledger, off the loop."""
         return await asyncio.to_thread(function, *args)
 
-    def can_wait_s(self, took_s: float) -> float:
-        """How long the end of a row that took so long may wait to be recorded together with others."""
+    @property
+    def can_wait_s(self) -> float:
+        """How long what is known of a row may wait to be recorded together with what is of others."""
         is_worth_it = len(self.pacer.sent) >= MANY_IN_FLIGHT
-        return min(MOST_WAIT_S, took_s * WAIT_SHARE) if is_worth_it else 0.0
+        return min(MOST_WAIT_S, self.took_s * WAIT_SHARE) if is_worth_it else 0.0
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
         self.ledger.note_sessions(notes)
@@ -209,7 +212,8 @@ class _Attempt:
             return
         self.sessions.append(session_id)
         folder = _text(self.backend.data_dir(session_id))
-        written = self.place.note_session((self.begun.attempt_id, session_id, folder))
+        note = (self.begun.attempt_id, session_id, folder)
+        written = self.place.note_session(note, can_wait_s=self.place.can_wait_s)
         self.notes.append(asyncio.ensure_future(written))
 
     async def _interrupted(self) -> None:
@@ -227,8 +231,8 @@ class _Attempt:
         if answer is not None:
             await self.place.pacer.ended(self.begun.attempt_id, prompt, None, self.began, self.record)
             ended = (self._finished(answer, now), self._report_of(None))
-            can_wait_s = self.place.can_wait_s((now - self.began).total_seconds())
-            if not await self.place.finish(ended, can_wait_s=can_wait_s):
+            self.place.took_s = (now - self.began).total_seconds()
+            if not await self.place.finish(ended, can_wait_s=self.place.can_wait_s):
                 raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
             return After.ENDED
         assert error is not None

@@ -101,16 +101,10 @@ MEANINGS: dict[str, str] = {
 
 
 def create_views(connection: Connection) -> None:
-    """Make all views anew; a migration that changes tables drops them first."""
+    """Make all views; a migration that changes what they read must drop them first, in reverse order."""
     for view in VIEWS:
         compiled = view.query.order_by(None).compile(
             dialect=connection.dialect, compile_kwargs={"literal_binds": True}
         )
         # DDL would take a percent sign for a placeholder.
         connection.execute(DDL(f"CREATE VIEW {view.name} AS {compiled}".replace("%", "%%")))
-
-
-def drop_views(connection: Connection) -> None:
-    """Drop all views that are there."""
-    for view in reversed(VIEWS):
-        connection.execute(DDL(f"DROP VIEW IF EXISTS {view.name}"))
