@@ -26,6 +26,7 @@ from opencode_tasks.opencode.adoption import (
     home_of,
     read_left,
     result_of,
+    sessions_by_attempt,
     unfinished_record,
 )
 from opencode_tasks.policy import Fail, decide
@@ -45,6 +46,7 @@ async def adopt_left(place: Place) -> int:
     """
     job = place.job
     found = await place.db(place.ledger.left_attempts, job.run_id, place.host)
+    found = await asyncio.to_thread(_with_sessions, found)
     holders = await place.db(partial(place.ledger.lease_owners, job.run_id, now=datetime.now(UTC)))
     at_work = {owner for owner in holders if not is_dead(owner)}
     by_folder: dict[str | None, list[tuple[LeftAttempt, Lease | None]]] = {}
@@ -70,6 +72,19 @@ async def adopt_left(place: Place) -> int:
             told = sessions.get(left.session_id) if left.session_id is not None else None
             await place.db(_settle, place, left, lease, told or ())
     return sum(len(attempts) for attempts in by_folder.values())
+
+
+def _with_sessions(found: Sequence[LeftAttempt]) -> list[LeftAttempt]:
+    """The same, with the sessions of those that died before the ledger was told of them."""
+    on_disk = sessions_by_attempt() if any(left.session_id is None for left in found) else {}
+
+    def with_session(left: LeftAttempt) -> LeftAttempt:
+        if left.session_id is not None or left.attempt_id not in on_disk:
+            return left
+        data_dir, session_id = on_disk[left.attempt_id]
+        return replace(left, session_id=session_id, data_dir=str(data_dir))
+
+    return [with_session(left) for left in found]
 
 
 def _take(place: Place, left: LeftAttempt) -> Any:

@@ -185,13 +185,11 @@ class _Attempt:
         return answer, error
 
     async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
-        place, row = self.place, self.trial.row
-        title = f"{place.job.run_id} {row.row_id}"[:100]
-        request = place.job.request(row.prompt, title=title, max_cost_pico=self.begun.left_pico)
+        place = self.place
         try:
             answer = await ask(
                 self.backend,
-                request,
+                place.job.request(self.begun),
                 node_id=place.node_id,
                 on_session=self._note_session,
                 schema=place.job.schema,
@@ -218,6 +216,7 @@ class _Attempt:
 
     async def _interrupted(self) -> None:
         """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
+        await asyncio.gather(*self.notes, return_exceptions=True)
         session_id = self.sessions[-1] if self.sessions else None
         seen = self.backend.seen(session_id) if session_id is not None else []
         record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)

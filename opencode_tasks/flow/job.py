@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.ledger import Begun
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
 from opencode_tasks.policy import Limits
 from opencode_tasks.price_book import PriceBook
@@ -55,16 +56,17 @@ class Job:
     lease_s: float = 60.0
     secrets_block: str | None = None
 
-    def request(self, prompt: str, title: str, max_cost_pico: int | None = None) -> Request:
-        """The request for one prompt, whose session may cost so much."""
+    def request(self, begun: Begun) -> Request:
+        """The request for a row whose attempt is begun."""
         return Request(
-            prompt=prompt,
+            prompt=begun.row.prompt,
             model_ref=self.model_ref,
             agent=self.spec.agent,
             system=system_text(self.spec, self.system, self.schema),
             variant=self.variant,
-            title=title,
-            max_cost_pico=max_cost_pico,
+            title=f"{self.run_id} {begun.row.row_id}"[:100],
+            max_cost_pico=begun.left_pico,
+            attempt_id=begun.attempt_id,
         )
 
 

@@ -69,6 +69,19 @@ def sweep_homes() -> None:
             home.remove()
 
 
+def sessions_by_attempt() -> dict[str, tuple[Path, str]]:
+    """The sessions in homes of this user that are not recorded yet, by the ids of their attempts.
+
+    Of each the data folder and the session's id: what is on the disk before it is in a ledger.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for home in homes():
+        # A home that lives loses a mark with each row that is recorded.
+        with contextlib.suppress(OSError):
+            found |= {mark.read_text(): (home.data, mark.name) for mark in home.marks.iterdir()}
+    return found
+
+
 async def read_left(
     spec: OpencodeSpec, data_dir: Path, session_ids: Sequence[str], unpriced: frozenset[str]
 ) -> dict[str, list[Session]]:

@@ -75,7 +75,8 @@ class Request:
     """One prompt to send. ``session_id`` goes on in that session; None opens a new one.
 
     ``max_cost_pico`` ends a session, its children included, whose steps have cost more and that
-    would go on.
+    would go on. ``attempt_id`` is kept on the disk beside the session until that is recorded: it says
+    whose the session is, should this process die.
     """
 
     prompt: str
@@ -86,6 +87,7 @@ class Request:
     title: str = "opencode-tasks"
     session_id: str | None = None
     max_cost_pico: int | None = None
+    attempt_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

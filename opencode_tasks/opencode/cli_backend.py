@@ -165,13 +165,13 @@ class CliBackend:
             stderr=home.run / "stderr.txt",
         )
         try:
-            stopped = await self._wait(process, run, on_session, request.max_cost_pico)
+            stopped = await self._wait(process, run, on_session, request)
             return await self._collect(process, run, spec, env, stopped)
         finally:
             await asyncio.to_thread(process.stop)
 
     async def _wait(
-        self, process: GuardedProcess, run: _Run, on_session: OnSession, cap_pico: int | None
+        self, process: GuardedProcess, run: _Run, on_session: OnSession, request: Request
     ) -> Stopped | None:
         started, told = time.monotonic(), False
         while True:
@@ -182,12 +182,14 @@ class CliBackend:
                 told = True
                 self._homes[run.session_id] = run.home
                 self._folds[run.session_id] = run.fold
-                run.home.mark(run.session_id)
+                run.home.mark(run.session_id, request.attempt_id)
                 on_session(run.session_id)
             if ended:
                 return None
             family = run.fold.family(run.session_id or "")
-            stopped = self._must_stop(run, now, started) or overspent(family, cap_pico, self.unpriced)
+            stopped = self._must_stop(run, now, started) or overspent(
+                family, request.max_cost_pico, self.unpriced
+            )
             if stopped is not None:
                 await asyncio.to_thread(process.stop)
                 run.read(time.monotonic())

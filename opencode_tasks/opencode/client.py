@@ -59,20 +59,24 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def get(self, path: str, *, timeout_s: float | None = HTTP_LIMIT_S) -> Answer:
-        """The server's answer, whatever its status. Raises NoAnswerError."""
-        return await self._ask("GET", path, None, timeout_s)
+    async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Answer:
+        """The server's answer, whatever its status.
+
+        Raises NoAnswerError, also where nothing of the answer comes for ``timeout_s``.
+        """
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
+        return await self._ask("GET", path, None, limit)
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None, *, timeout_s: float | None = HTTP_LIMIT_S
     ) -> Answer:
-        """The server's answer, whatever its status; ``timeout_s`` None waits for ever.
+        """The server's whole answer within ``timeout_s`` (None: for ever), whatever its status.
 
         Raises NoAnswerError.
         """
         # As a file, of which aiohttp writes a piece at a time: a prompt may have megabytes.
         data = None if body is None else io.BytesIO(json.dumps(body).encode())
-        return await self._ask("POST", path, data, timeout_s)
+        return await self._ask("POST", path, data, aiohttp.ClientTimeout(total=timeout_s))
 
     async def events(self, path: str = "/event") -> AsyncGenerator[str]:
         """The data of each event of a stream, as it comes. Raises NoAnswerError where the stream breaks off.
@@ -107,8 +111,9 @@ class Client:
     def _about(self) -> dict[str, str]:
         return {"directory": self.directory}
 
-    async def _ask(self, method: str, path: str, data: io.BytesIO | None, timeout_s: float | None) -> Answer:
-        limit = aiohttp.ClientTimeout(total=timeout_s)
+    async def _ask(
+        self, method: str, path: str, data: io.BytesIO | None, limit: aiohttp.ClientTimeout
+    ) -> Answer:
         try:
             sent = self._session.request(method, path, params=self._about, data=data, timeout=limit)
             async with sent as response:

@@ -48,7 +48,7 @@ _owned: dict[Path, int] = {}
 class Home:
     """The folders of one opencode process, all below ``root`` (mode 0700).
 
-    ``marks`` holds an empty file for each session that is not recorded yet: while there is one,
+    ``marks`` holds a file for each session that is not recorded yet: while there is one,
     ``data`` outlives a crash. ``owner`` is locked (flock) by the process that made the home, until
     it removes it or ends.
     """
@@ -62,7 +62,7 @@ class Home:
 
     @property
     def marks(self) -> Path:
-        """The sessions that are not recorded yet, an empty file each."""
+        """The sessions that are not recorded yet: a file each, which holds the id of its attempt."""
         return self.root / "unrecorded"
 
     @property
@@ -90,9 +90,11 @@ class Home:
         """What never outlives the process: configuration, cache, temporary files, logs."""
         return self.root / "run"
 
-    def mark(self, session_id: str) -> None:
-        """Note a session as not recorded yet."""
-        (self.marks / session_id).touch(mode=0o600)
+    def mark(self, session_id: str, attempt_id: str = "") -> None:
+        """Note a session as not recorded yet, and the attempt whose it is, empty where it is of none."""
+        mark = self.marks / session_id
+        mark.touch(mode=0o600)
+        mark.write_text(attempt_id)
 
     def unmark(self, session_id: str) -> None:
         """Note a session as recorded."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from opencode_tasks.records import Session
 START_LIMIT_S = 60.0
 LISTENING = "listening on "
 CLOSED = "the opencode server has ended"
+
+_log = logging.getLogger(__name__)
 
 
 class WarmServer:
@@ -132,10 +135,10 @@ class WarmServer:
         except psutil.Error:
             return 0
 
-    def hold(self, session_id: str) -> None:
-        """Keep a session, through a crash too, until ``let_go``."""
+    def hold(self, session_id: str, attempt_id: str) -> None:
+        """Keep a session, through a crash too, until ``let_go``, with the attempt whose it is."""
         self.unrecorded.add(session_id)
-        self.home.mark(session_id)
+        self.home.mark(session_id, attempt_id)
 
     def let_go(self, session_id: str) -> None:
         """Forget a session that is recorded elsewhere."""
@@ -189,11 +192,11 @@ class WarmServer:
         self.is_closing = True
         if self._reader is not None:
             self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+            await asyncio.gather(self._reader, return_exceptions=True)
+        # First the process: a request that is still in flight sees its connection break, and ends.
+        await asyncio.to_thread(self.process.stop)
         with contextlib.suppress(Exception):
             await self.client.aclose()
-        await asyncio.to_thread(self.process.stop)
         self._credentials.close()
         await asyncio.to_thread(self.home.remove)
 
@@ -214,10 +217,14 @@ class WarmServer:
             await asyncio.sleep(0.2)
 
     def _take(self, data: str) -> None:
-        with contextlib.suppress(ValueError):
+        try:
             state = self.fold.add(mapping_in(json.loads(data)), time.monotonic())
-            if state is not None and state.asked_permissions:
-                self._refuse(state)
+        except Exception:  # noqa: BLE001  an event unlike any we know must not end the reading of others
+            _log.warning("an event of opencode's cannot be read: %.200s", data, exc_info=True)
+            self.gaps += 1
+            return
+        if state is not None and state.asked_permissions:
+            self._refuse(state)
 
     def _refuse(self, state: SessionEvents) -> None:
         for request_id in state.new_requests():

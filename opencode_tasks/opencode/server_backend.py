@@ -99,7 +99,7 @@ class _Conversation:
             session_id = request.session_id or await self._create(request)
         except (NoAnswerError, KeyError, ValueError) as error:
             return self._without_session(f"no session: {type(error).__name__} {error}")
-        self.server.hold(session_id)
+        self.server.hold(session_id, request.attempt_id)
         on_session(session_id)
         gaps = self.server.gaps
         state = self.server.fold.watch(session_id, time.monotonic())

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,6 +207,39 @@ def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk
     bought = finished(desk)
     assert len(bought) == ROWS
     assert sum(bought.values()) - ROWS <= IN_FLIGHT
+
+
+@pytest.mark.slow
+def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> None:
+    desk.provider.on("row", Reply(delay_s=2.0, input_tokens=11))
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(IN_FLIGHT)])
+    before = Before(set(psutil.pids()), homes(), folders())
+    process = desk.start(*arguments(desk, "threads"), env=OWN_SERVICES)
+    deadline = time.monotonic() + 120
+    while len(desk.provider.calls) < IN_FLIGHT:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)
+    while not all(call.ended for call in desk.provider.calls):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+    process.kill()
+    killed_at = time.monotonic()
+    process.communicate(timeout=30)
+    # As if it had died between the begin of the sessions and the note of them.
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as database, database:
+        of_open = "SET session_id = NULL, data_dir = NULL WHERE ended_at IS NULL"
+        assert database.execute(f"UPDATE attempts {of_open}").rowcount == IN_FLIGHT
+    assert_clean(before, killed_at)
+    resumed = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"), env=OWN_SERVICES)
+    assert resumed.code == 0, resumed.stderr
+    assert [(row["status"], row["input_tokens"]) for row in desk.read_csv("out.csv")] == [
+        ("completed", "11")
+    ] * IN_FLIGHT
+    assert Counter(desk.provider.prompts()) == {f"row {i}": 1 for i in range(IN_FLIGHT)}
+    assert homes() == before.homes
 
 
 @pytest.mark.slow

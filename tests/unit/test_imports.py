@@ -187,7 +187,7 @@ def run_python(code: str) -> str:
 
 
 def test_the_package_loads_no_framework() -> None:
-    heavy = "{'prefect', 'ray', 'prefect_ray', 'pandas', 'sqlalchemy', 'httpx'}"
+    heavy = "{'prefect', 'ray', 'prefect_ray', 'pandas', 'sqlalchemy', 'httpx', 'aiohttp'}"
     assert run_python(f"import sys, opencode_tasks; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
