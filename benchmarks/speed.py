@@ -175,7 +175,7 @@ def written(measured_on: Mapping[str, str], runs: Sequence[Ran], *, markdown: bo
         f"Measured on {', '.join(measured_on.values())}.",
         *([f"The rest of the machine used {busy:.1f} cores meanwhile: not to be quoted."] * (busy > 0.4)),
         drawn(HEAD, lines(rounds), markdown=markdown),
-        *([drawn(("ratio", "value"), rate, markdown=markdown)] if rate else []),
+        *([drawn(("ratio", "value", "rounds"), rate, markdown=markdown)] if rate else []),
     ]
     return "\n\n".join(parts)
 

@@ -48,12 +48,17 @@ def floor_of(cell: Cell, one: Round) -> float | None:
 
 def of_floor(cell: Cell, rounds: Sequence[Round]) -> float | None:
     """A cell's steady rows/s by the floor's, the median of the rounds that have both; None without one."""
-    found = [
+    found = of_floor_by_round(cell, rounds)
+    return statistics.median(found) if found else None
+
+
+def of_floor_by_round(cell: Cell, rounds: Sequence[Round]) -> list[float]:
+    """A cell's steady rows/s by the floor's, in each round that has both."""
+    return [
         figures.steady_rows_per_s / floor
         for one in rounds
         if (figures := one.get(cell)) and figures.steady_rows_per_s and (floor := floor_of(cell, one))
     ]
-    return statistics.median(found) if found else None
 
 
 def lines(rounds: Sequence[Round]) -> list[list[str]]:
@@ -85,11 +90,11 @@ def number(value: float | None, digits: int) -> str:
 
 
 def ratios(rounds: Sequence[Round]) -> list[list[str]]:
-    """The ratios that matter, those of which both sides were measured: medians of the rounds'."""
+    """The ratios that matter, those of which both sides were measured: the rounds' median, and each."""
     told: list[list[str]] = []
     if of_reference := [ratio for one in rounds if (ratio := _of_reference(one))]:
-        ratio = statistics.median(of_reference)
-        told.append(["Ray end to end, nothing chosen / reference, steady; no latency", f"{ratio:.1f}"])
+        what = "Ray end to end, nothing chosen / reference, steady; no latency"
+        told.append(_ratio(what, of_reference, digits=1))
     for case, what in (((0.0, 1), "no latency"), ((2.0, 1), "2 s, 64 at once"), ((0.0, 200), "200 chunks")):
         for way in ("ray", "threads"):
             rates = [
@@ -98,12 +103,18 @@ def ratios(rounds: Sequence[Round]) -> list[list[str]]:
                 if cell.way == way
                 and (cell.delay_s, cell.chunks) == case
                 and (case[0] == 0 or cell.concurrency == 64)
-                and (rate := of_floor(cell, rounds)) is not None
+                and (rate := of_floor_by_round(cell, rounds))
             ]
             if rates:
                 name = next(cell.name for cell in rounds[0] if cell.way == way)
-                told.append([f"{name} / floor, steady, the best of each; {what}", f"{max(rates):.2f}"])
+                best = max(rates, key=statistics.median)
+                told.append(_ratio(f"{name} / floor, steady, the best of each; {what}", best, digits=2))
     return told
+
+
+def _ratio(what: str, by_round: Sequence[float], *, digits: int) -> list[str]:
+    each = ", ".join(number(ratio, digits) for ratio in by_round)
+    return [what, number(statistics.median(by_round), digits), each]
 
 
 def _of_reference(one: Round) -> float | None:

@@ -116,6 +116,7 @@ def test_a_ratio_is_the_median_of_the_rounds_that_have_both_sides(
     assert len(rounds) == 4
     # 0.9 and 0.75; a round whose best floor may be the one that is not known has none.
     assert summary.of_floor(ray, rounds) == pytest.approx(0.825)
+    assert [each for *_, each in summary.ratios(rounds)] == ["0.90, 0.75"]
     assert summary.medians(rounds)[ray].rows_per_s == 16.5
     assert summary.of_floor(ways.Cell(way="ray", rows=9, delay_s=2.0), rounds) is None
 
