@@ -220,7 +220,8 @@ class WarmServer:
         try:
             state = self.fold.add(mapping_in(json.loads(data)), time.monotonic())
         except Exception:  # noqa: BLE001  an event unlike any we know must not end the reading of others
-            _log.warning("an event of opencode's cannot be read: %.200s", data, exc_info=True)
+            # Not the event itself: prompts and answers are in it.
+            _log.warning("an event cannot be read; what is in flight is read back instead", exc_info=True)
             self.gaps += 1
             return
         if state is not None and state.asked_permissions:
