@@ -36,7 +36,7 @@ chaos: setup ## Kill parts of a run at many moments, print the toll; then the ra
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
 	$(PYTHON) -m pytest -m chaos tests/integration
 
-bench: setup ## Measure speed beside the floor, the reference way and a peer: about an hour, the machine for itself
+bench: setup ## Measure speed beside the floor, the reference way and a peer: over an hour, the machine for itself
 	$(PYTHON) benchmarks/speed.py --markdown
 
 docs: $(SYNCED) ## Build the documentation site into site/, strictly

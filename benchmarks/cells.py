@@ -22,15 +22,9 @@ def all_cells(rows: int) -> list[Cell]:
         Cell(way="floor", rows=rows, concurrency=32, chunks=200, servers=2),
     ]
     project = [
-        Cell(way="ray", rows=long),
-        *(Cell(way="ray", rows=rows, concurrency=at_once) for at_once in (8, 32, 64)),
-        # A batch of one row is a Prefect task for each row: slow enough to be told by fewer.
-        Cell(way="ray", rows=rows // 4, concurrency=32, batch_size=1),
-        Cell(way="ray", rows=rows, concurrency=32, batch_size=20),
-        Cell(way="ray", rows=rows, concurrency=64, delay_s=2.0),
+        *_grid("ray", rows, long),
         Cell(way="ray", rows=rows, concurrency=32, chunks=200),
-        Cell(way="threads", rows=long),
-        Cell(way="threads", rows=rows, concurrency=64, delay_s=2.0),
+        *_grid("threads", rows, long),
         Cell(way="postgres", rows=rows, concurrency=32),
     ]
     peer = [
@@ -38,6 +32,18 @@ def all_cells(rows: int) -> list[Cell]:
         Cell(way="peer", rows=rows, concurrency=64, delay_s=2.0),
     ]
     return [Cell(way="reference", rows=REFERENCE_ROWS), *floor, *project, *peer]
+
+
+def _grid(way: Way, rows: int, long: int) -> list[Cell]:
+    """Nothing chosen, each concurrency, each batch size, and a latency."""
+    return [
+        Cell(way=way, rows=long),
+        *(Cell(way=way, rows=rows, concurrency=at_once) for at_once in (8, 32, 64)),
+        # A batch of one row is a Prefect task for each row: slow enough to be told by fewer.
+        Cell(way=way, rows=rows // 4, concurrency=32, batch_size=1),
+        Cell(way=way, rows=rows, concurrency=32, batch_size=20),
+        Cell(way=way, rows=rows, concurrency=64, delay_s=2.0),
+    ]
 
 
 def quick_cells(rows: int | None) -> list[Cell]:

@@ -1,6 +1,6 @@
 """How fast rows go through opencode-tasks, beside its floor, the reference way and a peer.
 
-    python benchmarks/speed.py                all cells, three rounds: about an hour on 2 cores
+    python benchmarks/speed.py                all cells, three rounds: over an hour on 2 cores
     python benchmarks/speed.py --quick        a cell or two of each way, few rows, one round: minutes
     python benchmarks/speed.py --markdown     the tables as README's section on performance has them
     python benchmarks/speed.py --again FILE   the tables of an earlier run, from what --json wrote
@@ -24,9 +24,9 @@ rounds' ratios.
 A run counts for nothing unless its command ended well, every row has its own answer and the provider
 was asked for each once (titles, which `opencode run` asks for besides, left out).
 
-The cells are a choice, not every combination: without latency every concurrency and batch size is
-asked on Ray, since what the project itself costs shows there; with a latency of 2 s few in flight
-would only wait, so 64 and the project's own choice stand for it; with 200 chunks 32 at once do. The
+The cells are a choice, not every combination: every concurrency and batch size is asked without
+latency, on Ray and on threads, since what the project itself costs shows there; with a latency of 2 s
+few in flight would only wait, so 64 stand for it; with 200 chunks 32 at once do, on Ray. The
 reference is asked few rows, since it is slow, and without latency alone. An unmeasured small run
 comes first: it fills the caches of files that a user's second run would find, and Prefect's database.
 """

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 from cluster import Desk
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
-from processes import ours
+from processes import kill_family, ours
 
 ROOT = Path(__file__).parents[1]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -46,10 +45,7 @@ def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generat
             wait_for(lambda: has_deployment(client, name), log)
             yield client
     finally:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for one in family:
-            one.kill()
-        process.wait(timeout=20)
+        kill_family(process)
 
 
 def served(desk: Desk, name: str, **more: str) -> AbstractContextManager[SyncPrefectClient]:

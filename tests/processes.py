@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import psutil
 
@@ -19,3 +22,15 @@ def ours() -> Iterator[tuple[psutil.Process, list[str]]]:
                 yield process, process.cmdline()
         except psutil.Error:
             continue
+
+
+def kill_family(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL it and all that it started, as a lost machine ends, unless it has ended."""
+    if process.poll() is not None:
+        return
+    parent = psutil.Process(process.pid)
+    for one in (*parent.children(recursive=True), parent):
+        # The death of one can end others.
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(timeout=20)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from cluster import Desk, Ran
+from processes import kill_family
 
 from opencode_tasks.flow.local_ray import ray_folder
 from opencode_tasks.ledger import Ledger
@@ -35,25 +35,11 @@ CREDENTIALS = json.dumps({"opencode_creds": 1})
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A node of the cluster and the command that started it."""
-
-    process: subprocess.Popen[bytes]
-
-    def kill(self) -> None:
-        """End it with all its workers, as a machine ends that loses its power."""
-        with_all = [*psutil.Process(self.process.pid).children(recursive=True), self.process]
-        for one in with_all:
-            one.kill()
-        self.process.wait(timeout=20)
-
-
-@dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running Ray: its address, and its nodes with credentials."""
+    """A running Ray: its address, and the commands that its nodes with credentials live in."""
 
     address: str
-    nodes: list[Node]
+    nodes: list[subprocess.Popen[bytes]]
 
     def node_ids(self) -> dict[str, bool]:
         """The ids of the living nodes, and whether each has credentials."""
@@ -66,7 +52,7 @@ class Cluster:
 
 
 @contextmanager
-def started(*arguments: str) -> Generator[Node]:
+def started(*arguments: str) -> Generator[subprocess.Popen[bytes]]:
     """A node, until it is killed."""
     process = subprocess.Popen(
         [RAY, "start", "--block", "--disable-usage-stats", *arguments],
@@ -75,12 +61,10 @@ def started(*arguments: str) -> Generator[Node]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    node = Node(process)
     try:
-        yield node
+        yield process
     finally:
-        if process.poll() is None:
-            node.kill()
+        kill_family(process)
 
 
 @contextmanager
@@ -141,7 +125,7 @@ def annotated(desk: Desk, cluster: Cluster, rows: int, *, kill_after: int | None
                 assert time.monotonic() < deadline
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.05)
-            cluster.nodes[1].kill()
+            kill_family(cluster.nodes[1])
         out, err = process.communicate(timeout=300)
     return Ran(code=process.returncode, stdout=out, stderr=err)
 
