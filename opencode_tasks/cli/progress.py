@@ -109,7 +109,8 @@ class Display:
 
     def _progress(self, counts: Counts, pace: PaceNow | None) -> None:
         done = counts.total - counts.open
-        text = progress_line(counts, done - self._done_before, time.monotonic() - self._since)
+        in_flight = pace.in_flight if pace is not None else 0
+        text = progress_line(counts, done - self._done_before, time.monotonic() - self._since, in_flight)
         if pace is not None and counts.open:
             text = f"{text}, {pace_words(pace, is_found=self._is_found)}"
         if self._bar is not None:
@@ -122,13 +123,14 @@ class Display:
             self.say(text)
 
 
-def progress_line(counts: Counts, done_now: int, seconds: float) -> str:
+def progress_line(counts: Counts, done_now: int, seconds: float, in_flight: int) -> str:
     """One line: rows done and failed, rows/s, time left, cost so far."""
     parts = [f"{counts.total - counts.open}/{counts.total} rows", f"{counts.failed} failed"]
     rate = done_now / seconds if seconds > 0 else 0.0
     if done_now > 0 and seconds > 0:
         parts.append(f"{rate:.1f} rows/s" if rate >= 1 else f"{rate * 60:.1f} rows/min")
-        if counts.open:
+        # Of those that began together the first says little of when the others end.
+        if counts.open and done_now >= in_flight:
             parts.append(f"about {_duration(counts.open / rate)} left")
     cost = format_usd(counts.known_cost_pico)
     unknown = counts.cost_pico is None and not counts.open
