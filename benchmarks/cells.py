@@ -12,37 +12,35 @@ QUICK_REFERENCE_ROWS = 4
 
 
 def all_cells(rows: int) -> list[Cell]:
-    """The cells of a full run."""
+    """The cells of a full run, those that are compared beside each other: machines change their speed."""
     # What is compared without latency: a server gets faster for some hundreds of rows.
     long = rows * 5 // 2
-    floor = [
+    return [
+        Cell(way="reference", rows=REFERENCE_ROWS),
         Cell(way="floor", rows=rows, concurrency=32),
         Cell(way="floor", rows=long, concurrency=32, servers=2),
-        Cell(way="floor", rows=rows, concurrency=64, delay_s=2.0, servers=2),
-        Cell(way="floor", rows=rows, concurrency=32, chunks=200, servers=2),
-    ]
-    project = [
-        *_grid("ray", rows, long),
-        Cell(way="ray", rows=rows, concurrency=32, chunks=200),
-        *_grid("threads", rows, long),
+        Cell(way="ray", rows=long),
+        Cell(way="threads", rows=long),
+        *_grid("ray", rows),
+        *_grid("threads", rows),
         Cell(way="postgres", rows=rows, concurrency=32),
-    ]
-    peer = [
         Cell(way="peer", rows=rows, concurrency=32),
+        Cell(way="floor", rows=rows, concurrency=64, delay_s=2.0, servers=2),
+        Cell(way="ray", rows=rows, concurrency=64, delay_s=2.0),
+        Cell(way="threads", rows=rows, concurrency=64, delay_s=2.0),
         Cell(way="peer", rows=rows, concurrency=64, delay_s=2.0),
+        Cell(way="floor", rows=rows, concurrency=32, chunks=200, servers=2),
+        Cell(way="ray", rows=rows, concurrency=32, chunks=200),
     ]
-    return [Cell(way="reference", rows=REFERENCE_ROWS), *floor, *project, *peer]
 
 
-def _grid(way: Way, rows: int, long: int) -> list[Cell]:
-    """Nothing chosen, each concurrency, each batch size, and a latency."""
+def _grid(way: Way, rows: int) -> list[Cell]:
+    """Each concurrency and each batch size, without latency."""
     return [
-        Cell(way=way, rows=long),
         *(Cell(way=way, rows=rows, concurrency=at_once) for at_once in (8, 32, 64)),
         # A batch of one row is a Prefect task for each row: slow enough to be told by fewer.
         Cell(way=way, rows=rows // 4, concurrency=32, batch_size=1),
         Cell(way=way, rows=rows, concurrency=32, batch_size=20),
-        Cell(way=way, rows=rows, concurrency=64, delay_s=2.0),
     ]
 
 
