@@ -24,6 +24,8 @@ from opencode_tasks.opencode.adoption import (
     ended_at,
     forget_session,
     home_of,
+    homes,
+    is_deserted,
     read_left,
     result_of,
     sessions_by_attempt,
@@ -71,12 +73,23 @@ async def adopt_left(place: Place) -> int:
         for left, lease in attempts:
             told = sessions.get(left.session_id) if left.session_id is not None else None
             await place.db(_settle, place, left, lease, told or ())
+    await place.db(_forget_ended, place)
     return sum(len(attempts) for attempts in by_folder.values())
+
+
+def _forget_ended(place: Place) -> None:
+    """Let go of what died after its ledger was told of the end and before the disk was."""
+    on_disk = sessions_by_attempt(home for home in homes() if is_deserted(home))
+    if not on_disk:
+        return
+    for attempt_id in place.ledger.ended_attempts(on_disk):
+        data_dir, session_id = on_disk[attempt_id]
+        forget_session(home_of(data_dir), session_id)
 
 
 def _with_sessions(found: Sequence[LeftAttempt]) -> list[LeftAttempt]:
     """The same, with the sessions of those that died before the ledger was told of them."""
-    on_disk = sessions_by_attempt() if any(left.session_id is None for left in found) else {}
+    on_disk = sessions_by_attempt(homes()) if any(left.session_id is None for left in found) else {}
 
     def with_session(left: LeftAttempt) -> LeftAttempt:
         if left.session_id is not None or left.attempt_id not in on_disk:

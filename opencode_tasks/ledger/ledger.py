@@ -259,6 +259,10 @@ class Ledger:
         """The attempts without an end on a host, of any run, at keys of a run's open rows; oldest first."""
         return self._database.read(lambda c: reads.left_attempts(c, run_id, host))
 
+    def ended_attempts(self, attempt_ids: Collection[str]) -> list[str]:
+        """Those of these attempts that have an end; ids that the ledger does not hold have none."""
+        return self._database.read(lambda c: reads.ended_attempts(c, attempt_ids))
+
     def crashed_rows(self, run_id: str, batch_id: str) -> list[str]:
         """Show on the rows that a dead worker had in flight that it died; their ids."""
         return self._database.write(lambda c: trials.crashed_rows(c, run_id, batch_id))

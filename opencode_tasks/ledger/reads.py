@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -128,6 +128,14 @@ def left_attempts(connection: Connection, run_id: str, host: str) -> list[LeftAt
         LeftAttempt(**{name: row[name] for name in names}, schema=mapping_in(row["parameters"]).get("schema"))
         for row in connection.execute(query).mappings()
     ]
+
+
+def ended_attempts(connection: Connection, attempt_ids: Collection[str]) -> list[str]:
+    """Those of these attempts that have an end."""
+    query = select(attempts.c.attempt_id).where(
+        attempts.c.attempt_id.in_(list(attempt_ids)), attempts.c.ended_at.is_not(None)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def open_count(connection: Connection, run_id: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -69,13 +69,14 @@ def sweep_homes() -> None:
             home.remove()
 
 
-def sessions_by_attempt() -> dict[str, tuple[Path, str]]:
-    """The sessions in homes of this user that are not recorded yet, by the ids of their attempts.
+def sessions_by_attempt(among: Iterable[Home]) -> dict[str, tuple[Path, str]]:
+    """The sessions in some homes that are not known to be recorded, by the ids of their attempts.
 
-    Of each the data folder and the session's id: what is on the disk before it is in a ledger.
+    Of each the data folder and the session's id: what is on the disk before it is in a ledger, and
+    still is for a moment after.
     """
     found: dict[str, tuple[Path, str]] = {}
-    for home in homes():
+    for home in among:
         # A home that lives loses a mark with each row that is recorded.
         with contextlib.suppress(OSError):
             found |= {mark.read_text(): (home.data, mark.name) for mark in home.marks.iterdir()}

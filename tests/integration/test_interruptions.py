@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -24,6 +25,7 @@ from processes import ours
 from rig import AGENTS, BASH
 
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.home import make_home
 from opencode_tasks.testing import Call, Reply
 
 ROWS = 24
@@ -240,6 +242,28 @@ def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> 
     ] * IN_FLIGHT
     assert Counter(desk.provider.prompts()) == {f"row {i}": 1 for i in range(IN_FLIGHT)}
     assert homes() == before.homes
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row 1"}])
+    assert desk.annotate("in.csv", "-o", "out.csv").code == 0
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        [run] = ledger.runs()
+        [attempt] = ledger.attempts(run["run_id"])
+    # As if it had died between the commit of the row and the removal of the mark; and a stranger's beside it.
+    before = homes()
+    recorded, shared = make_home(), make_home()
+    recorded.mark("ses_1", attempt["attempt_id"])
+    shared.mark("ses_2", attempt["attempt_id"])
+    shared.mark("ses_3", "an attempt of another ledger")
+    for home in (recorded, shared):
+        home.release()
+    desk.write_csv("in.csv", [{"prompt": "row 2"}])
+    assert desk.annotate("in.csv", "-o", "out.csv").code == 0
+    assert homes() - before == {shared.root}
+    assert [mark.name for mark in shared.marks.iterdir()] == ["ses_3"]
+    shutil.rmtree(shared.root)
 
 
 @pytest.mark.slow
