@@ -246,20 +246,20 @@ def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> 
 
 @pytest.mark.slow
 def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(desk: Desk) -> None:
-    desk.write_csv("in.csv", [{"prompt": "row 1"}])
+    desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
         [run] = ledger.runs()
-        [attempt] = ledger.attempts(run["run_id"])
-    # As if it had died between the commit of the row and the removal of the mark; and a stranger's beside it.
+        first, second = ledger.attempts(run["run_id"])
+    # As if it had died between the commit of the rows and the removal of the marks; a stranger's beside one.
     before = homes()
     recorded, shared = make_home(), make_home()
-    recorded.mark("ses_1", attempt["attempt_id"])
-    shared.mark("ses_2", attempt["attempt_id"])
+    recorded.mark("ses_1", first["attempt_id"])
+    shared.mark("ses_2", second["attempt_id"])
     shared.mark("ses_3", "an attempt of another ledger")
     for home in (recorded, shared):
         home.release()
-    desk.write_csv("in.csv", [{"prompt": "row 2"}])
+    desk.write_csv("in.csv", [{"prompt": "row 3"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
     assert homes() - before == {shared.root}
     assert [mark.name for mark in shared.marks.iterdir()] == ["ses_3"]
