@@ -31,6 +31,7 @@ from opencode_tasks.opencode.adoption import (
     sessions_by_attempt,
     unfinished_record,
 )
+from opencode_tasks.opencode.home import is_owned
 from opencode_tasks.policy import Fail, decide
 from opencode_tasks.records import Answer, Session
 from opencode_tasks.structured import Fitting, parse_structured
@@ -79,12 +80,14 @@ async def adopt_left(place: Place) -> int:
 
 def _forget_ended(place: Place) -> None:
     """Let go of what died after its ledger was told of the end and before the disk was."""
-    on_disk = sessions_by_attempt(home for home in homes() if is_deserted(home))
+    on_disk = sessions_by_attempt(home for home in homes() if not is_owned(home))
     if not on_disk:
         return
     for attempt_id in place.ledger.ended_attempts(on_disk):
         data_dir, session_id = on_disk[attempt_id]
-        forget_session(home_of(data_dir), session_id)
+        # Asked of these alone, since it looks at every process of the machine.
+        if is_deserted(home := home_of(data_dir)):
+            forget_session(home, session_id)
 
 
 def _with_sessions(found: Sequence[LeftAttempt]) -> list[LeftAttempt]:
