@@ -56,7 +56,7 @@ class _Dispatch:
         self.runner = runner
         self.sizes = sizes
         self.on_progress = on_progress
-        self.ended: queue.Queue[Ended] = queue.Queue()
+        self.ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self.running: set[str] = set()
         # Batches that failed or died in a row, and how often each row's worker died.
         self.failures = 0
@@ -182,7 +182,7 @@ def _is_closed_for_long(job: Job, ledger: Ledger) -> bool:
     return (gate.reset_time - datetime.now(UTC)).total_seconds() > job.limits.max_inline_wait_s
 
 
-def _wait(future: PrefectFuture[Any], batch_id: str, ended: queue.Queue[Ended]) -> None:
+def _wait(future: PrefectFuture[Any], batch_id: str, ended: queue.SimpleQueue[Ended]) -> None:
     """Wait for one future; ``state`` afterwards, since ``result`` raises where a worker crashed."""
     state: State[Any] | None = None
     with suppress(Exception):

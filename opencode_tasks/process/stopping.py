@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
 from types import FrameType
 
-# What the code of Python's own import machinery gives as its file.
+# What the code of Python's own import machinery, and of SQLAlchemy, gives as its file.
 IMPORT_MACHINERY = "<frozen importlib"
+SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
 AGAIN_S = 0.02
+# A database that does not answer must not keep anybody from stopping.
+LONGEST_IN_DATABASE_S = 3.0
 
 
 def stop_as_by_ctrl_c() -> None:
@@ -22,39 +27,71 @@ def stop_as_by_ctrl_c() -> None:
     in the callback that takes it too; each thread that imports something would then wait for ever.
     Raised in what a module does as it is loaded it can be lost: the start of modules in C (Cython's
     memory views) and bare ``except`` clauses swallow it, and the run would go on.
+
+    They also wait, for up to ``LONGEST_IN_DATABASE_S``, until the main thread is out of SQLAlchemy:
+    its pool has locks that other threads need, and logs what ends the closing of a connection as an
+    error. Where Python has to drop the KeyboardInterrupt (raised in a ``__del__`` or in the callback
+    of a weak reference), it is raised again.
     """
     interrupt = _Interrupt()
     signal.signal(signal.SIGTERM, interrupt)
     # Who starts us in the background may want SIGINT to be ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = interrupt.unraisable
 
 
 class _Interrupt:
-    """Raises KeyboardInterrupt, once for all signals that came while something was imported."""
+    """Raises KeyboardInterrupt, once for all signals that came while it had to be put off."""
 
     def __init__(self) -> None:
         self._again: Timer | None = None
+        self._number = signal.SIGINT
+        self._first_at: float | None = None
+        self._others = sys.unraisablehook
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not _is_importing(frame):
+        self._number = signal.Signals(number)
+        if self._must_wait(frame):
+            self._send_again()
+        else:
+            self._first_at = None
             raise KeyboardInterrupt
+
+    def unraisable(self, dropped: sys.UnraisableHookArgs) -> None:
+        """Have a KeyboardInterrupt that Python drops raised again; others are told as ever."""
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            self._send_again()
+        else:
+            self._others(dropped)
+
+    def _must_wait(self, frame: FrameType | None) -> bool:
+        files = _files(frame)
+        if any(file.startswith(IMPORT_MACHINERY) for file in files):
+            return True
+        if self._first_at is None:
+            self._first_at = time.monotonic()
+        is_long = time.monotonic() - self._first_at >= LONGEST_IN_DATABASE_S
+        return not is_long and any(SQLALCHEMY in file for file in files)
+
+    def _send_again(self) -> None:
         if self._again is None:
-            self._again = Timer(AGAIN_S, self._send, (number,))
+            self._again = Timer(AGAIN_S, self._send)
             self._again.daemon = True
             self._again.start()
 
-    def _send(self, number: int) -> None:
+    def _send(self) -> None:
         self._again = None
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), self._number)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _files(frame: FrameType | None) -> set[str]:
+    """The files whose code is being run, by the frame and by all that called it."""
+    files: set[str] = set()
     while frame is not None:
-        if frame.f_code.co_filename.startswith(IMPORT_MACHINERY):
-            return True
+        files.add(frame.f_code.co_filename)
         frame = frame.f_back
-    return False
+    return files
 
 
 @contextmanager

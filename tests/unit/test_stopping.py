@@ -1,4 +1,4 @@
-"""A signal to stop, while the process still imports."""
+"""A signal to stop, at moments at which KeyboardInterrupt would do harm or be lost."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ try:
     import slow
     time.sleep(20)
 except KeyboardInterrupt:
-    print("stopped", hasattr(sys.modules["slow"], "END"), flush=True)
-loader.join(5)
+    loaded = hasattr(sys.modules["slow"], "END")
+    loader.join(5)
+    print("stopped", loaded, flush=True)
 """
 LOADS = """
 for seconds in sys.argv[2:]:
@@ -47,9 +48,46 @@ except KeyboardInterrupt:
     print("stopped", slow.END, flush=True)
 """
 
+# A connection that takes its time to be closed, or a moment in which it answers.
+CLOSES = """
+import sqlite3
+from sqlalchemy import create_engine, text
 
-def told(folder: Path, program: str, number: int, *seconds: str) -> list[str]:
-    """The lines that a program prints which imports ``slow`` and gets that signal meanwhile."""
+class Slow(sqlite3.Connection):
+    def close(self):
+        print("closing", flush=True)
+        time.sleep(float(sys.argv[3]))
+        super().close()
+        print("closed", flush=True)
+
+engine = create_engine("sqlite://", connect_args={"factory": Slow})
+with engine.connect() as connection:
+    connection.execute(text("select 1"))
+stop_after(float(sys.argv[2]))
+try:
+    engine.dispose()
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+FINALIZES = """
+class Slow:
+    def __del__(self):
+        time.sleep(1)
+
+slow = Slow()
+stop_after(0.2)
+try:
+    del slow
+    time.sleep(20)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    print("stopped", flush=True)
+"""
+
+
+def told(folder: Path, program: str, number: int, *seconds: str, errors: bool = False) -> list[str]:
+    """The lines, in order of their letters, that a program prints which gets that signal."""
     ran = subprocess.run(
         [sys.executable, "-c", BEGIN + program, str(number), *seconds],
         cwd=folder,
@@ -58,7 +96,7 @@ def told(folder: Path, program: str, number: int, *seconds: str) -> list[str]:
         timeout=LIMIT_S,
         check=True,
     )
-    assert ran.stderr == ""
+    assert errors or ran.stderr == ""
     return sorted(ran.stdout.splitlines())
 
 
@@ -78,3 +116,18 @@ def test_a_module_that_swallows_it_does_not_lose_the_signal(tmp_path: Path, numb
 def test_two_signals_while_a_module_is_loaded_are_one(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\nEND = True\n")
     assert told(tmp_path, LOADS, 2, "0.2", "0.4") == ["stopped True"]
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_a_database_connection_is_closed_before_the_stop_and_nothing_is_logged(
+    tmp_path: Path, number: int
+) -> None:
+    assert told(tmp_path, CLOSES, number, "0.2", "1") == ["closed", "closing", "stopped"]
+
+
+def test_a_database_that_does_not_answer_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    assert told(tmp_path, CLOSES, 2, "0.2", "60", errors=True) == ["closing", "stopped"]
+
+
+def test_a_stop_in_what_python_lets_no_error_out_of_is_not_lost(tmp_path: Path) -> None:
+    assert told(tmp_path, FINALIZES, 2) == ["stopped"]
