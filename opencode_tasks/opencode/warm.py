@@ -29,6 +29,7 @@ from opencode_tasks.opencode.null_backend import NullBackend
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.succession import Limits, Succession, limits_in_force
+from opencode_tasks.process import undisturbed
 
 T = TypeVar("T")
 
@@ -185,7 +186,9 @@ class WarmServers:
     def _running(self) -> BlockingPortal:
         with self._guard:
             if self._portal is None:
-                self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+                # Broken off here, anyio (4.16) would wait for ever for a loop that nobody has stopped.
+                with undisturbed():
+                    self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
                 # The interpreter joins its threads before atexit's functions run: the loop's thread
                 # must end before that, and the standard library names no public way.
                 at_threads_end: Callable[..., None] = threading._register_atexit  # type: ignore[attr-defined]  # noqa: SLF001  see above

@@ -15,6 +15,8 @@ from types import FrameType
 IMPORT_MACHINERY = "<frozen importlib"
 SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
 AGAIN_S = 0.02
+# How many ``undisturbed`` blocks the main thread is in.
+_blocks = 0
 # A database that does not answer must not keep anybody from stopping.
 LONGEST_IN_DATABASE_S = 3.0
 
@@ -31,7 +33,7 @@ def stop_as_by_ctrl_c() -> None:
     They also wait, for up to ``LONGEST_IN_DATABASE_S``, until the main thread is out of SQLAlchemy:
     its pool has locks that other threads need, and logs what ends the closing of a connection as an
     error. Where Python has to drop the KeyboardInterrupt (raised in a ``__del__`` or in the callback
-    of a weak reference), it is raised again.
+    of a weak reference), it is raised again. ``undisturbed`` names further steps not to break off.
     """
     interrupt = _Interrupt()
     signal.signal(signal.SIGTERM, interrupt)
@@ -67,7 +69,7 @@ class _Interrupt:
 
     def _must_wait(self, frame: FrameType | None) -> bool:
         files = _files(frame)
-        if any(file.startswith(IMPORT_MACHINERY) for file in files):
+        if _blocks or any(file.startswith(IMPORT_MACHINERY) for file in files):
             return True
         if self._first_at is None:
             self._first_at = time.monotonic()
@@ -92,6 +94,18 @@ def _files(frame: FrameType | None) -> set[str]:
         files.add(frame.f_code.co_filename)
         frame = frame.f_back
     return files
+
+
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Put a stop off until this block is left: for short steps of the main thread, without a bound."""
+    global _blocks  # noqa: PLW0603  a process has one main thread
+    counted = current_thread() is main_thread()
+    _blocks += counted
+    try:
+        yield
+    finally:
+        _blocks -= counted
 
 
 @contextmanager

@@ -85,6 +85,23 @@ except KeyboardInterrupt:
     print("stopped", flush=True)
 """
 
+STARTS_A_LOOP = """
+import asyncio
+from opencode_tasks.opencode.warm import WarmServers
+
+class Slow(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self):
+        time.sleep(1)
+        return super().new_event_loop()
+
+asyncio.set_event_loop_policy(Slow())
+stop_after(0.3)
+try:
+    WarmServers().call(asyncio.sleep, 20)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
 
 def told(folder: Path, program: str, number: int, *seconds: str, errors: bool = False) -> list[str]:
     """The lines, in order of their letters, that a program prints which gets that signal."""
@@ -127,6 +144,10 @@ def test_a_database_connection_is_closed_before_the_stop_and_nothing_is_logged(
 
 def test_a_database_that_does_not_answer_keeps_nobody_from_stopping(tmp_path: Path) -> None:
     assert told(tmp_path, CLOSES, 2, "0.2", "60", errors=True) == ["closing", "stopped"]
+
+
+def test_a_stop_while_the_loop_of_the_servers_starts_does_not_hang(tmp_path: Path) -> None:
+    assert told(tmp_path, STARTS_A_LOOP, 2) == ["stopped"]
 
 
 def test_a_stop_in_what_python_lets_no_error_out_of_is_not_lost(tmp_path: Path) -> None:
