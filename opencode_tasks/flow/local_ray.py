@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, cast
 
+from opencode_tasks.errors import SetupError
 from opencode_tasks.moments import moments
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
@@ -123,7 +124,7 @@ class EarlyRay:
             try:
                 self.catalog.set_result(self._ask(*self._wanted))
             except BaseException as error:  # noqa: BLE001  who waits for it is told
-                self.catalog.set_exception(error)
+                self.catalog.set_exception(_ended() if self._is_ended else error)
 
     def _ask(self, spec: OpencodeSpec, variant: str | None) -> Catalog:
         import ray
@@ -134,7 +135,7 @@ class EarlyRay:
         known: Any = ray
         with self._turn:
             if self._is_ended:
-                raise RuntimeError("Ray was ended")  # To ask it would start another one.
+                raise _ended()  # To ask it would start another one.
             # Ray must not ask again by itself, and gives a batch the worker that was free last.
             self._task = known.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
         try:
@@ -143,6 +144,11 @@ class EarlyRay:
             raise cast("Exception", cast("Any", error).cause) from None
         moments.add(parts)
         return catalog
+
+
+def _ended() -> SetupError:
+    """An error of our own, after which nobody asks opencode in this process instead."""
+    return SetupError("unknown", raw_message="Ray was ended before opencode had answered")
 
 
 def _start(folder: Path) -> None:

@@ -54,12 +54,17 @@ class WarmServers:
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the loop and wait for it; from any thread but the loop's."""
-        future = self._running().start_task_soon(function, *args)
+        future: Future[T] | None = None
         try:
+            # Broken off in its start, anyio (4.16) would wait for ever for a loop that nobody has
+            # stopped; and what has begun must be known here.
+            with undisturbed():
+                future = self._running().start_task_soon(function, *args)
             return future.result()
         except BaseException:
             # Ctrl-C must not wait for what may never answer.
-            future.cancel()
+            if future is not None:
+                future.cancel()
             raise
 
     async def server(self, spec: OpencodeSpec) -> WarmServer:
@@ -186,9 +191,7 @@ class WarmServers:
     def _running(self) -> BlockingPortal:
         with self._guard:
             if self._portal is None:
-                # Broken off here, anyio (4.16) would wait for ever for a loop that nobody has stopped.
-                with undisturbed():
-                    self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+                self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
                 # The interpreter joins its threads before atexit's functions run: the loop's thread
                 # must end before that, and the standard library names no public way.
                 at_threads_end: Callable[..., None] = threading._register_atexit  # type: ignore[attr-defined]  # noqa: SLF001  see above

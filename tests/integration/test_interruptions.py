@@ -150,6 +150,24 @@ def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
     assert desk.provider.calls == []
 
 
+@pytest.mark.chaos
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("runner", ["threads", "ray"])
+def test_a_stop_at_any_moment_of_the_start_ends_the_command(
+    desk: Desk, runner: str, stop: signal.Signals
+) -> None:
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(400)])
+    for after_s in (1.0, 1.7, 2.3, 2.7, 3.1, 3.4, 3.9, 4.7):
+        before = Before(set(psutil.pids()), homes(), folders())
+        process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
+        time.sleep(after_s)
+        process.send_signal(stop)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 130, (after_s, stderr)
+        assert "Traceback" not in stderr, after_s
+        assert_clean(before, time.monotonic())
+
+
 @pytest.mark.slow
 def test_what_a_worker_of_an_own_ray_finds_wrong_is_told_as_ever(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])

@@ -85,6 +85,7 @@ except KeyboardInterrupt:
     print("stopped", flush=True)
 """
 
+# The start of the loop takes long here.
 STARTS_A_LOOP = """
 import asyncio
 from opencode_tasks.opencode.warm import WarmServers
