@@ -56,6 +56,7 @@ class _Dispatch:
         self.runner = runner
         self.sizes = sizes
         self.on_progress = on_progress
+        # Not a Queue, whose lock is left held where Ctrl-C comes right after it was taken.
         self.ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self.running: set[str] = set()
         # Batches that failed or died in a row, and how often each row's worker died.

@@ -9,16 +9,17 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
+from traceback import walk_stack
 from types import FrameType
 
-# What the code of Python's own import machinery, and of SQLAlchemy, gives as its file.
+# What the code of Python's own import machinery gives as its file.
 IMPORT_MACHINERY = "<frozen importlib"
-SQLALCHEMY = f"{os.sep}sqlalchemy{os.sep}"
 AGAIN_S = 0.02
-# How many ``undisturbed`` blocks the main thread is in.
-_blocks = 0
 # A database that does not answer must not keep anybody from stopping.
 LONGEST_IN_DATABASE_S = 3.0
+
+# How many ``undisturbed`` blocks the main thread is in.
+_blocks = 0
 
 
 def stop_as_by_ctrl_c() -> None:
@@ -68,13 +69,12 @@ class _Interrupt:
             self._others(dropped)
 
     def _must_wait(self, frame: FrameType | None) -> bool:
-        files = _files(frame)
-        if _blocks or any(file.startswith(IMPORT_MACHINERY) for file in files):
+        if _blocks or _is_importing(frame):
             return True
         if self._first_at is None:
             self._first_at = time.monotonic()
         is_long = time.monotonic() - self._first_at >= LONGEST_IN_DATABASE_S
-        return not is_long and any(SQLALCHEMY in file for file in files)
+        return not is_long and _is_in_sqlalchemy(frame)
 
     def _send_again(self) -> None:
         if self._again is None:
@@ -87,13 +87,12 @@ class _Interrupt:
         os.kill(os.getpid(), self._number)
 
 
-def _files(frame: FrameType | None) -> set[str]:
-    """The files whose code is being run, by the frame and by all that called it."""
-    files: set[str] = set()
-    while frame is not None:
-        files.add(frame.f_code.co_filename)
-        frame = frame.f_back
-    return files
+def _is_importing(frame: FrameType | None) -> bool:
+    return any(one.f_code.co_filename.startswith(IMPORT_MACHINERY) for one, _ in walk_stack(frame))
+
+
+def _is_in_sqlalchemy(frame: FrameType | None) -> bool:
+    return any(str(one.f_globals.get("__name__")).startswith("sqlalchemy.") for one, _ in walk_stack(frame))
 
 
 @contextmanager

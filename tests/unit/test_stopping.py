@@ -48,7 +48,7 @@ except KeyboardInterrupt:
     print("stopped", slow.END, flush=True)
 """
 
-# A connection that takes its time to be closed, or a moment in which it answers.
+# To close its connection takes some time.
 CLOSES = """
 import sqlite3
 from sqlalchemy import create_engine, text
