@@ -41,7 +41,7 @@ PROGRAMS = (
     ("opencode --version", "--version"),
     ("Prefect server", "prefect server"),
     ("Prefect server", "prefect.server"),
-    ("guards", "process/guard.py"),
+    ("guards", "system/guard.py"),
     ("Ray: workers", "ray::"),
     ("Ray: workers", "default_worker.py"),
     ("Ray: GCS", "gcs_server"),
@@ -160,7 +160,7 @@ def belongs(process: psutil.Process, line: str, folder: Path) -> bool:
     with suppress(psutil.Error):
         if process.environ().get("HOME") == str(folder):
             return True
-    return process.pid != os.getpid() and "process/guard.py" in line
+    return process.pid != os.getpid() and "system/guard.py" in line
 
 
 def program_of(line: str) -> str | None:

@@ -21,8 +21,8 @@ import ray
 from tables import read_prompts, write_rows
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
-from opencode_tasks.opencode.home import Home, environment, make_home
-from opencode_tasks.stream import parse_session_id
+from opencode_tasks.opencode.instance_dir import Home, environment, make_home
+from opencode_tasks.outcomes.run_output import parse_session_id
 
 CREDENTIALS = "opencode_creds"
 

@@ -22,9 +22,9 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from opencode_tasks.ledger import GROUPINGS, Ledger
-from opencode_tasks.ledger.tables import attempts, rows, runs, usage
+from opencode_tasks.ledger.schema import attempts, rows, runs, usage
 from opencode_tasks.ledger.views import VIEWS
-from opencode_tasks.reporting.page import report_page
+from opencode_tasks.reports.page import report_page
 
 DAYS = 60
 ROWS_PER_RUN = 2000

@@ -15,8 +15,8 @@ from typing import Any
 from prefect import serve
 from prefect.schedules import Cron
 
-from opencode_tasks.flow.cost_report import cost_report
-from opencode_tasks.flow.dataset import annotate_dataset
+from opencode_tasks.orchestration.flows import annotate_dataset
+from opencode_tasks.orchestration.report_flow import cost_report
 
 
 def main() -> None:

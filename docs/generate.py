@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opencode_tasks import errors
-from opencode_tasks.flow.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.domain.policy import Fail, Limits, Pause, Retry, Skip, decide
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
-from opencode_tasks.policy import Fail, Limits, Pause, Retry, Skip, decide
+from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
 from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent

@@ -3,6 +3,6 @@
 Its parameters are the options of ``opencode-tasks annotate``, with underscores.
 """
 
-from opencode_tasks.flow.dataset import annotate_dataset
+from opencode_tasks.orchestration.flows import annotate_dataset
 
 __all__ = ["annotate_dataset"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from opencode_tasks.flow.cost_report import cost_report
+from opencode_tasks.orchestration.report_flow import cost_report
 
 __all__ = ["cost_report"]

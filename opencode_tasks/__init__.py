@@ -10,6 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from opencode_tasks.domain.records import QueryResult as QueryResult
+    from opencode_tasks.domain.records import RemoteTool as RemoteTool
+    from opencode_tasks.engine.result import AnnotationResult as AnnotationResult
+    from opencode_tasks.engine.run import annotate as annotate
     from opencode_tasks.errors import AuthenticationError as AuthenticationError
     from opencode_tasks.errors import BillingError as BillingError
     from opencode_tasks.errors import BudgetExceededError as BudgetExceededError
@@ -27,16 +31,12 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
     from opencode_tasks.errors import TooManyFailedError as TooManyFailedError
     from opencode_tasks.errors import UnknownOpenCodeError as UnknownOpenCodeError
-    from opencode_tasks.flow.annotate import annotate as annotate
-    from opencode_tasks.flow.blocks import OpenCodeAgent as OpenCodeAgent
-    from opencode_tasks.flow.blocks import OpenCodeCredentials as OpenCodeCredentials
-    from opencode_tasks.flow.result import AnnotationResult as AnnotationResult
-    from opencode_tasks.flow.tasks import opencode_task as opencode_task
     from opencode_tasks.llm import OpenCodeLLM as OpenCodeLLM
-    from opencode_tasks.records import QueryResult as QueryResult
-    from opencode_tasks.records import RemoteTool as RemoteTool
-    from opencode_tasks.stream import parse_run_error as parse_run_error
-    from opencode_tasks.stream import parse_session_id as parse_session_id
+    from opencode_tasks.orchestration.blocks import OpenCodeAgent as OpenCodeAgent
+    from opencode_tasks.orchestration.blocks import OpenCodeCredentials as OpenCodeCredentials
+    from opencode_tasks.orchestration.tasks import opencode_task as opencode_task
+    from opencode_tasks.outcomes.run_output import parse_run_error as parse_run_error
+    from opencode_tasks.outcomes.run_output import parse_session_id as parse_session_id
 
 _HOMES = {
     "opencode_tasks.errors": (
@@ -45,13 +45,13 @@ _HOMES = {
         *("PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError", "SetupError"),
         *("StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
     ),
-    "opencode_tasks.flow.annotate": ("annotate",),
-    "opencode_tasks.flow.result": ("AnnotationResult",),
-    "opencode_tasks.flow.blocks": ("OpenCodeAgent", "OpenCodeCredentials"),
-    "opencode_tasks.flow.tasks": ("opencode_task",),
+    "opencode_tasks.engine.run": ("annotate",),
+    "opencode_tasks.engine.result": ("AnnotationResult",),
+    "opencode_tasks.orchestration.blocks": ("OpenCodeAgent", "OpenCodeCredentials"),
+    "opencode_tasks.orchestration.tasks": ("opencode_task",),
     "opencode_tasks.llm": ("OpenCodeLLM",),
-    "opencode_tasks.records": ("QueryResult", "RemoteTool"),
-    "opencode_tasks.stream": ("parse_run_error", "parse_session_id"),
+    "opencode_tasks.domain.records": ("QueryResult", "RemoteTool"),
+    "opencode_tasks.outcomes.run_output": ("parse_run_error", "parse_session_id"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from opencode_tasks.asking import ask
+from opencode_tasks.domain.money import pico_to_usd
+from opencode_tasks.domain.policy import Limits, Retry, Tally, decide
+from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
+from opencode_tasks.domain.usage import total_usage
+from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import (
     InputError,
     InvalidRequestError,
@@ -20,9 +24,6 @@ from opencode_tasks.errors import (
     RateLimitError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.export import assistant_messages
-from opencode_tasks.money import pico_to_usd
-from opencode_tasks.node import current_node_id
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
     DEFAULT_SYSTEM,
@@ -33,11 +34,10 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
-from opencode_tasks.opencode.warm import warm
-from opencode_tasks.policy import Limits, Retry, Tally, decide
-from opencode_tasks.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
-from opencode_tasks.totals import total_usage
-from opencode_tasks.trace import append_trace, render_trace
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.outcomes.messages import assistant_messages
+from opencode_tasks.outcomes.trace import append_trace, render_trace
+from opencode_tasks.system.node import current_node_id
 
 DEFAULT_BINARY_NAME = "opencode"
 NO_MODEL = "<opencode default>"

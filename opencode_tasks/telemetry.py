@@ -16,11 +16,11 @@ from typing import Any
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from opencode_tasks.domain.json_values import mapping_in, time_in
+from opencode_tasks.domain.money import pico_to_usd
+from opencode_tasks.domain.records import Answer, AttemptRecord, Session, Usage
+from opencode_tasks.domain.usage import add_usage
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.json_values import mapping_in, time_in
-from opencode_tasks.money import pico_to_usd
-from opencode_tasks.records import Answer, AttemptRecord, Session, Usage
-from opencode_tasks.totals import add_usage
 
 NAME = "opencode_tasks"
 NANOSECONDS = 10**9

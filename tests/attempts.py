@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from opencode_tasks.ledger import Held, Lease, Ledger, budgets, gates, trials
+from opencode_tasks.ledger import Held, Lease, Ledger, budgets, gates
+from opencode_tasks.ledger import attempts as trials
 
 
 def begin_attempt(

@@ -21,7 +21,7 @@ from rig import Rig, Served, Unplugged
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.install import install_opencode
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import ScriptedProvider
 
 CLEAN_UP_LIMIT_S = 15.0
@@ -145,7 +145,7 @@ def unplugged(opencode_binary: Path) -> Iterator[Rig]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """A real Prefect server for the session; its API URL is in the environment meanwhile."""
-    from opencode_tasks.flow.prefect_server import prefect_api
+    from opencode_tasks.orchestration.prefect_api import prefect_api
 
     with prefect_api(lambda _: None) as url:
         yield url
@@ -156,7 +156,7 @@ def ray_address(prefect_server: str) -> Iterator[str]:
     """A real Ray on this machine with the credentials resource; its address."""
     import ray
 
-    from opencode_tasks.flow.local_ray import ray_folder
+    from opencode_tasks.orchestration.ray import ray_folder
 
     with ray_folder() as folder:
         ray.init(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from opencode_tasks.asking import ask
+from opencode_tasks.domain.records import Answer, AttemptRecord
+from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
@@ -27,8 +28,7 @@ from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.server import WarmServer
 from opencode_tasks.opencode.server_backend import ServerBackend
-from opencode_tasks.opencode.warm import warm
-from opencode_tasks.records import Answer, AttemptRecord
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)

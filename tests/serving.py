@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 
-from opencode_tasks.flow.dataset import annotate_dataset
+from opencode_tasks.orchestration.flows import annotate_dataset
 
 LIFE_S = 300
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from opencode_tasks.trace import append_trace
+from opencode_tasks.outcomes.trace import append_trace
 
 
 def write_many(log_dir: str, started: datetime, writer: int) -> None:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from opencode_tasks.cli import exits
-from opencode_tasks.cli.first_row import FirstRow
+from opencode_tasks.cli import exit_codes as exits
+from opencode_tasks.cli.early_start import Early, started_early
 from opencode_tasks.cli.progress import Display
-from opencode_tasks.cli.starting import Early, started_early
+from opencode_tasks.cli.startup_report import FirstRow
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.moments import Part, loading, moments, process_began
+from opencode_tasks.system.startup_timing import Part, loading, moments, process_began
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
-    from opencode_tasks.flow.annotate import Told
-    from opencode_tasks.flow.preparing import Prepared
+    from opencode_tasks.engine.run import Told
+    from opencode_tasks.plan.command import Prepared
 
 Backend = Literal["server", "cli", "null"]
 
@@ -280,7 +280,7 @@ def prepare_shown(
     """Check all there is to check, and say what will be asked; what was started meanwhile."""
     moments.add([Part("loading", process_began(), time.time())])
     from opencode_tasks.local_model import local_provider
-    from opencode_tasks.opencode.warm import warm
+    from opencode_tasks.opencode.server_pool import warm
 
     stack.callback(warm.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
@@ -288,7 +288,7 @@ def prepare_shown(
         display.starting()
     early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
     with loading():
-        from opencode_tasks.flow.preparing import prepare
+        from opencode_tasks.plan.command import prepare
 
     on_wait = "raise" if no_wait else "wait"
     prepared = prepare(
@@ -313,8 +313,8 @@ def run_shown(
     stack: contextlib.ExitStack, display: Display, prepared: Prepared, early: Early, *, as_json: bool
 ) -> int:
     """Run what is prepared, as a flow, and tell what came of it; the exit code."""
-    from opencode_tasks.flow.summary import summary_so_far
-    from opencode_tasks.flow.table import handed_over
+    from opencode_tasks.engine.summary import summary_so_far
+    from opencode_tasks.orchestration.dataset import handed_over
 
     first = FirstRow(prepared.plan.ledger_url, display.say)
 
@@ -344,8 +344,8 @@ def _run_flow(
     early: Early,
 ) -> dict[str, Any]:
     with loading():
-        from opencode_tasks.flow.dataset import annotate_dataset
-        from opencode_tasks.flow.prefect_server import prefect_api
+        from opencode_tasks.orchestration.flows import annotate_dataset
+        from opencode_tasks.orchestration.prefect_api import prefect_api
 
     runner, ray_address = parameters["runner"], parameters["ray_address"]
     stack.enter_context(prefect_api(display.say, early.prefect))
@@ -446,13 +446,13 @@ def _shown_path(path: str) -> str:
 
 
 def _usd(amount: float) -> str:
-    from opencode_tasks.money import format_usd, usd_to_pico
+    from opencode_tasks.domain.money import format_usd, usd_to_pico
 
     return format_usd(usd_to_pico(amount))
 
 
 def _cost(summary: dict[str, Any]) -> str:
-    from opencode_tasks.money import format_usd, usd_to_pico
+    from opencode_tasks.domain.money import format_usd, usd_to_pico
 
     known = format_usd(usd_to_pico(summary["known_cost_usd"] or 0))
     return known if summary["cost_usd"] is not None else f"{known} and an unknown part"

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from opencode_tasks.cli import exits
+from opencode_tasks.cli import exit_codes as exits
 
 app = typer.Typer(
     name="opencode-tasks",
@@ -52,16 +52,16 @@ def main() -> NoReturn:
         annotate,
         doctor,
         export,
-        inspect,
+        runs,
         local_model,
         purge,
         report,
         resume,
         setup,
     )
-    from opencode_tasks.process import stop_as_by_ctrl_c
+    from opencode_tasks.system import stop_as_by_ctrl_c
 
-    for module in (setup, doctor, annotate, resume, export, inspect, report, purge, local_model):
+    for module in (setup, doctor, annotate, resume, export, runs, report, purge, local_model):
         module.register(app)
     # Prefect, which handles SIGTERM while a flow runs, passes it on to the handler that was there.
     stop_as_by_ctrl_c()

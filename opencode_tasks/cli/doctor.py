@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from opencode_tasks.cli import exits
+from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.errors import SetupError
 
 Finding = dict[str, Any]
@@ -26,7 +26,7 @@ def doctor(
 
     Nothing is changed and no provider is called. Exit 0 where all is ok, 70 where something is not.
     """
-    from opencode_tasks.cli.findings import CHECKS
+    from opencode_tasks.cli.checks import CHECKS
 
     findings = {name: _checked(check) for name, check in CHECKS.items()}
     if as_json:

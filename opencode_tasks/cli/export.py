@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from opencode_tasks.cli.ledgers import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def export(
 
     The table is that of annotate's OUTPUT, with the rows that are still open in it.
     """
-    from opencode_tasks.flow.exporting import export_run
+    from opencode_tasks.engine.export import export_run
 
     with open_existing(ledger) as opened:
         counts = export_run(opened, run_id, output)

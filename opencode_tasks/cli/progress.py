@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from opencode_tasks.money import format_usd
+from opencode_tasks.domain.money import format_usd
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
-    from opencode_tasks.flow.annotate import Told
-    from opencode_tasks.flow.pausing import Standstill
+    from opencode_tasks.engine.hold import Standstill
+    from opencode_tasks.engine.run import Told
     from opencode_tasks.ledger import PaceNow
     from opencode_tasks.ledger import Progress as Counts
 

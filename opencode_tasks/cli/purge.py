@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opencode_tasks.cli.ledgers import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.errors import InputError
 
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from opencode_tasks.cli.inspect import PIPE_WIDTH
-from opencode_tasks.cli.ledgers import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.runs import PIPE_WIDTH
+from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
-from opencode_tasks.money import format_usd, usd_to_pico
 
 
 class Format(StrEnum):
@@ -80,7 +80,7 @@ def report(
     known parts. failed_cost_usd went into attempts that did not complete. Days are UTC. With --by label
     a row counts under each of its labels, the columns that --label named.
     """
-    from opencode_tasks.reporting.lines import read_since
+    from opencode_tasks.reports.lines import read_since
 
     first = read_since(since, datetime.now(UTC).date())
     groups = list(dict.fromkeys(one.value for one in by or []))
@@ -98,7 +98,7 @@ def report(
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         return
-    from opencode_tasks.frames.writing import write_bytes
+    from opencode_tasks.frames.write import write_bytes
 
     write_bytes(content, output)
     typer.echo(f"-> {output}", err=True)
@@ -115,9 +115,9 @@ def _check_places(*names: str | None) -> None:
 
 
 def _import(files: Sequence[Path], ledger: str | None) -> None:
-    from opencode_tasks.flow.places import ledger_place
-    from opencode_tasks.importing import import_sessions
-    from opencode_tasks.own_prices import own_prices
+    from opencode_tasks.orchestration.block_urls import ledger_place
+    from opencode_tasks.plan.own_prices import own_prices
+    from opencode_tasks.reports.import_sessions import import_sessions
 
     prices, faults = own_prices()
     if faults:
@@ -127,9 +127,9 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
 
 
 def _write_page(accounts: Any, since: date | None, target: str, url: str) -> None:
-    from opencode_tasks.frames.writing import write_bytes
+    from opencode_tasks.frames.write import write_bytes
     from opencode_tasks.ledger import shown_url
-    from opencode_tasks.reporting.page import report_page
+    from opencode_tasks.reports.page import report_page
     from opencode_tasks.settings import settings
 
     page = report_page(
@@ -141,17 +141,17 @@ def _write_page(accounts: Any, since: date | None, target: str, url: str) -> Non
 
 def _content(accounts: Any, by: list[Any], since: date | None, form: Format) -> bytes:
     if form is Format.focus:
-        from opencode_tasks.reporting.focus import focus_csv
+        from opencode_tasks.reports.focus import focus_csv
 
         return "".join(focus_csv(accounts.charges(since=since))).encode("utf-8", "backslashreplace")
-    from opencode_tasks.reporting.lines import lines_frame, report_lines
+    from opencode_tasks.reports.lines import lines_frame, report_lines
 
     lines = report_lines(accounts, by, since=since)
     if form is Format.json:
         return f"{json.dumps(lines, indent=2)}\n".encode()
     if form is Format.table:
         return _table(lines, by).encode()
-    from opencode_tasks.frames.writing import encoded
+    from opencode_tasks.frames.write import encoded
 
     return encoded(lines_frame(lines, by), "parquet" if form is Format.parquet else "csv")
 
@@ -161,7 +161,7 @@ def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from opencode_tasks.reporting.lines import group_columns
+    from opencode_tasks.reports.lines import group_columns
 
     names = group_columns(by)
     table = Table()

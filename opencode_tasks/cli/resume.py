@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from opencode_tasks.cli.annotate import prepare_shown, run_shown
-from opencode_tasks.cli.ledgers import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.cli.progress import Display
 from opencode_tasks.errors import InputError
 
@@ -42,7 +42,7 @@ def resume(
     """
     command, found, flow_run_id = _look_up(run_id, ledger)
     if flow_run_id is not None:
-        from opencode_tasks.flow.waking import wake
+        from opencode_tasks.orchestration.resume import wake
 
         typer.echo(wake(flow_run_id, max_cost=max_cost), err=True)
         return 0

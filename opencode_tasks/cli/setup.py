@@ -22,9 +22,9 @@ def setup(
     Prints the path of the binary. Also prepares the database of the Prefect server that a run starts
     for itself. Doing it again changes nothing.
     """
-    from opencode_tasks.flow.local_server import make_template
     from opencode_tasks.opencode.binary import check_version, find_binary, version_of
     from opencode_tasks.opencode.install import install_local_model, install_opencode
+    from opencode_tasks.orchestration.local_server import make_template
     from opencode_tasks.settings import settings
 
     def say(message: str) -> None:

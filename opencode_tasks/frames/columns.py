@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from opencode_tasks.structured import schema_columns
+from opencode_tasks.domain.answer_schema import schema_columns
 
 Dtype = Literal["string", "Int64", "Float64", "float64", "boolean", "datetime64[us, UTC]", "object"]
 

@@ -23,7 +23,7 @@ from sqlalchemy.schema import MetaData
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
-from opencode_tasks.ledger.place import POSTGRES_DRIVER, POSTGRES_NAMES
+from opencode_tasks.ledger.url import POSTGRES_DRIVER, POSTGRES_NAMES
 
 PREFIX = "sql:"
 DATABASE = "--database"

@@ -5,28 +5,28 @@ All SQL of ours is in here; tables of the user's are read and written in ``frame
 
 from __future__ import annotations
 
-from opencode_tasks.ledger.accounts import Accounts
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.ledger import schema
+from opencode_tasks.ledger.attempts import CRASHED
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
-from opencode_tasks.ledger.commits import answered
-from opencode_tasks.ledger.finishing import Finish
+from opencode_tasks.ledger.bulk_commit import Finish
+from opencode_tasks.ledger.commit import answered
+from opencode_tasks.ledger.concurrency import PaceNow, Share, Visit
 from opencode_tasks.ledger.gates import Gate, Held, Report
-from opencode_tasks.ledger.jobs import UNFINISHED, RunStatus, SleepingRun
+from opencode_tasks.ledger.incremental import Answered
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
-from opencode_tasks.ledger.paces import PaceNow, Share, Visit
-from opencode_tasks.ledger.place import is_there, shown_url
-from opencode_tasks.ledger.pulling import Begun, Outlook, Pull, Pulled
-from opencode_tasks.ledger.purging import Purged
-from opencode_tasks.ledger.reads import INTERRUPTED, LeftAttempt, OpenRow, Progress
-from opencode_tasks.ledger.series import Answered
-from opencode_tasks.ledger.spending import GROUPINGS, Grouping
-from opencode_tasks.ledger.tables import attempts, usage
-from opencode_tasks.ledger.trials import CRASHED
-from opencode_tasks.records import TOKEN_COLUMNS
+from opencode_tasks.ledger.purge import Purged
+from opencode_tasks.ledger.queries import INTERRUPTED, LeftAttempt, OpenRow, Progress
+from opencode_tasks.ledger.queue import Begun, Outlook, Pull, Pulled
+from opencode_tasks.ledger.report_queries import Accounts
+from opencode_tasks.ledger.runs import UNFINISHED, RunStatus, SleepingRun
+from opencode_tasks.ledger.spend import GROUPINGS, Grouping
+from opencode_tasks.ledger.url import is_there, shown_url
 
 # What ``Ledger.attempts``, ``.usage`` and ``.cost`` give for each line, also where there is none.
-ATTEMPT_COLUMNS = tuple(attempts.c.keys())
-USAGE_COLUMNS = tuple(usage.c.keys())
+ATTEMPT_COLUMNS = tuple(schema.attempts.c.keys())
+USAGE_COLUMNS = tuple(schema.usage.c.keys())
 COST_COLUMNS = ("model_ref", "rows", "steps", *TOKEN_COLUMNS, "cost_pico", "cost_source", "failed_cost_pico")
 
 __all__ = [

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
-from opencode_tasks.ledger.tables import attempts, leases, rows, runs, usage
+from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
 
 # What a row shows that its run's budget is too little for.
 BUDGET_REACHED = "budget_exceeded"

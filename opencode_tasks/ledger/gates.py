@@ -28,10 +28,10 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.ledger.commits import fail
-from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.tables import attempts, gates, leases
-from opencode_tasks.ledger.trials import message_of
+from opencode_tasks.ledger.attempts import message_of
+from opencode_tasks.ledger.commit import fail
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.schema import attempts, gates, leases
 
 # How long a row that has failed before leaves a half-open gate to others.
 YIELD_S = 3.0

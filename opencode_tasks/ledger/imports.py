@@ -8,11 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from opencode_tasks.ledger import commits, jobs, trials
-from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.tables import attempts, sessions
+from opencode_tasks.domain.records import AttemptRecord, RowInput
+from opencode_tasks.ledger import attempts as trials
+from opencode_tasks.ledger import commit as commits
+from opencode_tasks.ledger import runs as jobs
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.schema import attempts, sessions
 from opencode_tasks.ledger.totals import refresh_row
-from opencode_tasks.records import AttemptRecord, RowInput
 
 ORIGIN = "import"
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, literal, literal_column, select
 
-from opencode_tasks.ledger.engine import insert_into
-from opencode_tasks.ledger.sharing import copy_from, look_up
-from opencode_tasks.ledger.tables import leases, rows
-from opencode_tasks.ledger.upserts import Upsert
-from opencode_tasks.records import RowStatus
+from opencode_tasks.domain.records import RowStatus
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.reuse import copy_from, look_up
+from opencode_tasks.ledger.schema import leases, rows
+from opencode_tasks.ledger.upsert import Upsert
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -13,35 +13,29 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
+from opencode_tasks.domain.records import Answer, AttemptRecord, RowInput
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import (
-    budgets,
-    commits,
-    finishing,
-    gates,
-    imports,
-    jobs,
-    leases,
-    paces,
-    pulling,
-    purging,
-    reads,
-    sharing,
-    totals,
-    trials,
-)
-from opencode_tasks.ledger.accounts import Accounts
+from opencode_tasks.ledger import attempts as trials
+from opencode_tasks.ledger import budgets, gates, imports, leases, totals
+from opencode_tasks.ledger import bulk_commit as finishing
+from opencode_tasks.ledger import commit as commits
+from opencode_tasks.ledger import concurrency as paces
+from opencode_tasks.ledger import purge as purging
+from opencode_tasks.ledger import queries as reads
+from opencode_tasks.ledger import queue as pulling
+from opencode_tasks.ledger import reuse as sharing
+from opencode_tasks.ledger import runs as jobs
 from opencode_tasks.ledger.budgets import Budget
-from opencode_tasks.ledger.engine import Database, open_database
-from opencode_tasks.ledger.finishing import Finish
+from opencode_tasks.ledger.bulk_commit import Finish
+from opencode_tasks.ledger.concurrency import PaceNow, Share, Visit
+from opencode_tasks.ledger.database import Database, open_database
 from opencode_tasks.ledger.gates import Closing, Gate, Report
+from opencode_tasks.ledger.incremental import Answered, answered_in, rows_of_run, run_of_flow_run
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
-from opencode_tasks.ledger.paces import PaceNow, Share, Visit
-from opencode_tasks.ledger.pulling import Outlook, Pull, Pulled
-from opencode_tasks.ledger.purging import Purged
-from opencode_tasks.ledger.reads import LeftAttempt, Progress
-from opencode_tasks.ledger.series import Answered, answered_in, rows_of_run, run_of_flow_run
-from opencode_tasks.records import Answer, AttemptRecord, RowInput
+from opencode_tasks.ledger.purge import Purged
+from opencode_tasks.ledger.queries import LeftAttempt, Progress
+from opencode_tasks.ledger.queue import Outlook, Pull, Pulled
+from opencode_tasks.ledger.report_queries import Accounts
 
 
 class Ledger:

@@ -23,8 +23,8 @@ from sqlalchemy import (
     true,
 )
 
-from opencode_tasks.ledger.tables import attempts, rows, usage
-from opencode_tasks.records import TOKEN_COLUMNS
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.ledger.schema import attempts, rows, usage
 
 SUMMED = (*TOKEN_COLUMNS, "cost_pico")
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select
 from sqlalchemy.schema import DDL
 
-from opencode_tasks.ledger.spending import by_run, failures, items, spent, unreported
+from opencode_tasks.ledger.spend import by_run, failures, items, spent, unreported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ ends with ours. It shows real inference without a provider or a network; its ans
 """
 
 from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config
-from opencode_tasks.local_model.running import RunningLocalModel, local_provider, start_local_model
+from opencode_tasks.local_model.server import RunningLocalModel, local_provider, start_local_model
 
 __all__ = [
     "PROVIDER_MODEL_REF",

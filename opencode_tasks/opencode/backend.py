@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from opencode_tasks.domain.records import InnerRetry, RemoteTool, Session
 from opencode_tasks.errors import Clock
-from opencode_tasks.records import InnerRetry, RemoteTool, Session
 
 BackendName = Literal["server", "cli", "null"]
 DEFAULT_AGENT = "opencode-tasks"

@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.process import run_once
+from opencode_tasks.system import run_once
 
 MIN_VERSION = "1.15.13"
 MAX_VERSION_EXCLUSIVE = "1.19.0"

@@ -12,13 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opencode_tasks.domain.fingerprints import without_secrets
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS, Price, read_price
 from opencode_tasks.errors import InputError
-from opencode_tasks.json_values import list_in, mapping_in, text_in
-from opencode_tasks.keys import without_secrets
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced
 from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.pricing import MOST_OUTPUT_TOKENS, Price, read_price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

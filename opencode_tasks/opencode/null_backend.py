@@ -10,11 +10,11 @@ import time
 import uuid
 from pathlib import Path
 
-from opencode_tasks.export import session_of
+from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS
+from opencode_tasks.domain.records import Session
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request, SessionResult
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.pricing import MOST_OUTPUT_TOKENS
-from opencode_tasks.records import Session
+from opencode_tasks.outcomes.messages import session_of
 
 MODEL_REF = "null/echo"
 

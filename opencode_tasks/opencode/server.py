@@ -16,16 +16,16 @@ from typing import Any, Self
 
 import psutil
 
+from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
-from opencode_tasks.events import EventFold, SessionEvents
-from opencode_tasks.export import session_of
-from opencode_tasks.json_values import list_in, mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Answer, Client, NoAnswerError
-from opencode_tasks.opencode.home import Credentials, Home, environment, make_home
-from opencode_tasks.process import GuardedProcess
-from opencode_tasks.records import Session
+from opencode_tasks.opencode.instance_dir import Credentials, Home, environment, make_home
+from opencode_tasks.outcomes.events import EventFold, SessionEvents
+from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.system import GuardedProcess
 
 START_LIMIT_S = 60.0
 LISTENING = "listening on "

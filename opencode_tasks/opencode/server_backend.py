@@ -10,10 +10,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.records import InnerRetry, Session
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.events import EventFold, SessionEvents
-from opencode_tasks.export import session_of
-from opencode_tasks.json_values import mapping_in
 from opencode_tasks.opencode.backend import (
     LONGEST_INNER_WAIT_S,
     BackendName,
@@ -25,10 +24,11 @@ from opencode_tasks.opencode.backend import (
     Stopped,
 )
 from opencode_tasks.opencode.client import Answer, NoAnswerError
+from opencode_tasks.opencode.cost_cap import overspent
 from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.opencode.spending import overspent
-from opencode_tasks.opencode.succession import Succession
-from opencode_tasks.records import InnerRetry, Session
+from opencode_tasks.opencode.server_rotation import Succession
+from opencode_tasks.outcomes.events import EventFold, SessionEvents
+from opencode_tasks.outcomes.messages import session_of
 
 LOOK_EVERY_S = 0.5
 # With a cap on its cost a session is looked at more often: its next step is bought at once.

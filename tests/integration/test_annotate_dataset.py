@@ -11,8 +11,8 @@ import pytest
 from cluster import Desk
 
 from opencode_tasks import InputError
-from opencode_tasks.flow.dataset import annotate_dataset
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
 

@@ -34,7 +34,7 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import Reply
 
 

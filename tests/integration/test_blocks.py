@@ -23,9 +23,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
-from opencode_tasks.flow.block_options import secrets_of
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.orchestration.block_options import secrets_of
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 from cluster import Desk, Ran
 from prefect.client.orchestration import get_client
 
+from opencode_tasks.domain.prices import Price
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.pricing import Price
 from opencode_tasks.testing import Call, Reply
 
 MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}

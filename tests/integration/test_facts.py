@@ -19,13 +19,13 @@ import psutil
 import pytest
 from rig import BASH, Rig
 
+from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
 from opencode_tasks.opencode.client import USER, Answer
-from opencode_tasks.opencode.home import environment, make_home
+from opencode_tasks.opencode.instance_dir import environment, make_home
 from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.opencode.warm import warm
-from opencode_tasks.records import Session
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 T = TypeVar("T")

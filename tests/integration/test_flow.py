@@ -22,7 +22,7 @@ from prefect_ray import RayTaskRunner
 
 from opencode_tasks import AnnotationResult, InputError, SetupError, annotate, errors
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import Reply
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import pytest
 from attempts import admitted, begin_attempt
 
 from opencode_tasks import errors
+from opencode_tasks.domain.policy import limit_end
+from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import Held, Lease, Ledger, Pull, Report
-from opencode_tasks.policy import limit_end
-from opencode_tasks.records import AttemptRecord, RowInput
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"

@@ -80,7 +80,7 @@ def test_every_command_of_the_dockerfile_runs_on_a_bare_tree(tmp_path: Path) -> 
     imports = [
         str(python / "bin" / "python"),
         "-c",
-        "import psycopg, ray, prefect_ray, opencode_tasks.flow.dataset",
+        "import psycopg, ray, prefect_ray, opencode_tasks.orchestration.flows",
     ]
     subprocess.run(imports, cwd=tmp_path, env=env, timeout=LIMIT_S, check=True)
 

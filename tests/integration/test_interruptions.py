@@ -25,7 +25,7 @@ from processes import ours
 from rig import AGENTS, BASH
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.home import make_home
+from opencode_tasks.opencode.instance_dir import make_home
 from opencode_tasks.testing import Call, Reply
 
 ROWS = 24

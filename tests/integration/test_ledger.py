@@ -20,18 +20,7 @@ from alembic.script import ScriptDirectory
 from attempts import begin_attempt
 from sqlalchemy import text
 
-from opencode_tasks.errors import (
-    MaxOutputTokensError,
-    OpenCodeError,
-    RateLimitError,
-    ServerError,
-    SetupError,
-    UnknownOpenCodeError,
-)
-from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, Taken, place
-from opencode_tasks.ledger.tables import metadata
-from opencode_tasks.ledger.upgrade import MIGRATIONS, VERSION_TABLE, revisions
-from opencode_tasks.records import (
+from opencode_tasks.domain.records import (
     TOKEN_COLUMNS,
     Answer,
     AttemptRecord,
@@ -42,6 +31,18 @@ from opencode_tasks.records import (
     Step,
     Usage,
 )
+from opencode_tasks.errors import (
+    MaxOutputTokensError,
+    OpenCodeError,
+    RateLimitError,
+    ServerError,
+    SetupError,
+    UnknownOpenCodeError,
+)
+from opencode_tasks.ledger import Busy, Lease, LeaseLostError, Ledger, Taken
+from opencode_tasks.ledger import url as place
+from opencode_tasks.ledger.migrate import MIGRATIONS, VERSION_TABLE, revisions
+from opencode_tasks.ledger.schema import metadata
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

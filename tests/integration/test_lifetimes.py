@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from opencode_tasks.process import GuardedProcess
+from opencode_tasks.system import GuardedProcess
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 10.0
@@ -26,7 +26,7 @@ OWNER = """
 import json, os, sys, threading, time
 from pathlib import Path
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
-from opencode_tasks.opencode.warm import warm
+from opencode_tasks.opencode.server_pool import warm
 
 binary, config, ending = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 spec = OpencodeSpec(binary=binary, config=config, model_ref="fake/echo")

@@ -15,6 +15,8 @@ import pytest
 from rig import BASH, Rig
 
 from opencode_tasks import OpenCodeLLM
+from opencode_tasks.domain.policy import Limits
+from opencode_tasks.domain.records import QueryResult, RemoteTool
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
@@ -25,8 +27,6 @@ from opencode_tasks.errors import (
     ServerError,
 )
 from opencode_tasks.opencode.backend import Clocks
-from opencode_tasks.policy import Limits
-from opencode_tasks.records import QueryResult, RemoteTool
 from opencode_tasks.testing import Call, Reply
 
 QUICK: dict[str, Any] = {"backoff_start_s": 0.05, "backoff_max_s": 0.1}

@@ -15,9 +15,9 @@ from mcp.server import MCPServer
 from rig import Rig
 
 from opencode_tasks import OpenCodeAgent, OpenCodeLLM
+from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import BackendName
-from opencode_tasks.opencode.warm import warm
-from opencode_tasks.records import RemoteTool
+from opencode_tasks.opencode.server_pool import warm
 from opencode_tasks.testing import Reply
 
 START_LIMIT_S = 20.0

@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.ledger.tables import attempts, rows, runs, usage
+from opencode_tasks.ledger.schema import attempts, rows, runs, usage
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("opencode-tasks")

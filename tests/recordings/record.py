@@ -28,11 +28,11 @@ from typing import Any
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.binary import PINNED_VERSION
 from opencode_tasks.opencode.cli_backend import run_arguments
-from opencode_tasks.opencode.home import environment, make_home
 from opencode_tasks.opencode.install import install_opencode
+from opencode_tasks.opencode.instance_dir import environment, make_home
 from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.process import GuardedProcess, run_once
-from opencode_tasks.stream import parse_events, parse_session_id
+from opencode_tasks.outcomes.run_output import parse_events, parse_session_id
+from opencode_tasks.system import GuardedProcess, run_once
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.classify import Failure, classify, classify_finish, read_failure
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
@@ -24,6 +23,7 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
+from opencode_tasks.outcomes.classify import Failure, classify, classify_finish, read_failure
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 HTTP_DATE = "Fri, 01 May 2026 12:01:30 GMT"

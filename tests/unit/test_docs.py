@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from opencode_tasks.price_book import read_own_prices
+from opencode_tasks.domain.price_book import read_own_prices
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from opencode_tasks import errors
+from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.errors import InputError, OpenCodeError
-from opencode_tasks.records import AttemptRecord
 
 RESET = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

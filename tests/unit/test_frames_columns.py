@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from opencode_tasks.domain.answer_schema import RESERVED_COLUMNS
 from opencode_tasks.frames.columns import OUTPUT, output_columns
-from opencode_tasks.structured import RESERVED_COLUMNS
 
 
 def test_the_reserved_names_are_the_columns_and_row_id() -> None:

@@ -21,34 +21,24 @@ ROOT = Path(opencode_tasks.__file__).parents[1]
 PACKAGE = "opencode_tasks"
 
 PURE = (
-    *(
-        "json_values",
-        "errors",
-        "records",
-        "money",
-        "pricing",
-        "price_book",
-        "retry_after",
-        "stream",
-        "export",
-        "events",
-        "classify",
-    ),
-    *("pace", "rates", "policy", "structured", "template", "keys", "trace", "totals", "telemetry"),
+    "domain",
+    "errors",
+    "telemetry",
+    "outcomes.retry_after",
+    "outcomes.run_output",
+    "outcomes.messages",
+    "outcomes.events",
+    "outcomes.classify",
 )
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     PURE,
-    ("settings", "node", "own_prices", "moments"),
-    ("process",),
-    ("opencode",),
-    ("judge", "asking"),
+    ("settings", "system"),
+    ("opencode", "outcomes.outcome", "outcomes.trace"),
     ("local_model",),
     ("ledger",),
-    ("llm", "importing"),
     ("frames",),
-    ("reporting",),
-    ("flow",),
+    ("llm", "plan", "engine", "orchestration", "reports"),
     ("cli",),
 )
 # A house beside the others: users' tests stand on it, and it stands on nothing of ours.
@@ -56,28 +46,26 @@ APART = "testing"
 
 # What may be imported where; "flows" are the deployable entry points.
 PLACES: dict[str, tuple[str, ...]] = {
-    "prefect": ("flow", "cli", "flows"),
-    "ray": ("flow.runners", "flow.local_ray", "flows"),
-    "prefect_ray": ("flow.runners", "flow.warming", "flows"),
-    "pandas": ("frames", "reporting", "flow", "flows"),
+    "prefect": ("orchestration", "engine", "plan", "cli", "flows"),
+    "ray": ("orchestration", "flows"),
+    "prefect_ray": ("orchestration", "flows"),
+    "pandas": ("frames", "reports", "plan", "engine", "orchestration", "flows"),
     "pyarrow": ("frames",),
     "fsspec": ("frames",),
-    "subprocess": ("process",),
-    "signal": ("process",),
-    "multiprocessing": ("process",),
+    "subprocess": ("system",),
+    "signal": ("system",),
+    "multiprocessing": ("system",),
     "sqlalchemy": ("ledger", "frames.sql"),
     "alembic": ("ledger",),
-    "altair": ("reporting",),
-    "vl_convert": ("reporting",),
-    "jinja2": ("reporting",),
-    "genai_prices": ("price_book",),
+    "altair": ("reports",),
+    "vl_convert": ("reports",),
+    "jinja2": ("reports",),
+    "genai_prices": ("domain.price_book",),
     "opentelemetry": ("telemetry",),
     "httpx": (
         "local_model",
-        "flow.local_server",
-        "flow.waking",
-        "flow.block_loading",
-        "cli.findings",
+        "orchestration",
+        "cli.checks",
     ),
     "aiohttp": ("opencode.client",),
     "typer": ("cli",),
@@ -136,8 +124,8 @@ INNER = [name for name in OURS if name != PACKAGE and not lies_in(name, APART)]
 
 def test_the_reader_sees_imports_of_every_kind() -> None:
     assert "opencode_tasks.errors" in our_imports(PACKAGE)  # under TYPE_CHECKING
-    assert "ray" in set(imports("opencode_tasks.flow.runners"))  # in a function
-    assert "opencode_tasks.ledger.commits" in our_imports("opencode_tasks.ledger.ledger")  # a module
+    assert "ray" in set(imports("opencode_tasks.orchestration.runners"))  # in a function
+    assert "opencode_tasks.ledger.commit" in our_imports("opencode_tasks.ledger.ledger")  # a module
 
 
 @pytest.mark.parametrize("name", INNER)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.money import PICO_PER_USD, format_usd, pico_to_usd, usd_to_pico
+from opencode_tasks.domain.money import PICO_PER_USD, format_usd, pico_to_usd, usd_to_pico
 
 
 @pytest.mark.parametrize(

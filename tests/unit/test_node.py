@@ -8,15 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from opencode_tasks import node
-from opencode_tasks.node import memory_available_bytes, memory_limit_bytes
-from opencode_tasks.opencode.succession import (
+from opencode_tasks.opencode.server_rotation import (
     LEAST_MEMORY_BYTES,
     MB,
     MOST_MEMORY_BYTES,
     limits_in_force,
 )
 from opencode_tasks.settings import settings
+from opencode_tasks.system import node
+from opencode_tasks.system.node import memory_available_bytes, memory_limit_bytes
 
 LIMIT, USED = 3_000_000_000, 1_000_000_000
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 from opencode_tasks.opencode.config import (
     PLUGIN,
@@ -17,7 +18,6 @@ from opencode_tasks.opencode.config import (
     merge,
     merged_config,
 )
-from opencode_tasks.records import RemoteTool
 
 
 def spec(**changes: Any) -> OpencodeSpec:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks import errors
+from opencode_tasks.domain.policy import Decision, Fail, Limits, Pause, Retry, Tally, backoff_s, decide
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.policy import Decision, Fail, Limits, Pause, Retry, Tally, backoff_s, decide
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = Limits()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.retry_after import LONGEST_S, reset_time, retry_after_s
+from opencode_tasks.outcomes.retry_after import LONGEST_S, reset_time, retry_after_s
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 

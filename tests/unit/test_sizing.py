@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.flow.sizing import (
+from opencode_tasks.plan.sizing import (
     LARGEST_BATCH,
     LOCAL_MODEL_CONCURRENCY,
     MOST_CONCURRENCY,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
-from opencode_tasks.template import render, template_columns
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from trace_writer import write_many
 
-from opencode_tasks.trace import append_trace, render_trace
+from opencode_tasks.outcomes.trace import append_trace, render_trace
 
 STARTED = datetime(2026, 5, 1, 9, 8, 7, tzinfo=UTC)
 

@@ -1,1 +1,1 @@
-"""Alembic's folder: ``opencode_tasks.ledger.upgrade`` runs it, nobody needs a terminal for it."""
+"""Alembic's folder: ``opencode_tasks.ledger.migrate`` runs it, nobody needs a terminal for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from opencode_tasks.ledger.tables import metadata
+from opencode_tasks.ledger.schema import metadata
 
 attributes = context.config.attributes
 context.configure(

@@ -1,0 +1,263 @@
+"""Answers as JSON objects: what the schema must be, how the model is asked, how it is read.
+
+opencode's own structured output makes one try through a synthetic tool, with no say over repairs
+(facts of 1.18.33), so the schema goes into the system text and the answer is checked here.
+Validation is ``jsonschema``'s: Draft 2020-12 unless ``$schema`` says other, formats not enforced,
+remote references never fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import validator_for
+from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
+from referencing import Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+
+RESERVED_COLUMNS = (
+    "response",
+    "status",
+    "error_type",
+    "error_message",
+    "waits_until",
+    "finish_reason",
+    "session_id",
+    "attempts",
+    "turns",
+    "model_ref",
+    *TOKEN_COLUMNS,
+    "cost_usd",
+    "cost_source",
+    "reused",
+    "duration_s",
+    "row_id",
+)
+"""The names of OUTPUT's own columns, and ``row_id``: neither a field nor an input column takes one."""
+
+PROBLEM_LIMIT = 20
+MESSAGE_LIMIT = 300
+
+_NOT_SCHEMAS = {"enum", "const", "default", "examples"}
+_FENCE = re.compile(r"```(?:json)?\s*(?=\{)", re.IGNORECASE)
+_OBJECT_START = re.compile(r"\{\s*[\"}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """An answer that fits its schema."""
+
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfitting:
+    """An answer that does not; ``problems`` has one line each, never empty, for the repair turn."""
+
+    problems: tuple[str, ...]
+
+
+Parsed = Fitting | Unfitting
+
+
+def check_schema(schema: Any) -> list[str]:
+    """One line for each fault of a schema that answers shall fit; [] where it is good.
+
+    Faults: no JSON Schema, not of an object, a reference that leads nowhere or out of the schema,
+    and fields named like a column of OUTPUT.
+    """
+    if not isinstance(schema, Mapping):
+        return [f"--schema: a JSON Schema is an object, not {_kind(schema)}"]
+    plain = cast("Mapping[str, Any]", schema)
+    try:
+        _validator_class(plain).check_schema(plain)
+    except SchemaError as error:
+        return [f"--schema: not a JSON Schema at {_path(error)}: {_short(error.message)}"]
+    except RecursionError:
+        return ["--schema: nested too deeply"]
+    faults = [f"--schema: {fault}" for fault in _reference_faults(plain)]
+    if plain.get("type") != "object":
+        faults.append('--schema: the top level must be an object: {"type": "object", "properties": …}')
+    faults.extend(
+        f"--schema: the field {field!r} is named like a column of OUTPUT; rename it"
+        for field in schema_columns(plain)
+        if field in RESERVED_COLUMNS
+    )
+    return faults
+
+
+def schema_columns(schema: Mapping[str, Any] | None) -> list[str]:
+    """The names of the schema's top-level properties, in its order; [] without any."""
+    properties = (schema or {}).get("properties")
+    return list(cast("Mapping[str, Any]", properties)) if isinstance(properties, Mapping) else []
+
+
+def schema_instruction(schema: Mapping[str, Any]) -> str:
+    """What is appended to the system text, so that the answer is one object that fits."""
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    return (
+        "Answer with exactly one JSON object and nothing else: no words around it, no code fence. "
+        f"It must fit this JSON Schema:\n{text}"
+    )
+
+
+def repair_prompt(problems: Sequence[str]) -> str:
+    """The turn that says what was wrong with the last answer and asks for it again."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    return (
+        f"Your last answer does not fit the JSON Schema:\n{listed}\n"
+        "Answer again with only the whole corrected JSON object."
+    )
+
+
+def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
+    """The JSON object in an answer, checked against the schema.
+
+    Taken are a bare object, else the one in the first fence that holds one, else the first in the
+    text. An object that breaks off is a problem, and its inner objects are not taken for it.
+    """
+    try:
+        value = _object_in(text)
+    except (ValueError, RecursionError) as error:
+        return Unfitting(problems=(_short(str(error)),))
+    problems = validate(value, schema)
+    return Unfitting(problems=tuple(problems)) if problems else Fitting(value=value)
+
+
+def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:
+    """One line for each way in which the value does not fit, by path; [] where it fits.
+
+    After twenty lines the rest is only counted.
+    """
+    validator = _validator_class(schema)(dict(schema), registry=REGISTRY)
+    try:
+        errors: list[ValidationError] = sorted(
+            validator.iter_errors(value),  # pyright: ignore[reportUnknownMemberType]
+            key=_path,
+        )
+    except Unresolvable as error:
+        return [f"the schema's reference {error.ref!r} leads nowhere"]
+    except RecursionError:
+        return ["the schema or the answer is nested too deeply"]
+    lines = [f"{_path(error)}: {_short(error.message)}" for error in errors[:PROBLEM_LIMIT]]
+    if len(errors) > PROBLEM_LIMIT:
+        lines.append(f"and {len(errors) - PROBLEM_LIMIT} more")
+    return lines
+
+
+def _object_in(text: str) -> dict[str, Any]:
+    stripped = text.strip()
+    try:
+        return _as_object(_loads(stripped))
+    except json.JSONDecodeError:
+        pass
+    for start in _starts(stripped):
+        try:
+            value, _ = _DECODER.raw_decode(stripped, start)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"the JSON object is broken at character {error.pos + 1}: {error.msg}"
+            ) from error
+        return _as_object(value)
+    raise ValueError("the answer holds no JSON object")
+
+
+def _starts(text: str) -> Iterator[int]:
+    """Where an object may begin, the likeliest only: the text's begin, a fence, the first."""
+    fence = _FENCE.search(text)
+    found = _OBJECT_START.search(text)
+    if _OBJECT_START.match(text):
+        yield 0
+    elif fence:
+        yield fence.end()
+    elif found:
+        yield found.start()
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        # A wrong answer, not a wrong type of ours.
+        raise ValueError(f"the answer is {_kind(value)}, not a JSON object")  # noqa: TRY004
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the answer holds half a character (a lone surrogate)") from error
+    return cast("dict[str, Any]", value)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+
+
+def _loads(text: str) -> Any:
+    return _DECODER.decode(text)
+
+
+def _validator_class(schema: Mapping[str, Any]) -> Any:
+    return validator_for(dict(schema), default=Draft202012Validator)
+
+
+def _reference_faults(schema: Mapping[str, Any]) -> Iterator[str]:
+    root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
+    resolver = REGISTRY.resolver_with_root(root)
+    pending: list[tuple[Any, Any]] = [(schema, resolver)]
+    while pending:
+        value, near = pending.pop()
+        if isinstance(value, list):
+            pending.extend((item, near) for item in cast("list[Any]", value))
+        if not isinstance(value, Mapping):
+            continue
+        node = cast("Mapping[str, Any]", value)
+        if node is not schema and isinstance(node.get("$id"), str):
+            near = near.in_subresource(Resource.from_contents(dict(node), default_specification=DRAFT202012))
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            try:
+                near.lookup(reference)
+            except Unresolvable:
+                yield f"the reference {reference!r} leads nowhere (remote ones are never fetched)"
+        pending.extend((child, near) for key, child in node.items() if key not in _NOT_SCHEMAS)
+
+
+def _path(error: ValidationError | SchemaError) -> str:
+    return error.json_path
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "an array"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MESSAGE_LIMIT else f"{message[:MESSAGE_LIMIT]}…"

@@ -1,0 +1,1 @@
+"""From a plan to batches of rows to attempts and outcomes."""

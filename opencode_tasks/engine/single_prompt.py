@@ -1,0 +1,85 @@
+"""One prompt, without a ledger: the body of ``opencode_task``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opencode_tasks.domain.records import Answer, RemoteTool
+from opencode_tasks.engine.ask import ask
+from opencode_tasks.errors import InputError, InvalidRequestError
+from opencode_tasks.opencode.backend import (
+    DEFAULT_AGENT,
+    DEFAULT_SYSTEM,
+    BackendName,
+    Clocks,
+    OpencodeSpec,
+    Request,
+)
+from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.config import config_in_force
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.orchestration.block_options import CREDENTIALS, secrets_of
+from opencode_tasks.plan.run_spec import system_text
+from opencode_tasks.settings import settings
+from opencode_tasks.system.node import current_node_id
+
+
+def ask_single(
+    prompt: str,
+    *,
+    model: str | None,
+    system: str | None,
+    agent: str | None,
+    credentials: str | None,
+    variant: str | None,
+    schema: Mapping[str, Any] | None,
+    tools: Sequence[RemoteTool],
+    opencode_config: Mapping[str, Any] | None,
+    opencode_bin: str | None,
+    backend: BackendName,
+    timeout: float,
+) -> Answer:
+    """The answer to one prompt; see ``opencode_task``."""
+    spec = OpencodeSpec(
+        binary=find_binary(opencode_bin or settings().opencode_bin),
+        config=config_in_force(opencode_config or {}, os.environ),
+        model_ref=model,
+        system=system or DEFAULT_SYSTEM,
+        agent=agent or DEFAULT_AGENT,
+        tools=tuple(tools),
+        secrets=secrets_of(f"{CREDENTIALS}/{credentials}" if credentials else None),
+        clocks=Clocks.within(timeout),
+    )
+    return warm.call(_ask, spec, prompt, system, variant, schema, backend)
+
+
+async def _ask(
+    spec: OpencodeSpec,
+    prompt: str,
+    system: str | None,
+    variant: str | None,
+    schema: Mapping[str, Any] | None,
+    name: BackendName,
+) -> Answer:
+    try:
+        catalog = await warm.catalog(spec, variant, keep_server=name == "server")
+    except InputError as error:
+        raise InvalidRequestError(current_node_id(), -1, str(error)) from None
+    backend = await warm.backend(spec, name, catalog.unpriced)
+    request = Request(
+        prompt=prompt,
+        model_ref=catalog.model_ref,
+        agent=spec.agent,
+        system=system_text(spec, system, schema),
+        variant=variant,
+    )
+    sessions: list[str] = []
+    try:
+        return await ask(
+            backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
+        )
+    finally:
+        for session_id in sessions[-1:]:
+            backend.recorded(session_id)

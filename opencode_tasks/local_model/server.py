@@ -1,0 +1,147 @@
+"""Starting the local model's process and waiting until it answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import httpx
+
+from opencode_tasks.errors import SetupError
+from opencode_tasks.local_model.provider import LOCAL_PREFIX, opencode_provider_config
+from opencode_tasks.opencode.install import is_model, model_path
+from opencode_tasks.system import GuardedProcess
+
+START_LIMIT_S = 60.0
+POLL_S = 0.05
+MAX_THREADS = 4
+LOG_LIMIT = 400
+
+
+class RunningLocalModel:
+    """The model's server; ``base_url`` ends in ``/v1``. Ends with ``stop``, its block or this process."""
+
+    def __init__(self, base_url: str, process: GuardedProcess) -> None:
+        self.base_url = base_url
+        self.pid = process.pid
+        self._process = process
+
+    def is_running(self) -> bool:
+        """Whether the server's process still runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the server and remove its files; nothing happens the second time."""
+        self._process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextmanager
+def local_provider(model: str | None, say: Callable[[str], None]) -> Generator[dict[str, Any]]:
+    """An opencode config with the local model running for it, where ``model`` names it; else empty."""
+    if not (model or "").startswith(LOCAL_PREFIX):
+        yield {}
+        return
+    with start_local_model() as running:
+        say(f"local model: serving at {running.base_url}")
+        yield opencode_provider_config(running.base_url)
+
+
+def start_local_model(
+    *,
+    model: Path | None = None,
+    port: int = 0,
+    parallel: int = 4,
+    threads: int | None = None,
+    start_limit_s: float = START_LIMIT_S,
+) -> RunningLocalModel:
+    """Serve the local model on the loopback interface and return once it answers.
+
+    ``model`` is a GGUF file, by default the one that setup fetched; port 0 is any free one;
+    ``parallel`` conversations are answered at once, the others wait. Raises SetupError where
+    xllamacpp or the model is missing, or the server is not up within ``start_limit_s`` seconds.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise SetupError(
+            "unknown",
+            raw_message="the local model needs xllamacpp, which is not installed",
+            hint="Run `pip install 'opencode-tasks[local]'`, or `uv sync --extra local` in a checkout.",
+        )
+    path = _existing(model)
+    folder = Path(tempfile.mkdtemp(prefix="opencode-tasks-model-"))
+    log, ready_file = folder / "log", folder / "ready"
+    log.touch()
+    # Open before the start: the guard removes the folder as soon as the server ends.
+    with log.open(errors="replace") as reader:
+        process = GuardedProcess.start(
+            [
+                *(sys.executable, "-m", "opencode_tasks.local_model"),
+                *("--model", str(path), "--port", str(port), "--parallel", str(parallel)),
+                *("--threads", str(threads or _default_threads()), "--ready-file", str(ready_file)),
+            ],
+            env=os.environ,
+            cwd=folder,
+            stdout=log,
+            remove=[folder],
+        )
+        try:
+            base_url = _wait_until_ready(process, ready_file, reader, start_limit_s)
+        except BaseException:
+            process.stop()
+            raise
+    return RunningLocalModel(base_url, process)
+
+
+def _existing(model: Path | None) -> Path:
+    hint = "Run `opencode-tasks setup --local` to fetch it."
+    if model is None:
+        if not is_model(model_path()):
+            raise SetupError("unknown", raw_message=f"there is no local model at {model_path()}", hint=hint)
+        return model_path()
+    if not model.is_file():
+        raise SetupError("unknown", raw_message=f"there is no model file {model}", hint=hint)
+    return model.absolute()
+
+
+def _wait_until_ready(process: GuardedProcess, ready_file: Path, log: TextIO, limit_s: float) -> str:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        code = process.poll()
+        if code is not None:
+            raise SetupError("unknown", raw_message=f"the local model's server ended ({code}): {_tail(log)}")
+        if ready_file.exists() and _answers(address := ready_file.read_text()):
+            return f"{address}/v1"
+        time.sleep(POLL_S)
+    raise SetupError(
+        "unknown", raw_message=f"the local model's server was not ready in {limit_s:g} s: {_tail(log)}"
+    )
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=5.0, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _tail(log: TextIO) -> str:
+    return log.read()[-LOG_LIMIT:].strip()
+
+
+def _default_threads() -> int:
+    return min(len(os.sched_getaffinity(0)), MAX_THREADS)

@@ -1,0 +1,30 @@
+"""A Ray worker that gets ready while its driver still loads and plans."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Sequence
+
+from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.system.startup_timing import Part, loading
+
+
+def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[Part]]:
+    """Start the warm server of this process, and load in the meantime what a batch needs.
+
+    What opencode knows, and what took how long. Raises as ``warm.catalog`` does.
+    """
+    start = time.time()
+    threading.Thread(target=_load, daemon=True).start()
+    catalog = warm.call(warm.catalog, spec, variant)
+    return catalog, [Part("opencode", start, time.time())]
+
+
+def _load() -> None:
+    with loading():
+        for name in ("opencode_tasks.orchestration.batch_task", "prefect_ray.task_runners"):
+            importlib.import_module(name)

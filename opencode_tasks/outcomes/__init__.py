@@ -1,0 +1,1 @@
+"""From what opencode reported to an answer or a typed error. Pure."""

@@ -1,0 +1,215 @@
+"""From opencode's structured errors to our exceptions; never from keywords in stderr.
+
+README's table of what goes wrong tells the rules; the first that fits wins. Where the plugin made
+a failure final, the provider's own status, headers and body, and the moment of its answer, stand in
+``x-upstream-*`` response headers and count instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.errors import (
+    AuthenticationError,
+    BillingError,
+    ContentFilteredError,
+    InvalidRequestError,
+    MaxOutputTokensError,
+    OpenCodeError,
+    RateLimitError,
+    ServerError,
+    UnknownOpenCodeError,
+)
+from opencode_tasks.outcomes.retry_after import retry_after_s
+
+DEFAULT_RATE_LIMIT_WAIT_S = 60.0
+# The AI SDK retries these although they are below 500.
+OVERLOADED_STATUS = 529
+RETRIED_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
+REFUSED_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+BILLING_WORDS = re.compile(r"\b(billing|payments?|credits?|subscriptions?)\b", re.IGNORECASE)
+REFUSED_BY_OPENCODE = re.compile(
+    r"^(Model|Agent|Provider) not found|^Invalid config|ConfigInvalid", re.IGNORECASE
+)
+CONNECTION_LOST = re.compile(
+    r"socket connection was closed|unable to connect|ECONNRE(FUSED|SET)|connection (refused|reset)|terminated"
+    r"|timed out|network error",
+    re.IGNORECASE,
+)
+CONFIG_ERRORS = frozenset(
+    {"ConfigInvalidError", "ConfigJsonError", "ProviderModelNotFoundError", "ProviderInitError"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One structured error, the provider's own words in place where they are known.
+
+    ``status`` is the provider's HTTP status: None where opencode names none, 0 where the
+    connection failed before there was one. ``reason`` says why, for a failed connection.
+    ``at`` is when the provider's answer came, None where nobody noted it.
+    """
+
+    name: str
+    message: str
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: str = ""
+    is_retryable: bool = False
+    reason: str = ""
+    at: datetime | None = None
+
+
+def read_failure(error: Mapping[str, Any]) -> Failure:
+    """The failure in an opencode error ``{"name": …, "data": …}``; what is malformed is passed over."""
+    data = mapping_in(error.get("data"))
+    headers = {key.lower(): str(value) for key, value in mapping_in(data.get("responseHeaders")).items()}
+    name = str(error.get("name") or "UnknownError")
+    upstream_status = _whole_number(headers.get("x-upstream-status"))
+    if upstream_status is not None:
+        return _upstream(name, upstream_status, headers)
+    return Failure(
+        name=name,
+        message=str(data.get("message") or error.get("message") or ""),
+        status=_whole_number(data.get("statusCode")),
+        headers=headers,
+        body=str(data.get("responseBody") or ""),
+        is_retryable=data.get("isRetryable") is True,
+    )
+
+
+def classify(
+    failure: Failure,
+    *,
+    node_id: str,
+    now: datetime,
+    exit_code: int = -1,
+    stderr: str = "",
+    partial_text: str = "",
+) -> OpenCodeError:
+    """The exception that a failure is; the first rule that fits wins."""
+    words = _words(failure)
+    if failure.name == "ProviderAuthError" or failure.status in REFUSED_CREDENTIALS:
+        return AuthenticationError(node_id, exit_code, words)
+    if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
+        return BillingError(node_id, exit_code, words)
+    if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Opencode needs a second to tell of an answer, and the provider counts from its own.
+        asked = min(failure.at or now, now)
+        wait = retry_after_s(failure.headers, failure.body, asked)
+        reset = asked + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
+        limited = RateLimitError(node_id, reset, words, exit_code)
+        limited.reset_is_named = wait is not None
+        return limited
+    if failure.name in ("ContextOverflowError", "MessageOutputLengthError"):
+        return MaxOutputTokensError(node_id, exit_code, words, partial_text)
+    if failure.name == "ContentFilterError":
+        return ContentFilteredError(node_id, exit_code, words, partial_text)
+    if _is_servers(failure):
+        broken = ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
+        broken.is_overload = failure.status == OVERLOADED_STATUS or (
+            failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in words.lower()
+        )
+        return broken
+    if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
+        return BillingError(node_id, exit_code, words)
+    if failure.name in ("APIError", *CONFIG_ERRORS) or REFUSED_BY_OPENCODE.search(failure.message):
+        return InvalidRequestError(node_id, exit_code, words)
+    return UnknownOpenCodeError(node_id, exit_code, words, stderr)
+
+
+def classify_finish(
+    finish_reason: str | None, *, node_id: str, exit_code: int = -1, partial_text: str = ""
+) -> OpenCodeError | None:
+    """The exception of an answer that ended badly without an error; None where it ended well."""
+    if finish_reason == "length":
+        message = "the answer was cut at the model's output token limit"
+        return MaxOutputTokensError(node_id, exit_code, message, partial_text)
+    if finish_reason == "content-filter":
+        message = "the provider's content filter stopped the answer"
+        return ContentFilteredError(node_id, exit_code, message, partial_text)
+    if finish_reason in ("error", "unknown", "other"):
+        message = f"the provider's stream ended without a finish reason ({finish_reason})"
+        return ServerError(node_id, exit_code, message)
+    return None
+
+
+def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
+    body = _decode(headers.get("x-upstream-body", ""))
+    told = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
+    upstream = {key: str(value) for key, value in told.items()}
+    reason = _decode(headers.get("x-upstream-reason", ""))
+    return Failure(
+        name=name,
+        message=_message_in(body) or reason,
+        status=status,
+        headers=upstream,
+        body=body,
+        reason=reason,
+        at=_moment(headers.get("x-upstream-at")),
+    )
+
+
+def _is_servers(failure: Failure) -> bool:
+    if failure.is_retryable or failure.status in RETRIED_STATUSES:
+        return True
+    if failure.status is not None:
+        return failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR or failure.status == 0
+    return failure.name != "APIError" and CONNECTION_LOST.search(failure.message) is not None
+
+
+def _words(failure: Failure) -> str:
+    message = failure.message or failure.body.strip()[:500] or _phrase(failure.status) or failure.name
+    return f"HTTP {failure.status}: {message}" if failure.status else message
+
+
+def _phrase(status: int | None) -> str:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+
+
+def _has_code(body: str, code: str) -> bool:
+    return re.search(rf'"{re.escape(code)}"', body) is not None
+
+
+def _message_in(body: str) -> str:
+    data = _parsed(body)
+    # Google answers with a list of one.
+    answer = mapping_in(next(iter(list_in(data)), data))
+    error: Any = answer.get("error", answer)
+    return text_in(mapping_in(error).get("message")) or text_in(error) or ""
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_number(value: Any) -> int | None:
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _moment(milliseconds: str | None) -> datetime | None:
+    """The aware moment of a clock's milliseconds; None where they are not such."""
+    if milliseconds is None or not re.fullmatch(r"[0-9]{1,14}", milliseconds):
+        return None
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+
+
+def _decode(text: str) -> str:
+    try:
+        return base64.b64decode(text).decode("utf-8", errors="replace")
+    except (binascii.Error, ValueError):
+        return ""

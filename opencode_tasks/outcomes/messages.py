@@ -1,0 +1,186 @@
+"""Reading opencode's messages: the answer, the steps and the error of a session.
+
+The shape is that of ``opencode export``, of ``GET /session/{id}/message`` and of what the event
+stream adds up to: a list of ``{"info": …, "parts": […]}``, oldest first (opencode 1.15 to 1.18).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
+from opencode_tasks.domain.money import usd_to_pico
+from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
+
+Message = Mapping[str, Any]
+
+
+def assistant_messages(messages: Iterable[Message]) -> list[Message]:
+    """The assistant's messages, oldest first; their number is the session's turns."""
+    return [m for m in messages if _info(m).get("role") == "assistant"]
+
+
+def after_last_prompt(messages: Sequence[Message]) -> list[Message]:
+    """The messages that follow the last user message: what the last prompt led to."""
+    users = [index for index, m in enumerate(messages) if _info(m).get("role") == "user"]
+    return list(messages[users[-1] + 1 :]) if users else list(messages)
+
+
+def answer_text(messages: Iterable[Message]) -> str:
+    """The joined text parts of the last assistant message that has any; summaries do not count."""
+    for message in reversed(assistant_messages(messages)):
+        if is_summary(message):
+            continue
+        shown = [part for part in parts_of(message, "text") if not part.get("ignored")]
+        text = "".join(text_in(part.get("text")) or "" for part in shown)
+        if text:
+            return text
+    return ""
+
+
+def is_summary(message: Message) -> bool:
+    """Whether this assistant message is a compaction's summary of the conversation."""
+    info = _info(message)
+    return info.get("summary") is True or info.get("agent") == "compaction"
+
+
+def last_error(messages: Iterable[Message]) -> Mapping[str, Any] | None:
+    """The structured error of the last assistant message, None where it has none."""
+    found = assistant_messages(messages)
+    error = _info(found[-1]).get("error") if found else None
+    return mapping_in(error) if isinstance(error, Mapping) else None
+
+
+def finish_reason(messages: Iterable[Message]) -> str | None:
+    """Why the last assistant message ended, in the words of the AI SDK; None if it did not."""
+    found = assistant_messages(messages)
+    return text_in(_info(found[-1]).get("finish")) if found else None
+
+
+def model_ref(messages: Iterable[Message]) -> str | None:
+    """``provider/model`` of the last assistant message that is no summary; None without one."""
+    found = [m for m in assistant_messages(messages) if not is_summary(m)]
+    return message_model(_info(found[-1])) if found else None
+
+
+def message_model(info: Mapping[str, Any]) -> str:
+    """``provider/model`` of an assistant message's info."""
+    provider, model = text_in(info.get("providerID")), text_in(info.get("modelID"))
+    return f"{provider or 'unknown'}/{model or 'unknown'}"
+
+
+def has_tool_call(messages: Iterable[Message]) -> bool:
+    """Whether any assistant message called a tool."""
+    return any(parts_of(message, "tool") for message in assistant_messages(messages))
+
+
+def parts_of(message: Message, kind: str) -> list[Mapping[str, Any]]:
+    """The parts of one kind, in order."""
+    parts = (mapping_in(part) for part in list_in(message.get("parts")))
+    return [part for part in parts if part.get("type") == kind]
+
+
+def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collection[str] = ()) -> list[Step]:
+    """One Step for each ``step-finish`` part.
+
+    A message's own ``tokens`` are those of its last step only, so the parts are read. Steps of a
+    model in ``unpriced`` have no cost: opencode reports 0 there.
+    """
+    return [
+        _step(part, _info(message), session_id, unpriced)
+        for message in assistant_messages(messages)
+        for part in parts_of(message, "step-finish")
+    ]
+
+
+def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
+    """The steps of a session that opencode ran by itself, of any 1.x.
+
+    An early version has no tokens in its steps: there a message is one step. Whether a cost of 0 is a
+    price or the lack of one is not in an export, so it is unknown where tokens were sold.
+    """
+    found: list[Step] = []
+    for message in assistant_messages(messages):
+        info = _info(message)
+        parts = [part for part in parts_of(message, "step-finish") if mapping_in(part.get("tokens"))]
+        if not parts and mapping_in(info.get("tokens")):
+            parts = [{**info, "reason": info.get("finish")}]
+        found += [_without_zero(_step(part, info, session_id, ())) for part in parts]
+    return found
+
+
+def _without_zero(step: Step) -> Step:
+    sold = any(getattr(step.usage, name) for name in TOKEN_COLUMNS)
+    if step.usage.cost_pico != 0 or not sold:
+        return step
+    return replace(step, usage=replace(step.usage, cost_pico=None), cost_source="unpriced")
+
+
+def session_of(
+    session_id: str,
+    messages: Sequence[Message],
+    *,
+    parent_id: str | None = None,
+    unpriced: Collection[str] = (),
+) -> Session:
+    """A session's record from its messages."""
+    steps = steps_of(messages, session_id, unpriced=unpriced)
+    return Session(session_id=session_id, parent_id=parent_id, messages=messages, steps=steps)
+
+
+def _step(
+    part: Mapping[str, Any], info: Mapping[str, Any], session_id: str, unpriced: Collection[str]
+) -> Step:
+    ref = message_model(info)
+    cost = None if ref in unpriced else _cost(part.get("cost"))
+    source: CostSource = "unpriced" if cost is None else "reported"
+    return Step(
+        step_id=str(part.get("id")),
+        session_id=session_id,
+        message_id=str(info.get("id")),
+        model_ref=ref,
+        agent=str(info.get("agent") or info.get("mode") or "unknown"),
+        usage=Usage(**_tokens(mapping_in(part.get("tokens"))), cost_pico=cost),
+        cost_source=source,
+        finish_reason=text_in(part.get("reason")),
+        ended_at=_time(info),
+    )
+
+
+def _cost(value: Any) -> int | None:
+    try:
+        return usd_to_pico(value)
+    except ValueError:
+        return None
+
+
+def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
+    if not tokens:
+        return dict.fromkeys(TOKEN_COLUMNS)
+    cache = mapping_in(tokens.get("cache"))
+    return {
+        "input_tokens": _count(tokens.get("input")),
+        "cache_read_tokens": _count(cache.get("read")),
+        "cache_write_tokens": _count(cache.get("write")),
+        "output_tokens": _count(tokens.get("output")),
+        "reasoning_tokens": _count(tokens.get("reasoning")),
+    }
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def _time(info: Mapping[str, Any]) -> datetime | None:
+    times = mapping_in(info.get("time"))
+    return time_in(times.get("completed")) or time_in(times.get("created"))
+
+
+def _info(message: Message) -> Mapping[str, Any]:
+    return mapping_in(message.get("info"))

@@ -1,0 +1,140 @@
+"""From what came of a request to an answer or a typed error. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.records import Answer, AttemptRecord, InnerRetry
+from opencode_tasks.errors import (
+    BudgetExceededError,
+    OpenCodeError,
+    OpenCodeTimeoutError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnknownOpenCodeError,
+)
+from opencode_tasks.opencode.backend import SessionResult, Stopped
+from opencode_tasks.outcomes.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
+from opencode_tasks.outcomes.messages import (
+    after_last_prompt,
+    answer_text,
+    assistant_messages,
+    finish_reason,
+    has_tool_call,
+    last_error,
+    model_ref,
+)
+
+RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
+NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
+
+
+def judge(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
+    """The answer in ``result``; raises the typed error, with its ``attempt``, where there is none."""
+    messages = after_last_prompt(result.sessions[0].messages) if result.sessions else []
+    text = answer_text(messages)
+    error = _fault(result, messages, text, node_id=node_id, now=now)
+    if error is not None:
+        error.attempt = record_of(result, usage_known=result.usage_known and _is_unsold(error, messages))
+        raise error
+    return Answer(
+        text=text or result.stream_text,
+        structured=None,
+        finish_reason=finish_reason(messages),
+        turns=len(assistant_messages(result.sessions[0].messages)) if result.sessions else 0,
+        model_ref=model_ref(messages) or "unknown/unknown",
+        attempt=record_of(result, usage_known=result.usage_known),
+    )
+
+
+def record_of(result: SessionResult, *, usage_known: bool) -> AttemptRecord:
+    """What the request left behind, for the ledger."""
+    return AttemptRecord(
+        session_id=result.session_id,
+        sessions=result.sessions,
+        inner_retries=result.inner_retries,
+        usage_known=usage_known,
+        exit_code=result.exit_code,
+        stderr=result.stderr,
+        events=result.events,
+        notes=result.notes,
+    )
+
+
+def _fault(
+    result: SessionResult, messages: Sequence[Mapping[str, Any]], text: str, *, node_id: str, now: datetime
+) -> OpenCodeError | None:
+    code = result.exit_code
+    if result.stopped is not None:
+        return _stopped(result.stopped, node_id=node_id, now=now, exit_code=code)
+    if result.session_id is None:
+        message = "no session id in opencode output"
+        return UnknownOpenCodeError(node_id, -1, message, result.stderr)
+    error = last_error(messages) or result.error
+    if result.denied_tools and (not text or _is_abort(error)):
+        tools = ", ".join(sorted(set(result.denied_tools)))
+        message = f"the agent asked for {tools}, which its config does not allow"
+        return PermissionDeniedError(node_id, code, message, result.denied_tools)
+    if error is not None:
+        failure = read_failure(error)
+        return classify(
+            failure, node_id=node_id, now=now, exit_code=code, stderr=result.stderr, partial_text=text
+        )
+    if result.fault:
+        return UnknownOpenCodeError(node_id, code, result.fault, result.stderr)
+    ended = classify_finish(finish_reason(messages), node_id=node_id, exit_code=code, partial_text=text)
+    if ended is not None:
+        return ended
+    if not text and not result.stream_text and not has_tool_call(messages):
+        first_line = result.stderr.partition("\n")[0]
+        words = "empty response" if assistant_messages(messages) else first_line or "no answer"
+        return UnknownOpenCodeError(node_id, code, words, result.stderr)
+    return None
+
+
+def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:
+    if stopped.wait is not None:
+        return _long_wait(stopped.wait, node_id=node_id, now=now, exit_code=exit_code)
+    if stopped.cap_pico is not None and stopped.spent_pico is not None:
+        return over_row_budget(stopped.cap_pico, stopped.spent_pico, node_id=node_id, exit_code=exit_code)
+    clock = stopped.clock or "total"
+    what = {
+        "first_event": "the provider gave no sign",
+        "stall": "the provider fell silent",
+        "total": "the answer was not complete",
+    }[clock]
+    message = f"{what} within {stopped.seconds:g} s ({clock} clock)"
+    return OpenCodeTimeoutError(node_id, exit_code, message, clock, stopped.seconds)
+
+
+def over_row_budget(cap_pico: int, spent_pico: int, *, node_id: str, exit_code: int) -> BudgetExceededError:
+    """The error of a row that has cost more than one row may."""
+    words = f"the row had cost {format_usd(spent_pico)}; at most {format_usd(cap_pico)} was allowed"
+    return BudgetExceededError(node_id, exit_code, words, pico_to_usd(cap_pico), pico_to_usd(spent_pico))
+
+
+def _long_wait(wait: InnerRetry, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:
+    """A wait that opencode began by itself; it carries the provider's words, but no status."""
+    if any(words in wait.message.lower() for words in RATE_WORDS):
+        return RateLimitError(node_id, wait.next_at or now, wait.message, exit_code)
+    after = max(0.0, (wait.next_at - now).total_seconds()) if wait.next_at else None
+    return ServerError(node_id, exit_code, wait.message, after)
+
+
+def _is_abort(error: Mapping[str, Any] | None) -> bool:
+    return error is not None and error.get("name") == "MessageAbortedError"
+
+
+def _is_unsold(error: OpenCodeError, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the failed request certainly cost nothing beyond the steps that are reported."""
+    raw = last_error(messages)
+    if raw is None:
+        return True
+    failure: Failure = read_failure(raw)
+    if failure.status == 0:
+        return any(words in failure.reason.lower() for words in NEVER_SENT)
+    return failure.status is not None or CONNECTION_LOST.search(error.raw_message) is None

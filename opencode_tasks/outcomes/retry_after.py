@@ -1,0 +1,91 @@
+"""When a provider says it may be asked again, read from a failure's headers and body.
+
+Sources, first that holds a usable value: ``retry-after-ms`` (OpenAI, Azure), ``retry-after``
+(RFC 9110 section 10.2.3; providers send fractions too), a ``google.rpc.RetryInfo`` in the body.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in
+
+LONGEST_S = 100 * 365 * 86_400.0
+"""Longer wishes are cut to this, so that adding one to a date cannot overflow."""
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def retry_after_s(headers: Mapping[str, str], body: str, now: datetime) -> float | None:
+    """The seconds from ``now`` (aware) until the provider wants to be asked again.
+
+    Never negative: a moment that has passed is 0. None where no source has a usable value;
+    a malformed one is passed over in favour of the next.
+    """
+    for value in _header_values(headers, "retry-after-ms"):
+        milliseconds = _number(value)
+        if milliseconds is not None:
+            return _bounded(milliseconds / 1000)
+    for value in _header_values(headers, "retry-after"):
+        seconds = _number(value)
+        if seconds is None:
+            seconds = _seconds_until_date(value, now)
+        if seconds is not None:
+            return _bounded(seconds)
+    for seconds in _retry_info_delays(body):
+        return _bounded(seconds)
+    return None
+
+
+def reset_time(headers: Mapping[str, str], body: str, now: datetime) -> datetime | None:
+    """The moment (aware UTC) that ``retry_after_s`` points at, None where it is None."""
+    seconds = retry_after_s(headers, body, now)
+    return None if seconds is None else now.astimezone(UTC) + timedelta(seconds=seconds)
+
+
+def _header_values(headers: Mapping[str, str], name: str) -> Iterator[str]:
+    for key, value in headers.items():
+        if key.strip().lower() == name:
+            yield str(value).strip()
+
+
+def _number(text: str) -> float | None:
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _seconds_until_date(text: str, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        # asctime dates and the zone -0000 come without a zone; HTTP dates are always GMT.
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return (moment - now).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _retry_info_delays(body: str) -> Iterator[float]:
+    try:
+        parsed: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    for answer in list_in(parsed) or [parsed]:
+        error = mapping_in(mapping_in(answer).get("error"))
+        for detail in map(mapping_in, list_in(error.get("details"))):
+            delay = detail.get("retryDelay")
+            if str(detail.get("@type")).endswith("RetryInfo") and isinstance(delay, str):
+                seconds = _number(delay.strip().removesuffix("s"))
+                if seconds is not None:
+                    yield seconds
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(0.0, seconds), LONGEST_S)

@@ -1,0 +1,102 @@
+"""A session as people read it, and the log file that such traces are appended to.
+
+The parts' shapes are those of opencode 1.18.33's export: ``text``, ``reasoning`` and ``tool``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in
+
+VALUE_LIMIT = 2_000
+PROMPT_LIMIT = 500
+
+_RULE = "=" * 80
+
+
+def render_trace(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The assistant's messages as text, oldest first; "" where there is nothing to show.
+
+    ``messages`` is opencode's list of ``{"info", "parts"}``. Blocks begin with ``[Response]``,
+    ``[Thinking]``, ``[Tool Call: name]`` (arguments as JSON) or ``[Tool Result]`` (the output, or
+    the error) and stand a blank line apart. A value over 2,000 characters is cut, with a mark.
+    """
+    blocks: list[str] = []
+    for message in messages:
+        if mapping_in(message.get("info")).get("role") != "assistant":
+            continue
+        for part in list_in(message.get("parts")):
+            blocks.extend(_part_blocks(mapping_in(part)))
+    return "\n\n".join(blocks)
+
+
+def append_trace(
+    log_dir: str | os.PathLike[str],
+    logging_name: str,
+    started: datetime,
+    *,
+    prompt: str,
+    session_id: str | None,
+    trace: str,
+    at: datetime | None = None,
+) -> Path:
+    """Append one entry to ``{logging_name}_{YYYYmmdd_HHMMSS}.log`` in ``log_dir``; gives its path.
+
+    ``started`` names the file, ``at`` (by default ``started``) is the entry's own time. Entries
+    stay whole however many threads and processes write. The file is readable by its owner only.
+    """
+    name = re.sub(r"[^\w.-]", "_", logging_name)
+    path = Path(log_dir) / f"{name}_{started:%Y%m%d_%H%M%S}.log"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    header = (
+        f"{_RULE}\nTime: {(at or started).isoformat()}\nSession: {session_id or 'unknown'}\n"
+        f"Prompt: {prompt[:PROMPT_LIMIT]}\n{_RULE}\n"
+    )
+    _append_whole(path, f"{header}{trace}\n\n".encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _append_whole(path: Path, entry: bytes) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        # A write to a file may be short; the lock keeps its rest next to it. Each call has its
+        # own open file, so the lock holds between threads too; closing frees it.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        rest = memoryview(entry)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _part_blocks(part: Mapping[str, Any]) -> Iterator[str]:
+    match part.get("type"):
+        case "text" if part.get("text"):
+            yield f"[Response]\n{_shown(part['text'])}"
+        case "reasoning" if part.get("text"):
+            yield f"[Thinking]\n{_shown(part['text'])}"
+        case "tool":
+            state = mapping_in(part.get("state"))
+            arguments = json.dumps(state.get("input") or {}, ensure_ascii=False)
+            yield f"[Tool Call: {part.get('tool') or 'unknown'}]\n{_shown(arguments)}"
+            result = state.get("error") if state.get("status") == "error" else state.get("output")
+            if result is not None:
+                yield f"[Tool Result]\n{_shown(result)}"
+        case _:
+            return
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) <= VALUE_LIMIT:
+        return text
+    return f"{text[:VALUE_LIMIT]}… [{len(text) - VALUE_LIMIT:,} characters cut]"

@@ -1,0 +1,1 @@
+"""From an input table and options to a checked plan."""

@@ -1,0 +1,25 @@
+"""The user's own prices, from the file that the settings name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from opencode_tasks.domain.price_book import PriceBook, read_own_prices
+from opencode_tasks.settings import settings
+
+
+def own_prices() -> tuple[PriceBook, list[str]]:
+    """The prices of the file that the settings name, and every fault in it."""
+    path = settings().prices
+    if path is None:
+        return PriceBook(), []
+    name = f"OPENCODE_TASKS_PRICES: {path}"
+    try:
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        return PriceBook(), [f"{name}: cannot be read: {error.strerror}"]
+    except ValueError as error:
+        return PriceBook(), [f"{name}: is not JSON: {str(error).splitlines()[0]}"]
+    found, faults = read_own_prices(told, name)
+    return PriceBook(found), faults

@@ -1,0 +1,250 @@
+"""INPUT and OUTPUT beyond local files: URLs, tables of a database, folders of Parquet; growing inputs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pytest
+from cluster import Desk
+from prefect.blocks.system import Secret
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
+
+from opencode_tasks import InputError
+from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.write import write_bytes
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.orchestration.flows import annotate_dataset
+from opencode_tasks.testing import Reply
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_server_stays_warm() -> Iterator[None]:
+    yield
+    warm.close()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a bucket in a local S3, told by the environment as users tell theirs."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (S3_KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+        monkeypatch.setenv(name, value)
+    # The server's memory is the process's, and outlives it.
+    bucket = f"rows-{uuid.uuid4().hex[:8]}"
+    try:
+        fsspec.filesystem("s3").mkdir(bucket)
+        yield f"s3://{bucket}"
+    finally:
+        server.stop()
+        fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, as users write its address."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'data.db'}"
+        return
+    url: str = request.getfixturevalue("postgresql_url")
+    yield url
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for table in ("reviews", "labels", "mine"):
+            connection.execute(text(f"drop table if exists {table}"))
+    engine.dispose()
+
+
+def run_sql(database: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements; what the last of them gives."""
+    engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
+    lines: list[tuple[Any, ...]] = []
+    with engine.begin() as connection:
+        for statement in statements:
+            result = connection.execute(text(statement))
+            lines = [tuple(line) for line in result] if result.returns_rows else []
+    engine.dispose()
+    return lines
+
+
+def add_reviews(database: str, numbers: range) -> None:
+    values = ", ".join(f"({number}, 'row {number}', 'd{number % 2}')" for number in numbers)
+    run_sql(
+        database,
+        "create table if not exists reviews (id integer primary key, prompt varchar(40), day varchar(8))",
+        f"insert into reviews values {values}",
+    )
+
+
+def test_a_bucket_and_memory_are_read_and_written(desk: Desk, s3: str) -> None:
+    write_bytes(b"id,prompt\n007,row 7\n008,row 8\n", f"{s3}/in/reviews.csv")
+    ran = desk.annotate(f"{s3}/in/reviews.csv", "-o", f"{s3}/out/labelled.parquet", "--id-column", "id")
+    assert ran.code == 0, ran.stderr
+    written = read_input(f"{s3}/out/labelled.parquet")
+    assert written[["id", "response"]].to_numpy().tolist() == [["007", "row 7"], ["008", "row 8"]]
+    write_bytes(b'{"prompt": "row 9"}\n', "memory://in.jsonl")
+    options: dict[str, Any] = {
+        "model": "fake/echo",
+        "opencode_config": desk.provider.opencode_config(),
+        "opencode_bin": str(desk.binary),
+        "ledger": str(desk.folder / "ledger.db"),
+        "runner": "threads",
+    }
+    told: Any = annotate_dataset("memory://in.jsonl", "memory://out.csv", **options)
+    assert told["rows"]["completed"] == 1
+    assert read_input("memory://out.csv")["response"].tolist() == ["row 9"]
+
+
+def test_a_query_in_and_a_table_out_grow_night_by_night(desk: Desk, database: str) -> None:
+    add_reviews(database, range(3))
+    desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}), Reply(text="mended"))
+    query = "sql:SELECT id, prompt, day FROM reviews WHERE prompt LIKE 'row%' ORDER BY id"
+    told = desk.arguments(query, "-o", "sql:labels", "--incremental", "id", "--json", "--label", "day")
+    env = {"OPENCODE_TASKS_DATABASE": database}
+    first = desk.run(*told, env=env)
+    assert first.code == 1, first.stderr
+    assert first.summary["rows"]["completed"] == 2
+    add_reviews(database, range(3, 5))
+    second = desk.run(*told, env=env)
+    # The new ones, and the one that has no answer yet.
+    assert second.code == 0, second.stderr
+    assert second.summary["rows"]["completed"] == 3
+    assert sorted(desk.provider.prompts()) == ["row 0", "row 1", "row 1", "row 2", "row 3", "row 4"]
+    found = run_sql(database, "select id, response, status from labels order by id")
+    assert found == [
+        (0, "row 0", "completed"),
+        (1, "mended", "completed"),
+        (2, "row 2", "completed"),
+        (3, "row 3", "completed"),
+        (4, "row 4", "completed"),
+    ]
+    third = desk.run(*told, env=env)
+    assert (third.code, third.summary["rows"]["completed"]) == (0, 0)
+    assert len(run_sql(database, "select id from labels")) == 5
+    # What is purged is not new again.
+    purged = desk.run("purge", "--before", "2100-01-01", "--ledger", str(desk.folder / "ledger.db"))
+    assert purged.code == 0, purged.stderr
+    fourth = desk.run(*told, env=env)
+    assert (fourth.code, len(desk.provider.calls)) == (0, 6)
+
+
+def test_a_table_without_a_key_is_the_last_output_alone(database: str) -> None:
+    output = Output(name="sql:labels", database=database)
+    columns = {"response": ["a", None], "status": ["completed", "open"], "error_type": [None, None]}
+    frame = pd.DataFrame({**columns, "session_id": ["s", "t"], "nested": [{"x": 1}, None]})
+    assert output.faults("in.csv", list(frame.columns)) == []
+    output.write([frame], "r1")
+    output.write([frame], "r1")
+    assert read_input("sql:labels", database=database)["nested"].tolist() == ['{"x": 1}', None]
+    output.write([frame.head(1)], "r2")
+    assert run_sql(database, "select response, error_type from labels") == [("a", None)]
+    assert read_input("sql:labels", database=database, limit=0).columns.tolist() == list(frame.columns)
+    faults = output.faults("in.csv", ["response", "colour"])
+    assert faults == ["OUTPUT sql:labels: the table lacks the columns colour; name another"]
+
+
+def test_what_is_wrong_with_a_table_is_told_before_anything_is_spent(desk: Desk, database: str) -> None:
+    run_sql(database, "create table mine (id integer)", "insert into mine values (1)")
+    secret = f"d{uuid.uuid4().hex[:8]}"
+    Secret(value=SecretStr(database)).save(secret)  # pyright: ignore[reportUnknownMemberType]
+    told = [*desk.arguments("sql:nothing", "-o", "sql:mine"), "--database", f"block://secret/{secret}"]
+    ran = desk.run(*told)
+    assert (ran.code, desk.provider.calls) == (2, [])
+    assert "INPUT sql:nothing: there is no such table" in ran.stderr
+    assert "OUTPUT sql:mine: there is such a table already, and it is none of ours" in ran.stderr
+    ran = desk.run(*desk.arguments("sql:nothing", "-o", "sql:mine"))
+    assert ran.code == 2
+    assert "--database: name the database" in ran.stderr
+    ran = desk.run(*desk.arguments("sql:delete from mine", "-o", "sql:mine;drop"))
+    assert ran.code == 2
+    assert "OUTPUT sql:mine;drop: not a table's name" in ran.stderr
+    with pytest.raises(InputError, match="neither a table nor a query"):
+        read_input("sql:delete from mine", database=database)
+    colons = read_input(
+        "sql:select 'a:b' as x, '100%' as y, cast(id as integer) as z from mine", database=database
+    )
+    assert colons.to_numpy().tolist() == [["a:b", "100%", 1]]
+    with pytest.raises(InputError, match="cannot be read"):
+        read_input("sql:select colour from mine", database=database)
+    with pytest.raises(InputError, match="the address is none") as caught:
+        read_input("sql:mine", database="no address with p4ssword")
+    assert "p4ssword" not in str(caught.value)
+    assert run_sql(database, "select id from mine") == [(1,)]
+
+
+def test_a_query_cannot_write(database: str) -> None:
+    run_sql(database, "create table mine (id integer)")
+    if database.startswith("postgresql"):
+        frame = read_input(
+            "sql:with added as (insert into mine values (1) returning id) select id from added",
+            database=database,
+        )
+        assert frame["id"].tolist() == [1]
+    assert run_sql(database, "select id from mine") == []
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_parquet_is_partitioned_and_grows(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder = f"{request.getfixturevalue('s3') if place == 's3' else tmp_path}/labelled.parquet"
+    first, second = "20260101-000000-aaaaaa", "20260102-000000-bbbbbb"
+    output = Output(name=folder, partition_by=("day", "status"), grows=True)
+    frame = pd.DataFrame({"id": [1, 2, 3], "day": ["a", "a", None], "status": ["open", "completed", "open"]})
+    assert output.faults("in.csv", list(frame.columns)) == []
+    output.write([frame], first)
+    # The same run, later on: its rows have moved to other folders.
+    output.write([frame.assign(status="completed")], first)
+    output.write([pd.DataFrame({"id": [4], "day": ["b"], "status": ["completed"]})], second)
+    found = read_input(f"{folder}/").sort_values("id")
+    assert found["id"].tolist() == [1, 2, 3, 4]
+    assert found["status"].astype(str).tolist() == ["completed"] * 4
+    assert found["day"].astype(object).where(found["day"].notna(), None).tolist() == ["a", "a", None, "b"]
+    # An output that does not grow is the last run's alone; what no run wrote stays.
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    filesystem.touch(f"{path}/day=a/mine.txt")
+    Output(name=folder, partition_by=("day",)).write([frame], second)
+    files = [name.rpartition("/")[2] for name in filesystem.find(path)]
+    assert sorted(files) == [f"{second}-0.parquet", f"{second}-0.parquet", "mine.txt"]
+
+
+def test_partitions_are_checked_first(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "a", "day": "x"}])
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--partition-by", "day")
+    assert ran.code == 2
+    assert "--partition-by: OUTPUT out.csv is no .parquet name" in ran.stderr
+    ran = desk.annotate("in.csv", "-o", "out.parquet", "--partition-by", "colour")
+    assert ran.code == 2
+    assert "--partition-by: OUTPUT will have no column 'colour'" in ran.stderr
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--incremental", "day", "--id-column", "prompt")
+    assert ran.code == 2
+    assert "--incremental: day is the rows' id; --id-column names prompt" in ran.stderr
+
+
+def test_a_growing_run_that_waits_goes_on_with_its_own_rows(desk: Desk) -> None:
+    refused = Reply(status=401, body={"error": {"message": "bad key"}})
+    desk.provider.on("row 1", refused, Reply(text="late"))
+    rows = [{"id": str(number), "prompt": f"row {number}"} for number in range(2)]
+    desk.write_csv("in.csv", rows)
+    told = desk.arguments(
+        "in.csv", "-o", "out.csv", "--incremental", "id", "--concurrency", "1", "--limit", "5"
+    )
+    ran = desk.run(*told)
+    assert ran.code == 75, ran.stderr
+    # Meanwhile the input has grown.
+    desk.write_csv("in.csv", [*rows, {"id": "2", "prompt": "row 2"}])
+    ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+    assert ran.code == 0, ran.stderr
+    assert [row["id"] for row in desk.read_csv("out.csv")] == ["0", "1"]
+    ran = desk.run(*told)
+    assert ran.code == 0, ran.stderr
+    assert [row["id"] for row in desk.read_csv("out.csv")] == ["2"]

@@ -1,0 +1,235 @@
+"""What Prefect and OpenTelemetry are told of runs, and what a ledger forgets when told to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pandas as pd
+import psycopg
+import pytest
+from cluster import Desk
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.orchestration.report_flow import cost_report
+from opencode_tasks.testing import Reply
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60
+
+
+@pytest.fixture(autouse=True)
+def _no_server_stays_warm() -> Iterator[None]:
+    yield
+    warm.close()
+
+
+def table(desk: Desk, count: int) -> list[str]:
+    desk.write_csv("in.csv", [{"prompt": f"row {i}", "team": "a"} for i in range(count)])
+    return desk.arguments("in.csv", "-o", "out.csv", "--label", "team", "--json")
+
+
+def artifacts(flow_run_id: str) -> dict[str | None, Any]:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run_id)]))
+    with get_client(sync_client=True) as client:
+        return {found.key: found for found in client.read_artifacts(artifact_filter=wanted)}
+
+
+def events(name: str, run_id: str) -> list[dict[str, Any]]:
+    """The payloads of a run's events, once there is one."""
+    deadline = time.monotonic() + LIMIT_S
+    wanted = EventFilter(event=EventNameFilter(name=[name]))
+    while time.monotonic() < deadline:
+        with get_client(sync_client=True) as client:
+            answer = client.request(
+                "POST", "/events/filter", json={"filter": wanted.model_dump(mode="json"), "limit": 50}
+            )
+        found = [one["payload"] for one in answer.json()["events"] if one["payload"]["run_id"] == run_id]
+        if found:
+            return found
+        time.sleep(0.5)
+    return []
+
+
+def test_a_run_leaves_its_progress_its_cost_and_two_events(desk: Desk) -> None:
+    desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}))
+    ran = desk.run(*table(desk, 4))
+    assert ran.code == 1, ran.stderr
+    run_id = ran.summary["run_id"]
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
+        cost = ledger.accounts.spent()[0]["cost_pico"]
+    found = artifacts(flow_run_id)
+    assert found["opencode-progress"].data == 100.0
+    assert "4 of 4 rows, 1 failed" in found["opencode-progress"].description
+    (line,) = json.loads(found["opencode-cost"].data)
+    assert (line["model_ref"], line["steps"], line["cost_source"]) == ("fake/echo", 3, "reported")
+    (finished,) = events("opencode.run.finished", run_id)
+    assert finished["rows"]["completed"] == 3
+    recorded = events("opencode.usage.recorded", run_id)
+    assert recorded[-1]["cost_usd"] == pytest.approx(cost / 10**12)
+    assert recorded[-1]["input_tokens"] == ran.summary["tokens"]["input_tokens"]
+
+
+def test_the_report_flow_writes_files_and_leaves_artifacts(desk: Desk) -> None:
+    assert desk.run(*table(desk, 3)).code == 0
+    told = cost_report(
+        str(desk.folder / "reports"), ledger=str(desk.folder / "ledger.db"), by=["label"], since="7d"
+    )
+    assert told["rows"] == 3
+    names = [Path(name).name for name in told["files"]]
+    assert names == ["cost-report.html", "cost-report.csv", "cost-report-focus.csv"]
+    assert all(Path(name).stat().st_size > 100 for name in told["files"])
+    frame = pd.read_csv(told["files"][1])
+    assert frame[["label", "label_value", "rows"]].to_numpy().tolist() == [["team", "a", 3]]
+    wanted = ArtifactFilter(key=ArtifactFilterKey(like_="opencode-cost-report"))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
+    latest = {one.key: one for one in found[:3]}
+    assert "What opencode-tasks spent" in str(latest["opencode-cost-report"].data)
+    assert "cost-report.html" in str(latest["opencode-cost-report-page"].data)
+    assert json.loads(str(latest["opencode-cost-report-table"].data))[0]["rows"] == 3
+
+
+@pytest.fixture(scope="module")
+def exported() -> tuple[InMemorySpanExporter, InMemoryMetricReader]:
+    """The SDK, configured as an application would; once, as it asks."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    return spans, reader
+
+
+def ours(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
+    return [span for span in spans.get_finished_spans() if span.name == name]
+
+
+def counted(reader: InMemoryMetricReader, name: str) -> dict[str, float]:
+    """Sums of a histogram by the kind of token."""
+    data = reader.get_metrics_data()
+    sums: dict[str, float] = {}
+    for resource in data.resource_metrics if data else []:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                if metric.name != name:
+                    continue
+                for point in metric.data.data_points:
+                    kind = str((point.attributes or {}).get("gen_ai.token.type", ""))
+                    sums[kind] = sums.get(kind, 0) + point.sum  # pyright: ignore[reportAttributeAccessIssue]
+    return sums
+
+
+def test_spans_and_metrics_have_the_genai_names(
+    desk: Desk, exported: tuple[InMemorySpanExporter, InMemoryMetricReader]
+) -> None:
+    from flow_parts import users_flow
+
+    spans, reader = exported
+    desk.provider.on(
+        "thinks",
+        Reply(text="fine", input_tokens=100, cache_read_tokens=40, output_tokens=30, reasoning_tokens=10),
+    )
+    desk.provider.on("refused", Reply(status=400, body={"error": {"message": "no"}}))
+    options = {
+        "model": "fake/echo",
+        "opencode_config": desk.provider.opencode_config(),
+        "opencode_bin": str(desk.binary),
+        "ledger": str(desk.folder / "ledger.db"),
+    }
+    frame = pd.DataFrame({"prompt": ["thinks", "refused"]})
+    runner: Any = ThreadPoolTaskRunner()
+    (result,) = users_flow.with_options(task_runner=runner)(frame, options)
+    (run,), (batch,) = ours(spans, "opencode run"), ours(spans, "opencode batch")
+    rows, (session,) = ours(spans, "opencode row"), ours(spans, "opencode session")[:1]
+    assert run.context is not None
+    assert batch.context is not None
+    assert batch.parent is not None
+    assert batch.parent.span_id == run.context.span_id
+    assert {row.parent.span_id for row in rows if row.parent} == {batch.context.span_id}
+    assert (run.attributes or {})["opencode_tasks.run_id"] == result.run_id
+    told = {str((row.attributes or {})["opencode_tasks.row_id"]): dict(row.attributes or {}) for row in rows}
+    answered, refused = told["0"], told["1"]
+    assert (answered["gen_ai.provider.name"], answered["gen_ai.request.model"]) == ("fake", "echo")
+    assert (answered["gen_ai.usage.input_tokens"], answered["gen_ai.usage.output_tokens"]) == (100, 30)
+    assert answered["gen_ai.usage.cache_read.input_tokens"] == 40
+    assert answered["opencode_tasks.cost_usd"] == pytest.approx(result.usage["cost_usd"].sum())
+    assert refused["error.type"] == "invalid_request"
+    assert str((session.attributes or {})["gen_ai.conversation.id"]).startswith("ses_")
+    assert "thinks" not in str([dict(span.attributes or {}) for span in spans.get_finished_spans()])
+    assert counted(reader, "gen_ai.client.token.usage") == {"input": 100, "output": 30}
+    assert counted(reader, "gen_ai.client.operation.duration")[""] > 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("prompts", marks=pytest.mark.chaos),
+        pytest.param("answers", marks=pytest.mark.slow),
+        pytest.param("traces", marks=pytest.mark.chaos),
+    ],
+)
+def test_a_run_forgets_what_is_not_to_be_kept(desk: Desk, kind: str) -> None:
+    ran = desk.run(*table(desk, 2), env={f"OPENCODE_TASKS_STORE_{kind.upper()}": "false"})
+    assert ran.code == 0, ran.stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == ["row 0", "row 1"]
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        story = ledger.row_story(ran.summary["run_id"], "0")
+    assert story is not None
+    kept = {
+        "prompts": story["row"]["prompt"] is not None,
+        "answers": story["row"]["response"] is not None,
+        "traces": story["sessions"][0]["messages"] is not None,
+    }
+    assert kept == {name: name != kind for name in kept}
+    if kind == "answers":
+        again = desk.run(*table(desk, 2))
+        assert again.summary["rows"]["reused"] == 0
+
+
+def queries() -> list[tuple[str, str]]:
+    """Every query of the dashboards, by where it is from; Grafana's own macro is filled in as it does."""
+    folder = ROOT / "deployments" / "dashboards"
+    found: list[tuple[str, str]] = []
+    for panel in json.loads((folder / "grafana.json").read_text())["panels"]:
+        sql = panel["targets"][0]["rawSql"]
+        for column in ("day", "created_at"):
+            between = f"{column} between '2026-01-01T00:00:00Z' and '2999-01-01T00:00:00Z'"
+            sql = sql.replace(f"$__timeFilter({column})", between)
+        found.append((f"grafana: {panel['title']}", sql))
+    cards = json.loads((folder / "metabase.json").read_text())["cards"]
+    return found + [(f"metabase: {card['name']}", card["dataset_query"]["native"]["query"]) for card in cards]
+
+
+def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
+    desk.provider.on("row 0", Reply(status=400, body={"error": {"message": "no"}}))
+    assert desk.run(*table(desk, 3), "--ledger", empty_postgresql).code == 1
+    told: dict[str, list[tuple[Any, ...]]] = {}
+    with psycopg.connect(empty_postgresql) as connection:
+        for name, sql in queries():
+            assert "$__" not in sql, name
+            told[name] = connection.execute(sql.encode()).fetchall()
+    assert len(told) == 24
+    for place in ("grafana", "metabase"):
+        assert told[f"{place}: Rows"] == [(3,)]
+        assert [line[:3] for line in told[f"{place}: By label"]] == [("team", "a", 3)]
+        assert told[f"{place}: Failures and what they cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
+        assert len(told[f"{place}: Newest runs"]) == 1
+        assert float(told[f"{place}: Spent"][0][0]) > 0

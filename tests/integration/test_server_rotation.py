@@ -1,0 +1,332 @@
+"""A server that has served long is followed by a fresh one, and no row notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from opencode_tasks.domain.records import Answer
+from opencode_tasks.engine.ask import ask
+from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request, SessionResult
+from opencode_tasks.opencode.instance_dir import Home, homes_path
+from opencode_tasks.opencode.leftovers import home_of, is_deserted, read_left, result_of
+from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server_backend import ServerBackend
+from opencode_tasks.opencode.server_pool import WarmServers
+from opencode_tasks.opencode.server_rotation import Limits
+from opencode_tasks.testing import Reply, ScriptedProvider
+
+LIMIT_S = 60.0
+NEVER = 1 << 60
+ROWS_UNTIL_ONE_STARTS = 20
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+# A wrapper of opencode that does not serve while the file beside it is there.
+UNWILLING = """#!/bin/sh
+if [ "$1" = serve ] && [ -e "{flag}" ]; then echo "the disk is full"; exit 1; fi
+exec "{binary}" "$@"
+"""
+
+# It asks three rows that hang on a server that is followed by another after one of them.
+OWNER = """
+import asyncio, json, sys
+from pathlib import Path
+from opencode_tasks.opencode.backend import OpencodeSpec, Request
+from opencode_tasks.opencode.server_rotation import Limits
+from opencode_tasks.opencode.server_pool import WarmServers
+
+spec = OpencodeSpec(binary=Path(sys.argv[1]), config=json.loads(sys.argv[2]), model_ref="fake/echo")
+warm = WarmServers(Limits(rows=1, memory_bytes=1 << 60))
+
+async def one(prompt):
+    backend = await warm.backend(spec, "server", frozenset())
+    def tell(session_id):
+        print(json.dumps([prompt, session_id, str(backend.data_dir(session_id))]), flush=True)
+    await backend.run(Request(prompt=prompt, model_ref="fake/echo"), tell)
+
+async def all():
+    servers = warm.succession(spec)
+    old = await servers.live()
+    # Both begin at once: the first of them has the successor started, which takes seconds.
+    rows = [asyncio.create_task(one(prompt)) for prompt in ("hangs on the old one", "done on the old one")]
+    await rows[1]
+    while servers.current is old:
+        await asyncio.sleep(0.05)
+    await one("done on the new one")
+    await one("hangs on the new one")
+
+warm.call(all)
+"""
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.fixture
+def spec(opencode_binary: Path, provider: ScriptedProvider) -> OpencodeSpec:
+    return OpencodeSpec(binary=opencode_binary, config=provider.opencode_config(), model_ref="fake/echo")
+
+
+class Asker:
+    """Warm servers with limits of the test's own, and rows through them."""
+
+    def __init__(self, spec: OpencodeSpec, **limits: Any) -> None:
+        self.spec = spec
+        self.warm = WarmServers(Limits(**({"rows": NEVER, "memory_bytes": NEVER} | limits)))
+        self.seen: list[WarmServer] = []
+
+    async def row(self, prompt: str, schema: dict[str, Any] | None = None) -> Answer:
+        backend = await self.warm.backend(self.spec, "server", frozenset())
+        assert isinstance(backend, ServerBackend)
+        sessions: list[str] = []
+        request = Request(prompt=prompt, model_ref="fake/echo")
+        try:
+            return await ask(backend, request, node_id="n", on_session=sessions.append, schema=schema)
+        finally:
+            backend.recorded(sessions[-1])
+            self.note()
+
+    def note(self) -> None:
+        current = self.warm.succession(self.spec).current
+        if current is not None and current not in self.seen:
+            self.seen.append(current)
+
+    async def rows(self, prompts: list[str], at_once: int = 8) -> list[str]:
+        """The answers; the servers that were current meanwhile are in ``seen``."""
+        waiting = asyncio.Semaphore(at_once)
+
+        async def one(prompt: str) -> str:
+            async with waiting:
+                return (await self.row(prompt)).text
+
+        return await asyncio.gather(*map(one, prompts))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while not holds():  # noqa: ASYNC110  what is waited for happens in other processes too
+                await asyncio.sleep(0.05)
+
+    async def followed(self, old: WarmServer) -> WarmServer:
+        """The next server once it has taken over."""
+        await self.until(lambda: self.warm.succession(self.spec).current is not old)
+        self.note()
+        return self.seen[-1]
+
+
+@pytest.fixture
+def asker(spec: OpencodeSpec) -> Iterator[Callable[..., Asker]]:
+    made: list[Asker] = []
+
+    def make(**limits: Any) -> Asker:
+        made.append(Asker(limits.pop("spec", spec), **limits))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.warm.close()
+    assert homes() == []
+
+
+def homes() -> list[Path]:
+    return sorted(homes_path().iterdir()) if homes_path().is_dir() else []
+
+
+def is_gone(server: WarmServer) -> bool:
+    return not psutil.pid_exists(server.process.pid) and not server.home.root.exists()
+
+
+def test_rows_in_flight_end_while_servers_follow_each_other(
+    asker: Callable[..., Asker], provider: ScriptedProvider
+) -> None:
+    provider.on("slow", Reply(delay_s=3.0))
+    prompts = [f"{'slow' if number % 20 == 5 else 'row'} {number}" for number in range(160)]
+    asking = asker(rows=30)
+
+    async def run() -> list[str]:
+        answers = await asking.rows(prompts)
+        await asking.until(lambda: all(is_gone(server) for server in asking.seen[:-1]))
+        return answers
+
+    assert asking.warm.call(run) == prompts
+    assert Counter(provider.prompts()) == Counter(prompts)
+    assert len(asking.seen) >= 2
+    # What a server knows of sessions does not grow with its rows.
+    for server in asking.seen:
+        fold = server.fold
+        assert (fold.first_sign, fold.last_sign, fold._roots, fold._sessions) == ({}, {}, {}, {})
+        assert (server.users, server.unrecorded, server._replies) == (0, set(), set())
+
+
+def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> None:
+    asking = asker(memory_bytes=1_000_000, least_rows=10)
+
+    async def run() -> tuple[int, int]:
+        await asking.rows([f"row {number}" for number in range(9)])
+        before = len(asking.seen)
+        await asking.row("row 9")
+        await asking.followed(asking.seen[0])
+        await asking.until(lambda: is_gone(asking.seen[0]))
+        # The fresh one is above the cap too, but has not served yet.
+        await asking.rows([f"row {number}" for number in range(10, 15)])
+        return before, len(asking.seen)
+
+    assert asking.warm.call(run) == (1, 2)
+
+
+def test_a_repair_goes_to_the_server_that_has_the_session(
+    asker: Callable[..., Asker], provider: ScriptedProvider
+) -> None:
+    provider.on(lambda call: "give n" in json.dumps(call.body), Reply(text="no"), Reply(text='{"n": 3}'))
+    asking = asker(rows=2)
+
+    async def run() -> tuple[Any, list[str]]:
+        servers = asking.warm.succession(asking.spec)
+        await asking.row("first")
+        old = asking.seen[0]
+
+        class Held(ServerBackend):
+            """Another server takes over before a second prompt is sent."""
+
+            async def run(self, request: Request, on_session: OnSession) -> SessionResult:
+                if request.session_id is not None:
+                    await asking.followed(old)
+                    await asking.row("on the new one")
+                    assert servers.holder(request.session_id) is old
+                return await super().run(request, on_session)
+
+        backend = Held(servers, asking.spec)
+        sessions: list[str] = []
+        request = Request(prompt="give n", model_ref="fake/echo")
+        answer = await ask(backend, request, node_id="n", on_session=sessions.append, schema=SCHEMA)
+        assert old.is_alive
+        assert backend.data_dir(sessions[0]) == old.home.data
+        assert backend.data_dir(None) == asking.seen[-1].home.data != old.home.data
+        backend.recorded(sessions[0])
+        await asking.until(lambda: is_gone(old))
+        return answer.structured, sessions
+
+    value, sessions = asking.warm.call(run)
+    assert value == {"n": 3}
+    assert len(set(sessions)) == 1
+    assert len(provider.calls) == 4
+
+
+def test_a_successor_that_does_not_start_is_tried_again_later(
+    asker: Callable[..., Asker], spec: OpencodeSpec, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    flag, wrapper = tmp_path / "unwilling", tmp_path / "opencode"
+    wrapper.write_text(UNWILLING.format(flag=flag, binary=spec.binary))
+    wrapper.chmod(0o700)
+    asking = asker(
+        spec=OpencodeSpec(binary=wrapper, config=spec.config, model_ref="fake/echo"), rows=5, again_s=3600.0
+    )
+    prompts = [f"row {number}" for number in range(40)]
+
+    async def run() -> None:
+        servers = asking.warm.succession(asking.spec)
+        await asking.row("warm")
+        flag.touch()
+        assert await asking.rows(prompts) == prompts
+        await asking.until(lambda: servers._successor is None)
+        assert await asking.rows(["later"]) == ["later"]
+        assert len(asking.seen) == 1
+        # Not tried again, however many rows there were: there was one more home, and it is gone.
+        assert [home.name for home in homes()] == [asking.seen[0].home.root.name]
+        assert servers._successor is None
+        flag.unlink()
+        servers._not_before = 0.0
+        await asking.row("at last")
+        await asking.followed(asking.seen[0])
+
+    asking.warm.call(run)
+    assert Counter(provider.prompts()) == Counter([*prompts, "warm", "later", "at last"])
+
+
+def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provider: ScriptedProvider) -> None:
+    asking = asker()
+
+    async def run() -> list[WarmServer]:
+        await asking.row("first")
+        os.kill(asking.seen[0].process.pid, signal.SIGKILL)
+        await asking.until(lambda: not asking.seen[0].is_alive)
+        await asking.row("second")
+        await asking.until(lambda: is_gone(asking.seen[0]))
+        return asking.seen
+
+    assert len(asking.warm.call(run)) == 2
+    assert provider.prompts() == ["first", "second"]
+
+
+def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker]) -> None:
+    asking = asker(rows=1)
+
+    async def run() -> None:
+        # On a busy machine a successor can have started before the row that wanted it ends.
+        for number in range(ROWS_UNTIL_ONE_STARTS):
+            await asking.row(f"row {number}")
+            if asking.warm.succession(asking.spec)._successor is not None:
+                break
+        else:
+            pytest.fail("no row ended while a successor was starting")
+        await asking.until(lambda: len(homes()) >= 2)
+        await asking.warm.end_server(asking.spec)
+        assert homes() == []
+
+    asking.warm.call(run)
+
+
+def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
+    spec: OpencodeSpec, provider: ScriptedProvider
+) -> None:
+    provider.on("hangs", Reply(hang=True))
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(spec.binary), json.dumps(spec.config)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    try:
+        told = dict[str, tuple[str, Path]]()
+        for _ in range(4):
+            prompt, session_id, data = json.loads(owner.stdout.readline())
+            told[prompt] = (session_id, Path(data))
+        wait_for(lambda: "hangs on the new one" in provider.prompts())
+    finally:
+        owner.kill()
+        owner.communicate()
+    folders = {data for _, data in told.values()}
+    assert len(folders) == 2
+    wait_for(lambda: all(is_left(home_of(data)) for data in folders))
+    calls = len(provider.calls)
+    for prompt, (session_id, data) in told.items():
+        [sessions] = asyncio.run(read_left(spec, data, [session_id], frozenset())).values()
+        assert (result_of(sessions) is not None) == prompt.startswith("done")
+    assert len(provider.calls) == calls
+
+
+def is_left(home: Home) -> bool:
+    return not home.run.exists() and any(home.marks.iterdir()) and is_deserted(home)
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert holds()

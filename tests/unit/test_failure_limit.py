@@ -1,0 +1,32 @@
+"""How many rows may fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.plan.failure_limit import allowed_failures
+
+
+@pytest.mark.parametrize(
+    ("told", "rows", "allowed"),
+    [
+        (None, 10, None),
+        (0, 10, 0),
+        ("3", 10, 3),
+        (" 3 ", 10, 3),
+        ("5%", 99, 4),
+        ("0.1%", 2000, 2),
+        ("33.3%", 1000, 333),
+        ("100%", 7, 7),
+        ("0%", 7, 0),
+    ],
+)
+def test_a_number_or_a_percentage(told: str | int | None, rows: int, allowed: int | None) -> None:
+    assert allowed_failures(told, rows) == allowed
+
+
+@pytest.mark.parametrize("told", ["", "half", "-1", "101%", "1e3", "5 %", "%", "1.5"])
+def test_anything_else_is_refused(told: str) -> None:
+    with pytest.raises(InputError, match="--max-failed"):
+        allowed_failures(told, 10)

@@ -1,0 +1,80 @@
+"""Calls that come at once are made as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from opencode_tasks.engine.write_batcher import MOST_AT_ONCE, Grouped
+
+
+def doubling() -> tuple[list[int], Callable[[Sequence[int]], list[int]]]:
+    """Work for groups, and how many each had."""
+    groups: list[int] = []
+
+    def double(asked: Sequence[int]) -> list[int]:
+        groups.append(len(asked))
+        return [2 * number for number in asked]
+
+    return groups, double
+
+
+def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
+    groups, double = doubling()
+
+    async def ask() -> list[int]:
+        grouped = Grouped(double)
+        return await asyncio.gather(*(grouped(number) for number in range(MOST_AT_ONCE + 5)))
+
+    assert asyncio.run(ask()) == [2 * number for number in range(MOST_AT_ONCE + 5)]
+    assert groups == [MOST_AT_ONCE, 5]
+
+
+def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
+    groups, double = doubling()
+
+    async def ask() -> list[int]:
+        grouped = Grouped(double)
+        first = asyncio.create_task(grouped(1, can_wait_s=0.5))
+        await asyncio.sleep(0.05)
+        assert groups == []
+        return [*await asyncio.gather(grouped(2), grouped(3)), await first]
+
+    assert asyncio.run(ask()) == [4, 6, 2]
+    assert groups == [3]
+
+
+def test_one_that_fails_does_not_take_the_others_with_it() -> None:
+    calls: list[list[int]] = []
+
+    def divide(asked: Sequence[int]) -> list[int]:
+        calls.append(list(asked))
+        return [12 // number for number in asked]
+
+    async def ask() -> list[int | BaseException]:
+        grouped = Grouped(divide)
+        return await asyncio.gather(*(grouped(number) for number in (1, 0, 3)), return_exceptions=True)
+
+    first, second, third = asyncio.run(ask())
+    assert (first, third) == (12, 4)
+    assert isinstance(second, ZeroDivisionError)
+    assert calls == [[1, 0, 3], [1], [0], [3]]
+
+
+def test_who_no_longer_waits_does_not_stop_the_others() -> None:
+    def add_one(asked: Sequence[int]) -> list[int]:
+        return [number + 1 for number in asked]
+
+    async def ask() -> int:
+        grouped = Grouped(add_one)
+        left = asyncio.create_task(grouped(1))
+        stays = asyncio.create_task(grouped(2))
+        await asyncio.sleep(0)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        return await stays
+
+    assert asyncio.run(ask()) == 3
