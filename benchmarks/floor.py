@@ -20,23 +20,23 @@ from pathlib import Path
 from tables import read_prompts, write_rows
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server import OpencodeServer
 
 MODEL = {"providerID": "fake", "modelID": "echo"}
 WARM_UP = "warm-up"
 WARM_UPS_PER_SERVER = 24
 
 
-async def start(spec: OpencodeSpec) -> WarmServer:
+async def start(spec: OpencodeSpec) -> OpencodeServer:
     """The project's own server, without the reader of its events."""
     before = asyncio.all_tasks()
-    server = await WarmServer.start(spec)
+    server = await OpencodeServer.start(spec)
     for task in asyncio.all_tasks() - before:
         task.cancel()
     return server
 
 
-async def ask(server: WarmServer, prompt: str) -> str:
+async def ask(server: OpencodeServer, prompt: str) -> str:
     """The answer to one prompt, in a session of its own."""
     # A session without a title would have opencode ask the model for one.
     opened = await server.post("/session", {"title": "row"})
@@ -48,12 +48,12 @@ async def ask(server: WarmServer, prompt: str) -> str:
     return "".join(part["text"] for part in told["parts"] if part["type"] == "text")
 
 
-async def ask_all(servers: Sequence[WarmServer], prompts: Sequence[str], concurrency: int) -> list[str]:
+async def ask_all(servers: Sequence[OpencodeServer], prompts: Sequence[str], concurrency: int) -> list[str]:
     """The answers in the order of the prompts, with so many in flight in all."""
     answers = [""] * len(prompts)
     left = iter(enumerate(prompts))
 
-    async def take(server: WarmServer) -> None:
+    async def take(server: OpencodeServer) -> None:
         for position, prompt in left:
             answers[position] = await ask(server, prompt)
 
@@ -66,7 +66,7 @@ async def ask_all(servers: Sequence[WarmServer], prompts: Sequence[str], concurr
 async def run(prompts: Sequence[str], spec: OpencodeSpec, *, servers: int, concurrency: int) -> list[str]:
     """Start, warm up, ask; prints the rows' begin and end."""
     async with contextlib.AsyncExitStack() as stack:
-        warm: list[WarmServer] = []
+        warm: list[OpencodeServer] = []
         for _ in range(servers):
             # One after the other: each start ends the tasks that began meanwhile.
             warm.append(await start(spec))

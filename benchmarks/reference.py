@@ -21,16 +21,20 @@ import ray
 from tables import read_prompts, write_rows
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
-from opencode_tasks.opencode.instance_dir import Home, environment, make_home
+from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
 from opencode_tasks.outcomes.run_output import parse_session_id
 
 CREDENTIALS = "opencode_creds"
 
 
-def home_of_worker(folder: Path) -> Home:
+def home_of_worker(folder: Path) -> InstanceDir:
     """The home of this Ray worker, made for its first prompt."""
     mine = folder / str(os.getpid())
-    return Home(root=next(mine.iterdir())) if mine.exists() else make_home(mine, user_config=False)
+    return (
+        InstanceDir(root=next(mine.iterdir()))
+        if mine.exists()
+        else make_instance_dir(mine, user_config=False)
+    )
 
 
 def answer_to(prompt: str, spec: OpencodeSpec, folder: Path) -> str:
@@ -47,7 +51,7 @@ def answer_to(prompt: str, spec: OpencodeSpec, folder: Path) -> str:
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
-def to_file(home: Home, spec: OpencodeSpec, env: dict[str, str], *arguments: str) -> str:
+def to_file(home: InstanceDir, spec: OpencodeSpec, env: dict[str, str], *arguments: str) -> str:
     """What an opencode command writes to its standard output, a file."""
     with home.output.open("w+") as file:
         subprocess.run(

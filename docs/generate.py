@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opencode_tasks import errors
-from opencode_tasks.domain.policy import Fail, Limits, Pause, Retry, Skip, decide
+from opencode_tasks.domain.policy import Fail, Pause, Retry, RetryLimits, Skip, decide
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
@@ -45,7 +45,7 @@ EXAMPLES: list[tuple[str, errors.OpenCodeError]] = [
 
 def shown(error: errors.OpenCodeError, attempt: int) -> str:
     """The decision after an attempt, in words."""
-    match decide(error, attempt, NOW, Limits()):
+    match decide(error, attempt, NOW, RetryLimits()):
         case Retry(at=at):
             wait_s = (at - NOW).total_seconds()
             return f"again after {wait_s:g} s" if wait_s else "again at once"

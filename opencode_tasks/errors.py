@@ -215,23 +215,23 @@ class RunPausedError(Exception):
     """A run that cannot go on now; its open rows are in the ledger, and ``resume`` goes on with them.
 
     ``until`` (aware UTC) is when it may go on, None where a person must mend something first.
-    ``error_type`` and ``words`` say what is in the way, ``open_rows`` how many rows wait.
+    ``error_type`` and ``message`` say what is in the way, ``open_rows`` how many rows wait.
     """
 
     def __init__(
-        self, run_id: str, until: datetime | None, error_type: str, words: str, open_rows: int
+        self, run_id: str, until: datetime | None, error_type: str, message: str, open_rows: int
     ) -> None:
-        super().__init__(run_id, until, error_type, words, open_rows)
+        super().__init__(run_id, until, error_type, message, open_rows)
         self.run_id = run_id
         self.until = until
         self.error_type = error_type
-        self.words = words
+        self.message = message
         self.open_rows = open_rows
 
     def __str__(self) -> str:
         rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
         when = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else " for a person"
-        return f"run {self.run_id}: {rows}{when}: {self.error_type}: {self.words[:MESSAGE_LIMIT]}"
+        return f"run {self.run_id}: {rows}{when}: {self.error_type}: {self.message[:MESSAGE_LIMIT]}"
 
 
 class TooManyFailedError(Exception):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from opencode_tasks.domain.money import pico_to_usd
-from opencode_tasks.domain.policy import Limits, Retry, Tally, decide
+from opencode_tasks.domain.policy import AttemptCounts, Retry, RetryLimits, decide
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
 from opencode_tasks.domain.usage import total_usage
 from opencode_tasks.engine.ask import ask
@@ -34,7 +34,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.outcomes.messages import assistant_messages
 from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.system.node import current_node_id
@@ -94,7 +94,7 @@ class OpenCodeLLM:
         config: Mapping[str, Any] | None = None,
         variant: str | None = None,
         clocks: Clocks | None = None,
-        limits: Limits | None = None,
+        limits: RetryLimits | None = None,
     ) -> None:
         if retries < 1:
             raise ValueError("retries counts attempts: give at least 1")
@@ -117,7 +117,7 @@ class OpenCodeLLM:
         self.config = dict(config or {})
         self.variant = variant
         self.clocks = clocks or Clocks.within(timeout_seconds)
-        self.limits = limits or Limits(max_attempts=retries)
+        self.limits = limits or RetryLimits(max_attempts=retries)
         self.started = datetime.now(UTC)
         self.last_metadata: dict[str, Any] = {}
 
@@ -132,18 +132,18 @@ class OpenCodeLLM:
         if self.model is None:
             self._log("no model is named: opencode chooses its default")
         spec = self._spec(tuple(_remote(tool) for tool in tools or ()))
-        tally = Tally()
+        counts = AttemptCounts()
         while True:
             try:
-                answer = warm.call(self._ask, spec, user_message)
+                answer = server_pool.call(self._ask, spec, user_message)
             except OpenCodeError as error:
                 self._note(error.attempt, user_message, tools, str(error))
-                decision = decide(error, tally.count(error), datetime.now(UTC), self.limits)
+                decision = decide(error, counts.count(error), datetime.now(UTC), self.limits)
                 if isinstance(error, RateLimitError) or not isinstance(decision, Retry):
                     if isinstance(error, SURPRISES):
                         return _failure(error)
                     raise
-                self._log(f"attempt {tally.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
+                self._log(f"attempt {counts.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
                 time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
             else:
                 self._note(answer.attempt, user_message, tools, None)
@@ -151,10 +151,10 @@ class OpenCodeLLM:
 
     async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
         try:
-            catalog = await warm.catalog(spec, self.variant, keep_server=self.backend == "server")
+            catalog = await server_pool.catalog(spec, self.variant, keep_server=self.backend == "server")
         except InputError as error:
             raise InvalidRequestError(current_node_id(), -1, str(error)) from None
-        backend = await warm.backend(spec, self.backend, catalog.unpriced)
+        backend = await server_pool.backend(spec, self.backend, catalog.unpriced)
         request = Request(
             prompt=user_message,
             model_ref=catalog.model_ref,

@@ -77,9 +77,9 @@ def tell_attempt(
 def _tell_session(session: Session, asked: Mapping[str, Any]) -> None:
     """A session is told when it has ended, with the times of its steps."""
     ends = [step.ended_at for step in session.steps if step.ended_at is not None]
-    begun = _created(session) or (min(ends) if ends else None)
+    claimed = _created(session) or (min(ends) if ends else None)
     told = trace.get_tracer(NAME).start_span(
-        "opencode session", kind=SpanKind.CLIENT, start_time=_nanoseconds(begun)
+        "opencode session", kind=SpanKind.CLIENT, start_time=_nanoseconds(claimed)
     )
     about = {"gen_ai.operation.name": "chat", "gen_ai.conversation.id": session.session_id, **asked}
     _set(told, about | _used(add_usage(step.usage for step in session.steps)))

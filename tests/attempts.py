@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from opencode_tasks.ledger import Held, Lease, Ledger, budgets, gates
+from opencode_tasks.ledger import GateHold, Lease, Ledger, budgets, gates
 from opencode_tasks.ledger import attempts as trials
 
 
@@ -22,9 +22,9 @@ def begin_attempt(
     reserve_pico: int = 0,
 ) -> str:
     """Write an attempt as begun under a lease that is held; its id."""
-    begun = trials.attempt_id(run_id, row_id, lease, attempt)
+    claimed = trials.attempt_id(run_id, row_id, lease, attempt)
     values = {
-        "attempt_id": begun,
+        "attempt_id": claimed,
         "run_id": run_id,
         "row_id": row_id,
         "row_key": lease.row_key,
@@ -46,15 +46,15 @@ def begin_attempt(
         trials.write_begun(connection, [values])
 
     ledger._database.write(write)
-    return begun
+    return claimed
 
 
 def admitted(
     ledger: Ledger, gate_id: str, run_id: str, row_id: str, *, now: datetime, is_troubled: bool = False
-) -> Held | None:
+) -> GateHold | None:
     """None where a gate lets the row pass, a closed one as its probe."""
 
-    def ask(connection: Connection) -> Held | None:
+    def ask(connection: Connection) -> GateHold | None:
         if gates.closed_line(connection, gate_id) is None:
             return None
         return gates.admit(

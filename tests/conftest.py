@@ -21,7 +21,7 @@ from rig import Rig, Served, Unplugged
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.install import install_opencode
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import ScriptedProvider
 
 CLEAN_UP_LIMIT_S = 15.0
@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _nothing_is_left() -> Iterator[None]:
     """After the last test, no process of the session runs and no folder or library of one stays."""
     yield
-    warm.close()
+    server_pool.close()
     deadline = time.monotonic() + CLEAN_UP_LIMIT_S
     while (left := [*_our_processes(), *_our_files()]) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -105,8 +105,8 @@ def _our_processes() -> list[str]:
 
 def _our_files() -> list[str]:
     folder = Path(tempfile.gettempdir())
-    homes = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
-    left = [home for home in homes.glob("*") if not _keeps_unrecorded(home)]
+    instance_dirs = Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode"
+    left = [home for home in instance_dirs.glob("*") if not _keeps_unrecorded(home)]
     return [str(path) for path in (*folder.glob("oct-*"), *folder.glob(".*.so"), *left)]
 
 

@@ -26,9 +26,9 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import merge
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)
@@ -158,7 +158,7 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        warm.call(self._aclose)
+        server_pool.call(self._aclose)
         self.provider.stop()
         self.dead_ends.close()
 
@@ -202,7 +202,7 @@ class Rig:
 
         answer, error = None, None
         try:
-            answer = warm.call(once)
+            answer = server_pool.call(once)
         except OpenCodeError as caught:
             error = caught
         seconds = time.monotonic() - started
@@ -213,18 +213,18 @@ class Rig:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""
         if name == "server":
             await self.server()
-            return ServerBackend(warm.succession(self.spec), spec, frozenset({"fake/unpriced"}))
+            return ServerBackend(server_pool.rotation(self.spec), spec, frozenset({"fake/unpriced"}))
         if self._cli is None:
             self._cli = CliBackend(self.spec, frozenset({"fake/unpriced"}))
         self._cli._spec = spec
         return self._cli
 
-    async def server(self) -> WarmServer:
+    async def server(self) -> OpencodeServer:
         """The live server. On the warm loop only."""
-        return await warm.server(self.spec)
+        return await server_pool.server(self.spec)
 
     async def _aclose(self) -> None:
-        await warm.end_server(self.spec)
+        await server_pool.end_server(self.spec)
         if self._cli is not None:
             await self._cli.aclose()
 

@@ -17,14 +17,14 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.early_start import Early, started_early
 from opencode_tasks.cli.progress import Display
-from opencode_tasks.cli.startup_report import FirstRow
+from opencode_tasks.cli.startup_report import StartupReport
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.system.startup_timing import Part, loading, moments, process_began
+from opencode_tasks.system.startup_timing import Part, loading, process_began, startup_timing
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
-    from opencode_tasks.engine.run import Told
-    from opencode_tasks.plan.command import Prepared
+    from opencode_tasks.engine.run import RunEvent
+    from opencode_tasks.plan.command import PreparedRun
 
 Backend = Literal["server", "cli", "null"]
 
@@ -276,13 +276,13 @@ def prepare_shown(
     options: dict[str, Any],
     run_id: str | None = None,
     dry_run: bool = False,
-) -> tuple[Prepared, Early]:
+) -> tuple[PreparedRun, Early]:
     """Check all there is to check, and say what will be asked; what was started meanwhile."""
-    moments.add([Part("loading", process_began(), time.time())])
+    startup_timing.add([Part("loading", process_began(), time.time())])
     from opencode_tasks.local_model import local_provider
-    from opencode_tasks.opencode.server_pool import warm
+    from opencode_tasks.opencode.server_pool import server_pool
 
-    stack.callback(warm.close)
+    stack.callback(server_pool.close)
     base_config = stack.enter_context(local_provider(options["model"], display.say))
     if not dry_run:
         display.starting()
@@ -310,19 +310,19 @@ def prepare_shown(
 
 
 def run_shown(
-    stack: contextlib.ExitStack, display: Display, prepared: Prepared, early: Early, *, as_json: bool
+    stack: contextlib.ExitStack, display: Display, prepared: PreparedRun, early: Early, *, as_json: bool
 ) -> int:
     """Run what is prepared, as a flow, and tell what came of it; the exit code."""
     from opencode_tasks.engine.summary import summary_so_far
     from opencode_tasks.orchestration.dataset import handed_over
 
-    first = FirstRow(prepared.plan.ledger_url, display.say)
+    first = StartupReport(prepared.plan.ledger_url, display.say)
 
-    def tell(told: Told) -> None:
+    def tell(told: RunEvent) -> None:
         first.told(told)
         display.told(told)
 
-    handed_over.set(replace(prepared, on_told=tell))
+    handed_over.set(replace(prepared, on_event=tell))
     try:
         summary = _run_flow(stack, display, dict(prepared.command), early)
     except RunPausedError as paused:

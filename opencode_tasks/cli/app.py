@@ -52,11 +52,11 @@ def main() -> NoReturn:
         annotate,
         doctor,
         export,
-        runs,
         local_model,
         purge,
         report,
         resume,
+        runs,
         setup,
     )
     from opencode_tasks.system import stop_as_by_ctrl_c

@@ -37,7 +37,7 @@ def started_early(
     What is wrong with the options is told where they are checked, and what does not start where it
     is wanted; nothing is asked of a provider here.
     """
-    from opencode_tasks.opencode.server_pool import warm
+    from opencode_tasks.opencode.server_pool import server_pool
 
     with ExitStack() as stack:
         # An input that is not there is told soon, and needs none of these.
@@ -52,7 +52,7 @@ def started_early(
             in_worker = options.get("backend") == "server" and _may_have_many(spec)
             ray = _start_ray(stack, spec, options.get("variant"), in_worker=in_worker)
             if in_worker:
-                warm.expect(spec, options.get("variant"), ray.catalog)
+                server_pool.expect(spec, options.get("variant"), ray.catalog)
                 spec = None
         if spec is not None and options.get("backend") != "null":
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
@@ -101,16 +101,16 @@ def _spec(options: Mapping[str, Any], base_config: Mapping[str, Any]) -> Opencod
 
 def _may_have_many(spec: OpencodeSpec) -> bool:
     """Whether several servers may be started: a login with one owner is the batches' alone."""
-    from opencode_tasks.opencode.server_pool import warm
+    from opencode_tasks.opencode.server_pool import server_pool
 
     with suppress(Exception):
-        return not warm.one_owner(spec)
+        return not server_pool.one_owner(spec)
     return False
 
 
 def _start_opencode(spec: OpencodeSpec) -> None:
-    from opencode_tasks.opencode.server_pool import warm
-    from opencode_tasks.system.startup_timing import moments
+    from opencode_tasks.opencode.server_pool import server_pool
+    from opencode_tasks.system.startup_timing import startup_timing
 
-    with suppress(Exception), moments.part("opencode"):
-        warm.call(warm.server, spec)
+    with suppress(Exception), startup_timing.part("opencode"):
+        server_pool.call(server_pool.server, spec)

@@ -62,8 +62,8 @@ def told(error: Exception) -> int:
         return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED
     if isinstance(error, OpenCodeError):
         return tell(str(error), MACHINERY_FAILED)
-    words = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
-    return tell(f"{words} (set {TRACEBACK_VARIABLE}=1 for the traceback)", MACHINERY_FAILED)
+    message = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
+    return tell(f"{message} (set {TRACEBACK_VARIABLE}=1 for the traceback)", MACHINERY_FAILED)
 
 
 def tell(message: str, code: int) -> int:

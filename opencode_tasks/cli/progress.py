@@ -15,9 +15,9 @@ from opencode_tasks.domain.money import format_usd
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
-    from opencode_tasks.engine.hold import Standstill
-    from opencode_tasks.engine.run import Told
-    from opencode_tasks.ledger import PaceNow
+    from opencode_tasks.engine.hold import Hold
+    from opencode_tasks.engine.run import RunEvent
+    from opencode_tasks.ledger import ConcurrencyState
     from opencode_tasks.ledger import Progress as Counts
 
 LINE_EVERY_S = 5.0
@@ -67,19 +67,19 @@ class Display:
             self._live.start()
             self._bar = self._live.add_task("starting", total=None)
 
-    def told(self, told: Told) -> None:
+    def told(self, told: RunEvent) -> None:
         """Show what a run tells."""
         if told.sizes is not None:
             self._begin(told)
-        elif told.standstill is not None:
-            self._standstill(told.standstill)
+        elif told.hold is not None:
+            self._standstill(told.hold)
         elif told.progress is not None:
             self._progress(told.progress, told.pace)
 
-    def _begin(self, told: Told) -> None:
+    def _begin(self, told: RunEvent) -> None:
         sizes = told.sizes
         assert sizes is not None
-        self._since, self._done_before = time.monotonic(), told.taken_over
+        self._since, self._done_before = time.monotonic(), told.reused_rows
         self._is_found = sizes.is_found
         if self._is_begun:
             return  # It goes on after a wait.
@@ -91,23 +91,23 @@ class Display:
             f"run {told.run_id}: {sizes.rows} rows in batches of up to {sizes.batch_size}, "
             f"{sizes.lanes} at once, {flying}"
         )
-        if told.taken_over:
-            self.say(f"{told.taken_over} rows have their answer from an earlier run (--refresh asks again)")
+        if told.reused_rows:
+            self.say(f"{told.reused_rows} rows have their answer from an earlier run (--refresh asks again)")
         if self._bar is not None:
-            self._live.update(self._bar, description="", total=sizes.rows + told.taken_over)
+            self._live.update(self._bar, description="", total=sizes.rows + told.reused_rows)
 
-    def _standstill(self, standstill: Standstill) -> None:
+    def _standstill(self, hold: Hold) -> None:
         """Why nothing happens, and for how long: a countdown on a terminal, a line elsewhere."""
-        assert standstill.until is not None
-        left_s = max(0.0, (standstill.until - datetime.now(UTC)).total_seconds())
-        text = f"{standstill} (in {_duration(left_s)}; Ctrl-C keeps what is done)"
+        assert hold.until is not None
+        left_s = max(0.0, (hold.until - datetime.now(UTC)).total_seconds())
+        text = f"{hold} (in {_duration(left_s)}; Ctrl-C keeps what is done)"
         if self._bar is not None:
             self._live.update(self._bar, description=text)
-        elif str(standstill) != self._last_text:
-            self._last_text = str(standstill)
+        elif str(hold) != self._last_text:
+            self._last_text = str(hold)
             self.say(text)
 
-    def _progress(self, counts: Counts, pace: PaceNow | None) -> None:
+    def _progress(self, counts: Counts, pace: ConcurrencyState | None) -> None:
         done = counts.total - counts.open
         in_flight = pace.in_flight if pace is not None else 0
         text = progress_line(counts, done - self._done_before, time.monotonic() - self._since, in_flight)
@@ -138,7 +138,7 @@ def progress_line(counts: Counts, done_now: int, seconds: float, in_flight: int)
     return ", ".join(parts)
 
 
-def pace_words(pace: PaceNow, *, is_found: bool) -> str:
+def pace_words(pace: ConcurrencyState, *, is_found: bool) -> str:
     """Rows in flight, and what is known of the provider's limit."""
     rows = "1 row in flight" if pace.in_flight == 1 else f"{pace.in_flight} rows in flight"
     if pace.ceiling is None:

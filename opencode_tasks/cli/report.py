@@ -90,10 +90,10 @@ def report(
     if import_session:
         _import(import_session, ledger)
     with open_existing(ledger) as opened:
-        accounts = opened.accounts
+        report_queries = opened.report_queries
         if html is not None:
-            _write_page(accounts, first, html, opened.url)
-        content = _content(accounts, groups, first, form)
+            _write_page(report_queries, first, html, opened.url)
+        content = _content(report_queries, groups, first, form)
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
@@ -126,27 +126,27 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
         typer.echo(told, err=True)
 
 
-def _write_page(accounts: Any, since: date | None, target: str, url: str) -> None:
+def _write_page(report_queries: Any, since: date | None, target: str, url: str) -> None:
     from opencode_tasks.frames.write import write_bytes
     from opencode_tasks.ledger import shown_url
     from opencode_tasks.reports.page import report_page
     from opencode_tasks.settings import settings
 
     page = report_page(
-        accounts, since=since, now=datetime.now(UTC), source=shown_url(url), drift=settings().cost_drift
+        report_queries, since=since, now=datetime.now(UTC), source=shown_url(url), drift=settings().cost_drift
     )
     write_bytes(page.encode(), target)
     typer.echo(f"-> {target}", err=True)
 
 
-def _content(accounts: Any, by: list[Any], since: date | None, form: Format) -> bytes:
+def _content(report_queries: Any, by: list[Any], since: date | None, form: Format) -> bytes:
     if form is Format.focus:
         from opencode_tasks.reports.focus import focus_csv
 
-        return "".join(focus_csv(accounts.charges(since=since))).encode("utf-8", "backslashreplace")
+        return "".join(focus_csv(report_queries.charges(since=since))).encode("utf-8", "backslashreplace")
     from opencode_tasks.reports.lines import lines_frame, report_lines
 
-    lines = report_lines(accounts, by, since=since)
+    lines = report_lines(report_queries, by, since=since)
     if form is Format.json:
         return f"{json.dumps(lines, indent=2)}\n".encode()
     if form is Format.table:

@@ -42,9 +42,9 @@ def resume(
     """
     command, found, flow_run_id = _look_up(run_id, ledger)
     if flow_run_id is not None:
-        from opencode_tasks.orchestration.resume import wake
+        from opencode_tasks.orchestration.resume import resume_flow_run
 
-        typer.echo(wake(flow_run_id, max_cost=max_cost), err=True)
+        typer.echo(resume_flow_run(flow_run_id, max_cost=max_cost), err=True)
         return 0
     source, output, limit = command.pop("input"), command.pop("output"), command.pop("limit")
     with contextlib.ExitStack() as stack:

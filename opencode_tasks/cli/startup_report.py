@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from opencode_tasks.system.startup_timing import Part, moments, process_began, told
+from opencode_tasks.system.startup_timing import Part, process_began, startup_timing, told
 
 if TYPE_CHECKING:
-    from opencode_tasks.engine.run import Told
+    from opencode_tasks.engine.run import RunEvent
 
 
-class FirstRow:
+class StartupReport:
     """Tells once, when a row of this process has its outcome, by the ledger's times of its attempt."""
 
     def __init__(self, ledger_url: str, say: Callable[[str], None]) -> None:
@@ -23,7 +23,7 @@ class FirstRow:
         self._open: int | None = None
         self._is_told = False
 
-    def told(self, told: Told) -> None:
+    def told(self, told: RunEvent) -> None:
         """Take what a run tells."""
         if told.sizes is not None and self._submitted is None:
             self._submitted = time.time()
@@ -41,5 +41,5 @@ class FirstRow:
         if first is None:
             return
         start, end = (moment.timestamp() for moment in first)
-        moments.add([Part("worker", submitted, start), Part("first prompt", start, end)])
-        self._say(told(moments.parts, process_began(), end))
+        startup_timing.add([Part("worker", submitted, start), Part("first prompt", start, end)])
+        self._say(told(startup_timing.parts, process_began(), end))

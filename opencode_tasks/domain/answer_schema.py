@@ -54,20 +54,20 @@ _OBJECT_START = re.compile(r"\{\s*[\"}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitting:
+class ValidAnswer:
     """An answer that fits its schema."""
 
     value: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfitting:
+class InvalidAnswer:
     """An answer that does not; ``problems`` has one line each, never empty, for the repair turn."""
 
     problems: tuple[str, ...]
 
 
-Parsed = Fitting | Unfitting
+Parsed = ValidAnswer | InvalidAnswer
 
 
 def check_schema(schema: Any) -> list[str]:
@@ -129,9 +129,9 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     try:
         value = _object_in(text)
     except (ValueError, RecursionError) as error:
-        return Unfitting(problems=(_short(str(error)),))
+        return InvalidAnswer(problems=(_short(str(error)),))
     problems = validate(value, schema)
-    return Unfitting(problems=tuple(problems)) if problems else Fitting(value=value)
+    return InvalidAnswer(problems=tuple(problems)) if problems else ValidAnswer(value=value)
 
 
 def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:

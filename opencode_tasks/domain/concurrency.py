@@ -18,12 +18,12 @@ from datetime import datetime, timedelta
 FIRST_LIMIT = 4
 # The climb while nothing is known: rows more for each answer, and at most this share in a second.
 ROWS_PER_ANSWER = 1.0
-MOST_GROWTH = 0.5
+MAX_GROWTH = 0.5
 # A refusal comes at once and an answer later: so much of a round answered, nothing was refused in it.
 ENOUGH_OF_A_ROUND = 0.5
 # Seconds until one row more is tried, doubled each time that it is refused.
 FIRST_GAP_S = 20.0
-LONGEST_GAP_S = 640.0
+MAX_GAP_S = 640.0
 # A refusal costs the provider's rest and the time that the row which goes first then takes; a try
 # is at least so many times that away.
 COSTS_PER_GAP = 8.0
@@ -37,7 +37,7 @@ TURN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class AdaptiveLimit:
     """What is known of a gate.
 
     ``limit`` rows may be in flight. ``ceiling`` is how many were seen to be taken at once when more
@@ -69,10 +69,10 @@ class Pace:
         return max(1, int(self.limit))
 
 
-def begun(known: Pace | None, *, start: int, now: datetime) -> Pace:
+def claimed(known: AdaptiveLimit | None, *, start: int, now: datetime) -> AdaptiveLimit:
     """What a worker begins or goes on with; ``start`` rows where nothing was refused yet."""
     if known is None or _since(known.used_at, now) > REMEMBERED_S:
-        return Pace(limit=start, used_at=now, grown_at=now)
+        return AdaptiveLimit(limit=start, used_at=now, grown_at=now)
     pace = replace(known, used_at=now)
     if _since(known.used_at, now) > IDLE_S:
         pace = replace(
@@ -89,7 +89,9 @@ def begun(known: Pace | None, *, start: int, now: datetime) -> Pace:
     return pace
 
 
-def grown(pace: Pace, answers: Sequence[datetime], *, is_pressed: bool, now: datetime) -> Pace:
+def grown(
+    pace: AdaptiveLimit, answers: Sequence[datetime], *, is_pressed: bool, now: datetime
+) -> AdaptiveLimit:
     """The pace after answers to rows that were sent at these moments; not pressed, it stays.
 
     ``is_pressed`` says that rows are kept from being sent by the limit alone.
@@ -98,7 +100,7 @@ def grown(pace: Pace, answers: Sequence[datetime], *, is_pressed: bool, now: dat
     if pace.ceiling is None:
         more = 0.0
         if is_pressed:
-            at_most = MOST_GROWTH * min(1.0, _since(pace.grown_at, now))
+            at_most = MAX_GROWTH * min(1.0, _since(pace.grown_at, now))
             more = min(ROWS_PER_ANSWER * len(answers), at_most * pace.limit)
         return replace(pace, limit=pace.limit + more, grown_at=now)
     if not is_pressed:
@@ -124,7 +126,9 @@ def grown(pace: Pace, answers: Sequence[datetime], *, is_pressed: bool, now: dat
     )
 
 
-def cut(pace: Pace, refusals: Sequence[datetime], *, in_flight: int, rest_s: float, now: datetime) -> Pace:
+def cut(
+    pace: AdaptiveLimit, refusals: Sequence[datetime], *, in_flight: int, rest_s: float, now: datetime
+) -> AdaptiveLimit:
     """The pace after refusals of rows that were sent at these moments.
 
     ``in_flight`` were so when the first was refused, itself among them; ``rest_s`` is how long the
@@ -141,12 +145,12 @@ def cut(pace: Pace, refusals: Sequence[datetime], *, in_flight: int, rest_s: flo
     return pace
 
 
-def _new_burst(pace: Pace, in_flight: int, rest_s: float, now: datetime) -> Pace:
+def _new_burst(pace: AdaptiveLimit, in_flight: int, rest_s: float, now: datetime) -> AdaptiveLimit:
     counted = min(in_flight, pace.slots)
     if 2 * counted < pace.slots or pace.slots == 1:
         return replace(pace, cut_at=now, cut_from=0, refused=1)
     was_tried = pace.tried_at is not None and pace.ceiling is not None
-    gap_s = min(LONGEST_GAP_S, 2 * pace.gap_s) if was_tried else pace.gap_s
+    gap_s = min(MAX_GAP_S, 2 * pace.gap_s) if was_tried else pace.gap_s
     return replace(
         pace,
         cut_at=now,
@@ -161,7 +165,7 @@ def _new_burst(pace: Pace, in_flight: int, rest_s: float, now: datetime) -> Pace
     )
 
 
-def _row_s(pace: Pace, answers: Sequence[datetime], now: datetime) -> float:
+def _row_s(pace: AdaptiveLimit, answers: Sequence[datetime], now: datetime) -> float:
     if not answers:
         return pace.row_s
     newest = sum(_since(sent, now) for sent in answers) / len(answers)

@@ -60,11 +60,11 @@ def row_keys(
     # The canonical JSON of all of it, its keys in order, but for the prompt in its midst.
     before = {key: value for key, value in decisive.items() if key < "prompt"}
     after = {key: value for key, value in decisive.items() if key > "prompt"}
-    begun = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
+    claimed = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
     end = b"," + _canonical(after)[1:]
 
     def key_of(prompt: str) -> str:
-        digest = begun.copy()
+        digest = claimed.copy()
         digest.update(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass") + end)
         return digest.hexdigest()
 

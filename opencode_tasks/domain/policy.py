@@ -34,11 +34,11 @@ LIMIT_BACKOFF_START_S = 2.0
 LIMIT_FLOOR_S = 1.0
 MAX_OUTPUT_TOKENS_ATTEMPTS = 2
 # Beyond any backoff; a thousand doublings would leave a float's range.
-MOST_DOUBLINGS = 64
+MAX_DOUBLINGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RetryLimits:
     """How far retries may go; ``max_attempts`` counts the attempts of one row.
 
     ``max_inline_wait_s`` is the longest wait that is spent inside a batch, ``max_rate_limit_wait_s``
@@ -83,7 +83,7 @@ Decision = Retry | Pause | Fail | Skip
 
 
 @dataclass(slots=True)
-class Tally:
+class AttemptCounts:
     """How often a row was tried, as ``decide`` wants to know it. ``used`` may start above 0."""
 
     used: int = 0
@@ -108,10 +108,10 @@ class Tally:
         return self.used
 
 
-def decide(error: OpenCodeError, attempt: int, now: datetime, limits: Limits) -> Decision:
+def decide(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimits) -> Decision:
     """The decision after the ``attempt``-th attempt (from 1) ended in ``error`` at ``now``.
 
-    Of a rate limit ``attempt`` counts the limits, of an answer cut off the cuts (see ``Tally``).
+    Of a rate limit ``attempt`` counts the limits, of an answer cut off the cuts (see ``AttemptCounts``).
     """
     match error:
         case AuthenticationError() | BillingError():
@@ -144,15 +144,15 @@ def limit_end(error: RateLimitError, count: int, now: datetime) -> datetime:
     if error.reset_is_named and (error.reset_time - now).total_seconds() >= LIMIT_FLOOR_S:
         return error.reset_time
     start = LIMIT_FLOOR_S if error.reset_is_named else LIMIT_BACKOFF_START_S
-    return now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MOST_DOUBLINGS)))
+    return now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MAX_DOUBLINGS)))
 
 
-def backoff_s(error: OpenCodeError, attempt: int, limits: Limits) -> float:
+def backoff_s(error: OpenCodeError, attempt: int, limits: RetryLimits) -> float:
     """Seconds to wait after the ``attempt``-th attempt: the provider's wish, else our doubling."""
     wish = error.retry_after if isinstance(error, ServerError) else None
     return min(limits.backoff_max_s, doubled_s(attempt, limits) if wish is None else wish)
 
 
-def doubled_s(count: int, limits: Limits) -> float:
+def doubled_s(count: int, limits: RetryLimits) -> float:
     """Our own backoff after the ``count``-th failure in a row."""
-    return min(limits.backoff_max_s, limits.backoff_start_s * 2.0 ** min(count - 1, MOST_DOUBLINGS))
+    return min(limits.backoff_max_s, limits.backoff_start_s * 2.0 ** min(count - 1, MAX_DOUBLINGS))

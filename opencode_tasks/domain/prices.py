@@ -14,7 +14,7 @@ from opencode_tasks.domain.money import usd_to_pico
 
 MILLION = 10**6
 # What opencode asks for at most, and where a model states no output limit (opencode 1.18.33).
-MOST_OUTPUT_TOKENS = 32_000
+MAX_OUTPUT_TOKENS = 32_000
 # Roles and marks of the wire format around the texts.
 FRAME_TOKENS = 256
 
@@ -30,7 +30,7 @@ class Price:
     input: int
     output: int
     cache_write: int = 0
-    most_output_tokens: int = MOST_OUTPUT_TOKENS
+    most_output_tokens: int = MAX_OUTPUT_TOKENS
     most_input_tokens: int | None = None
 
     def most_of_a_call(self) -> int:
@@ -54,7 +54,7 @@ class Price:
         return -(-millionths // MILLION)
 
 
-def read_price(model: Mapping[str, Any], most_output_tokens: int = MOST_OUTPUT_TOKENS) -> Price:
+def read_price(model: Mapping[str, Any], most_output_tokens: int = MAX_OUTPUT_TOKENS) -> Price:
     """The price of a model as ``GET /config/providers`` states it, in USD for a million tokens.
 
     ValueError where a price is not an amount of money.

@@ -16,7 +16,7 @@ BUCKETS_PER_MINUTE = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class RateLimits:
     """What the user says that the provider allows in a minute; None where it is not said."""
 
     requests_per_minute: int | None = None

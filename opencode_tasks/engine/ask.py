@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from opencode_tasks.domain.answer_schema import Fitting, parse_structured, repair_prompt
+from opencode_tasks.domain.answer_schema import ValidAnswer, parse_structured, repair_prompt
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.errors import StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
-from opencode_tasks.outcomes.outcome import judge, over_row_budget
+from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
 
 
 async def ask(
@@ -31,12 +31,12 @@ async def ask(
     if schema is None:
         return answer
     parsed = parse_structured(answer.text, schema)
-    if not isinstance(parsed, Fitting):
+    if not isinstance(parsed, ValidAnswer):
         _check_cost(request, answer, node_id)
         repair = replace(request, prompt=repair_prompt(parsed.problems), session_id=answer.attempt.session_id)
         answer = await _once(backend, repair, node_id, on_session)
         parsed = parse_structured(answer.text, schema)
-    if not isinstance(parsed, Fitting):
+    if not isinstance(parsed, ValidAnswer):
         error = StructuredOutputError(node_id, 0, "; ".join(parsed.problems), answer.text)
         error.attempt = answer.attempt
         raise error
@@ -54,4 +54,4 @@ def _check_cost(request: Request, answer: Answer, node_id: str) -> None:
 
 async def _once(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
     result = await backend.run(request, on_session)
-    return judge(result, node_id=node_id, now=datetime.now(UTC))
+    return read_outcome(result, node_id=node_id, now=datetime.now(UTC))

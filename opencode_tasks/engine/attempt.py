@@ -12,12 +12,12 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from opencode_tasks.domain.policy import Fail, Pause, Retry, Tally, decide, doubled_s, limit_end
+from opencode_tasks.domain.policy import AttemptCounts, Fail, Pause, Retry, decide, doubled_s, limit_end
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
-from opencode_tasks.engine.limiter import Pacer
+from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservations import Reservations
-from opencode_tasks.engine.write_batcher import Grouped
+from opencode_tasks.engine.write_batcher import WriteBatcher
 from opencode_tasks.errors import (
     OpenCodeError,
     RateLimitError,
@@ -25,17 +25,17 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.ledger import (
     INTERRUPTED,
-    Begun,
+    ClaimedRow,
     Finish,
+    GateObservation,
     LeaseLostError,
     Ledger,
     OpenRow,
-    Report,
     answered,
 )
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.outcomes.trace import append_trace, render_trace
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system.node import current_node_id
 from opencode_tasks.system.process_identity import lease_owner
 from opencode_tasks.telemetry import carrier, span, tell_attempt
@@ -46,10 +46,10 @@ T = TypeVar("T")
 # a small share of the time that a row takes, which its place is empty then.
 MANY_IN_FLIGHT = 8
 WAIT_SHARE = 0.05
-MOST_WAIT_S = 0.1
+MAX_WAIT_S = 0.1
 
 
-class After(Enum):
+class AttemptEnd(Enum):
     """What an attempt left of its row: its outcome, or an open row that waits in the ledger."""
 
     ENDED = "ended"
@@ -57,126 +57,128 @@ class After(Enum):
 
 
 @dataclass(slots=True, kw_only=True)
-class Trial:
+class RowHistory:
     """A row and how often it was tried."""
 
     row: OpenRow
-    tally: Tally
+    counts: AttemptCounts
     limited_since: datetime | None
 
     @classmethod
-    def of(cls, row: OpenRow) -> Trial:
+    def of(cls, row: OpenRow) -> RowHistory:
         """A trial that goes on where the ledger says that the row is."""
-        tally = Tally(used=row.used, cut_off=row.cut_off, limited=row.limited)
-        return cls(row=row, tally=tally, limited_since=row.limited_since)
+        counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
+        return cls(row=row, counts=counts, limited_since=row.limited_since)
 
-    def decide(self, error: OpenCodeError, now: datetime, job: Job) -> Retry | Pause | None:
+    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | Pause | None:
         """What becomes of the row; None where it ends with this error."""
-        decision = decide(error, self.tally.count(error), now, job.limits)
+        decision = decide(error, self.counts.count(error), now, run_spec.limits)
         match decision:
             case Retry(at=at):
                 return (
-                    None if isinstance(error, RateLimitError) and self._too_long(at, now, job) else decision
+                    None
+                    if isinstance(error, RateLimitError) and self._too_long(at, now, run_spec)
+                    else decision
                 )
             case Pause():
                 return decision
             case Fail() | _:
                 return None
 
-    def _too_long(self, at: datetime, now: datetime, job: Job) -> bool:
+    def _too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
         self.limited_since = self.limited_since or now
-        return at - self.limited_since > timedelta(seconds=job.limits.max_rate_limit_wait_s)
+        return at - self.limited_since > timedelta(seconds=run_spec.limits.max_rate_limit_wait_s)
 
 
-class Place:
+class BatchContext:
     """Where attempts run and in whose name; writes that come at once are grouped."""
 
-    def __init__(self, job: Job, ledger: Ledger, *, batch_id: str) -> None:
-        self.job = job
+    def __init__(self, run_spec: RunSpec, ledger: Ledger, *, batch_id: str) -> None:
+        self.run_spec = run_spec
         self.ledger = ledger
         self.owner = lease_owner(batch_id)
         self.node_id = current_node_id()
         self.host = socket.gethostname()
         self.started = datetime.now(UTC)
-        self.reservations = Reservations(job, ledger)
-        self.pacer = Pacer(job, ledger, self.owner)
+        self.reservations = Reservations(run_spec, ledger)
+        self.limiter = Limiter(run_spec, ledger, self.owner)
         self.trace = carrier()
         # How long the row took that was answered last.
         self.took_s = 0.0
-        self.note_session = Grouped(self._note_sessions)
-        self.finish = Grouped(self._finish)
+        self.note_session = WriteBatcher(self._note_sessions)
+        self.finish = WriteBatcher(self._finish)
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the ledger, off the loop."""
         return await asyncio.to_thread(function, *args)
 
     @property
-    def can_wait_s(self) -> float:
+    def max_delay_s(self) -> float:
         """How long what is known of a row may wait to be recorded together with what is of others."""
-        is_worth_it = len(self.pacer.sent) >= MANY_IN_FLIGHT
-        return min(MOST_WAIT_S, self.took_s * WAIT_SHARE) if is_worth_it else 0.0
+        is_worth_it = len(self.limiter.sent) >= MANY_IN_FLIGHT
+        return min(MAX_WAIT_S, self.took_s * WAIT_SHARE) if is_worth_it else 0.0
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
         self.ledger.note_sessions(notes)
         return [None] * len(notes)
 
-    def _finish(self, ended: Sequence[tuple[Finish, Report]]) -> Sequence[bool]:
+    def _finish(self, ended: Sequence[tuple[Finish, GateObservation]]) -> Sequence[bool]:
         return self.ledger.finish_answered([one for one, _ in ended], [report for _, report in ended])
 
 
-async def attempt(place: Place, backend: Backend, begun: Begun) -> After:
+async def attempt(context: BatchContext, backend: Backend, claimed: ClaimedRow) -> AttemptEnd:
     """Send a row whose attempt is begun, and record what came of it.
 
     Raises SetupError where opencode cannot run here, and LeaseLostError where another has the row.
     """
-    return await _Attempt(place, backend, begun).run()
+    return await _Attempt(context, backend, claimed).run()
 
 
-async def give_up(place: Place, begun: Begun, record: AttemptRecord) -> None:
+async def give_up(context: BatchContext, claimed: ClaimedRow, record: AttemptRecord) -> None:
     """Record an attempt that was cut short by us, with what is known of it, and free its row."""
-    error = OpenCodeError(place.node_id, INTERRUPTED, raw_message="the run was stopped")
-    record = place.job.prices.priced_record(record)
-    end = partial(place.ledger.end_attempt, begun.attempt_id, record=record, error=error)
-    await place.db(lambda: end(now=datetime.now(UTC)))
-    await place.db(place.ledger.release, begun.lease)
+    error = OpenCodeError(context.node_id, INTERRUPTED, raw_message="the run was stopped")
+    record = context.run_spec.prices.priced_record(record)
+    end = partial(context.ledger.end_attempt, claimed.attempt_id, record=record, error=error)
+    await context.db(lambda: end(now=datetime.now(UTC)))
+    await context.db(context.ledger.release, claimed.lease)
 
 
 class _Attempt:
-    def __init__(self, place: Place, backend: Backend, begun: Begun) -> None:
-        self.place = place
+    def __init__(self, context: BatchContext, backend: Backend, claimed: ClaimedRow) -> None:
+        self.context = context
         self.backend = backend
-        self.begun = begun
-        self.trial = Trial.of(begun.row)
+        self.claimed = claimed
+        self.history = RowHistory.of(claimed.row)
         self.sessions: list[str] = []
         self.notes: list[asyncio.Future[None]] = []
         self.began = datetime.now(UTC)
         # What the attempt left behind, its steps priced.
         self.record = AttemptRecord()
 
-    async def run(self) -> After:
-        place = self.place
+    async def run(self) -> AttemptEnd:
+        context = self.context
         answer, error = await self._ask_traced()
         await asyncio.gather(*self.notes, return_exceptions=True)
         try:
-            after = await asyncio.shield(self._record(answer, error))
+            end = await asyncio.shield(self._record(answer, error))
         finally:
             self._forget()
-        if place.job.log_dir is not None:
+        if context.run_spec.log_dir is not None:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._log, self.record, error)
-        return after
+        return end
 
     async def _ask_traced(self) -> tuple[Answer | None, OpenCodeError | None]:
         """Ask within a span of the row's."""
-        job, row = self.place.job, self.trial.row
-        told = {"run_id": job.run_id, "row_id": row.row_id, "attempt": self.begun.number}
-        with span("opencode row", self.place.trace, **told) as row_span:
+        run_spec, row = self.context.run_spec, self.history.row
+        told = {"run_id": run_spec.run_id, "row_id": row.row_id, "attempt": self.claimed.number}
+        with span("opencode row", self.context.trace, **told) as row_span:
             answer, error = await self._ask()
             self.record = self._record_of(answer, error)
             tell_attempt(
                 row_span,
-                model_ref=job.model_ref,
-                agent=job.spec.agent,
+                model_ref=run_spec.model_ref,
+                agent=run_spec.spec.agent,
                 answer=answer,
                 error=error,
                 record=self.record,
@@ -185,14 +187,14 @@ class _Attempt:
         return answer, error
 
     async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
-        place = self.place
+        context = self.context
         try:
             answer = await ask(
                 self.backend,
-                place.job.request(self.begun),
-                node_id=place.node_id,
+                context.run_spec.request(self.claimed),
+                node_id=context.node_id,
                 on_session=self._note_session,
-                schema=place.job.schema,
+                schema=context.run_spec.schema,
             )
         except OpenCodeError as error:
             if not isinstance(error, SetupError):
@@ -210,8 +212,8 @@ class _Attempt:
             return
         self.sessions.append(session_id)
         folder = _text(self.backend.data_dir(session_id))
-        note = (self.begun.attempt_id, session_id, folder)
-        written = self.place.note_session(note, can_wait_s=self.place.can_wait_s)
+        note = (self.claimed.attempt_id, session_id, folder)
+        written = self.context.note_session(note, max_delay_s=self.context.max_delay_s)
         self.notes.append(asyncio.ensure_future(written))
 
     async def _interrupted(self) -> None:
@@ -220,92 +222,98 @@ class _Attempt:
         session_id = self.sessions[-1] if self.sessions else None
         seen = self.backend.seen(session_id) if session_id is not None else []
         record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
-        await give_up(self.place, self.begun, record)
+        await give_up(self.context, self.claimed, record)
         self._forget()
 
-    async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> After:
+    async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptEnd:
         """Tell the gate first, so that it closes at once, then commit the outcome."""
         now = datetime.now(UTC)
-        prompt = self.trial.row.prompt
+        prompt = self.history.row.prompt
         if answer is not None:
-            await self.place.pacer.ended(self.begun.attempt_id, prompt, None, self.began, self.record)
+            await self.context.limiter.ended(self.claimed.attempt_id, prompt, None, self.began, self.record)
             ended = (self._finished(answer, now), self._report_of(None))
-            self.place.took_s = (now - self.began).total_seconds()
-            if not await self.place.finish(ended, can_wait_s=self.place.can_wait_s):
-                raise LeaseLostError(self.begun.lease.row_key, self.begun.lease.owner, self.begun.lease.fence)
-            return After.ENDED
+            self.context.took_s = (now - self.began).total_seconds()
+            if not await self.context.finish(ended, max_delay_s=self.context.max_delay_s):
+                raise LeaseLostError(
+                    self.claimed.lease.row_key, self.claimed.lease.owner, self.claimed.lease.fence
+                )
+            return AttemptEnd.ENDED
         assert error is not None
-        await self.place.db(self._report, error, now)
-        await self.place.pacer.ended(self.begun.attempt_id, prompt, error, self.began, self.record)
-        decision = self.trial.decide(error, now, self.place.job)
+        await self.context.db(self._report, error, now)
+        await self.context.limiter.ended(self.claimed.attempt_id, prompt, error, self.began, self.record)
+        decision = self.history.decide(error, now, self.context.run_spec)
         if decision is None:
-            await self.place.db(self._fail, error, now)
-            return After.ENDED
+            await self.context.db(self._fail, error, now)
+            return AttemptEnd.ENDED
         until = decision.at if isinstance(decision, Retry) else None
-        await self.place.db(self._wait, error, until, now)
-        return After.WAITS
+        await self.context.db(self._wait, error, until, now)
+        return AttemptEnd.WAITS
 
-    def _report_of(self, error: OpenCodeError | None) -> Report:
-        job = self.place.job
-        return Report(
-            gate_id=job.gate_id,
-            model_ref=job.model_ref,
-            run_id=job.run_id,
-            row_id=self.trial.row.row_id,
-            owner=self.place.owner,
+    def _report_of(self, error: OpenCodeError | None) -> GateObservation:
+        run_spec = self.context.run_spec
+        return GateObservation(
+            gate_id=run_spec.gate_id,
+            model_ref=run_spec.model_ref,
+            run_id=run_spec.run_id,
+            row_id=self.history.row.row_id,
+            owner=self.context.owner,
             started_at=self.began,
             error=error,
-            is_try=self.place.pacer.is_trying,
+            is_try=self.context.limiter.is_trying,
         )
 
     def _report(self, error: OpenCodeError, now: datetime) -> None:
-        job = self.place.job
+        run_spec = self.context.run_spec
 
         def until_limit_ends(count: int) -> datetime:
             assert isinstance(error, RateLimitError)
             return limit_end(error, count, now)
 
-        self.place.ledger.report(
+        self.context.ledger.report(
             self._report_of(error),
             now=now,
             limit_end=until_limit_ends,
-            outage_end=lambda count: now + timedelta(seconds=doubled_s(count, job.limits)),
-            breaker_failures=job.limits.breaker_failures,
+            outage_end=lambda count: now + timedelta(seconds=doubled_s(count, run_spec.limits)),
+            breaker_failures=run_spec.limits.breaker_failures,
         )
 
     def _finished(self, answer: Answer, now: datetime) -> Finish:
         return Finish(
-            lease=self.begun.lease,
-            attempt_id=self.begun.attempt_id,
+            lease=self.claimed.lease,
+            attempt_id=self.claimed.attempt_id,
             record=self.record,
-            run_id=self.place.job.run_id,
-            row_id=self.trial.row.row_id,
+            run_id=self.context.run_spec.run_id,
+            row_id=self.history.row.row_id,
             outcome=answered(answer),
             now=now,
         )
 
     def _fail(self, error: OpenCodeError, now: datetime) -> None:
-        self.place.ledger.finish_row(
-            lease=self.begun.lease,
-            attempt_id=self.begun.attempt_id,
+        self.context.ledger.finish_row(
+            lease=self.claimed.lease,
+            attempt_id=self.claimed.attempt_id,
             record=self.record,
-            run_id=self.place.job.run_id,
-            row_id=self.trial.row.row_id,
+            run_id=self.context.run_spec.run_id,
+            row_id=self.history.row.row_id,
             answer=None,
             error=error,
             now=now,
         )
 
     def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
-        ledger, job = self.place.ledger, self.place.job
-        ledger.end_attempt(self.begun.attempt_id, record=self.record, error=error, now=now)
+        ledger, run_spec = self.context.ledger, self.context.run_spec
+        ledger.end_attempt(self.claimed.attempt_id, record=self.record, error=error, now=now)
         ledger.wait_row(
-            self.begun.lease, run_id=job.run_id, row_id=self.trial.row.row_id, error=error, until=until
+            self.claimed.lease,
+            run_id=run_spec.run_id,
+            row_id=self.history.row.row_id,
+            error=error,
+            until=until,
         )
 
     def _record_of(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
         found = answer.attempt if answer else error.attempt if error else None
-        return self.place.job.prices.priced_record(found or AttemptRecord(usage_known=False))
+        return self.context.run_spec.prices.priced_record(found or AttemptRecord(usage_known=False))
 
     def _forget(self) -> None:
         """What is in the ledger need not be kept by opencode."""
@@ -313,15 +321,15 @@ class _Attempt:
             self.backend.recorded(session_id)
 
     def _log(self, record: AttemptRecord, error: OpenCodeError | None) -> None:
-        job = self.place.job
-        assert job.log_dir is not None
+        run_spec = self.context.run_spec
+        assert run_spec.log_dir is not None
         trace = render_trace([message for session in record.sessions for message in session.messages])
         failure = f"[Error]\n{error}" if error else ""
         append_trace(
-            job.log_dir,
-            f"opencode_{job.run_id}",
-            self.place.started,
-            prompt=self.trial.row.prompt,
+            run_spec.log_dir,
+            f"opencode_{run_spec.run_id}",
+            self.context.started,
+            prompt=self.history.row.prompt,
             session_id=record.session_id,
             trace="\n\n".join(filter(None, [trace, failure])),
             at=datetime.now(UTC),

@@ -19,10 +19,10 @@ from prefect.futures import PrefectFuture
 
 from opencode_tasks.engine.worker import BatchCounts
 from opencode_tasks.errors import SetupError
-from opencode_tasks.ledger import Ledger, PaceNow, Progress
+from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
 from opencode_tasks.orchestration.batch_task import run_batch
 from opencode_tasks.orchestration.runners import remote_options_for
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizing import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.system.process_identity import is_dead
@@ -33,11 +33,13 @@ SHARE_FOR_PROGRESS = 0.05
 CRASHES_PER_ROW = 2
 FAILURES = 2
 
-OnProgress = Callable[[Progress, PaceNow | None], None]
+OnProgress = Callable[[Progress, ConcurrencyState | None], None]
 Ended = tuple[str, State[Any] | None]
 
 
-def dispatch(job: Job, ledger: Ledger, runner: Any, *, sizes: Sizes, on_progress: OnProgress) -> None:
+def dispatch(
+    run_spec: RunSpec, ledger: Ledger, runner: Any, *, sizes: Sizes, on_progress: OnProgress
+) -> None:
     """Run the run's open rows, ``sizes.lanes`` batches at a time: more would be more rows in flight.
 
     Rows that must wait for longer than a batch does are left open; once their gate is closed for
@@ -46,12 +48,14 @@ def dispatch(job: Job, ledger: Ledger, runner: Any, *, sizes: Sizes, on_progress
     open; a row whose worker died twice fails as ``crashed``. On KeyboardInterrupt the rows in flight
     are ended and recorded before it goes on.
     """
-    _Dispatch(job, ledger, runner, sizes, on_progress).to_the_end()
+    _Dispatch(run_spec, ledger, runner, sizes, on_progress).to_the_end()
 
 
 class _Dispatch:
-    def __init__(self, job: Job, ledger: Ledger, runner: Any, sizes: Sizes, on_progress: OnProgress) -> None:
-        self.job = job
+    def __init__(
+        self, run_spec: RunSpec, ledger: Ledger, runner: Any, sizes: Sizes, on_progress: OnProgress
+    ) -> None:
+        self.run_spec = run_spec
         self.ledger = ledger
         self.runner = runner
         self.sizes = sizes
@@ -76,21 +80,21 @@ class _Dispatch:
                 self._tell()
         except BaseException:
             # The workers see this, end what is in flight and record it.
-            self.ledger.end_run(self.job.run_id, status="interrupted", now=datetime.now(UTC))
+            self.ledger.end_run(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
             self._drain()
             raise
 
     def _submit(self) -> bool:
         """Submit batches while there are lanes and rows for them; whether any was."""
         room = self.sizes.lanes - len(self.running)
-        if room <= 0 or self._must_rest():
+        if room <= 0 or self._is_on_hold():
             return False
         per_lane = min(self.sizes.batch_size, ROWS_PER_SERVER)
         now = datetime.now(UTC)
         # Of rows that wait a little a single batch says so, by its state.
-        brief = timedelta(seconds=0 if self.running else self.job.limits.max_inline_wait_s)
+        brief = timedelta(seconds=0 if self.running else self.run_spec.limits.max_inline_wait_s)
         most = per_lane * self.sizes.lanes
-        ready = self.ledger.outlook(self.job.run_id, now=now, until=now + brief, most=most).ready
+        ready = self.ledger.queue_state(self.run_spec.run_id, now=now, until=now + brief, most=most).ready
         wanted = min(self.sizes.lanes, -(-ready // per_lane)) - len(self.running)
         for _ in range(wanted):
             self._submit_one()
@@ -98,24 +102,24 @@ class _Dispatch:
 
     def _submit_one(self) -> None:
         batch_id = uuid.uuid4().hex[:8]
-        with remote_options_for(self.runner, self.job.concurrency):
+        with remote_options_for(self.runner, self.run_spec.concurrency):
             # By the runner itself, so that a flow can run its rows on another one than its own.
-            parameters = {"job": self.job, "batch_id": batch_id, "most": self.sizes.batch_size}
+            parameters = {"job": self.run_spec, "batch_id": batch_id, "most": self.sizes.batch_size}
             future: PrefectFuture[Any] = self.runner.submit(run_batch, parameters=parameters)
         self.running.add(batch_id)
         # In a copy of this context: Prefect's settings, its API's address among them, are in it.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(_wait, future, batch_id, self.ended), daemon=True).start()
 
-    def _must_rest(self) -> bool:
-        return self.resting or must_rest(self.job, self.ledger)
+    def _is_on_hold(self) -> bool:
+        return self.resting or is_on_hold(self.run_spec, self.ledger)
 
     def _is_held_elsewhere(self) -> bool:
         """Whether rows are open that another run, or a worker that may be dead, holds."""
-        if self._must_rest():
+        if self._is_on_hold():
             return False
         now = datetime.now(UTC)
-        owners = self.ledger.lease_owners(self.job.run_id, now=now)
+        owners = self.ledger.lease_owners(self.run_spec.run_id, now=now)
         if any(is_dead(owner) for owner in owners):
             self._submit_one()
         return bool(owners)
@@ -125,12 +129,12 @@ class _Dispatch:
         result = _result_of(state)
         if state is not None and state.is_completed():
             self.failures = 0
-            self.resting = isinstance(result, BatchCounts) and result.must_rest
+            self.resting = isinstance(result, BatchCounts) and result.is_on_hold
             return
         error = result if isinstance(result, BaseException) else None
         if isinstance(error, SetupError):
             raise error
-        crashed = self.ledger.crashed_rows(self.job.run_id, batch_id)
+        crashed = self.ledger.crashed_rows(self.run_spec.run_id, batch_id)
         for row_id in crashed:
             self.crashes[row_id] += 1
             if self.crashes[row_id] >= CRASHES_PER_ROW:
@@ -150,14 +154,16 @@ class _Dispatch:
     def _fail(self, row_id: str) -> None:
         message = f"the worker died {CRASHES_PER_ROW} times with this row in flight"
         now = datetime.now(UTC)
-        self.ledger.fail_row(self.job.run_id, row_id, error_type="crashed", error_message=message, now=now)
+        self.ledger.fail_row(
+            self.run_spec.run_id, row_id, error_type="crashed", error_message=message, now=now
+        )
 
     def _tell(self) -> None:
         """Tell the progress, more seldom where it takes long to sum up."""
         if (began := time.monotonic()) < self.tell_at:
             return
-        pace = self.ledger.pace(self.job.gate_id, now=datetime.now(UTC))
-        self.on_progress(self.ledger.progress(self.job.run_id), pace)
+        pace = self.ledger.pace(self.run_spec.gate_id, now=datetime.now(UTC))
+        self.on_progress(self.ledger.progress(self.run_spec.run_id), pace)
         took = time.monotonic() - began
         self.tell_at = began + max(LOOK_EVERY_S, took / SHARE_FOR_PROGRESS)
 
@@ -168,19 +174,19 @@ class _Dispatch:
                 self.running.discard(self.ended.get(timeout=left_s)[0])
 
 
-def must_rest(job: Job, ledger: Ledger) -> bool:
+def is_on_hold(run_spec: RunSpec, ledger: Ledger) -> bool:
     """Whether no row of the run can be sent for longer than a batch waits."""
-    return ledger.budget(job.run_id).refused_pico is not None or _is_closed_for_long(job, ledger)
+    return ledger.budget(run_spec.run_id).refused_pico is not None or _is_closed_for_long(run_spec, ledger)
 
 
-def _is_closed_for_long(job: Job, ledger: Ledger) -> bool:
+def _is_closed_for_long(run_spec: RunSpec, ledger: Ledger) -> bool:
     """Whether the job's gate stays closed for longer than a batch waits, or until a person helps."""
-    gate = ledger.gate(job.gate_id)
+    gate = ledger.gate(run_spec.gate_id)
     if gate is None or gate.is_open:
         return False
     if gate.reset_time is None:
         return gate.is_confirmed
-    return (gate.reset_time - datetime.now(UTC)).total_seconds() > job.limits.max_inline_wait_s
+    return (gate.reset_time - datetime.now(UTC)).total_seconds() > run_spec.limits.max_inline_wait_s
 
 
 def _wait(future: PrefectFuture[Any], batch_id: str, ended: queue.SimpleQueue[Ended]) -> None:

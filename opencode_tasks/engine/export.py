@@ -12,7 +12,7 @@ from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.block_urls import database_place
-from opencode_tasks.plan.incremental import Growing
+from opencode_tasks.plan.incremental import IncrementalInput
 
 
 def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
@@ -29,12 +29,12 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
-        growing = Growing.of(command["input"], command.get("incremental"))
+        incremental = IncrementalInput.of(command["input"], command.get("incremental"))
         frame = read_input(
-            command["input"], database=database, limit=None if growing else command.get("limit")
+            command["input"], database=database, limit=None if incremental else command.get("limit")
         )
-        if growing is not None:
-            frame = growing.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
+        if incremental is not None:
+            frame = incremental.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
         if len(frame) != run["total"]:
             changed = f"{command['input']} has {len(frame)} rows now, the run has {run['total']}"
             raise InputError((f"run {run_id}: {changed}; give it its input back",))

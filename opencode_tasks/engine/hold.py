@@ -19,39 +19,39 @@ TELL_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standstill:
+class Hold:
     """Rows are open and none may run before ``until`` (None: before a person has helped)."""
 
     until: datetime | None
     error_type: str
-    words: str
+    message: str
     open_rows: int
 
     def __str__(self) -> str:
         rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
         when = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "for a person"
-        return f"{rows} {when}: {self.error_type}: {self.words[:200]}"
+        return f"{rows} {when}: {self.error_type}: {self.message[:200]}"
 
 
-def standstill_of(ledger: Ledger, run_id: str, gate_id: str) -> Standstill | None:
+def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
     """Why a run stands still; None where it has no open row or one that may run now."""
     open_rows = ledger.open_count(run_id)
     if not open_rows:
         return None
     budget = ledger.budget(run_id)
     if budget.refused_pico is not None:
-        words = reached(budget)
-        return Standstill(until=None, error_type=BUDGET_REACHED, words=words, open_rows=open_rows)
+        message = reached(budget)
+        return Hold(until=None, error_type=BUDGET_REACHED, message=message, open_rows=open_rows)
     gate = ledger.gate(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
-        until, error_type, words = gate.reset_time, gate.error_type or "", gate.error_message or ""
+        until, error_type, message = gate.reset_time, gate.error_type or "", gate.error_message or ""
     else:
-        outlook = ledger.outlook(run_id, now=now, until=now, most=1)
-        if outlook.ready or outlook.leased or outlook.next_at is None:
+        queue_state = ledger.queue_state(run_id, now=now, until=now, most=1)
+        if queue_state.ready or queue_state.leased or queue_state.next_at is None:
             return None
-        until, error_type, words = outlook.next_at, outlook.error_type, "rows wait"
-    return Standstill(until=until, error_type=error_type, words=words, open_rows=open_rows)
+        until, error_type, message = queue_state.next_at, queue_state.error_type, "rows wait"
+    return Hold(until=until, error_type=error_type, message=message, open_rows=open_rows)
 
 
 def reached(budget: Budget) -> str:
@@ -71,7 +71,7 @@ def wait_until(moment: datetime, tell: Callable[[], None]) -> None:
 
 
 @contextmanager
-def show_waiting(standstill: Standstill) -> Generator[None]:
+def show_waiting(hold: Hold) -> Generator[None]:
     """The flow run is AwaitingRetry, with the moment and the reason, while its driver waits."""
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
@@ -81,7 +81,7 @@ def show_waiting(standstill: Standstill) -> Generator[None]:
     # To show it is a courtesy: a server that is away must not end the run.
     with get_client(sync_client=True) as client:
         with suppress(Exception):
-            awaiting = AwaitingRetry(scheduled_time=standstill.until, message=str(standstill))
+            awaiting = AwaitingRetry(scheduled_time=hold.until, message=str(hold))
             client.set_flow_run_state(flow_run.id, awaiting, force=True)
         try:
             yield

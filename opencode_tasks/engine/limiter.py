@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.domain.concurrency import TURN_S, divide
 from opencode_tasks.domain.policy import LIMIT_BACKOFF_START_S
-from opencode_tasks.domain.rate_limits import Rates
+from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -26,8 +26,8 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.ledger import Ledger, Share, Visit
-from opencode_tasks.plan.run_spec import Job, system_text
+from opencode_tasks.ledger import Allocation, ConcurrencyRequest, Ledger
+from opencode_tasks.plan.run_spec import RunSpec, system_text
 
 VISIT_EVERY_S = 0.8
 # Rows that may go within so long keep their worker's share for it.
@@ -38,30 +38,32 @@ FIRST_ANSWER_TOKENS = 500.0
 WEIGHT_OF_THE_NEWEST = 0.1
 
 
-class Pacer:
+class Limiter:
     """A batch's face of the pace. On the event loop only; leave it when the batch ends."""
 
-    def __init__(self, job: Job, ledger: Ledger, owner: str) -> None:
-        self.job = job
+    def __init__(self, run_spec: RunSpec, ledger: Ledger, owner: str) -> None:
+        self.run_spec = run_spec
         self.ledger = ledger
         self.owner = owner
         self.ready = 0
         self.soon = 0
-        self.at_most = job.concurrency
+        self.at_most = run_spec.concurrency
         # The attempts in flight, with the tokens set aside for each: a row can be sent again before the
         # end of its attempt is taken in.
         self.sent: dict[str, float] = {}
         self.unanswered: set[str] = set()
-        self._system_bytes = len((system_text(job.spec, job.system, job.schema) or "").encode())
+        self._system_bytes = len(
+            (system_text(run_spec.spec, run_spec.system, run_spec.schema) or "").encode()
+        )
 
     async def join(self) -> None:
         """Begin: the batch has no slots before."""
-        key = (self.job.ledger_url, self.job.gate_id)
+        key = (self.run_spec.ledger_url, self.run_spec.gate_id)
         self.worker = _workers.setdefault(key, _Worker(owner=self.owner))
         self.worker.batches.append(self)
-        self.soon = self.job.concurrency
+        self.soon = self.run_spec.concurrency
         try:
-            await self.worker.visit()
+            await self.worker.sync_concurrency()
         except BaseException:
             self.worker.batches.remove(self)
             raise
@@ -73,12 +75,12 @@ class Pacer:
         self.worker.batches.remove(self)
         # The share runs out by itself, too.
         with contextlib.suppress(Exception):
-            await self.worker.visit(self)
+            await self.worker.sync_concurrency(self)
 
     async def keep(self) -> None:
         """Come by the ledger where that is due; to be called about once a second."""
         if time.monotonic() - self.worker.visited_at >= VISIT_EVERY_S:
-            await self.worker.visit()
+            await self.worker.sync_concurrency()
 
     def slots(self, ready: int, *, until: datetime | None, now: datetime, at_most: int) -> int:
         """How many rows may be in flight now; the batch could send ``ready`` more.
@@ -88,13 +90,13 @@ class Pacer:
         """
         is_soon = ready > 0 or (until is not None and until <= now + timedelta(seconds=SOON_S))
         self.ready = ready
-        self.soon = self.job.concurrency if is_soon else 0
+        self.soon = self.run_spec.concurrency if is_soon else 0
         self.at_most = at_most
         return self.worker.slots_of(self, now)
 
     def wants(self) -> int:
         """How many rows the batch could have in flight."""
-        return min(self.job.concurrency, len(self.sent) + self.soon)
+        return min(self.run_spec.concurrency, len(self.sent) + self.soon)
 
     @property
     def is_trying(self) -> bool:
@@ -138,7 +140,7 @@ class Pacer:
             worker.rest_s = max(worker.rest_s, _rest_s(error))
             # The row's outcome is still to be recorded, whatever the ledger says to this.
             with contextlib.suppress(Exception):
-                await worker.visit()
+                await worker.sync_concurrency()
         elif is_answer(error):
             worker.answers.append(sent_at)
 
@@ -151,8 +153,8 @@ class _Worker:
     """A process at one gate."""
 
     owner: str
-    batches: list[Pacer] = field(default_factory=list["Pacer"])
-    share: Share = field(default_factory=lambda: Share(slots=0, sends=None))
+    batches: list[Limiter] = field(default_factory=list["Limiter"])
+    share: Allocation = field(default_factory=lambda: Allocation(slots=0, sends=None))
     visited_at: float = 0.0
     is_visiting: bool = False
     is_wanted_again: bool = False
@@ -172,7 +174,7 @@ class _Worker:
     def in_flight(self) -> int:
         return sum(len(batch.sent) for batch in self.batches)
 
-    def slots_of(self, batch: Pacer, now: datetime) -> int:
+    def slots_of(self, batch: Limiter, now: datetime) -> int:
         """The batch's part of the share, as far as the others have left it yet."""
         wants = [min(other.at_most, other.wants()) for other in self.batches]
         turn = int(now.timestamp() // TURN_S)
@@ -194,7 +196,7 @@ class _Worker:
     def learn(self, answer_tokens: float) -> None:
         self.answer_tokens += WEIGHT_OF_THE_NEWEST * (max(0.0, answer_tokens) - self.answer_tokens)
 
-    async def visit(self, last: Pacer | None = None) -> None:
+    async def sync_concurrency(self, last: Limiter | None = None) -> None:
         """Come by the ledger of a batch of this worker (``last``: of one that has just left)."""
         if self.is_visiting:
             self.is_wanted_again = True
@@ -203,7 +205,7 @@ class _Worker:
         # What was told must be known to be told, also where nobody waits for it any more.
         await asyncio.shield(self._visits(last))
 
-    async def _visits(self, last: Pacer | None) -> None:
+    async def _visits(self, last: Limiter | None) -> None:
         try:
             await self._visit(last)
             while self.is_wanted_again:
@@ -212,13 +214,13 @@ class _Worker:
         finally:
             self.is_visiting = False
 
-    async def _visit(self, last: Pacer | None) -> None:
+    async def _visit(self, last: Limiter | None) -> None:
         batch = self.batches[0] if self.batches else last
         if batch is None:
             return
-        told = self._told(batch.job)
-        ledger, gate_id, now = batch.ledger, batch.job.gate_id, datetime.now(UTC)
-        share = await asyncio.to_thread(lambda: ledger.visit(gate_id, self.owner, told, now=now))
+        told = self._told(batch.run_spec)
+        ledger, gate_id, now = batch.ledger, batch.run_spec.gate_id, datetime.now(UTC)
+        share = await asyncio.to_thread(lambda: ledger.sync_concurrency(gate_id, self.owner, told, now=now))
         self.visited_at = time.monotonic()
         self.answers = self.answers[len(told.answers) :]
         self.refusals = self.refusals[len(told.refusals) :]
@@ -233,14 +235,14 @@ class _Worker:
         self.granted_tokens = told.row_tokens
         self.share = share
 
-    def _told(self, job: Job) -> Visit:
-        jobs = [batch.job for batch in self.batches] or [job]
-        rates = Rates(
-            requests_per_minute=_least(job.rates.requests_per_minute for job in jobs),
-            tokens_per_minute=_least(job.rates.tokens_per_minute for job in jobs),
+    def _told(self, run_spec: RunSpec) -> ConcurrencyRequest:
+        run_specs = [batch.run_spec for batch in self.batches] or [run_spec]
+        rate_limits = RateLimits(
+            requests_per_minute=_least(run_spec.rate_limits.requests_per_minute for run_spec in run_specs),
+            tokens_per_minute=_least(run_spec.rate_limits.tokens_per_minute for run_spec in run_specs),
         )
         ready = sum(batch.ready for batch in self.batches)
-        return Visit(
+        return ConcurrencyRequest(
             in_flight=self.in_flight(),
             is_leaving=not self.batches,
             wants=sum(batch.wants() for batch in self.batches),
@@ -249,8 +251,8 @@ class _Worker:
             refusals=tuple(self.refusals),
             refused_of=self.refused_of,
             rest_s=self.rest_s,
-            start=max(job.start for job in jobs),
-            rates=rates,
+            start=max(run_spec.start for run_spec in run_specs),
+            rate_limits=rate_limits,
             unsent=self.sends,
             unsent_tokens=self.granted_tokens,
             more_requests=self.more_requests,

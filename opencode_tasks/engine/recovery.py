@@ -15,25 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.domain.answer_schema import Fitting, parse_structured
+from opencode_tasks.domain.answer_schema import ValidAnswer, parse_structured
 from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
-from opencode_tasks.engine.attempt import Place
+from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
-from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, LeftAttempt
+from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, OrphanedAttempt
 from opencode_tasks.opencode.instance_dir import is_owned
 from opencode_tasks.opencode.leftovers import (
     ended_at,
     forget_session,
-    home_of,
-    homes,
+    instance_dir_of,
+    instance_dirs,
     is_deserted,
     read_left,
     result_of,
     sessions_by_attempt,
     unfinished_record,
 )
-from opencode_tasks.outcomes.outcome import judge
+from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.system.process_identity import is_dead
 
 # The guard of a dead process ends its opencode within this time.
@@ -41,60 +41,62 @@ GUARD_LIMIT_S = 10.0
 LOOK_EVERY_S = 0.25
 
 
-async def adopt_left(place: Place) -> int:
+async def recover_attempts(context: BatchContext) -> int:
     """Record what dead attempts at the run's open rows on this host came to; how many there were.
 
     Rows whose session had come to its end have their outcome then; the others are free again, with
     an attempt that ended as ``crashed``. An attempt of a process that lives is left alone.
     """
-    job = place.job
-    found = await place.db(place.ledger.left_attempts, job.run_id, place.host)
+    run_spec = context.run_spec
+    found = await context.db(context.ledger.orphaned_attempts, run_spec.run_id, context.host)
     found = await asyncio.to_thread(_with_sessions, found)
-    holders = await place.db(partial(place.ledger.lease_owners, job.run_id, now=datetime.now(UTC)))
+    holders = await context.db(partial(context.ledger.lease_owners, run_spec.run_id, now=datetime.now(UTC)))
     at_work = {owner for owner in holders if not is_dead(owner)}
-    by_folder: dict[str | None, list[tuple[LeftAttempt, Lease | None]]] = {}
+    by_folder: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
     for left in found:
         if left.owner in at_work:
             continue
         if is_dead(left.owner):
-            await place.db(place.ledger.break_lease, left.row_key, left.owner)
-        lease = await place.db(_take, place, left)
+            await context.db(context.ledger.break_lease, left.row_key, left.owner)
+        lease = await context.db(_take, context, left)
         if not isinstance(lease, Busy):
             held = lease if isinstance(lease, Lease) else None
             by_folder.setdefault(left.data_dir, []).append((left, held))
     for folder, attempts in by_folder.items():
         session_ids = [left.session_id for left, _ in attempts if left.session_id is not None]
         try:
-            sessions = await _read(place, folder, session_ids)
+            sessions = await _read(context, folder, session_ids)
         except SetupError:
             # Nothing is known of them: they stay as they are, for a later batch, and their rows go on.
             for lease in (lease for _, lease in attempts if lease is not None):
-                await place.db(place.ledger.release, lease)
+                await context.db(context.ledger.release, lease)
             continue
         for left, lease in attempts:
             told = sessions.get(left.session_id) if left.session_id is not None else None
-            await place.db(_settle, place, left, lease, told or ())
-    await place.db(_forget_ended, place)
+            await context.db(_settle, context, left, lease, told or ())
+    await context.db(_forget_ended, context)
     return sum(len(attempts) for attempts in by_folder.values())
 
 
-def _forget_ended(place: Place) -> None:
+def _forget_ended(context: BatchContext) -> None:
     """Let go of what died after its ledger was told of the end and before the disk was."""
-    on_disk = sessions_by_attempt(home for home in homes() if not is_owned(home))
+    on_disk = sessions_by_attempt(
+        instance_dir for instance_dir in instance_dirs() if not is_owned(instance_dir)
+    )
     if not on_disk:
         return
-    for attempt_id in place.ledger.ended_attempts(on_disk):
+    for attempt_id in context.ledger.ended_attempts(on_disk):
         data_dir, session_id = on_disk[attempt_id]
         # Asked of these alone, since it looks at every process of the machine.
-        if is_deserted(home := home_of(data_dir)):
-            forget_session(home, session_id)
+        if is_deserted(instance_dir := instance_dir_of(data_dir)):
+            forget_session(instance_dir, session_id)
 
 
-def _with_sessions(found: Sequence[LeftAttempt]) -> list[LeftAttempt]:
+def _with_sessions(found: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
     """The same, with the sessions of those that died before the ledger was told of them."""
-    on_disk = sessions_by_attempt(homes()) if any(left.session_id is None for left in found) else {}
+    on_disk = sessions_by_attempt(instance_dirs()) if any(left.session_id is None for left in found) else {}
 
-    def with_session(left: LeftAttempt) -> LeftAttempt:
+    def with_session(left: OrphanedAttempt) -> OrphanedAttempt:
         if left.session_id is not None or left.attempt_id not in on_disk:
             return left
         data_dir, session_id = on_disk[left.attempt_id]
@@ -103,31 +105,41 @@ def _with_sessions(found: Sequence[LeftAttempt]) -> list[LeftAttempt]:
     return [with_session(left) for left in found]
 
 
-def _take(place: Place, left: LeftAttempt) -> Any:
+def _take(context: BatchContext, left: OrphanedAttempt) -> Any:
     now = datetime.now(UTC)
-    return place.ledger.take(left.run_id, left.row_id, owner=place.owner, now=now, lease_s=place.job.lease_s)
+    return context.ledger.take(
+        left.run_id, left.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
+    )
 
 
-async def _read(place: Place, folder: str | None, session_ids: Sequence[str]) -> Mapping[str, list[Session]]:
+async def _read(
+    context: BatchContext, folder: str | None, session_ids: Sequence[str]
+) -> Mapping[str, list[Session]]:
     if folder is None:
         return {}
     deadline = time.monotonic() + GUARD_LIMIT_S
     while True:
         try:
-            return await read_left(place.job.spec, Path(folder), session_ids, place.job.unpriced)
+            return await read_left(
+                context.run_spec.spec, Path(folder), session_ids, context.run_spec.unpriced
+            )
         except SetupError:
             if time.monotonic() >= deadline:
                 raise
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _settle(place: Place, left: LeftAttempt, lease: Lease | None, sessions: Sequence[Session]) -> None:
-    answer, error = _come_to(place, left, sessions)
+def _settle(
+    context: BatchContext, left: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
+) -> None:
+    answer, error = _come_to(context, left, sessions)
     now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
-    record = place.job.prices.priced_record(record or unfinished_record(left.session_id or "", sessions))
-    is_end = answer is not None or isinstance(error and decide(error, 1, now, place.job.limits), Fail)
-    ledger = place.ledger
+    record = context.run_spec.prices.priced_record(
+        record or unfinished_record(left.session_id or "", sessions)
+    )
+    is_end = answer is not None or isinstance(error and decide(error, 1, now, context.run_spec.limits), Fail)
+    ledger = context.ledger
     if lease is not None and is_end:
         try:
             ledger.finish_row(
@@ -143,28 +155,32 @@ def _settle(place: Place, left: LeftAttempt, lease: Lease | None, sessions: Sequ
         except LeaseLostError:
             return
     else:
-        crash = OpenCodeError(place.node_id, CRASHED, raw_message="the process died with this row in flight")
+        crash = OpenCodeError(
+            context.node_id, CRASHED, raw_message="the process died with this row in flight"
+        )
         ended = error or (None if answer else crash)
         ledger.end_attempt(left.attempt_id, record=record, error=ended, now=now)
         if lease is not None:
             ledger.release(lease)
     if left.data_dir is not None and left.session_id is not None:
-        forget_session(home_of(Path(left.data_dir)), left.session_id)
+        forget_session(instance_dir_of(Path(left.data_dir)), left.session_id)
 
 
 def _come_to(
-    place: Place, left: LeftAttempt, sessions: Sequence[Session]
+    context: BatchContext, left: OrphanedAttempt, sessions: Sequence[Session]
 ) -> tuple[Answer | None, OpenCodeError | None]:
     """The answer or the error that a session had come to; neither where it was not at its end."""
     result = result_of(sessions)
     if result is None:
         return None, None
     try:
-        answer = judge(result, node_id=place.node_id, now=ended_at(sessions) or datetime.now(UTC))
+        answer = read_outcome(result, node_id=context.node_id, now=ended_at(sessions) or datetime.now(UTC))
     except OpenCodeError as error:
         return None, error
     if left.schema is None:
         return answer, None
     parsed = parse_structured(answer.text, left.schema)
     # An answer that does not fit was to be repaired.
-    return (replace(answer, structured=parsed.value), None) if isinstance(parsed, Fitting) else (None, None)
+    return (
+        (replace(answer, structured=parsed.value), None) if isinstance(parsed, ValidAnswer) else (None, None)
+    )

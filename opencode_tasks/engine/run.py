@@ -13,52 +13,52 @@ import pandas as pd
 from prefect.context import FlowRunContext
 
 from opencode_tasks.domain.money import usd_to_pico
-from opencode_tasks.engine.dispatcher import dispatch, must_rest
-from opencode_tasks.engine.hold import Standstill, show_waiting, standstill_of, wait_until
+from opencode_tasks.engine.dispatcher import dispatch, is_on_hold
+from opencode_tasks.engine.hold import Hold, current_hold, show_waiting, wait_until
 from opencode_tasks.engine.result import AnnotationResult, result_of
 from opencode_tasks.errors import InputError, RunPausedError, SetupError
 from opencode_tasks.ledger import (
     BUDGET_REACHED,
+    ConcurrencyState,
     Ledger,
-    PaceNow,
     Progress,
 )
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.gate_id import gate_id
-from opencode_tasks.opencode.leftovers import sweep_homes
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.leftovers import remove_deserted_dirs
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.context import deployment_of, is_deployed
 from opencode_tasks.orchestration.new_budget import given_budget
 from opencode_tasks.orchestration.runners import check_cluster, is_ray, lanes, most_processes, most_prompts
-from opencode_tasks.orchestration.suspend import put_to_sleep
+from opencode_tasks.orchestration.suspend import hold_flow_run
 from opencode_tasks.plan.options import Options
 from opencode_tasks.plan.plan import Plan, make_plan
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizing import Sizes, choose_sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class RunEvent:
     """What a run tells while it goes on: ``sizes``, then ``progress`` and ``pace`` again and again.
 
-    Where it waits, ``standstill`` again and again until it goes on with ``sizes``.
+    Where it waits, ``hold`` again and again until it goes on with ``sizes``.
     """
 
     run_id: str
     sizes: Sizes | None = None
-    taken_over: int = 0
+    reused_rows: int = 0
     progress: Progress | None = None
-    pace: PaceNow | None = None
-    standstill: Standstill | None = None
+    pace: ConcurrencyState | None = None
+    hold: Hold | None = None
 
 
-OnTold = Callable[[Told], None]
+OnRunEvent = Callable[[RunEvent], None]
 
 
-def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: Any) -> AnnotationResult:
+def annotate(frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Any) -> AnnotationResult:
     """Run each row's prompt through opencode on the task runner of the flow this is called in.
 
     ``options`` are the fields of ``flow.options.Options``. Raises InputError with every fault of
@@ -71,10 +71,10 @@ def annotate(frame: pd.DataFrame, *, on_told: OnTold | None = None, **options: A
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(frame, wanted)
         try:
-            result = execute(plan, frame, on_told=on_told)
+            result = execute(plan, frame, on_event=on_event)
         except RunPausedError as paused:
             if wanted.on_wait == "sleep":
-                put_to_sleep(paused, plan.ledger_url, plan.model_ref)
+                hold_flow_run(paused, plan.ledger_url, plan.model_ref)
             raise
         if settings().not_kept():
             _ = result.frame
@@ -87,7 +87,7 @@ def execute(
     frame: pd.DataFrame,
     *,
     runner: Any = None,
-    on_told: OnTold | None = None,
+    on_event: OnRunEvent | None = None,
     run_id: str | None = None,
     command: Mapping[str, Any] | None = None,
 ) -> AnnotationResult:
@@ -102,11 +102,11 @@ def execute(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
     chosen = runner or context.task_runner
-    sweep_homes()
+    remove_deserted_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
         check_cluster(chosen, ledger)
         run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})
-        run = _Run(plan=plan, ledger=ledger, run_id=run_id, runner=chosen, tell=on_told or _tell_nobody)
+        run = _Run(plan=plan, ledger=ledger, run_id=run_id, runner=chosen, tell=on_event or _tell_nobody)
         try:
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.to_the_end()
@@ -116,7 +116,7 @@ def execute(
             ledger.end_run(run_id, status="interrupted", now=datetime.now(UTC))
             raise
         progress = ledger.progress(run_id)
-        run.tell(Told(run_id=run_id, progress=progress, taken_over=run.taken_over))
+        run.tell(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
         ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
         return result_of(ledger, run_id, frame, plan.options.schema)
 
@@ -132,7 +132,7 @@ def forget_texts(ledger_url: str, run_id: str) -> None:
         ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
 
 
-def _tell_nobody(told: Told) -> None:
+def _tell_nobody(told: RunEvent) -> None:
     del told
 
 
@@ -156,7 +156,7 @@ def _begin(ledger: Ledger, plan: Plan, flow_run: Any, run_id: str | None, comman
     if gate and (run_id is not None or run["status"] == "paused"):
         # Somebody says that it is mended: one row will tell.
         ledger.half_open(gate, now=datetime.now(UTC))
-    ledger.go_on(found)
+    ledger.mark_running(found)
     if (budget := _new_budget(plan, flow_run, is_resumed=run_id is not None)) is not None:
         ledger.set_budget(found, budget)
     if flow_run_id:
@@ -225,24 +225,24 @@ class _Run:
     ledger: Ledger
     run_id: str
     runner: Any
-    tell: OnTold
-    taken_over: int = 0
+    tell: OnRunEvent
+    reused_rows: int = 0
 
     def to_the_end(self) -> None:
         """Run rows, and wait where they must, until none is open."""
-        self.taken_over = self.ledger.take_over_answers(self.run_id, now=datetime.now(UTC))
+        self.reused_rows = self.ledger.reuse_answers(self.run_id, now=datetime.now(UTC))
         while count := self.ledger.open_count(self.run_id):
-            job = self._run(count)
-            standstill = standstill_of(self.ledger, self.run_id, job.gate_id)
-            if standstill is None:
+            run_spec = self._run(count)
+            hold = current_hold(self.ledger, self.run_id, run_spec.gate_id)
+            if hold is None:
                 continue
-            if standstill.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
-                kind, words, now = standstill.error_type, standstill.words, datetime.now(UTC)
-                self.ledger.skip_rows(self.run_id, error_type=kind, error_message=words, now=now)
+            if hold.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
+                kind, message, now = hold.error_type, hold.message, datetime.now(UTC)
+                self.ledger.skip_rows(self.run_id, error_type=kind, error_message=message, now=now)
                 return
-            self._pause(standstill)
+            self._pause(hold)
 
-    def _run(self, count: int) -> Job:
+    def _run(self, count: int) -> RunSpec:
         plan = self.plan
         sizes = choose_sizes(
             rows=count,
@@ -251,51 +251,51 @@ class _Run:
             concurrency=plan.options.concurrency,
             backend=plan.options.backend,
             model_ref=plan.model_ref,
-            one_owner=warm.one_owner(plan.spec),
+            one_owner=server_pool.one_owner(plan.spec),
             most=most_prompts(self.runner),
             most_processes=most_processes(self.runner),
         )
         if is_ray(self.runner) or plan.options.backend != "server":
             # The rows run elsewhere; this process needs its server no more.
-            warm.call(warm.end_server, plan.spec)
-        self.tell(Told(run_id=self.run_id, sizes=sizes, taken_over=self.taken_over))
-        job = plan.job(
+            server_pool.call(server_pool.end_server, plan.spec)
+        self.tell(RunEvent(run_id=self.run_id, sizes=sizes, reused_rows=self.reused_rows))
+        run_spec = plan.run_spec(
             self.run_id,
             self.ledger.url,
             sizes.concurrency_per_batch,
             start=sizes.start,
             has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
         )
-        if not must_rest(job, self.ledger):
+        if not is_on_hold(run_spec, self.ledger):
             dispatch(
-                job,
+                run_spec,
                 self.ledger,
                 self.runner,
                 sizes=sizes,
                 on_progress=lambda progress, pace: self.tell(
-                    Told(run_id=self.run_id, progress=progress, pace=pace, taken_over=self.taken_over)
+                    RunEvent(run_id=self.run_id, progress=progress, pace=pace, reused_rows=self.reused_rows)
                 ),
             )
-        return job
+        return run_spec
 
-    def _pause(self, standstill: Standstill) -> None:
+    def _pause(self, hold: Hold) -> None:
         """Wait here where that is asked for and can help; else raise RunPausedError."""
         self.ledger.hold_rows(
             self.run_id,
             None,
-            error_type=standstill.error_type,
-            error_message=standstill.words,
-            until=standstill.until,
+            error_type=hold.error_type,
+            error_message=hold.message,
+            until=hold.until,
         )
-        self.ledger.pause_run(self.run_id, until=standstill.until, reason=str(standstill))
-        if standstill.until is None or self.plan.options.on_wait != "wait":
+        self.ledger.pause_run(self.run_id, until=hold.until, reason=str(hold))
+        if hold.until is None or self.plan.options.on_wait != "wait":
             raise RunPausedError(
                 self.run_id,
-                standstill.until,
-                standstill.error_type,
-                standstill.words,
-                standstill.open_rows,
+                hold.until,
+                hold.error_type,
+                hold.message,
+                hold.open_rows,
             )
-        with show_waiting(standstill):
-            wait_until(standstill.until, lambda: self.tell(Told(run_id=self.run_id, standstill=standstill)))
-        self.ledger.go_on(self.run_id)
+        with show_waiting(hold):
+            wait_until(hold.until, lambda: self.tell(RunEvent(run_id=self.run_id, hold=hold)))
+        self.ledger.mark_running(self.run_id)

@@ -19,7 +19,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_options import CREDENTIALS, secrets_of
 from opencode_tasks.plan.run_spec import system_text
 from opencode_tasks.settings import settings
@@ -52,7 +52,7 @@ def ask_single(
         secrets=secrets_of(f"{CREDENTIALS}/{credentials}" if credentials else None),
         clocks=Clocks.within(timeout),
     )
-    return warm.call(_ask, spec, prompt, system, variant, schema, backend)
+    return server_pool.call(_ask, spec, prompt, system, variant, schema, backend)
 
 
 async def _ask(
@@ -64,10 +64,10 @@ async def _ask(
     name: BackendName,
 ) -> Answer:
     try:
-        catalog = await warm.catalog(spec, variant, keep_server=name == "server")
+        catalog = await server_pool.catalog(spec, variant, keep_server=name == "server")
     except InputError as error:
         raise InvalidRequestError(current_node_id(), -1, str(error)) from None
-    backend = await warm.backend(spec, name, catalog.unpriced)
+    backend = await server_pool.backend(spec, name, catalog.unpriced)
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,

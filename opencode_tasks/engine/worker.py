@@ -14,25 +14,25 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from opencode_tasks.domain.records import AttemptRecord
-from opencode_tasks.engine.attempt import After, Place, attempt, give_up
-from opencode_tasks.engine.recovery import adopt_left
+from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
+from opencode_tasks.engine.recovery import recover_attempts
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import (
     BUDGET_REACHED,
-    Begun,
     BudgetReachedError,
+    ClaimedRow,
+    ClaimRequest,
+    ClaimResult,
     LeaseLostError,
     Ledger,
-    Outlook,
-    Pull,
-    Pulled,
+    QueueState,
 )
 from opencode_tasks.opencode.binary import binary_here
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_options import with_secrets
 from opencode_tasks.orchestration.retries import RowsWaitError
 from opencode_tasks.outcomes.outcome import over_row_budget
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.telemetry import span
 
 # How soon a worker with room looks again for rows that others may have given back.
@@ -45,7 +45,7 @@ BRIEF_S = 1.0
 # What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
 DRAIN_S = 4.0
 # A batch pulls no more rows after this long: Prefect sees a run go on by its batches.
-LONGEST_BATCH_S = 600.0
+MAX_BATCH_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,13 @@ class BatchCounts:
     needs_person: bool = False
 
     @property
-    def must_rest(self) -> bool:
+    def is_on_hold(self) -> bool:
         """Whether a further batch would find nothing to send."""
         return self.needs_person or self.waits_until is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
+class Hold:
     """No row may be sent before ``until`` (None: before a person has helped), and why.
 
     ``for_all`` says that the gate or the budget holds every row, those in flight aside.
@@ -74,40 +74,40 @@ class Rest:
 
     until: datetime | None
     error_type: str
-    words: str
+    message: str
     for_all: bool = False
 
 
-def work_on(job: Job, batch_id: str, most: int) -> BatchCounts:
+def work_on(run_spec: RunSpec, batch_id: str, most: int) -> BatchCounts:
     """Run up to ``most`` open rows of the run, until no more is ready or the run was stopped.
 
     Raises RowsWaitError where the first may go on within ``max_inline_wait_s``, and SetupError
     where opencode cannot be started.
     """
-    job = with_secrets(job)
-    job = replace(job, spec=replace(job.spec, binary=binary_here(job.spec.binary)))
+    run_spec = with_secrets(run_spec)
+    run_spec = replace(run_spec, spec=replace(run_spec.spec, binary=binary_here(run_spec.spec.binary)))
     with (
-        Ledger.open(job.ledger_url) as ledger,
-        span("opencode batch", job.trace, run_id=job.run_id, model_ref=job.model_ref),
+        Ledger.open(run_spec.ledger_url) as ledger,
+        span("opencode batch", run_spec.trace, run_id=run_spec.run_id, model_ref=run_spec.model_ref),
     ):
-        batch = _Batch(job, Place(job, ledger, batch_id=batch_id), most)
-        rest = warm.call(batch.run)
-        left = ledger.open_count(job.run_id) if rest is not None else 0
-    if rest is None:
+        batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), most)
+        hold = server_pool.call(batch.run)
+        left = ledger.open_count(run_spec.run_id) if hold is not None else 0
+    if hold is None:
         return BatchCounts(ended=batch.ended)
-    if rest.until is not None:
-        wait_s = (rest.until - datetime.now(UTC)).total_seconds()
-        if wait_s <= job.limits.max_inline_wait_s:
-            raise RowsWaitError(rest.until, left, rest.error_type, rest.words)
-    return BatchCounts(ended=batch.ended, waits_until=rest.until, needs_person=rest.until is None)
+    if hold.until is not None:
+        wait_s = (hold.until - datetime.now(UTC)).total_seconds()
+        if wait_s <= run_spec.limits.max_inline_wait_s:
+            raise RowsWaitError(hold.until, left, hold.error_type, hold.message)
+    return BatchCounts(ended=batch.ended, waits_until=hold.until, needs_person=hold.until is None)
 
 
 class _Batch:
     """The rows that a worker has in flight, and what it knows of those that it could have next."""
 
-    def __init__(self, job: Job, place: Place, most: int) -> None:
-        self.job = job
-        self.place = place
+    def __init__(self, run_spec: RunSpec, context: BatchContext, most: int) -> None:
+        self.run_spec = run_spec
+        self.context = context
         self.most = most
         self.ended = 0
         self.stopping = False
@@ -117,58 +117,62 @@ class _Batch:
         # Nothing is pulled before this moment of the monotonic clock.
         self.look_at = 0.0
         # What the last pull told, where it had fewer rows than there was room for.
-        self.rest: Rest | None = None
+        self.hold: Hold | None = None
         self.is_dry = False
         self.drained_at: float | None = None
-        self.running: dict[asyncio.Task[After | None], Begun] = {}
+        self.running: dict[asyncio.Task[AttemptEnd | None], ClaimedRow] = {}
         # Rows whose attempt is begun and whose task has not run yet.
-        self.unsent: dict[str, Begun] = {}
+        self.unsent: dict[str, ClaimedRow] = {}
 
-    async def run(self) -> Rest | None:
+    async def run(self) -> Hold | None:
         """Run rows; what those that are left wait for, None where none is left that this batch may take."""
-        if await self.place.db(self.place.ledger.run_status, self.job.run_id) is None:
+        if await self.context.db(self.context.ledger.run_status, self.run_spec.run_id) is None:
             raise SetupError(
                 "unknown",
-                raw_message=f"the ledger of this worker has no run {self.job.run_id}",
+                raw_message=f"the ledger of this worker has no run {self.run_spec.run_id}",
                 hint="give a ledger that every worker reaches: --ledger postgresql://…",
             )
-        outlook = await self._look()
-        if not outlook.ready and not outlook.leased:
-            return self.rest
-        lane = warm.take_lane(self.job.spec)
+        queue_state = await self._look()
+        if not queue_state.ready and not queue_state.leased:
+            return self.hold
+        lane = server_pool.take_lane(self.run_spec.spec)
         try:
             # Started here, so that a failure to start is the batch's and not each row's.
-            self.backend = await warm.backend(self.job.spec, self.job.backend, self.job.unpriced, lane)
-            await self.place.pacer.join()
+            self.backend = await server_pool.backend(
+                self.run_spec.spec, self.run_spec.backend, self.run_spec.unpriced, lane
+            )
+            await self.context.limiter.join()
             return await self._run()
         finally:
-            warm.give_lane(self.job.spec, lane)
+            server_pool.give_lane(self.run_spec.spec, lane)
 
-    async def _run(self) -> Rest | None:
+    async def _run(self) -> Hold | None:
         keeper = asyncio.create_task(self._keep())
         try:
-            await adopt_left(self.place)
+            await recover_attempts(self.context)
             return await self._work()
         finally:
             keeper.cancel()
             for task in self.running:
                 task.cancel()
             await asyncio.gather(*self.running, return_exceptions=True)
-            for begun in list(self.unsent.values()):
-                await give_up(self.place, begun, AttemptRecord())
-            await self.place.pacer.leave()
+            for claimed in list(self.unsent.values()):
+                await give_up(self.context, claimed, AttemptRecord())
+            await self.context.limiter.leave()
 
-    async def _look(self) -> Outlook:
+    async def _look(self) -> QueueState:
         """What is open in the run; where nothing is ready, what the first row waits for is noted."""
         now = datetime.now(UTC)
-        look = partial(self.place.ledger.outlook, self.job.run_id, now=now, until=now, most=1)
-        outlook = await self.place.db(look)
-        self.is_dry, self.rest = outlook.ready == 0, None
-        if self.is_dry and outlook.next_at is not None:
-            self.rest = Rest(until=outlook.next_at, error_type=outlook.error_type, words=outlook.words)
-        return outlook
+        look = partial(self.context.ledger.queue_state, self.run_spec.run_id, now=now, until=now, most=1)
+        queue_state = await self.context.db(look)
+        self.is_dry, self.hold = queue_state.ready == 0, None
+        if self.is_dry and queue_state.next_at is not None:
+            self.hold = Hold(
+                until=queue_state.next_at, error_type=queue_state.error_type, message=queue_state.message
+            )
+        return queue_state
 
-    async def _work(self) -> Rest | None:
+    async def _work(self) -> Hold | None:
         while True:
             await self._fill()
             if self.running:
@@ -176,31 +180,31 @@ class _Batch:
                 self._end_drain()
             elif self.stopping or self._left() <= 0:
                 return None
-            elif self.rest is None:
+            elif self.hold is None:
                 if self.is_dry:
                     return None
                 # It may have no slot yet, though there is a row to send.
                 await asyncio.sleep(max(BRIEF_WAIT_S, self.look_at - time.monotonic()))
             else:
-                until = self.rest.until
+                until = self.hold.until
                 wait_s = (until - datetime.now(UTC)).total_seconds() if until else None
                 if wait_s is None or wait_s > BRIEF_S:
-                    return self.rest
+                    return self.hold
                 await asyncio.sleep(max(0.0, wait_s))
                 self.look_at = 0.0
 
     def _left(self) -> int:
         """How many rows more the batch may take."""
-        if time.monotonic() - self.began > LONGEST_BATCH_S:
+        if time.monotonic() - self.began > MAX_BATCH_S:
             return 0
         return self.most - self.ended - len(self.running)
 
     def _room(self) -> int:
         """How many rows more may be in flight."""
-        most = self.job.concurrency
+        most = self.run_spec.concurrency
         ready = 0 if self.is_dry else min(most, self._left())
-        until = self.rest.until if self.rest is not None else None
-        slots = self.place.pacer.slots(ready, until=until, now=datetime.now(UTC), at_most=most)
+        until = self.hold.until if self.hold is not None else None
+        slots = self.context.limiter.slots(ready, until=until, now=datetime.now(UTC), at_most=most)
         return min(slots - len(self.running), self._left())
 
     async def _fill(self) -> None:
@@ -208,65 +212,65 @@ class _Batch:
         if self.stopping or time.monotonic() < self.look_at:
             return
         self.look_at = time.monotonic() + LOOK_AGAIN_S
-        if self.is_dry or (self.rest is not None and not self.rest.for_all):
+        if self.is_dry or (self.hold is not None and not self.hold.for_all):
             await self._look()
         room = self._room()
         if room <= 0:
             if not self.is_dry:
                 self.look_at = time.monotonic() + BRIEF_WAIT_S
             return
-        pulled = await self._pull(room)
-        for begun in pulled.rows:
-            self.unsent[begun.attempt_id] = begun
-            self.place.pacer.started(begun.attempt_id, begun.row.prompt)
-            self.running[asyncio.create_task(self._try(begun))] = begun
-        self.ended += pulled.settled
-        self.rest = None
-        if len(pulled.rows) == room or pulled.settled:
+        claim_result = await self._claim_rows(room)
+        for claimed in claim_result.rows:
+            self.unsent[claimed.attempt_id] = claimed
+            self.context.limiter.started(claimed.attempt_id, claimed.row.prompt)
+            self.running[asyncio.create_task(self._try(claimed))] = claimed
+        self.ended += claim_result.settled
+        self.hold = None
+        if len(claim_result.rows) == room or claim_result.settled:
             self.look_at = 0.0
         else:
-            await self._look_around(pulled)
+            await self._look_around(claim_result)
 
-    async def _pull(self, room: int) -> Pulled:
-        job, place = self.job, self.place
-        cap = job.max_row_cost_pico
+    async def _claim_rows(self, room: int) -> ClaimResult:
+        run_spec, context = self.run_spec, self.context
+        cap = run_spec.max_row_cost_pico
 
-        def too_dear(spent_pico: int) -> tuple[str, str]:
-            error = over_row_budget(cap or 0, spent_pico, node_id=place.node_id, exit_code=-1)
+        def over_row_cap(spent_pico: int) -> tuple[str, str]:
+            error = over_row_budget(cap or 0, spent_pico, node_id=context.node_id, exit_code=-1)
             return error.error_type, error.raw_message
 
         folder = self.backend.data_dir(None)
-        asked = Pull(
-            run_id=job.run_id,
-            owner=place.owner,
-            gate_id=job.gate_id,
+        asked = ClaimRequest(
+            run_id=run_spec.run_id,
+            owner=context.owner,
+            gate_id=run_spec.gate_id,
             most=room,
             now=datetime.now(UTC),
-            lease_s=job.lease_s,
-            node_id=place.node_id,
-            host=place.host,
-            backend=job.backend,
+            lease_s=run_spec.lease_s,
+            node_id=context.node_id,
+            host=context.host,
+            backend=run_spec.backend,
             data_dir=None if folder is None else str(folder),
-            may_cost=place.reservations.for_prompt,
-            call_most_pico=place.reservations.further_call(),
+            may_cost=context.reservations.for_prompt,
+            call_most_pico=context.reservations.further_call(),
             row_most_pico=cap,
-            too_dear=too_dear,
-            untroubled_first=not self.answered,
+            over_row_cap=over_row_cap,
+            prefer_untried=not self.answered,
             is_idle=not self.running,
         )
-        return await place.db(place.ledger.pull, asked)
+        return await context.db(context.ledger.claim, asked)
 
-    async def _look_around(self, pulled: Pulled) -> None:
+    async def _look_around(self, claim_result: ClaimResult) -> None:
         """Note why there was less than there is room for."""
-        if pulled.held is not None:
-            held = pulled.held
+        if claim_result.held is not None:
+            held = claim_result.held
             self.answered = False
-            self.rest = Rest(
-                until=held.until, error_type=held.error_type, words=held.error_message, for_all=True
+            self.hold = Hold(
+                until=held.until, error_type=held.error_type, message=held.error_message, for_all=True
             )
-        elif pulled.short is not None:
-            self.rest = _short_of_money(pulled.short)
-        elif not pulled.rows:
+        elif claim_result.short is not None:
+            self.hold = _short_of_money(claim_result.short)
+        elif not claim_result.rows:
             await self._look()
 
     async def _take_in(self) -> None:
@@ -276,42 +280,42 @@ class _Batch:
             limit = min(limit, max(0.01, self.look_at - time.monotonic()))
         done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            self.place.pacer.gone(self.running.pop(task).attempt_id)
-            after = None if task.cancelled() else task.result()
-            if after is After.ENDED:
+            self.context.limiter.gone(self.running.pop(task).attempt_id)
+            end = None if task.cancelled() else task.result()
+            if end is AttemptEnd.ENDED:
                 self.ended += 1
                 self.answered = True
                 if not self.is_dry:
                     self.look_at = 0.0
-            elif after is After.WAITS:
+            elif end is AttemptEnd.WAITS:
                 self.look_at = 0.0
 
     def _end_drain(self) -> None:
         """End rows in flight that outlast the drain, while all others must wait for long."""
-        soon = datetime.now(UTC) + timedelta(seconds=self.job.limits.max_inline_wait_s)
-        rest = self.rest
-        if not self.running or rest is None or not rest.for_all or (rest.until and rest.until <= soon):
+        soon = datetime.now(UTC) + timedelta(seconds=self.run_spec.limits.max_inline_wait_s)
+        hold = self.hold
+        if not self.running or hold is None or not hold.for_all or (hold.until and hold.until <= soon):
             self.drained_at = None
             return
-        self.drained_at = self.drained_at or time.monotonic() + self.job.drain_s
+        self.drained_at = self.drained_at or time.monotonic() + self.run_spec.drain_s
         if time.monotonic() >= self.drained_at:
             for task in self.running:
                 task.cancel()
 
     async def _keep(self) -> None:
         """Extend the leases, and stop the rows once the run is no longer wanted."""
-        ledger, owner, last_beat = self.place.ledger, self.place.owner, 0.0
+        ledger, owner, last_beat = self.context.ledger, self.context.owner, 0.0
         while True:
             await asyncio.sleep(LOOK_FOR_STOP_S)
-            now, lease_s = datetime.now(UTC), self.job.lease_s
+            now, lease_s = datetime.now(UTC), self.run_spec.lease_s
             # A database that is away for a while must not end the watch over what is in flight.
             with contextlib.suppress(Exception):
                 if now.timestamp() - last_beat >= lease_s / 4:
-                    await self.place.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
-                    await self.place.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
+                    await self.context.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
+                    await self.context.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
                     last_beat = now.timestamp()
-                await self.place.pacer.keep()
-                if await self.place.db(ledger.run_status, self.job.run_id) == "interrupted":
+                await self.context.limiter.keep()
+                if await self.context.db(ledger.run_status, self.run_spec.run_id) == "interrupted":
                     await self._stop()
                     return
 
@@ -323,21 +327,21 @@ class _Batch:
         for task in list(self.running):
             task.cancel()
 
-    async def _try(self, begun: Begun) -> After | None:
+    async def _try(self, claimed: ClaimedRow) -> AttemptEnd | None:
         """What came of a row; None where another has it by now."""
-        self.unsent.pop(begun.attempt_id)
+        self.unsent.pop(claimed.attempt_id)
         try:
-            return await attempt(self.place, self.backend, begun)
+            return await attempt(self.context, self.backend, claimed)
         except (LeaseLostError, SetupError) as error:
-            ledger, place = self.place.ledger, self.place
-            await place.db(ledger.give_up_probe, self.job.gate_id, place.owner, begun.row.row_id)
+            ledger, context = self.context.ledger, self.context
+            await context.db(ledger.give_up_probe, self.run_spec.gate_id, context.owner, claimed.row.row_id)
             if isinstance(error, SetupError):
                 raise
             return None
 
 
-def _short_of_money(reached: BudgetReachedError) -> Rest:
+def _short_of_money(reached: BudgetReachedError) -> Hold:
     """What is in flight may give back some of what is set aside for it; else a person must say."""
     until = datetime.now(UTC) + timedelta(seconds=LOOK_AGAIN_S) if reached.in_flight else None
-    words = "the run's budget is too little for a further row"
-    return Rest(until=until, error_type=BUDGET_REACHED, words=words, for_all=True)
+    message = "the run's budget is too little for a further row"
+    return Hold(until=until, error_type=BUDGET_REACHED, message=message, for_all=True)

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 Asked = TypeVar("Asked")
 Told = TypeVar("Told")
 
-MOST_AT_ONCE = 256
+MAX_AT_ONCE = 256
 
 
-class Grouped(Generic[Asked, Told]):
+class WriteBatcher(Generic[Asked, Told]):
     """``work`` takes what was asked, in order, and tells each its part; it runs off the loop.
 
     A call that comes alone is made at once, or after the time that it can wait for others. Where
@@ -25,19 +25,19 @@ class Grouped(Generic[Asked, Told]):
         self._asked: list[tuple[Asked, asyncio.Future[Told]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def __call__(self, asked: Asked, *, can_wait_s: float = 0.0) -> Told:
+    async def __call__(self, asked: Asked, *, max_delay_s: float = 0.0) -> Told:
         """What ``work`` tells for this; its error is raised here."""
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._asked.append((asked, future))
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run(can_wait_s))
+            self._runner = asyncio.create_task(self._run(max_delay_s))
         return await future
 
-    async def _run(self, can_wait_s: float) -> None:
+    async def _run(self, max_delay_s: float) -> None:
         try:
-            await asyncio.sleep(can_wait_s)
+            await asyncio.sleep(max_delay_s)
             while self._asked:
-                group, self._asked = self._asked[:MOST_AT_ONCE], self._asked[MOST_AT_ONCE:]
+                group, self._asked = self._asked[:MAX_AT_ONCE], self._asked[MAX_AT_ONCE:]
                 await self._make(group)
         finally:
             self._runner = None

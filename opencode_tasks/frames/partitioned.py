@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.write import arrow_table
 
-MOST_FOLDERS = 10_000
+MAX_FOLDERS = 10_000
 # The files that runs of ours make, by the run's id.
 _OURS = re.compile(r"/([0-9]{8}-[0-9]{6}-[0-9a-f]{6})-[0-9]+\.parquet$")
 
@@ -57,7 +57,7 @@ def write_parts(
             basename_template=f"{run_id}-{{i}}.parquet",
             partitioning=ds.partitioning(pa.schema(fields), flavor="hive"),
             existing_data_behavior="overwrite_or_ignore",
-            max_partitions=MOST_FOLDERS,
+            max_partitions=MAX_FOLDERS,
             file_visitor=note,
         )
     except pa.ArrowException as error:

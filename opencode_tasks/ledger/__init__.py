@@ -11,15 +11,15 @@ from opencode_tasks.ledger.attempts import CRASHED
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.bulk_commit import Finish
 from opencode_tasks.ledger.commit import answered
-from opencode_tasks.ledger.concurrency import PaceNow, Share, Visit
-from opencode_tasks.ledger.gates import Gate, Held, Report
-from opencode_tasks.ledger.incremental import Answered
+from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
+from opencode_tasks.ledger.gates import Gate, GateHold, GateObservation
+from opencode_tasks.ledger.incremental import AnsweredRows
 from opencode_tasks.ledger.leases import Busy, Lease, LeaseLostError, Taken
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.purge import Purged
-from opencode_tasks.ledger.queries import INTERRUPTED, LeftAttempt, OpenRow, Progress
-from opencode_tasks.ledger.queue import Begun, Outlook, Pull, Pulled
-from opencode_tasks.ledger.report_queries import Accounts
+from opencode_tasks.ledger.queries import INTERRUPTED, OpenRow, OrphanedAttempt, Progress
+from opencode_tasks.ledger.queue import ClaimedRow, ClaimRequest, ClaimResult, QueueState
+from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.runs import UNFINISHED, RunStatus, SleepingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, shown_url
@@ -38,33 +38,33 @@ __all__ = [
     "INTERRUPTED",
     "UNFINISHED",
     "USAGE_COLUMNS",
-    "Accounts",
-    "Answered",
-    "Begun",
+    "Allocation",
+    "AnsweredRows",
     "Budget",
     "BudgetReachedError",
     "Busy",
+    "ClaimRequest",
+    "ClaimResult",
+    "ClaimedRow",
+    "ConcurrencyRequest",
+    "ConcurrencyState",
     "Finish",
     "Gate",
+    "GateHold",
+    "GateObservation",
     "Grouping",
-    "Held",
     "Lease",
     "LeaseLostError",
     "Ledger",
-    "LeftAttempt",
     "OpenRow",
-    "Outlook",
-    "PaceNow",
+    "OrphanedAttempt",
     "Progress",
-    "Pull",
-    "Pulled",
     "Purged",
-    "Report",
+    "QueueState",
+    "ReportQueries",
     "RunStatus",
-    "Share",
     "SleepingRun",
     "Taken",
-    "Visit",
     "answered",
     "is_there",
     "shown_url",

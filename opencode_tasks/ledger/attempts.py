@@ -42,9 +42,9 @@ _BEGUN = Upsert(
 )
 
 
-def write_begun(connection: Connection, begun: Sequence[Mapping[str, Any]]) -> None:
+def write_begun(connection: Connection, claimed: Sequence[Mapping[str, Any]]) -> None:
     """Write that attempts start, under leases that were taken in this transaction."""
-    _BEGUN.execute(connection, [{**one, "status": "open", "usage_known": False} for one in begun])
+    _BEGUN.execute(connection, [{**one, "status": "open", "usage_known": False} for one in claimed])
 
 
 def crashed_rows(connection: Connection, run_id: str, batch_id: str) -> list[str]:
@@ -124,7 +124,7 @@ def end(
         ending |= {"ended_at": now, "exit_code": record.exit_code, **_how(error)}
     connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**ending))
     origin = {"attempt_id": attempt_id, "run_id": found["run_id"], "row_id": found["row_id"]}
-    write_bought(connection, [(record, origin, found["row_key"])])
+    write_usage(connection, [(record, origin, found["row_key"])])
     budgets.settle(connection, attempt_id)
     return found
 
@@ -153,7 +153,7 @@ def turns_of(messages: Sequence[Mapping[str, Any]]) -> int:
     return sum(info.get("role") == "assistant" for info in infos)
 
 
-def write_bought(
+def write_usage(
     connection: Connection, bought: Sequence[tuple[AttemptRecord, Mapping[str, Any], str]]
 ) -> None:
     """Write the sessions, steps and inner retries of attempts.

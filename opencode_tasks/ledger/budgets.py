@@ -19,7 +19,7 @@ from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
 # What a row shows that its run's budget is too little for.
 BUDGET_REACHED = "budget_exceeded"
 # Fewer costs than this say little about the dear ones among them.
-LEAST_SEEN = 20
+MIN_SEEN = 20
 DEAR_PERCENT = 5
 
 
@@ -133,7 +133,7 @@ def settle(connection: Connection, attempt_id: str) -> None:
     )
 
 
-def dear_row(connection: Connection, run_id: str) -> int | None:
+def costliest_row(connection: Connection, run_id: str) -> int | None:
     """The 95th percentile of what this run's answered rows cost; None while few are known."""
     known = (
         (rows.c.run_id == run_id)
@@ -142,7 +142,7 @@ def dear_row(connection: Connection, run_id: str) -> int | None:
         & ~rows.c.reused
     )
     count = connection.execute(select(func.count()).where(known)).scalar_one()
-    if count < LEAST_SEEN:
+    if count < MIN_SEEN:
         return None
     query = select(rows.c.cost_pico).where(known).order_by(rows.c.cost_pico.desc())
     return connection.execute(query.limit(1).offset(count * DEAR_PERCENT // 100)).scalar_one()

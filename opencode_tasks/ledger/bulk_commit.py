@@ -152,7 +152,7 @@ def _end_usual(
             for one, (cost, left) in zip(ended, costs, strict=True)
         ],
     )
-    trials.write_bought(
+    trials.write_usage(
         connection,
         [
             (

@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from opencode_tasks.domain.concurrency import TURN_S, Pace, begun, cut, divide, grown
-from opencode_tasks.domain.rate_limits import Rates, level, rows_within
+from opencode_tasks.domain.concurrency import TURN_S, AdaptiveLimit, claimed, cut, divide, grown
+from opencode_tasks.domain.rate_limits import RateLimits, level, rows_within
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.schema import pace_shares, paces
 
@@ -24,11 +24,11 @@ AWAY_S = 15.0
 # One that has nothing more to send may begin another batch in a moment.
 LEAVES_S = 2.0
 
-_KNOWN = [one.name for one in fields(Pace)]
+_KNOWN = [one.name for one in fields(AdaptiveLimit)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class ConcurrencyRequest:
     """What a worker tells of itself since it last came by.
 
     It has ``in_flight`` rows and could have ``wants``; ``is_pressed`` says that it had to keep rows
@@ -37,7 +37,7 @@ class Visit:
     were in flight then, and for ``rest_s`` the provider wants none. ``start`` rows may be in flight
     where nothing is known.
 
-    Of the rows it was allowed to send by ``rates`` it did not send ``unsent``, each of
+    Of the rows it was allowed to send by ``rate_limits`` it did not send ``unsent``, each of
     ``unsent_tokens``; the others took ``more_requests`` and ``more_tokens`` than was set aside. It
     would like to send ``asks``, each of ``row_tokens``.
     """
@@ -51,7 +51,7 @@ class Visit:
     refused_of: int = 0
     rest_s: float = 0.0
     start: int
-    rates: Rates = field(default_factory=Rates)
+    rate_limits: RateLimits = field(default_factory=RateLimits)
     unsent: int = 0
     unsent_tokens: float = 0.0
     more_requests: float = 0.0
@@ -61,7 +61,7 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Allocation:
     """What a worker may do until it comes by again: rows in flight, and rows sent (None: any number).
 
     ``is_trying`` says that the limit goes beyond what the provider is known to take.
@@ -73,7 +73,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaceNow:
+class ConcurrencyState:
     """A gate's pace as it stands: ``in_flight`` of at most ``limit`` rows, in all workers together.
 
     ``ceiling`` is None where nothing was refused yet; a ``limit`` above it is being tried.
@@ -84,11 +84,13 @@ class PaceNow:
     ceiling: int | None
 
 
-def visit(connection: Connection, gate_id: str, owner: str, told: Visit, *, now: datetime) -> Share:
+def sync_concurrency(
+    connection: Connection, gate_id: str, owner: str, told: ConcurrencyRequest, *, now: datetime
+) -> Allocation:
     """Take in what a worker tells and give it its share."""
     line = _line(connection, gate_id, told.start, now)
     others = _others(connection, gate_id, owner, now)
-    pace = begun(Pace(**{name: line[name] for name in _KNOWN}), start=told.start, now=now)
+    pace = claimed(AdaptiveLimit(**{name: line[name] for name in _KNOWN}), start=told.start, now=now)
     if told.refusals:
         in_flight = told.refused_of + sum(other["in_flight"] for other in others)
         pace = cut(pace, told.refusals, in_flight=in_flight, rest_s=told.rest_s, now=now)
@@ -109,10 +111,10 @@ def visit(connection: Connection, gate_id: str, owner: str, told: Visit, *, now:
         .values(gate_id=gate_id, owner=owner, **values)
         .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=changed)
     )
-    return Share(slots=share, sends=sends, is_trying=pace.tried_at is not None)
+    return Allocation(slots=share, sends=sends, is_trying=pace.tried_at is not None)
 
 
-def read(connection: Connection, gate_id: str, now: datetime) -> PaceNow | None:
+def read(connection: Connection, gate_id: str, now: datetime) -> ConcurrencyState | None:
     """The pace as it stands, None where no row was ever sent through the gate."""
     line = connection.execute(select(paces).where(paces.c.gate_id == gate_id)).mappings().one_or_none()
     if line is None:
@@ -122,8 +124,8 @@ def read(connection: Connection, gate_id: str, now: datetime) -> PaceNow | None:
             pace_shares.c.gate_id == gate_id, pace_shares.c.until > now
         )
     ).scalar_one()
-    pace = Pace(**{name: line[name] for name in _KNOWN})
-    return PaceNow(in_flight=int(in_flight), limit=pace.slots, ceiling=pace.ceiling)
+    pace = AdaptiveLimit(**{name: line[name] for name in _KNOWN})
+    return ConcurrencyState(in_flight=int(in_flight), limit=pace.slots, ceiling=pace.ceiling)
 
 
 def _line(connection: Connection, gate_id: str, start: int, now: datetime) -> Mapping[Any, Any]:
@@ -131,7 +133,7 @@ def _line(connection: Connection, gate_id: str, start: int, now: datetime) -> Ma
     query = select(paces).where(paces.c.gate_id == gate_id).with_for_update()
     line = connection.execute(query).mappings().one_or_none()
     if line is None:
-        first = asdict(begun(None, start=start, now=now))
+        first = asdict(claimed(None, start=start, now=now))
         connection.execute(
             insert_into(connection, paces).values(gate_id=gate_id, **first).on_conflict_do_nothing()
         )
@@ -148,7 +150,13 @@ def _others(connection: Connection, gate_id: str, owner: str, now: datetime) -> 
     return connection.execute(query.order_by(pace_shares.c.owner)).mappings().all()
 
 
-def _share(pace: Pace, others: Sequence[Mapping[Any, Any]], owner: str, told: Visit, now: datetime) -> int:
+def _share(
+    pace: AdaptiveLimit,
+    others: Sequence[Mapping[Any, Any]],
+    owner: str,
+    told: ConcurrencyRequest,
+    now: datetime,
+) -> int:
     """The worker's part of the slots by what each could use, as far as the others do not hold them yet."""
     wants = sorted([(owner, told.wants), *((other["owner"], other["wants"]) for other in others)])
     turn = int(now.timestamp() // TURN_S)
@@ -157,19 +165,21 @@ def _share(pace: Pace, others: Sequence[Mapping[Any, Any]], owner: str, told: Vi
     return max(0, min(fair, pace.slots - held))
 
 
-def _sends(line: Mapping[Any, Any], told: Visit, now: datetime) -> tuple[int | None, dict[str, Any]]:
+def _sends(
+    line: Mapping[Any, Any], told: ConcurrencyRequest, now: datetime
+) -> tuple[int | None, dict[str, Any]]:
     """How many rows the worker may send by the rates, and what the buckets hold then."""
-    rates = told.rates
-    if not rates.are_stated:
+    rate_limits = told.rate_limits
+    if not rate_limits.are_stated:
         return None, {}
     passed_s = (now - line["filled_at"]).total_seconds() if line["filled_at"] else 0.0
     requests = tokens = None
-    if rates.requests_per_minute is not None:
+    if rate_limits.requests_per_minute is not None:
         given_back = told.unsent - told.more_requests
-        requests = level(line["requests"], rates.requests_per_minute, passed_s=passed_s) + given_back
-    if rates.tokens_per_minute is not None:
+        requests = level(line["requests"], rate_limits.requests_per_minute, passed_s=passed_s) + given_back
+    if rate_limits.tokens_per_minute is not None:
         given_back = told.unsent * told.unsent_tokens - told.more_tokens
-        tokens = level(line["tokens"], rates.tokens_per_minute, passed_s=passed_s) + given_back
+        tokens = level(line["tokens"], rate_limits.tokens_per_minute, passed_s=passed_s) + given_back
     sends = min(told.asks, rows_within(requests, tokens, row_tokens=told.row_tokens) or 0)
     left: dict[str, Any] = {"filled_at": now}
     if requests is not None:

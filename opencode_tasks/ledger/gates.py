@@ -40,7 +40,7 @@ REFUSALS = ("authentication_failed", "billing_error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class GateHold:
     """A closed gate: its error, and the moment to come back, None where a person is needed."""
 
     until: datetime | None
@@ -62,7 +62,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class GateObservation:
     """How an attempt ended, as a gate must know it; ``started_at`` is when it was begun.
 
     ``is_try`` says that more rows were in flight than the provider is known to take: a rate limit that
@@ -129,9 +129,11 @@ def closed_line(connection: Connection, gate_id: str) -> Mapping[Any, Any] | Non
     return None if line is None or line["is_open"] else line
 
 
-def held_by(line: Mapping[Any, Any]) -> Held:
+def held_by(line: Mapping[Any, Any]) -> GateHold:
     """What a closed gate tells those that it holds."""
-    return Held(until=line["reset_time"], error_type=line["error_type"], error_message=line["error_message"])
+    return GateHold(
+        until=line["reset_time"], error_type=line["error_type"], error_message=line["error_message"]
+    )
 
 
 def suspect_in(line: Mapping[Any, Any], run_id: str) -> str | None:
@@ -149,7 +151,7 @@ def admit(
     now: datetime,
     probe_s: float,
     is_troubled: bool = False,
-) -> Held | None:
+) -> GateHold | None:
     """None where the row may pass, as a probe where the gate is closed; it has ``probe_s`` then.
 
     A row that has failed before lets the others try first: by its own fault it would close the gate again.
@@ -159,15 +161,15 @@ def admit(
         return None
     held = {"error_type": line["error_type"], "error_message": line["error_message"]}
     if line["reset_time"] is not None and line["reset_time"] > now:
-        return Held(until=line["reset_time"], **held)
+        return GateHold(until=line["reset_time"], **held)
     yields_until = (line["reset_time"] or now) + timedelta(seconds=YIELD_S)
     if is_troubled and line["reset_time"] is not None and yields_until > now:
-        return Held(until=yields_until, **held)
+        return GateHold(until=yields_until, **held)
     if line["reset_time"] is None and not _may_clear(line, run_id, row_id):
-        return Held(until=None, **held)
+        return GateHold(until=None, **held)
     is_probed = line["probe_until"] is not None and line["probe_until"] > now
     if is_probed or (line["reset_time"] is None and _in_flight(connection, gate_id, run_id, now)):
-        return Held(until=now + timedelta(seconds=LOOK_AGAIN_S), **held)
+        return GateHold(until=now + timedelta(seconds=LOOK_AGAIN_S), **held)
     probe = probe_name(owner, row_id)
     _set(connection, gate_id, probe_owner=probe, probe_until=now + timedelta(seconds=probe_s))
     return None
@@ -216,7 +218,7 @@ def give_up_probe(connection: Connection, gate_id: str, owner: str, row_id: str)
     )
 
 
-def wants_report(connection: Connection, report: Report) -> bool:
+def wants_report(connection: Connection, report: GateObservation) -> bool:
     """Whether an attempt's end changes anything at its gate: most do not, and cost no write."""
     if isinstance(
         report.error,
@@ -229,7 +231,7 @@ def wants_report(connection: Connection, report: Report) -> bool:
 
 def report(
     connection: Connection,
-    report: Report,
+    report: GateObservation,
     *,
     now: datetime,
     limit_end: Closing,
@@ -270,7 +272,7 @@ def report(
             _answered(connection, line, report, now)
 
 
-def tell_answered(connection: Connection, reports: Sequence[Report], now: datetime) -> None:
+def tell_answered(connection: Connection, reports: Sequence[GateObservation], now: datetime) -> None:
     """Tell a gate, the same for all, that rows were answered: at an open one that changes nothing."""
     for one in reports:
         line = _line(connection, one.gate_id)
@@ -281,12 +283,12 @@ def tell_answered(connection: Connection, reports: Sequence[Report], now: dateti
         _answered(connection, line, one, now)
 
 
-def _is_probe(line: Mapping[Any, Any], report: Report) -> bool:
+def _is_probe(line: Mapping[Any, Any], report: GateObservation) -> bool:
     return not line["is_open"] and line["probe_owner"] == probe_name(report.owner, report.row_id)
 
 
 def _close_for_a_while(
-    connection: Connection, line: Mapping[Any, Any], report: Report, now: datetime, end: Closing
+    connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime, end: Closing
 ) -> None:
     if not line["is_open"] and line["reset_time"] is None and not _is_probe(line, report):
         return  # A person is asked for; the limit will be met again.
@@ -310,7 +312,7 @@ def _close_for_a_while(
     )
 
 
-def _refused(connection: Connection, line: Mapping[Any, Any], report: Report, now: datetime) -> None:
+def _refused(connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime) -> None:
     assert report.error is not None
     if not line["is_open"] and line["reset_time"] is not None and not _is_probe(line, report):
         return  # The gate is closed for a while; this row is asked again after that.
@@ -348,7 +350,7 @@ def _refused(connection: Connection, line: Mapping[Any, Any], report: Report, no
     )
 
 
-def _others_were_answered_since(connection: Connection, report: Report) -> bool:
+def _others_were_answered_since(connection: Connection, report: GateObservation) -> bool:
     """Whether this row was refused before, and others that were sent after that were answered."""
     before = attempts.alias("before")
     query = select(
@@ -364,7 +366,9 @@ def _others_were_answered_since(connection: Connection, report: Report) -> bool:
     return bool(connection.execute(query).scalar_one())
 
 
-def _answered(connection: Connection, line: Mapping[Any, Any], report: Report, now: datetime) -> None:
+def _answered(
+    connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime
+) -> None:
     if line["is_open"]:
         _set(connection, report.gate_id, failures=0, closures=0)
         return

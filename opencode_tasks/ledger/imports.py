@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.ledger import attempts as trials
 from opencode_tasks.ledger import commit as commits
-from opencode_tasks.ledger import runs as jobs
+from opencode_tasks.ledger import runs as run_specs
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.schema import attempts, sessions
 from opencode_tasks.ledger.totals import refresh_row
@@ -40,9 +40,9 @@ def import_session(
     session_id = record.session_id or ""
     run_id = f"{ORIGIN}-{session_id}"
     row_key = f"{ORIGIN}:{session_id}"
-    jobs.create_run(connection, _run(run_id, model_ref, version, started_at, ended_at))
+    run_specs.create_run(connection, _run(run_id, model_ref, version, started_at, ended_at))
     row = RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)
-    jobs.add_rows(connection, run_id, [row])
+    run_specs.add_rows(connection, run_id, [row])
     attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, row_key))
     values: dict[str, Any] = {
         "attempt_id": attempt_id,

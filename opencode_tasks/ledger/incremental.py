@@ -16,7 +16,7 @@ AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class AnsweredRows:
     """The rows of a series that have an answer; of purged ones a digest of the id is known."""
 
     row_ids: frozenset[str] = frozenset()
@@ -27,12 +27,12 @@ class Answered:
         return row_id in self.row_ids or (bool(self.digests) and _digest(row_id) in self.digests)
 
 
-def answered_in(connection: Connection, series: str) -> Answered:
+def answered_in(connection: Connection, series: str) -> AnsweredRows:
     """The rows that any run of a series completed."""
     of_runs = select(rows.c.row_id).join(runs, runs.c.run_id == rows.c.run_id)
     completed = of_runs.where(runs.c.series == series, rows.c.status == "completed")
     purged = select(answered.c.digest).where(answered.c.series == series)
-    return Answered(
+    return AnsweredRows(
         row_ids=frozenset(connection.execute(completed).scalars()),
         digests=frozenset(connection.execute(purged).scalars()),
     )

@@ -24,18 +24,18 @@ from opencode_tasks.ledger import purge as purging
 from opencode_tasks.ledger import queries as reads
 from opencode_tasks.ledger import queue as pulling
 from opencode_tasks.ledger import reuse as sharing
-from opencode_tasks.ledger import runs as jobs
+from opencode_tasks.ledger import runs as run_specs
 from opencode_tasks.ledger.budgets import Budget
 from opencode_tasks.ledger.bulk_commit import Finish
-from opencode_tasks.ledger.concurrency import PaceNow, Share, Visit
+from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.database import Database, open_database
-from opencode_tasks.ledger.gates import Closing, Gate, Report
-from opencode_tasks.ledger.incremental import Answered, answered_in, rows_of_run, run_of_flow_run
+from opencode_tasks.ledger.gates import Closing, Gate, GateObservation
+from opencode_tasks.ledger.incremental import AnsweredRows, answered_in, rows_of_run, run_of_flow_run
 from opencode_tasks.ledger.leases import Busy, Lease, Taken
 from opencode_tasks.ledger.purge import Purged
-from opencode_tasks.ledger.queries import LeftAttempt, Progress
-from opencode_tasks.ledger.queue import Outlook, Pull, Pulled
-from opencode_tasks.ledger.report_queries import Accounts
+from opencode_tasks.ledger.queries import OrphanedAttempt, Progress
+from opencode_tasks.ledger.queue import ClaimRequest, ClaimResult, QueueState
+from opencode_tasks.ledger.report_queries import ReportQueries
 
 
 class Ledger:
@@ -59,9 +59,9 @@ class Ledger:
         return self._database.engine.url.render_as_string(hide_password=False)
 
     @property
-    def accounts(self) -> Accounts:
+    def report_queries(self) -> ReportQueries:
         """What was spent, for reports."""
-        return Accounts(self._database)
+        return ReportQueries(self._database)
 
     def close(self) -> None:
         """Close all connections."""
@@ -132,21 +132,21 @@ class Ledger:
             "created_at": now,
             "status": "running",
         }
-        self._database.write(lambda c: jobs.create_run(c, values))
+        self._database.write(lambda c: run_specs.create_run(c, values))
 
-    def end_run(self, run_id: str, *, status: jobs.RunStatus, now: datetime) -> None:
+    def end_run(self, run_id: str, *, status: run_specs.RunStatus, now: datetime) -> None:
         """Write how a run ended."""
-        self._database.write(lambda c: jobs.end_run(c, run_id, status=status, now=now))
+        self._database.write(lambda c: run_specs.end_run(c, run_id, status=status, now=now))
 
     def add_flow_run(self, run_id: str, flow_run_id: str) -> None:
         """Write that a flow run works on this run, which is running (again). LookupError without the run."""
-        self._database.write(lambda c: jobs.add_flow_run(c, run_id, flow_run_id))
+        self._database.write(lambda c: run_specs.add_flow_run(c, run_id, flow_run_id))
 
     def find_run(self, flow_run_id: str, input_fingerprint: str) -> str | None:
         """The run that a flow run began over an input before; None where it begins one now."""
-        return self._database.read(lambda c: jobs.find_run(c, flow_run_id, input_fingerprint))
+        return self._database.read(lambda c: run_specs.find_run(c, flow_run_id, input_fingerprint))
 
-    def answered_in(self, series: str) -> Answered:
+    def answered_in(self, series: str) -> AnsweredRows:
         """The rows that runs of a series completed before."""
         return self._database.read(lambda c: answered_in(c, series))
 
@@ -158,37 +158,37 @@ class Ledger:
         """The newest run of a series that a flow run worked on; None where it begins one now."""
         return self._database.read(lambda c: run_of_flow_run(c, series, flow_run_id))
 
-    def sleeping_runs(self, deployment: str | None) -> list[jobs.SleepingRun]:
+    def sleeping_runs(self, deployment: str | None) -> list[run_specs.SleepingRun]:
         """The runs of a deployment that wait for a moment, the newest first."""
-        return self._database.read(lambda connection: jobs.sleeping_runs(connection, deployment))
+        return self._database.read(lambda connection: run_specs.sleeping_runs(connection, deployment))
 
     def row_keys(self, run_id: str) -> frozenset[str]:
         """The keys of a run's rows."""
-        return self._database.read(lambda connection: jobs.row_keys(connection, run_id))
+        return self._database.read(lambda connection: run_specs.row_keys(connection, run_id))
 
     def newest_unfinished(self) -> str | None:
         """The run that was created last among those that can be resumed, None without one."""
-        return self._database.read(jobs.newest_unfinished)
+        return self._database.read(run_specs.newest_unfinished)
 
     def pause_run(self, run_id: str, *, until: datetime | None, reason: str) -> None:
         """Write that a run waits until a moment, or (None) for a person."""
-        self._database.write(lambda c: jobs.pause_run(c, run_id, until=until, reason=reason))
+        self._database.write(lambda c: run_specs.pause_run(c, run_id, until=until, reason=reason))
 
-    def go_on(self, run_id: str) -> None:
+    def mark_running(self, run_id: str) -> None:
         """Write that a run that waited is running again."""
-        self._database.write(lambda c: jobs.go_on(c, run_id))
+        self._database.write(lambda c: run_specs.mark_running(c, run_id))
 
     def add_rows(self, run_id: str, rows: Iterable[RowInput]) -> None:
         """Write rows as open; those that exist stay as they are. They may be gone through again."""
-        self._database.write(lambda c: jobs.add_rows(c, run_id, rows))
+        self._database.write(lambda c: run_specs.add_rows(c, run_id, rows))
 
-    def take_over_answers(self, run_id: str, *, now: datetime) -> int:
+    def reuse_answers(self, run_id: str, *, now: datetime) -> int:
         """Answer the run's open rows whose row_key has an answer already; how many there were.
 
         Answers are completed, not themselves reused, of any run; in a run with ``refresh``, only
         those completed since that run was created. The newest wins.
         """
-        return self._database.write(lambda c: sharing.take_over(c, run_id, now))
+        return self._database.write(lambda c: sharing.reuse(c, run_id, now))
 
     def fail_row(
         self, run_id: str, row_id: str, *, error_type: str, error_message: str, now: datetime
@@ -206,13 +206,13 @@ class Ledger:
             lambda c: commits.skip(c, run_id, error_type=error_type, error_message=error_message, now=now)
         )
 
-    def pull(self, asked: Pull) -> Pulled:
+    def claim(self, asked: ClaimRequest) -> ClaimResult:
         """Lease rows of a run that may be sent now and write their attempts as begun."""
-        return self._database.write(lambda c: pulling.pull(c, asked))
+        return self._database.write(lambda c: pulling.claim(c, asked))
 
-    def outlook(self, run_id: str, *, now: datetime, until: datetime, most: int) -> Outlook:
+    def queue_state(self, run_id: str, *, now: datetime, until: datetime, most: int) -> QueueState:
         """What is open in a run; rows that wait until ``until`` at most count as ready, up to ``most``."""
-        return self._database.read(lambda c: pulling.outlook(c, run_id, now=now, until=until, most=most))
+        return self._database.read(lambda c: pulling.queue_state(c, run_id, now=now, until=until, most=most))
 
     # Leases
 
@@ -221,7 +221,7 @@ class Ledger:
     ) -> Lease | Taken | Busy:
         """Take the right to buy a row; ``Taken`` where it has ended or an answer could be copied.
 
-        A copied answer follows the rule of ``take_over_answers``; a failure under the same key in
+        A copied answer follows the rule of ``reuse_answers``; a failure under the same key in
         the same run is shared too. LookupError where there is no such row.
         """
         return self._database.write(
@@ -249,9 +249,9 @@ class Ledger:
         """
         self._database.write(lambda c: trials.note_sessions(c, notes))
 
-    def left_attempts(self, run_id: str, host: str) -> list[LeftAttempt]:
+    def orphaned_attempts(self, run_id: str, host: str) -> list[OrphanedAttempt]:
         """The attempts without an end on a host, of any run, at keys of a run's open rows; oldest first."""
-        return self._database.read(lambda c: reads.left_attempts(c, run_id, host))
+        return self._database.read(lambda c: reads.orphaned_attempts(c, run_id, host))
 
     def ended_attempts(self, attempt_ids: Collection[str]) -> list[str]:
         """Those of these attempts that have an end; ids that the ledger does not hold have none."""
@@ -319,7 +319,7 @@ class Ledger:
         if not finished:
             raise leases.lost(lease)
 
-    def finish_answered(self, ended: Sequence[Finish], reports: Sequence[Report]) -> list[bool]:
+    def finish_answered(self, ended: Sequence[Finish], reports: Sequence[GateObservation]) -> list[bool]:
         """End many rows that were answered, each as ``finish_row`` does, and tell their gate.
 
         For each, in order, False where its lease was lost: its attempt is recorded then, its row is
@@ -369,9 +369,9 @@ class Ledger:
         """Give a run a budget in pico-dollars, another one or none."""
         self._database.write(lambda c: budgets.set_budget(c, run_id, max_cost_pico))
 
-    def dear_row(self, run_id: str) -> int | None:
+    def costliest_row(self, run_id: str) -> int | None:
         """The 95th percentile, in pico-dollars, of what answered rows cost; None while few are known."""
-        return self._database.read(lambda c: budgets.dear_row(c, run_id))
+        return self._database.read(lambda c: budgets.costliest_row(c, run_id))
 
     def spent_on(self, run_id: str, row_id: str) -> int:
         """What a row's recorded steps cost so far, in pico-dollars."""
@@ -393,7 +393,7 @@ class Ledger:
 
     def report(
         self,
-        report: Report,
+        report: GateObservation,
         *,
         now: datetime,
         limit_end: Closing,
@@ -418,11 +418,13 @@ class Ledger:
         """Let one row try a gate that waits for a person; nothing happens at any other."""
         self._database.write(lambda c: gates.half_open(c, gate_id, now))
 
-    def visit(self, gate_id: str, owner: str, told: Visit, *, now: datetime) -> Share:
+    def sync_concurrency(
+        self, gate_id: str, owner: str, told: ConcurrencyRequest, *, now: datetime
+    ) -> Allocation:
         """Tell a gate's pace how a worker's rows fared, and be given the worker's share of the slots."""
-        return self._database.write(lambda c: paces.visit(c, gate_id, owner, told, now=now))
+        return self._database.write(lambda c: paces.sync_concurrency(c, gate_id, owner, told, now=now))
 
-    def pace(self, gate_id: str, *, now: datetime) -> PaceNow | None:
+    def pace(self, gate_id: str, *, now: datetime) -> ConcurrencyState | None:
         """A gate's pace as it stands, None where no row was ever sent through it."""
         return self._database.read(lambda c: paces.read(c, gate_id, now))
 

@@ -43,7 +43,7 @@ class OpenRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftAttempt:
+class OrphanedAttempt:
     """An attempt that has no end: it runs, or its process died. ``schema`` is that of its run."""
 
     attempt_id: str
@@ -98,7 +98,7 @@ def _counted_attempts(run_id: str) -> Select[Any]:
     )
 
 
-def tallies(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def attempt_counts(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By row what an OpenRow tells of its attempts, but their number; for rows that have any."""
     if not row_ids:
         return {}
@@ -109,7 +109,7 @@ def tallies(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict
     }
 
 
-def left_attempts(connection: Connection, run_id: str, host: str) -> list[LeftAttempt]:
+def orphaned_attempts(connection: Connection, run_id: str, host: str) -> list[OrphanedAttempt]:
     """The attempts without an end on a host, of any run, at keys of a run's open rows; oldest first."""
     names = ("attempt_id", "run_id", "row_id", "row_key", "owner", "session_id", "data_dir")
     query = (
@@ -125,7 +125,9 @@ def left_attempts(connection: Connection, run_id: str, host: str) -> list[LeftAt
         .order_by(attempts.c.started_at)
     )
     return [
-        LeftAttempt(**{name: row[name] for name in names}, schema=mapping_in(row["parameters"]).get("schema"))
+        OrphanedAttempt(
+            **{name: row[name] for name in names}, schema=mapping_in(row["parameters"]).get("schema")
+        )
         for row in connection.execute(query).mappings()
     ]
 

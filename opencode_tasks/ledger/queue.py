@@ -17,9 +17,9 @@ from opencode_tasks.ledger import budgets, gates
 from opencode_tasks.ledger.attempts import CRASHED
 from opencode_tasks.ledger.budgets import BudgetReachedError
 from opencode_tasks.ledger.commit import fail
-from opencode_tasks.ledger.gates import Held
+from opencode_tasks.ledger.gates import GateHold
 from opencode_tasks.ledger.leases import Lease, give_back, seize
-from opencode_tasks.ledger.queries import OpenRow, tallies
+from opencode_tasks.ledger.queries import OpenRow, attempt_counts
 from opencode_tasks.ledger.reuse import copy_from, sources_of
 from opencode_tasks.ledger.schema import attempts, leases, rows
 
@@ -28,15 +28,15 @@ AT_A_GATE = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pull:
+class ClaimRequest:
     """What a worker asks for: at most ``most`` rows of its run that may be sent at ``now``.
 
-    ``untroubled_first`` has rows that never failed come before others: by its own fault such a row
+    ``prefer_untried`` has rows that never failed come before others: by its own fault such a row
     would close a gate that it is the first to try. ``is_idle`` says that nothing is in flight at the
     worker: only then it gets a row in whose company a worker died, and that row alone.
     ``may_cost`` tells the pico-dollars to set aside for a prompt, ``call_most_pico`` what a further
     call of an agent may cost; a row that has cost ``row_most_pico`` (None: any cost) is not sent
-    again, it fails as ``too_dear`` (type and message) tells.
+    again, it fails as ``over_row_cap`` (type and message) tells.
     """
 
     run_id: str
@@ -52,13 +52,13 @@ class Pull:
     may_cost: Callable[[str], int] = lambda _: 0
     call_most_pico: int = 0
     row_most_pico: int | None = None
-    too_dear: Callable[[int], tuple[str, str]] = lambda _: ("budget_exceeded", "the row cost too much")
-    untroubled_first: bool = False
+    over_row_cap: Callable[[int], tuple[str, str]] = lambda _: ("budget_exceeded", "the row cost too much")
+    prefer_untried: bool = False
     is_idle: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
+class ClaimedRow:
     """A row to send: its lease, its attempt (written as begun) and that attempt's number, from 1.
 
     ``left_pico`` is what it may still cost, None for any cost.
@@ -72,16 +72,16 @@ class Begun:
 
 
 @dataclass(slots=True, kw_only=True)
-class Pulled:
+class ClaimResult:
     """What came of a Pull; ``settled`` rows ended with it, by an answer that was there or by their cost.
 
     ``held`` is the gate that lets nobody pass, ``short`` the run's budget that is too little for the
     next row: ``in_flight`` of it says whether others may give back some.
     """
 
-    rows: list[Begun] = field(default_factory=list[Begun])
+    rows: list[ClaimedRow] = field(default_factory=list[ClaimedRow])
     settled: int = 0
-    held: Held | None = None
+    held: GateHold | None = None
     short: BudgetReachedError | None = None
 
     @property
@@ -91,7 +91,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class QueueState:
     """What is open in a run: ``ready`` rows may be sent now, counted up to a limit.
 
     ``leased`` says that others are held, by whomever. Of those that wait for a moment ``next_at`` is
@@ -102,7 +102,7 @@ class Outlook:
     leased: bool
     next_at: datetime | None
     error_type: str
-    words: str
+    message: str
 
 
 _tried = (
@@ -139,13 +139,13 @@ _UNTROUBLED = _claim(and_(_IS_CALM, rows.c.attempts == 0))
 _IN_BAD_COMPANY = _claim(rows.c.error_type == CRASHED)
 
 
-def pull(connection: Connection, asked: Pull) -> Pulled:
+def claim(connection: Connection, asked: ClaimRequest) -> ClaimResult:
     """Lease rows and begin their attempts. Nothing is begun where the gate or the budget says no."""
     gate = gates.closed_line(connection, asked.gate_id)
     if gate is None:
         return _begin(connection, asked, _candidates(connection, asked, asked.most))
     if gate["reset_time"] is not None and gate["reset_time"] > asked.now:
-        return Pulled(held=gates.held_by(gate))
+        return ClaimResult(held=gates.held_by(gate))
     found = _candidates(connection, asked, AT_A_GATE, but=gates.suspect_in(gate, asked.run_id))
     for row in found:
         held = gates.admit(
@@ -159,17 +159,19 @@ def pull(connection: Connection, asked: Pull) -> Pulled:
             is_troubled=row["tried"] > 0,
         )
         if held is not None:
-            return Pulled(held=held)
-    pulled = _begin(connection, asked, found)
+            return ClaimResult(held=held)
+    claim_result = _begin(connection, asked, found)
     for row in found:
-        if not any(begun.row.row_id == row["row_id"] for begun in pulled.rows):
+        if not any(claimed.row.row_id == row["row_id"] for claimed in claim_result.rows):
             gates.give_up_probe(connection, asked.gate_id, asked.owner, row["row_id"])
     if not found and gate["reset_time"] is None:
-        pulled.held = gates.held_by(gate)
-    return pulled
+        claim_result.held = gates.held_by(gate)
+    return claim_result
 
 
-def outlook(connection: Connection, run_id: str, *, now: datetime, until: datetime, most: int) -> Outlook:
+def queue_state(
+    connection: Connection, run_id: str, *, now: datetime, until: datetime, most: int
+) -> QueueState:
     """What is open in a run; rows that wait until ``until`` at most count as ready, up to ``most``."""
     ready = select(func.count()).select_from(_FREE.limit(bindparam("most")).subquery())
     held = (
@@ -185,47 +187,47 @@ def outlook(connection: Connection, run_id: str, *, now: datetime, until: dateti
         .limit(1)
     )
     waiting = connection.execute(first).one_or_none()
-    return Outlook(
+    return QueueState(
         ready=connection.execute(
             ready, {"of_run": run_id, "now": now, "until": until, "most": most}
         ).scalar_one(),
         leased=connection.execute(held).first() is not None,
         next_at=waiting.waits_until if waiting else None,
         error_type=(waiting.error_type if waiting else None) or "waiting",
-        words=(waiting.error_message if waiting else None) or "rows wait",
+        message=(waiting.error_message if waiting else None) or "rows wait",
     )
 
 
 def _candidates(
-    connection: Connection, asked: Pull, most: int, *, but: str | None = None
+    connection: Connection, asked: ClaimRequest, most: int, *, but: str | None = None
 ) -> Sequence[Mapping[str, Any]]:
     """Free rows in input order; one in whose company a worker died only alone and after all others."""
-    for claim in [_UNTROUBLED, _CALM] if asked.untroubled_first else [_CALM]:
+    for claim in [_UNTROUBLED, _CALM] if asked.prefer_untried else [_CALM]:
         if found := _locked(connection, asked, claim, most, but):
             return found
     return _locked(connection, asked, _IN_BAD_COMPANY, 1, but) if asked.is_idle else []
 
 
 def _locked(
-    connection: Connection, asked: Pull, claim: Any, most: int, but: str | None
+    connection: Connection, asked: ClaimRequest, claim: Any, most: int, but: str | None
 ) -> Sequence[Mapping[str, Any]]:
     told = {"of_run": asked.run_id, "now": asked.now, "until": asked.now, "most": most, "but": but}
     return [dict(row) for row in connection.execute(claim, told).mappings()]
 
 
-def _begin(connection: Connection, asked: Pull, found: Sequence[Mapping[str, Any]]) -> Pulled:
-    pulled = Pulled()
+def _begin(connection: Connection, asked: ClaimRequest, found: Sequence[Mapping[str, Any]]) -> ClaimResult:
+    claim_result = ClaimResult()
     by_key = {row["row_key"]: row for row in reversed(found)}
     until = asked.now + timedelta(seconds=asked.lease_s)
     taken = seize(connection, list(by_key), owner=asked.owner, now=asked.now, until=until)
     if not taken:
-        return pulled
+        return claim_result
     mine = [row for row in found if row["row_key"] in taken and by_key[row["row_key"]] is row]
     # After the leases are ours nobody else can finish a row of these keys.
     sources = sources_of(connection, asked.run_id, [row["row_id"] for row in mine])
-    tried = tallies(connection, asked.run_id, [row["row_id"] for row in mine if row["tried"]])
+    tried = attempt_counts(connection, asked.run_id, [row["row_id"] for row in mine if row["tried"]])
     given_back: list[Lease] = []
-    begun: list[Begun] = []
+    claimed: list[ClaimedRow] = []
     for row in mine:
         lease = taken[row["row_key"]]
         source = sources.get(row["row_id"])
@@ -240,33 +242,33 @@ def _begin(connection: Connection, asked: Pull, found: Sequence[Mapping[str, Any
             )
         left = None if source is not None else _left_to_spend(connection, asked, row)
         if source is not None or (left is not None and left <= 0):
-            pulled.settled += 1
+            claim_result.settled += 1
             given_back.append(lease)
             continue
-        begun.append(_begun(asked, row, tried.get(row["row_id"], {}), lease, left))
-    _write_begun(connection, asked, pulled, begun, given_back)
+        claimed.append(_begun(asked, row, tried.get(row["row_id"], {}), lease, left))
+    _write_begun(connection, asked, claim_result, claimed, given_back)
     give_back(connection, given_back)
-    return pulled
+    return claim_result
 
 
-def _left_to_spend(connection: Connection, asked: Pull, row: Mapping[str, Any]) -> int | None:
+def _left_to_spend(connection: Connection, asked: ClaimRequest, row: Mapping[str, Any]) -> int | None:
     """What the row may still cost, in pico-dollars; where that is nothing, it has failed by now."""
     if asked.row_most_pico is None or not row["tried"]:
         return asked.row_most_pico
     left = asked.row_most_pico - budgets.spent_on(connection, asked.run_id, row["row_id"])
     if left <= 0:
-        kind, words = asked.too_dear(asked.row_most_pico - left)
+        kind, message = asked.over_row_cap(asked.row_most_pico - left)
         row_id, now = row["row_id"], asked.now
-        fail(connection, asked.run_id, row_id, error_type=kind, error_message=words, now=now)
+        fail(connection, asked.run_id, row_id, error_type=kind, error_message=message, now=now)
     return left
 
 
 def _begun(
-    asked: Pull, row: Mapping[str, Any], tally: Mapping[str, Any], lease: Lease, left: int | None
-) -> Begun:
+    asked: ClaimRequest, row: Mapping[str, Any], counts: Mapping[str, Any], lease: Lease, left: int | None
+) -> ClaimedRow:
     number = row["tried"] + 1
-    return Begun(
-        row=OpenRow(**{name: row[name] for name in _SHOWN}, attempts=row["tried"], **tally),
+    return ClaimedRow(
+        row=OpenRow(**{name: row[name] for name in _SHOWN}, attempts=row["tried"], **counts),
         lease=lease,
         attempt_id=trials.attempt_id(asked.run_id, row["row_id"], lease, number),
         number=number,
@@ -275,22 +277,26 @@ def _begun(
 
 
 def _write_begun(
-    connection: Connection, asked: Pull, pulled: Pulled, begun: Sequence[Begun], given_back: list[Lease]
+    connection: Connection,
+    asked: ClaimRequest,
+    claim_result: ClaimResult,
+    claimed: Sequence[ClaimedRow],
+    given_back: list[Lease],
 ) -> None:
     """Set aside what the rows may cost, as far as the budget goes, and write their attempts."""
-    costs = [asked.may_cost(one.row.prompt) for one in begun]
-    granted = len(begun)
-    if begun and not budgets.fits(connection, asked.run_id, sum(costs)):
+    costs = [asked.may_cost(one.row.prompt) for one in claimed]
+    granted = len(claimed)
+    if claimed and not budgets.fits(connection, asked.run_id, sum(costs)):
         granted = 0
         for cost in costs:
             try:
                 budgets.reserve(connection, asked.run_id, cost, asked.now)
             except BudgetReachedError as short:
-                pulled.short = short
+                claim_result.short = short
                 break
             granted += 1
-    given_back.extend(one.lease for one in begun[granted:])
-    pulled.rows = list(begun[:granted])
+    given_back.extend(one.lease for one in claimed[granted:])
+    claim_result.rows = list(claimed[:granted])
     trials.write_begun(
         connection,
         [
@@ -311,11 +317,11 @@ def _write_begun(
                 "reserved_pico": cost,
                 "call_most_pico": asked.call_most_pico,
             }
-            for one, cost in zip(pulled.rows, costs, strict=False)
+            for one, cost in zip(claim_result.rows, costs, strict=False)
         ],
     )
-    if pulled.short is not None and granted:
+    if claim_result.short is not None and granted:
         # What was begun just now is in flight, and may give back some of what is set aside for it.
-        pulled.short = BudgetReachedError(in_flight=True)
-    elif pulled.short is not None and not pulled.short.in_flight:
+        claim_result.short = BudgetReachedError(in_flight=True)
+    elif claim_result.short is not None and not claim_result.short.in_flight:
         budgets.refuse(connection, asked.run_id, costs[0])

@@ -1,4 +1,4 @@
-"""``Accounts``: what reports read of a ledger. Nothing is written."""
+"""``ReportQueries``: what reports read of a ledger. Nothing is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINES_AT_ONCE = 5000
 FROZEN = "opencode_tasks_items"
 
 
-class Accounts:
+class ReportQueries:
     """The spending in a ledger, by queries. Days are UTC; ``since`` None is from the beginning."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Accounts:
         self._of = items().subquery("items") if of is None else of
 
     @contextmanager
-    def frozen(self) -> Generator[Accounts]:
+    def frozen(self) -> Generator[ReportQueries]:
         """The same as of one moment, its lines made once: for a report that asks for many groupings."""
         lines = items()
         columns = (column(one.name, one.type) for one in lines.selected_columns)
@@ -50,7 +50,7 @@ class Accounts:
             made = lines.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
             connection.execute(DDL(f"CREATE TEMPORARY TABLE {FROZEN} AS {made}".replace("%", "%%")))
             try:
-                yield Accounts(self._database, connection, table(FROZEN, *columns))
+                yield ReportQueries(self._database, connection, table(FROZEN, *columns))
             finally:
                 connection.execute(DDL(f"DROP TABLE {FROZEN}"))
 
@@ -75,7 +75,7 @@ class Accounts:
         """
         of = self._of
         both = of.c.cost_reported_pico.is_not(None) & of.c.cost_computed_pico.is_not(None)
-        accounts = ("cost_reported_pico", "cost_computed_pico")
+        report_queries = ("cost_reported_pico", "cost_computed_pico")
         query = (
             select(
                 of.c.model,
@@ -86,7 +86,7 @@ class Accounts:
                 func.count(case((both, 1))).label("both"),
                 *(
                     cast(func.coalesce(func.sum(case((both, of.c[name]))), 0), BigInteger).label(name)
-                    for name in accounts
+                    for name in report_queries
                 ),
                 func.max(of.c.price_source).label("price_source"),
             )
@@ -96,7 +96,7 @@ class Accounts:
         )
         return self._all(query if since is None else query.where(of.c.day >= since))
 
-    def dearest(self, limit: int, *, since: date | None = None) -> list[dict[str, Any]]:
+    def costliest(self, limit: int, *, since: date | None = None) -> list[dict[str, Any]]:
         """The rows that cost most of those that ended since, dearest first; unknown costs have no rank."""
         told = (
             rows.c.row_id,

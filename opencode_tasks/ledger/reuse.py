@@ -35,7 +35,7 @@ COPIED = (
 source = rows.alias("source")
 
 
-def take_over(connection: Connection, run_id: str, now: datetime) -> int:
+def reuse(connection: Connection, run_id: str, now: datetime) -> int:
     """Give every open row of the run the newest finished answer under its key; how many got one."""
     wanted = rows.alias("wanted")
     newest = (

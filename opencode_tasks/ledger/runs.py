@@ -106,7 +106,7 @@ def pause_run(connection: Connection, run_id: str, *, until: datetime | None, re
     )
 
 
-def go_on(connection: Connection, run_id: str) -> None:
+def mark_running(connection: Connection, run_id: str) -> None:
     """Write that a run is running (again)."""
     connection.execute(
         runs.update()
@@ -135,7 +135,7 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
     both = known if flow_run_id in known else [*known, flow_run_id]
     connection.execute(runs.update().where(runs.c.run_id == run_id).values(flow_run_ids=both))
     _link(connection, run_id, flow_run_id)
-    go_on(connection, run_id)
+    mark_running(connection, run_id)
 
 
 def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:

@@ -16,7 +16,7 @@ DEFAULT_SYSTEM = "You are a helpful assistant."
 # Opencode itself may be silent for 30 s between two of its retries.
 DEFAULT_STALL_S = 120.0
 # Without the plugin a longer inner wait than this is ended by us.
-LONGEST_INNER_WAIT_S = 40.0
+MAX_INNER_WAIT_S = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,11 @@ from typing import Any
 
 from opencode_tasks.domain.fingerprints import without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS, Price, read_price
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server import OpencodeServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,14 @@ class Catalog:
 
 
 async def read_catalog(
-    server: WarmServer,
+    server: OpencodeServer,
     *,
     model_ref: str | None,
     agent: str,
     variant: str | None,
     version: str,
     allowed: Collection[str] = (),
-    most_output_tokens: int = MOST_OUTPUT_TOKENS,
+    most_output_tokens: int = MAX_OUTPUT_TOKENS,
 ) -> Catalog:
     """Resolve the model and check agent and variant. Raises InputError with every fault found.
 
@@ -88,7 +88,7 @@ async def read_catalog(
         version=version,
         model_ref=resolved,
         agent=agent,
-        agent_config=_lasting(found, str(server.home.root)),
+        agent_config=_lasting(found, str(server.instance_dir.root)),
         settings=_deciding(config, resolved),
         unpriced=unpriced,
         price=None if resolved in unpriced else stated,
@@ -150,10 +150,10 @@ def _granted(agent: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
     return sorted(granted - set(allowed) - {"external_directory"})
 
 
-def _lasting(agent: Mapping[str, Any], home: str) -> dict[str, Any]:
+def _lasting(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any]:
     """The agent without what names the folders of one process."""
     text = json.dumps({key: value for key, value in agent.items() if value is not None})
-    return json.loads(text.replace(json.dumps(home)[1:-1], "~"))
+    return json.loads(text.replace(json.dumps(instance_dir)[1:-1], "~"))
 
 
 def _deciding(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:

@@ -26,7 +26,13 @@ from opencode_tasks.opencode.backend import (
     Stopped,
 )
 from opencode_tasks.opencode.cost_cap import overspent
-from opencode_tasks.opencode.instance_dir import Credentials, Home, environment, homes_path, make_home
+from opencode_tasks.opencode.instance_dir import (
+    Credentials,
+    InstanceDir,
+    environment,
+    instance_dirs_root,
+    make_instance_dir,
+)
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, seen_in
 from opencode_tasks.outcomes.events import EventFold
@@ -43,7 +49,7 @@ EXPORT_TRIES = 2
 class _Run:
     """One running ``opencode run``: its files, and how far they were read."""
 
-    home: Home
+    instance_dir: InstanceDir
     stdout: Path
     fold: EventFold = field(default_factory=EventFold)
     session_id: str | None = None
@@ -75,9 +81,9 @@ class _Run:
         self.fold.watch(session_id, now)
 
     def _new_events(self) -> list[Mapping[str, Any]]:
-        if not self.home.journal.exists():
+        if not self.instance_dir.journal.exists():
             return []
-        with self.home.journal.open("rb") as journal:
+        with self.instance_dir.journal.open("rb") as journal:
             journal.seek(self.journal_at)
             data = journal.read()
         whole = data.rpartition(b"\n")[0]
@@ -96,22 +102,22 @@ class CliBackend:
     def __init__(self, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
         self.unpriced = unpriced
         self._spec = spec
-        self._homes: dict[str, Home] = {}
+        self._homes: dict[str, InstanceDir] = {}
         self._folds: dict[str, EventFold] = {}
-        self._folder = homes_path() / f"cli-{uuid.uuid4().hex[:12]}"
+        self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
-        self._keeper = GuardedProcess.watch(homes=[self._folder])
+        self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
 
     async def aclose(self) -> None:
         """Remove what is recorded; the folder of a session that is not stays."""
         await asyncio.to_thread(self._keeper.stop)
-        for home in self._homes.values():
-            home.release()
+        for instance_dir in self._homes.values():
+            instance_dir.release()
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """The data folder of the session's own home; None before there is one."""
-        home = self._homes.get(session_id or "")
-        return home.data if home else None
+        instance_dir = self._homes.get(session_id or "")
+        return instance_dir.data if instance_dir else None
 
     def seen(self, session_id: str) -> list[Session]:
         """What the journal's events told of the session and its children."""
@@ -121,48 +127,53 @@ class CliBackend:
     def recorded(self, session_id: str) -> None:
         """Remove the session's home."""
         self._folds.pop(session_id, None)
-        home = self._homes.pop(session_id, None)
-        if home is not None:
-            home.unmark(session_id)
-            home.remove()
+        instance_dir = self._homes.pop(session_id, None)
+        if instance_dir is not None:
+            instance_dir.unmark(session_id)
+            instance_dir.remove()
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``."""
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
-        home = known or await asyncio.to_thread(make_home, self._folder)
+        instance_dir = known or await asyncio.to_thread(make_instance_dir, self._folder)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
         result: SessionResult | None = None
         try:
-            env = environment(home, spec, password=None, journal_events=True)
+            env = environment(instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
-            env |= {} if known and credentials.needs_owner else credentials.install(home)
-            result = await self._run(request, home, spec, env, on_session)
+            env |= {} if known and credentials.needs_owner else credentials.install(instance_dir)
+            result = await self._run(request, instance_dir, spec, env, on_session)
             return result
         finally:
             credentials.close()
             if result is None or result.session_id is None:
-                home.remove()
+                instance_dir.remove()
 
     async def _run(
-        self, request: Request, home: Home, spec: OpencodeSpec, env: Mapping[str, str], on_session: OnSession
+        self,
+        request: Request,
+        instance_dir: InstanceDir,
+        spec: OpencodeSpec,
+        env: Mapping[str, str],
+        on_session: OnSession,
     ) -> SessionResult:
-        prompt = home.run / "prompt.txt"
+        prompt = instance_dir.run / "prompt.txt"
         prompt.touch(mode=0o600)
         prompt.write_bytes(request.prompt.encode())
-        for old in (home.journal, home.output):
+        for old in (instance_dir.journal, instance_dir.output):
             old.unlink(missing_ok=True)
-        run = _Run(home, home.output)
+        run = _Run(instance_dir, instance_dir.output)
         process = await asyncio.to_thread(
             GuardedProcess.start,
-            run_arguments(request, spec, home),
+            run_arguments(request, spec, instance_dir),
             env=env,
-            cwd=home.work,
+            cwd=instance_dir.work,
             stdin=prompt,
             stdout=run.stdout,
-            stderr=home.run / "stderr.txt",
+            stderr=instance_dir.run / "stderr.txt",
         )
         try:
             stopped = await self._wait(process, run, on_session, request)
@@ -180,9 +191,9 @@ class CliBackend:
             run.read(now)
             if run.session_id is not None and not told:
                 told = True
-                self._homes[run.session_id] = run.home
+                self._homes[run.session_id] = run.instance_dir
                 self._folds[run.session_id] = run.fold
-                run.home.mark(run.session_id, request.attempt_id)
+                run.instance_dir.mark(run.session_id, request.attempt_id)
                 on_session(run.session_id)
             if ended:
                 return None
@@ -204,7 +215,7 @@ class CliBackend:
                 retry
                 and retry.next_at
                 and retry.next_at.timestamp() - time.time()
-                > longest_wait_s(self._spec, plugin_loaded=plugin_is_loaded(run.home.journal))
+                > longest_wait_s(self._spec, plugin_loaded=plugin_is_loaded(run.instance_dir.journal))
             ):
                 return Stopped(wait=retry)
         first, last = run.fold.first_sign.get(key), run.fold.last_sign.get(key, started)
@@ -224,7 +235,7 @@ class CliBackend:
         notes: list[str] = []
         if session_id is not None:
             sessions = await self._export_family(run, session_id, spec, env, notes)
-        if spec.use_plugin and not plugin_is_loaded(run.home.journal):
+        if spec.use_plugin and not plugin_is_loaded(run.instance_dir.journal):
             notes.append("the opencode plugin did not load: waits are read from opencode's own words")
         events = parse_events(output)
         family = run.fold.family(session_id or "")
@@ -238,7 +249,7 @@ class CliBackend:
             denied_tools=tuple(name for state in family for name in state.asked_permissions.values()),
             stream_text=stream_text(events),
             exit_code=-1 if exit_code is None else exit_code,
-            stderr=tail(run.home.run / "stderr.txt"),
+            stderr=tail(run.instance_dir.run / "stderr.txt"),
             events=events,
             usage_known=stopped is None and bool(sessions),
             notes=tuple(notes),
@@ -252,7 +263,7 @@ class CliBackend:
         parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
         found: list[Session] = []
         for key, parent in parents.items():
-            messages = await self._export(key, run.home, spec, env)
+            messages = await self._export(key, run.instance_dir, spec, env)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
                 told = [state.messages for state in family if state.session_id == key]
@@ -262,13 +273,13 @@ class CliBackend:
         return found
 
     async def _export(
-        self, session_id: str, home: Home, spec: OpencodeSpec, env: Mapping[str, str]
+        self, session_id: str, instance_dir: InstanceDir, spec: OpencodeSpec, env: Mapping[str, str]
     ) -> list[Mapping[str, Any]] | None:
         for number in range(EXPORT_TRIES):
-            target = home.run / f"export-{number}.json"
+            target = instance_dir.run / f"export-{number}.json"
             args = [str(spec.binary), "export", session_id]
             finished = await asyncio.to_thread(
-                run_once, args, env=env, cwd=home.work, timeout_s=EXPORT_LIMIT_S, stdout=target
+                run_once, args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
             try:
                 messages: Any = mapping_in(json.loads(target.read_text(encoding="utf-8"))).get("messages")
@@ -279,9 +290,9 @@ class CliBackend:
         return None
 
 
-def run_arguments(request: Request, spec: OpencodeSpec, home: Home) -> list[str]:
+def run_arguments(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> list[str]:
     """The command line; the prompt goes by standard input, which alone keeps it byte for byte."""
-    directory = str(spec.work_dir or home.work)
+    directory = str(spec.work_dir or instance_dir.work)
     args = [str(spec.binary), "run", "--format", "json", "--title", request.title]
     args += ["--agent", request.agent, "--dir", directory]
     if request.model_ref:

@@ -29,7 +29,7 @@ class NoAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response: its HTTP status and its body."""
 
     status: int
@@ -59,7 +59,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Answer:
+    async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
         """The server's answer, whatever its status.
 
         Raises NoAnswerError, also where nothing of the answer comes for ``timeout_s``.
@@ -69,7 +69,7 @@ class Client:
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None, *, timeout_s: float | None = HTTP_LIMIT_S
-    ) -> Answer:
+    ) -> Response:
         """The server's whole answer within ``timeout_s`` (None: for ever), whatever its status.
 
         Raises NoAnswerError.
@@ -113,11 +113,11 @@ class Client:
 
     async def _ask(
         self, method: str, path: str, data: io.BytesIO | None, limit: aiohttp.ClientTimeout
-    ) -> Answer:
+    ) -> Response:
         try:
             sent = self._session.request(method, path, params=self._about, data=data, timeout=limit)
             async with sent as response:
-                return Answer(response.status, await response.text("utf-8", "replace"))
+                return Response(response.status, await response.text("utf-8", "replace"))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NoAnswerError(f"{type(error).__name__} {error}") from None
 

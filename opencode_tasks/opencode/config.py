@@ -12,7 +12,7 @@ from typing import Any, cast
 import json5
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
-from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS
+from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
@@ -153,7 +153,7 @@ def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> fr
 def most_output_tokens(environ: Mapping[str, str]) -> int:
     """The most output tokens that opencode asks any model for, as its environment says."""
     told = environ.get("OPENCODE_EXPERIMENTAL_OUTPUT_TOKEN_MAX", "")
-    return int(told) if told.isdecimal() and int(told) else MOST_OUTPUT_TOKENS
+    return int(told) if told.isdecimal() and int(told) else MAX_OUTPUT_TOKENS
 
 
 def _timeouts(clocks: Clocks) -> dict[str, Any]:

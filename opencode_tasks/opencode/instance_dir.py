@@ -45,7 +45,7 @@ _owned: dict[Path, int] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
+class InstanceDir:
     """The folders of one opencode process, all below ``root`` (mode 0700).
 
     ``marks`` holds a file for each session that is not recorded yet: while there is one,
@@ -114,36 +114,36 @@ class Home:
             os.close(descriptor)
 
 
-def homes_path() -> Path:
+def instance_dirs_root() -> Path:
     """Where homes are made: below the user's data folder, on the local disk."""
     return user_data_path("opencode-tasks") / "opencode"
 
 
-def make_home(parent: Path | None = None, *, user_config: bool = True) -> Home:
+def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -> InstanceDir:
     """A new home with its folders, mode 0700, and the stub that spares an npm install.
 
     This process owns it. Without ``user_config`` the user's own global config is not in it.
     """
-    home = Home(root=(parent or homes_path()) / uuid.uuid4().hex[:12])
-    home.root.mkdir(parents=True, mode=0o700)
-    _own(home)
-    for path in (home.data, home.marks, home.work, home.run):
+    instance_dir = InstanceDir(root=(parent or instance_dirs_root()) / uuid.uuid4().hex[:12])
+    instance_dir.root.mkdir(parents=True, mode=0o700)
+    _own(instance_dir)
+    for path in (instance_dir.data, instance_dir.marks, instance_dir.work, instance_dir.run):
         path.mkdir(mode=0o700)
     for name in ("config", "cache", "state", "tmp"):
-        (home.run / name).mkdir(mode=0o700)
-    config = home.run / "config" / "opencode"
+        (instance_dir.run / name).mkdir(mode=0o700)
+    config = instance_dir.run / "config" / "opencode"
     config.mkdir(mode=0o700)
     if user_config:
         _link_global_config(config)
     else:
         _write_stub(config)
-    return home
+    return instance_dir
 
 
-def is_owned(home: Home) -> bool:
+def is_owned(instance_dir: InstanceDir) -> bool:
     """Whether a process holds the home, or may be about to: one without ``owner`` counts as held."""
     try:
-        descriptor = os.open(home.owner, os.O_RDONLY)
+        descriptor = os.open(instance_dir.owner, os.O_RDONLY)
     except OSError:
         return True
     try:
@@ -156,10 +156,10 @@ def is_owned(home: Home) -> bool:
 
 
 def environment(
-    home: Home, spec: OpencodeSpec, *, password: str | None, journal_events: bool
+    instance_dir: InstanceDir, spec: OpencodeSpec, *, password: str | None, journal_events: bool
 ) -> dict[str, str]:
-    """The environment of an opencode process in ``home``; writes its config file there."""
-    config_file = home.run / "opencode-tasks.json"
+    """The environment of an opencode process in ``instance_dir``; writes its config file there."""
+    config_file = instance_dir.run / "opencode-tasks.json"
     config_file.touch(mode=0o600)
     config_file.write_text(json.dumps(merged_config(spec)), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith(KEPT_FROM_OPENCODE)}
@@ -171,14 +171,14 @@ def environment(
     if "OPENCODE_MODELS_PATH" not in env and user_models().is_file():
         env["OPENCODE_MODELS_PATH"] = str(user_models())
     env |= {
-        "XDG_DATA_HOME": str(home.data),
-        "XDG_CONFIG_HOME": str(home.run / "config"),
-        "XDG_CACHE_HOME": str(home.run / "cache"),
-        "XDG_STATE_HOME": str(home.run / "state"),
-        "TMPDIR": str(home.run / "tmp"),
+        "XDG_DATA_HOME": str(instance_dir.data),
+        "XDG_CONFIG_HOME": str(instance_dir.run / "config"),
+        "XDG_CACHE_HOME": str(instance_dir.run / "cache"),
+        "XDG_STATE_HOME": str(instance_dir.run / "state"),
+        "TMPDIR": str(instance_dir.run / "tmp"),
         "OPENCODE_CONFIG": str(config_file),
         "OPENCODE_CONFIG_CONTENT": json.dumps(fixed_config(spec)),
-        "OPENCODE_TASKS_JOURNAL": str(home.journal),
+        "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
     }
@@ -206,11 +206,11 @@ class Credentials:
         # True where a login's tokens rotate, so that its store has one owner at a time.
         self.needs_owner = needs_owner(self._entries, provider)
 
-    def install(self, home: Home) -> dict[str, str]:
-        """Put the logins within the reach of ``home``; the environment variables to add."""
+    def install(self, instance_dir: InstanceDir) -> dict[str, str]:
+        """Put the logins within the reach of ``instance_dir``; the environment variables to add."""
         if self.needs_owner:
             self._own()
-            target = home.data / "opencode" / "auth.json"
+            target = instance_dir.data / "opencode" / "auth.json"
             target.parent.mkdir(mode=0o700, exist_ok=True)
             target.symlink_to(self._store)
             return {}
@@ -286,13 +286,13 @@ def user_config_path() -> Path:
     return Path(config) / "opencode"
 
 
-def _own(home: Home) -> None:
-    new = home.owner.with_suffix(".new")
+def _own(instance_dir: InstanceDir) -> None:
+    new = instance_dir.owner.with_suffix(".new")
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     # Under its name it is locked from the first moment.
-    new.rename(home.owner)
-    _owned[home.root] = descriptor
+    new.rename(instance_dir.owner)
+    _owned[instance_dir.root] = descriptor
 
 
 def _link_global_config(config: Path) -> None:

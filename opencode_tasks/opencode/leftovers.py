@@ -24,8 +24,8 @@ from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, SessionResult
 from opencode_tasks.opencode.client import NoAnswerError
-from opencode_tasks.opencode.instance_dir import Home, homes_path, is_owned, make_home
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_owned, make_instance_dir
+from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.outcomes.messages import (
     after_last_prompt,
     assistant_messages,
@@ -42,44 +42,46 @@ ABORTED = "MessageAbortedError"
 GOES_ON = "tool-calls"
 
 
-def home_of(data_dir: Path) -> Home:
+def instance_dir_of(data_dir: Path) -> InstanceDir:
     """The home whose data folder this is, as the ledger's ``attempts.data_dir`` names it."""
-    return Home(root=data_dir.parent)
+    return InstanceDir(root=data_dir.parent)
 
 
-def is_deserted(home: Home) -> bool:
+def is_deserted(instance_dir: InstanceDir) -> bool:
     """Whether no process owns a home or still runs in it; one from before homes had owners never is."""
-    return not is_owned(home) and not _is_lived_in(home)
+    return not is_owned(instance_dir) and not _is_lived_in(instance_dir)
 
 
-def homes() -> list[Home]:
+def instance_dirs() -> list[InstanceDir]:
     """All homes, by path; those of a CliBackend are in a folder of its own."""
-    parent = homes_path()
+    parent = instance_dirs_root()
     marks = [*parent.glob("*/unrecorded"), *parent.glob("*/*/unrecorded")]
-    return [Home(root=path.parent) for path in sorted(marks)]
+    return [InstanceDir(root=path.parent) for path in sorted(marks)]
 
 
-def sweep_homes() -> None:
+def remove_deserted_dirs() -> None:
     """Remove what dead processes left, but the data of unrecorded sessions.
 
     Their guards do it at once; it is for a guard that was killed too, as when the machine goes down.
     """
-    for home in homes():
-        if is_deserted(home):
-            home.remove()
+    for instance_dir in instance_dirs():
+        if is_deserted(instance_dir):
+            instance_dir.remove()
 
 
-def sessions_by_attempt(among: Iterable[Home]) -> dict[str, tuple[Path, str]]:
+def sessions_by_attempt(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:
     """The sessions in some homes that are not known to be recorded, by the ids of their attempts.
 
     Of each the data folder and the session's id: what is on the disk before it is in a ledger, and
     still is for a moment after.
     """
     found: dict[str, tuple[Path, str]] = {}
-    for home in among:
+    for instance_dir in among:
         # A home that lives loses a mark with each row that is recorded.
         with contextlib.suppress(OSError):
-            found |= {mark.read_text(): (home.data, mark.name) for mark in home.marks.iterdir()}
+            found |= {
+                mark.read_text(): (instance_dir.data, mark.name) for mark in instance_dir.marks.iterdir()
+            }
     return found
 
 
@@ -94,7 +96,7 @@ async def read_left(
     """
     if not session_ids or not await asyncio.to_thread(data_dir.is_dir):
         return {}
-    if not await asyncio.to_thread(is_deserted, home_of(data_dir)):
+    if not await asyncio.to_thread(is_deserted, instance_dir_of(data_dir)):
         raise SetupError(
             "unknown",
             raw_message=f"the sessions in {data_dir} belong to a process that still runs",
@@ -112,14 +114,14 @@ async def read_left(
     return {key: sessions for key, sessions in read.items() if sessions}
 
 
-def forget_session(home: Home, session_id: str) -> None:
+def forget_session(instance_dir: InstanceDir, session_id: str) -> None:
     """Note a session of a left home as recorded; with the last one the home goes."""
-    home.unmark(session_id)
-    home.remove()
-    if home.root.parent != homes_path():
+    instance_dir.unmark(session_id)
+    instance_dir.remove()
+    if instance_dir.root.parent != instance_dirs_root():
         # The folder of a dead CliBackend, once its last home is gone.
         with contextlib.suppress(OSError):
-            home.root.parent.rmdir()
+            instance_dir.root.parent.rmdir()
 
 
 def result_of(sessions: Sequence[Session]) -> SessionResult | None:
@@ -156,21 +158,23 @@ def unfinished_record(session_id: str, sessions: Sequence[Session] = ()) -> Atte
 
 
 @contextlib.asynccontextmanager
-async def _server_over_copy(spec: OpencodeSpec, data_dir: Path) -> AsyncGenerator[WarmServer]:
+async def _server_over_copy(spec: OpencodeSpec, data_dir: Path) -> AsyncGenerator[OpencodeServer]:
     """A server over a copy of the data, in a home of its own that goes with it.
 
-    Killed while copying, we leave a home that ``sweep_homes`` removes.
+    Killed while copying, we leave a home that ``remove_deserted_dirs`` removes.
     """
-    home = make_home(user_config=False)
+    instance_dir = make_instance_dir(user_config=False)
     try:
-        await asyncio.to_thread(_copy, data_dir, home.data)
-        server = await WarmServer.start(OpencodeSpec(binary=spec.binary, use_plugin=False), over=home)
+        await asyncio.to_thread(_copy, data_dir, instance_dir.data)
+        server = await OpencodeServer.start(
+            OpencodeSpec(binary=spec.binary, use_plugin=False), over=instance_dir
+        )
         try:
             yield server
         finally:
             await server.aclose()
     finally:
-        home.remove()
+        instance_dir.remove()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -178,7 +182,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=ignored)
 
 
-async def _read(server: WarmServer, session_id: str, unpriced: frozenset[str]) -> list[Session]:
+async def _read(server: OpencodeServer, session_id: str, unpriced: frozenset[str]) -> list[Session]:
     """The session and its children; empty where the database does not hold it."""
     found = await server.find(f"/session/{session_id}")
     if found.status == HTTPStatus.NOT_FOUND:
@@ -186,8 +190,8 @@ async def _read(server: WarmServer, session_id: str, unpriced: frozenset[str]) -
     return await server.read_back(session_id, unpriced)
 
 
-def _is_lived_in(home: Home) -> bool:
+def _is_lived_in(instance_dir: InstanceDir) -> bool:
     """Whether a process works in the home: a guard and its opencode outlive a killed owner by seconds."""
-    root = home.root.resolve()
+    root = instance_dir.root.resolve()
     folders = (process.info["cwd"] for process in psutil.process_iter(["cwd"]))
     return any(folder and Path(folder).is_relative_to(root) for folder in folders)

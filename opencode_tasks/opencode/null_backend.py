@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from opencode_tasks.domain.prices import MOST_OUTPUT_TOKENS
+from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request, SessionResult
 from opencode_tasks.opencode.catalog import Catalog
@@ -56,7 +56,7 @@ def null_catalog() -> Catalog:
         settings={},
         unpriced=NullBackend.unpriced,
         price=None,
-        most_output_tokens=MOST_OUTPUT_TOKENS,
+        most_output_tokens=MAX_OUTPUT_TOKENS,
         plugin_loaded=True,
     )
 

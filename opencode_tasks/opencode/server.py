@@ -21,8 +21,8 @@ from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
-from opencode_tasks.opencode.client import HTTP_LIMIT_S, Answer, Client, NoAnswerError
-from opencode_tasks.opencode.instance_dir import Credentials, Home, environment, make_home
+from opencode_tasks.opencode.client import HTTP_LIMIT_S, Response, Client, NoAnswerError
+from opencode_tasks.opencode.instance_dir import Credentials, InstanceDir, environment, make_instance_dir
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.system import GuardedProcess
@@ -34,22 +34,24 @@ CLOSED = "the opencode server has ended"
 _log = logging.getLogger(__name__)
 
 
-class WarmServer:
+class OpencodeServer:
     """A running server, its HTTP client and the one reader of its event stream.
 
     ``gaps`` counts the times that events may have been lost; ``plugin_loaded`` says whether
-    failures are final and exact. ``begun`` counts the sessions that were begun here, ``unrecorded``
+    failures are final and exact. ``claimed`` counts the sessions that were begun here, ``unrecorded``
     holds those that are not recorded yet, ``users`` counts the requests that are at work here.
     """
 
-    def __init__(self, process: GuardedProcess, home: Home, client: Client, credentials: Credentials) -> None:
+    def __init__(
+        self, process: GuardedProcess, instance_dir: InstanceDir, client: Client, credentials: Credentials
+    ) -> None:
         self.process = process
-        self.home = home
+        self.instance_dir = instance_dir
         self.client = client
         self.fold = EventFold()
         self.gaps = 0
         self.plugin_loaded = False
-        self.begun = 0
+        self.claimed = 0
         self.unrecorded: set[str] = set()
         self.users = 0
         self.is_closing = False
@@ -59,7 +61,7 @@ class WarmServer:
         self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, spec: OpencodeSpec, *, over: Home | None = None) -> Self:
+    async def start(cls, spec: OpencodeSpec, *, over: InstanceDir | None = None) -> Self:
         """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not.
 
         It owns the home ``over``, and is given no logins there; None makes a new home with them.
@@ -68,28 +70,33 @@ class WarmServer:
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
-        home = over or make_home()
+        instance_dir = over or make_instance_dir()
         starting: asyncio.Task[GuardedProcess] | None = None
         try:
-            logins = credentials.install(home) if over is None else {}
-            env = environment(home, spec, password=password, journal_events=False) | logins
+            logins = credentials.install(instance_dir) if over is None else {}
+            env = environment(instance_dir, spec, password=password, journal_events=False) | logins
             args = [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"]
             start = functools.partial(
-                GuardedProcess.start, args, env=env, cwd=home.work, stdout=home.output, homes=[home.root]
+                GuardedProcess.start,
+                args,
+                env=env,
+                cwd=instance_dir.work,
+                stdout=instance_dir.output,
+                instance_dirs=[instance_dir.root],
             )
             starting = asyncio.create_task(asyncio.to_thread(start))
             process = await asyncio.shield(starting)
-            url = await _listening_at(process, home)
+            url = await _listening_at(process, instance_dir)
         except BaseException:
             if starting is not None:
                 # Cancelled meanwhile or not: what the thread starts must be ended.
                 with contextlib.suppress(SetupError):
                     await asyncio.to_thread((await starting).stop)
             credentials.close()
-            home.remove()
+            instance_dir.remove()
             raise
-        client = Client(url, password, str(spec.work_dir or home.work))
-        server = cls(process, home, client, credentials)
+        client = Client(url, password, str(spec.work_dir or instance_dir.work))
+        server = cls(process, instance_dir, client, credentials)
         try:
             await server._open(spec)
         except BaseException:
@@ -110,7 +117,7 @@ class WarmServer:
             raise SetupError(
                 "unknown", raw_message=f"opencode serve did not answer: {words}", hint="opencode-tasks doctor"
             ) from None
-        self.plugin_loaded = plugin_is_loaded(self.home.journal) if spec.use_plugin else False
+        self.plugin_loaded = plugin_is_loaded(self.instance_dir.journal) if spec.use_plugin else False
 
     @property
     def is_alive(self) -> bool:
@@ -138,17 +145,17 @@ class WarmServer:
     def hold(self, session_id: str, attempt_id: str) -> None:
         """Keep a session, through a crash too, until ``let_go``, with the attempt whose it is."""
         self.unrecorded.add(session_id)
-        self.home.mark(session_id, attempt_id)
+        self.instance_dir.mark(session_id, attempt_id)
 
     def let_go(self, session_id: str) -> None:
         """Forget a session that is recorded elsewhere."""
-        self.home.unmark(session_id)
+        self.instance_dir.unmark(session_id)
         self.fold.forget(session_id)
         self.unrecorded.discard(session_id)
 
     def last_words(self) -> str:
         """The end of what the server printed."""
-        return tail(self.home.output)
+        return tail(self.instance_dir.output)
 
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
         """GET a route of the server's working folder; its JSON. Raises NoAnswerError and SetupError."""
@@ -157,7 +164,7 @@ class WarmServer:
             raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(answer)}")
         return answer.json()
 
-    async def find(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Answer:
+    async def find(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
         """GET a route that may not be there; the answer, whatever its status. Raises NoAnswerError."""
         if self.is_closing:
             raise NoAnswerError(CLOSED)
@@ -175,7 +182,7 @@ class WarmServer:
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S
-    ) -> Answer:
+    ) -> Response:
         """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks).
 
         Raises NoAnswerError.
@@ -198,7 +205,7 @@ class WarmServer:
         with contextlib.suppress(Exception):
             await self.client.aclose()
         self._credentials.close()
-        await asyncio.to_thread(self.home.remove)
+        await asyncio.to_thread(self.instance_dir.remove)
 
     async def _read_events(self) -> None:
         while True:
@@ -257,16 +264,16 @@ def tail(path: Path, limit: int = 4000) -> str:
         return ""
 
 
-async def _listening_at(process: GuardedProcess, home: Home) -> str:
+async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir) -> str:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
-        for line in tail(home.output).splitlines():
+        for line in tail(instance_dir.output).splitlines():
             if LISTENING in line:
                 return line.partition(LISTENING)[2].strip()
         if process.poll() is not None:
             break
         await asyncio.sleep(0.05)
-    words = tail(home.output, 800).strip() or "it printed nothing"
+    words = tail(instance_dir.output, 800).strip() or "it printed nothing"
     raise SetupError(
         "unknown",
         raw_message=f"opencode serve did not start: {words}",
@@ -274,7 +281,7 @@ async def _listening_at(process: GuardedProcess, home: Home) -> str:
     )
 
 
-def _refusal(answer: Answer) -> str:
+def _refusal(answer: Response) -> str:
     """Opencode's own words; of a config that it refuses, each fault with its place in the config."""
     try:
         told: Any = answer.json()

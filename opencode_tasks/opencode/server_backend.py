@@ -14,7 +14,7 @@ from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import InnerRetry, Session
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.opencode.backend import (
-    LONGEST_INNER_WAIT_S,
+    MAX_INNER_WAIT_S,
     BackendName,
     Clocks,
     OnSession,
@@ -23,10 +23,10 @@ from opencode_tasks.opencode.backend import (
     SessionResult,
     Stopped,
 )
-from opencode_tasks.opencode.client import Answer, NoAnswerError
+from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent
-from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.opencode.server_rotation import Succession
+from opencode_tasks.opencode.server import OpencodeServer
+from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
 
@@ -53,14 +53,14 @@ class ServerBackend:
     name: BackendName = "server"
 
     def __init__(
-        self, servers: Succession, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
+        self, servers: ServerRotation, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
     ) -> None:
         self.unpriced = unpriced
         self._servers = servers
         self._spec = spec
 
     @property
-    def server(self) -> WarmServer | None:
+    def server(self) -> OpencodeServer | None:
         """The server that new sessions go to; None while there is none."""
         return self._servers.current
 
@@ -68,7 +68,7 @@ class ServerBackend:
         """The data folder of the session's server, or of the one for new sessions."""
         held = self._servers.holder(session_id) if session_id is not None else None
         server = held or self.server
-        return server.home.data if server is not None else None
+        return server.instance_dir.data if server is not None else None
 
     def seen(self, session_id: str) -> list[Session]:
         """What the events told of the session and its children."""
@@ -88,7 +88,7 @@ class ServerBackend:
 class _Conversation:
     """One request to one server, from the prompt to its end."""
 
-    def __init__(self, server: WarmServer, spec: OpencodeSpec, unpriced: frozenset[str]) -> None:
+    def __init__(self, server: OpencodeServer, spec: OpencodeSpec, unpriced: frozenset[str]) -> None:
         self.server = server
         self.unpriced = unpriced
         self._clocks = spec.clocks
@@ -245,7 +245,7 @@ class _Conversation:
         )
 
 
-def _refused(answer: Answer) -> str:
+def _refused(answer: Response) -> str:
     return f"opencode answered HTTP {answer.status}: {answer.text[:500]}"
 
 
@@ -259,7 +259,7 @@ def seen_in(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[
 
 def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:
     """The longest wait that is left to opencode: what the plugin passes on, or a fixed bound without it."""
-    return max(LONGEST_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else LONGEST_INNER_WAIT_S
+    return max(MAX_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else MAX_INNER_WAIT_S
 
 
 def check_clocks(

@@ -26,9 +26,9 @@ from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
 from opencode_tasks.opencode.instance_dir import Credentials
 from opencode_tasks.opencode.null_backend import NullBackend
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
-from opencode_tasks.opencode.server_rotation import Limits, Succession, limits_in_force
+from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
 from opencode_tasks.system import undisturbed
 
 T = TypeVar("T")
@@ -36,13 +36,13 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class WarmServers:
+class ServerPool:
     """One event loop in a thread of its own, and the servers that live on it."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: RotationLimits | None = None) -> None:
         """With ``limits`` for its servers, or those of the settings where it is None."""
         self._limits = limits
-        self._servers: dict[tuple[str, int], Succession] = {}
+        self._servers: dict[tuple[str, int], ServerRotation] = {}
         self._lanes: dict[str, set[int]] = {}
         self._clis: dict[str, CliBackend] = {}
         self._catalogs: dict[str, Catalog] = {}
@@ -67,9 +67,9 @@ class WarmServers:
                 future.cancel()
             raise
 
-    async def server(self, spec: OpencodeSpec) -> WarmServer:
+    async def server(self, spec: OpencodeSpec) -> OpencodeServer:
         """The live server for a spec. On the loop only."""
-        return await self.succession(spec).live()
+        return await self.rotation(spec).live()
 
     def take_lane(self, spec: OpencodeSpec) -> int:
         """A number for one who wants a server of its own for a spec; give it back. On the loop only.
@@ -97,9 +97,9 @@ class WarmServers:
         if name == "null":
             return NullBackend()
         if name == "server":
-            succession = self.succession(spec, lane)
-            await succession.live()
-            return ServerBackend(succession, spec, unpriced)
+            rotation = self.rotation(spec, lane)
+            await rotation.live()
+            return ServerBackend(rotation, spec, unpriced)
         key = server_key(spec)
         if key not in self._clis:
             self._clis[key] = CliBackend(spec, unpriced)
@@ -138,7 +138,7 @@ class WarmServers:
                 _log.warning("a worker was to ask opencode, and failed", exc_info=True)
             else:
                 return self._catalogs[key]
-        was_there = self.succession(spec).current is not None
+        was_there = self.rotation(spec).current is not None
         try:
             self._catalogs[key] = await read_catalog(
                 await self.server(spec),
@@ -174,11 +174,11 @@ class WarmServers:
             self._portal = None
             self._stack.close()
 
-    def succession(self, spec: OpencodeSpec, lane: int = 0) -> Succession:
+    def rotation(self, spec: OpencodeSpec, lane: int = 0) -> ServerRotation:
         """The servers of a spec in a lane, started or not. On the loop only."""
         key = (server_key(spec), lane)
         if key not in self._servers:
-            self._servers[key] = Succession(spec, self._limits or limits_in_force())
+            self._servers[key] = ServerRotation(spec, self._limits or limits_in_force())
         return self._servers[key]
 
     async def _aclose(self) -> None:
@@ -212,4 +212,4 @@ def _catalog_key(spec: OpencodeSpec, variant: str | None) -> str:
     return f"{server_key(spec)} {spec.model_ref} {variant}"
 
 
-warm = WarmServers()
+server_pool = ServerPool()

@@ -6,19 +6,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from opencode_tasks.engine.worker import BatchCounts, work_on
-from opencode_tasks.orchestration.retries import MOST_WAITS, Delays, waits
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.orchestration.retries import MAX_WAITS, RetryDelays, should_retry_batch
+from opencode_tasks.plan.run_spec import RunSpec
 
 
 @task(
     name="opencode-batch",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=MOST_WAITS,
-    retry_delay_seconds=Delays(),
-    retry_condition_fn=waits,
+    retries=MAX_WAITS,
+    retry_delay_seconds=RetryDelays(),
+    retry_condition_fn=should_retry_batch,
     retry_jitter_factor=None,
 )
-def run_batch(job: Job, batch_id: str, most: int) -> BatchCounts:
+def run_batch(run_spec: RunSpec, batch_id: str, most: int) -> BatchCounts:
     """Run up to ``most`` rows of a job; their outcomes are in the ledger, only counts come back."""
-    return work_on(job, batch_id, most)
+    return work_on(run_spec, batch_id, most)

@@ -13,7 +13,7 @@ from opencode_tasks.orchestration.block_store import has_api, load_block
 from opencode_tasks.orchestration.block_urls import ledger_place
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
 from opencode_tasks.plan.options import Options
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 
 AGENT, CREDENTIALS = "opencode-agent", "opencode-credentials"
 
@@ -37,11 +37,11 @@ def with_blocks(options: Options) -> tuple[Options, Secrets, str | None]:
     return options, secrets_of(source), source
 
 
-def with_secrets(job: Job) -> Job:
+def with_secrets(run_spec: RunSpec) -> RunSpec:
     """The job with the secrets of the block that it names: they are read where they are used."""
-    if job.secrets_block is None:
-        return job
-    return replace(job, spec=replace(job.spec, secrets=secrets_of(job.secrets_block)))
+    if run_spec.secrets_block is None:
+        return run_spec
+    return replace(run_spec, spec=replace(run_spec.spec, secrets=secrets_of(run_spec.secrets_block)))
 
 
 def secrets_of(source: str | None) -> Secrets:

@@ -23,7 +23,7 @@ from opencode_tasks.orchestration.context import deployment_of, is_deployed
 from opencode_tasks.plan.plan import Plan
 
 
-def continued_by(plan: Plan, command: Mapping[str, Any]) -> State[None] | None:
+def find_continuing_run(plan: Plan, command: Mapping[str, Any]) -> State[None] | None:
     """The end of this flow run where another sleeps over all its rows; None where it has work to do.
 
     Only of a flow run that its deployment's schedule began: a person who starts one wants it to run.

@@ -24,7 +24,7 @@ from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Progress
-from opencode_tasks.orchestration.prefect_api import is_our_own
+from opencode_tasks.orchestration.prefect_api import is_private_server
 from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"
@@ -35,12 +35,12 @@ RUN_PAUSED = "opencode.run.paused"
 RUN_FAILING = "opencode.run.failing"
 LONG_WAIT_S = 3600.0
 # Fewer rows than this say nothing of a rate.
-LEAST_ROWS = 20
+MIN_ROWS = 20
 SHOW_EVERY_S = 5.0
 EVENT_EVERY_S = 60.0
 
 
-class Teller:
+class PrefectPublisher:
     """Tells Prefect how one run goes."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Teller:
 
     def progress(self, run_id: str, progress: Progress) -> None:
         """Show the rows done as a progress artifact, and tell what was bought since, now and then."""
-        if is_our_own():
+        if is_private_server():
             return
         now = time.monotonic()
         if now - self._shown_at >= SHOW_EVERY_S or not progress.open:
@@ -88,7 +88,7 @@ class Teller:
         self, run_id: str, progress: Progress, cost: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     ) -> None:
         """Leave the table of costs, and tell that the run has ended. ``cost`` are the ledger's lines."""
-        if is_our_own():
+        if is_private_server():
             return
         self.progress(run_id, progress)
         with suppress(Exception):
@@ -101,12 +101,12 @@ class Teller:
 def is_failing(progress: Progress) -> bool:
     """Whether more of the rows that have ended failed than the setting has people told of."""
     ended = progress.total - progress.open
-    return ended >= LEAST_ROWS and progress.failed > settings().failure_alert * ended
+    return ended >= MIN_ROWS and progress.failed > settings().failure_alert * ended
 
 
-def tell_paused(paused: RunPausedError) -> None:
+def publish_paused(paused: RunPausedError) -> None:
     """Tell that a run goes to sleep or waits for a person; the labels are for automations to match."""
-    if is_our_own():
+    if is_private_server():
         return
     wait_s = None if paused.until is None else (paused.until - datetime.now(UTC)).total_seconds()
     kind = "person" if wait_s is None else "long" if wait_s > LONG_WAIT_S else "short"

@@ -27,7 +27,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import cache_dir
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import Part, moments
+from opencode_tasks.system.startup_timing import Part, startup_timing
 
 START_LIMIT_S = 120.0
 # Nothing of the server's outlives it, so it need not end politely.
@@ -86,7 +86,7 @@ class LocalServer:
                 answer = httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False)
                 if answer.status_code == HTTPStatus.OK:
                     self._is_ready = True
-                    moments.add([Part("Prefect", self._began, time.time())])
+                    startup_timing.add([Part("Prefect", self._began, time.time())])
                     _keep_template(self._folder)
                     return
             time.sleep(0.1)

@@ -15,7 +15,7 @@ from opencode_tasks.domain.money import pico_to_usd, usd_to_pico
 PAUSE_KEY = "budget-"
 # How Prefect names what a suspended flow run is told: by its state and its pause key.
 PREFIX = f"suspended-{PAUSE_KEY}"
-MOST_ANSWERS = 100
+MAX_ANSWERS = 100
 
 
 class NewBudget(RunInput):
@@ -44,7 +44,7 @@ def given_budget(flow_run_id: UUID) -> int | None:
     found: int | None = None
     # A server that is away must not end the run: the budget that it has stays.
     with suppress(Exception), get_client(sync_client=True) as client:
-        for told in client.filter_flow_run_input(flow_run_id, PREFIX, limit=MOST_ANSWERS, exclude_keys=set()):
+        for told in client.filter_flow_run_input(flow_run_id, PREFIX, limit=MAX_ANSWERS, exclude_keys=set()):
             if not told.key.endswith("-response"):
                 continue
             with suppress(ValueError):

@@ -18,14 +18,14 @@ ELSE = "Look at what the provider says above."
 def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> str:
     """Markdown; the provider's words are shown as a quoted block, whatever they are."""
     provider = model_ref.partition("/")[0]
-    words = "\n".join(f"    {line}" for line in (paused.words or "(nothing)").splitlines())
+    message = "\n".join(f"    {line}" for line in (paused.message or "(nothing)").splitlines())
     what_to_do = WHAT_TO_DO.get(paused.error_type, ELSE).format(provider=provider)
     unknown = " and an unknown part" if progress.cost_pico is None else ""
     return f"""# Run {paused.run_id} needs a person
 
 `{model_ref}` refused with **{paused.error_type}**:
 
-{words}
+{message}
 
 | rows | |
 |---|---|

@@ -19,7 +19,7 @@ from opencode_tasks.orchestration.local_server import API_URL, LocalServer
 _is_our_own: ContextVar[bool] = ContextVar("is_our_own", default=False)
 
 
-def is_our_own() -> bool:
+def is_private_server() -> bool:
     """Whether this process talks to a server that was started for it alone."""
     return _is_our_own.get()
 

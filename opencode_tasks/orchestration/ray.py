@@ -18,14 +18,14 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import moments
+from opencode_tasks.system.startup_timing import startup_timing
 
 CREDENTIALS = "opencode_creds"
 # As prefect-ray names it, for tasks that are run before it joins.
 NAMESPACE = "prefect"
 END_LIMIT_S = 5.0
 # Ray's sockets lie in its folder, and a socket's path is at most 107 characters long.
-LONGEST_TMPDIR = 30
+MAX_TMPDIR = 30
 SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
 
 
@@ -35,7 +35,7 @@ def ray_folder() -> Generator[Path]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Else Ray writes a token into the user's home, where it would stay.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_TMPDIR else SHORT_TMPDIR
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= MAX_TMPDIR else SHORT_TMPDIR
     folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
     guard = GuardedProcess.watch(remove=[folder], end_users_of=folder)
     try:
@@ -65,7 +65,7 @@ class EarlyRay:
 
     With ``wanted``, a spec and a variant, one of its workers starts opencode at once, is asked what
     that knows, which ``catalog`` will be, and loads what a batch needs: the first batch finds the
-    worker ready. ``catalog`` raises as ``warm.catalog`` does, and where Ray did not start.
+    worker ready. ``catalog`` raises as ``server_pool.catalog`` does, and where Ray did not start.
     """
 
     def __init__(self, folder: Path, wanted: tuple[OpencodeSpec, str | None] | None) -> None:
@@ -112,7 +112,7 @@ class EarlyRay:
 
     def _run(self) -> None:
         try:
-            with moments.part("Ray"):
+            with startup_timing.part("Ray"):
                 _start(self._folder)
         except BaseException as error:  # noqa: BLE001  who waits for it is told
             self._failure = error
@@ -142,7 +142,7 @@ class EarlyRay:
             catalog, parts = known.get(self._task)
         except RayTaskError as error:
             raise cast("Exception", cast("Any", error).cause) from None
-        moments.add(parts)
+        startup_timing.add(parts)
         return catalog
 
 

@@ -12,7 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.write import encoded, write_bytes
-from opencode_tasks.ledger import Accounts, Grouping, Ledger, is_there, shown_url
+from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
 from opencode_tasks.orchestration.block_urls import ledger_place
 from opencode_tasks.reports.focus import focus_csv
 from opencode_tasks.reports.lines import group_columns, lines_frame, read_since, report_lines
@@ -34,13 +34,13 @@ def write_reports(
         raise InputError((f"ledger: there is no ledger {url} yet",))
     folder = _folder(output)
     with Ledger.open(url) as opened:
-        accounts = opened.accounts
+        report_queries = opened.report_queries
         source = shown_url(opened.url)
-        page = report_page(accounts, since=first, now=now, source=source, drift=settings().cost_drift)
-        lines = report_lines(accounts, by, since=first)
-        charges = "".join(focus_csv(accounts.charges(since=first)))
-        totals = report_lines(accounts, (), since=first)[0]
-        failed = _failed(accounts, first)
+        page = report_page(report_queries, since=first, now=now, source=source, drift=settings().cost_drift)
+        lines = report_lines(report_queries, by, since=first)
+        charges = "".join(focus_csv(report_queries.charges(since=first)))
+        totals = report_lines(report_queries, (), since=first)[0]
+        failed = _failed(report_queries, first)
     files = {
         f"{NAME}.html": page.encode(),
         f"{NAME}.csv": encoded(lines_frame(lines, by), "csv"),
@@ -68,10 +68,10 @@ def _address(place: str) -> str:
     return place if "://" in place else Path(place).as_uri()
 
 
-def _failed(accounts: Accounts, since: date | None) -> dict[str, int]:
+def _failed(report_queries: ReportQueries, since: date | None) -> dict[str, int]:
     """Attempts by the error that they ended in."""
     found: dict[str, int] = {}
-    for line in accounts.failures(since=since):
+    for line in report_queries.failures(since=since):
         found[line["error_type"]] = found.get(line["error_type"], 0) + line["attempts"]
     return found
 

@@ -14,7 +14,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.new_budget import tell_budget
 
 
-def wake(flow_run_id: str, *, max_cost: float | None = None) -> str:
+def resume_flow_run(flow_run_id: str, *, max_cost: float | None = None) -> str:
     """Have Prefect start a flow run again now, a suspension that has run out included; what was done.
 
     ``max_cost`` is a new budget of its run, in USD, told as the form of Prefect's page would.

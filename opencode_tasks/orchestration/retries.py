@@ -11,12 +11,12 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
-from opencode_tasks.domain.policy import Limits, Retry, decide
+from opencode_tasks.domain.policy import Retry, RetryLimits, decide
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.settings import settings
 
-MOST_WAITS = 1_000_000
-LEAST_DELAY_S = 0.001
+MAX_WAITS = 1_000_000
+MIN_DELAY_S = 0.001
 
 _until: ContextVar[datetime | None] = ContextVar("until", default=None)
 
@@ -24,20 +24,20 @@ _until: ContextVar[datetime | None] = ContextVar("until", default=None)
 class RowsWaitError(Exception):
     """Rows of a task may go on from ``until`` (aware UTC) and nothing else is left to do before."""
 
-    def __init__(self, until: datetime, count: int, error_type: str, words: str) -> None:
-        super().__init__(until, count, error_type, words)
+    def __init__(self, until: datetime, count: int, error_type: str, message: str) -> None:
+        super().__init__(until, count, error_type, message)
         self.until = until
         self.count = count
         self.error_type = error_type
-        self.words = words
+        self.message = message
 
     def __str__(self) -> str:
         moment = f"{self.until:%Y-%m-%d %H:%M:%S} UTC"
         rows = "1 row waits" if self.count == 1 else f"{self.count} rows wait"
-        return f"{rows} until {moment}: {self.error_type}: {self.words[:200]}"
+        return f"{rows} until {moment}: {self.error_type}: {self.message[:200]}"
 
 
-def waits(task: Any, task_run: Any, state: Any) -> bool:
+def should_retry_batch(task: Any, task_run: Any, state: Any) -> bool:
     """Whether the task is run again: Prefect's ``retry_condition_fn``, a plain function as it asks."""
     del task, task_run
     error = state.data
@@ -47,25 +47,25 @@ def waits(task: Any, task_run: Any, state: Any) -> bool:
     return True
 
 
-def asks_again(task: Any, task_run: Any, state: Any) -> bool:
+def should_retry_prompt(task: Any, task_run: Any, state: Any) -> bool:
     """The same for one prompt as one task: what ``policy.decide`` says, within the inline wait."""
     del task
     error = state.data
     if not isinstance(error, OpenCodeError):
         return False
     now = datetime.now(UTC)
-    decision = decide(error, max(1, task_run.run_count), now, Limits())
+    decision = decide(error, max(1, task_run.run_count), now, RetryLimits())
     if not isinstance(decision, Retry):
         return False
     _until.set(decision.at)
     return (decision.at - now).total_seconds() <= settings().max_inline_wait
 
 
-class Delays(list[float]):
-    """Prefect's ``retry_delay_seconds``: the seconds to the moment that ``waits`` saw last."""
+class RetryDelays(list[float]):
+    """Prefect's ``retry_delay_seconds``: the seconds to the moment that ``should_retry_batch`` saw last."""
 
     def __init__(self) -> None:
-        super().__init__([LEAST_DELAY_S])
+        super().__init__([MIN_DELAY_S])
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> float: ...
@@ -78,4 +78,4 @@ class Delays(list[float]):
         until = _until.get()
         if until is None or isinstance(index, slice):
             return super().__getitem__(index)
-        return max(LEAST_DELAY_S, (until - datetime.now(UTC)).total_seconds())
+        return max(MIN_DELAY_S, (until - datetime.now(UTC)).total_seconds())

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 RunnerName = Literal["ray", "threads"]
 CREDENTIALS_PER_PROMPT = 0.01
-MOST_PROMPTS = 10_000
+MAX_PROMPTS = 10_000
 # What a warm server of opencode takes (measured: 0.8-1.0 GB).
 PROCESS_BYTES = 1_000_000_000
 
@@ -122,7 +122,7 @@ def lanes(runner: TaskRunner[Any]) -> int:
 def most_prompts(runner: TaskRunner[Any]) -> int:
     """How many prompts at once the credentials of the runner's nodes allow; no bound on threads."""
     if not is_ray(runner):
-        return MOST_PROMPTS
+        return MAX_PROMPTS
     per_node = [float(node["Resources"].get(CREDENTIALS, 0.0)) for node in _living_nodes()]
     return int(sum(per_node) / CREDENTIALS_PER_PROMPT + 0.5)
 
@@ -132,7 +132,7 @@ def most_processes(runner: TaskRunner[Any]) -> int:
     if not is_ray(runner):
         return max(1, memory_available_bytes() // PROCESS_BYTES)
     of_nodes = (node["Resources"] for node in _living_nodes())
-    unknown = MOST_PROMPTS * PROCESS_BYTES
+    unknown = MAX_PROMPTS * PROCESS_BYTES
     memories = [one.get("memory", unknown) for one in of_nodes if one.get(CREDENTIALS, 0.0) > 0]
     return max(1, sum(int(memory) // PROCESS_BYTES for memory in memories))
 

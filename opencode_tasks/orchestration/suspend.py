@@ -20,7 +20,7 @@ from prefect.states import AwaitingRetry, Suspended
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
 from opencode_tasks.orchestration.context import is_deployed
-from opencode_tasks.orchestration.events import tell_paused
+from opencode_tasks.orchestration.events import publish_paused
 from opencode_tasks.orchestration.new_budget import PAUSE_KEY, ask_for_budget
 from opencode_tasks.orchestration.pause_report import pause_report
 from opencode_tasks.settings import settings
@@ -28,7 +28,7 @@ from opencode_tasks.settings import settings
 ARTIFACT_KEY = "opencode-tasks-pause"
 
 
-def put_to_sleep(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoReturn:
+def hold_flow_run(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoReturn:
     """End this process; the flow run goes on at the moment named, or once a person resumes it.
 
     A person finds what to do in the state's message and in an artifact. Where this is no flow run
@@ -47,7 +47,7 @@ def put_to_sleep(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoR
         state = _suspended(context.flow_run.id, paused, budget)
     else:
         state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
-    tell_paused(paused)
+    publish_paused(paused)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(context.flow_run.id, state, force=paused.until is not None)
     raise Pause(state=state)

@@ -14,15 +14,15 @@ from prefect.cache_policies import NO_CACHE
 from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.single_prompt import ask_single
 from opencode_tasks.opencode.backend import BackendName
-from opencode_tasks.orchestration.retries import MOST_WAITS, Delays, asks_again
+from opencode_tasks.orchestration.retries import MAX_WAITS, RetryDelays, should_retry_prompt
 
 
 @task(
     name="opencode",
     cache_policy=NO_CACHE,
-    retries=MOST_WAITS,
-    retry_delay_seconds=Delays(),
-    retry_condition_fn=asks_again,
+    retries=MAX_WAITS,
+    retry_delay_seconds=RetryDelays(),
+    retry_condition_fn=should_retry_prompt,
     retry_jitter_factor=None,
 )
 def opencode_task(

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.system.startup_timing import Part, loading
 
 
 def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[Part]]:
     """Start the warm server of this process, and load in the meantime what a batch needs.
 
-    What opencode knows, and what took how long. Raises as ``warm.catalog`` does.
+    What opencode knows, and what took how long. Raises as ``server_pool.catalog`` does.
     """
     start = time.time()
     threading.Thread(target=_load, daemon=True).start()
-    catalog = warm.call(warm.catalog, spec, variant)
+    catalog = server_pool.call(server_pool.catalog, spec, variant)
     return catalog, [Part("opencode", start, time.time())]
 
 

@@ -33,7 +33,7 @@ RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
 
-def judge(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
+def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
     """The answer in ``result``; raises the typed error, with its ``attempt``, where there is none."""
     messages = after_last_prompt(result.sessions[0].messages) if result.sessions else []
     text = answer_text(messages)

@@ -16,7 +16,7 @@ from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
 
-LONGEST_S = 100 * 365 * 86_400.0
+MAX_S = 100 * 365 * 86_400.0
 """Longer wishes are cut to this, so that adding one to a date cannot overflow."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -88,4 +88,4 @@ def _retry_info_delays(body: str) -> Iterator[float]:
 
 
 def _bounded(seconds: float) -> float:
-    return min(max(0.0, seconds), LONGEST_S)
+    return min(max(0.0, seconds), MAX_S)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema
-from opencode_tasks.engine.run import OnTold
+from opencode_tasks.engine.run import OnRunEvent
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
@@ -21,14 +21,14 @@ from opencode_tasks.opencode.config import merge, read_config
 from opencode_tasks.orchestration.block_urls import database_place, is_block, ledger_place
 from opencode_tasks.orchestration.runners import RunnerName
 from opencode_tasks.plan.failure_limit import allowed_failures
-from opencode_tasks.plan.incremental import Growing
+from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.options import Options
 from opencode_tasks.plan.plan import Plan, make_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A checked input, ready to run; ``on_told`` is told how the run goes.
+class PreparedRun:
+    """A checked input, ready to run; ``on_event`` is told how the run goes.
 
     ``command`` is what ``resume`` needs to prepare it again, ``run_id`` the run that it goes on with.
     """
@@ -39,7 +39,7 @@ class Prepared:
     command: Mapping[str, Any]
     max_failed: str | int | None = None
     run_id: str | None = None
-    on_told: OnTold | None = None
+    on_event: OnRunEvent | None = None
 
 
 def prepare(
@@ -52,7 +52,7 @@ def prepare(
     base_config: Mapping[str, Any],
     run_id: str | None = None,
     **options: Any,
-) -> Prepared:
+) -> PreparedRun:
     """Read and check all there is to check, before anything is spent.
 
     ``schema`` and ``opencode_config`` may be file names; ``base_config`` lies under the latter.
@@ -73,27 +73,27 @@ def prepare(
         config = merge(base_config, _load_config(options.pop("opencode_config", None)))
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
-    growing = Growing.of(source, options.pop("incremental", None))
+    incremental = IncrementalInput.of(source, options.pop("incremental", None))
     with _Noted(faults):
-        output = _output(target, growing, options)
+        output = _output(target, incremental, options)
     with _Noted(faults):
         # Which rows are taken is known only once it is known which are new.
-        frame = read_input(source, database=output.database, limit=None if growing else limit)
+        frame = read_input(source, database=output.database, limit=None if incremental else limit)
     faults += output.faults(source, None if frame is None else _output_names(frame, schema))
     max_failed = options.pop("max_failed", None)
     with _Noted(faults):
         allowed_failures(max_failed, 0)
     labels = tuple(options.pop("label", ()))
-    series = growing.series if growing else None
+    series = incremental.series if incremental else None
     wanted = Options(labels=labels, series=series, schema=schema, opencode_config=config, **options)
     with Ledger.open(ledger_place(wanted.ledger)) as ledger:
-        if growing is not None and frame is not None:
-            frame = growing.rows(frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh)
+        if incremental is not None and frame is not None:
+            frame = incremental.rows(frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh)
     with _Noted(faults):
         plan = make_plan(frame, wanted)
     if faults or plan is None or frame is None:
         raise InputError(tuple(dict.fromkeys(faults)))
-    return Prepared(
+    return PreparedRun(
         frame=frame,
         output=output,
         plan=plan,
@@ -118,21 +118,20 @@ class _Noted:
         return isinstance(error, InputError)
 
 
-def _output(target: str, growing: Growing | None, options: dict[str, Any]) -> Output:
+def _output(target: str, incremental: IncrementalInput | None, options: dict[str, Any]) -> Output:
     """Where answers go; what says so is taken out of the options, and the series' key is the id."""
     partition_by, database = options.pop("partition_by", ()), options.pop("database", None)
-    if growing is not None:
-        if options.get("id_column") not in (None, growing.key):
-            raise InputError(
-                (f"--incremental: {growing.key} is the rows' id; --id-column names {options['id_column']}",)
-            )
-        options["id_column"] = growing.key
+    if incremental is not None:
+        if options.get("id_column") not in (None, incremental.key):
+            fault = f"--incremental: {incremental.key} is the row id, but --id-column is {options['id_column']}"
+            raise InputError((fault,))
+        options["id_column"] = incremental.key
     return Output(
         name=target,
         database=database_place(database),
         key=options.get("id_column"),
         partition_by=tuple(partition_by),
-        grows=growing is not None,
+        grows=incremental is not None,
     )
 
 

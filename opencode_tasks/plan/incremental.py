@@ -15,7 +15,7 @@ from opencode_tasks.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growing:
+class IncrementalInput:
     """The series of runs over one INPUT by one ``key``, the column that says which row is which."""
 
     series: str

@@ -13,10 +13,10 @@ import pandas as pd
 from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.fingerprints import fingerprint, row_keys
 from opencode_tasks.domain.money import format_usd, usd_to_pico
-from opencode_tasks.domain.policy import Limits
+from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.prices import Price
-from opencode_tasks.domain.rate_limits import Rates
+from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.engine.reservations import most_it_can_cost
 from opencode_tasks.errors import InputError
@@ -30,16 +30,16 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.null_backend import null_catalog
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_options import with_blocks
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
-from opencode_tasks.plan.run_spec import Job, system_text
+from opencode_tasks.plan.run_spec import RunSpec, system_text
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
 # More than a signed 64-bit number of pico-dollars can hold.
-MOST_USD = 9_000_000
+MAX_USD = 9_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +89,13 @@ class Plan:
         assert self.options.ledger is not None
         return self.options.ledger
 
-    def job(self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool) -> Job:
+    def run_spec(
+        self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
+    ) -> RunSpec:
         """The job of a run of this plan; ``concurrency`` is that of one batch, ``start`` of the gate."""
         assert self.catalog is not None
         options = self.options
-        return Job(
+        return RunSpec(
             run_id=run_id,
             ledger_url=ledger_url,
             spec=replace(self.spec, secrets=Secrets()),
@@ -108,7 +110,7 @@ class Plan:
             gate_id=gate_id(self.catalog.model_ref, self.spec, os.environ),
             concurrency=concurrency,
             start=start,
-            rates=Rates(
+            rate_limits=RateLimits(
                 requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute
             ),
             price=price_in(self.catalog, self.prices),
@@ -122,9 +124,9 @@ class Plan:
         )
 
 
-def limits_of(options: Options) -> Limits:
+def limits_of(options: Options) -> RetryLimits:
     """The limits of a run: its options, and the settings for what they do not tell."""
-    return Limits(
+    return RetryLimits(
         max_attempts=options.max_attempts,
         max_inline_wait_s=settings().max_inline_wait,
         max_rate_limit_wait_s=settings().max_rate_limit_wait,
@@ -159,7 +161,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
             catalog = (
                 null_catalog()
                 if options.backend == "null"
-                else warm.call(warm.catalog, spec, options.variant)
+                else server_pool.call(server_pool.catalog, spec, options.variant)
             )
     except InputError as error:
         faults += error.faults
@@ -233,7 +235,7 @@ def option_faults(options: Options) -> list[str]:
     if not options.timeout > 0:
         faults.append(f"--timeout: {options.timeout:g} is not above 0")
     for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
-        if cost is not None and not (0 < cost < MOST_USD):
+        if cost is not None and not (0 < cost < MAX_USD):
             faults.append(f"--{name}: {cost:g} is not an amount of USD above 0")
     if options.work_dir is not None and not Path(options.work_dir).is_dir():
         faults.append(f"--work-dir: there is no folder {options.work_dir}")

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.answer_schema import schema_instruction
-from opencode_tasks.domain.policy import Limits
+from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.prices import Price
-from opencode_tasks.domain.rate_limits import Rates
-from opencode_tasks.ledger import Begun
+from opencode_tasks.domain.rate_limits import RateLimits
+from opencode_tasks.ledger import ClaimedRow
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
 from opencode_tasks.telemetry import Carrier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class RunSpec:
     """One run as its batches see it.
 
     ``concurrency`` is the most rows in flight of one batch, ``gate_id`` the gate of its provider, model
-    and credential, ``start`` the rows in flight at the gate while nothing is known of it, and ``rates``
+    and credential, ``start`` the rows in flight at the gate while nothing is known of it, and ``rate_limits``
     what it allows in a minute. ``system`` is the text the user gave, None without one; ``spec.system``
     is what the default agent is given. ``price`` is None where nobody states the model's, ``prices``
     are those to compute costs by. A row's session is ended when the row has cost more than
@@ -41,11 +41,11 @@ class Job:
     system: str | None
     variant: str | None
     schema: Mapping[str, Any] | None
-    limits: Limits
+    limits: RetryLimits
     concurrency: int
     gate_id: str
     start: int
-    rates: Rates = field(default_factory=Rates)
+    rate_limits: RateLimits = field(default_factory=RateLimits)
     price: Price | None = None
     prices: PriceBook = field(default_factory=PriceBook)
     trace: Carrier = field(default_factory=dict[str, str])
@@ -56,17 +56,17 @@ class Job:
     lease_s: float = 60.0
     secrets_block: str | None = None
 
-    def request(self, begun: Begun) -> Request:
+    def request(self, claimed: ClaimedRow) -> Request:
         """The request for a row whose attempt is begun."""
         return Request(
-            prompt=begun.row.prompt,
+            prompt=claimed.row.prompt,
             model_ref=self.model_ref,
             agent=self.spec.agent,
             system=system_text(self.spec, self.system, self.schema),
             variant=self.variant,
-            title=f"{self.run_id} {begun.row.row_id}"[:100],
-            max_cost_pico=begun.left_pico,
-            attempt_id=begun.attempt_id,
+            title=f"{self.run_id} {claimed.row.row_id}"[:100],
+            max_cost_pico=claimed.left_pico,
+            attempt_id=claimed.attempt_id,
         )
 
 

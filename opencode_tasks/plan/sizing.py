@@ -9,9 +9,9 @@ from opencode_tasks.opencode.backend import BackendName
 
 # A second server costs 5-8 s of CPU time and 0.9 GB before its first row; it must earn that.
 ROWS_PER_SERVER = 64
-LARGEST_BATCH = 10_000
+MAX_BATCH = 10_000
 # As many as a provider may be found to take: rows only wait there, two servers carry so many.
-MOST_CONCURRENCY = 64
+MAX_CONCURRENCY = 64
 LOCAL_MODEL_CONCURRENCY = 4
 
 
@@ -62,7 +62,7 @@ def choose_sizes(
         wanted = 1
     used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
     # Rows are pulled, so a large batch leaves none waiting behind it.
-    size = batch_size or max(1, min(LARGEST_BATCH, rows))
+    size = batch_size or max(1, min(MAX_BATCH, rows))
     return Sizes(
         lanes=used,
         batch_size=size,
@@ -76,4 +76,4 @@ def choose_sizes(
 def _default_concurrency(backend: BackendName, model_ref: str, lanes: int) -> int:
     if backend == "cli":
         return lanes
-    return LOCAL_MODEL_CONCURRENCY if model_ref.startswith("local/") else MOST_CONCURRENCY
+    return LOCAL_MODEL_CONCURRENCY if model_ref.startswith("local/") else MAX_CONCURRENCY

@@ -18,8 +18,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-MOST_SERIES = 7
-MOST_BARS = 12
+MAX_SERIES = 7
+MAX_BARS = 12
 OTHERS = "all others"
 FONT = "Liberation Sans, Helvetica Neue, Helvetica, Arial, sans-serif"
 FONT_SIZE = 12
@@ -71,7 +71,7 @@ def over_time(days: Sequence[Mapping[str, Any]], size: Size) -> str:
     for line in days:
         by_model[line["model"]] = by_model.get(line["model"], 0.0) + line["usd"]
         by_day[line["day"]] = by_day.get(line["day"], 0.0) + line["usd"]
-    shown = sorted(by_model, key=lambda model: -by_model[model])[:MOST_SERIES]
+    shown = sorted(by_model, key=lambda model: -by_model[model])[:MAX_SERIES]
     values = [dict(line) | {"model": line["model"] if line["model"] in shown else OTHERS} for line in days]
     order = [*shown, OTHERS] if len(by_model) > len(shown) else shown
     all_days = _all_days(list(by_day))
@@ -103,8 +103,8 @@ def _all_days(days: Sequence[str]) -> list[str]:
 def bars(lines: Sequence[Mapping[str, Any]], size: Size) -> str:
     """The dearest names first: lines with ``name`` and ``usd``; those beyond a dozen in one bar."""
     ranked = sorted(lines, key=lambda line: -line["usd"])
-    values = [dict(line) for line in ranked[:MOST_BARS]]
-    if rest := ranked[MOST_BARS:]:
+    values = [dict(line) for line in ranked[:MAX_BARS]]
+    if rest := ranked[MAX_BARS:]:
         values.append({"name": f"{len(rest)} others", "usd": sum(line["usd"] for line in rest)})
     names = [value["name"] for value in values]
     most = max(value["usd"] for value in values)

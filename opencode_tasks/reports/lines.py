@@ -12,21 +12,21 @@ import pandas as pd
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import Accounts, Grouping
+from opencode_tasks.ledger import Grouping, ReportQueries
 
 COUNTED = ("rows", "steps", *TOKEN_COLUMNS)
 MONEY = ("cost", "known_cost", "failed_cost")
 
 
 def report_lines(
-    accounts: Accounts, by: Sequence[Grouping], *, since: date | None = None
+    report_queries: ReportQueries, by: Sequence[Grouping], *, since: date | None = None
 ) -> list[dict[str, Any]]:
     """A dict for each group: its names, ``rows``, ``steps``, five token counts, three costs in USD.
 
     ``cost_usd`` and a token count are None where a part of them is unknown, ``known_cost_usd`` is the
     sum of the known parts, ``failed_cost_usd`` what went into attempts that did not complete.
     """
-    return [_line(found, by) for found in accounts.spent(by, since=since)]
+    return [_line(found, by) for found in report_queries.spent(by, since=since)]
 
 
 def read_since(text: str | None, today: date) -> date | None:

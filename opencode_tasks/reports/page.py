@@ -13,12 +13,12 @@ from markupsafe import Markup
 
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
-from opencode_tasks.ledger import Accounts, Grouping
+from opencode_tasks.ledger import Grouping, ReportQueries
 from opencode_tasks.reports import charts
 
 DEAREST = 15
 PROMPT_LENGTH = 160
-MOST_LINES = 50
+MAX_LINES = 50
 FAILURE_SUMS = ("attempts", "failed_rows", "known_cost_pico")
 RECENT_DAYS = 7
 
@@ -30,45 +30,47 @@ class Chart:
     drawn: Mapping[str, Markup]
 
 
-def report_page(accounts: Accounts, *, since: date | None, now: datetime, source: str, drift: float) -> str:
+def report_page(
+    report_queries: ReportQueries, *, since: date | None, now: datetime, source: str, drift: float
+) -> str:
     """The HTML of a report over the ledger ``source`` (a URL without its password).
 
     ``since`` None is from the first day on. ``drift`` is the part of a model's reported cost by which
     the computed one may differ before the page says so.
     """
-    with accounts.frozen() as frozen:
+    with report_queries.frozen() as frozen:
         told = _told(frozen, since, now.date(), drift)
     return (
         _environment()
         .get_template("page.html")
-        .render(told, version=version("opencode-tasks"), made_at=now, source=source, most_lines=MOST_LINES)
+        .render(told, version=version("opencode-tasks"), made_at=now, source=source, most_lines=MAX_LINES)
     )
 
 
-def _told(accounts: Accounts, since: date | None, today: date, drift: float) -> dict[str, Any]:
+def _told(report_queries: ReportQueries, since: date | None, today: date, drift: float) -> dict[str, Any]:
     """What the page shows."""
-    by_model = accounts.spent(("model",), since=since)
-    days = accounts.spent(("day", "model"))
-    sources = accounts.sources(since=since)
+    by_model = report_queries.spent(("model",), since=since)
+    days = report_queries.spent(("day", "model"))
+    sources = report_queries.sources(since=since)
     return {
         "period": _period(days, since, today),
-        "totals": accounts.spent(since=since)[0],
-        "statuses": accounts.rows_by_status(since=since),
+        "totals": report_queries.spent(since=since)[0],
+        "statuses": report_queries.rows_by_status(since=since),
         "compared_periods": _compared_periods(days, since, today),
         "over_time": _over_time([line for line in days if since is None or line["day"] >= since]),
-        "groups": _groups(accounts, by_model, since),
+        "groups": _groups(report_queries, by_model, since),
         "tokens": _tokens(by_model),
-        "failures": _failures(accounts.failures(since=since)),
-        "dearest": [_dear(line) for line in accounts.dearest(DEAREST, since=since)],
+        "failures": _failures(report_queries.failures(since=since)),
+        "dearest": [_dear(line) for line in report_queries.costliest(DEAREST, since=since)],
         "sources": {name: sum(line[name] for line in sources) for name in get_args(CostSource)},
         "compared": [_compared(line, drift) for line in sources if line["both"]],
-        "unreported": accounts.unreported(since=since),
+        "unreported": report_queries.unreported(since=since),
     }
 
 
 def _environment() -> Environment:
     made = Environment(
-        loader=PackageLoader("opencode_tasks.reporting", "templates"),
+        loader=PackageLoader("opencode_tasks.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -146,12 +148,14 @@ class Group:
     lines: Sequence[Mapping[str, Any]]
 
 
-def _groups(accounts: Accounts, by_model: Sequence[Mapping[str, Any]], since: date | None) -> list[Group]:
-    deployments = accounts.spent(("deployment",), since=since)
+def _groups(
+    report_queries: ReportQueries, by_model: Sequence[Mapping[str, Any]], since: date | None
+) -> list[Group]:
+    deployments = report_queries.spent(("deployment",), since=since)
     groups = [_group("By model", "model", by_model), _group("By deployment", "deployment", deployments)]
     by: tuple[Grouping, ...] = ("label",)
     labels: dict[str, list[Mapping[str, Any]]] = {}
-    for line in accounts.spent(by, since=since):
+    for line in report_queries.spent(by, since=since):
         labels.setdefault(line["label"], []).append(line)
     return groups + [_group(f"By label {name}", "label_value", lines, name) for name, lines in labels.items()]
 

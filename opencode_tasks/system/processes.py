@@ -42,12 +42,12 @@ class GuardedProcess:
         stderr: Path | None = None,
         stdin: Path | None = None,
         remove: Sequence[Path] = (),
-        homes: Sequence[Path] = (),
+        instance_dirs: Sequence[Path] = (),
         grace_s: float = 3.0,
     ) -> Self:
         """Start ``args`` with its output in the file ``stdout`` (and ``stderr``, or the same file).
 
-        When the program or this process ends, the folders ``remove`` go; ``homes`` are cleaned as
+        When the program or this process ends, the folders ``remove`` go; ``instance_dirs`` are cleaned as
         ``guard.clean_home`` says. A program that does not end within ``grace_s`` seconds of a
         SIGTERM is killed. Raises SetupError where the program cannot be started.
         """
@@ -58,7 +58,7 @@ class GuardedProcess:
             "stdout": str(stdout),
             "stderr": str(stderr) if stderr else None,
             "remove": [str(path) for path in remove],
-            "homes": [str(path) for path in homes],
+            "homes": [str(path) for path in instance_dirs],
             "grace_s": grace_s,
             "parent": os.getpid(),
         }
@@ -66,7 +66,11 @@ class GuardedProcess:
 
     @classmethod
     def watch(
-        cls, *, remove: Sequence[Path] = (), homes: Sequence[Path] = (), end_users_of: Path | None = None
+        cls,
+        *,
+        remove: Sequence[Path] = (),
+        instance_dirs: Sequence[Path] = (),
+        end_users_of: Path | None = None,
     ) -> Self:
         """A guard without a program: it cleans up once this process ends or says stop.
 
@@ -75,7 +79,7 @@ class GuardedProcess:
         order = {
             "args": None,
             "remove": [str(path) for path in remove],
-            "homes": [str(path) for path in homes],
+            "homes": [str(path) for path in instance_dirs],
             "end_users_of": str(end_users_of) if end_users_of else None,
             "parent": os.getpid(),
         }

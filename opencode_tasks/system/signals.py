@@ -16,7 +16,7 @@ from types import FrameType
 IMPORT_MACHINERY = "<frozen importlib"
 AGAIN_S = 0.02
 # A database that does not answer must not keep anybody from stopping.
-LONGEST_IN_DATABASE_S = 3.0
+MAX_IN_DATABASE_S = 3.0
 
 # How many ``undisturbed`` blocks the main thread is in.
 _blocks = 0
@@ -31,7 +31,7 @@ def stop_as_by_ctrl_c() -> None:
     Raised in what a module does as it is loaded it can be lost: the start of modules in C (Cython's
     memory views) and bare ``except`` clauses swallow it, and the run would go on.
 
-    They also wait, for up to ``LONGEST_IN_DATABASE_S``, until the main thread is out of SQLAlchemy:
+    They also wait, for up to ``MAX_IN_DATABASE_S``, until the main thread is out of SQLAlchemy:
     its pool has locks that other threads need, and logs what ends the closing of a connection as an
     error. Where Python has to drop the KeyboardInterrupt (raised in a ``__del__`` or in the callback
     of a weak reference), it is raised again. ``undisturbed`` names further steps not to break off.
@@ -73,7 +73,7 @@ class _Interrupt:
             return True
         if self._first_at is None:
             self._first_at = time.monotonic()
-        is_long = time.monotonic() - self._first_at >= LONGEST_IN_DATABASE_S
+        is_long = time.monotonic() - self._first_at >= MAX_IN_DATABASE_S
         return not is_long and _is_in_sqlalchemy(frame)
 
     def _send_again(self) -> None:

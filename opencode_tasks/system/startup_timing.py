@@ -27,7 +27,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Moments:
+class StartupTiming:
     """The parts of this process's start, in the order in which they ended."""
 
     parts: list[Part] = field(default_factory=list[Part])
@@ -44,7 +44,7 @@ class Moments:
         self.parts.extend(parts)
 
 
-moments = Moments()
+startup_timing = StartupTiming()
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def loading() -> Generator[None]:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        with moments.part("loading"):
+        with startup_timing.part("loading"):
             yield
     finally:
         gc.freeze()

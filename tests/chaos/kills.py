@@ -74,10 +74,10 @@ def kill_and_go_on(desk: Desk, target: Target, *, rows: int, after: int) -> Toll
     with desk.start(*arguments) as process:
         _until(lambda: len(desk.provider.calls) >= after, process)
         victim = process.pid if target == "driver" else _find(target)
-        begun = list(desk.provider.calls)
-        in_flight = sum(not call.ended for call in begun)
+        claimed = list(desk.provider.calls)
+        in_flight = sum(not call.ended for call in claimed)
         psutil.Process(victim).kill()
-        in_flight += len(desk.provider.calls) - len(begun)
+        in_flight += len(desk.provider.calls) - len(claimed)
         process.communicate(timeout=LIMIT_S)
         codes.append(process.returncode)
     if target == "driver":

@@ -218,9 +218,9 @@ def test_a_terminal_shows_at_once_that_something_goes_on(desk: Desk) -> None:
         os.close(terminal)
         shown = read_to_the_end(screen)
         assert process.wait(LIMIT_S) == 0, shown
-    begun = shown.index("run 2")
-    assert "starting" in shown[:begun]
-    assert "3/3 rows" in shown[begun:]
+    claimed = shown.index("run 2")
+    assert "starting" in shown[:claimed]
+    assert "3/3 rows" in shown[claimed:]
 
 
 def read_to_the_end(screen: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from cluster import Desk
 
 from opencode_tasks import InputError
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
@@ -19,7 +19,7 @@ from opencode_tasks.testing import Reply
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
     yield
-    warm.close()
+    server_pool.close()
 
 
 def rows(prompts: list[str]) -> list[dict[str, str]]:

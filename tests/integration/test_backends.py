@@ -34,7 +34,7 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
 
 
@@ -479,7 +479,7 @@ def test_what_opencode_does_not_know_is_refused_before_any_call(
 
     before = len(rig.provider.calls)
     with pytest.raises(InputError) as caught:
-        warm.call(read)
+        server_pool.call(read)
     assert words in str(caught.value)
     assert len(rig.provider.calls) == before
 
@@ -494,11 +494,11 @@ def test_a_gap_in_the_event_stream_is_closed_by_reading_back(rig: Rig) -> None:
         server = await rig.server()
         server._reader = asyncio.create_task(server._read_events())
 
-    warm.call(stop_reading)
+    server_pool.call(stop_reading)
     try:
         asked = rig.ask(Reply(text="read back", input_tokens=33))
     finally:
-        warm.call(read_again)
+        server_pool.call(read_again)
     assert asked.text == "read back"
     assert [step.usage.input_tokens for step in asked.attempt.steps] == [33]
 
@@ -510,7 +510,7 @@ def test_no_key_is_on_a_command_line_or_goes_without_a_password(rig: Rig) -> Non
         server = await rig.server()
         return server.client.url, server.process.pid
 
-    url, pid = warm.call(address)
+    url, pid = server_pool.call(address)
     family = [psutil.Process(), *psutil.Process().children(recursive=True), psutil.Process(pid)]
     lines = "\n".join(" ".join(process.cmdline()) for process in family)
     assert "serve" in lines
@@ -523,9 +523,9 @@ def test_no_key_is_on_a_command_line_or_goes_without_a_password(rig: Rig) -> Non
 
 def test_folders_are_private(rig: Rig) -> None:
     async def root() -> Path:
-        return (await rig.server()).home.root
+        return (await rig.server()).instance_dir.root
 
-    path = warm.call(root)
+    path = server_pool.call(root)
     assert path.stat().st_mode & 0o777 == 0o700
     secrets = list((path / "run").glob("*.json*"))
     assert secrets

@@ -24,14 +24,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_options import secrets_of
 
 
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
     yield
-    warm.close()
+    server_pool.close()
 
 
 def name() -> str:

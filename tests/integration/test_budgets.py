@@ -21,7 +21,7 @@ MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"conte
 UNPRICED: Mapping[str, Any] = {"limit": {"context": 9000, "output": 100}}
 PRICE = Price(input=10**12, output=10**13, most_output_tokens=100)
 # What a row can cost: 100 output tokens, and at most 512 input tokens of prompt, system text and frame.
-MOST_PICO = PRICE.most(512 - 256)
+MAX_PICO = PRICE.most(512 - 256)
 ANSWER = Reply(text="fine", input_tokens=50, output_tokens=80)
 ANSWER_PICO = 50 * 10**6 + 80 * 10**7
 
@@ -67,7 +67,7 @@ def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher
     assert paused.code == 75, paused.stderr
     sold = sold_pico(desk.provider.calls)
     cap = 16 * 10**9
-    assert cap - MOST_PICO - ANSWER_PICO < sold <= cap
+    assert cap - MAX_PICO - ANSWER_PICO < sold <= cap
     assert statuses(desk) == {"completed": sold // ANSWER_PICO, "open": 30 - sold // ANSWER_PICO}
     assert "budget_exceeded" in paused.stderr
     run_id = paused.summary["run_id"]

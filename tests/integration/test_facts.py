@@ -22,35 +22,35 @@ from rig import BASH, Rig
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
-from opencode_tasks.opencode.client import USER, Answer
-from opencode_tasks.opencode.instance_dir import environment, make_home
-from opencode_tasks.opencode.server import WarmServer
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.client import USER, Response
+from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
+from opencode_tasks.opencode.server import OpencodeServer
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 T = TypeVar("T")
 
 
-def with_server(spec: OpencodeSpec, work: Callable[[WarmServer], Awaitable[T]]) -> T:
+def with_server(spec: OpencodeSpec, work: Callable[[OpencodeServer], Awaitable[T]]) -> T:
     """Do something with a server of the test's own."""
 
     async def run() -> T:
-        server = await WarmServer.start(spec)
+        server = await OpencodeServer.start(spec)
         try:
             return await work(server)
         finally:
             await server.aclose()
 
-    return warm.call(run)
+    return server_pool.call(run)
 
 
-async def say(server: WarmServer, session_id: str, text: str, **more: Any) -> Answer:
+async def say(server: OpencodeServer, session_id: str, text: str, **more: Any) -> Response:
     model = {"providerID": "fake", "modelID": "echo"}
     body = {"agent": "opencode-tasks", "model": model, "parts": [{"type": "text", "text": text}], **more}
     return await server.post(f"/session/{session_id}/message", body, timeout_s=30)
 
 
-async def new_session(server: WarmServer) -> str:
+async def new_session(server: OpencodeServer) -> str:
     return (await server.post("/session", {"title": "fact"})).json()["id"]
 
 
@@ -101,7 +101,7 @@ def test_the_events_tell_what_reading_back_tells(rig: Rig) -> None:
         return result.sessions, read_back
 
     rig.provider.on("told twice", Reply(tool_calls=[BASH], reasoning_text="hm"), Reply(text="done"))
-    from_events, read_back = warm.call(both)
+    from_events, read_back = server_pool.call(both)
     assert from_events == read_back
 
 
@@ -125,7 +125,7 @@ def test_a_folders_event_stream_tells_each_change_once(rig: Rig) -> None:
         finally:
             del server._take
 
-    warm.call(watch)
+    server_pool.call(watch)
     kinds = [json.loads(data)["type"] for data in seen]
     assert kinds.count("message.updated") >= 2
     # The stream of all folders has one of these beside each change.
@@ -153,13 +153,13 @@ def test_an_unknown_model_is_named_in_the_events_only(rig: Rig) -> None:
     assert error.error_type == "invalid_request"
     assert "Model not found: fake/nope" in error.raw_message
 
-    async def post() -> Answer:
+    async def post() -> Response:
         server = await rig.server()
         return await say(
             server, await new_session(server), "x", model={"providerID": "fake", "modelID": "nope"}
         )
 
-    response = warm.call(post)
+    response = server_pool.call(post)
     assert response.status == 500
     assert "nope" not in response.text
 
@@ -167,7 +167,7 @@ def test_an_unknown_model_is_named_in_the_events_only(rig: Rig) -> None:
 def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
     unplugged.provider.on("waits", Reply(status=429, headers={"Retry-After": "7200"}))
 
-    async def abort() -> tuple[Answer, float]:
+    async def abort() -> tuple[Response, float]:
         server = await unplugged.server()
         session_id = await new_session(server)
         state = server.fold.watch(session_id, time.monotonic())
@@ -181,7 +181,7 @@ def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
         server.fold.forget(session_id)
         return response, time.monotonic() - started
 
-    response, seconds = warm.call(abort)
+    response, seconds = server_pool.call(abort)
     assert response.status == 200
     assert "error" not in response.json()["info"]
     assert response.json()["info"]["tokens"]["output"] == 0
@@ -189,7 +189,7 @@ def test_an_aborted_wait_looks_like_a_success(unplugged: Rig) -> None:
 
 
 def test_a_positional_prompt_would_be_altered(rig: Rig, tmp_path: Path) -> None:
-    home = make_home(tmp_path)
+    home = make_instance_dir(tmp_path)
     env = environment(home, rig.spec, password=None, journal_events=False)
     command = [str(rig.spec.binary), "run", "--format", "json", "--title", "t", "--model", "fake/echo"]
     command += ["--agent", "opencode-tasks", "--dir", str(home.work), "hello there"]
@@ -206,9 +206,9 @@ def test_no_npm_install_at_start_and_libraries_go_to_the_private_folder(rig: Rig
 
     async def home() -> tuple[Path, Path]:
         server = await rig.server()
-        return server.home.run / "config" / "opencode", server.home.run / "tmp"
+        return server.instance_dir.run / "config" / "opencode", server.instance_dir.run / "tmp"
 
-    config, temporary = warm.call(home)
+    config, temporary = server_pool.call(home)
     files = [path for path in (config / "node_modules").rglob("*") if path.is_file()]
     assert {str(path.relative_to(config / "node_modules")) for path in files} == {
         "@opencode-ai/plugin/index.js",
@@ -228,8 +228,8 @@ def test_a_refreshed_login_is_written_through_the_link_to_the_users_store(
     store.chmod(0o600)
     spec = OpencodeSpec(binary=opencode_binary, config=provider.opencode_config(), model_ref="fake/echo")
 
-    async def refresh(server: WarmServer) -> tuple[bool, int]:
-        link = server.home.data / "opencode" / "auth.json"
+    async def refresh(server: OpencodeServer) -> tuple[bool, int]:
+        link = server.instance_dir.data / "opencode" / "auth.json"
         fresh = {**login, "refresh": "r1", "access": "a1", "expires": 2}
         password = psutil.Process(server.process.pid).environ()["OPENCODE_SERVER_PASSWORD"]
         async with httpx.AsyncClient(auth=(USER, password), trust_env=False, timeout=30) as client:
@@ -264,7 +264,7 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
     }
     spec = OpencodeSpec(binary=opencode_binary, config=config, model_ref="fake/echo", work_dir=tmp_path)
 
-    async def resolved(server: WarmServer) -> tuple[dict[str, Any], str]:
+    async def resolved(server: OpencodeServer) -> tuple[dict[str, Any], str]:
         session_id = await new_session(server)
         response = await say(server, session_id, "whose")
         return await server.get("/config"), response.json()["parts"][-1].get("type", "")
@@ -286,7 +286,7 @@ def test_a_broken_config_is_refused_with_opencodes_words(opencode_binary: Path) 
         binary=opencode_binary, config={"provider": {"fake": {"models": 7}}}, model_ref="fake/echo"
     )
 
-    async def nothing(server: WarmServer) -> None:
+    async def nothing(server: OpencodeServer) -> None:
         del server
 
     with pytest.raises(SetupError) as caught:
@@ -298,7 +298,7 @@ def test_provider_timeouts_come_after_our_clocks(rig: Rig) -> None:
     async def options() -> dict[str, Any]:
         return (await (await rig.server()).get("/config"))["provider"]["fake"]["options"]
 
-    found = warm.call(options)
+    found = server_pool.call(options)
     clocks = rig.spec.clocks
     assert found["headerTimeout"] > clocks.first_event_s * 1000
     assert found["chunkTimeout"] > clocks.stall_s * 1000
@@ -306,10 +306,10 @@ def test_provider_timeouts_come_after_our_clocks(rig: Rig) -> None:
 
 
 def test_two_system_texts_share_a_server(rig: Rig) -> None:
-    async def server_of(system: str) -> WarmServer:
-        return await warm.server(replace(rig.spec, system=system))
+    async def server_of(system: str) -> OpencodeServer:
+        return await server_pool.server(replace(rig.spec, system=system))
 
-    assert warm.call(server_of, "one") is warm.call(server_of, "two")
+    assert server_pool.call(server_of, "one") is server_pool.call(server_of, "two")
 
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"

@@ -22,7 +22,7 @@ from prefect_ray import RayTaskRunner
 
 from opencode_tasks import AnnotationResult, InputError, SetupError, annotate, errors
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
     yield
-    warm.close()
+    server_pool.close()
 
 
 def options(desk: Desk) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
 
 def test_a_run_that_buys_nothing_has_frames_with_columns(desk: Desk) -> None:
     frame = pd.DataFrame({"prompt": ["once"]})
-    bought, taken_over = annotated(desk, frame), annotated(desk, frame)
-    assert list(taken_over.frame["reused"]) == [True]
+    bought, reused_rows = annotated(desk, frame), annotated(desk, frame)
+    assert list(reused_rows.frame["reused"]) == [True]
     for name in ("usage", "attempts", "cost"):
-        assert list(getattr(taken_over, name).columns) == list(getattr(bought, name).columns)
-        assert (len(getattr(bought, name)), len(getattr(taken_over, name))) == (1, 0)
+        assert list(getattr(reused_rows, name).columns) == list(getattr(bought, name).columns)
+        assert (len(getattr(bought, name)), len(getattr(reused_rows, name))) == (1, 0)
 
 
 def test_annotate_refuses_a_bad_frame_before_anything_is_sent(desk: Desk) -> None:

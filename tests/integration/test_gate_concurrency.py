@@ -9,14 +9,14 @@ from typing import Any
 
 from opencode_tasks import errors
 from opencode_tasks.domain.concurrency import FIRST_GAP_S, REMEMBERED_S
-from opencode_tasks.domain.policy import Limits
-from opencode_tasks.domain.rate_limits import Rates
+from opencode_tasks.domain.policy import RetryLimits
+from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord, Session, Step, Usage
-from opencode_tasks.engine.limiter import Pacer, is_answer, is_refusal
-from opencode_tasks.ledger import Ledger, PaceNow, Share, Visit
+from opencode_tasks.engine.limiter import Limiter, is_answer, is_refusal
+from opencode_tasks.ledger import Allocation, ConcurrencyRequest, ConcurrencyState, Ledger
 from opencode_tasks.ledger.concurrency import AWAY_S, LEAVES_S
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.plan.run_spec import Job
+from opencode_tasks.plan.run_spec import RunSpec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
@@ -26,12 +26,12 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def visit(ledger: Ledger, owner: str, seconds: float, **told: Any) -> Share:
+def sync_concurrency(ledger: Ledger, owner: str, seconds: float, **told: Any) -> Allocation:
     usual: dict[str, Any] = {"in_flight": 0, "wants": 30, "start": 4}
-    return ledger.visit(GATE, owner, Visit(**(usual | told)), now=at(seconds))
+    return ledger.sync_concurrency(GATE, owner, ConcurrencyRequest(**(usual | told)), now=at(seconds))
 
 
-def now(ledger: Ledger, seconds: float) -> PaceNow:
+def now(ledger: Ledger, seconds: float) -> ConcurrencyState:
     found = ledger.pace(GATE, now=at(seconds))
     assert found is not None
     return found
@@ -42,82 +42,82 @@ def test_a_gate_that_no_row_went_through_has_no_pace(ledger: Ledger) -> None:
 
 
 def test_a_share_is_its_workers_until_it_comes_by_again(ledger: Ledger) -> None:
-    assert visit(ledger, "a", 0).slots == 4
-    assert visit(ledger, "b", 0.5).slots == 0
-    assert visit(ledger, "a", 1, in_flight=4).slots == 2
+    assert sync_concurrency(ledger, "a", 0).slots == 4
+    assert sync_concurrency(ledger, "b", 0.5).slots == 0
+    assert sync_concurrency(ledger, "a", 1, in_flight=4).slots == 2
     # Two of the first worker's rows are still in flight.
-    assert visit(ledger, "b", 1.5).slots == 0
-    assert visit(ledger, "a", 2, in_flight=2).slots == 2
-    assert visit(ledger, "b", 2.5).slots == 2
-    assert now(ledger, 2.5) == PaceNow(in_flight=2, limit=4, ceiling=None)
+    assert sync_concurrency(ledger, "b", 1.5).slots == 0
+    assert sync_concurrency(ledger, "a", 2, in_flight=2).slots == 2
+    assert sync_concurrency(ledger, "b", 2.5).slots == 2
+    assert now(ledger, 2.5) == ConcurrencyState(in_flight=2, limit=4, ceiling=None)
 
 
 def test_a_worker_with_nothing_to_send_leaves_all_to_the_other(ledger: Ledger) -> None:
-    visit(ledger, "a", 0)
-    visit(ledger, "a", 1, wants=0)
-    assert visit(ledger, "b", 1).slots == 4
+    sync_concurrency(ledger, "a", 0)
+    sync_concurrency(ledger, "a", 1, wants=0)
+    assert sync_concurrency(ledger, "b", 1).slots == 4
 
 
 def test_a_share_is_kept_for_a_moment_for_the_next_batch(ledger: Ledger) -> None:
-    visit(ledger, "a", 0)
-    visit(ledger, "a", 1, wants=0, is_leaving=True)
-    assert visit(ledger, "b", 1.5).slots == 0
-    assert visit(ledger, "a", 2).slots == 2
-    visit(ledger, "a", 3, wants=0, is_leaving=True)
-    assert visit(ledger, "b", 3 + LEAVES_S).slots == 4
+    sync_concurrency(ledger, "a", 0)
+    sync_concurrency(ledger, "a", 1, wants=0, is_leaving=True)
+    assert sync_concurrency(ledger, "b", 1.5).slots == 0
+    assert sync_concurrency(ledger, "a", 2).slots == 2
+    sync_concurrency(ledger, "a", 3, wants=0, is_leaving=True)
+    assert sync_concurrency(ledger, "b", 3 + LEAVES_S).slots == 4
 
 
 def test_a_dead_workers_share_is_free_again(ledger: Ledger) -> None:
-    visit(ledger, "a", 0, in_flight=4)
-    assert visit(ledger, "b", AWAY_S - 1).slots == 0
-    assert visit(ledger, "b", AWAY_S).slots == 4
+    sync_concurrency(ledger, "a", 0, in_flight=4)
+    assert sync_concurrency(ledger, "b", AWAY_S - 1).slots == 0
+    assert sync_concurrency(ledger, "b", AWAY_S).slots == 4
     assert now(ledger, AWAY_S).in_flight == 0
 
 
 def test_it_climbs_and_a_burst_of_two_workers_is_one_cut(ledger: Ledger) -> None:
     for owner in "aba":
-        visit(ledger, owner, 0, start=12)
-    assert visit(ledger, "b", 0.1, in_flight=6, start=12).slots == 6
-    visit(ledger, "a", 0.5, in_flight=6, start=12, refusals=(at(0.4),), refused_of=6, rest_s=2)
-    assert now(ledger, 0.5) == PaceNow(in_flight=12, limit=11, ceiling=11)
-    visit(ledger, "b", 0.6, in_flight=6, start=12, refusals=(at(0.4),), refused_of=6, rest_s=2)
-    assert now(ledger, 0.6) == PaceNow(in_flight=12, limit=10, ceiling=10)
+        sync_concurrency(ledger, owner, 0, start=12)
+    assert sync_concurrency(ledger, "b", 0.1, in_flight=6, start=12).slots == 6
+    sync_concurrency(ledger, "a", 0.5, in_flight=6, start=12, refusals=(at(0.4),), refused_of=6, rest_s=2)
+    assert now(ledger, 0.5) == ConcurrencyState(in_flight=12, limit=11, ceiling=11)
+    sync_concurrency(ledger, "b", 0.6, in_flight=6, start=12, refusals=(at(0.4),), refused_of=6, rest_s=2)
+    assert now(ledger, 0.6) == ConcurrencyState(in_flight=12, limit=10, ceiling=10)
 
 
 def test_answers_lift_the_limit_and_a_later_run_begins_with_what_was_found(ledger: Ledger) -> None:
-    visit(ledger, "a", 0)
-    assert visit(ledger, "a", 1, in_flight=4, is_pressed=True, answers=[at(0)] * 4).slots == 6
-    visit(ledger, "a", 2, in_flight=6, refusals=(at(1.5),), refused_of=6, rest_s=2)
-    knows = visit(ledger, "c", 1000, start=64)
+    sync_concurrency(ledger, "a", 0)
+    assert sync_concurrency(ledger, "a", 1, in_flight=4, is_pressed=True, answers=[at(0)] * 4).slots == 6
+    sync_concurrency(ledger, "a", 2, in_flight=6, refusals=(at(1.5),), refused_of=6, rest_s=2)
+    knows = sync_concurrency(ledger, "c", 1000, start=64)
     assert (knows.slots, knows.is_trying) == (5, False)
-    tries = visit(ledger, "c", 1000 + FIRST_GAP_S, start=64, is_pressed=True)
+    tries = sync_concurrency(ledger, "c", 1000 + FIRST_GAP_S, start=64, is_pressed=True)
     assert (tries.slots, tries.is_trying) == (6, True)
-    assert visit(ledger, "d", 2000 + REMEMBERED_S).slots == 4
+    assert sync_concurrency(ledger, "d", 2000 + REMEMBERED_S).slots == 4
 
 
 def test_no_minute_holds_more_than_the_user_says(ledger: Ledger) -> None:
-    rates = Rates(requests_per_minute=60)
-    assert visit(ledger, "a", 0, rates=rates, asks=3).sends == 3
-    assert visit(ledger, "b", 0, rates=rates, asks=3).sends == 1
+    rate_limits = RateLimits(requests_per_minute=60)
+    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=3).sends == 3
+    assert sync_concurrency(ledger, "b", 0, rate_limits=rate_limits, asks=3).sends == 1
     # What was not sent is given back, and what took more requests than one is owed.
-    assert visit(ledger, "b", 0, rates=rates, unsent=1, asks=3).sends == 1
-    assert visit(ledger, "a", 2, rates=rates, more_requests=5, asks=3).sends == 0
-    assert visit(ledger, "a", 60, rates=rates, asks=9).sends == 4
-    assert visit(ledger, "a", 60, asks=9).sends is None
+    assert sync_concurrency(ledger, "b", 0, rate_limits=rate_limits, unsent=1, asks=3).sends == 1
+    assert sync_concurrency(ledger, "a", 2, rate_limits=rate_limits, more_requests=5, asks=3).sends == 0
+    assert sync_concurrency(ledger, "a", 60, rate_limits=rate_limits, asks=9).sends == 4
+    assert sync_concurrency(ledger, "a", 60, asks=9).sends is None
 
 
 def test_tokens_are_set_aside_and_corrected(ledger: Ledger) -> None:
-    rates = Rates(tokens_per_minute=15_000)
-    assert visit(ledger, "a", 0, rates=rates, asks=9, row_tokens=300).sends == 4
-    assert visit(ledger, "a", 0, rates=rates, asks=9, row_tokens=300).sends == 0
+    rate_limits = RateLimits(tokens_per_minute=15_000)
+    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=9, row_tokens=300).sends == 4
+    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=9, row_tokens=300).sends == 0
     told = {"unsent": 2, "unsent_tokens": 300.0, "more_tokens": -300.0, "asks": 9, "row_tokens": 100.0}
-    assert visit(ledger, "a", 0, rates=rates, **told).sends == 7
+    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, **told).sends == 7
 
 
 # A process's batches
 
 
-def job(ledger: Ledger, **more: Any) -> Job:
+def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
     told: dict[str, Any] = {
         "run_id": "run",
         "ledger_url": ledger.url,
@@ -128,12 +128,12 @@ def job(ledger: Ledger, **more: Any) -> Job:
         "system": None,
         "variant": None,
         "schema": None,
-        "limits": Limits(),
+        "limits": RetryLimits(),
         "concurrency": 30,
         "gate_id": GATE,
         "start": 4,
     }
-    return Job(**(told | more))
+    return RunSpec(**(told | more))
 
 
 def bought(tokens: int) -> AttemptRecord:
@@ -154,7 +154,7 @@ def bought(tokens: int) -> AttemptRecord:
 def test_the_batches_of_a_process_divide_its_share(ledger: Ledger) -> None:
     async def work() -> None:
         moment = datetime.now(UTC)
-        one, two = Pacer(job(ledger), ledger, "worker"), Pacer(job(ledger), ledger, "worker")
+        one, two = Limiter(run_spec(ledger), ledger, "worker"), Limiter(run_spec(ledger), ledger, "worker")
         await one.join()
         await two.join()
         # One that goes carefully leaves its part to the other.
@@ -178,17 +178,17 @@ def test_the_batches_of_a_process_divide_its_share(ledger: Ledger) -> None:
 def test_a_refusal_is_told_at_once(ledger: Ledger) -> None:
     async def work() -> None:
         moment = datetime.now(UTC)
-        pacer = Pacer(job(ledger, start=10), ledger, "worker")
-        await pacer.join()
-        for number in range(pacer.slots(30, until=None, now=moment, at_most=30)):
-            pacer.started(str(number), "prompt")
+        limiter = Limiter(run_spec(ledger, start=10), ledger, "worker")
+        await limiter.join()
+        for number in range(limiter.slots(30, until=None, now=moment, at_most=30)):
+            limiter.started(str(number), "prompt")
         error = errors.RateLimitError("n", moment)
-        await pacer.ended("9", "prompt", error, datetime.now(UTC), AttemptRecord())
-        pacer.gone("9")
+        await limiter.ended("9", "prompt", error, datetime.now(UTC), AttemptRecord())
+        limiter.gone("9")
         found = ledger.pace(GATE, now=datetime.now(UTC))
-        assert found == PaceNow(in_flight=10, limit=9, ceiling=9)
-        assert pacer.slots(30, until=None, now=moment, at_most=30) == 9
-        await pacer.leave()
+        assert found == ConcurrencyState(in_flight=10, limit=9, ceiling=9)
+        assert limiter.slots(30, until=None, now=moment, at_most=30) == 9
+        await limiter.leave()
 
     asyncio.run(work())
 
@@ -196,21 +196,23 @@ def test_a_refusal_is_told_at_once(ledger: Ledger) -> None:
 def test_rows_are_held_back_by_the_rates(ledger: Ledger) -> None:
     async def work() -> None:
         moment = datetime.now(UTC)
-        pacer = Pacer(job(ledger, start=10, rates=Rates(requests_per_minute=30)), ledger, "worker")
-        await pacer.join()
-        pacer.slots(30, until=None, now=moment, at_most=30)
-        await pacer.worker.visit()
-        assert pacer.slots(30, until=None, now=moment, at_most=30) == 2
-        pacer.started("a", "prompt")
-        pacer.started("b", "prompt")
-        await pacer.ended("a", "prompt", None, moment, bought(700))
-        pacer.gone("a")
-        assert pacer.slots(30, until=None, now=moment, at_most=30) == 1
+        limiter = Limiter(
+            run_spec(ledger, start=10, rate_limits=RateLimits(requests_per_minute=30)), ledger, "worker"
+        )
+        await limiter.join()
+        limiter.slots(30, until=None, now=moment, at_most=30)
+        await limiter.worker.sync_concurrency()
+        assert limiter.slots(30, until=None, now=moment, at_most=30) == 2
+        limiter.started("a", "prompt")
+        limiter.started("b", "prompt")
+        await limiter.ended("a", "prompt", None, moment, bought(700))
+        limiter.gone("a")
+        assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
         # A row that found its gate closed was not sent: its request is there for another.
-        pacer.gone("b")
-        await pacer.worker.visit()
-        assert pacer.slots(30, until=None, now=moment, at_most=30) == 1
-        await pacer.leave()
+        limiter.gone("b")
+        await limiter.worker.sync_concurrency()
+        assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
+        await limiter.leave()
 
     asyncio.run(work())
 

@@ -12,7 +12,7 @@ from opencode_tasks import errors
 from opencode_tasks.domain.policy import limit_end
 from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import Held, Lease, Ledger, Pull, Report
+from opencode_tasks.ledger import ClaimRequest, GateHold, GateObservation, Lease, Ledger
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
@@ -45,7 +45,7 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def admit(ledger: Ledger, row: str, seconds: float) -> Held | None:
+def admit(ledger: Ledger, row: str, seconds: float) -> GateHold | None:
     return admitted(ledger, GATE, "run", row, now=at(seconds))
 
 
@@ -60,7 +60,7 @@ def report(
 ) -> None:
     now = at(seconds)
     ledger.report(
-        Report(
+        GateObservation(
             gate_id=GATE,
             model_ref="fake/echo",
             run_id="run",
@@ -230,7 +230,7 @@ def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger:
     ]
     for number, error in enumerate(ends, 1):
         attempt(ledger, "a", number, error)
-    asked = Pull(
+    asked = ClaimRequest(
         run_id="run",
         owner="another",
         gate_id="another",
@@ -242,7 +242,7 @@ def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger:
         backend="server",
         data_dir=None,
     )
-    row = ledger.pull(asked).rows[0].row
+    row = ledger.claim(asked).rows[0].row
     assert row.row_id == "a"
     assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
     assert row.limited_since == at(1)
@@ -255,7 +255,7 @@ def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:
 
 
 def test_a_row_that_failed_before_lets_another_try_first(ledger: Ledger) -> None:
-    def troubled(seconds: float) -> Held | None:
+    def troubled(seconds: float) -> GateHold | None:
         return admitted(ledger, GATE, "run", "a", now=at(seconds), is_troubled=True)
 
     assert troubled(0) is None

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from opencode_tasks import InputError
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.write import write_bytes
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
@@ -28,7 +28,7 @@ S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DE
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
     yield
-    warm.close()
+    server_pool.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from processes import ours
 from rig import AGENTS, BASH
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.instance_dir import make_home
+from opencode_tasks.opencode.instance_dir import make_instance_dir
 from opencode_tasks.testing import Call, Reply
 
 ROWS = 24
@@ -43,11 +43,11 @@ class Before:
     """The processes, opencode's homes and temporary folders that were there before a command."""
 
     pids: set[int]
-    homes: set[Path]
+    instance_dirs: set[Path]
     folders: set[Path]
 
 
-def homes() -> set[Path]:
+def instance_dirs() -> set[Path]:
     return set((Path(os.environ["XDG_DATA_HOME"]) / "opencode-tasks" / "opencode").glob("*"))
 
 
@@ -59,7 +59,7 @@ def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
     """A command with the first answers recorded and others in flight; what was there before it."""
     desk.provider.on("row", Reply(delay_s=1.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
-    before = Before(set(psutil.pids()), homes(), folders())
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
     process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
     deadline = time.monotonic() + 150
     while len(desk.provider.calls) < 2 * IN_FLIGHT:
@@ -79,7 +79,7 @@ def assert_clean(before: Before, ended_at: float) -> None:
         time.sleep(0.1)
     assert left(before) == []
     assert folders() - before.folders == set()
-    for home in homes() - before.homes:
+    for home in instance_dirs() - before.instance_dirs:
         assert any((home / "unrecorded").iterdir())
         assert sorted(path.name for path in home.iterdir()) == ["data", "owner", "unrecorded", "work"]
         assert home.stat().st_mode & 0o077 == 0
@@ -135,7 +135,7 @@ def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
     desk: Desk, runner: str, service: str, stop: signal.Signals
 ) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
-    before = Before(set(psutil.pids()), homes(), folders())
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
     process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
     deadline = time.monotonic() + 60
     while not any(service in line for line in left(before)):
@@ -158,7 +158,7 @@ def test_a_stop_at_any_moment_of_the_start_ends_the_command(
 ) -> None:
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(400)])
     for after_s in (1.0, 1.7, 2.3, 2.7, 3.1, 3.4, 3.9, 4.7):
-        before = Before(set(psutil.pids()), homes(), folders())
+        before = Before(set(psutil.pids()), instance_dirs(), folders())
         process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
         time.sleep(after_s)
         process.send_signal(stop)
@@ -171,7 +171,7 @@ def test_a_stop_at_any_moment_of_the_start_ends_the_command(
 @pytest.mark.slow
 def test_what_a_worker_of_an_own_ray_finds_wrong_is_told_as_ever(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
-    before = Before(set(psutil.pids()), homes(), folders())
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
     told = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
     ran = desk.run(*told, env=OWN_SERVICES)
     assert ran.code == 2, ran.stderr
@@ -206,8 +206,8 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        (charge,) = ledger.accounts.charges()
-        (unsure,) = ledger.accounts.unreported()
+        (charge,) = ledger.report_queries.charges()
+        (unsure,) = ledger.report_queries.unreported()
     assert (charge["input_tokens"], charge["output_tokens"]) == (50, 7)
     assert charge["cost_pico"] == 50 * 10**6 + 7 * 2 * 10**6
     # A call over the whole context (1,000,000 tokens, written to the cache) and the longest answer.
@@ -233,7 +233,7 @@ def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk
 def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=2.0, input_tokens=11))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(IN_FLIGHT)])
-    before = Before(set(psutil.pids()), homes(), folders())
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
     process = desk.start(*arguments(desk, "threads"), env=OWN_SERVICES)
     deadline = time.monotonic() + 120
     while len(desk.provider.calls) < IN_FLIGHT:
@@ -259,7 +259,7 @@ def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> 
         ("completed", "11")
     ] * IN_FLIGHT
     assert Counter(desk.provider.prompts()) == {f"row {i}": 1 for i in range(IN_FLIGHT)}
-    assert homes() == before.homes
+    assert instance_dirs() == before.instance_dirs
 
 
 @pytest.mark.slow
@@ -270,8 +270,8 @@ def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(d
         [run] = ledger.runs()
         first, second = ledger.attempts(run["run_id"])
     # As if it had died between the commit of the rows and the removal of the marks; a stranger's beside one.
-    before = homes()
-    recorded, shared = make_home(), make_home()
+    before = instance_dirs()
+    recorded, shared = make_instance_dir(), make_instance_dir()
     recorded.mark("ses_1", first["attempt_id"])
     shared.mark("ses_2", second["attempt_id"])
     shared.mark("ses_3", "an attempt of another ledger")
@@ -279,7 +279,7 @@ def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(d
         home.release()
     desk.write_csv("in.csv", [{"prompt": "row 3"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
-    assert homes() - before == {shared.root}
+    assert instance_dirs() - before == {shared.root}
     assert [mark.name for mark in shared.marks.iterdir()] == ["ses_3"]
     shutil.rmtree(shared.root)
 
@@ -304,7 +304,7 @@ def test_ctrl_c_ends_a_wait_and_resume_goes_on(desk: Desk, inline_wait: str) -> 
     limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})
     desk.provider.on("row 2", limited, Reply(text="late"))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(3)])
-    before = Before(set(psutil.pids()), homes(), folders())
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
     env = OWN_SERVICES | {"OPENCODE_TASKS_MAX_INLINE_WAIT": inline_wait}
     process = desk.start(*arguments(desk, "threads"), env=env)
     deadline = time.monotonic() + 90

@@ -413,8 +413,8 @@ def test_answers_are_taken_over_from_other_runs(ledger: Ledger) -> None:
     finish(ledger, "r1", "0", record("ses_a", step("ses_a", cost=3)), structured={"x": [1, None]})
     finish(ledger, "r1", "1", record("ses_b"), error=UnknownOpenCodeError("n"))
     start(ledger, "r2", ["a", "b", "c", "a"])
-    assert ledger.take_over_answers("r2", now=at(9)) == 2
-    assert ledger.take_over_answers("r2", now=at(10)) == 0
+    assert ledger.reuse_answers("r2", now=at(9)) == 2
+    assert ledger.reuse_answers("r2", now=at(10)) == 0
     first, second, _, last = ledger.outcomes("r2")
     original = ledger.outcomes("r1")[0]
     for copy in (first, last):
@@ -435,7 +435,7 @@ def test_the_newest_answer_wins(ledger: Ledger) -> None:
         start(ledger, run_id, ["a"], refresh=True, now=at(number * 100))
         finish(ledger, run_id, "0", record(f"ses_{run_id}"), now=at(number * 100))
     start(ledger, "r3", ["a"])
-    assert ledger.take_over_answers("r3", now=at(500)) == 1
+    assert ledger.reuse_answers("r3", now=at(500)) == 1
     assert ledger.outcomes("r3")[0]["session_id"] == "ses_r2"
 
 
@@ -443,13 +443,13 @@ def test_a_refreshing_run_takes_over_only_what_is_newer_than_itself(ledger: Ledg
     start(ledger, "r1", ["a"])
     finish(ledger, "r1", "0", record("ses_1"))
     start(ledger, "r2", ["a", "a"], refresh=True, now=at(100))
-    assert ledger.take_over_answers("r2", now=at(101)) == 0
+    assert ledger.reuse_answers("r2", now=at(101)) == 0
     lease = lease_of(ledger, "r2", "0", now=at(101))
     ledger.release(lease)
     start(ledger, "r3", ["a"], refresh=True, now=at(102))
     finish(ledger, "r3", "0", record("ses_2"), now=at(102))
     assert ledger.take("r2", "0", owner="w", now=at(110), lease_s=5) == Taken(status="completed", reused=True)
-    assert ledger.take_over_answers("r2", now=at(111)) == 1
+    assert ledger.reuse_answers("r2", now=at(111)) == 1
     assert [row["session_id"] for row in ledger.outcomes("r2")] == ["ses_2", "ses_2"]
 
 

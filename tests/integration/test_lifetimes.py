@@ -26,22 +26,22 @@ OWNER = """
 import json, os, sys, threading, time
 from pathlib import Path
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 
 binary, config, ending = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 spec = OpencodeSpec(binary=binary, config=config, model_ref="fake/echo")
 
 async def one(prompt, recorded):
-    backend = await warm.backend(spec, "server", frozenset())
+    backend = await server_pool.backend(spec, "server", frozenset())
     result = await backend.run(Request(prompt=prompt, model_ref="fake/echo"), lambda s: None)
     if recorded:
         backend.recorded(result.session_id)
     return backend.server
 
-server = warm.call(one, "first", ending != "unrecorded")
-print(json.dumps({"pid": server.process.pid, "home": str(server.home.root)}), flush=True)
+server = server_pool.call(one, "first", ending != "unrecorded")
+print(json.dumps({"pid": server.process.pid, "home": str(server.instance_dir.root)}), flush=True)
 if ending == "killed":
-    threading.Thread(target=warm.call, args=(one, "hangs", True), daemon=True).start()
+    threading.Thread(target=server_pool.call, args=(one, "hangs", True), daemon=True).start()
     time.sleep(600)
 if ending == "exception":
     raise RuntimeError("an end with an exception")

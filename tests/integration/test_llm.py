@@ -15,7 +15,7 @@ import pytest
 from rig import BASH, Rig
 
 from opencode_tasks import OpenCodeLLM
-from opencode_tasks.domain.policy import Limits
+from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.records import QueryResult, RemoteTool
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -40,27 +40,27 @@ def llm(rig: Rig, *, retries: int = 2, **more: Any) -> OpenCodeLLM:
         "opencode_bin": str(rig.spec.binary),
         "config": rig.spec.config,
         "clocks": rig.spec.clocks,
-        "limits": Limits(max_attempts=retries, **QUICK),
+        "limits": RetryLimits(max_attempts=retries, **QUICK),
     }
     return OpenCodeLLM("fake/echo", **{**options, **more})
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RunEvent:
     """What a prompt came to: a result or an error, and the provider calls."""
 
     result: QueryResult | OpenCodeError
     calls: list[Call]
 
 
-def tell(rig: Rig, model: OpenCodeLLM, *replies: Reply, prompt: str) -> Told:
+def tell(rig: Rig, model: OpenCodeLLM, *replies: Reply, prompt: str) -> RunEvent:
     rig.provider.on(lambda call: call.prompt == prompt, *replies)
     before = len(rig.provider.calls)
     try:
         result: QueryResult | OpenCodeError = model.prompt(prompt)
     except OpenCodeError as error:
         result = error
-    return Told(result, rig.provider.calls[before:])
+    return RunEvent(result, rig.provider.calls[before:])
 
 
 def test_an_answer(rig: Rig) -> None:

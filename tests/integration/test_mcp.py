@@ -17,7 +17,7 @@ from rig import Rig
 from opencode_tasks import OpenCodeAgent, OpenCodeLLM
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import BackendName
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
 
 START_LIMIT_S = 20.0
@@ -71,7 +71,7 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     try:
         result = llm.prompt(prompt, tools=[tool])
     finally:
-        warm.close()
+        server_pool.close()
     first, second = rig.provider.calls[before:]
     assert [offered["function"]["name"] for offered in first.body["tools"]] == ["stock_count"]
     assert asked == ["apples"]

@@ -26,7 +26,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.report_flow import cost_report
 from opencode_tasks.testing import Reply
 
@@ -37,7 +37,7 @@ LIMIT_S = 60
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:
     yield
-    warm.close()
+    server_pool.close()
 
 
 def table(desk: Desk, count: int) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_run_leaves_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     run_id = ran.summary["run_id"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
         (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
-        cost = ledger.accounts.spent()[0]["cost_pico"]
+        cost = ledger.report_queries.spent()[0]["cost_pico"]
     found = artifacts(flow_run_id)
     assert found["opencode-progress"].data == 100.0
     assert "4 of 4 rows, 1 failed" in found["opencode-progress"].description

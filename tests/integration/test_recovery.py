@@ -22,20 +22,20 @@ from opencode_tasks.domain.records import Session, Usage
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, SessionResult
 from opencode_tasks.opencode.config import merge
-from opencode_tasks.opencode.instance_dir import Home, homes_path, make_home
+from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, make_instance_dir
 from opencode_tasks.opencode.leftovers import (
     ended_at,
     forget_session,
-    home_of,
-    homes,
+    instance_dir_of,
+    instance_dirs,
     is_deserted,
     read_left,
+    remove_deserted_dirs,
     result_of,
-    sweep_homes,
     unfinished_record,
 )
 from opencode_tasks.outcomes.messages import answer_text, session_of
-from opencode_tasks.outcomes.outcome import judge, record_of
+from opencode_tasks.outcomes.outcome import read_outcome, record_of
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 10.0
@@ -46,13 +46,13 @@ OWNER = """
 import json, sys, time, threading
 from pathlib import Path
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
-from opencode_tasks.opencode.server_pool import warm
+from opencode_tasks.opencode.server_pool import server_pool
 
 binary, config, name, asks = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
 spec = OpencodeSpec(binary=binary, config=config, model_ref="fake/echo")
 
 async def one(prompt, agent):
-    backend = await warm.backend(spec, name, frozenset())
+    backend = await server_pool.backend(spec, name, frozenset())
     request = Request(prompt=prompt, model_ref="fake/echo", agent=agent)
     def tell(session_id):
         told = {"session": session_id, "data": str(backend.data_dir(session_id))}
@@ -61,7 +61,7 @@ async def one(prompt, agent):
     print("{}", flush=True)
 
 for prompt, agent in asks:
-    warm.call(one, prompt, agent)
+    server_pool.call(one, prompt, agent)
 time.sleep(600)
 """
 
@@ -105,13 +105,13 @@ class Owner:
         self.process.stdout.close()
 
 
-def is_left(home: Home) -> bool:
+def is_left(home: InstanceDir) -> bool:
     """Whether a home has unrecorded sessions and nobody who could record them."""
     return home.marks.is_dir() and any(home.marks.iterdir()) and is_deserted(home)
 
 
-def left_homes() -> list[Home]:
-    return [home for home in homes() if is_left(home)]
+def left_homes() -> list[InstanceDir]:
+    return [home for home in instance_dirs() if is_left(home)]
 
 
 def eventually(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
@@ -162,7 +162,7 @@ def judged(sessions: list[Session]) -> Any:
     result, at = result_of(sessions), ended_at(sessions)
     assert result is not None
     assert at is not None
-    return judge(result, node_id="node", now=at)
+    return read_outcome(result, node_id="node", now=at)
 
 
 def test_the_sessions_of_a_killed_server_are_adopted(
@@ -183,7 +183,7 @@ def test_the_sessions_of_a_killed_server_are_adopted(
     assert eventually(lambda: provider.prompts().count("hangs") == 2, START_LIMIT_S)
     finishes, hands_on, fails, hangs = [line["session"] for line in told if line]
     data_dir = Path(told[0]["data"])
-    home = home_of(data_dir)
+    home = instance_dir_of(data_dir)
     assert not is_left(home)
     with pytest.raises(SetupError, match="still runs"):
         read(spec, data_dir, finishes)
@@ -196,7 +196,7 @@ def test_the_sessions_of_a_killed_server_are_adopted(
     assert list(found) == [finishes, hands_on, fails, hangs]
     assert len(provider.calls) == calls
     assert prints_of(home.root) == before
-    assert [path.name for path in homes_path().iterdir()] == [home.root.name]
+    assert [path.name for path in instance_dirs_root().iterdir()] == [home.root.name]
 
     answer = judged(found[finishes])
     assert answer.text == "Finished."
@@ -229,7 +229,7 @@ def test_the_sessions_of_a_killed_server_are_adopted(
         forget_session(home, session_id)
         assert is_left(home)
     forget_session(home, hangs)
-    assert list(homes_path().iterdir()) == []
+    assert list(instance_dirs_root().iterdir()) == []
     assert read(spec, data_dir, finishes) == {}
 
 
@@ -242,7 +242,7 @@ def test_the_sessions_of_killed_runs_are_adopted(
     assert eventually(lambda: "hangs" in provider.prompts(), START_LIMIT_S)
     assert left_homes() == []
     owner.kill()
-    by_session = {told["session"]: home_of(Path(told["data"])) for told in (finishes, hangs)}
+    by_session = {told["session"]: instance_dir_of(Path(told["data"])) for told in (finishes, hangs)}
     assert eventually(lambda: set(left_homes()) == set(by_session.values()))
     calls = len(provider.calls)
     [done] = read(spec, Path(finishes["data"]), finishes["session"]).values()
@@ -252,7 +252,7 @@ def test_the_sessions_of_killed_runs_are_adopted(
     assert len(provider.calls) == calls
     for session_id, home in by_session.items():
         forget_session(home, session_id)
-    assert list(homes_path().iterdir()) == []
+    assert list(instance_dirs_root().iterdir()) == []
 
 
 def test_a_reader_that_is_killed_loses_nothing(opencode_binary: Path) -> None:
@@ -269,14 +269,14 @@ def test_a_reader_that_is_killed_loses_nothing(opencode_binary: Path) -> None:
     assert reader.stdout.readline() == "reading\n"
     reader.kill()
     reader.communicate()
-    assert eventually(lambda: list(homes_path().iterdir()) == [home.root])
+    assert eventually(lambda: list(instance_dirs_root().iterdir()) == [home.root])
     assert prints_of(home.root) == before
     assert left_homes() == [home]
 
 
-def left(*, marks: list[str]) -> Home:
+def left(*, marks: list[str]) -> InstanceDir:
     """A home whose owner is gone, with these marks."""
-    home = make_home()
+    home = make_instance_dir()
     for session_id in marks:
         home.mark(session_id)
     home.release()
@@ -284,7 +284,7 @@ def left(*, marks: list[str]) -> Home:
 
 
 def test_a_home_is_left_once_nobody_is_there() -> None:
-    home = make_home()
+    home = make_instance_dir()
     home.mark("ses_1")
     assert not is_left(home)
     home.release()
@@ -301,9 +301,9 @@ def test_a_home_is_left_once_nobody_is_there() -> None:
 
 
 def test_a_home_without_marks_is_swept_and_not_left() -> None:
-    lived_in, empty, marked = make_home(), left(marks=[]), left(marks=["ses_1"])
+    lived_in, empty, marked = make_instance_dir(), left(marks=[]), left(marks=["ses_1"])
     assert left_homes() == [marked]
-    sweep_homes()
+    remove_deserted_dirs()
     assert not empty.root.exists()
     assert lived_in.run.is_dir()
     assert (marked.data.is_dir(), marked.run.exists()) == (True, False)

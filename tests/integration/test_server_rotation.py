@@ -20,12 +20,12 @@ import pytest
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request, SessionResult
-from opencode_tasks.opencode.instance_dir import Home, homes_path
-from opencode_tasks.opencode.leftovers import home_of, is_deserted, read_left, result_of
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root
+from opencode_tasks.opencode.leftovers import instance_dir_of, is_deserted, read_left, result_of
+from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
-from opencode_tasks.opencode.server_pool import WarmServers
-from opencode_tasks.opencode.server_rotation import Limits
+from opencode_tasks.opencode.server_pool import ServerPool
+from opencode_tasks.opencode.server_rotation import RotationLimits
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0
@@ -44,20 +44,20 @@ OWNER = """
 import asyncio, json, sys
 from pathlib import Path
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
-from opencode_tasks.opencode.server_rotation import Limits
-from opencode_tasks.opencode.server_pool import WarmServers
+from opencode_tasks.opencode.server_rotation import RotationLimits
+from opencode_tasks.opencode.server_pool import ServerPool
 
 spec = OpencodeSpec(binary=Path(sys.argv[1]), config=json.loads(sys.argv[2]), model_ref="fake/echo")
-warm = WarmServers(Limits(rows=1, memory_bytes=1 << 60))
+server_pool = ServerPool(RotationLimits(rows=1, memory_bytes=1 << 60))
 
 async def one(prompt):
-    backend = await warm.backend(spec, "server", frozenset())
+    backend = await server_pool.backend(spec, "server", frozenset())
     def tell(session_id):
         print(json.dumps([prompt, session_id, str(backend.data_dir(session_id))]), flush=True)
     await backend.run(Request(prompt=prompt, model_ref="fake/echo"), tell)
 
 async def all():
-    servers = warm.succession(spec)
+    servers = server_pool.rotation(spec)
     old = await servers.live()
     # Both begin at once: the first of them has the successor started, which takes seconds.
     rows = [asyncio.create_task(one(prompt)) for prompt in ("hangs on the old one", "done on the old one")]
@@ -67,7 +67,7 @@ async def all():
     await one("done on the new one")
     await one("hangs on the new one")
 
-warm.call(all)
+server_pool.call(all)
 """
 
 
@@ -89,11 +89,11 @@ class Asker:
 
     def __init__(self, spec: OpencodeSpec, **limits: Any) -> None:
         self.spec = spec
-        self.warm = WarmServers(Limits(**({"rows": NEVER, "memory_bytes": NEVER} | limits)))
-        self.seen: list[WarmServer] = []
+        self.server_pool = ServerPool(RotationLimits(**({"rows": NEVER, "memory_bytes": NEVER} | limits)))
+        self.seen: list[OpencodeServer] = []
 
     async def row(self, prompt: str, schema: dict[str, Any] | None = None) -> Answer:
-        backend = await self.warm.backend(self.spec, "server", frozenset())
+        backend = await self.server_pool.backend(self.spec, "server", frozenset())
         assert isinstance(backend, ServerBackend)
         sessions: list[str] = []
         request = Request(prompt=prompt, model_ref="fake/echo")
@@ -104,7 +104,7 @@ class Asker:
             self.note()
 
     def note(self) -> None:
-        current = self.warm.succession(self.spec).current
+        current = self.server_pool.rotation(self.spec).current
         if current is not None and current not in self.seen:
             self.seen.append(current)
 
@@ -123,9 +123,9 @@ class Asker:
             while not holds():  # noqa: ASYNC110  what is waited for happens in other processes too
                 await asyncio.sleep(0.05)
 
-    async def followed(self, old: WarmServer) -> WarmServer:
+    async def followed(self, old: OpencodeServer) -> OpencodeServer:
         """The next server once it has taken over."""
-        await self.until(lambda: self.warm.succession(self.spec).current is not old)
+        await self.until(lambda: self.server_pool.rotation(self.spec).current is not old)
         self.note()
         return self.seen[-1]
 
@@ -140,16 +140,16 @@ def asker(spec: OpencodeSpec) -> Iterator[Callable[..., Asker]]:
 
     yield make
     for one in made:
-        one.warm.close()
-    assert homes() == []
+        one.server_pool.close()
+    assert instance_dirs() == []
 
 
-def homes() -> list[Path]:
-    return sorted(homes_path().iterdir()) if homes_path().is_dir() else []
+def instance_dirs() -> list[Path]:
+    return sorted(instance_dirs_root().iterdir()) if instance_dirs_root().is_dir() else []
 
 
-def is_gone(server: WarmServer) -> bool:
-    return not psutil.pid_exists(server.process.pid) and not server.home.root.exists()
+def is_gone(server: OpencodeServer) -> bool:
+    return not psutil.pid_exists(server.process.pid) and not server.instance_dir.root.exists()
 
 
 def test_rows_in_flight_end_while_servers_follow_each_other(
@@ -164,7 +164,7 @@ def test_rows_in_flight_end_while_servers_follow_each_other(
         await asking.until(lambda: all(is_gone(server) for server in asking.seen[:-1]))
         return answers
 
-    assert asking.warm.call(run) == prompts
+    assert asking.server_pool.call(run) == prompts
     assert Counter(provider.prompts()) == Counter(prompts)
     assert len(asking.seen) >= 2
     # What a server knows of sessions does not grow with its rows.
@@ -187,7 +187,7 @@ def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> N
         await asking.rows([f"row {number}" for number in range(10, 15)])
         return before, len(asking.seen)
 
-    assert asking.warm.call(run) == (1, 2)
+    assert asking.server_pool.call(run) == (1, 2)
 
 
 def test_a_repair_goes_to_the_server_that_has_the_session(
@@ -197,11 +197,11 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
     asking = asker(rows=2)
 
     async def run() -> tuple[Any, list[str]]:
-        servers = asking.warm.succession(asking.spec)
+        servers = asking.server_pool.rotation(asking.spec)
         await asking.row("first")
         old = asking.seen[0]
 
-        class Held(ServerBackend):
+        class GateHold(ServerBackend):
             """Another server takes over before a second prompt is sent."""
 
             async def run(self, request: Request, on_session: OnSession) -> SessionResult:
@@ -211,18 +211,18 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
                     assert servers.holder(request.session_id) is old
                 return await super().run(request, on_session)
 
-        backend = Held(servers, asking.spec)
+        backend = GateHold(servers, asking.spec)
         sessions: list[str] = []
         request = Request(prompt="give n", model_ref="fake/echo")
         answer = await ask(backend, request, node_id="n", on_session=sessions.append, schema=SCHEMA)
         assert old.is_alive
-        assert backend.data_dir(sessions[0]) == old.home.data
-        assert backend.data_dir(None) == asking.seen[-1].home.data != old.home.data
+        assert backend.data_dir(sessions[0]) == old.instance_dir.data
+        assert backend.data_dir(None) == asking.seen[-1].instance_dir.data != old.instance_dir.data
         backend.recorded(sessions[0])
         await asking.until(lambda: is_gone(old))
         return answer.structured, sessions
 
-    value, sessions = asking.warm.call(run)
+    value, sessions = asking.server_pool.call(run)
     assert value == {"n": 3}
     assert len(set(sessions)) == 1
     assert len(provider.calls) == 4
@@ -240,7 +240,7 @@ def test_a_successor_that_does_not_start_is_tried_again_later(
     prompts = [f"row {number}" for number in range(40)]
 
     async def run() -> None:
-        servers = asking.warm.succession(asking.spec)
+        servers = asking.server_pool.rotation(asking.spec)
         await asking.row("warm")
         flag.touch()
         assert await asking.rows(prompts) == prompts
@@ -248,21 +248,21 @@ def test_a_successor_that_does_not_start_is_tried_again_later(
         assert await asking.rows(["later"]) == ["later"]
         assert len(asking.seen) == 1
         # Not tried again, however many rows there were: there was one more home, and it is gone.
-        assert [home.name for home in homes()] == [asking.seen[0].home.root.name]
+        assert [home.name for home in instance_dirs()] == [asking.seen[0].instance_dir.root.name]
         assert servers._successor is None
         flag.unlink()
         servers._not_before = 0.0
         await asking.row("at last")
         await asking.followed(asking.seen[0])
 
-    asking.warm.call(run)
+    asking.server_pool.call(run)
     assert Counter(provider.prompts()) == Counter([*prompts, "warm", "later", "at last"])
 
 
 def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provider: ScriptedProvider) -> None:
     asking = asker()
 
-    async def run() -> list[WarmServer]:
+    async def run() -> list[OpencodeServer]:
         await asking.row("first")
         os.kill(asking.seen[0].process.pid, signal.SIGKILL)
         await asking.until(lambda: not asking.seen[0].is_alive)
@@ -270,7 +270,7 @@ def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provid
         await asking.until(lambda: is_gone(asking.seen[0]))
         return asking.seen
 
-    assert len(asking.warm.call(run)) == 2
+    assert len(asking.server_pool.call(run)) == 2
     assert provider.prompts() == ["first", "second"]
 
 
@@ -281,15 +281,15 @@ def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker])
         # On a busy machine a successor can have started before the row that wanted it ends.
         for number in range(ROWS_UNTIL_ONE_STARTS):
             await asking.row(f"row {number}")
-            if asking.warm.succession(asking.spec)._successor is not None:
+            if asking.server_pool.rotation(asking.spec)._successor is not None:
                 break
         else:
             pytest.fail("no row ended while a successor was starting")
-        await asking.until(lambda: len(homes()) >= 2)
-        await asking.warm.end_server(asking.spec)
-        assert homes() == []
+        await asking.until(lambda: len(instance_dirs()) >= 2)
+        await asking.server_pool.end_server(asking.spec)
+        assert instance_dirs() == []
 
-    asking.warm.call(run)
+    asking.server_pool.call(run)
 
 
 def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
@@ -313,7 +313,7 @@ def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
         owner.communicate()
     folders = {data for _, data in told.values()}
     assert len(folders) == 2
-    wait_for(lambda: all(is_left(home_of(data)) for data in folders))
+    wait_for(lambda: all(is_left(instance_dir_of(data)) for data in folders))
     calls = len(provider.calls)
     for prompt, (session_id, data) in told.items():
         [sessions] = asyncio.run(read_left(spec, data, [session_id], frozenset())).values()
@@ -321,7 +321,7 @@ def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
     assert len(provider.calls) == calls
 
 
-def is_left(home: Home) -> bool:
+def is_left(home: InstanceDir) -> bool:
     return not home.run.exists() and any(home.marks.iterdir()) and is_deserted(home)
 
 

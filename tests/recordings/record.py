@@ -29,8 +29,8 @@ from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.binary import PINNED_VERSION
 from opencode_tasks.opencode.cli_backend import run_arguments
 from opencode_tasks.opencode.install import install_opencode
-from opencode_tasks.opencode.instance_dir import environment, make_home
-from opencode_tasks.opencode.server import WarmServer
+from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
+from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.outcomes.run_output import parse_events, parse_session_id
 from opencode_tasks.system import GuardedProcess, run_once
 from opencode_tasks.testing import Reply, ScriptedProvider
@@ -234,7 +234,7 @@ async def record_server(
     spec: OpencodeSpec, cases: Iterable[Case], provider: ScriptedProvider, to: Path
 ) -> None:
     """All cases of one spec through one server, one after the other."""
-    server = await WarmServer.start(spec)
+    server = await OpencodeServer.start(spec)
     try:
         for case in cases:
             script(provider, case)
@@ -243,7 +243,7 @@ async def record_server(
         await server.aclose()
 
 
-async def record_session(server: WarmServer, case: Case, to: Path) -> None:
+async def record_session(server: OpencodeServer, case: Case, to: Path) -> None:
     events: list[dict[str, Any]] = []
     connected = asyncio.Event()
     reader = asyncio.create_task(read_events(server, events, connected))
@@ -274,10 +274,10 @@ async def record_session(server: WarmServer, case: Case, to: Path) -> None:
         "children": [await server.get(f"/session/{child['id']}/message") for child in children],
         "events": [event for event in events if is_of(event, family)],
     }
-    write(to, recorded, Scrubber([(str(server.home.root), "/home/opencode")]))
+    write(to, recorded, Scrubber([(str(server.instance_dir.root), "/home/opencode")]))
 
 
-async def abort_once_it_waits(server: WarmServer, session_id: str, events: list[dict[str, Any]]) -> None:
+async def abort_once_it_waits(server: OpencodeServer, session_id: str, events: list[dict[str, Any]]) -> None:
     deadline = time.monotonic() + 2.0
     while time.monotonic() < deadline:
         if any((e.get("properties", {}).get("status") or {}).get("type") == "retry" for e in events):
@@ -298,7 +298,7 @@ async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
     raise TimeoutError("opencode told no end of the session")
 
 
-async def read_events(server: WarmServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
+async def read_events(server: OpencodeServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
     async for told in server.client.events("/global/event"):
         connected.set()
         data = json.loads(told)
@@ -311,7 +311,7 @@ def is_of(event: Mapping[str, Any], family: set[str]) -> bool:
 
 def record_run(spec: OpencodeSpec, case: Case, to: Path) -> None:
     """One case through ``opencode run`` and ``opencode export``, in a home of its own."""
-    home = make_home()
+    home = make_instance_dir()
     try:
         env = environment(home, spec, password=None, journal_events=False)
         prompt = home.run / "prompt.txt"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from opencode_tasks.domain.answer_schema import (
-    Fitting,
-    Unfitting,
+    InvalidAnswer,
+    ValidAnswer,
     check_schema,
     parse_structured,
     repair_prompt,
@@ -37,7 +37,7 @@ ANYTHING: dict[str, Any] = {"type": "object"}
     ],
 )
 def test_where_an_object_is_found(text: str) -> None:
-    assert parse_structured(text, SCHEMA) == Fitting(value={"label": "pos"})
+    assert parse_structured(text, SCHEMA) == ValidAnswer(value={"label": "pos"})
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_where_an_object_is_found(text: str) -> None:
 )
 def test_what_does_not_fit(text: str, problem: str) -> None:
     parsed = parse_structured(text, SCHEMA)
-    assert isinstance(parsed, Unfitting)
+    assert isinstance(parsed, InvalidAnswer)
     assert problem in parsed.problems[0]
 
 
 def test_values_stay_exact() -> None:
     text = '{"big": 123456789012345678901234567890, "text": "é \\" ``` }"}'
     parsed = parse_structured(text, ANYTHING)
-    assert parsed == Fitting(value={"big": 123456789012345678901234567890, "text": 'é " ``` }'})
+    assert parsed == ValidAnswer(value={"big": 123456789012345678901234567890, "text": 'é " ``` }'})
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from opencode_tasks.domain.concurrency import (
     FIRST_GAP_S,
     FIRST_LIMIT,
     IDLE_S,
-    LONGEST_GAP_S,
+    MAX_GAP_S,
     REMEMBERED_S,
-    Pace,
-    begun,
+    AdaptiveLimit,
+    claimed,
     cut,
     divide,
     grown,
@@ -31,23 +31,25 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def known(limit: float = 10, ceiling: int | None = 10, **more: object) -> Pace:
+def known(limit: float = 10, ceiling: int | None = 10, **more: object) -> AdaptiveLimit:
     """A gate at its ceiling, the next try in twenty seconds."""
-    pace = Pace(limit=limit, ceiling=ceiling, used_at=NOW, grown_at=NOW, try_at=at(FIRST_GAP_S))
+    pace = AdaptiveLimit(limit=limit, ceiling=ceiling, used_at=NOW, grown_at=NOW, try_at=at(FIRST_GAP_S))
     return replace(pace, **more)
 
 
-def refused(pace: Pace, rows: int, in_flight: int, seconds: float, rest_s: float = 2.0) -> Pace:
+def refused(
+    pace: AdaptiveLimit, rows: int, in_flight: int, seconds: float, rest_s: float = 2.0
+) -> AdaptiveLimit:
     return cut(pace, [at(seconds - 0.1)] * rows, in_flight=in_flight, rest_s=rest_s, now=at(seconds))
 
 
 def test_a_gate_begins_low_and_where_the_user_says() -> None:
-    assert begun(None, start=FIRST_LIMIT, now=NOW).slots == FIRST_LIMIT
-    assert begun(begun(None, start=FIRST_LIMIT, now=NOW), start=16, now=at(1)).slots == 16
+    assert claimed(None, start=FIRST_LIMIT, now=NOW).slots == FIRST_LIMIT
+    assert claimed(claimed(None, start=FIRST_LIMIT, now=NOW), start=16, now=at(1)).slots == 16
 
 
 def test_it_climbs_with_answers_but_by_no_more_than_half_a_second() -> None:
-    first = begun(None, start=4, now=NOW)
+    first = claimed(None, start=4, now=NOW)
     one = grown(first, [NOW], is_pressed=True, now=at(1))
     assert (one.limit, one.row_s) == (5, 1)
     assert grown(one, [NOW] * 1000, is_pressed=True, now=at(2)).limit == 7.5
@@ -55,12 +57,12 @@ def test_it_climbs_with_answers_but_by_no_more_than_half_a_second() -> None:
 
 
 def test_it_does_not_climb_where_the_limit_holds_nothing_back() -> None:
-    assert grown(begun(None, start=4, now=NOW), [NOW] * 9, is_pressed=False, now=at(1)).limit == 4
+    assert grown(claimed(None, start=4, now=NOW), [NOW] * 9, is_pressed=False, now=at(1)).limit == 4
     assert grown(known(), [NOW] * 9, is_pressed=False, now=at(9)) == known(row_s=9)
 
 
 def test_a_burst_is_one_cut_to_what_was_taken() -> None:
-    climbing = replace(begun(None, start=13, now=NOW), limit=13.9)
+    climbing = replace(claimed(None, start=13, now=NOW), limit=13.9)
     first = refused(climbing, 1, 13, 1)
     assert (first.slots, first.ceiling) == (12, 12)
     rest = cut(first, [at(0.9), at(0.95)], in_flight=12, rest_s=2, now=at(1.2))
@@ -93,7 +95,7 @@ def test_a_try_that_fails_is_repeated_ever_more_rarely() -> None:
             gaps.append(pace.gap_s)
         now += 1
     assert gaps[:4] == [40, 80, 160, 320]
-    assert gaps[-1] == LONGEST_GAP_S
+    assert gaps[-1] == MAX_GAP_S
 
 
 def test_a_long_rest_makes_tries_rarer() -> None:
@@ -128,10 +130,10 @@ def test_a_try_that_fails_does_not_go_below_what_was_answered() -> None:
 
 def test_what_was_found_is_remembered_for_a_day() -> None:
     used = known(13, 11, tried_at=at(5), gap_s=320)
-    later = begun(used, start=FIRST_LIMIT, now=at(IDLE_S + 1))
+    later = claimed(used, start=FIRST_LIMIT, now=at(IDLE_S + 1))
     assert (later.limit, later.gap_s, later.tried_at) == (11, FIRST_GAP_S, None)
-    assert begun(used, start=FIRST_LIMIT, now=at(IDLE_S - 1)).limit == 13
-    assert begun(used, start=FIRST_LIMIT, now=at(REMEMBERED_S + 1)).ceiling is None
+    assert claimed(used, start=FIRST_LIMIT, now=at(IDLE_S - 1)).limit == 13
+    assert claimed(used, start=FIRST_LIMIT, now=at(REMEMBERED_S + 1)).ceiling is None
 
 
 def test_slots_are_divided_by_what_each_can_use() -> None:
@@ -189,7 +191,7 @@ class World:
     allowed: Callable[[float], int]
     workers: Sequence[Worker]
     fixed: int | None = None
-    pace: Pace | None = None
+    pace: AdaptiveLimit | None = None
     closed_until: float | None = None
     probe: Row | None = None
     busy: list[float] = field(default_factory=list[float])
@@ -237,7 +239,7 @@ class World:
     def _visit(self, index: int, now: float) -> None:
         worker = self.workers[index]
         others = [other for other in self.workers if other is not worker]
-        pace = begun(self.pace, start=self.fixed or FIRST_LIMIT, now=at(now))
+        pace = claimed(self.pace, start=self.fixed or FIRST_LIMIT, now=at(now))
         if self.fixed is None:
             flying = worker.refused_of + sum(len(other.flying) for other in others)
             pace = cut(pace, worker.refusals, in_flight=flying, rest_s=REST_S, now=at(now))

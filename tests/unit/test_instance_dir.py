@@ -16,10 +16,10 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.instance_dir import (
     STUB_PACKAGE,
     Credentials,
-    Home,
+    InstanceDir,
     environment,
-    homes_path,
-    make_home,
+    instance_dirs_root,
+    make_instance_dir,
     needs_owner,
     read_store,
     user_store,
@@ -54,48 +54,48 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def env_of(home: Home, **changes: Any) -> dict[str, str]:
-    return environment(home, spec(**changes), password="pw", journal_events=False)
+def env_of(instance_dir: InstanceDir, **changes: Any) -> dict[str, str]:
+    return environment(instance_dir, spec(**changes), password="pw", journal_events=False)
 
 
 def test_every_folder_is_its_owners_alone(user: Path) -> None:
     old = os.umask(0)
     try:
-        home = make_home()
+        instance_dir = make_instance_dir()
     finally:
         os.umask(old)
-    assert home.root.parent == homes_path() == user / "data" / "opencode-tasks" / "opencode"
-    own = [home.root, home.data, home.marks, home.work, home.run]
-    own += [home.run / name for name in ("config", "config/opencode", "cache", "state", "tmp")]
+    assert instance_dir.root.parent == instance_dirs_root() == user / "data" / "opencode-tasks" / "opencode"
+    own = [instance_dir.root, instance_dir.data, instance_dir.marks, instance_dir.work, instance_dir.run]
+    own += [instance_dir.run / name for name in ("config", "config/opencode", "cache", "state", "tmp")]
     assert {mode(path) for path in own} == {0o700}
-    assert list(home.work.iterdir()) == []
+    assert list(instance_dir.work.iterdir()) == []
 
 
 def test_two_homes_are_apart(tmp_path: Path) -> None:
-    assert make_home(tmp_path).root != make_home(tmp_path).root
+    assert make_instance_dir(tmp_path).root != make_instance_dir(tmp_path).root
 
 
 def test_removal_leaves_nothing(tmp_path: Path) -> None:
-    home = make_home(tmp_path / "homes")
-    home.mark("ses_1")
-    home.unmark("ses_1")
-    home.unmark("ses_1")
-    home.remove()
-    assert not home.root.exists()
-    home.remove()
+    instance_dir = make_instance_dir(tmp_path / "homes")
+    instance_dir.mark("ses_1")
+    instance_dir.unmark("ses_1")
+    instance_dir.unmark("ses_1")
+    instance_dir.remove()
+    assert not instance_dir.root.exists()
+    instance_dir.remove()
 
 
 def test_a_session_that_is_not_recorded_keeps_its_data(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    (home.data / "opencode.db").write_text("rows")
-    home.mark("ses_1")
-    home.mark("ses_2")
-    home.unmark("ses_2")
-    home.remove()
-    assert (home.data / "opencode.db").read_text() == "rows"
-    assert [mark.name for mark in home.marks.iterdir()] == ["ses_1"]
-    assert mode(home.marks / "ses_1") == 0o600
-    assert not home.run.exists()
+    instance_dir = make_instance_dir(tmp_path)
+    (instance_dir.data / "opencode.db").write_text("rows")
+    instance_dir.mark("ses_1")
+    instance_dir.mark("ses_2")
+    instance_dir.unmark("ses_2")
+    instance_dir.remove()
+    assert (instance_dir.data / "opencode.db").read_text() == "rows"
+    assert [mark.name for mark in instance_dir.marks.iterdir()] == ["ses_1"]
+    assert mode(instance_dir.marks / "ses_1") == 0o600
+    assert not instance_dir.run.exists()
 
 
 def test_what_is_ours_or_a_services_is_kept_from_opencode(
@@ -111,7 +111,7 @@ def test_what_is_ours_or_a_services_is_kept_from_opencode(
     for name in kept:
         monkeypatch.setenv(name, "secret-value")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-provider")
-    env = env_of(make_home(tmp_path))
+    env = env_of(make_instance_dir(tmp_path))
     assert not [name for name in env if name.startswith("PREFECT_")]
     assert "secret-value" not in env.values()
     # Providers' keys reach opencode by the environment.
@@ -122,18 +122,20 @@ def test_what_is_ours_or_a_services_is_kept_from_opencode(
 
 
 def test_opencode_sees_its_own_folders_only(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    env = env_of(home)
+    instance_dir = make_instance_dir(tmp_path)
+    env = env_of(instance_dir)
     folders = [env[f"XDG_{kind}_HOME"] for kind in ("DATA", "CONFIG", "CACHE", "STATE")] + [env["TMPDIR"]]
-    assert all(Path(folder).is_dir() and Path(folder).is_relative_to(home.root) for folder in folders)
+    assert all(Path(folder).is_dir() and Path(folder).is_relative_to(instance_dir.root) for folder in folders)
     assert env["OPENCODE_SERVER_PASSWORD"] == "pw"
     assert env["OPENCODE_DISABLE_PROJECT_CONFIG"] == "1"
-    assert "OPENCODE_SERVER_PASSWORD" not in environment(home, spec(), password=None, journal_events=True)
+    assert "OPENCODE_SERVER_PASSWORD" not in environment(
+        instance_dir, spec(), password=None, journal_events=True
+    )
 
 
 def test_the_config_file_is_private_and_the_safety_keys_go_over_it(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    env = env_of(home, config={"share": "auto", "provider": {"p": {"options": {"apiKey": "sk-2"}}}})
+    instance_dir = make_instance_dir(tmp_path)
+    env = env_of(instance_dir, config={"share": "auto", "provider": {"p": {"options": {"apiKey": "sk-2"}}}})
     written = Path(env["OPENCODE_CONFIG"])
     assert mode(written) == 0o600
     assert json.loads(written.read_text())["provider"]["p"]["options"]["apiKey"] == "sk-2"
@@ -142,14 +144,14 @@ def test_the_config_file_is_private_and_the_safety_keys_go_over_it(tmp_path: Pat
 
 
 def test_calls_are_bounded_only_where_there_are_no_tools(tmp_path: Path) -> None:
-    home = make_home(tmp_path)
-    assert int(env_of(home)["OPENCODE_TASKS_MAX_CALLS"]) > 1
-    with_tools = env_of(home, tools=(RemoteTool(name="t", hostname="h"),))
+    instance_dir = make_instance_dir(tmp_path)
+    assert int(env_of(instance_dir)["OPENCODE_TASKS_MAX_CALLS"]) > 1
+    with_tools = env_of(instance_dir, tools=(RemoteTool(name="t", hostname="h"),))
     assert "OPENCODE_TASKS_MAX_CALLS" not in with_tools
 
 
 def test_the_stub_spares_an_install(tmp_path: Path) -> None:
-    config = make_home(tmp_path).run / "config" / "opencode"
+    config = make_instance_dir(tmp_path).run / "config" / "opencode"
     package = json.loads((config / "node_modules" / STUB_PACKAGE / "package.json").read_text())
     assert package["name"] == STUB_PACKAGE
     assert json.loads((config / "package.json").read_text()) == {"dependencies": {STUB_PACKAGE: "*"}}
@@ -160,7 +162,7 @@ def test_the_users_global_config_stays_in_force(user: Path) -> None:
     (own / "agent").mkdir(parents=True)
     (own / "opencode.json").write_text("{}")
     (own / "secrets.txt").write_text("not config")
-    config = make_home().run / "config" / "opencode"
+    config = make_instance_dir().run / "config" / "opencode"
     assert (config / "opencode.json").resolve() == own / "opencode.json"
     assert (config / "agent").resolve() == own / "agent"
     assert not (config / "secrets.txt").exists()
@@ -171,42 +173,42 @@ def test_the_users_own_packages_come_before_the_stub(user: Path) -> None:
     own = user / "config" / "opencode"
     (own / "node_modules").mkdir(parents=True)
     (own / "package.json").write_text("{}")
-    config = make_home().run / "config" / "opencode"
+    config = make_instance_dir().run / "config" / "opencode"
     assert (config / "node_modules").resolve() == own / "node_modules"
     assert (config / "package.json").resolve() == own / "package.json"
 
 
 def test_api_keys_go_by_the_environment(tmp_path: Path) -> None:
     log_in(p=KEY, q={"type": "wellknown", "key": "k", "token": "t"})
-    home = make_home(tmp_path)
-    added = Credentials("p").install(home)
+    instance_dir = make_instance_dir(tmp_path)
+    added = Credentials("p").install(instance_dir)
     assert json.loads(added["OPENCODE_AUTH_CONTENT"]) == read_store(user_store())
-    assert list(home.data.iterdir()) == []
+    assert list(instance_dir.data.iterdir()) == []
 
 
 def test_where_there_is_no_login_nothing_is_added(tmp_path: Path) -> None:
-    assert Credentials(None).install(make_home(tmp_path)) == {}
+    assert Credentials(None).install(make_instance_dir(tmp_path)) == {}
 
 
 def test_a_login_of_the_environment_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log_in(p=KEY)
     monkeypatch.setenv("OPENCODE_AUTH_CONTENT", '{"p": {"type": "api", "key": "given"}}')
-    added = Credentials("p").install(make_home(tmp_path))
+    added = Credentials("p").install(make_instance_dir(tmp_path))
     assert json.loads(added["OPENCODE_AUTH_CONTENT"])["p"]["key"] == "given"
 
 
 def test_an_oauth_login_of_another_provider_is_not_forked(tmp_path: Path) -> None:
     log_in(p=KEY, q=OAUTH)
-    added = Credentials("p").install(make_home(tmp_path))
+    added = Credentials("p").install(make_instance_dir(tmp_path))
     assert json.loads(added["OPENCODE_AUTH_CONTENT"]) == {"p": KEY}
 
 
 def test_an_oauth_login_is_linked_and_has_one_owner_at_a_time(tmp_path: Path) -> None:
     log_in(p=OAUTH)
     first, second = Credentials("p"), Credentials("p")
-    home, other = make_home(tmp_path), make_home(tmp_path)
-    assert first.install(home) == {}
-    link = home.data / "opencode" / "auth.json"
+    instance_dir, other = make_instance_dir(tmp_path), make_instance_dir(tmp_path)
+    assert first.install(instance_dir) == {}
+    link = instance_dir.data / "opencode" / "auth.json"
     assert link.is_symlink()
     assert link.resolve() == user_store()
     with pytest.raises(SetupError, match="another process is using") as refused:
@@ -224,11 +226,11 @@ def test_logins_of_two_users_do_not_wait_for_each_other(
 ) -> None:
     log_in(p=OAUTH)
     first = Credentials("p")
-    first.install(make_home(tmp_path))
+    first.install(make_instance_dir(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "other"))
     log_in(p=OAUTH)
     second = Credentials("p")
-    assert second.install(make_home(tmp_path)) == {}
+    assert second.install(make_instance_dir(tmp_path)) == {}
     first.close()
     second.close()
 

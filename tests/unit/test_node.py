@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from opencode_tasks.opencode.server_rotation import (
-    LEAST_MEMORY_BYTES,
+    MAX_MEMORY_BYTES,
     MB,
-    MOST_MEMORY_BYTES,
+    MIN_MEMORY_BYTES,
     limits_in_force,
 )
 from opencode_tasks.settings import settings
@@ -58,9 +58,9 @@ def test_a_container_above_its_limit_has_nothing_left(cgroups: Path) -> None:
 
 
 def test_a_servers_memory_is_capped_by_the_machines(cgroups: Path) -> None:
-    assert LEAST_MEMORY_BYTES <= limits_in_force().memory_bytes <= MOST_MEMORY_BYTES
+    assert MIN_MEMORY_BYTES <= limits_in_force().memory_bytes <= MAX_MEMORY_BYTES
     (cgroups / "memory.max").write_text(f"{USED}\n")
-    assert limits_in_force().memory_bytes == LEAST_MEMORY_BYTES
+    assert limits_in_force().memory_bytes == MIN_MEMORY_BYTES
 
 
 def test_the_settings_limit_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

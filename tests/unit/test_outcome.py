@@ -12,7 +12,7 @@ from opencode_tasks.domain.records import Answer, InnerRetry, Session
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.opencode.backend import SessionResult, Stopped
 from opencode_tasks.outcomes.messages import session_of
-from opencode_tasks.outcomes.outcome import judge
+from opencode_tasks.outcomes.outcome import read_outcome
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 ABORTED = {"name": "MessageAbortedError", "data": {"message": "Aborted"}}
@@ -47,7 +47,7 @@ def result(*messages: dict[str, Any], **changes: Any) -> SessionResult:
 
 def judged(came: SessionResult) -> Answer | OpenCodeError:
     try:
-        return judge(came, node_id="n", now=NOW)
+        return read_outcome(came, node_id="n", now=NOW)
     except OpenCodeError as error:
         return error
 

@@ -9,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks import errors
-from opencode_tasks.domain.policy import Decision, Fail, Limits, Pause, Retry, Tally, backoff_s, decide
+from opencode_tasks.domain.policy import (
+    AttemptCounts,
+    Decision,
+    Fail,
+    Pause,
+    Retry,
+    RetryLimits,
+    backoff_s,
+    decide,
+)
 from opencode_tasks.errors import OpenCodeError
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
-LIMITS = Limits()
+LIMITS = RetryLimits()
 
 
 def after(seconds: float) -> Retry:
@@ -69,7 +78,7 @@ def test_a_decision_agrees_with_the_disposition(
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 10])
 def test_an_answer_that_is_cut_is_asked_once_more_and_no_more(max_attempts: int) -> None:
-    limits = Limits(max_attempts=max_attempts)
+    limits = RetryLimits(max_attempts=max_attempts)
     error = errors.MaxOutputTokensError("n")
     assert decide(error, 1, NOW, limits) == Retry(NOW)
     assert decide(error, 2, NOW, limits) == Fail()
@@ -85,7 +94,7 @@ def test_backoff_doubles_up_to_a_minute(attempt: int, seconds: float) -> None:
         errors.OpenCodeTimeoutError("n"),
     ):
         assert backoff_s(error, attempt, LIMITS) == seconds
-        assert decide(error, attempt, NOW, Limits(max_attempts=99)) == after(seconds)
+        assert decide(error, attempt, NOW, RetryLimits(max_attempts=99)) == after(seconds)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,7 @@ def test_a_providers_wish_comes_before_our_backoff_within_the_bound(
 
 
 def test_the_bounds_are_arguments() -> None:
-    limits = Limits(max_attempts=9, backoff_start_s=0.25, backoff_max_s=1.0)
+    limits = RetryLimits(max_attempts=9, backoff_start_s=0.25, backoff_max_s=1.0)
     assert [backoff_s(errors.ServerError("n"), attempt, limits) for attempt in (1, 2, 3, 4)] == [
         0.25,
         0.5,
@@ -133,16 +142,16 @@ def test_a_wait_is_never_long_nor_negative(attempt: int, wish: float | None) -> 
 
 
 def test_a_cut_answer_gets_its_second_chance_after_other_failures_too() -> None:
-    tally = Tally()
+    counts = AttemptCounts()
     cut, down = errors.MaxOutputTokensError("n"), errors.ServerError("n")
-    assert [tally.count(error) for error in (down, cut, down, cut)] == [1, 1, 3, 2]
-    assert isinstance(decide(cut, 1, NOW, Limits(max_attempts=1)), Retry)
+    assert [counts.count(error) for error in (down, cut, down, cut)] == [1, 1, 3, 2]
+    assert isinstance(decide(cut, 1, NOW, RetryLimits(max_attempts=1)), Retry)
 
 
 def test_a_rate_limit_uses_up_no_attempt() -> None:
-    tally = Tally()
+    counts = AttemptCounts()
     limited = errors.RateLimitError("n", NOW)
-    assert [tally.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [
+    assert [counts.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [
         1,
         2,
         1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_tasks.domain.prices import FRAME_TOKENS, MOST_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.domain.prices import FRAME_TOKENS, MAX_OUTPUT_TOKENS, Price, read_price
 
 STATED = {"input": 3, "output": 15, "cache": {"read": 0.3, "write": 3.75}}
 
@@ -22,7 +22,7 @@ def test_a_price_is_read_as_opencode_states_it() -> None:
 
 @pytest.mark.parametrize("limit", [{}, {"output": 0}, {"output": 64_000}])
 def test_opencode_never_asks_for_more_than_its_own_limit(limit: dict[str, int]) -> None:
-    assert read_price({"cost": STATED, "limit": limit}).most_output_tokens == MOST_OUTPUT_TOKENS
+    assert read_price({"cost": STATED, "limit": limit}).most_output_tokens == MAX_OUTPUT_TOKENS
     assert read_price({"cost": STATED, "limit": limit}, 500).most_output_tokens == 500
 
 

@@ -17,7 +17,7 @@ from opencode_tasks.opencode.backend import SessionResult, Stopped
 from opencode_tasks.opencode.cli_backend import stream_text
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
-from opencode_tasks.outcomes.outcome import judge
+from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
 
 FOLDERS = sorted(Path(__file__).parent.parent.joinpath("recordings").glob("opencode-*"))
@@ -102,7 +102,7 @@ def family_of(folder: Path, case: str) -> tuple[EventFold, list[SessionEvents]]:
 
 def judged(result: SessionResult) -> Answer | OpenCodeError:
     try:
-        return judge(result, node_id="node", now=MOMENT)
+        return read_outcome(result, node_id="node", now=MOMENT)
     except OpenCodeError as error:
         return error
 

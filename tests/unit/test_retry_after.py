@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.outcomes.retry_after import LONGEST_S, reset_time, retry_after_s
+from opencode_tasks.outcomes.retry_after import MAX_S, reset_time, retry_after_s
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ def retry_info(delay: object, kind: str = "type.googleapis.com/google.rpc.RetryI
         ({}, retry_info("nans"), None),
         ({}, '{"error": "text"}', None),
         ({}, "[" * 100_000, None),
-        ({"retry-after": "1e300"}, "", LONGEST_S),
+        ({"retry-after": "1e300"}, "", MAX_S),
     ],
 )
 def test_the_providers_wish(headers: dict[str, str], body: str, seconds: float | None) -> None:
@@ -50,7 +50,7 @@ def test_the_providers_wish(headers: dict[str, str], body: str, seconds: float |
 @given(st.dictionaries(st.sampled_from(["retry-after", "Retry-After-MS"]), st.text()), st.text())
 def test_garbage_never_raises_nor_is_negative(headers: dict[str, str], body: str) -> None:
     seconds = retry_after_s(headers, body, NOW)
-    assert seconds is None or 0 <= seconds <= LONGEST_S
+    assert seconds is None or 0 <= seconds <= MAX_S
     assert (reset_time(headers, body, NOW) is None) == (seconds is None)
 
 

@@ -88,7 +88,7 @@ except KeyboardInterrupt:
 # The start of the loop takes long here.
 STARTS_A_LOOP = """
 import asyncio
-from opencode_tasks.opencode.server_pool import WarmServers
+from opencode_tasks.opencode.server_pool import ServerPool
 
 class Slow(asyncio.DefaultEventLoopPolicy):
     def new_event_loop(self):
@@ -98,7 +98,7 @@ class Slow(asyncio.DefaultEventLoopPolicy):
 asyncio.set_event_loop_policy(Slow())
 stop_after(0.3)
 try:
-    WarmServers().call(asyncio.sleep, 20)
+    ServerPool().call(asyncio.sleep, 20)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.plan.sizing import (
-    LARGEST_BATCH,
     LOCAL_MODEL_CONCURRENCY,
-    MOST_CONCURRENCY,
+    MAX_BATCH,
+    MAX_CONCURRENCY,
     ROWS_PER_SERVER,
     Sizes,
     choose_sizes,
@@ -35,27 +35,27 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
 @pytest.mark.parametrize(
     ("changes", "lanes", "per_batch"),
     [
-        ({}, 4, MOST_CONCURRENCY // 4),
-        ({"lanes": 1}, 1, MOST_CONCURRENCY),
+        ({}, 4, MAX_CONCURRENCY // 4),
+        ({"lanes": 1}, 1, MAX_CONCURRENCY),
         # A second server must earn its start.
         ({"rows": 1}, 1, 1),
         ({"most": 3, "lanes": 1}, 1, 3),
         ({"one_owner": True, "backend": "cli"}, 1, 1),
-        ({"rows": ROWS_PER_SERVER}, 1, MOST_CONCURRENCY),
-        ({"rows": ROWS_PER_SERVER + 1}, 2, MOST_CONCURRENCY // 2),
-        ({"one_owner": True}, 1, MOST_CONCURRENCY),
+        ({"rows": ROWS_PER_SERVER}, 1, MAX_CONCURRENCY),
+        ({"rows": ROWS_PER_SERVER + 1}, 2, MAX_CONCURRENCY // 2),
+        ({"one_owner": True}, 1, MAX_CONCURRENCY),
         ({"concurrency": 2}, 2, 1),
         ({"concurrency": 40}, 4, 10),
         ({"concurrency": 1}, 1, 1),
         ({"model_ref": "local/smollm2"}, 4, LOCAL_MODEL_CONCURRENCY // 4),
         ({"model_ref": "local/smollm2", "rows": 5}, 1, LOCAL_MODEL_CONCURRENCY),
-        ({"model_ref": "locals/m"}, 4, MOST_CONCURRENCY // 4),
+        ({"model_ref": "locals/m"}, 4, MAX_CONCURRENCY // 4),
         ({"backend": "cli"}, 4, 1),
         ({"backend": "cli", "lanes": 2}, 2, 1),
         ({"rows": 10, "batch_size": 5}, 2, 5),
         # A server needs its memory.
-        ({"most_processes": 2}, 2, MOST_CONCURRENCY // 2),
-        ({"most_processes": 0}, 1, MOST_CONCURRENCY),
+        ({"most_processes": 2}, 2, MAX_CONCURRENCY // 2),
+        ({"most_processes": 0}, 1, MAX_CONCURRENCY),
         ({"most_processes": 2, "backend": "cli"}, 2, 1),
     ],
 )
@@ -96,7 +96,7 @@ def test_sizes_are_usable(
         one_owner=one_owner,
     )
     assert 1 <= found.lanes <= (1 if one_owner else lanes)
-    assert found.batch_size == batch_size or 1 <= found.batch_size <= min(LARGEST_BATCH, rows)
+    assert found.batch_size == batch_size or 1 <= found.batch_size <= min(MAX_BATCH, rows)
     assert found.concurrency_per_batch >= 1
     assert 1 <= found.concurrency <= rows
     if concurrency is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.opencode.client import Answer
+from opencode_tasks.opencode.client import Response
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -129,9 +129,9 @@ class Stub:
         self.most = 0
         self._now = 0
 
-    async def post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 30.0) -> Answer:
+    async def post(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 30.0) -> Response:
         if path == "/session":
-            return Answer(200, json.dumps({"id": "ses_1"}))
+            return Response(200, json.dumps({"id": "ses_1"}))
         assert path == "/session/ses_1/message"
         assert timeout_s is None
         text: str = body["parts"][0]["text"]
@@ -142,7 +142,7 @@ class Stub:
             await asyncio.sleep(0)
         self._now -= 1
         parts = [{"type": "text", "text": f"to {text}"}, {"type": "step-finish"}]
-        return Answer(200, json.dumps({"parts": parts}))
+        return Response(200, json.dumps({"parts": parts}))
 
 
 def test_the_bare_client_asks_each_prompt_once_and_as_many_at_once_as_told(floor: ModuleType) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_tasks.system.startup_timing import Moments, Part, process_began, told
+from opencode_tasks.system.startup_timing import Part, StartupTiming, process_began, told
 
 
 def test_the_parts_are_told_by_name_in_the_order_of_their_ends() -> None:
@@ -16,7 +16,7 @@ def test_parts_that_overlap_are_told_as_such() -> None:
 
 
 def test_what_fails_is_no_part() -> None:
-    kept = Moments()
+    kept = StartupTiming()
     with pytest.raises(ValueError, match="broken"), kept.part("Ray"):
         raise ValueError("broken")
     with kept.part("Prefect"):

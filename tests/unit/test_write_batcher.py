@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from opencode_tasks.engine.write_batcher import MOST_AT_ONCE, Grouped
+from opencode_tasks.engine.write_batcher import MAX_AT_ONCE, WriteBatcher
 
 
 def doubling() -> tuple[list[int], Callable[[Sequence[int]], list[int]]]:
@@ -25,19 +25,19 @@ def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
     groups, double = doubling()
 
     async def ask() -> list[int]:
-        grouped = Grouped(double)
-        return await asyncio.gather(*(grouped(number) for number in range(MOST_AT_ONCE + 5)))
+        grouped = WriteBatcher(double)
+        return await asyncio.gather(*(grouped(number) for number in range(MAX_AT_ONCE + 5)))
 
-    assert asyncio.run(ask()) == [2 * number for number in range(MOST_AT_ONCE + 5)]
-    assert groups == [MOST_AT_ONCE, 5]
+    assert asyncio.run(ask()) == [2 * number for number in range(MAX_AT_ONCE + 5)]
+    assert groups == [MAX_AT_ONCE, 5]
 
 
 def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
     groups, double = doubling()
 
     async def ask() -> list[int]:
-        grouped = Grouped(double)
-        first = asyncio.create_task(grouped(1, can_wait_s=0.5))
+        grouped = WriteBatcher(double)
+        first = asyncio.create_task(grouped(1, max_delay_s=0.5))
         await asyncio.sleep(0.05)
         assert groups == []
         return [*await asyncio.gather(grouped(2), grouped(3)), await first]
@@ -54,7 +54,7 @@ def test_one_that_fails_does_not_take_the_others_with_it() -> None:
         return [12 // number for number in asked]
 
     async def ask() -> list[int | BaseException]:
-        grouped = Grouped(divide)
+        grouped = WriteBatcher(divide)
         return await asyncio.gather(*(grouped(number) for number in (1, 0, 3)), return_exceptions=True)
 
     first, second, third = asyncio.run(ask())
@@ -68,7 +68,7 @@ def test_who_no_longer_waits_does_not_stop_the_others() -> None:
         return [number + 1 for number in asked]
 
     async def ask() -> int:
-        grouped = Grouped(add_one)
+        grouped = WriteBatcher(add_one)
         left = asyncio.create_task(grouped(1))
         stays = asyncio.create_task(grouped(2))
         await asyncio.sleep(0)
