@@ -21,7 +21,7 @@ from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
-from opencode_tasks.opencode.client import HTTP_LIMIT_S, Response, Client, NoAnswerError
+from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
 from opencode_tasks.opencode.instance_dir import Credentials, InstanceDir, environment, make_instance_dir
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of

@@ -123,7 +123,9 @@ def _output(target: str, incremental: IncrementalInput | None, options: dict[str
     partition_by, database = options.pop("partition_by", ()), options.pop("database", None)
     if incremental is not None:
         if options.get("id_column") not in (None, incremental.key):
-            fault = f"--incremental: {incremental.key} is the row id, but --id-column is {options['id_column']}"
+            fault = (
+                f"--incremental: {incremental.key} is the row id, but --id-column is {options['id_column']}"
+            )
             raise InputError((fault,))
         options["id_column"] = incremental.key
     return Output(
