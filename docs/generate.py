@@ -166,7 +166,7 @@ PARTS = {
     ("reference/errors.md", "errors"): errors_page,
     ("reference/settings.md", "settings"): settings_table,
     ("reference/blocks.md", "blocks"): blocks,
-    ("explanation/retry-and-pause.md", "decisions"): decision_table,
+    ("explanation/retries-and-holds.md", "decisions"): decision_table,
     ("reference/ledger.md", "views"): views,
 }
 
