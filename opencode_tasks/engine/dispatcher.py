@@ -104,7 +104,7 @@ class _Dispatch:
         batch_id = uuid.uuid4().hex[:8]
         with remote_options_for(self.runner, self.run_spec.concurrency):
             # By the runner itself, so that a flow can run its rows on another one than its own.
-            parameters = {"job": self.run_spec, "batch_id": batch_id, "most": self.sizes.batch_size}
+            parameters = {"run_spec": self.run_spec, "batch_id": batch_id, "most": self.sizes.batch_size}
             future: PrefectFuture[Any] = self.runner.submit(run_batch, parameters=parameters)
         self.running.add(batch_id)
         # In a copy of this context: Prefect's settings, its API's address among them, are in it.
