@@ -22,8 +22,6 @@ from opencode_tasks.opencode.backend import (
     OnSession,
     OpencodeSpec,
     Request,
-    SessionResult,
-    Stopped,
 )
 from opencode_tasks.opencode.cost_cap import overspent
 from opencode_tasks.opencode.instance_dir import (
@@ -38,6 +36,7 @@ from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s,
 from opencode_tasks.outcomes.events import EventFold
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 from opencode_tasks.system import GuardedProcess, run_once
 
 LOOK_EVERY_S = 0.1
