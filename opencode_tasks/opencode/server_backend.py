@@ -20,8 +20,6 @@ from opencode_tasks.opencode.backend import (
     OnSession,
     OpencodeSpec,
     Request,
-    SessionResult,
-    Stopped,
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent
@@ -29,6 +27,7 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 LOOK_EVERY_S = 0.5
 # With a cap on its cost a session is looked at more often: its next step is bought at once.

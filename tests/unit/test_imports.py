@@ -29,12 +29,14 @@ PURE = (
     "outcomes.messages",
     "outcomes.events",
     "outcomes.classify",
+    "outcomes.outcome",
+    "outcomes.session_result",
 )
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     PURE,
     ("settings", "system"),
-    ("opencode", "outcomes.outcome", "outcomes.trace"),
+    ("opencode", "outcomes.trace"),
     ("local_model",),
     ("ledger",),
     ("frames",),
