@@ -11,11 +11,13 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.write import encoded
 from opencode_tasks.reports.charts import (
     MAX_BARS,
     SIZES,
@@ -57,7 +59,7 @@ CHARGE: dict[str, Any] = {
 
 def charges(*changes: dict[str, Any]) -> list[dict[str, str]]:
     text = "".join(focus_csv([CHARGE | change for change in changes]))
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def test_charge_period_is_an_hour_and_cost_is_exact() -> None:
@@ -85,9 +87,12 @@ def test_unknown_values_are_empty() -> None:
     assert (charge["BilledCost"], charge["ConsumedQuantity"], charge["x_OutputTokens"]) == ("", "", "")
 
 
-def test_formulas_are_escaped() -> None:
-    (charge,) = charges({"deployment": "=cmd()"})
-    assert charge["SubAccountId"] == "'=cmd()"
+@pytest.mark.parametrize("name", ["=cmd()", "-2+3", "-5", "@x", "\r=1", "", None])
+def test_text_is_escaped_as_in_output(name: str | None) -> None:
+    (charge,) = charges({"deployment": name})
+    written = encoded(pd.DataFrame({"name": [name], "other": ["x"]}), "csv").decode()
+    (row,) = csv.DictReader(io.StringIO(written, newline=""))
+    assert charge["SubAccountId"] == row["name"]
 
 
 def test_label_named_like_a_tag_is_kept() -> None:
