@@ -40,6 +40,8 @@ SUFFIXES = "csv, csv.gz, jsonl, ndjson or parquet"
 
 _TEXTS = {kind: pd.ArrowDtype(kind) for kind in (pa.string(), pa.large_string())}
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+
 CELL_LIMIT = 64 * 1024 * 1024
 
 
@@ -102,7 +104,7 @@ def _read_csv(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             header = next((cells for cells in reader if cells), None)
-            rows = [] if header is None else list(islice(_csv_rows(name, reader, len(header)), limit))
+            rows = [] if header is None else list(islice(_csv_rows(name, reader, header), limit))
         except csv.Error as error:
             raise InputError((f"INPUT {name}, line {reader.line_num}: not CSV: {error}",)) from error
     finally:
@@ -112,13 +114,21 @@ def _read_csv(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object)
 
 
-def _csv_rows(name: str, reader: Any, width: int) -> Iterator[list[str]]:
+def other_separator(header: str) -> str | None:
+    """The separator, in words, of a CSV whose header line was read as this one column; None if unknown."""
+    return next((words for sign, words in _OTHER_SEPARATORS.items() if sign in header), None)
+
+
+def _csv_rows(name: str, reader: Any, header: list[str]) -> Iterator[list[str]]:
     begin = reader.line_num + 1
     for cells in cast("Iterator[list[str]]", reader):
         # A blank line is no row; in a table of one column it is an empty cell written as "".
         if cells:
-            if len(cells) != width:
-                raise InputError((f"INPUT {name}, line {begin}: {len(cells)} cells, the header has {width}",))
+            if len(cells) != len(header):
+                separator = other_separator(header[0]) if len(header) == 1 else None
+                hint = f"; the file is separated by {separator}: save it with commas" if separator else ""
+                fault = f"INPUT {name}, line {begin}: {len(cells)} cells, the header has {len(header)}{hint}"
+                raise InputError((fault,))
             yield cells
         begin = reader.line_num + 1
 

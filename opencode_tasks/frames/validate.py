@@ -19,11 +19,16 @@ from opencode_tasks.domain.answer_schema import RESERVED_COLUMNS, schema_columns
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
+from opencode_tasks.frames.read import other_separator
 
 PROMPT_LIMIT_BYTES = 10_000_000
 NAMED_ROWS = 5
 ROWS_AT_ONCE = 10_000
 NAMED_COLUMNS = 20
+# An input with so many of the columns of OUTPUT is an output.
+ANSWER_COLUMNS = 4
+# Between braces, these are signs of JSON, since few columns have them in their names.
+JSON_SIGNS = frozenset('":\n[')
 
 
 class PromptRow(NamedTuple):
@@ -163,6 +168,14 @@ def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str,
         if count > 1
     ]
     fields = schema_columns(schema)
+    answers = [name for name in dict.fromkeys(names) if name in RESERVED_COLUMNS and name != "row_id"]
+    if len(answers) >= ANSWER_COLUMNS:
+        listed = ", ".join(map(repr, answers[:NAMED_ROWS]))
+        faults.append(
+            f"INPUT has {len(answers)} columns that OUTPUT adds ({listed}, …), so it is the output of a run; "
+            "give the original table, or remove these columns"
+        )
+        return faults
     for name in dict.fromkeys(names):
         if name == "row_id" and id_column != name:
             faults.append(
@@ -176,6 +189,14 @@ def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str,
 
 
 def _missing(name: str, option: str, names: list[str]) -> str:
+    if len(names) == 1 and (separator := other_separator(names[0])):
+        return (
+            f"INPUT has no column {name!r} ({option}); its only column is {names[0]!r}, so the file is "
+            f"separated by {separator}: save it with commas"
+        )
+    if option == "--template" and JSON_SIGNS & set(name):
+        advice = "double the braces of JSON and other text: {{ and }}"
+        return f"--template: there is no column {name!r}; {advice}"
     near = get_close_matches(name.strip().lower(), [other.lower() for other in names], n=1)
     meant = next((other for other in names if near and other.lower() == near[0]), None)
     hint = f"; did you mean {meant!r}?" if meant is not None else "."

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
 from traceback import walk_stack
@@ -22,7 +22,7 @@ MAX_IN_DATABASE_S = 3.0
 _blocks = 0
 
 
-def stop_as_by_ctrl_c() -> None:
+def stop_as_by_ctrl_c(on_stop: Callable[[], None] | None = None) -> None:
     """Have SIGTERM, by which services and containers are stopped, raise KeyboardInterrupt as SIGINT does.
 
     Both wait until the main thread imports nothing. Raised in an import's own steps it can leave the
@@ -35,8 +35,10 @@ def stop_as_by_ctrl_c() -> None:
     its pool has locks that other threads need, and logs what ends the closing of a connection as an
     error. Where Python has to drop the KeyboardInterrupt (raised in a ``__del__`` or in the callback
     of a weak reference), it is raised again. ``undisturbed`` names further steps not to break off.
+
+    ``on_stop`` is called for each signal as soon as it arrives, in the main thread; it must not raise.
     """
-    interrupt = _Interrupt()
+    interrupt = _Interrupt(on_stop)
     signal.signal(signal.SIGTERM, interrupt)
     # Who starts us in the background may want SIGINT to be ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -47,7 +49,8 @@ def stop_as_by_ctrl_c() -> None:
 class _Interrupt:
     """Raises KeyboardInterrupt, once for all signals that came while it had to be put off."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], None] | None) -> None:
+        self._on_stop = on_stop
         self._again: Timer | None = None
         self._number = signal.SIGINT
         self._first_at: float | None = None
@@ -55,6 +58,8 @@ class _Interrupt:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self._number = signal.Signals(number)
+        if self._on_stop is not None:
+            self._on_stop()
         if self._must_wait(frame):
             self._send_again()
         else:
