@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import typer
+from typer.main import get_command
+
 from opencode_tasks import errors
+from opencode_tasks.cli.app import with_commands
+from opencode_tasks.cli.help_text import CONTEXT, records_by_section
 from opencode_tasks.domain.policy import AwaitPerson, Fail, Retry, RetryLimits, decide
 from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.plan.option_table import DATASET
 from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: {} -->\n", "<!-- end -->\n"
+DECIDE = "A row is sent again if the value of one of these options changes, because they decide the answer:"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 ESTIMATED = errors.RateLimitError("n", NOW + timedelta(seconds=60))
@@ -77,33 +82,38 @@ def views() -> str:
     return "\n".join(parts)
 
 
-COMMANDS = (
-    "setup",
-    "doctor",
-    "annotate",
-    "resume",
-    "runs",
-    "show",
-    "export",
-    "report",
-    "purge",
-    "local-model",
-)
-HELP_WIDTH = 100
-
-
 def commands() -> str:
-    """What ``--help`` of each command prints, at a fixed width."""
-    program = Path(sys.executable).with_name("opencode-tasks")
-    # Not the colours and the width of whoever runs this.
-    env = os.environ | {"COLUMNS": str(HELP_WIDTH), "TERMINAL_WIDTH": str(HELP_WIDTH), "NO_COLOR": "1"}
-    parts: list[str] = []
-    for name in ((), *((command,) for command in COMMANDS)):
-        asked = [str(program), *name, "--help"]
-        told = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
-        text = "\n".join(line.rstrip() for line in told.strip().splitlines())
-        parts.append(f"## {' '.join(('opencode-tasks', *name))}\n\n```text\n{text}\n```\n")
-    return "\n".join(parts)
+    """Each command: its usage, its description, its examples and its options."""
+    group: Any = get_command(with_commands())
+    context = typer.Context(group, info_name="opencode-tasks", **CONTEXT)
+    return "\n".join(_command_page(command, context) for command in group.commands.values())
+
+
+def _command_page(command: Any, parent: Any) -> str:
+    context = typer.Context(command, info_name=command.name, parent=parent, **CONTEXT)
+    usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
+    description, _, examples = inspect.cleandoc(command.help or "").partition("\b\n")
+    heading, _, lines = examples.partition("\n")
+    parts = [f"## `{context.command_path}`", f"`{usage}`", description.strip(), heading]
+    parts.append(f"```text\n{inspect.cleandoc(lines)}\n```")
+    sections = records_by_section(command, context)
+    for title, records in sections.items():
+        if len(sections) > 1:
+            parts.append(f"**{title}**")
+        rows = "\n".join(f"| {_spelling(spelling)} | {_cell(meaning)} |" for spelling, meaning in records)
+        parts.append(f"| option | meaning |\n|---|---|\n{rows}")
+    if command.name == "annotate":
+        deciding = ", ".join(f"`{one.flag}`" for one in DATASET.values() if one.info.decides_answer)
+        parts.append(f"{DECIDE} {deciding}.")
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _spelling(record: str) -> str:
+    return f"`{record.replace('|', chr(92) + '|')}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def columns() -> str:

@@ -59,7 +59,7 @@ def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
 def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     desk.provider.on("first", Reply(delay_s=0.5))
     frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=pd.Index([7, 8, 9]))
-    result = annotated(desk, frame, template="say {text}", labels=["text"])
+    result = annotated(desk, frame, template="say {text}", label=["text"])
     assert list(result.frame["response"]) == ["say first", "say second", "say third"]
     assert list(result.frame.index) == [7, 8, 9]
     assert dict(result.counts) == {"open": 0, "completed": 3, "failed": 0, "skipped": 0}
