@@ -3,8 +3,8 @@
     python benchmarks/reports.py [ROWS] [LEDGER] [--page FILE]
 
 Fills a ledger with generated model calls (200,000 by default) of 60 days, four models, three deployments and
-two labels. Prints the seconds of each view, of each grouping of `report` and of the page. LEDGER is a URL such
-as postgresql://…; without it, the ledger is a SQLite file in a temporary folder.
+two labels. Prints the seconds of each view, of each grouping of `report` and of the page. LEDGER is a URL,
+such as postgresql://…; without it, the ledger is a SQLite file in a temporary folder.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ A run is valid if its command succeeded, every row has its own answer, and the p
 once. Requests for titles, which `opencode run` adds, do not count.
 
 Not all combinations are measured. All concurrencies and batch sizes are measured on Ray and on threads
-without latency, because the cost of the project is visible there. With a latency of 2 s, only a concurrency of
-64 is measured, because lower ones mostly wait. With 200 chunks, only a concurrency of 32 on Ray is measured.
-The reference method has few rows because it is slow, and no latency. A small unmeasured run comes first: it
-fills the file caches, as for the second run of a user, and creates Prefect's database.
+without latency, because the cost of the project is visible there. With a latency of 2 s, only a concurrency
+of 64 is measured, because lower ones mostly wait. With 200 chunks, only a concurrency of 32 on Ray is
+measured. The reference method has few rows because it is slow, and no latency. A small unmeasured run comes
+first: it fills the file caches, as for the second run of a user, and creates Prefect's database.
 """
 
 from __future__ import annotations
