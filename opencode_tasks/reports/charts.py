@@ -266,7 +266,7 @@ def _column(bar: Bar, middle: float, pitch: float, bottom: float, scale: float) 
 def _time_labels(
     by_day: Mapping[date, Any], period: Period, left: float, pitch: float, top: float
 ) -> Iterator[Text]:
-    """A label below every so many columns; the year below the first label and where it changes."""
+    """Yield labels of columns at regular intervals, with the year below the first one of each year."""
     starts = period.starts(min(by_day), max(by_day))
     room = max(text_width(start.strftime(period.label)) for start in starts) + 2 * GAP
     step = next((step for step in period.steps if step * pitch >= room), period.steps[-1])
