@@ -35,7 +35,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a ledger of made-up calls."""
+    """A folder with a ledger of invented calls."""
     folder = tmp_path_factory.mktemp("filled")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "reports.py"), "3000", str(folder / "ledger.db")],
@@ -53,20 +53,20 @@ def report(folder: Path, *arguments: str) -> bytes:
     return done.stdout
 
 
-def test_the_formats_tell_the_same(filled: Path) -> None:
+def test_the_formats_have_the_same_content(filled: Path) -> None:
     by = ("--by", "model", "--by", "day")
-    told: list[dict[str, Any]] = json.loads(report(filled, *by, "--format", "json"))
-    assert list(told[0])[:3] == ["model", "day", "rows"]
-    assert sum(line["rows"] for line in told) == 3000
+    lines: list[dict[str, Any]] = json.loads(report(filled, *by, "--format", "json"))
+    assert list(lines[0])[:3] == ["model", "day", "rows"]
+    assert sum(line["rows"] for line in lines) == 3000
     from_csv = list(csv.DictReader(io.StringIO(report(filled, *by, "--format", "csv").decode())))
     from_parquet = pd.read_parquet(io.BytesIO(report(filled, *by, "--format", "parquet")))
     for name in ("model", "day", "rows", "input_tokens", "cost_usd", "failed_cost_usd"):
-        wanted = ["" if line[name] is None else str(line[name]) for line in told]
+        wanted = ["" if line[name] is None else str(line[name]) for line in lines]
         assert [line[name] for line in from_csv] == wanted
         column = from_parquet[name].tolist()
         assert ["" if pd.isna(value) else str(value) for value in column] == wanted
     table = report(filled, *by).decode()
-    assert all(line["model"] in table for line in told)
+    assert all(line["model"] in table for line in lines)
 
 
 def test_focus_has_a_charge_for_each_call(filled: Path) -> None:
@@ -76,7 +76,7 @@ def test_focus_has_a_charge_for_each_call(filled: Path) -> None:
     assert sum(float(one["BilledCost"] or 0) for one in charges) == pytest.approx(known)
 
 
-def test_files_are_written_where_they_are_wanted(filled: Path) -> None:
+def test_files_are_written_to_the_given_paths(filled: Path) -> None:
     out = report(filled, "--format", "csv", "--by", "run", "-o", "runs.csv", "--html", "page.html")
     assert out == b""
     assert len((filled / "runs.csv").read_text().splitlines()) == 3
@@ -84,7 +84,7 @@ def test_files_are_written_where_they_are_wanted(filled: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "text"),
     [
         (("--ledger", "none.db"), "there is no ledger none.db yet"),
         (("--ledger", "ledger.db", "--since", "soon"), "--since: 'soon' is neither a day"),
@@ -93,16 +93,16 @@ def test_files_are_written_where_they_are_wanted(filled: Path) -> None:
         (("--ledger", "ledger.db", "--import-session", "ledger.db"), "--import-session"),
     ],
 )
-def test_wrong_use_is_told_in_a_line_with_exit_2(
-    filled: Path, arguments: tuple[str, ...], words: str
+def test_a_usage_error_is_a_line_with_exit_code_2(
+    filled: Path, arguments: tuple[str, ...], text: str
 ) -> None:
     done = run("report", *arguments, folder=filled)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert words in done.stderr.decode()
+    assert text in done.stderr.decode()
     assert not (filled / "none.db").exists()
 
 
-def test_purge_keeps_the_money(filled: Path, tmp_path: Path) -> None:
+def test_purge_keeps_the_costs(filled: Path, tmp_path: Path) -> None:
     shutil.copytree(filled, tmp_path / "copy")
     folder = tmp_path / "copy"
     before = report(folder, "--by", "label", "--format", "json")
@@ -119,7 +119,7 @@ def test_purge_keeps_the_money(filled: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A headless Chromium of Debian's, with a new profile and without a network."""
+    """A headless Chromium of Debian with a new profile and without a network."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("there is no chromium with chromedriver (apt-get install chromium chromium-driver)")
@@ -140,7 +140,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture(scope="module")
 def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page over a ledger whose every name and word would run if it could."""
+    """A page of a ledger in which every name and text is HTML with a script."""
     folder = tmp_path_factory.mktemp("hostile")
     chance = random.Random(1)
     with Ledger.open(str(filled / "ledger.db")) as ledger, ledger._database.engine.connect() as connection:
@@ -176,8 +176,8 @@ def open_at(browser: webdriver.Chrome, page: Path, width: int) -> None:
     browser.get(page.as_uri())
 
 
-def asked_for(browser: webdriver.Chrome) -> list[str]:
-    """The addresses that the browser asked for since it was last asked this."""
+def requested(browser: webdriver.Chrome) -> list[str]:
+    """The addresses that the browser requested since the last call."""
     events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     return [
         event["params"]["request"]["url"]
@@ -189,7 +189,7 @@ def asked_for(browser: webdriver.Chrome) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("which", ["filled", "hostile"])
-def test_the_page_is_whole_quiet_and_readable(
+def test_the_page_is_complete_readable_and_loads_nothing(
     request: pytest.FixtureRequest, browser: webdriver.Chrome, which: str, width: int
 ) -> None:
     page: Path = request.getfixturevalue(which)
@@ -197,18 +197,18 @@ def test_the_page_is_whole_quiet_and_readable(
         report(page, "--html", "page.html")
         page = page / "page.html"
     browser.get_log("browser")
-    asked_for(browser)
+    requested(browser)
     open_at(browser, page, width)
     assert browser.title.startswith("What opencode-tasks spent")
     assert browser.get_log("browser") == []
-    assert [url for url in asked_for(browser) if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested(browser) if not url.startswith(("file:", "data:"))] == []
 
     def ask(code: str) -> Any:
         return browser.execute_script(f"return {code}")
 
     assert ask("document.scripts.length") == 0
     assert ask("document.images.length") == 0
-    # Nothing sticks out: what is wider than the page scrolls by itself.
+    # No element is wider than the page: wide tables scroll inside it.
     assert ask("document.documentElement.scrollWidth") <= width
     shown = ask(
         "Array.from(document.querySelectorAll('.chart svg'))"
@@ -216,7 +216,7 @@ def test_the_page_is_whole_quiet_and_readable(
         ".map(svg => [svg.getBoundingClientRect().width, svg.viewBox.baseVal.width])"
     )
     assert len(shown) >= 3
-    # Drawn for this width: its letters are neither tiny nor huge.
+    # The charts are drawn for this width, so that their text is readable.
     assert all(0.8 < drawn / natural < 1.4 for drawn, natural in shown)
     headings = ask("Array.from(document.querySelectorAll('h2')).map(h => h.textContent)")
     assert {"Spending over time", "By model", "By deployment", "Tokens"} <= set(headings)

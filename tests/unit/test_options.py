@@ -197,8 +197,10 @@ OTHERS: dict[str, Any] = {
     "on_budget": "skip",
     "on_wait": "raise",
 }
-UNTRIED = {"model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"}
-UNTRIED |= {"max_cost", "max_row_cost"}
+UNTRIED = {
+    *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
+    *("max_cost", "max_row_cost"),
+}
 
 
 def row_keys(ledger: Path, binary: Path, **options: Any) -> list[str]:
