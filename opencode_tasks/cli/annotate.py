@@ -95,13 +95,13 @@ def _prepare(
     from opencode_tasks.cli.early_start import start_early
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.server_pool import server_pool
-    from opencode_tasks.system.startup_timing import Part, loading, process_began, startup_timing
+    from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timed_imports
 
-    startup_timing.add([Part("loading", process_began(), time.time())])
+    startup_timing.add([Part("loading", process_start_time(), time.time())])
     stack.callback(server_pool.close)
     base_config = stack.enter_context(local_provider(values["model"], display.say))
     services = stack.enter_context(start_early(values, base_config, is_dry=is_dry))
-    with loading():
+    with timed_imports():
         from opencode_tasks.plan.command import prepare
 
     options = dict(values)
@@ -192,9 +192,8 @@ def _run_flow(
     stack: contextlib.ExitStack, display: Display, values: Mapping[str, Any], services: EarlyServices
 ) -> dict[str, Any]:
     from opencode_tasks.cli.stopping import stop_notice
-    from opencode_tasks.system.startup_timing import loading
 
-    with loading():
+    with timed_imports():
         from opencode_tasks.orchestration.flows import annotate_dataset
         from opencode_tasks.orchestration.prefect_api import limit_retries, prefect_api
 

@@ -81,8 +81,8 @@ def main() -> NoReturn:
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)
     from opencode_tasks.cli.stopping import stop_notice
-    from opencode_tasks.system import stop_as_by_ctrl_c
+    from opencode_tasks.system import install_stop_handlers
 
     # Prefect handles SIGTERM while a flow runs, and passes it to the handler that it found.
-    stop_as_by_ctrl_c(stop_notice)
+    install_stop_handlers(stop_notice)
     sys.exit(exits.guarded(application))

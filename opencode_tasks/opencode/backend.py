@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from opencode_tasks.domain.records import InnerRetry, RemoteTool, Session
-from opencode_tasks.errors import Clock
+from opencode_tasks.domain.records import RemoteTool, Session
+from opencode_tasks.outcomes.session_result import SessionResult
 
 BackendName = Literal["server", "cli", "null"]
 DEFAULT_AGENT = "opencode-tasks"
@@ -88,42 +88,6 @@ class Request:
     session_id: str | None = None
     max_cost_pico: int | None = None
     attempt_id: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
-    """Why we ended a session ourselves: a clock, an inner wait that was too long, or its cost."""
-
-    clock: Clock | None = None
-    seconds: float | None = None
-    wait: InnerRetry | None = None
-    cap_pico: int | None = None
-    spent_pico: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionResult:
-    """What came of a request; nothing is judged yet.
-
-    ``sessions`` holds the root first, whole conversations; ``error`` is opencode's structured
-    error where it stands in no message; ``fault`` is ours, where opencode gave no end at all.
-    ``usage_known`` is False where a step may have been sold
-    that no message reports.
-    """
-
-    session_id: str | None
-    sessions: Sequence[Session] = ()
-    error: Mapping[str, Any] | None = None
-    fault: str = ""
-    stopped: Stopped | None = None
-    inner_retries: Sequence[InnerRetry] = ()
-    denied_tools: tuple[str, ...] = ()
-    stream_text: str = ""
-    exit_code: int = 0
-    stderr: str = ""
-    events: Sequence[Mapping[str, Any]] = ()
-    usage_known: bool = True
-    notes: tuple[str, ...] = ()
 
 
 OnSession = Callable[[str], None]

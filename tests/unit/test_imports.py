@@ -29,12 +29,14 @@ PURE = (
     "outcomes.messages",
     "outcomes.events",
     "outcomes.classify",
+    "outcomes.outcome",
+    "outcomes.session_result",
 )
 # From the lowest floor up: a module imports its own floor and those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     PURE,
     ("settings", "system"),
-    ("opencode", "outcomes.outcome", "outcomes.trace"),
+    ("opencode", "outcomes.trace"),
     ("local_model",),
     ("ledger",),
     ("frames",),
@@ -57,8 +59,6 @@ PLACES: dict[str, tuple[str, ...]] = {
     "multiprocessing": ("system",),
     "sqlalchemy": ("ledger", "frames.sql"),
     "alembic": ("ledger",),
-    "altair": ("reports",),
-    "vl_convert": ("reports",),
     "jinja2": ("reports",),
     "genai_prices": ("domain.price_book",),
     "opentelemetry": ("telemetry",),
