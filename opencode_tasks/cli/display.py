@@ -59,8 +59,10 @@ class Display:
 
     def finish(self) -> None:
         """Remove the live line: what follows is the result."""
-        self._live.stop()
-        self._bar = None
+        # A line that was never started would print an empty one.
+        if self._bar is not None:
+            self._live.stop()
+            self._bar = None
 
     def say(self, message: str) -> None:
         """Print a line for people."""

@@ -156,7 +156,7 @@ def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     assert "double the braces of JSON and other text: {{ and }}" in ran.stderr
     ran = desk.annotate("semicolons.csv", "-o", "out.csv")
     assert ran.code == 2
-    assert "its only column is 'id;prompt', so the file is separated by semicolons" in ran.stderr
+    assert "separated by semicolons; save the file with commas" in ran.stderr
     desk.write_csv("in.csv", [{"prompt": "hello"}])
     assert desk.annotate("in.csv", "-o", "answers.csv").code == 0
     ran = desk.annotate("answers.csv", "-o", "again.csv")
