@@ -72,7 +72,7 @@ def decision_table() -> str:
 
 
 def views() -> str:
-    """Each view of the ledger, and what its columns mean."""
+    """Each view of the ledger with the meaning of its columns."""
     parts: list[str] = []
     for view in VIEWS:
         rows = "\n".join(f"| `{name}` | {MEANINGS[name]} |" for name in view.columns)
@@ -117,7 +117,7 @@ def _cell(text: str) -> str:
 
 
 def columns() -> str:
-    """The columns that OUTPUT adds."""
+    """The columns that OUTPUT adds to those of INPUT."""
     field = Column(name="*a field of the schema*", dtype="object", meaning="With `--schema`: its own type.")
     lines = [RESPONSE, field, *(column for column in OUTPUT if column is not RESPONSE)]
     rows = "\n".join(f"| {_code(line.name)} | {line.dtype} | {line.meaning} |" for line in lines)
@@ -194,7 +194,7 @@ def docstring(cls: type) -> str:
 
 
 def settings_table() -> str:
-    """The environment variables that are settings."""
+    """The settings, as environment variables."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
@@ -206,12 +206,12 @@ def blocks() -> str:
     """The fields of the Prefect blocks."""
     parts: list[str] = []
     for block in (OpenCodeCredentials, OpenCodeAgent):
-        told, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
+        description, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
         own = {name: field for name, field in block.model_fields.items() if name in block.__annotations__}
         rows = "\n".join(f"| `{name}` | {field.description} |" for name, field in own.items())
         slug = block.get_block_type_slug()
         parts.append(
-            f"## `{block.__name__}`\n\n{told.replace('``', '`')}\n\nBlock type `{slug}`.\n\n"
+            f"## `{block.__name__}`\n\n{description.replace('``', '`')}\n\nBlock type `{slug}`.\n\n"
             f"| field | meaning |\n|---|---|\n{rows}\n"
         )
     return "\n".join(parts)
@@ -230,16 +230,16 @@ PARTS = {
 
 
 def filled(text: str, name: str, part: str) -> str:
-    """The page with the part between its marks."""
+    """The page with the part between its markers."""
     before, _, rest = text.partition(BEGIN.format(name))
     _, _, after = rest.partition(END)
     return before + BEGIN.format(name) + part + END + after
 
 
 def main() -> int:
-    """Write, or with ``--check`` compare; the exit code."""
+    """Write the pages, or with ``--check`` compare them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
+    parser.add_argument("--check", action="store_true", help="only report whether the pages are up to date")
     check = parser.parse_args().check
     stale: list[str] = []
     for (page, name), part in PARTS.items():

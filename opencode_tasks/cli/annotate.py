@@ -153,6 +153,7 @@ def _run(
     try:
         summary = _run_flow(stack, display, prepared.command, services)
     except RunPausedError as paused:
+        display.finish()
         if as_json:
             from opencode_tasks.engine.summary import summary_so_far
 
@@ -162,6 +163,7 @@ def _run(
     except TooManyFailedError as many:
         summary = dict(many.summary)
         display.say(str(many))
+    display.finish()
     _print_result(display, summary, prepared, as_json=as_json)
     rows = summary["rows"]
     return exits.SOME_FAILED if rows["failed"] or rows["skipped"] else exits.COMPLETED

@@ -55,7 +55,14 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self.finish()
+
+    def finish(self) -> None:
+        """Remove the live line: what follows is the result."""
+        # A line that was never started would print an empty one.
+        if self._bar is not None:
+            self._live.stop()
+            self._bar = None
 
     def say(self, message: str) -> None:
         """Print a line for people."""
@@ -104,7 +111,7 @@ class Display:
             return  # After a wait: the same run, with the rows that are left.
         in_flight = f"{sizes.concurrency} rows in flight"
         if sizes.is_found:
-            in_flight = f"as many rows in flight as the provider accepts (up to {sizes.concurrency})"
+            in_flight = f"up to {sizes.concurrency} rows in flight, the number is found by trial"
         self.say(
             f"run {event.run_id}: {sizes.rows} rows in batches of up to {sizes.batch_size}, "
             f"{sizes.lanes} at once, {in_flight}"

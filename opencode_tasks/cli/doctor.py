@@ -52,6 +52,6 @@ def _checked(check: Callable[[], Finding]) -> Finding:
         return check()
     except SetupError as error:
         return {"ok": False, "detail": presentable(error.raw_message), "fix": error.hint}
-    # Whatever a broken part raises is the finding.
+    # An error of a broken component is the finding.
     except Exception as error:  # noqa: BLE001
         return {"ok": False, "detail": presentable(f"{type(error).__name__}: {error}"), "fix": None}

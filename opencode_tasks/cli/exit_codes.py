@@ -51,7 +51,7 @@ def _usage_error(error: TyperException) -> int:
 
 
 def _option_fault(error: TyperException) -> str | None:
-    """What is wrong with the value of a declared option; None for any other error."""
+    """The fault of the value of a declared option; None for any other error."""
     parameter: Any = getattr(error, "param", None)
     option = OPTIONS.get(getattr(parameter, "name", None) or "")
     value = None if option is None else _value_after(parameter.opts, sys.argv[1:])
@@ -86,7 +86,7 @@ def explain(error: Exception) -> int:
 
 
 def _cause(error: Exception) -> str:
-    """An error of a library in words: its kind of resource, and its own message without details."""
+    """Describe an error of a library: the resource that failed, and its message without details."""
     library = type(error).__module__.partition(".")[0]
     message = presentable(str(error))
     if library == "sqlalchemy":

@@ -23,7 +23,7 @@ def local_model(
         typer.Option(
             metavar="N",
             show_default=False,
-            help="Port on 127.0.0.1; 0 stands for any free port. Default: 0.",
+            help="Port on 127.0.0.1; 0 selects a free one. Default: 0.",
         ),
     ] = 0,
     parallel: Annotated[

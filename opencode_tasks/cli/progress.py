@@ -19,16 +19,7 @@ SHOWN_IN_SECONDS_S = 90
 SHOWN_IN_MINUTES_S = 5400
 # Message of a hold that has no message of a provider.
 NO_MESSAGE = ("", "rows wait")
-REASONS = {
-    "rate_limit": "rate limit of the provider",
-    "server_error": "errors of the provider",
-    "timeout": "time-outs",
-    "unknown": "unknown errors",
-    "max_output_tokens": "answers cut at the token limit",
-    "authentication_failed": "refused credentials",
-    "billing_error": "billing",
-    "budget_exceeded": "the budget of the run",
-}
+OTHER_RUN = "another run has these rows"
 
 
 def progress_line(counts: Counts, completed_now: int, seconds: float, in_flight: int) -> str:
@@ -64,14 +55,15 @@ def hold_line(hold: Hold) -> str:
     rows = "1 row waits" if hold.open_rows == 1 else f"{hold.open_rows} rows wait"
     until = f"; next attempt at {hold.until:%Y-%m-%d %H:%M:%S} UTC" if hold.until else " for a person"
     message = "" if hold.message in NO_MESSAGE else f": {presentable(hold.message)}"
-    return f"{rows}{until} ({_reason(hold)}){message}"
+    return f"{rows}{until} ({hold.error_type or OTHER_RUN}){message}"
 
 
 def countdown(hold: Hold, now: datetime) -> str:
     """The wait in a few words, for a line that is written again every second."""
     left = "" if hold.until is None else f" for {duration(max(0.0, (hold.until - now).total_seconds()))}"
     rows = "1 row" if hold.open_rows == 1 else f"{hold.open_rows} rows"
-    return f"{rows} on hold{left}: {_reason(hold)} (Ctrl-C keeps the finished rows)"
+    reason = hold.error_type.replace("_", " ") or OTHER_RUN
+    return f"{rows} on hold{left}: {reason} (Ctrl-C keeps the finished rows)"
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +73,3 @@ def duration(seconds: float) -> str:
     if seconds < SHOWN_IN_MINUTES_S:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _reason(hold: Hold) -> str:
-    return REASONS.get(hold.error_type, hold.error_type or "another run has these rows")

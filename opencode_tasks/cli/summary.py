@@ -1,4 +1,4 @@
-"""What the command prints at the end of a run, or when the run is paused."""
+"""The lines at the end of a run, and when a run is paused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from opencode_tasks.cli.messages import presentable
-from opencode_tasks.cli.progress import REASONS
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import RunPausedError
@@ -46,7 +45,8 @@ def say_failures(
     for group in groups:
         message = presentable(group["error_message"] or "")
         say(f"{_rows(group['failed_rows'])} failed with {group['error_type']}: {message}")
-        say(f"  fix: {fix_for(group['error_type'] or '', model_ref).replace('RUN_ID', run_id)}")
+    for error_type in dict.fromkeys(group["error_type"] or "" for group in groups):
+        say(f"fix for {error_type}: {fix_for(error_type, model_ref).replace('RUN_ID', run_id)}")
     others = failed - sum(group["failed_rows"] for group in groups)
     if others > 0:
         say(f"{_rows(others)} failed with other messages: see the column error_message of the output")
@@ -54,9 +54,8 @@ def say_failures(
 
 def say_paused(say: Say, paused: RunPausedError, output: str, model_ref: str) -> None:
     """Say why a run is paused, what to fix, what the output has, and how to resume."""
-    reason = REASONS.get(paused.error_type, paused.error_type)
     message = presentable(paused.message)
-    say(f"run {paused.run_id} is paused with {_rows(paused.open_rows)} open ({reason}): {message}")
+    say(f"run {paused.run_id} is paused with {_rows(paused.open_rows)} open ({paused.error_type}): {message}")
     more = " --max-cost USD" if paused.error_type == "budget_exceeded" else ""
     if paused.until is None:
         say(f"fix: {fix_for(paused.error_type, model_ref)}")

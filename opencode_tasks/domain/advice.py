@@ -1,4 +1,4 @@
-"""What a person does about each ``error_type``: the fix that messages, summaries and pages name."""
+"""The fix of each ``error_type``, for messages, summaries and pages."""
 
 from __future__ import annotations
 

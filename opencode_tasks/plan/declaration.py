@@ -28,7 +28,7 @@ Group = Literal["Input", "Prompt", "Model and agent", "Output", "Execution", "Li
 class OptionInfo:
     """The parts of an option's declaration beside its name and type.
 
-    ``default`` is the value of an absent option; ``absent`` says in words what a default of None means.
+    ``default`` is the value of an absent option; ``absent`` describes a default of None.
     ``flag`` is the spelling on the command line if it is not the name with dashes. ``decides_answer``:
     another value gives another answer, so the option is part of ``row_key``.
 

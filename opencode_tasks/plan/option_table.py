@@ -64,7 +64,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default in words; empty for a flag, a list and a required option."""
+        """Description of the default; empty for a flag, a list and a required option."""
         default = self.info.default
         if default is None:
             return self.info.absent

@@ -33,7 +33,7 @@ class Options:
     """Options of a run: those of ``AnnotateOptions`` with the same names and defaults, files read.
 
     ``schema`` and ``opencode_config`` are JSON objects here. ``series`` names the runs over one growing
-    input that this run belongs to; None if the run stands alone.
+    input that this run belongs to; None without an incremental input.
     """
 
     model: str | None = None
@@ -87,7 +87,7 @@ def make_options(keywords: Mapping[str, Any]) -> Options:
 
 
 def read_schema(value: str | Mapping[str, Any] | None) -> Any:
-    """A schema given as itself or as the name of a JSON file: whatever JSON it holds, None for None.
+    """A schema given as itself or as the name of a JSON file: its JSON value, or None for None.
 
     Raises InputError if the file cannot be read or is not JSON.
     """

@@ -197,9 +197,9 @@ OTHERS: dict[str, Any] = {
     "on_budget": "skip",
     "on_wait": "raise",
 }
-UNTRIED = {"model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"} | {
-    "max_cost",
-    "max_row_cost",
+UNTRIED = {
+    *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
+    *("max_cost", "max_row_cost"),
 }
 
 

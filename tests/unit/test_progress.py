@@ -85,18 +85,18 @@ UNTIL = datetime(2026, 11, 1, 12, 0, 30, tzinfo=UTC)
     [
         (
             Hold(until=UNTIL, error_type="rate_limit", message="HTTP 429: no", open_rows=6),
-            "6 rows wait; next attempt at 2026-11-01 12:00:30 UTC (rate limit of the provider): HTTP 429: no",
-            "6 rows on hold for 30 s: rate limit of the provider (Ctrl-C keeps the finished rows)",
+            "6 rows wait; next attempt at 2026-11-01 12:00:30 UTC (rate_limit): HTTP 429: no",
+            "6 rows on hold for 30 s: rate limit (Ctrl-C keeps the finished rows)",
         ),
         (
             Hold(until=UNTIL, error_type="server_error", message="rows wait", open_rows=1),
-            "1 row waits; next attempt at 2026-11-01 12:00:30 UTC (errors of the provider)",
-            "1 row on hold for 30 s: errors of the provider (Ctrl-C keeps the finished rows)",
+            "1 row waits; next attempt at 2026-11-01 12:00:30 UTC (server_error)",
+            "1 row on hold for 30 s: server error (Ctrl-C keeps the finished rows)",
         ),
         (
             Hold(until=None, error_type="billing_error", message="HTTP 402: no credit", open_rows=2),
-            "2 rows wait for a person (billing): HTTP 402: no credit",
-            "2 rows on hold: billing (Ctrl-C keeps the finished rows)",
+            "2 rows wait for a person (billing_error): HTTP 402: no credit",
+            "2 rows on hold: billing error (Ctrl-C keeps the finished rows)",
         ),
     ],
 )
