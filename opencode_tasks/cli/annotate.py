@@ -19,7 +19,7 @@ from opencode_tasks.cli.early_start import Early, started_early
 from opencode_tasks.cli.progress import Display
 from opencode_tasks.cli.startup_report import StartupReport
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.system.startup_timing import Part, loading, process_began, startup_timing
+from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timed_imports
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
@@ -278,7 +278,7 @@ def prepare_shown(
     dry_run: bool = False,
 ) -> tuple[PreparedRun, Early]:
     """Check all there is to check, and say what will be asked; what was started meanwhile."""
-    startup_timing.add([Part("loading", process_began(), time.time())])
+    startup_timing.add([Part("loading", process_start_time(), time.time())])
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.server_pool import server_pool
 
@@ -287,7 +287,7 @@ def prepare_shown(
     if not dry_run:
         display.starting()
     early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
-    with loading():
+    with timed_imports():
         from opencode_tasks.plan.command import prepare
 
     on_wait = "raise" if no_wait else "wait"
@@ -343,7 +343,7 @@ def _run_flow(
     parameters: dict[str, Any],
     early: Early,
 ) -> dict[str, Any]:
-    with loading():
+    with timed_imports():
         from opencode_tasks.orchestration.flows import annotate_dataset
         from opencode_tasks.orchestration.prefect_api import prefect_api
 

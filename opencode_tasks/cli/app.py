@@ -59,10 +59,10 @@ def main() -> NoReturn:
         runs,
         setup,
     )
-    from opencode_tasks.system import stop_as_by_ctrl_c
+    from opencode_tasks.system import install_stop_handlers
 
     for module in (setup, doctor, annotate, resume, export, runs, report, purge, local_model):
         module.register(app)
     # Prefect, which handles SIGTERM while a flow runs, passes it on to the handler that was there.
-    stop_as_by_ctrl_c()
+    install_stop_handlers()
     sys.exit(exits.guarded(app))

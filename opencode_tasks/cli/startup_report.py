@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from opencode_tasks.system.startup_timing import Part, process_began, startup_timing, told
+from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timing_summary
 
 if TYPE_CHECKING:
     from opencode_tasks.engine.run import RunEvent
@@ -42,4 +42,4 @@ class StartupReport:
             return
         start, end = (moment.timestamp() for moment in first)
         startup_timing.add([Part("worker", submitted, start), Part("first prompt", start, end)])
-        self._say(told(startup_timing.parts, process_began(), end))
+        self._say(timing_summary(startup_timing.parts, process_start_time(), end))

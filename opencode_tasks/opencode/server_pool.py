@@ -29,7 +29,7 @@ from opencode_tasks.opencode.null_backend import NullBackend
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
-from opencode_tasks.system import undisturbed
+from opencode_tasks.system import defer_stop
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class ServerPool:
         try:
             # Broken off in its start, anyio (4.16) would wait for ever for a loop that nobody has
             # stopped; and what has begun must be known here.
-            with undisturbed():
+            with defer_stop():
                 future = self._running().start_task_soon(function, *args)
             return future.result()
         except BaseException:

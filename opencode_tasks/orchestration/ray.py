@@ -37,7 +37,7 @@ def ray_folder() -> Generator[Path]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= MAX_TMPDIR else SHORT_TMPDIR
     folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
-    guard = GuardedProcess.watch(remove=[folder], end_users_of=folder)
+    guard = GuardedProcess.watch(remove=[folder], kill_users_of=folder)
     try:
         yield folder
     finally:

@@ -16,7 +16,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.ray import CREDENTIALS, is_running, ray_folder, ray_options
-from opencode_tasks.system import same_sigterm
+from opencode_tasks.system import restore_sigterm_handler
 from opencode_tasks.system.node import memory_available_bytes
 
 P = ParamSpec("P")
@@ -101,7 +101,7 @@ def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
     record what is in flight first.
     """
     with ExitStack() as stack:
-        with same_sigterm():
+        with restore_sigterm_handler():
             stack.enter_context(runner)
         yield runner
 

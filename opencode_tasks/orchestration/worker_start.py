@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.system.startup_timing import Part, loading
+from opencode_tasks.system.startup_timing import Part, timed_imports
 
 
 def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[Part]]:
@@ -25,6 +25,6 @@ def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[
 
 
 def _load() -> None:
-    with loading():
+    with timed_imports():
         for name in ("opencode_tasks.orchestration.batch_task", "prefect_ray.task_runners"):
             importlib.import_module(name)

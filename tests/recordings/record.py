@@ -32,7 +32,7 @@ from opencode_tasks.opencode.install import install_opencode
 from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.outcomes.run_output import parse_events, parse_session_id
-from opencode_tasks.system import GuardedProcess, run_once
+from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0
@@ -334,7 +334,7 @@ def record_run(spec: OpencodeSpec, case: Case, to: Path) -> None:
         session_id = parse_session_id(stdout.read_text())
         exported = home.run / "export.json"
         command = [str(spec.binary), "export", session_id or ""]
-        run_once(command, env=env, cwd=home.work, timeout_s=LIMIT_S, stdout=exported)
+        run_command(command, env=env, cwd=home.work, timeout_s=LIMIT_S, stdout=exported)
         recorded = {"exit": {"code": code}, "stdout": events, "export": json.loads(exported.read_text())}
         write(to, recorded, Scrubber([(str(home.root), "/home/opencode")]))
     finally:
