@@ -182,7 +182,7 @@ def main() -> None:
         spent_s = seconds_of(lambda: fill(ledger, count))
         kind = ledger._database.engine.dialect.name  # noqa: SLF001
         print(f"{count:,} model calls on {kind}, written in {spent_s:.0f} s\n\n| what | seconds |\n|---|---|")
-        accounts = ledger.accounts
+        queries = ledger.report_queries
         with ledger._database.engine.connect() as connection:  # noqa: SLF001
             for view in VIEWS:
                 # Every line read: of a mere count the database would leave the sums out.
@@ -190,10 +190,10 @@ def main() -> None:
                 taken_s = seconds_of(lambda query=query: connection.execute(query).all())
                 print(f"| view {view.name} | {taken_s:.2f} |")
         for name in GROUPINGS:
-            print(f"| report --by {name} | {seconds_of(lambda name=name: accounts.spent((name,))):.2f} |")
+            print(f"| report --by {name} | {seconds_of(lambda name=name: queries.spent((name,))):.2f} |")
         pages: list[str] = []
         told: dict[str, Any] = {"since": None, "now": datetime.now(UTC), "source": ledger.url, "drift": 0.05}
-        taken_s = seconds_of(lambda: pages.append(report_page(accounts, **told)))
+        taken_s = seconds_of(lambda: pages.append(report_page(queries, **told)))
         print(f"| report --html, {len(pages[0]) // 1024} KiB | {taken_s:.2f} |")
         if asked.page:
             asked.page.write_text(pages[0], encoding="utf-8")

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from opencode_tasks.domain.reaction import Reaction as Reaction
     from opencode_tasks.domain.records import QueryResult as QueryResult
     from opencode_tasks.domain.records import RemoteTool as RemoteTool
     from opencode_tasks.engine.result import AnnotationResult as AnnotationResult
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from opencode_tasks.errors import InvalidRequestError as InvalidRequestError
     from opencode_tasks.errors import MaxOutputTokensError as MaxOutputTokensError
     from opencode_tasks.errors import OpenCodeError as OpenCodeError
+    from opencode_tasks.errors import OpenCodeTasksError as OpenCodeTasksError
     from opencode_tasks.errors import OpenCodeTimeoutError as OpenCodeTimeoutError
     from opencode_tasks.errors import PermissionDeniedError as PermissionDeniedError
     from opencode_tasks.errors import RateLimitError as RateLimitError
@@ -41,15 +43,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "opencode_tasks.errors": (
         *("AuthenticationError", "BillingError", "BudgetExceededError", "ContentFilteredError", "InputError"),
-        *("InvalidRequestError", "MaxOutputTokensError", "OpenCodeError", "OpenCodeTimeoutError"),
-        *("PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError", "SetupError"),
-        *("StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
+        *("InvalidRequestError", "MaxOutputTokensError", "OpenCodeError", "OpenCodeTasksError"),
+        *("OpenCodeTimeoutError", "PermissionDeniedError", "RateLimitError", "RunPausedError", "ServerError"),
+        *("SetupError", "StructuredOutputError", "TooManyFailedError", "UnknownOpenCodeError"),
     ),
     "opencode_tasks.engine.run": ("annotate",),
     "opencode_tasks.engine.result": ("AnnotationResult",),
     "opencode_tasks.orchestration.blocks": ("OpenCodeAgent", "OpenCodeCredentials"),
     "opencode_tasks.orchestration.tasks": ("opencode_task",),
     "opencode_tasks.llm": ("OpenCodeLLM",),
+    "opencode_tasks.domain.reaction": ("Reaction",),
     "opencode_tasks.domain.records": ("QueryResult", "RemoteTool"),
     "opencode_tasks.outcomes.run_output": ("parse_run_error", "parse_session_id"),
 }
@@ -68,10 +71,12 @@ __all__ = [
     "OpenCodeCredentials",
     "OpenCodeError",
     "OpenCodeLLM",
+    "OpenCodeTasksError",
     "OpenCodeTimeoutError",
     "PermissionDeniedError",
     "QueryResult",
     "RateLimitError",
+    "Reaction",
     "RemoteTool",
     "RunPausedError",
     "ServerError",

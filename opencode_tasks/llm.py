@@ -22,6 +22,7 @@ from opencode_tasks.errors import (
     OpenCodeError,
     OpenCodeTimeoutError,
     RateLimitError,
+    SetupError,
     UnknownOpenCodeError,
 )
 from opencode_tasks.opencode.backend import (
@@ -136,6 +137,9 @@ class OpenCodeLLM:
         while True:
             try:
                 answer = server_pool.call(self._ask, spec, user_message)
+            except SetupError as error:
+                self._note(None, user_message, tools, str(error))
+                raise
             except OpenCodeError as error:
                 self._note(error.attempt, user_message, tools, str(error))
                 decision = decide(error, counts.count(error), datetime.now(UTC), self.limits)

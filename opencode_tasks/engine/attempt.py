@@ -12,17 +12,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from opencode_tasks.domain.policy import AttemptCounts, Fail, Pause, Retry, decide, doubled_s, limit_end
+from opencode_tasks.domain.policy import AttemptCounts, AwaitPerson, Fail, Retry, decide, doubled_s, limit_end
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservations import Reservations
 from opencode_tasks.engine.write_batcher import WriteBatcher
-from opencode_tasks.errors import (
-    OpenCodeError,
-    RateLimitError,
-    SetupError,
-)
+from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
     INTERRUPTED,
     ClaimedRow,
@@ -70,19 +66,19 @@ class RowHistory:
         counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
         return cls(row=row, counts=counts, limited_since=row.limited_since)
 
-    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | Pause | None:
+    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
         """What becomes of the row; None where it ends with this error."""
         decision = decide(error, self.counts.count(error), now, run_spec.limits)
         match decision:
             case Retry(at=at):
                 return (
                     None
-                    if isinstance(error, RateLimitError) and self._too_long(at, now, run_spec)
+                    if error.reaction.wait == "until_reset" and self._too_long(at, now, run_spec)
                     else decision
                 )
-            case Pause():
+            case AwaitPerson():
                 return decision
-            case Fail() | _:
+            case Fail():
                 return None
 
     def _too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
@@ -197,8 +193,8 @@ class _Attempt:
                 schema=context.run_spec.schema,
             )
         except OpenCodeError as error:
-            if not isinstance(error, SetupError):
-                return None, error
+            return None, error
+        except SetupError:
             # Not the row's: opencode cannot be run here at all.
             await self._interrupted()
             raise
@@ -266,7 +262,6 @@ class _Attempt:
         run_spec = self.context.run_spec
 
         def until_limit_ends(count: int) -> datetime:
-            assert isinstance(error, RateLimitError)
             return limit_end(error, count, now)
 
         self.context.ledger.report(

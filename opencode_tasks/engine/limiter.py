@@ -14,18 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.domain.concurrency import TURN_S, divide
-from opencode_tasks.domain.policy import LIMIT_BACKOFF_START_S
+from opencode_tasks.domain.policy import rest_s
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord
-from opencode_tasks.errors import (
-    AuthenticationError,
-    BillingError,
-    OpenCodeError,
-    OpenCodeTimeoutError,
-    RateLimitError,
-    ServerError,
-    UnknownOpenCodeError,
-)
+from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest, Ledger
 from opencode_tasks.plan.run_spec import RunSpec, system_text
 
@@ -134,14 +126,14 @@ class Limiter:
             used = _tokens_of(record)
             worker.more_tokens += used - self.sent.get(attempt_id, used)
             worker.learn(used - self._prompt_tokens(prompt))
-        if is_refusal(error):
+        if error is not None and error.is_refusal:
             worker.refused_of = max(worker.refused_of, worker.in_flight())
             worker.refusals.append(sent_at)
-            worker.rest_s = max(worker.rest_s, _rest_s(error))
+            worker.rest_s = max(worker.rest_s, rest_s(error, datetime.now(UTC)))
             # The row's outcome is still to be recorded, whatever the ledger says to this.
             with contextlib.suppress(Exception):
                 await worker.sync_concurrency()
-        elif is_answer(error):
+        elif error is None or error.reaction.concurrency == "accepted":
             worker.answers.append(sent_at)
 
     def _prompt_tokens(self, prompt: str) -> float:
@@ -264,33 +256,6 @@ class _Worker:
 
 # By ledger and gate; only the event loop of the warm servers uses it.
 _workers: dict[tuple[str, str], _Worker] = {}
-
-
-def is_refusal(error: OpenCodeError | None) -> bool:
-    """Whether the provider has too much to do: with fewer rows in flight it might have answered."""
-    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.is_overload)
-
-
-def is_answer(error: OpenCodeError | None) -> bool:
-    """Whether the provider took the row, whatever it made of it."""
-    return not isinstance(
-        error,
-        RateLimitError
-        | ServerError
-        | OpenCodeTimeoutError
-        | AuthenticationError
-        | BillingError
-        | UnknownOpenCodeError,
-    )
-
-
-def _rest_s(error: OpenCodeError | None) -> float:
-    """For how long the provider wants no row."""
-    if isinstance(error, RateLimitError):
-        if not error.reset_is_named:
-            return LIMIT_BACKOFF_START_S
-        return max(0.0, (error.reset_time - datetime.now(UTC)).total_seconds())
-    return (error.retry_after or 0.0) if isinstance(error, ServerError) else 0.0
 
 
 def _tokens_of(record: AttemptRecord) -> float:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 from prefect.context import FlowRunContext
@@ -32,7 +32,8 @@ from opencode_tasks.orchestration.context import deployment_of, is_deployed
 from opencode_tasks.orchestration.new_budget import given_budget
 from opencode_tasks.orchestration.runners import check_cluster, is_ray, lanes, most_processes, most_prompts
 from opencode_tasks.orchestration.suspend import hold_flow_run
-from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.declaration import AnnotateOptions
+from opencode_tasks.plan.options import make_options
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizing import Sizes, choose_sizes
@@ -42,9 +43,10 @@ from opencode_tasks.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """What a run tells while it goes on: ``sizes``, then ``progress`` and ``pace`` again and again.
+    """Event of a run: ``sizes`` at its start, then ``progress`` and ``pace`` about once a second.
 
-    Where it waits, ``hold`` again and again until it goes on with ``sizes``.
+    ``hold`` comes with the progress while rows wait for a short time and none may run. During a long wait
+    it comes alone, about once a second, until the run continues with ``sizes``.
     """
 
     run_id: str
@@ -58,15 +60,17 @@ class RunEvent:
 OnRunEvent = Callable[[RunEvent], None]
 
 
-def annotate(frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Any) -> AnnotationResult:
+def annotate(
+    frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
+) -> AnnotationResult:
     """Run each row's prompt through opencode on the task runner of the flow this is called in.
 
-    ``options`` are the fields of ``flow.options.Options``. Raises InputError with every fault of
+    ``options`` are those of ``AnnotateOptions``. Raises InputError with every fault of
     frame and options, and SetupError where opencode, the ledger or the cluster is not ready, both
     before any provider is called; and RunPausedError where the run cannot go on by itself. A flow
     run that is started again goes on with the run that it began over the same input.
     """
-    wanted = Options(**options)
+    wanted = make_options(options)
     with local_provider(wanted.model, lambda _: None) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(frame, wanted)
@@ -190,7 +194,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
             "prompt_column": options.prompt_column,
             "template": options.template,
             "id_column": options.id_column,
-            "labels": list(options.labels),
+            "labels": list(options.label),
             "system": options.system,
             "agent": options.agent,
             "variant": options.variant,
@@ -272,11 +276,23 @@ class _Run:
                 self.ledger,
                 self.runner,
                 sizes=sizes,
-                on_progress=lambda progress, pace: self.tell(
-                    RunEvent(run_id=self.run_id, progress=progress, pace=pace, reused_rows=self.reused_rows)
-                ),
+                on_progress=lambda progress, pace: self._report(run_spec, progress, pace),
             )
         return run_spec
+
+    def _report(self, run_spec: RunSpec, progress: Progress, pace: ConcurrencyState | None) -> None:
+        """Emit the progress, with the hold if rows are open and none may run now."""
+        is_idle = bool(progress.open) and not (pace and pace.in_flight)
+        hold = current_hold(self.ledger, self.run_id, run_spec.gate_id) if is_idle else None
+        self.tell(
+            RunEvent(
+                run_id=self.run_id,
+                progress=progress,
+                pace=pace,
+                hold=hold,
+                reused_rows=self.reused_rows,
+            )
+        )
 
     def _pause(self, hold: Hold) -> None:
         """Wait here where that is asked for and can help; else raise RunPausedError."""

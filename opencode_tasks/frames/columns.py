@@ -1,7 +1,7 @@
-"""OUTPUT's own columns as data: names, types and meanings; the reference page is made from it.
+"""Columns that OUTPUT adds to the columns of INPUT: names, types and meanings.
 
-OUTPUT keeps the input's columns and their order and adds these, with one column per schema field
-after ``response``. ``row_id`` is not among them: it is the input's id column, or the position.
+A column for each field of the schema follows ``response``. The id of a row is not added: it is the id
+column of INPUT, or the position of the row. The reference page is generated from this module.
 """
 
 from __future__ import annotations
@@ -17,38 +17,50 @@ Dtype = Literal["string", "Int64", "Float64", "float64", "boolean", "datetime64[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column that we add: its pandas ``dtype`` and, in ``meaning``, what it holds and null means."""
+    """An added column with its pandas ``dtype``. ``meaning`` describes the values and what null means."""
 
     name: str
     dtype: Dtype
     meaning: str
 
 
-RESPONSE = Column(name="response", dtype="string", meaning="The answer; null for a row without one.")
+RESPONSE = Column(name="response", dtype="string", meaning="Text of the answer; null if there is none.")
 
 AFTER_FIELDS = (
     Column(name="status", dtype="string", meaning="completed, failed, skipped or open."),
-    Column(name="error_type", dtype="string", meaning="What went wrong last; null where nothing did."),
-    Column(name="error_message", dtype="string", meaning="The provider's or opencode's words for it."),
+    Column(name="error_type", dtype="string", meaning="Type of the last error; null if there was none."),
+    Column(
+        name="error_message",
+        dtype="string",
+        meaning="Message of the last error, from the provider or opencode.",
+    ),
     Column(
         name="waits_until",
         dtype="datetime64[us, UTC]",
-        meaning="When an open row may run again; null where it waits for no moment.",
+        meaning="Time at which an open row may be sent again; null if it does not wait for a time.",
     ),
-    Column(name="finish_reason", dtype="string", meaning="Why the model stopped; null where unknown."),
+    Column(name="finish_reason", dtype="string", meaning="Why the model stopped; null if unknown."),
     Column(name="session_id", dtype="string", meaning="opencode's root session of the last attempt."),
-    Column(name="attempts", dtype="Int64", meaning="Executions of the row by us."),
-    Column(name="turns", dtype="Int64", meaning="Assistant messages of the last attempt."),
-    Column(name="model_ref", dtype="string", meaning="provider/model that answered."),
-    Column(name="input_tokens", dtype="Int64", meaning="Uncached input, all attempts; null unknown."),
-    Column(name="cache_read_tokens", dtype="Int64", meaning="Input read from the provider's cache."),
-    Column(name="cache_write_tokens", dtype="Int64", meaning="Input written to the provider's cache."),
-    Column(name="output_tokens", dtype="Int64", meaning="Output without reasoning."),
-    Column(name="reasoning_tokens", dtype="Int64", meaning="Reasoning output."),
-    Column(name="cost_usd", dtype="float64", meaning="US dollars, all attempts; null unknown, never 0."),
-    Column(name="cost_source", dtype="string", meaning="reported, computed or unpriced."),
-    Column(name="reused", dtype="boolean", meaning="Whether the answer was taken over from before."),
-    Column(name="duration_s", dtype="float64", meaning="Seconds of work on the row; null unknown."),
+    Column(
+        name="attempts", dtype="Int64", meaning="Number of attempts; retries inside opencode are not counted."
+    ),
+    Column(name="turns", dtype="Int64", meaning="Number of assistant messages in the last attempt."),
+    Column(name="model_ref", dtype="string", meaning="Model of the answer as provider/model."),
+    Column(
+        name="input_tokens", dtype="Int64", meaning="Uncached input tokens of all attempts; null if unknown."
+    ),
+    Column(name="cache_read_tokens", dtype="Int64", meaning="Input tokens read from the provider's cache."),
+    Column(name="cache_write_tokens", dtype="Int64", meaning="Input tokens written to the provider's cache."),
+    Column(name="output_tokens", dtype="Int64", meaning="Output tokens without reasoning."),
+    Column(name="reasoning_tokens", dtype="Int64", meaning="Reasoning tokens."),
+    Column(name="cost_usd", dtype="float64", meaning="Cost of all attempts in US dollars; null if unknown."),
+    Column(name="cost_source", dtype="string", meaning="Source of the cost: reported, computed or unpriced."),
+    Column(
+        name="reused", dtype="boolean", meaning="Whether the answer is reused from an earlier run or row."
+    ),
+    Column(
+        name="duration_s", dtype="float64", meaning="Duration of all attempts in seconds; null if unknown."
+    ),
 )
 
 OUTPUT = (RESPONSE, *AFTER_FIELDS)
@@ -62,18 +74,18 @@ _FIELD_DTYPES: Mapping[str, Dtype] = {
 
 
 def output_columns(schema: Mapping[str, Any] | None) -> tuple[Column, ...]:
-    """The columns that OUTPUT adds for this schema, in order."""
+    """Return the columns that OUTPUT adds for this schema, in order; None is no schema."""
     fields = (
-        Column(name=name, dtype=_field_dtype(schema, name), meaning=f"The field {name} of the answer.")
+        Column(name=name, dtype=_field_dtype(schema, name), meaning=f"Field {name} of the answer.")
         for name in schema_columns(schema)
     )
     return (RESPONSE, *fields, *AFTER_FIELDS)
 
 
 def _field_dtype(schema: Mapping[str, Any] | None, name: str) -> Dtype:
-    """The field's own type where the schema names one simple type (null aside), else objects."""
+    """Return the type of a field with one simple type (null not counted), else ``object``."""
     declared: Any = (schema or {})["properties"][name]
-    kind: Any = cast("Mapping[str, Any]", declared).get("type") if isinstance(declared, Mapping) else None
-    kinds = cast("list[Any]", kind) if isinstance(kind, list) else [kind]
-    named = [item for item in kinds if item != "null"]
-    return _FIELD_DTYPES.get(named[0], "object") if len(named) == 1 else "object"
+    found: Any = cast("Mapping[str, Any]", declared).get("type") if isinstance(declared, Mapping) else None
+    types = cast("list[Any]", found) if isinstance(found, list) else [found]
+    types = [name for name in types if name != "null"]
+    return _FIELD_DTYPES.get(types[0], "object") if len(types) == 1 else "object"

@@ -12,7 +12,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, RowMapping, Text, bindparam, case, func, select, true
 
 from opencode_tasks.domain.records import AttemptRecord, InnerRetry, Session, Step
-from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
+from opencode_tasks.errors import OpenCodeError, RateLimitError
 from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.leases import Lease
 from opencode_tasks.ledger.schema import attempts, inner_retries, rows, sessions, usage
@@ -138,7 +138,7 @@ def _how(error: OpenCodeError | None) -> dict[str, Any]:
         "error_message": message_of(error),
         "node_id": attempts.c.node_id if error.node_id == "unknown" else error.node_id,
         "reset_time": error.reset_time if isinstance(error, RateLimitError) else None,
-        "retry_after_s": error.retry_after if isinstance(error, ServerError) else None,
+        "retry_after_s": error.retry_after,
     }
 
 

@@ -10,12 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, case, exists, func, select
 
 from opencode_tasks.domain.records import Answer, AttemptRecord
-from opencode_tasks.errors import (
-    ContentFilteredError,
-    MaxOutputTokensError,
-    OpenCodeError,
-    StructuredOutputError,
-)
+from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import attempts as trials
 from opencode_tasks.ledger.leases import Lease, is_current, lost, release
 from opencode_tasks.ledger.reuse import share
@@ -71,13 +66,7 @@ def failed(error: OpenCodeError, record: AttemptRecord, partial: str | None) -> 
 
 def partial_text(error: OpenCodeError) -> str | None:
     """What came before the error, None where nothing did."""
-    match error:
-        case MaxOutputTokensError() | ContentFilteredError():
-            return error.partial_text or None
-        case StructuredOutputError():
-            return error.text or None
-        case _:
-            return None
+    return (error.partial_text or None) if error.reaction.keeps_partial_text else None
 
 
 def _status(connection: Connection, run_id: str, row_id: str) -> str | None:

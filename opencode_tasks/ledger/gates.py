@@ -19,15 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select
 
-from opencode_tasks.errors import (
-    AuthenticationError,
-    BillingError,
-    OpenCodeError,
-    OpenCodeTimeoutError,
-    RateLimitError,
-    ServerError,
-    UnknownOpenCodeError,
-)
+from opencode_tasks.errors import OpenCodeError, error_types
 from opencode_tasks.ledger.attempts import message_of
 from opencode_tasks.ledger.commit import fail
 from opencode_tasks.ledger.database import insert_into
@@ -36,7 +28,7 @@ from opencode_tasks.ledger.schema import attempts, gates, leases
 # How long a row that has failed before leaves a half-open gate to others.
 YIELD_S = 3.0
 LOOK_AGAIN_S = 0.5
-REFUSALS = ("authentication_failed", "billing_error")
+REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,10 +212,7 @@ def give_up_probe(connection: Connection, gate_id: str, owner: str, row_id: str)
 
 def wants_report(connection: Connection, report: GateObservation) -> bool:
     """Whether an attempt's end changes anything at its gate: most do not, and cost no write."""
-    if isinstance(
-        report.error,
-        RateLimitError | AuthenticationError | BillingError | ServerError | OpenCodeTimeoutError,
-    ):
+    if report.error is not None and report.error.reaction.gate not in ("none", "open"):
         return True
     line = _line(connection, report.gate_id)
     return line is not None and (not line["is_open"] or line["failures"] > 0)
@@ -253,22 +242,23 @@ def report(
     connection.execute(insert_into(connection, gates).values(**values).on_conflict_do_nothing())
     line = _line(connection, report.gate_id, lock=True)
     assert line is not None
-    match report.error:
-        case RateLimitError(reset_is_named=False) if report.is_try and line["is_open"]:
-            pass
-        case RateLimitError():
-            _close_for_a_while(connection, line, report, now, limit_end)
-        case ServerError() | OpenCodeTimeoutError():
+    error = report.error
+    match error.reaction.gate if error else "open":
+        case "close_until_reset":
+            is_named = error is None or error.named_reset_time is not None
+            if is_named or not (report.is_try and line["is_open"]):
+                _close_for_a_while(connection, line, report, now, limit_end)
+        case "count_failure":
             failures = line["failures"] + 1
             _set(connection, report.gate_id, failures=failures)
             if failures >= breaker_failures or _is_probe(line, report):
                 _close_for_a_while(connection, line, report, now, outage_end)
-        case AuthenticationError() | BillingError():
+        case "close_until_person":
             _refused(connection, line, report, now)
-        case UnknownOpenCodeError():
+        case "none":
             # It says nothing about the provider: another row may tell more.
             give_up_probe(connection, report.gate_id, report.owner, report.row_id)
-        case _:
+        case "open":
             _answered(connection, line, report, now)
 
 

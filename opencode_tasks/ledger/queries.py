@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, not_, select
 
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.errors import error_types
 from opencode_tasks.ledger.attempts import unpacked
 from opencode_tasks.ledger.schema import attempts, inner_retries, rows, runs, sessions, usage
 from opencode_tasks.ledger.totals import cost_source, settled, sums
@@ -17,7 +18,9 @@ from opencode_tasks.ledger.totals import cost_source, settled, sums
 # An attempt that was stopped with its run has this as its error.
 INTERRUPTED = "interrupted"
 # Attempts that ended so were not the row's fault.
-FREE = ("rate_limit", "authentication_failed", "billing_error", INTERRUPTED)
+FREE = (*error_types(lambda reaction: not reaction.uses_attempt), INTERRUPTED)
+CUT_OFF = error_types(lambda reaction: reaction.counter == "cut_off_answers")
+LIMITED = error_types(lambda reaction: reaction.counter == "rate_limits")
 STATUSES = ("open", "completed", "failed", "skipped")
 
 
@@ -87,9 +90,9 @@ def _counted_attempts(run_id: str) -> Select[Any]:
             attempts.c.row_id,
             func.count().label("tried"),
             _counted(attempts.c.error_type.not_in(FREE) | attempts.c.error_type.is_(None)).label("used"),
-            _counted(attempts.c.error_type == "max_output_tokens").label("cut_off"),
-            _counted(attempts.c.error_type == "rate_limit").label("limited"),
-            func.min(case((attempts.c.error_type == "rate_limit", attempts.c.started_at))).label(
+            _counted(attempts.c.error_type.in_(CUT_OFF)).label("cut_off"),
+            _counted(attempts.c.error_type.in_(LIMITED)).label("limited"),
+            func.min(case((attempts.c.error_type.in_(LIMITED), attempts.c.started_at))).label(
                 "limited_since"
             ),
         )

@@ -72,7 +72,8 @@ class Client:
     ) -> Response:
         """POST to a route; the response, whatever its status.
 
-        Raises NoAnswerError, also if the response is not complete after ``timeout_s`` seconds (None: no limit).
+        Raises NoAnswerError, also if the response is not complete within ``timeout_s`` seconds. None sets
+        no limit.
         """
         # aiohttp writes a file object piece by piece: a prompt can have megabytes.
         data = None if body is None else io.BytesIO(json.dumps(body).encode())

@@ -12,7 +12,7 @@ from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import InnerRetry, Session
-from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import (
     MAX_INNER_WAIT_S,
     BackendName,
@@ -209,7 +209,7 @@ class _Conversation:
             return seen_in(self.server.fold, session_id, self.unpriced)
         try:
             return await self.server.read_back(session_id, self.unpriced)
-        except (NoAnswerError, OpenCodeError, ValueError, KeyError):
+        except (NoAnswerError, SetupError, ValueError, KeyError):
             return seen_in(self.server.fold, session_id, self.unpriced)
 
     def _result(

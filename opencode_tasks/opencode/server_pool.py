@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from opencode_tasks.errors import InputError, OpenCodeError
+from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
@@ -132,7 +132,7 @@ class ServerPool:
         if (expected := self._expected.pop(key, None)) is not None:
             try:
                 self._catalogs[key] = await asyncio.wrap_future(expected)
-            except (InputError, OpenCodeError):
+            except (InputError, SetupError):
                 raise
             except Exception:  # noqa: BLE001  whatever the worker died of, we can ask by ourselves
                 _log.warning("a worker was to ask opencode, and failed", exc_info=True)

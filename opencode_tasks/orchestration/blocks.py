@@ -8,10 +8,17 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field
 
+from opencode_tasks.plan.option_table import DATASET
+
 
 # Not dict[str, SecretStr]: Prefect 3.8 gives the values of such a field out in its API.
 def _no_secrets() -> SecretDict:
     return SecretDict({})
+
+
+def _option(name: str) -> Any:
+    """A field with the meaning of the option of that name; None leaves the option its default."""
+    return Field(default=None, description=DATASET[name].description)
 
 
 class OpenCodeCredentials(Block):
@@ -46,29 +53,28 @@ class OpenCodeAgent(Block):
     _block_type_slug = "opencode-agent"
     _description = "Model, system text, tools and limits for annotating, under one name."
 
-    model: str | None = Field(
-        default=None, description="provider/model; opencode's own default where there is none."
-    )
-    system: str | None = Field(default=None, description="System text.")
+    model: str | None = _option("model")
+    system: str | None = _option("system")
     agent: str | None = Field(
         default=None,
-        description="Agent of the config below, or of opencode's own; one without tools by default.",
+        description="Agent of the config below, or of opencode's own. Default: an agent without tools.",
     )
-    variant: str | None = Field(default=None, description="Variant of the model (reasoning effort).")
-    config: dict[str, Any] = Field(
+    variant: str | None = _option("variant")
+    opencode_config: dict[str, Any] = Field(
         default_factory=dict, description="opencode config: providers, agents, MCP servers. No secrets."
     )
     mcp_servers: dict[str, str] = Field(
         default_factory=dict,
         title="MCP servers",
-        description="URLs of remote MCP servers by name; the agent may use all their tools.",
+        description="URLs of remote MCP servers by name. The agent may use all their tools.",
     )
+    # "schema" is a method of every block.
     answer_schema: dict[str, Any] | None = Field(
-        default=None, title="Schema", description="JSON Schema of the answer; each field becomes a column."
+        default=None, title="Schema", description=DATASET["schema"].info.help
     )
-    timeout: float | None = Field(default=None, description="Seconds that one attempt may take.")
-    max_attempts: int | None = Field(default=None, description="Attempts of one row.")
-    max_row_cost: float | None = Field(default=None, description="What one row may cost, in USD.")
+    timeout: float | None = _option("timeout")
+    max_attempts: int | None = _option("max_attempts")
+    max_row_cost: float | None = _option("max_row_cost")
     credentials: OpenCodeCredentials | None = Field(
-        default=None, description="Keys to use; those of the machine where there are none."
+        default=None, description="Provider keys. Default: the logins and keys of the machine."
     )

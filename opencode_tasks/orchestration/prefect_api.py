@@ -24,6 +24,14 @@ def is_private_server() -> bool:
     return _is_our_own.get()
 
 
+def limit_retries() -> None:
+    """Repeat failed requests to the Prefect API once from now on, in the whole process.
+
+    Prefect 3.8 repeats them for a minute and more, and reports the end of a flow run after a stop too.
+    """
+    get_current_settings().client.max_retries = 1
+
+
 @contextmanager
 def prefect_api(say: Callable[[str], None], started: LocalServer | None = None) -> Generator[str]:
     """The URL of a Prefect API for this process and its workers.

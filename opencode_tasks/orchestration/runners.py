@@ -9,19 +9,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.ray import CREDENTIALS, is_running, ray_folder, ray_options
+from opencode_tasks.plan.declaration import RunnerName
 from opencode_tasks.system import restore_sigterm_handler
 from opencode_tasks.system.node import memory_available_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
-RunnerName = Literal["ray", "threads"]
 CREDENTIALS_PER_PROMPT = 0.01
 MAX_PROMPTS = 10_000
 # What a warm server of opencode takes (measured: 0.8-1.0 GB).

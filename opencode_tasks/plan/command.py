@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,13 @@ from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.config import merge, read_config
+from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.block_urls import database_place, is_block, ledger_place
-from opencode_tasks.orchestration.runners import RunnerName
+from opencode_tasks.plan.declaration import RunnerName
 from opencode_tasks.plan.failure_limit import allowed_failures
 from opencode_tasks.plan.incremental import IncrementalInput
-from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.option_table import OPTIONS, value_faults
+from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
 from opencode_tasks.plan.plan import Plan, make_plan
 
 
@@ -59,18 +59,19 @@ def prepare(
     ``run_id`` names a run of the ledger to go on with. ``runner`` and ``ray_address`` are only noted.
     Raises InputError with every fault found.
     """
-    command = command_of(
-        {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
-        | options
-    )
+    values = {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
+    values |= options
+    if wrong := value_faults(values):
+        raise InputError(tuple(wrong))
+    command = command_of(values)
     faults: list[str] = []
     schema, config, output = None, dict(base_config), Output(name=target)
     frame: pd.DataFrame | None = None
     plan: Plan | None = None
     with _Noted(faults):
-        schema = _load_schema(options.pop("schema", None))
+        schema = read_schema(options.pop("schema", None))
     with _Noted(faults):
-        config = merge(base_config, _load_config(options.pop("opencode_config", None)))
+        config = merge(base_config, read_opencode_config(options.pop("opencode_config", None)))
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
@@ -83,9 +84,8 @@ def prepare(
     max_failed = options.pop("max_failed", None)
     with _Noted(faults):
         allowed_failures(max_failed, 0)
-    labels = tuple(options.pop("label", ()))
     series = incremental.series if incremental else None
-    wanted = Options(labels=labels, series=series, schema=schema, opencode_config=config, **options)
+    wanted = Options(series=series, schema=schema, opencode_config=config, **options)
     with Ledger.open(ledger_place(wanted.ledger)) as ledger:
         if incremental is not None and frame is not None:
             frame = incremental.rows(frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh)
@@ -137,8 +137,6 @@ def _output(target: str, incremental: IncrementalInput | None, options: dict[str
     )
 
 
-PATHS = ("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir")
-NOT_KEPT = ("ledger", "database", "refresh", "on_wait")
 GIVEN_AS_VALUE = "given as a value"
 
 
@@ -147,11 +145,11 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
     A config that was given as a value can hold one; that there was one is kept.
     """
-    kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
+    kept = {name: value for name, value in options.items() if OPTIONS[name].info.is_saved}
     if is_block(options.get("database")):
         kept["database"] = options["database"]
-    for name in PATHS:
-        value = kept.get(name)
+    for name in [name for name in kept if OPTIONS[name].info.is_path]:
+        value = kept[name]
         if isinstance(value, str | Path) and "://" not in str(value) and not is_sql(str(value)):
             kept[name] = str(Path(value).absolute())
         elif isinstance(value, Mapping) and name == "opencode_config":
@@ -163,20 +161,3 @@ def _output_names(frame: pd.DataFrame, schema: Any) -> Sequence[str]:
     """The columns that OUTPUT will have; a schema with faults adds none."""
     usable = schema if schema is not None and not check_schema(schema) else None
     return [*map(str, frame.columns), *(column.name for column in output_columns(usable))]
-
-
-def _load_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """An opencode config given as itself or as a file's name."""
-    return read_config(Path(value), "--opencode-config") if isinstance(value, str) else dict(value or {})
-
-
-def _load_schema(value: str | Mapping[str, Any] | None) -> Any:
-    """A schema given as itself or as a file's name; whatever JSON is there."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError((f"--schema: cannot read {value}: {error.strerror}",)) from None
-    except ValueError as error:
-        raise InputError((f"--schema: {value} is not JSON: {str(error).splitlines()[0]}",)) from None

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Timer, current_thread, main_thread
 from traceback import walk_stack
@@ -22,7 +22,7 @@ MAX_DATABASE_DELAY_S = 3.0
 _deferrals = 0
 
 
-def install_stop_handlers() -> None:
+def install_stop_handlers(on_stop: Callable[[], None] | None = None) -> None:
     """Make SIGTERM raise KeyboardInterrupt as SIGINT does. Services and containers are stopped by SIGTERM.
 
     Both signals are deferred while the main thread imports a module. Raised in the import machinery,
@@ -35,8 +35,11 @@ def install_stop_handlers() -> None:
     its pool has locks that other threads need, and it logs an interrupted close of a connection as an
     error. If Python drops the KeyboardInterrupt (raised in a ``__del__`` or in the callback of a weak
     reference), it is raised again. ``defer_stop`` marks further steps that must not be interrupted.
+
+    Args:
+        on_stop: Called in the main thread for each signal as soon as it arrives. It must not raise.
     """
-    handler = _StopHandler()
+    handler = _StopHandler(on_stop)
     signal.signal(signal.SIGTERM, handler)
     # A shell that starts a process in the background may have set SIGINT to be ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -47,7 +50,8 @@ def install_stop_handlers() -> None:
 class _StopHandler:
     """Signal handler that raises one KeyboardInterrupt for all signals of a deferral."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], None] | None) -> None:
+        self._on_stop = on_stop
         self._timer: Timer | None = None
         self._number = signal.SIGINT
         self._first_at: float | None = None
@@ -55,6 +59,8 @@ class _StopHandler:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self._number = signal.Signals(number)
+        if self._on_stop is not None:
+            self._on_stop()
         if self._must_wait(frame):
             self._resend_later()
         else:

@@ -143,7 +143,9 @@ def test_an_agent_block_says_how_rows_are_asked(desk: Desk) -> None:
             system="Say it in one word.",
             max_attempts=1,
             credentials=credentials,
-            config={"provider": {"fake": {"models": {"other": {"limit": {"context": 1000, "output": 10}}}}}},
+            opencode_config={
+                "provider": {"fake": {"models": {"other": {"limit": {"context": 1000, "output": 10}}}}}
+            },
         )
     )
     told = keyless(desk)

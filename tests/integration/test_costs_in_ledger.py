@@ -514,7 +514,7 @@ def test_the_page_says_where_a_failures_cost_is_unknown(ledger: Ledger) -> None:
     with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
         connection.execute(text(f"update usage set cost_pico = null where attempt_id in ({timed_out})"))
     page = report_page(ledger.report_queries, since=None, now=datetime.now(UTC), source="here", drift=0.05)
-    section = page.partition("Failures and what they cost")[2].partition("</section>")[0]
+    section = page.partition("Failures and their cost")[2].partition("</section>")[0]
     lines = [line for line in section.splitlines() if line.startswith("<tr><td>")]
     unknown = [">unknown</td>" in line for line in lines]
     assert unknown == ["timeout" in line for line in lines]

@@ -12,7 +12,7 @@ from opencode_tasks.domain.concurrency import FIRST_GAP_S, REMEMBERED_S
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord, Session, Step, Usage
-from opencode_tasks.engine.limiter import Limiter, is_answer, is_refusal
+from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest, ConcurrencyState, Ledger
 from opencode_tasks.ledger.concurrency import AWAY_S, LEAVES_S
 from opencode_tasks.opencode.backend import OpencodeSpec
@@ -215,12 +215,3 @@ def test_rows_are_held_back_by_the_rates(ledger: Ledger) -> None:
         await limiter.leave()
 
     asyncio.run(work())
-
-
-def test_what_says_that_the_provider_has_too_much_to_do() -> None:
-    busy = errors.ServerError("n")
-    busy.is_overload = True
-    assert [is_refusal(error) for error in (errors.RateLimitError("n", NOW), busy)] == [True, True]
-    others = (None, errors.ServerError("n"), errors.MaxOutputTokensError("n"), errors.BillingError("n"))
-    assert [is_refusal(error) for error in others] == [False] * 4
-    assert [is_answer(error) for error in others] == [True, False, True, False]

@@ -260,7 +260,7 @@ def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
 
 def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> None:
     allowed = 3
-    desk.provider.on("row", Reply(delay_s=0.3)).allow(allowed)
+    desk.provider.on("row", Reply(delay_s=0.3)).limit_concurrency(allowed)
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(24)])
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--runner", "threads")
     ran = desk.run(*arguments)

@@ -229,7 +229,7 @@ def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_post
     assert len(told) == 24
     for place in ("grafana", "metabase"):
         assert told[f"{place}: Rows"] == [(3,)]
-        assert [line[:3] for line in told[f"{place}: By label"]] == [("team", "a", 3)]
-        assert told[f"{place}: Failures and what they cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
-        assert len(told[f"{place}: Newest runs"]) == 1
-        assert float(told[f"{place}: Spent"][0][0]) > 0
+        assert [line[:3] for line in told[f"{place}: Cost by label"]] == [("team", "a", 3)]
+        assert told[f"{place}: Failures and their cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
+        assert len(told[f"{place}: Latest runs"]) == 1
+        assert float(told[f"{place}: Cost"][0][0]) > 0

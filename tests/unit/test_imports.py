@@ -59,8 +59,6 @@ PLACES: dict[str, tuple[str, ...]] = {
     "multiprocessing": ("system",),
     "sqlalchemy": ("ledger", "frames.sql"),
     "alembic": ("ledger",),
-    "altair": ("reports",),
-    "vl_convert": ("reports",),
     "jinja2": ("reports",),
     "genai_prices": ("domain.price_book",),
     "opentelemetry": ("telemetry",),

@@ -120,6 +120,7 @@ def test_faults(came: SessionResult, expected: type[OpenCodeError]) -> None:
     error = judged(came)
     assert type(error) is expected
     assert isinstance(error, OpenCodeError)
+    assert error.attempt is not None
     assert error.attempt.session_id == came.session_id
     assert error.attempt.sessions == came.sessions
     assert (error.node_id, error.exit_code) == ("n", came.exit_code)
@@ -250,4 +251,5 @@ def lost(reason: str) -> dict[str, Any]:
 )
 def test_whether_all_that_was_bought_is_known(came: SessionResult, known: bool) -> None:
     found = judged(came)
+    assert found.attempt is not None
     assert found.attempt.usage_known is known
