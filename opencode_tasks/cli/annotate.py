@@ -190,6 +190,7 @@ def _run_flow(
     stack: contextlib.ExitStack, display: Display, values: Mapping[str, Any], services: EarlyServices
 ) -> dict[str, Any]:
     from opencode_tasks.cli.stopping import stop_notice
+    from opencode_tasks.system.startup_timing import timed_imports
 
     with timed_imports():
         from opencode_tasks.orchestration.flows import annotate_dataset
