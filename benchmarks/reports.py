@@ -66,7 +66,6 @@ def _run(number: int, size: int, of: int, chance: random.Random) -> Tables:
         "parameters": {},
         "model_ref": model,
         "deployment": chance.choices(DEPLOYMENTS, weights=(5, 3, 1))[0],
-        "flow_run_ids": [],
         "refresh": False,
     }
     tables: Tables = {"runs": [run], "rows": [], "attempts": [], "usage": []}
@@ -182,7 +181,7 @@ def main() -> None:
         spent_s = seconds_of(lambda: fill(ledger, count))
         kind = ledger._database.engine.dialect.name  # noqa: SLF001
         print(f"{count:,} model calls on {kind}, written in {spent_s:.0f} s\n\n| what | seconds |\n|---|---|")
-        accounts = ledger.accounts
+        accounts = ledger.reports
         with ledger._database.engine.connect() as connection:  # noqa: SLF001
             for view in VIEWS:
                 # Every line read: of a mere count the database would leave the sums out.

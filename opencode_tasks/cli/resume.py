@@ -66,10 +66,10 @@ def resume(
 def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], str, str | None]:
     """How the run was started, its id, and the flow run that goes on with it in a deployment."""
     with open_existing(ledger) as opened:
-        found = run_id or opened.newest_unfinished()
+        found = run_id or opened.runs.newest_unfinished()
         if found is None:
             raise InputError(("RUN_ID: every run of this ledger has ended (see: opencode-tasks runs)",))
-        run = opened.run(found)
+        run = opened.runs.get(found)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
     if run["open"] == 0:

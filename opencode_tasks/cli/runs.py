@@ -31,7 +31,7 @@ def runs(
 ) -> None:
     """List the runs of the ledger, newest first, with their rows and cost."""
     with open_existing(ledger) as opened:
-        found = opened.runs(limit=limit)
+        found = opened.runs.newest(limit=limit)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return
@@ -63,7 +63,7 @@ def show(
 ) -> None:
     """Show a run, or one row's whole story: its attempts, their errors, usage and trace."""
     with open_existing(ledger) as opened:
-        found = opened.run(run_id) if row_id is None else opened.row_story(run_id, row_id)
+        found = opened.runs.get(run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))

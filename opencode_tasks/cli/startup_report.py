@@ -37,7 +37,7 @@ class StartupReport:
         from opencode_tasks.ledger import Ledger
 
         with Ledger.open(self._ledger_url) as ledger:
-            first = ledger.first_ended(run_id, since=datetime.fromtimestamp(submitted, UTC))
+            first = ledger.attempts.first_ended(run_id, since=datetime.fromtimestamp(submitted, UTC))
         if first is None:
             return
         start, end = (moment.timestamp() for moment in first)

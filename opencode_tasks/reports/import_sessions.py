@@ -66,13 +66,13 @@ def _import(ledger: Ledger, found: Mapping[str, Any], prices: PriceBook) -> str:
     session = Session(
         session_id=session_id, parent_id=text_in(info.get("parentID")), messages=messages, steps=steps
     )
-    known = ledger.recorded_in(session_id)
+    known = ledger.imports.run_of_session(session_id)
     run_id = f"import-{session_id}"
     if known not in (None, run_id):
         return f"session {session_id} is in run {known} already"
     times = mapping_in(info.get("time"))
     started = time_in(times.get("created")) or datetime.fromtimestamp(0, UTC)
-    ledger.import_session(
+    ledger.imports.add(
         AttemptRecord(session_id=session_id, sessions=[session]),
         prompt=_prompt(messages),
         text=answer_text(messages),

@@ -155,7 +155,7 @@ def test_the_providers_own_record_is_what_every_view_says(desk: Desk, url: str) 
     assert sum(int(charge["x_ReasoningTokens"]) for charge in charges) == sold["reasoning_tokens"]
     with Ledger.open(url) as ledger:
         # A broken stream is the one thing that may have been sold and not told.
-        assert {line["row_id"] for line in ledger.report_queries.unreported()} == {"83"}
+        assert {line["row_id"] for line in ledger.reports.unreported()} == {"83"}
     # Once more: nothing is bought, nothing is counted again.
     again = desk.run(*arguments(desk, url, "plain"))
     assert again.summary["rows"]["reused"] == ROWS - 4
@@ -183,7 +183,7 @@ def test_a_killed_and_resumed_run_differs_by_no_more_than_the_listed_bounds(desk
     assert resumed.code == 1, resumed.stderr
     sold = counted(desk.provider.calls)["known_cost_pico"]
     with Ledger.open(url) as ledger:
-        (total,) = ledger.report_queries.spent()
-        bound = sum(line["at_most_pico"] for line in ledger.report_queries.unreported())
+        (total,) = ledger.reports.spent()
+        bound = sum(line["at_most_pico"] for line in ledger.reports.unreported())
     assert 0 <= sold - total["known_cost_pico"] <= bound
     assert total["rows"] == ROWS
