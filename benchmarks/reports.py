@@ -65,7 +65,6 @@ def _run(number: int, size: int, runs_count: int, rng: random.Random) -> Tables:
         "parameters": {},
         "model_ref": model,
         "deployment": rng.choices(DEPLOYMENTS, weights=(5, 3, 1))[0],
-        "flow_run_ids": [],
         "refresh": False,
     }
     tables: Tables = {"runs": [run], "rows": [], "attempts": [], "usage": []}
@@ -183,7 +182,7 @@ def main() -> None:
         print(
             f"{count:,} model calls on {dialect}, written in {fill_s:.0f} s\n\n| query | seconds |\n|---|---|"
         )
-        queries = ledger.report_queries
+        queries = ledger.reports
         with ledger._database.engine.connect() as connection:  # noqa: SLF001
             for view in VIEWS:
                 # All lines are read: for count(*), the database would not compute the sums.

@@ -23,7 +23,7 @@ def main() -> None:
     console = Console(width=None if Console().is_terminal else DEFAULT_WIDTH)
     console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
     with Ledger.open(str(HERE / "ledger.db")) as ledger:
-        run = ledger.runs(limit=1)[0]
+        run = ledger.runs.newest(limit=1)[0]
         if run["reused"]:
             console.print(f"{run['reused']} of {run['total']} answers are reused from an earlier run.")
         console.print(usage_by_model(str(run["run_id"]), ledger))
@@ -44,7 +44,7 @@ def annotated_rows(frame: pd.DataFrame) -> Table:
 def usage_by_model(run_id: str, ledger: Ledger) -> Table:
     """Return a table with a line for each model: model calls, tokens and cost of the run."""
     table = Table("model", "calls", *TOKENS, "cost_usd", title=f"Usage of run {run_id}")
-    steps = pd.DataFrame(ledger.usage(run_id))
+    steps = pd.DataFrame(ledger.results.usage(run_id))
     if steps.empty:
         return table
     for model_ref, calls in steps.groupby("model_ref"):

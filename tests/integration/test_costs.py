@@ -157,7 +157,7 @@ def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
     assert sum(int(charge["x_ReasoningTokens"]) for charge in charges) == expected["reasoning_tokens"]
     with Ledger.open(url) as ledger:
         # Only the cost of an interrupted stream is not reported.
-        assert {line["row_id"] for line in ledger.report_queries.unreported()} == {"83"}
+        assert {line["row_id"] for line in ledger.reports.unreported()} == {"83"}
     # A second run reuses the completed rows and sends the failed ones again.
     again = desk.run(*arguments(desk, url, "plain"))
     assert again.summary["rows"]["reused"] == ROWS - 4
@@ -185,7 +185,7 @@ def test_cost_of_a_killed_and_resumed_run_is_within_the_bound(desk: Desk, url: s
     assert resumed.code == 1, resumed.stderr
     charged_pico = charged(desk.provider.calls)["known_cost_pico"]
     with Ledger.open(url) as ledger:
-        (total,) = ledger.report_queries.spent()
-        bound_pico = sum(line["at_most_pico"] for line in ledger.report_queries.unreported())
+        (total,) = ledger.reports.spent()
+        bound_pico = sum(line["at_most_pico"] for line in ledger.reports.unreported())
     assert 0 <= charged_pico - total["known_cost_pico"] <= bound_pico
     assert total["rows"] == ROWS
