@@ -60,7 +60,7 @@ def _outcome_columns() -> list[Column[Any]]:
     return columns
 
 
-def _default(initial: str | int | bool | None) -> Any:
+def _default(initial: object) -> Any:
     if isinstance(initial, bool):
         return true() if initial else false()
     return None if initial is None else str(initial)
