@@ -137,7 +137,8 @@ def create_views(connection: Connection, readers: Sequence[tuple[str, str]] = ()
         # DDL reads a percent sign as the start of a placeholder.
         sql = view.sql(connection.dialect).replace("%", "%%")
         connection.execute(DDL(f"CREATE VIEW {view.name} AS {sql}"))
+    # The preparer of psycopg doubles percent signs, as DDL needs them.
     quote = connection.dialect.identifier_preparer.quote_identifier
     for view, role in readers:
         grantee = role if role == "PUBLIC" else quote(role)
-        connection.execute(DDL(f"GRANT SELECT ON {view} TO {grantee}".replace("%", "%%")))
+        connection.execute(DDL(f"GRANT SELECT ON {view} TO {grantee}"))

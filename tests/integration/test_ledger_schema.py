@@ -207,7 +207,7 @@ def test_the_views_of_a_newer_package_with_the_same_tables_stay(ledger_url: str)
 
 def may_read(connection: Connection, view: str) -> bool:
     query = f"select has_table_privilege('Reader 50%', '{view}', 'SELECT')"
-    return connection.exec_driver_sql(query).scalar_one()
+    return connection.execute(text(query)).scalar_one()
 
 
 def test_roles_keep_the_right_to_read_a_changed_view(empty_postgresql: str) -> None:
