@@ -184,7 +184,7 @@ class ContentFilteredError(OpenCodeError):
 
 
 class BudgetExceededError(OpenCodeError):
-    """The row has cost more than one row may: ``spent_usd`` of ``limit_usd``."""
+    """The row has reached its limit: ``spent_usd`` of ``limit_usd``, or its most model calls (both None)."""
 
     disposition = "fail"
 

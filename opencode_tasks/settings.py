@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         le=1,
         description="Part of the rows ended (at least 20) that may fail before people are told.",
     )
+    max_steps: int = Field(
+        default=500,
+        ge=1,
+        description="Model calls, those of sub-agents included, after which a prompt is ended. It is the "
+        "last limit for an agent that does not stop; --max-row-cost is the limit in USD.",
+    )
     breaker_failures: int = Field(
         default=10,
         ge=1,

@@ -153,7 +153,7 @@ def annotate(
         float | None,
         typer.Option(
             metavar="USD",
-            help="What one row may cost: an agent that has spent more is ended at its next step.",
+            help="What one row may cost: an agent that has spent more sends no further request.",
         ),
     ] = None,
     on_budget: Annotated[

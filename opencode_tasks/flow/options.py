@@ -43,7 +43,7 @@ class Options:
     our own agent, the default, may use.
 
     ``max_cost`` is what the whole run may cost, in USD, and ``max_row_cost`` what one row may:
-    its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
+    its session sends no further request once its steps have cost more. ``on_budget`` says what
     becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
     ``series`` names the runs over one growing input that this one belongs to.
 

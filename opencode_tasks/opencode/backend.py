@@ -52,7 +52,8 @@ class OpencodeSpec:
     ``config`` is the user's opencode config; ``work_dir`` None means one fixed empty folder.
     ``tools`` are MCP servers by their place, ``mcp_servers`` names of those in ``config``: our own
     agent may use the tools of both. ``use_plugin=False`` leaves the plugin out and shows how the
-    event stream alone serves.
+    event stream alone serves. ``max_steps`` is the most model calls of one prompt, sub-agents included;
+    None means the setting.
     """
 
     binary: Path
@@ -68,15 +69,16 @@ class OpencodeSpec:
     work_dir: Path | None = None
     extra_cli_args: tuple[str, ...] = ()
     use_plugin: bool = True
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt to send. ``session_id`` goes on in that session; None opens a new one.
 
-    ``max_cost_pico`` ends a session, its children included, whose steps have cost more and that
-    would go on. ``attempt_id`` is kept on the disk beside the session until that is recorded: it says
-    whose the session is, should this process die.
+    ``max_cost_pico`` is the most that the session, its children included, may have cost before it sends
+    a further model request; None means no limit. ``attempt_id`` is kept on disk beside the session until
+    the session is recorded: it identifies the session's attempt if this process dies.
     """
 
     prompt: str
@@ -92,13 +94,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Why we ended a session ourselves: a clock, an inner wait that was too long, or its cost."""
+    """Why we ended a session ourselves: a clock, an inner wait that was too long, its cost, or its end.
+
+    ``finish`` is the finish reason of a step without a tool call after which opencode repeated its request.
+    """
 
     clock: Clock | None = None
     seconds: float | None = None
     wait: InnerRetry | None = None
     cap_pico: int | None = None
     spent_pico: int | None = None
+    finish: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,6 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.home import Credentials, Home, environment, homes_path, make_home
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, seen_in
-from opencode_tasks.opencode.spending import overspent
 from opencode_tasks.process import GuardedProcess, run_once
 from opencode_tasks.records import Session
 from opencode_tasks.stream import parse_events, parse_run_error, parse_session_id
@@ -138,6 +137,8 @@ class CliBackend:
             env = environment(home, spec, password=None, journal_events=True)
             if request.system is not None:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
+            if request.max_cost_pico is not None:
+                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
             env |= {} if known and credentials.needs_owner else credentials.install(home)
             result = await self._run(request, home, spec, env, on_session)
             return result
@@ -165,13 +166,13 @@ class CliBackend:
             stderr=home.run / "stderr.txt",
         )
         try:
-            stopped = await self._wait(process, run, on_session, request)
+            stopped = await self._wait(process, run, on_session, request.attempt_id)
             return await self._collect(process, run, spec, env, stopped)
         finally:
             await asyncio.to_thread(process.stop)
 
     async def _wait(
-        self, process: GuardedProcess, run: _Run, on_session: OnSession, request: Request
+        self, process: GuardedProcess, run: _Run, on_session: OnSession, attempt_id: str
     ) -> Stopped | None:
         started, told = time.monotonic(), False
         while True:
@@ -182,14 +183,12 @@ class CliBackend:
                 told = True
                 self._homes[run.session_id] = run.home
                 self._folds[run.session_id] = run.fold
-                run.home.mark(run.session_id, request.attempt_id)
+                run.home.mark(run.session_id, attempt_id)
                 on_session(run.session_id)
             if ended:
                 return None
-            family = run.fold.family(run.session_id or "")
-            stopped = self._must_stop(run, now, started) or overspent(
-                family, request.max_cost_pico, self.unpriced
-            )
+            # The plugin enforces cost and steps. Without it there are no events here, so nothing could.
+            stopped = self._must_stop(run, now, started)
             if stopped is not None:
                 await asyncio.to_thread(process.stop)
                 run.read(time.monotonic())

@@ -23,7 +23,6 @@ from opencode_tasks.opencode.home import (
     read_store,
     user_store,
 )
-from opencode_tasks.records import RemoteTool
 
 KEY = {"type": "api", "key": "sk-1"}
 OAUTH = {"type": "oauth", "refresh": "r", "access": "a", "expires": 1}
@@ -117,7 +116,7 @@ def test_what_is_ours_or_a_services_is_kept_from_opencode(
     # Providers' keys reach opencode by the environment.
     assert env["ANTHROPIC_API_KEY"] == "sk-provider"
     ours = {name for name in env if name.startswith("OPENCODE_TASKS_")}
-    names = ("JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_CALLS")
+    names = ("JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_STEPS")
     assert ours == {f"OPENCODE_TASKS_{name}" for name in names}
 
 
@@ -141,11 +140,10 @@ def test_the_config_file_is_private_and_the_safety_keys_go_over_it(tmp_path: Pat
     assert "sk-2" not in str(env)
 
 
-def test_calls_are_bounded_only_where_there_are_no_tools(tmp_path: Path) -> None:
+def test_the_model_calls_of_a_prompt_are_bounded_by_the_spec_or_the_setting(tmp_path: Path) -> None:
     home = make_home(tmp_path)
-    assert int(env_of(home)["OPENCODE_TASKS_MAX_CALLS"]) > 1
-    with_tools = env_of(home, tools=(RemoteTool(name="t", hostname="h"),))
-    assert "OPENCODE_TASKS_MAX_CALLS" not in with_tools
+    assert env_of(home)["OPENCODE_TASKS_MAX_STEPS"] == "500"
+    assert env_of(home, max_steps=7)["OPENCODE_TASKS_MAX_STEPS"] == "7"
 
 
 def test_the_stub_spares_an_install(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ PURE = (
         "export",
         "events",
         "classify",
+        "refusal",
     ),
     *("pace", "rates", "policy", "structured", "template", "keys", "trace", "totals", "telemetry"),
 )
