@@ -25,6 +25,18 @@ def users_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationR
 
 
 @flow(persist_result=False, validate_parameters=False)
+async def async_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
+    """The same with a running event loop in the thread that calls ``annotate``."""
+    return [annotate(frame, **options)]
+
+
+@flow(persist_result=False, validate_parameters=False)
+def parent_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
+    """A flow whose subflow annotates."""
+    return users_flow(frame, options)
+
+
+@flow(persist_result=False, validate_parameters=False)
 def mapping_flow(prompts: list[str], options: dict[str, Any]) -> list[str]:
     """One prompt a task, on the nodes with credentials."""
     fixed: dict[str, Any] = {name: unmapped(value) for name, value in options.items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import re
 import shlex
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ from opencode_tasks.system.startup_timing import Part, loading, process_began, s
 
 if TYPE_CHECKING:
     # pandas and Prefect behind it take seconds, which --help must not.
-    from opencode_tasks.engine.run import RunEvent
+    from opencode_tasks.engine.run import OnRunEvent, RunEvent
     from opencode_tasks.plan.command import PreparedRun
 
 Backend = Literal["server", "cli", "null"]
@@ -288,11 +288,23 @@ def prepare_shown(
         display.starting()
     early = stack.enter_context(started_early(source, options, base_config, dry_run=dry_run))
     with loading():
+        from opencode_tasks.orchestration.resolver import BlockResolver
         from opencode_tasks.plan.command import prepare
+
+        if not dry_run:
+            # Prefect is loaded while opencode starts.
+            importlib.import_module("opencode_tasks.orchestration.flows")
 
     on_wait = "raise" if no_wait else "wait"
     prepared = prepare(
-        source, output, limit=limit, base_config=base_config, on_wait=on_wait, run_id=run_id, **options
+        source,
+        output,
+        resolver=BlockResolver(),
+        limit=limit,
+        base_config=base_config,
+        on_wait=on_wait,
+        run_id=run_id,
+        **options,
     )
     plan = prepared.plan
     if plan.catalog is not None:
@@ -313,8 +325,7 @@ def run_shown(
     stack: contextlib.ExitStack, display: Display, prepared: PreparedRun, early: Early, *, as_json: bool
 ) -> int:
     """Run what is prepared, as a flow, and tell what came of it; the exit code."""
-    from opencode_tasks.engine.summary import summary_so_far
-    from opencode_tasks.orchestration.dataset import handed_over
+    from opencode_tasks.engine.result import read_summary
 
     first = StartupReport(prepared.plan.ledger_url, display.say)
 
@@ -322,17 +333,16 @@ def run_shown(
         first.told(told)
         display.told(told)
 
-    handed_over.set(replace(prepared, on_event=tell))
     try:
-        summary = _run_flow(stack, display, dict(prepared.command), early)
+        summary = _run_flow(stack, display, prepared, early, on_event=tell)
     except RunPausedError as paused:
         if as_json:
-            typer.echo(json.dumps(summary_so_far(prepared.plan.ledger_url, paused.run_id)))
+            typer.echo(json.dumps(read_summary(prepared.plan.ledger_url, paused.run_id)))
         raise
     except TooManyFailedError as many:
         summary = dict(many.summary)
         display.say(str(many))
-    _tell_summary(display, summary, prepared.command["output"], as_json)
+    _tell_summary(display, summary, prepared.context.command["output"], as_json)
     rows = summary["rows"]
     return exits.SOME_FAILED if rows["failed"] or rows["skipped"] else exits.COMPLETED
 
@@ -340,22 +350,26 @@ def run_shown(
 def _run_flow(
     stack: contextlib.ExitStack,
     display: Display,
-    parameters: dict[str, Any],
+    prepared: PreparedRun,
     early: Early,
+    on_event: OnRunEvent,
 ) -> dict[str, Any]:
     with loading():
-        from opencode_tasks.orchestration.flows import annotate_dataset
-        from opencode_tasks.orchestration.prefect_api import prefect_api
+        from opencode_tasks.orchestration.flows import prepared_flow
+        from opencode_tasks.orchestration.local_server import prefect_api
 
+    parameters = dict(prepared.context.command)
     runner, ray_address = parameters["runner"], parameters["ray_address"]
     stack.enter_context(prefect_api(display.say, early.prefect))
     if runner == "ray":
         display.say(f"Ray: joining {ray_address}" if ray_address else "Ray: a local one, for this run alone")
     if early.ray is not None:
         early.ray.wait()
-    told: Any = {"runner": runner, "ray_address": ray_address, **without_secrets(parameters)}
+    shown = {"runner": runner, "ray_address": ray_address, **without_secrets(parameters)}
     try:
-        return cast("dict[str, Any]", annotate_dataset(**told))
+        return prepared_flow(prepared, on_event=on_event)(
+            input=shown.pop("input"), output=shown.pop("output"), options=shown
+        )
     except KeyboardInterrupt:
         display.say(
             "interrupted: what was finished is kept in the ledger; to go on: opencode-tasks resume, "

@@ -26,8 +26,9 @@ def export(
     The table is that of annotate's OUTPUT, with the rows that are still open in it.
     """
     from opencode_tasks.engine.export import export_run
+    from opencode_tasks.orchestration.resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
-        counts = export_run(opened, run_id, output)
+        counts = export_run(opened, run_id, output, database=resolve_database_url(None))
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
     typer.echo(f"{told} -> {output}")

@@ -15,7 +15,7 @@ from opencode_tasks.domain.money import format_usd
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds, which --help must not.
-    from opencode_tasks.engine.hold import Hold
+    from opencode_tasks.domain.hold import Hold
     from opencode_tasks.engine.run import RunEvent
     from opencode_tasks.ledger import ConcurrencyState
     from opencode_tasks.ledger import Progress as Counts

@@ -25,7 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_options import secrets_of
+from opencode_tasks.orchestration.resolver import read_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -196,4 +196,4 @@ def test_a_prefect_that_does_not_answer_is_no_missing_block() -> None:
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(SetupError, match="cannot read the Prefect block"),
     ):
-        secrets_of("opencode-credentials/any")
+        read_secrets("opencode-credentials/any")

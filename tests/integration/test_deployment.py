@@ -93,7 +93,7 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
             wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
             left = {found.key: found for found in client.read_artifacts(artifact_filter=wanted)}
             told_person = str(left["opencode-tasks-pause"].data)
-            for words in ("`fake/echo` refused", "bad key", "| wait | 6 |", "| completed | 4 |", "$0.0000"):
+            for words in ("`fake/echo` refused", "bad key", "| open | 6 |", "| completed | 4 |", "$0.0000"):
                 assert words in told_person
             if mend:
                 mended.append(True)

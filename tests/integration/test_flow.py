@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_ray import RayTaskRunner
 
-from opencode_tasks import AnnotationResult, InputError, SetupError, annotate, errors
+from opencode_tasks import AnnotationResult, InputError, errors
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
@@ -78,11 +78,6 @@ def test_annotate_refuses_a_bad_frame_before_anything_is_sent(desk: Desk) -> Non
     with pytest.raises(InputError, match="no column 'prompt'"):
         annotated(desk, pd.DataFrame({"text": ["a"]}))
     assert desk.provider.calls == []
-
-
-def test_annotate_outside_a_flow_says_so(desk: Desk) -> None:
-    with pytest.raises(SetupError, match="outside a flow"):
-        annotate(pd.DataFrame({"prompt": ["a"]}), **options(desk))
 
 
 ERRORS = [

@@ -162,9 +162,9 @@ def test_the_batches_of_a_process_divide_its_share(ledger: Ledger) -> None:
         assert one.slots(9, until=None, now=moment, at_most=30) == 3
         assert two.slots(9, until=None, now=moment, at_most=30) == 2
         for row in "ab":
-            one.started(row, "prompt")
+            one.add(row, "prompt")
         assert one.slots(9, until=None, now=moment, at_most=30) == 2
-        two.started("c", "prompt")
+        two.add("c", "prompt")
         assert two.slots(0, until=None, now=moment, at_most=30) == 1
         assert one.slots(9, until=None, now=moment, at_most=30) == 3
         two.slots(9, until=None, now=moment, at_most=30)
@@ -181,10 +181,10 @@ def test_a_refusal_is_told_at_once(ledger: Ledger) -> None:
         limiter = Limiter(run_spec(ledger, start=10), ledger, "worker")
         await limiter.join()
         for number in range(limiter.slots(30, until=None, now=moment, at_most=30)):
-            limiter.started(str(number), "prompt")
+            limiter.add(str(number), "prompt")
         error = errors.RateLimitError("n", moment)
-        await limiter.ended("9", "prompt", error, datetime.now(UTC), AttemptRecord())
-        limiter.gone("9")
+        await limiter.observe("9", "prompt", error, datetime.now(UTC), AttemptRecord())
+        limiter.remove("9")
         found = ledger.pace(GATE, now=datetime.now(UTC))
         assert found == ConcurrencyState(in_flight=10, limit=9, ceiling=9)
         assert limiter.slots(30, until=None, now=moment, at_most=30) == 9
@@ -201,16 +201,16 @@ def test_rows_are_held_back_by_the_rates(ledger: Ledger) -> None:
         )
         await limiter.join()
         limiter.slots(30, until=None, now=moment, at_most=30)
-        await limiter.worker.sync_concurrency()
+        await limiter.process.sync()
         assert limiter.slots(30, until=None, now=moment, at_most=30) == 2
-        limiter.started("a", "prompt")
-        limiter.started("b", "prompt")
-        await limiter.ended("a", "prompt", None, moment, bought(700))
-        limiter.gone("a")
+        limiter.add("a", "prompt")
+        limiter.add("b", "prompt")
+        await limiter.observe("a", "prompt", None, moment, bought(700))
+        limiter.remove("a")
         assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
         # A row that found its gate closed was not sent: its request is there for another.
-        limiter.gone("b")
-        await limiter.worker.sync_concurrency()
+        limiter.remove("b")
+        await limiter.process.sync()
         assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
         await limiter.leave()
 

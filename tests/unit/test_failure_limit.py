@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.plan.failure_limit import allowed_failures
+from opencode_tasks.plan.command import allowed_failures
 
 
 @pytest.mark.parametrize(

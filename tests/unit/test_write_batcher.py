@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from opencode_tasks.engine.write_batcher import MAX_AT_ONCE, WriteBatcher
+from opencode_tasks.engine.write_batcher import MAX_GROUP, WriteBatcher
 
 
 def doubling() -> tuple[list[int], Callable[[Sequence[int]], list[int]]]:
@@ -26,10 +26,10 @@ def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
 
     async def ask() -> list[int]:
         grouped = WriteBatcher(double)
-        return await asyncio.gather(*(grouped(number) for number in range(MAX_AT_ONCE + 5)))
+        return await asyncio.gather(*(grouped(number) for number in range(MAX_GROUP + 5)))
 
-    assert asyncio.run(ask()) == [2 * number for number in range(MAX_AT_ONCE + 5)]
-    assert groups == [MAX_AT_ONCE, 5]
+    assert asyncio.run(ask()) == [2 * number for number in range(MAX_GROUP + 5)]
+    assert groups == [MAX_GROUP, 5]
 
 
 def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
