@@ -142,7 +142,8 @@ def _batch_end(state: State[Any] | None) -> BatchEnd:
 def _result_of(state: State[Any]) -> Any:
     """What a batch returned or raised."""
     try:
-        return state.result(raise_on_failure=False)
+        # _sync: in an async flow Prefect would return a coroutine.
+        return cast("Any", state).result(raise_on_failure=False, _sync=True)
     except Exception as error:  # noqa: BLE001  whatever the runner stored is the cause
         return error
 

@@ -40,7 +40,7 @@ def arguments(desk: Desk, runner: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The processes, opencode's homes and temporary folders that were there before a command."""
+    """Processes, opencode instance dirs and temporary folders that existed before a command."""
 
     pids: set[int]
     instance_dirs: set[Path]
@@ -56,7 +56,7 @@ def folders() -> set[Path]:
 
 
 def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
-    """A command with the first answers recorded and others in flight; what was there before it."""
+    """A command with some answers recorded and others in flight, and what existed before it."""
     desk.provider.on("row", Reply(delay_s=1.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
@@ -64,13 +64,13 @@ def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
     deadline = time.monotonic() + 150
     while len(desk.provider.calls) < 2 * IN_FLIGHT:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no row was asked"
+        assert time.monotonic() < deadline, "no row was sent"
         time.sleep(0.1)
     return process, before
 
 
 def left(before: Before) -> list[str]:
-    """The command lines of processes that came since and live in this session's private HOME."""
+    """Command lines of the processes that started since then in this session's private HOME."""
     return [" ".join(words)[:200] for process, words in ours() if process.pid not in before.pids]
 
 
@@ -86,7 +86,7 @@ def assert_clean(before: Before, ended_at: float) -> None:
 
 
 def finished(desk: Desk) -> Counter[str]:
-    """How often each prompt was bought, once the same command was run again to its end."""
+    """How often each prompt was completed, after the same command has run again to its end."""
     again = desk.run(*[*arguments(desk, "threads"), "--json"])
     assert again.code == 0, again.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(ROWS)]
@@ -101,7 +101,7 @@ def finished(desk: Desk) -> Counter[str]:
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
+def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     desk: Desk, runner: str, stop: signal.Signals
 ) -> None:
     process, before = started(desk, runner)
@@ -116,9 +116,9 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
     statuses = Counter(row["status"] for row in desk.read_csv("out.csv"))
     assert statuses["completed"] >= IN_FLIGHT
     assert statuses["open"] == ROWS - statuses["completed"]
-    bought = finished(desk)
-    assert set(bought.values()) == {1}
-    assert len(bought) == ROWS
+    sent = finished(desk)
+    assert set(sent.values()) == {1}
+    assert len(sent) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
         pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
-def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
+def test_a_command_that_is_stopped_while_it_starts_leaves_no_process_or_file(
     desk: Desk, runner: str, service: str, stop: signal.Signals
 ) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
@@ -153,7 +153,7 @@ def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
 @pytest.mark.chaos
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("runner", ["threads", "ray"])
-def test_a_stop_at_any_moment_of_the_start_ends_the_command(
+def test_a_stop_at_any_time_of_the_start_ends_the_command(
     desk: Desk, runner: str, stop: signal.Signals
 ) -> None:
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(400)])
@@ -169,11 +169,11 @@ def test_a_stop_at_any_moment_of_the_start_ends_the_command(
 
 
 @pytest.mark.slow
-def test_what_a_worker_of_an_own_ray_finds_wrong_is_told_as_ever(desk: Desk) -> None:
+def test_an_error_in_a_worker_of_a_local_ray_is_reported_as_usual(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
-    told = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
-    ran = desk.run(*told, env=OWN_SERVICES)
+    options = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
+    ran = desk.run(*options, env=OWN_SERVICES)
     assert ran.code == 2, ran.stderr
     assert "fake/echo" in ran.stderr
     assert "--batch-size" in ran.stderr
@@ -192,10 +192,10 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     desk.provider.on(has_result, Reply(hang=True))
     desk.provider.on("row", Reply(tool_calls=[BASH], input_tokens=50, output_tokens=7))
     desk.write_csv("in.csv", [{"prompt": "row 0"}])
-    told = [*arguments(desk, "threads"), "--agent", "worker", "--backend", backend]
-    config = Path(told[told.index("--opencode-config") + 1])
+    options = [*arguments(desk, "threads"), "--agent", "worker", "--backend", backend]
+    config = Path(options[options.index("--opencode-config") + 1])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
-    process = desk.start(*told)
+    process = desk.start(*options)
     deadline = time.monotonic() + 120
     while len(desk.provider.calls) < 2:
         assert process.poll() is None, process.communicate()
@@ -218,19 +218,19 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     "runner",
     [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
 )
-def test_a_killed_driver_leaves_no_process_and_little_is_bought_twice(desk: Desk, runner: str) -> None:
+def test_a_killed_driver_leaves_no_process_and_few_rows_are_sent_twice(desk: Desk, runner: str) -> None:
     process, before = started(desk, runner)
     process.kill()
     killed_at = time.monotonic()
     process.communicate(timeout=30)
     assert_clean(before, killed_at)
-    bought = finished(desk)
-    assert len(bought) == ROWS
-    assert sum(bought.values()) - ROWS <= IN_FLIGHT
+    sent = finished(desk)
+    assert len(sent) == ROWS
+    assert sum(sent.values()) - ROWS <= IN_FLIGHT
 
 
 @pytest.mark.slow
-def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> None:
+def test_sessions_that_a_killed_driver_had_not_recorded_are_found_on_disk(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=2.0, input_tokens=11))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(IN_FLIGHT)])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
@@ -248,7 +248,7 @@ def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> 
     process.kill()
     killed_at = time.monotonic()
     process.communicate(timeout=30)
-    # As if it had died between the begin of the sessions and the note of them.
+    # As if it had died between the start of the sessions and their record in the ledger.
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as database, database:
         of_open = "SET session_id = NULL, data_dir = NULL WHERE ended_at IS NULL"
         assert database.execute(f"UPDATE attempts {of_open}").rowcount == IN_FLIGHT
@@ -263,13 +263,13 @@ def test_what_a_killed_driver_had_not_noted_is_found_on_the_disk(desk: Desk) -> 
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(desk: Desk) -> None:
+def test_the_next_run_deletes_recorded_sessions_of_a_killed_process(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
         [run] = ledger.runs()
         first, second = ledger.attempts(run["run_id"])
-    # As if it had died between the commit of the rows and the removal of the marks; a stranger's beside one.
+    # As if it had died between the commit of the rows and the removal of the marks, with one unknown mark.
     before = instance_dirs()
     recorded, shared = make_instance_dir(), make_instance_dir()
     recorded.mark("ses_1", first["attempt_id"])
@@ -285,7 +285,7 @@ def test_what_a_killed_process_kept_of_an_ended_attempt_goes_with_the_next_run(d
 
 
 @pytest.mark.slow
-def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
+def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
     process, before = started(desk, "threads")
     servers = [process for process, words in ours() if process.pid not in before.pids and "serve" in words]
     assert servers
@@ -300,7 +300,7 @@ def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "inline_wait", [pytest.param("60", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.chaos)]
 )
-def test_ctrl_c_ends_a_wait_and_resume_goes_on(desk: Desk, inline_wait: str) -> None:
+def test_ctrl_c_ends_a_wait_and_resume_continues(desk: Desk, inline_wait: str) -> None:
     limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})
     desk.provider.on("row 2", limited, Reply(text="late"))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(3)])
