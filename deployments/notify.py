@@ -1,9 +1,12 @@
-"""Have Prefect tell a person when a run needs them, waits for long, fails, or has spent its budget.
+"""Create Prefect automations that send a notification about runs.
 
-Makes an automation for each, or brings it up to date, that sends word through a notification block
-that you have (in Prefect's pages under Blocks, or `prefect block create`):
+A notification is sent if a run needs a person, has failed or crashed, waits for over an hour, has spent
+its budget, or has many failed rows. Notifications go through an existing notification block: create one in
+Prefect's UI under Blocks, or with `prefect block create`.
 
     python deployments/notify.py slack-webhook/my-team
+
+Automations that exist are updated.
 """
 
 from __future__ import annotations
@@ -18,42 +21,45 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 FLOW = "annotate-dataset"
-STATE = """{{ flow.name }} / {{ flow_run.name }}: {{ flow_run.state.name }}
+STATE_BODY = """{{ flow.name }} / {{ flow_run.name }}: {{ flow_run.state.name }}
 
 {{ flow_run.state.message }}
 
 {{ flow_run|ui_url }}
 """
-PAUSED = """{{ event.payload.message }}
+PAUSED_BODY = """{{ event.payload.message }}
 
-{{ event.payload.open_rows }} rows wait; run {{ event.payload.run_id }}
+{{ event.payload.open_rows }} open rows; run {{ event.payload.run_id }}
 
 {{ flow_run|ui_url }}
 """
-FAILING = """{{ event.payload.failed }} of {{ event.payload.ended }} rows that have ended failed \
-(of {{ event.payload.total }} in all); run {{ event.payload.run_id }}
+FAILING_BODY = """{{ event.payload.failed }} of {{ event.payload.ended }} processed rows failed \
+({{ event.payload.total }} rows in total); run {{ event.payload.run_id }}
 
 {{ flow_run|ui_url }}
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
-    """What a person is told of: an event of Prefect's or of ours, by its labels."""
+class Notification:
+    """A notification about an event of a flow run.
 
-    words: str
+    ``subject`` continues "a run". ``match`` are labels of the event, all of which must match.
+    """
+
+    subject: str
     event: str
-    body: str = STATE
+    body: str = STATE_BODY
     match: dict[str, str] = field(default_factory=dict[str, str])
 
     def automation(self, block_id: object) -> AutomationCore:
-        """The automation that sends it."""
-        # The run's own id is a resource of every event; a flow is related to those of its flow runs.
+        """Return the automation that sends the notification through the block with this id."""
+        # The flow is a related resource of the events of its flow runs.
         match = {"prefect.resource.id": "*", **self.match}
         related = {"prefect.resource.role": "flow", "prefect.resource.name": FLOW}
         return AutomationCore(
-            name=f"opencode-tasks: a run {self.words}",
-            description=f"Tells when a run of {FLOW} {self.words}.",
+            name=f"opencode-tasks: a run {self.subject}",
+            description=f"Sends a notification if a run of {FLOW} {self.subject}.",
             trigger=EventTrigger(
                 expect={self.event},
                 match=ResourceSpecification(match),  # pyright: ignore[reportArgumentType]
@@ -64,53 +70,53 @@ class Word:
             actions=[
                 SendNotification(
                     block_document_id=block_id,  # pyright: ignore[reportArgumentType]
-                    subject=f"{FLOW} {self.words}",
+                    subject=f"{FLOW} {self.subject}",
                     body=self.body,
                 )
             ],
         )
 
 
-WORDS = (
-    Word(words="needs a person", event="prefect.flow-run.Suspended"),
-    Word(words="has failed", event="prefect.flow-run.Failed"),
-    Word(words="has crashed", event="prefect.flow-run.Crashed"),
-    Word(
-        words="waits for over an hour",
+NOTIFICATIONS = (
+    Notification(subject="needs a person", event="prefect.flow-run.Suspended"),
+    Notification(subject="has failed", event="prefect.flow-run.Failed"),
+    Notification(subject="has crashed", event="prefect.flow-run.Crashed"),
+    Notification(
+        subject="waits for over an hour",
         event="opencode.run.paused",
         match={"opencode.wait": "long"},
-        body=PAUSED,
+        body=PAUSED_BODY,
     ),
-    Word(
-        words="has spent its budget",
+    Notification(
+        subject="has spent its budget",
         event="opencode.run.paused",
         match={"opencode.reason": "budget_exceeded"},
-        body=PAUSED,
+        body=PAUSED_BODY,
     ),
-    Word(words="fails in many rows", event="opencode.run.failing", body=FAILING),
+    Notification(subject="fails in many rows", event="opencode.run.failing", body=FAILING_BODY),
 )
 
 
 def main(block: str) -> None:
-    """Make the automations; ``block`` is ``type/name``."""
-    kind, _, name = block.partition("/")
+    """Create or update the automations; ``block`` is ``type/name``."""
+    block_type, _, name = block.partition("/")
     with get_client(sync_client=True) as client:
-        found = client.read_block_document_by_name(name, kind)
-        known = {automation.name: automation.id for automation in client.read_automations()}
-        for word in WORDS:
-            _put(client, word.automation(found.id), known)
-            sys.stdout.write(f"a run {word.words} -> {block}\n")
+        document = client.read_block_document_by_name(name, block_type)
+        existing = {automation.name: automation.id for automation in client.read_automations()}
+        for notification in NOTIFICATIONS:
+            _save(client, notification.automation(document.id), existing)
+            sys.stdout.write(f"a run {notification.subject} -> {block}\n")
 
 
-def _put(client: SyncPrefectClient, automation: AutomationCore, known: Mapping[str, object]) -> None:
-    if automation.name in known:
-        client.update_automation(known[automation.name], automation)  # pyright: ignore[reportArgumentType]
+def _save(client: SyncPrefectClient, automation: AutomationCore, existing: Mapping[str, object]) -> None:
+    if automation.name in existing:
+        client.update_automation(existing[automation.name], automation)  # pyright: ignore[reportArgumentType]
     else:
         client.create_automation(automation)
 
 
 if __name__ == "__main__":
-    told = sys.argv[1:]
-    if len(told) != 1 or "/" not in told[0]:
+    arguments = sys.argv[1:]
+    if len(arguments) != 1 or "/" not in arguments[0]:
         sys.exit("usage: python deployments/notify.py BLOCK_TYPE/BLOCK_NAME")
-    main(told[0])
+    main(arguments[0])

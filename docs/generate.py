@@ -4,70 +4,75 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import typer
+from typer.main import get_command
 
 from opencode_tasks import errors
-from opencode_tasks.domain.policy import Fail, Pause, Retry, RetryLimits, Skip, decide
+from opencode_tasks.cli.app import with_commands
+from opencode_tasks.cli.help_text import CONTEXT, records_by_section
+from opencode_tasks.domain.policy import AwaitPerson, Fail, Retry, RetryLimits, decide
+from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.plan.option_table import DATASET
 from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: {} -->\n", "<!-- end -->\n"
+DECIDE = "A row is sent again if the value of one of these options changes, because they decide the answer:"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
-GUESSED = errors.RateLimitError("n", NOW + timedelta(seconds=60))
-GUESSED.reset_is_named = False
-EXAMPLES: list[tuple[str, errors.OpenCodeError]] = [
-    ("a reset time in 20 s", errors.RateLimitError("n", NOW + timedelta(seconds=20))),
-    ("a reset time that has passed", errors.RateLimitError("n", NOW)),
-    ("no reset time", GUESSED),
-    ("", errors.AuthenticationError("n")),
-    ("", errors.BillingError("n")),
-    ("Retry-After: 7", errors.ServerError("n", retry_after=7)),
-    ("no header", errors.ServerError("n")),
-    ("", errors.OpenCodeTimeoutError("n")),
-    ("", errors.UnknownOpenCodeError("n")),
-    ("", errors.MaxOutputTokensError("n")),
-    ("", errors.InvalidRequestError("n")),
-    ("", errors.ContentFilteredError("n")),
-    ("", errors.PermissionDeniedError("n")),
-    ("", errors.StructuredOutputError("n")),
-    ("", errors.BudgetExceededError("n")),
-    ("", errors.SetupError("n")),
-]
+ESTIMATED = errors.RateLimitError("n", NOW + timedelta(seconds=60))
+ESTIMATED.reset_is_named = False
+# The classes whose decision depends on their fields.
+VARIANTS: dict[type[errors.OpenCodeError], list[tuple[str, errors.OpenCodeError]]] = {
+    errors.RateLimitError: [
+        ("a reset time in 20 s", errors.RateLimitError("n", NOW + timedelta(seconds=20))),
+        ("a reset time in the past", errors.RateLimitError("n", NOW)),
+        ("no reset time", ESTIMATED),
+    ],
+    errors.ServerError: [
+        ("Retry-After: 7", errors.ServerError("n", retry_after=7)),
+        ("no header", errors.ServerError("n")),
+    ],
+}
+
+
+def examples(cls: Any) -> list[tuple[str, errors.OpenCodeError]]:
+    """Errors of a class, each with a note on its fields."""
+    return VARIANTS.get(cls) or [("", cls("n"))]
 
 
 def shown(error: errors.OpenCodeError, attempt: int) -> str:
-    """The decision after an attempt, in words."""
+    """The decision after an attempt, as text."""
     match decide(error, attempt, NOW, RetryLimits()):
         case Retry(at=at):
             wait_s = (at - NOW).total_seconds()
             return f"again after {wait_s:g} s" if wait_s else "again at once"
-        case Pause():
-            return "pause for a person"
+        case AwaitPerson():
+            return "hold for a person"
         case Fail():
             return "fail"
-        case Skip():
-            return "skip"
 
 
 def decision_table() -> str:
-    """What ``policy.decide`` says after the first, second and third attempt that ends so."""
+    """The decision of ``policy.decide`` after the first, second and third attempt that ends in an error."""
     lines = ["| exception | with | 1st | 2nd | 3rd |", "|---|---|---|---|---|"]
-    for note, error in EXAMPLES:
-        cells = [shown(error, attempt) for attempt in (1, 2, 3)]
-        lines.append(" | ".join([f"| `{type(error).__name__}`", note, *cells]) + " |")
+    for cls in errors.row_error_classes():
+        for note, error in examples(cls):
+            cells = [shown(error, attempt) for attempt in (1, 2, 3)]
+            lines.append(" | ".join([f"| `{cls.__name__}`", note, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def views() -> str:
-    """Each view of the ledger, and what its columns mean."""
+    """Each view of the ledger with the meaning of its columns."""
     parts: list[str] = []
     for view in VIEWS:
         rows = "\n".join(f"| `{name}` | {MEANINGS[name]} |" for name in view.columns)
@@ -77,37 +82,42 @@ def views() -> str:
     return "\n".join(parts)
 
 
-COMMANDS = (
-    "setup",
-    "doctor",
-    "annotate",
-    "resume",
-    "runs",
-    "show",
-    "export",
-    "report",
-    "purge",
-    "local-model",
-)
-HELP_WIDTH = 100
-
-
 def commands() -> str:
-    """What ``--help`` of each command prints, at a fixed width."""
-    program = Path(sys.executable).with_name("opencode-tasks")
-    # Not the colours and the width of whoever runs this.
-    env = os.environ | {"COLUMNS": str(HELP_WIDTH), "TERMINAL_WIDTH": str(HELP_WIDTH), "NO_COLOR": "1"}
-    parts: list[str] = []
-    for name in ((), *((command,) for command in COMMANDS)):
-        asked = [str(program), *name, "--help"]
-        told = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
-        text = "\n".join(line.rstrip() for line in told.strip().splitlines())
-        parts.append(f"## {' '.join(('opencode-tasks', *name))}\n\n```text\n{text}\n```\n")
-    return "\n".join(parts)
+    """Each command: its usage, its description, its examples and its options."""
+    group: Any = get_command(with_commands())
+    context = typer.Context(group, info_name="opencode-tasks", **CONTEXT)
+    return "\n".join(_command_page(command, context) for command in group.commands.values())
+
+
+def _command_page(command: Any, parent: Any) -> str:
+    context = typer.Context(command, info_name=command.name, parent=parent, **CONTEXT)
+    usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
+    description, _, examples = inspect.cleandoc(command.help or "").partition("\b\n")
+    heading, _, lines = examples.partition("\n")
+    parts = [f"## `{context.command_path}`", f"`{usage}`", description.strip(), heading]
+    parts.append(f"```text\n{inspect.cleandoc(lines)}\n```")
+    sections = records_by_section(command, context)
+    for title, records in sections.items():
+        if len(sections) > 1:
+            parts.append(f"**{title}**")
+        rows = "\n".join(f"| {_spelling(spelling)} | {_cell(meaning)} |" for spelling, meaning in records)
+        parts.append(f"| option | meaning |\n|---|---|\n{rows}")
+    if command.name == "annotate":
+        deciding = ", ".join(f"`{one.flag}`" for one in DATASET.values() if one.info.decides_answer)
+        parts.append(f"{DECIDE} {deciding}.")
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _spelling(record: str) -> str:
+    return f"`{record.replace('|', chr(92) + '|')}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def columns() -> str:
-    """The columns that OUTPUT adds."""
+    """The columns that OUTPUT adds to those of INPUT."""
     field = Column(name="*a field of the schema*", dtype="object", meaning="With `--schema`: its own type.")
     lines = [RESPONSE, field, *(column for column in OUTPUT if column is not RESPONSE)]
     rows = "\n".join(f"| {_code(line.name)} | {line.dtype} | {line.meaning} |" for line in lines)
@@ -118,26 +128,73 @@ def _code(name: str) -> str:
     return name if name.startswith("*") else f"`{name}`"
 
 
+WAITS = {"none": "retry at once", "backoff": "retry after a backoff", "until_reset": "retry after the reset"}
+ACTIONS = {"hold": "hold for a person", "fail": "fail"}
+GATES = {
+    "none": "no change",
+    "open": "opens",
+    "count_failure": "one failure more",
+    "close_until_reset": "closes until the reset",
+    "close_until_person": "closes until a person acts",
+}
+CONCURRENCY = {
+    "none": "no change",
+    "accepted": "may grow",
+    "refused": "fewer",
+    "refused_if_overloaded": "fewer if overloaded",
+}
+
+
+def reaction_cells(reaction: Reaction) -> list[str]:
+    """A reaction as cells: row, attempts, gate, rows in flight, partial text."""
+    attempts = f"{reaction.max_attempts} at most" if reaction.max_attempts else "counts"
+    return [
+        ACTIONS.get(reaction.action) or WAITS[reaction.wait],
+        attempts if reaction.uses_attempt else "does not count",
+        GATES[reaction.gate],
+        CONCURRENCY[reaction.concurrency],
+        "kept" if reaction.keeps_partial_text else "",
+    ]
+
+
+def reactions() -> str:
+    """The reaction of each class of row error."""
+    head = ["exception", "`error_type`", "row", "attempt", "gate", "rows in flight", "partial text"]
+    lines = [head, ["---"] * len(head)]
+    lines += [
+        [f"`{cls.__name__}`", f"`{cls.error_type}`", *reaction_cells(cls.reaction)]
+        for cls in errors.row_error_classes()
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
 def errors_page() -> str:
-    """Each exception: how it is made, its ``error_type``, what becomes of the row, what it says."""
+    """Each exception: its constructor, its meaning and its attributes."""
     parts: list[str] = []
-    for error in [errors.OpenCodeError, *errors.OpenCodeError.__subclasses__()]:
-        parameters = list(inspect.signature(error).parameters.values())
+    for cls in errors.all_classes()[1:]:
         made = ", ".join(
-            one.name if one.default is one.empty else f"{one.name}={one.default!r}" for one in parameters
+            one.name if one.default is one.empty else f"{one.name}={one.default!r}"
+            for one in inspect.signature(cls).parameters.values()
         )
-        known = [example for _, example in EXAMPLES if type(example) is error]
-        kind = f"`error_type` `{known[0].error_type}`, d" if known else "D"
-        doc = inspect.cleandoc(error.__doc__ or "").replace("``", "`")
-        parts.append(
-            f"## `{error.__name__}`\n\n`{error.__name__}({made})`\n\n"
-            f"{kind}isposition `{error.disposition}`.\n\n{doc}\n"
-        )
+        parts.append(f"## `{cls.__name__}`\n\n`{cls.__name__}({made})`\n\n{docstring(cls)}\n")
     return "\n".join(parts)
 
 
+def docstring(cls: type) -> str:
+    """The docstring of a class as Markdown: the text, then a table of its attributes."""
+    text, _, _ = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:")
+    text, _, listed = text.replace("``", "`").partition("\n\nAttributes:\n")
+    if not listed:
+        return text
+    # Four spaces begin an attribute, eight go on with it.
+    lines = listed.replace("\n        ", " ").splitlines()
+    rows = [line.strip().partition(": ") for line in lines]
+    table = "".join(f"| `{name}` | {meaning} |\n" for name, _, meaning in rows)
+    return f"{text}\n\n| attribute | meaning |\n|---|---|\n{table}".rstrip()
+
+
 def settings_table() -> str:
-    """The environment variables that are settings."""
+    """The settings, as environment variables."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
@@ -149,12 +206,12 @@ def blocks() -> str:
     """The fields of the Prefect blocks."""
     parts: list[str] = []
     for block in (OpenCodeCredentials, OpenCodeAgent):
-        told, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
+        description, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
         own = {name: field for name, field in block.model_fields.items() if name in block.__annotations__}
         rows = "\n".join(f"| `{name}` | {field.description} |" for name, field in own.items())
         slug = block.get_block_type_slug()
         parts.append(
-            f"## `{block.__name__}`\n\n{told.replace('``', '`')}\n\nBlock type `{slug}`.\n\n"
+            f"## `{block.__name__}`\n\n{description.replace('``', '`')}\n\nBlock type `{slug}`.\n\n"
             f"| field | meaning |\n|---|---|\n{rows}\n"
         )
     return "\n".join(parts)
@@ -163,25 +220,26 @@ def blocks() -> str:
 PARTS = {
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
+    ("reference/errors.md", "reactions"): reactions,
     ("reference/errors.md", "errors"): errors_page,
     ("reference/settings.md", "settings"): settings_table,
     ("reference/blocks.md", "blocks"): blocks,
-    ("explanation/retry-and-pause.md", "decisions"): decision_table,
+    ("explanation/retries-and-holds.md", "decisions"): decision_table,
     ("reference/ledger.md", "views"): views,
 }
 
 
 def filled(text: str, name: str, part: str) -> str:
-    """The page with the part between its marks."""
+    """The page with the part between its markers."""
     before, _, rest = text.partition(BEGIN.format(name))
     _, _, after = rest.partition(END)
     return before + BEGIN.format(name) + part + END + after
 
 
 def main() -> int:
-    """Write, or with ``--check`` compare; the exit code."""
+    """Write the pages, or with ``--check`` compare them; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
+    parser.add_argument("--check", action="store_true", help="only report whether the pages are up to date")
     check = parser.parse_args().check
     stale: list[str] = []
     for (page, name), part in PARTS.items():

@@ -2,6 +2,7 @@
 
 from opencode_tasks.domain.hold import Hold as Hold
 from opencode_tasks.domain.policy import RetryLimits as RetryLimits
+from opencode_tasks.domain.reaction import Reaction as Reaction
 from opencode_tasks.domain.records import Answer as Answer
 from opencode_tasks.domain.records import AttemptRecord as AttemptRecord
 from opencode_tasks.domain.records import InnerRetry as InnerRetry
@@ -20,6 +21,7 @@ from opencode_tasks.errors import InputError as InputError
 from opencode_tasks.errors import InvalidRequestError as InvalidRequestError
 from opencode_tasks.errors import MaxOutputTokensError as MaxOutputTokensError
 from opencode_tasks.errors import OpenCodeError as OpenCodeError
+from opencode_tasks.errors import OpenCodeTasksError as OpenCodeTasksError
 from opencode_tasks.errors import OpenCodeTimeoutError as OpenCodeTimeoutError
 from opencode_tasks.errors import PermissionDeniedError as PermissionDeniedError
 from opencode_tasks.errors import RateLimitError as RateLimitError
@@ -43,4 +45,6 @@ from opencode_tasks.orchestration.report_flow import cost_report as cost_report
 from opencode_tasks.orchestration.tasks import opencode_task as opencode_task
 from opencode_tasks.outcomes.run_output import parse_run_error as parse_run_error
 from opencode_tasks.outcomes.run_output import parse_session_id as parse_session_id
+from opencode_tasks.plan.declaration import AnnotateOptions as AnnotateOptions
+from opencode_tasks.plan.declaration import DatasetOptions as DatasetOptions
 from opencode_tasks.plan.sizing import Sizes as Sizes

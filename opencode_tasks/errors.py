@@ -1,31 +1,75 @@
-"""What can go wrong with a row, one class per different reaction.
+"""The exceptions of this package.
 
-Every error pickles with all its fields (they cross Ray), so each constructor can be called with
-its positional arguments alone. ``disposition`` says how the class is met: ``retry`` (a later
-attempt may succeed), ``pause`` (only a person can mend it) or ``fail`` (this row cannot succeed).
+``OpenCodeError`` and its subclasses describe why a row has no answer: one class for each reaction. The
+others end a run or keep it from starting. All of them pickle with every field, so they cross Ray.
+
+A class is declared here, with its ``error_type`` and its ``reaction``. ``opencode_tasks/__init__.py``
+exports it, and a rule in ``opencode_tasks/outcomes`` raises it. Nothing else lists the classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
-Disposition = Literal["retry", "pause", "fail"]
+from opencode_tasks.domain.reaction import Reaction
+from opencode_tasks.domain.records import AttemptRecord
+from opencode_tasks.domain.text import shorten
+
 Clock = Literal["first_event", "stall", "total"]
 
 MESSAGE_LIMIT = 200
 
+E = TypeVar("E", bound="OpenCodeTasksError")
 
-class OpenCodeError(Exception):
-    """A row could not be answered.
 
-    ``node_id`` is Ray's node id ("unknown" outside Ray), ``exit_code`` that of opencode (-1 where
-    no process ended), ``raw_message`` the provider's or opencode's own words. ``attempt`` is what
-    the failed attempt left behind (sessions, usage, trace), None where nothing is known of it.
+class OpenCodeTasksError(Exception):
+    """Base class of every exception of this package.
+
+    Examples:
+        >>> issubclass(InputError, OpenCodeTasksError) and issubclass(RateLimitError, OpenCodeTasksError)
+        True
     """
 
-    disposition: ClassVar[Disposition] = "retry"
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls the constructor with ``args``, and constructors differ.
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild(
+    cls: type[OpenCodeTasksError], args: tuple[Any, ...], fields: dict[str, Any]
+) -> OpenCodeTasksError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class OpenCodeError(OpenCodeTasksError):
+    """A row has no answer.
+
+    Attributes:
+        node_id: Ray's id of the node that processed the row; "unknown" outside Ray.
+        error_type: Name of the kind of failure, as in the column ``error_type``.
+        exit_code: Exit code of opencode; -1 if no process ended.
+        raw_message: The provider's or opencode's message, as in the column ``error_message``.
+        attempt: Sessions, usage and trace of the failed attempt; None if nothing is known of it.
+        partial_text: Text that arrived before the failure; "" if there is none.
+        retry_after: Seconds after which the provider accepts another request; None if it named no time.
+        is_overload: Whether the provider says that it is overloaded.
+        reaction: What happens to the row, its gate and the rows in flight.
+
+    Examples:
+        >>> str(OpenCodeError("node-1", "unknown", raw_message="no answer"))
+        'unknown on node-1: no answer'
+    """
+
+    reaction: ClassVar[Reaction] = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
+    error_type: str
+    partial_text: str = ""
+    retry_after: float | None = None
+    is_overload: bool = False
 
     def __init__(self, node_id: str, error_type: str, exit_code: int = -1, raw_message: str = "") -> None:
         super().__init__(node_id, error_type, exit_code, raw_message)
@@ -33,108 +77,156 @@ class OpenCodeError(Exception):
         self.error_type = error_type
         self.exit_code = exit_code
         self.raw_message = raw_message
-        self.attempt: Any = None
+        self.attempt: AttemptRecord | None = None
 
     def __str__(self) -> str:
         return f"{self.error_type} on {self.node_id}: {self.raw_message[:MESSAGE_LIMIT]}"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own way would call the constructor with the arguments of OpenCodeError.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the provider refused the request because it has too many."""
+        effect = self.reaction.concurrency
+        return effect == "refused" or (effect == "refused_if_overloaded" and self.is_overload)
 
-
-def _rebuild(cls: type[OpenCodeError], args: tuple[Any, ...], fields: dict[str, Any]) -> OpenCodeError:
-    error = cls.__new__(cls)
-    error.args = args
-    error.__dict__.update(fields)
-    return error
+    @property
+    def named_reset_time(self) -> datetime | None:
+        """The time (aware UTC) that the provider named for the end of its limit; None if it named none."""
+        return None
 
 
 class RateLimitError(OpenCodeError):
-    """The provider answers no more before ``reset_time`` (aware UTC).
+    """The provider accepts no further request until ``reset_time``.
 
-    ``reset_is_named`` is False where the provider named no moment and ``reset_time`` is our guess.
+    Attributes:
+        reset_time: End of the limit (aware UTC).
+        reset_is_named: Whether the provider named that time; if not, ``reset_time`` is an estimate.
     """
 
-    disposition = "retry"
+    error_type = "rate_limit"
+    reaction = Reaction(
+        action="retry",
+        wait="until_reset",
+        uses_attempt=False,
+        counter="rate_limits",
+        gate="close_until_reset",
+        concurrency="refused",
+    )
 
     def __init__(
         self, node_id: str, reset_time: datetime, raw_message: str = "", exit_code: int = -1
     ) -> None:
-        super().__init__(node_id, "rate_limit", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.reset_time = reset_time
         self.reset_is_named = True
+
+    @property
+    def named_reset_time(self) -> datetime | None:
+        """The time (aware UTC) that the provider named for the end of its limit; None if it named none."""
+        return self.reset_time if self.reset_is_named else None
 
 
 class AuthenticationError(OpenCodeError):
     """The provider refuses the credentials, or there are none."""
 
-    disposition = "pause"
+    error_type = "authentication_failed"
+    reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
-        super().__init__(node_id, "authentication_failed", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
 
 
 class BillingError(OpenCodeError):
-    """The provider wants money: no credit, a spent quota, an unpaid subscription."""
+    """The account cannot pay: no credit, a used-up quota, or no subscription."""
 
-    disposition = "pause"
+    error_type = "billing_error"
+    reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
-        super().__init__(node_id, "billing_error", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
 
 
 class InvalidRequestError(OpenCodeError):
-    """The provider or opencode refuses this request as it is; another try would be refused too."""
+    """The provider or opencode refuses this request, and would refuse it again."""
 
-    disposition = "fail"
+    error_type = "invalid_request"
+    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
-        super().__init__(node_id, "invalid_request", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
 
 
 class ServerError(OpenCodeError):
-    """The provider or the way to it failed; ``retry_after`` is its wish in seconds, None without one.
+    """The provider, or the connection to it, failed.
 
-    ``is_overload`` says that it has too much to do, by its own words.
+    Attributes:
+        retry_after: Seconds after which the provider accepts another request; None if it named no time.
+        is_overload: Whether the provider says that it is overloaded.
     """
 
-    disposition = "retry"
+    error_type = "server_error"
+    reaction = Reaction(
+        action="retry", wait="backoff", gate="count_failure", concurrency="refused_if_overloaded"
+    )
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", retry_after: float | None = None
     ) -> None:
-        super().__init__(node_id, "server_error", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.retry_after = retry_after
         self.is_overload = False
 
 
 class MaxOutputTokensError(OpenCodeError):
-    """The answer or the conversation hit the model's token limit; ``partial_text`` is what came."""
+    """The answer reached the model's output limit, or the conversation its context limit.
 
-    disposition = "retry"
+    Attributes:
+        partial_text: Text of the answer up to the limit; "" if there is none.
+    """
+
+    error_type = "max_output_tokens"
+    # It is sent once more even if the user allows one attempt: the next answer is often shorter.
+    reaction = Reaction(
+        action="retry",
+        counter="cut_off_answers",
+        max_attempts=2,
+        gate="open",
+        concurrency="accepted",
+        keeps_partial_text=True,
+    )
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", partial_text: str = ""
     ) -> None:
-        super().__init__(node_id, "max_output_tokens", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.partial_text = partial_text
 
 
 class UnknownOpenCodeError(OpenCodeError):
-    """Anything that no other class describes; ``stderr`` is what opencode wrote there."""
+    """A failure that no other class describes.
 
-    disposition = "retry"
+    Attributes:
+        stderr: Text that opencode wrote to stderr; "" if it wrote none.
+    """
+
+    error_type = "unknown"
+    reaction = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", stderr: str = "") -> None:
-        super().__init__(node_id, "unknown", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.stderr = stderr
 
 
 class OpenCodeTimeoutError(OpenCodeError):
-    """One of our clocks ran out: ``clock`` says which, ``seconds`` its limit."""
+    """One of the time limits of an attempt passed.
 
-    disposition = "retry"
+    Attributes:
+        clock: ``first_event``: no sign of an answer. ``stall``: the answer stopped for too long.
+            ``total``: the attempt took too long.
+        seconds: That limit in seconds; None if it is unknown.
+    """
+
+    error_type = "timeout"
+    reaction = Reaction(action="retry", wait="backoff", gate="count_failure", concurrency="none")
 
     def __init__(
         self,
@@ -144,49 +236,70 @@ class OpenCodeTimeoutError(OpenCodeError):
         clock: Clock = "total",
         seconds: float | None = None,
     ) -> None:
-        super().__init__(node_id, "timeout", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.clock: Clock = clock
         self.seconds = seconds
 
 
 class StructuredOutputError(OpenCodeError):
-    """The answer does not fit the schema, after the repair turn too; ``text`` is that answer."""
+    """The answer does not fit the JSON schema, nor does the answer to the repair prompt.
 
-    disposition = "fail"
+    Attributes:
+        text: The last answer; also ``partial_text``.
+    """
+
+    error_type = "structured_output"
+    reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", text: str = "") -> None:
-        super().__init__(node_id, "structured_output", exit_code, raw_message)
-        self.text = text
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
+        self.text = self.partial_text = text
 
 
 class PermissionDeniedError(OpenCodeError):
-    """The agent asked for ``tools`` that its config does not allow, and gave no answer without them."""
+    """The agent requested tools that its config does not allow, and gave no answer without them.
 
-    disposition = "fail"
+    Attributes:
+        tools: Names of the tools, in order of the requests.
+    """
+
+    error_type = "permission_denied"
+    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", tools: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(node_id, "permission_denied", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.tools = tuple(tools)
 
 
 class ContentFilteredError(OpenCodeError):
-    """The provider's content filter stopped the answer; ``partial_text`` is what came before."""
+    """The provider's content filter stopped the answer.
 
-    disposition = "fail"
+    Attributes:
+        partial_text: Text of the answer before the filter stopped it; "" if there is none.
+    """
+
+    error_type = "content_filter"
+    reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", partial_text: str = ""
     ) -> None:
-        super().__init__(node_id, "content_filter", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.partial_text = partial_text
 
 
 class BudgetExceededError(OpenCodeError):
-    """The row has cost more than one row may: ``spent_usd`` of ``limit_usd``."""
+    """The row has cost more than one row may cost.
 
-    disposition = "fail"
+    Attributes:
+        limit_usd: The row's limit in US dollars; None if it is unknown.
+        spent_usd: The cost of the row so far in US dollars; None if it is unknown.
+    """
+
+    error_type = "budget_exceeded"
+    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(
         self,
@@ -196,26 +309,76 @@ class BudgetExceededError(OpenCodeError):
         limit_usd: float | None = None,
         spent_usd: float | None = None,
     ) -> None:
-        super().__init__(node_id, "budget_exceeded", exit_code, raw_message)
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
 
 
-class SetupError(OpenCodeError):
-    """Something that must be there before the first row is not; ``hint`` says what to do."""
+def all_classes() -> tuple[type[OpenCodeTasksError], ...]:
+    """Return every exception of this package, the base class first, in the order of their declaration."""
+    return tuple(_family(OpenCodeTasksError))
 
-    disposition = "fail"
+
+def row_error_classes() -> tuple[type[OpenCodeError], ...]:
+    """Return every subclass of ``OpenCodeError``, in the order of their declaration."""
+    return tuple(_family(OpenCodeError))[1:]
+
+
+def _family(cls: type[E]) -> Iterator[type[E]]:
+    yield cls
+    for subclass in cls.__subclasses__():
+        yield from _family(subclass)
+
+
+def error_types(matches: Callable[[Reaction], bool]) -> tuple[str, ...]:
+    """Return the ``error_type`` of every class whose reaction matches."""
+    return tuple(cls.error_type for cls in row_error_classes() if matches(cls.reaction))
+
+
+class SetupError(OpenCodeTasksError):
+    """Something that a run needs is missing: a program, a ledger, a server, a Ray cluster.
+
+    It is no failure of a row: rows stay open.
+
+    Attributes:
+        node_id: Ray's id of the node that found the fault; "unknown" outside Ray.
+        error_type: "setup".
+        exit_code: Exit code of the program that failed; -1 if no process ended.
+        raw_message: What is missing or failed.
+        hint: What to do about it; "" if nothing is known.
+
+    Examples:
+        >>> error = SetupError("unknown", raw_message="there is no opencode", hint="opencode-tasks setup")
+        >>> error.hint
+        'opencode-tasks setup'
+    """
+
+    error_type = "setup"
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", hint: str = "") -> None:
-        super().__init__(node_id, "setup", exit_code, raw_message)
+        super().__init__(node_id, exit_code, raw_message, hint)
+        self.node_id = node_id
+        self.exit_code = exit_code
+        self.raw_message = raw_message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.error_type} on {self.node_id}: {self.raw_message[:MESSAGE_LIMIT]}"
 
-class RunPausedError(Exception):
-    """A run that cannot go on now; its open rows are in the ledger, and ``resume`` goes on with them.
 
-    ``until`` (aware UTC) is when it may go on, None where a person must mend something first.
-    ``error_type`` and ``message`` say what is in the way, ``open_rows`` how many rows wait.
+class RunPausedError(OpenCodeTasksError):
+    """A run is on hold. Its open rows are in the ledger, and ``resume`` sends them later.
+
+    Attributes:
+        run_id: The run.
+        until: Time (aware UTC) at which rows can be sent again; None if a person must act first.
+        error_type: Kind of the failure that holds the run, for example "rate_limit".
+        message: Message of that failure.
+        open_rows: Number of rows without an outcome.
+
+    Examples:
+        >>> print(RunPausedError("r1", None, "billing_error", "HTTP 402: no credit", 3))
+        run r1: 3 rows wait for a person: billing_error: HTTP 402: no credit
     """
 
     def __init__(
@@ -231,11 +394,22 @@ class RunPausedError(Exception):
     def __str__(self) -> str:
         rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
         when = f" until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else " for a person"
-        return f"run {self.run_id}: {rows}{when}: {self.error_type}: {self.message[:MESSAGE_LIMIT]}"
+        return f"run {self.run_id}: {rows}{when}: {self.error_type}: {shorten(self.message, MESSAGE_LIMIT)}"
 
 
-class TooManyFailedError(Exception):
-    """More of a run's rows failed than were allowed. The output is written; ``summary`` tells of it."""
+class TooManyFailedError(OpenCodeTasksError):
+    """More rows of a run failed than ``max_failed`` allows. The output is written.
+
+    Attributes:
+        run_id: The run.
+        failed: Number of failed rows.
+        allowed: Number of rows that may fail.
+        summary: The run's summary, as ``annotate --json`` prints it.
+
+    Examples:
+        >>> print(TooManyFailedError("r1", 3, 2, {}))
+        run r1: 3 rows failed, and --max-failed allows 2
+    """
 
     def __init__(self, run_id: str, failed: int, allowed: int, summary: Mapping[str, Any]) -> None:
         super().__init__(run_id, failed, allowed, summary)
@@ -246,11 +420,19 @@ class TooManyFailedError(Exception):
 
     def __str__(self) -> str:
         rows = "1 row" if self.failed == 1 else f"{self.failed} rows"
-        return f"run {self.run_id}: {rows} failed, at most {self.allowed} may (--max-failed)"
+        return f"run {self.run_id}: {rows} failed, and --max-failed allows {self.allowed}"
 
 
-class InputError(ValueError):
-    """The input or an option is wrong; ``faults`` holds one line for each fault found."""
+class InputError(OpenCodeTasksError, ValueError):
+    """The input or an option is wrong. Nothing was sent.
+
+    Attributes:
+        faults: One line for each fault, with the row or option, the reason and what to do.
+
+    Examples:
+        >>> print(InputError(("--limit: at least 1",)))
+        --limit: at least 1
+    """
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__(tuple(faults))

@@ -22,6 +22,7 @@ from opencode_tasks.errors import (
     OpenCodeError,
     OpenCodeTimeoutError,
     RateLimitError,
+    SetupError,
     UnknownOpenCodeError,
 )
 from opencode_tasks.opencode.backend import (
@@ -142,6 +143,9 @@ class OpenCodeLLM:
         while True:
             try:
                 answer = server_pool.call(self._ask, spec, user_message)
+            except SetupError as error:
+                self._record(None, user_message, tools, str(error))
+                raise
             except OpenCodeError as error:
                 self._record(error.attempt, user_message, tools, str(error))
                 decision = decide(error, counts.count(error), datetime.now(UTC), self.limits)

@@ -1,4 +1,4 @@
-"""The settings of this library: ``OPENCODE_TASKS_*`` environment variables, read once."""
+"""Settings from the environment variables ``OPENCODE_TASKS_*``, read once per process."""
 
 from __future__ import annotations
 
@@ -11,93 +11,117 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Defaults for what a run is not told; an option or parameter wins over its setting."""
+    """Defaults of a run. An option or a parameter of the run wins over its setting."""
 
     model_config = SettingsConfigDict(env_prefix="OPENCODE_TASKS_", extra="ignore")
 
-    ledger: str | None = Field(default=None, description="Ledger: a path, sqlite:///… or postgresql://… URL.")
-    database: str | None = Field(
-        default=None, description="Database of sql: tables, as SQLAlchemy writes its address."
+    ledger: str | None = Field(
+        default=None,
+        description="Database that stores the runs: a path, a sqlite:/// or postgresql:// URL, or "
+        "block://secret/NAME. Unset: a SQLite file in the user's data folder.",
     )
-    opencode_bin: str | None = Field(default=None, description="Path of the opencode binary.")
+    database: str | None = Field(
+        default=None,
+        description="Database of sql: tables, as a SQLAlchemy URL or block://secret/NAME. Unset: such "
+        "tables need the option --database.",
+    )
+    opencode_bin: str | None = Field(
+        default=None,
+        description="Path of the opencode binary. Unset: the binary that opencode-tasks setup reports.",
+    )
     prices: str | None = Field(
         default=None,
-        description="JSON file of own prices, for models whose price opencode does not state: "
-        '{"provider/model": {"input": 1, "output": 5}}, in USD for a million tokens.',
+        description="JSON file with prices of models for which opencode reports none: "
+        '{"provider/model": {"input": 1, "output": 5}}, in USD per million tokens. Unset: public prices '
+        "alone.",
     )
     max_inline_wait: float = Field(
-        default=60.0, gt=0, description="Longest wait, in seconds, that is spent inside a batch."
+        default=60.0,
+        gt=0,
+        description="Longest wait inside a batch, in seconds. For a longer wait the whole run waits or "
+        "sleeps.",
     )
     max_rate_limit_wait: float = Field(
-        default=24 * 3600.0, gt=0, description="Longest time, in seconds, that one row waits for rate limits."
+        default=24 * 3600.0,
+        gt=0,
+        description="Longest total time that a row waits for rate limits, in seconds.",
     )
     cost_drift: float = Field(
         default=0.05,
         gt=0,
-        description="Part of a model's reported cost by which the computed one may differ unmentioned.",
+        description="Relative difference between the reported and the computed cost of a model above which "
+        "the cost page shows it. 0.05 is 5 %.",
     )
     failure_alert: float = Field(
         default=0.2,
         gt=0,
         le=1,
-        description="Part of the rows ended (at least 20) that may fail before people are told.",
+        description="Share of failed rows among the rows that have ended (at least 20) above which the run "
+        "sends the event opencode.run.failing. 0.2 is 20 %.",
     )
     breaker_failures: int = Field(
         default=10,
         ge=1,
-        description="Server errors and time-outs in a row after which a provider gets a rest.",
+        description="Number of consecutive server errors and time-outs that closes the gate of a provider "
+        "for a while.",
     )
     drain: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds that rows in flight may go on once the run must wait for long.",
+        description="Time that rows in flight get to finish when the run must wait for long, in seconds.",
     )
     suspend_timeout: float = Field(
-        default=30 * 24 * 3600.0, gt=0, description="Seconds that a suspended flow run waits for a person."
+        default=30 * 24 * 3600.0,
+        gt=0,
+        description="Time that a suspended flow run waits for a person before it fails, in seconds.",
     )
-    lease: float = Field(default=60.0, ge=5, description="Seconds after which a silent worker's row is free.")
+    lease: float = Field(
+        default=60.0,
+        ge=5,
+        description="Time without a heartbeat after which another worker may take a row, in seconds.",
+    )
     grace: float = Field(
         default=8.0,
         gt=0,
-        description="Seconds that rows in flight get to be recorded when a run is interrupted.",
+        description="Time that rows in flight get to be recorded after Ctrl-C, in seconds.",
     )
     server_rows: int = Field(
         default=2000,
         ge=1,
-        description="Rows after which a fresh opencode server takes over from the old one.",
+        description="Number of rows after which a new opencode server replaces the running one.",
     )
     server_memory: float | None = Field(
         default=None,
         gt=0,
-        description="Resident memory of an opencode server, in MB, above which (and after 100 rows) a "
-        "fresh one takes over; by default half of the machine's memory for each CPU, at least 1,500 and "
-        "at most 4,000.",
+        description="Resident memory of an opencode server above which a new one replaces it, in MB, "
+        "checked after its first 100 rows. Unset: half of the machine's memory per CPU, between 1,500 and "
+        "4,000.",
     )
 
     store_prompts: bool = Field(
-        default=True, description="Whether the ledger keeps the prompts of a run that has ended."
+        default=True, description="Whether the ledger keeps the prompts of a run after its end."
     )
     store_answers: bool = Field(
         default=True,
-        description="Whether the ledger keeps the answers of a run that has ended; without them a "
-        "later run asks again.",
+        description="Whether the ledger keeps the answers of a run after its end. Without them a later run "
+        "sends the rows again.",
     )
     store_traces: bool = Field(
         default=True,
-        description="Whether the ledger keeps what was said in the sessions of a run that has ended.",
+        description="Whether the ledger keeps the messages of a run's sessions after its end.",
     )
 
     def not_kept(self) -> frozenset[str]:
-        """The kinds of text (prompts, answers, traces) that the ledger forgets at a run's end."""
+        """The kinds of text (prompts, answers, traces) that the ledger removes at the end of a run."""
         kinds = {"prompts": self.store_prompts, "answers": self.store_answers, "traces": self.store_traces}
         return frozenset(kind for kind, is_kept in kinds.items() if not is_kept)
 
     def ledger_url(self) -> str:
-        """The ledger's place; by default a SQLite file in the user's data folder."""
+        """Path or URL of the ledger; a SQLite file in the user's data folder if none is set."""
         return self.ledger or str(Path(user_data_path("opencode-tasks")) / "ledger.db")
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process."""
+    """The settings of this process, read on the first call."""
     return Settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -88,3 +89,13 @@ class Desk:
             text=True,
             start_new_session=True,
         )
+
+
+def read_all(screen: int) -> str:
+    """Everything that a terminal shows, up to its end."""
+    found = b""
+    # Linux answers EIO after the other side is closed.
+    with contextlib.suppress(OSError), open(screen, "rb", buffering=0) as file:
+        while piece := file.read(4096):
+            found += piece
+    return found.decode(errors="replace")

@@ -33,6 +33,8 @@ from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)
 BASH = ("bash", {"command": "echo stepped", "description": "say a word"})
+# A user's own value in the header that opencode names the session in.
+PINNED: dict[str, Any] = {"headers": {"x-session-affinity": "team-7"}}
 Failure = TypeVar("Failure", bound=OpenCodeError)
 
 AGENTS: dict[str, Any] = {
@@ -143,7 +145,7 @@ class Rig:
         self.provider = ScriptedProvider()
         self.dead_ends = DeadEnds()
         config = merge(self.provider.opencode_config(), self.dead_ends.config())
-        config = merge(config, {"agent": AGENTS})
+        config = merge(config, {"agent": AGENTS, "provider": {"fake": {"models": {"pinned": PINNED}}}})
         self.spec = OpencodeSpec(
             binary=binary,
             config=merge(config, extra or {}),

@@ -1,4 +1,4 @@
-"""The commands of ``opencode-tasks`` and what each exit code means."""
+"""The application ``opencode-tasks`` and its commands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from opencode_tasks.cli import exit_codes as exits
+from opencode_tasks.cli.help_text import CONTEXT, print_help
 
 app = typer.Typer(
     name="opencode-tasks",
-    help="Run a table of prompts through opencode, as Prefect flows on Ray.",
     epilog=(
-        "Exit codes: 0 all rows completed, 1 some failed, 2 wrong use, 70 the machinery failed, "
-        "75 paused (opencode-tasks resume goes on), 130 Ctrl-C."
+        "Exit codes: 0 all rows completed, 1 some rows failed, 2 usage error (nothing was sent), "
+        "70 internal error, 75 paused (continue with opencode-tasks resume), 130 Ctrl-C."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -39,15 +38,19 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Run a table of prompts through opencode, as Prefect flows on Ray."""
+    """Run a table of prompts through opencode, as Prefect flows on Ray.
+
+    \b
+    First steps:
+      opencode-tasks setup
+      opencode-tasks annotate reviews.csv -o labelled.csv --template "Positive or negative? {text}"
+      opencode-tasks report --by model
+    """  # noqa: D301  click reads the character \b
     del version
 
 
-def main() -> NoReturn:
-    """Run the command line; every way out has its exit code."""
-    # Prefect's and Ray's own chatter would hide what the command has to say.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def with_commands() -> typer.Typer:
+    """The application with all its commands."""
     from opencode_tasks.cli import (
         annotate,
         doctor,
@@ -59,10 +62,27 @@ def main() -> NoReturn:
         runs,
         setup,
     )
-    from opencode_tasks.system import stop_as_by_ctrl_c
 
-    for module in (setup, doctor, annotate, resume, export, runs, report, purge, local_model):
-        module.register(app)
-    # Prefect, which handles SIGTERM while a flow runs, passes it on to the handler that was there.
-    stop_as_by_ctrl_c()
-    sys.exit(exits.guarded(app))
+    if not app.registered_commands:
+        for module in (setup, doctor, annotate, resume, export, runs, report, purge, local_model):
+            module.register(app)
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    # The logs of Prefect and Ray would hide the lines of the command.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    # Prefect would print a notice about usage data on a terminal, and send such data.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    application = with_commands()
+    if print_help(application, sys.argv[1:]):
+        sys.exit(exits.COMPLETED)
+    from opencode_tasks.cli.stopping import stop_notice
+    from opencode_tasks.system import install_stop_handlers
+
+    # Prefect handles SIGTERM while a flow runs, and passes it to the handler that it found.
+    install_stop_handlers(stop_notice)
+    sys.exit(exits.guarded(application))

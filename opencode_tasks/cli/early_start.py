@@ -1,11 +1,11 @@
-"""Starting early what takes seconds: opencode, a Prefect server and Ray, while modules are loaded."""
+"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -16,47 +16,46 @@ if TYPE_CHECKING:
     from opencode_tasks.orchestration.ray import EarlyRay
 
 API_URL = "PREFECT_API_URL"
-# What of the options decides which opencode is started.
-DECIDING = ("model", "system", "agent", "mcp_servers", "timeout", "work_dir", "opencode_bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
-    """What was started; None for what was not."""
+class EarlyServices:
+    """The services that were started; None for one that was not."""
 
     prefect: LocalServer | None
     ray: EarlyRay | None
 
 
 @contextmanager
-def started_early(
-    source: str, options: Mapping[str, Any], base_config: Mapping[str, Any], *, dry_run: bool
-) -> Generator[Early]:
-    """Start what these options will want, in the background; the context ends it.
+def start_early(
+    values: Mapping[str, Any], base_config: Mapping[str, Any], *, is_dry: bool
+) -> Generator[EarlyServices]:
+    """Start in the background the services that these options need; the context ends them.
 
-    What is wrong with the options is told where they are checked, and what does not start where it
-    is wanted; nothing is asked of a provider here.
+    ``values`` are the options of ``annotate_dataset``. A fault of an option is reported later, by the
+    check of the options, and a service that does not start by its first user. No provider is called.
     """
     from opencode_tasks.opencode.server_pool import server_pool
 
     with ExitStack() as stack:
-        # An input that is not there is told soon, and needs none of these.
-        is_run = not dry_run and (":" in source or Path(source).exists())
+        source = values["input"]
+        # If the input does not exist, the command ends soon and needs no service.
+        is_run = not is_dry and (":" in source or Path(source).exists())
         prefect = _start_prefect(stack) if is_run else None
-        # With a block's keys it would be another server.
-        spec = None if options.get("credentials") else _spec(options, base_config)
-        # A worker has the Prefect API's address from the environment in which Ray was started.
-        is_own_ray = options.get("runner") == "ray" and options.get("ray_address") is None
+        # The keys of a block would need another server.
+        spec = None if values["credentials"] else _spec(values, base_config)
+        # A Ray worker reads the address of the Prefect API from the environment in which Ray was started.
+        is_own_ray = values["runner"] == "ray" and values["ray_address"] is None
         ray = None
         if is_run and is_own_ray and spec is not None and API_URL in os.environ:
-            in_worker = options.get("backend") == "server" and _may_have_many(spec)
-            ray = _start_ray(stack, spec, options.get("variant"), in_worker=in_worker)
+            in_worker = values["backend"] == "server" and _may_have_many(spec)
+            ray = _start_ray(stack, spec, values["variant"], in_worker=in_worker)
             if in_worker:
-                server_pool.expect(spec, options.get("variant"), ray.catalog)
+                server_pool.expect(spec, values["variant"], ray.catalog)
                 spec = None
-        if spec is not None and options.get("backend") != "null":
+        if spec is not None and values["backend"] != "null":
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
-        yield Early(prefect, ray)
+        yield EarlyServices(prefect, ray)
 
 
 def _start_prefect(stack: ExitStack) -> LocalServer | None:
@@ -73,7 +72,7 @@ def _start_prefect(stack: ExitStack) -> LocalServer | None:
 
 
 def _wait_for(server: LocalServer) -> None:
-    # Where it is wanted, its failure is told.
+    # The first user of the server reports its failure.
     with suppress(Exception):
         server.wait()
 
@@ -86,21 +85,21 @@ def _start_ray(stack: ExitStack, spec: OpencodeSpec, variant: str | None, *, in_
     return ray
 
 
-def _spec(options: Mapping[str, Any], base_config: Mapping[str, Any]) -> OpencodeSpec | None:
-    """How opencode will be run; None where something is wrong with that, which is told later."""
-    from opencode_tasks.opencode.config import merge, read_config
-    from opencode_tasks.plan.options import Options, make_spec
+def _spec(values: Mapping[str, Any], base_config: Mapping[str, Any]) -> OpencodeSpec | None:
+    """The way to run opencode; None if an option has a fault, which is reported later."""
+    from opencode_tasks.opencode.config import merge
+    from opencode_tasks.plan.option_table import ANNOTATE
+    from opencode_tasks.plan.options import make_options, make_spec
 
     with suppress(Exception):
-        path = options.get("opencode_config")
-        own = read_config(Path(path), "--opencode-config") if path else {}
-        wanted = {name: options[name] for name in DECIDING}
-        return make_spec(Options(opencode_config=merge(base_config, own), **wanted))
+        options = make_options({name: value for name, value in values.items() if name in ANNOTATE})
+        config = merge(base_config, options.opencode_config)
+        return make_spec(replace(options, opencode_config=config))
     return None
 
 
 def _may_have_many(spec: OpencodeSpec) -> bool:
-    """Whether several servers may be started: a login with one owner is the batches' alone."""
+    """Whether several servers may run at once: a login with one owner is left to the batches."""
     from opencode_tasks.opencode.server_pool import server_pool
 
     with suppress(Exception):

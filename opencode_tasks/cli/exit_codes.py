@@ -1,72 +1,104 @@
-"""Exit codes, and how an error is told on stderr."""
+"""Exit codes, and the lines on stderr that explain an error."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.exceptions import Abort, TyperException
 
+from opencode_tasks.cli.messages import one_line, presentable
 from opencode_tasks.errors import InputError, OpenCodeError, RunPausedError, SetupError
+from opencode_tasks.plan.option_table import OPTIONS
 
-COMPLETED, SOME_FAILED, WRONG_USE, MACHINERY_FAILED, PAUSED, INTERRUPTED = 0, 1, 2, 70, 75, 130
-MESSAGE_LIMIT = 600
+COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
+SETUP_LIMIT = 1000
 
 
 def guarded(app: typer.Typer) -> int:
-    """Run the application and turn whatever it raises into a message and an exit code."""
+    """Run the application; print what it raises as lines on stderr and return the exit code."""
     try:
         code: Any = app(standalone_mode=False)
-    except Abort:
-        return tell("interrupted", INTERRUPTED)
+    except (Abort, KeyboardInterrupt):
+        return print_line("interrupted", INTERRUPTED)
     except TyperException as error:
-        return _shown(error)
-    except KeyboardInterrupt:
-        return tell("interrupted", INTERRUPTED)
+        return _usage_error(error)
     except BrokenPipeError:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the process ends
         return COMPLETED
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        return told(error)
+        return explain(error)
     return code if isinstance(code, int) else COMPLETED
 
 
-def _shown(error: TyperException) -> int:
-    # What typer raises shows itself with its command's usage; its public class does not say so.
+def _usage_error(error: TyperException) -> int:
+    """One line for a wrong option; the help for a command without arguments."""
+    context: Any = getattr(error, "ctx", None)
     show: Callable[[], None] | None = getattr(error, "show", None)
-    if show is None:
-        return tell(error.format_message(), WRONG_USE)
-    show()
-    return WRONG_USE
+    message = _option_fault(error) or error.format_message().replace("Value error, ", "")
+    if show is not None and (context is None or not message or "\n" in message):
+        show()
+        return USAGE_ERROR
+    command = f" (see: {context.command_path} --help)" if context is not None else ""
+    return print_line(f"{message.rstrip('.')}{command}", USAGE_ERROR)
 
 
-def told(error: Exception) -> int:
-    """Say on stderr what went wrong and what to do; the exit code."""
+def _option_fault(error: TyperException) -> str | None:
+    """The fault of the value of a declared option; None for any other error."""
+    parameter: Any = getattr(error, "param", None)
+    option = OPTIONS.get(getattr(parameter, "name", None) or "")
+    value = None if option is None else _value_after(parameter.opts, sys.argv[1:])
+    return None if option is None or value is None else option.fault(value)
+
+
+def _value_after(flags: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """The last value that the arguments give to an option; None without one."""
+    found = None
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag in flags:
+            found = value if equals else following
+    return found
+
+
+def explain(error: Exception) -> int:
+    """Print on stderr what is wrong and what to do; return the exit code."""
     if isinstance(error, InputError):
         for fault in error.faults:
-            tell(fault, WRONG_USE)
-        return WRONG_USE
+            print_line(one_line(fault), USAGE_ERROR)
+        return USAGE_ERROR
     if isinstance(error, RunPausedError):
-        tell(str(error), PAUSED)
-        more = " --max-cost USD" if error.error_type == "budget_exceeded" else ""
-        return tell(f"to go on: opencode-tasks resume {error.run_id}{more}", PAUSED)
+        print_line(presentable(str(error)), PAUSED)
+        return print_line(f"resume: opencode-tasks resume {error.run_id}", PAUSED)
     if isinstance(error, SetupError):
-        tell(error.raw_message, MACHINERY_FAILED)
-        return tell(f"what to do: {error.hint}", MACHINERY_FAILED) if error.hint else MACHINERY_FAILED
+        print_line(presentable(error.raw_message, SETUP_LIMIT), INTERNAL_ERROR)
+        return print_line(f"fix: {error.hint}", INTERNAL_ERROR) if error.hint else INTERNAL_ERROR
     if isinstance(error, OpenCodeError):
-        return tell(str(error), MACHINERY_FAILED)
-    message = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
-    return tell(f"{message} (set {TRACEBACK_VARIABLE}=1 for the traceback)", MACHINERY_FAILED)
+        return print_line(presentable(str(error)), INTERNAL_ERROR)
+    return print_line(f"{_cause(error)} (set {TRACEBACK_VARIABLE}=1 for the traceback)", INTERNAL_ERROR)
 
 
-def tell(message: str, code: int) -> int:
-    """One line on stderr."""
+def _cause(error: Exception) -> str:
+    """Describe an error of a library: the resource that failed, and its message without details."""
+    library = type(error).__module__.partition(".")[0]
+    message = presentable(str(error))
+    if library == "sqlalchemy":
+        return f"the ledger or a database cannot be used: {message}"
+    if library in ("httpx", "httpcore") or "Failed to reach API" in message:
+        return f"the Prefect API does not answer: {message.replace('Failed to reach API at ', '')}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {message}"
+
+
+def print_line(message: str, code: int) -> int:
+    """Print one line on stderr; return ``code``."""
     typer.echo(f"opencode-tasks: {message}", err=True)
     return code

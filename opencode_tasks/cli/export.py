@@ -1,4 +1,4 @@
-"""``opencode-tasks export``: what a run has so far."""
+"""``opencode-tasks export``."""
 
 from __future__ import annotations
 
@@ -6,29 +6,41 @@ from typing import Annotated
 
 import typer
 
+from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("export")(export)
+    app.command("export", cls=Command)(export)
 
 
 def export(
-    run_id: Annotated[str, typer.Argument(help="The run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
     output: Annotated[
-        str, typer.Option("-o", "--output", help="Table to write: csv, jsonl or parquet; a path or URL.")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Table to write: a csv, jsonl or parquet file, as a path or fsspec URL.",
+        ),
     ],
     ledger: LedgerOption = None,
 ) -> None:
-    """Write what a run has so far: also while it goes on, sleeps or is suspended.
+    """Write the rows of a run, finished or not, to a file.
 
-    The table is that of annotate's OUTPUT, with the rows that are still open in it.
-    """
+    The table is that of OUTPUT of annotate. A run can be exported while it runs, sleeps or is suspended:
+    its open rows have the status open.
+
+    \b
+    Example:
+      opencode-tasks export 20261127-143000-4e9a72 -o so-far.csv
+    """  # noqa: D301  click reads the character \b
     from opencode_tasks.engine.export import export_run
     from opencode_tasks.orchestration.resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
         counts = export_run(opened, run_id, output, database=resolve_database_url(None))
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
-    typer.echo(f"{told} -> {output}")
+    rows = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
+    typer.echo(f"{rows} -> {output}")

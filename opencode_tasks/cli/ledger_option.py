@@ -1,27 +1,23 @@
-"""Which ledger a command reads."""
+"""The ledger that a command reads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from opencode_tasks.cli.command_options import declared
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
-    # SQLAlchemy behind it takes a while, which --help must not.
+    # SQLAlchemy behind it takes a second to load, and --help must be fast.
     from opencode_tasks.ledger import Ledger
 
-LedgerOption = Annotated[
-    str | None,
-    typer.Option("--ledger", metavar="URL", help="Ledger: a path, sqlite:///… or postgresql://… URL."),
-]
+LedgerOption = Annotated[str | None, declared("ledger")]
 
 
 def open_existing(url: str | None) -> Ledger:
-    """The ledger named, else that of the settings, to read what is in it.
+    """Open the ledger at ``url``, or that of the settings, to read it.
 
-    Raises InputError where there is no such file: to make one would hide a mistyped name.
+    Raises InputError if there is no such ledger: a new one would hide a mistyped name.
     """
     from opencode_tasks.ledger import Ledger, is_there
     from opencode_tasks.orchestration.resolver import resolve_ledger_url

@@ -1,4 +1,4 @@
-"""``opencode-tasks report``: what was spent, by day, model, deployment, run or label."""
+"""``opencode-tasks report``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.cli.runs import PIPE_WIDTH
 from opencode_tasks.domain.money import format_usd, usd_to_pico
@@ -19,7 +20,7 @@ from opencode_tasks.errors import InputError
 
 
 class Format(StrEnum):
-    """How the lines are printed."""
+    """Formats of the lines."""
 
     table = "table"
     csv = "csv"
@@ -29,7 +30,7 @@ class Format(StrEnum):
 
 
 class By(StrEnum):
-    """What lines can be grouped by."""
+    """Columns by which lines can be grouped."""
 
     day = "day"
     model = "model"
@@ -40,7 +41,7 @@ class By(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("report")(report)
+    app.command("report", cls=Command)(report)
 
 
 def report(
@@ -48,49 +49,69 @@ def report(
     by: Annotated[
         list[By] | None,
         typer.Option(
-            "--by", help="A line for each of these; repeat it to split further. Default: one line for all."
+            "--by",
+            metavar="|".join(By),
+            help="Group the lines by this column. Repeatable. Default: one line for all runs.",
         ),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="From this UTC day on: 2026-11-01, or 30d for the last 30 days."),
+        typer.Option(
+            metavar="DATE",
+            help="First UTC day: 2026-11-01, or 30d for the last 30 days. Default: the whole ledger.",
+        ),
     ] = None,
     form: Annotated[
         Format,
-        typer.Option("--format", help="focus: each model call as a charge of FOCUS 1.2, in csv."),
+        typer.Option(
+            "--format",
+            show_default=False,
+            help="Format of the lines; focus is a csv table of FOCUS 1.2 with a charge for each model call. "
+            "Default: table.",
+        ),
     ] = Format.table,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it. Default: stdout.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: standard output."),
     ] = None,
     html: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Also write a page for people; it needs no network and no script."),
+        typer.Option(
+            metavar="FILE", help="Write an HTML page too; it works without a network and without scripts."
+        ),
     ] = None,
     import_session: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="First read what `opencode export` wrote into the ledger, marked as imported; repeatable.",
+            help="Import the output of `opencode export` into the ledger first, marked as imported. "
+            "Repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Tell what was spent: rows, tokens and cost, failed attempts and sub-agents included.
+    """Report rows, tokens and cost of the runs in the ledger.
 
-    Costs are in USD. What is unknown is empty (null in JSON), never 0: known_cost_usd is the sum of the
-    known parts. failed_cost_usd went into attempts that did not complete. Days are UTC. With --by label
-    a row counts under each of its labels, the columns that --label named.
-    """
+    Failed attempts and sub-agents are included. Costs are in USD, days are UTC. An unknown value is empty
+    (null in JSON), never 0; known_cost_usd is the sum of the known parts. failed_cost_usd is the cost of
+    attempts that did not complete. With --by label a row counts under each of its labels (see
+    annotate --label).
+
+    \b
+    Examples:
+      opencode-tasks report --by day --by model
+      opencode-tasks report --since 30d --by label --format csv -o costs.csv --html costs.html
+    """  # noqa: D301  click reads the character \b
     from opencode_tasks.reports.lines import read_since
 
     first = read_since(since, datetime.now(UTC).date())
     groups = list(dict.fromkeys(one.value for one in by or []))
     if form is Format.parquet and output is None and sys.stdout.isatty():
-        raise InputError(("--format parquet: not to a terminal; name a file with -o FILE",))
-    _check_places(output, html)
+        raise InputError(("--format parquet: a terminal cannot show it; name a file with -o FILE",))
+    _check_folders(output, html)
     if import_session:
         _import(import_session, ledger)
     with open_existing(ledger) as opened:
-        report_queries = opened.report_queries
+        report_queries = opened.reports
         if html is not None:
             _write_page(report_queries, first, html, opened.url)
         content = _content(report_queries, groups, first, form)
@@ -104,7 +125,7 @@ def report(
     typer.echo(f"-> {output}", err=True)
 
 
-def _check_places(*names: str | None) -> None:
+def _check_folders(*names: str | None) -> None:
     faults = [
         f"{name}: the folder {Path(name).parent} does not exist"
         for name in names
@@ -122,8 +143,8 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
-    for told in import_sessions(files, resolve_ledger_url(ledger), prices):
-        typer.echo(told, err=True)
+    for line in import_sessions(files, resolve_ledger_url(ledger), prices):
+        typer.echo(line, err=True)
 
 
 def _write_page(report_queries: Any, since: date | None, target: str, url: str) -> None:
@@ -170,12 +191,10 @@ def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
     titles = ("rows", "calls", "input", "cache read", "cache write", "output", "reasoning", "cost", "failed")
     for title in titles:
         table.add_column(title, justify="right")
-    counted = [
-        name for name in (lines[0] if lines else {}) if name not in names and not name.endswith("_usd")
-    ]
+    counts = [name for name in (lines[0] if lines else {}) if name not in names and not name.endswith("_usd")]
     for line in lines:
         cells = [Text(_name(line[name])) for name in names]
-        cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counted]
+        cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counts]
         cost = _usd(line["known_cost_usd"]) + (" + unknown" if line["cost_usd"] is None else "")
         table.add_row(*cells, Text(cost), Text(_usd(line["failed_cost_usd"])))
     console = Console(highlight=False)

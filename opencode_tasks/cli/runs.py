@@ -1,44 +1,67 @@
-"""``opencode-tasks runs`` and ``show``: what the ledger tells."""
+"""``opencode-tasks runs`` and ``show``: the runs, rows and attempts of the ledger."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from opencode_tasks.cli.command_options import declared
+from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.errors import InputError
-from opencode_tasks.outcomes.trace import render_trace
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Width of a table in a pipe, which has none.
 PIPE_WIDTH = 200
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("runs")(runs)
-    app.command("show")(show)
+    app.command("runs", cls=Command)(runs)
+    app.command("show", cls=Command)(show)
 
 
 def runs(
     ledger: LedgerOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs, newest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    limit: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", show_default=False, help="Number of runs, newest first. Default: 20."
+        ),
+    ] = 20,
+    as_json: Annotated[bool, declared("as_json", help_text="Print a JSON list.")] = False,
 ) -> None:
-    """List the runs of the ledger, newest first, with their rows and cost."""
+    """List the newest runs with their rows and cost.
+
+    \b
+    Examples:
+      opencode-tasks runs
+      opencode-tasks runs --limit 5 --json
+    """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.runs(limit=limit)
+        found = opened.runs.newest(limit=limit)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(_table(found))
+
+
+def _table(runs_found: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         "run_id", "started (UTC)", "status", "model", "rows", "completed", "failed", "reused", "cost"
     )
-    for run in found:
+    for run in runs_found:
         cells = [
             *(
                 run["run_id"],
@@ -50,20 +73,26 @@ def runs(
             format_usd(run["cost_pico"]),
         ]
         table.add_row(*(Text(cell) for cell in cells))
-    console = Console()
-    # Not on a terminal there is no width to keep to.
-    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
+    return table
 
 
 def show(
-    run_id: Annotated[str, typer.Argument(help="The run.")],
-    row_id: Annotated[str | None, typer.Argument(help="A row of it, for its whole story.")] = None,
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    row_id: Annotated[
+        str | None, typer.Argument(metavar="ROW_ID", help="Row of the run, with its attempts and trace.")
+    ] = None,
     ledger: LedgerOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
-    """Show a run, or one row's whole story: its attempts, their errors, usage and trace."""
+    """Show a run, or a row with its attempts, errors, usage and trace.
+
+    \b
+    Examples:
+      opencode-tasks show 20261127-143000-4e9a72
+      opencode-tasks show 20261127-143000-4e9a72 r17
+    """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.run(run_id) if row_id is None else opened.row_story(run_id, row_id)
+        found = opened.runs.get(run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))
@@ -72,27 +101,27 @@ def show(
     elif row_id is None:
         _print_fields(found)
     else:
-        _print_story(found)
+        _print_row(found)
 
 
-def _print_story(story: dict[str, Any]) -> None:
-    _print_fields(story["row"])
-    for attempt in story["attempts"]:
+def _print_row(found: dict[str, Any]) -> None:
+    from opencode_tasks.outcomes.trace import render_trace
+
+    _print_fields(found["row"])
+    for attempt in found["attempts"]:
         typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}")
         _print_fields(
             {k: v for k, v in attempt.items() if v is not None and k not in ("run_id", "row_id", "row_key")}
         )
-    for step in story["usage"]:
+    for step in found["usage"]:
         tokens = f"{step['input_tokens']} in, {step['output_tokens']} out"
-        typer.echo(
-            f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {format_usd(step['cost_pico'])}"
-        )
-    for session in story["sessions"]:
+        cost = format_usd(step["cost_pico"])
+        typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {cost}")
+    for session in found["sessions"]:
         typer.echo(f"\n--- session {session['session_id']}\n{render_trace(session['messages'] or [])}")
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         shown = format_usd(value) if name.endswith("_pico") else value
-        label = name.removesuffix("_pico") if name.endswith("_pico") else name
-        typer.echo(f"{label:<18} {'' if shown is None else shown}")
+        typer.echo(f"{name.removesuffix('_pico'):<18} {'' if shown is None else shown}")

@@ -6,22 +6,27 @@ from typing import Annotated
 
 import typer
 
+from opencode_tasks.cli.help_text import Command
 from opencode_tasks.errors import SetupError
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("setup")(setup)
+    app.command("setup", cls=Command)(setup)
 
 
 def setup(
-    local: Annotated[bool, typer.Option("--local", help="Fetch the small local model too.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Install the small local model too.")] = False,
 ) -> None:
-    """Find opencode, or install the pinned version from npm into the user's cache.
+    """Find opencode, or install its pinned version from npm.
 
-    Prints the path of the binary. Also prepares the database of the Prefect server that a run starts
-    for itself. Doing it again changes nothing.
-    """
+    The binary is installed into the user's cache, and its path is printed. The command also prepares the
+    database of the Prefect server that a run starts. It changes nothing if it is run again.
+
+    \b
+    Example:
+      opencode-tasks setup --local
+    """  # noqa: D301  click reads the character \b
     from opencode_tasks.opencode.binary import check_version, find_binary, version_of
     from opencode_tasks.opencode.install import install_local_model, install_opencode
     from opencode_tasks.orchestration.local_server import make_template

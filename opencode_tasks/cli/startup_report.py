@@ -1,4 +1,4 @@
-"""Telling how long the first row took, and what of it."""
+"""Time until the first row's outcome, by part of the start: a line of ``--verbose``."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from opencode_tasks.system.startup_timing import Part, process_began, startup_timing, told
+from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timing_summary
 
 if TYPE_CHECKING:
     from opencode_tasks.engine.run import RunEvent
 
 
 class StartupReport:
-    """Tells once, when a row of this process has its outcome, by the ledger's times of its attempt."""
+    """Says once, when a row of this process has its outcome, how long each part of the start took.
+
+    The times of the row are those of its attempt in the ledger.
+    """
 
     def __init__(self, ledger_url: str, say: Callable[[str], None]) -> None:
         self._ledger_url = ledger_url
         self._say = say
-        self._submitted: float | None = None
+        self._submitted_at: float | None = None
         self._open: int | None = None
-        self._is_told = False
+        self._is_done = False
 
-    def told(self, told: RunEvent) -> None:
-        """Take what a run tells."""
-        if told.sizes is not None and self._submitted is None:
-            self._submitted = time.time()
-        elif told.progress is not None and not self._is_told and self._submitted is not None:
-            before, self._open = self._open, told.progress.open
-            if told.progress.open == 0 or (before is not None and told.progress.open < before):
-                self._is_told = True
-                self._tell(told.run_id, self._submitted)
+    def show(self, event: RunEvent) -> None:
+        """Take an event of the run."""
+        if event.sizes is not None and self._submitted_at is None:
+            self._submitted_at = time.time()
+        elif event.progress is not None and not self._is_done and self._submitted_at is not None:
+            before, self._open = self._open, event.progress.open
+            if event.progress.open == 0 or (before is not None and event.progress.open < before):
+                self._is_done = True
+                self._report(event.run_id, self._submitted_at)
 
-    def _tell(self, run_id: str, submitted: float) -> None:
+    def _report(self, run_id: str, submitted_at: float) -> None:
         from opencode_tasks.ledger import Ledger
 
         with Ledger.open(self._ledger_url) as ledger:
-            first = ledger.first_ended(run_id, since=datetime.fromtimestamp(submitted, UTC))
-        if first is None:
+            times = ledger.attempts.first_ended(run_id, since=datetime.fromtimestamp(submitted_at, UTC))
+        if times is None:
             return
-        start, end = (moment.timestamp() for moment in first)
-        startup_timing.add([Part("worker", submitted, start), Part("first prompt", start, end)])
-        self._say(told(startup_timing.parts, process_began(), end))
+        start, end = (time_.timestamp() for time_ in times)
+        startup_timing.add([Part("worker", submitted_at, start), Part("first prompt", start, end)])
+        self._say(timing_summary(startup_timing.parts, process_start_time(), end))

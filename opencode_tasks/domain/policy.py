@@ -1,49 +1,38 @@
-"""What happens to a row after an error: the only owner of retries.
+"""The retry policy: what happens to a row after an error.
 
-``decide`` is a pure function of the error, how often the row was tried and the limits. It serves
-``OpenCodeLLM`` and the flows alike.
+``decide`` is a pure function of the error, the row's attempts and the limits. ``OpenCodeLLM`` and the
+flows both use it, and nothing else decides about retries.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import assert_never
 
-from opencode_tasks.errors import (
-    AuthenticationError,
-    BillingError,
-    BudgetExceededError,
-    ContentFilteredError,
-    InvalidRequestError,
-    MaxOutputTokensError,
-    OpenCodeError,
-    OpenCodeTimeoutError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-    SetupError,
-    StructuredOutputError,
-    UnknownOpenCodeError,
-)
+from opencode_tasks.errors import OpenCodeError
 
 BACKOFF_START_S = 5.0
 BACKOFF_MAX_S = 60.0
-# A limit whose end the provider did not name: the first wait, doubled with each further one.
-LIMIT_BACKOFF_START_S = 2.0
-# A provider that says "now" and goes on refusing must not be asked without end.
-LIMIT_FLOOR_S = 1.0
-MAX_OUTPUT_TOKENS_ATTEMPTS = 2
-# Beyond any backoff; a thousand doublings would leave a float's range.
+# First wait for a rate limit whose end the provider did not name; each further one is twice as long.
+RATE_LIMIT_BACKOFF_START_S = 2.0
+# Shortest wait for a rate limit: some providers say "now" and refuse again.
+RATE_LIMIT_MIN_WAIT_S = 1.0
+# Beyond any backoff; a thousand doublings exceed the range of a float.
 MAX_DOUBLINGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryLimits:
-    """How far retries may go; ``max_attempts`` counts the attempts of one row.
+    """The limits of retries.
 
-    ``max_inline_wait_s`` is the longest wait that is spent inside a batch, ``max_rate_limit_wait_s``
-    the longest that one row waits for rate limits in all. ``breaker_failures`` is how many attempts
-    in a row may fail with server errors or time-outs before the provider gets a rest.
+    Attributes:
+        max_attempts: Number of attempts at one row.
+        max_inline_wait_s: Longest wait of a row inside its batch.
+        max_rate_limit_wait_s: Longest wait of one row for rate limits, in total.
+        breaker_failures: Number of server errors and timeouts in a row after which the gate closes.
+        backoff_start_s: First wait after an error.
+        backoff_max_s: Longest wait after an error.
     """
 
     max_attempts: int = 3
@@ -56,103 +45,124 @@ class RetryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try the row again from ``at`` (aware UTC) on."""
+    """Send the row again at ``at`` (aware UTC) or later."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """Only a person can help; ``until`` is None."""
-
-    until: datetime | None
-    reason: str
+class AwaitPerson:
+    """Leave the row open until a person acts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The row is not tried again."""
+    """End the row with this error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """The row is left out: it was not sent and will not be."""
-
-
-Decision = Retry | Pause | Fail | Skip
+Decision = Retry | AwaitPerson | Fail
 
 
 @dataclass(slots=True)
 class AttemptCounts:
-    """How often a row was tried, as ``decide`` wants to know it. ``used`` may start above 0."""
+    """The attempts of a row, as ``decide`` counts them.
+
+    Attributes:
+        used: Attempts that count towards the limit, cut-off answers included.
+        cut_off: Answers that were cut off at a token limit.
+        limited: Rate limits.
+    """
 
     used: int = 0
     cut_off: int = 0
     limited: int = 0
 
     def count(self, error: OpenCodeError) -> int:
-        """The number of the attempt that ended in ``error``, for ``decide``.
-
-        A rate limit uses up no attempt and counts among its like; so does an answer cut off, so that
-        it gets its second chance after other failures too. What a person must mend uses up none.
-        """
-        if isinstance(error, RateLimitError):
-            self.limited += 1
-            return self.limited
-        if isinstance(error, AuthenticationError | BillingError):
-            return max(1, self.used)
-        self.used += 1
-        if isinstance(error, MaxOutputTokensError):
-            self.cut_off += 1
-            return self.cut_off
-        return self.used
+        """Count an attempt that ended in ``error``; return its number (from 1) for ``decide``."""
+        reaction = error.reaction
+        self.used += reaction.uses_attempt
+        match reaction.counter:
+            case "attempts":
+                return max(1, self.used)
+            case "cut_off_answers":
+                self.cut_off += 1
+                return self.cut_off
+            case "rate_limits":
+                self.limited += 1
+                return self.limited
+            case _:
+                assert_never(reaction.counter)
 
 
 def decide(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimits) -> Decision:
-    """The decision after the ``attempt``-th attempt (from 1) ended in ``error`` at ``now``.
+    """Return what happens to a row after an attempt ended in ``error``.
 
-    Of a rate limit ``attempt`` counts the limits, of an answer cut off the cuts (see ``AttemptCounts``).
+    Args:
+        error: The error of the attempt.
+        attempt: Number of the attempt (from 1) by the counter of the error's reaction, as
+            ``AttemptCounts.count`` returns it.
+        now: Time of the end of the attempt (aware UTC).
+        limits: Number of attempts and length of waits.
     """
-    match error:
-        case AuthenticationError() | BillingError():
-            return Pause(None, str(error))
-        case (
-            InvalidRequestError()
-            | BudgetExceededError()
-            | ContentFilteredError()
-            | PermissionDeniedError()
-            | StructuredOutputError()
-            | SetupError()
-        ):
+    reaction = error.reaction
+    match reaction.action:
+        case "fail":
             return Fail()
-        case RateLimitError():
-            return Retry(limit_end(error, attempt, now))
-        case MaxOutputTokensError():
-            # Once more, also where one attempt was asked for: a shorter answer is often luck.
-            return Retry(now) if attempt < MAX_OUTPUT_TOKENS_ATTEMPTS else Fail()
-        case ServerError() | OpenCodeTimeoutError() | UnknownOpenCodeError() | _:
-            if attempt >= limits.max_attempts:
+        case "hold":
+            return AwaitPerson()
+        case "retry":
+            max_attempts = reaction.max_attempts or limits.max_attempts
+            if reaction.uses_attempt and attempt >= max_attempts:
                 return Fail()
-            return Retry(now + timedelta(seconds=backoff_s(error, attempt, limits)))
+            return Retry(_retry_time(error, attempt, now, limits))
+        case _:
+            assert_never(reaction.action)
 
 
-def limit_end(error: RateLimitError, count: int, now: datetime) -> datetime:
-    """When the ``count``-th limit is over: the provider's moment, else our doubling.
+def _retry_time(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimits) -> datetime:
+    match error.reaction.wait:
+        case "none":
+            return now
+        case "backoff":
+            return now + timedelta(seconds=backoff_s(error, attempt, limits))
+        case "until_reset":
+            return limit_end(error, attempt, now)
+        case _:
+            assert_never(error.reaction.wait)
 
-    A moment that is named and has come already is doubled away from too: the provider went on refusing.
+
+def limit_end(error: OpenCodeError, count: int, now: datetime) -> datetime:
+    """Return the end of the ``count``-th rate limit of a row or gate (aware UTC).
+
+    That is the time that the provider named. If it named none, or one that has passed, the wait is ours
+    and doubles with each limit.
     """
-    if error.reset_is_named and (error.reset_time - now).total_seconds() >= LIMIT_FLOOR_S:
-        return error.reset_time
-    start = LIMIT_FLOOR_S if error.reset_is_named else LIMIT_BACKOFF_START_S
-    return now + timedelta(seconds=min(BACKOFF_MAX_S, start * 2.0 ** min(count - 1, MAX_DOUBLINGS)))
+    named = error.named_reset_time
+    if named is not None and (named - now).total_seconds() >= RATE_LIMIT_MIN_WAIT_S:
+        return named
+    start = RATE_LIMIT_BACKOFF_START_S if named is None else RATE_LIMIT_MIN_WAIT_S
+    return now + timedelta(seconds=min(BACKOFF_MAX_S, _doubled(start, count)))
+
+
+def rest_s(error: OpenCodeError, now: datetime) -> float:
+    """Return the seconds for which the provider accepts no request after a refusal."""
+    if error.reaction.wait != "until_reset":
+        return error.retry_after or 0.0
+    if error.named_reset_time is None:
+        return RATE_LIMIT_BACKOFF_START_S
+    return max(0.0, (error.named_reset_time - now).total_seconds())
 
 
 def backoff_s(error: OpenCodeError, attempt: int, limits: RetryLimits) -> float:
-    """Seconds to wait after the ``attempt``-th attempt: the provider's wish, else our doubling."""
-    wish = error.retry_after if isinstance(error, ServerError) else None
+    """Return the seconds to wait after the ``attempt``-th attempt: the provider's wish, else our backoff."""
+    wish = error.retry_after
     return min(limits.backoff_max_s, doubled_s(attempt, limits) if wish is None else wish)
 
 
 def doubled_s(count: int, limits: RetryLimits) -> float:
-    """Our own backoff after the ``count``-th failure in a row."""
-    return min(limits.backoff_max_s, limits.backoff_start_s * 2.0 ** min(count - 1, MAX_DOUBLINGS))
+    """Return our own backoff in seconds after the ``count``-th failure in a row."""
+    return min(limits.backoff_max_s, _doubled(limits.backoff_start_s, count))
+
+
+def _doubled(start_s: float, count: int) -> float:
+    return start_s * 2.0 ** min(count - 1, MAX_DOUBLINGS)

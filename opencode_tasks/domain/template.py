@@ -41,7 +41,7 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
             yield token["escape"][0], None
         elif token["stray"]:
             brace, place = token["stray"], token.start() + 1
-            advice = f"write {brace * 2!r} for a brace and {{column}} for a column"
+            advice = "double the braces of JSON and other text: {{ and }}; {column} stands for a column"
             raise InputError((f"--template: a single {brace!r} at character {place}; {advice}",))
         elif not token["column"].strip():
             place = token.start() + 1

@@ -12,26 +12,21 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from opencode_tasks.domain.policy import AttemptCounts, Fail, Pause, Retry, decide, doubled_s, limit_end
+from opencode_tasks.domain.policy import AttemptCounts, AwaitPerson, Fail, Retry, decide, doubled_s, limit_end
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservations import Reservations
 from opencode_tasks.engine.write_batcher import WriteBatcher
-from opencode_tasks.errors import (
-    OpenCodeError,
-    RateLimitError,
-    SetupError,
-)
+from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
     INTERRUPTED,
     ClaimedRow,
-    Finish,
+    FinishedRow,
     GateObservation,
     LeaseLostError,
     Ledger,
     OpenRow,
-    answered,
 )
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.outcomes.trace import append_trace, render_trace
@@ -70,16 +65,16 @@ class RowHistory:
         counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
         return cls(row=row, counts=counts, limited_since=row.limited_since)
 
-    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | Pause | None:
+    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
         """Whether the row is retried or waits for a person; None if it fails with this error."""
         decision = decide(error, self.counts.count(error), now, run_spec.limits)
         match decision:
             case Retry(at=at):
-                is_limited = isinstance(error, RateLimitError)
+                is_limited = error.reaction.wait == "until_reset"
                 return None if is_limited and self._is_limited_too_long(at, now, run_spec) else decision
-            case Pause():
+            case AwaitPerson():
                 return decision
-            case Fail() | _:
+            case Fail():
                 return None
 
     def _is_limited_too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
@@ -117,12 +112,12 @@ class BatchContext:
         return min(MAX_WRITE_DELAY_S, self.last_row_s * WRITE_DELAY_SHARE)
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
-        self.ledger.note_sessions(notes)
+        self.ledger.attempts.record_sessions(notes)
         return [None] * len(notes)
 
-    def _finish(self, ended: Sequence[tuple[Finish, GateObservation]]) -> Sequence[bool]:
+    def _finish(self, ended: Sequence[tuple[FinishedRow, GateObservation]]) -> Sequence[bool]:
         finishes, observations = [one for one, _ in ended], [one for _, one in ended]
-        return self.ledger.finish_answered(finishes, observations)
+        return self.ledger.queue.finish_many(finishes, observations)
 
 
 async def attempt(context: BatchContext, backend: Backend, claimed: ClaimedRow) -> AttemptEnd:
@@ -137,9 +132,9 @@ async def give_up(context: BatchContext, claimed: ClaimedRow, record: AttemptRec
     """Record an attempt that we cut short, with what is known of it, and release its row."""
     error = OpenCodeError(context.node_id, INTERRUPTED, raw_message="the run was stopped")
     record = context.run_spec.prices.priced_record(record)
-    end = partial(context.ledger.end_attempt, claimed.attempt_id, record=record, error=error)
+    end = partial(context.ledger.attempts.end, claimed.attempt_id, record=record, error=error)
     await context.db(lambda: end(now=datetime.now(UTC)))
-    await context.db(context.ledger.release, claimed.lease)
+    await context.db(context.ledger.queue.release, claimed.lease)
 
 
 class _Attempt:
@@ -196,8 +191,8 @@ class _Attempt:
                 schema=context.run_spec.schema,
             )
         except OpenCodeError as error:
-            if not isinstance(error, SetupError):
-                return None, error
+            return None, error
+        except SetupError:
             # Not a fault of the row: opencode cannot run here at all.
             await self._record_interruption()
             raise
@@ -266,17 +261,16 @@ class _Attempt:
             owner=self.context.owner,
             started_at=self.started_at,
             error=error,
-            is_try=self.context.limiter.is_trying,
+            exceeds_known_limit=self.context.limiter.is_trying,
         )
 
     def _report_to_gate(self, error: OpenCodeError, now: datetime) -> None:
         run_spec = self.context.run_spec
 
         def until_limit_ends(count: int) -> datetime:
-            assert isinstance(error, RateLimitError)
             return limit_end(error, count, now)
 
-        self.context.ledger.report(
+        self.context.ledger.gates.record(
             self._observation(error),
             now=now,
             limit_end=until_limit_ends,
@@ -284,33 +278,35 @@ class _Attempt:
             breaker_failures=run_spec.limits.breaker_failures,
         )
 
-    def _finish_of(self, answer: Answer, now: datetime) -> Finish:
-        return Finish(
+    def _finish_of(self, answer: Answer, now: datetime) -> FinishedRow:
+        return FinishedRow(
             lease=self.claimed.lease,
             attempt_id=self.claimed.attempt_id,
             record=self.record,
             run_id=self.context.run_spec.run_id,
             row_id=self.history.row.row_id,
-            outcome=answered(answer),
+            answer=answer,
             now=now,
         )
 
     def _fail(self, error: OpenCodeError, now: datetime) -> None:
-        self.context.ledger.finish_row(
-            lease=self.claimed.lease,
-            attempt_id=self.claimed.attempt_id,
-            record=self.record,
-            run_id=self.context.run_spec.run_id,
-            row_id=self.history.row.row_id,
-            answer=None,
-            error=error,
-            now=now,
+        self.context.ledger.queue.finish(
+            FinishedRow(
+                lease=self.claimed.lease,
+                attempt_id=self.claimed.attempt_id,
+                record=self.record,
+                run_id=self.context.run_spec.run_id,
+                row_id=self.history.row.row_id,
+                answer=None,
+                error=error,
+                now=now,
+            )
         )
 
     def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
         ledger, run_spec = self.context.ledger, self.context.run_spec
-        ledger.end_attempt(self.claimed.attempt_id, record=self.record, error=error, now=now)
-        ledger.wait_row(
+        ledger.attempts.end(self.claimed.attempt_id, record=self.record, error=error, now=now)
+        ledger.queue.wait(
             self.claimed.lease,
             run_id=run_spec.run_id,
             row_id=self.history.row.row_id,

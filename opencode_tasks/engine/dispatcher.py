@@ -73,7 +73,7 @@ class _Dispatch:
                 self._report_progress()
         except BaseException:
             # The workers read this status, end what is in flight and record it.
-            self.ledger.end_run(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
+            self.ledger.runs.end(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
             self._drain()
             raise
 
@@ -85,11 +85,11 @@ class _Dispatch:
         now = datetime.now(UTC)
         # If all rows wait for a short time, one batch shows it by its state.
         wait_s = 0.0 if self.running else self.run_spec.limits.max_inline_wait_s
-        ready = self.ledger.queue_state(
+        ready = self.ledger.queue.state(
             self.run_spec.run_id,
             now=now,
             until=now + timedelta(seconds=wait_s),
-            most=rows_per_batch * self.sizes.lanes,
+            limit=rows_per_batch * self.sizes.lanes,
         ).ready
         missing = min(self.sizes.lanes, -(-ready // rows_per_batch)) - len(self.running)
         for _ in range(missing):
@@ -118,7 +118,7 @@ class _Dispatch:
         """Whether open rows are leased to another driver, or to a worker that may be dead."""
         if self._must_stop():
             return False
-        owners = self.ledger.lease_owners(self.run_spec.run_id, now=datetime.now(UTC))
+        owners = self.ledger.queue.owners(self.run_spec.run_id, now=datetime.now(UTC))
         if any(is_dead(owner) for owner in owners):
             # A batch recovers the rows of dead owners.
             self._submit_batch()
@@ -132,7 +132,7 @@ class _Dispatch:
             return
         if isinstance(end.error, SetupError):
             raise end.error
-        crashed_rows = self.ledger.crashed_rows(self.run_spec.run_id, batch_id)
+        crashed_rows = self.ledger.attempts.mark_crashed(self.run_spec.run_id, batch_id)
         for row_id in crashed_rows:
             self.crashes[row_id] += 1
             if self.crashes[row_id] >= MAX_CRASHES_PER_ROW:
@@ -152,7 +152,7 @@ class _Dispatch:
     def _fail_crashed(self, row_id: str) -> None:
         message = f"the worker died {MAX_CRASHES_PER_ROW} times with this row in flight"
         now = datetime.now(UTC)
-        self.ledger.fail_row(
+        self.ledger.rows.fail(
             self.run_spec.run_id, row_id, error_type="crashed", error_message=message, now=now
         )
 
@@ -160,8 +160,8 @@ class _Dispatch:
         """Report the progress, less often if it takes long to compute."""
         if (start := time.monotonic()) < self.next_progress:
             return
-        concurrency = self.ledger.pace(self.run_spec.gate_id, now=datetime.now(UTC))
-        self.on_progress(self.ledger.progress(self.run_spec.run_id), concurrency)
+        concurrency = self.ledger.concurrency.get(self.run_spec.gate_id, now=datetime.now(UTC))
+        self.on_progress(self.ledger.runs.progress(self.run_spec.run_id), concurrency)
         duration_s = time.monotonic() - start
         self.next_progress = start + max(POLL_INTERVAL_S, duration_s / PROGRESS_TIME_SHARE)
 

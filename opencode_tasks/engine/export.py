@@ -23,14 +23,14 @@ def export_run(ledger: Ledger, run_id: str, target: str, *, database: str | None
     rows in the input has changed, or if the target cannot be written.
     """
     output = Output(name=target, database=database)
-    run = ledger.run(run_id)
+    run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
         frame = _read_source(ledger, run, command, database)
     else:
-        outcomes = ledger.outcomes(run_id)
+        outcomes = ledger.results.outcomes(run_id)
         frame = pd.DataFrame(
             [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
         )

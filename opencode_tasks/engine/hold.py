@@ -19,10 +19,10 @@ OnHold = Callable[[str, Hold], None]
 
 def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
     """Reason why a run without a running batch is on hold; None if no row is open or one may be sent."""
-    open_rows = ledger.open_count(run_id)
+    open_rows = ledger.rows.count_open(run_id)
     if not open_rows:
         return None
-    budget = ledger.budget(run_id)
+    budget = ledger.budgets.get(run_id)
     if budget.refused_pico is not None:
         return Hold(
             until=None,
@@ -31,7 +31,7 @@ def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
             open_rows=open_rows,
             applies_to_all=True,
         )
-    gate = ledger.gate(gate_id)
+    gate = ledger.gates.get(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
         return Hold(
@@ -41,7 +41,7 @@ def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
             open_rows=open_rows,
             applies_to_all=True,
         )
-    queue_state = ledger.queue_state(run_id, now=now, until=now, most=1)
+    queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
     if queue_state.ready or queue_state.leased or queue_state.next_at is None:
         return None
     return Hold(
@@ -57,9 +57,9 @@ def must_stop_sending(ledger: Ledger, run_id: str, gate_id: str, *, max_inline_w
 
     True if the budget is used up, or if the gate is closed for that long or until a person acts.
     """
-    if ledger.budget(run_id).refused_pico is not None:
+    if ledger.budgets.get(run_id).refused_pico is not None:
         return True
-    gate = ledger.gate(gate_id)
+    gate = ledger.gates.get(gate_id)
     if gate is None or gate.is_open:
         return False
     if gate.reset_time is None:

@@ -15,18 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.domain.concurrency import TURN_S, divide
-from opencode_tasks.domain.policy import LIMIT_BACKOFF_START_S
+from opencode_tasks.domain.policy import rest_s
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord
-from opencode_tasks.errors import (
-    AuthenticationError,
-    BillingError,
-    OpenCodeError,
-    OpenCodeTimeoutError,
-    RateLimitError,
-    ServerError,
-    UnknownOpenCodeError,
-)
+from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest, Ledger
 from opencode_tasks.plan.run_spec import RunSpec, system_text
 
@@ -136,14 +128,14 @@ class Limiter:
             tokens = _tokens_of(record)
             process.extra_tokens += tokens - self.in_flight.get(attempt_id, tokens)
             process.learn_answer_tokens(tokens - self._prompt_tokens(prompt))
-        if is_refusal(error):
+        if error is not None and error.is_refusal:
             process.refused_of = max(process.refused_of, process.in_flight())
             process.refusals.append(sent_at)
-            process.rest_s = max(process.rest_s, _rest_s(error))
+            process.rest_s = max(process.rest_s, rest_s(error, datetime.now(UTC)))
             # The outcome of the row must be recorded even if this fails.
             with contextlib.suppress(Exception):
                 await process.sync()
-        elif is_answer(error):
+        elif error is None or error.reaction.concurrency == "accepted":
             process.answers.append(sent_at)
 
     def _prompt_tokens(self, prompt: str) -> float:
@@ -223,7 +215,7 @@ class _Process:
         request = self._request(batch.run_spec)
         ledger, gate_id, now = batch.ledger, batch.run_spec.gate_id, datetime.now(UTC)
         allocation = await asyncio.to_thread(
-            lambda: ledger.sync_concurrency(gate_id, self.owner, request, now=now)
+            lambda: ledger.concurrency.sync(gate_id, self.owner, request, now=now)
         )
         self.synced_at = time.monotonic()
         self.answers = self.answers[len(request.answers) :]
@@ -268,33 +260,6 @@ class _Process:
 
 # By ledger and gate. Only the event loop of the server pool uses it.
 _processes: dict[tuple[str, str], _Process] = {}
-
-
-def is_refusal(error: OpenCodeError | None) -> bool:
-    """Whether the provider is overloaded: with fewer rows in flight it might have answered."""
-    return isinstance(error, RateLimitError) or (isinstance(error, ServerError) and error.is_overload)
-
-
-def is_answer(error: OpenCodeError | None) -> bool:
-    """Whether the provider accepted the row, even if the row failed then."""
-    return not isinstance(
-        error,
-        RateLimitError
-        | ServerError
-        | OpenCodeTimeoutError
-        | AuthenticationError
-        | BillingError
-        | UnknownOpenCodeError,
-    )
-
-
-def _rest_s(error: OpenCodeError | None) -> float:
-    """Seconds for which the provider accepts no row."""
-    if isinstance(error, RateLimitError):
-        if not error.reset_is_named:
-            return LIMIT_BACKOFF_START_S
-        return max(0.0, (error.reset_time - datetime.now(UTC)).total_seconds())
-    return (error.retry_after or 0.0) if isinstance(error, ServerError) else 0.0
 
 
 def _tokens_of(record: AttemptRecord) -> float:

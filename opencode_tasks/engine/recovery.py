@@ -20,7 +20,7 @@ from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
-from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, OrphanedAttempt
+from opencode_tasks.ledger import CRASHED, AlreadyLeased, FinishedRow, Lease, LeaseLostError, OrphanedAttempt
 from opencode_tasks.opencode.instance_dir import is_owned
 from opencode_tasks.opencode.leftovers import (
     ended_at,
@@ -51,9 +51,9 @@ async def recover_attempts(context: BatchContext) -> int:
     by_data_dir: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
     for orphan in await _orphans(context):
         if is_dead(orphan.owner):
-            await context.db(context.ledger.break_lease, orphan.row_key, orphan.owner)
+            await context.db(context.ledger.queue.break_lease, orphan.row_key, orphan.owner)
         lease = await context.db(_take_lease, context, orphan)
-        if not isinstance(lease, Busy):
+        if not isinstance(lease, AlreadyLeased):
             own_lease = lease if isinstance(lease, Lease) else None
             by_data_dir.setdefault(orphan.data_dir, []).append((orphan, own_lease))
     for data_dir, attempts in by_data_dir.items():
@@ -63,7 +63,7 @@ async def recover_attempts(context: BatchContext) -> int:
         except SetupError:
             # Nothing is known about them: a later batch recovers them, and their rows are sent again.
             for lease in (lease for _, lease in attempts if lease is not None):
-                await context.db(context.ledger.release, lease)
+                await context.db(context.ledger.queue.release, lease)
             continue
         for orphan, lease in attempts:
             found = sessions.get(orphan.session_id) if orphan.session_id is not None else None
@@ -75,9 +75,9 @@ async def recover_attempts(context: BatchContext) -> int:
 async def _orphans(context: BatchContext) -> list[OrphanedAttempt]:
     """Attempts without an end whose owner is not at work, with their sessions on this disk."""
     ledger, run_id = context.ledger, context.run_spec.run_id
-    orphans = await context.db(ledger.orphaned_attempts, run_id, context.host)
+    orphans = await context.db(ledger.attempts.orphaned, run_id, context.host)
     orphans = await asyncio.to_thread(_with_sessions, orphans)
-    owners = await context.db(partial(ledger.lease_owners, run_id, now=datetime.now(UTC)))
+    owners = await context.db(partial(ledger.queue.owners, run_id, now=datetime.now(UTC)))
     at_work = {owner for owner in owners if not is_dead(owner)}
     return [orphan for orphan in orphans if orphan.owner not in at_work]
 
@@ -89,7 +89,7 @@ def _forget_recorded(context: BatchContext) -> None:
     )
     if not on_disk:
         return
-    for attempt_id in context.ledger.ended_attempts(on_disk):
+    for attempt_id in context.ledger.attempts.ended(on_disk):
         data_dir, session_id = on_disk[attempt_id]
         # Checked last, since it looks at every process of the machine.
         if is_deserted(instance_dir := instance_dir_of(data_dir)):
@@ -112,7 +112,7 @@ def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
 
 def _take_lease(context: BatchContext, orphan: OrphanedAttempt) -> Any:
     now = datetime.now(UTC)
-    return context.ledger.take(
+    return context.ledger.queue.claim_row(
         orphan.run_id, orphan.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
     )
 
@@ -149,15 +149,17 @@ def _record_end(
     ledger = context.ledger
     if lease is not None and is_final:
         try:
-            ledger.finish_row(
-                lease=lease,
-                attempt_id=orphan.attempt_id,
-                record=record,
-                run_id=orphan.run_id,
-                row_id=orphan.row_id,
-                answer=answer,
-                error=error,
-                now=now,
+            ledger.queue.finish(
+                FinishedRow(
+                    lease=lease,
+                    attempt_id=orphan.attempt_id,
+                    record=record,
+                    run_id=orphan.run_id,
+                    row_id=orphan.row_id,
+                    answer=answer,
+                    error=error,
+                    now=now,
+                )
             )
         except LeaseLostError:
             return
@@ -166,9 +168,9 @@ def _record_end(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
         cause = error or (None if answer else crash)
-        ledger.end_attempt(orphan.attempt_id, record=record, error=cause, now=now)
+        ledger.attempts.end(orphan.attempt_id, record=record, error=cause, now=now)
         if lease is not None:
-            ledger.release(lease)
+            ledger.queue.release(lease)
     if orphan.data_dir is not None and orphan.session_id is not None:
         forget_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id)
 

@@ -14,8 +14,8 @@ REFRESH_INTERVAL_S = 2.0
 class Reservations:
     """Amounts to reserve for the rows of a run, in pico-dollars.
 
-    A reservation is the larger of two amounts: what the prompt and the output limit can cost, and
-    what the most expensive row of the run has cost.
+    A reservation is the larger of two amounts: the cost of the prompt with an answer of full length,
+    and the cost of the most expensive row of the run.
     """
 
     def __init__(self, run_spec: RunSpec, ledger: Ledger) -> None:
@@ -43,6 +43,6 @@ class Reservations:
     def _costliest_row(self) -> int:
         now = time.monotonic()
         if self._refreshed_at is None or now - self._refreshed_at >= REFRESH_INTERVAL_S:
-            self._costliest_row_pico = self.ledger.costliest_row(self.run_spec.run_id) or 0
+            self._costliest_row_pico = self.ledger.budgets.high_row_cost(self.run_spec.run_id) or 0
             self._refreshed_at = now
         return self._costliest_row_pico

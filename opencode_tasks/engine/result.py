@@ -79,19 +79,19 @@ class AnnotationResult:
     def usage(self) -> pd.DataFrame:
         """Tokens and cost of each model call."""
         with Ledger.open(self._ledger_url) as ledger:
-            return _money_frame(ledger.usage(self.run_id), USAGE_COLUMNS)
+            return _money_frame(ledger.results.usage(self.run_id), USAGE_COLUMNS)
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
         """Each execution of a row, with its error if it failed."""
         with Ledger.open(self._ledger_url) as ledger:
-            return _money_frame(ledger.attempts(self.run_id), ATTEMPT_COLUMNS)
+            return _money_frame(ledger.results.attempts(self.run_id), ATTEMPT_COLUMNS)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
         """Rows, model calls, tokens and cost of each model."""
         with Ledger.open(self._ledger_url) as ledger:
-            return _money_frame(ledger.cost(self.run_id), COST_COLUMNS)
+            return _money_frame(ledger.results.cost(self.run_id), COST_COLUMNS)
 
 
 def read_result(
@@ -100,8 +100,8 @@ def read_result(
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
         run_id=run_id,
-        progress=ledger.progress(run_id),
-        budget=ledger.budget(run_id),
+        progress=ledger.runs.progress(run_id),
+        budget=ledger.budgets.get(run_id),
         ledger_url=ledger.url,
         source=source,
         schema=schema,
@@ -115,7 +115,7 @@ def output_parts(
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        yield output_frame(rows, ledger.outcomes(run_id, span), schema=schema)
+        yield output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
 
 
 def summary(run_id: str, progress: Progress, budget: Budget, *, started: float | None) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def summary(run_id: str, progress: Progress, budget: Budget, *, started: float |
 def read_summary(ledger_url: str, run_id: str) -> dict[str, Any]:
     """Summary of a run that has not ended; its seconds are None."""
     with Ledger.open(ledger_url) as ledger:
-        return summary(run_id, ledger.progress(run_id), ledger.budget(run_id), started=None)
+        return summary(run_id, ledger.runs.progress(run_id), ledger.budgets.get(run_id), started=None)
 
 
 def _budget_summary(budget: Budget) -> dict[str, float | None]:

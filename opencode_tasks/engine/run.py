@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import pandas as pd
 
@@ -31,12 +32,13 @@ from opencode_tasks.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """Event of a run. One kind of value is set in each event; the others are None.
+    """Event of a run. Fields that an event does not report are None.
 
     - ``sizes``: the run starts to send rows, for the first time or after a hold.
     - ``progress`` and ``pace``: about every second while rows are sent, and once at the end. ``pace``
       is None if nothing is known about the provider's limit.
-    - ``hold``: about every second while the run waits.
+    - ``hold``: together with the progress while rows wait for a short time and none may be sent;
+      alone, about every second, during a long wait, until the run continues with ``sizes``.
 
     ``reused_rows`` is the number of rows that took their answer from an earlier run.
     """
@@ -90,18 +92,18 @@ def execute(
         except RunPausedError:
             raise
         except BaseException:
-            ledger.end_run(run_id, status="interrupted", now=datetime.now(UTC))
+            ledger.runs.end(run_id, status="interrupted", now=datetime.now(UTC))
             raise
-        progress = ledger.progress(run_id)
+        progress = ledger.runs.progress(run_id)
         run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
-        ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
+        ledger.runs.end(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
         return read_result(ledger, run_id, frame, plan.options.schema)
 
 
 def forget_texts(ledger_url: str, run_id: str) -> None:
     """Remove the texts of a run that the settings do not keep after its end."""
     with Ledger.open(ledger_url) as ledger:
-        ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
+        ledger.retention.remove_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
 
 
 def _ignore(event: RunEvent) -> None:
@@ -117,7 +119,7 @@ def _start_or_continue(ledger: Ledger, plan: Plan, context: RunContext) -> str:
     """Id of the run to work on: the one to resume, the one that this flow run started, or a new one."""
     run_id = context.resumed_run_id
     if run_id is None and context.flow_run_id is not None:
-        run_id = ledger.find_run(context.flow_run_id, plan.fingerprint)
+        run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
     if run_id is None:
         return _start(ledger, plan, context)
     _continue(ledger, plan, context, run_id)
@@ -128,12 +130,12 @@ def _start(ledger: Ledger, plan: Plan, context: RunContext) -> str:
     run_id = _new_run_id()
     _create(ledger, run_id, plan, context)
     if gate := _gate_of(plan):
-        ledger.half_open(gate, now=datetime.now(UTC))
+        ledger.gates.half_open(gate, now=datetime.now(UTC))
     return run_id
 
 
 def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> None:
-    run = ledger.run(run_id)
+    run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     if run["input_fingerprint"] != plan.fingerprint:
@@ -145,12 +147,12 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> N
     gate = _gate_of(plan)
     if gate and (context.resumed_run_id is not None or run["status"] == "paused"):
         # A person says that the cause is fixed: one row tests it.
-        ledger.half_open(gate, now=datetime.now(UTC))
-    ledger.mark_running(run_id)
+        ledger.gates.half_open(gate, now=datetime.now(UTC))
+    ledger.runs.resume(run_id)
     if (budget_pico := _new_budget_pico(plan, context)) is not None:
-        ledger.set_budget(run_id, budget_pico)
+        ledger.budgets.set(run_id, budget_pico)
     if context.flow_run_id is not None:
-        ledger.add_flow_run(run_id, context.flow_run_id)
+        ledger.runs.add_flow_run(run_id, context.flow_run_id)
 
 
 def _new_budget_pico(plan: Plan, context: RunContext) -> int | None:
@@ -173,13 +175,13 @@ def _gate_of(plan: Plan) -> str | None:
 def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> None:
     now = datetime.now(UTC)
     options = plan.options
-    ledger.create_run(
+    ledger.runs.create(
         run_id=run_id,
         parameters={
             "prompt_column": options.prompt_column,
             "template": options.template,
             "id_column": options.id_column,
-            "labels": list(options.labels),
+            "labels": list(options.label),
             "system": options.system,
             "agent": options.agent,
             "variant": options.variant,
@@ -200,10 +202,10 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )
-    ledger.add_rows(run_id, plan.rows)
+    ledger.rows.add(run_id, plan.rows)
     ids = plan.checked.rows.ids(plan.checked.row_faults)
     for position, fault in plan.checked.row_faults.items():
-        ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+        ledger.rows.fail(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,8 +222,8 @@ class _Run:
 
     def run(self) -> None:
         """Send rows, and wait if they must wait, until no row is open."""
-        self.reused_rows = self.ledger.reuse_answers(self.run_id, now=datetime.now(UTC))
-        while open_rows := self.ledger.open_count(self.run_id):
+        self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
+        while open_rows := self.ledger.rows.count_open(self.run_id):
             run_spec = self._dispatch(open_rows)
             hold = current_hold(self.ledger, self.run_id, run_spec.gate_id)
             if hold is None:
@@ -243,13 +245,14 @@ class _Run:
             self.ledger.url,
             sizes.concurrency_per_batch,
             start=sizes.start,
-            has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
+            has_budget=self.ledger.budgets.get(self.run_id).max_cost_pico is not None,
         )
+        emit_progress = partial(self._emit_progress, run_spec)
         max_inline_wait_s = run_spec.limits.max_inline_wait_s
         if not must_stop_sending(
             self.ledger, self.run_id, run_spec.gate_id, max_inline_wait_s=max_inline_wait_s
         ):
-            dispatch(run_spec, self.ledger, self.executor, sizes=sizes, on_progress=self._emit_progress)
+            dispatch(run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress)
         return run_spec
 
     def _choose_sizes(self, open_rows: int) -> Sizes:
@@ -266,25 +269,34 @@ class _Run:
             most_processes=capacity.processes,
         )
 
-    def _emit_progress(self, progress: Progress, concurrency: ConcurrencyState | None) -> None:
+    def _emit_progress(
+        self, run_spec: RunSpec, progress: Progress, concurrency: ConcurrencyState | None
+    ) -> None:
+        """Emit the progress, with the hold if rows are open and none may be sent now."""
+        is_idle = bool(progress.open) and not (concurrency and concurrency.in_flight)
         self.emit(
-            RunEvent(run_id=self.run_id, progress=progress, pace=concurrency, reused_rows=self.reused_rows)
+            RunEvent(
+                run_id=self.run_id,
+                progress=progress,
+                pace=concurrency,
+                hold=current_hold(self.ledger, self.run_id, run_spec.gate_id) if is_idle else None,
+                reused_rows=self.reused_rows,
+            )
         )
 
     def _skip_rows(self, hold: Hold) -> None:
-        self.ledger.skip_rows(
+        self.ledger.rows.skip_open(
             self.run_id, error_type=hold.error_type, error_message=hold.message, now=datetime.now(UTC)
         )
 
     def _hold(self, hold: Hold) -> None:
         """Record the hold in the ledger, and let the caller wait or raise."""
-        self.ledger.hold_rows(
+        self.ledger.rows.hold_open(
             self.run_id,
-            None,
             error_type=hold.error_type,
             error_message=hold.message,
             until=hold.until,
         )
-        self.ledger.pause_run(self.run_id, until=hold.until, reason=str(hold))
+        self.ledger.runs.pause(self.run_id, until=hold.until, reason=str(hold))
         self.on_hold(self.run_id, hold)
-        self.ledger.mark_running(self.run_id)
+        self.ledger.runs.resume(self.run_id)

@@ -87,7 +87,7 @@ def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
         hold = server_pool.call(batch.run)
         if hold is None:
             return BatchResult(ended=batch.ended)
-        hold = replace(hold, open_rows=ledger.open_count(run_spec.run_id))
+        hold = replace(hold, open_rows=ledger.rows.count_open(run_spec.run_id))
     if hold.is_longer_than(run_spec.limits.max_inline_wait_s, datetime.now(UTC)):
         return BatchResult(ended=batch.ended, hold=hold)
     raise RowsWaitError(hold)
@@ -117,7 +117,7 @@ class _Batch:
 
     async def run(self) -> Hold | None:
         """Execute rows. Returns what the remaining rows wait for, None if none remain for this batch."""
-        if await self.context.db(self.context.ledger.run_status, self.run_spec.run_id) is None:
+        if await self.context.db(self.context.ledger.runs.status, self.run_spec.run_id) is None:
             raise SetupError(
                 "unknown",
                 raw_message=f"the ledger of this worker has no run {self.run_spec.run_id}",
@@ -154,7 +154,7 @@ class _Batch:
     async def _read_queue(self) -> QueueState:
         """Read the open rows of the run; if none is ready, set ``hold`` to what the first waits for."""
         now = datetime.now(UTC)
-        read = partial(self.context.ledger.queue_state, self.run_spec.run_id, now=now, until=now, most=1)
+        read = partial(self.context.ledger.queue.state, self.run_spec.run_id, now=now, until=now, limit=1)
         queue_state = await self.context.db(read)
         self.is_queue_empty, self.hold = queue_state.ready == 0, None
         if self.is_queue_empty and queue_state.next_at is not None:
@@ -214,9 +214,9 @@ class _Batch:
             self.unsent[claimed.attempt_id] = claimed
             self.context.limiter.add(claimed.attempt_id, claimed.row.prompt)
             self.in_flight[asyncio.create_task(self._try(claimed))] = claimed
-        self.ended += claim_result.settled
+        self.ended += claim_result.finished
         self.hold = None
-        if len(claim_result.rows) == free_slots or claim_result.settled:
+        if len(claim_result.rows) == free_slots or claim_result.finished:
             self.next_claim = 0.0
         else:
             await self._note_shortage(claim_result)
@@ -234,26 +234,26 @@ class _Batch:
             run_id=run_spec.run_id,
             owner=context.owner,
             gate_id=run_spec.gate_id,
-            most=free_slots,
+            limit=free_slots,
             now=datetime.now(UTC),
             lease_s=run_spec.lease_s,
             node_id=context.node_id,
             host=context.host,
             backend=run_spec.backend,
             data_dir=None if data_dir is None else str(data_dir),
-            may_cost=context.reservations.for_prompt,
-            call_most_pico=context.reservations.further_call(),
-            row_most_pico=row_cap_pico,
-            over_row_cap=over_row_cap,
+            max_cost_of=context.reservations.for_prompt,
+            max_call_pico=context.reservations.further_call(),
+            max_row_pico=row_cap_pico,
+            row_cost_error=over_row_cap,
             prefer_untried=not self.has_answer,
             is_idle=not self.in_flight,
         )
-        return await context.db(context.ledger.claim, request)
+        return await context.db(context.ledger.queue.claim, request)
 
     async def _note_shortage(self, claim_result: ClaimResult) -> None:
         """Set ``hold`` to the reason why a claim returned fewer rows than there was room for."""
-        if claim_result.held is not None:
-            gate = claim_result.held
+        if claim_result.gate_hold is not None:
+            gate = claim_result.gate_hold
             self.has_answer = False
             self.hold = Hold(
                 until=gate.until,
@@ -261,8 +261,8 @@ class _Batch:
                 message=gate.error_message,
                 applies_to_all=True,
             )
-        elif claim_result.short is not None:
-            self.hold = _budget_hold(claim_result.short)
+        elif claim_result.budget_error is not None:
+            self.hold = _budget_hold(claim_result.budget_error)
         elif not claim_result.rows:
             await self._read_queue()
 
@@ -308,11 +308,11 @@ class _Batch:
             # If the database is not reachable for a while, the rows in flight must still be watched.
             with contextlib.suppress(Exception):
                 if now.timestamp() - last_heartbeat >= lease_s / 4:
-                    await self.context.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
-                    await self.context.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
+                    await self.context.db(partial(ledger.queue.heartbeat, owner, now=now, lease_s=lease_s))
+                    await self.context.db(partial(ledger.gates.extend_probe, owner, now=now, probe_s=lease_s))
                     last_heartbeat = now.timestamp()
                 await self.context.limiter.refresh()
-                if await self.context.db(ledger.run_status, self.run_spec.run_id) == "interrupted":
+                if await self.context.db(ledger.runs.status, self.run_spec.run_id) == "interrupted":
                     await self._stop()
                     return
 
@@ -331,7 +331,9 @@ class _Batch:
             return await attempt(self.context, self.backend, claimed)
         except (LeaseLostError, SetupError) as error:
             ledger, context = self.context.ledger, self.context
-            await context.db(ledger.give_up_probe, self.run_spec.gate_id, context.owner, claimed.row.row_id)
+            await context.db(
+                ledger.gates.release_probe, self.run_spec.gate_id, context.owner, claimed.row.row_id
+            )
             if isinstance(error, SetupError):
                 raise
             return None

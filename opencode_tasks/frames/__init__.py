@@ -1,1 +1,1 @@
-"""Frames of prompts as they come in and go out; the only package that imports pandas."""
+"""Tables in and out: reads INPUT, validates it and writes OUTPUT. See ``io`` for the supported formats."""

@@ -1,4 +1,14 @@
-"""INPUT and OUTPUT, whatever they are: a file, a folder of Parquet files, or a table of a database."""
+"""INPUT and OUTPUT of a run: a file, a folder of Parquet files, or a table of a database.
+
+To add a **file format**, add a line to ``FORMATS`` in ``formats``: its name, its suffixes, a function that
+reads it and a function that writes it. Nothing else in the package knows the formats.
+
+| INPUT or OUTPUT | name | module |
+|---|---|---|
+| a file, local or at an fsspec URL | a known suffix | ``formats``, ``read``, ``write`` |
+| a folder of Parquet files | ends with ``/``, or OUTPUT with ``--partition-by`` | ``partitioned`` |
+| a table or query of a database | begins with ``sql:`` | ``sql`` |
+"""
 
 from __future__ import annotations
 
@@ -7,16 +17,18 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from opencode_tasks.frames.partitioned import parts_faults, read_parts, write_parts
-from opencode_tasks.frames.read import format_of, read_frame
+from opencode_tasks.frames.formats import format_of
+from opencode_tasks.frames.partitioned import folder_faults, read_parts, write_parts
+from opencode_tasks.frames.read import read_frame
 from opencode_tasks.frames.sql import is_sql, read_sql, table_faults, write_sql
-from opencode_tasks.frames.write import check_output, write_frames
+from opencode_tasks.frames.write import file_faults, write_frames
 
 
 def read_input(name: str, *, database: str | None = None, limit: int | None = None) -> pd.DataFrame:
-    """The table at a path or URL, in a folder (its name ends with ``/``), or of ``sql:``.
+    """Return the table with this name, at most ``limit`` rows if given.
 
-    Its first ``limit`` rows where given. Raises InputError with one line where it cannot be read.
+    ``database`` is the URL of the database for ``sql:``. Raises InputError with one line if the table
+    cannot be read.
     """
     if is_sql(name):
         return read_sql(name, database, limit=limit)
@@ -28,11 +40,12 @@ def read_input(name: str, *, database: str | None = None, limit: int | None = No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """Where answers go. ``database`` is that of ``sql:`` tables.
+    """The output of a run: a file, a folder or a table.
 
-    A table's rows are replaced by ``key``, a column; without one the table is this output alone.
-    ``partition_by`` makes a folder of Parquet files, a folder for each value of these columns; where
-    the output ``grows``, those of earlier runs stay in it.
+    ``database`` is the URL of the database for ``sql:`` tables. ``key`` is the column by which rows of a
+    table are replaced; None replaces the whole table. ``partition_by`` are columns: the output is then a
+    folder of Parquet files with a folder for each of their values, and with ``grows`` the files of
+    earlier runs are kept.
     """
 
     name: str
@@ -42,25 +55,27 @@ class Output:
     grows: bool = False
 
     def faults(self, source: str, columns: Sequence[str] | None) -> list[str]:
-        """One line for each reason why it could not be written.
+        """Return one line for each reason why the output cannot be written.
 
-        ``columns`` are what it will have, None where that is not known.
+        ``source`` is the name of INPUT. ``columns`` are the columns of the output; None if unknown.
         """
         if is_sql(self.name):
             faults = table_faults(self.name, self.database, columns)
             if self.name == source:
-                faults.append(f"OUTPUT {self.name}: the same table as INPUT; name another")
-            return [*faults, *self._partition_faults("a table")]
+                faults.append(f"OUTPUT {self.name}: this is the INPUT table; use another name")
+            return [*faults, *self._partition_faults()]
         if self.partition_by:
-            if format_of(self.name.rstrip("/")) != "parquet":
-                return self._partition_faults("no .parquet name")
-            return parts_faults(self.name, self.partition_by, columns)
-        return check_output(self.name, input_path=source)
+            file_format = format_of(self.name.rstrip("/"))
+            if file_format is None or file_format.name != "parquet":
+                return self._partition_faults()
+            return folder_faults(self.name, self.partition_by, columns)
+        return file_faults(self.name, input_path=source)
 
     def write(self, frames: Iterable[pd.DataFrame], run_id: str) -> None:
-        """Write a run's output, given in parts of the same columns; again and again the same.
+        """Write the output of a run, given as frames with the same columns.
 
-        A database's table is written from all of them at once. OSError where the place refuses.
+        Another call with the same run replaces what the first one wrote. A database table is written from
+        all frames at once. Raises OSError if the output cannot be written.
         """
         if is_sql(self.name):
             write_sql(pd.concat(list(frames)), self.name, self.database, key=self.key)
@@ -69,7 +84,7 @@ class Output:
         else:
             write_frames(frames, self.name)
 
-    def _partition_faults(self, what: str) -> list[str]:
+    def _partition_faults(self) -> list[str]:
         if not self.partition_by:
             return []
-        return [f"--partition-by: OUTPUT {self.name} is {what}; it makes a folder of Parquet files"]
+        return [f"--partition-by: OUTPUT {self.name} must be a folder with a name that ends with .parquet"]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from opencode_tasks.domain.answer_schema import schema_columns
 from opencode_tasks.domain.money import pico_to_usd
-from opencode_tasks.frames.columns import Dtype, output_columns
+from opencode_tasks.frames.columns import Column, Dtype, output_columns
 
 
 def output_frame(
@@ -31,19 +31,18 @@ def output_frame(
     fields = set(schema_columns(schema))
     added: dict[str, pd.Series] = {}
     for column in output_columns(schema):
-        values = [_value(outcome, column.name, of_answer=column.name in fields) for outcome in outcomes]
+        values = [_value(outcome, column, of_answer=column.name in fields) for outcome in outcomes]
         added[column.name] = _series(values, column.dtype)
     beside = pd.DataFrame(added)
     beside.index = frame.index
     return pd.concat([frame, beside], axis="columns")
 
 
-def _value(outcome: Mapping[str, Any], name: str, *, of_answer: bool) -> Any:
+def _value(outcome: Mapping[str, Any], column: Column, *, of_answer: bool) -> Any:
     if of_answer:
-        return (outcome.get("structured") or {}).get(name)
-    if name == "cost_usd":
-        return pico_to_usd(outcome.get("cost_pico"))
-    return outcome.get(name)
+        return (outcome.get("structured") or {}).get(column.name)
+    value = outcome.get(column.ledger_name)
+    return pico_to_usd(value) if column.ledger_name.endswith("_pico") else value
 
 
 def _series(values: list[Any], dtype: Dtype) -> pd.Series:

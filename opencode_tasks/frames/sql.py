@@ -1,9 +1,9 @@
-"""Tables of a database as INPUT and OUTPUT: ``sql:TABLE``, and ``sql:SELECT …`` as INPUT.
+"""Database tables as INPUT and OUTPUT: ``sql:TABLE``, and ``sql:SELECT …`` as INPUT.
 
-The database is named apart from them, since its address can hold a password.
+The URL of the database is a separate option, because it can contain a password.
 """
 
-# pandas comes without types of its own.
+# pandas has no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -23,114 +23,126 @@ from sqlalchemy.schema import MetaData
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
+from opencode_tasks.frames.content import one_line
 from opencode_tasks.ledger.url import POSTGRES_DRIVER, POSTGRES_NAMES
 
 PREFIX = "sql:"
-DATABASE = "--database"
-# What every output table has; a table without them is somebody else's.
-OUR_COLUMNS = frozenset({"response", "status", "error_type", "session_id"})
-IDS_AT_ONCE = 500
-ROWS_AT_ONCE = 200
+DATABASE_OPTION = "--database"
+# Columns of every table that a run wrote. A table without them is not overwritten.
+OUTPUT_COLUMNS = frozenset({"response", "status", "error_type", "session_id"})
+IDS_PER_STATEMENT = 500
+ROWS_PER_STATEMENT = 200
 _QUERY = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 _TABLE = re.compile(r"\w+(\.\w+)?")
 
 
 def is_sql(name: str) -> bool:
-    """Whether INPUT or OUTPUT is a table or a query of a database."""
+    """Return whether INPUT or OUTPUT is a table or a query of a database."""
     return name.startswith(PREFIX)
 
 
 def read_sql(name: str, database: str | None, *, limit: int | None = None) -> pd.DataFrame:
-    """The table or the query's result, its first ``limit`` rows where given, values as Python has them.
+    """Return a table or the result of a query with Python values, at most ``limit`` rows if given.
 
-    Nothing is written: the transaction is undone. InputError with one line where it cannot be read.
+    The transaction is rolled back, so a query cannot change the database. Raises InputError with one
+    line if the table or query cannot be read.
     """
-    what = name.removeprefix(PREFIX).strip()
-    is_query = _QUERY.match(what) is not None
-    if not is_query and not _TABLE.fullmatch(what):
-        raise InputError((f"INPUT {name}: neither a table nor a query that begins with SELECT or WITH",))
+    source = name.removeprefix(PREFIX).strip()
+    is_query = _QUERY.match(source) is not None
+    if not is_query and not _TABLE.fullmatch(source):
+        raise InputError((f"INPUT {name}: not a table, and not a query that begins with SELECT or WITH",))
     try:
-        with _engine(database) as engine, engine.connect() as connection:
+        with _open_engine(database) as engine, engine.connect() as connection:
             if is_query:
-                # Colons are the query's own: nothing is filled in.
-                result = connection.execute(text(what.replace(":", r"\:")))
+                # Colons belong to the query: it has no parameters.
+                result = connection.execute(text(source.replace(":", r"\:")))
             else:
-                result = connection.execute(_table(connection, what).select())
-            lines = [tuple(line) for line in islice(result, limit)]
+                result = connection.execute(_table(connection, source).select())
+            rows = [tuple(row) for row in islice(result, limit)]
             columns = pd.Index(list(result.keys()), dtype=object)
             connection.rollback()
     except NoSuchTableError:
         raise InputError((f"INPUT {name}: there is no such table",)) from None
     except SQLAlchemyError as error:
-        raise InputError((f"INPUT {name}: cannot be read: {_words(error)}",)) from None
-    return pd.DataFrame(lines, columns=columns, dtype=object)
+        raise InputError((f"INPUT {name}: cannot be read: {_database_message(error)}",)) from None
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def table_faults(name: str, database: str | None, columns: Sequence[str] | None) -> list[str]:
-    """One line for each reason why OUTPUT could not be written; ``columns`` as in ``Output.faults``."""
+    """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown."""
     table = name.removeprefix(PREFIX)
     if not _TABLE.fullmatch(table):
-        return [f"OUTPUT {name}: not a table's name"]
+        return [f"OUTPUT {name}: not the name of a table"]
     try:
-        with _engine(database) as engine, engine.connect() as connection:
-            there = _columns(connection, table)
+        with _open_engine(database) as engine, engine.connect() as connection:
+            existing = _column_names(connection, table)
     except InputError as error:
         return list(error.faults)
     except SQLAlchemyError as error:
-        return [f"OUTPUT {name}: the database cannot be reached: {_words(error)}"]
-    if there is not None and not there >= OUR_COLUMNS:
-        return [f"OUTPUT {name}: there is such a table already, and it is none of ours; name another"]
-    missing = ", ".join(column for column in columns or () if column not in there) if there else ""
-    return [f"OUTPUT {name}: the table lacks the columns {missing}; name another"] if missing else []
+        return [f"OUTPUT {name}: the database cannot be reached: {_database_message(error)}"]
+    if existing is None:
+        return []
+    if not existing >= OUTPUT_COLUMNS:
+        return [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]
+    missing = ", ".join(column for column in columns or () if column not in existing)
+    return [f"OUTPUT {name}: the table has no columns {missing}; use another name"] if missing else []
 
 
 def write_sql(frame: pd.DataFrame, name: str, database: str | None, *, key: str | None) -> None:
-    """Write the frame into a table, made where it is not there, in one transaction.
+    """Write the frame to a table in one transaction; the table is created if it does not exist.
 
-    With ``key``, a column, the rows that have the same key are replaced and others stay; without,
-    the table holds this frame alone. OSError where the database refuses.
+    ``key`` is a column: rows of the table with the same key are replaced, and the others are kept. If it
+    is None, all rows of the table are replaced. Raises OSError if the database reports an error.
     """
     table = name.removeprefix(PREFIX)
-    plain = pd.DataFrame({column: _plain(cast("pd.Series", frame[column])) for column in frame.columns})
-    schema, _, short = table.rpartition(".")
+    plain = pd.DataFrame({column: _sql_values(cast("pd.Series", frame[column])) for column in frame.columns})
+    schema, _, table_name = table.rpartition(".")
     try:
-        with _engine(database) as engine, engine.begin() as connection:
-            if _columns(connection, table) is not None:
-                _clear(connection, _table(connection, table), key, plain)
+        with _open_engine(database) as engine, engine.begin() as connection:
+            if _column_names(connection, table) is not None:
+                _delete_rows(connection, _table(connection, table), key, plain)
             plain.to_sql(
-                short,
+                table_name,
                 connection,
                 schema=schema or None,
                 if_exists="append",
                 index=False,
-                chunksize=ROWS_AT_ONCE,
+                chunksize=ROWS_PER_STATEMENT,
             )
     except SQLAlchemyError as error:
-        raise OSError(f"OUTPUT {name}: cannot be written: {_words(error)}") from None
+        raise OSError(f"OUTPUT {name}: cannot be written: {_database_message(error)}") from None
 
 
-def _clear(connection: Connection, table: Table, key: str | None, frame: pd.DataFrame) -> None:
+def _delete_rows(connection: Connection, table: Table, key: str | None, frame: pd.DataFrame) -> None:
     if key is None:
         connection.execute(delete(table))
         return
     ids = frame[key].tolist()
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        connection.execute(delete(table).where(table.c[key].in_(ids[start : start + IDS_AT_ONCE])))
+    for start in range(0, len(ids), IDS_PER_STATEMENT):
+        connection.execute(delete(table).where(table.c[key].in_(ids[start : start + IDS_PER_STATEMENT])))
 
 
 @contextmanager
-def _engine(database: str | None) -> Generator[Engine]:
+def _open_engine(database: str | None) -> Generator[Engine]:
     if not database:
-        raise InputError((f"{DATABASE}: name the database of sql: tables, or set OPENCODE_TASKS_DATABASE",))
+        raise InputError(
+            (f"{DATABASE_OPTION}: sql: needs the URL of a database; pass it or set OPENCODE_TASKS_DATABASE",)
+        )
     try:
         url = make_url(database)
         if url.drivername in POSTGRES_NAMES:
             url = url.set(drivername=POSTGRES_DRIVER)
         engine = create_engine(url)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        # SQLAlchemy's own words can hold the address, and that the password.
-        kind = "is none" if isinstance(error, ArgumentError) else "needs a driver that is not installed"
-        raise InputError((f"{DATABASE}: the address {kind}; write it as SQLAlchemy has it",)) from None
+        # SQLAlchemy's message can contain the URL and its password.
+        reason = (
+            "is not valid" if isinstance(error, ArgumentError) else "needs a driver that is not installed"
+        )
+        raise InputError(
+            (
+                f"{DATABASE_OPTION}: the URL {reason}; write it as SQLAlchemy does: postgresql://user@host/name",
+            )
+        ) from None
     try:
         yield engine
     finally:
@@ -138,32 +150,32 @@ def _engine(database: str | None) -> Generator[Engine]:
 
 
 def _table(connection: Connection, name: str) -> Table:
-    schema, _, short = name.rpartition(".")
-    return Table(short, MetaData(), schema=schema or None, autoload_with=connection)
+    schema, _, table_name = name.rpartition(".")
+    return Table(table_name, MetaData(), schema=schema or None, autoload_with=connection)
 
 
-def _columns(connection: Connection, name: str) -> frozenset[str] | None:
-    """A table's columns; None where it is not there."""
-    schema, _, short = name.rpartition(".")
-    found = inspect(connection)
-    if not found.has_table(short, schema=schema or None):
+def _column_names(connection: Connection, name: str) -> frozenset[str] | None:
+    """Return the columns of a table; None if it does not exist."""
+    schema, _, table_name = name.rpartition(".")
+    inspector = inspect(connection)
+    if not inspector.has_table(table_name, schema=schema or None):
         return None
-    return frozenset(column["name"] for column in found.get_columns(short, schema=schema or None))
+    return frozenset(column["name"] for column in inspector.get_columns(table_name, schema=schema or None))
 
 
-def _plain(column: pd.Series) -> pd.Series:
+def _sql_values(column: pd.Series) -> pd.Series:
+    """Return a column with None for null and JSON text for nested values."""
     if column.dtype != object:
         return column
-    return pd.Series([_cell(value) for value in column.tolist()], index=column.index, dtype=object)
+    return pd.Series([_sql_value(value) for value in column.tolist()], index=column.index, dtype=object)
 
 
-def _cell(value: Any) -> Any:
+def _sql_value(value: Any) -> Any:
     if is_null(value):
         return None
     return json.dumps(value, ensure_ascii=False, default=str) if is_nested(value) else value
 
 
-def _words(error: SQLAlchemyError) -> str:
-    """The database's own words: SQLAlchemy's hold the statement, and that the rows."""
-    cause = cast("Any", error).__dict__.get("orig") or error
-    return " ".join(str(cause).split())[:200]
+def _database_message(error: SQLAlchemyError) -> str:
+    """Return the message of the database driver: SQLAlchemy's contains the statement and its rows."""
+    return one_line(cast("Any", error).__dict__.get("orig") or error)

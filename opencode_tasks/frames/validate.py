@@ -1,6 +1,9 @@
-"""Every fault of an input, found before anything is bought."""
+"""Validation of INPUT: all faults are found before a prompt is sent.
 
-# pandas, pyarrow and fsspec come without types of their own.
+A fault is one line of text for the user.
+"""
+
+# pandas has no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -15,21 +18,26 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import RESERVED_COLUMNS, schema_columns
+from opencode_tasks.domain.answer_schema import schema_columns
+from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
 
-PROMPT_LIMIT_BYTES = 10_000_000
-NAMED_ROWS = 5
-ROWS_AT_ONCE = 10_000
-NAMED_COLUMNS = 20
+MAX_PROMPT_BYTES = 10_000_000
+MAX_LISTED_ROWS = 5
+MAX_LISTED_COLUMNS = 20
+MAX_ID_LENGTH = 80
+CHUNK_ROWS = 10_000
+# From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
+OUTPUT_SIGNS = 4
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 class PromptRow(NamedTuple):
-    """A row of the input; ``prompt`` is rendered, and "" where the row has a fault.
+    """A row of the input. ``prompt`` is rendered; it is "" if the row has a fault.
 
-    ``labels`` lacks the columns that are null in this row.
+    ``labels`` has no key for a label column that is null in this row.
     """
 
     position: int
@@ -40,9 +48,10 @@ class PromptRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRows:
-    """The rows of an input in its order, each made from the frame when it is come to.
+    """The rows of an input in its order.
 
-    So a million rows are not held as Python objects; to go through them again makes them again.
+    A row is created when it is iterated over, so that a million rows are not Python objects at the same
+    time. Another iteration creates them again.
     """
 
     frame: pd.DataFrame
@@ -53,34 +62,35 @@ class PromptRows:
     faulty: Collection[int] = ()
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
         return len(self.frame)
 
     def __iter__(self) -> Iterator[PromptRow]:
-        """The rows, faulty ones too."""
-        for start, some in _parts(self.frame):
-            ids = None if self.id_column is None else row_ids_in(some, self.id_column)
-            labels = _labels(some, self.labels)
-            prompts = _prompts(some, self.prompt_columns, self.template)
-            for place, (_, prompt) in enumerate(prompts):
-                at = start + place
-                row_id = str(at) if ids is None else ids[place]
-                yield PromptRow(at, row_id, "" if at in self.faulty else prompt, labels[place])
+        """Yield all rows, faulty ones included."""
+        for start, chunk in _chunks(self.frame):
+            ids = None if self.id_column is None else row_ids_in(chunk, self.id_column)
+            labels = _labels(chunk, self.labels)
+            prompts = _prompts(chunk, self.prompt_columns, self.template)
+            for offset, (_, prompt) in enumerate(prompts):
+                position = start + offset
+                row_id = str(position) if ids is None else ids[offset]
+                yield PromptRow(position, row_id, "" if position in self.faulty else prompt, labels[offset])
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
-        """The ids of some rows, by position."""
+        """Return the ids of these rows by position."""
         if self.id_column is None:
             return {position: str(position) for position in positions}
-        some = list(positions)
-        return dict(zip(some, row_ids_in(take_rows(self.frame, some), self.id_column), strict=True))
+        listed = list(positions)
+        return dict(zip(listed, row_ids_in(take_rows(self.frame, listed), self.id_column), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """An input and what is wrong with it.
+    """A validated input.
 
-    ``rows`` has every row in input order, faulty ones too; none where ``faults`` (those of the
-    whole input: columns, ids) has any. ``row_faults`` says by position what is wrong with one row.
+    ``faults`` concern the whole input: its columns and ids. ``row_faults`` concern single rows, by
+    position. ``rows`` has all rows in the order of the input, faulty ones included; it is empty if there
+    are ``faults``.
     """
 
     rows: PromptRows = field(default_factory=lambda: PromptRows(frame=pd.DataFrame()))
@@ -97,11 +107,11 @@ def check_frame(
     labels: Sequence[str] = (),
     schema: Mapping[str, Any] | None = None,
 ) -> Checked:
-    """Look for every fault at once and take the rows' ids, prompts and labels.
+    """Find all faults of the frame, and the ids, prompts and labels of its rows.
 
-    A ``template`` stands in for the prompt column. Without an id column a row's id is its
-    position. The schema itself is ``check_schema``'s; here its fields are held against the
-    columns. A frame without rows and columns is a run of no rows. Never raises for a fault.
+    With a ``template``, ``prompt_column`` is not used. Without an id column, the id of a row is its
+    position. The names of the schema's fields are compared with the columns; ``check_schema`` validates
+    the schema itself. A frame without rows and columns is valid. A fault is never an exception.
     """
     names = [str(name) for name in frame.columns]
     if not names and not len(frame):
@@ -111,10 +121,10 @@ def check_frame(
     except InputError as error:
         return Checked(faults=[*error.faults, *_column_faults(names, id_column, schema)])
     option = "--prompt-column" if template is None else "--template"
-    wanted = [(option, name) for name in prompt_columns]
-    wanted += [("--id-column", id_column)] if id_column is not None else []
-    wanted += [("--label", name) for name in labels]
-    faults = [_missing(name, option, names) for option, name in wanted if name not in names]
+    required = [(option, name) for name in prompt_columns]
+    required += [("--id-column", id_column)] if id_column is not None else []
+    required += [("--label", name) for name in labels]
+    faults = [_missing_column(name, option, names) for option, name in required if name not in names]
     faults += _column_faults(names, id_column, schema)
     if id_column is not None and names.count(id_column) == 1:
         faults += _id_faults(_cells(frame, id_column), row_ids_in(frame, id_column), id_column)
@@ -135,24 +145,24 @@ def check_frame(
 
 
 def row_ids_in(frame: pd.DataFrame, id_column: str) -> list[str]:
-    """The rows' ids as the ledger has them: a column's values as text, "" where there is none."""
+    """Return the ids of the rows as text, as the ledger stores them; "" for null."""
     return ["" if is_null(value) else str(value) for value in _cells(frame, id_column)]
 
 
 def take_rows(frame: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
-    """The rows at these positions, with a plain range index."""
+    """Return the rows at these positions with a plain range index."""
     return frame.iloc[list(positions)].reset_index(drop=True)
 
 
 def fault_lines(checked: Checked) -> list[str]:
-    """All faults for people: those of the input, then one line for each thing wrong with rows."""
+    """Return the faults of the input, then one line for each kind of row fault with the rows that have it."""
     by_fault: dict[str, list[int]] = {}
     for position, fault in sorted(checked.row_faults.items()):
         by_fault.setdefault(fault, []).append(position)
     ids = checked.rows.ids(checked.row_faults) if len(checked.rows) else {}
     return [
         *checked.faults,
-        *(f"INPUT: {fault}: {_named(positions, ids)}" for fault, positions in by_fault.items()),
+        *(f"INPUT: {fault}: {_list_rows(positions, ids)}" for fault, positions in by_fault.items()),
     ]
 
 
@@ -163,61 +173,89 @@ def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str,
         if count > 1
     ]
     fields = schema_columns(schema)
-    for name in dict.fromkeys(names):
-        if name == "row_id" and id_column != name:
-            faults.append(
-                "INPUT column 'row_id' is named like our name for a row; give --id-column row_id or rename it"
-            )
-        elif name in RESERVED_COLUMNS and name != "row_id":
-            faults.append(f"INPUT column {name!r} is named like a column that OUTPUT adds; rename it")
-        elif name in fields:
-            faults.append(f"INPUT column {name!r} is named like a field of the schema; rename one of them")
+    reserved = [name for name in dict.fromkeys(names) if name in RESERVED_COLUMNS and name != "row_id"]
+    if len(reserved) >= OUTPUT_SIGNS:
+        listed = f"{', '.join(reserved[:2])} and {len(reserved) - 2} more"
+        faults.append(
+            f"INPUT has columns that OUTPUT adds: {listed}. It is probably the OUTPUT of a run: "
+            "use the INPUT of that run, or remove these columns"
+        )
+    else:
+        faults += [
+            f"INPUT column {name!r} has the name of a column that OUTPUT adds; rename it" for name in reserved
+        ]
+    if "row_id" in names and id_column != "row_id":
+        faults.append("INPUT column 'row_id' has a reserved name; use --id-column row_id or rename it")
+    faults += [
+        f"INPUT column {name!r} has the name of a field of the schema; rename one of them"
+        for name in dict.fromkeys(names)
+        if name in fields and name not in RESERVED_COLUMNS
+    ]
     return faults
 
 
-def _missing(name: str, option: str, names: list[str]) -> str:
-    near = get_close_matches(name.strip().lower(), [other.lower() for other in names], n=1)
-    meant = next((other for other in names if near and other.lower() == near[0]), None)
-    hint = f"; did you mean {meant!r}?" if meant is not None else "."
-    listed = ", ".join(repr(other) for other in names[:NAMED_COLUMNS])
-    more = f" and {len(names) - NAMED_COLUMNS} more" if len(names) > NAMED_COLUMNS else ""
+def _missing_column(name: str, option: str, names: list[str]) -> str:
+    similar = get_close_matches(name.strip().lower(), [other.lower() for other in names], n=1)
+    suggestion = next((other for other in names if similar and other.lower() == similar[0]), None)
+    if (separator := _wrong_separator(names)) is not None:
+        hint = f". The cells are separated by {separator}; save the file with commas."
+    elif suggestion is not None:
+        hint = f"; did you mean {suggestion!r}?"
+    else:
+        hint = "."
+    listed = ", ".join(repr(other) for other in names[:MAX_LISTED_COLUMNS])
+    more = f" and {len(names) - MAX_LISTED_COLUMNS} more" if len(names) > MAX_LISTED_COLUMNS else ""
     return f"INPUT has no column {name!r} ({option}){hint} It has {listed}{more}"
 
 
+def _wrong_separator(names: list[str]) -> str | None:
+    """Return the separator of a CSV file that was read as a table of one column; None if there is none."""
+    if len(names) != 1:
+        return None
+    return next((name for sign, name in SEPARATORS.items() if sign in names[0]), None)
+
+
 def _id_faults(ids: list[Any], row_ids: list[str], id_column: str) -> Iterator[str]:
-    where = f"INPUT column {id_column!r} (--id-column)"
-    empty = [place for place, row_id in enumerate(row_ids) if not row_id.strip()]
+    column = f"INPUT column {id_column!r} (--id-column)"
+    empty = [position for position, row_id in enumerate(row_ids) if not row_id.strip()]
     if empty:
-        yield f"{where}: no id: {_named(empty, {})}"
-    unfit = [place for place, value in enumerate(ids) if is_nested(value) or _character_fault(row_ids[place])]
-    if unfit:
-        yield f"{where}: not a text or a number that can be an id: {_named(unfit, {})}"
-    counts = Counter(row_id for row_id in row_ids if row_id.strip())
-    twice = [place for place, row_id in enumerate(row_ids) if counts[row_id] > 1]
-    if twice:
-        yield f"{where}: the same id more than once: {_named(twice, dict(enumerate(row_ids)))}"
-
-
-def _named(positions: list[int], ids: Mapping[int, str]) -> str:
-    """The first five rows by position, with their ids where those say more, then how many more."""
-    shown = [
-        f"row {place}" + (f" (id {ids[place][:80]!r})" if ids.get(place, str(place)) != str(place) else "")
-        for place in positions[:NAMED_ROWS]
+        yield f"{column}: the id is empty: {_list_rows(empty, {})}"
+    invalid = [
+        position
+        for position, value in enumerate(ids)
+        if is_nested(value) or _character_fault(row_ids[position])
     ]
-    more = len(positions) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    if invalid:
+        yield f"{column}: the id is not a valid text or number: {_list_rows(invalid, {})}"
+    counts = Counter(row_id for row_id in row_ids if row_id.strip())
+    repeated = [position for position, row_id in enumerate(row_ids) if counts[row_id] > 1]
+    if repeated:
+        yield f"{column}: the id is not unique: {_list_rows(repeated, dict(enumerate(row_ids)))}"
 
 
-def _parts(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
-    """The frame some thousand rows at a time, each part with the position of its first row."""
-    for start in range(0, len(frame), ROWS_AT_ONCE):
-        yield start, cast("pd.DataFrame", frame.iloc[start : start + ROWS_AT_ONCE])
+def _list_rows(positions: list[int], ids: Mapping[int, str]) -> str:
+    """Return the first rows by position, with their ids if they differ, and the number of the others."""
+    listed = [_row_name(position, ids.get(position)) for position in positions[:MAX_LISTED_ROWS]]
+    more = len(positions) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
+
+
+def _row_name(position: int, row_id: str | None) -> str:
+    if row_id is None or row_id == str(position):
+        return f"row {position}"
+    return f"row {position} (id {row_id[:MAX_ID_LENGTH]!r})"
+
+
+def _chunks(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield the frame in chunks, each with the position of its first row."""
+    for start in range(0, len(frame), CHUNK_ROWS):
+        yield start, cast("pd.DataFrame", frame.iloc[start : start + CHUNK_ROWS])
 
 
 def _prompts(
     frame: pd.DataFrame, columns: tuple[str, ...], template: str | None
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Each row's prompt, whatever is wrong with it, after the cells that it is made of."""
+    """Yield for each row the cells that the prompt is made of, and the prompt, valid or not."""
     cells = [_cells(frame, column) for column in columns]
     for values in zip(*cells, strict=True):
         row = dict(zip(columns, values, strict=True))
@@ -226,25 +264,25 @@ def _prompts(
 
 def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str | None) -> dict[int, str]:
     return {
-        start + place: fault
-        for start, some in _parts(frame)
-        for place, (row, prompt) in enumerate(_prompts(some, columns, template))
-        if (fault := _prompt_fault(row, prompt, templated=template is not None)) is not None
+        start + offset: fault
+        for start, chunk in _chunks(frame)
+        for offset, (row, prompt) in enumerate(_prompts(chunk, columns, template))
+        if (fault := _prompt_fault(row, prompt, has_template=template is not None)) is not None
     }
 
 
-def _prompt_fault(row: Mapping[str, Any], prompt: Any, *, templated: bool) -> str | None:
+def _prompt_fault(row: Mapping[str, Any], prompt: Any, *, has_template: bool) -> str | None:
     nulls = [column for column, value in row.items() if is_null(value)]
     if nulls:
-        return f"the column {nulls[0]!r} of the template is null" if templated else "the prompt is null"
+        return f"the column {nulls[0]!r} of the template is null" if has_template else "the prompt is null"
     if not isinstance(prompt, str):
         return "the prompt is not text"
     if not prompt.strip():
         return "the prompt is empty"
     fault = _character_fault(prompt)
-    if fault is None and len(prompt.encode()) > PROMPT_LIMIT_BYTES:
-        return f"the prompt is above {PROMPT_LIMIT_BYTES // 1_000_000} MB"
-    return None if fault is None else f"the prompt holds {fault}"
+    if fault is None and len(prompt.encode()) > MAX_PROMPT_BYTES:
+        return f"the prompt is longer than {MAX_PROMPT_BYTES // 1_000_000} MB"
+    return None if fault is None else f"the prompt contains {fault}"
 
 
 def _character_fault(text: str) -> str | None:
@@ -253,7 +291,7 @@ def _character_fault(text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return "half a character (a lone surrogate)"
+        return "a lone surrogate (half of a character)"
     return None
 
 
@@ -275,10 +313,10 @@ def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, str]]
 
 def _label_text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str) if is_nested(value) else str(value)
-    # A database takes neither NUL nor half characters, and a label is not worth a row.
+    # A database rejects NUL and lone surrogates, and a label is not a reason to reject a row.
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _cells(frame: pd.DataFrame, column: str) -> list[Any]:
-    place = [str(name) for name in frame.columns].index(column)
-    return frame.iloc[:, place].tolist()
+    position = [str(name) for name in frame.columns].index(column)
+    return frame.iloc[:, position].tolist()

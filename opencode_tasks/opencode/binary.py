@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.system import run_once
+from opencode_tasks.system import run_command
 
 MIN_VERSION = "1.15.13"
 MAX_VERSION_EXCLUSIVE = "1.19.0"
@@ -181,7 +181,7 @@ def _ask_version(binary: Path, _mtime_ns: int, _size: int) -> str:
         private = dict.fromkeys(
             ("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), folder
         )
-        finished = run_once(
+        finished = run_command(
             [str(binary), "--version"], env={**os.environ, **private}, timeout_s=VERSION_LIMIT_S
         )
     lines = finished.stdout.split()

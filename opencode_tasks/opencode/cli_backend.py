@@ -22,8 +22,6 @@ from opencode_tasks.opencode.backend import (
     OnSession,
     OpencodeSpec,
     Request,
-    SessionResult,
-    Stopped,
 )
 from opencode_tasks.opencode.cost_cap import overspent
 from opencode_tasks.opencode.instance_dir import (
@@ -38,7 +36,8 @@ from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s,
 from opencode_tasks.outcomes.events import EventFold
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
-from opencode_tasks.system import GuardedProcess, run_once
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
+from opencode_tasks.system import GuardedProcess, run_command
 
 LOOK_EVERY_S = 0.1
 EXPORT_LIMIT_S = 60.0
@@ -279,7 +278,7 @@ class CliBackend:
             target = instance_dir.run / f"export-{number}.json"
             args = [str(spec.binary), "export", session_id]
             finished = await asyncio.to_thread(
-                run_once, args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target
+                run_command, args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
             try:
                 messages: Any = mapping_in(json.loads(target.read_text(encoding="utf-8"))).get("messages")

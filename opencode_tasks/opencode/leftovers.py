@@ -22,7 +22,7 @@ import psutil
 from opencode_tasks.domain.json_values import mapping_in, time_in
 from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec, SessionResult
+from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_owned, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
@@ -34,6 +34,7 @@ from opencode_tasks.outcomes.messages import (
     is_summary,
     last_error,
 )
+from opencode_tasks.outcomes.session_result import SessionResult
 
 # Logins that may rotate, the index of a log that SQLite makes anew, and what nobody reads.
 NOT_COPIED = ("auth.json", "*-shm", "log")

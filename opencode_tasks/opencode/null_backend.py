@@ -12,9 +12,10 @@ from pathlib import Path
 
 from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request, SessionResult
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.session_result import SessionResult
 
 MODEL_REF = "null/echo"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import InnerRetry, Session
-from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import (
     MAX_INNER_WAIT_S,
     BackendName,
@@ -20,8 +20,6 @@ from opencode_tasks.opencode.backend import (
     OnSession,
     OpencodeSpec,
     Request,
-    SessionResult,
-    Stopped,
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent
@@ -29,6 +27,7 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 LOOK_EVERY_S = 0.5
 # With a cap on its cost a session is looked at more often: its next step is bought at once.
@@ -210,7 +209,7 @@ class _Conversation:
             return seen_in(self.server.fold, session_id, self.unpriced)
         try:
             return await self.server.read_back(session_id, self.unpriced)
-        except (NoAnswerError, OpenCodeError, ValueError, KeyError):
+        except (NoAnswerError, SetupError, ValueError, KeyError):
             return seen_in(self.server.fold, session_id, self.unpriced)
 
     def _result(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from opencode_tasks.errors import InputError, OpenCodeError
+from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
@@ -29,7 +29,7 @@ from opencode_tasks.opencode.null_backend import NullBackend
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
-from opencode_tasks.system import undisturbed
+from opencode_tasks.system import defer_stop
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class ServerPool:
         try:
             # Broken off in its start, anyio (4.16) would wait for ever for a loop that nobody has
             # stopped; and what has begun must be known here.
-            with undisturbed():
+            with defer_stop():
                 future = self._running().start_task_soon(function, *args)
             return future.result()
         except BaseException:
@@ -132,7 +132,7 @@ class ServerPool:
         if (expected := self._expected.pop(key, None)) is not None:
             try:
                 self._catalogs[key] = await asyncio.wrap_future(expected)
-            except (InputError, OpenCodeError):
+            except (InputError, SetupError):
                 raise
             except Exception:  # noqa: BLE001  whatever the worker died of, we can ask by ourselves
                 _log.warning("a worker was to ask opencode, and failed", exc_info=True)

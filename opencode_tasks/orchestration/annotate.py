@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
@@ -24,7 +24,8 @@ from opencode_tasks.local_model import local_provider
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.context import flow_context, run_context
 from opencode_tasks.orchestration.resolver import resolve_options
-from opencode_tasks.plan.options import OnWait, Options
+from opencode_tasks.plan.declaration import AnnotateOptions, OnWait
+from opencode_tasks.plan.options import make_options
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.settings import settings
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
 
-def annotate(frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Any) -> AnnotationResult:
+def annotate(
+    frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
+) -> AnnotationResult:
     """Send the prompt of each row through opencode and return the answers.
 
     ``frame`` has one row per prompt; it is copied, so later changes to it do not affect the result.
-    ``options`` are those of ``opencode-tasks annotate``, as listed in ``Options``. ``on_event`` is
-    called in this thread, about every second, with the sizes, the progress and the holds of the run.
+    ``options`` are those of ``AnnotateOptions``, named as on the command line. ``on_event`` is called
+    in this thread, about every second, with the sizes, the progress and the holds of the run.
 
     In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that
     is started again continues the run that it started over the same input. Elsewhere, in a script or
@@ -50,7 +53,7 @@ def annotate(frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **optio
     """
     if not isinstance(frame, pd.DataFrame):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise InputError((f"frame: a pandas DataFrame is required, not {type(frame).__name__}",))
-    wanted = Options(**options)
+    wanted = make_options(options)
     source = frame.copy()
     with local_provider(wanted.model, _ignore) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))

@@ -10,6 +10,7 @@ from prefect.types import SecretDict
 from pydantic import Field, ValidationError
 
 from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.plan.option_table import DATASET
 
 B = TypeVar("B", bound=Block)
 
@@ -19,10 +20,15 @@ def _no_secrets() -> SecretDict:
     return SecretDict({})
 
 
+def _option(name: str) -> Any:
+    """A field with the meaning of the option of that name; None keeps the default of the option."""
+    return Field(default=None, description=DATASET[name].description)
+
+
 class OpenCodeCredentials(Block):
     """Provider keys for opencode, stored by Prefect and passed to opencode's environment alone.
 
-    ``api_keys`` are by provider id of opencode (``anthropic``, ``openai``, one of your own config),
+    ``api_keys`` are by provider id of opencode (``anthropic``, ``openai``, or one of your opencode config),
     ``environment`` by variable, for providers that need more than a key (``AWS_ACCESS_KEY_ID``).
     A key of the block has precedence over a login on the machine that opencode runs on.
 
@@ -51,29 +57,30 @@ class OpenCodeAgent(Block):
     _block_type_slug = "opencode-agent"
     _description = "Model, system text, tools and limits for annotating, under one name."
 
-    model: str | None = Field(default=None, description="provider/model. Default: the one opencode chooses.")
-    system: str | None = Field(default=None, description="System text.")
+    model: str | None = _option("model")
+    system: str | None = _option("system")
     agent: str | None = Field(
         default=None,
-        description="Agent of the config below or of opencode's own. Default: an agent without tools.",
+        description="Agent of the config below, or of opencode's own. Default: an agent without tools.",
     )
-    variant: str | None = Field(default=None, description="Variant of the model (reasoning effort).")
-    config: dict[str, Any] = Field(
+    variant: str | None = _option("variant")
+    opencode_config: dict[str, Any] = Field(
         default_factory=dict, description="opencode config: providers, agents, MCP servers. No secrets."
     )
     mcp_servers: dict[str, str] = Field(
         default_factory=dict,
         title="MCP servers",
-        description="URLs of remote MCP servers by name; the agent may use all their tools.",
+        description="URLs of remote MCP servers by name. The agent may use all their tools.",
     )
+    # "schema" is a method of every block.
     answer_schema: dict[str, Any] | None = Field(
-        default=None, title="Schema", description="JSON Schema of the answer; each field becomes a column."
+        default=None, title="Schema", description=DATASET["schema"].info.help
     )
-    timeout: float | None = Field(default=None, description="Seconds that one attempt may take.")
-    max_attempts: int | None = Field(default=None, description="Attempts of one row.")
-    max_row_cost: float | None = Field(default=None, description="Cost limit of one row, in USD.")
+    timeout: float | None = _option("timeout")
+    max_attempts: int | None = _option("max_attempts")
+    max_row_cost: float | None = _option("max_row_cost")
     credentials: OpenCodeCredentials | None = Field(
-        default=None, description="Keys to use. Default: the logins of the machine."
+        default=None, description="Provider keys. Default: the logins and keys of the machine."
     )
 
 

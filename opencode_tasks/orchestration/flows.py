@@ -6,8 +6,8 @@ names that pickle by reference, such as functions of modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -20,7 +20,6 @@ from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.local_model import local_provider
-from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.orchestration.annotate import execute_here
 from opencode_tasks.orchestration.context import is_deployed, run_context
 from opencode_tasks.orchestration.events import PrefectPublisher
@@ -28,67 +27,30 @@ from opencode_tasks.orchestration.resolver import BlockResolver
 from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
-from opencode_tasks.plan.command import PreparedRun, RunnerName, allowed_failures, prepare
-from opencode_tasks.plan.options import OnWait
+from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
+from opencode_tasks.plan.declaration import DatasetOptions, OnWait, RunnerName
+from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters
 
 FLOW_NAME = "annotate-dataset"
 
 
 @flow(name=FLOW_NAME, log_prints=False, persist_result=False, validate_parameters=False)
+@with_parameters
 def annotate_dataset(
     input: str,  # noqa: A002  the contract's name
     output: str,
-    *,
-    runner: RunnerName | None = "ray",
-    ray_address: str | None = None,
-    model: str | None = None,
-    prompt_column: str = "prompt",
-    template: str | None = None,
-    id_column: str | None = None,
-    label: Sequence[str] = (),
-    system: str | None = None,
-    agent: str | None = None,
-    credentials: str | None = None,
-    mcp_servers: Sequence[str] = (),
-    variant: str | None = None,
-    schema: str | Mapping[str, Any] | None = None,
-    opencode_config: str | Mapping[str, Any] | None = None,
-    opencode_bin: str | None = None,
-    work_dir: str | None = None,
-    log_dir: str | None = None,
-    batch_size: int | None = None,
-    concurrency: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    backend: BackendName = "server",
-    timeout: float = 600.0,
-    max_attempts: int = 3,
-    bad_rows: str = "stop",
-    ledger: str | None = None,
-    max_cost: float | None = None,
-    max_row_cost: float | None = None,
-    on_budget: str = "pause",
-    max_failed: str | int | None = None,
-    no_wait: bool = False,
-    limit: int | None = None,
-    incremental: str | None = None,
-    database: str | None = None,
-    partition_by: Sequence[str] = (),
-    refresh: bool = False,
+    **options: Unpack[DatasetOptions],
 ) -> dict[str, Any] | State[None]:
-    """Annotate the table ``input`` and write it to ``output``; returns the summary of the run.
+    """Annotate the table ``input`` and write it to ``output``; return the summary of the run.
 
-    The parameters are the options of ``opencode-tasks annotate``. ``runner`` None runs the rows on
-    the task runner of the flow, as ``with_options(task_runner=...)`` sets it. A flow run of a
-    deployment that must wait for long sleeps without a process, or is suspended if a person must act.
-    One that a schedule starts while another flow run sleeps over the same rows ends as Completed.
-
-    Raises InputError with every fault of the input and the parameters, SetupError if something is not
-    ready, and TooManyFailedError, after the output is written, if more rows failed than
-    ``max_failed`` allows (None: no limit).
+    The parameters are the options of ``opencode-tasks annotate``. If ``runner`` is None, the rows run on
+    the flow's own task runner, as ``with_options(task_runner=...)`` sets it. The flow run of a deployment
+    sleeps during a long wait, and is suspended if a person must act. A flow run that its schedule starts
+    while another one sleeps over the same rows ends Completed, with the message "continued by".
+    Raises InputError with every fault of the input and the options, SetupError if something is not
+    ready, and TooManyFailedError, with the output written, if more rows failed than ``max_failed`` allows.
     """
-    options = {k: v for k, v in locals().items() if k not in ("input", "output")}
-    return _annotate_dataset(input, output, **options)
+    return _annotate_dataset(input, output, **with_defaults(options, DATASET))
 
 
 def prepared_flow(
@@ -219,7 +181,7 @@ def _execute_and_write(
     started_s = None if started_at is None else started_at.timestamp()
     totals = summary(result.run_id, result.progress, result.budget, started=started_s)
     with Ledger.open(plan.ledger_url) as ledger:
-        publisher.finished(result.run_id, result.progress, ledger.cost(result.run_id), totals)
+        publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)
     allowed = allowed_failures(prepared.max_failed, len(frame))
     if allowed is not None and result.progress.failed > allowed:
         raise TooManyFailedError(result.run_id, result.progress.failed, allowed, totals)

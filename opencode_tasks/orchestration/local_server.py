@@ -154,6 +154,16 @@ def is_private_server() -> bool:
     return _is_private.get()
 
 
+def limit_retries() -> None:
+    """Repeat failed requests to the Prefect API once from now on, in the whole process.
+
+    Prefect 3.8 repeats them for a minute and more, and reports the end of a flow run after a stop too.
+    """
+    from prefect.settings import get_current_settings
+
+    get_current_settings().client.max_retries = 1
+
+
 @contextmanager
 def prefect_api(say: Callable[[str], None], started: LocalServer | None = None) -> Generator[str]:
     """URL of a Prefect API for this process and its workers.

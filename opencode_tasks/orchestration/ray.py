@@ -9,7 +9,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,30 +21,71 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import Part, loading, startup_timing
+from opencode_tasks.system.startup_timing import Part, startup_timing, timed_imports
 
 CREDENTIALS = "opencode_creds"
 # The namespace of prefect-ray, for tasks that run before it joins.
 NAMESPACE = "prefect"
 END_LIMIT_S = 5.0
-# Ray's sockets are in its folder, and the path of a socket has at most 107 characters.
-MAX_TMPDIR = 30
-SHORT_TMPDIR = "/tmp"  # noqa: S108  mkdtemp makes a private folder in it
+# The address of a Unix socket has room for a path of 107 bytes and a NUL.
+MAX_SOCKET_PATH_BYTES = 107
+# Longest path of a socket below Ray's directory (ray 2.60); a Linux process id has up to 7 digits.
+LONGEST_SOCKET = "/session_YYYY-MM-DD_hh-mm-ss_ffffff_PPPPPPP/sockets/plasma_store"
+FOLDER_PREFIX = "oct-ray-"
+# mkdtemp appends a slash, the prefix and 8 random characters.
+MAX_TMPDIR_BYTES = MAX_SOCKET_PATH_BYTES - len(LONGEST_SOCKET) - len(FOLDER_PREFIX) - 9
+TMPDIR_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+FALLBACK_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp makes a private directory in it
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def ray_folder() -> Generator[Path]:
-    """A private folder for a Ray of this process. It is removed with the process, however that ends."""
+    """Private directory for a Ray of this process. It is removed when the process ends, however it ends.
+
+    Raises SetupError if no temporary directory can hold Ray's sockets.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Otherwise Ray writes a token into the user's home and leaves it there.
+    # Without it, Ray writes a token into the user's home directory, which is never removed.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= MAX_TMPDIR else SHORT_TMPDIR
-    folder = Path(tempfile.mkdtemp(prefix="oct-ray-", dir=parent))
-    guard = GuardedProcess.watch(remove=[folder], end_users_of=folder)
+    folder = _make_folder(_temporary_dirs(os.environ))
+    guard = GuardedProcess.watch(remove=[folder], kill_users_of=folder)
     try:
         yield folder
     finally:
         guard.stop()
+
+
+def _temporary_dirs(environ: Mapping[str, str]) -> list[str]:
+    """Candidates for Ray's temporary directory: the user's choice first, then the usual short ones."""
+    chosen = [environ[name] for name in TMPDIR_VARIABLES if environ.get(name)]
+    return list(dict.fromkeys(str(Path(path).absolute()) for path in (*chosen, *FALLBACK_TMPDIRS)))
+
+
+def _make_folder(candidates: Sequence[str]) -> Path:
+    """Make Ray's directory in the first candidate that is short enough and writable."""
+    rejected: list[str] = []
+    # A long path is common and harmless; a directory that cannot be used is a mistake worth a warning.
+    level = logging.INFO
+    for parent in candidates:
+        if len(os.fsencode(parent)) > MAX_TMPDIR_BYTES:
+            rejected.append(f"{parent} is longer than {MAX_TMPDIR_BYTES} bytes")
+            continue
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
+        except OSError as error:
+            rejected.append(f"{parent} cannot be used ({error.strerror})")
+            level = logging.WARNING
+            continue
+        if rejected:
+            _log.log(level, "the local Ray uses %s for temporary files: %s", parent, "; ".join(rejected))
+        return folder
+    raise SetupError(
+        "unknown",
+        raw_message=f"no temporary directory can hold the sockets of a local Ray: {'; '.join(rejected)}",
+        hint=f"set TMPDIR to a writable directory with a path of at most {MAX_TMPDIR_BYTES} bytes",
+    )
 
 
 def ray_options(folder: Path) -> dict[str, Any]:
@@ -159,7 +200,7 @@ def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[
 
 
 def _load_batch_modules() -> None:
-    with loading():
+    with timed_imports():
         for name in ("opencode_tasks.orchestration.tasks", "prefect_ray.task_runners"):
             importlib.import_module(name)
 

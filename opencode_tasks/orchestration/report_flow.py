@@ -53,7 +53,7 @@ def _write_reports(
         raise InputError((f"ledger: there is no ledger {url} yet",))
     folder = _folder(output)
     with Ledger.open(url) as opened:
-        queries = opened.report_queries
+        queries = opened.reports
         source = shown_url(opened.url)
         page = report_page(queries, since=first_day, now=now, source=source, drift=settings().cost_drift)
         lines = report_lines(queries, by, since=first_day)

@@ -204,11 +204,11 @@ def _with_agent(options: Options, block: OpenCodeAgent) -> Options:
     servers: dict[str, Any] = {
         name: {"type": "remote", "url": url, "enabled": True} for name, url in block.mcp_servers.items()
     }
-    config = merge(block.config, {"mcp": servers} if servers else {})
+    config = merge(block.opencode_config, {"mcp": servers} if servers else {})
     return replace(
         options,
         **used,
         agent=block.agent,
         opencode_config=merge(config, options.opencode_config),
-        mcp_servers=tuple(dict.fromkeys([*options.mcp_servers, *servers])),
+        mcp_server=tuple(dict.fromkeys([*options.mcp_server, *servers])),
     )

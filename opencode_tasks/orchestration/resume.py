@@ -18,7 +18,7 @@ from pydantic import Field
 
 from opencode_tasks.domain.money import pico_to_usd, usd_to_pico
 from opencode_tasks.errors import SetupError
-from opencode_tasks.ledger import Ledger, SleepingRun
+from opencode_tasks.ledger import Ledger, WaitingRun
 from opencode_tasks.orchestration.context import current_flow_run, deployment_of, is_deployed
 from opencode_tasks.plan.command import PreparedRun
 
@@ -118,12 +118,12 @@ def find_sleeping_run(prepared: PreparedRun) -> State[None] | None:
         return None
     keys = frozenset(row.row_key for row in plan.rows)
     with Ledger.open(plan.ledger_url) as ledger:
-        if ledger.find_run(str(flow_run.id), plan.fingerprint) is not None:
+        if ledger.runs.find(str(flow_run.id), plan.fingerprint) is not None:
             # This flow run was started again: it continues its own run.
             return None
-        for run in ledger.sleeping_runs(deployment_of(flow_run)):
+        for run in ledger.runs.waiting(deployment_of(flow_run)):
             is_same = run.output == output and run.refresh == plan.options.refresh
-            if is_same and keys <= ledger.row_keys(run.run_id) and (name := _scheduled_flow_run(run)):
+            if is_same and keys <= ledger.rows.keys(run.run_id) and (name := _scheduled_flow_run(run)):
                 return Completed(
                     message=f"continued by run {run.run_id} in flow run {name}, which sleeps until "
                     f"{run.waits_until:%Y-%m-%d %H:%M:%S} UTC over the same rows"
@@ -131,7 +131,7 @@ def find_sleeping_run(prepared: PreparedRun) -> State[None] | None:
     return None
 
 
-def _scheduled_flow_run(run: SleepingRun) -> str | None:
+def _scheduled_flow_run(run: WaitingRun) -> str | None:
     """Name of the last flow run of a run if Prefect will start it again; None if not."""
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         flow_run = client.read_flow_run(UUID(run.flow_run_ids[-1]))

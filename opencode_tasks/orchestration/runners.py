@@ -29,9 +29,9 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.ray import CREDENTIALS, is_running, ray_folder, ray_options
 from opencode_tasks.orchestration.resolver import without_secrets
 from opencode_tasks.orchestration.tasks import run_batch
-from opencode_tasks.plan.command import RunnerName
+from opencode_tasks.plan.declaration import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.system import same_sigterm
+from opencode_tasks.system import restore_sigterm_handler
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,7 +140,7 @@ def _batch_end(state: State[Any] | None) -> BatchEnd:
 
 
 def _result_of(state: State[Any]) -> Any:
-    """What a batch returned or raised."""
+    """The value that a batch returned, or its error."""
     try:
         # _sync: in an async flow Prefect would return a coroutine.
         return cast("Any", state).result(raise_on_failure=False, _sync=True)
@@ -196,7 +196,7 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
         )
         return
     if is_running():
-        # Started early; who started it ends it.
+        # Started early, and ended by the code that started it.
         yield RayTaskRunner(address="local")
         return
     with ray_folder() as folder:
@@ -221,7 +221,7 @@ def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
     records what is in flight first.
     """
     with ExitStack() as stack:
-        with same_sigterm():
+        with restore_sigterm_handler():
             stack.enter_context(runner)
         yield runner
 

@@ -79,8 +79,8 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
 def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any]:
     """State of a flow run that waits for a person, after its report is stored as an artifact."""
     with Ledger.open(plan.ledger_url) as ledger:
-        report = pause_report(paused, plan.model_ref, ledger.progress(paused.run_id))
-        budget = ledger.budget(paused.run_id)
+        report = pause_report(paused, plan.model_ref, ledger.runs.progress(paused.run_id))
+        budget = ledger.budgets.get(paused.run_id)
     # The suspension must not fail if the artifact cannot be stored.
     with suppress(Exception):
         # _sync: in an async flow Prefect would return a coroutine.

@@ -17,7 +17,6 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.opencode.backend import SessionResult, Stopped
 from opencode_tasks.outcomes.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
 from opencode_tasks.outcomes.messages import (
     after_last_prompt,
@@ -28,6 +27,7 @@ from opencode_tasks.outcomes.messages import (
     last_error,
     model_ref,
 )
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")

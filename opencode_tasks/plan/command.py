@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -18,17 +17,15 @@ from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.config import merge, read_config
+from opencode_tasks.opencode.config import merge
+from opencode_tasks.plan.declaration import RunnerName
 from opencode_tasks.plan.incremental import IncrementalInput
-from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.option_table import OPTIONS, value_faults
+from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.run_context import RunContext
 
-RunnerName = Literal["ray", "threads"]
-
-PATHS = ("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir")
-NOT_KEPT = ("ledger", "database", "refresh", "on_wait")
 GIVEN_AS_VALUE = "given as a value"
 
 _FAILURE_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
@@ -69,18 +66,19 @@ def prepare(
     ``run_id`` names a run of the ledger to resume, ``flow_run_id`` the flow run that may have started
     one. ``runner`` and ``ray_address`` are kept for ``resume``. Raises InputError with every fault.
     """
-    command = command_of(
-        {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
-        | options
-    )
+    values = {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
+    values |= options
+    if wrong := value_faults(values):
+        raise InputError(tuple(wrong))
+    command = command_of(values)
     faults: list[str] = []
     schema, config, output = None, dict(base_config), Output(name=target)
     frame: pd.DataFrame | None = None
     plan: Plan | None = None
     with _Collected(faults):
-        schema = _load_schema(options.pop("schema", None))
+        schema = read_schema(options.pop("schema", None))
     with _Collected(faults):
-        config = merge(base_config, _load_config(options.pop("opencode_config", None)))
+        config = merge(base_config, read_opencode_config(options.pop("opencode_config", None)))
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
@@ -93,9 +91,8 @@ def prepare(
     max_failed = options.pop("max_failed", None)
     with _Collected(faults):
         allowed_failures(max_failed, 0)
-    labels = tuple(options.pop("label", ()))
     series = incremental.series if incremental else None
-    wanted = Options(labels=labels, series=series, schema=schema, opencode_config=config, **options)
+    wanted = Options(series=series, schema=schema, opencode_config=config, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
         if incremental is not None and frame is not None:
             frame = incremental.rows(
@@ -155,11 +152,11 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
     A config that was given as a value can hold a secret: only the fact that there was one is kept.
     """
-    kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
+    kept = {name: value for name, value in options.items() if OPTIONS[name].info.is_saved}
     if is_block_url(options.get("database")):
         kept["database"] = options["database"]
-    for name in PATHS:
-        value = kept.get(name)
+    for name in [name for name in kept if OPTIONS[name].info.is_path]:
+        value = kept[name]
         if isinstance(value, str | Path) and "://" not in str(value) and not is_sql(str(value)):
             kept[name] = str(Path(value).absolute())
         elif isinstance(value, Mapping) and name == "opencode_config":
@@ -187,20 +184,3 @@ def _output_names(frame: pd.DataFrame, schema: Any) -> Sequence[str]:
     """Columns that OUTPUT will have; a schema with faults adds none."""
     usable = schema if schema is not None and not check_schema(schema) else None
     return [*map(str, frame.columns), *(column.name for column in output_columns(usable))]
-
-
-def _load_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """An opencode config, given as a value or as a file name."""
-    return read_config(Path(value), "--opencode-config") if isinstance(value, str) else dict(value or {})
-
-
-def _load_schema(value: str | Mapping[str, Any] | None) -> Any:
-    """A schema, given as a value or as a file name; the JSON is not checked here."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError((f"--schema: cannot read {value}: {error.strerror}",)) from None
-    except ValueError as error:
-        raise InputError((f"--schema: {value} is not JSON: {str(error).splitlines()[0]}",)) from None

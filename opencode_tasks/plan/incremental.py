@@ -49,12 +49,12 @@ class IncrementalInput:
             return frame
         row_ids = row_ids_in(frame, self.key)
         if run_id is None and flow_run_id is not None:
-            run_id = ledger.run_of_flow_run(self.series, flow_run_id)
-        own_rows = None if run_id is None else ledger.rows_of_run(self.series, run_id)
+            run_id = ledger.series.run_of_flow_run(self.series, flow_run_id)
+        own_rows = None if run_id is None else ledger.series.row_ids_of_run(self.series, run_id)
         if own_rows is not None:
             return take_rows(
                 frame, [position for position, row_id in enumerate(row_ids) if row_id in own_rows]
             )
-        answered = ledger.answered_in(self.series)
+        answered = ledger.series.completed_rows(self.series)
         positions = [position for position, row_id in enumerate(row_ids) if refresh or row_id not in answered]
         return take_rows(frame, positions[:limit])

@@ -1,15 +1,16 @@
-"""What a user asks for, and how opencode is run for it.
+"""Options of a run after their files are read, and the ``OpencodeSpec`` that they ask for.
 
-No framework is imported here: the command line starts opencode by it while these are being loaded.
+No framework is imported here: the command line starts opencode with it while these are loaded.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import (
@@ -21,45 +22,29 @@ from opencode_tasks.opencode.backend import (
     Secrets,
 )
 from opencode_tasks.opencode.binary import find_binary
-from opencode_tasks.opencode.config import config_in_force
+from opencode_tasks.opencode.config import config_in_force, read_config
+from opencode_tasks.plan.declaration import BadRows, OnBudget, OnWait
+from opencode_tasks.plan.option_table import ANNOTATE, value_faults, with_defaults
 from opencode_tasks.settings import settings
-
-BadRows = Literal["stop", "fail"]
-OnWait = Literal["wait", "sleep", "raise"]
-OnBudget = Literal["pause", "skip"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user asks for, by the names of the command line; None leaves it to the program.
+    """Options of a run: those of ``AnnotateOptions`` with the same names and defaults, files read.
 
-    ``on_wait`` says what becomes of a run that must wait for long: ``wait`` holds the flow until the
-    moment, ``sleep`` puts the flow run of a deployment to sleep with no process left (its body runs
-    again from the top then), ``raise`` raises RunPausedError. Where a person is needed, ``sleep``
-    suspends the flow run and the others raise.
-
-    ``agent`` is an agent of opencode's or the name of an OpenCodeAgent block, ``credentials`` the name
-    of an OpenCodeCredentials block. ``mcp_servers`` are names of the config's MCP servers whose tools
-    our own agent, the default, may use.
-
-    ``max_cost`` is what the whole run may cost, in USD, and ``max_row_cost`` what one row may:
-    its session is ended when its steps have cost more and it would go on. ``on_budget`` says what
-    becomes of the rows for which ``max_cost`` is too little: they wait for a person, or are skipped.
-    ``series`` names the runs over one growing input that this one belongs to.
-
-    ``concurrency`` is the most rows in flight in the whole run; without it the number is found.
-    ``requests_per_minute`` and ``tokens_per_minute`` are what the provider allows, all runs together.
+    ``schema`` and ``opencode_config`` are JSON objects here. ``series`` names the runs over one growing
+    input that this run belongs to; None without an incremental input.
     """
 
     model: str | None = None
     prompt_column: str = "prompt"
     template: str | None = None
     id_column: str | None = None
-    labels: Sequence[str] = ()
+    label: Sequence[str] = ()
     system: str | None = None
     agent: str | None = None
     credentials: str | None = None
-    mcp_servers: Sequence[str] = ()
+    mcp_server: Sequence[str] = ()
     variant: str | None = None
     schema: Mapping[str, Any] | None = None
     opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -83,8 +68,49 @@ class Options:
     series: str | None = None
 
 
+def make_options(keywords: Mapping[str, Any]) -> Options:
+    """Options from the keywords of ``annotate()``, the files that they name read.
+
+    Raises TypeError for an unknown keyword, and InputError with a line for each value that is not
+    allowed and each file that cannot be read.
+    """
+    values = with_defaults(keywords, ANNOTATE)
+    faults = value_faults(values)
+    for name, read in (("schema", read_schema), ("opencode_config", read_opencode_config)):
+        try:
+            values[name] = read(values[name])
+        except InputError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise InputError(tuple(faults))
+    return Options(**values)
+
+
+def read_schema(value: str | Mapping[str, Any] | None) -> Any:
+    """A schema given as itself or as the name of a JSON file: its JSON value, or None for None.
+
+    Raises InputError if the file cannot be read or is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError((f"--schema: cannot read {value}: {error.strerror}",)) from None
+    except ValueError as error:
+        raise InputError((f"--schema: {value} is not JSON: {str(error).splitlines()[0]}",)) from None
+
+
+def read_opencode_config(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """An opencode config given as itself or as the name of a file. Raises InputError if it cannot be read."""
+    return read_config(Path(value), "--opencode-config") if isinstance(value, str) else dict(value or {})
+
+
 def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
-    """How opencode is run for these options. Raises SetupError where it is not found."""
+    """The way to run opencode for these options.
+
+    Raises InputError if the binary that the options name is not usable, SetupError if none is found.
+    """
     try:
         binary = find_binary(options.opencode_bin or settings().opencode_bin)
     except SetupError as error:
@@ -97,7 +123,7 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         model_ref=options.model,
         system=options.system or DEFAULT_SYSTEM,
         agent=options.agent or DEFAULT_AGENT,
-        mcp_servers=tuple(options.mcp_servers),
+        mcp_servers=tuple(options.mcp_server),
         secrets=secrets or Secrets(),
         clocks=Clocks.within(options.timeout),
         max_inline_wait_s=settings().max_inline_wait,

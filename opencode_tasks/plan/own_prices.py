@@ -1,4 +1,4 @@
-"""The user's own prices, from the file that the settings name."""
+"""The user's own prices, from the file in ``OPENCODE_TASKS_PRICES``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from opencode_tasks.settings import settings
 
 
 def own_prices() -> tuple[PriceBook, list[str]]:
-    """The prices of the file that the settings name, and every fault in it."""
+    """The prices in the file of the settings, and one line for each fault in it."""
     path = settings().prices
     if path is None:
         return PriceBook(), []
     name = f"OPENCODE_TASKS_PRICES: {path}"
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         return PriceBook(), [f"{name}: cannot be read: {error.strerror}"]
     except ValueError as error:
         return PriceBook(), [f"{name}: is not JSON: {str(error).splitlines()[0]}"]
-    found, faults = read_own_prices(told, name)
+    found, faults = read_own_prices(content, name)
     return PriceBook(found), faults

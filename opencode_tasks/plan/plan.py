@@ -148,7 +148,7 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         prompt_column=options.prompt_column,
         template=options.template,
         id_column=options.id_column,
-        labels=options.labels,
+        labels=options.label,
         schema=options.schema if not check_schema(options.schema) else None,
     )
     faults = option_faults(options)

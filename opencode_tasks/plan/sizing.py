@@ -1,4 +1,4 @@
-"""How many batches, of what size, with how many rows in flight. Pure."""
+"""Number of batches, their size, and the number of rows in flight. Pure."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from opencode_tasks.domain.concurrency import FIRST_LIMIT
 from opencode_tasks.opencode.backend import BackendName
 
-# A second server costs 5-8 s of CPU time and 0.9 GB before its first row; it must earn that.
+# A second server needs 5-8 s of CPU time and 0.9 GB before its first row: fewer rows do not repay that.
 ROWS_PER_SERVER = 64
 MAX_BATCH = 10_000
-# As many as a provider may be found to take: rows only wait there, two servers carry so many.
+# Limit of the search for a provider's limit. Two servers carry this number of rows that wait for answers.
 MAX_CONCURRENCY = 64
 LOCAL_MODEL_CONCURRENCY = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """``lanes`` batches run at once, each with up to ``concurrency_per_batch`` rows in flight.
+    """``lanes`` batches run at the same time, each with up to ``concurrency_per_batch`` rows in flight.
 
-    A batch takes up to ``batch_size`` of the rows, as it has room for them. All batches together begin
-    with ``start`` rows in flight where nothing is known of what the provider takes; ``is_found`` says
-    that the number is to be found, the user having named none.
+    A batch claims up to ``batch_size`` rows. ``start`` is the number of rows in flight of all batches at the
+    beginning, if the ledger knows no limit of the provider. ``is_found``: the number is found by trial,
+    because the user gave none.
     """
 
     lanes: int
@@ -33,7 +33,7 @@ class Sizes:
 
     @property
     def concurrency(self) -> int:
-        """Rows in flight in the whole run, at most."""
+        """Maximum number of rows in flight in the whole run."""
         return min(self.rows, self.lanes * min(self.batch_size, self.concurrency_per_batch))
 
 
@@ -49,11 +49,11 @@ def choose_sizes(
     most: int,
     most_processes: int,
 ) -> Sizes:
-    """Sizes for ``rows`` open rows on a runner with ``lanes`` places; what the user set is kept.
+    """Sizes for ``rows`` open rows on a runner that can run ``lanes`` batches; the user's values are kept.
 
-    ``one_owner`` says that only one server at a time may use the user's login, ``most`` how many
-    prompts the credentials of the runner's nodes allow at once, ``most_processes`` how many
-    processes of opencode their memory holds.
+    ``one_owner``: only one server at a time may use the user's login. ``most`` is the number of prompts
+    that the credentials of the runner's nodes allow at the same time, ``most_processes`` the number of
+    opencode processes for which their memory suffices.
     """
     lanes = max(1, min(lanes, most_processes))
     is_found = concurrency is None and backend == "server" and not model_ref.startswith("local/")
@@ -61,7 +61,7 @@ def choose_sizes(
     if one_owner and backend == "cli":
         wanted = 1
     used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
-    # Rows are pulled, so a large batch leaves none waiting behind it.
+    # Batches claim rows one by one, so a large batch does not keep rows from the others.
     size = batch_size or max(1, min(MAX_BATCH, rows))
     return Sizes(
         lanes=used,

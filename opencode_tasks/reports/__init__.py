@@ -1,1 +1,1 @@
-"""Reports over a ledger: lines for programs, FOCUS for finance, a page for people."""
+"""Cost reports over a ledger: lines for programs, FOCUS charges for finance, an HTML page for people."""

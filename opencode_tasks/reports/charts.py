@@ -1,169 +1,336 @@
-"""Charts of a report as SVG, drawn here: the page that shows them runs no script.
+"""Bar charts of the report page as geometry: rectangles, lines and labels. Pure.
 
-Altair describes them, vl-convert draws them; both work without a network. What names come from the
-data are escaped by the latter. The reader's font is not known here, so room is left for a wide one.
+A chart is drawn once for each width in ``SIZES``, and the page shows the drawing that fits the screen.
+``templates/chart.html`` writes a drawing as SVG and escapes every text. A rectangle has the number of
+its series, and the page's stylesheet has the color of each number for light and for dark screens.
 """
-
-# Altair's own types are unions of hundreds of generated classes.
-# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, NamedTuple
 
-import altair as alt
-import vl_convert
+from opencode_tasks.domain.money import format_usd
+from opencode_tasks.reports.scales import (
+    Period,
+    compact_count,
+    count_tick,
+    fit_text,
+    period_for,
+    text_width,
+    ticks_covering,
+    ticks_within,
+    usd_tick,
+)
 
 MAX_SERIES = 7
 MAX_BARS = 12
-OTHERS = "all others"
-FONT = "Liberation Sans, Helvetica Neue, Helvetica, Arial, sans-serif"
-FONT_SIZE = 12
-CHARACTER_WIDTH = 7.5
-LEGEND_LENGTH = 36
-BAR_HEIGHT = 26
-COLOURS = ("#3b6fb6", "#e08a3c", "#4b9e6a", "#b0517a", "#8271b8", "#2f9a9f", "#a0793d", "#9aa3ad")
+# The series of everything beyond the largest ones; it has a neutral color.
+OTHERS = MAX_SERIES
 TOKEN_KINDS = ("input", "cache read", "cache write", "output", "reasoning")
-INK, MUTED, LINE = "#1c2733", "#5b6875", "#dfe4e9"
+
+PLOT_HEIGHT = 240
+BAR_PITCH = 26
+BAR_THICKNESS = 18
+MAX_COLUMN_WIDTH = 56
+GAP = 8
+LINE_HEIGHT = 15
+# From the middle of a label to its baseline.
+HALF_LETTER = 4
+MAX_STEPS = 6
+# A value above zero is visible, however small it is compared with the others.
+MIN_LENGTH = 1.5
+
+
+class Rect(NamedTuple):
+    """A rectangle in pixels, in the color of a series."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    series: int = 0
+
+
+class Line(NamedTuple):
+    """A line between two points, in pixels."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Text(NamedTuple):
+    """A label with its baseline at ``y``; ``anchor`` (start, middle or end) is the part of it at ``x``."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One bar: its stacked parts, its labels, and the area that shows ``hover`` under the pointer."""
+
+    hover: str
+    area: Rect
+    parts: tuple[Rect, ...]
+    texts: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A chart at one width. ``summary`` describes it to readers who cannot see it."""
+
+    width: float
+    height: float
+    summary: str
+    grid: tuple[Line, ...]
+    texts: tuple[Text, ...]
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A chart in each size. ``legend`` has the name of each series by its number; empty without series."""
+
+    title: str
+    drawings: Mapping[str, Drawing]
+    legend: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much room a drawing has, in pixels, and the longest name that a bar shows in full."""
+    """The width of a drawing, and the part of it that names of bars may take, in pixels."""
 
-    width: int
-    name_length: int
-    legend_columns: int
-
-    @property
-    def ticks(self) -> int:
-        """How many numbers an axis has room for."""
-        return max(2, self.width // 130)
-
-    def names(self, longest: int) -> alt.Axis:
-        """An axis of names of at most ``longest`` characters."""
-        room = CHARACTER_WIDTH * min(longest, self.name_length) + 8
-        return alt.Axis(labelExpr=_shortened(self.name_length), minExtent=room, labelLimit=0)
+    width: float
+    names: float
 
 
-def _shortened(length: int) -> str:
-    """Vega's expression for a name as there is room for it: its beginning and its end."""
-    end = length // 2
-    short = f"slice(datum.label, 0, {length - end - 1}) + '…' + slice(datum.label, -{end})"
-    return f"length(datum.label) > {length} ? {short} : datum.label"
-
-
-# Wide for a desk, narrow for a telephone; the page shows the one that fits.
 SIZES: Mapping[str, Size] = {
-    "wide": Size(width=980, name_length=36, legend_columns=3),
-    "narrow": Size(width=330, name_length=16, legend_columns=1),
+    "wide": Size(width=976, names=300),
+    "medium": Size(width=620, names=200),
+    "narrow": Size(width=340, names=140),
 }
 
 
-def over_time(days: Sequence[Mapping[str, Any]], size: Size) -> str:
-    """Spending by day, stacked by ``model``: lines with ``day`` (ISO), ``model`` and ``usd``."""
-    by_model: dict[str, float] = {}
-    by_day: dict[str, float] = {}
-    for line in days:
-        by_model[line["model"]] = by_model.get(line["model"], 0.0) + line["usd"]
-        by_day[line["day"]] = by_day.get(line["day"], 0.0) + line["usd"]
-    shown = sorted(by_model, key=lambda model: -by_model[model])[:MAX_SERIES]
-    values = [dict(line) | {"model": line["model"] if line["model"] in shown else OTHERS} for line in days]
-    order = [*shown, OTHERS] if len(by_model) > len(shown) else shown
-    all_days = _all_days(list(by_day))
-    every = -(-len(all_days) // max(1, size.width // 70))
-    axis = alt.Axis(
-        labelAngle=0, labelExpr="utcFormat(toDate(datum.value), '%d %b')", values=all_days[::every]
+class Bar(NamedTuple):
+    """A bar's name and its values by series; no value is below zero."""
+
+    name: str
+    values: Mapping[int, int]
+
+    @property
+    def total(self) -> int:
+        """The sum of the values."""
+        return sum(self.values.values())
+
+    def hover(self, legend: Mapping[int, str], unit: Callable[[int], str]) -> str:
+        """The name and the total, then a line for each series that has a value."""
+        lines = [
+            f"{name}: {unit(self.values[number])}" for number, name in legend.items() if self.values[number]
+        ]
+        return "\n".join([f"{self.name}: {unit(self.total)}", *lines])
+
+    def lengths(self, scale: float) -> Iterator[tuple[int, float]]:
+        """Each series with its length in pixels; a bar above zero is never shorter than ``MIN_LENGTH``."""
+        factor = max(scale, MIN_LENGTH / self.total) if self.total else 0
+        for number, value in self.values.items():
+            if value:
+                yield number, value * factor
+
+
+def cost_over_time(lines: Sequence[Mapping[str, Any]]) -> Chart:
+    """Columns of cost, stacked by model, from lines with ``day`` (a date), ``model`` and ``cost_pico``.
+
+    A column is a day, or a week, month or year if the days are too many for the width. Raises
+    ValueError if there is no line.
+    """
+    by_model: dict[str, int] = defaultdict(int)
+    for line in lines:
+        by_model[line["model"]] += line["cost_pico"]
+    names = sorted(by_model, key=lambda model: (-by_model[model], model))
+    series = {name: min(rank, OTHERS) for rank, name in enumerate(names)}
+    legend = {number: "all others" if number == OTHERS else name for name, number in series.items()}
+    by_day: dict[date, dict[int, int]] = defaultdict(lambda: dict.fromkeys(legend, 0))
+    for line in lines:
+        by_day[line["day"]][series[line["model"]]] += line["cost_pico"]
+    return Chart(
+        title="Cost over time by model",
+        legend=legend,
+        drawings={name: _columns(by_day, legend, size) for name, size in SIZES.items()},
     )
-    legend = alt.Legend(labelExpr=_shortened(LEGEND_LENGTH))
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar()
-        .encode(
-            x=alt.X("day:O", title=None, axis=axis, scale=alt.Scale(domain=all_days)),
-            y=alt.Y("sum(usd):Q", title="USD", axis=_usd_axis(max(by_day.values()), 5)),
-            color=alt.Color(
-                "model:N", legend=legend, scale=alt.Scale(domain=order, range=list(COLOURS)), sort=order
+
+
+def cost_by_name(lines: Sequence[Mapping[str, Any]], *, title: str) -> Chart:
+    """One bar for each line with ``name`` and ``cost_pico``, the most expensive first.
+
+    The lines beyond ``MAX_BARS`` are one bar.
+    """
+    bars = _largest([Bar(line["name"], {0: line["cost_pico"]}) for line in lines], neutral=True)
+    drawings = {key: _bars(bars, {}, size, format_usd, usd_tick) for key, size in SIZES.items()}
+    return Chart(title=title, drawings=drawings)
+
+
+def tokens_by_model(lines: Sequence[Mapping[str, Any]]) -> Chart:
+    """One bar for each model, stacked by kind, from lines with ``name``, ``kind`` and ``tokens``.
+
+    ``kind`` is one of ``TOKEN_KINDS``. The models beyond ``MAX_BARS`` are one bar.
+    """
+    legend = dict(enumerate(TOKEN_KINDS))
+    by_name: dict[str, dict[int, int]] = defaultdict(lambda: dict.fromkeys(legend, 0))
+    for line in lines:
+        by_name[line["name"]][TOKEN_KINDS.index(line["kind"])] += line["tokens"]
+    bars = _largest([Bar(name, values) for name, values in by_name.items()], neutral=False)
+    return Chart(
+        title="Tokens by model and kind",
+        legend=legend,
+        drawings={key: _bars(bars, legend, size, compact_count, count_tick) for key, size in SIZES.items()},
+    )
+
+
+def _largest(bars: Sequence[Bar], *, neutral: bool) -> list[Bar]:
+    """Return the largest bars, and one for the sums of the others, in a neutral color if ``neutral``."""
+    ranked = sorted(bars, key=lambda bar: (-bar.total, bar.name))
+    shown, others = ranked[:MAX_BARS], ranked[MAX_BARS:]
+    if not others:
+        return shown
+    sums: dict[int, int] = defaultdict(int)
+    for bar in others:
+        for number, value in bar.values.items():
+            sums[OTHERS if neutral else number] += value
+    return [*shown, Bar(f"{len(others)} others", sums)]
+
+
+def _columns(by_day: Mapping[date, Mapping[int, int]], legend: Mapping[int, str], size: Size) -> Drawing:
+    period, bars = _by_period(by_day, legend, size)
+    largest = max(bars, key=lambda bar: bar.total)
+    ticks = ticks_covering(largest.total, MAX_STEPS)
+    labels = [usd_tick(tick, ticks.step) for tick in ticks]
+    left, top = max(map(text_width, labels)) + GAP, LINE_HEIGHT + GAP
+    bottom, pitch = top + PLOT_HEIGHT, (size.width - left) / len(bars)
+    scale = PLOT_HEIGHT / ticks[-1]
+    heights = [bottom - tick * scale for tick in ticks]
+    total = format_usd(sum(bar.total for bar in bars))
+    return Drawing(
+        width=size.width,
+        height=bottom + GAP + 2 * LINE_HEIGHT,
+        summary=f"{total} in {_counted(len(bars), period.name)}; the most expensive is "
+        f"{largest.name} with {format_usd(largest.total)}.",
+        grid=tuple(Line(left, y, size.width, y) for y in heights),
+        texts=(
+            Text(0, LINE_HEIGHT - HALF_LETTER, f"USD per {period.name}"),
+            *(
+                Text(left - GAP, y + HALF_LETTER, label, "end")
+                for y, label in zip(heights, labels, strict=True)
             ),
-        )
+            *_time_labels(by_day, period, left, pitch, bottom + GAP),
+        ),
+        marks=tuple(
+            Mark(
+                hover=bar.hover(legend, format_usd),
+                area=Rect(left + pitch * place, top, pitch, PLOT_HEIGHT),
+                parts=tuple(_column(bar, left + pitch * (place + 0.5), pitch, bottom, scale)),
+            )
+            for place, bar in enumerate(bars)
+        ),
     )
-    return _drawn(chart, size, 240)
 
 
-def _all_days(days: Sequence[str]) -> list[str]:
-    """Every day from the first to the last, so that a gap shows as one."""
-    first, last = date.fromisoformat(min(days)), date.fromisoformat(max(days))
-    return [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+def _by_period(
+    by_day: Mapping[date, Mapping[int, int]], legend: Mapping[int, str], size: Size
+) -> tuple[Period, list[Bar]]:
+    """The period that fits the width, and a bar for each, empty ones included."""
+    first, last = min(by_day), max(by_day)
+    period = period_for(first, last, size.width)
+    sums = {start: dict.fromkeys(legend, 0) for start in period.starts(first, last)}
+    for day, values in by_day.items():
+        for number, value in values.items():
+            sums[period.start(day)][number] += value
+    return period, [Bar(period.span(start), values) for start, values in sums.items()]
 
 
-def bars(lines: Sequence[Mapping[str, Any]], size: Size) -> str:
-    """The dearest names first: lines with ``name`` and ``usd``; those beyond a dozen in one bar."""
-    ranked = sorted(lines, key=lambda line: -line["usd"])
-    values = [dict(line) for line in ranked[:MAX_BARS]]
-    if rest := ranked[MAX_BARS:]:
-        values.append({"name": f"{len(rest)} others", "usd": sum(line["usd"] for line in rest)})
-    names = [value["name"] for value in values]
-    most = max(value["usd"] for value in values)
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar(color=COLOURS[0])
-        .encode(
-            x=alt.X("usd:Q", title="USD", axis=_usd_axis(most, size.ticks)),
-            y=alt.Y("name:N", title=None, sort=names, axis=size.names(max(map(len, names)))),
+def _column(bar: Bar, middle: float, pitch: float, bottom: float, scale: float) -> Iterator[Rect]:
+    width = min(pitch * 0.84, MAX_COLUMN_WIDTH)
+    y = bottom
+    for number, length in bar.lengths(scale):
+        y -= length
+        yield Rect(middle - width / 2, y, width, length, number)
+
+
+def _time_labels(
+    by_day: Mapping[date, Any], period: Period, left: float, pitch: float, top: float
+) -> Iterator[Text]:
+    """Yield labels of columns at regular intervals, with the year below the first one of each year."""
+    starts = period.starts(min(by_day), max(by_day))
+    room = max(text_width(start.strftime(period.label)) for start in starts) + 2 * GAP
+    step = next((step for step in period.steps if step * pitch >= room), period.steps[-1])
+    year = None
+    for place in range(0, len(starts), step):
+        start, x = starts[place], left + pitch * (place + 0.5)
+        if x + room / 2 > left + pitch * len(starts) + GAP and place:
+            return
+        yield Text(x, top + LINE_HEIGHT - HALF_LETTER, start.strftime(period.label), "middle")
+        if start.year != year and period.name != "year":
+            yield Text(x, top + 2 * LINE_HEIGHT - HALF_LETTER, str(start.year), "middle")
+            year = start.year
+
+
+def _bars(
+    bars: Sequence[Bar],
+    legend: Mapping[int, str],
+    size: Size,
+    unit: Callable[[int], str],
+    tick_label: Callable[[int, int], str],
+) -> Drawing:
+    largest = max(bars, key=lambda bar: bar.total)
+    left = min(size.names, max(text_width(bar.name) for bar in bars)) + GAP
+    values = [unit(bar.total) for bar in bars]
+    right = size.width - max(map(text_width, values)) - GAP
+    scale = (right - left) / largest.total
+    bottom = BAR_PITCH * len(bars)
+    ticks = ticks_within(largest.total, right - left, tick_label)
+    marks: list[Mark] = []
+    for place, (bar, value) in enumerate(zip(bars, values, strict=True)):
+        top = BAR_PITCH * place
+        parts = tuple(_bar(bar, left, top + (BAR_PITCH - BAR_THICKNESS) / 2, scale))
+        end = parts[-1].x + parts[-1].width if parts else left
+        baseline = top + BAR_PITCH / 2 + HALF_LETTER
+        texts = (
+            Text(left - GAP, baseline, fit_text(bar.name, left - GAP), "end"),
+            Text(end + GAP, baseline, value),
         )
+        area = Rect(0, top, size.width, BAR_PITCH)
+        marks.append(Mark(hover=bar.hover(legend, unit), area=area, parts=parts, texts=texts))
+    return Drawing(
+        width=size.width,
+        height=bottom + GAP + LINE_HEIGHT,
+        summary=f"{_counted(len(bars), 'bar')}; the largest is {largest.name} with {unit(largest.total)}.",
+        grid=tuple(Line(x, 0, x, bottom) for x in (left + tick * scale for tick in ticks)),
+        texts=tuple(
+            Text(
+                left + tick * scale,
+                bottom + GAP + LINE_HEIGHT - HALF_LETTER,
+                tick_label(tick, ticks.step),
+                "middle",
+            )
+            for tick in ticks
+        ),
+        marks=tuple(marks),
     )
-    return _drawn(chart, size, BAR_HEIGHT * len(values))
 
 
-def tokens(lines: Sequence[Mapping[str, Any]], size: Size) -> str:
-    """Tokens by model and kind: lines with ``name``, ``kind`` (one of TOKEN_KINDS) and ``tokens``."""
-    names = sorted({line["name"] for line in lines})
-    values = [dict(line) | {"rank": TOKEN_KINDS.index(line["kind"])} for line in lines]
-    axis = alt.Axis(tickCount=size.ticks, format="~s")
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar()
-        .encode(
-            x=alt.X("sum(tokens):Q", title="tokens", axis=axis),
-            y=alt.Y("name:N", title=None, sort=names, axis=size.names(max(map(len, names)))),
-            color=alt.Color("kind:N", scale=alt.Scale(domain=list(TOKEN_KINDS), range=list(COLOURS))),
-            order=alt.Order("rank:Q"),
-        )
-    )
-    return _drawn(chart, size, BAR_HEIGHT * len(names))
+def _bar(bar: Bar, left: float, top: float, scale: float) -> Iterator[Rect]:
+    x = left
+    for number, length in bar.lengths(scale):
+        yield Rect(x, top, length, BAR_THICKNESS, number)
+        x += length
 
 
-def _usd_axis(most: float, ticks: int) -> alt.Axis:
-    """Dollars with as many decimals as its steps need; a step may be far below a cent."""
-    digits = max(0, -math.floor(math.log10(most / ticks))) + 1
-    return alt.Axis(tickCount=ticks, format=f",.{min(digits, 12)}~f")
-
-
-def _drawn(chart: alt.Chart, size: Size, height: int) -> str:
-    styled = (
-        chart.properties(width=size.width, height=height, background="transparent")
-        .configure(font=FONT, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=MUTED,
-            titleColor=MUTED,
-            gridColor=LINE,
-            domainColor=LINE,
-            tickColor=LINE,
-            labelFontSize=FONT_SIZE,
-        )
-        .configure_legend(
-            orient="top",
-            title=None,
-            labelColor=INK,
-            labelFontSize=FONT_SIZE,
-            labelLimit=0,
-            columns=size.legend_columns,
-            columnPadding=60,
-        )
-    )
-    return vl_convert.vegalite_to_svg(styled.to_dict()).replace("<svg ", '<svg role="img" ', 1)
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,14 +1,12 @@
 """Model calls as charges of FOCUS 1.2 (https://focus.finops.org/focus-specification/v1-2). Pure.
 
-A charge is one model call, so that the file adds up to the ledger exactly: amounts are decimals with
-every digit. A call whose cost nobody knows has empty cost columns. Columns that begin with ``x_`` are
-ours, as the specification asks of what it does not name.
+A charge is one model call, and amounts are decimal numbers with all digits, so the sum of the file is
+exactly the sum of the ledger. The cost columns of a call with unknown cost are empty. Columns that the
+specification does not define begin with ``x_``, as it requires.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,50 +14,51 @@ from decimal import Decimal
 from typing import Any
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.frames.csv_text import csv_line
 
 Charge = Mapping[str, Any]
 PICO_DIGITS = 12
-_RUNNABLE = ("=", "+", "-", "@", "\t", "\r")
 
 
 def focus_csv(charges: Iterable[Charge]) -> Iterator[str]:
-    """The lines of the file, a header first. A cell that a spreadsheet would run gets a ``'`` before it."""
-    yield _csv_line(COLUMNS)
+    """Yield the lines of the CSV file, the header first."""
+    yield csv_line(COLUMNS)
     for charge in charges:
-        yield _csv_line(_defused(tell(charge)) for tell in COLUMNS.values())
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _defused(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_RUNNABLE) else cell
+        yield csv_line(value_of(charge) or None for value_of in COLUMNS.values())
 
 
 def decimal_usd(pico: int | None) -> str:
-    """Pico-dollars as a decimal number of dollars with every digit that is not 0; empty for None."""
+    """Return pico-dollars as a decimal number of dollars with all digits; "" for None."""
     if pico is None:
         return ""
     text = f"{Decimal(pico).scaleb(-PICO_DIGITS):.{PICO_DIGITS}f}"
     return text.rstrip("0").rstrip(".")
 
 
-def _hour(charge: Charge, more: int = 0) -> str:
-    moment = charge["ended_at"] or datetime.combine(charge["day"], datetime.min.time(), UTC)
-    return _iso(moment.replace(minute=0, second=0, microsecond=0) + timedelta(hours=more))
+def _hour(charge: Charge, hours_later: int = 0) -> str:
+    hour = _end_of(charge).replace(minute=0, second=0, microsecond=0)
+    return _iso_time(hour + timedelta(hours=hours_later))
 
 
-def _month(charge: Charge, more: int = 0) -> str:
-    moment = charge["ended_at"] or datetime.combine(charge["day"], datetime.min.time(), UTC)
-    first = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return _iso((first + timedelta(days=32)).replace(day=1) if more else first)
+def _month(charge: Charge) -> str:
+    return _iso_time(_start_of_month(charge))
 
 
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _next_month(charge: Charge) -> str:
+    return _iso_time((_start_of_month(charge) + timedelta(days=32)).replace(day=1))
+
+
+def _start_of_month(charge: Charge) -> datetime:
+    return _end_of(charge).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _end_of(charge: Charge) -> datetime:
+    """Return the time at which the call ended; the start of its day if the time is unknown."""
+    return charge["ended_at"] or datetime.combine(charge["day"], datetime.min.time(), UTC)
+
+
+def _iso_time(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _provider(charge: Charge) -> str:
@@ -76,10 +75,10 @@ def _tokens(charge: Charge) -> str:
 
 
 def _tags(charge: Charge) -> str:
-    told = {"run": charge["run"], "row": charge["row_id"], "deployment": charge["deployment"]}
-    # A label of the user's may have the same name.
-    ours = {f"opencode-tasks/{name}": value for name, value in told.items() if value is not None}
-    return json.dumps((charge["labels"] or {}) | ours)
+    tags = {"run": charge["run"], "row": charge["row_id"], "deployment": charge["deployment"]}
+    # The prefix keeps them apart from labels with the same name.
+    prefixed = {f"opencode-tasks/{name}": value for name, value in tags.items() if value is not None}
+    return json.dumps((charge["labels"] or {}) | prefixed)
 
 
 def _list_cost(charge: Charge) -> str:
@@ -91,11 +90,11 @@ def _cost(charge: Charge) -> str:
     return decimal_usd(charge["cost_pico"])
 
 
-def _always(text: str) -> Callable[[Charge], str]:
+def _constant(text: str) -> Callable[[Charge], str]:
     return lambda _: text
 
 
-def _given(name: str) -> Callable[[Charge], str]:
+def _text_of(name: str) -> Callable[[Charge], str]:
     return lambda charge: "" if charge[name] is None else str(charge[name])
 
 
@@ -103,39 +102,39 @@ COLUMNS: dict[str, Callable[[Charge], str]] = {
     "BilledCost": _cost,
     "BillingAccountId": _provider,
     "BillingAccountName": _provider,
-    "BillingCurrency": _always("USD"),
+    "BillingCurrency": _constant("USD"),
     "BillingPeriodStart": _month,
-    "BillingPeriodEnd": lambda charge: _month(charge, 1),
-    "ChargeCategory": _always("Usage"),
-    "ChargeClass": _always(""),
+    "BillingPeriodEnd": _next_month,
+    "ChargeCategory": _constant("Usage"),
+    "ChargeClass": _constant(""),
     "ChargeDescription": lambda charge: f"Model call to {charge['model']}",
-    "ChargeFrequency": _always("Usage-Based"),
+    "ChargeFrequency": _constant("Usage-Based"),
     "ChargePeriodStart": _hour,
     "ChargePeriodEnd": lambda charge: _hour(charge, 1),
     "ConsumedQuantity": _tokens,
-    "ConsumedUnit": _always("tokens"),
+    "ConsumedUnit": _constant("tokens"),
     "ContractedCost": _cost,
     "EffectiveCost": _cost,
     "InvoiceIssuerName": _provider,
     "ListCost": _list_cost,
-    "PricingCategory": _always("Standard"),
+    "PricingCategory": _constant("Standard"),
     "PricingQuantity": _tokens,
-    "PricingUnit": _always("tokens"),
+    "PricingUnit": _constant("tokens"),
     "ProviderName": _provider,
     "PublisherName": _provider,
-    "ResourceId": _given("session_id"),
-    "ResourceType": _always("opencode session"),
-    "ServiceCategory": _always("AI and Machine Learning"),
-    "ServiceSubcategory": _always("Generative AI"),
+    "ResourceId": _text_of("session_id"),
+    "ResourceType": _constant("opencode session"),
+    "ServiceCategory": _constant("AI and Machine Learning"),
+    "ServiceSubcategory": _constant("Generative AI"),
     "ServiceName": _model,
-    "SkuId": _given("model"),
-    "SkuPriceId": _given("model"),
-    "SubAccountId": _given("deployment"),
-    "SubAccountName": _given("deployment"),
+    "SkuId": _text_of("model"),
+    "SkuPriceId": _text_of("model"),
+    "SubAccountId": _text_of("deployment"),
+    "SubAccountName": _text_of("deployment"),
     "Tags": _tags,
-    **{"x_" + "".join(word.title() for word in name.split("_")): _given(name) for name in TOKEN_COLUMNS},
-    "x_CostSource": _given("cost_source"),
-    "x_PriceSource": _given("price_source"),
-    "x_StepId": _given("step_id"),
-    "x_Origin": _given("origin"),
+    **{"x_" + "".join(word.title() for word in name.split("_")): _text_of(name) for name in TOKEN_COLUMNS},
+    "x_CostSource": _text_of("cost_source"),
+    "x_PriceSource": _text_of("price_source"),
+    "x_StepId": _text_of("step_id"),
+    "x_Origin": _text_of("origin"),
 }

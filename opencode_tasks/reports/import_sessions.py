@@ -1,4 +1,4 @@
-"""Reading sessions that ``opencode export`` wrote into a ledger, beside the runs of this library."""
+"""Import of sessions that ``opencode export`` wrote: their costs become part of a ledger and its reports."""
 
 from __future__ import annotations
 
@@ -22,73 +22,72 @@ from opencode_tasks.outcomes.messages import (
     parts_of,
 )
 
-FLAG = "--import-session"
+OPTION = "--import-session"
 
 
 def import_sessions(files: Sequence[Path], ledger_url: str, prices: PriceBook) -> Iterator[str]:
-    """Read files into the ledger, all of them checked first; a line for people on each.
+    """Import files into the ledger and yield a line about each; all files are validated first.
 
-    A session that a run of this library recorded is left as it is: its cost is counted already.
-    Raises InputError with every file that is no export of a session.
+    A session of a run that is in the ledger is not imported, because its cost is already counted. Raises
+    InputError with a line for each file that is not an exported session.
     """
     exports = [_read(path) for path in files]
-    if faults := [found for found in exports if isinstance(found, str)]:
+    if faults := [export for export in exports if isinstance(export, str)]:
         raise InputError(tuple(faults))
     with Ledger.open(ledger_url) as ledger:
-        for path, found in zip(files, exports, strict=True):
-            if not isinstance(found, str):
-                yield f"{path}: {_import(ledger, found, prices)}"
+        for path, export in zip(files, exports, strict=True):
+            if not isinstance(export, str):
+                yield f"{path}: {_import(ledger, export, prices)}"
 
 
 def _read(path: Path) -> Mapping[str, Any] | str:
-    """The export in a file, or what is wrong with it."""
+    """Return the export in a file, or its fault as text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return f"{FLAG}: cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        return f"{OPTION}: cannot read {path}: {getattr(error, 'strerror', None) or error}"
     try:
-        # `opencode export` may be saved with the line that it writes for people before it.
-        found = json.loads(text[text.index("{") :])
+        # The file can begin with the line that `opencode export` writes for the user.
+        content = json.loads(text[text.index("{") :])
     except ValueError:
-        return f"{FLAG}: {path} is not JSON; write it with: opencode export SESSION > FILE"
-    value = mapping_in(found)
-    session_id = text_in(mapping_in(value.get("info")).get("id"))
-    if session_id is None or not isinstance(value.get("messages"), list):
-        return f"{FLAG}: {path} is not what `opencode export` writes: it lacks info.id or messages"
-    return value
+        return f"{OPTION}: {path} is not JSON; create the file with: opencode export SESSION > FILE"
+    export = mapping_in(content)
+    session_id = text_in(mapping_in(export.get("info")).get("id"))
+    if session_id is None or not isinstance(export.get("messages"), list):
+        return f"{OPTION}: {path} is not an exported session: it has no info.id or messages"
+    return export
 
 
-def _import(ledger: Ledger, found: Mapping[str, Any], prices: PriceBook) -> str:
-    info = mapping_in(found.get("info"))
+def _import(ledger: Ledger, export: Mapping[str, Any], prices: PriceBook) -> str:
+    info = mapping_in(export.get("info"))
     session_id = str(info["id"])
-    messages = [mapping_in(message) for message in list_in(found.get("messages"))]
+    messages = [mapping_in(message) for message in list_in(export.get("messages"))]
     steps = [prices.priced(step) for step in imported_steps(messages, session_id)]
     session = Session(
         session_id=session_id, parent_id=text_in(info.get("parentID")), messages=messages, steps=steps
     )
-    known = ledger.recorded_in(session_id)
-    run_id = f"import-{session_id}"
-    if known not in (None, run_id):
-        return f"session {session_id} is in run {known} already"
+    known_run_id = ledger.imports.run_of_session(session_id)
+    if known_run_id not in (None, f"import-{session_id}"):
+        return f"session {session_id} is already part of run {known_run_id}"
     times = mapping_in(info.get("time"))
-    started = time_in(times.get("created")) or datetime.fromtimestamp(0, UTC)
-    ledger.import_session(
+    started_at = time_in(times.get("created")) or datetime.fromtimestamp(0, UTC)
+    ledger.imports.add(
         AttemptRecord(session_id=session_id, sessions=[session]),
         prompt=_prompt(messages),
         text=answer_text(messages),
         model_ref=model_ref(messages),
         version=text_in(info.get("version")),
-        started_at=started,
-        ended_at=time_in(times.get("updated")) or started,
+        started_at=started_at,
+        ended_at=time_in(times.get("updated")) or started_at,
     )
     costs = [step.usage.cost_pico for step in steps]
-    told = format_usd(sum(cost or 0 for cost in costs)) + (" and an unknown part" if None in costs else "")
+    cost = format_usd(sum(cost or 0 for cost in costs)) + (" + unknown" if None in costs else "")
     calls = f"{len(steps)} model calls in {len(assistant_messages(messages))} turns"
-    return f"session {session_id}: {calls}, {told}"
+    return f"session {session_id}: {calls}, {cost}"
 
 
 def _prompt(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The first thing that the user asked."""
+    """Return the text of the first user message."""
     for message in messages:
         if mapping_in(message.get("info")).get("role") == "user":
             return "".join(text_in(part.get("text")) or "" for part in parts_of(message, "text"))

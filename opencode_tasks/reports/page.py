@@ -1,4 +1,4 @@
-"""A report as one page for people: everything in it, no script, nothing loaded from anywhere."""
+"""The cost report as one HTML page: no script, and nothing is loaded from another address."""
 
 from __future__ import annotations
 
@@ -9,46 +9,41 @@ from importlib.metadata import version
 from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger import Grouping, ReportQueries
-from opencode_tasks.reports import charts
+from opencode_tasks.reports.charts import Chart, cost_by_name, cost_over_time, tokens_by_model
 
-DEAREST = 15
-PROMPT_LENGTH = 160
+MAX_COSTLIEST_ROWS = 15
+MAX_PROMPT_LENGTH = 160
 MAX_LINES = 50
-FAILURE_SUMS = ("attempts", "failed_rows", "known_cost_pico")
 RECENT_DAYS = 7
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A drawing in each width, by its name."""
-
-    drawn: Mapping[str, Markup]
+FAILURE_SUMS = ("attempts", "failed_rows", "known_cost_pico")
 
 
 def report_page(
     report_queries: ReportQueries, *, since: date | None, now: datetime, source: str, drift: float
 ) -> str:
-    """The HTML of a report over the ledger ``source`` (a URL without its password).
+    """Return the HTML of a report.
 
-    ``since`` None is from the first day on. ``drift`` is the part of a model's reported cost by which
-    the computed one may differ before the page says so.
+    ``since`` is the first day of the report; None starts at the first day of the ledger. ``source`` is
+    the URL of the ledger without its password. If the computed cost of a model differs from the
+    reported cost by more than ``drift``, a fraction of the reported cost, the page shows a warning.
     """
     with report_queries.frozen() as frozen:
-        told = _told(frozen, since, now.date(), drift)
+        content = _content(frozen, since, now.date(), drift)
     return (
         _environment()
         .get_template("page.html")
-        .render(told, version=version("opencode-tasks"), made_at=now, source=source, most_lines=MAX_LINES)
+        .render(
+            content, version=version("opencode-tasks"), created_at=now, source=source, max_lines=MAX_LINES
+        )
     )
 
 
-def _told(report_queries: ReportQueries, since: date | None, today: date, drift: float) -> dict[str, Any]:
-    """What the page shows."""
+def _content(report_queries: ReportQueries, since: date | None, today: date, drift: float) -> dict[str, Any]:
+    """Return the variables of the template."""
     by_model = report_queries.spent(("model",), since=since)
     days = report_queries.spent(("day", "model"))
     sources = report_queries.sources(since=since)
@@ -56,46 +51,49 @@ def _told(report_queries: ReportQueries, since: date | None, today: date, drift:
         "period": _period(days, since, today),
         "totals": report_queries.spent(since=since)[0],
         "statuses": report_queries.rows_by_status(since=since),
-        "compared_periods": _compared_periods(days, since, today),
+        "recent": _recent_periods(days, since, today),
         "over_time": _over_time([line for line in days if since is None or line["day"] >= since]),
         "groups": _groups(report_queries, by_model, since),
         "tokens": _tokens(by_model),
         "failures": _failures(report_queries.failures(since=since)),
-        "dearest": [_dear(line) for line in report_queries.costliest(DEAREST, since=since)],
+        "costliest": [
+            _costly_row(line) for line in report_queries.costliest(MAX_COSTLIEST_ROWS, since=since)
+        ],
         "sources": {name: sum(line[name] for line in sources) for name in get_args(CostSource)},
-        "compared": [_compared(line, drift) for line in sources if line["both"]],
+        "compared": [_compared_costs(line, drift) for line in sources if line["both"]],
         "unreported": report_queries.unreported(since=since),
     }
 
 
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("opencode_tasks.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"usd": format_usd, "count": _count, "share": _share}
-    return made
+    environment.filters |= {"usd": format_usd, "count": _format_count, "change": _format_change}
+    return environment
 
 
-def _count(value: int | None) -> str:
+def _format_count(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _share(value: float) -> str:
-    return f"{value:+.1%}"
+def _format_change(fraction: float) -> str:
+    return f"{fraction:+.1%}"
 
 
 def _period(days: Sequence[Mapping[str, Any]], since: date | None, today: date) -> tuple[date, date]:
+    """Return the first and the last day of the report."""
     known = [line["day"] for line in days] or [today]
     return since or min(known), max(today, *known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedPeriods:
-    """What two periods of the same length cost, in pico-dollars: the known parts."""
+class RecentPeriods:
+    """Known cost of the last ``days`` days and of the same number of days before, in pico-dollars."""
 
     days: int
     cost_pico: int
@@ -103,47 +101,37 @@ class ComparedPeriods:
 
     @property
     def change(self) -> float | None:
-        """The change as a part of the period before; None where that cost nothing."""
+        """The change as a fraction of the cost before; None if that is 0."""
         return (self.cost_pico - self.before_pico) / self.before_pico if self.before_pico else None
 
 
-def _compared_periods(lines: Sequence[Mapping[str, Any]], since: date | None, today: date) -> ComparedPeriods:
+def _recent_periods(lines: Sequence[Mapping[str, Any]], since: date | None, today: date) -> RecentPeriods:
     days = RECENT_DAYS if since is None else max(1, (today - since).days + 1)
     first = today - timedelta(days=days - 1)
     before = first - timedelta(days=days)
-    return ComparedPeriods(
+    return RecentPeriods(
         days=days,
         cost_pico=sum(line["known_cost_pico"] for line in lines if first <= line["day"]),
         before_pico=sum(line["known_cost_pico"] for line in lines if before <= line["day"] < first),
     )
 
 
-def _drawn(draw: Any, lines: Sequence[Mapping[str, Any]]) -> Chart | None:
-    if not lines:
-        return None
-    # What of the data is in a drawing was escaped where it was drawn.
-    return Chart(drawn={name: Markup(draw(lines, size)) for name, size in charts.SIZES.items()})  # noqa: S704
-
-
 def _over_time(lines: Sequence[Mapping[str, Any]]) -> Chart | None:
-    spent = [
-        {
-            "day": line["day"].isoformat(),
-            "model": line["model"] or "unknown",
-            "usd": pico_to_usd(line["known_cost_pico"]),
-        }
+    """Return the chart of cost over time; None if no cost is known."""
+    costs = [
+        {"day": line["day"], "model": line["model"] or "unknown", "cost_pico": line["known_cost_pico"]}
         for line in lines
         if line["known_cost_pico"]
     ]
-    return _drawn(charts.over_time, spent)
+    return cost_over_time(costs) if costs else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Spending by one grouping: a drawing, and its lines with ``name``, dearest first."""
+    """Cost by one grouping. ``lines`` have a ``name``, the most expensive first; ``column`` names them."""
 
     title: str
-    heading: str
+    column: str
     chart: Chart | None
     lines: Sequence[Mapping[str, Any]]
 
@@ -152,26 +140,34 @@ def _groups(
     report_queries: ReportQueries, by_model: Sequence[Mapping[str, Any]], since: date | None
 ) -> list[Group]:
     deployments = report_queries.spent(("deployment",), since=since)
-    groups = [_group("By model", "model", by_model), _group("By deployment", "deployment", deployments)]
     by: tuple[Grouping, ...] = ("label",)
     labels: dict[str, list[Mapping[str, Any]]] = {}
     for line in report_queries.spent(by, since=since):
         labels.setdefault(line["label"], []).append(line)
-    return groups + [_group(f"By label {name}", "label_value", lines, name) for name, lines in labels.items()]
+    return [
+        _group("Cost by model", "model", _named(by_model, "model", "unknown")),
+        _group("Cost by deployment", "deployment", _named(deployments, "deployment", "no deployment")),
+        *(
+            _group(f"Cost by label {name}", name, _named(lines, "label_value", "unknown"))
+            for name, lines in labels.items()
+        ),
+    ]
 
 
-def _group(title: str, column: str, lines: Sequence[Mapping[str, Any]], heading: str = "") -> Group:
-    absent = "run by hand" if column == "deployment" else "unknown"
-    named: list[dict[str, Any]] = [dict(line) | {"name": line[column] or absent} for line in lines]
-    named.sort(key=lambda line: -line["known_cost_pico"])
-    spent = [
-        {"name": line["name"], "usd": pico_to_usd(line["known_cost_pico"])}
-        for line in named
+def _named(lines: Sequence[Mapping[str, Any]], column: str, absent: str) -> list[Mapping[str, Any]]:
+    named = [dict(line) | {"name": line[column] or absent} for line in lines]
+    return sorted(named, key=lambda line: -line["known_cost_pico"])
+
+
+def _group(title: str, column: str, lines: Sequence[Mapping[str, Any]]) -> Group:
+    costs = [
+        {"name": line["name"], "cost_pico": line["known_cost_pico"]}
+        for line in lines
         if line["known_cost_pico"]
     ]
-    # A single bar tells no more than its number.
-    chart = _drawn(charts.bars, spent) if len(spent) > 1 else None
-    return Group(title=title, heading=heading or column, chart=chart, lines=named)
+    # A single bar shows no more than its number.
+    chart = cost_by_name(costs, title=title) if len(costs) > 1 else None
+    return Group(title=title, column=column, chart=chart, lines=lines)
 
 
 def _tokens(by_model: Sequence[Mapping[str, Any]]) -> Chart | None:
@@ -185,15 +181,15 @@ def _tokens(by_model: Sequence[Mapping[str, Any]]) -> Chart | None:
         for name in TOKEN_COLUMNS
         if line[name]
     ]
-    return _drawn(charts.tokens, lines)
+    return tokens_by_model(lines) if lines else None
 
 
 def _failures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The failures of all days, by error and model, the most frequent first."""
-    added: dict[tuple[str, str], dict[str, Any]] = {}
+    """Add up the failures of all days by error type and model, the most frequent first."""
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
         key = (line["error_type"], line["model"] or "unknown")
-        into = added.setdefault(
+        into = sums.setdefault(
             key,
             {"error_type": key[0], "model": key[1], **dict.fromkeys(FAILURE_SUMS, 0), "cost_pico": 0},
         )
@@ -203,16 +199,16 @@ def _failures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             into["cost_pico"] = None
         else:
             into["cost_pico"] += line["cost_pico"]
-    return sorted(added.values(), key=lambda line: (-line["attempts"], line["error_type"], line["model"]))
+    return sorted(sums.values(), key=lambda line: (-line["attempts"], line["error_type"], line["model"]))
 
 
-def _dear(line: Mapping[str, Any]) -> dict[str, Any]:
+def _costly_row(line: Mapping[str, Any]) -> dict[str, Any]:
     prompt = " ".join((line["prompt"] or "").split())
-    shown = prompt if len(prompt) <= PROMPT_LENGTH else prompt[: PROMPT_LENGTH - 1] + "…"
+    shown = prompt if len(prompt) <= MAX_PROMPT_LENGTH else prompt[: MAX_PROMPT_LENGTH - 1] + "…"
     return dict(line) | {"shown_prompt": shown}
 
 
-def _compared(line: Mapping[str, Any], drift: float) -> dict[str, Any]:
+def _compared_costs(line: Mapping[str, Any], drift: float) -> dict[str, Any]:
     reported, computed = line["cost_reported_pico"], line["cost_computed_pico"]
     difference = (computed - reported) / reported if reported else (1.0 if computed else 0.0)
     return dict(line) | {"difference": difference, "drifts": abs(difference) > drift}

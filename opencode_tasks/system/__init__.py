@@ -1,7 +1,13 @@
-"""Starting other programs so that they end with us, and the only place that does."""
+"""Processes, signals and this machine. The only package that starts and stops other programs."""
 
-from opencode_tasks.system.processes import GuardedProcess
-from opencode_tasks.system.run_once import Finished, run_once
-from opencode_tasks.system.signals import same_sigterm, stop_as_by_ctrl_c, undisturbed
+from opencode_tasks.system.processes import CommandResult, GuardedProcess, run_command
+from opencode_tasks.system.signals import defer_stop, install_stop_handlers, restore_sigterm_handler
 
-__all__ = ["Finished", "GuardedProcess", "run_once", "same_sigterm", "stop_as_by_ctrl_c", "undisturbed"]
+__all__ = [
+    "CommandResult",
+    "GuardedProcess",
+    "defer_stop",
+    "install_stop_handlers",
+    "restore_sigterm_handler",
+    "run_command",
+]

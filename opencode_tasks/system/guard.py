@@ -1,15 +1,16 @@
-"""A process between us and a program we start, so that the program never outlives us.
+"""Process between this one and a program, so that the program never outlives its parent.
 
-Run as a script, by its path, with the standard library alone. It reads one JSON line from
-standard input, leaves its parent's process tree (a framework that kills its workers' children
-must not kill the one that cleans up), starts the program in a session of its own, and then waits
-for the first of: the program's end, the end of its parent process, the closing of standard input
-or a line on it. Then it ends the program's whole tree, processes that left its group included,
-and removes the folders it was told to remove. It reports ``started PID`` and ``exited CODE`` on
-standard output.
+It runs as a script, by its path, with the standard library alone. It reads one job (a JSON line) from
+standard input and leaves the process tree of its parent: a framework that kills the children of its
+workers must not kill the process that cleans up. It starts the program in a session and process group
+that belong to the program, and waits until the program ends, the parent ends, or standard input is
+closed or has a line. Then it kills the whole tree of the program, processes that left its group
+included, and removes the directories named in the job. It writes ``started PID`` and ``exited CODE``
+to standard output.
 
-A thread's end would fire a parent-death signal while its process lives on, so the parent is
-watched by a pidfd; the program itself gets the signal for the case that this process is killed.
+The parent is watched through a pidfd. A parent-death signal is not enough: it is sent when the thread
+that started the child ends, even if the process is still running. The program itself gets that signal,
+in case the guard is killed.
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Read the order, leave the parent's tree, run the program and clean up after it."""
-    order = json.loads(read_line(0))
-    parent = os.pidfd_open(order["parent"])
+    """Read the job, leave the process tree of the parent, run the program and clean up."""
+    job = json.loads(read_line(0))
+    parent = os.pidfd_open(job["parent"])
     if os.fork():
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    code = keep_watch(order, parent) if order["args"] is None else run_program(order, parent)
-    clean_up(order)
+    code = watch_parent(job, parent) if job["args"] is None else run_program(job, parent)
+    clean_up(job)
     report(f"exited {code}")
 
 
-def keep_watch(order: dict[str, Any], parent: int) -> int:
-    """Without a program: wait for the parent's end or word alone."""
+def watch_parent(job: dict[str, Any], parent: int) -> int:
+    """Wait until the parent ends or asks for the clean-up, without a program to run."""
     report("started 0")
-    wait_for_an_end([0, parent])
-    if order["end_users_of"]:
-        end_users_of(order["end_users_of"], order["parent"])
+    wait_for_any([0, parent])
+    if job["kill_users_of"]:
+        kill_users_of(job["kill_users_of"], job["parent"])
     return 0
 
 
-def end_users_of(folder: str, parent: int) -> None:
-    """Kill the processes that use a folder, until there is none; this one and its parent excepted.
+def kill_users_of(folder: str, parent: int) -> None:
+    """Kill every process that uses a directory, except this one and its parent.
 
-    Titles can be rewritten, so the files that a process holds open count as much as its command line.
+    Open files count as much as the command line, since a process can rewrite its command line.
     """
     spared = {os.getpid(), parent}
     deadline = time.monotonic() + KILL_LIMIT_S
@@ -71,24 +72,24 @@ def end_users_of(folder: str, parent: int) -> None:
 
 
 def users_of(folder: str) -> list[int]:
-    """The processes that name a folder on their command line or hold a file in it open."""
+    """Processes that name a directory on their command line or have a file in it open."""
     found: list[int] = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                if names(folder, name) or holds(folder, name):
+                if is_on_command_line(folder, name) or has_open_file_in(folder, name):
                     found.append(int(name))
     return found
 
 
-def names(folder: str, pid: str) -> bool:
-    """Whether a process's command line has the folder in it."""
+def is_on_command_line(folder: str, pid: str) -> bool:
+    """Whether the command line of a process contains the directory."""
     with open(f"/proc/{pid}/cmdline", "rb") as line:
         return folder.encode() in line.read()
 
 
-def holds(folder: str, pid: str) -> bool:
-    """Whether a process has its working folder or an open file below the folder."""
+def has_open_file_in(folder: str, pid: str) -> bool:
+    """Whether the working directory or an open file of a process is below the directory."""
     links = [f"/proc/{pid}/cwd", *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd"))]
     for link in links:
         with contextlib.suppress(OSError):
@@ -97,39 +98,42 @@ def holds(folder: str, pid: str) -> bool:
     return False
 
 
-def run_program(order: dict[str, Any], parent: int) -> int:
-    """Start the program and see it, or its parent, to the end; its exit code."""
-    program = start(order)
+def run_program(job: dict[str, Any], parent: int) -> int:
+    """Run the program until it, or its parent, ends; its exit code."""
+    program = start(job)
     if program is None:
         return -1
     report(f"started {program.pid}")
-    wait_for_an_end([0, parent, os.pidfd_open(program.pid)])
-    return end_tree(program, order["grace_s"])
+    wait_for_any([0, parent, os.pidfd_open(program.pid)])
+    return end_tree(program, job["grace_s"])
 
 
-def clean_up(order: dict[str, Any]) -> None:
-    """Remove the folders that go always, and of each home what need not stay."""
-    for path in order["remove"]:
+def clean_up(job: dict[str, Any]) -> None:
+    """Remove the directories named in the job, and clean its instance directories."""
+    for path in job["remove"]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in order["homes"]:
-        clean_home(path)
+    for path in job["instance_dirs"]:
+        clean_instance_dir(path)
 
 
-def clean_home(path: str) -> None:
-    """Remove a home, or all below a folder of homes; unrecorded sessions keep their data folder."""
+def clean_instance_dir(path: str) -> None:
+    """Remove an instance directory, or all instance directories below ``path``.
+
+    While a session is unrecorded, the data directory stays and only ``run`` is removed.
+    """
     marks = os.path.join(path, "unrecorded")
     if os.path.isdir(marks):
-        kept = os.listdir(marks)
-        shutil.rmtree(os.path.join(path, "run") if kept else path, ignore_errors=True)
+        has_unrecorded = bool(os.listdir(marks))
+        shutil.rmtree(os.path.join(path, "run") if has_unrecorded else path, ignore_errors=True)
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(path):
-            clean_home(os.path.join(path, name))
+            clean_instance_dir(os.path.join(path, name))
         os.rmdir(path)
 
 
 def read_line(fd: int) -> bytes:
-    """The bytes up to the first newline, read one by one so that nothing after it is taken."""
+    """Read up to the first newline, byte by byte, so that no later byte is consumed."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(fd, 1)
@@ -140,42 +144,45 @@ def read_line(fd: int) -> bytes:
 
 
 def report(line: str) -> None:
-    """Tell the parent, if it is still there to listen."""
+    """Write a line to the parent, if the parent still reads."""
     with contextlib.suppress(OSError):
         os.write(1, line.encode() + b"\n")
 
 
-def start(order: dict[str, Any]) -> subprocess.Popen[bytes] | None:
-    """The started program; None, with the reason reported, where it cannot be started."""
+def start(job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+    """Start the program; None, with the reason reported, if it cannot be started."""
     try:
-        stdin = open(order["stdin"], "rb") if order["stdin"] else subprocess.DEVNULL
-        stdout = open(os.open(order["stdout"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
+        stdin = open(job["stdin"], "rb") if job["stdin"] else subprocess.DEVNULL
+        stdout = open(os.open(job["stdout"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
         stderr = subprocess.STDOUT
-        if order["stderr"]:
-            stderr = open(os.open(order["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
+        if job["stderr"]:
+            stderr = open(os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb")
         return subprocess.Popen(
-            order["args"],
-            cwd=order["cwd"],
+            job["args"],
+            cwd=job["cwd"],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=die_with_guard,
+            preexec_fn=prepare_program,
         )
     except OSError as error:
         report(f"failed {error}")
         return None
 
 
-def die_with_guard() -> None:
-    """In the program, before it runs: default signals, and its end when this guard is killed."""
+def prepare_program() -> None:
+    """Restore the default signals in the program, and have it killed if the guard is killed.
+
+    This runs in the child process before the program.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def wait_for_an_end(fds: list[int]) -> None:
-    """Return when a process behind one of the descriptors ended, or standard input says so."""
+def wait_for_any(fds: list[int]) -> None:
+    """Wait until a process behind one of the descriptors ends, or standard input has data or is closed."""
     watched = select.poll()
     for fd in fds:
         watched.register(fd, select.POLLIN | select.POLLHUP)
@@ -183,7 +190,10 @@ def wait_for_an_end(fds: list[int]) -> None:
 
 
 def end_tree(program: subprocess.Popen[bytes], grace_s: float) -> int:
-    """End the program politely, then its whole tree by force; its exit code."""
+    """Send SIGTERM to the program, then kill its whole process tree; its exit code.
+
+    The program has ``grace_s`` seconds to end after SIGTERM.
+    """
     ended = program.poll()
     if ended is None:
         with contextlib.suppress(ProcessLookupError):
@@ -202,7 +212,7 @@ def end_tree(program: subprocess.Popen[bytes], grace_s: float) -> int:
 
 
 def reap(program: subprocess.Popen[bytes]) -> None:
-    """Collect ended processes that were left to us, but leave the program's code to its object."""
+    """Collect ended child processes, except the program: its ``Popen`` object needs the exit code."""
     program.poll()
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -213,7 +223,7 @@ def reap(program: subprocess.Popen[bytes]) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """The living descendants of a process, from /proc."""
+    """Running descendants of a process, read from /proc."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():

@@ -1,4 +1,4 @@
-"""Where this code runs, and how much memory is there, without importing Ray."""
+"""Ray node id and memory of this machine. Ray is not imported."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import psutil
 
-# A container's limit and use, in bytes, as it sees them itself (cgroups of version 2 and 1).
+# Files with the memory limit and the memory in use of a container, in bytes: cgroups version 2, then 1.
 CGROUPS = Path("/sys/fs/cgroup")
-LIMIT_AND_USE = (
+LIMIT_AND_USAGE = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
@@ -25,30 +25,30 @@ def current_node_id() -> str:
 
 
 def memory_limit_bytes() -> int:
-    """The memory that this container, or else this machine, may use in all."""
-    limit, _ = _of_container()
+    """Total memory in bytes that this container, or else this machine, may use."""
+    limit, _ = _container_memory()
     total = psutil.virtual_memory().total
     return total if limit is None else min(total, limit)
 
 
 def memory_available_bytes() -> int:
-    """The memory that is free for new processes here, now."""
-    limit, used = _of_container()
+    """Memory in bytes that is free for new processes now."""
+    limit, used = _container_memory()
     free = psutil.virtual_memory().available
     return free if limit is None else max(0, min(free, limit - used))
 
 
-def _of_container() -> tuple[int | None, int]:
-    """The container's limit, None where it has none, and what is used of it."""
-    for limit, used in LIMIT_AND_USE:
-        told = _read(CGROUPS / limit)
-        if told is not None:
-            return told, _read(CGROUPS / used) or 0
+def _container_memory() -> tuple[int | None, int]:
+    """Memory limit of the container (None: no limit) and the memory in use, in bytes."""
+    for limit_file, usage_file in LIMIT_AND_USAGE:
+        limit = _read_bytes(CGROUPS / limit_file)
+        if limit is not None:
+            return limit, _read_bytes(CGROUPS / usage_file) or 0
     return None, 0
 
 
-def _read(path: Path) -> int | None:
+def _read_bytes(path: Path) -> int | None:
     try:
         return int(path.read_text())
     except (OSError, ValueError):
-        return None  # "max" is no limit.
+        return None  # "max" means no limit.

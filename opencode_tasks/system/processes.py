@@ -1,4 +1,4 @@
-"""A program that runs beside us and ends with us, whatever ends us."""
+"""Starting other programs: one that runs beside this process and ends with it, or a short command."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +23,11 @@ START_LIMIT_S = 20.0
 
 
 class GuardedProcess:
-    """A running program under a guard; see ``system/guard.py``. Safe to use from several threads."""
+    """Program that runs under a guard and ends with this process, even if this process is killed.
+
+    ``system/guard.py`` is the guard. Methods are safe to call from several threads. ``pid`` is the
+    process id of the program, 0 for a guard without a program.
+    """
 
     def __init__(self, guard: subprocess.Popen[bytes], pid: int) -> None:
         self.pid = pid
@@ -45,24 +51,25 @@ class GuardedProcess:
         instance_dirs: Sequence[Path] = (),
         grace_s: float = 3.0,
     ) -> Self:
-        """Start ``args`` with its output in the file ``stdout`` (and ``stderr``, or the same file).
+        """Start ``args``. Output is appended to the file ``stdout``, errors to ``stderr`` or the same file.
 
-        When the program or this process ends, the folders ``remove`` go; ``instance_dirs`` are cleaned as
-        ``guard.clean_home`` says. A program that does not end within ``grace_s`` seconds of a
-        SIGTERM is killed. Raises SetupError where the program cannot be started.
+        ``stdin`` is a file to read from; None closes standard input. When the program or this process
+        ends, the directories ``remove`` are removed and ``instance_dirs`` are cleaned as
+        ``guard.clean_instance_dir`` does. The program has ``grace_s`` seconds to end after SIGTERM, then
+        it is killed. Raises SetupError if the program cannot be started.
         """
-        order = {
+        job = {
             "args": list(args),
             "cwd": str(cwd),
             "stdin": str(stdin) if stdin else None,
             "stdout": str(stdout),
             "stderr": str(stderr) if stderr else None,
             "remove": [str(path) for path in remove],
-            "homes": [str(path) for path in instance_dirs],
+            "instance_dirs": [str(path) for path in instance_dirs],
             "grace_s": grace_s,
             "parent": os.getpid(),
         }
-        return cls._order(order, env=env, cwd=cwd)
+        return cls._start_guard(job, env=env, cwd=cwd)
 
     @classmethod
     def watch(
@@ -70,23 +77,23 @@ class GuardedProcess:
         *,
         remove: Sequence[Path] = (),
         instance_dirs: Sequence[Path] = (),
-        end_users_of: Path | None = None,
+        kill_users_of: Path | None = None,
     ) -> Self:
-        """A guard without a program: it cleans up once this process ends or says stop.
+        """Start a guard without a program: it cleans up when this process ends or calls ``stop``.
 
-        Other processes that use the folder ``end_users_of`` are killed first.
+        The guard first kills the other processes that use the directory ``kill_users_of``.
         """
-        order = {
+        job = {
             "args": None,
             "remove": [str(path) for path in remove],
-            "homes": [str(path) for path in instance_dirs],
-            "end_users_of": str(end_users_of) if end_users_of else None,
+            "instance_dirs": [str(path) for path in instance_dirs],
+            "kill_users_of": str(kill_users_of) if kill_users_of else None,
             "parent": os.getpid(),
         }
-        return cls._order(order, env={}, cwd=Path("/"))
+        return cls._start_guard(job, env={}, cwd=Path("/"))
 
     @classmethod
-    def _order(cls, order: Mapping[str, object], *, env: Mapping[str, str], cwd: Path) -> Self:
+    def _start_guard(cls, job: Mapping[str, object], *, env: Mapping[str, str], cwd: Path) -> Self:
         guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD)],
             env=dict(env),
@@ -97,35 +104,38 @@ class GuardedProcess:
             start_new_session=True,
         )
         assert guard.stdin is not None
-        guard.stdin.write(json.dumps(order).encode() + b"\n")
+        guard.stdin.write(json.dumps(job).encode() + b"\n")
         guard.stdin.flush()
         process = cls(guard, -1)
         line = process._next_report(START_LIMIT_S)
         guard.wait(START_LIMIT_S)
-        word, _, rest = line.partition(" ")
-        if word != "started":
+        kind, _, detail = line.partition(" ")
+        if kind != "started":
             process.stop()
-            why = rest or "the guard gave no answer"
-            raise SetupError("unknown", raw_message=f"cannot start a program: {why}")
-        process.pid = int(rest)
+            reason = detail or "the guard process did not answer"
+            raise SetupError("unknown", raw_message=f"cannot start a program: {reason}")
+        process.pid = int(detail)
         return process
 
     def poll(self) -> int | None:
-        """The program's exit code (negative: the signal that ended it), None while it runs."""
+        """Exit code of the program (negative: the signal that ended it); None while it runs."""
         with self._lock:
             if not self._ended:
-                self._take_end(self._next_report(0.0))
+                self._read_exit(self._next_report(0.0))
             return self._code
 
     def wait(self, timeout_s: float) -> int | None:
-        """Wait for the end, at most ``timeout_s`` seconds; the exit code, or None if it still runs."""
+        """Wait up to ``timeout_s`` seconds for the end; the exit code, None if the program still runs."""
         deadline = time.monotonic() + timeout_s
         while (code := self.poll()) is None and time.monotonic() < deadline:
             time.sleep(0.02)
         return code
 
     def stop(self, timeout_s: float = 12.0) -> int | None:
-        """End the program and its children, wait until its folders are removed; the exit code."""
+        """End the program and its children and wait until its directories are removed.
+
+        The exit code; None if the program did not end within ``timeout_s`` seconds.
+        """
         assert self._guard.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._guard.stdin.write(b"stop\n")
@@ -137,13 +147,13 @@ class GuardedProcess:
             self._guard.stdout.close()
         return code
 
-    def _take_end(self, line: str) -> None:
-        word, _, rest = line.partition(" ")
-        if word == "exited":
-            self._ended, self._code = True, int(rest)
+    def _read_exit(self, line: str) -> None:
+        kind, _, code = line.partition(" ")
+        if kind == "exited":
+            self._ended, self._code = True, int(code)
 
     def _next_report(self, timeout_s: float) -> str:
-        """The next line of the guard within the time, "" without one; the pipe's end is an end."""
+        """Next line of the guard, "" if none arrives in time. A closed pipe counts as an exit."""
         assert self._guard.stdout is not None
         fd = self._guard.stdout.fileno()
         deadline = time.monotonic() + timeout_s
@@ -157,3 +167,58 @@ class GuardedProcess:
             self._reports += data
         line, _, self._reports = self._reports.partition(b"\n")
         return line.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """Result of a command. ``returncode`` is -1 if the command timed out or could not be started."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+
+
+def run_command(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float,
+    stdout: Path | None = None,
+) -> CommandResult:
+    """Run ``args`` until it ends, with standard input closed.
+
+    The output is in the result, or in the file ``stdout``. A command that takes longer than
+    ``timeout_s`` seconds is killed with its process group. ``env`` None passes this process's environment.
+    """
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(stdout.open("wb")) if stdout else subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                list(args),
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return CommandResult(returncode=-1, stdout="", stderr=str(error))
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return CommandResult(
+                returncode=-1, stdout=_decode(output), stderr=_decode(errors), timed_out=True
+            )
+        return CommandResult(returncode=process.returncode, stdout=_decode(output), stderr=_decode(errors))
+
+
+def _decode(data: bytes | None) -> str:
+    return (data or b"").decode(errors="replace")

@@ -1,6 +1,6 @@
-"""When the parts of a start took place, by name, so that a person can be told what took the time.
+"""Times of the phases of a start, so that the command line can show what took the time.
 
-Parts of other processes are added as they come back; all moments are seconds since 1970.
+Phases of other processes are added when those processes report them. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import psutil
 
-# What took less is not worth telling.
-SHOWN_S = 0.05
+# Shorter phases are left out of the summary.
+MIN_SHOWN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that went on from ``start`` to ``end``."""
+    """One phase of a start, from ``start`` to ``end``."""
 
     name: str
     start: float
@@ -28,19 +28,19 @@ class Part:
 
 @dataclass(slots=True)
 class StartupTiming:
-    """The parts of this process's start, in the order in which they ended."""
+    """Phases of this process's start, in the order in which they ended."""
 
     parts: list[Part] = field(default_factory=list[Part])
 
     @contextmanager
     def part(self, name: str) -> Generator[None]:
-        """Note that what happens in the context is a part, unless it fails."""
+        """Record the block as a phase, unless it raises."""
         start = time.time()
         yield
         self.add([Part(name, start, time.time())])
 
     def add(self, parts: Iterable[Part]) -> None:
-        """Note parts that have ended."""
+        """Record phases that have ended."""
         self.parts.extend(parts)
 
 
@@ -48,10 +48,10 @@ startup_timing = StartupTiming()
 
 
 @contextmanager
-def loading() -> Generator[None]:
-    """A part in which modules are imported: without the garbage collector, which finds none there.
+def timed_imports() -> Generator[None]:
+    """Record the block as the phase "loading" and run it without the garbage collector.
 
-    It takes a sixth of the time to look through what stays.
+    Imports create few objects that can be collected, and the collector takes a sixth of their time.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -64,17 +64,20 @@ def loading() -> Generator[None]:
             gc.enable()
 
 
-def process_began() -> float:
-    """When this process was started."""
+def process_start_time() -> float:
+    """Start time of this process."""
     return psutil.Process().create_time()
 
 
-def told(parts: Sequence[Part], began: float, ended: float) -> str:
-    """The parts by name with their seconds, those of one name together, and the time over all."""
+def timing_summary(parts: Sequence[Part], began: float, ended: float) -> str:
+    """One line with the total time from ``began`` to ``ended`` and the seconds of each phase.
+
+    Phases with the same name are added up.
+    """
     seconds: dict[str, float] = {}
     for part in parts:
         seconds[part.name] = seconds.get(part.name, 0.0) + part.end - part.start
-    whole = ended - began
-    listed = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items() if spent >= SHOWN_S)
-    at_once = " (some at the same time)" if sum(seconds.values()) > whole else ""
-    return f"first row after {whole:.1f} s: {listed}{at_once}"
+    total = ended - began
+    listed = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items() if spent >= MIN_SHOWN_S)
+    overlap = " (some at the same time)" if sum(seconds.values()) > total else ""
+    return f"first row after {total:.1f} s: {listed}{overlap}"

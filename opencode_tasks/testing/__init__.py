@@ -1,8 +1,19 @@
-"""Parts for testing flows that call opencode, without paying a provider.
+"""A scripted model provider for tests of flows that call opencode. No call is paid for.
 
-``ScriptedProvider`` is an OpenAI-compatible HTTP server on the loopback interface that answers
-by rule and records every request it gets. The real opencode talks to it as it would to any
-provider, so a flow under test runs all of its own code.
+``ScriptedProvider`` is an OpenAI-compatible HTTP server on the loopback interface. Rules decide its
+answers, and it records each request. The real opencode sends its requests to it, so a test runs all of
+the code of a flow.
+
+Examples:
+    >>> from opencode_tasks import OpenCodeLLM
+    >>> from opencode_tasks.testing import Reply, ScriptedProvider
+    >>> with ScriptedProvider().on("France", Reply(text="Paris")) as provider:
+    ...     llm = OpenCodeLLM("fake/echo", config=provider.opencode_config())
+    ...     answer = llm.prompt("What is the capital of France?")
+    >>> answer.result
+    'Paris'
+    >>> provider.prompts()
+    ['What is the capital of France?']
 """
 
 from opencode_tasks.testing.provider import ScriptedProvider

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible provider that answers by rule and records what it was sent.
+"""``ScriptedProvider``: an OpenAI-compatible HTTP server with scripted answers.
 
-The wire format is that of OpenAI's chat completions, as the AI SDK's OpenAI-compatible package
-(the one opencode uses for configured providers) reads it.
+The wire format is that of OpenAI's chat completions, as the AI SDK's OpenAI-compatible package reads it.
+opencode uses this package for providers of its config.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from opencode_tasks.testing.script import Call, Reply, message_text
-from opencode_tasks.testing.wire import answer
+from opencode_tasks.testing.script import Call, Reply, last_user_text
+from opencode_tasks.testing.wire import build_response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
 START_LIMIT_S = 20.0
-
+STOP_LIMIT_S = 5.0
+# As long as real providers. With uvicorn's 5 s, a client sometimes reuses a connection that is being closed.
+KEEP_ALIVE_S = 75
 
 Match = str | re.Pattern[str] | Callable[[Call], bool]
 
@@ -38,7 +40,7 @@ class _Rule:
     replies: Sequence[Reply]
     used: int = 0
 
-    def fits(self, call: Call) -> bool:
+    def matches(self, call: Call) -> bool:
         if isinstance(self.match, str):
             return self.match in call.prompt
         if isinstance(self.match, re.Pattern):
@@ -52,17 +54,42 @@ class _Rule:
 
 
 class ScriptedProvider:
-    """A provider on ``127.0.0.1`` with rules; a context manager.
+    """An OpenAI-compatible provider on ``127.0.0.1``; a context manager that serves in a thread.
 
-    The first rule that fits a request decides; without one the prompt is echoed. ``calls`` holds
-    every chat request in the order of arrival. ``allow`` bounds how many it answers at once.
+    The first rule that matches a request decides the reply. A request without a matching rule is answered
+    with its prompt. The default models are ``echo``, which has a price, ``free``, which costs nothing, and
+    ``unpriced``, which has no price.
+
+    Attributes:
+        calls: Chat requests in the order of arrival.
+        models: Models by name, as in an opencode config.
+        port: Port of the server.
+
+    Examples:
+        >>> import httpx
+        >>> body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+        >>> with ScriptedProvider().on("hello", Reply(status=503), Reply(text="hi")) as provider:
+        ...     url = f"{provider.base_url}/chat/completions"
+        ...     first, second = (httpx.post(url, json=body) for _ in range(2))
+        >>> first.status_code
+        503
+        >>> second.json()["choices"][0]["message"]["content"]
+        'hi'
+        >>> provider.prompts()
+        ['hello', 'hello']
     """
 
     def __init__(self, *, port: int = 0, models: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Bind the port; the server does not answer before ``start``.
+
+        Args:
+            port: Port to listen on; 0 is a free one.
+            models: Models by name, as in an opencode config; None is the default models.
+        """
         self.calls: list[Call] = []
         self.models = dict(models or DEFAULT_MODELS)
         self._rules: list[_Rule] = []
-        self._allowed: int | None = None
+        self._max_requests: int | None = None
         self._refusal = Reply()
         self._active = 0
         self._lock = threading.Lock()
@@ -80,8 +107,7 @@ class ScriptedProvider:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
-            # As real providers: after uvicorn's 5 s a client now and then meets a connection being closed.
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -90,32 +116,52 @@ class ScriptedProvider:
 
     @property
     def base_url(self) -> str:
-        """The address to configure as the provider's ``baseURL``."""
+        """URL for the ``baseURL`` of a provider in an opencode config."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def on(self, match: Match, *replies: Reply) -> Self:
-        """Answer requests that fit with these replies in turn; the last one stands for the rest.
+        """Add a rule.
 
-        A string fits where the last user message contains it, a pattern where it is found there,
-        a function where it says so. Returns the provider, so that rules chain.
+        Args:
+            match: A part of the prompt, a pattern that is searched in the prompt, or a function of the
+                request. The prompt is the text of the last user message.
+            replies: Replies to the matching requests, one after the other. The last one is repeated.
+                Without a reply, the prompt is echoed.
+
+        Returns:
+            The provider, so that calls can be chained.
         """
         self._rules.append(_Rule(match, replies or (Reply(),)))
         return self
 
-    def allow(self, at_once: int | None, *, retry_after: float | None = None) -> Self:
-        """Answer so many requests at once and refuse those beyond with a 429; None: any number.
+    def limit_concurrency(self, requests: int | None, *, retry_after_s: float | None = None) -> Self:
+        """Refuse requests with status 429 while others are being answered.
 
-        The refusal names ``retry_after`` seconds, None names none. May be said again while it serves.
-        Returns the provider.
+        The limit can be changed while the provider serves.
+
+        Args:
+            requests: Number of requests that are answered at the same time; None removes the limit.
+            retry_after_s: Value of the ``Retry-After`` header of a refusal; None sends no header.
+
+        Returns:
+            The provider, so that calls can be chained.
         """
-        headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+        headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:g}"}
         body = {"error": {"message": "too many requests at once", "type": "rate_limit_error"}}
         with self._lock:
-            self._allowed, self._refusal = at_once, Reply(status=429, headers=headers, body=body)
+            self._max_requests, self._refusal = requests, Reply(status=429, headers=headers, body=body)
         return self
 
     def opencode_config(self, *, name: str = "fake", api_key: str | None = "sk-test") -> dict[str, Any]:
-        """An opencode config that knows this server as provider ``name``; None leaves the key out."""
+        """Return an opencode config with this server as a provider.
+
+        Args:
+            name: Name of the provider: a model is then ``{name}/echo``.
+            api_key: Key that opencode sends; None configures no key.
+
+        Returns:
+            The config as ``opencode.json`` would contain it.
+        """
         key = {} if api_key is None else {"apiKey": api_key}
         return {
             "provider": {
@@ -129,11 +175,18 @@ class ScriptedProvider:
         }
 
     def prompts(self) -> list[str]:
-        """The last user message of each request so far, in the order of arrival."""
+        """Return the last user message of each request so far, in the order of arrival."""
         return [call.prompt for call in list(self.calls)]
 
     def start(self) -> Self:
-        """Serve in a thread; returns once requests are answered."""
+        """Start to serve in a thread and return when requests are answered.
+
+        Returns:
+            The provider.
+
+        Raises:
+            RuntimeError: The server does not start within 20 seconds.
+        """
         self._thread.start()
         deadline = time.monotonic() + START_LIMIT_S
         while not self._server.started:
@@ -143,10 +196,10 @@ class ScriptedProvider:
         return self
 
     def stop(self) -> None:
-        """End the server and the requests that still hang in it."""
+        """Stop the server and close the connections of unanswered requests."""
         self._server.should_exit = True
         self._server.force_exit = True
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=STOP_LIMIT_S)
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -156,7 +209,8 @@ class ScriptedProvider:
         self.stop()
 
     async def _list_models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": m, "object": "model"} for m in self.models]})
+        models = [{"id": name, "object": "model"} for name in self.models]
+        return JSONResponse({"object": "list", "data": models})
 
     async def _chat(self, request: Request) -> Response:
         body: dict[str, Any] = await request.json()
@@ -172,46 +226,40 @@ class ScriptedProvider:
         )
         with self._lock:
             self.calls.append(call)
-            is_refused = self._allowed is not None and self._active >= self._allowed
+            is_refused = self._max_requests is not None and self._active >= self._max_requests
             reply = self._refusal if is_refused else self._reply_to(call)
             self._active += not is_refused
         if is_refused:
-            return await answer(call, reply, request)
+            return await build_response(call, reply, request)
         try:
-            response = await answer(call, reply, request)
+            response = await build_response(call, reply, request)
         except BaseException:
-            self._leave()
+            self._end_request()
             raise
-        return _Counted(response, self._leave)
+        return _CountedResponse(response, self._end_request)
 
     def _reply_to(self, call: Call) -> Reply:
-        rule = next((r for r in self._rules if r.fits(call)), None)
+        rule = next((rule for rule in self._rules if rule.matches(call)), None)
         return rule.next_reply() if rule else Reply()
 
-    def _leave(self) -> None:
+    def _end_request(self) -> None:
         with self._lock:
             self._active -= 1
 
 
-class _Counted(Response):
-    """A response that tells when it has been sent, to its end or not."""
+class _CountedResponse(Response):
+    """A response that calls ``on_end`` when it has been sent or could not be sent."""
 
-    def __init__(self, response: Response, on_sent: Callable[[], None]) -> None:
+    def __init__(self, response: Response, on_end: Callable[[], None]) -> None:
         super().__init__()
         self._response = response
-        self._on_sent = on_sent
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._response(scope, receive, send)
         finally:
-            self._on_sent()
-
-
-def last_user_text(body: Mapping[str, Any]) -> str:
-    """The text of the last user message of a chat request; empty where there is none."""
-    users = [m for m in body.get("messages", []) if m.get("role") == "user"]
-    return message_text(users[-1]) if users else ""
+            self._on_end()
 
 
 DEFAULT_MODELS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What the scripted provider is told to do, and what it saw."""
+"""Replies of the scripted provider, and records of the requests that it received."""
 
 from __future__ import annotations
 
@@ -9,13 +9,41 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the provider does with one request.
+    """The reply of the provider to one request.
 
-    ``text=None`` echoes the prompt. ``status`` other than 200 sends ``headers`` and ``body`` as
-    they are. ``input_tokens`` includes the cached ones and ``output_tokens`` the reasoning ones,
-    as on OpenAI's wire; None makes them from the lengths of the texts. ``cut_after`` ends the
-    connection after that many chunks of text, without an end mark. ``hang`` answers nothing until
-    the client gives up; ``reset`` closes the connection instead of answering.
+    Attributes:
+        text: Text of the answer. None echoes the prompt.
+        chunks: Number of parts in which a streamed answer is sent.
+        delay_s: Seconds before the reply.
+        chunk_delay_s: Seconds between two chunks.
+        reasoning_text: Text of the reasoning, sent before the answer if the request asks for a stream.
+        tool_calls: Calls as pairs of a tool name and its arguments. A reply with tool calls has text only
+            if ``text`` is set.
+        finish_reason: Finish reason. None is "tool_calls" if there are tool calls, else "stop".
+        input_tokens: Reported input tokens, cached ones included. None is an estimate from the prompt.
+        cache_read_tokens: Reported input tokens that were read from a cache.
+        output_tokens: Reported output tokens, reasoning included. None is an estimate from the text.
+        reasoning_tokens: Reported reasoning tokens.
+        status: HTTP status. With a status other than 200, ``headers`` and ``body`` are the response.
+        headers: Headers of an error response.
+        body: Body of an error response; a mapping is sent as JSON.
+        cut_after: Close the connection after this number of chunks, without an end mark.
+        hang: Do not answer until the client closes the connection.
+        reset: Close the connection instead of an answer.
+
+    Examples:
+        A rate limit of 30 seconds:
+
+        >>> error = {"error": {"message": "slow down"}}
+        >>> limited = Reply(status=429, headers={"Retry-After": "30"}, body=error)
+
+        An answer that is cut after the second of four chunks:
+
+        >>> cut = Reply(text="one two three four", chunks=4, cut_after=2)
+
+        A call of a tool:
+
+        >>> call = Reply(tool_calls=[("weather", {"city": "Paris"})])
     """
 
     text: str | None = None
@@ -39,7 +67,23 @@ class Reply:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request as the provider saw it; token counts are what it reported (0 where it did not)."""
+    """One chat request that the provider received, and what it reported for it.
+
+    Attributes:
+        at: Time of arrival in seconds since 1970.
+        path: Path of the URL.
+        headers: Headers with names in lower case.
+        body: JSON body of the request.
+        prompt: Text of the last user message.
+        model: Name of the model without the provider.
+        authorization: Authorization header, "" if there is none.
+        status: HTTP status of the response; 0 before it, 499 if the client closed the connection.
+        input_tokens: Reported input tokens, 0 if none were reported. The other counts are alike.
+        output_tokens: Reported output tokens, reasoning included.
+        cache_read_tokens: Reported input tokens that were read from a cache.
+        reasoning_tokens: Reported reasoning tokens.
+        ended: Whether the response is complete up to its usage.
+    """
 
     at: float
     path: str
@@ -57,19 +101,25 @@ class Call:
 
     @property
     def session_id(self) -> str | None:
-        """Opencode's session id, from the header its OpenAI-compatible client sends."""
+        """Session id of opencode, from the header of its OpenAI-compatible client; None without it."""
         return self.headers.get("x-session-affinity")
 
     @property
     def system(self) -> str:
-        """The system texts of the request, joined by blank lines."""
+        """System texts of the request, joined by blank lines."""
         texts = [message_text(m) for m in self.body.get("messages", []) if m.get("role") == "system"]
         return "\n\n".join(texts)
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """The text of a chat message, whether its content is a string or a list of parts."""
+    """Return the text of a chat message, whose content is a string or a list of parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content if part.get("type") == "text")
+
+
+def last_user_text(body: Mapping[str, Any]) -> str:
+    """Return the text of the last user message of a chat request; "" if there is none."""
+    users = [message for message in body.get("messages", []) if message.get("role") == "user"]
+    return message_text(users[-1]) if users else ""

@@ -1,4 +1,4 @@
-"""How the scripted provider puts a reply on the wire (OpenAI chat completions)."""
+"""Responses of the scripted provider in the wire format of OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 HANG_LIMIT_S = 3600.0
+HANG_CHECK_INTERVAL_S = 0.1
 
 
-class _ConnectionCutError(Exception):
-    """Raised inside a response to make the server drop the connection."""
+class _CloseConnectionError(Exception):
+    """Raised inside of a response so that the server closes the connection."""
 
 
-async def answer(call: Call, reply: Reply, request: Request) -> Response:
-    """Turn ``reply`` into the response to ``request`` and note in ``call`` what was reported."""
+async def build_response(call: Call, reply: Reply, request: Request) -> Response:
+    """Return the response for a reply and record in ``call`` what it reports."""
     if reply.hang:
-        await _hang(request)
+        await _wait_for_disconnect(request)
         call.status = 499
         return Response(status_code=499)
     await asyncio.sleep(reply.delay_s)
     if reply.reset:
-        return StreamingResponse(_reset(), status_code=200, headers={"content-length": "10"})
+        return StreamingResponse(_close_connection(), status_code=200, headers={"content-length": "10"})
     call.status = reply.status
     if reply.status != 200:
         call.ended = True
-        return _plain(reply)
+        return _error_response(reply)
     text = call.prompt if reply.text is None else reply.text
     usage = _usage(call, reply, text)
     if not call.body.get("stream"):
-        _settle(call, usage)
+        _record_usage(call, usage)
         return JSONResponse(_completion(call, reply, text, usage))
-    return StreamingResponse(_events(call, reply, text, usage), media_type="text/event-stream")
+    return StreamingResponse(_stream(call, reply, text, usage), media_type="text/event-stream")
 
 
-def _plain(reply: Reply) -> Response:
+def _error_response(reply: Reply) -> Response:
     body = json.dumps(dict(reply.body)) if isinstance(reply.body, Mapping) else reply.body
     media_type = None if "content-type" in {h.lower() for h in reply.headers} else "application/json"
     return Response(body, status_code=reply.status, headers=dict(reply.headers), media_type=media_type)
 
 
-async def _hang(request: Request) -> None:
-    for _ in range(int(HANG_LIMIT_S / 0.1)):
+async def _wait_for_disconnect(request: Request) -> None:
+    for _ in range(int(HANG_LIMIT_S / HANG_CHECK_INTERVAL_S)):
         if await request.is_disconnected():
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(HANG_CHECK_INTERVAL_S)
 
 
-async def _reset() -> AsyncIterator[bytes]:
-    raise _ConnectionCutError
+async def _close_connection() -> AsyncIterator[bytes]:
+    raise _CloseConnectionError
     yield b""
 
 
@@ -74,7 +75,7 @@ def _usage(call: Call, reply: Reply, text: str) -> dict[str, Any]:
     }
 
 
-def _settle(call: Call, usage: Mapping[str, Any]) -> None:
+def _record_usage(call: Call, usage: Mapping[str, Any]) -> None:
     call.input_tokens = usage["prompt_tokens"]
     call.output_tokens = usage["completion_tokens"]
     call.cache_read_tokens = usage["prompt_tokens_details"]["cached_tokens"]
@@ -107,7 +108,7 @@ def _completion(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -
     return {**head, "choices": [choice], "usage": usage}
 
 
-async def _events(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> AsyncIterator[bytes]:
+async def _stream(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> AsyncIterator[bytes]:
     def event(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": call.model}
@@ -118,21 +119,21 @@ async def _events(call: Call, reply: Reply, text: str, usage: Mapping[str, Any])
     if reply.reasoning_text:
         yield event({"reasoning_content": reply.reasoning_text})
     if not reply.tool_calls or reply.text is not None:
-        for index, piece in enumerate(_pieces(text, reply.chunks)):
+        for index, chunk_text in enumerate(_split(text, reply.chunks)):
             if index:
                 await asyncio.sleep(reply.chunk_delay_s)
             if reply.cut_after is not None and index >= reply.cut_after:
-                raise _ConnectionCutError
-            yield event({"content": piece})
+                raise _CloseConnectionError
+            yield event({"content": chunk_text})
     if reply.cut_after is not None:
-        raise _ConnectionCutError
+        raise _CloseConnectionError
     if reply.tool_calls:
         yield event({"tool_calls": _tool_calls(reply)})
-    _settle(call, usage)
+    _record_usage(call, usage)
     yield event({}, _finish_reason(reply), usage=dict(usage))
     yield b"data: [DONE]\n\n"
 
 
-def _pieces(text: str, count: int) -> list[str]:
+def _split(text: str, count: int) -> list[str]:
     size = max(1, -(-len(text) // max(1, count)))
     return [text[start : start + size] for start in range(0, len(text), size)]

@@ -1,8 +1,7 @@
-"""``opencode-tasks annotate`` as a user runs it, against the provider's own record."""
+"""``opencode-tasks annotate`` as a user runs it, compared with the records of the provider."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -11,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster import COMMAND, LIMIT_S, Desk
+from cluster import COMMAND, LIMIT_S, Desk, read_all
 
 from opencode_tasks.testing import Reply
 
@@ -43,7 +42,7 @@ def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     assert ran.summary["tokens"]["input_tokens"] == sum(c.input_tokens for c in ray_desk.provider.calls)
 
 
-def test_two_commands_at_once_buy_each_row_once(desk: Desk) -> None:
+def test_two_commands_at_once_send_each_row_once(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS))
     both = [
         desk.start(*desk.arguments("in.csv", "-o", name, "--id-column", "id", "--json"))
@@ -65,7 +64,7 @@ def test_an_empty_input_is_a_run_of_no_rows(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
-def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
+def test_every_fault_is_reported_before_a_prompt_is_sent(desk: Desk) -> None:
     (desk.folder / "schema.json").write_text('{"type": "objec')
     desk.write_csv("in.csv", [{"id": "a", "prompt": "x"}, {"id": "a", "prompt": ""}])
     ran = desk.annotate(
@@ -74,7 +73,7 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
         *("--requests-per-minute", "0", "--tokens-per-minute", "-5"),
     )
     assert ran.code == 2
-    for word in (
+    for text in (
         "no/such/folder",
         "--schema",
         "'a'",
@@ -85,16 +84,16 @@ def test_every_fault_is_told_before_anything_is_spent(desk: Desk) -> None:
         "--requests-per-minute: 0 is not at least 1",
         "--tokens-per-minute: -5 is not at least 1",
     ):
-        assert word in ran.stderr, word
+        assert text in ran.stderr, text
     assert desk.provider.calls == []
 
 
 @pytest.mark.alone
-def test_what_the_first_row_took_is_told_on_an_own_ray(desk: Desk) -> None:
+def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two"]))
-    told = desk.arguments("in.csv", "-o", "out.csv", "--runner", "ray")
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--runner", "ray", "--verbose")
     own = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None, "OPENCODE_TASKS_TRACEBACK": "1"}
-    ran = desk.run(*told, env=own)
+    ran = desk.run(*arguments, env=own)
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
     line = next(line for line in ran.stderr.splitlines() if line.startswith("first row after"))
@@ -114,13 +113,14 @@ def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     assert len(desk.provider.calls) == 3
 
 
-def test_doctor_tells_what_is_there(desk: Desk) -> None:
+def test_doctor_reports_the_environment(desk: Desk) -> None:
     ran = desk.run("doctor", "--json", env={"OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)})
     findings = ran.summary
     assert ran.code == 0
     assert Path(findings["opencode"]["path"]).samefile(desk.binary)
     away = desk.run("doctor", env={"OPENCODE_TASKS_OPENCODE_BIN": "/no/such/opencode"})
-    assert (away.code, "opencode-tasks setup" in away.stdout) == (70, True)
+    assert (away.code, "opencode-tasks setup" in away.stdout) == (70, True), away.stdout
+    assert "FAIL  opencode" in away.stdout
 
 
 def test_a_dry_run_sends_nothing(desk: Desk) -> None:
@@ -132,7 +132,7 @@ def test_a_dry_run_sends_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "texts"),
     [
         (["in.csv"], ["--output"]),
         (
@@ -153,21 +153,21 @@ def test_a_dry_run_sends_nothing(desk: Desk) -> None:
         ),
     ],
 )
-def test_wrong_use_is_told_in_lines_with_exit_2(desk: Desk, arguments: list[str], words: list[str]) -> None:
+def test_usage_errors_are_lines_with_exit_code_2(desk: Desk, arguments: list[str], texts: list[str]) -> None:
     (desk.folder / "broken.json").write_text("{")
     desk.write_csv("in.csv", rows(["x"]))
     ran = desk.annotate(*arguments)
     assert ran.code == 2
-    assert [word for word in words if word not in ran.stderr] == []
+    assert [text for text in texts if text not in ran.stderr] == []
     assert "Traceback" not in ran.stderr
     assert desk.provider.calls == []
 
 
-def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
+def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     logs: Path = desk.folder / "logs"
     logs.mkdir()
     desk.write_csv("in.csv", rows(["one", "two", "three"]))
-    ran = desk.annotate("in.csv", "-o", "out.csv", "--limit", "2", "--log-dir", "logs")
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--limit", "2", "--log-dir", "logs", "--verbose")
     assert ran.stdout.startswith("2 completed -> out.csv")
     assert "2 rows in batches of up to" in ran.stderr
     assert "2/2 rows, 0 failed" in ran.stderr
@@ -177,15 +177,15 @@ def test_a_run_is_told_listed_shown_and_logged(desk: Desk) -> None:
     (listed,) = json.loads(desk.run("runs", "--ledger", ledger, "--json").stdout)
     assert (listed["status"], listed["completed"]) == ("completed", 2)
     assert listed["run_id"] in ran.stdout
-    story = desk.run("show", listed["run_id"], "1", "--ledger", ledger)
-    assert "[Response]\ntwo" in story.stdout
+    shown = desk.run("show", listed["run_id"], "1", "--ledger", ledger)
+    assert "[Response]\ntwo" in shown.stdout
     assert desk.run("show", listed["run_id"], "9", "--ledger", ledger).code == 2
     (log,) = (path.read_text() for path in logs.iterdir())
     assert "Prompt: one" in log
     assert "[Response]\ntwo" in log
 
 
-def test_the_null_backend_asks_nobody_and_its_answers_are_no_real_ones(desk: Desk) -> None:
+def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:20]))
     usual = ["in.csv", "-o", "out.csv", "--id-column", "id"]
     refused = desk.annotate(*usual, "--backend", "null")
@@ -198,12 +198,12 @@ def test_the_null_backend_asks_nobody_and_its_answers_are_no_real_ones(desk: Des
     assert [row["response"] for row in out] == PROMPTS[:20]
     assert {(row["model_ref"], row["cost_usd"]) for row in out} == {("null/echo", "0.0")}
     assert desk.provider.calls == []
-    asked = desk.annotate(*usual, "--json")
-    assert asked.summary["rows"]["reused"] == 0
+    real = desk.annotate(*usual, "--json")
+    assert real.summary["rows"]["reused"] == 0
     assert len(desk.provider.calls) == 20
 
 
-def test_a_terminal_shows_at_once_that_something_goes_on(desk: Desk) -> None:
+def test_a_terminal_shows_activity_from_the_start(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:3]))
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id")
     screen, terminal = pty.openpty()
@@ -216,17 +216,8 @@ def test_a_terminal_shows_at_once_that_something_goes_on(desk: Desk) -> None:
         stderr=terminal,
     ) as process:
         os.close(terminal)
-        shown = read_to_the_end(screen)
+        shown = read_all(screen)
         assert process.wait(LIMIT_S) == 0, shown
     claimed = shown.index("run 2")
     assert "starting" in shown[:claimed]
     assert "3/3 rows" in shown[claimed:]
-
-
-def read_to_the_end(screen: int) -> str:
-    found = b""
-    # Linux answers EIO once nobody has the other side open.
-    with contextlib.suppress(OSError), open(screen, "rb", buffering=0) as file:
-        while piece := file.read(4096):
-            found += piece
-    return found.decode(errors="replace")

@@ -85,7 +85,7 @@ def test_a_key_reaches_opencode_and_is_stored_nowhere_else(ray_desk: Desk) -> No
     assert {call.authorization for call in ray_desk.provider.calls} == {f"Bearer {secret}"}
     assert {call.headers["x-own"] for call in ray_desk.provider.calls} == {variable}
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
-        (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
     texts = [*pages(flow_run_id), *logs(flow_run_id)]
     for word in (secret, variable):
         assert seen
@@ -143,7 +143,9 @@ def test_an_agent_block_sets_model_system_text_and_credentials(desk: Desk) -> No
             system="Say it in one word.",
             max_attempts=1,
             credentials=credentials,
-            config={"provider": {"fake": {"models": {"other": {"limit": {"context": 1000, "output": 10}}}}}},
+            opencode_config={
+                "provider": {"fake": {"models": {"other": {"limit": {"context": 1000, "output": 10}}}}}
+            },
         )
     )
     arguments = keyless(desk)

@@ -20,7 +20,7 @@ import pytest
 from rig import BASH, Rig
 
 from opencode_tasks.domain.records import Session
-from opencode_tasks.errors import SetupError
+from opencode_tasks.errors import RateLimitError, SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
 from opencode_tasks.opencode.client import USER, Response
 from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
@@ -132,11 +132,19 @@ def test_a_folders_event_stream_tells_each_change_once(rig: Rig) -> None:
     assert "sync" not in kinds
 
 
-def test_our_session_header_does_not_reach_the_provider(rig: Rig) -> None:
+def test_a_request_names_its_session_without_a_header_of_ours(rig: Rig) -> None:
     asked = rig.ask(Reply(text="x"))
     headers = asked.calls[0].headers
     assert "x-opencode-tasks-session" not in headers
     assert headers["x-session-affinity"] == asked.attempt.session_id
+
+
+def test_a_session_is_known_although_the_users_config_replaces_opencodes_header(rig: Rig) -> None:
+    asked = rig.ask(Reply(status=429, headers={"Retry-After": "7200"}), model="fake/pinned")
+    asked.failed(RateLimitError)
+    (call,) = asked.calls
+    assert call.headers["x-session-affinity"] == "team-7"
+    assert call.headers["x-opencode-tasks-session"] == asked.attempt.session_id
 
 
 def test_an_unknown_agent_is_replaced_in_silence_by_run(rig: Rig) -> None:

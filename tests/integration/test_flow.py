@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,13 +13,19 @@ import pandas as pd
 import pytest
 import ray
 from cluster import Desk
+from error_examples import EXAMPLES
 from flow_parts import kill_worker_once, mapping_flow, users_flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_ray import RayTaskRunner
 
-from opencode_tasks import AnnotationResult, InputError, errors
+from opencode_tasks import (
+    AnnotationResult,
+    InputError,
+    InvalidRequestError,
+    OpenCodeTasksError,
+)
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
@@ -52,7 +57,7 @@ def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
 def test_annotate_returns_frames_in_input_order(desk: Desk) -> None:
     desk.provider.on("first", Reply(delay_s=0.5))
     frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=pd.Index([7, 8, 9]))
-    result = annotated(desk, frame, template="say {text}", labels=["text"])
+    result = annotated(desk, frame, template="say {text}", label=["text"])
     assert list(result.frame["response"]) == ["say first", "say second", "say third"]
     assert list(result.frame.index) == [7, 8, 9]
     assert dict(result.counts) == {"open": 0, "completed": 3, "failed": 0, "skipped": 0}
@@ -80,42 +85,15 @@ def test_annotate_refuses_an_invalid_frame_before_any_row_is_sent(desk: Desk) ->
     assert desk.provider.calls == []
 
 
-ERRORS = [
-    errors.OpenCodeError("n", "odd", 3, "words"),
-    errors.RateLimitError("n", datetime(2026, 1, 2, tzinfo=UTC), "slow", 1),
-    errors.AuthenticationError("n", 1, "key"),
-    errors.BillingError("n", 1, "credit"),
-    errors.InvalidRequestError("n", 1, "no"),
-    errors.ServerError("n", 1, "down", 2.5),
-    errors.MaxOutputTokensError("n", 0, "cut", "part"),
-    errors.UnknownOpenCodeError("n", 1, "odd", "stderr"),
-    errors.OpenCodeTimeoutError("n", -1, "late", "stall", 30.0),
-    errors.StructuredOutputError("n", 0, "shape", "text"),
-    errors.PermissionDeniedError("n", 0, "no", ("bash",)),
-    errors.ContentFilteredError("n", 0, "hidden", "part"),
-    errors.BudgetExceededError("n", -1, "spent", 1.0, 1.25),
-    errors.SetupError("n", -1, "missing", "do this"),
-]
-
-
-def test_the_table_of_errors_is_complete() -> None:
-    classes = {
-        cls
-        for cls in vars(errors).values()
-        if isinstance(cls, type) and issubclass(cls, errors.OpenCodeError)
-    }
-    assert {type(error) for error in ERRORS} == classes
-
-
 def test_every_error_crosses_a_ray_task_with_all_its_fields(ray_address: str) -> None:
     del ray_address
 
     @ray.remote
-    def raised(error: errors.OpenCodeError) -> None:
+    def raised(error: OpenCodeTasksError) -> None:
         raise error
 
-    for error in ERRORS:
-        with pytest.raises(errors.OpenCodeError) as caught:
+    for error in EXAMPLES:
+        with pytest.raises(OpenCodeTasksError) as caught:
             ray.get(raised.remote(error))
         got: Any = getattr(caught.value, "cause", caught.value)
         assert type(got) is type(error)
@@ -142,7 +120,7 @@ def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     assert mapping_flow.with_options(task_runner=runner)(["late"], wanted) == ["now"]
     limited, down, _ = (call.at for call in desk.provider.calls)
     assert down - limited >= 3.0
-    with pytest.raises(errors.InvalidRequestError, match="no such thing"):
+    with pytest.raises(InvalidRequestError, match="no such thing"):
         mapping_flow.with_options(task_runner=runner)(["never"], wanted)
     assert len(desk.provider.calls) == 4
 
@@ -157,7 +135,7 @@ def test_rows_of_a_worker_that_dies_are_sent_by_another_batch(ray_desk: Desk) ->
     # At most the rows in flight in the dead worker were sent again.
     assert 6 < len(ray_desk.provider.calls) <= 8
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
-        ids = [UUID(name) for name in ledger.runs()[0]["flow_run_ids"]]
+        ids = [UUID(name) for name in ledger.runs.newest()[0]["flow_run_ids"]]
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
     with get_client(sync_client=True) as client:
         names = {run.state_name for run in client.read_task_runs(flow_run_filter=wanted)}

@@ -40,7 +40,7 @@ def statuses(desk: Desk) -> Counter[str]:
 
 def run_of(desk: Desk) -> dict[str, object]:
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        return ledger.runs()[0]
+        return ledger.runs.newest()[0]
 
 
 def batch_histories(desk: Desk) -> list[list[State]]:
@@ -260,13 +260,13 @@ def test_mixed_failures_have_the_same_outcomes_on_threads_and_on_ray(
 
 def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> None:
     allowed = 3
-    desk.provider.on("row", Reply(delay_s=0.3)).allow(allowed)
+    desk.provider.on("row", Reply(delay_s=0.3)).limit_concurrency(allowed)
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(24)])
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--runner", "threads")
     ran = desk.run(*arguments)
     assert ran.code == 0, ran.stderr
     assert statuses(desk) == {"completed": 24}
-    assert "as many rows in flight as the provider takes (up to 24)" in ran.stderr
+    assert "up to 24 rows in flight, the number is found by trial" in ran.stderr
     refused = [call for call in desk.provider.calls if call.status == 429]
     assert 1 <= len(refused) <= 4
     found = desk.provider.calls[:]

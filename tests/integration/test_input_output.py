@@ -1,4 +1,4 @@
-"""INPUT and OUTPUT beyond local files: URLs, tables of a database, folders of Parquet; growing inputs."""
+"""INPUT and OUTPUT other than local files: URLs, database tables, Parquet folders; incremental runs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DE
 
 
 @pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
+def _close_servers() -> Iterator[None]:
     yield
     server_pool.close()
 
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a bucket in a local S3, told by the environment as users tell theirs."""
+    """The URL of a bucket in a local S3 server, which the environment configures as users do."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -41,7 +41,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     host, port = server.get_host_and_port()
     for name, value in (S3_KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
         monkeypatch.setenv(name, value)
-    # The server's memory is the process's, and outlives it.
+    # The buckets of the server stay in the memory of this process after it stops.
     bucket = f"rows-{uuid.uuid4().hex[:8]}"
     try:
         fsspec.filesystem("s3").mkdir(bucket)
@@ -53,7 +53,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database, as users write its address."""
+    """The URL of an empty database as users write it."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'data.db'}"
         return
@@ -67,15 +67,15 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def run_sql(database: str, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements; what the last of them gives."""
+    """Run statements and return the rows of the last one."""
     engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
-    lines: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     with engine.begin() as connection:
         for statement in statements:
             result = connection.execute(text(statement))
-            lines = [tuple(line) for line in result] if result.returns_rows else []
+            rows = [tuple(row) for row in result] if result.returns_rows else []
     engine.dispose()
-    return lines
+    return rows
 
 
 def add_reviews(database: str, numbers: range) -> None:
@@ -87,7 +87,7 @@ def add_reviews(database: str, numbers: range) -> None:
     )
 
 
-def test_a_bucket_and_memory_are_read_and_written(desk: Desk, s3: str) -> None:
+def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     write_bytes(b"id,prompt\n007,row 7\n008,row 8\n", f"{s3}/in/reviews.csv")
     ran = desk.annotate(f"{s3}/in/reviews.csv", "-o", f"{s3}/out/labelled.parquet", "--id-column", "id")
     assert ran.code == 0, ran.stderr
@@ -101,45 +101,45 @@ def test_a_bucket_and_memory_are_read_and_written(desk: Desk, s3: str) -> None:
         "ledger": str(desk.folder / "ledger.db"),
         "runner": "threads",
     }
-    told: Any = annotate_dataset("memory://in.jsonl", "memory://out.csv", **options)
-    assert told["rows"]["completed"] == 1
+    summary: Any = annotate_dataset("memory://in.jsonl", "memory://out.csv", **options)
+    assert summary["rows"]["completed"] == 1
     assert read_input("memory://out.csv")["response"].tolist() == ["row 9"]
 
 
-def test_a_query_in_and_a_table_out_grow_night_by_night(desk: Desk, database: str) -> None:
+def test_incremental_runs_from_a_query_to_a_table(desk: Desk, database: str) -> None:
     add_reviews(database, range(3))
-    desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}), Reply(text="mended"))
+    desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}), Reply(text="fixed"))
     query = "sql:SELECT id, prompt, day FROM reviews WHERE prompt LIKE 'row%' ORDER BY id"
-    told = desk.arguments(query, "-o", "sql:labels", "--incremental", "id", "--json", "--label", "day")
+    arguments = desk.arguments(query, "-o", "sql:labels", "--incremental", "id", "--json", "--label", "day")
     env = {"OPENCODE_TASKS_DATABASE": database}
-    first = desk.run(*told, env=env)
+    first = desk.run(*arguments, env=env)
     assert first.code == 1, first.stderr
     assert first.summary["rows"]["completed"] == 2
     add_reviews(database, range(3, 5))
-    second = desk.run(*told, env=env)
-    # The new ones, and the one that has no answer yet.
+    second = desk.run(*arguments, env=env)
+    # The new rows and the failed one are sent.
     assert second.code == 0, second.stderr
     assert second.summary["rows"]["completed"] == 3
     assert sorted(desk.provider.prompts()) == ["row 0", "row 1", "row 1", "row 2", "row 3", "row 4"]
     found = run_sql(database, "select id, response, status from labels order by id")
     assert found == [
         (0, "row 0", "completed"),
-        (1, "mended", "completed"),
+        (1, "fixed", "completed"),
         (2, "row 2", "completed"),
         (3, "row 3", "completed"),
         (4, "row 4", "completed"),
     ]
-    third = desk.run(*told, env=env)
+    third = desk.run(*arguments, env=env)
     assert (third.code, third.summary["rows"]["completed"]) == (0, 0)
     assert len(run_sql(database, "select id from labels")) == 5
-    # What is purged is not new again.
+    # A purged row is not sent again.
     purged = desk.run("purge", "--before", "2100-01-01", "--ledger", str(desk.folder / "ledger.db"))
     assert purged.code == 0, purged.stderr
-    fourth = desk.run(*told, env=env)
+    fourth = desk.run(*arguments, env=env)
     assert (fourth.code, len(desk.provider.calls)) == (0, 6)
 
 
-def test_a_table_without_a_key_is_the_last_output_alone(database: str) -> None:
+def test_table_without_a_key_is_replaced(database: str) -> None:
     output = Output(name="sql:labels", database=database)
     columns = {"response": ["a", None], "status": ["completed", "open"], "error_type": [None, None]}
     frame = pd.DataFrame({**columns, "session_id": ["s", "t"], "nested": [{"x": 1}, None]})
@@ -150,35 +150,35 @@ def test_a_table_without_a_key_is_the_last_output_alone(database: str) -> None:
     output.write([frame.head(1)], "r2")
     assert run_sql(database, "select response, error_type from labels") == [("a", None)]
     assert read_input("sql:labels", database=database, limit=0).columns.tolist() == list(frame.columns)
-    faults = output.faults("in.csv", ["response", "colour"])
-    assert faults == ["OUTPUT sql:labels: the table lacks the columns colour; name another"]
+    faults = output.faults("in.csv", ["response", "color"])
+    assert faults == ["OUTPUT sql:labels: the table has no columns color; use another name"]
 
 
-def test_what_is_wrong_with_a_table_is_told_before_anything_is_spent(desk: Desk, database: str) -> None:
+def test_faults_of_tables_are_found_before_a_prompt_is_sent(desk: Desk, database: str) -> None:
     run_sql(database, "create table mine (id integer)", "insert into mine values (1)")
     secret = f"d{uuid.uuid4().hex[:8]}"
     Secret(value=SecretStr(database)).save(secret)  # pyright: ignore[reportUnknownMemberType]
-    told = [*desk.arguments("sql:nothing", "-o", "sql:mine"), "--database", f"block://secret/{secret}"]
-    ran = desk.run(*told)
+    arguments = [*desk.arguments("sql:nothing", "-o", "sql:mine"), "--database", f"block://secret/{secret}"]
+    ran = desk.run(*arguments)
     assert (ran.code, desk.provider.calls) == (2, [])
     assert "INPUT sql:nothing: there is no such table" in ran.stderr
-    assert "OUTPUT sql:mine: there is such a table already, and it is none of ours" in ran.stderr
+    assert "OUTPUT sql:mine: the table exists and was not written by opencode-tasks" in ran.stderr
     ran = desk.run(*desk.arguments("sql:nothing", "-o", "sql:mine"))
     assert ran.code == 2
-    assert "--database: name the database" in ran.stderr
+    assert "--database: sql: needs the URL of a database" in ran.stderr
     ran = desk.run(*desk.arguments("sql:delete from mine", "-o", "sql:mine;drop"))
     assert ran.code == 2
-    assert "OUTPUT sql:mine;drop: not a table's name" in ran.stderr
-    with pytest.raises(InputError, match="neither a table nor a query"):
+    assert "OUTPUT sql:mine;drop: not the name of a table" in ran.stderr
+    with pytest.raises(InputError, match="not a table, and not a query"):
         read_input("sql:delete from mine", database=database)
     colons = read_input(
         "sql:select 'a:b' as x, '100%' as y, cast(id as integer) as z from mine", database=database
     )
     assert colons.to_numpy().tolist() == [["a:b", "100%", 1]]
     with pytest.raises(InputError, match="cannot be read"):
-        read_input("sql:select colour from mine", database=database)
-    with pytest.raises(InputError, match="the address is none") as caught:
-        read_input("sql:mine", database="no address with p4ssword")
+        read_input("sql:select color from mine", database=database)
+    with pytest.raises(InputError, match="the URL is not valid") as caught:
+        read_input("sql:mine", database="not a URL with p4ssword")
     assert "p4ssword" not in str(caught.value)
     assert run_sql(database, "select id from mine") == [(1,)]
 
@@ -194,22 +194,24 @@ def test_a_query_cannot_write(database: str) -> None:
     assert run_sql(database, "select id from mine") == []
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_parquet_is_partitioned_and_grows(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    folder = f"{request.getfixturevalue('s3') if place == 's3' else tmp_path}/labelled.parquet"
+@pytest.mark.parametrize("location", ["local", "s3"])
+def test_partitioned_parquet_grows_with_each_run(
+    location: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = f"{request.getfixturevalue('s3') if location == 's3' else tmp_path}/labelled.parquet"
     first, second = "20260101-000000-aaaaaa", "20260102-000000-bbbbbb"
     output = Output(name=folder, partition_by=("day", "status"), grows=True)
     frame = pd.DataFrame({"id": [1, 2, 3], "day": ["a", "a", None], "status": ["open", "completed", "open"]})
     assert output.faults("in.csv", list(frame.columns)) == []
     output.write([frame], first)
-    # The same run, later on: its rows have moved to other folders.
+    # The rows of the same run move to other folders.
     output.write([frame.assign(status="completed")], first)
     output.write([pd.DataFrame({"id": [4], "day": ["b"], "status": ["completed"]})], second)
     found = read_input(f"{folder}/").sort_values("id")
     assert found["id"].tolist() == [1, 2, 3, 4]
     assert found["status"].astype(str).tolist() == ["completed"] * 4
     assert found["day"].astype(object).where(found["day"].notna(), None).tolist() == ["a", "a", None, "b"]
-    # An output that does not grow is the last run's alone; what no run wrote stays.
+    # Without grows, files of other runs are removed; files that no run wrote are kept.
     filesystem, path = fsspec.core.url_to_fs(folder)
     filesystem.touch(f"{path}/day=a/mine.txt")
     Output(name=folder, partition_by=("day",)).write([frame], second)
@@ -217,34 +219,34 @@ def test_parquet_is_partitioned_and_grows(place: str, request: pytest.FixtureReq
     assert sorted(files) == [f"{second}-0.parquet", f"{second}-0.parquet", "mine.txt"]
 
 
-def test_partitions_are_checked_first(desk: Desk) -> None:
+def test_partitions_are_checked_before_a_prompt_is_sent(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "a", "day": "x"}])
     ran = desk.annotate("in.csv", "-o", "out.csv", "--partition-by", "day")
     assert ran.code == 2
-    assert "--partition-by: OUTPUT out.csv is no .parquet name" in ran.stderr
-    ran = desk.annotate("in.csv", "-o", "out.parquet", "--partition-by", "colour")
+    assert "--partition-by: OUTPUT out.csv must be a folder with a name that ends with .parquet" in ran.stderr
+    ran = desk.annotate("in.csv", "-o", "out.parquet", "--partition-by", "color")
     assert ran.code == 2
-    assert "--partition-by: OUTPUT will have no column 'colour'" in ran.stderr
+    assert "--partition-by: OUTPUT will have no column 'color'" in ran.stderr
     ran = desk.annotate("in.csv", "-o", "out.csv", "--incremental", "day", "--id-column", "prompt")
     assert ran.code == 2
     assert "--incremental: day is the rows' id; --id-column names prompt" in ran.stderr
 
 
-def test_a_growing_run_that_waits_goes_on_with_its_own_rows(desk: Desk) -> None:
+def test_resumed_incremental_run_keeps_its_rows(desk: Desk) -> None:
     refused = Reply(status=401, body={"error": {"message": "bad key"}})
     desk.provider.on("row 1", refused, Reply(text="late"))
     rows = [{"id": str(number), "prompt": f"row {number}"} for number in range(2)]
     desk.write_csv("in.csv", rows)
-    told = desk.arguments(
+    arguments = desk.arguments(
         "in.csv", "-o", "out.csv", "--incremental", "id", "--concurrency", "1", "--limit", "5"
     )
-    ran = desk.run(*told)
+    ran = desk.run(*arguments)
     assert ran.code == 75, ran.stderr
-    # Meanwhile the input has grown.
+    # The input grows before the run is resumed.
     desk.write_csv("in.csv", [*rows, {"id": "2", "prompt": "row 2"}])
     ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
     assert ran.code == 0, ran.stderr
     assert [row["id"] for row in desk.read_csv("out.csv")] == ["0", "1"]
-    ran = desk.run(*told)
+    ran = desk.run(*arguments)
     assert ran.code == 0, ran.stderr
     assert [row["id"] for row in desk.read_csv("out.csv")] == ["2"]

@@ -1,4 +1,4 @@
-"""A run that is interrupted or killed leaves nothing behind but what it must, and goes on where it was.
+"""A run that is interrupted or killed leaves only the data that it needs, and continues from there.
 
 These commands start their own Prefect server and, on Ray, their own Ray, as a run by hand does.
 """
@@ -40,7 +40,7 @@ def arguments(desk: Desk, runner: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """Processes, opencode instance dirs and temporary folders that existed before a command."""
+    """The processes, folders of opencode and temporary folders before a command."""
 
     pids: set[int]
     instance_dirs: set[Path]
@@ -56,7 +56,7 @@ def folders() -> set[Path]:
 
 
 def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
-    """A command with some answers recorded and others in flight, and what existed before it."""
+    """A command with the first answers recorded and others in flight, and the state before it."""
     desk.provider.on("row", Reply(delay_s=1.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(ROWS)])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
@@ -70,7 +70,7 @@ def started(desk: Desk, runner: str) -> tuple[subprocess.Popen[str], Before]:
 
 
 def left(before: Before) -> list[str]:
-    """Command lines of the processes that started since then in this session's private HOME."""
+    """The command lines of newer processes in the private HOME of this session."""
     return [" ".join(words)[:200] for process, words in ours() if process.pid not in before.pids]
 
 
@@ -86,7 +86,7 @@ def assert_clean(before: Before, ended_at: float) -> None:
 
 
 def finished(desk: Desk) -> Counter[str]:
-    """How often each prompt was completed, after the same command has run again to its end."""
+    """How often each prompt was sent, after the same command was run again to its end."""
     again = desk.run(*[*arguments(desk, "threads"), "--json"])
     assert again.code == 0, again.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(ROWS)]
@@ -169,11 +169,11 @@ def test_a_stop_at_any_time_of_the_start_ends_the_command(
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_of_a_local_ray_is_reported_as_usual(desk: Desk) -> None:
+def test_a_fault_found_by_a_worker_of_a_local_ray_is_reported_as_usual(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
-    options = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
-    ran = desk.run(*options, env=OWN_SERVICES)
+    wrong = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
+    ran = desk.run(*wrong, env=OWN_SERVICES)
     assert ran.code == 2, ran.stderr
     assert "fake/echo" in ran.stderr
     assert "--batch-size" in ran.stderr
@@ -192,10 +192,10 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     desk.provider.on(has_result, Reply(hang=True))
     desk.provider.on("row", Reply(tool_calls=[BASH], input_tokens=50, output_tokens=7))
     desk.write_csv("in.csv", [{"prompt": "row 0"}])
-    options = [*arguments(desk, "threads"), "--agent", "worker", "--backend", backend]
-    config = Path(options[options.index("--opencode-config") + 1])
+    command = [*arguments(desk, "threads"), "--agent", "worker", "--backend", backend]
+    config = Path(command[command.index("--opencode-config") + 1])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
-    process = desk.start(*options)
+    process = desk.start(*command)
     deadline = time.monotonic() + 120
     while len(desk.provider.calls) < 2:
         assert process.poll() is None, process.communicate()
@@ -206,8 +206,8 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        (charge,) = ledger.report_queries.charges()
-        (unsure,) = ledger.report_queries.unreported()
+        (charge,) = ledger.reports.charges()
+        (unsure,) = ledger.reports.unreported()
     assert (charge["input_tokens"], charge["output_tokens"]) == (50, 7)
     assert charge["cost_pico"] == 50 * 10**6 + 7 * 2 * 10**6
     # A call over the whole context (1,000,000 tokens, written to the cache) and the longest answer.
@@ -230,7 +230,7 @@ def test_a_killed_driver_leaves_no_process_and_few_rows_are_sent_twice(desk: Des
 
 
 @pytest.mark.slow
-def test_sessions_that_a_killed_driver_had_not_recorded_are_found_on_disk(desk: Desk) -> None:
+def test_a_session_that_a_killed_driver_had_not_recorded_is_found_on_the_disk(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=2.0, input_tokens=11))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(IN_FLIGHT)])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
@@ -248,7 +248,7 @@ def test_sessions_that_a_killed_driver_had_not_recorded_are_found_on_disk(desk: 
     process.kill()
     killed_at = time.monotonic()
     process.communicate(timeout=30)
-    # As if it had died between the start of the sessions and their record in the ledger.
+    # As if it had died after the sessions began and before they were recorded.
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as database, database:
         of_open = "SET session_id = NULL, data_dir = NULL WHERE ended_at IS NULL"
         assert database.execute(f"UPDATE attempts {of_open}").rowcount == IN_FLIGHT
@@ -263,13 +263,13 @@ def test_sessions_that_a_killed_driver_had_not_recorded_are_found_on_disk(desk: 
 
 
 @pytest.mark.slow
-def test_the_next_run_deletes_recorded_sessions_of_a_killed_process(desk: Desk) -> None:
+def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_next_run(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        [run] = ledger.runs()
-        first, second = ledger.attempts(run["run_id"])
-    # As if it had died between the commit of the rows and the removal of the marks, with one unknown mark.
+        [run] = ledger.runs.newest()
+        first, second = ledger.results.attempts(run["run_id"])
+    # As if it had died after the commit of the rows and before the removal of the marks.
     before = instance_dirs()
     recorded, shared = make_instance_dir(), make_instance_dir()
     recorded.mark("ses_1", first["attempt_id"])

@@ -73,8 +73,8 @@ def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> Non
     assert ran.code == 1, ran.stderr
     run_id = ran.summary["run_id"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
-        cost = ledger.report_queries.spent()[0]["cost_pico"]
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
+        cost = ledger.reports.spent()[0]["cost_pico"]
     found = artifacts(flow_run_id)
     assert found["opencode-progress"].data == 100.0
     assert "4 of 4 rows, 1 failed" in found["opencode-progress"].description
@@ -102,7 +102,7 @@ def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
     latest = {one.key: one for one in found[:3]}
-    assert "Cost of opencode-tasks" in str(latest["opencode-cost-report"].data)
+    assert "What opencode-tasks spent" in str(latest["opencode-cost-report"].data)
     assert "cost-report.html" in str(latest["opencode-cost-report-page"].data)
     assert json.loads(str(latest["opencode-cost-report-table"].data))[0]["rows"] == 3
 
@@ -193,7 +193,7 @@ def test_a_run_deletes_texts_that_the_settings_do_not_keep(desk: Desk, kind: str
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["row 0", "row 1"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        story = ledger.row_story(ran.summary["run_id"], "0")
+        story = ledger.results.row(ran.summary["run_id"], "0")
     assert story is not None
     kept = {
         "prompts": story["row"]["prompt"] is not None,
@@ -231,12 +231,7 @@ def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_post
     assert len(results) == 24
     for place in ("grafana", "metabase"):
         assert results[f"{place}: Rows"] == [(3,)]
-        assert [line[:3] for line in results[f"{place}: By label"]] == [("team", "a", 3)]
-        assert results[f"{place}: Failures and what they cost"][0][:4] == (
-            "invalid_request",
-            "fake/echo",
-            1,
-            1,
-        )
-        assert len(results[f"{place}: Newest runs"]) == 1
-        assert float(results[f"{place}: Spent"][0][0]) > 0
+        assert [line[:3] for line in results[f"{place}: Cost by label"]] == [("team", "a", 3)]
+        assert results[f"{place}: Failures and their cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
+        assert len(results[f"{place}: Latest runs"]) == 1
+        assert float(results[f"{place}: Cost"][0][0]) > 0

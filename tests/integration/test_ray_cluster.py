@@ -142,7 +142,7 @@ def test_rows_run_only_on_nodes_with_credentials_and_survive_a_lost_node(
     whole = annotated(desk, cluster, 24)
     assert whole.code == 0, whole.stderr
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        used = Counter(attempt["node_id"] for attempt in ledger.attempts(whole.summary["run_id"]))
+        used = Counter(attempt["node_id"] for attempt in ledger.results.attempts(whole.summary["run_id"]))
     assert len(used) == 2
     assert all(has_credentials[node_id] for node_id in used)
 

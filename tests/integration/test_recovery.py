@@ -20,7 +20,7 @@ from rig import AGENTS
 
 from opencode_tasks.domain.records import Session, Usage
 from opencode_tasks.errors import OpenCodeError, SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec, SessionResult
+from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, make_instance_dir
 from opencode_tasks.opencode.leftovers import (
@@ -36,6 +36,7 @@ from opencode_tasks.opencode.leftovers import (
 )
 from opencode_tasks.outcomes.messages import answer_text, session_of
 from opencode_tasks.outcomes.outcome import read_outcome, record_of
+from opencode_tasks.outcomes.session_result import SessionResult
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 10.0

@@ -19,13 +19,14 @@ import pytest
 
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.engine.ask import ask
-from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request, SessionResult
+from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root
 from opencode_tasks.opencode.leftovers import instance_dir_of, is_deserted, read_left, result_of
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import ServerPool
 from opencode_tasks.opencode.server_rotation import RotationLimits
+from opencode_tasks.outcomes.session_result import SessionResult
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0

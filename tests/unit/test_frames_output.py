@@ -1,4 +1,4 @@
-# pandas, pyarrow and fsspec come without types of their own.
+# pandas, pyarrow and fsspec have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -40,14 +40,14 @@ OPEN: dict[str, Any] = {
 }
 
 
-def test_the_input_keeps_its_columns_order_and_index() -> None:
+def test_input_keeps_its_columns_order_and_index() -> None:
     frame = pd.DataFrame({"prompt": ["a", "b"], "z": [1, 2]}, index=pd.Index(["same", "same"]))
     output = output_frame(frame, [DONE, OPEN], schema=SCHEMA)
     expected = ["prompt", "z", "response", "label", "n", "tags", "status"]
     assert output.columns.tolist()[:7] == expected
     assert output.index.tolist() == ["same", "same"]
     assert list(frame.columns) == ["prompt", "z"]
-    first, second = (output.iloc[place] for place in (0, 1))
+    first, second = (output.iloc[position] for position in (0, 1))
     assert (first["label"], first["n"], first["tags"]) == ("pos", 2, ["a"])
     assert (first["input_tokens"], first["output_tokens"]) == (2**60 + 1, 0)
     assert first["cost_usd"] == 1.5e-6
@@ -57,7 +57,7 @@ def test_the_input_keeps_its_columns_order_and_index() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_the_types_are_the_same_whatever_the_rows(count: int) -> None:
+def test_column_types_do_not_depend_on_rows(count: int) -> None:
     output = output_frame(
         pd.DataFrame({"prompt": ["a"] * count}), [{"row_id": "x"}, OPEN][:count], schema=SCHEMA
     )
@@ -66,12 +66,12 @@ def test_the_types_are_the_same_whatever_the_rows(count: int) -> None:
     }
 
 
-def test_a_value_beyond_the_fields_type_is_kept_as_an_object() -> None:
+def test_value_that_does_not_fit_its_type_is_an_object() -> None:
     outcome = {"structured": {"n": 2**80}}
     output = output_frame(pd.DataFrame({"prompt": ["a"]}), [outcome], schema=SCHEMA)
     assert output["n"].tolist() == [2**80]
 
 
-def test_a_row_without_an_outcome_is_a_mistake() -> None:
+def test_missing_outcome_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 outcomes for 2 rows"):
         output_frame(pd.DataFrame({"prompt": ["a", "b"]}), [DONE], schema=None)

@@ -1,4 +1,4 @@
-# pandas, pyarrow and fsspec come without types of their own.
+# pandas, pyarrow and fsspec have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -15,7 +15,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames.read import read_frame
 
 
-def stored(folder: Path, name: str, content: bytes | str) -> Path:
+def write_file(folder: Path, name: str, content: bytes | str) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -25,9 +25,9 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
     return [dict(zip(frame.columns, row, strict=True)) for row in frame.to_numpy(dtype=object).tolist()]
 
 
-def test_csv_is_text(tmp_path: Path) -> None:
+def test_csv_cells_are_text(tmp_path: Path) -> None:
     text = '\ufeffid,a,b\r\n007,NA,1e5\r\n,"x,\n""y""",nan\r\n\r\n true , 1 ,\x00\r\n'
-    frame = read_frame(stored(tmp_path, "a.CSV", text))
+    frame = read_frame(write_file(tmp_path, "a.CSV", text))
     assert records(frame) == [
         {"id": "007", "a": "NA", "b": "1e5"},
         {"id": "", "a": 'x,\n"y"', "b": "nan"},
@@ -35,25 +35,25 @@ def test_csv_is_text(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_compressed_and_from_a_url(tmp_path: Path) -> None:
-    stored(tmp_path, "a.csv.gz", gzip.compress(b"p\n1\n2\n3\n"))
+def test_csv_is_read_from_gzip_and_from_a_url(tmp_path: Path) -> None:
+    write_file(tmp_path, "a.csv.gz", gzip.compress(b"p\n1\n2\n3\n"))
     assert records(read_frame(f"file://{tmp_path}/a.csv.gz", limit=2)) == [{"p": "1"}, {"p": "2"}]
     fsspec.filesystem("memory").pipe("/in/b.csv", b"p\nx\n")
     assert records(read_frame("memory://in/b.csv")) == [{"p": "x"}]
 
 
-def test_a_header_alone_is_no_rows(tmp_path: Path) -> None:
-    frame = read_frame(stored(tmp_path, "a.csv", "p,q\n"))
+def test_csv_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
+    frame = read_frame(write_file(tmp_path, "a.csv", "p,q\n"))
     assert (list(frame.columns), len(frame)) == (["p", "q"], 0)
 
 
-def test_a_cell_may_be_large(tmp_path: Path) -> None:
-    assert len(read_frame(stored(tmp_path, "a.csv", "p\n" + "x" * 300_000)).iloc[0, 0]) == 300_000
+def test_csv_cell_can_be_large(tmp_path: Path) -> None:
+    assert len(read_frame(write_file(tmp_path, "a.csv", "p\n" + "x" * 300_000)).iloc[0, 0]) == 300_000
 
 
-def test_jsonl_keeps_its_values(tmp_path: Path) -> None:
+def test_jsonl_values_keep_their_types(tmp_path: Path) -> None:
     text = '{"p": "2024-01-01", "n": 123456789012345678901}\n\n{"p": "u\u2028v", "x": {"a": [1, null]}}\n'
-    frame = read_frame(stored(tmp_path, "a.ndjson", text))
+    frame = read_frame(write_file(tmp_path, "a.ndjson", text))
     assert records(frame) == [
         {"p": "2024-01-01", "n": 123456789012345678901, "x": None},
         {"p": "u\u2028v", "n": None, "x": {"a": [1, None]}},
@@ -61,7 +61,7 @@ def test_jsonl_keeps_its_values(tmp_path: Path) -> None:
     assert read_frame(tmp_path / "a.ndjson", limit=1).columns.tolist() == ["p", "n"]
 
 
-def test_parquet_brings_its_types(tmp_path: Path) -> None:
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pd.DataFrame({"n": [1, 2], "p": ["a", None]}, index=pd.Index([5, 6])).to_parquet(path)
     frame = read_frame(path, limit=1)
@@ -70,13 +70,13 @@ def test_parquet_brings_its_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
-        ("a.xlsx", b"x", "unknown suffix; use csv"),
+        ("a.xlsx", b"x", "unknown suffix; use .csv"),
         ("a.csv", b"", "the file is empty"),
         ("a.csv", b"\n\n", "the file is empty"),
-        ("a.csv", b"p,q\n1,2\n3\n", "line 3: 1 cells, the header has 2"),
-        ("a.csv", b'p,q\n"1\n2",2\n3,4,5\n', "line 4: 3 cells, the header has 2"),
+        ("a.csv", b"p,q\n1,2\n3\n", "line 3: 1 cells, but the header has 2"),
+        ("a.csv", b'p,q\n"1\n2",2\n3,4,5\n', "line 4: 3 cells, but the header has 2"),
         ("a.csv", b'p\n"open\n', "not CSV"),
         ("a.csv", b"p\nok\n\xe9\n", "line 3: not UTF-8"),
         ("a.csv", "p\nx".encode("utf-16"), "line 1: not UTF-8"),
@@ -86,17 +86,17 @@ def test_parquet_brings_its_types(tmp_path: Path) -> None:
         ("a.parquet", b"PAR?", "not Parquet"),
     ],
 )
-def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
-    path = stored(tmp_path, name, content)
+def test_unreadable_file_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = write_file(tmp_path, name, content)
     with pytest.raises(InputError) as caught:
         read_frame(path)
     (line,) = caught.value.faults
     assert line.startswith(f"INPUT {path}")
-    assert words in line
+    assert message in line
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("name", ["none.csv", "nofs://x/y.csv", "none/x.parquet"])
-def test_what_is_not_there(tmp_path: Path, name: str) -> None:
+def test_missing_file_or_protocol_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"INPUT .*(no such file|cannot be read)"):
         read_frame(name if "://" in name else tmp_path / name)

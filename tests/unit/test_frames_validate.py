@@ -1,4 +1,4 @@
-# pandas, pyarrow and fsspec come without types of their own.
+# pandas, pyarrow and fsspec have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -6,37 +6,39 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from opencode_tasks.frames.columns import OUTPUT
 from opencode_tasks.frames.validate import PromptRow, check_frame, fault_lines
 
 
-def test_a_good_frame() -> None:
+def test_valid_frame() -> None:
     frame = pd.DataFrame({"prompt": ["a", "b"], "id": [7, 8], "team": ["x", None]}, index=pd.Index([9, 9]))
     checked = check_frame(frame, id_column="id", labels=["team"])
     assert list(checked.rows) == [PromptRow(0, "7", "a", {"team": "x"}), PromptRow(1, "8", "b", {})]
     assert fault_lines(checked) == []
 
 
-def test_without_an_id_column_the_position_is_the_id() -> None:
+def test_position_is_the_id_if_there_is_no_id_column() -> None:
     checked = check_frame(pd.DataFrame({"prompt": ["a", "a"]}, index=pd.Index(["x", "y"])))
     assert [row.row_id for row in checked.rows] == ["0", "1"]
 
 
-def test_a_template_makes_the_prompt() -> None:
+def test_template_renders_the_prompt() -> None:
     frame = pd.DataFrame({"text": ["a", None], "n": [1, 2]})
     checked = check_frame(frame, template="Label {text} {n}")
     assert [row.prompt for row in checked.rows] == ["Label a 1", ""]
     assert checked.row_faults == {1: "the column 'text' of the template is null"}
 
 
-def test_empty_frames_are_runs_of_no_rows() -> None:
+def test_empty_frame_is_valid() -> None:
     assert len(check_frame(pd.DataFrame()).rows) == 0
     assert fault_lines(check_frame(pd.DataFrame())) == []
     assert fault_lines(check_frame(pd.DataFrame({"prompt": []}), id_column=None)) == []
     assert fault_lines(check_frame(pd.DataFrame({"other": []}))) != []
 
 
-def test_every_fault_is_found_at_once() -> None:
+def test_all_faults_are_found() -> None:
     frame = pd.DataFrame(
         [["a", 1, 2, 3, 4, 5]], columns=pd.Index(["Prompts", "dup", "dup", "status", "row_id", "label"])
     )
@@ -49,34 +51,55 @@ def test_every_fault_is_found_at_once() -> None:
         f"INPUT has no column 'key' (--id-column). {listed}",
         f"INPUT has no column 'none' (--label). {listed}",
         "INPUT has 2 columns named 'dup'; rename all but one",
-        "INPUT column 'status' is named like a column that OUTPUT adds; rename it",
-        "INPUT column 'row_id' is named like our name for a row; give --id-column row_id or rename it",
-        "INPUT column 'label' is named like a field of the schema; rename one of them",
+        "INPUT column 'status' has the name of a column that OUTPUT adds; rename it",
+        "INPUT column 'row_id' has a reserved name; use --id-column row_id or rename it",
+        "INPUT column 'label' has the name of a field of the schema; rename one of them",
     ]
 
 
-def test_a_malformed_template_stands_beside_other_faults() -> None:
+def test_output_as_input_is_one_fault() -> None:
+    columns = ["prompt", *(column.name for column in OUTPUT)]
+    (fault,) = check_frame(pd.DataFrame([[""] * len(columns)], columns=pd.Index(columns))).faults
+    assert fault == (
+        f"INPUT has columns that OUTPUT adds: response, status and {len(OUTPUT) - 2} more. It is probably "
+        "the OUTPUT of a run: use the INPUT of that run, or remove these columns"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "separator"),
+    [("id;prompt", "semicolons"), ("id\tprompt", "tabs"), ("a|prompt", "vertical bars")],
+)
+def test_wrong_separator_is_named(header: str, separator: str) -> None:
+    (fault,) = check_frame(pd.DataFrame({header: ["x"]})).faults
+    assert fault == (
+        f"INPUT has no column 'prompt' (--prompt-column). The cells are separated by {separator}; "
+        f"save the file with commas. It has {header!r}"
+    )
+
+
+def test_malformed_template_is_listed_with_other_faults() -> None:
     checked = check_frame(pd.DataFrame({"status": ["x"]}), template="{a")
     assert [fault[:10] for fault in checked.faults] == ["--template", "INPUT colu"]
 
 
-def test_row_id_may_be_the_id_column() -> None:
+def test_row_id_can_be_the_id_column() -> None:
     frame = pd.DataFrame({"row_id": ["x"], "prompt": ["p"]})
     assert list(check_frame(frame, id_column="row_id").rows) == [PromptRow(0, "x", "p", {})]
 
 
-def test_ids_are_there_once_and_are_text() -> None:
+def test_ids_are_unique_texts_or_numbers() -> None:
     ids = ["a", "b", 7, "7", "a", "a", "a", "a", None, " ", ["l"], "n\0", float("nan")]
     frame = pd.DataFrame({"id": pd.Series(ids, dtype=object), "prompt": "p"})
-    twice = "row 0 (id 'a'), row 2 (id '7'), row 3 (id '7'), row 4 (id 'a'), row 5 (id 'a')"
+    repeated = "row 0 (id 'a'), row 2 (id '7'), row 3 (id '7'), row 4 (id 'a'), row 5 (id 'a')"
     assert check_frame(frame, id_column="id").faults == [
-        "INPUT column 'id' (--id-column): no id: row 8, row 9, row 12",
-        "INPUT column 'id' (--id-column): not a text or a number that can be an id: row 10, row 11",
-        f"INPUT column 'id' (--id-column): the same id more than once: {twice} and 2 more",
+        "INPUT column 'id' (--id-column): the id is empty: row 8, row 9, row 12",
+        "INPUT column 'id' (--id-column): the id is not a valid text or number: row 10, row 11",
+        f"INPUT column 'id' (--id-column): the id is not unique: {repeated} and 2 more",
     ]
 
 
-def test_faults_of_single_rows_leave_the_others() -> None:
+def test_row_faults_do_not_affect_other_rows() -> None:
     prompts = ["good", None, "", " \n", 5, "n\0l", "\ud800", "x" * 10_000_001, np.nan, "fine"]
     ids = [f"r{number}" for number in range(10)]
     frame = pd.DataFrame({"prompt": pd.Series(prompts, dtype=object), "id": ids})
@@ -88,23 +111,23 @@ def test_faults_of_single_rows_leave_the_others() -> None:
         "INPUT: the prompt is null: row 1 (id 'r1'), row 8 (id 'r8')",
         "INPUT: the prompt is empty: row 2 (id 'r2'), row 3 (id 'r3')",
         "INPUT: the prompt is not text: row 4 (id 'r4')",
-        "INPUT: the prompt holds a NUL character: row 5 (id 'r5')",
-        "INPUT: the prompt holds half a character (a lone surrogate): row 6 (id 'r6')",
-        "INPUT: the prompt is above 10 MB: row 7 (id 'r7')",
+        "INPUT: the prompt contains a NUL character: row 5 (id 'r5')",
+        "INPUT: the prompt contains a lone surrogate (half of a character): row 6 (id 'r6')",
+        "INPUT: the prompt is longer than 10 MB: row 7 (id 'r7')",
     ]
 
 
-def test_faults_of_rows_are_found_beside_those_of_the_input() -> None:
+def test_row_faults_follow_input_faults() -> None:
     frame = pd.DataFrame({"prompt": [None, "p"], "status": ["x", "y"]})
     checked = check_frame(frame)
     assert list(checked.rows) == []
     assert fault_lines(checked) == [
-        "INPUT column 'status' is named like a column that OUTPUT adds; rename it",
+        "INPUT column 'status' has the name of a column that OUTPUT adds; rename it",
         "INPUT: the prompt is null: row 0",
     ]
 
 
-def test_label_values_become_text_that_a_database_takes() -> None:
+def test_label_values_are_text_that_a_database_accepts() -> None:
     frame = pd.DataFrame({"prompt": ["p"], "a": [["é"]], "b": ["\0\ud800"], "c": [True]})
     (row,) = check_frame(frame, labels=["a", "b", "c"]).rows
     assert row.labels == {"a": '["é"]', "b": "\\0\\ud800", "c": "True"}

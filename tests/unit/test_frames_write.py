@@ -1,4 +1,4 @@
-# pandas, pyarrow and fsspec come without types of their own.
+# pandas, pyarrow and fsspec have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencode_tasks.frames import formats
+from opencode_tasks.frames.formats import FileFormat
+from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output import output_frame
 from opencode_tasks.frames.read import read_frame
-from opencode_tasks.frames.write import check_output, write_frame, write_frames
+from opencode_tasks.frames.write import file_faults, write_frames
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA: dict[str, Any] = {
@@ -44,12 +48,16 @@ DONE: dict[str, Any] = {
 }
 
 
+def write_frame(frame: pd.DataFrame, path_or_url: str | Path) -> None:
+    write_frames([frame], path_or_url)
+
+
 def csv_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_csv_output(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     write_frame(output(DONE, {"structured": None}), path)
     done, empty = csv_rows(path)
@@ -80,20 +88,20 @@ def test_csv(tmp_path: Path) -> None:
         ("007", "007"),
     ],
 )
-def test_cells_that_a_spreadsheet_would_run_are_defused(tmp_path: Path, cell: str, written: str) -> None:
+def test_formulas_are_escaped_in_cells_and_header(tmp_path: Path, cell: str, written: str) -> None:
     path = tmp_path / "o.csv"
     write_frame(pd.DataFrame({"a": [cell], "=h": ["x"]}), path)
     assert csv_rows(path) == [{"a": written, "'=h": "x"}]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
-def test_csv_reads_back_but_for_the_mark(cells: list[str]) -> None:
+def test_csv_is_read_back_except_for_the_apostrophe(cells: list[str]) -> None:
     write_frame(pd.DataFrame({"p": pd.Series(cells, dtype=object)}), "memory://round/o.csv")
     back = [str(cell) for cell in read_frame("memory://round/o.csv")["p"].tolist()]
     assert [cell if cell in cells else cell.removeprefix("'") for cell in back] == cells
 
 
-def test_jsonl(tmp_path: Path) -> None:
+def test_jsonl_output(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     write_frame(output(DONE, {"structured": None}), path)
     text = path.read_text(encoding="utf-8")
@@ -105,7 +113,7 @@ def test_jsonl(tmp_path: Path) -> None:
     assert {name: value for name, value in empty.items() if value is not None} == {"prompt": "é=1"}
 
 
-def test_jsonl_of_odd_values(tmp_path: Path) -> None:
+def test_jsonl_of_unusual_values(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": pd.Series([2**80, float("inf"), date(2026, 1, 1), {"t": TIME}, "\ud800"])})
     write_frame(frame, tmp_path / "o.ndjson")
     lines = (tmp_path / "o.ndjson").read_text(encoding="utf-8").splitlines()
@@ -114,7 +122,7 @@ def test_jsonl_of_odd_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("outcomes", [[], [{"structured": None}], [DONE, {}]])
-def test_parquet_types_do_not_depend_on_the_rows(tmp_path: Path, outcomes: list[dict[str, Any]]) -> None:
+def test_parquet_types_do_not_depend_on_rows(tmp_path: Path, outcomes: list[dict[str, Any]]) -> None:
     path = tmp_path / "o.parquet"
     write_frame(output(*outcomes), path)
     kinds = {field.name: str(field.type) for field in pq.read_schema(path)}
@@ -125,7 +133,7 @@ def test_parquet_types_do_not_depend_on_the_rows(tmp_path: Path, outcomes: list[
     assert len(read_frame(path)) == len(outcomes)
 
 
-def test_parquet_takes_what_arrow_does_not(tmp_path: Path) -> None:
+def test_parquet_stores_values_without_a_type_as_text(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
     values = {
         "mixed": [1, "a"],
@@ -143,12 +151,12 @@ def test_parquet_takes_what_arrow_does_not(tmp_path: Path) -> None:
     assert [list(cell) for cell in back["l"].tolist()] == [[1], []]
 
 
-def test_a_url_and_compression() -> None:
+def test_csv_is_written_to_gzip_at_a_url() -> None:
     write_frame(pd.DataFrame({"a": ["x"]}), "memory://out/o.csv.gz")
     assert gzip.decompress(fsspec.filesystem("memory").cat("/out/o.csv.gz")) == b"a\nx\n"
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     path.write_text("old")
     path.chmod(0o640)
@@ -166,35 +174,37 @@ class Unwritable:
         raise RuntimeError
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     write_frame(pd.DataFrame({"a": ["x"]}), tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text() == "a\nx\n"
 
 
-def test_where_output_cannot_go(tmp_path: Path) -> None:
+def test_faults_of_output_files(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("p\n")
     (tmp_path / "same.csv").hardlink_to(source)
     (tmp_path / "dir.csv").mkdir()
 
     def faults(name: str) -> list[str]:
-        return [fault.partition(": ")[2] for fault in check_output(name, input_path=source)]
+        return [fault.partition(": ")[2] for fault in file_faults(name, input_path=source)]
 
     assert faults(f"{tmp_path}/o.csv") == []
     assert faults("memory://x/o.csv") == []
-    assert faults(f"{tmp_path}/o.txt") == ["unknown suffix; use csv, csv.gz, jsonl, ndjson or parquet"]
+    assert faults(f"{tmp_path}/o.txt") == [
+        "unknown suffix; use .csv, .csv.gz, .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet"
+    ]
     assert faults(f"{tmp_path}/none/o.csv") == [f"the folder {tmp_path}/none does not exist"]
-    assert faults(f"{tmp_path}/dir.csv") == ["is a folder; name a file"]
-    assert faults(f"{tmp_path}/./in.csv") == ["the same file as INPUT; name another"]
-    assert faults(f"{tmp_path}/same.csv") == ["the same file as INPUT; name another"]
+    assert faults(f"{tmp_path}/dir.csv") == ["this is a folder; use the name of a file"]
+    assert faults(f"{tmp_path}/./in.csv") == ["this is the INPUT file; use another name"]
+    assert faults(f"{tmp_path}/same.csv") == ["this is the INPUT file; use another name"]
     assert "nofs" in faults("nofs://x/o.csv")[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.csv", "in.csv", "same.csv"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "csv.gz"])
-def test_frames_are_written_as_one_table(tmp_path: Path, suffix: str) -> None:
+def test_several_frames_are_one_table(tmp_path: Path, suffix: str) -> None:
     cells: dict[str, list[Any]] = {
         "text": ["a", "b", None, "d"],
         "late": [None, None, "x", "y"],
@@ -215,3 +225,23 @@ def test_frames_are_written_as_one_table(tmp_path: Path, suffix: str) -> None:
         assert written.column("mixed").to_pylist() == ["1", None, "one", "[1]"]
     else:
         assert many.read_bytes() == one.read_bytes()
+
+
+def test_a_format_is_one_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_lines(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
+        del name
+        return pd.DataFrame({"line": content.decode().splitlines()[:limit]})
+
+    def write_lines(frames: Iterable[pd.DataFrame], file: Any) -> None:
+        for frame in frames:
+            file.write("".join(f"{line}\n" for line in frame["line"]).encode())
+
+    added = FileFormat(name="lines", suffixes=(".txt", ".txt.gz"), read=read_lines, write=write_lines)
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, added))
+    for name in ("a.txt", "a.txt.gz"):
+        path = str(tmp_path / name)
+        assert Output(name=path).faults("in.csv", ["line"]) == []
+        Output(name=path).write([pd.DataFrame({"line": ["x", "y"]}), pd.DataFrame({"line": ["z"]})], "run")
+        assert read_input(path, limit=2)["line"].tolist() == ["x", "y"]
+    assert gzip.decompress((tmp_path / "a.txt.gz").read_bytes()) == b"x\ny\nz\n"
+    assert "or .txt.gz" in Output(name="a.xlsx").faults("in.csv", None)[0]

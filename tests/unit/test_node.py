@@ -43,7 +43,7 @@ def test_without_a_limit_it_is_the_machines(cgroups: Path) -> None:
     assert memory_available_bytes() > 0
 
 
-@pytest.mark.parametrize("names", node.LIMIT_AND_USE)
+@pytest.mark.parametrize("names", node.LIMIT_AND_USAGE)
 def test_a_containers_limit_counts(cgroups: Path, names: tuple[str, str]) -> None:
     for name, value in zip(names, (LIMIT, USED), strict=True):
         (cgroups / name).write_text(f"{value}\n")

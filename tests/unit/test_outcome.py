@@ -10,9 +10,9 @@ import pytest
 from opencode_tasks import errors
 from opencode_tasks.domain.records import Answer, InnerRetry, Session
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.opencode.backend import SessionResult, Stopped
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.outcome import read_outcome
+from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 ABORTED = {"name": "MessageAbortedError", "data": {"message": "Aborted"}}
@@ -120,6 +120,7 @@ def test_faults(came: SessionResult, expected: type[OpenCodeError]) -> None:
     error = judged(came)
     assert type(error) is expected
     assert isinstance(error, OpenCodeError)
+    assert error.attempt is not None
     assert error.attempt.session_id == came.session_id
     assert error.attempt.sessions == came.sessions
     assert (error.node_id, error.exit_code) == ("n", came.exit_code)
@@ -250,4 +251,5 @@ def lost(reason: str) -> dict[str, Any]:
 )
 def test_whether_all_that_was_bought_is_known(came: SessionResult, known: bool) -> None:
     found = judged(came)
+    assert found.attempt is not None
     assert found.attempt.usage_known is known

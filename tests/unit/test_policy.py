@@ -1,25 +1,27 @@
-"""``decide``: each class of error has its reaction, and waits have their bounds."""
+"""``decide``: the decision follows the reaction of the error, and waits have bounds."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from error_examples import example
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks import errors
 from opencode_tasks.domain.policy import (
     AttemptCounts,
+    AwaitPerson,
     Decision,
     Fail,
-    Pause,
     Retry,
     RetryLimits,
     backoff_s,
     decide,
+    rest_s,
 )
-from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.errors import OpenCodeError, row_error_classes
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 LIMITS = RetryLimits()
@@ -29,16 +31,12 @@ def after(seconds: float) -> Retry:
     return Retry(NOW + timedelta(seconds=seconds))
 
 
-# The reaction to each class at the first attempt, and at the last one.
-REACTIONS: list[tuple[OpenCodeError, Decision, Decision]] = [
+# The decision after the first attempt, and after the last one.
+DECISIONS: list[tuple[OpenCodeError, Decision, Decision]] = [
     (OpenCodeError("n", "odd"), after(5), Fail()),
     (errors.RateLimitError("n", NOW + timedelta(hours=2)), after(7200), after(7200)),
-    (
-        errors.AuthenticationError("n"),
-        Pause(None, "authentication_failed on n: "),
-        Pause(None, "authentication_failed on n: "),
-    ),
-    (errors.BillingError("n"), Pause(None, "billing_error on n: "), Pause(None, "billing_error on n: ")),
+    (errors.AuthenticationError("n"), AwaitPerson(), AwaitPerson()),
+    (errors.BillingError("n"), AwaitPerson(), AwaitPerson()),
     (errors.InvalidRequestError("n"), Fail(), Fail()),
     (errors.ServerError("n"), after(5), Fail()),
     (errors.MaxOutputTokensError("n"), after(0), Fail()),
@@ -48,36 +46,34 @@ REACTIONS: list[tuple[OpenCodeError, Decision, Decision]] = [
     (errors.PermissionDeniedError("n"), Fail(), Fail()),
     (errors.ContentFilteredError("n"), Fail(), Fail()),
     (errors.BudgetExceededError("n"), Fail(), Fail()),
-    (errors.SetupError("n"), Fail(), Fail()),
 ]
 
 
-def all_classes(cls: type[OpenCodeError]) -> set[type[OpenCodeError]]:
-    return {cls}.union(
-        *(all_classes(sub) for sub in cls.__subclasses__() if sub.__module__ == errors.__name__)
-    )
-
-
-def test_every_class_has_its_reaction() -> None:
-    assert {type(error) for error, _, _ in REACTIONS} == all_classes(OpenCodeError)
-
-
-@pytest.mark.parametrize(("error", "first", "last"), REACTIONS, ids=[r[0].error_type for r in REACTIONS])
-def test_reactions(error: OpenCodeError, first: Decision, last: Decision) -> None:
+@pytest.mark.parametrize(
+    ("error", "first", "last"), DECISIONS, ids=[case[0].error_type for case in DECISIONS]
+)
+def test_decisions(error: OpenCodeError, first: Decision, last: Decision) -> None:
     assert decide(error, 1, NOW, LIMITS) == first
     assert decide(error, LIMITS.max_attempts, NOW, LIMITS) == last
 
 
-@pytest.mark.parametrize(("error", "first", "last"), REACTIONS, ids=[r[0].error_type for r in REACTIONS])
-def test_a_decision_agrees_with_the_disposition(
-    error: OpenCodeError, first: Decision, last: Decision
-) -> None:
-    del last
-    assert type(first) is {"retry": Retry, "pause": Pause, "fail": Fail}[error.disposition]
+@pytest.mark.parametrize("cls", row_error_classes(), ids=lambda cls: cls.__name__)
+def test_a_decision_follows_the_reaction_of_the_class(cls: type[OpenCodeError]) -> None:
+    kinds = {"retry": Retry, "hold": AwaitPerson, "fail": Fail}
+    assert type(decide(example(cls), 1, NOW, LIMITS)) is kinds[cls.reaction.action]
+
+
+@pytest.mark.parametrize("cls", row_error_classes(), ids=lambda cls: cls.__name__)
+def test_attempts_are_counted_by_the_reaction_of_the_class(cls: type[OpenCodeError]) -> None:
+    counts = AttemptCounts(used=1)
+    number = counts.count(example(cls))
+    assert counts.used == (2 if cls.reaction.uses_attempt else 1)
+    own_counters = {"cut_off_answers": counts.cut_off, "rate_limits": counts.limited}
+    assert number == own_counters.get(cls.reaction.counter, counts.used)
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 10])
-def test_an_answer_that_is_cut_is_asked_once_more_and_no_more(max_attempts: int) -> None:
+def test_a_cut_off_answer_is_retried_once(max_attempts: int) -> None:
     limits = RetryLimits(max_attempts=max_attempts)
     error = errors.MaxOutputTokensError("n")
     assert decide(error, 1, NOW, limits) == Retry(NOW)
@@ -87,7 +83,7 @@ def test_an_answer_that_is_cut_is_asked_once_more_and_no_more(max_attempts: int)
 @pytest.mark.parametrize(
     ("attempt", "seconds"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (6, 60), (50, 60)]
 )
-def test_backoff_doubles_up_to_a_minute(attempt: int, seconds: float) -> None:
+def test_backoff_doubles_up_to_one_minute(attempt: int, seconds: float) -> None:
     for error in (
         errors.ServerError("n"),
         errors.UnknownOpenCodeError("n"),
@@ -101,13 +97,13 @@ def test_backoff_doubles_up_to_a_minute(attempt: int, seconds: float) -> None:
     ("wish", "seconds"), [(0.0, 0), (0.5, 0.5), (2.0, 2), (60.0, 60), (61.0, 60), (7200.0, 60)]
 )
 @pytest.mark.parametrize("attempt", [1, 4])
-def test_a_providers_wish_comes_before_our_backoff_within_the_bound(
+def test_the_providers_wish_replaces_the_backoff_up_to_the_limit(
     wish: float, seconds: float, attempt: int
 ) -> None:
     assert backoff_s(errors.ServerError("n", retry_after=wish), attempt, LIMITS) == seconds
 
 
-def test_the_bounds_are_arguments() -> None:
+def test_the_limits_are_arguments() -> None:
     limits = RetryLimits(max_attempts=9, backoff_start_s=0.25, backoff_max_s=1.0)
     assert [backoff_s(errors.ServerError("n"), attempt, limits) for attempt in (1, 2, 3, 4)] == [
         0.25,
@@ -118,37 +114,37 @@ def test_the_bounds_are_arguments() -> None:
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(1, 1), (2, 2), (3, 4), (7, 60), (5000, 60)])
-def test_a_reset_that_has_passed_is_not_asked_without_end(count: int, seconds: float) -> None:
+def test_a_reset_time_in_the_past_is_followed_by_growing_waits(count: int, seconds: float) -> None:
     error = errors.RateLimitError("n", NOW - timedelta(minutes=5))
     assert decide(error, count, NOW, LIMITS) == after(seconds)
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(1, 2), (2, 4), (5, 32), (6, 60), (5000, 60)])
-def test_a_limit_without_a_moment_doubles_from_two_seconds(count: int, seconds: float) -> None:
+def test_waits_for_a_limit_without_a_reset_time_double_from_two_seconds(count: int, seconds: float) -> None:
     error = errors.RateLimitError("n", NOW + timedelta(seconds=60))
     error.reset_is_named = False
     assert decide(error, count, NOW, LIMITS) == after(seconds)
 
 
 @pytest.mark.parametrize("attempt", [1, 3, 4, 100])
-def test_rate_limits_use_up_no_attempts(attempt: int) -> None:
+def test_a_rate_limit_is_retried_after_any_number_of_limits(attempt: int) -> None:
     error = errors.RateLimitError("n", NOW + timedelta(seconds=30))
     assert decide(error, attempt, NOW, LIMITS) == after(30)
 
 
 @given(st.integers(1, 2000), st.none() | st.floats(0, 1e9))
-def test_a_wait_is_never_long_nor_negative(attempt: int, wish: float | None) -> None:
+def test_a_backoff_is_between_zero_and_one_minute(attempt: int, wish: float | None) -> None:
     assert 0 <= backoff_s(errors.ServerError("n", retry_after=wish), attempt, LIMITS) <= 60
 
 
-def test_a_cut_answer_gets_its_second_chance_after_other_failures_too() -> None:
+def test_a_cut_off_answer_is_retried_once_after_other_failures_too() -> None:
     counts = AttemptCounts()
     cut, down = errors.MaxOutputTokensError("n"), errors.ServerError("n")
     assert [counts.count(error) for error in (down, cut, down, cut)] == [1, 1, 3, 2]
     assert isinstance(decide(cut, 1, NOW, RetryLimits(max_attempts=1)), Retry)
 
 
-def test_a_rate_limit_uses_up_no_attempt() -> None:
+def test_a_rate_limit_uses_no_attempt() -> None:
     counts = AttemptCounts()
     limited = errors.RateLimitError("n", NOW)
     assert [counts.count(error) for error in (limited, limited, errors.ServerError("n"), limited)] == [
@@ -157,3 +153,17 @@ def test_a_rate_limit_uses_up_no_attempt() -> None:
         1,
         3,
     ]
+
+
+@pytest.mark.parametrize(("wish", "seconds"), [(None, 0), (7.0, 7)])
+def test_the_rest_after_an_overload_is_the_providers_wish(wish: float | None, seconds: float) -> None:
+    assert rest_s(errors.ServerError("n", retry_after=wish), NOW) == seconds
+
+
+@pytest.mark.parametrize(("reset_s", "is_named", "seconds"), [(30, True, 30), (-30, True, 0), (60, False, 2)])
+def test_the_rest_after_a_rate_limit_ends_at_its_reset(
+    reset_s: float, is_named: bool, seconds: float
+) -> None:
+    error = errors.RateLimitError("n", NOW + timedelta(seconds=reset_s))
+    error.reset_is_named = is_named
+    assert rest_s(error, NOW) == seconds

@@ -11,9 +11,9 @@ import pytest
 LIMIT_S = 30.0
 BEGIN = """
 import os, signal, sys, threading, time
-from opencode_tasks.system import stop_as_by_ctrl_c
+from opencode_tasks.system import install_stop_handlers
 
-stop_as_by_ctrl_c()
+install_stop_handlers()
 
 def stop_after(seconds):
     threading.Timer(seconds, os.kill, (os.getpid(), int(sys.argv[1]))).start()

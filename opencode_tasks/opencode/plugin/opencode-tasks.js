@@ -10,6 +10,10 @@
 // In a session with a finished step a restart would buy that step again, so a short wait is left
 // to opencode there.
 //
+// Opencode names the session of a model request in a header. The plugin reads that header and sends
+// every request exactly as it is: a signature (AWS) may cover any header. If the user's config gives
+// that header another value, the plugin adds one of its own before the request is signed, and keeps it.
+//
 // Sessions of the agent "opencode-tasks" get their system text as it was given: opencode's own
 // additions (working directory, date) would change prompt caches and answers from day to day.
 //
@@ -23,7 +27,9 @@
 import { appendFileSync } from "node:fs"
 
 const AGENT = "opencode-tasks"
-const SESSION_HEADER = "x-opencode-tasks-session"
+const OUR_SESSION_HEADER = "x-opencode-tasks-session"
+// Opencode 1.15 to 1.18 sends the second of these to its own providers and the first to all others.
+const SESSION_HEADERS = ["x-session-affinity", "x-opencode-session"]
 const RETRIED_STATUSES = new Set([408, 409, 429])
 const BODY_LIMIT = 8192
 const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
@@ -118,7 +124,7 @@ async function send(fetch, input, init, session) {
   try {
     response = await fetch(input, init)
   } catch (error) {
-    if (init.signal?.aborted) throw error
+    if (init?.signal?.aborted) throw error
     journal({ kind: "response", session, status: 0, reason: String(error) })
     if (mayRetry) throw error
     return finalResponse({ reason: String(error) })
@@ -134,13 +140,19 @@ async function send(fetch, input, init, session) {
   return finalResponse({ status: response.status, headers: Object.fromEntries(response.headers), body, at })
 }
 
+function sessionOf(headers) {
+  const values = [OUR_SESSION_HEADER, ...SESSION_HEADERS].map((name) => headers.get(name))
+  return values.find((value) => value?.startsWith("ses_"))
+}
+
+function isReplaced(headers) {
+  return Object.keys(headers ?? {}).some((name) => SESSION_HEADERS.includes(name.toLowerCase()))
+}
+
 function wrap(fetch) {
   const wrapped = (input, init) => {
-    const headers = new Headers(init?.headers)
-    const session = headers.get(SESSION_HEADER)
-    if (!session) return fetch(input, init)
-    headers.delete(SESSION_HEADER)
-    return send(fetch, input, { ...init, headers }, session)
+    const session = sessionOf(new Headers(init?.headers ?? input?.headers))
+    return session ? send(fetch, input, init, session) : fetch(input, init)
   }
   return Object.assign(wrapped, fetch, { opencodeTasks: true })
 }
@@ -182,7 +194,7 @@ export const OpencodeTasks = async () => {
       else systemTexts.delete(input.sessionID)
     },
     "chat.headers": async (input, output) => {
-      output.headers[SESSION_HEADER] = input.sessionID
+      if (isReplaced(input.model?.headers)) output.headers[OUR_SESSION_HEADER] = input.sessionID
     },
     "experimental.chat.system.transform": async (input, output) => {
       const text = systemTexts.get(input.sessionID)

@@ -1,0 +1,34 @@
+"""Lines of CSV files, safe to open in a spreadsheet. Every CSV file of the package is written with it.
+
+A spreadsheet runs a cell as a formula if it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage
+return. Such a cell gets an apostrophe in front, which makes the spreadsheet show it as text. Plain numbers
+such as ``-5`` or ``+1.5e3`` are the exception: they are harmless and stay numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)*|[.][0-9]+)(?:[eE][+-]?[0-9]+)?%?")
+
+
+def csv_line(cells: Iterable[str | None]) -> str:
+    r"""Return the line of these cells with ``\n`` at its end.
+
+    None is an empty cell, and the empty text is ``""``, so that readers can distinguish them.
+    """
+    return ",".join("" if cell is None else _quote(_escape_formula(cell)) for cell in cells) + "\n"
+
+
+def _escape_formula(text: str) -> str:
+    """Return the text with an apostrophe in front if a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+
+
+def _quote(text: str) -> str:
+    # Not csv.writer: it leaves a single CR unquoted if lines end with LF.
+    if text == "" or any(sign in text for sign in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text

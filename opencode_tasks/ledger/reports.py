@@ -1,0 +1,158 @@
+"""Queries for cost reports. They only read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from typing import Any, get_args
+
+from sqlalchemy import BigInteger, Connection, FromClause, Select, case, cast, column, func, select, table
+from sqlalchemy.schema import DDL
+
+from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
+from opencode_tasks.ledger.database import Database
+from opencode_tasks.ledger.operations import Group
+from opencode_tasks.ledger.progress import ROW_STATUSES
+from opencode_tasks.ledger.schema import rows
+from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported
+
+LINES_PER_FETCH = 5000
+FROZEN_TABLE = "opencode_tasks_items"
+
+
+class ReportQueries(Group):
+    """``ledger.reports``: spending over all runs. Days are UTC; ``since`` None is from the beginning."""
+
+    def __init__(
+        self, database: Database, connection: Connection | None = None, of: FromClause | None = None
+    ) -> None:
+        super().__init__(database)
+        self._connection = connection
+        self._of = items().subquery("items") if of is None else of
+
+    @contextmanager
+    def frozen(self) -> Generator[ReportQueries]:
+        """The same queries over one snapshot of the lines, for a report with many groupings."""
+        lines = items()
+        columns = (column(one.name, one.type) for one in lines.selected_columns)
+        with self.database.engine.connect() as connection:
+            sql = str(lines.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+            create = f"CREATE TEMPORARY TABLE {FROZEN_TABLE} AS {sql}".replace("%", "%%")
+            connection.execute(DDL(create))
+            try:
+                yield ReportQueries(self.database, connection, table(FROZEN_TABLE, *columns))
+            finally:
+                connection.execute(DDL(f"DROP TABLE {FROZEN_TABLE}"))
+
+    def spent(
+        self, by: Sequence[Grouping] = (), *, since: date | None = None, before: date | None = None
+    ) -> list[dict[str, Any]]:
+        """Spending by groups, one dict each with the columns of the views; without groups one of sums.
+
+        ``since`` is the first day, ``before`` the day after the last one.
+        """
+        return self._dicts(spent(by, of=self._of, since=since, before=before))
+
+    def failures(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The lines of the view ``failures_by_type``."""
+        return self._dicts(_since_day(failures(), since))
+
+    def failure_messages(self, run_id: str, *, limit: int) -> list[dict[str, Any]]:
+        """``error_type`` and ``error_message`` of a run's failed rows with the count ``failed_rows``.
+
+        The ``limit`` most frequent ones, the most frequent one first.
+        """
+        failed_rows = func.count().label("failed_rows")
+        query = (
+            select(rows.c.error_type, rows.c.error_message, failed_rows)
+            .where(rows.c.run_id == run_id, rows.c.status == "failed")
+            .group_by(rows.c.error_type, rows.c.error_message)
+            .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
+            .limit(limit)
+        )
+        return self._dicts(query)
+
+    def unreported(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The lines of the view ``unreported_attempts``."""
+        return self._dicts(_since_day(unreported(), since))
+
+    def sources(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """By model: the number of calls by the source of their cost, and both sums of their costs.
+
+        ``both`` counts the calls with a reported and a computed cost; ``cost_reported_pico`` and
+        ``cost_computed_pico`` are the sums over these calls.
+        """
+        of = self._of
+        has_both = of.c.cost_reported_pico.is_not(None) & of.c.cost_computed_pico.is_not(None)
+        query = (
+            select(
+                of.c.model,
+                *(
+                    func.count(case((of.c.cost_source == source, 1))).label(source)
+                    for source in get_args(CostSource)
+                ),
+                func.count(case((has_both, 1))).label("both"),
+                *(
+                    cast(func.coalesce(func.sum(case((has_both, of.c[name]))), 0), BigInteger).label(name)
+                    for name in ("cost_reported_pico", "cost_computed_pico")
+                ),
+                func.max(of.c.price_source).label("price_source"),
+            )
+            .where(of.c.step_id.is_not(None))
+            .group_by(of.c.model)
+            .order_by(of.c.model)
+        )
+        return self._dicts(query if since is None else query.where(of.c.day >= since))
+
+    def costliest(self, limit: int, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The ``limit`` rows with the highest known costs of those that ended since a day."""
+        columns = ("row_id", "cost_pico", "prompt", "status", "attempts", "model_ref")
+        query = (
+            select(rows.c.run_id.label("run"), *(rows.c[name] for name in columns))
+            .where(rows.c.cost_pico > 0, rows.c.reused.is_(False))
+            .order_by(rows.c.cost_pico.desc(), rows.c.run_id, rows.c.row_id)
+            .limit(limit)
+        )
+        if since is None:
+            return self._dicts(query)
+        return self._dicts(query.where(rows.c.completed_at >= datetime.combine(since, time.min, UTC)))
+
+    def rows_by_status(self, *, since: date | None = None) -> Mapping[str, int]:
+        """The number of rows by status, and of ``reused`` ones among them."""
+        of = self._of
+        query = select(
+            *(count_rows(of, of.c.row_status == status).label(status) for status in ROW_STATUSES),
+            count_rows(of, of.c.reused).label("reused"),
+        )
+        return self._dicts(query if since is None else query.where(of.c.day >= since))[0]
+
+    def charges(self, *, since: date | None = None) -> Iterator[dict[str, Any]]:
+        """Every model call, oldest first."""
+        of = self._of
+        names = ("ended_at", "run", "row_id", "deployment", "model", "agent", "session_id", "step_id")
+        costs = ("cost_pico", "cost_source", "cost_computed_pico", "price_source")
+        query = (
+            select(*(of.c[name] for name in (*names, *TOKEN_COLUMNS, *costs, "day", "labels", "origin")))
+            .where(of.c.step_id.is_not(None))
+            .order_by(of.c.ended_at, of.c.session_id, of.c.step_id)
+        )
+        if since is not None:
+            query = query.where(of.c.day >= since)
+        with self.database.engine.connect() as connection:
+            found = connection.execution_options(yield_per=LINES_PER_FETCH).execute(query)
+            for line in found.mappings():
+                yield dict(line)
+
+    def _dicts(self, query: Select[Any]) -> list[dict[str, Any]]:
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            return [dict(line) for line in connection.execute(query).mappings()]
+
+        return self.database.read(work) if self._connection is None else work(self._connection)
+
+
+def _since_day(query: Select[Any], since: date | None) -> Select[Any]:
+    if since is None:
+        return query
+    of = query.order_by(None).subquery("lines")
+    return select(of).where(of.c.day >= since)

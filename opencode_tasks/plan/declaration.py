@@ -1,0 +1,358 @@
+"""Declaration of every option: name, type, default, help, group, and whether it decides the answer.
+
+A key of the typed dictionaries below is an option. ``plan.option_table`` derives from it the command
+``annotate``, the parameters of the flow ``annotate_dataset``, the saved command and the values that
+Prefect may store. Tests hold ``Options``, ``opencode_task`` and the block ``OpenCodeAgent`` to it.
+
+This module imports nothing heavy: ``--help`` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from opencode_tasks.opencode.backend import BackendName
+
+RunnerName = Literal["ray", "threads"]
+BadRows = Literal["stop", "fail"]
+OnWait = Literal["wait", "sleep", "raise"]
+OnBudget = Literal["pause", "skip"]
+Group = Literal["Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionInfo:
+    """The parts of an option's declaration beside its name and type.
+
+    ``default`` is the value of an absent option; ``absent`` describes a default of None.
+    ``flag`` is the spelling on the command line if it is not the name with dashes. ``decides_answer``:
+    another value gives another answer, so the option is part of ``row_key``.
+
+    ``is_secret``: the value can hold a password or a key, so Prefect does not store it. ``is_path``: a
+    text is the name of a local file, and the ledger saves its absolute path. ``is_saved``: the ledger
+    saves the value, and ``resume`` uses it again.
+    """
+
+    group: Group
+    help: str
+    default: Any = None
+    absent: str = ""
+    metavar: str | None = None
+    flag: str | None = None
+    decides_answer: bool = False
+    is_secret: bool = False
+    is_path: bool = False
+    is_saved: bool = True
+
+
+_INPUT = partial(OptionInfo, "Input")
+_PROMPT = partial(OptionInfo, "Prompt", decides_answer=True)
+_MODEL = partial(OptionInfo, "Model and agent", decides_answer=True)
+_OUTPUT = partial(OptionInfo, "Output")
+_EXECUTION = partial(OptionInfo, "Execution")
+_LIMITS = partial(OptionInfo, "Limits and budget")
+_ONE_COMMAND = partial(OptionInfo, "Execution", default=False, is_saved=False)
+
+
+class SharedOptions(TypedDict, total=False):
+    """Options of ``annotate()``, of the flow ``annotate_dataset`` and of the command line."""
+
+    # Input
+    id_column: Annotated[
+        str | None,
+        _INPUT("Column with the unique id of each row.", absent="the position of the row", metavar="COLUMN"),
+    ]
+    label: Annotated[
+        Sequence[str],
+        _INPUT("Column by which reports group the cost.", default=(), metavar="COLUMN"),
+    ]
+    bad_rows: Annotated[
+        BadRows,
+        _INPUT(
+            "Reaction to invalid rows: stop before any prompt is sent, or fail these rows alone.",
+            default="stop",
+        ),
+    ]
+
+    # Prompt
+    prompt_column: Annotated[str, _PROMPT("Column with the prompt.", default="prompt", metavar="COLUMN")]
+    template: Annotated[
+        str | None,
+        _PROMPT(
+            'Prompt text with {column} placeholders: "Label this: {text}". Write {{ and }} for braces.',
+            absent="the text of --prompt-column",
+            metavar="TEXT",
+        ),
+    ]
+    system: Annotated[
+        str | None,
+        _PROMPT(
+            "System text of the agent.",
+            absent='"You are a helpful assistant.", or the text of the agent that --agent names',
+            metavar="TEXT",
+        ),
+    ]
+    schema: Annotated[
+        str | Mapping[str, Any] | None,
+        _PROMPT(
+            "JSON Schema of the answer. Each field becomes a column.",
+            absent="the answer is text",
+            metavar="FILE.json",
+            is_path=True,
+        ),
+    ]
+
+    # Model and agent
+    model: Annotated[
+        str | None,
+        _MODEL(
+            "Model that answers. local/smollm2 runs on this machine and needs no provider.",
+            absent="the model that opencode chooses",
+            metavar="PROVIDER/MODEL",
+        ),
+    ]
+    variant: Annotated[
+        str | None,
+        _MODEL("Variant of the model, such as its reasoning effort.", absent="no variant", metavar="NAME"),
+    ]
+    agent: Annotated[
+        str | None,
+        _MODEL(
+            "Agent of the opencode config, or a Prefect block of type OpenCodeAgent.",
+            absent="an agent without tools",
+            metavar="NAME",
+        ),
+    ]
+    mcp_server: Annotated[
+        Sequence[str],
+        _MODEL(
+            "MCP server of the opencode config whose tools the default agent may use.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
+    credentials: Annotated[
+        str | None,
+        _MODEL(
+            "Prefect block of type OpenCodeCredentials that holds the provider keys.",
+            absent="the logins and keys of this machine",
+            metavar="NAME",
+            decides_answer=False,
+        ),
+    ]
+    opencode_config: Annotated[
+        str | Mapping[str, Any] | None,
+        _MODEL(
+            "opencode config with providers, MCP servers and agents, merged over the global config.",
+            absent="the global config alone",
+            metavar="FILE.json",
+            is_secret=True,
+            is_path=True,
+        ),
+    ]
+    opencode_bin: Annotated[
+        str | None,
+        _MODEL(
+            "Path of the opencode binary.",
+            absent="OPENCODE_TASKS_OPENCODE_BIN, or the binary that setup reports",
+            metavar="PATH",
+            decides_answer=False,
+            is_path=True,
+        ),
+    ]
+    work_dir: Annotated[
+        str | Path | None,
+        _MODEL("Folder in which opencode works.", absent="an empty folder", metavar="DIR", is_path=True),
+    ]
+
+    # Output
+    log_dir: Annotated[
+        str | Path | None,
+        _OUTPUT(
+            "Folder for a readable trace of each attempt.", absent="no trace", metavar="DIR", is_path=True
+        ),
+    ]
+
+    # Execution
+    backend: Annotated[
+        BackendName,
+        _EXECUTION(
+            "How opencode runs: server (one long-running server), cli (one process for each row), or null "
+            "(the answer is the prompt; for measurements).",
+            default="server",
+        ),
+    ]
+    batch_size: Annotated[
+        int | None, _EXECUTION("Maximum number of rows of a batch.", absent="computed", metavar="N")
+    ]
+    concurrency: Annotated[
+        int | None,
+        _EXECUTION(
+            "Maximum number of rows in flight in the whole run.", absent="found by trial", metavar="N"
+        ),
+    ]
+    ledger: Annotated[
+        str | None,
+        _EXECUTION(
+            "Database that stores the run: a path, a sqlite:/// or postgresql:// URL, or block://secret/NAME.",
+            absent="OPENCODE_TASKS_LEDGER, or a file in the user's data folder",
+            metavar="URL",
+            is_secret=True,
+            is_saved=False,
+        ),
+    ]
+    refresh: Annotated[bool, _ONE_COMMAND("Send every row again, even if the ledger has an answer for it.")]
+
+    # Limits and budget
+    timeout: Annotated[
+        float, _LIMITS("Time limit of one attempt, in seconds.", default=600.0, metavar="SECONDS")
+    ]
+    max_attempts: Annotated[int, _LIMITS("Maximum number of attempts of one row.", default=3, metavar="N")]
+    requests_per_minute: Annotated[
+        int | None,
+        _LIMITS(
+            "Requests per minute that the provider allows, for all your runs together.",
+            absent="no limit",
+            metavar="N",
+        ),
+    ]
+    tokens_per_minute: Annotated[
+        int | None,
+        _LIMITS(
+            "Tokens per minute that the provider allows, for all your runs together.",
+            absent="no limit",
+            metavar="N",
+        ),
+    ]
+    max_cost: Annotated[
+        float | None,
+        _LIMITS(
+            "Cost limit of the whole run, in USD. A row that could exceed it is not sent.",
+            absent="no limit",
+            metavar="USD",
+        ),
+    ]
+    max_row_cost: Annotated[
+        float | None,
+        _LIMITS(
+            "Cost limit of one row, in USD. An agent that exceeds it is stopped at its next step.",
+            absent="no limit",
+            metavar="USD",
+        ),
+    ]
+    on_budget: Annotated[
+        OnBudget,
+        _LIMITS(
+            "Reaction if --max-cost is too low for the remaining rows: pause the run, or skip these rows.",
+            default="pause",
+        ),
+    ]
+
+
+class AnnotateOptions(SharedOptions, total=False):
+    """Keywords of ``annotate()``."""
+
+    on_wait: Annotated[
+        OnWait,
+        _EXECUTION(
+            "Reaction to a long wait: wait in the flow, sleep (the flow run of a deployment ends its process "
+            "and starts again), or raise RunPausedError.",
+            default="wait",
+            is_saved=False,
+        ),
+    ]
+
+
+class DatasetOptions(SharedOptions, total=False):
+    """Keywords of the flow ``annotate_dataset`` beside ``input`` and ``output``."""
+
+    limit: Annotated[int | None, _INPUT("Process the first N rows only.", absent="all rows", metavar="N")]
+    incremental: Annotated[
+        str | None,
+        _INPUT(
+            "Process only rows that no earlier run over INPUT has completed. COLUMN holds the unique id of "
+            "each row.",
+            absent="all rows",
+            metavar="COLUMN",
+        ),
+    ]
+    database: Annotated[
+        str | None,
+        _INPUT(
+            "Database of sql: tables, as a SQLAlchemy URL or block://secret/NAME.",
+            absent="OPENCODE_TASKS_DATABASE",
+            metavar="URL",
+            is_secret=True,
+            is_saved=False,
+        ),
+    ]
+    partition_by: Annotated[
+        Sequence[str],
+        _OUTPUT(
+            "Column by which OUTPUT, a folder named ….parquet, is split into subfolders.",
+            default=(),
+            metavar="COLUMN",
+        ),
+    ]
+    runner: Annotated[
+        RunnerName | None, _EXECUTION("Task runner of the batches: Ray, or threads.", default="ray")
+    ]
+    ray_address: Annotated[
+        str | None,
+        _EXECUTION(
+            "Address of the Ray cluster to join.", absent="a local Ray for this run", metavar="ADDRESS"
+        ),
+    ]
+    no_wait: Annotated[
+        bool,
+        _ONE_COMMAND("If rows must wait for more than a minute, exit with code 75 and print how to resume."),
+    ]
+    max_failed: Annotated[
+        str | int | None,
+        _LIMITS(
+            "Number or percentage of rows that may fail before the flow run is Failed.",
+            absent="any number",
+            metavar="N|N%",
+        ),
+    ]
+
+
+class TableOptions(TypedDict):
+    """The tables of a run, the only options without a default."""
+
+    input: Annotated[
+        str,
+        _INPUT(
+            "Table to read: a csv, jsonl or parquet file (path or fsspec URL), a folder of Parquet files "
+            "(DIR/), sql:TABLE or sql:SELECT ….",
+            default=...,
+            metavar="INPUT",
+            is_path=True,
+        ),
+    ]
+    output: Annotated[
+        str,
+        _OUTPUT(
+            "Table to write, with the columns of INPUT and the answer columns: a csv, jsonl or parquet file "
+            "(path or fsspec URL), or sql:TABLE.",
+            default=...,
+            metavar="OUTPUT",
+            is_path=True,
+        ),
+    ]
+
+
+class CommandOptions(TypedDict, total=False):
+    """Options of the command line alone."""
+
+    dry_run: Annotated[
+        bool, _ONE_COMMAND("Check input and options, print what would be sent, and call no provider.")
+    ]
+    as_json: Annotated[
+        bool, _OUTPUT("Print the summary as one JSON object.", default=False, flag="--json", is_saved=False)
+    ]
+    verbose: Annotated[bool, _ONE_COMMAND("Print how long each part of the start takes.")]

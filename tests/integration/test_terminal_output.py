@@ -1,0 +1,200 @@
+"""The lines of the command line: holds, failures, pauses, stops and hints."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster import COMMAND, Desk, read_all
+from processes import ours
+
+from opencode_tasks.testing import Reply
+
+HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head>" + "<p>edge</p>" * 400 + "</html>"
+LONG = "Your credit balance is too low. " + "Please go to the billing page to upgrade. " * 20
+
+
+def refusal(status: int, message: str, **headers: str) -> Reply:
+    return Reply(status=status, headers=headers, body={"error": {"message": message}})
+
+
+def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
+    """The arguments that annotate ``rows`` rows, four in flight."""
+    desk.write_csv("in.csv", [{"id": f"r{i}", "prompt": f"row {i}"} for i in range(rows)])
+    return desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "4", *more)
+
+
+def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Desk) -> None:
+    limited = refusal(429, "Rate limit reached: please recharge", **{"Retry-After": "8"})
+    desk.provider.on("row", limited, limited, limited, limited, Reply(text="late"))
+    ran = desk.run(*arguments(desk, 4))
+    assert ran.code == 0, ran.stderr
+    holds = [line for line in ran.stderr.splitlines() if "please recharge" in line]
+    assert len(holds) == 1, ran.stderr
+    form = r"4 rows wait; next attempt at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(rate_limit\): .+"
+    assert re.fullmatch(form, holds[0])
+    # No line repeats that nothing happens, and the last line of progress comes once.
+    progress = [line for line in ran.stderr.splitlines() if "/4 rows" in line]
+    assert [line for line in progress if line.startswith("0/4") and "0 rows in flight (the" in line] == []
+    assert sum(line.startswith("4/4 rows") for line in progress) == 1
+    assert "first row after" not in ran.stderr
+
+
+def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
+    limited = refusal(429, "Rate limit reached: please recharge", **{"Retry-After": "8"})
+    desk.provider.on("row", limited, limited, limited, limited, Reply(text="late"))
+    shown, code = on_a_terminal(desk, arguments(desk, 4))
+    assert code == 0, shown
+    assert shown.count("please recharge") == 1
+    assert re.search(r"4 rows on hold for \d s: rate limit", shown)
+    assert shown.count("4 completed -> out.csv") == 1
+
+
+def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
+    """The output of the command on a terminal of 200 columns, and its exit code."""
+    screen, terminal = os.openpty()
+    with subprocess.Popen(
+        [COMMAND, *command],
+        cwd=desk.folder,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        return read_all(screen), process.wait(240)
+
+
+def test_the_most_frequent_failures_are_named_with_their_count_and_fix(desk: Desk) -> None:
+    desk.provider.on(re.compile("row [0-3]"), refusal(400, "unsupported parameter: temperature"))
+    desk.provider.on("row 4", Reply(status=502, headers={"content-type": "text/html"}, body=HTML))
+    ran = desk.run(*arguments(desk, 6, "--max-attempts", "1", "--verbose"))
+    assert ran.code == 1, ran.stderr
+    assert ran.stdout.startswith("1 completed, 5 failed -> out.csv\n")
+    lines = ran.stderr.splitlines()
+    assert "4 rows failed with invalid_request: HTTP 400: unsupported parameter: temperature" in lines
+    assert (
+        "fix for invalid_request: correct what the message names: the prompt, the model or its options"
+        in lines
+    )
+    (page,) = [line for line in lines if line.startswith("1 row failed with server_error")]
+    assert "502 Bad Gateway" in page
+    assert "edge" not in page
+    (timings,) = [line for line in lines if line.startswith("first row after")]
+    assert re.search(r"loading \d.*opencode \d.*first prompt \d", timings)
+
+
+def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk: Desk) -> None:
+    desk.provider.on(re.compile("row [0-2]"), Reply(text="yes"))
+    desk.provider.on("row", refusal(402, LONG))
+    ran = desk.run(*arguments(desk, 8))
+    assert ran.code == 75, ran.stderr
+    said = ran.stderr.splitlines()
+    (reason,) = [line for line in said if "is paused with" in line]
+    run_id = reason.split()[1]
+    assert re.search(
+        r"with \d rows open \(billing_error\): HTTP 402: Your credit balance is too low\.", reason
+    )
+    assert reason.endswith("…")
+    assert "fix: add credit to the account of provider fake, or use another model or key" in said
+    assert f"then resume: opencode-tasks resume {run_id}" in said
+    assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE)" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -> None:
+    desk.provider.on("row", Reply(delay_s=1.0))
+    before = {process.pid for process, _ in ours()}
+    process = desk.start(*arguments(desk, 60), env={"PREFECT_API_URL": None})
+    deadline = time.monotonic() + 120
+    while len(desk.provider.calls) < 8:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    servers = [
+        found for found, words in ours() if found.pid not in before and words[-7:-5] == ["server", "start"]
+    ]
+    assert servers
+    for server in servers:
+        server.kill()
+    os.killpg(process.pid, signal.SIGINT)
+    # Its requests to the server that is gone are repeated for over a minute otherwise.
+    _, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130, stderr
+    assert re.search(r"stopping: waiting for up to 8 s until \d rows? in flight are recorded\n", stderr)
+    assert "interrupted: finished rows are in the ledger" in stderr
+    assert "Traceback" not in stderr
+    assert "Error" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (["--runner", "rays"], "--runner: 'rays' is none of ray, threads"),
+        (["--concurrency=many"], "--concurrency: 'many' is not a whole number"),
+        (["--max-cost", "much"], "--max-cost: 'much' is not a number"),
+        (["--modle", "a/b"], "No such option: --modle"),
+    ],
+)
+def test_a_wrong_value_is_one_line(desk: Desk, wrong: list[str], line: str) -> None:
+    ran = desk.run("annotate", "in.csv", "-o", "out.csv", *wrong)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"opencode-tasks: {line}")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_common_mistakes_have_a_hint(desk: Desk) -> None:
+    (desk.folder / "semicolons.csv").write_text("id;prompt\na;hello\n")
+    ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--template", '{"say": "{prompt}"}')
+    assert ran.code == 2
+    assert "double the braces of JSON and other text: {{ and }}" in ran.stderr
+    ran = desk.annotate("semicolons.csv", "-o", "out.csv")
+    assert ran.code == 2
+    assert "separated by semicolons; save the file with commas" in ran.stderr
+    desk.write_csv("in.csv", [{"prompt": "hello"}])
+    assert desk.annotate("in.csv", "-o", "answers.csv").code == 0
+    ran = desk.annotate("answers.csv", "-o", "again.csv")
+    assert ran.code == 2
+    (line,) = ran.stderr.splitlines()
+    assert "so it is the output of a run; give the original table, or remove these columns" in line
+    assert len(desk.provider.calls) == 1
+
+
+def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
+    script = f"""
+    source <({COMMAND} --show-completion)
+    complete_line() {{
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+        _opencode_tasks_completion {COMMAND}; echo "${{COMPREPLY[*]}}"
+    }}
+    complete_line opencode-tasks annot
+    complete_line opencode-tasks annotate in.csv --on-b
+    complete_line opencode-tasks annotate in.csv --on-budget ""
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
+    )
+    assert done.stdout.splitlines() == ["annotate", "--on-budget", "pause skip"]
+
+
+HEAVY = ("pandas", "prefect", "pydantic", "ray", "rich", "sqlalchemy")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["annotate", "--help"], ["report", "-h"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import atexit, sys; sys.argv = ['opencode-tasks', *sys.argv[1:]]\n"
+        f"atexit.register(lambda: print(sorted({HEAVY} & sys.modules.keys()), file=sys.stderr))\n"
+        "from opencode_tasks.cli.app import main; main()"
+    ).replace(f"{HEAVY} &", f"set({HEAVY}) &")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith("Usage: opencode-tasks")
+    assert done.stderr == "[]\n"

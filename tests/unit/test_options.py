@@ -1,0 +1,229 @@
+"""The declaration of the options, and everything that is derived from it or held to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pandas as pd
+import pytest
+import typer
+from prefect.utilities.callables import parameter_schema
+from typer.main import get_command
+
+from opencode_tasks import OpenCodeAgent, annotate, opencode_task
+from opencode_tasks.cli.app import with_commands
+from opencode_tasks.errors import InputError
+from opencode_tasks.orchestration.flows import annotate_dataset
+from opencode_tasks.plan.command import command_of
+from opencode_tasks.plan.declaration import AnnotateOptions, DatasetOptions
+from opencode_tasks.plan.option_table import (
+    ANNOTATE,
+    COMMAND,
+    DATASET,
+    OPTIONS,
+    TABLES,
+    storable,
+    value_faults,
+    with_defaults,
+)
+from opencode_tasks.plan.options import Options, make_options
+from opencode_tasks.plan.plan import make_plan
+
+# Options that are read before ``Options`` is made have their content there, not their file name.
+READ = {"schema": Mapping[str, Any] | None, "opencode_config": Mapping[str, Any]}
+
+
+def test_the_options_of_a_run_have_the_declared_names_types_and_defaults() -> None:
+    hints = get_type_hints(Options)
+    declared = {field.name: field for field in fields(Options) if field.name != "series"}
+    assert declared.keys() == ANNOTATE.keys()
+    for name, option in ANNOTATE.items():
+        assert hints[name] == READ.get(name, option.type), name
+        default = declared[name].default
+        assert (None if default is MISSING else default) == option.info.default, name
+
+
+def test_annotate_takes_the_declared_keywords() -> None:
+    parameters = inspect.signature(annotate).parameters
+    assert [*parameters] == ["frame", "on_event", "options"]
+    assert get_args(get_type_hints(annotate)["options"]) == (AnnotateOptions,)
+    with pytest.raises(TypeError, match="did you mean 'model'"):
+        make_options({"modell": "a/b"})
+
+
+def test_one_prompt_as_a_task_has_the_same_names_and_types() -> None:
+    hints = get_type_hints(opencode_task.fn)
+    parameters = inspect.signature(opencode_task.fn).parameters
+    shared = {name for name in parameters if name in ANNOTATE}
+    assert parameters.keys() - shared == {"prompt", "tools"}
+    for name in shared:
+        assert hints[name] == READ.get(name, ANNOTATE[name].type) or name == "opencode_config", name
+        assert parameters[name].default == ANNOTATE[name].info.default, name
+
+
+def test_an_agent_block_has_the_same_names_types_and_descriptions() -> None:
+    own = {name: field for name, field in OpenCodeAgent.model_fields.items() if not name.startswith("_")}
+    # The block defines MCP servers and holds credentials, which options name; "schema" is a method of blocks.
+    assert own.keys() - ANNOTATE.keys() == {"mcp_servers", "answer_schema"}
+    for name in own.keys() & ANNOTATE.keys() - {"credentials", "opencode_config", "agent"}:
+        assert own[name].annotation in (ANNOTATE[name].type, ANNOTATE[name].type | None), name
+        assert own[name].default is None, name
+        assert own[name].description == ANNOTATE[name].description, name
+
+
+def test_the_flow_has_a_parameter_for_each_option_with_its_choices_and_description() -> None:
+    properties = parameter_schema(annotate_dataset.fn).properties
+    assert properties.keys() == TABLES.keys() | DATASET.keys()
+    for name, option in {**TABLES, **DATASET}.items():
+        assert properties[name]["description"] == option.description
+        forms = properties[name].get("anyOf", [properties[name]])
+        choices = [form["enum"] for form in forms if "enum" in form]
+        assert choices == ([list(option.choices)] if option.choices else []), name
+        if option.info.default is not ...:
+            default = option.info.default
+            assert properties[name]["default"] == (list(default) if default == () else default), name
+
+
+def test_the_command_has_every_option_and_none_twice() -> None:
+    group: Any = get_command(with_commands())
+    parameters = {one.name: one for one in group.commands["annotate"].params}
+    assert parameters.keys() - {"help"} == {*TABLES, *DATASET, *COMMAND}
+    for name, option in {**DATASET, **COMMAND}.items():
+        assert option.flag in parameters[name].opts, name
+        assert parameters[name].rich_help_panel == option.info.group, name
+        assert parameters[name].help.startswith(option.description), name
+
+
+def test_every_command_shows_an_example() -> None:
+    group: Any = get_command(with_commands())
+    for name, command in group.commands.items():
+        text = command.get_help(typer.Context(command, info_name=f"opencode-tasks {name}"))
+        assert f"    opencode-tasks {name}" in text, name
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_a_help_is_plain_sentences_with_the_default(option: Any) -> None:
+    assert option.info.help[0].isupper() or option.info.help.startswith("opencode ")
+    assert option.info.help.endswith((".", "…."))
+    has_default = option.info.default is not ... and not isinstance(option.info.default, bool | tuple)
+    assert ("Default: " in option.description) == has_default
+
+
+@pytest.mark.parametrize(
+    ("values", "faults"),
+    [
+        ({"runner": "rays"}, ["--runner: 'rays' is none of ray, threads"]),
+        ({"on_budget": "stop"}, ["--on-budget: 'stop' is none of pause, skip"]),
+        ({"backend": 3}, ["--backend: 3 is not one of server, cli, null"]),
+        ({"label": "team"}, ["--label: 'team' is not a list of texts"]),
+        ({"mcp_server": ["a", 1]}, ["--mcp-server: ['a', 1] is not a list of texts"]),
+        ({"concurrency": "8"}, ["--concurrency: '8' is not a whole number"]),
+        ({"concurrency": True}, ["--concurrency: True is not a whole number"]),
+        ({"max_cost": "much"}, ["--max-cost: 'much' is not a number"]),
+        ({"refresh": 1}, ["--refresh: 1 is not true or false"]),
+        ({"schema": 7}, ["--schema: 7 is not text or a JSON object"]),
+        ({"opencode_config": ["sk-1"]}, ["--opencode-config: the value is not text or a JSON object"]),
+        ({"timeout": 5, "work_dir": Path("x"), "label": ("a",), "max_failed": "5%", "runner": None}, []),
+    ],
+)
+def test_a_wrong_value_is_one_line(values: dict[str, Any], faults: list[str]) -> None:
+    assert value_faults(values) == faults
+
+
+def test_an_absent_value_has_its_default_and_none_too_if_it_is_no_value() -> None:
+    values = with_defaults({"label": None, "runner": None, "limit": 3}, DATASET)
+    assert (values["label"], values["runner"], values["limit"], values["timeout"]) == ((), None, 3, 600.0)
+
+
+def test_all_files_that_cannot_be_read_are_reported_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        make_options({"schema": "none.json", "opencode_config": "none.json", "bad_rows": "skip"})
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [
+        "--bad-rows",
+        "--schema",
+        "--opencode-config",
+    ]
+
+
+def test_prefect_stores_no_value_that_can_hold_a_secret() -> None:
+    secrets = {name for name, option in OPTIONS.items() if option.info.is_secret}
+    assert secrets == {"opencode_config", "ledger", "database"}
+    values = dict.fromkeys(OPTIONS, "postgresql://me:hunter2@host/db")
+    stored = storable(values)
+    assert stored.keys() == OPTIONS.keys() - secrets
+    assert set(stored.values()) == {"postgresql://me:***@host/db"}
+
+
+def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
+    values = dict.fromkeys(OPTIONS, "x")
+    saved = command_of(values)
+    not_saved = {"ledger", "database", "refresh", "on_wait", "no_wait", "dry_run", "as_json", "verbose"}
+    assert saved.keys() == OPTIONS.keys() - not_saved
+    paths = {name for name, value in saved.items() if Path(value).is_absolute()}
+    assert paths == {
+        *("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
+    }
+    assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
+        "input": "s3://b/in.csv",
+        "database": "block://secret/db",
+    }
+
+
+# Another value of each option. A model needs a provider and a config needs opencode: other tests have these.
+OTHERS: dict[str, Any] = {
+    "prompt_column": "other",
+    "template": "say {prompt}",
+    "system": "Be brief.",
+    "schema": {"type": "object", "properties": {"answer": {"type": "string"}}},
+    "variant": "high",
+    "agent": "another",
+    "mcp_server": ["files"],
+    "work_dir": "/",
+    "id_column": "id",
+    "label": ["id"],
+    "bad_rows": "fail",
+    "log_dir": "/",
+    "batch_size": 5,
+    "concurrency": 2,
+    "refresh": True,
+    "timeout": 5.0,
+    "max_attempts": 1,
+    "requests_per_minute": 9,
+    "tokens_per_minute": 9,
+    "on_budget": "skip",
+    "on_wait": "raise",
+}
+UNTRIED = {
+    *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
+    *("max_cost", "max_row_cost"),
+}
+
+
+def row_keys(ledger: Path, binary: Path, **options: Any) -> list[str]:
+    """The keys of the rows under these options, with the backend that needs no model."""
+    frame = pd.DataFrame({"id": ["a"], "prompt": ["hello"], "other": ["bye"]})
+    fixed = {"backend": "null", "ledger": str(ledger), "opencode_bin": str(binary)}
+    return [row.row_key for row in make_plan(frame, make_options(fixed | options)).rows]
+
+
+def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answer(
+    tmp_path: Path, opencode_binary: Path
+) -> None:
+    assert OTHERS.keys() | UNTRIED == ANNOTATE.keys()
+    usual = row_keys(tmp_path / "ledger.db", opencode_binary)
+    changed = {
+        name
+        for name, value in OTHERS.items()
+        if row_keys(tmp_path / "ledger.db", opencode_binary, **{name: value}) != usual
+    }
+    assert changed == {name for name in OTHERS if ANNOTATE[name].info.decides_answer}
+
+
+def test_the_keywords_of_the_flow_and_of_annotate_differ_where_they_must() -> None:
+    shared: Sequence[str] = sorted(get_type_hints(AnnotateOptions).keys() & get_type_hints(DatasetOptions))
+    assert ANNOTATE.keys() - set(shared) == {"on_wait"}
+    assert "no_wait" in DATASET.keys() - set(shared)
