@@ -68,7 +68,7 @@ SCHEMA_FIELDS = Column(
     is_reused=True,
     text="answers",
 )
-"""Stands for the columns of the schema's fields: the ledger keeps them as one JSON object."""
+"""The columns of a schema's fields: the ledger stores them as one JSON object."""
 
 AFTER_FIELDS = (
     Column(

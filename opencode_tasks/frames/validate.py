@@ -32,6 +32,8 @@ CHUNK_ROWS = 10_000
 # From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
 OUTPUT_SIGNS = 4
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# Between braces these are signs of JSON, because column names seldom have them.
+JSON_SIGNS = frozenset('":\n[')
 
 
 class PromptRow(NamedTuple):
@@ -195,6 +197,9 @@ def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str,
 
 
 def _missing_column(name: str, option: str, names: list[str]) -> str:
+    if option == "--template" and JSON_SIGNS & set(name):
+        advice = "double the braces of JSON and other text: {{ and }}"
+        return f"--template: there is no column {name!r}; {advice}"
     similar = get_close_matches(name.strip().lower(), [other.lower() for other in names], n=1)
     suggestion = next((other for other in names if similar and other.lower() == similar[0]), None)
     if (separator := _wrong_separator(names)) is not None:

@@ -127,7 +127,7 @@ def _finish_common(
 
 
 def _spending(row: FinishedRow, before: Mapping[Any, Any]) -> tuple[int, int]:
-    """What the attempt spent, and what stays reserved for its unknown part; both in pico-dollars."""
+    """Pico-dollars that the attempt spent, and those that stay reserved for its unknown part."""
     costs = [step.usage.cost_pico for step in row.record.steps]
     spent = sum(cost or 0 for cost in costs)
     is_known = row.record.usage_known and None not in costs

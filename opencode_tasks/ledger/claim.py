@@ -239,7 +239,7 @@ def _copy(connection: Connection, request: ClaimRequest, row_id: str, source: tu
 
 
 def _remaining_cost(connection: Connection, request: ClaimRequest, row: Mapping[str, Any]) -> int | None:
-    """What the row may still cost, in pico-dollars; a row with nothing left is failed here."""
+    """The cost limit of a row minus its cost so far; fails the row if nothing remains."""
     if request.max_row_pico is None or not row["attempts"]:
         return request.max_row_pico
     remaining = request.max_row_pico - budgets.spent_on_row(connection, request.run_id, row["row_id"])

@@ -132,7 +132,7 @@ def _state_of(limit: AdaptiveLimit) -> dict[str, Any]:
 
 def _limit_of(state: Mapping[str, Any] | None) -> AdaptiveLimit | None:
     """The limit that ``_state_of`` stored; None without one, or if another version stored other fields."""
-    if state is None or state.keys() != _LIMIT_FIELDS:
+    if state is None or set(state) != _LIMIT_FIELDS:
         return None
     values: dict[str, Any] = {
         name: datetime.fromisoformat(value) if isinstance(value, str) else value

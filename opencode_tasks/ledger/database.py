@@ -93,7 +93,7 @@ def open_database(text: str) -> Database:
         upgrade(engine)
     except SQLAlchemyError as error:
         engine.dispose()
-        cause = str(getattr(error, "orig", None) or error).strip()
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
         raise refusal(
             f"The ledger {url.render_as_string()} cannot be opened: {cause}.",
             "Check that it is reachable, that it is a ledger, and that you may write to it.",

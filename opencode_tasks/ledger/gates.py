@@ -4,7 +4,7 @@ A gate closes when the provider refuses all requests: until a time (a rate limit
 until a person acts (credentials, billing). When the time has passed the gate is half open: one row,
 the probe, is sent, and its end opens or closes the gate for all rows.
 
-Credentials or billing may be refused for one row only (some models need a permission of their own).
+Credentials or billing may be refused for one row only (some models need a separate permission).
 So the first row that is refused becomes the suspect: the gate closes, and one other row is sent. If
 that row is answered, the suspect fails and the gate opens; if it is refused too, the gate waits for
 a person. A row that is refused again after other rows were answered in between fails.

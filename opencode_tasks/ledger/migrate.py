@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Text, column, delete, func, inspect, select, table
+from sqlalchemy.exc import DBAPIError
 
 from opencode_tasks.ledger.migrations import unreleased
 from opencode_tasks.ledger.schema import ledger_info
@@ -19,6 +20,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Not Alembic's default name: Prefect has an ``alembic_version`` in a database that may be shared.
 VERSION_TABLE = "opencode_tasks_version"
 ADVISORY_LOCK = 7_164_203_917
+# PostgreSQL's dependent_objects_still_exist.
+DEPENDENT_OBJECTS = "2BP01"
 
 # Increase it when a view changes: a ledger with a lower version gets the new views when it is opened.
 VIEWS_VERSION = 1
@@ -61,12 +64,16 @@ def _is_current(connection: Connection) -> bool:
     known = revisions()
     if found is not None and found not in (*unreleased.REVISIONS, *known):
         raise refusal(
-            f"The ledger {connection.engine.url.render_as_string()} has schema {found}, "
+            f"The ledger {_shown(connection)} has schema {found}, "
             f"but this version of opencode-tasks only knows schemas up to {known[-1]}.",
             "Upgrade opencode-tasks here, or name another ledger.",
         )
     # Views with a higher version are those of a newer package with the same tables: they stay.
     return found == known[-1] and _views_version(connection) >= VIEWS_VERSION
+
+
+def _shown(connection: Connection) -> str:
+    return connection.engine.url.render_as_string()
 
 
 def _views_version(connection: Connection) -> int:
@@ -78,15 +85,23 @@ def _views_version(connection: Connection) -> int:
 def _upgrade(connection: Connection) -> None:
     """Upgrade the tables, and create the views again: their queries are those of this package."""
     # Imported only if needed, since every process opens a ledger: views and Alembic take some 0.2 s.
-    from opencode_tasks.ledger.views import create_views, drop_views
+    from opencode_tasks.ledger.views import create_views, drop_views, readers_of_views
 
-    found = _revision(connection)
-    drop_views(connection)
+    found, readers = _revision(connection), readers_of_views(connection)
+    try:
+        drop_views(connection)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != DEPENDENT_OBJECTS:
+            raise
+        raise refusal(
+            f"The views of the ledger {_shown(connection)} cannot be replaced, since other views use them.",
+            "Drop those views, open the ledger, and create them again.",
+        ) from error
     if found in unreleased.REVISIONS:
         unreleased.upgrade(connection, VERSION_TABLE, lambda revision: _run_revisions(connection, revision))
     if found != revisions()[-1]:
         _run_revisions(connection, "head")
-    create_views(connection)
+    create_views(connection, readers)
     connection.execute(delete(ledger_info).where(ledger_info.c.name == "views"))
     connection.execute(ledger_info.insert().values(name="views", value=str(VIEWS_VERSION)))
 

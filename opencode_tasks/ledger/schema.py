@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    true,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -53,18 +54,16 @@ def _outcome_columns() -> list[Column[Any]]:
     """The columns of ``domain.columns``; money is stored in pico-dollars."""
     columns: list[Column[Any]] = []
     for column in STORED:
-        name = column.ledger_name
+        name, default = column.ledger_name, _default(column.initial)
         kind = BigInteger() if name.endswith("_pico") else _SQL_TYPES[column.dtype]
-        default = false() if column.initial is False else column.initial
-        columns.append(
-            Column(
-                name,
-                kind,
-                nullable=default is None,
-                server_default=str(default) if isinstance(default, int) else default,
-            )
-        )
+        columns.append(Column(name, kind, nullable=default is None, server_default=default))
     return columns
+
+
+def _default(initial: object) -> Any:
+    if isinstance(initial, bool):
+        return true() if initial else false()
+    return None if initial is None else str(initial)
 
 
 # Facts about the ledger itself, such as the version of its views.

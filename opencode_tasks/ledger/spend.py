@@ -9,7 +9,7 @@ of a query that a view uses needs a new ``migrate.VIEWS_VERSION``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Text, and_, case, cast, func, select
 
@@ -19,7 +19,7 @@ from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, label_
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 Grouping = Literal["day", "model", "deployment", "run", "label"]
-GROUPINGS: tuple[Grouping, ...] = ("day", "model", "deployment", "run", "label")
+GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 
 
 def items() -> Select[Any]:

@@ -56,7 +56,7 @@ def read_url(text: str) -> URL:
 
 
 def is_there(text: str) -> bool:
-    """Whether the file of a ledger exists. True for PostgreSQL, where only the server knows."""
+    """Whether the file of a ledger exists. True for PostgreSQL, since only its server knows."""
     url = read_url(text)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 

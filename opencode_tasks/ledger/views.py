@@ -7,10 +7,11 @@ ledgers whose tables are current: increase ``migrate.VIEWS_VERSION`` when a view
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy import Connection, Dialect, Select, bindparam, text
 from sqlalchemy.schema import DDL
 
 from opencode_tasks.ledger.spend import by_run, failures, items, spent, unreported
@@ -109,15 +110,35 @@ MEANINGS: dict[str, str] = {
 }
 
 
+_READERS = text(
+    "select distinct table_name, grantee from information_schema.role_table_grants "
+    "where table_schema = current_schema() and privilege_type = 'SELECT' and grantee <> grantor "
+    "and table_name in :views"
+).bindparams(bindparam("views", expanding=True))
+
+
+def readers_of_views(connection: Connection) -> Sequence[tuple[str, str]]:
+    """Pairs of a view and a role that may read it. SQLite has no roles."""
+    if connection.dialect.name != "postgresql":
+        return []
+    found = connection.execute(_READERS, {"views": [view.name for view in VIEWS]})
+    return [(row.table_name, row.grantee) for row in found]
+
+
 def drop_views(connection: Connection) -> None:
     """Drop all views of this and of earlier versions."""
     for name in (*(view.name for view in reversed(VIEWS)), *DROPPED):
         connection.execute(DDL(f"DROP VIEW IF EXISTS {name}"))
 
 
-def create_views(connection: Connection) -> None:
-    """Create all views."""
+def create_views(connection: Connection, readers: Sequence[tuple[str, str]] = ()) -> None:
+    """Create all views, and grant roles the right to read them (pairs of ``readers_of_views``)."""
     for view in VIEWS:
         # DDL reads a percent sign as the start of a placeholder.
         sql = view.sql(connection.dialect).replace("%", "%%")
         connection.execute(DDL(f"CREATE VIEW {view.name} AS {sql}"))
+    # The preparer of psycopg doubles percent signs, as DDL needs them.
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    for view, role in readers:
+        grantee = role if role == "PUBLIC" else quote(role)
+        connection.execute(DDL(f"GRANT SELECT ON {view} TO {grantee}"))

@@ -51,10 +51,10 @@ def fit_text(text: str, width: float) -> str:
 
 def _prefix(text: str, width: float) -> str:
     used = 0.0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         used += FONT_SIZE * _em(character)
         if used > width:
-            return text[:place]
+            return text[:index]
     return text
 
 

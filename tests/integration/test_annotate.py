@@ -103,7 +103,7 @@ def test_a_script_and_a_notebook_need_no_prefect(
 def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
     """Names of the task runs of the flow run that the ledger has for the run of ``result``."""
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        run = ledger.run(result.run_id)
+        run = ledger.runs.get(result.run_id)
     assert run is not None
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=run["flow_run_ids"]))
     with get_client(sync_client=True) as client:

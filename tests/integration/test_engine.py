@@ -60,12 +60,12 @@ class Engine:
     def run(self) -> dict[str, Any]:
         """The newest run of the ledger."""
         with Ledger.open(self.ledger_url) as ledger:
-            return ledger.runs()[0]
+            return ledger.runs.newest()[0]
 
     def outcomes(self) -> list[dict[str, Any]]:
         """The rows of the newest run."""
         with Ledger.open(self.ledger_url) as ledger:
-            return ledger.outcomes(ledger.runs()[0]["run_id"])
+            return ledger.results.outcomes(ledger.runs.newest()[0]["run_id"])
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_the_rows_in_flight_and_a_resume_completes_the_run(engine: E
     assert run["status"] == "interrupted"
     assert 0 < run["open"] < 6
     with Ledger.open(engine.ledger_url) as ledger:
-        assert ledger.lease_owners(run["run_id"], now=datetime.now(UTC)) == []
+        assert ledger.queue.owners(run["run_id"], now=datetime.now(UTC)) == []
     result = engine.execute(plan, context=RunContext(resumed_run_id=run["run_id"]))
     assert result.counts["completed"] == 6
 

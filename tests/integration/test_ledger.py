@@ -273,7 +273,7 @@ def test_a_heartbeat_extends_leases_but_not_released_ones(ledger: Ledger) -> Non
     ledger.queue.release(claim_row(ledger, "r", "1"))
     ledger.queue.heartbeat("w", now=at(50), lease_s=60)
     assert ledger.queue.claim_row("r", "0", owner="o", now=at(100), lease_s=5) == AlreadyLeased(
-        owner="w", until=at(110)
+        owner="w", expires_at=at(110)
     )
     assert isinstance(ledger.queue.claim_row("r", "1", owner="o", now=at(51), lease_s=5), Lease)
 

@@ -54,7 +54,10 @@ def columns_and_indexes(connection: Connection, tables: Sequence[str]) -> dict[s
             },
             "key": found.get_pk_constraint(table)["constrained_columns"],
             "indexes": {
-                index["name"]: (index["column_names"], str(index.get("dialect_options")))
+                index["name"]: (
+                    index["column_names"],
+                    {name: str(value) for name, value in index.get("dialect_options", {}).items()},
+                )
                 for index in found.get_indexes(table)
             },
         }
@@ -105,7 +108,8 @@ def test_a_ledger_from_before_the_first_release_is_upgraded(
         assert_content(ledger)
         with ledger._database.engine.connect() as connection:
             for view in VIEWS:
-                assert connection.execute(text(f"select * from {view.name}")).keys() == set(view.columns)
+                found = connection.execute(text(f"select * from {view.name}"))
+                assert list(found.keys()) == view.columns
     assert upgraded == schema_of_new_ledger(ledger_url, tmp_path)
 
 
@@ -199,6 +203,32 @@ def test_the_views_of_a_newer_package_with_the_same_tables_stay(ledger_url: str)
         set_views_version(ledger, VIEWS_VERSION + 1)
     with Ledger.open(ledger_url) as ledger:
         assert columns_of_view(ledger) == ["run_id"]
+
+
+def may_read(connection: Connection, view: str) -> bool:
+    query = f"select has_table_privilege('Reader 50%', '{view}', 'SELECT')"
+    return connection.execute(text(query)).scalar_one()
+
+
+def test_roles_keep_the_right_to_read_a_changed_view(empty_postgresql: str) -> None:
+    with Ledger.open(empty_postgresql) as ledger, ledger._database.engine.begin() as connection:
+        connection.execute(text('drop role if exists "Reader 50%"'))
+        connection.execute(text('create role "Reader 50%"'))
+        connection.execute(text('grant select on cost_by_run to "Reader 50%", public'))
+        connection.execute(text(f"update ledger_info set value = '{VIEWS_VERSION - 1}'"))
+    with Ledger.open(empty_postgresql) as ledger, ledger._database.engine.begin() as connection:
+        readable = [view.name for view in VIEWS if may_read(connection, view.name)]
+        assert readable == ["cost_by_run"]
+        connection.execute(text('drop owned by "Reader 50%"'))
+        connection.execute(text('drop role "Reader 50%"'))
+
+
+def test_a_view_of_the_user_over_a_changed_view_is_named_as_the_cause(empty_postgresql: str) -> None:
+    with Ledger.open(empty_postgresql) as ledger, ledger._database.engine.begin() as connection:
+        connection.execute(text("create view mine as select * from cost_by_run"))
+        connection.execute(text(f"update ledger_info set value = '{VIEWS_VERSION - 1}'"))
+    with pytest.raises(SetupError, match="since other views use them"):
+        Ledger.open(empty_postgresql)
 
 
 def test_a_newer_schema_is_refused(ledger_url: str) -> None:

@@ -308,14 +308,14 @@ def test_a_gate_lets_one_row_pass_after_its_reset_time(ledger: Ledger) -> None:
     ledger.gates.record(limited, now=at(1), breaker_failures=10, **until)
     ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
     ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(20))
-    hold = claim(ledger, "r", 5, now=at(2)).held
+    hold = claim(ledger, "r", 5, now=at(2)).gate_hold
     assert hold is not None
     assert (hold.until, hold.error_type) == (at(20), "rate_limit")
     # The row with the rate limit is not the first to be sent.
     probe = claim(ledger, "r", 5, now=at(20.5), prefer_untried=True).rows
     assert [one.row.row_id for one in probe] == ["r1"]
     waiting = claim(ledger, "r", 5, now=at(20.6), owner="other")
-    assert waiting.held is not None
+    assert waiting.gate_hold is not None
     assert not waiting.rows
     assert end(ledger, "r", probe[0], now=at(21))
     assert ids(claim(ledger, "r", 5, now=at(25))) == ["r0", "r2"]
@@ -334,8 +334,8 @@ def test_a_claim_stops_at_the_budget(ledger: Ledger) -> None:
         assert ledger.queue.finish_many([ended], [observation("r", claimed)]) == [True]
     refused = claim(ledger, "r", 3, max_cost_of=lambda _: 10)
     assert not refused.rows
-    assert refused.short is not None
-    assert not refused.short.in_flight
+    assert refused.budget_error is not None
+    assert not refused.budget_error.in_flight
     assert ledger.budgets.get("r").refused_pico == 10
 
 

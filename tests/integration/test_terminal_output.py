@@ -39,9 +39,9 @@ def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Des
     assert len(holds) == 1, ran.stderr
     form = r"4 rows wait; next attempt at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(rate_limit\): .+"
     assert re.fullmatch(form, holds[0])
-    # No line repeats that nothing happens, and the last line of progress comes once.
+    # No line is repeated while nothing happens, and the last line of progress comes once.
     progress = [line for line in ran.stderr.splitlines() if "/4 rows" in line]
-    assert [line for line in progress if line.startswith("0/4") and "0 rows in flight (the" in line] == []
+    assert len(set(progress)) == len(progress)
     assert sum(line.startswith("4/4 rows") for line in progress) == 1
     assert "first row after" not in ran.stderr
 
@@ -154,6 +154,9 @@ def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--template", '{"say": "{prompt}"}')
     assert ran.code == 2
     assert "double the braces of JSON and other text: {{ and }}" in ran.stderr
+    ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--template", 'Answer {"label": 1}')
+    assert ran.code == 2
+    assert "double the braces of JSON and other text: {{ and }}" in ran.stderr
     ran = desk.annotate("semicolons.csv", "-o", "out.csv")
     assert ran.code == 2
     assert "separated by semicolons; save the file with commas" in ran.stderr
@@ -162,7 +165,7 @@ def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     ran = desk.annotate("answers.csv", "-o", "again.csv")
     assert ran.code == 2
     (line,) = ran.stderr.splitlines()
-    assert "so it is the output of a run; give the original table, or remove these columns" in line
+    assert "It is probably the OUTPUT of a run: use the INPUT of that run, or remove these columns" in line
     assert len(desk.provider.calls) == 1
 
 

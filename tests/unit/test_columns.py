@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opencode_tasks.domain.columns import OUTPUT, RESERVED_COLUMNS, STORED
+from opencode_tasks.domain.columns import STORED
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput
 from opencode_tasks.ledger.outcome import completed
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
@@ -22,10 +22,6 @@ def names(source: str) -> set[str]:
 
 def test_a_meaning_is_a_sentence() -> None:
     assert all(column.meaning.endswith(".") for column in STORED)
-
-
-def test_reserved_names_are_those_of_output_and_row_id() -> None:
-    assert (*(column.name for column in OUTPUT), "row_id") == RESERVED_COLUMNS
 
 
 def test_the_table_rows_has_a_column_for_each() -> None:

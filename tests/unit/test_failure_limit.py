@@ -9,7 +9,7 @@ from opencode_tasks.plan.command import allowed_failures
 
 
 @pytest.mark.parametrize(
-    ("told", "rows", "allowed"),
+    ("max_failed", "rows", "allowed"),
     [
         (None, 10, None),
         (0, 10, 0),
@@ -28,7 +28,7 @@ def test_a_limit_is_a_number_or_a_percentage(
     assert allowed_failures(max_failed, rows) == allowed
 
 
-@pytest.mark.parametrize("told", ["", "half", "-1", "101%", "1e3", "5 %", "%", "1.5"])
+@pytest.mark.parametrize("max_failed", ["", "half", "-1", "101%", "1e3", "5 %", "%", "1.5"])
 def test_any_other_text_is_refused(max_failed: str) -> None:
     with pytest.raises(InputError, match="--max-failed"):
         allowed_failures(max_failed, 10)

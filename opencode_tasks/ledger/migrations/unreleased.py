@@ -67,8 +67,10 @@ def upgrade(connection: sa.Connection, version_table: str, create: Callable[[str
         if column not in old_columns[name]:
             connection.execute(sa.text(statement))
     if flow_runs:
-        columns = (sa.column("run_id"), sa.column("flow_run_id"), sa.column("position"))
-        connection.execute(sa.table("flow_runs", *columns).insert(), flow_runs)
+        insert = (
+            "insert into flow_runs (run_id, flow_run_id, position) values (:run_id, :flow_run_id, :position)"
+        )
+        connection.execute(sa.text(insert), flow_runs)
 
 
 def _has_table(connection: sa.Connection, name: str) -> bool:

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -232,7 +232,7 @@ def create(code: Path, url: str) -> None:
 
 
 @contextmanager
-def code_of(commit: str) -> Iterator[Path]:
+def code_of(commit: str) -> Generator[Path]:
     """The package as it was at a commit, in a temporary folder."""
     packed = subprocess.run(
         ["git", "archive", commit, "opencode_tasks"], cwd=ROOT, capture_output=True, check=True
