@@ -42,10 +42,11 @@ bench: setup ## Measure speed beside the floor, the reference way and a peer: ov
 docs: $(SYNCED) ## Build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-lint: docs ## Check format, style, types, the lock file, the image and the documentation's links
+lint: docs ## Check format, style, imports, types, the lock file, the image and the documentation's links
 	$(UV) lock --check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/pyright
 	.venv/bin/hadolint deployments/docker/Dockerfile
 

@@ -1,9 +1,9 @@
-"""Serve the flows from one process on a laptop, without a worker: schedules, sleep and resume work alike.
+"""Serve the flows from one process on a laptop, without a worker. Schedules, sleep and resume work.
 
     prefect server start &
     python deployments/serve.py --input reviews.csv --output labelled.csv --cron "0 2 * * *"
 
-Ends with Ctrl-C; runs that are due while it is off start when it is on again.
+Ctrl-C ends it. Runs that are due while it does not run start when it runs again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opencode_tasks.orchestration.report_flow import cost_report
 
 
 def main() -> None:
-    """Read what is wanted and serve it."""
+    """Parse the arguments and serve the two flows."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,28 +33,28 @@ def main() -> None:
     parser.add_argument("--runner", choices=["ray", "threads"], default="threads", help="default: threads")
     parser.add_argument("--incremental", metavar="KEY", help="only rows without an answer yet")
     parser.add_argument("--reports", default="reports", help="folder of the weekly cost report")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     parameters = {
-        "input": _place(told.input),
-        "output": _place(told.output),
-        "model": told.model,
-        "template": told.template,
-        "runner": told.runner,
-        "incremental": told.incremental,
+        "input": _absolute(arguments.input),
+        "output": _absolute(arguments.output),
+        "model": arguments.model,
+        "template": arguments.template,
+        "runner": arguments.runner,
+        "incremental": arguments.incremental,
     }
     nightly: Any = annotate_dataset.to_deployment(
-        name="laptop", parameters=parameters, schedule=Cron(told.cron, timezone=told.timezone)
+        name="laptop", parameters=parameters, schedule=Cron(arguments.cron, timezone=arguments.timezone)
     )
     weekly: Any = cost_report.to_deployment(
         name="laptop",
-        parameters={"output": _place(told.reports), "since": "7d"},
-        schedule=Cron("0 7 * * 1", timezone=told.timezone),
+        parameters={"output": _absolute(arguments.reports), "since": "7d"},
+        schedule=Cron("0 7 * * 1", timezone=arguments.timezone),
     )
     serve(nightly, weekly)
 
 
-def _place(name: str) -> str:
-    """A path in full, since the flow runs elsewhere; a URL or a table as it is."""
+def _absolute(name: str) -> str:
+    """An absolute path, since the flow runs in another folder; a URL or a table is not changed."""
     return name if ":" in name else str(Path(name).absolute())
 
 

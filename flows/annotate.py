@@ -1,6 +1,6 @@
 """The deployable entry point ``flows/annotate.py:annotate_dataset``.
 
-Its parameters are the options of ``opencode-tasks annotate``, with underscores.
+The parameters are the options of ``opencode-tasks annotate``, with underscores.
 """
 
 from opencode_tasks.orchestration.flows import annotate_dataset

@@ -1,4 +1,4 @@
-"""The deployable flow that reports what runs spent: ``flows/cost_report.py:cost_report``."""
+"""The deployable entry point ``flows/cost_report.py:cost_report``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``OpenCodeLLM``: prompts through opencode, without Prefect and without a ledger."""
+"""OpenCodeLLM: a model behind opencode, without Prefect and without a ledger."""
 
 from __future__ import annotations
 
@@ -42,39 +42,45 @@ from opencode_tasks.system.node import current_node_id
 
 DEFAULT_BINARY_NAME = "opencode"
 NO_MODEL = "<opencode default>"
-SURPRISES = (UnknownOpenCodeError, OpenCodeTimeoutError)
+RETURNED_ERRORS = (UnknownOpenCodeError, OpenCodeTimeoutError)
 
 
 class Tool(Protocol):
-    """Any object that names a remote MCP server: ``http://{hostname}:{port}/{name}/mcp``."""
+    """Any object with the address of a remote MCP server, ``http://{hostname}:{port}/{name}/mcp``."""
 
     @property
     def name(self) -> str:
-        """The server's name, part of its path."""
+        """Name of the server, a part of its path."""
         ...
 
     @property
     def hostname(self) -> str:
-        """The host it listens on."""
+        """Host on which the server listens."""
         ...
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """Port on which the server listens."""
         ...
 
 
 class OpenCodeLLM:
-    """A model behind opencode, with retries and typed errors. Picklable, so that Ray can carry it.
+    """A model behind opencode, with retries and typed errors. Picklable, so that Ray can send it.
 
-    ``model`` is ``provider/model``; None lets opencode choose, and the log says so.
-    ``timeout_seconds`` bounds one attempt and ``retries`` counts attempts. ``agent_name`` other
-    than the default names an agent of the user's opencode config; ``config`` is such a config,
-    merged over the user's global one. ``work_dir`` is the folder opencode works in, None a fixed
-    empty one. With ``log_dir`` each attempt's trace is appended to a file there.
+    - ``model``: ``provider/model``; None lets opencode choose, and logs that.
+    - ``system_message``: system text of the default agent; empty for "You are a helpful assistant."
+    - ``timeout_seconds``: time limit of one attempt.
+    - ``retries``: number of attempts, at least 1.
+    - ``log_dir``: folder to which the trace of each attempt is appended; None writes none.
+    - ``agent_name``: the default agent, or an agent of the user's opencode config.
+    - ``work_dir``: folder in which opencode works; None for a fixed, empty folder.
+    - ``backend``: ``server`` (a long-running process) or ``cli`` (a process per prompt).
+    - ``config``: opencode config, merged over the user's global one.
+    - ``clocks``, ``limits``: time limits and retry limits in detail; they replace ``timeout_seconds``
+      and ``retries``.
 
-    ``last_metadata`` is about the last prompt: model, tools, usage (tokens by kind, None where
-    unknown), turns, cost (USD, None where unknown) and session_id.
+    ``last_metadata`` describes the last prompt: model, tools, usage (tokens by kind), turns, cost in
+    USD, and session_id. Unknown values are None. Raises ValueError for invalid arguments.
     """
 
     def __init__(
@@ -123,34 +129,34 @@ class OpenCodeLLM:
         self.last_metadata: dict[str, Any] = {}
 
     def prompt(self, user_message: str, tools: Sequence[Tool] | None = None) -> QueryResult:
-        """Ask, and ask again where that can help.
+        """Send a prompt and return the answer, after retries if they can help.
 
-        Rate limits, authentication, billing and invalid requests are raised at once; an answer cut
-        at the token limit is asked once more and then raised; a server error is raised when the
-        attempts are spent. Unknown errors and time-outs that used up the attempts come back as a
-        result with ``success=False``.
+        Rate limits, authentication, billing and invalid requests are raised immediately. An answer
+        that is cut at the token limit is retried once and then raised. A server error is raised when
+        the attempts are used up. After unknown errors and timeouts that used up the attempts, the
+        result has ``success=False``.
         """
         if self.model is None:
-            self._log("no model is named: opencode chooses its default")
+            self._log("no model is set: opencode chooses its default")
         spec = self._spec(tuple(_remote(tool) for tool in tools or ()))
         counts = AttemptCounts()
         while True:
             try:
                 answer = server_pool.call(self._ask, spec, user_message)
             except SetupError as error:
-                self._note(None, user_message, tools, str(error))
+                self._record(None, user_message, tools, str(error))
                 raise
             except OpenCodeError as error:
-                self._note(error.attempt, user_message, tools, str(error))
+                self._record(error.attempt, user_message, tools, str(error))
                 decision = decide(error, counts.count(error), datetime.now(UTC), self.limits)
                 if isinstance(error, RateLimitError) or not isinstance(decision, Retry):
-                    if isinstance(error, SURPRISES):
+                    if isinstance(error, RETURNED_ERRORS):
                         return _failure(error)
                     raise
                 self._log(f"attempt {counts.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
                 time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
             else:
-                self._note(answer.attempt, user_message, tools, None)
+                self._record(answer.attempt, user_message, tools, None)
                 return _success(answer)
 
     async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
@@ -170,7 +176,7 @@ class OpenCodeLLM:
         try:
             return await ask(backend, request, node_id=current_node_id(), on_session=session.append)
         finally:
-            # Without a ledger nothing will ever ask for the session again.
+            # Without a ledger, the session is not needed again.
             for session_id in session[-1:]:
                 backend.recorded(session_id)
 
@@ -188,7 +194,7 @@ class OpenCodeLLM:
             extra_cli_args=self.extra_cli_args,
         )
 
-    def _note(
+    def _record(
         self,
         record: AttemptRecord | None,
         user_message: str,

@@ -1,4 +1,4 @@
-"""A deployment of the flow on the session's Prefect server, and what becomes of its runs."""
+"""A deployment of the flow on the Prefect server of the session, and the states of its runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[1]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 SERVING = Path(__file__).with_name("serving.py")
 LIMIT_S = 120.0
-# The server of the deployment, and Python's own tracker of shared memory.
+# The process that serves the deployment, and Python's tracker of shared memory.
 SPARED = ("serving.py", "resource_tracker")
 
 
 @contextmanager
 def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generator[SyncPrefectClient]:
-    """What starts the flow runs of a deployment of that name; ended with everything that it started."""
+    """A process that starts the flow runs of a deployment; it and its children are killed at the end."""
     env = os.environ | {
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -49,12 +49,12 @@ def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generat
 
 
 def served(desk: Desk, name: str, **more: str) -> AbstractContextManager[SyncPrefectClient]:
-    """A served deployment of that name, ``more`` in its environment."""
+    """A served deployment, with the variables ``more`` in its environment."""
     return running(desk, name, [sys.executable, str(SERVING), name], **more)
 
 
 def worked(desk: Desk, **more: str) -> AbstractContextManager[SyncPrefectClient]:
-    """The deployments of ``deployments/prefect.yaml``, and a worker that starts processes for them."""
+    """The deployments of ``deployments/prefect.yaml``, and a process worker for them."""
     pool = ["work-pool", "create", "--type", "process", "opencode-tasks", "--overwrite"]
     deploy = ["--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"]
     for arguments in (pool, deploy):
@@ -87,7 +87,7 @@ def started(desk: Desk, client: SyncPrefectClient, name: str, rows: int, **more:
 
 
 def parameters_of(desk: Desk, rows: int, **more: Any) -> dict[str, Any]:
-    """The parameters of a flow run over so many rows, whose files are written."""
+    """Parameters of a flow run over ``rows`` rows; writes its files."""
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(rows)])
     config = desk.folder / "opencode.json"
     config.write_text(json.dumps(desk.provider.opencode_config()))
@@ -114,6 +114,6 @@ def history(client: SyncPrefectClient, flow_run_id: UUID) -> list[str | None]:
 
 
 def workers(before: set[int]) -> list[str]:
-    """The command lines of flow, opencode and Ray processes of this session that came since."""
+    """Command lines of the flow, opencode and Ray processes of this session that started since then."""
     lines = [" ".join(words)[:200] for process, words in ours() if process.pid not in before]
     return [line for line in lines if not any(word in line for word in SPARED)]

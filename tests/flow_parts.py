@@ -1,4 +1,4 @@
-"""What the tests' flows send to Ray's workers: it must be importable there."""
+"""Flows of the tests, in a module that Ray's workers can import."""
 
 from __future__ import annotations
 
@@ -20,13 +20,25 @@ LIMIT_S = 90
 
 @flow(persist_result=False, validate_parameters=False)
 def users_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
-    """A flow of a user's own; for Ray it must hold nothing that does not pickle."""
+    """A flow of a user. For Ray, everything in it must pickle."""
     return [annotate(frame, **options)]
 
 
 @flow(persist_result=False, validate_parameters=False)
+async def async_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
+    """An async flow: an event loop runs in the thread that calls ``annotate``."""
+    return [annotate(frame, **options)]
+
+
+@flow(persist_result=False, validate_parameters=False)
+def parent_flow(frame: pd.DataFrame, options: dict[str, Any]) -> list[AnnotationResult]:
+    """A flow whose subflow annotates."""
+    return users_flow(frame, options)
+
+
+@flow(persist_result=False, validate_parameters=False)
 def mapping_flow(prompts: list[str], options: dict[str, Any]) -> list[str]:
-    """One prompt a task, on the nodes with credentials."""
+    """One task per prompt, on the nodes with credentials."""
     fixed: dict[str, Any] = {name: unmapped(value) for name, value in options.items()}
     with remote_options(resources={"opencode_creds": 0.01}):
         futures = opencode_task.map(prompts, **fixed)
@@ -35,7 +47,7 @@ def mapping_flow(prompts: list[str], options: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def kill_worker_once(title: str, when: Callable[[], bool]) -> Generator[None]:
-    """SIGKILL the first process with this title once ``when`` says so; fails if it never does."""
+    """SIGKILL the first process with this title when ``when()`` is true; fails if that never happens."""
     killed: list[int] = []
 
     def watch() -> None:

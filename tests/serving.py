@@ -1,4 +1,4 @@
-"""``annotate_dataset`` as a served deployment, in a process of its own with a bounded life."""
+"""``annotate_dataset`` as a served deployment, in a process with a limited lifetime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIFE_S = 300
 
 
 def main() -> None:
-    """Serve the flow under the name given, until killed or after ``LIFE_S``."""
+    """Serve the flow under the given name until the process is killed, for at most ``LIFE_S``."""
     timer = threading.Timer(LIFE_S, os._exit, [1])
     timer.daemon = True
     timer.start()

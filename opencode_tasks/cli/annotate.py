@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # pandas, Prefect and rich behind these take seconds to load, and --help must be fast.
     from opencode_tasks.cli.display import Display
     from opencode_tasks.cli.early_start import EarlyServices
-    from opencode_tasks.engine.run import RunEvent
+    from opencode_tasks.engine.run import OnRunEvent, RunEvent
     from opencode_tasks.plan.command import PreparedRun
 
 
@@ -102,12 +102,25 @@ def _prepare(
     base_config = stack.enter_context(local_provider(values["model"], display.say))
     services = stack.enter_context(start_early(values, base_config, is_dry=is_dry))
     with timed_imports():
+        from opencode_tasks.orchestration.resolver import BlockResolver
         from opencode_tasks.plan.command import prepare
+
+        if not is_dry:
+            # Prefect is loaded while opencode starts.
+            importlib.import_module("opencode_tasks.orchestration.flows")
 
     options = dict(values)
     on_wait = "raise" if options.pop("no_wait") else "wait"
     source, target = options.pop("input"), options.pop("output")
-    prepared = prepare(source, target, base_config=base_config, on_wait=on_wait, run_id=run_id, **options)
+    prepared = prepare(
+        source,
+        target,
+        resolver=BlockResolver(),
+        base_config=base_config,
+        on_wait=on_wait,
+        run_id=run_id,
+        **options,
+    )
     _say_plan(display, prepared.plan)
     return prepared, services
 
@@ -139,9 +152,8 @@ def _run(
     """Run a prepared run as a flow and print its result; return the exit code."""
     from opencode_tasks.cli.startup_report import StartupReport
     from opencode_tasks.cli.summary import say_paused
-    from opencode_tasks.orchestration.dataset import handed_over
 
-    plan, output = prepared.plan, prepared.command["output"]
+    plan, output = prepared.plan, prepared.context.command["output"]
     startup = StartupReport(plan.ledger_url, display.say) if is_verbose else None
 
     def show(event: RunEvent) -> None:
@@ -149,15 +161,14 @@ def _run(
             startup.show(event)
         display.show(event)
 
-    handed_over.set(replace(prepared, on_event=show))
     try:
-        summary = _run_flow(stack, display, prepared.command, services)
+        summary = _run_flow(stack, display, prepared, services, on_event=show)
     except RunPausedError as paused:
         display.finish()
         if as_json:
-            from opencode_tasks.engine.summary import summary_so_far
+            from opencode_tasks.engine.result import read_summary
 
-            typer.echo(json.dumps(summary_so_far(plan.ledger_url, paused.run_id)))
+            typer.echo(json.dumps(read_summary(plan.ledger_url, paused.run_id)))
         say_paused(display.say, paused, output, plan.model_ref)
         return exits.PAUSED
     except TooManyFailedError as many:
@@ -178,7 +189,7 @@ def _print_result(
     if as_json:
         typer.echo(json.dumps(summary))
     else:
-        print_summary(summary, prepared.command["output"])
+        print_summary(summary, prepared.context.command["output"])
     if over := summary["budget"]["over_usd"]:
         display.say(f"{usd(over)} beyond the budget: rows cost more than was reserved for them")
     run_id, failed = summary["run_id"], summary["rows"]["failed"]
@@ -189,15 +200,21 @@ def _print_result(
 
 
 def _run_flow(
-    stack: contextlib.ExitStack, display: Display, values: Mapping[str, Any], services: EarlyServices
+    stack: contextlib.ExitStack,
+    display: Display,
+    prepared: PreparedRun,
+    services: EarlyServices,
+    *,
+    on_event: OnRunEvent,
 ) -> dict[str, Any]:
     from opencode_tasks.cli.stopping import stop_notice
     from opencode_tasks.system.startup_timing import timed_imports
 
     with timed_imports():
-        from opencode_tasks.orchestration.flows import annotate_dataset
-        from opencode_tasks.orchestration.prefect_api import limit_retries, prefect_api
+        from opencode_tasks.orchestration.flows import prepared_flow
+        from opencode_tasks.orchestration.local_server import limit_retries, prefect_api
 
+    values = prepared.context.command
     stop_notice.add(limit_retries)
     stack.enter_context(prefect_api(display.say, services.prefect))
     if values["runner"] == "ray":
@@ -205,9 +222,11 @@ def _run_flow(
         display.say(f"Ray: joining {address}" if address else "Ray: a local one, for this run alone")
     if services.ray is not None:
         services.ray.wait()
-    parameters: Any = {name: value for name, value in storable(values).items() if name in FLOW}
+    shown = storable(values)
     try:
-        return cast("dict[str, Any]", annotate_dataset(**parameters))
+        return prepared_flow(prepared, on_event=on_event)(
+            input=shown.pop("input"), output=shown.pop("output"), options=shown
+        )
     except BaseException as error:
         # Prefect raises its own errors if it cannot record the end of the flow run.
         if not (isinstance(error, KeyboardInterrupt) or stop_notice.is_stopping):
@@ -218,9 +237,6 @@ def _run_flow(
         )
         display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
         raise KeyboardInterrupt from None
-
-
-FLOW = {"input", "output", *DATASET}
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import check_version, find_binary, version_of
 from opencode_tasks.opencode.instance_dir import read_store, user_store
-from opencode_tasks.orchestration.block_urls import ledger_place
+from opencode_tasks.orchestration.resolver import resolve_ledger_url
 from opencode_tasks.settings import settings
 
 Finding = dict[str, Any]
@@ -47,9 +47,9 @@ def credentials() -> Finding:
 
 def prefect() -> Finding:
     """The Prefect API that is configured, and whether it answers."""
-    from prefect.settings import get_current_settings
+    from opencode_tasks.orchestration.local_server import configured_api
 
-    url = get_current_settings().api.url
+    url = configured_api()
     if not url:
         return {
             "ok": True,
@@ -83,7 +83,7 @@ def ledger() -> Finding:
     """The ledger, and the number of runs in it."""
     from opencode_tasks.ledger import Ledger, shown_url
 
-    url = ledger_place(None)
+    url = resolve_ledger_url(None)
     with Ledger.open(url) as opened:
         runs = len(opened.runs.newest(limit=1_000_000))
         return {"ok": True, "detail": f"{shown_url(opened.url)} ({runs} runs)", "runs": runs}

@@ -15,7 +15,7 @@ from opencode_tasks.cli.progress import countdown, hold_line, pace_text, progres
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds to load.
-    from opencode_tasks.engine.hold import Hold
+    from opencode_tasks.domain.hold import Hold
     from opencode_tasks.engine.run import RunEvent
     from opencode_tasks.ledger import ConcurrencyState
     from opencode_tasks.ledger import Progress as Counts

@@ -38,8 +38,9 @@ def export(
       opencode-tasks export 20261127-143000-4e9a72 -o so-far.csv
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.engine.export import export_run
+    from opencode_tasks.orchestration.resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
-        counts = export_run(opened, run_id, output)
+        counts = export_run(opened, run_id, output, database=resolve_database_url(None))
     rows = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
     typer.echo(f"{rows} -> {output}")

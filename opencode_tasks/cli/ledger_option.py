@@ -20,9 +20,9 @@ def open_existing(url: str | None) -> Ledger:
     Raises InputError if there is no such ledger: a new one would hide a mistyped name.
     """
     from opencode_tasks.ledger import Ledger, is_there
-    from opencode_tasks.orchestration.block_urls import ledger_place
+    from opencode_tasks.orchestration.resolver import resolve_ledger_url
 
-    place = ledger_place(url)
+    place = resolve_ledger_url(url)
     if not is_there(place):
         raise InputError((f"--ledger: there is no ledger {place} yet (opencode-tasks annotate makes it)",))
     return Ledger.open(place)

@@ -10,7 +10,7 @@ from opencode_tasks.domain.money import format_usd
 
 if TYPE_CHECKING:
     # SQLAlchemy and Prefect behind these take seconds to load.
-    from opencode_tasks.engine.hold import Hold
+    from opencode_tasks.domain.hold import Hold
     from opencode_tasks.ledger import ConcurrencyState
     from opencode_tasks.ledger import Progress as Counts
 

@@ -136,14 +136,14 @@ def _check_folders(*names: str | None) -> None:
 
 
 def _import(files: Sequence[Path], ledger: str | None) -> None:
-    from opencode_tasks.orchestration.block_urls import ledger_place
+    from opencode_tasks.orchestration.resolver import resolve_ledger_url
     from opencode_tasks.plan.own_prices import own_prices
     from opencode_tasks.reports.import_sessions import import_sessions
 
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
-    for line in import_sessions(files, ledger_place(ledger), prices):
+    for line in import_sessions(files, resolve_ledger_url(ledger), prices):
         typer.echo(line, err=True)
 
 

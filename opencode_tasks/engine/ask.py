@@ -1,4 +1,4 @@
-"""One prompt through a backend to an answer: the core that every way in shares."""
+"""One prompt through a backend to an answer."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ async def ask(
     on_session: OnSession,
     schema: Mapping[str, Any] | None = None,
 ) -> Answer:
-    """The answer to a request; raises the typed errors, each with its ``attempt``.
+    """Send a request and return the answer. Raises the typed errors, each with its ``attempt``.
 
-    With a schema the answer's ``structured`` value fits it: an answer that does not gets one
-    repair turn in the same session, which says what was wrong.
+    With a schema, ``structured`` of the answer is a value that fits it. If the first answer does not
+    fit, one repair turn in the same session names the faults; StructuredOutputError if that fails too.
     """
-    answer = await _once(backend, request, node_id, on_session)
+    answer = await _send(backend, request, node_id, on_session)
     if schema is None:
         return answer
     parsed = parse_structured(answer.text, schema)
     if not isinstance(parsed, ValidAnswer):
         _check_cost(request, answer, node_id)
         repair = replace(request, prompt=repair_prompt(parsed.problems), session_id=answer.attempt.session_id)
-        answer = await _once(backend, repair, node_id, on_session)
+        answer = await _send(backend, repair, node_id, on_session)
         parsed = parse_structured(answer.text, schema)
     if not isinstance(parsed, ValidAnswer):
         error = StructuredOutputError(node_id, 0, "; ".join(parsed.problems), answer.text)
@@ -44,14 +44,14 @@ async def ask(
 
 
 def _check_cost(request: Request, answer: Answer, node_id: str) -> None:
-    """Raises BudgetExceededError where the answer has cost all that the request may."""
-    spent = sum(step.usage.cost_pico or 0 for step in answer.attempt.steps)
-    if request.max_cost_pico is not None and spent > request.max_cost_pico:
-        error = over_row_budget(request.max_cost_pico, spent, node_id=node_id, exit_code=0)
+    """Raise BudgetExceededError if the answer has cost all that the request may cost."""
+    spent_pico = sum(step.usage.cost_pico or 0 for step in answer.attempt.steps)
+    if request.max_cost_pico is not None and spent_pico > request.max_cost_pico:
+        error = over_row_budget(request.max_cost_pico, spent_pico, node_id=node_id, exit_code=0)
         error.attempt = answer.attempt
         raise error
 
 
-async def _once(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
+async def _send(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
     result = await backend.run(request, on_session)
     return read_outcome(result, node_id=node_id, now=datetime.now(UTC))

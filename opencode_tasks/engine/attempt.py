@@ -1,4 +1,4 @@
-"""One attempt at one row under its lease: written before it is sent, recorded the moment it ends."""
+"""Attempt: one execution of a row under its lease, written before it is sent and recorded when it ends."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from opencode_tasks.telemetry import carrier, span, tell_attempt
 
 T = TypeVar("T")
 
-# Transactions for two or three rows cost little more than for one. With many in flight others end within
-# a small share of the time that a row takes, which its place is empty then.
+# A transaction for three rows costs little more than one for a single row. With many rows in flight,
+# others end within a small share of the time that a row takes: a write waits that long for them.
 MANY_IN_FLIGHT = 8
-WAIT_SHARE = 0.05
-MAX_WAIT_S = 0.1
+WRITE_DELAY_SHARE = 0.05
+MAX_WRITE_DELAY_S = 0.1
 
 
 class AttemptEnd(Enum):
-    """What an attempt left of its row: its outcome, or an open row that waits in the ledger."""
+    """Result of an attempt: the outcome of its row, or an open row that waits in the ledger."""
 
     ENDED = "ended"
     WAITS = "waits"
@@ -53,7 +53,7 @@ class AttemptEnd(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class RowHistory:
-    """A row and how often it was tried."""
+    """A row, and how often it was attempted."""
 
     row: OpenRow
     counts: AttemptCounts
@@ -61,32 +61,29 @@ class RowHistory:
 
     @classmethod
     def of(cls, row: OpenRow) -> RowHistory:
-        """A trial that goes on where the ledger says that the row is."""
+        """History of a row as the ledger has it."""
         counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
         return cls(row=row, counts=counts, limited_since=row.limited_since)
 
     def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
-        """What becomes of the row; None where it ends with this error."""
+        """Whether the row is retried or waits for a person; None if it fails with this error."""
         decision = decide(error, self.counts.count(error), now, run_spec.limits)
         match decision:
             case Retry(at=at):
-                return (
-                    None
-                    if error.reaction.wait == "until_reset" and self._too_long(at, now, run_spec)
-                    else decision
-                )
+                is_limited = error.reaction.wait == "until_reset"
+                return None if is_limited and self._is_limited_too_long(at, now, run_spec) else decision
             case AwaitPerson():
                 return decision
             case Fail():
                 return None
 
-    def _too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
+    def _is_limited_too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
         self.limited_since = self.limited_since or now
         return at - self.limited_since > timedelta(seconds=run_spec.limits.max_rate_limit_wait_s)
 
 
 class BatchContext:
-    """Where attempts run and in whose name; writes that come at once are grouped."""
+    """The batch in which attempts are made: its identity, and its grouped writes to the ledger."""
 
     def __init__(self, run_spec: RunSpec, ledger: Ledger, *, batch_id: str) -> None:
         self.run_spec = run_spec
@@ -98,39 +95,41 @@ class BatchContext:
         self.reservations = Reservations(run_spec, ledger)
         self.limiter = Limiter(run_spec, ledger, self.owner)
         self.trace = carrier()
-        # How long the row took that was answered last.
-        self.took_s = 0.0
+        # Duration of the last row that was answered.
+        self.last_row_s = 0.0
         self.note_session = WriteBatcher(self._note_sessions)
         self.finish = WriteBatcher(self._finish)
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
-        """Ask the ledger, off the loop."""
+        """Call a function of the ledger in a thread, off the event loop."""
         return await asyncio.to_thread(function, *args)
 
     @property
     def max_delay_s(self) -> float:
-        """How long what is known of a row may wait to be recorded together with what is of others."""
-        is_worth_it = len(self.limiter.sent) >= MANY_IN_FLIGHT
-        return min(MAX_WAIT_S, self.took_s * WAIT_SHARE) if is_worth_it else 0.0
+        """Time that a write may wait for the writes of other rows."""
+        if len(self.limiter.in_flight) < MANY_IN_FLIGHT:
+            return 0.0
+        return min(MAX_WRITE_DELAY_S, self.last_row_s * WRITE_DELAY_SHARE)
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
         self.ledger.attempts.record_sessions(notes)
         return [None] * len(notes)
 
     def _finish(self, ended: Sequence[tuple[FinishedRow, GateObservation]]) -> Sequence[bool]:
-        return self.ledger.queue.finish_many([one for one, _ in ended], [report for _, report in ended])
+        finishes, observations = [one for one, _ in ended], [one for _, one in ended]
+        return self.ledger.queue.finish_many(finishes, observations)
 
 
 async def attempt(context: BatchContext, backend: Backend, claimed: ClaimedRow) -> AttemptEnd:
-    """Send a row whose attempt is begun, and record what came of it.
+    """Send a row whose attempt is written, and record its end.
 
-    Raises SetupError where opencode cannot run here, and LeaseLostError where another has the row.
+    Raises SetupError if opencode cannot run here, and LeaseLostError if another worker has the row.
     """
     return await _Attempt(context, backend, claimed).run()
 
 
 async def give_up(context: BatchContext, claimed: ClaimedRow, record: AttemptRecord) -> None:
-    """Record an attempt that was cut short by us, with what is known of it, and free its row."""
+    """Record an attempt that we cut short, with what is known of it, and release its row."""
     error = OpenCodeError(context.node_id, INTERRUPTED, raw_message="the run was stopped")
     record = context.run_spec.prices.priced_record(record)
     end = partial(context.ledger.attempts.end, claimed.attempt_id, record=record, error=error)
@@ -146,8 +145,8 @@ class _Attempt:
         self.history = RowHistory.of(claimed.row)
         self.sessions: list[str] = []
         self.notes: list[asyncio.Future[None]] = []
-        self.began = datetime.now(UTC)
-        # What the attempt left behind, its steps priced.
+        self.started_at = datetime.now(UTC)
+        # The record of the attempt, with the cost of its steps.
         self.record = AttemptRecord()
 
     async def run(self) -> AttemptEnd:
@@ -164,10 +163,10 @@ class _Attempt:
         return end
 
     async def _ask_traced(self) -> tuple[Answer | None, OpenCodeError | None]:
-        """Ask within a span of the row's."""
+        """Send the prompt within a span of the row."""
         run_spec, row = self.context.run_spec, self.history.row
-        told = {"run_id": run_spec.run_id, "row_id": row.row_id, "attempt": self.claimed.number}
-        with span("opencode row", self.context.trace, **told) as row_span:
+        attributes = {"run_id": run_spec.run_id, "row_id": row.row_id, "attempt": self.claimed.number}
+        with span("opencode row", self.context.trace, **attributes) as row_span:
             answer, error = await self._ask()
             self.record = self._record_of(answer, error)
             tell_attempt(
@@ -177,7 +176,7 @@ class _Attempt:
                 answer=answer,
                 error=error,
                 record=self.record,
-                seconds=(datetime.now(UTC) - self.began).total_seconds(),
+                seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
             )
         return answer, error
 
@@ -194,11 +193,11 @@ class _Attempt:
         except OpenCodeError as error:
             return None, error
         except SetupError:
-            # Not the row's: opencode cannot be run here at all.
-            await self._interrupted()
+            # Not a fault of the row: opencode cannot run here at all.
+            await self._record_interruption()
             raise
         except asyncio.CancelledError:
-            await asyncio.shield(self._interrupted())
+            await asyncio.shield(self._record_interruption())
             raise
         return answer, None
 
@@ -206,13 +205,13 @@ class _Attempt:
         if session_id in self.sessions:
             return
         self.sessions.append(session_id)
-        folder = _text(self.backend.data_dir(session_id))
-        note = (self.claimed.attempt_id, session_id, folder)
+        data_dir = self.backend.data_dir(session_id)
+        note = (self.claimed.attempt_id, session_id, None if data_dir is None else str(data_dir))
         written = self.context.note_session(note, max_delay_s=self.context.max_delay_s)
         self.notes.append(asyncio.ensure_future(written))
 
-    async def _interrupted(self) -> None:
-        """Record a cancelled attempt and free its row; the session itself was aborted by the backend."""
+    async def _record_interruption(self) -> None:
+        """Record a cancelled attempt and release its row. The backend has aborted the session."""
         await asyncio.gather(*self.notes, return_exceptions=True)
         session_id = self.sessions[-1] if self.sessions else None
         seen = self.backend.seen(session_id) if session_id is not None else []
@@ -221,30 +220,38 @@ class _Attempt:
         self._forget()
 
     async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptEnd:
-        """Tell the gate first, so that it closes at once, then commit the outcome."""
-        now = datetime.now(UTC)
-        prompt = self.history.row.prompt
         if answer is not None:
-            await self.context.limiter.ended(self.claimed.attempt_id, prompt, None, self.began, self.record)
-            ended = (self._finished(answer, now), self._report_of(None))
-            self.context.took_s = (now - self.began).total_seconds()
-            if not await self.context.finish(ended, max_delay_s=self.context.max_delay_s):
-                raise LeaseLostError(
-                    self.claimed.lease.row_key, self.claimed.lease.owner, self.claimed.lease.fence
-                )
-            return AttemptEnd.ENDED
+            return await self._record_answer(answer)
         assert error is not None
-        await self.context.db(self._report, error, now)
-        await self.context.limiter.ended(self.claimed.attempt_id, prompt, error, self.began, self.record)
-        decision = self.history.decide(error, now, self.context.run_spec)
+        return await self._record_error(error)
+
+    async def _record_answer(self, answer: Answer) -> AttemptEnd:
+        context, lease, now = self.context, self.claimed.lease, datetime.now(UTC)
+        await self._observe(None)
+        context.last_row_s = (now - self.started_at).total_seconds()
+        ended = (self._finish_of(answer, now), self._observation(None))
+        if not await context.finish(ended, max_delay_s=context.max_delay_s):
+            raise LeaseLostError(lease.row_key, lease.owner, lease.fence)
+        return AttemptEnd.ENDED
+
+    async def _record_error(self, error: OpenCodeError) -> AttemptEnd:
+        """Report the error to the gate first, so that the gate closes at once, then commit the row."""
+        context, now = self.context, datetime.now(UTC)
+        await context.db(self._report_to_gate, error, now)
+        await self._observe(error)
+        decision = self.history.decide(error, now, context.run_spec)
         if decision is None:
-            await self.context.db(self._fail, error, now)
+            await context.db(self._fail, error, now)
             return AttemptEnd.ENDED
         until = decision.at if isinstance(decision, Retry) else None
-        await self.context.db(self._wait, error, until, now)
+        await context.db(self._wait, error, until, now)
         return AttemptEnd.WAITS
 
-    def _report_of(self, error: OpenCodeError | None) -> GateObservation:
+    async def _observe(self, error: OpenCodeError | None) -> None:
+        attempt_id, prompt = self.claimed.attempt_id, self.history.row.prompt
+        await self.context.limiter.observe(attempt_id, prompt, error, self.started_at, self.record)
+
+    def _observation(self, error: OpenCodeError | None) -> GateObservation:
         run_spec = self.context.run_spec
         return GateObservation(
             gate_id=run_spec.gate_id,
@@ -252,26 +259,26 @@ class _Attempt:
             run_id=run_spec.run_id,
             row_id=self.history.row.row_id,
             owner=self.context.owner,
-            started_at=self.began,
+            started_at=self.started_at,
             error=error,
             exceeds_known_limit=self.context.limiter.is_trying,
         )
 
-    def _report(self, error: OpenCodeError, now: datetime) -> None:
+    def _report_to_gate(self, error: OpenCodeError, now: datetime) -> None:
         run_spec = self.context.run_spec
 
         def until_limit_ends(count: int) -> datetime:
             return limit_end(error, count, now)
 
         self.context.ledger.gates.record(
-            self._report_of(error),
+            self._observation(error),
             now=now,
             limit_end=until_limit_ends,
             outage_end=lambda count: now + timedelta(seconds=doubled_s(count, run_spec.limits)),
             breaker_failures=run_spec.limits.breaker_failures,
         )
 
-    def _finished(self, answer: Answer, now: datetime) -> FinishedRow:
+    def _finish_of(self, answer: Answer, now: datetime) -> FinishedRow:
         return FinishedRow(
             lease=self.claimed.lease,
             attempt_id=self.claimed.attempt_id,
@@ -312,7 +319,7 @@ class _Attempt:
         return self.context.run_spec.prices.priced_record(found or AttemptRecord(usage_known=False))
 
     def _forget(self) -> None:
-        """What is in the ledger need not be kept by opencode."""
+        """Let opencode delete the sessions: they are in the ledger."""
         for session_id in self.sessions:
             self.backend.recorded(session_id)
 
@@ -330,7 +337,3 @@ class _Attempt:
             trace="\n\n".join(filter(None, [trace, failure])),
             at=datetime.now(UTC),
         )
-
-
-def _text(path: Any) -> str | None:
-    return str(path) if path is not None else None

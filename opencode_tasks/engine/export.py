@@ -1,4 +1,4 @@
-"""What a run has so far, as a table, whatever it is doing meanwhile."""
+"""Export: the rows of a run as a table, at any time during the run or after it."""
 
 from __future__ import annotations
 
@@ -6,48 +6,52 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.engine.result import output_parts
+from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.orchestration.block_urls import database_place
 from opencode_tasks.plan.incremental import IncrementalInput
 
 
-def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
-    """Write OUTPUT of a run as the ledger has it now; its rows by status.
+def export_run(ledger: Ledger, run_id: str, target: str, *, database: str | None) -> dict[str, int]:
+    """Write the OUTPUT of a run as the ledger has it now; returns the number of rows by status.
 
-    The input's columns come from the input file again; of a run that had none (``annotate()`` in
-    a flow), ``row_id`` and its labels stand for them. Raises InputError where there is no such
-    run, the input has another number of rows by now, or the target cannot be written.
+    ``database`` is the resolved URL of ``sql:`` tables, None without one. The columns of the input
+    are read from the input again. A run without a stored input (``annotate()`` in Python) gets
+    ``row_id`` and its labels instead. Raises InputError if the run does not exist, if the number of
+    rows in the input has changed, or if the target cannot be written.
     """
-    database = database_place(None)
     output = Output(name=target, database=database)
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     command: dict[str, Any] = run["parameters"].get("command") or {}
     if command.get("input"):
-        incremental = IncrementalInput.of(command["input"], command.get("incremental"))
-        frame = read_input(
-            command["input"], database=database, limit=None if incremental else command.get("limit")
-        )
-        if incremental is not None:
-            frame = incremental.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
-        if len(frame) != run["total"]:
-            changed = f"{command['input']} has {len(frame)} rows now, the run has {run['total']}"
-            raise InputError((f"run {run_id}: {changed}; give it its input back",))
+        frame = _read_source(ledger, run, command, database)
     else:
+        outcomes = ledger.results.outcomes(run_id)
         frame = pd.DataFrame(
-            [
-                {"row_id": outcome["row_id"], **(outcome["labels"] or {})}
-                for outcome in ledger.results.outcomes(run_id)
-            ]
+            [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
         )
     schema = run["parameters"].get("schema")
     names = [*map(str, frame.columns), *(column.name for column in output_columns(schema))]
     if faults := output.faults(command.get("input") or "", names):
         raise InputError(tuple(faults))
     output.write(output_parts(ledger, run_id, frame, schema), run_id)
-    return {name: run[name] for name in ("open", "completed", "failed", "skipped")}
+    return {name: run[name] for name in STATUSES}
+
+
+def _read_source(
+    ledger: Ledger, run: dict[str, Any], command: dict[str, Any], database: str | None
+) -> pd.DataFrame:
+    """Read the input of a run again. Raises InputError if its number of rows has changed."""
+    source, run_id = command["input"], run["run_id"]
+    incremental = IncrementalInput.of(source, command.get("incremental"))
+    frame = read_input(source, database=database, limit=None if incremental else command.get("limit"))
+    if incremental is not None:
+        frame = incremental.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
+    if len(frame) != run["total"]:
+        changed = f"{source} has {len(frame)} rows now, the run has {run['total']}"
+        raise InputError((f"run {run_id}: {changed}; restore the input of the run",))
+    return frame

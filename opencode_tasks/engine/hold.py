@@ -1,90 +1,89 @@
-"""A run that stands still: what it waits for, and how the flow run shows it."""
+"""Whether the rows of a run may be sent now, as the ledger has it, and what happens if not."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
-from prefect.states import AwaitingRetry, Running
-
+from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
 
-TELL_EVERY_S = 1.0
+TICK_S = 1.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """Rows are open and none may run before ``until`` (None: before a person has helped)."""
-
-    until: datetime | None
-    error_type: str
-    message: str
-    open_rows: int
-
-    def __str__(self) -> str:
-        rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
-        when = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "for a person"
-        return f"{rows} {when}: {self.error_type}: {self.message[:200]}"
+OnHold = Callable[[str, Hold], None]
+"""Called with the run id and the hold. Returns when the rows may be sent, or raises."""
 
 
 def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
-    """Why a run stands still; None where it has no open row or one that may run now."""
+    """Reason why a run without a running batch is on hold; None if no row is open or one may be sent."""
     open_rows = ledger.rows.count_open(run_id)
     if not open_rows:
         return None
     budget = ledger.budgets.get(run_id)
     if budget.refused_pico is not None:
-        message = reached(budget)
-        return Hold(until=None, error_type=BUDGET_REACHED, message=message, open_rows=open_rows)
+        return Hold(
+            until=None,
+            error_type=BUDGET_REACHED,
+            message=budget_message(budget),
+            open_rows=open_rows,
+            applies_to_all=True,
+        )
     gate = ledger.gates.get(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
-        until, error_type, message = gate.reset_time, gate.error_type or "", gate.error_message or ""
-    else:
-        queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
-        if queue_state.ready or queue_state.leased or queue_state.next_at is None:
-            return None
-        until, error_type, message = queue_state.next_at, queue_state.error_type, "rows wait"
-    return Hold(until=until, error_type=error_type, message=message, open_rows=open_rows)
+        return Hold(
+            until=gate.reset_time,
+            error_type=gate.error_type or "",
+            message=gate.error_message or "",
+            open_rows=open_rows,
+            applies_to_all=True,
+        )
+    queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
+    if queue_state.ready or queue_state.leased or queue_state.next_at is None:
+        return None
+    return Hold(
+        until=queue_state.next_at,
+        error_type=queue_state.error_type,
+        message="rows wait",
+        open_rows=open_rows,
+    )
 
 
-def reached(budget: Budget) -> str:
-    """What became of a budget that is too little for the next row."""
-    told = f"{format_usd(budget.spent_pico)} of {format_usd(budget.max_cost_pico)} is spent"
+def must_stop_sending(ledger: Ledger, run_id: str, gate_id: str, *, max_inline_wait_s: float) -> bool:
+    """Whether no row of the run can be sent for longer than a batch waits.
+
+    True if the budget is used up, or if the gate is closed for that long or until a person acts.
+    """
+    if ledger.budgets.get(run_id).refused_pico is not None:
+        return True
+    gate = ledger.gates.get(gate_id)
+    if gate is None or gate.is_open:
+        return False
+    if gate.reset_time is None:
+        # A refusal that may concern one row alone is confirmed by a second row first.
+        return gate.is_confirmed
+    return (gate.reset_time - datetime.now(UTC)).total_seconds() > max_inline_wait_s
+
+
+def budget_message(budget: Budget) -> str:
+    """Message for a budget that is too small for the next row: amounts spent, uncertain and needed."""
+    message = f"{format_usd(budget.spent_pico)} of {format_usd(budget.max_cost_pico)} is spent"
     if budget.reserved_pico:
-        unsure = format_usd(budget.reserved_pico)
-        told += f", up to {unsure} more may have been by attempts that were cut short"
-    return f"{told}; the next row may cost up to {format_usd(budget.refused_pico)}"
+        uncertain = format_usd(budget.reserved_pico)
+        message += f", up to {uncertain} more may have been spent by attempts that were cut short"
+    return f"{message}; the next row may cost up to {format_usd(budget.refused_pico)}"
 
 
-def wait_until(moment: datetime, tell: Callable[[], None]) -> None:
-    """Sleep until a moment; ``tell`` is called about every second."""
-    while (left_s := (moment - datetime.now(UTC)).total_seconds()) > 0:
-        tell()
-        time.sleep(min(TELL_EVERY_S, left_s))
+def raise_paused(run_id: str, hold: Hold) -> None:
+    """Handle a hold by raising RunPausedError."""
+    raise RunPausedError(run_id, hold.until, hold.error_type, hold.message, hold.open_rows)
 
 
-@contextmanager
-def show_waiting(hold: Hold) -> Generator[None]:
-    """The flow run is AwaitingRetry, with the moment and the reason, while its driver waits."""
-    context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
-    if flow_run is None:
-        yield
-        return
-    # To show it is a courtesy: a server that is away must not end the run.
-    with get_client(sync_client=True) as client:
-        with suppress(Exception):
-            awaiting = AwaitingRetry(scheduled_time=hold.until, message=str(hold))
-            client.set_flow_run_state(flow_run.id, awaiting, force=True)
-        try:
-            yield
-        finally:
-            with suppress(Exception):
-                client.set_flow_run_state(flow_run.id, Running(), force=True)
+def wait_until(time_utc: datetime, on_tick: Callable[[], None]) -> None:
+    """Sleep until ``time_utc``. ``on_tick`` is called about every second."""
+    while (remaining_s := (time_utc - datetime.now(UTC)).total_seconds()) > 0:
+        on_tick()
+        time.sleep(min(TICK_S, remaining_s))

@@ -1,7 +1,7 @@
-"""Taking over what a dead process of ours had bought: its finished sessions become outcomes.
+"""Recovery: finished sessions of a dead process become outcomes, so that no row is paid for twice.
 
-A crash leaves attempts without an end in the ledger, and opencode's data on the disk of their host.
-A batch that begins there looks for those of its own rows' keys before it sends anything.
+After a crash, the ledger has attempts without an end, and opencode's data is on the disk of their
+host. A batch that starts there recovers the attempts at its rows before it sends any row.
 """
 
 from __future__ import annotations
@@ -38,48 +38,52 @@ from opencode_tasks.system.process_identity import is_dead
 
 # The guard of a dead process ends its opencode within this time.
 GUARD_LIMIT_S = 10.0
-LOOK_EVERY_S = 0.25
+POLL_INTERVAL_S = 0.25
 
 
 async def recover_attempts(context: BatchContext) -> int:
-    """Record what dead attempts at the run's open rows on this host came to; how many there were.
+    """Record the end of attempts of dead processes on this host, at open rows of the run.
 
-    Rows whose session had come to its end have their outcome then; the others are free again, with
-    an attempt that ended as ``crashed``. An attempt of a process that lives is left alone.
+    A row whose session has ended gets its outcome. The others are open again, and their attempt ended
+    as ``crashed``. Attempts of living processes are left alone. Returns the number of recovered
+    attempts.
     """
-    run_spec = context.run_spec
-    found = await context.db(context.ledger.attempts.orphaned, run_spec.run_id, context.host)
-    found = await asyncio.to_thread(_with_sessions, found)
-    holders = await context.db(partial(context.ledger.queue.owners, run_spec.run_id, now=datetime.now(UTC)))
-    at_work = {owner for owner in holders if not is_dead(owner)}
-    by_folder: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
-    for left in found:
-        if left.owner in at_work:
-            continue
-        if is_dead(left.owner):
-            await context.db(context.ledger.queue.break_lease, left.row_key, left.owner)
-        lease = await context.db(_take, context, left)
+    by_data_dir: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
+    for orphan in await _orphans(context):
+        if is_dead(orphan.owner):
+            await context.db(context.ledger.queue.break_lease, orphan.row_key, orphan.owner)
+        lease = await context.db(_take_lease, context, orphan)
         if not isinstance(lease, AlreadyLeased):
-            held = lease if isinstance(lease, Lease) else None
-            by_folder.setdefault(left.data_dir, []).append((left, held))
-    for folder, attempts in by_folder.items():
-        session_ids = [left.session_id for left, _ in attempts if left.session_id is not None]
+            own_lease = lease if isinstance(lease, Lease) else None
+            by_data_dir.setdefault(orphan.data_dir, []).append((orphan, own_lease))
+    for data_dir, attempts in by_data_dir.items():
+        session_ids = [orphan.session_id for orphan, _ in attempts if orphan.session_id is not None]
         try:
-            sessions = await _read(context, folder, session_ids)
+            sessions = await _read_sessions(context, data_dir, session_ids)
         except SetupError:
-            # Nothing is known of them: they stay as they are, for a later batch, and their rows go on.
+            # Nothing is known about them: a later batch recovers them, and their rows are sent again.
             for lease in (lease for _, lease in attempts if lease is not None):
                 await context.db(context.ledger.queue.release, lease)
             continue
-        for left, lease in attempts:
-            told = sessions.get(left.session_id) if left.session_id is not None else None
-            await context.db(_settle, context, left, lease, told or ())
-    await context.db(_forget_ended, context)
-    return sum(len(attempts) for attempts in by_folder.values())
+        for orphan, lease in attempts:
+            found = sessions.get(orphan.session_id) if orphan.session_id is not None else None
+            await context.db(_record_end, context, orphan, lease, found or ())
+    await context.db(_forget_recorded, context)
+    return sum(len(attempts) for attempts in by_data_dir.values())
 
 
-def _forget_ended(context: BatchContext) -> None:
-    """Let go of what died after its ledger was told of the end and before the disk was."""
+async def _orphans(context: BatchContext) -> list[OrphanedAttempt]:
+    """Attempts without an end whose owner is not at work, with their sessions on this disk."""
+    ledger, run_id = context.ledger, context.run_spec.run_id
+    orphans = await context.db(ledger.attempts.orphaned, run_id, context.host)
+    orphans = await asyncio.to_thread(_with_sessions, orphans)
+    owners = await context.db(partial(ledger.queue.owners, run_id, now=datetime.now(UTC)))
+    at_work = {owner for owner in owners if not is_dead(owner)}
+    return [orphan for orphan in orphans if orphan.owner not in at_work]
+
+
+def _forget_recorded(context: BatchContext) -> None:
+    """Delete sessions whose end is in the ledger: their process died before it deleted them."""
     on_disk = sessions_by_attempt(
         instance_dir for instance_dir in instance_dirs() if not is_owned(instance_dir)
     )
@@ -87,68 +91,71 @@ def _forget_ended(context: BatchContext) -> None:
         return
     for attempt_id in context.ledger.attempts.ended(on_disk):
         data_dir, session_id = on_disk[attempt_id]
-        # Asked of these alone, since it looks at every process of the machine.
+        # Checked last, since it looks at every process of the machine.
         if is_deserted(instance_dir := instance_dir_of(data_dir)):
             forget_session(instance_dir, session_id)
 
 
-def _with_sessions(found: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
-    """The same, with the sessions of those that died before the ledger was told of them."""
-    on_disk = sessions_by_attempt(instance_dirs()) if any(left.session_id is None for left in found) else {}
+def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
+    """The attempts, with the sessions of those that died before their session was written to the ledger."""
+    is_missing = any(orphan.session_id is None for orphan in orphans)
+    on_disk = sessions_by_attempt(instance_dirs()) if is_missing else {}
 
-    def with_session(left: OrphanedAttempt) -> OrphanedAttempt:
-        if left.session_id is not None or left.attempt_id not in on_disk:
-            return left
-        data_dir, session_id = on_disk[left.attempt_id]
-        return replace(left, session_id=session_id, data_dir=str(data_dir))
+    def with_session(orphan: OrphanedAttempt) -> OrphanedAttempt:
+        if orphan.session_id is not None or orphan.attempt_id not in on_disk:
+            return orphan
+        data_dir, session_id = on_disk[orphan.attempt_id]
+        return replace(orphan, session_id=session_id, data_dir=str(data_dir))
 
-    return [with_session(left) for left in found]
+    return [with_session(orphan) for orphan in orphans]
 
 
-def _take(context: BatchContext, left: OrphanedAttempt) -> Any:
+def _take_lease(context: BatchContext, orphan: OrphanedAttempt) -> Any:
     now = datetime.now(UTC)
     return context.ledger.queue.claim_row(
-        left.run_id, left.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
+        orphan.run_id, orphan.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
     )
 
 
-async def _read(
-    context: BatchContext, folder: str | None, session_ids: Sequence[str]
+async def _read_sessions(
+    context: BatchContext, data_dir: str | None, session_ids: Sequence[str]
 ) -> Mapping[str, list[Session]]:
-    if folder is None:
+    if data_dir is None:
         return {}
     deadline = time.monotonic() + GUARD_LIMIT_S
     while True:
         try:
             return await read_left(
-                context.run_spec.spec, Path(folder), session_ids, context.run_spec.unpriced
+                context.run_spec.spec, Path(data_dir), session_ids, context.run_spec.unpriced
             )
         except SetupError:
             if time.monotonic() >= deadline:
                 raise
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def _settle(
-    context: BatchContext, left: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
+def _record_end(
+    context: BatchContext, orphan: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
 ) -> None:
-    answer, error = _come_to(context, left, sessions)
+    answer, error = _read_end(context, orphan, sessions)
     now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
     record = context.run_spec.prices.priced_record(
-        record or unfinished_record(left.session_id or "", sessions)
+        record or unfinished_record(orphan.session_id or "", sessions)
     )
-    is_end = answer is not None or isinstance(error and decide(error, 1, now, context.run_spec.limits), Fail)
+    is_final = answer is not None or isinstance(
+        error and decide(error, 1, now, context.run_spec.limits), Fail
+    )
     ledger = context.ledger
-    if lease is not None and is_end:
+    if lease is not None and is_final:
         try:
             ledger.queue.finish(
                 FinishedRow(
                     lease=lease,
-                    attempt_id=left.attempt_id,
+                    attempt_id=orphan.attempt_id,
                     record=record,
-                    run_id=left.run_id,
-                    row_id=left.row_id,
+                    run_id=orphan.run_id,
+                    row_id=orphan.row_id,
                     answer=answer,
                     error=error,
                     now=now,
@@ -160,18 +167,18 @@ def _settle(
         crash = OpenCodeError(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
-        ended = error or (None if answer else crash)
-        ledger.attempts.end(left.attempt_id, record=record, error=ended, now=now)
+        cause = error or (None if answer else crash)
+        ledger.attempts.end(orphan.attempt_id, record=record, error=cause, now=now)
         if lease is not None:
             ledger.queue.release(lease)
-    if left.data_dir is not None and left.session_id is not None:
-        forget_session(instance_dir_of(Path(left.data_dir)), left.session_id)
+    if orphan.data_dir is not None and orphan.session_id is not None:
+        forget_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id)
 
 
-def _come_to(
-    context: BatchContext, left: OrphanedAttempt, sessions: Sequence[Session]
+def _read_end(
+    context: BatchContext, orphan: OrphanedAttempt, sessions: Sequence[Session]
 ) -> tuple[Answer | None, OpenCodeError | None]:
-    """The answer or the error that a session had come to; neither where it was not at its end."""
+    """The answer or the error in which a session ended; neither if it had not ended."""
     result = result_of(sessions)
     if result is None:
         return None, None
@@ -179,10 +186,10 @@ def _come_to(
         answer = read_outcome(result, node_id=context.node_id, now=ended_at(sessions) or datetime.now(UTC))
     except OpenCodeError as error:
         return None, error
-    if left.schema is None:
+    if orphan.schema is None:
         return answer, None
-    parsed = parse_structured(answer.text, left.schema)
-    # An answer that does not fit was to be repaired.
-    return (
-        (replace(answer, structured=parsed.value), None) if isinstance(parsed, ValidAnswer) else (None, None)
-    )
+    parsed = parse_structured(answer.text, orphan.schema)
+    if not isinstance(parsed, ValidAnswer):
+        # The repair turn was still to come.
+        return None, None
+    return replace(answer, structured=parsed.value), None

@@ -1,7 +1,8 @@
-"""What a run came to, read from the ledger when it is asked for."""
+"""Result of a run: frames for Python, and a summary of plain values for ``--json`` and Prefect."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pandas as pd
 
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
+from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.frames.output import output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
@@ -20,17 +22,24 @@ from opencode_tasks.ledger import (
     Progress,
 )
 
-ROWS_AT_ONCE = 10_000
+STATUSES = ("open", "completed", "failed", "skipped")
+ROWS_PER_PART = 10_000
 
 
 class AnnotationResult:
-    """What a run came to.
+    """Result of a run. The frames are read from the ledger on first access.
 
-    ``frame`` is the input with the answer columns added, one row for each input row in input
-    order. ``usage`` has a row for each model call, ``attempts`` for each execution of a row,
-    ``cost`` for each model; money in USD, null where unknown. They are read from the ledger when
-    they are first asked for. ``counts`` are the rows by status, ``progress`` the run's totals,
-    ``budget`` what it may cost and did.
+    - ``run_id``: id of the run in the ledger.
+    - ``counts``: number of rows by status (open, completed, failed, skipped).
+    - ``progress``: totals of the run: rows, tokens and cost.
+    - ``budget``: cost limit of the run, and the part of it that is spent.
+    - ``frame``: the input with the answer columns added, one row per input row, in input order and
+      with the input's index.
+    - ``usage``: one row per model call.
+    - ``attempts``: one row per execution of a row.
+    - ``cost``: one row per model.
+
+    Money is in USD. Unknown values are null.
     """
 
     def __init__(
@@ -46,49 +55,49 @@ class AnnotationResult:
         self.run_id = run_id
         self.progress = progress
         self.budget = budget
-        self.counts = {name: getattr(progress, name) for name in ("open", "completed", "failed", "skipped")}
+        self.counts = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
         self._schema = schema
 
     def __getstate__(self) -> dict[str, Any]:
-        """All frames, and not the ledger's address, which can hold a password."""
+        """All frames, without the URL of the ledger, which can hold a password."""
         _ = self.frame, self.usage, self.attempts, self.cost
         return self.__dict__ | {"_ledger_url": "", "_source": pd.DataFrame()}
 
     def parts(self) -> Iterator[pd.DataFrame]:
-        """The frame in parts of some thousand rows, one at least, each read as it is asked for."""
+        """The frame in parts of 10,000 rows, at least one part, each read when it is needed."""
         with Ledger.open(self._ledger_url) as ledger:
             yield from output_parts(ledger, self.run_id, self._source, self._schema)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The input and what became of each row."""
+        """The input with the answer columns added."""
         return pd.concat(list(self.parts()))
 
     @cached_property
     def usage(self) -> pd.DataFrame:
-        """Each model call and what it cost."""
+        """Tokens and cost of each model call."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.results.usage(self.run_id), USAGE_COLUMNS)
+            return _money_frame(ledger.results.usage(self.run_id), USAGE_COLUMNS)
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
-        """Each execution of a row."""
+        """Each execution of a row, with its error if it failed."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.results.attempts(self.run_id), ATTEMPT_COLUMNS)
+            return _money_frame(ledger.results.attempts(self.run_id), ATTEMPT_COLUMNS)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
-        """What each model cost."""
+        """Rows, model calls, tokens and cost of each model."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.results.cost(self.run_id), COST_COLUMNS)
+            return _money_frame(ledger.results.cost(self.run_id), COST_COLUMNS)
 
 
-def result_of(
+def read_result(
     ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
 ) -> AnnotationResult:
-    """The result of a run over ``source`` as the ledger has it, whether it has ended or not."""
+    """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
         run_id=run_id,
         progress=ledger.runs.progress(run_id),
@@ -102,15 +111,50 @@ def result_of(
 def output_parts(
     ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
 ) -> Iterator[pd.DataFrame]:
-    """OUTPUT of a run over ``source``, some thousand rows at a time."""
-    for start in range(0, max(1, len(source)), ROWS_AT_ONCE):
-        some = cast("pd.DataFrame", source.iloc[start : start + ROWS_AT_ONCE])
-        span = range(start, start + ROWS_AT_ONCE)
-        yield output_frame(some, ledger.results.outcomes(run_id, span), schema=schema)
+    """OUTPUT of a run over ``source``, in parts of 10,000 rows; one empty part for an empty source."""
+    for start in range(0, max(1, len(source)), ROWS_PER_PART):
+        rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
+        span = range(start, start + ROWS_PER_PART)
+        yield output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
 
 
-def money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Ledger records as a frame, pico-dollars as USD; without records its columns alone."""
+def summary(run_id: str, progress: Progress, budget: Budget, *, started: float | None) -> dict[str, Any]:
+    """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
+
+    ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
+    (None without one), the amount spent, the most that calls without a report may have cost, and the
+    amount by which the limit is exceeded.
+    """
+    counts = {name: getattr(progress, name) for name in STATUSES}
+    return {
+        "run_id": run_id,
+        "rows": {"total": progress.total, **counts, "reused": progress.reused},
+        "tokens": {name: getattr(progress, name) for name in TOKEN_COLUMNS},
+        "cost_usd": pico_to_usd(progress.cost_pico),
+        "known_cost_usd": pico_to_usd(progress.known_cost_pico),
+        "budget": _budget_summary(budget),
+        "seconds": None if started is None else round(time.time() - started, 3),
+    }
+
+
+def read_summary(ledger_url: str, run_id: str) -> dict[str, Any]:
+    """Summary of a run that has not ended; its seconds are None."""
+    with Ledger.open(ledger_url) as ledger:
+        return summary(run_id, ledger.runs.progress(run_id), ledger.budgets.get(run_id), started=None)
+
+
+def _budget_summary(budget: Budget) -> dict[str, float | None]:
+    over = max(0, budget.spent_pico - budget.max_cost_pico) if budget.max_cost_pico is not None else 0
+    return {
+        "max_usd": pico_to_usd(budget.max_cost_pico),
+        "spent_usd": pico_to_usd(budget.spent_pico),
+        "unreported_at_most_usd": pico_to_usd(budget.reserved_pico),
+        "over_usd": pico_to_usd(over),
+    }
+
+
+def _money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Ledger records as a frame, pico-dollars converted to USD; without records, the columns alone."""
     frame = pd.DataFrame(records, columns=pd.Index(columns))
     for name in [column for column in columns if column.endswith("_pico")]:
         pico = list_in(cast("Any", frame[name]).tolist())

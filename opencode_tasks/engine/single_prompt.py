@@ -1,4 +1,4 @@
-"""One prompt, without a ledger: the body of ``opencode_task``."""
+"""A single prompt, without a ledger: the body of ``opencode_task``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from opencode_tasks.opencode.backend import (
     Clocks,
     OpencodeSpec,
     Request,
+    Secrets,
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_options import CREDENTIALS, secrets_of
 from opencode_tasks.plan.run_spec import system_text
 from opencode_tasks.settings import settings
 from opencode_tasks.system.node import current_node_id
@@ -32,7 +32,7 @@ def ask_single(
     model: str | None,
     system: str | None,
     agent: str | None,
-    credentials: str | None,
+    secrets: Secrets,
     variant: str | None,
     schema: Mapping[str, Any] | None,
     tools: Sequence[RemoteTool],
@@ -41,7 +41,10 @@ def ask_single(
     backend: BackendName,
     timeout: float,
 ) -> Answer:
-    """The answer to one prompt; see ``opencode_task``."""
+    """Answer to one prompt, without a ledger and without retries; see ``opencode_task``.
+
+    Raises InvalidRequestError if opencode does not know the model, agent or variant.
+    """
     spec = OpencodeSpec(
         binary=find_binary(opencode_bin or settings().opencode_bin),
         config=config_in_force(opencode_config or {}, os.environ),
@@ -49,7 +52,7 @@ def ask_single(
         system=system or DEFAULT_SYSTEM,
         agent=agent or DEFAULT_AGENT,
         tools=tuple(tools),
-        secrets=secrets_of(f"{CREDENTIALS}/{credentials}" if credentials else None),
+        secrets=secrets,
         clocks=Clocks.within(timeout),
     )
     return server_pool.call(_ask, spec, prompt, system, variant, schema, backend)
@@ -61,13 +64,13 @@ async def _ask(
     system: str | None,
     variant: str | None,
     schema: Mapping[str, Any] | None,
-    name: BackendName,
+    backend_name: BackendName,
 ) -> Answer:
     try:
-        catalog = await server_pool.catalog(spec, variant, keep_server=name == "server")
+        catalog = await server_pool.catalog(spec, variant, keep_server=backend_name == "server")
     except InputError as error:
         raise InvalidRequestError(current_node_id(), -1, str(error)) from None
-    backend = await server_pool.backend(spec, name, catalog.unpriced)
+    backend = await server_pool.backend(spec, backend_name, catalog.unpriced)
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,

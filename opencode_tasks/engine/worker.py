@@ -1,7 +1,8 @@
-"""The rows of one batch: pulled from the ledger as there is room for them, sent, recorded.
+"""Worker: claims rows of a run from the ledger, sends them, and records their outcomes.
 
-A batch has no rows of its own: each worker pulls what is ready, so that none idles while another
-has rows left, and a row that must wait goes back to the ledger with its moment.
+A batch is a share of the work, not a list of rows: each worker claims the rows that are ready when it
+has room, so that no worker idles while another one has rows left. A row that must wait goes back to
+the ledger with the time from which it may be sent.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
 from opencode_tasks.engine.recovery import recover_attempts
@@ -29,115 +31,104 @@ from opencode_tasks.ledger import (
 )
 from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_options import with_secrets
-from opencode_tasks.orchestration.retries import RowsWaitError
 from opencode_tasks.outcomes.outcome import over_row_budget
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.telemetry import span
 
-# How soon a worker with room looks again for rows that others may have given back.
-LOOK_AGAIN_S = 0.5
-LOOK_FOR_STOP_S = 1.0
-# How often a batch that has no slot looks for one, where nothing of it is in flight.
-BRIEF_WAIT_S = 0.1
-# A wait this short is not worth a state of its own.
-BRIEF_S = 1.0
-# What is in flight when a run is interrupted gets this long to end by itself: it is being paid for.
-DRAIN_S = 4.0
-# A batch pulls no more rows after this long: Prefect sees a run go on by its batches.
+# Interval between two looks for rows that other workers may have released.
+POLL_INTERVAL_S = 0.5
+# The same while nothing is in flight and rows are ready, but no slot is free.
+SHORT_POLL_INTERVAL_S = 0.1
+STATUS_INTERVAL_S = 1.0
+# A wait this short happens inside the batch, without a separate state.
+SHORT_WAIT_S = 1.0
+# Time for rows in flight to end after a stop: they are already being paid for.
+STOP_DRAIN_S = 4.0
+# A batch claims no more rows after this time, so that Prefect shows the progress of a run by its batches.
 MAX_BATCH_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchCounts:
-    """How many rows ended in a batch, and, where none may be sent for longer than a batch waits, why.
+class BatchResult:
+    """Result of a batch: the number of rows that ended in it.
 
-    They wait until ``waits_until`` (the first of them), or, with ``needs_person``, for a person.
+    ``hold`` is set if the remaining rows must wait for longer than a batch waits: another batch would
+    find nothing to send.
     """
 
     ended: int
-    waits_until: datetime | None = None
-    needs_person: bool = False
-
-    @property
-    def is_on_hold(self) -> bool:
-        """Whether a further batch would find nothing to send."""
-        return self.needs_person or self.waits_until is not None
+    hold: Hold | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """No row may be sent before ``until`` (None: before a person has helped), and why.
+class RowsWaitError(Exception):
+    """The remaining rows wait for a time that is near: execute the batch again at ``hold.until``."""
 
-    ``for_all`` says that the gate or the budget holds every row, those in flight aside.
+    def __init__(self, hold: Hold) -> None:
+        super().__init__(hold)
+        self.hold = hold
+
+    def __str__(self) -> str:
+        """Number of rows, time, and cause."""
+        return str(self.hold)
+
+
+def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
+    """Execute up to ``max_rows`` open rows of the run, until none is ready or the run is stopped.
+
+    Raises RowsWaitError if the next row may be sent within ``max_inline_wait_s``, and SetupError if
+    opencode cannot be started or the ledger does not hold the run.
     """
-
-    until: datetime | None
-    error_type: str
-    message: str
-    for_all: bool = False
-
-
-def work_on(run_spec: RunSpec, batch_id: str, most: int) -> BatchCounts:
-    """Run up to ``most`` open rows of the run, until no more is ready or the run was stopped.
-
-    Raises RowsWaitError where the first may go on within ``max_inline_wait_s``, and SetupError
-    where opencode cannot be started.
-    """
-    run_spec = with_secrets(run_spec)
     run_spec = replace(run_spec, spec=replace(run_spec.spec, binary=binary_here(run_spec.spec.binary)))
     with (
         Ledger.open(run_spec.ledger_url) as ledger,
         span("opencode batch", run_spec.trace, run_id=run_spec.run_id, model_ref=run_spec.model_ref),
     ):
-        batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), most)
+        batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), max_rows)
         hold = server_pool.call(batch.run)
-        left = ledger.rows.count_open(run_spec.run_id) if hold is not None else 0
-    if hold is None:
-        return BatchCounts(ended=batch.ended)
-    if hold.until is not None:
-        wait_s = (hold.until - datetime.now(UTC)).total_seconds()
-        if wait_s <= run_spec.limits.max_inline_wait_s:
-            raise RowsWaitError(hold.until, left, hold.error_type, hold.message)
-    return BatchCounts(ended=batch.ended, waits_until=hold.until, needs_person=hold.until is None)
+        if hold is None:
+            return BatchResult(ended=batch.ended)
+        hold = replace(hold, open_rows=ledger.rows.count_open(run_spec.run_id))
+    if hold.is_longer_than(run_spec.limits.max_inline_wait_s, datetime.now(UTC)):
+        return BatchResult(ended=batch.ended, hold=hold)
+    raise RowsWaitError(hold)
 
 
 class _Batch:
-    """The rows that a worker has in flight, and what it knows of those that it could have next."""
+    """The rows that a worker has in flight, and what it knows about the rows that it may claim next."""
 
-    def __init__(self, run_spec: RunSpec, context: BatchContext, most: int) -> None:
+    def __init__(self, run_spec: RunSpec, context: BatchContext, max_rows: int) -> None:
         self.run_spec = run_spec
         self.context = context
-        self.most = most
+        self.max_rows = max_rows
         self.ended = 0
-        self.stopping = False
-        self.began = time.monotonic()
-        # Whether a row has ended since the batch began or its gate was closed.
-        self.answered = False
-        # Nothing is pulled before this moment of the monotonic clock.
-        self.look_at = 0.0
-        # What the last pull told, where it had fewer rows than there was room for.
+        self.is_stopping = False
+        self.started = time.monotonic()
+        # Whether a row has ended since the batch started or since its gate closed.
+        self.has_answer = False
+        # Time of the monotonic clock before which no row is claimed.
+        self.next_claim = 0.0
+        # Reason why the last claim returned fewer rows than there was room for.
         self.hold: Hold | None = None
-        self.is_dry = False
-        self.drained_at: float | None = None
-        self.running: dict[asyncio.Task[AttemptEnd | None], ClaimedRow] = {}
-        # Rows whose attempt is begun and whose task has not run yet.
+        self.is_queue_empty = False
+        self.drain_deadline: float | None = None
+        self.in_flight: dict[asyncio.Task[AttemptEnd | None], ClaimedRow] = {}
+        # Rows whose attempt is written and whose task has not started.
         self.unsent: dict[str, ClaimedRow] = {}
 
     async def run(self) -> Hold | None:
-        """Run rows; what those that are left wait for, None where none is left that this batch may take."""
+        """Execute rows. Returns what the remaining rows wait for, None if none remain for this batch."""
         if await self.context.db(self.context.ledger.runs.status, self.run_spec.run_id) is None:
             raise SetupError(
                 "unknown",
                 raw_message=f"the ledger of this worker has no run {self.run_spec.run_id}",
-                hint="give a ledger that every worker reaches: --ledger postgresql://…",
+                hint="use a ledger that every worker reaches: --ledger postgresql://…",
             )
-        queue_state = await self._look()
+        queue_state = await self._read_queue()
         if not queue_state.ready and not queue_state.leased:
             return self.hold
         lane = server_pool.take_lane(self.run_spec.spec)
         try:
-            # Started here, so that a failure to start is the batch's and not each row's.
+            # Started here, so that a failed start is a failure of the batch and not of each row.
             self.backend = await server_pool.backend(
                 self.run_spec.spec, self.run_spec.backend, self.run_spec.unpriced, lane
             )
@@ -147,26 +138,26 @@ class _Batch:
             server_pool.give_lane(self.run_spec.spec, lane)
 
     async def _run(self) -> Hold | None:
-        keeper = asyncio.create_task(self._keep())
+        watch = asyncio.create_task(self._watch())
         try:
             await recover_attempts(self.context)
             return await self._work()
         finally:
-            keeper.cancel()
-            for task in self.running:
+            watch.cancel()
+            for task in self.in_flight:
                 task.cancel()
-            await asyncio.gather(*self.running, return_exceptions=True)
+            await asyncio.gather(*self.in_flight, return_exceptions=True)
             for claimed in list(self.unsent.values()):
                 await give_up(self.context, claimed, AttemptRecord())
             await self.context.limiter.leave()
 
-    async def _look(self) -> QueueState:
-        """What is open in the run; where nothing is ready, what the first row waits for is noted."""
+    async def _read_queue(self) -> QueueState:
+        """Read the open rows of the run; if none is ready, set ``hold`` to what the first waits for."""
         now = datetime.now(UTC)
-        look = partial(self.context.ledger.queue.state, self.run_spec.run_id, now=now, until=now, limit=1)
-        queue_state = await self.context.db(look)
-        self.is_dry, self.hold = queue_state.ready == 0, None
-        if self.is_dry and queue_state.next_at is not None:
+        read = partial(self.context.ledger.queue.state, self.run_spec.run_id, now=now, until=now, limit=1)
+        queue_state = await self.context.db(read)
+        self.is_queue_empty, self.hold = queue_state.ready == 0, None
+        if self.is_queue_empty and queue_state.next_at is not None:
             self.hold = Hold(
                 until=queue_state.next_at, error_type=queue_state.error_type, message=queue_state.message
             )
@@ -175,160 +166,166 @@ class _Batch:
     async def _work(self) -> Hold | None:
         while True:
             await self._fill()
-            if self.running:
-                await self._take_in()
+            if self.in_flight:
+                await self._collect()
                 self._end_drain()
-            elif self.stopping or self._left() <= 0:
+            elif self.is_stopping or self._rows_left() <= 0:
                 return None
             elif self.hold is None:
-                if self.is_dry:
+                if self.is_queue_empty:
                     return None
-                # It may have no slot yet, though there is a row to send.
-                await asyncio.sleep(max(BRIEF_WAIT_S, self.look_at - time.monotonic()))
+                # A row is ready, but there may be no slot yet.
+                await asyncio.sleep(max(SHORT_POLL_INTERVAL_S, self.next_claim - time.monotonic()))
             else:
-                until = self.hold.until
-                wait_s = (until - datetime.now(UTC)).total_seconds() if until else None
-                if wait_s is None or wait_s > BRIEF_S:
+                now = datetime.now(UTC)
+                if self.hold.is_longer_than(SHORT_WAIT_S, now):
                     return self.hold
-                await asyncio.sleep(max(0.0, wait_s))
-                self.look_at = 0.0
+                await asyncio.sleep(self.hold.remaining_s(now) or 0.0)
+                self.next_claim = 0.0
 
-    def _left(self) -> int:
-        """How many rows more the batch may take."""
-        if time.monotonic() - self.began > MAX_BATCH_S:
+    def _rows_left(self) -> int:
+        """Number of rows that the batch may still claim."""
+        if time.monotonic() - self.started > MAX_BATCH_S:
             return 0
-        return self.most - self.ended - len(self.running)
+        return self.max_rows - self.ended - len(self.in_flight)
 
-    def _room(self) -> int:
-        """How many rows more may be in flight."""
-        most = self.run_spec.concurrency
-        ready = 0 if self.is_dry else min(most, self._left())
+    def _free_slots(self) -> int:
+        """Number of rows that may be added to those in flight."""
+        at_most = self.run_spec.concurrency
+        ready = 0 if self.is_queue_empty else min(at_most, self._rows_left())
         until = self.hold.until if self.hold is not None else None
-        slots = self.context.limiter.slots(ready, until=until, now=datetime.now(UTC), at_most=most)
-        return min(slots - len(self.running), self._left())
+        slots = self.context.limiter.slots(ready, until=until, now=datetime.now(UTC), at_most=at_most)
+        return min(slots - len(self.in_flight), self._rows_left())
 
     async def _fill(self) -> None:
-        """Pull and send rows, as far as there is room."""
-        if self.stopping or time.monotonic() < self.look_at:
+        """Claim and send rows while there are free slots."""
+        if self.is_stopping or time.monotonic() < self.next_claim:
             return
-        self.look_at = time.monotonic() + LOOK_AGAIN_S
-        if self.is_dry or (self.hold is not None and not self.hold.for_all):
-            await self._look()
-        room = self._room()
-        if room <= 0:
-            if not self.is_dry:
-                self.look_at = time.monotonic() + BRIEF_WAIT_S
+        self.next_claim = time.monotonic() + POLL_INTERVAL_S
+        if self.is_queue_empty or (self.hold is not None and not self.hold.applies_to_all):
+            await self._read_queue()
+        free_slots = self._free_slots()
+        if free_slots <= 0:
+            if not self.is_queue_empty:
+                self.next_claim = time.monotonic() + SHORT_POLL_INTERVAL_S
             return
-        claim_result = await self._claim_rows(room)
+        claim_result = await self._claim_rows(free_slots)
         for claimed in claim_result.rows:
             self.unsent[claimed.attempt_id] = claimed
-            self.context.limiter.started(claimed.attempt_id, claimed.row.prompt)
-            self.running[asyncio.create_task(self._try(claimed))] = claimed
+            self.context.limiter.add(claimed.attempt_id, claimed.row.prompt)
+            self.in_flight[asyncio.create_task(self._try(claimed))] = claimed
         self.ended += claim_result.finished
         self.hold = None
-        if len(claim_result.rows) == room or claim_result.finished:
-            self.look_at = 0.0
+        if len(claim_result.rows) == free_slots or claim_result.finished:
+            self.next_claim = 0.0
         else:
-            await self._look_around(claim_result)
+            await self._note_shortage(claim_result)
 
-    async def _claim_rows(self, room: int) -> ClaimResult:
+    async def _claim_rows(self, free_slots: int) -> ClaimResult:
         run_spec, context = self.run_spec, self.context
-        cap = run_spec.max_row_cost_pico
+        row_cap_pico = run_spec.max_row_cost_pico
 
         def over_row_cap(spent_pico: int) -> tuple[str, str]:
-            error = over_row_budget(cap or 0, spent_pico, node_id=context.node_id, exit_code=-1)
+            error = over_row_budget(row_cap_pico or 0, spent_pico, node_id=context.node_id, exit_code=-1)
             return error.error_type, error.raw_message
 
-        folder = self.backend.data_dir(None)
-        asked = ClaimRequest(
+        data_dir = self.backend.data_dir(None)
+        request = ClaimRequest(
             run_id=run_spec.run_id,
             owner=context.owner,
             gate_id=run_spec.gate_id,
-            limit=room,
+            limit=free_slots,
             now=datetime.now(UTC),
             lease_s=run_spec.lease_s,
             node_id=context.node_id,
             host=context.host,
             backend=run_spec.backend,
-            data_dir=None if folder is None else str(folder),
+            data_dir=None if data_dir is None else str(data_dir),
             max_cost_of=context.reservations.for_prompt,
             max_call_pico=context.reservations.further_call(),
-            max_row_pico=cap,
+            max_row_pico=row_cap_pico,
             row_cost_error=over_row_cap,
-            prefer_untried=not self.answered,
-            is_idle=not self.running,
+            prefer_untried=not self.has_answer,
+            is_idle=not self.in_flight,
         )
-        return await context.db(context.ledger.queue.claim, asked)
+        return await context.db(context.ledger.queue.claim, request)
 
-    async def _look_around(self, claim_result: ClaimResult) -> None:
-        """Note why there was less than there is room for."""
+    async def _note_shortage(self, claim_result: ClaimResult) -> None:
+        """Set ``hold`` to the reason why a claim returned fewer rows than there was room for."""
         if claim_result.gate_hold is not None:
-            held = claim_result.gate_hold
-            self.answered = False
+            gate = claim_result.gate_hold
+            self.has_answer = False
             self.hold = Hold(
-                until=held.until, error_type=held.error_type, message=held.error_message, for_all=True
+                until=gate.until,
+                error_type=gate.error_type,
+                message=gate.error_message,
+                applies_to_all=True,
             )
         elif claim_result.budget_error is not None:
-            self.hold = _short_of_money(claim_result.budget_error)
+            self.hold = _budget_hold(claim_result.budget_error)
         elif not claim_result.rows:
-            await self._look()
+            await self._read_queue()
 
-    async def _take_in(self) -> None:
-        """Wait for rows in flight, or until there may be others to send."""
-        limit = LOOK_FOR_STOP_S
-        if self._room() > 0:
-            limit = min(limit, max(0.01, self.look_at - time.monotonic()))
-        done, _ = await asyncio.wait(self.running, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    async def _collect(self) -> None:
+        """Wait until rows in flight end, or until other rows may be claimed."""
+        timeout_s = STATUS_INTERVAL_S
+        if self._free_slots() > 0:
+            timeout_s = min(timeout_s, max(0.01, self.next_claim - time.monotonic()))
+        done, _ = await asyncio.wait(self.in_flight, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            self.context.limiter.gone(self.running.pop(task).attempt_id)
+            self.context.limiter.remove(self.in_flight.pop(task).attempt_id)
             end = None if task.cancelled() else task.result()
             if end is AttemptEnd.ENDED:
                 self.ended += 1
-                self.answered = True
-                if not self.is_dry:
-                    self.look_at = 0.0
+                self.has_answer = True
+                if not self.is_queue_empty:
+                    self.next_claim = 0.0
             elif end is AttemptEnd.WAITS:
-                self.look_at = 0.0
+                self.next_claim = 0.0
 
     def _end_drain(self) -> None:
-        """End rows in flight that outlast the drain, while all others must wait for long."""
-        soon = datetime.now(UTC) + timedelta(seconds=self.run_spec.limits.max_inline_wait_s)
-        hold = self.hold
-        if not self.running or hold is None or not hold.for_all or (hold.until and hold.until <= soon):
-            self.drained_at = None
+        """Cancel rows in flight that outlast the drain time while all other rows must wait for long."""
+        hold, max_inline_wait_s = self.hold, self.run_spec.limits.max_inline_wait_s
+        must_drain = (
+            hold is not None
+            and hold.applies_to_all
+            and hold.is_longer_than(max_inline_wait_s, datetime.now(UTC))
+        )
+        if not self.in_flight or not must_drain:
+            self.drain_deadline = None
             return
-        self.drained_at = self.drained_at or time.monotonic() + self.run_spec.drain_s
-        if time.monotonic() >= self.drained_at:
-            for task in self.running:
+        self.drain_deadline = self.drain_deadline or time.monotonic() + self.run_spec.drain_s
+        if time.monotonic() >= self.drain_deadline:
+            for task in self.in_flight:
                 task.cancel()
 
-    async def _keep(self) -> None:
-        """Extend the leases, and stop the rows once the run is no longer wanted."""
-        ledger, owner, last_beat = self.context.ledger, self.context.owner, 0.0
+    async def _watch(self) -> None:
+        """Extend the leases of the batch, and stop its rows when the run is stopped."""
+        ledger, owner, last_heartbeat = self.context.ledger, self.context.owner, 0.0
         while True:
-            await asyncio.sleep(LOOK_FOR_STOP_S)
+            await asyncio.sleep(STATUS_INTERVAL_S)
             now, lease_s = datetime.now(UTC), self.run_spec.lease_s
-            # A database that is away for a while must not end the watch over what is in flight.
+            # If the database is not reachable for a while, the rows in flight must still be watched.
             with contextlib.suppress(Exception):
-                if now.timestamp() - last_beat >= lease_s / 4:
+                if now.timestamp() - last_heartbeat >= lease_s / 4:
                     await self.context.db(partial(ledger.queue.heartbeat, owner, now=now, lease_s=lease_s))
                     await self.context.db(partial(ledger.gates.extend_probe, owner, now=now, probe_s=lease_s))
-                    last_beat = now.timestamp()
-                await self.context.limiter.keep()
+                    last_heartbeat = now.timestamp()
+                await self.context.limiter.refresh()
                 if await self.context.db(ledger.runs.status, self.run_spec.run_id) == "interrupted":
                     await self._stop()
                     return
 
     async def _stop(self) -> None:
-        """Begin no row more, let those in flight end for a short while, then end them."""
-        self.stopping = True
-        if self.running:
-            await asyncio.wait(list(self.running), timeout=DRAIN_S)
-        for task in list(self.running):
+        """Claim no further row, give the rows in flight a short time to end, then cancel them."""
+        self.is_stopping = True
+        if self.in_flight:
+            await asyncio.wait(list(self.in_flight), timeout=STOP_DRAIN_S)
+        for task in list(self.in_flight):
             task.cancel()
 
     async def _try(self, claimed: ClaimedRow) -> AttemptEnd | None:
-        """What came of a row; None where another has it by now."""
+        """Send a row. Returns None if another worker has taken it over."""
         self.unsent.pop(claimed.attempt_id)
         try:
             return await attempt(self.context, self.backend, claimed)
@@ -342,8 +339,8 @@ class _Batch:
             return None
 
 
-def _short_of_money(reached: BudgetReachedError) -> Hold:
-    """What is in flight may give back some of what is set aside for it; else a person must say."""
-    until = datetime.now(UTC) + timedelta(seconds=LOOK_AGAIN_S) if reached.in_flight else None
-    message = "the run's budget is too little for a further row"
-    return Hold(until=until, error_type=BUDGET_REACHED, message=message, for_all=True)
+def _budget_hold(reached: BudgetReachedError) -> Hold:
+    """Hold for a budget that is too small: short if rows in flight may release a part of it."""
+    until = datetime.now(UTC) + timedelta(seconds=POLL_INTERVAL_S) if reached.in_flight else None
+    message = "the run's budget is too small for another row"
+    return Hold(until=until, error_type=BUDGET_REACHED, message=message, applies_to_all=True)

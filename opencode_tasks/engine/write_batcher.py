@@ -1,4 +1,4 @@
-"""Calls that come at once, made as one: while a group is under way, the next one gathers."""
+"""WriteBatcher: groups ledger writes that arrive at the same time into one call."""
 
 from __future__ import annotations
 
@@ -6,52 +6,53 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Told = TypeVar("Told")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-MAX_AT_ONCE = 256
+MAX_GROUP = 256
 
 
-class WriteBatcher(Generic[Asked, Told]):
-    """``work`` takes what was asked, in order, and tells each its part; it runs off the loop.
+class WriteBatcher(Generic[Item, Result]):
+    """Calls ``write`` for groups of items. While one group is written, the next one gathers.
 
-    A call that comes alone is made at once, or after the time that it can wait for others. Where
-    ``work`` fails for a group it is called again for each by itself, so that one that cannot be done
-    does not take the others with it: it must be repeatable. On one event loop only.
+    ``write`` takes the items in order and returns a result for each. It runs in a thread. An item that
+    arrives alone is written at once, or after the delay that it allows. If ``write`` fails for a group,
+    it is called again for each item alone, so that one item that cannot be written does not fail the
+    others: ``write`` must be repeatable. For use on one event loop.
     """
 
-    def __init__(self, work: Callable[[Sequence[Asked]], Sequence[Told]]) -> None:
-        self._work = work
-        self._asked: list[tuple[Asked, asyncio.Future[Told]]] = []
-        self._runner: asyncio.Task[None] | None = None
+    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+        self._write = write
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._writer: asyncio.Task[None] | None = None
 
-    async def __call__(self, asked: Asked, *, max_delay_s: float = 0.0) -> Told:
-        """What ``work`` tells for this; its error is raised here."""
-        future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._asked.append((asked, future))
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run(max_delay_s))
+    async def __call__(self, item: Item, *, max_delay_s: float = 0.0) -> Result:
+        """Write an item and return its result. Raises the error of ``write`` for this item."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all(max_delay_s))
         return await future
 
-    async def _run(self, max_delay_s: float) -> None:
+    async def _write_all(self, max_delay_s: float) -> None:
         try:
             await asyncio.sleep(max_delay_s)
-            while self._asked:
-                group, self._asked = self._asked[:MAX_AT_ONCE], self._asked[MAX_AT_ONCE:]
-                await self._make(group)
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                await self._write_group(group)
         finally:
-            self._runner = None
+            self._writer = None
 
-    async def _make(self, group: Sequence[tuple[Asked, asyncio.Future[Told]]]) -> None:
+    async def _write_group(self, group: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            told = await asyncio.to_thread(self._work, [asked for asked, _ in group])
-        except Exception as error:  # noqa: BLE001  whoever asked is told
+            results = await asyncio.to_thread(self._write, [item for item, _ in group])
+        except Exception as error:  # noqa: BLE001  raised where the item was given
             if len(group) > 1:
                 for one in group:
-                    await self._make([one])
+                    await self._write_group([one])
             elif not group[0][1].done():
                 group[0][1].set_exception(error)
             return
-        for (_, future), part in zip(group, told, strict=True):
+        for (_, future), result in zip(group, results, strict=True):
             if not future.done():
-                future.set_result(part)
+                future.set_result(result)

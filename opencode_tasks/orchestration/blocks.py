@@ -1,39 +1,43 @@
-"""Prefect blocks: credentials and agents that deployments name instead of holding."""
+"""Prefect blocks: credentials and agents that deployments name instead of holding them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import httpx
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.plan.option_table import DATASET
 
+B = TypeVar("B", bound=Block)
 
-# Not dict[str, SecretStr]: Prefect 3.8 gives the values of such a field out in its API.
+
+# Not dict[str, SecretStr]: the API of Prefect 3.8 shows the values of such a field.
 def _no_secrets() -> SecretDict:
     return SecretDict({})
 
 
 def _option(name: str) -> Any:
-    """A field with the meaning of the option of that name; None leaves the option its default."""
+    """A field with the meaning of the option of that name; None keeps the default of the option."""
     return Field(default=None, description=DATASET[name].description)
 
 
 class OpenCodeCredentials(Block):
-    """Provider keys for opencode, kept by Prefect and handed to opencode's environment alone.
+    """Provider keys for opencode, stored by Prefect and passed to opencode's environment alone.
 
-    ``api_keys`` are by opencode's provider id (``anthropic``, ``openai``, one of your own config),
-    ``environment`` by variable, for providers that want more than a key (``AWS_ACCESS_KEY_ID``).
-    A key given here wins over the login of the machine that opencode runs on.
+    ``api_keys`` are by provider id of opencode (``anthropic``, ``openai``, or one of your opencode config),
+    ``environment`` by variable, for providers that need more than a key (``AWS_ACCESS_KEY_ID``).
+    A key of the block has precedence over a login on the machine that opencode runs on.
 
     >>> OpenCodeCredentials(api_keys={"anthropic": "sk-…"}).save("team")
     """
 
     _block_type_name = "OpenCode Credentials"
     _block_type_slug = "opencode-credentials"
-    _description = "Provider keys for opencode, handed to its environment alone."
+    _description = "Provider keys for opencode, passed to its environment alone."
 
     api_keys: SecretDict = Field(
         default_factory=_no_secrets, title="API keys", description="Keys by provider id: {anthropic: sk-…}."
@@ -44,9 +48,9 @@ class OpenCodeCredentials(Block):
 
 
 class OpenCodeAgent(Block):
-    """How rows are asked: model, system text, tools and limits, under one name.
+    """Model, system text, tools and limits under one name.
 
-    A flow names it: ``annotate_dataset(…, agent="reviewer")``. What the flow is given itself wins.
+    A flow names it: ``annotate_dataset(…, agent="reviewer")``. Options of the flow have precedence.
     """
 
     _block_type_name = "OpenCode Agent"
@@ -78,3 +82,27 @@ class OpenCodeAgent(Block):
     credentials: OpenCodeCredentials | None = Field(
         default=None, description="Provider keys. Default: the logins and keys of the machine."
     )
+
+
+def load_block(kind: type[B], name: str) -> B | None:
+    """Read a block by its name; None if there is none.
+
+    Raises SetupError if Prefect does not answer, and InputError if the stored block does not fit its
+    class.
+    """
+    try:
+        # _sync: in an async flow Prefect would return a coroutine.
+        return cast("B", cast("Any", kind).load(name, _sync=True))
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"] for fault in error.errors(include_input=False))
+        raise InputError(
+            (f"the Prefect block {name!r} does not fit this version: {faults}; save it again",)
+        ) from None
+    except ValueError:
+        return None
+    except (httpx.HTTPError, OSError, RuntimeError) as error:
+        raise SetupError(
+            "unknown",
+            raw_message=f"cannot read the Prefect block {name!r}: {type(error).__name__}: {error}",
+            hint="check that PREFECT_API_URL names a server that answers",
+        ) from None

@@ -1,27 +1,66 @@
-"""The deployment that a flow run belongs to."""
+"""The Prefect flow run that code is called in, if any.
+
+Prefect is not imported unless it is loaded already: outside a flow nothing of it is needed.
+"""
+
+# ruff: noqa: PLC0415  see above
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect.context import FlowRunContext
-from prefect.runtime import deployment as prefect_deployment
-from prefect.runtime import flow_run as prefect_flow_run
+from opencode_tasks.plan.run_context import RunContext
+
+if TYPE_CHECKING:
+    from prefect.context import FlowRunContext
+
+
+def flow_context() -> FlowRunContext | None:
+    """Context of the flow run that this is called in; None outside a flow."""
+    if "prefect.context" not in sys.modules:
+        return None
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get()
+
+
+def current_flow_run() -> Any:
+    """Prefect's FlowRun that this is called in; None outside a flow."""
+    context = flow_context()
+    return context.flow_run if context else None
 
 
 def is_deployed() -> bool:
-    """Whether this flow run belongs to a deployment, so that something starts it again."""
-    context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
+    """Whether this flow run belongs to a deployment, so that Prefect can start it again."""
+    flow_run = current_flow_run()
     return flow_run is not None and flow_run.deployment_id is not None and flow_run.parent_task_run_id is None
 
 
+def run_context() -> RunContext:
+    """Identity of the flow run that this is called in; all fields are None outside a flow."""
+    context = flow_context()
+    if context is None or context.flow_run is None:
+        return RunContext()
+    return RunContext(
+        flow_run_id=str(context.flow_run.id),
+        deployment=deployment_of(context.flow_run),
+        started_at=context.start_time,
+    )
+
+
 def deployment_of(flow_run: Any) -> str | None:
-    """Prefect's ``flow/deployment``, its id where the names cannot be had; None for a run by hand."""
-    if not flow_run or not flow_run.deployment_id:
+    """Deployment of a flow run as ``flow/deployment``, or its id if the names cannot be read.
+
+    None for a flow run without a deployment.
+    """
+    if not flow_run.deployment_id:
         return None
+    from prefect.runtime import deployment
+    from prefect.runtime import flow_run as runtime_flow_run
+
     with suppress(Exception):
-        if name := prefect_deployment.get_name():
-            return f"{prefect_flow_run.get_flow_name()}/{name}"
+        if name := deployment.get_name():
+            return f"{runtime_flow_run.get_flow_name()}/{name}"
     return str(flow_run.deployment_id)

@@ -1,21 +1,40 @@
-"""``annotate_dataset``: read a table, annotate it and write it, as one deployable flow.
+"""``annotate_dataset``: reads a table, annotates it and writes it, as one deployable flow.
 
-A flow's function is pickled by value for Ray, with the globals that it uses, so its body is elsewhere.
+The function of a flow is pickled by value for Ray, with the globals that it uses: it must use only
+names that pickle by reference, such as functions of modules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
+from prefect.logging import get_run_logger
+from prefect.task_runners import TaskRunner
 
-from opencode_tasks.orchestration.dataset import run
-from opencode_tasks.plan.declaration import DatasetOptions
+from opencode_tasks.engine.result import output_parts, summary
+from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
+from opencode_tasks.errors import RunPausedError, TooManyFailedError
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.local_model import local_provider
+from opencode_tasks.orchestration.annotate import execute_here
+from opencode_tasks.orchestration.context import is_deployed, run_context
+from opencode_tasks.orchestration.events import PrefectPublisher
+from opencode_tasks.orchestration.resolver import BlockResolver
+from opencode_tasks.orchestration.resume import find_sleeping_run
+from opencode_tasks.orchestration.runners import started, task_runner
+from opencode_tasks.orchestration.suspend import end_process_for
+from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
+from opencode_tasks.plan.declaration import DatasetOptions, OnWait, RunnerName
 from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters
 
+FLOW_NAME = "annotate-dataset"
 
-@flow(name="annotate-dataset", log_prints=False, persist_result=False, validate_parameters=False)
+
+@flow(name=FLOW_NAME, log_prints=False, persist_result=False, validate_parameters=False)
 @with_parameters
 def annotate_dataset(
     input: str,  # noqa: A002  the contract's name
@@ -28,6 +47,154 @@ def annotate_dataset(
     the flow's own task runner, as ``with_options(task_runner=...)`` sets it. The flow run of a deployment
     sleeps during a long wait, and is suspended if a person must act. A flow run that its schedule starts
     while another one sleeps over the same rows ends Completed, with the message "continued by".
-    Raises TooManyFailedError, with the output written, if more rows failed than ``max_failed`` allows.
+    Raises InputError with every fault of the input and the options, SetupError if something is not
+    ready, and TooManyFailedError, with the output written, if more rows failed than ``max_failed`` allows.
     """
-    return run(input, output, **with_defaults(options, DATASET))
+    return _annotate_dataset(input, output, **with_defaults(options, DATASET))
+
+
+def prepared_flow(
+    prepared: PreparedRun, *, on_event: OnRunEvent | None = None
+) -> Callable[..., dict[str, Any]]:
+    """The flow ``annotate-dataset`` for a run that is prepared already, as the command line has it.
+
+    Its parameters are only what Prefect shows of the run: ``input``, ``output`` and ``options``. They
+    do not change the run, and must not hold secrets.
+    """
+    process = _InProcess(prepared, on_event)
+
+    @flow(name=FLOW_NAME, log_prints=False, persist_result=False, validate_parameters=False)
+    def annotate_prepared(
+        input: str,  # noqa: A002  the contract's name
+        output: str,
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Annotate the table ``input`` and write it to ``output``."""
+        del input, output, options
+        return process.run()
+
+    return annotate_prepared
+
+
+class _InProcess:
+    """A prepared run of this process.
+
+    Prefect pickles a flow, with this object in its closure, for each task on Ray. The prepared run
+    holds the input and secrets, so the pickled object is empty.
+    """
+
+    def __init__(self, prepared: PreparedRun | None = None, on_event: OnRunEvent | None = None) -> None:
+        self._prepared = prepared
+        self._on_event = on_event
+
+    def __reduce__(self) -> tuple[type[_InProcess], tuple[()]]:
+        return _InProcess, ()
+
+    def run(self) -> dict[str, Any]:
+        """Execute the run in the current flow run."""
+        assert self._prepared is not None, "a prepared run stays in its process"
+        command = self._prepared.context.command
+        return _execute_on(command["runner"], command["ray_address"], self._prepared, self._on_event)
+
+
+def _annotate_dataset(
+    source: str,
+    target: str,
+    *,
+    runner: RunnerName | None,
+    ray_address: str | None,
+    no_wait: bool,
+    **options: Any,
+) -> dict[str, Any] | State[None]:
+    """Body of ``annotate_dataset``. Returns a state if another flow run continues with these rows."""
+    with local_provider(options.get("model"), _ignore) as base_config:
+        prepared = prepare(
+            source,
+            target,
+            resolver=BlockResolver(),
+            base_config=base_config,
+            runner=runner,
+            ray_address=ray_address,
+            flow_run_id=run_context().flow_run_id,
+            on_wait=_wait_mode(no_wait=no_wait),
+            **options,
+        )
+        if (end := find_sleeping_run(prepared)) is not None:
+            get_run_logger().info("%s", end.message)
+            return end
+        return _execute_on(runner, ray_address, prepared, None)
+
+
+def _execute_on(
+    runner: RunnerName | None, ray_address: str | None, prepared: PreparedRun, on_event: OnRunEvent | None
+) -> dict[str, Any]:
+    if runner is None:
+        return _execute_and_write(prepared, None, on_event)
+    with task_runner(runner, ray_address) as chosen, started(chosen):
+        return _execute_and_write(prepared, chosen, on_event)
+
+
+def _wait_mode(*, no_wait: bool) -> OnWait:
+    """How this flow run waits for long: without a process in a deployment, else here, or not at all."""
+    if is_deployed():
+        return "sleep"
+    return "raise" if no_wait else "wait"
+
+
+def _execute_and_write(
+    prepared: PreparedRun, runner: TaskRunner[Any] | None, on_event: OnRunEvent | None
+) -> dict[str, Any]:
+    """Execute a prepared run in the current flow and write its output; returns the summary.
+
+    The output is also written if the run is stopped, cancelled or paused, with open rows in it. In a
+    deployment a paused run ends the process of the flow run; elsewhere RunPausedError is raised.
+    Raises TooManyFailedError, with the output written, if more rows failed than are allowed.
+    """
+    frame, plan = prepared.frame, prepared.plan
+    started_at = run_context().started_at
+    run_ids: list[str] = []
+    publisher = PrefectPublisher()
+
+    def emit(event: RunEvent) -> None:
+        run_ids.append(event.run_id)
+        if event.progress is not None:
+            publisher.progress(event.run_id, event.progress)
+        if on_event is not None:
+            on_event(event)
+
+    try:
+        result = execute_here(plan, frame, context=prepared.context, runner=runner, on_event=emit)
+    except RunPausedError as paused:
+        _write_open(prepared, paused.run_id)
+        if plan.options.on_wait == "sleep":
+            end_process_for(paused, plan)
+        raise
+    except (KeyboardInterrupt, TerminationSignal):
+        if run_ids:
+            _write_open(prepared, run_ids[0])
+            get_run_logger().warning(
+                "run %s was stopped; finished rows are kept: opencode-tasks resume continues it", run_ids[0]
+            )
+        raise
+    prepared.output.write(result.parts(), result.run_id)
+    forget_texts(plan.ledger_url, result.run_id)
+    started_s = None if started_at is None else started_at.timestamp()
+    totals = summary(result.run_id, result.progress, result.budget, started=started_s)
+    with Ledger.open(plan.ledger_url) as ledger:
+        publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)
+    allowed = allowed_failures(prepared.max_failed, len(frame))
+    if allowed is not None and result.progress.failed > allowed:
+        raise TooManyFailedError(result.run_id, result.progress.failed, allowed, totals)
+    return totals
+
+
+def _write_open(prepared: PreparedRun, run_id: str) -> None:
+    """Write the output of a run that has open rows."""
+    plan = prepared.plan
+    with Ledger.open(plan.ledger_url) as ledger:
+        parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+        prepared.output.write(parts, run_id)
+
+
+def _ignore(message: str) -> None:
+    del message

@@ -1,8 +1,11 @@
-"""The process of a Prefect server of our own; Prefect itself is not imported here.
+"""A Prefect server for one run, if the user has configured none.
 
-A fresh database costs Prefect 3.8 more than half of its start, so a migrated one is kept, by
-Prefect's version, in the user's cache and copied.
+Prefect itself is imported only when its settings are needed, so that the server starts while Prefect
+is loaded. A new database takes more than half of the start of Prefect 3.8, so a migrated one is kept
+in the user's cache, by Prefect's version, and copied.
 """
+
+# ruff: noqa: PLC0415  see above
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -30,15 +34,16 @@ from opencode_tasks.system import GuardedProcess
 from opencode_tasks.system.startup_timing import Part, startup_timing
 
 START_LIMIT_S = 120.0
-# Nothing of the server's outlives it, so it need not end politely.
+LOG_LIMIT = 800
+# Nothing of the server is needed after its end.
 GRACE_S = 0.5
 API_URL = "PREFECT_API_URL"
-# Prefect's profile without an address, which holds where none is chosen.
+# Prefect's default profile, which has no API URL.
 EPHEMERAL = "ephemeral"
 _ACTIVE = re.compile(r"^\s*active\s*=\s*[\"']?([^\"'\s]*)", re.MULTILINE)
 
 
-# Without the garbage collector, which has nothing to find there, loading takes a fifth less.
+# Without the garbage collector, loading takes a fifth less time.
 COMMAND = """
 import gc, runpy
 gc.disable()
@@ -49,21 +54,24 @@ runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 """
 
 
+_is_private: ContextVar[bool] = ContextVar("is_private", default=False)
+
+
 class LocalServer:
-    """A Prefect server with a database of its own, that ends with ``stop`` or with this process."""
+    """A Prefect server with a private database. It ends with ``stop``, or with this process."""
 
     def __init__(self, process: GuardedProcess, url: str, folder: Path) -> None:
         self.url = url
-        self._began = time.time()
+        self._started_at = time.time()
         self._is_ready = False
         self._is_stopped = False
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._process = process
         self._folder = folder
 
     @classmethod
     def start(cls) -> Self:
-        """Start a server, which is not ready yet. Raises SetupError where its process cannot be started."""
+        """Start a server without waiting for it. Raises SetupError if its process cannot be started."""
         folder = Path(tempfile.mkdtemp(prefix="oct-prefect-"))
         try:
             if template().exists():
@@ -74,8 +82,8 @@ class LocalServer:
             raise
 
     def wait(self) -> None:
-        """Wait until it answers, in any thread. Raises SetupError where it does not in time."""
-        with self._turn:
+        """Wait until the server answers, in any thread. Raises SetupError if it does not within 120 s."""
+        with self._lock:
             if not self._is_ready:
                 self._wait()
 
@@ -86,16 +94,16 @@ class LocalServer:
                 answer = httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False)
                 if answer.status_code == HTTPStatus.OK:
                     self._is_ready = True
-                    startup_timing.add([Part("Prefect", self._began, time.time())])
+                    startup_timing.add([Part("Prefect", self._started_at, time.time())])
                     _keep_template(self._folder)
                     return
             time.sleep(0.1)
         log = self._folder / "server.log"
-        words = log.read_text(errors="replace")[-800:] if log.exists() else ""
+        log_text = log.read_text(errors="replace")[-LOG_LIMIT:] if log.exists() else ""
         if self._process.poll() is not None and not self._is_stopped:
-            # Should its database have been the fault, the next run makes a new one.
+            # If its database was the cause, the next run makes a new one.
             template().unlink(missing_ok=True)
-        message = f"the local Prefect server did not start: {words}"
+        message = f"the local Prefect server did not start: {log_text}"
         raise SetupError("unknown", raw_message=message, hint=f"set {API_URL}")
 
     def stop(self) -> None:
@@ -106,9 +114,9 @@ class LocalServer:
 
 
 def make_template(say: Callable[[str], None]) -> None:
-    """See that there is a migrated database to copy: start a server once where there is none.
+    """Make the migrated database to copy, if there is none: starts a server once.
 
-    Without one a run takes longer to start, and nothing else; so a failure is only told.
+    Without it a run takes longer to start, and that is all: a failure is only reported by ``say``.
     """
     if template().exists():
         return
@@ -123,32 +131,87 @@ def make_template(say: Callable[[str], None]) -> None:
         say(error.raw_message)
 
 
-# The addresses that are in the environment before the user's own settings are asked for.
-_early: set[str] = set()
+# URLs of servers that were started before the user's own settings are known.
+_announced: set[str] = set()
 
 
 def announce(server: LocalServer) -> None:
-    """Put a server's address into the environment, for the workers that will be started."""
-    _early.add(server.url)
+    """Put the server's URL into the environment, for the worker processes that are started next."""
+    _announced.add(server.url)
     os.environ[API_URL] = server.url
 
 
-def is_announced(url: str) -> bool:
-    """Whether an address is that of a server which was started for a run and has nothing in it yet."""
-    return url in _early
+def configured_api() -> str | None:
+    """URL of the Prefect API that the user has configured; None without one. Imports Prefect."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    return None if not url or str(url) in _announced else str(url)
+
+
+def is_private_server() -> bool:
+    """Whether this process uses a Prefect server that was started for it alone."""
+    return _is_private.get()
+
+
+def limit_retries() -> None:
+    """Repeat failed requests to the Prefect API once from now on, in the whole process.
+
+    Prefect 3.8 repeats them for a minute and more, and reports the end of a flow run after a stop too.
+    """
+    from prefect.settings import get_current_settings
+
+    get_current_settings().client.max_retries = 1
+
+
+@contextmanager
+def prefect_api(say: Callable[[str], None], started: LocalServer | None = None) -> Generator[str]:
+    """URL of a Prefect API for this process and its workers.
+
+    The API of the server ``started`` early; else the configured one (environment or profile), if
+    there is one; else that of a new server with a private database, which ends with the context or
+    with this process. Raises SetupError if the server does not answer in time.
+    """
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        get_current_settings,
+        temporary_settings,
+    )
+
+    configured = get_current_settings().api.url
+    if started is None and configured:
+        yield configured
+        return
+    token = _is_private.set(True)
+    server: LocalServer | None = started
+    try:
+        server = server or LocalServer.start()
+        server.wait()
+        hint = f"set {API_URL} to use your own and keep the history"
+        say(f"Prefect: a server for this run alone, {server.url} ({hint})")
+        os.environ[API_URL] = server.url
+        # Log records would be sent after the end of the server.
+        with temporary_settings({PREFECT_API_URL: server.url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+            yield server.url
+    finally:
+        os.environ.pop(API_URL, None)
+        _is_private.reset(token)
+        if server is not None:
+            server.stop()
 
 
 def template() -> Path:
-    """Where the database to copy is, for the Prefect that is installed; it need not exist."""
+    """Path of the database to copy, for the installed version of Prefect; it may not exist."""
     return cache_dir() / f"prefect-{version('prefect')}.db"
 
 
 def may_be_configured(environ: Mapping[str, str], folder: Path) -> bool:
-    """Whether a Prefect API may be configured, by all the places where Prefect 3.8 looks.
+    """Whether a Prefect API may be configured, from all the places that Prefect 3.8 reads.
 
-    Prefect alone knows for sure, which takes its loading. False is sure.
+    False is certain. True is not: only Prefect knows, and loading it takes seconds.
     """
-    # Prefect's own profile "local" has an address.
+    # Prefect's profile "local" has an API URL.
     if environ.get("PREFECT_PROFILE", EPHEMERAL) != EPHEMERAL:
         return True
     if environ.get(API_URL) or environ.get("PREFECT_API_KEY"):
@@ -156,17 +219,17 @@ def may_be_configured(environ: Mapping[str, str], folder: Path) -> bool:
     home = Path(environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
     profiles = Path(environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
     files = (profiles, *(folder / name for name in (".env", "prefect.toml", "pyproject.toml")))
-    return any(_speaks_of_an_api(file) for file in files)
+    return any(_may_name_an_api(file) for file in files)
 
 
-def _speaks_of_an_api(file: Path) -> bool:
+def _may_name_an_api(file: Path) -> bool:
     try:
         text = file.read_text(encoding="utf-8", errors="replace").lower()
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    # These speak of other things, too.
+    # These files configure other programs, too.
     if {"pyproject.toml": "tool.prefect", ".env": "prefect"}.get(file.name, "") not in text:
         return False
     return "url" in text or any(name != EPHEMERAL for name in _ACTIVE.findall(text))
@@ -191,9 +254,9 @@ def _start(folder: Path) -> tuple[GuardedProcess, str]:
 
 
 def _keep_template(folder: Path) -> None:
-    """Copy a new server's database, in which nothing is yet but its schema and block types.
+    """Copy the database of a new server, which holds only its schema and block types.
 
-    Without a place to keep it, each run migrates its own.
+    If it cannot be kept, each run migrates a new one.
     """
     if template().exists():
         return
@@ -207,7 +270,7 @@ def _keep_template(folder: Path) -> None:
                 closing(sqlite3.connect(name)) as target,
             ):
                 source.backup(target)
-                # A copy must be whole in its one file.
+                # The copy must be complete in one file.
                 target.execute("PRAGMA journal_mode = DELETE")
             Path(name).replace(template())
         finally:

@@ -1,12 +1,14 @@
-"""A Ray of our own on this machine; neither Prefect nor pandas is imported here."""
+"""A local Ray for one run, started early; neither Prefect nor pandas is imported here."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -17,11 +19,12 @@ from typing import Any, cast
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import startup_timing
+from opencode_tasks.system.startup_timing import Part, startup_timing, timed_imports
 
 CREDENTIALS = "opencode_creds"
-# As prefect-ray names it, for tasks that are run before it joins.
+# The namespace of prefect-ray, for tasks that run before it joins.
 NAMESPACE = "prefect"
 END_LIMIT_S = 5.0
 # The address of a Unix socket has room for a path of 107 bytes and a NUL.
@@ -86,7 +89,7 @@ def _make_folder(candidates: Sequence[str]) -> Path:
 
 
 def ray_options(folder: Path) -> dict[str, Any]:
-    """What ``ray.init`` is told for a Ray of our own: it has the credentials resource."""
+    """Arguments of ``ray.init`` for a local Ray: it has the credentials resource."""
     return {
         "resources": {CREDENTIALS: 1},
         "include_dashboard": False,
@@ -97,104 +100,119 @@ def ray_options(folder: Path) -> dict[str, Any]:
 
 
 def is_running() -> bool:
-    """Whether this process has a Ray; Ray is not imported to find out."""
+    """Whether this process has a Ray. Does not import Ray."""
     return "ray" in sys.modules and bool(cast("Any", sys.modules["ray"]).is_initialized())
 
 
 class EarlyRay:
-    """A Ray that is started in a thread; a RayTaskRunner of this process then takes it as it is.
+    """A Ray that starts in a thread; a RayTaskRunner of this process uses it.
 
-    With ``wanted``, a spec and a variant, one of its workers starts opencode at once, is asked what
-    that knows, which ``catalog`` will be, and loads what a batch needs: the first batch finds the
-    worker ready. ``catalog`` raises as ``server_pool.catalog`` does, and where Ray did not start.
+    With ``first_task`` (a spec and a variant), a worker starts opencode at once, reads ``catalog``
+    from it, and loads the modules of a batch: the first batch finds the worker ready. The future
+    ``catalog`` raises as ``server_pool.catalog`` does, and if Ray did not start.
     """
 
-    def __init__(self, folder: Path, wanted: tuple[OpencodeSpec, str | None] | None) -> None:
+    def __init__(self, folder: Path, first_task: tuple[OpencodeSpec, str | None] | None) -> None:
         self.catalog: Future[Catalog] = Future()
-        # So that who no longer waits for it cannot cancel it for others.
+        # A caller that no longer waits for it must not cancel it for others.
         self.catalog.set_running_or_notify_cancel()
         self._folder = folder
-        self._wanted = wanted
+        self._first_task = first_task
         self._failure: BaseException | None = None
         self._is_up = Event()
         self._task: Any = None
         self._is_ended = False
-        self._turn = Lock()
+        self._lock = Lock()
         self._is_done = Event()
-        self._may_go = Event()
+        self._may_exit = Event()
         Thread(target=self._live, daemon=True).start()
 
     def wait(self) -> None:
-        """Wait until Ray is there; raises what kept it from starting."""
+        """Wait until Ray has started. Raises the error that prevented it."""
         self._is_up.wait()
         if self._failure is not None:
             raise self._failure
 
     def end(self) -> None:
-        """End Ray, once it is there: to break off its start would break this process."""
+        """End Ray once it has started: to break off its start would break this process."""
         self._is_up.wait()
         if is_running():
             import ray
 
-            known: Any = ray
-            with self._turn:
+            api: Any = ray
+            with self._lock:
                 self._is_ended = True
             if self._task is not None and not self.catalog.done():
-                known.cancel(self._task, force=True)
+                api.cancel(self._task, force=True)
             self._is_done.wait(END_LIMIT_S)
-            known.shutdown()
-        self._may_go.set()
+            api.shutdown()
+        self._may_exit.set()
 
     def _live(self) -> None:
         self._run()
         self._is_done.set()
-        # Ray has its processes killed when the thread that started them ends.
-        self._may_go.wait()
+        # Ray kills its processes when the thread that started them ends.
+        self._may_exit.wait()
 
     def _run(self) -> None:
         try:
             with startup_timing.part("Ray"):
                 _start(self._folder)
-        except BaseException as error:  # noqa: BLE001  who waits for it is told
+        except BaseException as error:  # noqa: BLE001  raised in the threads that wait for Ray
             self._failure = error
             self.catalog.set_exception(error)
             return
         finally:
             self._is_up.set()
-        if self._wanted is not None:
+        if self._first_task is not None:
             try:
-                self.catalog.set_result(self._ask(*self._wanted))
-            except BaseException as error:  # noqa: BLE001  who waits for it is told
+                self.catalog.set_result(self._read_catalog(*self._first_task))
+            except BaseException as error:  # noqa: BLE001  raised in the threads that wait for the catalog
                 self.catalog.set_exception(_ended() if self._is_ended else error)
 
-    def _ask(self, spec: OpencodeSpec, variant: str | None) -> Catalog:
+    def _read_catalog(self, spec: OpencodeSpec, variant: str | None) -> Catalog:
         import ray
         from ray.exceptions import RayTaskError
 
-        from opencode_tasks.orchestration.worker_start import warm_up
-
-        known: Any = ray
-        with self._turn:
+        api: Any = ray
+        with self._lock:
             if self._is_ended:
-                raise _ended()  # To ask it would start another one.
-            # Ray must not ask again by itself, and gives a batch the worker that was free last.
-            self._task = known.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
+                raise _ended()  # A call of Ray would start another one.
+            # Ray must not retry the task. It gives the first batch the worker that was free last.
+            self._task = api.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
         try:
-            catalog, parts = known.get(self._task)
+            catalog, parts = api.get(self._task)
         except RayTaskError as error:
             raise cast("Exception", cast("Any", error).cause) from None
         startup_timing.add(parts)
         return catalog
 
 
+def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[Part]]:
+    """In a Ray worker: start the server of this process, and load meanwhile what a batch needs.
+
+    Returns what opencode knows, and how long it took. Raises as ``server_pool.catalog`` does.
+    """
+    start = time.time()
+    Thread(target=_load_batch_modules, daemon=True).start()
+    catalog = server_pool.call(server_pool.catalog, spec, variant)
+    return catalog, [Part("opencode", start, time.time())]
+
+
+def _load_batch_modules() -> None:
+    with timed_imports():
+        for name in ("opencode_tasks.orchestration.tasks", "prefect_ray.task_runners"):
+            importlib.import_module(name)
+
+
 def _ended() -> SetupError:
-    """An error of our own, after which nobody asks opencode in this process instead."""
+    """An error of ours: after another one, opencode would be started in this process instead."""
     return SetupError("unknown", raw_message="Ray was ended before opencode had answered")
 
 
 def _start(folder: Path) -> None:
     import ray
 
-    # It warns that only a main thread sets a handler for SIGTERM; ours is to stay.
+    # It warns that only a main thread sets a handler for SIGTERM; our handler stays.
     logging.getLogger("ray").setLevel(logging.ERROR)
     cast("Any", ray).init(address="local", namespace=NAMESPACE, **ray_options(folder))

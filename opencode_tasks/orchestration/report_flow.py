@@ -1,17 +1,27 @@
-"""``cost_report``: what a ledger's runs spent, as files and artifacts, as one deployable flow.
-
-A flow's function is pickled by value for Ray, with the globals it uses, so its body is elsewhere.
-"""
+"""``cost_report``: the cost of a ledger's runs as files and artifacts, as one deployable flow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from opencode_tasks.ledger import Grouping
-from opencode_tasks.orchestration.report_files import write_reports
+from opencode_tasks.domain.money import format_usd, usd_to_pico
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.write import encoded, write_bytes
+from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
+from opencode_tasks.orchestration.resolver import resolve_ledger_url
+from opencode_tasks.reports.focus import focus_csv
+from opencode_tasks.reports.lines import group_columns, lines_frame, read_since, report_lines
+from opencode_tasks.reports.page import report_page
+from opencode_tasks.settings import settings
+
+NAME = "cost-report"
+KEY = "opencode-cost-report"
 
 
 @flow(name="cost-report", log_prints=False, persist_result=False)
@@ -25,8 +35,88 @@ def cost_report(
 ) -> dict[str, Any]:
     """Write ``cost-report.html``, ``cost-report.csv`` and ``cost-report-focus.csv`` into ``output``.
 
-    ``output`` is a folder or any fsspec URL of one, ``by`` and ``since`` are as in ``opencode-tasks
-    report`` (``7d`` is the last seven days), ``link`` is the address at which people reach the page,
-    where that is not its path. Leaves a table, a Markdown summary and a link as artifacts; the totals.
+    ``output`` is a folder or any fsspec URL of one. ``by`` and ``since`` are as in ``opencode-tasks
+    report`` (``7d``: the last seven days). ``link`` is the URL at which people open the page, if that
+    is not its path. Stores a table, a Markdown summary and a link as artifacts. Returns the files and
+    the totals. Raises InputError if the ledger does not exist.
     """
-    return write_reports(output, ledger=ledger, by=tuple(by), since=since, link=link)
+    return _write_reports(output, ledger=ledger, by=tuple(by), since=since, link=link)
+
+
+def _write_reports(
+    output: str, *, ledger: str | None, by: Sequence[Grouping], since: str | None, link: str | None
+) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    first_day = read_since(since, now.date())
+    url = resolve_ledger_url(ledger)
+    if not is_there(url):
+        raise InputError((f"ledger: there is no ledger {url} yet",))
+    folder = _folder(output)
+    with Ledger.open(url) as opened:
+        queries = opened.reports
+        source = shown_url(opened.url)
+        page = report_page(queries, since=first_day, now=now, source=source, drift=settings().cost_drift)
+        lines = report_lines(queries, by, since=first_day)
+        charges = "".join(focus_csv(queries.charges(since=first_day)))
+        totals = report_lines(queries, (), since=first_day)[0]
+        failed = _failed_attempts(queries, first_day)
+    files = {
+        f"{NAME}.html": page.encode(),
+        f"{NAME}.csv": encoded(lines_frame(lines, by), "csv"),
+        f"{NAME}-focus.csv": charges.encode("utf-8", "backslashreplace"),
+    }
+    for name, content in files.items():
+        write_bytes(content, folder + name)
+    page_url = link or _url_of(folder + f"{NAME}.html")
+    create_table_artifact(lines, key=f"{KEY}-table", description=f"Cost by {', '.join(by) or 'all'}")
+    create_markdown_artifact(_summary(totals, failed, first_day, now, page_url), key=KEY)
+    create_link_artifact(page_url, key=f"{KEY}-page", link_text="The cost report")
+    return {"files": [folder + name for name in files], **totals}
+
+
+def _folder(output: str) -> str:
+    """Folder of the files, with a slash at its end; a local folder is created."""
+    if "://" in output:
+        return output.rstrip("/") + "/"
+    path = Path(output).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    return f"{path}/"
+
+
+def _url_of(file: str) -> str:
+    return file if "://" in file else Path(file).as_uri()
+
+
+def _failed_attempts(queries: ReportQueries, since: date | None) -> dict[str, int]:
+    """Number of attempts by the error type in which they ended."""
+    counts: dict[str, int] = {}
+    for line in queries.failures(since=since):
+        counts[line["error_type"]] = counts.get(line["error_type"], 0) + line["attempts"]
+    return counts
+
+
+def _summary(
+    totals: Mapping[str, Any], failed: Mapping[str, int], since: date | None, now: datetime, page_url: str
+) -> str:
+    """Markdown of the totals."""
+    names = [*group_columns(()), "rows", "steps"]
+    unknown = "" if totals["cost_usd"] is not None else " and an unknown part"
+    counted = "\n".join(f"| {name} | {totals[name]:,} |" for name in names)
+    errors = ", ".join(f"{count} {kind}" for kind, count in sorted(failed.items())) or "none"
+    return f"""# Cost of opencode-tasks
+
+From {since or "the beginning"} to {now:%Y-%m-%d %H:%M} UTC: **{_usd(totals["known_cost_usd"])}**{unknown}.
+
+| what | |
+|---|---|
+{counted}
+| in attempts that did not complete | {_usd(totals["failed_cost_usd"])} |
+
+Failed attempts: {errors}.
+
+[The whole report]({page_url})
+"""
+
+
+def _usd(amount: float | None) -> str:
+    return "unknown" if amount is None else format_usd(usd_to_pico(amount))

@@ -1,8 +1,8 @@
-"""How a batch task waits: Prefect's AwaitingRetry, until the moment that its error names.
+"""Waits of a task: Prefect's AwaitingRetry until the time that the error names.
 
-Prefect fixes a task's delays when the task is declared. Its engine asks ``retry_condition_fn``
-first, which sees the error, and then takes ``retry_delay_seconds[i]``: a list whose item is what
-the condition saw gives a delay for each error. A test holds that order against Prefect's engine.
+Prefect fixes the delays of a task when it is declared. Its engine calls ``retry_condition_fn`` first,
+which sees the error, and then reads ``retry_delay_seconds[i]``: a list whose items depend on the last
+error gives each error its own delay. A test checks this order in Prefect's engine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
 
 from opencode_tasks.domain.policy import Retry, RetryLimits, decide
+from opencode_tasks.engine.worker import RowsWaitError
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.settings import settings
 
@@ -21,34 +22,18 @@ MIN_DELAY_S = 0.001
 _until: ContextVar[datetime | None] = ContextVar("until", default=None)
 
 
-class RowsWaitError(Exception):
-    """Rows of a task may go on from ``until`` (aware UTC) and nothing else is left to do before."""
-
-    def __init__(self, until: datetime, count: int, error_type: str, message: str) -> None:
-        super().__init__(until, count, error_type, message)
-        self.until = until
-        self.count = count
-        self.error_type = error_type
-        self.message = message
-
-    def __str__(self) -> str:
-        moment = f"{self.until:%Y-%m-%d %H:%M:%S} UTC"
-        rows = "1 row waits" if self.count == 1 else f"{self.count} rows wait"
-        return f"{rows} until {moment}: {self.error_type}: {self.message[:200]}"
-
-
 def should_retry_batch(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether the task is run again: Prefect's ``retry_condition_fn``, a plain function as it asks."""
+    """Whether a batch task is executed again. Prefect ignores conditions that are not plain functions."""
     del task, task_run
     error = state.data
     if not isinstance(error, RowsWaitError):
         return False
-    _until.set(error.until)
+    _until.set(error.hold.until)
     return True
 
 
 def should_retry_prompt(task: Any, task_run: Any, state: Any) -> bool:
-    """The same for one prompt as one task: what ``policy.decide`` says, within the inline wait."""
+    """Whether a prompt task is executed again: as ``policy.decide`` says, within the inline wait."""
     del task
     error = state.data
     if not isinstance(error, OpenCodeError):
@@ -62,7 +47,7 @@ def should_retry_prompt(task: Any, task_run: Any, state: Any) -> bool:
 
 
 class RetryDelays(list[float]):
-    """Prefect's ``retry_delay_seconds``: the seconds to the moment that ``should_retry_batch`` saw last."""
+    """Prefect's ``retry_delay_seconds``: seconds until the time that the last retry condition set."""
 
     def __init__(self) -> None:
         super().__init__([MIN_DELAY_S])
@@ -74,7 +59,7 @@ class RetryDelays(list[float]):
     def __getitem__(self, index: slice, /) -> list[float]: ...
 
     def __getitem__(self, index: SupportsIndex | slice, /) -> Any:
-        """The delay, whatever the index."""
+        """Delay for the last error, whatever the index."""
         until = _until.get()
         if until is None or isinstance(index, slice):
             return super().__getitem__(index)

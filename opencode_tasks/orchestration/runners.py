@@ -1,4 +1,4 @@
-"""Choosing and asking the task runner: Ray or threads."""
+"""Task runners of Prefect (threads, Ray) as executors of batches."""
 
 from __future__ import annotations
 
@@ -6,39 +6,159 @@ import logging
 import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from pathlib import Path
 from threading import Thread
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from opencode_tasks.engine.executor import (
+    NO_PROMPT_LIMIT,
+    PROCESS_BYTES,
+    BatchEnd,
+    Capacity,
+    local_capacity,
+)
+from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.errors import SetupError
-from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.ray import CREDENTIALS, is_running, ray_folder, ray_options
+from opencode_tasks.orchestration.resolver import without_secrets
+from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.declaration import RunnerName
+from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system import restore_sigterm_handler
-from opencode_tasks.system.node import memory_available_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
 CREDENTIALS_PER_PROMPT = 0.01
-MAX_PROMPTS = 10_000
-# What a warm server of opencode takes (measured: 0.8-1.0 GB).
-PROCESS_BYTES = 1_000_000_000
+
+
+class TaskRunnerExecutor:
+    """Executor over a task runner: each batch is a task run of the current flow."""
+
+    def __init__(self, runner: TaskRunner[Any]) -> None:
+        self._runner = runner
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether batches run in processes of Ray."""
+        return is_ray(self._runner)
+
+    def capacity(self) -> Capacity:
+        """Capacity of the Ray nodes that have credentials, or of this machine."""
+        if not self.is_remote:
+            return local_capacity()
+        resources = [node["Resources"] for node in _living_nodes()]
+        with_credentials = [one for one in resources if one.get(CREDENTIALS, 0.0) > 0]
+        unknown_memory = NO_PROMPT_LIMIT * PROCESS_BYTES
+        memory = [one.get("memory", unknown_memory) for one in with_credentials]
+        credentials = sum(float(one[CREDENTIALS]) for one in with_credentials)
+        return Capacity(
+            batches=max(1, sum(int(one.get("CPU", 0)) for one in with_credentials)),
+            prompts=int(credentials / CREDENTIALS_PER_PROMPT + 0.5),
+            processes=max(1, sum(int(size) // PROCESS_BYTES for size in memory)),
+        )
+
+    def check(self, ledger_url: str) -> None:
+        """Raise SetupError if no batch could run on the Ray cluster: it would wait, or fail, without end."""
+        if not self.is_remote:
+            return
+        nodes = _living_nodes()
+        resources = [node["Resources"] for node in nodes]
+        if not any(one.get(CREDENTIALS, 0.0) > 0 and one.get("CPU", 0.0) >= 1 for one in resources):
+            raise SetupError(
+                "unknown",
+                raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r} and a CPU",
+                hint="start the nodes that have the credentials with: ray start "
+                f"--resources='{{\"{CREDENTIALS}\": 1}}'",
+            )
+        machines = {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
+        if len(machines) > 1 and ledger_url.startswith("sqlite"):
+            raise SetupError(
+                "unknown",
+                raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",
+                hint="use a ledger that all of them reach: --ledger postgresql://…",
+            )
+
+    def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> TaskRunBatch:
+        """Submit the batch task. The task reads the secrets from their block again."""
+        parameters = {
+            "run_spec": without_secrets(run_spec),
+            "batch_id": batch_id,
+            "max_rows": max_rows,
+        }
+        with _remote_options(self._runner, run_spec.concurrency):
+            # Through the runner and not the flow, so that a flow can use another runner than its own.
+            return TaskRunBatch(self._runner.submit(run_batch, parameters=parameters))
+
+
+class TaskRunBatch:
+    """A batch that is a task run."""
+
+    def __init__(self, future: PrefectFuture[Any]) -> None:
+        self._future = future
+        # Prefect's settings are in the context, its API URL among them.
+        self._context = copy_context()
+
+    def wait(self) -> BatchEnd:
+        """Block until the task run has ended, and report a crash to Prefect."""
+        return self._context.run(self._wait)
+
+    def stop_waiting(self) -> None:
+        """Do nothing: a task that is AwaitingRetry sleeps in Prefect's engine."""
+
+    def _wait(self) -> BatchEnd:
+        # Through the state: result() raises if the worker crashed.
+        state: State[Any] | None = None
+        with suppress(Exception):
+            self._future.wait()
+            state = self._future.state
+            if state.is_crashed():
+                self._report_crash(state)
+        return _batch_end(state)
+
+    def _report_crash(self, state: State[Any]) -> None:
+        """Set the state in Prefect. The dead worker could not, and the task would be Running forever."""
+        with get_client(sync_client=True) as client:
+            client.set_task_run_state(self._future.task_run_id, state, force=True)
+
+
+def _batch_end(state: State[Any] | None) -> BatchEnd:
+    if state is None:
+        return BatchEnd()
+    result = _result_of(state)
+    if state.is_completed():
+        return BatchEnd(result=result if isinstance(result, BatchResult) else BatchResult(ended=0))
+    return BatchEnd(
+        error=result if isinstance(result, BaseException) else None, is_crashed=state.is_crashed()
+    )
+
+
+def _result_of(state: State[Any]) -> Any:
+    """The value that a batch returned, or its error."""
+    try:
+        # _sync: in an async flow Prefect would return a coroutine.
+        return cast("Any", state).result(raise_on_failure=False, _sync=True)
+    except Exception as error:  # noqa: BLE001  whatever the runner stored is the cause
+        return error
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """A thread for each call, for which the end of the process does not wait."""
+    """A thread for each call; the end of the process does not wait for it."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start the call at once: how many there are at a time is bounded by who submits."""
+        """Start the call at once: the dispatcher bounds the number of calls."""
         future: Future[T] = Future()
 
         def run() -> None:
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001  whoever waits for the call is told
+            except BaseException as error:  # noqa: BLE001  raised where the future is read
                 future.set_exception(error)
 
         Thread(target=run, daemon=True).start()
@@ -46,10 +166,10 @@ class _DaemonThreads(ThreadPoolExecutor):
 
 
 class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
-    """Prefect's threads, which do not keep a process that is to end: an AwaitingRetry only sleeps there."""
+    """Prefect's threads, without keeping a process that ends while a task sleeps in AwaitingRetry."""
 
     def __enter__(self) -> Self:
-        """Begin to take tasks."""
+        """Start to accept tasks."""
         super().__enter__()
         self._executor = _DaemonThreads()
         return self
@@ -57,17 +177,17 @@ class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
 
 @contextmanager
 def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[TaskRunner[Any]]:
-    """A task runner for ``flow.with_options``; a Ray that we start has the credentials resource.
+    """A task runner for ``started``; a Ray that is started here has the credentials resource.
 
-    A Ray that this process has started already is taken as it is. The folder of one that is started
-    here is private and goes with this process.
+    A Ray that this process has started already is used. The folder of a Ray that is started here is
+    private and is removed with this process.
     """
     if name == "threads":
         yield InterruptibleThreads()
         return
     if ray_address is not None:
-        # Before Ray is imported, which reads it.
-        _hand_over_token()
+        # Before Ray is imported, which reads the environment.
+        _use_token()
     from prefect_ray import RayTaskRunner
 
     if ray_address is not None:
@@ -76,17 +196,17 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
         )
         return
     if is_running():
-        # Started early, and ended by who started it.
+        # Started early, and ended by the code that started it.
         yield RayTaskRunner(address="local")
         return
     with ray_folder() as folder:
         yield RayTaskRunner(address="local", init_kwargs=ray_options(folder))
 
 
-def _hand_over_token() -> None:
-    """Have Ray show the cluster its token where there is one at hand, as ``ray start`` asks for it then.
+def _use_token() -> None:
+    """Have Ray send the cluster its token if there is one, since ``ray start`` requires it then.
 
-    ``ray.init`` by itself would not (ray 2.60). A cluster that asks for none does not mind.
+    ``ray.init`` alone does not (ray 2.60). A cluster that requires none ignores it.
     """
     has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if has_token or (Path.home() / ".ray" / "auth_token").exists():
@@ -95,10 +215,10 @@ def _hand_over_token() -> None:
 
 @contextmanager
 def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
-    """The runner, taking tasks, with SIGTERM handled as before.
+    """The runner, accepting tasks, with the handler of SIGTERM unchanged.
 
-    Ray sets a handler of its own (ray 2.60) that ends the process at once; Prefect's has the flow
-    record what is in flight first.
+    Ray sets a handler that ends the process at once (ray 2.60); with Prefect's handler the flow
+    records what is in flight first.
     """
     with ExitStack() as stack:
         with restore_sigterm_handler():
@@ -107,34 +227,8 @@ def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
 
 
 def is_ray(runner: TaskRunner[Any]) -> bool:
-    """Whether a flow's task runner is Ray's; Ray is not imported to find out."""
+    """Whether a task runner is Ray's. Does not import Ray."""
     return type(runner).__name__ == "RayTaskRunner"
-
-
-def lanes(runner: TaskRunner[Any]) -> int:
-    """How many batches the runner can run at once: CPUs of the nodes with credentials, or of this machine."""
-    if not is_ray(runner):
-        return os.cpu_count() or 1
-    of_nodes = (node["Resources"] for node in _living_nodes())
-    return max(1, sum(int(one.get("CPU", 0)) for one in of_nodes if one.get(CREDENTIALS, 0.0) > 0))
-
-
-def most_prompts(runner: TaskRunner[Any]) -> int:
-    """How many prompts at once the credentials of the runner's nodes allow; no bound on threads."""
-    if not is_ray(runner):
-        return MAX_PROMPTS
-    per_node = [float(node["Resources"].get(CREDENTIALS, 0.0)) for node in _living_nodes()]
-    return int(sum(per_node) / CREDENTIALS_PER_PROMPT + 0.5)
-
-
-def most_processes(runner: TaskRunner[Any]) -> int:
-    """How many processes of opencode the memory of the runner's nodes, or of this machine, holds at once."""
-    if not is_ray(runner):
-        return max(1, memory_available_bytes() // PROCESS_BYTES)
-    of_nodes = (node["Resources"] for node in _living_nodes())
-    unknown = MAX_PROMPTS * PROCESS_BYTES
-    memories = [one.get("memory", unknown) for one in of_nodes if one.get(CREDENTIALS, 0.0) > 0]
-    return max(1, sum(int(memory) // PROCESS_BYTES for memory in memories))
 
 
 def _living_nodes() -> list[dict[str, Any]]:
@@ -144,32 +238,10 @@ def _living_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
-def check_cluster(runner: TaskRunner[Any], ledger: Ledger) -> None:
-    """Raise SetupError where a Ray cluster cannot run a batch; it would wait, or fail, for ever."""
-    if not is_ray(runner):
-        return
-    nodes = _living_nodes()
-    offered = [node["Resources"] for node in nodes]
-    if not any(one.get(CREDENTIALS, 0.0) > 0 and one.get("CPU", 0.0) >= 1 for one in offered):
-        raise SetupError(
-            "unknown",
-            raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r} and a CPU",
-            hint="start the nodes that have the credentials with: ray start "
-            f"--resources='{{\"{CREDENTIALS}\": 1}}'",
-        )
-    machines = {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
-    if len(machines) > 1 and ledger.url.startswith("sqlite"):
-        raise SetupError(
-            "unknown",
-            raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",
-            hint="give a ledger that all of them reach: --ledger postgresql://…",
-        )
+def _remote_options(runner: TaskRunner[Any], concurrency: int) -> AbstractContextManager[object]:
+    """Context in which a batch is submitted: it takes a CPU, and credentials for its prompts.
 
-
-def remote_options_for(runner: TaskRunner[Any], concurrency: int) -> Any:
-    """A context in which a batch is submitted: it takes a CPU and credentials for its prompts.
-
-    Ray must not run a batch again by itself: it would not know what was bought.
+    Ray must not retry a batch: it does not know what was paid for.
     """
     if not is_ray(runner):
         return nullcontext()

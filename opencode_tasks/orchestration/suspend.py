@@ -1,66 +1,128 @@
-"""Putting the flow run of a deployment to sleep: no process stays, Prefect starts it again.
+"""Holds of a run as states of its flow run: AwaitingRetry, or Suspended until a person acts.
 
-Prefect reschedules a flow run whose body raises ``Pause`` in a state that it set itself
-(prefect 3.8: AwaitingRetry with a scheduled time by the clock, Suspended by a person's resume).
+The flow run of a deployment ends its process: Prefect starts a flow run again whose body raises
+``Pause`` in a state that it set itself (prefect 3.8: AwaitingRetry at its scheduled time, Suspended
+when a person resumes it).
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any, NoReturn
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, cast
 from uuid import UUID, uuid4
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
-from prefect.states import AwaitingRetry, Suspended
+from prefect.states import AwaitingRetry, Running, Suspended
 
+from opencode_tasks.domain.hold import Hold
+from opencode_tasks.domain.money import format_usd
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
-from opencode_tasks.orchestration.context import is_deployed
+from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress
+from opencode_tasks.orchestration.context import current_flow_run, is_deployed
 from opencode_tasks.orchestration.events import publish_paused
-from opencode_tasks.orchestration.new_budget import PAUSE_KEY, ask_for_budget
-from opencode_tasks.orchestration.pause_report import pause_report
+from opencode_tasks.orchestration.resume import BUDGET_KEY, request_budget
+from opencode_tasks.plan.plan import Plan
 from opencode_tasks.settings import settings
 
 ARTIFACT_KEY = "opencode-tasks-pause"
+FIXES = {
+    "authentication_failed": "Fix the credentials of `{provider}` where the flow runs: its API key in the "
+    "environment, or `opencode auth login`.",
+    "billing_error": "Check the account of `{provider}`: it needs credit, a subscription or a payment.",
+    "budget_exceeded": "Give the run a higher budget, for example with `--max-cost`.",
+}
+DEFAULT_FIX = "See the message of the provider above."
 
 
-def hold_flow_run(paused: RunPausedError, ledger_url: str, model_ref: str) -> NoReturn:
-    """End this process; the flow run goes on at the moment named, or once a person resumes it.
+@contextmanager
+def awaiting_retry(hold: Hold) -> Generator[None]:
+    """The flow run is AwaitingRetry, with the time and the reason, while this process waits."""
+    flow_run = current_flow_run()
+    if flow_run is None:
+        yield
+        return
+    # The state is information only: a server that does not answer must not end the run.
+    with get_client(sync_client=True) as client:
+        with suppress(Exception):
+            state = AwaitingRetry(scheduled_time=hold.until, message=str(hold))
+            client.set_flow_run_state(flow_run.id, state, force=True)
+        try:
+            yield
+        finally:
+            with suppress(Exception):
+                client.set_flow_run_state(flow_run.id, Running(), force=True)
 
-    A person finds what to do in the state's message and in an artifact. Where this is no flow run
-    of a deployment, ``paused`` is raised.
+
+def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
+    """End the process of this flow run; Prefect starts it again at ``paused.until``, or when resumed.
+
+    If a person must act, the message of the state and an artifact say what to do. Raises ``paused``
+    if this is not a flow run of a deployment.
     """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or not is_deployed():
+    flow_run = current_flow_run()
+    if not is_deployed():
         raise paused
     if paused.until is None:
-        with Ledger.open(ledger_url) as ledger:
-            told = pause_report(paused, model_ref, ledger.runs.progress(paused.run_id))
-            budget = ledger.budgets.get(paused.run_id)
-        # An artifact that could not be written must not lose the suspension.
-        with suppress(Exception):
-            create_markdown_artifact(told, key=ARTIFACT_KEY, description=str(paused))
-        state = _suspended(context.flow_run.id, paused, budget)
+        state = _suspend(flow_run.id, paused, plan)
     else:
         state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
     publish_paused(paused)
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(context.flow_run.id, state, force=paused.until is not None)
+        client.set_flow_run_state(flow_run.id, state, force=paused.until is not None)
     raise Pause(state=state)
 
 
-def _suspended(flow_run_id: UUID, paused: RunPausedError, budget: Budget) -> State[Any]:
-    # A key of its own each time: under an old key Prefect takes the run for resumed already.
+def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any]:
+    """State of a flow run that waits for a person, after its report is stored as an artifact."""
+    with Ledger.open(plan.ledger_url) as ledger:
+        report = pause_report(paused, plan.model_ref, ledger.runs.progress(paused.run_id))
+        budget = ledger.budgets.get(paused.run_id)
+    # The suspension must not fail if the artifact cannot be stored.
+    with suppress(Exception):
+        # _sync: in an async flow Prefect would return a coroutine.
+        cast("Any", create_markdown_artifact)(report, key=ARTIFACT_KEY, description=str(paused), _sync=True)
+    return _suspended_state(flow_run_id, paused, budget)
+
+
+def _suspended_state(flow_run_id: UUID, paused: RunPausedError, budget: Budget) -> State[Any]:
+    # A new key each time: with an old key Prefect takes the flow run for resumed already.
     key = uuid4().hex
-    is_budget = paused.error_type == BUDGET_REACHED
-    if is_budget:
-        key = f"{PAUSE_KEY}{key}"
+    asks_for_budget = paused.error_type == BUDGET_REACHED
+    if asks_for_budget:
+        key = f"{BUDGET_KEY}{key}"
     state = Suspended(timeout_seconds=int(settings().suspend_timeout), pause_key=key, message=str(paused))
-    if is_budget:
-        keyset = ask_for_budget(flow_run_id, key, str(paused), budget.max_cost_pico)
+    if asks_for_budget:
+        keyset = request_budget(flow_run_id, key, str(paused), budget.max_cost_pico)
         state.state_details.run_input_keyset = {str(name): key for name, key in keyset.items()}
     return state
+
+
+def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> str:
+    """Markdown for the person who must act: what happened, what to do, and the cost so far.
+
+    The message of the provider is shown as a quoted block, so that it cannot format the page.
+    """
+    provider = model_ref.partition("/")[0]
+    message = "\n".join(f"    {line}" for line in (paused.message or "(no message)").splitlines())
+    fix = FIXES.get(paused.error_type, DEFAULT_FIX).format(provider=provider)
+    unknown = " and an unknown part" if progress.cost_pico is None else ""
+    return f"""# Run {paused.run_id} needs a person
+
+`{model_ref}` refused with **{paused.error_type}**:
+
+{message}
+
+| rows | |
+|---|---|
+| open | {progress.open} |
+| completed | {progress.completed} |
+| failed | {progress.failed} |
+| cost so far | {format_usd(progress.known_cost_pico)}{unknown} |
+
+**What to do.** {fix} Then resume this flow run in Prefect, or run
+`opencode-tasks resume {paused.run_id}`. One row is tried first; completed rows are not sent again.
+"""

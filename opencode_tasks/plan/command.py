@@ -1,63 +1,70 @@
-"""Reading and checking a table and all that is asked for it, before anything is spent."""
+"""Command: a table and options, read and checked before anything is sent, and ready to run."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema
-from opencode_tasks.engine.run import OnRunEvent
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import merge
-from opencode_tasks.orchestration.block_urls import database_place, is_block, ledger_place
 from opencode_tasks.plan.declaration import RunnerName
-from opencode_tasks.plan.failure_limit import allowed_failures
 from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.option_table import OPTIONS, value_faults
 from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
 from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.resolver import Resolver, is_block_url
+from opencode_tasks.plan.run_context import RunContext
+
+GIVEN_AS_VALUE = "given as a value"
+
+_FAILURE_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
+_ALL_PERCENT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A checked input, ready to run; ``on_event`` is told how the run goes.
+    """A checked input, ready to run.
 
-    ``command`` is what ``resume`` needs to prepare it again, ``run_id`` the run that it goes on with.
+    ``context`` names the run to continue and holds the command that ``resume`` needs. ``max_failed``
+    is the number (``N``) or share (``N%``) of rows that may fail, None for no limit.
     """
 
     frame: pd.DataFrame
     output: Output
     plan: Plan
-    command: Mapping[str, Any]
+    context: RunContext
     max_failed: str | int | None = None
-    run_id: str | None = None
-    on_event: OnRunEvent | None = None
 
 
 def prepare(
     source: str,
     target: str,
     *,
+    resolver: Resolver,
+    base_config: Mapping[str, Any],
     limit: int | None = None,
     runner: RunnerName | None = None,
     ray_address: str | None = None,
-    base_config: Mapping[str, Any],
     run_id: str | None = None,
+    flow_run_id: str | None = None,
     **options: Any,
 ) -> PreparedRun:
-    """Read and check all there is to check, before anything is spent.
+    """Read and check the input and all options. No provider is called.
 
     ``schema`` and ``opencode_config`` may be file names; ``base_config`` lies under the latter.
-    ``run_id`` names a run of the ledger to go on with. ``runner`` and ``ray_address`` are only noted.
-    Raises InputError with every fault found.
+    ``run_id`` names a run of the ledger to resume, ``flow_run_id`` the flow run that may have started
+    one. ``runner`` and ``ray_address`` are kept for ``resume``. Raises InputError with every fault.
     """
     values = {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
     values |= options
@@ -68,44 +75,45 @@ def prepare(
     schema, config, output = None, dict(base_config), Output(name=target)
     frame: pd.DataFrame | None = None
     plan: Plan | None = None
-    with _Noted(faults):
+    with _Collected(faults):
         schema = read_schema(options.pop("schema", None))
-    with _Noted(faults):
+    with _Collected(faults):
         config = merge(base_config, read_opencode_config(options.pop("opencode_config", None)))
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
-    with _Noted(faults):
-        output = _output(target, incremental, options)
-    with _Noted(faults):
-        # Which rows are taken is known only once it is known which are new.
+    with _Collected(faults):
+        output = _output(target, incremental, options, resolver)
+    with _Collected(faults):
+        # The limit of an incremental input counts new rows, which are not known yet.
         frame = read_input(source, database=output.database, limit=None if incremental else limit)
     faults += output.faults(source, None if frame is None else _output_names(frame, schema))
     max_failed = options.pop("max_failed", None)
-    with _Noted(faults):
+    with _Collected(faults):
         allowed_failures(max_failed, 0)
     series = incremental.series if incremental else None
     wanted = Options(series=series, schema=schema, opencode_config=config, **options)
-    with Ledger.open(ledger_place(wanted.ledger)) as ledger:
+    with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
         if incremental is not None and frame is not None:
-            frame = incremental.rows(frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh)
-    with _Noted(faults):
-        plan = make_plan(frame, wanted)
+            frame = incremental.rows(
+                frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh, flow_run_id=flow_run_id
+            )
+    with _Collected(faults):
+        plan = make_plan(frame, resolver.options(wanted))
     if faults or plan is None or frame is None:
         raise InputError(tuple(dict.fromkeys(faults)))
     return PreparedRun(
         frame=frame,
         output=output,
         plan=plan,
-        command=command,
-        run_id=run_id,
+        context=RunContext(resumed_run_id=run_id, command=command),
         max_failed=max_failed,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Noted:
-    """Goes on after an InputError, its faults noted: all are told at once."""
+class _Collected:
+    """Context that collects the faults of an InputError and suppresses it, to report all at once."""
 
     faults: list[str]
 
@@ -118,8 +126,10 @@ class _Noted:
         return isinstance(error, InputError)
 
 
-def _output(target: str, incremental: IncrementalInput | None, options: dict[str, Any]) -> Output:
-    """Where answers go; what says so is taken out of the options, and the series' key is the id."""
+def _output(
+    target: str, incremental: IncrementalInput | None, options: dict[str, Any], resolver: Resolver
+) -> Output:
+    """Where OUTPUT is written. Takes its options out of ``options``; the key of a series is the row id."""
     partition_by, database = options.pop("partition_by", ()), options.pop("database", None)
     if incremental is not None:
         if options.get("id_column") not in (None, incremental.key):
@@ -130,23 +140,20 @@ def _output(target: str, incremental: IncrementalInput | None, options: dict[str
         options["id_column"] = incremental.key
     return Output(
         name=target,
-        database=database_place(database),
+        database=resolver.database_url(database),
         key=options.get("id_column"),
         partition_by=tuple(partition_by),
         grows=incremental is not None,
     )
 
 
-GIVEN_AS_VALUE = "given as a value"
-
-
 def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as the ledger keeps them for ``resume``: paths in full, and no secret.
+    """Options as the ledger keeps them for ``resume``: absolute paths, and no secret.
 
-    A config that was given as a value can hold one; that there was one is kept.
+    A config that was given as a value can hold a secret: only the fact that there was one is kept.
     """
     kept = {name: value for name, value in options.items() if OPTIONS[name].info.is_saved}
-    if is_block(options.get("database")):
+    if is_block_url(options.get("database")):
         kept["database"] = options["database"]
     for name in [name for name in kept if OPTIONS[name].info.is_path]:
         value = kept[name]
@@ -157,7 +164,23 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def allowed_failures(max_failed: str | int | None, rows: int) -> int | None:
+    """Number of ``rows`` that may fail: ``N``, or ``N%`` of them rounded down; None for no limit.
+
+    Raises InputError for any other text.
+    """
+    if max_failed is None:
+        return None
+    found = _FAILURE_LIMIT.fullmatch(str(max_failed).strip())
+    percent = Fraction(found[2]) if found and found[2] else None
+    if not found or (percent is not None and percent > _ALL_PERCENT):
+        raise InputError(
+            (f"--max-failed: {max_failed!r} is neither a number of rows nor a percentage like 5%",)
+        )
+    return int(found[1]) if percent is None else int(percent * rows / _ALL_PERCENT)
+
+
 def _output_names(frame: pd.DataFrame, schema: Any) -> Sequence[str]:
-    """The columns that OUTPUT will have; a schema with faults adds none."""
+    """Columns that OUTPUT will have; a schema with faults adds none."""
     usable = schema if schema is not None and not check_schema(schema) else None
     return [*map(str, frame.columns), *(column.name for column in output_columns(usable))]

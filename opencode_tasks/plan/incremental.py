@@ -1,4 +1,4 @@
-"""An input that grows: each run of its series takes the rows that have no answer yet."""
+"""Incremental input: each run of a series takes only the rows that have no answer yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Self
 
 import pandas as pd
-from prefect.context import FlowRunContext
 
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.frames.validate import row_ids_in, take_rows
@@ -16,43 +15,46 @@ from opencode_tasks.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncrementalInput:
-    """The series of runs over one INPUT by one ``key``, the column that says which row is which."""
+    """Series of runs over one INPUT. ``key`` is the column that identifies a row."""
 
     series: str
     key: str
 
     @classmethod
     def of(cls, source: str, key: str | None) -> Self | None:
-        """The series of an input; None without a key."""
+        """Series of an input; None without a key."""
         if key is None:
             return None
-        place = source if is_sql(source) or "://" in source else str(Path(source).absolute())
-        return cls(series=f"{key} of {place}", key=key)
+        address = source if is_sql(source) or "://" in source else str(Path(source).absolute())
+        return cls(series=f"{key} of {address}", key=key)
 
     def rows(
-        self, frame: pd.DataFrame, ledger: Ledger, *, run_id: str | None, limit: int | None, refresh: bool
+        self,
+        frame: pd.DataFrame,
+        ledger: Ledger,
+        *,
+        run_id: str | None,
+        limit: int | None,
+        refresh: bool,
+        flow_run_id: str | None = None,
     ) -> pd.DataFrame:
-        """The rows for this run: those that it took before where it goes on, else the new ones.
+        """Rows of ``frame`` that a run takes, with a plain range as index.
 
-        New is what no run of the series has completed; with ``refresh`` all are. A run goes on that
-        is named or that this flow run began. ``limit`` bounds a new run. The index is a plain range.
+        A run that continues takes the rows that it had: the run ``run_id``, else the run of the
+        series that ``flow_run_id`` started. A new run takes the first ``limit`` rows (None: all) that
+        no run of the series has completed, or with ``refresh`` the first rows of the input.
         """
         if self.key not in frame.columns:
-            # Told where the columns are checked.
+            # The check of the columns reports it.
             return frame
-        ids = row_ids_in(frame, self.key)
-        going_on = run_id or self._begun_here(ledger)
-        mine = ledger.series.row_ids_of_run(self.series, going_on) if going_on else None
-        if mine is not None:
-            taken = [row_id in mine for row_id in ids]
-        else:
-            answered = ledger.series.completed_rows(self.series)
-            taken = [refresh or row_id not in answered for row_id in ids]
-        places = [place for place, is_taken in enumerate(taken) if is_taken]
-        return take_rows(frame, places if mine is not None else places[:limit])
-
-    def _begun_here(self, ledger: Ledger) -> str | None:
-        context = FlowRunContext.get()
-        if context is None or context.flow_run is None:
-            return None
-        return ledger.series.run_of_flow_run(self.series, str(context.flow_run.id))
+        row_ids = row_ids_in(frame, self.key)
+        if run_id is None and flow_run_id is not None:
+            run_id = ledger.series.run_of_flow_run(self.series, flow_run_id)
+        own_rows = None if run_id is None else ledger.series.row_ids_of_run(self.series, run_id)
+        if own_rows is not None:
+            return take_rows(
+                frame, [position for position, row_id in enumerate(row_ids) if row_id in own_rows]
+            )
+        answered = ledger.series.completed_rows(self.series)
+        positions = [position for position, row_id in enumerate(row_ids) if refresh or row_id not in answered]
+        return take_rows(frame, positions[:limit])

@@ -1,10 +1,10 @@
-"""From a frame and options to a job and its rows, every fault found before anything is spent."""
+"""Plan: a frame and options, checked, with the key of every row. No provider is called."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -18,23 +18,21 @@ from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.prices import Price
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
-from opencode_tasks.engine.reservations import most_it_can_cost
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
     BackendName,
     OpencodeSpec,
-    Secrets,
 )
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.null_backend import null_catalog
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_options import with_blocks
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
-from opencode_tasks.plan.run_spec import RunSpec, system_text
+from opencode_tasks.plan.resolver import ResolvedOptions
+from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico, system_text
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
@@ -44,17 +42,17 @@ MAX_USD = 9_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRows:
-    """The rows of a run in input order, each made when it is come to, again and again."""
+    """Rows of a run in input order. Each iteration renders them again, so that none is kept in memory."""
 
     rows: PromptRows
     key_of: Callable[[str], str]
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Number of rows."""
         return len(self.rows)
 
     def __iter__(self) -> Iterator[RowInput]:
-        """The rows with their keys."""
+        """Rows with their keys."""
         for row in self.rows:
             yield RowInput(
                 row_id=row.row_id,
@@ -67,7 +65,7 @@ class PlannedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A checked input and what its rows will be sent with. ``catalog`` is None for an empty input."""
+    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input."""
 
     options: Options
     checked: Checked
@@ -80,25 +78,28 @@ class Plan:
 
     @property
     def model_ref(self) -> str:
-        """The resolved model; empty for an empty input without one."""
+        """Resolved model; empty for an empty input without a model."""
         return self.catalog.model_ref if self.catalog else self.options.model or ""
 
     @property
     def ledger_url(self) -> str:
-        """The ledger that the run is kept in."""
+        """URL of the ledger of the run."""
         assert self.options.ledger is not None
         return self.options.ledger
 
     def run_spec(
         self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
     ) -> RunSpec:
-        """The job of a run of this plan; ``concurrency`` is that of one batch, ``start`` of the gate."""
+        """What the batches of a run of this plan need; see RunSpec.
+
+        ``concurrency`` is the number of rows in flight of one batch, ``start`` that of the gate.
+        """
         assert self.catalog is not None
         options = self.options
         return RunSpec(
             run_id=run_id,
             ledger_url=ledger_url,
-            spec=replace(self.spec, secrets=Secrets()),
+            spec=self.spec,
             secrets_block=self.secrets_block,
             backend=options.backend,
             model_ref=self.catalog.model_ref,
@@ -125,7 +126,7 @@ class Plan:
 
 
 def limits_of(options: Options) -> RetryLimits:
-    """The limits of a run: its options, and the settings for what they do not tell."""
+    """Retry limits of a run, from its options and the settings."""
     return RetryLimits(
         max_attempts=options.max_attempts,
         max_inline_wait_s=settings().max_inline_wait,
@@ -134,14 +135,14 @@ def limits_of(options: Options) -> RetryLimits:
     )
 
 
-def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
-    """Check frame and options and ask opencode for model, agent and variant.
+def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
+    """Check frame and options, and look up model, agent and variant in opencode.
 
-    Raises InputError with every fault found (with ``bad_rows="fail"``, faults of single rows are
-    left to the plan; a ``frame`` of None, one that could not be read, has none), SetupError where
-    opencode cannot be found or started. No provider is called.
+    A ``frame`` of None means that the input could not be read. With ``bad_rows="fail"``, faults of
+    single rows are left in the plan. Raises InputError with every fault, and SetupError if opencode
+    cannot be found or started.
     """
-    options, secrets, secrets_block = with_blocks(options)
+    options = resolved.options
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -156,7 +157,7 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
     faults += price_faults
     spec, catalog = None, None
     try:
-        spec = make_spec(options, secrets)
+        spec = make_spec(options, resolved.secrets)
         if frame is None or len(frame):
             catalog = (
                 null_catalog()
@@ -179,48 +180,48 @@ def make_plan(frame: pd.DataFrame | None, options: Options) -> Plan:
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
-        secrets_block=secrets_block,
+        secrets_block=resolved.secrets_block,
     )
 
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
-    """The model's price as opencode states it, else the user's own; None where nobody does."""
+    """Price of the model in opencode, else in the user's price file; None if it is in neither."""
     return catalog.price or prices.price_of(catalog.model_ref, catalog.most_output_tokens)
 
 
 def _budget_fault(
     rows: PlannedRows, options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
 ) -> str | None:
-    """Why no row could ever be sent under the caps on cost; None where one can."""
+    """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
-    # A session's cost is watched by what opencode reports, so a row needs its price there.
+    # The cost of a session is what opencode reports, so a limit per row needs the price there.
     name = "--max-cost" if options.max_row_cost is None else "--max-row-cost"
     price = price_in(catalog, prices) if options.max_row_cost is None else catalog.price
     provider, model = catalog.model_ref.split("/", 1)
     if price is None:
-        where = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'
+        entry = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'
         return (
-            f"{name}: nobody states the price of {catalog.model_ref}, so its cost cannot be held; "
-            f"state it in the opencode config, in USD per million tokens: {where}"
+            f"{name}: no price is known for {catalog.model_ref}, so the cost limit cannot be enforced; "
+            f"add the price to the opencode config, in USD per million tokens: {entry}"
         )
     if options.max_cost is None or not rows:
         return None
-    least = min(
-        most_it_can_cost(price, row.prompt, spec=spec, system=options.system, schema=options.schema)
+    smallest_pico = min(
+        attempt_cost_limit_pico(price, row.prompt, spec=spec, system=options.system, schema=options.schema)
         for row in rows
     )
-    if least <= usd_to_pico(options.max_cost):
+    if smallest_pico <= usd_to_pico(options.max_cost):
         return None
     return (
-        f"--max-cost: {options.max_cost:g} is too little for any row: each may cost up to "
-        f"{format_usd(least)} or more, with {price.most_output_tokens:,} output tokens; raise it, or "
-        f"lower the model's limit.output in the opencode config"
+        f"--max-cost: {options.max_cost:g} is too small for any row: each may cost up to "
+        f"{format_usd(smallest_pico)} or more, with {price.most_output_tokens:,} output tokens; raise it, "
+        f"or lower the model's limit.output in the opencode config"
     )
 
 
 def option_faults(options: Options) -> list[str]:
-    """The faults of options by themselves, one line each."""
+    """Faults of the options alone, one line each."""
     faults = check_schema(options.schema) if options.schema is not None else []
     counts = {
         "batch-size": options.batch_size,
@@ -245,19 +246,19 @@ def option_faults(options: Options) -> list[str]:
 
 
 def _choice_faults(options: Options) -> list[str]:
-    """The faults of options that have only some values."""
+    """Faults of options with a closed list of values."""
     choices = {
         "backend": (options.backend, get_args(BackendName)),
         "bad-rows": (options.bad_rows, get_args(BadRows)),
         "on-budget": (options.on_budget, get_args(OnBudget)),
     }
     faults = [
-        f"--{name}: {chosen!r} is none of {', '.join(known)}"
-        for name, (chosen, known) in choices.items()
-        if chosen not in known
+        f"--{name}: {value!r} is none of {', '.join(known)}"
+        for name, (value, known) in choices.items()
+        if value not in known
     ]
     if options.backend == "null" and options.model is not None:
-        faults.append("--model: the null backend answers by itself, without a model; name none")
+        faults.append("--model: the null backend answers without a model; remove the option")
     return faults
 
 

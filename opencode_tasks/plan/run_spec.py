@@ -1,4 +1,4 @@
-"""What a batch must know of its run: plain values that cross Ray."""
+"""RunSpec: what a batch must know about its run, as plain values that cross Ray."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ from opencode_tasks.ledger import ClaimedRow
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
 from opencode_tasks.telemetry import Carrier
 
+TITLE_LIMIT = 100
+# An answer that does not fit its schema gets one repair turn.
+CALLS_WITH_SCHEMA = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One run as its batches see it.
 
-    ``concurrency`` is the most rows in flight of one batch, ``gate_id`` the gate of its provider, model
-    and credential, ``start`` the rows in flight at the gate while nothing is known of it, and ``rate_limits``
-    what it allows in a minute. ``system`` is the text the user gave, None without one; ``spec.system``
-    is what the default agent is given. ``price`` is None where nobody states the model's, ``prices``
-    are those to compute costs by. A row's session is ended when the row has cost more than
-    ``max_row_cost_pico`` (None: any cost) and would go on. ``drain_s`` is how long rows in flight may
-    go on once the run must wait for long. ``trace`` is the run's span, the parent of its batches'.
-    ``secrets_block`` is the Prefect block, as ``type/name``, of the secrets that ``spec`` is without:
-    they are read where they are used.
+    - ``spec``: how opencode is started, with ``system`` being the system text of the default agent.
+    - ``secrets_block``: Prefect block (``type/name``) that holds the secrets of ``spec``; None without
+      one. An executor that sends the batch elsewhere removes the secrets from ``spec``, and the
+      batch reads them from the block.
+    - ``unpriced``: models without a price in opencode.
+    - ``system``: system text that the user gave, None without one.
+    - ``concurrency``: most rows in flight of one batch.
+    - ``gate_id``: gate of the provider, model and credential.
+    - ``start``: rows in flight at the gate while nothing is known about the provider's limit.
+    - ``rate_limits``: requests and tokens per minute that the provider allows.
+    - ``price``: price of the model, None if unknown. ``prices``: price book for computed costs.
+    - ``trace``: span of the run, the parent of the spans of its batches.
+    - ``has_budget``: whether the run has a cost limit.
+    - ``max_row_cost_pico``: cost after which the session of a row is ended before its next step;
+      None for no limit.
+    - ``drain_s``: time that rows in flight get to end when the run must wait for long.
+    - ``log_dir``: folder for traces, None without one.
+    - ``lease_s``: time after which the row of a silent worker is free.
     """
 
     run_id: str
@@ -57,22 +70,31 @@ class RunSpec:
     secrets_block: str | None = None
 
     def request(self, claimed: ClaimedRow) -> Request:
-        """The request for a row whose attempt is begun."""
+        """Request for a claimed row."""
         return Request(
             prompt=claimed.row.prompt,
             model_ref=self.model_ref,
             agent=self.spec.agent,
             system=system_text(self.spec, self.system, self.schema),
             variant=self.variant,
-            title=f"{self.run_id} {claimed.row.row_id}"[:100],
+            title=f"{self.run_id} {claimed.row.row_id}"[:TITLE_LIMIT],
             max_cost_pico=claimed.remaining_pico,
             attempt_id=claimed.attempt_id,
         )
 
 
 def system_text(spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None) -> str | None:
-    """The system text of every request; None leaves a named agent's own as it is."""
+    """System text of every request; None keeps the system text of a named agent."""
     text = spec.system if spec.agent == DEFAULT_AGENT else system
     if schema is None:
         return text
     return "\n\n".join(filter(None, [text, schema_instruction(schema)]))
+
+
+def attempt_cost_limit_pico(
+    price: Price, prompt: str, *, spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None
+) -> int:
+    """Most that one attempt at a prompt can cost without tools, in pico-dollars."""
+    texts = (prompt, system_text(spec, system, schema) or "")
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    return price.most(size_bytes, calls=1 if schema is None else CALLS_WITH_SCHEMA)

@@ -1,4 +1,4 @@
-"""What a table becomes: the deployable flow on threads, against the provider's own record."""
+"""The deployable flow on threads, compared with the calls that the provider recorded."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def rows(prompts: list[str]) -> list[dict[str, str]]:
 
 
 def table(desk: Desk, source: str = "in.csv", output: str = "out.csv", **more: Any) -> dict[str, int]:
-    """Annotate a table of the desk; the run's rows by status."""
+    """Annotate a table of the desk; returns the rows of the run by status."""
     options: dict[str, Any] = {
         "model": "fake/echo",
         "opencode_config": desk.provider.opencode_config(),
         "opencode_bin": str(desk.binary),
         "ledger": str(desk.folder / "ledger.db"),
     }
-    told: Any = annotate_dataset(
+    summary: Any = annotate_dataset(
         str(desk.folder / source), str(desk.folder / output), runner="threads", **(options | more)
     )
-    return told["rows"]
+    return summary["rows"]
 
 
-def test_equal_rows_are_bought_once_and_a_rerun_buys_nothing(desk: Desk) -> None:
+def test_equal_rows_are_sent_once_and_a_second_run_sends_none(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["same", "same", "other"]))
     first = table(desk)
     assert sorted(desk.provider.prompts()) == ["other", "same"]
@@ -53,7 +53,7 @@ def test_equal_rows_are_bought_once_and_a_rerun_buys_nothing(desk: Desk) -> None
     assert len(desk.provider.calls) == 4
 
 
-def test_another_prompt_system_or_model_is_asked_anew(desk: Desk) -> None:
+def test_a_changed_prompt_system_text_or_model_is_sent_again(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one"]))
     for more in ({}, {"system": "Be brief."}, {"model": "fake/free"}, {"template": "{prompt}!"}):
         assert table(desk, **more)["completed"] == 1
@@ -62,7 +62,7 @@ def test_another_prompt_system_or_model_is_asked_anew(desk: Desk) -> None:
     assert desk.provider.prompts() == ["one", "one", "one", "one!"]
 
 
-def test_failures_stand_in_their_columns(desk: Desk) -> None:
+def test_failures_are_recorded_in_their_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503, body={"error": {"message": "overloaded"}}))
     desk.provider.on("wrong", Reply(status=400, body={"error": {"message": "no such thing"}}))
     desk.provider.on("long", Reply(text="part of it", finish_reason="length"))
@@ -83,11 +83,11 @@ def test_failures_stand_in_their_columns(desk: Desk) -> None:
     assert out["long"]["attempts"] == "2"
     assert out["fine"]["status"] == "completed"
     assert float(out["long"]["cost_usd"]) > 0
-    asked = desk.provider.prompts()
-    assert {prompt: asked.count(prompt) for prompt in prompts} == dict.fromkeys(prompts, 1) | {"long": 2}
+    sent = desk.provider.prompts()
+    assert {prompt: sent.count(prompt) for prompt in prompts} == dict.fromkeys(prompts, 1) | {"long": 2}
 
 
-def test_a_short_limit_is_waited_for_and_the_row_completes(desk: Desk) -> None:
+def test_a_row_completes_after_a_short_rate_limit(desk: Desk) -> None:
     desk.provider.on("later", Reply(status=429, headers={"Retry-After": "1"}), Reply(text="now"))
     desk.write_csv("in.csv", rows(["later", "first"]))
     assert table(desk, max_attempts=1)["completed"] == 2
@@ -171,7 +171,7 @@ def test_a_config_cannot_give_our_own_agent_tools(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
-def test_a_limit_of_no_length_is_not_asked_without_end(desk: Desk) -> None:
+def test_a_rate_limit_without_duration_is_not_retried_without_end(desk: Desk) -> None:
     desk.provider.on("now", Reply(status=429, headers={"Retry-After": "0"}), Reply(text="yes"))
     desk.write_csv("in.csv", rows(["now"]))
     assert table(desk)["completed"] == 1

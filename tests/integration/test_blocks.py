@@ -1,4 +1,4 @@
-"""Prefect blocks: what they add to a run, and that their secrets go to opencode and nowhere else."""
+"""Prefect blocks: the options that they set, and that their secrets reach only opencode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_options import secrets_of
+from opencode_tasks.orchestration.resolver import read_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -39,31 +39,31 @@ def name() -> str:
 
 
 def save(block: Any) -> str:
-    """Save a block under a new name; the name."""
+    """Save a block under a new name; returns the name."""
     chosen = name()
     block.save(chosen)
     return chosen
 
 
 def keyless(desk: Desk) -> list[str]:
-    """The arguments that annotate two rows with a provider of which the config has no key."""
-    told = desk.arguments("in.csv", "-o", "out.csv", "--json")
+    """Arguments that annotate two rows with a provider that has no key in the config."""
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--json")
     desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     (desk.folder / "opencode.json").write_text(json.dumps(desk.provider.opencode_config(api_key=None)))
-    return told
+    return arguments
 
 
-def test_prefect_finds_the_blocks_by_themselves() -> None:
+def test_prefect_finds_the_blocks_through_the_entry_point() -> None:
     (found,) = [one for one in entry_points(group="prefect.collections") if one.name == "opencode_tasks"]
     module = found.load()
     assert module.OpenCodeAgent is OpenCodeAgent
     assert module.OpenCodeCredentials is OpenCodeCredentials
 
 
-def test_a_key_goes_to_opencode_and_is_found_nowhere_else(ray_desk: Desk) -> None:
+def test_a_key_reaches_opencode_and_is_stored_nowhere_else(ray_desk: Desk) -> None:
     secret, variable = f"sk-{uuid.uuid4().hex}", f"var-{uuid.uuid4().hex}"
     credentials = OpenCodeCredentials(
-        api_keys={"fake": secret},  # pyright: ignore[reportArgumentType]  pydantic makes a secret of it
+        api_keys={"fake": secret},  # pyright: ignore[reportArgumentType]  pydantic converts it to a secret
         environment={"OWN_HEADER": variable},  # pyright: ignore[reportArgumentType]  the same
     )
     block = save(credentials)
@@ -78,23 +78,23 @@ def test_a_key_goes_to_opencode_and_is_found_nowhere_else(ray_desk: Desk) -> Non
     ray_desk.provider.on(looks)
     config = ray_desk.provider.opencode_config(api_key=None)
     config["provider"]["fake"]["options"]["headers"] = {"x-own": "{env:OWN_HEADER}"}
-    told = keyless(ray_desk)
+    arguments = keyless(ray_desk)
     (ray_desk.folder / "opencode.json").write_text(json.dumps(config))
-    ran = ray_desk.run(*told, "--credentials", block, "--log-dir", str(ray_desk.folder))
+    ran = ray_desk.run(*arguments, "--credentials", block, "--log-dir", str(ray_desk.folder))
     assert ran.code == 0, ran.stderr
     assert {call.authorization for call in ray_desk.provider.calls} == {f"Bearer {secret}"}
     assert {call.headers["x-own"] for call in ray_desk.provider.calls} == {variable}
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
         (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
-    told_server = [*pages(flow_run_id), *logs(flow_run_id)]
+    texts = [*pages(flow_run_id), *logs(flow_run_id)]
     for word in (secret, variable):
         assert seen
-        assert not [text for text in (*seen, *told_server, ran.stdout, ran.stderr) if word in text]
+        assert not [text for text in (*seen, *texts, ran.stdout, ran.stderr) if word in text]
         assert files_with(word, [ray_desk.folder, Path(tempfile.gettempdir())]) == []
 
 
 def pages(flow_run_id: str) -> list[str]:
-    """What the server tells anybody who asks: all blocks, and all of a flow run."""
+    """What Prefect's API returns without a login: all blocks, and everything about a flow run."""
     ours = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
     with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=30) as client:
         blocks = client.post("/block_documents/filter", json={"limit": 200})
@@ -121,7 +121,7 @@ def logs(flow_run_id: str) -> list[str]:
 
 
 def files_with(word: str, folders: list[Path]) -> list[Path]:
-    """Every file below the folders that holds the word, Prefect's database and Ray's logs among them."""
+    """Files below the folders that contain the word, including Prefect's database and Ray's logs."""
     found: list[Path] = []
     for folder in folders:
         for path in folder.rglob("*"):
@@ -133,7 +133,7 @@ def files_with(word: str, folders: list[Path]) -> list[Path]:
     return found
 
 
-def test_an_agent_block_says_how_rows_are_asked(desk: Desk) -> None:
+def test_an_agent_block_sets_model_system_text_and_credentials(desk: Desk) -> None:
     secret = f"sk-{uuid.uuid4().hex}"
     credentials = OpenCodeCredentials(api_keys={"fake": secret})  # pyright: ignore[reportArgumentType]
     credentials.save(name())
@@ -148,39 +148,39 @@ def test_an_agent_block_says_how_rows_are_asked(desk: Desk) -> None:
             },
         )
     )
-    told = keyless(desk)
-    place = told.index("--model")
-    del told[place : place + 2]
-    ran = desk.run(*told, "--agent", agent)
+    arguments = keyless(desk)
+    position = arguments.index("--model")
+    del arguments[position : position + 2]
+    ran = desk.run(*arguments, "--agent", agent)
     assert ran.code == 0, ran.stderr
     assert {(call.model, call.system, call.authorization) for call in desk.provider.calls} == {
         ("other", "Say it in one word.", f"Bearer {secret}")
     }
-    # What is said beside it wins.
+    # Options have precedence over the block.
     ran = desk.run(
-        *told, "--agent", f"opencode-agent/{agent}", "--system", "Two words.", "--model", "fake/echo"
+        *arguments, "--agent", f"opencode-agent/{agent}", "--system", "Two words.", "--model", "fake/echo"
     )
     assert ran.code == 0, ran.stderr
     assert (desk.provider.calls[-1].model, desk.provider.calls[-1].system) == ("echo", "Two words.")
 
 
-def test_a_block_that_is_not_there_is_told_before_anything_is_sent(desk: Desk) -> None:
-    told = keyless(desk)
-    ran = desk.run(*told, "--credentials", "nobody")
+def test_a_missing_block_is_reported_before_any_row_is_sent(desk: Desk) -> None:
+    arguments = keyless(desk)
+    ran = desk.run(*arguments, "--credentials", "missing")
     assert (ran.code, desk.provider.calls) == (2, [])
-    assert "there is no Prefect block opencode-credentials/nobody" in ran.stderr
-    ran = desk.run(*told, "--agent", "opencode-agent/nobody")
+    assert "there is no Prefect block opencode-credentials/missing" in ran.stderr
+    ran = desk.run(*arguments, "--agent", "opencode-agent/missing")
     assert ran.code == 2
-    assert "there is no Prefect block opencode-agent/nobody" in ran.stderr
-    ran = desk.run(*told, "--ledger", "block://secret/nobody")
+    assert "there is no Prefect block opencode-agent/missing" in ran.stderr
+    ran = desk.run(*arguments, "--ledger", "block://secret/missing")
     assert ran.code == 2
-    assert "there is no Prefect block secret/nobody" in ran.stderr
-    ran = desk.run(*told, "--credentials", "some", env={"PREFECT_API_URL": None})
+    assert "there is no Prefect block secret/missing" in ran.stderr
+    ran = desk.run(*arguments, "--credentials", "some", env={"PREFECT_API_URL": None})
     assert ran.code == 70, ran.stderr
     assert "set PREFECT_API_URL" in ran.stderr
 
 
-def test_one_prompt_as_a_task_takes_a_block_too(desk: Desk) -> None:
+def test_opencode_task_accepts_a_credentials_block(desk: Desk) -> None:
     block = save(OpenCodeCredentials(api_keys={"fake": "sk-of-a-task"}))  # pyright: ignore[reportArgumentType]
     options = {
         "model": "fake/echo",
@@ -193,9 +193,9 @@ def test_one_prompt_as_a_task_takes_a_block_too(desk: Desk) -> None:
     assert desk.provider.calls[0].authorization == "Bearer sk-of-a-task"
 
 
-def test_a_prefect_that_does_not_answer_is_no_missing_block() -> None:
+def test_a_prefect_server_that_does_not_answer_is_a_setup_error() -> None:
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(SetupError, match="cannot read the Prefect block"),
     ):
-        secrets_of("opencode-credentials/any")
+        read_secrets("opencode-credentials/any")

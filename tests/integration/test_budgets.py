@@ -121,8 +121,8 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--max-cost", "1", "--model", "fake/unpriced"), ["nobody states the price of fake/unpriced"]),
-        (("--max-cost", "0.0005"), ["is too little for any row: each may cost up to $0.00"]),
+        (("--max-cost", "1", "--model", "fake/unpriced"), ["no price is known for fake/unpriced"]),
+        (("--max-cost", "0.0005"), ["is too small for any row: each may cost up to $0.00"]),
         (
             ("--max-cost", "0", "--max-row-cost", "nan", "--max-failed", "half"),
             [

@@ -1,4 +1,4 @@
-"""The flow as a deployment: asleep with no process until the provider's moment, suspended for a person."""
+"""The flow as a deployment: it sleeps without a process until a reset time, or is suspended."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRICED: Mapping[str, Any] = {
     "runner",
     [pytest.param("threads", marks=pytest.mark.chaos), pytest.param("ray", marks=pytest.mark.slow)],
 )
-def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) -> None:
+def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk: Desk, runner: str) -> None:
     seconds = 30 if runner == "threads" else 45
     limited = Reply(status=429, headers={"Retry-After": str(seconds)}, body={"error": {"message": "slow"}})
     desk.provider.on("row 003", limited, Reply(text="late"))
@@ -48,7 +48,7 @@ def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) 
         refused = next(call for call in desk.provider.calls if call.status == 429)
         scheduled = awaiting.state_details.scheduled_time
         assert scheduled is not None
-        # The plugin notes the answer's moment in whole milliseconds.
+        # The plugin records the time of the answer in whole milliseconds.
         assert refused.at + seconds - 0.001 <= scheduled.timestamp()
         assert scheduled.timestamp() <= awaiting.timestamp.timestamp() + seconds
         assert "rate_limit" in (awaiting.message or "")
@@ -64,18 +64,20 @@ def test_a_long_limit_is_slept_through_with_no_process(desk: Desk, runner: str) 
         names = history(client, flow_run_id)
         again = [call for call in desk.provider.calls if call.prompt == "row 003"][1]
         assert refused.at + seconds <= again.at
-    told = [name for name in names if name in ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed")]
-    assert told == ["Running", "AwaitingRetry", "Running", "Completed"]
+    states = [
+        name for name in names if name in ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed")
+    ]
+    assert states == ["Running", "AwaitingRetry", "Running", "Completed"]
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
-    asked = Counter(desk.provider.prompts())
-    assert asked == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})
+    sent = Counter(desk.provider.prompts())
+    assert sent == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})
 
 
 @pytest.mark.slow
-def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
-    mended: list[bool] = []
+def test_an_invalid_key_suspends_the_run_until_a_person_resumes_it(desk: Desk) -> None:
+    fixed: list[bool] = []
     desk.provider.on(
-        lambda call: not mended and call.prompt >= "row 004",
+        lambda call: not fixed and call.prompt >= "row 004",
         Reply(status=401, body={"error": {"message": "bad key"}}),
     )
     log = desk.folder / "serve.log"
@@ -92,32 +94,32 @@ def test_a_bad_key_suspends_until_a_person_resumes(desk: Desk) -> None:
             calls = len(desk.provider.calls)
             wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
             left = {found.key: found for found in client.read_artifacts(artifact_filter=wanted)}
-            told_person = str(left["opencode-tasks-pause"].data)
-            for words in ("`fake/echo` refused", "bad key", "| wait | 6 |", "| completed | 4 |", "$0.0000"):
-                assert words in told_person
+            report = str(left["opencode-tasks-pause"].data)
+            for words in ("`fake/echo` refused", "bad key", "| open | 6 |", "| completed | 4 |", "$0.0000"):
+                assert words in report
             if mend:
-                mended.append(True)
-                told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
-                assert told.code == 0, told.stderr
+                fixed.append(True)
+                resumed = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+                assert resumed.code == 0, resumed.stderr
             else:
                 client.resume_flow_run(flow_run_id)
                 wait_for(lambda: state_of(client, flow_run_id).name == "Running", log)
-                # One row was tried, and nothing more.
+                # One row was sent, and no other.
                 wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
                 assert len(desk.provider.calls) - calls <= 2
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
         assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 10}
-    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
-    assert set(bought.values()) == {1}
+    completed = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert set(completed.values()) == {1}
 
 
 @pytest.mark.parametrize(
     "is_refused",
     [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.chaos)],
 )
-def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
-    """Before and after Prefect has made a failure of it, as it does when somebody resumes too late."""
+def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
+    """Before and after Prefect has turned it into a failure, as it does when it is resumed too late."""
     desk.provider.on("row", Reply(status=401, body={"error": {"message": "bad key"}}), Reply(text="mended"))
     log = desk.folder / "serve.log"
     name = f"late-{is_refused}"
@@ -128,8 +130,8 @@ def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: De
         if is_refused:
             client.resume_flow_run(flow_run_id)
             assert state_of(client, flow_run_id).name == "Failed"
-        told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
-        assert told.code == 0, told.stderr
+        resumed = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+        assert resumed.code == 0, resumed.stderr
         wait_for(lambda: state_of(client, flow_run_id).name == "Completed", log)
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 1}
 
@@ -142,7 +144,7 @@ def test_a_suspension_that_has_run_out_is_resumed_from_the_command_line(desk: De
         pytest.param("ray", False, marks=pytest.mark.slow),
     ],
 )
-def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:
+def test_a_cancelled_run_ends_within_seconds_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:
     """Cancelled with rows in flight, or while its batch is AwaitingRetry."""
     rows = 20
     if waits:
@@ -164,35 +166,35 @@ def test_a_cancelled_run_ends_soon_and_can_be_resumed(desk: Desk, runner: str, w
         so_far = Counter(row["status"] for row in desk.read_csv("out.csv"))
         assert so_far["open"] == rows - so_far["completed"] > 0
         assert so_far["completed"] == sum(call.status == 200 and call.ended for call in desk.provider.calls)
-        told = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
-        assert told.code == 0, told.stderr
+        resumed = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+        assert resumed.code == 0, resumed.stderr
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
         assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
     assert "opencode-tasks resume" in log.read_text()
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
         assert [run["status"] for run in ledger.runs.newest()] == ["completed"]
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": rows}
-    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
-    assert bought == {f"row {i:03}": 1 for i in range(rows)}
-    # What is in flight may end within some seconds; Prefect looks every second or two.
+    completed = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert completed == {f"row {i:03}": 1 for i in range(rows)}
+    # Rows in flight get some seconds to end; Prefect polls every second or two.
     assert took_s < 15
 
 
 class Inbox:
-    """An address that takes notifications; ``told`` are the bodies that came."""
+    """An address that accepts notifications; ``bodies`` are those that arrived."""
 
     def __init__(self) -> None:
         inbox = self
-        self.told: list[dict[str, str]] = []
+        self.bodies: list[dict[str, str]] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 size = int(self.headers.get("content-length") or 0)
-                inbox.told.append(json.loads(self.rfile.read(size)))
+                inbox.bodies.append(json.loads(self.rfile.read(size)))
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  likewise
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name of the base class
                 del format, args
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -208,7 +210,7 @@ class Inbox:
 
 
 def notify(inbox: Inbox) -> None:
-    """The automations of ``deployments/notify.py``, to an inbox."""
+    """An inbox that the automations of ``deployments/notify.py`` notify."""
     block = CustomWebhookNotificationBlock(
         name="inbox",
         url=inbox.url,
@@ -218,7 +220,7 @@ def notify(inbox: Inbox) -> None:
     )
     block.save("inbox", overwrite=True)
     script = [sys.executable, "deployments/notify.py", "custom-webhook/inbox"]
-    for _ in range(2):  # The second time brings them up to date.
+    for _ in range(2):  # The second call updates them.
         done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         assert done.returncode == 0, done.stderr
     with get_client(sync_client=True) as client:
@@ -227,7 +229,7 @@ def notify(inbox: Inbox) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_wakes_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> None:
+def test_a_worker_restarts_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> None:
     desk.provider.models = {"echo": PRICED}
     limited = Reply(status=429, headers={"Retry-After": "15"}, body={"error": {"message": "slow"}})
     answer = Reply(text="fine", input_tokens=50, output_tokens=80)
@@ -256,23 +258,23 @@ def test_a_worker_wakes_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> 
         client.resume_flow_run(flow_run_id, run_input={"max_cost": 0.5})
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
         assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
-        wait_for(lambda: len(inbox.told) >= 4, log)
+        wait_for(lambda: len(inbox.bodies) >= 4, log)
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
-    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
-    assert set(bought.values()) == {1}
-    subjects = Counter(told["subject"] for told in inbox.told)
+    completed = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert set(completed.values()) == {1}
+    subjects = Counter(body["subject"] for body in inbox.bodies)
     assert subjects == {
         "annotate-dataset needs a person": 2,
         "annotate-dataset has spent its budget": 2,
     }
-    (budget, _) = [told["body"] for told in inbox.told if "budget" in told["subject"]]
+    (budget, _) = [body["body"] for body in inbox.bodies if "budget" in body["subject"]]
     assert "of $0.006 is spent" in budget
-    told = next(told["body"] for told in inbox.told if "person" in told["subject"])
-    assert "of $0.006 is spent" in told
+    person = next(body["body"] for body in inbox.bodies if "person" in body["subject"])
+    assert "of $0.006 is spent" in person
 
 
 @pytest.mark.slow
-def test_people_are_told_of_many_failures_and_of_a_long_wait(desk: Desk) -> None:
+def test_automations_notify_people_of_many_failures_and_of_a_long_wait(desk: Desk) -> None:
     refused = Reply(status=400, body={"error": {"message": "no such thing"}})
     limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow"}})
     desk.provider.on(lambda call: call.prompt < "row 025", refused)
@@ -282,9 +284,9 @@ def test_people_are_told_of_many_failures_and_of_a_long_wait(desk: Desk) -> None
         notify(inbox)
         flow_run_id = started(desk, client, "telling", 32, runner="threads", concurrency=1)
         wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
-        wait_for(lambda: len(inbox.told) >= 2, log)
+        wait_for(lambda: len(inbox.bodies) >= 2, log)
         client.delete_flow_run(flow_run_id)
-    subjects = {told["subject"]: told["body"] for told in inbox.told}
+    subjects = {body["subject"]: body["body"] for body in inbox.bodies}
     assert set(subjects) == {"annotate-dataset fails in many rows", "annotate-dataset waits for over an hour"}
     assert "rate_limit" in subjects["annotate-dataset waits for over an hour"]
     failed = int(subjects["annotate-dataset fails in many rows"].split()[0])

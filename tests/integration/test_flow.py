@@ -1,4 +1,4 @@
-"""The Python face: ``annotate``, ``opencode_task`` and the deployable flow, on real Prefect and Ray."""
+"""``annotate``, ``opencode_task`` and the deployable flow, on a real Prefect and a real Ray."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from opencode_tasks import (
     InputError,
     InvalidRequestError,
     OpenCodeTasksError,
-    SetupError,
-    annotate,
 )
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
@@ -51,12 +49,12 @@ def options(desk: Desk) -> dict[str, Any]:
 
 
 def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
-    """``annotate`` in a flow of the user's own: on the desk's Ray, else on threads."""
+    """``annotate`` in a flow of a user: on the Ray of the desk, else on threads."""
     runner: Any = RayTaskRunner() if desk.ray_address else ThreadPoolTaskRunner()
     return users_flow.with_options(task_runner=runner)(frame, options(desk) | more)[0]
 
 
-def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
+def test_annotate_returns_frames_in_input_order(desk: Desk) -> None:
     desk.provider.on("first", Reply(delay_s=0.5))
     frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=pd.Index([7, 8, 9]))
     result = annotated(desk, frame, template="say {text}", label=["text"])
@@ -67,32 +65,27 @@ def test_annotate_gives_frames_in_input_order(desk: Desk) -> None:
     assert result.cost["model_ref"].tolist() == ["fake/echo"]
     assert result.cost["cost_usd"].sum() == pytest.approx(result.frame["cost_usd"].sum())
     sent = pickle.dumps(annotated(desk, frame, template="say {text}"))
-    # The address can hold a password.
+    # The URL can hold a password.
     assert b"ledger.db" not in sent
     assert list(pickle.loads(sent).frame["reused"]) == [True, True, True]
 
 
-def test_a_run_that_buys_nothing_has_frames_with_columns(desk: Desk) -> None:
+def test_a_run_with_reused_answers_only_has_empty_frames_with_columns(desk: Desk) -> None:
     frame = pd.DataFrame({"prompt": ["once"]})
-    bought, reused_rows = annotated(desk, frame), annotated(desk, frame)
+    sent, reused_rows = annotated(desk, frame), annotated(desk, frame)
     assert list(reused_rows.frame["reused"]) == [True]
     for name in ("usage", "attempts", "cost"):
-        assert list(getattr(reused_rows, name).columns) == list(getattr(bought, name).columns)
-        assert (len(getattr(bought, name)), len(getattr(reused_rows, name))) == (1, 0)
+        assert list(getattr(reused_rows, name).columns) == list(getattr(sent, name).columns)
+        assert (len(getattr(sent, name)), len(getattr(reused_rows, name))) == (1, 0)
 
 
-def test_annotate_refuses_a_bad_frame_before_anything_is_sent(desk: Desk) -> None:
+def test_annotate_refuses_an_invalid_frame_before_any_row_is_sent(desk: Desk) -> None:
     with pytest.raises(InputError, match="no column 'prompt'"):
         annotated(desk, pd.DataFrame({"text": ["a"]}))
     assert desk.provider.calls == []
 
 
-def test_annotate_outside_a_flow_says_so(desk: Desk) -> None:
-    with pytest.raises(SetupError, match="outside a flow"):
-        annotate(pd.DataFrame({"prompt": ["a"]}), **options(desk))
-
-
-def test_every_error_survives_a_ray_task_with_all_its_fields(ray_address: str) -> None:
+def test_every_error_crosses_a_ray_task_with_all_its_fields(ray_address: str) -> None:
     del ray_address
 
     @ray.remote
@@ -109,7 +102,7 @@ def test_every_error_survives_a_ray_task_with_all_its_fields(ray_address: str) -
         assert vars(pickle.loads(pickle.dumps(got))) == vars(error)
 
 
-def test_opencode_task_maps_on_ray(ray_desk: Desk) -> None:
+def test_opencode_task_can_be_mapped_on_ray(ray_desk: Desk) -> None:
     wanted = {name: value for name, value in options(ray_desk).items() if name != "ledger"}
     runner: Any = RayTaskRunner()
     answers = mapping_flow.with_options(task_runner=runner)(["one", "two", "three"], wanted)
@@ -117,7 +110,7 @@ def test_opencode_task_maps_on_ray(ray_desk: Desk) -> None:
     assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
 
 
-def test_opencode_task_waits_for_the_providers_moment(desk: Desk) -> None:
+def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     desk.provider.on(
         "late", Reply(status=429, headers={"Retry-After": "3"}), Reply(status=503), Reply(text="now")
     )
@@ -133,13 +126,13 @@ def test_opencode_task_waits_for_the_providers_moment(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
+def test_rows_of_a_worker_that_dies_are_sent_by_another_batch(ray_desk: Desk) -> None:
     ray_desk.provider.on("slow", Reply(delay_s=1.0))
     frame = pd.DataFrame({"prompt": [f"slow {i}" for i in range(6)]})
     with kill_worker_once("ray::opencode-batch", when=lambda: len(ray_desk.provider.calls) >= 3):
         result = annotated(ray_desk, frame, concurrency=2)
     assert list(result.frame["response"]) == list(frame["prompt"])
-    # What was in flight in the dead worker was asked again, at most.
+    # At most the rows in flight in the dead worker were sent again.
     assert 6 < len(ray_desk.provider.calls) <= 8
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
         ids = [UUID(name) for name in ledger.runs.newest()[0]["flow_run_ids"]]
@@ -149,20 +142,20 @@ def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
     assert names == {"Crashed", "Completed"}
 
 
-def test_the_deployable_flow_shows_in_prefect(ray_desk: Desk) -> None:
+def test_the_deployable_flow_and_its_batches_are_runs_in_prefect(ray_desk: Desk) -> None:
     spec = importlib.util.spec_from_file_location("annotate", ROOT / "flows" / "annotate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     ray_desk.write_csv("in.csv", [{"prompt": "a"}, {"prompt": "b"}])
-    told = module.annotate_dataset(
+    summary = module.annotate_dataset(
         str(ray_desk.folder / "in.csv"),
         str(ray_desk.folder / "out.parquet"),
         ray_address=ray_desk.ray_address,
         **options(ray_desk),
     )
-    assert told["rows"]["completed"] == 2
+    assert summary["rows"]["completed"] == 2
     assert list(pd.read_parquet(ray_desk.folder / "out.parquet")["response"]) == ["a", "b"]
     with get_client(sync_client=True) as client:
         (run,) = [

@@ -1,4 +1,4 @@
-"""The pace of a gate, on SQLite and PostgreSQL: shares of one limit, cuts, rates, and a process's batches."""
+"""Concurrency at a gate, on SQLite and PostgreSQL: allocations, cuts, rate limits, and batches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def sync_concurrency(ledger: Ledger, owner: str, seconds: float, **told: Any) -> Allocation:
+def sync_concurrency(ledger: Ledger, owner: str, seconds: float, **fields: Any) -> Allocation:
     usual: dict[str, Any] = {"in_flight": 0, "wants": 30, "start": 4}
-    return ledger.concurrency.sync(GATE, owner, ConcurrencyRequest(**(usual | told)), now=at(seconds))
+    return ledger.concurrency.sync(GATE, owner, ConcurrencyRequest(**(usual | fields)), now=at(seconds))
 
 
 def now(ledger: Ledger, seconds: float) -> ConcurrencyState:
@@ -37,28 +37,28 @@ def now(ledger: Ledger, seconds: float) -> ConcurrencyState:
     return found
 
 
-def test_a_gate_that_no_row_went_through_has_no_pace(ledger: Ledger) -> None:
+def test_a_gate_without_rows_has_no_concurrency_state(ledger: Ledger) -> None:
     assert ledger.concurrency.get(GATE, now=NOW) is None
 
 
-def test_a_share_is_its_workers_until_it_comes_by_again(ledger: Ledger) -> None:
+def test_an_allocation_lasts_until_the_next_synchronization(ledger: Ledger) -> None:
     assert sync_concurrency(ledger, "a", 0).slots == 4
     assert sync_concurrency(ledger, "b", 0.5).slots == 0
     assert sync_concurrency(ledger, "a", 1, in_flight=4).slots == 2
-    # Two of the first worker's rows are still in flight.
+    # Two rows of the first worker are still in flight.
     assert sync_concurrency(ledger, "b", 1.5).slots == 0
     assert sync_concurrency(ledger, "a", 2, in_flight=2).slots == 2
     assert sync_concurrency(ledger, "b", 2.5).slots == 2
     assert now(ledger, 2.5) == ConcurrencyState(in_flight=2, limit=4, ceiling=None)
 
 
-def test_a_worker_with_nothing_to_send_leaves_all_to_the_other(ledger: Ledger) -> None:
+def test_a_worker_without_rows_leaves_all_slots_to_the_others(ledger: Ledger) -> None:
     sync_concurrency(ledger, "a", 0)
     sync_concurrency(ledger, "a", 1, wants=0)
     assert sync_concurrency(ledger, "b", 1).slots == 4
 
 
-def test_a_share_is_kept_for_a_moment_for_the_next_batch(ledger: Ledger) -> None:
+def test_an_allocation_is_kept_briefly_for_the_next_batch(ledger: Ledger) -> None:
     sync_concurrency(ledger, "a", 0)
     sync_concurrency(ledger, "a", 1, wants=0, is_leaving=True)
     assert sync_concurrency(ledger, "b", 1.5).slots == 0
@@ -67,14 +67,14 @@ def test_a_share_is_kept_for_a_moment_for_the_next_batch(ledger: Ledger) -> None
     assert sync_concurrency(ledger, "b", 3 + LEAVING_TIMEOUT_S).slots == 4
 
 
-def test_a_dead_workers_share_is_free_again(ledger: Ledger) -> None:
+def test_the_allocation_of_a_dead_worker_expires(ledger: Ledger) -> None:
     sync_concurrency(ledger, "a", 0, in_flight=4)
     assert sync_concurrency(ledger, "b", WORKER_TIMEOUT_S - 1).slots == 0
     assert sync_concurrency(ledger, "b", WORKER_TIMEOUT_S).slots == 4
     assert now(ledger, WORKER_TIMEOUT_S).in_flight == 0
 
 
-def test_it_climbs_and_a_burst_of_two_workers_is_one_cut(ledger: Ledger) -> None:
+def test_the_limit_grows_and_a_burst_of_refusals_cuts_it_once(ledger: Ledger) -> None:
     for owner in "aba":
         sync_concurrency(ledger, owner, 0, start=12)
     assert sync_concurrency(ledger, "b", 0.1, in_flight=6, start=12).slots == 6
@@ -84,7 +84,7 @@ def test_it_climbs_and_a_burst_of_two_workers_is_one_cut(ledger: Ledger) -> None
     assert now(ledger, 0.6) == ConcurrencyState(in_flight=12, limit=10, ceiling=10)
 
 
-def test_answers_lift_the_limit_and_a_later_run_begins_with_what_was_found(ledger: Ledger) -> None:
+def test_answers_raise_the_limit_and_a_later_run_starts_with_it(ledger: Ledger) -> None:
     sync_concurrency(ledger, "a", 0)
     assert sync_concurrency(ledger, "a", 1, in_flight=4, is_pressed=True, answers=[at(0)] * 4).slots == 6
     sync_concurrency(ledger, "a", 2, in_flight=6, refusals=(at(1.5),), refused_of=6, rest_s=2)
@@ -95,30 +95,30 @@ def test_answers_lift_the_limit_and_a_later_run_begins_with_what_was_found(ledge
     assert sync_concurrency(ledger, "d", 2000 + REMEMBERED_S).slots == 4
 
 
-def test_no_minute_holds_more_than_the_user_says(ledger: Ledger) -> None:
+def test_no_minute_has_more_requests_than_the_rate_limit(ledger: Ledger) -> None:
     rate_limits = RateLimits(requests_per_minute=60)
     assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=3).sends == 3
     assert sync_concurrency(ledger, "b", 0, rate_limits=rate_limits, asks=3).sends == 1
-    # What was not sent is given back, and what took more requests than one is owed.
+    # Unsent requests are returned, and requests beyond one per row are subtracted.
     assert sync_concurrency(ledger, "b", 0, rate_limits=rate_limits, unsent=1, asks=3).sends == 1
     assert sync_concurrency(ledger, "a", 2, rate_limits=rate_limits, more_requests=5, asks=3).sends == 0
     assert sync_concurrency(ledger, "a", 60, rate_limits=rate_limits, asks=9).sends == 4
     assert sync_concurrency(ledger, "a", 60, asks=9).sends is None
 
 
-def test_tokens_are_set_aside_and_corrected(ledger: Ledger) -> None:
+def test_tokens_are_reserved_and_corrected(ledger: Ledger) -> None:
     rate_limits = RateLimits(tokens_per_minute=15_000)
     assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=9, row_tokens=300).sends == 4
     assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, asks=9, row_tokens=300).sends == 0
-    told = {"unsent": 2, "unsent_tokens": 300.0, "more_tokens": -300.0, "asks": 9, "row_tokens": 100.0}
-    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, **told).sends == 7
+    unsent = {"unsent": 2, "unsent_tokens": 300.0, "more_tokens": -300.0, "asks": 9, "row_tokens": 100.0}
+    assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, **unsent).sends == 7
 
 
-# A process's batches
+# Batches of a process
 
 
 def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "run_id": "run",
         "ledger_url": ledger.url,
         "spec": OpencodeSpec(binary=Path("opencode"), config={}, model_ref="fake/echo"),
@@ -133,10 +133,10 @@ def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
         "gate_id": GATE,
         "start": 4,
     }
-    return RunSpec(**(told | more))
+    return RunSpec(**(defaults | more))
 
 
-def bought(tokens: int) -> AttemptRecord:
+def record(tokens: int) -> AttemptRecord:
     step = Step(
         step_id="p",
         session_id="s",
@@ -151,67 +151,67 @@ def bought(tokens: int) -> AttemptRecord:
     return AttemptRecord(sessions=[Session(session_id="s", parent_id=None, messages=[], steps=[step])])
 
 
-def test_the_batches_of_a_process_divide_its_share(ledger: Ledger) -> None:
+def test_the_batches_of_a_process_divide_its_allocation(ledger: Ledger) -> None:
     async def work() -> None:
-        moment = datetime.now(UTC)
+        now = datetime.now(UTC)
         one, two = Limiter(run_spec(ledger), ledger, "worker"), Limiter(run_spec(ledger), ledger, "worker")
         await one.join()
         await two.join()
-        # One that goes carefully leaves its part to the other.
-        assert two.slots(9, until=None, now=moment, at_most=1) == 1
-        assert one.slots(9, until=None, now=moment, at_most=30) == 3
-        assert two.slots(9, until=None, now=moment, at_most=30) == 2
+        # A batch that accepts one row leaves the other slots to the other batch.
+        assert two.slots(9, until=None, now=now, at_most=1) == 1
+        assert one.slots(9, until=None, now=now, at_most=30) == 3
+        assert two.slots(9, until=None, now=now, at_most=30) == 2
         for row in "ab":
-            one.started(row, "prompt")
-        assert one.slots(9, until=None, now=moment, at_most=30) == 2
-        two.started("c", "prompt")
-        assert two.slots(0, until=None, now=moment, at_most=30) == 1
-        assert one.slots(9, until=None, now=moment, at_most=30) == 3
-        two.slots(9, until=None, now=moment, at_most=30)
+            one.add(row, "prompt")
+        assert one.slots(9, until=None, now=now, at_most=30) == 2
+        two.add("c", "prompt")
+        assert two.slots(0, until=None, now=now, at_most=30) == 1
+        assert one.slots(9, until=None, now=now, at_most=30) == 3
+        two.slots(9, until=None, now=now, at_most=30)
         await one.leave()
-        assert two.slots(9, until=None, now=moment, at_most=30) == 4
+        assert two.slots(9, until=None, now=now, at_most=30) == 4
         await two.leave()
 
     asyncio.run(work())
 
 
-def test_a_refusal_is_told_at_once(ledger: Ledger) -> None:
+def test_a_refusal_is_synchronized_at_once(ledger: Ledger) -> None:
     async def work() -> None:
-        moment = datetime.now(UTC)
+        now = datetime.now(UTC)
         limiter = Limiter(run_spec(ledger, start=10), ledger, "worker")
         await limiter.join()
-        for number in range(limiter.slots(30, until=None, now=moment, at_most=30)):
-            limiter.started(str(number), "prompt")
-        error = errors.RateLimitError("n", moment)
-        await limiter.ended("9", "prompt", error, datetime.now(UTC), AttemptRecord())
-        limiter.gone("9")
+        for number in range(limiter.slots(30, until=None, now=now, at_most=30)):
+            limiter.add(str(number), "prompt")
+        error = errors.RateLimitError("n", now)
+        await limiter.observe("9", "prompt", error, datetime.now(UTC), AttemptRecord())
+        limiter.remove("9")
         found = ledger.concurrency.get(GATE, now=datetime.now(UTC))
         assert found == ConcurrencyState(in_flight=10, limit=9, ceiling=9)
-        assert limiter.slots(30, until=None, now=moment, at_most=30) == 9
+        assert limiter.slots(30, until=None, now=now, at_most=30) == 9
         await limiter.leave()
 
     asyncio.run(work())
 
 
-def test_rows_are_held_back_by_the_rates(ledger: Ledger) -> None:
+def test_rate_limits_hold_rows_back(ledger: Ledger) -> None:
     async def work() -> None:
-        moment = datetime.now(UTC)
+        now = datetime.now(UTC)
         limiter = Limiter(
             run_spec(ledger, start=10, rate_limits=RateLimits(requests_per_minute=30)), ledger, "worker"
         )
         await limiter.join()
-        limiter.slots(30, until=None, now=moment, at_most=30)
-        await limiter.worker.sync_concurrency()
-        assert limiter.slots(30, until=None, now=moment, at_most=30) == 2
-        limiter.started("a", "prompt")
-        limiter.started("b", "prompt")
-        await limiter.ended("a", "prompt", None, moment, bought(700))
-        limiter.gone("a")
-        assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
-        # A row that found its gate closed was not sent: its request is there for another.
-        limiter.gone("b")
-        await limiter.worker.sync_concurrency()
-        assert limiter.slots(30, until=None, now=moment, at_most=30) == 1
+        limiter.slots(30, until=None, now=now, at_most=30)
+        await limiter.process.sync()
+        assert limiter.slots(30, until=None, now=now, at_most=30) == 2
+        limiter.add("a", "prompt")
+        limiter.add("b", "prompt")
+        await limiter.observe("a", "prompt", None, now, record(700))
+        limiter.remove("a")
+        assert limiter.slots(30, until=None, now=now, at_most=30) == 1
+        # A row that was not sent returns its request for another row.
+        limiter.remove("b")
+        await limiter.process.sync()
+        assert limiter.slots(30, until=None, now=now, at_most=30) == 1
         await limiter.leave()
 
     asyncio.run(work())

@@ -1,4 +1,4 @@
-"""Failures as Prefect states: rows wait for the provider's moment, runs pause for a person and go on."""
+"""Failures as Prefect states: rows wait until a reset time, runs are paused for a person and resumed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED = Reply(status=401, body={"error": {"message": "bad key"}})
 
 
 def table(desk: Desk, count: int, *more: str) -> list[str]:
-    """The arguments that annotate so many rows, ``row 000`` and so on."""
+    """Arguments that annotate ``count`` rows: ``row 000``, ``row 001``, …"""
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(count)])
     return desk.arguments("in.csv", "-o", "out.csv", "--concurrency", str(IN_FLIGHT), *more)
 
@@ -44,7 +44,7 @@ def run_of(desk: Desk) -> dict[str, object]:
 
 
 def batch_histories(desk: Desk) -> list[list[State]]:
-    """The states of each batch of the desk's newest run, as Prefect's API tells them."""
+    """States of each batch of the newest run of the desk, from Prefect's API."""
     ids = run_of(desk)["flow_run_ids"]
     assert isinstance(ids, list)
     with get_client(sync_client=True) as client:
@@ -63,7 +63,7 @@ def names(states: Sequence[State]) -> list[str | None]:
     ("where", "seconds"),
     [("desk", 4), ("ray_desk", 4), pytest.param("ray_desk", 50, marks=pytest.mark.chaos)],
 )
-def test_a_limit_shows_as_awaiting_retry_until_the_providers_moment(
+def test_a_rate_limit_is_an_awaiting_retry_until_the_reset_time(
     request: pytest.FixtureRequest, where: str, seconds: int
 ) -> None:
     desk: Desk = request.getfixturevalue(where)
@@ -73,18 +73,18 @@ def test_a_limit_shows_as_awaiting_retry_until_the_providers_moment(
     assert ran.summary["rows"]["completed"] == 6
     (states,) = batch_histories(desk)
     assert names(states) == ["Pending", "Running", "AwaitingRetry", "Retrying", "Completed"]
-    asked = [call for call in desk.provider.calls if call.prompt == "row 002"]
-    assert len(asked) == 2
-    moment = asked[0].at + seconds
+    sent = [call for call in desk.provider.calls if call.prompt == "row 002"]
+    assert len(sent) == 2
+    reset_time = sent[0].at + seconds
     scheduled = states[2].state_details.scheduled_time
     assert scheduled is not None
-    # The plugin notes the answer's moment in whole milliseconds.
-    assert moment - 0.001 <= scheduled.timestamp() <= states[2].timestamp.timestamp() + seconds
-    assert asked[1].at >= moment
+    # The plugin records the time of the answer in whole milliseconds.
+    assert reset_time - 0.001 <= scheduled.timestamp() <= states[2].timestamp.timestamp() + seconds
+    assert sent[1].at >= reset_time
     assert max(Counter(desk.provider.prompts()).values()) == 2
 
 
-def test_one_limit_holds_back_every_row_until_its_end(desk: Desk) -> None:
+def test_a_rate_limit_holds_every_row_until_its_reset_time(desk: Desk) -> None:
     desk.provider.on(lambda call: call.prompt == "row 005", limited(4), Reply(text="late"))
     desk.provider.on("row", Reply(delay_s=0.3))
     ran = desk.run(*table(desk, 30, "--batch-size", "5", "--json"))
@@ -97,7 +97,7 @@ def test_one_limit_holds_back_every_row_until_its_end(desk: Desk) -> None:
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(30)} | {"row 005": 2})
 
 
-def test_a_long_limit_is_waited_for_by_hand_with_the_reason(desk: Desk) -> None:
+def test_a_local_run_waits_for_a_long_rate_limit_and_shows_the_reason(desk: Desk) -> None:
     desk.provider.on("row 001", limited(8), Reply(text="late"))
     ran = desk.run(*table(desk, 3), env={"OPENCODE_TASKS_MAX_INLINE_WAIT": "2"})
     assert ran.code == 0, ran.stderr
@@ -113,13 +113,13 @@ def test_a_long_limit_is_waited_for_by_hand_with_the_reason(desk: Desk) -> None:
 
 
 def resumed(desk: Desk, ran: Ran, *more: str) -> Ran:
-    """Resume as the command said to."""
+    """Resume with the command that was printed."""
     told = re.search(r"opencode-tasks (resume \S+)", ran.stderr)
     assert told is not None, ran.stderr
     return desk.run(*told[1].split(), "--ledger", str(desk.folder / "ledger.db"), *more)
 
 
-def test_no_wait_stops_with_the_open_rows_and_the_command_that_goes_on(desk: Desk) -> None:
+def test_no_wait_stops_with_open_rows_and_prints_the_resume_command(desk: Desk) -> None:
     desk.provider.on("row 001", limited(5), Reply(text="late"))
     short = {"OPENCODE_TASKS_MAX_INLINE_WAIT": "1"}
     ran = desk.run(*table(desk, 8, "--no-wait", "--concurrency", "1"), env=short)
@@ -142,11 +142,11 @@ def test_no_wait_stops_with_the_open_rows_and_the_command_that_goes_on(desk: Des
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(8)} | {"row 001": 2})
 
 
-def test_a_bad_key_pauses_the_run_and_a_mended_one_goes_on(desk: Desk) -> None:
-    mended: list[bool] = []
+def test_an_invalid_key_pauses_the_run_and_a_fixed_key_resumes_it(desk: Desk) -> None:
+    fixed: list[bool] = []
 
     def is_refused(call: Call) -> bool:
-        return not mended and int(call.prompt[-3:]) >= 10
+        return not fixed and int(call.prompt[-3:]) >= 10
 
     desk.provider.on(is_refused, REFUSED)
     ran = desk.run(*table(desk, 30, "--json"))
@@ -158,17 +158,17 @@ def test_a_bad_key_pauses_the_run_and_a_mended_one_goes_on(desk: Desk) -> None:
     calls = list(desk.provider.calls)
     refused = [call for call in calls if call.status == 401]
     assert 1 < len(refused) <= IN_FLIGHT
-    mended.append(True)
+    fixed.append(True)
     again = resumed(desk, ran)
     assert again.code == 0, again.stderr
     assert statuses(desk) == {"completed": 30}
-    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
-    assert set(bought.values()) == {1}
-    assert len(bought) == 30
+    completed = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert set(completed.values()) == {1}
+    assert len(completed) == 30
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_refusal_of_one_row_alone_is_its_own_failure(desk: Desk, concurrency: int) -> None:
+def test_a_refusal_of_a_single_row_fails_that_row(desk: Desk, concurrency: int) -> None:
     desk.provider.on("row 003", REFUSED)
     ran = desk.run(*table(desk, 12, "--concurrency", str(concurrency)))
     assert ran.code == 1, ran.stderr
@@ -178,7 +178,7 @@ def test_a_refusal_of_one_row_alone_is_its_own_failure(desk: Desk, concurrency: 
     assert Counter(desk.provider.prompts()) == Counter(f"row {i:03}" for i in range(12))
 
 
-def test_an_outage_does_not_burn_through_the_rows(desk: Desk) -> None:
+def test_an_outage_does_not_use_up_the_attempts_of_all_rows(desk: Desk) -> None:
     ups: list[float] = []
     desk.provider.on(
         lambda call: not ups, Reply(status=503, headers={"Retry-After": "1"}, body={"error": "down"})
@@ -199,9 +199,9 @@ def test_an_outage_does_not_burn_through_the_rows(desk: Desk) -> None:
     assert statuses(desk) == {"completed": 40}
 
 
-def test_resume_without_anything_to_resume_says_so(desk: Desk) -> None:
+def test_resume_without_an_unfinished_run_is_an_error(desk: Desk) -> None:
     with Ledger.open(str(desk.folder / "ledger.db")):
-        """Made, with nothing in it."""
+        """Create an empty ledger."""
     ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
     assert ran.code == 2
     assert "every run of this ledger has ended" in ran.stderr
@@ -223,7 +223,7 @@ def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["desk", "ray_desk"])
-def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
+def test_mixed_failures_have_the_same_outcomes_on_threads_and_on_ray(
     request: pytest.FixtureRequest, where: str
 ) -> None:
     desk: Desk = request.getfixturevalue(where)
@@ -248,10 +248,10 @@ def test_mixed_rows_come_to_the_same_on_threads_and_on_ray(
         "row 020": "max_output_tokens",
         "row 026": "content_filter",
     }
-    asked = Counter(desk.provider.prompts())
-    # Refused while another row is under suspicion, a row is asked once more after others were answered.
-    assert sum(asked.pop(prompt) for prompt in ("row 004", "row 014")) <= 3
-    assert {prompt: count for prompt, count in asked.items() if count > 1} == {
+    sent = Counter(desk.provider.prompts())
+    # A row that is refused while another one is suspected is sent again after others were answered.
+    assert sum(sent.pop(prompt) for prompt in ("row 004", "row 014")) <= 3
+    assert {prompt: count for prompt, count in sent.items() if count > 1} == {
         "row 017": 2,
         "row 020": 2,
         "row 023": 2,
@@ -270,7 +270,7 @@ def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> Non
     refused = [call for call in desk.provider.calls if call.status == 429]
     assert 1 <= len(refused) <= 4
     found = desk.provider.calls[:]
-    # A later run begins with what was found.
+    # A later run starts with the limit that was found.
     ran = desk.run(*arguments, "--refresh", "--limit", "6")
     assert ran.code == 0, ran.stderr
     assert [call.status for call in desk.provider.calls[len(found) :]].count(429) <= 1

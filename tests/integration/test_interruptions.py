@@ -101,7 +101,7 @@ def finished(desk: Desk) -> Counter[str]:
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
+def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     desk: Desk, runner: str, stop: signal.Signals
 ) -> None:
     process, before = started(desk, runner)
@@ -131,7 +131,7 @@ def test_ctrl_c_records_what_is_in_flight_and_ends_clean(
         pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
-def test_a_command_that_is_stopped_while_it_starts_leaves_nothing(
+def test_a_command_that_is_stopped_while_it_starts_leaves_no_process_or_file(
     desk: Desk, runner: str, service: str, stop: signal.Signals
 ) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
@@ -285,7 +285,7 @@ def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_nex
 
 
 @pytest.mark.slow
-def test_a_killed_opencode_server_is_started_again(desk: Desk) -> None:
+def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
     process, before = started(desk, "threads")
     servers = [process for process, words in ours() if process.pid not in before.pids and "serve" in words]
     assert servers

@@ -1,4 +1,4 @@
-"""What Prefect and OpenTelemetry are told of runs, and what a ledger forgets when told to."""
+"""Events, artifacts, spans and metrics of runs, and the texts that a ledger deletes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def artifacts(flow_run_id: str) -> dict[str | None, Any]:
 
 
 def events(name: str, run_id: str) -> list[dict[str, Any]]:
-    """The payloads of a run's events, once there is one."""
+    """Payloads of the events of a run, as soon as there is one."""
     deadline = time.monotonic() + LIMIT_S
     wanted = EventFilter(event=EventNameFilter(name=[name]))
     while time.monotonic() < deadline:
@@ -67,7 +67,7 @@ def events(name: str, run_id: str) -> list[dict[str, Any]]:
     return []
 
 
-def test_a_run_leaves_its_progress_its_cost_and_two_events(desk: Desk) -> None:
+def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}))
     ran = desk.run(*table(desk, 4))
     assert ran.code == 1, ran.stderr
@@ -87,16 +87,16 @@ def test_a_run_leaves_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     assert recorded[-1]["input_tokens"] == ran.summary["tokens"]["input_tokens"]
 
 
-def test_the_report_flow_writes_files_and_leaves_artifacts(desk: Desk) -> None:
+def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:
     assert desk.run(*table(desk, 3)).code == 0
-    told = cost_report(
+    totals = cost_report(
         str(desk.folder / "reports"), ledger=str(desk.folder / "ledger.db"), by=["label"], since="7d"
     )
-    assert told["rows"] == 3
-    names = [Path(name).name for name in told["files"]]
+    assert totals["rows"] == 3
+    names = [Path(name).name for name in totals["files"]]
     assert names == ["cost-report.html", "cost-report.csv", "cost-report-focus.csv"]
-    assert all(Path(name).stat().st_size > 100 for name in told["files"])
-    frame = pd.read_csv(told["files"][1])
+    assert all(Path(name).stat().st_size > 100 for name in totals["files"])
+    frame = pd.read_csv(totals["files"][1])
     assert frame[["label", "label_value", "rows"]].to_numpy().tolist() == [["team", "a", 3]]
     wanted = ArtifactFilter(key=ArtifactFilterKey(like_="opencode-cost-report"))
     with get_client(sync_client=True) as client:
@@ -109,7 +109,7 @@ def test_the_report_flow_writes_files_and_leaves_artifacts(desk: Desk) -> None:
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[InMemorySpanExporter, InMemoryMetricReader]:
-    """The SDK, configured as an application would; once, as it asks."""
+    """The SDK, configured as an application does it: once per process."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(spans))
@@ -137,7 +137,7 @@ def counted(reader: InMemoryMetricReader, name: str) -> dict[str, float]:
     return sums
 
 
-def test_spans_and_metrics_have_the_genai_names(
+def test_spans_and_metrics_have_genai_names(
     desk: Desk, exported: tuple[InMemorySpanExporter, InMemoryMetricReader]
 ) -> None:
     from flow_parts import users_flow
@@ -165,8 +165,10 @@ def test_spans_and_metrics_have_the_genai_names(
     assert batch.parent.span_id == run.context.span_id
     assert {row.parent.span_id for row in rows if row.parent} == {batch.context.span_id}
     assert (run.attributes or {})["opencode_tasks.run_id"] == result.run_id
-    told = {str((row.attributes or {})["opencode_tasks.row_id"]): dict(row.attributes or {}) for row in rows}
-    answered, refused = told["0"], told["1"]
+    attributes = {
+        str((row.attributes or {})["opencode_tasks.row_id"]): dict(row.attributes or {}) for row in rows
+    }
+    answered, refused = attributes["0"], attributes["1"]
     assert (answered["gen_ai.provider.name"], answered["gen_ai.request.model"]) == ("fake", "echo")
     assert (answered["gen_ai.usage.input_tokens"], answered["gen_ai.usage.output_tokens"]) == (100, 30)
     assert answered["gen_ai.usage.cache_read.input_tokens"] == 40
@@ -186,7 +188,7 @@ def test_spans_and_metrics_have_the_genai_names(
         pytest.param("traces", marks=pytest.mark.chaos),
     ],
 )
-def test_a_run_forgets_what_is_not_to_be_kept(desk: Desk, kind: str) -> None:
+def test_a_run_deletes_texts_that_the_settings_do_not_keep(desk: Desk, kind: str) -> None:
     ran = desk.run(*table(desk, 2), env={f"OPENCODE_TASKS_STORE_{kind.upper()}": "false"})
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["row 0", "row 1"]
@@ -205,7 +207,7 @@ def test_a_run_forgets_what_is_not_to_be_kept(desk: Desk, kind: str) -> None:
 
 
 def queries() -> list[tuple[str, str]]:
-    """Every query of the dashboards, by where it is from; Grafana's own macro is filled in as it does."""
+    """Every query of the dashboards by its source, with Grafana's macro replaced as Grafana does."""
     folder = ROOT / "deployments" / "dashboards"
     found: list[tuple[str, str]] = []
     for panel in json.loads((folder / "grafana.json").read_text())["panels"]:
@@ -221,15 +223,15 @@ def queries() -> list[tuple[str, str]]:
 def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     desk.provider.on("row 0", Reply(status=400, body={"error": {"message": "no"}}))
     assert desk.run(*table(desk, 3), "--ledger", empty_postgresql).code == 1
-    told: dict[str, list[tuple[Any, ...]]] = {}
+    results: dict[str, list[tuple[Any, ...]]] = {}
     with psycopg.connect(empty_postgresql) as connection:
         for name, sql in queries():
             assert "$__" not in sql, name
-            told[name] = connection.execute(sql.encode()).fetchall()
-    assert len(told) == 24
+            results[name] = connection.execute(sql.encode()).fetchall()
+    assert len(results) == 24
     for place in ("grafana", "metabase"):
-        assert told[f"{place}: Rows"] == [(3,)]
-        assert [line[:3] for line in told[f"{place}: Cost by label"]] == [("team", "a", 3)]
-        assert told[f"{place}: Failures and their cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
-        assert len(told[f"{place}: Latest runs"]) == 1
-        assert float(told[f"{place}: Cost"][0][0]) > 0
+        assert results[f"{place}: Rows"] == [(3,)]
+        assert [line[:3] for line in results[f"{place}: Cost by label"]] == [("team", "a", 3)]
+        assert results[f"{place}: Failures and their cost"][0][:4] == ("invalid_request", "fake/echo", 1, 1)
+        assert len(results[f"{place}: Latest runs"]) == 1
+        assert float(results[f"{place}: Cost"][0][0]) > 0

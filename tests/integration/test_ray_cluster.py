@@ -1,4 +1,4 @@
-"""A Ray of three nodes, started by hand as the how-to says: one without credentials, one that is lost."""
+"""A Ray of three nodes, started as the how-to describes: one has no credentials, one is lost."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ CREDENTIALS = json.dumps({"opencode_creds": 1})
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running Ray: its address, and the commands that its nodes with credentials live in."""
+    """A running Ray: its address, and the processes of its nodes with credentials."""
 
     address: str
     nodes: list[subprocess.Popen[bytes]]
 
     def node_ids(self) -> dict[str, bool]:
-        """The ids of the living nodes, and whether each has credentials."""
-        asked = [sys.executable, "-c", NODES, self.address]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
-        assert told.returncode == 0, told.stderr[-3000:]
-        # Ray logs to the same place.
-        [nodes] = [line for line in told.stdout.splitlines() if line.startswith("[{")]
+        """Ids of the living nodes, and whether each has credentials."""
+        command = [sys.executable, "-c", NODES, self.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        # Ray logs to stdout too.
+        [nodes] = [line for line in done.stdout.splitlines() if line.startswith("[{")]
         return {node["NodeID"]: "opencode_creds" in node["Resources"] for node in json.loads(nodes)}
 
 
@@ -69,7 +69,7 @@ def started(*arguments: str) -> Generator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def head(*more: str) -> Generator[str]:
-    """A head without credentials, a CPU; its address."""
+    """A head node with one CPU and without credentials; its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
@@ -86,10 +86,10 @@ def head(*more: str) -> Generator[str]:
 
 @pytest.fixture
 def cluster() -> Generator[Cluster]:
-    """A head without credentials and two nodes with them, a CPU each."""
+    """A head node without credentials and two nodes with them, with one CPU each."""
     with head() as address:
         more = ("--address", address, "--num-cpus", "1", "--resources", CREDENTIALS)
-        # One after the other: on one machine two that start at once take each other's ports.
+        # One after the other: two that start at once on one machine use the same ports.
         with started(*more) as first:
             wait_for_nodes(Cluster(address, [first]), 2)
             with started(*more) as second:
@@ -133,7 +133,9 @@ def annotated(desk: Desk, cluster: Cluster, rows: int, *, kill_after: int | None
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(500)
-def test_rows_run_only_where_credentials_are_and_a_lost_node_loses_none(desk: Desk, cluster: Cluster) -> None:
+def test_rows_run_only_on_nodes_with_credentials_and_survive_a_lost_node(
+    desk: Desk, cluster: Cluster
+) -> None:
     has_credentials = cluster.node_ids()
     assert sorted(has_credentials.values()) == [False, True, True]
     desk.provider.on("row", Reply(delay_s=0.7))
@@ -153,19 +155,19 @@ def test_rows_run_only_where_credentials_are_and_a_lost_node_loses_none(desk: De
     again = Counter(call.prompt for call in desk.provider.calls[calls:])
     twice = sum(times == 2 for times in again.values())
     assert set(again.values()) <= {1, 2}
-    # At most what was in flight on the lost node.
+    # At most the rows in flight on the lost node.
     assert twice <= 2
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(300)
-def test_a_cluster_that_cannot_run_a_row_is_refused_before_any_is_asked(desk: Desk) -> None:
-    """Without credentials anywhere; and with a second machine, where the ledger is a file of the first."""
+def test_a_cluster_that_cannot_run_a_batch_is_refused_before_any_row_is_sent(desk: Desk) -> None:
+    """A cluster without credentials; and one with two machines and a ledger that is a file of the first."""
     with head("--node-ip-address", "127.0.0.1") as address:
         without = annotated(desk, Cluster(address, []), 1)
-        told = ("--address", address, "--node-ip-address", "127.0.0.2", "--num-cpus", "1")
-        with started(*told, "--resources", CREDENTIALS) as other:
+        arguments = ("--address", address, "--node-ip-address", "127.0.0.2", "--num-cpus", "1")
+        with started(*arguments, "--resources", CREDENTIALS) as other:
             both = Cluster(address, [other])
             wait_for_nodes(both, 2)
             with_file = annotated(desk, both, 1)

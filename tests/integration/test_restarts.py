@@ -1,4 +1,4 @@
-"""Prefect's server and worker end and start again while a flow run sleeps, and while it is suspended."""
+"""Prefect's server and worker restart while a flow run sleeps, and while it is suspended."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FLOW_STATES = ("Running", "AwaitingRetry", "Suspended", "Completed", "Failed", "
 
 @contextmanager
 def own_server(folder: Path, port: int) -> Generator[None]:
-    """A Prefect server over the database in a folder; its end is a kill."""
+    """A Prefect server with its database in a folder; it is killed at the end."""
     url = f"http://127.0.0.1:{port}/api"
-    told = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    variables = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     arguments = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(arguments, env=os.environ | told, stdout=log, stderr=log)
+        process = subprocess.Popen(arguments, env=os.environ | variables, stdout=log, stderr=log)
     try:
         wait_for(lambda: is_healthy(url), folder / "server.log")
         with temporary_settings({PREFECT_API_URL: url}):
@@ -49,12 +49,12 @@ def is_healthy(url: str) -> bool:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(400)
-def test_a_run_outlives_server_and_worker_asleep_and_suspended(
+def test_a_sleeping_or_suspended_run_survives_restarts_of_server_and_worker(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_s = 40
     limited = Reply(status=429, headers={"Retry-After": str(limit_s)}, body={"error": {"message": "slow"}})
-    # The limit of one row holds the others back; the key is refused once the run is awake again.
+    # The rate limit of one row holds the others; the key is refused when the run is started again.
     restarts: list[str] = []
     desk.provider.on("row 003", limited, Reply(text="late"))
     desk.provider.on(
@@ -81,13 +81,13 @@ def test_a_run_outlives_server_and_worker_asleep_and_suspended(
     with own_server(folder, port), worked(desk) as client:
         assert state_of(client, flow_run_id).name == "Suspended"
         restarts.append("suspended")
-        # What the button of Prefect's page asks for.
+        # The request of the button in Prefect's UI.
         url = f"{os.environ['PREFECT_API_URL']}/flow_runs/{flow_run_id}/resume"
         assert httpx.post(url, json={}, timeout=LIMIT_S).json()["status"] == "ACCEPT"
         wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
-        told = [name for name in history(client, flow_run_id) if name in FLOW_STATES]
-    assert told == ["Running", "AwaitingRetry", "Running", "Suspended", "Running", "Completed"]
+        states = [name for name in history(client, flow_run_id) if name in FLOW_STATES]
+    assert states == ["Running", "AwaitingRetry", "Running", "Suspended", "Running", "Completed"]
     assert len(desk.provider.calls) > calls
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
-    bought = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
-    assert bought == {f"row {i:03}": 1 for i in range(12)}
+    completed = Counter(call.prompt for call in desk.provider.calls if call.status == 200)
+    assert completed == {f"row {i:03}": 1 for i in range(12)}

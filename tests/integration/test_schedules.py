@@ -1,4 +1,4 @@
-"""Flow runs that a deployment's schedule begins, under a worker of processes, with a PostgreSQL ledger."""
+"""Flow runs that a schedule starts, with a process worker and a PostgreSQL ledger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FLOW_STATES = ("Running", "AwaitingRetry", "Completed", "Failed", "Crashed", "Ca
 
 
 def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
-    """The flow runs of a deployment whose moment has come, the earliest first."""
+    """Flow runs of a deployment that are due, the earliest first."""
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now("UTC")),
@@ -44,10 +44,10 @@ def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
 
 
 @pytest.mark.slow
-def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_it(
+def test_concurrent_runs_are_queued_and_a_sleeping_run_keeps_its_rows(
     desk: Desk, postgresql_url: str
 ) -> None:
-    """The second waits until the first sleeps, and leaves the rows to it."""
+    """The second flow run starts when the first one sleeps, and leaves the rows to it."""
     limited = Reply(status=429, headers={"Retry-After": str(LIMIT_S)}, body={"error": {"message": "slow"}})
     desk.provider.on("row 003", limited, Reply(text="late"))
     desk.provider.on("row", Reply(delay_s=4.0))
@@ -62,7 +62,7 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
         wait_for(lambda: len(due_runs(client, deployment.id)) >= 2, log)
         first, second = due_runs(client, deployment.id)[:2]
         wait_for(lambda: "AwaitingConcurrencySlot" in history(client, second), log)
-        # A third would race the second for the place.
+        # A third one would compete with the second for the slot.
         client.update_deployment_schedule(deployment.id, made.id, active=False)
         wait_for(lambda: state_of(client, first).name == "AwaitingRetry", log)
         wait_for(lambda: state_of(client, second).is_final(), log)
@@ -72,17 +72,17 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
             for of, name in ((first, "AwaitingRetry"), (second, "AwaitingConcurrencySlot"))
         )
         assert waited_at < asleep_at
-        told = state_of(client, second)
-        assert told.name == "Completed"
-        assert "continued by run" in (told.message or "")
-        assert client.read_flow_run(first).name in (told.message or "")
+        state = state_of(client, second)
+        assert state.name == "Completed"
+        assert "continued by run" in (state.message or "")
+        assert client.read_flow_run(first).name in (state.message or "")
         wait_for(lambda: state_of(client, first).is_final(), log)
         names = [name for name in history(client, first) if name in FLOW_STATES]
         assert names == ["Running", "AwaitingRetry", "Running", "Completed"], log.read_text()[-4000:]
 
         report = client.read_deployment_by_name("cost-report/daily")
-        told_places = report.parameters | {"output": str(desk.folder / "reports")}
-        reporting = client.create_flow_run_from_deployment(report.id, parameters=told_places).id
+        parameters = report.parameters | {"output": str(desk.folder / "reports")}
+        reporting = client.create_flow_run_from_deployment(report.id, parameters=parameters).id
         wait_for(lambda: state_of(client, reporting).is_final(), log)
         assert state_of(client, reporting).name == "Completed", log.read_text()[-4000:]
         of_report = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[reporting]))
@@ -95,20 +95,20 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
         assert run["deployment"] == "annotate-dataset/annotate"
         assert Counter(row["status"] for row in ledger.results.outcomes(run["run_id"])) == {"completed": ROWS}
         assert not [run for run in ledger.runs.newest() if str(second) in run["flow_run_ids"]]
-    asked = Counter(desk.provider.prompts())
-    assert asked == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
+    sent = Counter(desk.provider.prompts())
+    assert sent == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
 
 
 @pytest.mark.slow
-def test_a_laptop_serves_what_its_schedule_says(desk: Desk) -> None:
-    """``deployments/serve.py`` with a cron line of every minute; the provider is of the user's own config."""
+def test_serve_runs_the_flow_on_its_schedule(desk: Desk) -> None:
+    """``deployments/serve.py`` with a schedule of every minute, and a provider of the user's config."""
     desk.write_csv("in.csv", [{"id": str(i), "text": f"row {i}"} for i in range(3)])
     config = desk.folder / "config" / "opencode" / "opencode.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps(desk.provider.opencode_config()))
-    told = ("--input", "in.csv", "--output", "out.csv", "--cron", "* * * * *", "--incremental", "id")
-    asked = ("--model", "fake/echo", "--template", "Label: {text}", "--runner", "threads")
-    script = [sys.executable, str(ROOT / "deployments" / "serve.py"), *told, *asked]
+    table = ("--input", "in.csv", "--output", "out.csv", "--cron", "* * * * *", "--incremental", "id")
+    prompt = ("--model", "fake/echo", "--template", "Label: {text}", "--runner", "threads")
+    script = [sys.executable, str(ROOT / "deployments" / "serve.py"), *table, *prompt]
     env = {"XDG_CONFIG_HOME": str(config.parents[1]), "OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)}
     log = desk.folder / "serve.log"
     with running(desk, "laptop", script, **env) as client:

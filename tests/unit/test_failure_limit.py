@@ -1,15 +1,15 @@
-"""How many rows may fail."""
+"""Number of rows that may fail: ``--max-failed``."""
 
 from __future__ import annotations
 
 import pytest
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.plan.failure_limit import allowed_failures
+from opencode_tasks.plan.command import allowed_failures
 
 
 @pytest.mark.parametrize(
-    ("told", "rows", "allowed"),
+    ("max_failed", "rows", "allowed"),
     [
         (None, 10, None),
         (0, 10, 0),
@@ -22,11 +22,13 @@ from opencode_tasks.plan.failure_limit import allowed_failures
         ("0%", 7, 0),
     ],
 )
-def test_a_number_or_a_percentage(told: str | int | None, rows: int, allowed: int | None) -> None:
-    assert allowed_failures(told, rows) == allowed
+def test_a_limit_is_a_number_or_a_percentage(
+    max_failed: str | int | None, rows: int, allowed: int | None
+) -> None:
+    assert allowed_failures(max_failed, rows) == allowed
 
 
-@pytest.mark.parametrize("told", ["", "half", "-1", "101%", "1e3", "5 %", "%", "1.5"])
-def test_anything_else_is_refused(told: str) -> None:
+@pytest.mark.parametrize("max_failed", ["", "half", "-1", "101%", "1e3", "5 %", "%", "1.5"])
+def test_any_other_text_is_refused(max_failed: str) -> None:
     with pytest.raises(InputError, match="--max-failed"):
-        allowed_failures(told, 10)
+        allowed_failures(max_failed, 10)

@@ -18,6 +18,7 @@ from opencode_tasks import OpenCodeAgent, annotate, opencode_task
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.errors import InputError
 from opencode_tasks.orchestration.flows import annotate_dataset
+from opencode_tasks.orchestration.resolver import resolve_options
 from opencode_tasks.plan.command import command_of
 from opencode_tasks.plan.declaration import AnnotateOptions, DatasetOptions
 from opencode_tasks.plan.option_table import (
@@ -207,7 +208,7 @@ def row_keys(ledger: Path, binary: Path, **options: Any) -> list[str]:
     """The keys of the rows under these options, with the backend that needs no model."""
     frame = pd.DataFrame({"id": ["a"], "prompt": ["hello"], "other": ["bye"]})
     fixed = {"backend": "null", "ledger": str(ledger), "opencode_bin": str(binary)}
-    return [row.row_key for row in make_plan(frame, make_options(fixed | options)).rows]
+    return [row.row_key for row in make_plan(frame, resolve_options(make_options(fixed | options))).rows]
 
 
 def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answer(

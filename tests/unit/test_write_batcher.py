@@ -1,4 +1,4 @@
-"""Calls that come at once are made as one."""
+"""Items that arrive at the same time are written in one call."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from opencode_tasks.engine.write_batcher import MAX_AT_ONCE, WriteBatcher
+from opencode_tasks.engine.write_batcher import MAX_GROUP, WriteBatcher
 
 
 def doubling() -> tuple[list[int], Callable[[Sequence[int]], list[int]]]:
-    """Work for groups, and how many each had."""
+    """A write function for groups, and the sizes of the groups that it got."""
     groups: list[int] = []
 
-    def double(asked: Sequence[int]) -> list[int]:
-        groups.append(len(asked))
-        return [2 * number for number in asked]
+    def double(items: Sequence[int]) -> list[int]:
+        groups.append(len(items))
+        return [2 * number for number in items]
 
     return groups, double
 
 
-def test_what_comes_while_a_group_is_under_way_is_the_next_group() -> None:
+def test_items_that_arrive_during_a_write_form_the_next_group() -> None:
     groups, double = doubling()
 
     async def ask() -> list[int]:
         grouped = WriteBatcher(double)
-        return await asyncio.gather(*(grouped(number) for number in range(MAX_AT_ONCE + 5)))
+        return await asyncio.gather(*(grouped(number) for number in range(MAX_GROUP + 5)))
 
-    assert asyncio.run(ask()) == [2 * number for number in range(MAX_AT_ONCE + 5)]
-    assert groups == [MAX_AT_ONCE, 5]
+    assert asyncio.run(ask()) == [2 * number for number in range(MAX_GROUP + 5)]
+    assert groups == [MAX_GROUP, 5]
 
 
-def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
+def test_an_item_that_can_wait_is_written_with_later_items() -> None:
     groups, double = doubling()
 
     async def ask() -> list[int]:
@@ -46,12 +46,12 @@ def test_a_call_that_can_wait_is_made_with_those_that_come_meanwhile() -> None:
     assert groups == [3]
 
 
-def test_one_that_fails_does_not_take_the_others_with_it() -> None:
+def test_an_item_that_fails_does_not_fail_the_others() -> None:
     calls: list[list[int]] = []
 
-    def divide(asked: Sequence[int]) -> list[int]:
-        calls.append(list(asked))
-        return [12 // number for number in asked]
+    def divide(items: Sequence[int]) -> list[int]:
+        calls.append(list(items))
+        return [12 // number for number in items]
 
     async def ask() -> list[int | BaseException]:
         grouped = WriteBatcher(divide)
@@ -63,9 +63,9 @@ def test_one_that_fails_does_not_take_the_others_with_it() -> None:
     assert calls == [[1, 0, 3], [1], [0], [3]]
 
 
-def test_who_no_longer_waits_does_not_stop_the_others() -> None:
-    def add_one(asked: Sequence[int]) -> list[int]:
-        return [number + 1 for number in asked]
+def test_a_cancelled_caller_does_not_affect_the_others() -> None:
+    def add_one(items: Sequence[int]) -> list[int]:
+        return [number + 1 for number in items]
 
     async def ask() -> int:
         grouped = WriteBatcher(add_one)

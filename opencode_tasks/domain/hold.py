@@ -1,0 +1,40 @@
+"""Reason why open rows of a run must not be sent now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+MESSAGE_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Reason why open rows must not be sent now, and until when.
+
+    ``until`` (aware UTC) is the time from which the first row may be sent; None if the rows wait
+    until a person acts. ``error_type`` and ``message`` describe the cause. ``open_rows`` is the
+    number of open rows of the run, 0 if it was not counted. With ``applies_to_all`` the gate or the
+    budget holds every row; without it, each row waits until its own time.
+    """
+
+    until: datetime | None
+    error_type: str
+    message: str
+    open_rows: int = 0
+    applies_to_all: bool = False
+
+    def remaining_s(self, now: datetime) -> float | None:
+        """Seconds until the first row may be sent, at least 0; None if a person must act."""
+        return None if self.until is None else max(0.0, (self.until - now).total_seconds())
+
+    def is_longer_than(self, seconds: float, now: datetime) -> bool:
+        """Whether the hold lasts longer than ``seconds`` from ``now``, or until a person acts."""
+        remaining_s = self.remaining_s(now)
+        return remaining_s is None or remaining_s > seconds
+
+    def __str__(self) -> str:
+        """One line: number of rows, until when, and why."""
+        rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"
+        when = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "for a person"
+        return f"{rows} {when}: {self.error_type}: {self.message[:MESSAGE_LIMIT]}"

@@ -1,0 +1,142 @@
+"""``annotate``: a frame of prompts in, a frame of answers out, inside a Prefect flow or without one.
+
+Prefect is not imported unless it is loaded already: a script or a notebook runs without it.
+"""
+
+# ruff: noqa: PLC0415  see above
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack
+
+import pandas as pd
+
+from opencode_tasks.domain.hold import Hold
+from opencode_tasks.engine.hold import OnHold, raise_paused, wait_until
+from opencode_tasks.engine.result import AnnotationResult
+from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
+from opencode_tasks.engine.thread_executor import ThreadExecutor
+from opencode_tasks.errors import InputError, RunPausedError
+from opencode_tasks.local_model import local_provider
+from opencode_tasks.opencode.config import merge
+from opencode_tasks.orchestration.context import flow_context, run_context
+from opencode_tasks.orchestration.resolver import resolve_options
+from opencode_tasks.plan.declaration import AnnotateOptions, OnWait
+from opencode_tasks.plan.options import make_options
+from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.run_context import RunContext
+from opencode_tasks.settings import settings
+
+if TYPE_CHECKING:
+    from prefect.task_runners import TaskRunner
+
+
+def annotate(
+    frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
+) -> AnnotationResult:
+    """Send the prompt of each row through opencode and return the answers.
+
+    ``frame`` has one row per prompt; it is copied, so later changes to it do not affect the result.
+    ``options`` are those of ``AnnotateOptions``, named as on the command line. ``on_event`` is called
+    in this thread, about every second, with the sizes, the progress and the holds of the run.
+
+    In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that
+    is started again continues the run that it started over the same input. Elsewhere, in a script or
+    a notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
+
+    Raises InputError with every fault of frame and options, and SetupError if opencode, the ledger or
+    the cluster is not ready, both before any provider is called. Raises RunPausedError if the run is
+    on hold and does not wait: open rows are sent when the call is repeated.
+    """
+    if not isinstance(frame, pd.DataFrame):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
+        raise InputError((f"frame: a pandas DataFrame is required, not {type(frame).__name__}",))
+    wanted = make_options(options)
+    source = frame.copy()
+    with local_provider(wanted.model, _ignore) as base_config:
+        wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
+        plan = make_plan(source, resolve_options(wanted))
+        try:
+            result = execute_here(plan, source, on_event=on_event)
+        except RunPausedError as paused:
+            if wanted.on_wait == "sleep" and flow_context() is not None:
+                from opencode_tasks.orchestration.suspend import end_process_for
+
+                end_process_for(paused, plan)
+            raise
+        if settings().not_kept():
+            _ = result.frame
+            forget_texts(plan.ledger_url, result.run_id)
+        return result
+
+
+def execute_here(
+    plan: Plan,
+    frame: pd.DataFrame,
+    *,
+    context: RunContext | None = None,
+    runner: TaskRunner[Any] | None = None,
+    on_event: OnRunEvent | None = None,
+) -> AnnotationResult:
+    """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute``.
+
+    In a flow, batches run on ``runner``, by default the task runner of the flow, and the flow run is
+    AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
+    """
+    context, on_wait = context or RunContext(), plan.options.on_wait
+    flow = flow_context()
+    if flow is None:
+        return execute(
+            plan,
+            frame,
+            executor=ThreadExecutor(),
+            context=context,
+            on_event=on_event,
+            on_hold=_hold_handler(on_wait, on_event),
+        )
+    from opencode_tasks.orchestration.resume import take_budget
+    from opencode_tasks.orchestration.runners import TaskRunnerExecutor
+    from opencode_tasks.orchestration.suspend import awaiting_retry
+
+    flow_run = run_context()
+    return execute(
+        plan,
+        frame,
+        executor=TaskRunnerExecutor(runner or flow.task_runner),
+        context=replace(
+            context,
+            flow_run_id=flow_run.flow_run_id,
+            deployment=flow_run.deployment,
+            started_at=flow_run.started_at,
+            new_budget_pico=take_budget(),
+        ),
+        on_event=on_event,
+        on_hold=_hold_handler(on_wait, on_event, awaiting_retry),
+    )
+
+
+def _hold_handler(
+    on_wait: OnWait,
+    on_event: OnRunEvent | None,
+    show: Callable[[Hold], AbstractContextManager[object]] = nullcontext,
+) -> OnHold:
+    """Handler that waits in this process if ``on_wait`` is "wait" and the hold has an end, else raises."""
+
+    def on_hold(run_id: str, hold: Hold) -> None:
+        def emit() -> None:
+            if on_event is not None:
+                on_event(RunEvent(run_id=run_id, hold=hold))
+
+        if hold.until is None or on_wait != "wait":
+            raise_paused(run_id, hold)
+            return
+        with show(hold):
+            wait_until(hold.until, emit)
+
+    return on_hold
+
+
+def _ignore(message: str) -> None:
+    del message

@@ -1,0 +1,33 @@
+"""Identity of a run as its caller knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What the caller of the engine knows about a run and the engine does not.
+
+    Every field has a default: a plain script needs none of them.
+
+    - ``resumed_run_id``: run of the ledger that a person resumes. None starts a new run, or
+      continues the run that ``flow_run_id`` started over the same input.
+    - ``flow_run_id``: Prefect flow run that drives the run; None outside a flow.
+    - ``deployment``: ``flow/deployment`` of that flow run; None without a deployment.
+    - ``started_at``: start of that flow run (aware UTC); None outside a flow.
+    - ``new_budget_pico``: budget of the whole run in pico-dollars that a person gave on resume;
+      None keeps the budget of the run.
+    - ``command``: options that ``opencode-tasks resume`` needs to prepare the run again; empty for a
+      run that no command started. Holds no secrets.
+    """
+
+    resumed_run_id: str | None = None
+    flow_run_id: str | None = None
+    deployment: str | None = None
+    started_at: datetime | None = None
+    new_budget_pico: int | None = None
+    command: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -1,0 +1,187 @@
+"""``annotate`` wherever it is called: a script, a notebook, flows of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pandas as pd
+import pytest
+from cluster import Desk
+from flow_parts import async_flow, parent_flow, users_flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from opencode_tasks import AnnotationResult, InputError, annotate
+from opencode_tasks.frames.io import Output
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.orchestration.flows import prepared_flow
+from opencode_tasks.plan.command import PreparedRun
+from opencode_tasks.plan.run_context import RunContext
+from opencode_tasks.testing import ScriptedProvider
+
+LIMIT_S = 120
+
+SCRIPT = """
+import json, sys
+import pandas as pd
+import psutil
+from opencode_tasks import annotate
+
+options = json.load(sys.stdin)
+frame = pd.DataFrame({"prompt": ["one", "two"]})
+commands = []
+
+def look(event):
+    commands.extend(" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True))
+
+def call():
+    return annotate(frame, on_event=look, **options)
+"""
+PLAIN = "result = call()"
+NOTEBOOK = """
+import asyncio
+
+async def cell():
+    return call()
+
+result = asyncio.run(cell())
+"""
+REPORT = """
+print(json.dumps({
+    "responses": list(result.frame["response"]),
+    "loaded": [name for name in ("prefect", "ray") if name in sys.modules],
+    "servers": [command for command in commands if "prefect" in command],
+}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_server_stays_warm() -> Iterator[None]:
+    yield
+    server_pool.close()
+
+
+def options_of(folder: Path, provider: ScriptedProvider, binary: Path) -> dict[str, Any]:
+    return {
+        "model": "fake/echo",
+        "opencode_config": provider.opencode_config(),
+        "opencode_bin": str(binary),
+        "ledger": str(folder / "ledger.db"),
+    }
+
+
+@pytest.mark.parametrize("call", [PLAIN, NOTEBOOK], ids=["script", "notebook"])
+def test_a_script_and_a_notebook_need_no_prefect(
+    call: str, tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path
+) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT + call + REPORT],
+        input=json.dumps(options_of(tmp_path, provider, opencode_binary)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        cwd=tmp_path,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"responses": ["one", "two"], "loaded": [], "servers": []}
+    assert sorted(provider.prompts()) == ["one", "two"]
+
+
+def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
+    """Names of the task runs of the flow run that the ledger has for the run of ``result``."""
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        run = ledger.runs.get(result.run_id)
+    assert run is not None
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=run["flow_run_ids"]))
+    with get_client(sync_client=True) as client:
+        return [one.name.rpartition("-")[0] for one in client.read_task_runs(flow_run_filter=wanted)]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "subflow"])
+def test_in_a_flow_the_batches_are_task_runs_of_the_flow(desk: Desk, kind: str) -> None:
+    flows: dict[str, Any] = {"sync": users_flow, "async": async_flow, "subflow": parent_flow}
+    chosen = flows[kind].with_options(task_runner=ThreadPoolTaskRunner())
+    frame = pd.DataFrame({"prompt": ["one", "two"]})
+    called = chosen(frame, options_of(desk.folder, desk.provider, desk.binary))
+    (result,) = asyncio.run(called) if kind == "async" else called
+    assert list(result.frame["response"]) == ["one", "two"]
+    assert set(task_runs(desk, result)) == {"opencode-batch"}
+
+
+def sort(frame: pd.DataFrame) -> None:
+    frame.sort_values("prompt", ascending=False, inplace=True)  # noqa: PD002  what is tested
+
+
+def drop_rows(frame: pd.DataFrame) -> None:
+    frame.drop(index=[10], inplace=True)  # noqa: PD002  see above
+
+
+def drop_column(frame: pd.DataFrame) -> None:
+    frame.drop(columns=["number"], inplace=True)  # noqa: PD002  see above
+
+
+def reset_index(frame: pd.DataFrame) -> None:
+    frame.reset_index(drop=True, inplace=True)  # noqa: PD002  see above
+
+
+def assign_column(frame: pd.DataFrame) -> None:
+    frame["number"] = 0
+
+
+def assign_cells(frame: pd.DataFrame) -> None:
+    frame.iloc[0, 0] = "changed"
+    frame.iloc[0, 1] = -1
+    frame.loc[:, "share"] = 0.0
+
+
+def rename(frame: pd.DataFrame) -> None:
+    frame.columns = ["a", "b", "c"]
+    frame.index.name = "changed"
+
+
+@pytest.mark.parametrize(
+    "change", [sort, drop_rows, drop_column, reset_index, assign_column, assign_cells, rename]
+)
+def test_a_result_does_not_change_with_the_input_frame(
+    change: Callable[[pd.DataFrame], None], tmp_path: Path, opencode_binary: Path
+) -> None:
+    frame = pd.DataFrame(
+        {"prompt": ["a", "b", "c"], "number": [1, 2, 3], "share": [0.1, 0.2, 0.3]},
+        index=pd.Index([10, 20, 30]),
+    )
+    before = frame.copy()
+    result = annotate(
+        frame, backend="null", opencode_bin=str(opencode_binary), ledger=str(tmp_path / "ledger.db")
+    )
+    pd.testing.assert_frame_equal(frame, before)
+    change(frame)
+    pd.testing.assert_frame_equal(result.frame[["prompt", "number", "share"]], before)
+    assert list(result.frame["response"]) == ["a", "b", "c"]
+
+
+def test_an_input_that_is_no_frame_is_refused() -> None:
+    not_a_frame: Any = [{"prompt": "a"}]
+    with pytest.raises(InputError, match="a pandas DataFrame is required, not list"):
+        annotate(not_a_frame)
+
+
+def test_a_prepared_flow_stays_in_its_process() -> None:
+    frame = pd.DataFrame({"prompt": ["text of the input"]})
+    plan: Any = None
+    prepared = PreparedRun(frame=frame, output=Output(name="out.csv"), plan=plan, context=RunContext())
+    # Prefect pickles the flow for each task on Ray.
+    assert b"text of the input" in cloudpickle.dumps(prepared)
+    assert b"text of the input" not in cloudpickle.dumps(prepared_flow(prepared))

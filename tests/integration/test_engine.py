@@ -1,0 +1,187 @@
+"""The engine on threads of this process, against the real opencode: no Prefect server, no Ray."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from opencode_tasks import AnnotationResult, Hold, RunEvent, RunPausedError
+from opencode_tasks.engine.run import execute
+from opencode_tasks.engine.thread_executor import ThreadExecutor
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.resolver import ResolvedOptions
+from opencode_tasks.plan.run_context import RunContext
+from opencode_tasks.settings import settings
+from opencode_tasks.testing import Reply, ScriptedProvider
+
+LIMIT_S = 60.0
+FRAME = pd.DataFrame({"prompt": [f"row {i}" for i in range(6)]})
+
+
+@pytest.fixture(autouse=True)
+def _no_server_stays_warm() -> Iterator[None]:
+    yield
+    server_pool.close()
+
+
+class Engine:
+    """Plans over ``FRAME``, and the ledger of their runs."""
+
+    def __init__(self, folder: Path, provider: ScriptedProvider, binary: Path) -> None:
+        self.provider = provider
+        self.ledger_url = str(folder / "ledger.db")
+        self._binary = binary
+
+    def plan(self, **more: Any) -> Plan:
+        options = Options(
+            model="fake/echo",
+            opencode_config=self.provider.opencode_config(),
+            opencode_bin=str(self._binary),
+            ledger=self.ledger_url,
+            concurrency=2,
+            **more,
+        )
+        return make_plan(FRAME, ResolvedOptions(options=options))
+
+    def execute(self, plan: Plan, **more: Any) -> AnnotationResult:
+        return execute(plan, FRAME, executor=ThreadExecutor(), **more)
+
+    def run(self) -> dict[str, Any]:
+        """The newest run of the ledger."""
+        with Ledger.open(self.ledger_url) as ledger:
+            return ledger.runs.newest()[0]
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The rows of the newest run."""
+        with Ledger.open(self.ledger_url) as ledger:
+            return ledger.results.outcomes(ledger.runs.newest()[0]["run_id"])
+
+
+@pytest.fixture
+def engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Engine:
+    return Engine(tmp_path, provider, opencode_binary)
+
+
+@pytest.fixture
+def short_inline_wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A batch waits for at most one second; a longer wait is a hold of the run."""
+    monkeypatch.setenv("OPENCODE_TASKS_MAX_INLINE_WAIT", "1")
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def limited(seconds: int) -> Reply:
+    return Reply(status=429, headers={"Retry-After": str(seconds)}, body={"error": {"message": "slow down"}})
+
+
+def test_rows_complete_and_events_report_sizes_and_progress(engine: Engine) -> None:
+    events: list[RunEvent] = []
+    result = engine.execute(engine.plan(), on_event=events.append)
+    assert list(result.frame["response"]) == list(FRAME["prompt"])
+    assert result.counts == {"open": 0, "completed": 6, "failed": 0, "skipped": 0}
+    assert events[0].sizes is not None
+    assert events[0].sizes.rows == 6
+    assert events[-1].progress is not None
+    assert events[-1].progress.completed == 6
+    run = engine.run()
+    assert (run["run_id"], run["status"], run["flow_run_ids"]) == (result.run_id, "completed", [])
+
+
+def test_a_short_rate_limit_is_waited_for_in_the_batch(engine: Engine) -> None:
+    engine.provider.on("row 2", limited(3), Reply(text="late"))
+    events: list[RunEvent] = []
+    result = engine.execute(engine.plan(), on_event=events.append)
+    assert result.frame["response"][2] == "late"
+    first, second = (call.at for call in engine.provider.calls if call.prompt == "row 2")
+    assert second - first >= 3.0
+    assert [event for event in events if event.hold is not None] == []
+
+
+def test_a_hold_pauses_the_run_with_its_open_rows_in_the_ledger(engine: Engine) -> None:
+    refused = Reply(status=401, body={"error": {"message": "bad key"}})
+    is_fixed: list[bool] = []
+    engine.provider.on(lambda call: not is_fixed and call.prompt >= "row 3", refused)
+    with pytest.raises(RunPausedError, match="bad key") as paused:
+        engine.execute(engine.plan())
+    assert (paused.value.until, paused.value.error_type) == (None, "authentication_failed")
+    assert engine.run()["status"] == "paused"
+    open_rows = [row for row in engine.outcomes() if row["status"] == "open"]
+    assert len(open_rows) == paused.value.open_rows == 3
+    assert {row["error_type"] for row in open_rows} == {"authentication_failed"}
+    is_fixed.append(True)
+    result = engine.execute(engine.plan(), context=RunContext(resumed_run_id=paused.value.run_id))
+    assert result.run_id == paused.value.run_id
+    assert result.counts["completed"] == 6
+
+
+@pytest.mark.usefixtures("short_inline_wait")
+def test_on_hold_is_called_after_the_hold_is_recorded_and_the_run_continues(engine: Engine) -> None:
+    engine.provider.on("row 2", limited(4), Reply(text="late"))
+    statuses: list[str] = []
+
+    def on_hold(run_id: str, hold: Hold) -> None:
+        statuses.append(engine.run()["status"])
+        assert (run_id, hold.error_type) == (engine.run()["run_id"], "rate_limit")
+        assert hold.open_rows >= 1
+        time.sleep(hold.remaining_s(datetime.now(UTC)) or 0.0)
+
+    result = engine.execute(engine.plan(), on_hold=on_hold)
+    assert statuses == ["waiting"]
+    assert result.counts["completed"] == 6
+
+
+def test_ctrl_c_ends_the_rows_in_flight_and_a_resume_completes_the_run(engine: Engine) -> None:
+    engine.provider.on("row 0", Reply(text="fast"))
+    engine.provider.on("row", Reply(delay_s=2.0))
+    plan = engine.plan()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while len(engine.provider.calls) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(plan)
+    run = engine.run()
+    assert run["status"] == "interrupted"
+    assert 0 < run["open"] < 6
+    with Ledger.open(engine.ledger_url) as ledger:
+        assert ledger.queue.owners(run["run_id"], now=datetime.now(UTC)) == []
+    result = engine.execute(plan, context=RunContext(resumed_run_id=run["run_id"]))
+    assert result.counts["completed"] == 6
+
+
+def test_a_stop_ends_a_batch_that_waits(engine: Engine) -> None:
+    engine.provider.on("row", limited(50))
+    plan = engine.plan()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            waiting = [thread for thread in threading.enumerate() if thread.name.startswith("opencode-batch")]
+            if waiting and engine.provider.calls:
+                break
+            time.sleep(0.05)
+        time.sleep(1.0)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(plan)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("opencode-batch")]
+    assert engine.run()["status"] == "interrupted"
