@@ -21,17 +21,17 @@ from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, OrphanedAttempt
-from opencode_tasks.opencode.instance_dir import is_owned
+from opencode_tasks.opencode.instance_dir import is_locked
 from opencode_tasks.opencode.leftovers import (
     ended_at,
+    finished_result,
     forget_session,
     instance_dir_of,
     instance_dirs,
-    is_deserted,
-    read_left,
-    result_of,
-    sessions_by_attempt,
+    is_orphaned,
+    read_orphaned_sessions,
     unfinished_record,
+    unrecorded_sessions,
 )
 from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.system.process_identity import is_dead
@@ -80,21 +80,21 @@ async def recover_attempts(context: BatchContext) -> int:
 
 def _forget_ended(context: BatchContext) -> None:
     """Let go of what died after its ledger was told of the end and before the disk was."""
-    on_disk = sessions_by_attempt(
-        instance_dir for instance_dir in instance_dirs() if not is_owned(instance_dir)
+    on_disk = unrecorded_sessions(
+        instance_dir for instance_dir in instance_dirs() if not is_locked(instance_dir)
     )
     if not on_disk:
         return
     for attempt_id in context.ledger.ended_attempts(on_disk):
         data_dir, session_id = on_disk[attempt_id]
         # Asked of these alone, since it looks at every process of the machine.
-        if is_deserted(instance_dir := instance_dir_of(data_dir)):
+        if is_orphaned(instance_dir := instance_dir_of(data_dir)):
             forget_session(instance_dir, session_id)
 
 
 def _with_sessions(found: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
     """The same, with the sessions of those that died before the ledger was told of them."""
-    on_disk = sessions_by_attempt(instance_dirs()) if any(left.session_id is None for left in found) else {}
+    on_disk = unrecorded_sessions(instance_dirs()) if any(left.session_id is None for left in found) else {}
 
     def with_session(left: OrphanedAttempt) -> OrphanedAttempt:
         if left.session_id is not None or left.attempt_id not in on_disk:
@@ -120,7 +120,7 @@ async def _read(
     deadline = time.monotonic() + GUARD_LIMIT_S
     while True:
         try:
-            return await read_left(
+            return await read_orphaned_sessions(
                 context.run_spec.spec, Path(folder), session_ids, context.run_spec.unpriced
             )
         except SetupError:
@@ -170,7 +170,7 @@ def _come_to(
     context: BatchContext, left: OrphanedAttempt, sessions: Sequence[Session]
 ) -> tuple[Answer | None, OpenCodeError | None]:
     """The answer or the error that a session had come to; neither where it was not at its end."""
-    result = result_of(sessions)
+    result = finished_result(sessions)
     if result is None:
         return None, None
     try:

@@ -24,9 +24,10 @@ from opencode_tasks.ledger import (
     Progress,
 )
 from opencode_tasks.local_model import local_provider
+from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.gate_id import gate_id
-from opencode_tasks.opencode.leftovers import remove_deserted_dirs
+from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.context import deployment_of, is_deployed
 from opencode_tasks.orchestration.new_budget import given_budget
@@ -106,7 +107,7 @@ def execute(
             "unknown", raw_message="annotate() was called outside a flow", hint="call it in a @flow"
         )
     chosen = runner or context.task_runner
-    remove_deserted_dirs()
+    remove_orphaned_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
         check_cluster(chosen, ledger)
         run_id = _begin(ledger, plan, context.flow_run, run_id, command or {})
@@ -255,11 +256,11 @@ class _Run:
             concurrency=plan.options.concurrency,
             backend=plan.options.backend,
             model_ref=plan.model_ref,
-            one_owner=server_pool.one_owner(plan.spec),
+            one_owner=server_pool.has_exclusive_login(plan.spec),
             most=most_prompts(self.runner),
             most_processes=most_processes(self.runner),
         )
-        if is_ray(self.runner) or plan.options.backend != "server":
+        if is_ray(self.runner) or not BACKENDS[plan.options.backend].uses_servers:
             # The rows run elsewhere; this process needs its server no more.
             server_pool.call(server_pool.end_server, plan.spec)
         self.tell(RunEvent(run_id=self.run_id, sizes=sizes, reused_rows=self.reused_rows))

@@ -64,7 +64,7 @@ async def _ask(
     name: BackendName,
 ) -> Answer:
     try:
-        catalog = await server_pool.catalog(spec, variant, keep_server=name == "server")
+        catalog = await server_pool.catalog(spec, variant, name)
     except InputError as error:
         raise InvalidRequestError(current_node_id(), -1, str(error)) from None
     backend = await server_pool.backend(spec, name, catalog.unpriced)
@@ -82,4 +82,4 @@ async def _ask(
         )
     finally:
         for session_id in sessions[-1:]:
-            backend.recorded(session_id)
+            backend.release_session(session_id)

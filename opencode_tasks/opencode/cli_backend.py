@@ -24,8 +24,8 @@ from opencode_tasks.opencode.backend import (
     Request,
 )
 from opencode_tasks.opencode.cost_cap import overspent
+from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import (
-    Credentials,
     InstanceDir,
     environment,
     instance_dirs_root,
@@ -118,12 +118,12 @@ class CliBackend:
         instance_dir = self._homes.get(session_id or "")
         return instance_dir.data if instance_dir else None
 
-    def seen(self, session_id: str) -> list[Session]:
+    def partial_sessions(self, session_id: str) -> list[Session]:
         """What the journal's events told of the session and its children."""
         fold = self._folds.get(session_id)
         return [] if fold is None else seen_in(fold, session_id, self.unpriced)
 
-    def recorded(self, session_id: str) -> None:
+    def release_session(self, session_id: str) -> None:
         """Remove the session's home."""
         self._folds.pop(session_id, None)
         instance_dir = self._homes.pop(session_id, None)
@@ -143,7 +143,7 @@ class CliBackend:
             env = environment(instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
-            env |= {} if known and credentials.needs_owner else credentials.install(instance_dir)
+            env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
             return result
         finally:
