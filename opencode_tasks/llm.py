@@ -33,6 +33,7 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Request,
 )
+from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
@@ -107,8 +108,9 @@ class OpenCodeLLM:
             raise ValueError("retries counts attempts: give at least 1")
         if timeout_seconds <= 0:
             raise ValueError("timeout_seconds must be above 0")
-        if backend not in ("server", "cli"):
-            raise ValueError(f"backend is 'server' or 'cli', not {backend!r}")
+        backends = [name for name, kind in BACKENDS.items() if kind.catalog is None]
+        if backend not in backends:
+            raise ValueError(f"backend is {' or '.join(map(repr, backends))}, not {backend!r}")
         self.model = model
         self.system_message = system_message
         self.timeout_seconds = timeout_seconds
@@ -161,7 +163,7 @@ class OpenCodeLLM:
 
     async def _ask(self, spec: OpencodeSpec, user_message: str) -> Answer:
         try:
-            catalog = await server_pool.catalog(spec, self.variant, keep_server=self.backend == "server")
+            catalog = await server_pool.catalog(spec, self.variant, self.backend)
         except InputError as error:
             raise InvalidRequestError(current_node_id(), -1, str(error)) from None
         backend = await server_pool.backend(spec, self.backend, catalog.unpriced)
@@ -178,7 +180,7 @@ class OpenCodeLLM:
         finally:
             # Without a ledger, the session is not needed again.
             for session_id in session[-1:]:
-                backend.recorded(session_id)
+                backend.release_session(session_id)
 
     def _spec(self, tools: tuple[RemoteTool, ...]) -> OpencodeSpec:
         explicit = None if self.opencode_bin == DEFAULT_BINARY_NAME else self.opencode_bin

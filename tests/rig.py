@@ -205,7 +205,7 @@ class Rig:
                 return await ask(way, request, node_id="node", on_session=sessions.append, schema=schema)
             finally:
                 for session_id in sessions[-1:]:
-                    way.recorded(session_id)
+                    way.release_session(session_id)
 
         answer, error = None, None
         try:

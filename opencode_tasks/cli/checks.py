@@ -12,7 +12,7 @@ import httpx
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import check_version, find_binary, version_of
-from opencode_tasks.opencode.instance_dir import read_store, user_store
+from opencode_tasks.opencode.credentials import read_store, user_store
 from opencode_tasks.orchestration.resolver import resolve_ledger_url
 from opencode_tasks.settings import settings
 

@@ -35,8 +35,10 @@ def start_early(
     ``values`` are the options of ``annotate_dataset``. A fault of an option is reported later, by the
     check of the options, and a service that does not start by its first user. No provider is called.
     """
+    from opencode_tasks.opencode.backends import BACKENDS
     from opencode_tasks.opencode.server_pool import server_pool
 
+    kind = BACKENDS[values["backend"]]
     with ExitStack() as stack:
         source = values["input"]
         # If the input does not exist, the command ends soon and needs no service.
@@ -48,12 +50,12 @@ def start_early(
         is_own_ray = values["runner"] == "ray" and values["ray_address"] is None
         ray = None
         if is_run and is_own_ray and spec is not None and API_URL in os.environ:
-            in_worker = values["backend"] == "server" and _may_have_many(spec)
+            in_worker = kind.uses_servers and _may_have_many(spec)
             ray = _start_ray(stack, spec, values["variant"], in_worker=in_worker)
             if in_worker:
                 server_pool.expect(spec, values["variant"], ray.catalog)
                 spec = None
-        if spec is not None and values["backend"] != "null":
+        if spec is not None and kind.catalog is None:
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
         yield EarlyServices(prefect, ray)
 
@@ -103,7 +105,7 @@ def _may_have_many(spec: OpencodeSpec) -> bool:
     from opencode_tasks.opencode.server_pool import server_pool
 
     with suppress(Exception):
-        return not server_pool.one_owner(spec)
+        return not server_pool.has_exclusive_login(spec)
     return False
 
 

@@ -214,7 +214,7 @@ class _Attempt:
         """Record a cancelled attempt and release its row. The backend has aborted the session."""
         await asyncio.gather(*self.notes, return_exceptions=True)
         session_id = self.sessions[-1] if self.sessions else None
-        seen = self.backend.seen(session_id) if session_id is not None else []
+        seen = self.backend.partial_sessions(session_id) if session_id is not None else []
         record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
         await give_up(self.context, self.claimed, record)
         self._forget()
@@ -321,7 +321,7 @@ class _Attempt:
     def _forget(self) -> None:
         """Let opencode delete the sessions: they are in the ledger."""
         for session_id in self.sessions:
-            self.backend.recorded(session_id)
+            self.backend.release_session(session_id)
 
     def _log(self, record: AttemptRecord, error: OpenCodeError | None) -> None:
         run_spec = self.context.run_spec

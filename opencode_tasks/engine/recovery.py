@@ -21,17 +21,17 @@ from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import CRASHED, AlreadyLeased, FinishedRow, Lease, LeaseLostError, OrphanedAttempt
-from opencode_tasks.opencode.instance_dir import is_owned
+from opencode_tasks.opencode.instance_dir import is_locked
 from opencode_tasks.opencode.leftovers import (
     ended_at,
+    finished_result,
     forget_session,
     instance_dir_of,
     instance_dirs,
-    is_deserted,
-    read_left,
-    result_of,
-    sessions_by_attempt,
+    is_orphaned,
+    read_orphaned_sessions,
     unfinished_record,
+    unrecorded_sessions,
 )
 from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.system.process_identity import is_dead
@@ -84,22 +84,22 @@ async def _orphans(context: BatchContext) -> list[OrphanedAttempt]:
 
 def _forget_recorded(context: BatchContext) -> None:
     """Delete sessions whose end is in the ledger: their process died before it deleted them."""
-    on_disk = sessions_by_attempt(
-        instance_dir for instance_dir in instance_dirs() if not is_owned(instance_dir)
+    on_disk = unrecorded_sessions(
+        instance_dir for instance_dir in instance_dirs() if not is_locked(instance_dir)
     )
     if not on_disk:
         return
     for attempt_id in context.ledger.attempts.ended(on_disk):
         data_dir, session_id = on_disk[attempt_id]
         # Checked last, since it looks at every process of the machine.
-        if is_deserted(instance_dir := instance_dir_of(data_dir)):
+        if is_orphaned(instance_dir := instance_dir_of(data_dir)):
             forget_session(instance_dir, session_id)
 
 
 def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
     """The attempts, with the sessions of those that died before their session was written to the ledger."""
     is_missing = any(orphan.session_id is None for orphan in orphans)
-    on_disk = sessions_by_attempt(instance_dirs()) if is_missing else {}
+    on_disk = unrecorded_sessions(instance_dirs()) if is_missing else {}
 
     def with_session(orphan: OrphanedAttempt) -> OrphanedAttempt:
         if orphan.session_id is not None or orphan.attempt_id not in on_disk:
@@ -125,7 +125,7 @@ async def _read_sessions(
     deadline = time.monotonic() + GUARD_LIMIT_S
     while True:
         try:
-            return await read_left(
+            return await read_orphaned_sessions(
                 context.run_spec.spec, Path(data_dir), session_ids, context.run_spec.unpriced
             )
         except SetupError:
@@ -179,7 +179,7 @@ def _read_end(
     context: BatchContext, orphan: OrphanedAttempt, sessions: Sequence[Session]
 ) -> tuple[Answer | None, OpenCodeError | None]:
     """The answer or the error in which a session ended; neither if it had not ended."""
-    result = result_of(sessions)
+    result = finished_result(sessions)
     if result is None:
         return None, None
     try:

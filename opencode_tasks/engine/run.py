@@ -19,8 +19,9 @@ from opencode_tasks.engine.hold import OnHold, current_hold, must_stop_sending, 
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
+from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.gate_id import gate_id
-from opencode_tasks.opencode.leftovers import remove_deserted_dirs
+from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import RunContext
@@ -74,7 +75,7 @@ def execute(
     another input, SetupError if batches cannot be executed, RunPausedError if the run is on hold.
     """
     context = context or RunContext()
-    remove_deserted_dirs()
+    remove_orphaned_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = _start_or_continue(ledger, plan, context)
@@ -236,7 +237,7 @@ class _Run:
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
         sizes = self._choose_sizes(open_rows)
-        if self.executor.is_remote or plan.options.backend != "server":
+        if self.executor.is_remote or not BACKENDS[plan.options.backend].uses_servers:
             # Batches start opencode elsewhere: the server of this process is no longer needed.
             server_pool.call(server_pool.end_server, plan.spec)
         self.emit(RunEvent(run_id=self.run_id, sizes=sizes, reused_rows=self.reused_rows))
@@ -264,7 +265,7 @@ class _Run:
             concurrency=options.concurrency,
             backend=options.backend,
             model_ref=self.plan.model_ref,
-            one_owner=server_pool.one_owner(self.plan.spec),
+            one_owner=server_pool.has_exclusive_login(self.plan.spec),
             most=capacity.prompts,
             most_processes=capacity.processes,
         )

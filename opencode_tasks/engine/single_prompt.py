@@ -67,7 +67,7 @@ async def _ask(
     backend_name: BackendName,
 ) -> Answer:
     try:
-        catalog = await server_pool.catalog(spec, variant, keep_server=backend_name == "server")
+        catalog = await server_pool.catalog(spec, variant, backend_name)
     except InputError as error:
         raise InvalidRequestError(current_node_id(), -1, str(error)) from None
     backend = await server_pool.backend(spec, backend_name, catalog.unpriced)
@@ -85,4 +85,4 @@ async def _ask(
         )
     finally:
         for session_id in sessions[-1:]:
-            backend.recorded(session_id)
+            backend.release_session(session_id)

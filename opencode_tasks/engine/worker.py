@@ -135,7 +135,7 @@ class _Batch:
             await self.context.limiter.join()
             return await self._run()
         finally:
-            server_pool.give_lane(self.run_spec.spec, lane)
+            server_pool.release_lane(self.run_spec.spec, lane)
 
     async def _run(self) -> Hold | None:
         watch = asyncio.create_task(self._watch())

@@ -10,8 +10,13 @@ from typing import Any, Literal, Protocol
 from opencode_tasks.domain.records import RemoteTool, Session
 from opencode_tasks.outcomes.session_result import SessionResult
 
-# ``backends.py`` has a row for each of these names.
+# Each name has a row in ``backends.py``.
 BackendName = Literal["server", "cli", "null"]
+BACKEND_SUMMARIES: Mapping[BackendName, str] = {
+    "server": "one long-running server",
+    "cli": "one process for each row",
+    "null": "the answer is the prompt; for measurements",
+}
 DEFAULT_AGENT = "opencode-tasks"
 DEFAULT_SYSTEM = "You are a helpful assistant."
 # Opencode itself can be silent for 30 s between two of its retries.
@@ -120,11 +125,11 @@ class Backend(Protocol):
         """Opencode's data directory that holds the session, or will hold the next one if it is None."""
         ...
 
-    def seen(self, session_id: str) -> list[Session]:
-        """What is known so far of a session that was interrupted, and of its children."""
+    def partial_sessions(self, session_id: str) -> list[Session]:
+        """What is known so far about a session that was interrupted, and its children; root first."""
         ...
 
-    def recorded(self, session_id: str) -> None:
+    def release_session(self, session_id: str) -> None:
         """Release a session that is recorded in the ledger: its data may be removed."""
         ...
 

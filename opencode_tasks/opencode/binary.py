@@ -1,10 +1,10 @@
-"""Which opencode runs: where its native binary is, and whether its version is one we know.
+"""The opencode binary: where it is, and whether its version is supported.
 
-The range was measured on both of its ends: plugin, HTTP routes and error shapes are alike from
+The supported range was measured at both ends: plugin, HTTP routes and error shapes are the same from
 1.15.13 to 1.18.33. Opencode 2.x has other commands and routes and is refused.
 
-npm's ``opencode`` is a script of node that starts the platform's binary, or, where the package was
-installed without its scripts, a stub that only complains. The platform's package lies beside it.
+``opencode`` of npm is a Node script that starts the binary of the platform. If the package was installed
+without its install scripts, it is a stub that prints an error. The package of the platform is beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_VERSION_EXCLUSIVE = "1.19.0"
 PINNED_VERSION = "1.18.33"
 
 BINARY_VARIABLE = "OPENCODE_TASKS_OPENCODE_BIN"
-SETUP_HINT = "Run `opencode-tasks setup` to install opencode for yourself."
+SETUP_HINT = "Run `opencode-tasks setup` to install opencode."
 
 ELF_MAGIC = b"\x7fELF"
 VERSION_LIMIT_S = 60.0
@@ -36,15 +36,14 @@ ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "
 
 
 def cache_dir() -> Path:
-    """The folder of what setup downloads, in the user's cache; it need not exist."""
+    """Directory of the downloads of ``setup``, in the user's cache. It may not exist."""
     return platformdirs.user_cache_path("opencode-tasks")
 
 
 def package_names(machine: str, libc: str, *, has_avx2: bool) -> tuple[str, ...]:
-    """The npm packages with a Linux binary for such a machine, the fastest first.
+    """The npm packages with a Linux binary for a machine, the fastest first; empty if there is none.
 
-    ``machine`` as ``platform.machine()`` and ``libc`` as ``platform.libc_ver()`` spell it. Empty
-    where opencode has no binary for that machine.
+    ``machine`` is a value of ``platform.machine()``, ``libc`` a name of ``platform.libc_ver()``.
     """
     architecture = ARCHITECTURES.get(machine.lower())
     suffix = "" if libc == "glibc" else "-musl"
@@ -59,7 +58,7 @@ def package_names(machine: str, libc: str, *, has_avx2: bool) -> tuple[str, ...]
 
 
 def machine_packages() -> tuple[str, ...]:
-    """``package_names`` of this machine; raises SetupError where opencode has none for it."""
+    """``package_names`` of this machine. Raises SetupError if opencode has no binary for it."""
     machine = platform.machine()
     names: tuple[str, ...] = ()
     if platform.system() == "Linux":
@@ -67,23 +66,23 @@ def machine_packages() -> tuple[str, ...]:
     if not names:
         raise SetupError(
             "unknown",
-            raw_message=f"opencode has no binary that we can run on {platform.system()} {machine}",
+            raw_message=f"opencode has no binary for {platform.system()} {machine}",
             hint="Use a Linux machine with an x86-64 or arm64 processor.",
         )
     return names
 
 
 def pinned_path(package: str) -> Path:
-    """Where setup puts the pinned version's binary of an npm package."""
+    """Path at which ``setup`` installs the pinned version's binary of an npm package."""
     return cache_dir() / "opencode" / PINNED_VERSION / package / "bin" / "opencode"
 
 
 def find_binary(explicit: str | None) -> Path:
-    """The native opencode binary to run, by an absolute path.
+    """Absolute path of the native opencode binary to run.
 
-    ``explicit`` (a path, or a name on PATH) wins; then the environment variable
-    OPENCODE_TASKS_OPENCODE_BIN, the version that setup installed, and ``opencode`` on PATH.
-    Raises SetupError where the named one, or any at all, is missing; the version is not looked at.
+    The first of these that is set: ``explicit`` (a path, or a name on PATH), the environment variable
+    OPENCODE_TASKS_OPENCODE_BIN, the version that ``setup`` installed, ``opencode`` on PATH. The version
+    is not checked. Raises SetupError if the named binary does not exist, or if there is none at all.
     """
     if explicit is not None:
         return _named(explicit, "--opencode-bin")
@@ -103,19 +102,19 @@ def find_binary(explicit: str | None) -> Path:
 
 
 def binary_here(path: Path) -> Path:
-    """The binary of a run on this machine: ``path``, or its own where it has none there.
+    """Binary of a run on this machine: ``path`` if it is here, else the machine's own binary.
 
-    ``path`` was found by the run's driver; a node of a cluster may have opencode elsewhere. Raises
-    SetupError where it has none at all.
+    ``path`` comes from the driver of the run; a node of a cluster can have opencode at another path.
+    Raises SetupError if this machine has none.
     """
     return path if _is_executable(path) else find_binary(None)
 
 
 def native_binary(path: Path, packages: Sequence[str]) -> Path:
-    """The native binary behind ``path``; ``path`` itself, made absolute, where none is found.
+    """The native binary that ``path`` starts; the absolute ``path`` itself if none is found.
 
-    A script is looked through to the first of ``packages`` that lies in a ``node_modules`` folder
-    at or above it, in npm's, pnpm's and a global layout.
+    For a script this is the binary of the first of ``packages`` in a ``node_modules`` directory beside or
+    above it, in the layouts of npm, pnpm and a global installation.
     """
     resolved = path.resolve()
     with resolved.open("rb") as file:
@@ -130,9 +129,9 @@ def native_binary(path: Path, packages: Sequence[str]) -> Path:
 
 
 def version_of(binary: Path) -> str:
-    """What ``--version`` of a binary says, like ``1.18.33``; asked once for each state of the file.
+    """Version that a binary prints for ``--version``, such as ``1.18.33``. Cached until the file changes.
 
-    Raises SetupError where the binary cannot be run or answers something else.
+    Raises SetupError if the binary cannot be run or prints no version.
     """
     try:
         state = binary.stat()
@@ -140,27 +139,27 @@ def version_of(binary: Path) -> str:
         raise SetupError(
             "unknown", raw_message=f"cannot read {binary}: {error.strerror}", hint=SETUP_HINT
         ) from error
-    return _ask_version(binary, state.st_mtime_ns, state.st_size)
+    return _read_version(binary, state.st_mtime_ns, state.st_size)
 
 
 def version_to_run(binary: Path) -> str:
-    """The version of a binary that is about to be started.
+    """Version of a binary that is about to be started.
 
-    Setup has asked the one that it installed, which lies in a folder of its version: not asked
-    again, since that takes as long as a fifth of a server's start. Others as ``version_of``.
+    The binary that ``setup`` installed is not run for it: ``setup`` has checked its version, and running
+    it takes a fifth of the time of a server start. Other binaries as in ``version_of``.
     """
     installed = cache_dir() / "opencode" / PINNED_VERSION
     return PINNED_VERSION if binary.is_relative_to(installed) and binary.exists() else version_of(binary)
 
 
 def check_version(version: str) -> None:
-    """Raise SetupError unless ``version`` is in the tested range."""
-    if not _ordered(MIN_VERSION) <= _ordered(version) < _ordered(MAX_VERSION_EXCLUSIVE):
+    """Raise SetupError if ``version`` is outside the supported range."""
+    if not _numbers(MIN_VERSION) <= _numbers(version) < _numbers(MAX_VERSION_EXCLUSIVE):
         raise SetupError(
             "unknown",
             raw_message=f"opencode {version} is not supported: "
             f"it must be at least {MIN_VERSION} and below {MAX_VERSION_EXCLUSIVE}",
-            hint=f"Run `opencode-tasks setup` to install {PINNED_VERSION} for yourself, "
+            hint=f"Run `opencode-tasks setup` to install {PINNED_VERSION}, "
             "or name another binary with --opencode-bin.",
         )
 
@@ -169,14 +168,16 @@ def _named(name: str, source: str) -> Path:
     found = shutil.which(Path(name).expanduser())
     if found is None:
         raise SetupError(
-            "unknown", raw_message=f"{source}: there is no program {name}", hint=f"Correct it. {SETUP_HINT}"
+            "unknown",
+            raw_message=f"{source}: there is no program {name}",
+            hint=f"Correct the path. {SETUP_HINT}",
         )
     return native_binary(Path(found), machine_packages())
 
 
 @lru_cache(maxsize=64)
-def _ask_version(binary: Path, _mtime_ns: int, _size: int) -> str:
-    # Opencode unpacks a library into TMPDIR and opens its folders even for --version.
+def _read_version(binary: Path, _mtime_ns: int, _size: int) -> str:
+    # Even for --version, opencode unpacks a library into TMPDIR and opens its directories.
     with tempfile.TemporaryDirectory(prefix="opencode-tasks-version-") as folder:
         private = dict.fromkeys(
             ("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), folder
@@ -186,14 +187,14 @@ def _ask_version(binary: Path, _mtime_ns: int, _size: int) -> str:
         )
     lines = finished.stdout.split()
     if finished.returncode != 0 or not lines or not re.match(r"v?\d+\.\d+\.\d+", lines[-1]):
-        said = (finished.stderr or finished.stdout).strip()[-120:] or f"exit code {finished.returncode}"
+        detail = (finished.stderr or finished.stdout).strip()[-120:] or f"exit code {finished.returncode}"
         raise SetupError(
-            "unknown", raw_message=f"{binary} --version names no version: {said}", hint=SETUP_HINT
+            "unknown", raw_message=f"{binary} --version printed no version: {detail}", hint=SETUP_HINT
         )
     return lines[-1].removeprefix("v")
 
 
-def _ordered(version: str) -> tuple[int, ...]:
+def _numbers(version: str) -> tuple[int, ...]:
     numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     return tuple(map(int, numbers.groups())) if numbers else ()
 

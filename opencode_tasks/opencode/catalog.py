@@ -1,7 +1,7 @@
-"""What opencode knows before the first row: its models, agents and prices.
+"""Catalog of an opencode server: its models, agents and prices, read once before the first row.
 
-Opencode replaces an unknown agent silently by its default one with all tools, and answers an
-unknown model with a failure that names nothing, so both are checked here, once.
+Opencode replaces an unknown agent by its default agent, with all tools and without a message, and its
+error for an unknown model does not name the model. So agent and model are checked here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from opencode_tasks.opencode.server import OpencodeServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """What a run needs to know of opencode.
+    """Model, agent, settings and prices of a run, as opencode resolved them.
 
-    ``agent_config`` is the agent as opencode resolved it, ``settings`` what of the resolved config
-    decides the model's answers, without secrets.
-
-    ``unpriced`` holds the ``provider/model`` names whose price nobody states; ``price`` is the
-    model's own, None where it is among them.
+    ``agent_config`` is the resolved agent. ``settings`` holds the part of the resolved config that
+    decides the model's answers, without secrets. ``unpriced`` holds the ``provider/model`` names that
+    have no price; ``price`` is None if the model is one of them. ``most_output_tokens`` is the maximum
+    number of output tokens that opencode requests from the model.
     """
 
     version: str
@@ -53,10 +52,10 @@ async def read_catalog(
     allowed: Collection[str] = (),
     most_output_tokens: int = MAX_OUTPUT_TOKENS,
 ) -> Catalog:
-    """Resolve the model and check agent and variant. Raises InputError with every fault found.
+    """Resolve the model and check agent and variant.
 
-    ``allowed`` are the tools that our own agent was given, ``most_output_tokens`` what opencode
-    asks any model for at most.
+    ``allowed`` are the tools that the default agent was given, ``most_output_tokens`` is the maximum
+    number of output tokens that opencode requests from any model. Raises InputError with every fault.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
@@ -65,8 +64,8 @@ async def read_catalog(
     resolved = model_ref or default_model(config, providers)
     model: Mapping[str, Any] | None = None
     if resolved is None:
-        todo = "configure a provider or log in with: opencode auth login"
-        faults.append(f"--model: opencode has no model at all; {todo}")
+        fix = "configure a provider, or log in with: opencode auth login"
+        faults.append(f"--model: opencode has no model; {fix}")
     else:
         fault, model = _find_model(resolved, providers)
         faults += [fault] if fault else []
@@ -75,7 +74,7 @@ async def read_catalog(
     if agent == DEFAULT_AGENT and found is not None and (extra := _granted(found, allowed)):
         faults.append(
             f"opencode config: it gives the agent {DEFAULT_AGENT!r} the tools {', '.join(extra)}; that agent "
-            "is ours and has none: name an agent of your own and choose it with --agent"
+            "is reserved and has no tools: define another agent and choose it with --agent"
         )
     if variant and model is not None and variant not in (model.get("variants") or {}):
         known = ", ".join(model.get("variants") or {}) or "none"
@@ -88,8 +87,8 @@ async def read_catalog(
         version=version,
         model_ref=resolved,
         agent=agent,
-        agent_config=_lasting(found, str(server.instance_dir.root)),
-        settings=_deciding(config, resolved),
+        agent_config=_without_paths(found, str(server.instance_dir.root)),
+        settings=_answer_settings(config, resolved),
         unpriced=unpriced,
         price=None if resolved in unpriced else stated,
         most_output_tokens=stated.most_output_tokens,
@@ -98,7 +97,10 @@ async def read_catalog(
 
 
 def default_model(config: Mapping[str, Any], providers: Mapping[str, Any]) -> str | None:
-    """The model that opencode takes where none is named: the config's, else a provider's first."""
+    """Model that opencode uses if none is named: that of the config, else the default of a provider.
+
+    None if no configured provider has a model.
+    """
     if (named := text_in(config.get("model"))) is not None:
         return named
     own = mapping_in(config.get("provider"))
@@ -119,8 +121,8 @@ def _find_model(ref: str, providers: Mapping[str, Any]) -> tuple[str | None, Map
         return f"--model: {ref!r} is not of the form provider/model", None
     if provider not in known:
         names = ", ".join(sorted(known)) or "none"
-        fault = f"--model: opencode knows no provider {provider!r} here (it knows: {names})"
-        return f"{fault}; configure it or give its key", None
+        fault = f"--model: opencode has no provider {provider!r} (it has: {names})"
+        return f"{fault}; configure the provider or set its API key", None
     if model in known[provider]:
         return None, known[provider][model]
     close = difflib.get_close_matches(model, known[provider], n=3) or sorted(known[provider])[:5]
@@ -135,12 +137,12 @@ def _agent_faults(
         return []
     choosable = [a["name"] for a in agents if a.get("mode") != "subagent" and not a.get("hidden")]
     names = ", ".join(sorted(choosable))
-    why = "is a sub-agent, which cannot answer a prompt by itself" if found else "is not known to opencode"
-    return [f"--agent: {agent!r} {why} (there is: {names})"]
+    reason = "is a sub-agent, which cannot answer a prompt" if found else "is not known to opencode"
+    return [f"--agent: {agent!r} {reason} (there is: {names})"]
 
 
 def _granted(agent: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
-    """The tools that an agent may use beyond those in ``allowed``: granted after all was denied."""
+    """Tools that an agent may use beyond ``allowed``: those granted after the rule that denies all."""
     rules = [mapping_in(rule) for rule in list_in(agent.get("permission"))]
     denials = [
         i for i, rule in enumerate(rules) if (rule.get("permission"), rule.get("action")) == ("*", "deny")
@@ -150,14 +152,14 @@ def _granted(agent: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
     return sorted(granted - set(allowed) - {"external_directory"})
 
 
-def _lasting(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any]:
-    """The agent without what names the folders of one process."""
+def _without_paths(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any]:
+    """The agent config with the instance directory replaced, which differs between processes."""
     text = json.dumps({key: value for key, value in agent.items() if value is not None})
     return json.loads(text.replace(json.dumps(instance_dir)[1:-1], "~"))
 
 
-def _deciding(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:
-    """The model's own settings and the MCP servers; neither secrets nor our time-outs."""
+def _answer_settings(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:
+    """Settings of the model and the MCP servers, without secrets and time-outs."""
     provider, _, model = model_ref.partition("/")
     clean = without_secrets(config)
     own = mapping_in(mapping_in(clean.get("provider")).get(provider))

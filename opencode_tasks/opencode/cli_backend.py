@@ -23,8 +23,8 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Request,
 )
+from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import (
-    Credentials,
     InstanceDir,
     environment,
     instance_dirs_root,
@@ -117,12 +117,12 @@ class CliBackend:
         instance_dir = self._homes.get(session_id or "")
         return instance_dir.data if instance_dir else None
 
-    def seen(self, session_id: str) -> list[Session]:
+    def partial_sessions(self, session_id: str) -> list[Session]:
         """What the journal's events told of the session and its children."""
         fold = self._folds.get(session_id)
         return [] if fold is None else seen_in(fold, session_id, self.unpriced)
 
-    def recorded(self, session_id: str) -> None:
+    def release_session(self, session_id: str) -> None:
         """Remove the session's home."""
         self._folds.pop(session_id, None)
         instance_dir = self._homes.pop(session_id, None)
@@ -144,7 +144,7 @@ class CliBackend:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
             if request.max_cost_pico is not None:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
-            env |= {} if known and credentials.needs_owner else credentials.install(instance_dir)
+            env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
             return result
         finally:

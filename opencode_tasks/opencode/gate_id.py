@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.instance_dir import AUTH_CONTENT, read_store, user_store
+from opencode_tasks.opencode.credentials import AUTH_CONTENT, read_store, user_store
 
 _VARIABLE = re.compile(r"\{env:([^}]+)\}")
 

@@ -1,10 +1,10 @@
-"""What dead processes of ours left behind: the homes, the sessions in them, and what those came to.
+"""Instance directories of processes that were killed, and the sessions in them.
 
-A home outlives its killed owner while a session in it is not recorded (``system/guard.py``). Its
-database (SQLite, nearly all of it still in the write-ahead log) is copied, and a server without
-providers, plugins and logins of the user's reads the copy: the original stays as it is, whatever
-happens to us meanwhile. Opencode 1.18 finds a session by its id from any folder, resumes none when
-it starts, and answers 404 for one that it does not hold.
+An instance directory stays after its process is killed while it has an unrecorded session
+(``system/guard.py``). Its database (SQLite, mostly in the write-ahead log) is copied, and a server
+without the user's providers, plugins and logins reads the copy, so that the original never changes.
+Opencode 1.18 finds a session by its id from any directory, continues no session when it starts, and
+answers 404 for a session that it does not have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
-from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_owned, make_instance_dir
+from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_locked, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.outcomes.messages import (
     after_last_prompt,
@@ -36,49 +36,52 @@ from opencode_tasks.outcomes.messages import (
 )
 from opencode_tasks.outcomes.session_result import SessionResult
 
-# Logins that may rotate, the index of a log that SQLite makes anew, and what nobody reads.
+# Logins may rotate, SQLite rebuilds the index of its log, and opencode's logs are not needed.
 NOT_COPIED = ("auth.json", "*-shm", "log")
 ABORTED = "MessageAbortedError"
-# After this finish opencode asks the model once more.
-GOES_ON = "tool-calls"
+# After a step with this finish reason opencode calls the model again.
+CONTINUES = "tool-calls"
 
 
 def instance_dir_of(data_dir: Path) -> InstanceDir:
-    """The home whose data folder this is, as the ledger's ``attempts.data_dir`` names it."""
+    """The instance directory with this data directory, which is ``attempts.data_dir`` in the ledger."""
     return InstanceDir(root=data_dir.parent)
 
 
-def is_deserted(instance_dir: InstanceDir) -> bool:
-    """Whether no process owns a home or still runs in it; one from before homes had owners never is."""
-    return not is_owned(instance_dir) and not _is_lived_in(instance_dir)
+def is_orphaned(instance_dir: InstanceDir) -> bool:
+    """Whether no process has locked an instance directory or works in it.
+
+    False for a directory without a lock file.
+    """
+    return not is_locked(instance_dir) and not _has_process(instance_dir)
 
 
 def instance_dirs() -> list[InstanceDir]:
-    """All homes, by path; those of a CliBackend are in a folder of its own."""
+    """All instance directories, by path, those in the directory of a CliBackend included."""
     parent = instance_dirs_root()
     marks = [*parent.glob("*/unrecorded"), *parent.glob("*/*/unrecorded")]
     return [InstanceDir(root=path.parent) for path in sorted(marks)]
 
 
-def remove_deserted_dirs() -> None:
-    """Remove what dead processes left, but the data of unrecorded sessions.
+def remove_orphaned_dirs() -> None:
+    """Remove the instance directories of killed processes, except the data of unrecorded sessions.
 
-    Their guards do it at once; it is for a guard that was killed too, as when the machine goes down.
+    The guard of a process removes them at once. This is for guards that were killed too, as when the
+    machine is switched off.
     """
     for instance_dir in instance_dirs():
-        if is_deserted(instance_dir):
+        if is_orphaned(instance_dir):
             instance_dir.remove()
 
 
-def sessions_by_attempt(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:
-    """The sessions in some homes that are not known to be recorded, by the ids of their attempts.
+def unrecorded_sessions(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:
+    """Data directory and session id of each unrecorded session, by the id of its attempt.
 
-    Of each the data folder and the session's id: what is on the disk before it is in a ledger, and
-    still is for a moment after.
+    A session can be marked here before the ledger has its id, and for a short time after it is recorded.
     """
     found: dict[str, tuple[Path, str]] = {}
     for instance_dir in among:
-        # A home that lives loses a mark with each row that is recorded.
+        # A process that still runs removes the mark of each session that it records.
         with contextlib.suppress(OSError):
             found |= {
                 mark.read_text(): (instance_dir.data, mark.name) for mark in instance_dir.marks.iterdir()
@@ -86,22 +89,22 @@ def sessions_by_attempt(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, s
     return found
 
 
-async def read_left(
+async def read_orphaned_sessions(
     spec: OpencodeSpec, data_dir: Path, session_ids: Sequence[str], unpriced: frozenset[str]
 ) -> dict[str, list[Session]]:
-    """The sessions of a left home as opencode's database has them, each with its children after it.
+    """Sessions in an orphaned instance directory, by id, each followed by its children.
 
-    A session that the database does not hold (killed before the write), or whose home is gone, is
-    absent. Nothing is sent to a provider. Raises SetupError where a process still lives in the home,
-    and where opencode cannot read it: then nothing is known of the sessions.
+    A session that is not in the database (its process was killed before the write), or whose data was
+    removed, is missing in the result. No provider is called. Raises SetupError if a process still works
+    in the directory or opencode cannot read it; then nothing is known about the sessions.
     """
     if not session_ids or not await asyncio.to_thread(data_dir.is_dir):
         return {}
-    if not await asyncio.to_thread(is_deserted, instance_dir_of(data_dir)):
+    if not await asyncio.to_thread(is_orphaned, instance_dir_of(data_dir)):
         raise SetupError(
             "unknown",
             raw_message=f"the sessions in {data_dir} belong to a process that still runs",
-            hint="wait for the other run to end",
+            hint="Wait until the other run ends.",
         )
     try:
         async with _server_over_copy(spec, data_dir) as server:
@@ -110,28 +113,29 @@ async def read_left(
         raise SetupError(
             "unknown",
             raw_message=f"cannot read the sessions in {data_dir}: {type(error).__name__} {error}",
-            hint="opencode-tasks doctor",
+            hint="Check the installation with `opencode-tasks doctor`.",
         ) from None
     return {key: sessions for key, sessions in read.items() if sessions}
 
 
 def forget_session(instance_dir: InstanceDir, session_id: str) -> None:
-    """Note a session of a left home as recorded; with the last one the home goes."""
+    """Mark a session of an orphaned directory as recorded. The last one removes the directory."""
     instance_dir.unmark(session_id)
     instance_dir.remove()
     if instance_dir.root.parent != instance_dirs_root():
-        # The folder of a dead CliBackend, once its last home is gone.
+        # The directory of a killed CliBackend is empty after its last instance directory.
         with contextlib.suppress(OSError):
             instance_dir.root.parent.rmdir()
 
 
-def result_of(sessions: Sequence[Session]) -> SessionResult | None:
-    """The result to judge, where the root session's last prompt had come to its end; None if not.
+def finished_result(sessions: Sequence[Session]) -> SessionResult | None:
+    """Result of a recovered session; None if its last prompt was not finished.
 
-    A session is at its end when its last message is complete with an error, or with a finish after
-    which opencode asks no more. An abort is the work of the process that died, and a call of a tool,
-    even a refused one, is no end: the row is to be asked again. Judge it with ``ended_at`` for ``now``,
-    since a provider's waits count from there. Inner retries and refused permissions are not known.
+    A session is finished if its last message is complete and has an error, or a finish reason after
+    which opencode calls the model no more. An abort comes from the killed process, and a tool call, even
+    a refused one, continues: then the row must be sent again. Read the outcome with ``ended_at`` as the
+    current time, since the provider's waits count from there. Inner retries and refused permissions are
+    not known.
     """
     if not sessions:
         return None
@@ -140,29 +144,29 @@ def result_of(sessions: Sequence[Session]) -> SessionResult | None:
         return None
     error = last_error(last)
     if error is not None:
-        is_end = error.get("name") != ABORTED
+        is_finished = error.get("name") != ABORTED
     else:
-        is_end = finish_reason(last) not in (None, GOES_ON) and not has_tool_call(last)
-    return SessionResult(session_id=sessions[0].session_id, sessions=sessions) if is_end else None
+        is_finished = finish_reason(last) not in (None, CONTINUES) and not has_tool_call(last)
+    return SessionResult(session_id=sessions[0].session_id, sessions=sessions) if is_finished else None
 
 
 def ended_at(sessions: Sequence[Session]) -> datetime | None:
-    """When the last message of the root session was complete; None where none is."""
+    """Time at which the last message of the root session was complete; None if none is complete."""
     messages = assistant_messages(sessions[0].messages) if sessions else []
     times = [mapping_in(mapping_in(message.get("info")).get("time")) for message in messages]
     return time_in(times[-1].get("completed")) if times else None
 
 
 def unfinished_record(session_id: str, sessions: Sequence[Session] = ()) -> AttemptRecord:
-    """What is known of a session that was in flight: its finished steps, and that there may be more."""
+    """Record of a session that was in flight: its finished steps, with unknown usage beyond them."""
     return AttemptRecord(session_id=session_id, sessions=sessions, usage_known=False)
 
 
 @contextlib.asynccontextmanager
 async def _server_over_copy(spec: OpencodeSpec, data_dir: Path) -> AsyncGenerator[OpencodeServer]:
-    """A server over a copy of the data, in a home of its own that goes with it.
+    """Server over a copy of the data, in a new instance directory that is removed afterwards.
 
-    Killed while copying, we leave a home that ``remove_deserted_dirs`` removes.
+    If this process is killed while it copies, ``remove_orphaned_dirs`` removes the directory.
     """
     instance_dir = make_instance_dir(user_config=False)
     try:
@@ -184,15 +188,18 @@ def _copy(source: Path, target: Path) -> None:
 
 
 async def _read(server: OpencodeServer, session_id: str, unpriced: frozenset[str]) -> list[Session]:
-    """The session and its children; empty where the database does not hold it."""
-    found = await server.find(f"/session/{session_id}")
-    if found.status == HTTPStatus.NOT_FOUND:
+    """The session and its children; empty if the database does not have it."""
+    response = await server.get_response(f"/session/{session_id}")
+    if response.status == HTTPStatus.NOT_FOUND:
         return []
-    return await server.read_back(session_id, unpriced)
+    return await server.read_sessions(session_id, unpriced)
 
 
-def _is_lived_in(instance_dir: InstanceDir) -> bool:
-    """Whether a process works in the home: a guard and its opencode outlive a killed owner by seconds."""
+def _has_process(instance_dir: InstanceDir) -> bool:
+    """Whether a process works in the directory.
+
+    A guard and its opencode can run for some seconds after their parent was killed.
+    """
     root = instance_dir.root.resolve()
     folders = (process.info["cwd"] for process in psutil.process_iter(["cwd"]))
     return any(folder and Path(folder).is_relative_to(root) for folder in folders)

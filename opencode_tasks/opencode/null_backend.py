@@ -1,6 +1,6 @@
-"""The ``null`` backend: every prompt is its own answer, in this process. It shows what we cost ourselves.
+"""Backend ``null``: the answer to a prompt is the prompt, without opencode. For measurements.
 
-Its model is its own, so that no answer of it can be taken for a real model's.
+It has a model name that no provider has, so that its answers are never reused for a real model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODEL_REF = "null/echo"
 
 
 class NullBackend:
-    """Answers with the prompt, as a session of one step that cost nothing."""
+    """Answers with the prompt, as a session with one step and no cost."""
 
     name: BackendName = "null"
     unpriced: frozenset[str] = frozenset()
@@ -30,25 +30,28 @@ class NullBackend:
         """See ``Backend.run``."""
         session_id = f"ses_null{uuid.uuid4().hex}"
         on_session(session_id)
-        # As any other backend, it lets others run while it has not answered.
+        # Other tasks run in the meantime, as with the other backends.
         await asyncio.sleep(0)
         return SessionResult(session_id=session_id, sessions=[_session(session_id, request)], exit_code=0)
 
     def data_dir(self, session_id: str | None) -> Path | None:
-        """There is none."""
+        """None: there is no data directory."""
         del session_id
 
-    def seen(self, session_id: str) -> list[Session]:
-        """Nothing: it answers at once."""
+    def partial_sessions(self, session_id: str) -> list[Session]:
+        """Empty: a request cannot be interrupted."""
         del session_id
         return []
 
-    def recorded(self, session_id: str) -> None:
-        """It keeps nothing."""
+    def release_session(self, session_id: str) -> None:
+        """Nothing to release."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
 
 
 def null_catalog() -> Catalog:
-    """What there is to know of the ``null`` backend; opencode is not asked."""
+    """Catalog of the ``null`` backend."""
     return Catalog(
         version="none",
         model_ref=MODEL_REF,
@@ -66,7 +69,7 @@ def _session(session_id: str, request: Request) -> Session:
     provider, _, model = MODEL_REF.partition("/")
     now = int(time.time() * 1000)
     tokens = {"input": 0, "output": 0, "reasoning": 0, "cache": {"read": 0, "write": 0}}
-    told = {"role": "user", "id": "msg_1", "sessionID": session_id, "time": {"created": now}}
+    prompt = {"role": "user", "id": "msg_1", "sessionID": session_id, "time": {"created": now}}
     answer = {
         "role": "assistant",
         "id": "msg_2",
@@ -81,7 +84,7 @@ def _session(session_id: str, request: Request) -> Session:
     }
     step = {"type": "step-finish", "id": "prt_3", "reason": "stop", "cost": 0, "tokens": tokens}
     messages = [
-        {"info": told, "parts": [{"type": "text", "id": "prt_1", "text": request.prompt}]},
+        {"info": prompt, "parts": [{"type": "text", "id": "prt_1", "text": request.prompt}]},
         {"info": answer, "parts": [{"type": "text", "id": "prt_2", "text": request.prompt}, step]},
     ]
     return session_of(session_id, messages)

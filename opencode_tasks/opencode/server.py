@@ -1,4 +1,4 @@
-"""A warm ``opencode serve``: started once, asked often, gone with its parent."""
+"""One running ``opencode serve``: its process, its HTTP client and its event stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
-from opencode_tasks.opencode.instance_dir import Credentials, InstanceDir, environment, make_instance_dir
+from opencode_tasks.opencode.credentials import Credentials
+from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.system import GuardedProcess
@@ -30,16 +31,22 @@ from opencode_tasks.system import GuardedProcess
 START_LIMIT_S = 60.0
 LISTENING = "listening on "
 CLOSED = "the opencode server has ended"
+MESSAGE_LIMIT = 800
 
 _log = logging.getLogger(__name__)
 
 
 class OpencodeServer:
-    """A running server, its HTTP client and the one reader of its event stream.
+    """A running server, its HTTP client and the reader of its event stream. Used on one event loop.
 
-    ``gaps`` counts the times that events may have been lost; ``plugin_loaded`` says whether
-    failures are final and exact. ``claimed`` counts the sessions that were begun here, ``unrecorded``
-    holds those that are not recorded yet, ``users`` counts the requests that are at work here.
+    Attributes:
+        fold: Sessions as the event stream reports them.
+        gaps: Number of times that events may have been lost.
+        plugin_loaded: Whether the plugin is loaded, which makes provider errors final and exact.
+        session_count: Number of sessions opened on this server.
+        unrecorded: Ids of the sessions that are not recorded yet.
+        active_requests: Number of requests that the server works on.
+        is_closing: Whether ``aclose`` was called.
     """
 
     def __init__(
@@ -51,9 +58,9 @@ class OpencodeServer:
         self.fold = EventFold()
         self.gaps = 0
         self.plugin_loaded = False
-        self.claimed = 0
+        self.session_count = 0
         self.unrecorded: set[str] = set()
-        self.users = 0
+        self.active_requests = 0
         self.is_closing = False
         self._credentials = credentials
         self._connected = asyncio.Event()
@@ -62,9 +69,10 @@ class OpencodeServer:
 
     @classmethod
     async def start(cls, spec: OpencodeSpec, *, over: InstanceDir | None = None) -> Self:
-        """Start a server for ``spec`` and wait until it answers. Raises SetupError if it does not.
+        """Start a server for ``spec`` and wait until it answers.
 
-        It owns the home ``over``, and is given no logins there; None makes a new home with them.
+        ``over`` is an instance directory to use, without the user's logins; None makes a new one with
+        them. Raises SetupError if the version is not supported or the server does not start.
         """
         check_version(version_to_run(spec.binary))
         password = secrets.token_urlsafe(24)
@@ -73,7 +81,7 @@ class OpencodeServer:
         instance_dir = over or make_instance_dir()
         starting: asyncio.Task[GuardedProcess] | None = None
         try:
-            logins = credentials.install(instance_dir) if over is None else {}
+            logins = credentials.install(instance_dir.data) if over is None else {}
             env = environment(instance_dir, spec, password=password, journal_events=False) | logins
             args = [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"]
             start = functools.partial(
@@ -89,7 +97,7 @@ class OpencodeServer:
             url = await _listening_at(process, instance_dir)
         except BaseException:
             if starting is not None:
-                # Cancelled meanwhile or not: what the thread starts must be ended.
+                # Even if this task is cancelled, the thread starts a process, which must be ended.
                 with contextlib.suppress(SetupError):
                     await asyncio.to_thread((await starting).stop)
             credentials.close()
@@ -106,101 +114,109 @@ class OpencodeServer:
 
     async def _open(self, spec: OpencodeSpec) -> None:
         try:
-            # The first request in a folder makes opencode load its config and plugins there; of a
-            # config that it refuses only this tells.
+            # With the first request in a directory, opencode loads its config and plugins there. Only the
+            # response to it shows the faults of a config that opencode refuses.
             await self.get("/agent", timeout_s=START_LIMIT_S)
             self._reader = asyncio.create_task(self._read_events())
             async with asyncio.timeout(START_LIMIT_S):
                 await self._connected.wait()
         except (TimeoutError, NoAnswerError) as error:
-            words = self.last_words()[-800:].strip() or type(error).__name__
+            detail = self.output_tail()[-MESSAGE_LIMIT:].strip() or type(error).__name__
             raise SetupError(
-                "unknown", raw_message=f"opencode serve did not answer: {words}", hint="opencode-tasks doctor"
+                "unknown",
+                raw_message=f"opencode serve did not answer: {detail}",
+                hint="Check the installation with `opencode-tasks doctor`.",
             ) from None
         self.plugin_loaded = plugin_is_loaded(self.instance_dir.journal) if spec.use_plugin else False
 
     @property
-    def is_alive(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process still runs."""
         return self.process.poll() is None
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is at work here and every session is recorded."""
-        return not self.users and not self.unrecorded
+        """Whether no request is active and every session is recorded."""
+        return not self.active_requests and not self.unrecorded
 
     @property
-    def owns_login(self) -> bool:
-        """Whether it holds the user's login, which only one server at a time may use."""
-        return self._credentials.needs_owner
+    def has_exclusive_login(self) -> bool:
+        """Whether the server uses a login that only one server at a time may use."""
+        return self._credentials.is_exclusive
 
     @property
     def memory_bytes(self) -> int:
-        """The resident memory of opencode's process, its children not counted; 0 once it has ended."""
+        """Resident memory of the opencode process in bytes, without its children; 0 after its end."""
         try:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         except psutil.Error:
             return 0
 
-    def hold(self, session_id: str, attempt_id: str) -> None:
-        """Keep a session, through a crash too, until ``let_go``, with the attempt whose it is."""
+    def mark_unrecorded(self, session_id: str, attempt_id: str) -> None:
+        """Keep a session of an attempt until ``mark_recorded``, even if this process is killed."""
         self.unrecorded.add(session_id)
         self.instance_dir.mark(session_id, attempt_id)
 
-    def let_go(self, session_id: str) -> None:
-        """Forget a session that is recorded elsewhere."""
+    def mark_recorded(self, session_id: str) -> None:
+        """Forget a session that is recorded in the ledger."""
         self.instance_dir.unmark(session_id)
         self.fold.forget(session_id)
         self.unrecorded.discard(session_id)
 
-    def last_words(self) -> str:
-        """The end of what the server printed."""
+    def output_tail(self) -> str:
+        """End of the output of the server."""
         return tail(self.instance_dir.output)
 
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
-        """GET a route of the server's working folder; its JSON. Raises NoAnswerError and SetupError."""
-        answer = await self.find(path, timeout_s=timeout_s)
-        if answer.status != HTTPStatus.OK:
-            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_refusal(answer)}")
-        return answer.json()
+        """GET a route; the JSON of the response.
 
-    async def find(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
-        """GET a route that may not be there; the answer, whatever its status. Raises NoAnswerError."""
+        Raises NoAnswerError if there is no response, SetupError if its status is not 200.
+        """
+        response = await self.get_response(path, timeout_s=timeout_s)
+        if response.status != HTTPStatus.OK:
+            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_error_message(response)}")
+        return response.json()
+
+    async def get_response(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
+        """GET a route; the response, whatever its status. Raises NoAnswerError."""
         if self.is_closing:
             raise NoAnswerError(CLOSED)
         return await self.client.get(path, timeout_s=timeout_s)
 
-    async def read_back(
+    async def read_sessions(
         self, session_id: str, unpriced: frozenset[str], parent_id: str | None = None
     ) -> list[Session]:
-        """A session and its children, root first, as the database has them."""
+        """A session and its children, root first, read from opencode's database.
+
+        Raises NoAnswerError and SetupError as ``get`` does.
+        """
         messages: Sequence[Mapping[str, Any]] = await self.get(f"/session/{session_id}/message")
         found = [session_of(session_id, messages, parent_id=parent_id, unpriced=unpriced)]
         for child in await self.get(f"/session/{session_id}/children"):
-            found += await self.read_back(child["id"], unpriced, session_id)
+            found += await self.read_sessions(child["id"], unpriced, session_id)
         return found
 
     async def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = HTTP_LIMIT_S
     ) -> Response:
-        """POST to a route; ``timeout_s`` None waits for ever (the caller keeps the clocks).
+        """POST to a route; the response, whatever its status. Raises NoAnswerError.
 
-        Raises NoAnswerError.
+        ``timeout_s`` None sets no limit: the caller watches the clocks.
         """
         if self.is_closing:
             raise NoAnswerError(CLOSED)
         return await self.client.post(path, body, timeout_s=timeout_s)
 
     async def aclose(self) -> None:
-        """End the server and remove its folders; an unrecorded session's data stays.
+        """End the server and remove its instance directory. The data of unrecorded sessions stays.
 
-        Once that is recorded too, a further call removes the rest.
+        A second call, after the last session is recorded, removes the data too.
         """
         self.is_closing = True
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
-        # First the process: a request that is still in flight sees its connection break, and ends.
+        # The process ends before the client: the connection of a request in flight breaks, and it ends.
         await asyncio.to_thread(self.process.stop)
         with contextlib.suppress(Exception):
             await self.client.aclose()
@@ -209,39 +225,42 @@ class OpencodeServer:
 
     async def _read_events(self) -> None:
         while True:
-            # Of all folders at once (/global/event) opencode tells each change twice.
+            # The stream of all directories (/global/event) would report each change twice.
             async with contextlib.aclosing(self.client.events()) as events:
                 with contextlib.suppress(NoAnswerError):
                     is_new = True
                     async for data in events:
                         if is_new and self._connected.is_set():
-                            # A session that began meanwhile has lost events too.
+                            # Sessions opened since the last connection have lost events too.
                             self.gaps += 1
                         is_new = False
                         self._connected.set()
-                        self._take(data)
+                        self._add_event(data)
             self.gaps += 1
             await asyncio.sleep(0.2)
 
-    def _take(self, data: str) -> None:
+    def _add_event(self, data: str) -> None:
         try:
             state = self.fold.add(mapping_in(json.loads(data)), time.monotonic())
-        except Exception:  # noqa: BLE001  an event unlike any we know must not end the reading of others
-            # Not the event itself: prompts and answers are in it.
-            _log.warning("an event cannot be read; what is in flight is read back instead", exc_info=True)
+        except Exception:  # noqa: BLE001  one unknown event must not stop the reader for all sessions
+            # The event is not logged: it contains prompts and answers.
+            _log.warning(
+                "cannot read an event of opencode; sessions in flight are read from its database instead",
+                exc_info=True,
+            )
             self.gaps += 1
             return
         if state is not None and state.asked_permissions:
-            self._refuse(state)
+            self._refuse_permissions(state)
 
-    def _refuse(self, state: SessionEvents) -> None:
+    def _refuse_permissions(self, state: SessionEvents) -> None:
         for request_id in state.new_requests():
-            task = asyncio.create_task(self._refuse_one(request_id, state.asked_permissions[request_id]))
+            task = asyncio.create_task(self._refuse(request_id, state.asked_permissions[request_id]))
             self._replies.add(task)
             task.add_done_callback(self._replies.discard)
 
-    async def _refuse_one(self, request_id: str, permission: str) -> None:
-        """Refuse a request: nobody is there to grant it, and unanswered it waits for ever."""
+    async def _refuse(self, request_id: str, permission: str) -> None:
+        """Refuse a permission request: without a reply, opencode would wait forever."""
         with contextlib.suppress(NoAnswerError):
             if permission == "question":
                 await self.post(f"/question/{request_id}/reject")
@@ -250,14 +269,14 @@ class OpencodeServer:
 
 
 def plugin_is_loaded(journal: Path) -> bool:
-    """Whether the plugin wrote its first line into the journal."""
+    """Whether the journal contains the line that the plugin writes when it is loaded."""
     with contextlib.suppress(OSError), journal.open() as lines:
         return any('"kind":"loaded"' in line for line in lines)
     return False
 
 
 def tail(path: Path, limit: int = 4000) -> str:
-    """The end of a text file; empty where there is none."""
+    """Last ``limit`` bytes of a text file; empty if there is no file."""
     try:
         return path.read_bytes()[-limit:].decode(errors="replace")
     except OSError:
@@ -265,6 +284,7 @@ def tail(path: Path, limit: int = 4000) -> str:
 
 
 async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir) -> str:
+    """URL of the server, read from its output. Raises SetupError if it does not start."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         for line in tail(instance_dir.output).splitlines():
@@ -273,24 +293,23 @@ async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir) -> s
         if process.poll() is not None:
             break
         await asyncio.sleep(0.05)
-    words = tail(instance_dir.output, 800).strip() or "it printed nothing"
+    detail = tail(instance_dir.output, MESSAGE_LIMIT).strip() or "it printed nothing"
     raise SetupError(
         "unknown",
-        raw_message=f"opencode serve did not start: {words}",
-        hint="check the opencode config (--opencode-config), then: opencode-tasks doctor",
+        raw_message=f"opencode serve did not start: {detail}",
+        hint="Check the opencode config (--opencode-config), then run `opencode-tasks doctor`.",
     )
 
 
-def _refusal(answer: Response) -> str:
-    """Opencode's own words; of a config that it refuses, each fault with its place in the config."""
+def _error_message(response: Response) -> str:
+    """Opencode's message; for a config that it refuses, each fault with its path in the config."""
     try:
-        told: Any = answer.json()
+        body: Any = response.json()
     except ValueError:
-        return answer.text[:800]
-    data = mapping_in(mapping_in(told).get("data"))
+        return response.text[:MESSAGE_LIMIT]
+    data = mapping_in(mapping_in(body).get("data"))
     issues = [mapping_in(issue) for issue in list_in(data.get("issues"))]
     faults = [f"{'.'.join(map(str, list_in(issue.get('path'))))}: {issue.get('message')}" for issue in issues]
-    words = (
-        f"{told['name']}: {'; '.join(faults)}" if faults and "name" in told else data.get("message") or told
-    )
-    return str(words)[:800]
+    if faults and "name" in body:
+        return f"{body['name']}: {'; '.join(faults)}"[:MESSAGE_LIMIT]
+    return str(data.get("message") or body)[:MESSAGE_LIMIT]

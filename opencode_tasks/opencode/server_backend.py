@@ -65,22 +65,25 @@ class ServerBackend:
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """The data folder of the session's server, or of the one for new sessions."""
-        held = self._servers.holder(session_id) if session_id is not None else None
+        held = self._servers.server_with(session_id) if session_id is not None else None
         server = held or self.server
         return server.instance_dir.data if server is not None else None
 
-    def seen(self, session_id: str) -> list[Session]:
+    def partial_sessions(self, session_id: str) -> list[Session]:
         """What the events told of the session and its children."""
-        server = self._servers.holder(session_id)
+        server = self._servers.server_with(session_id)
         return seen_in(server.fold, session_id, self.unpriced) if server is not None else []
 
-    def recorded(self, session_id: str) -> None:
+    def release_session(self, session_id: str) -> None:
         """Forget a session: a crash need not keep it any more."""
-        self._servers.recorded(session_id)
+        self._servers.mark_recorded(session_id)
+
+    async def aclose(self) -> None:
+        """Nothing to close: the server pool closes the servers."""
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``. Raises SetupError where a server is needed and does not start."""
-        async with self._servers.using(request.session_id) as server:
+        async with self._servers.use(request.session_id) as server:
             return await _Conversation(server, self._spec, self.unpriced).run(request, on_session)
 
 
@@ -98,7 +101,7 @@ class _Conversation:
             session_id = request.session_id or await self._create(request)
         except (NoAnswerError, KeyError, ValueError) as error:
             return self._without_session(f"no session: {type(error).__name__} {error}")
-        self.server.hold(session_id, request.attempt_id)
+        self.server.mark_unrecorded(session_id, request.attempt_id)
         on_session(session_id)
         gaps = self.server.gaps
         state = self.server.fold.watch(session_id, time.monotonic())
@@ -215,7 +218,7 @@ class _Conversation:
         if from_events:
             return seen_in(self.server.fold, session_id, self.unpriced)
         try:
-            return await self.server.read_back(session_id, self.unpriced)
+            return await self.server.read_sessions(session_id, self.unpriced)
         except (NoAnswerError, SetupError, ValueError, KeyError):
             return seen_in(self.server.fold, session_id, self.unpriced)
 
@@ -228,7 +231,7 @@ class _Conversation:
         state: SessionEvents,
     ) -> SessionResult:
         family = self.server.fold.family(session_id)
-        alive = self.server.is_alive
+        alive = self.server.is_running
         return SessionResult(
             session_id=session_id,
             sessions=sessions,
@@ -238,7 +241,7 @@ class _Conversation:
             inner_retries=[retry for member in family for retry in member.inner_retries],
             denied_tools=tuple(name for member in family for name in member.asked_permissions.values()),
             exit_code=0 if alive else (self.server.process.poll() or -1),
-            stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.last_words()}".strip(),
+            stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.output_tail()}".strip(),
             usage_known=stopped is None and reply.body is not None,
         )
 
@@ -247,7 +250,7 @@ class _Conversation:
         return SessionResult(
             session_id=None,
             exit_code=-1 if code is None else code,
-            stderr=f"{fault}\n{self.server.last_words()}".strip(),
+            stderr=f"{fault}\n{self.server.output_tail()}".strip(),
         )
 
 

@@ -1,4 +1,4 @@
-"""The warm servers of this process: started on first use, shared by what needs the same one."""
+"""Server pool: the opencode servers, backends and catalogs of this process, shared by equal specs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
+from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
-from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
-from opencode_tasks.opencode.instance_dir import Credentials
-from opencode_tasks.opencode.null_backend import NullBackend
+from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.server import OpencodeServer
-from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
 from opencode_tasks.system import defer_stop
 
@@ -37,110 +35,123 @@ _log = logging.getLogger(__name__)
 
 
 class ServerPool:
-    """One event loop in a thread of its own, and the servers that live on it."""
+    """An event loop in its own thread, and the servers and backends on it.
+
+    Methods that say "on the loop only" are called from coroutines that ``call`` runs. A *lane* is the
+    number of a batch that has a server for itself.
+    """
 
     def __init__(self, limits: RotationLimits | None = None) -> None:
-        """With ``limits`` for its servers, or those of the settings where it is None."""
+        """Make an empty pool. ``limits`` None takes the limits of its servers from the settings."""
         self._limits = limits
         self._servers: dict[tuple[str, int], ServerRotation] = {}
         self._lanes: dict[str, set[int]] = {}
-        self._clis: dict[str, CliBackend] = {}
+        self._backends: dict[tuple[BackendName, str, int], Backend] = {}
         self._catalogs: dict[str, Catalog] = {}
         self._expected: dict[str, Future[Catalog]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._stack = contextlib.ExitStack()
         self._portal: BlockingPortal | None = None
-        self._guard = threading.Lock()
+        self._portal_lock = threading.Lock()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Run a coroutine function on the loop and wait for it; from any thread but the loop's."""
+        """Run a coroutine function on the loop and wait for its result. Not for use on the loop itself."""
         future: Future[T] | None = None
         try:
-            # Broken off in its start, anyio (4.16) would wait for ever for a loop that nobody has
-            # stopped; and what has begun must be known here.
+            # Interrupted while it starts, anyio (4.16) would wait forever for a loop that is not stopped.
+            # The future must be assigned before an interruption, so that it can be cancelled.
             with defer_stop():
-                future = self._running().start_task_soon(function, *args)
+                future = self._start_portal().start_task_soon(function, *args)
             return future.result()
         except BaseException:
-            # Ctrl-C must not wait for what may never answer.
+            # Ctrl-C does not wait for a call that may never end.
             if future is not None:
                 future.cancel()
             raise
 
     async def server(self, spec: OpencodeSpec) -> OpencodeServer:
-        """The live server for a spec. On the loop only."""
-        return await self.rotation(spec).live()
+        """The running server of a spec, started if there is none. On the loop only.
+
+        Raises SetupError if it does not start.
+        """
+        return await self.rotation(spec).running_server()
 
     def take_lane(self, spec: OpencodeSpec) -> int:
-        """A number for one who wants a server of its own for a spec; give it back. On the loop only.
+        """Reserve the lowest free lane of a spec; call ``release_lane`` afterwards. On the loop only.
 
-        A login that only one server at a time may use is shared by all.
+        A login that only one server at a time may use is shared by all: then the lane is always 0.
         """
-        if self.one_owner(spec):
+        if self.has_exclusive_login(spec):
             return 0
         taken = self._lanes.setdefault(server_key(spec), set())
         lane = next(number for number in itertools.count() if number not in taken)
         taken.add(lane)
         return lane
 
-    def give_lane(self, spec: OpencodeSpec, lane: int) -> None:
-        """Let another use the server of a lane."""
+    def release_lane(self, spec: OpencodeSpec, lane: int) -> None:
+        """Make a lane free for another batch. On the loop only."""
         self._lanes.get(server_key(spec), set[int]()).discard(lane)
 
     async def backend(
         self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], lane: int = 0
     ) -> Backend:
-        """A backend for a spec, which starts its server again where that died. On the loop only.
+        """The backend of this name for a spec. On the loop only.
 
-        Each ``lane`` has a server of its own. Raises SetupError where a server does not start.
+        A backend that uses servers has one for each ``lane``, and starts it again if it dies. Raises
+        SetupError if the server does not start.
         """
-        if name == "null":
-            return NullBackend()
-        if name == "server":
-            rotation = self.rotation(spec, lane)
-            await rotation.live()
-            return ServerBackend(rotation, spec, unpriced)
-        key = server_key(spec)
-        if key not in self._clis:
-            self._clis[key] = CliBackend(spec, unpriced)
-        return self._clis[key]
+        kind = BACKENDS[name]
+        servers = self.rotation(spec, lane)
+        if kind.uses_servers:
+            await servers.running_server()
+        key = (name, server_key(spec), lane if kind.uses_servers else 0)
+        if key not in self._backends:
+            self._backends[key] = kind.create(spec, unpriced, servers)
+        return self._backends[key]
 
     async def catalog(
-        self, spec: OpencodeSpec, variant: str | None = None, *, keep_server: bool = True
+        self, spec: OpencodeSpec, variant: str | None = None, backend: BackendName = "server"
     ) -> Catalog:
-        """What opencode knows of a spec's model, agent and variant; asked once for each.
+        """Model, agent and prices of a spec, read once for each spec and variant. On the loop only.
 
-        A server that only this question needed is ended unless ``keep_server``. On the loop only.
-        Raises InputError for what opencode does not know.
+        A server that was started only for this call is ended if ``backend`` does not use servers. Raises
+        InputError if opencode does not know the model, agent or variant, SetupError if it does not start.
         """
+        kind = BACKENDS[backend]
+        if kind.catalog is not None:
+            return kind.catalog()
         key = _catalog_key(spec, variant)
         async with self._locks.setdefault(key, asyncio.Lock()):
-            return await self._catalog(key, spec, variant, keep_server=keep_server)
+            if key not in self._catalogs:
+                catalog = await self._expected_catalog(key)
+                self._catalogs[key] = catalog or await self._read_catalog(
+                    spec, variant, keep_server=kind.uses_servers
+                )
+            return self._catalogs[key]
 
     def expect(self, spec: OpencodeSpec, variant: str | None, catalog: Future[Catalog]) -> None:
-        """Have ``catalog`` wait for what another process asks; its own errors are raised there.
+        """Make ``catalog()`` wait for the result of another process; InputError and SetupError are raised.
 
-        Where that process fails otherwise, a server of this process is asked after all.
+        If the other process fails in another way, a server of this process is asked instead.
         """
         self._expected[_catalog_key(spec, variant)] = catalog
 
-    async def _catalog(
-        self, key: str, spec: OpencodeSpec, variant: str | None, *, keep_server: bool
-    ) -> Catalog:
-        if key in self._catalogs:
-            return self._catalogs[key]
-        if (expected := self._expected.pop(key, None)) is not None:
-            try:
-                self._catalogs[key] = await asyncio.wrap_future(expected)
-            except (InputError, SetupError):
-                raise
-            except Exception:  # noqa: BLE001  whatever the worker died of, we can ask by ourselves
-                _log.warning("a worker was to ask opencode, and failed", exc_info=True)
-            else:
-                return self._catalogs[key]
-        was_there = self.rotation(spec).current is not None
+    async def _expected_catalog(self, key: str) -> Catalog | None:
+        expected = self._expected.pop(key, None)
+        if expected is None:
+            return None
         try:
-            self._catalogs[key] = await read_catalog(
+            return await asyncio.wrap_future(expected)
+        except (InputError, SetupError):
+            raise
+        except Exception:  # noqa: BLE001  whatever happened to the worker, this process can ask opencode
+            _log.warning("a worker could not read the models and agents of opencode", exc_info=True)
+            return None
+
+    async def _read_catalog(self, spec: OpencodeSpec, variant: str | None, *, keep_server: bool) -> Catalog:
+        had_server = self.rotation(spec).current is not None
+        try:
+            return await read_catalog(
                 await self.server(spec),
                 model_ref=spec.model_ref,
                 agent=spec.agent,
@@ -150,23 +161,25 @@ class ServerPool:
                 most_output_tokens=most_output_tokens(os.environ),
             )
         finally:
-            if not keep_server and not was_there:
+            if not keep_server and not had_server:
                 await self.end_server(spec)
-        return self._catalogs[key]
 
     async def end_server(self, spec: OpencodeSpec) -> None:
-        """End the servers of a spec, if there are any; what they told is kept. On the loop only."""
-        of_lanes = [one for (key, _), one in self._servers.items() if key == server_key(spec)]
-        await asyncio.gather(*(one.aclose() for one in of_lanes))
+        """End the servers of a spec in all lanes; its catalog stays. On the loop only."""
+        servers = [rotation for (key, _), rotation in self._servers.items() if key == server_key(spec)]
+        await asyncio.gather(*(rotation.aclose() for rotation in servers))
 
-    def one_owner(self, spec: OpencodeSpec) -> bool:
-        """Whether the spec's provider is used by a login that only one server at a time may use."""
+    def has_exclusive_login(self, spec: OpencodeSpec) -> bool:
+        """Whether the provider of a spec has a login that only one server at a time may use.
+
+        Raises SetupError if the user's login store cannot be read.
+        """
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
-        return Credentials(provider, spec.secrets).needs_owner
+        return Credentials(provider, spec.secrets).is_exclusive
 
     def close(self) -> None:
-        """End every server and the loop. Nothing happens where there is none; it can be used again."""
-        with self._guard:
+        """End every server and the loop, if there are any. The pool can be used again afterwards."""
+        with self._portal_lock:
             if self._portal is None:
                 return
             with contextlib.suppress(RuntimeError):
@@ -175,25 +188,25 @@ class ServerPool:
             self._stack.close()
 
     def rotation(self, spec: OpencodeSpec, lane: int = 0) -> ServerRotation:
-        """The servers of a spec in a lane, started or not. On the loop only."""
+        """The servers of a spec in a lane, running or not. On the loop only."""
         key = (server_key(spec), lane)
         if key not in self._servers:
             self._servers[key] = ServerRotation(spec, self._limits or limits_in_force())
         return self._servers[key]
 
     async def _aclose(self) -> None:
-        closing = [*self._servers.values(), *self._clis.values()]
+        closing = [*self._servers.values(), *self._backends.values()]
         self._servers.clear()
-        self._clis.clear()
+        self._backends.clear()
         self._locks.clear()
-        await asyncio.gather(*(one.aclose() for one in closing), return_exceptions=True)
+        await asyncio.gather(*(item.aclose() for item in closing), return_exceptions=True)
 
-    def _running(self) -> BlockingPortal:
-        with self._guard:
+    def _start_portal(self) -> BlockingPortal:
+        with self._portal_lock:
             if self._portal is None:
                 self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
-                # The interpreter joins its threads before atexit's functions run: the loop's thread
-                # must end before that, and the standard library names no public way.
+                # The interpreter joins its threads before it runs the functions of atexit. The thread of
+                # the loop must end before that, and the standard library has no public function for it.
                 at_threads_end: Callable[..., None] = threading._register_atexit  # type: ignore[attr-defined]  # noqa: SLF001  see above
                 at_threads_end(self.close)
                 atexit.register(self.close)
@@ -201,7 +214,10 @@ class ServerPool:
 
 
 def server_key(spec: OpencodeSpec) -> str:
-    """What two specs must share to share a server: all but the system text, which a message carries."""
+    """Digest of the fields that two specs must share to share a server.
+
+    The system text is not one of them, since each message carries it. Of the model only the provider is.
+    """
     values = asdict(spec)
     values.pop("system")
     values["model_ref"] = spec.model_ref.partition("/")[0] if spec.model_ref else None

@@ -1,8 +1,8 @@
-"""The servers of one spec, one after another: a server grows with its rows, so a fresh one follows it.
+"""Rotation of the servers of one spec: a server grows with its rows, so a new one replaces it.
 
-The successor is started in the background while its predecessor goes on, so that no row waits for
-it. New sessions go to it once it answers; those of the predecessor end there, second prompts
-included, and with the last one recorded the predecessor is closed.
+The successor starts in the background while its predecessor works, so that no row waits for it. When it
+answers, new sessions go to it. The sessions of the predecessor end there, later prompts included, and the
+predecessor is closed when its last session is recorded.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.settings import settings
 from opencode_tasks.system.node import memory_limit_bytes
 
-logger = logging.getLogger(__name__)
-
 MB = 1_000_000
-# A server and its successor are there at once for a while.
+# A server and its successor run at the same time for a while.
 SHARE_OF_LANE = 0.5
 MIN_MEMORY_BYTES, MAX_MEMORY_BYTES = 1_500 * MB, 4_000 * MB
-# A start costs the CPU time of about a hundred rows: a cap below what a fresh server needs must not
-# have one follow the other all the time.
+# A start costs the CPU time of about a hundred rows. A memory limit below the size of a new server must
+# not replace servers all the time.
 MIN_ROWS = 100
-# Reading a process's memory costs little, but not nothing.
-LOOK_EVERY = 10
+# Reading the memory of a process has a small cost.
+MEMORY_CHECK_ROWS = 10
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationLimits:
-    """When a server has served long enough: after ``rows`` sessions, or above ``memory_bytes``.
+    """When a server is replaced: after ``rows`` sessions, or above ``memory_bytes`` of resident memory.
 
-    Memory is the resident one of its process; it counts after ``least_rows`` sessions only. A
-    successor that did not start is tried again after ``again_s`` seconds.
+    Memory counts after ``min_rows`` sessions. If a successor does not start, the next one is started after
+    ``retry_delay_s`` seconds.
     """
 
     rows: int
     memory_bytes: int
-    least_rows: int = MIN_ROWS
-    again_s: float = 60.0
+    min_rows: int = MIN_ROWS
+    retry_delay_s: float = 60.0
 
 
 def limits_in_force() -> RotationLimits:
-    """When a server has served long enough, as the settings and this machine's memory have it."""
-    told = settings()
+    """Limits from the settings, or from the memory of this machine if the settings name none."""
+    current = settings()
     memory_bytes = SHARE_OF_LANE * memory_limit_bytes() / (os.cpu_count() or 1)
-    if told.server_memory is not None:
-        memory_bytes = told.server_memory * MB
+    if current.server_memory is not None:
+        memory_bytes = current.server_memory * MB
     else:
         memory_bytes = min(MAX_MEMORY_BYTES, max(MIN_MEMORY_BYTES, memory_bytes))
-    return RotationLimits(rows=told.server_rows, memory_bytes=int(memory_bytes))
+    return RotationLimits(rows=current.server_rows, memory_bytes=int(memory_bytes))
 
 
 class ServerRotation:
-    """The current server of a spec, and former ones that still have sessions. On one event loop."""
+    """Current server of a spec, and former servers that still have sessions. Used on one event loop."""
 
     def __init__(self, spec: OpencodeSpec, limits: RotationLimits) -> None:
         self.current: OpencodeServer | None = None
@@ -71,13 +71,13 @@ class ServerRotation:
         self._not_before = 0.0
         self._lock = asyncio.Lock()
 
-    async def live(self) -> OpencodeServer:
-        """The server for new sessions, started where none lives. Raises SetupError if it does not start."""
+    async def running_server(self) -> OpencodeServer:
+        """Server for new sessions, started if none runs. Raises SetupError if it does not start."""
         async with self._lock:
-            if self.current is not None and not self.current.is_alive and self._successor is not None:
+            if self.current is not None and not self.current.is_running and self._successor is not None:
                 await asyncio.wait({self._successor})
             server = self.current
-            if server is None or not server.is_alive or self._must_be_replaced(server):
+            if server is None or not server.is_running or self._must_be_replaced(server):
                 if server is not None:
                     self.current = None
                     self._former.add(server)
@@ -86,35 +86,38 @@ class ServerRotation:
             return server
 
     @contextlib.asynccontextmanager
-    async def using(self, session_id: str | None) -> AsyncGenerator[OpencodeServer]:
-        """The server that holds a session, or the one for a new session (None), kept open meanwhile."""
-        server = self.holder(session_id) if session_id is not None else None
+    async def use(self, session_id: str | None) -> AsyncGenerator[OpencodeServer]:
+        """Keep a server open for the block: the one with the session, or one for a new session (None).
+
+        Raises SetupError if a server is needed and does not start.
+        """
+        server = self.server_with(session_id) if session_id is not None else None
         if server is None:
-            server = await self.live()
-            server.claimed += 1
-            if self._successor is None and self._is_due(server):
-                self._successor = asyncio.create_task(self._succeed())
-        server.users += 1
+            server = await self.running_server()
+            server.session_count += 1
+            if self._successor is None and self._needs_successor(server):
+                self._successor = asyncio.create_task(self._start_successor())
+        server.active_requests += 1
         try:
             yield server
         finally:
-            server.users -= 1
+            server.active_requests -= 1
             self._close_if_idle(server)
 
-    def holder(self, session_id: str) -> OpencodeServer | None:
-        """The server that holds a session which is not recorded yet; None where none does."""
+    def server_with(self, session_id: str) -> OpencodeServer | None:
+        """Server with an unrecorded session; None if no server has it."""
         servers = [*self._former, self.current] if self.current else [*self._former]
         return next((server for server in servers if session_id in server.unrecorded), None)
 
-    def recorded(self, session_id: str) -> None:
-        """Forget a session; a former server goes with its last one."""
-        server = self.holder(session_id)
+    def mark_recorded(self, session_id: str) -> None:
+        """Forget a session that is recorded. A former server is closed with its last session."""
+        server = self.server_with(session_id)
         if server is not None:
-            server.let_go(session_id)
+            server.mark_recorded(session_id)
             self._close_if_idle(server)
 
     async def aclose(self) -> None:
-        """End every server; an unrecorded session's data stays until it is recorded."""
+        """End every server. The data of an unrecorded session stays until the session is recorded."""
         if self._successor is not None:
             self._successor.cancel()
             await asyncio.gather(self._successor, return_exceptions=True)
@@ -124,36 +127,41 @@ class ServerRotation:
         ending = [self._close(server) for server in self._former if not server.is_closing]
         await asyncio.gather(*ending, *self._closing, return_exceptions=True)
 
-    def _has_grown(self, server: OpencodeServer) -> bool:
-        limits, claimed = self._limits, server.claimed
-        if claimed >= limits.rows:
+    def _is_over_limit(self, server: OpencodeServer) -> bool:
+        limits, count = self._limits, server.session_count
+        if count >= limits.rows:
             return True
-        is_time = claimed >= limits.least_rows and claimed % LOOK_EVERY == 0
-        return is_time and server.memory_bytes > limits.memory_bytes
+        checks_memory = count >= limits.min_rows and count % MEMORY_CHECK_ROWS == 0
+        return checks_memory and server.memory_bytes > limits.memory_bytes
 
     def _must_be_replaced(self, server: OpencodeServer) -> bool:
-        """Whether a server that cannot have one beside it has grown, and has nothing to do just now."""
-        return server.owns_login and server.is_idle and self._has_grown(server)
+        """Whether an idle server over its limit must end before its successor starts.
 
-    def _is_due(self, server: OpencodeServer) -> bool:
-        """Whether a successor is to be started now: there are two servers at once, at most."""
-        if server.owns_login or time.monotonic() < self._not_before or not self._has_grown(server):
+        That is so for a server with an exclusive login: a second server could not use the login.
+        """
+        return server.has_exclusive_login and server.is_idle and self._is_over_limit(server)
+
+    def _needs_successor(self, server: OpencodeServer) -> bool:
+        """Whether to start a successor now. At most two servers work at the same time."""
+        if server.has_exclusive_login or time.monotonic() < self._not_before:
+            return False
+        if not self._is_over_limit(server):
             return False
         for former in self._former:
-            if former.users:
+            if former.active_requests:
                 return False
             if not former.is_closing:
-                # What was never recorded must not keep a process; its data stays.
+                # A session that is never recorded must not keep a process; its data stays.
                 self._close_soon(former)
         return True
 
-    async def _succeed(self) -> None:
-        """Start the successor and let it take over; the old server goes on where it does not start."""
+    async def _start_successor(self) -> None:
+        """Start the successor and make it the current server. If it does not start, the old one stays."""
         try:
             successor = await OpencodeServer.start(self._spec)
-        except Exception as error:  # noqa: BLE001  whatever it is, rows go on without it
-            self._not_before = time.monotonic() + self._limits.again_s
-            logger.warning("a fresh opencode server did not start, the old one goes on: %s", error)
+        except Exception as error:  # noqa: BLE001  rows continue on the old server whatever the error is
+            self._not_before = time.monotonic() + self._limits.retry_delay_s
+            _log.warning("a new opencode server did not start, the old one stays in use: %s", error)
             return
         finally:
             self._successor = None
@@ -163,7 +171,7 @@ class ServerRotation:
             self._close_if_idle(former)
 
     def _close_if_idle(self, server: OpencodeServer) -> None:
-        """Close a former server that has nothing left to do."""
+        """Close a former server that has no request and no unrecorded session."""
         if server in self._former and server.is_idle:
             self._close_soon(server)
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.backend import BACKEND_SUMMARIES, BackendName
 
 RunnerName = Literal["ray", "threads"]
 BadRows = Literal["stop", "fail"]
@@ -181,8 +181,9 @@ class SharedOptions(TypedDict, total=False):
     backend: Annotated[
         BackendName,
         _EXECUTION(
-            "How opencode runs: server (one long-running server), cli (one process for each row), or null "
-            "(the answer is the prompt; for measurements).",
+            "How opencode runs: "
+            + ", ".join(f"{name} ({text})" for name, text in BACKEND_SUMMARIES.items())
+            + ".",
             default="server",
         ),
     ]

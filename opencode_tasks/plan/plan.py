@@ -25,9 +25,9 @@ from opencode_tasks.opencode.backend import (
     BackendName,
     OpencodeSpec,
 )
+from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
-from opencode_tasks.opencode.null_backend import null_catalog
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
@@ -159,11 +159,9 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
     try:
         spec = make_spec(options, resolved.secrets)
         if frame is None or len(frame):
-            catalog = (
-                null_catalog()
-                if options.backend == "null"
-                else server_pool.call(server_pool.catalog, spec, options.variant)
-            )
+            # An unknown backend is a fault already; the other faults are found with a server.
+            backend = options.backend if options.backend in BACKENDS else "server"
+            catalog = server_pool.call(server_pool.catalog, spec, options.variant, backend)
     except InputError as error:
         faults += error.faults
     if faults:
@@ -257,8 +255,9 @@ def _choice_faults(options: Options) -> list[str]:
         for name, (value, known) in choices.items()
         if value not in known
     ]
-    if options.backend == "null" and options.model is not None:
-        faults.append("--model: the null backend answers without a model; remove the option")
+    kind = BACKENDS.get(options.backend)
+    if kind is not None and kind.catalog is not None and options.model is not None:
+        faults.append(f"--model: the {options.backend} backend uses no model; remove the option")
     return faults
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from opencode_tasks.domain.concurrency import FIRST_LIMIT
 from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.backends import BACKENDS, BackendKind
 
 # A second server needs 5-8 s of CPU time and 0.9 GB before its first row: fewer rows do not repay that.
 ROWS_PER_SERVER = 64
@@ -56,9 +57,10 @@ def choose_sizes(
     opencode processes for which their memory suffices.
     """
     lanes = max(1, min(lanes, most_processes))
-    is_found = concurrency is None and backend == "server" and not model_ref.startswith("local/")
-    wanted = min(concurrency or _default_concurrency(backend, model_ref, lanes), max(1, rows), most)
-    if one_owner and backend == "cli":
+    kind = BACKENDS[backend]
+    is_found = concurrency is None and kind.uses_servers and not model_ref.startswith("local/")
+    wanted = min(concurrency or _default_concurrency(kind, model_ref, lanes), max(1, rows), most)
+    if one_owner and kind.starts_process_per_row:
         wanted = 1
     used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
     # Batches claim rows one by one, so a large batch does not keep rows from the others.
@@ -73,7 +75,7 @@ def choose_sizes(
     )
 
 
-def _default_concurrency(backend: BackendName, model_ref: str, lanes: int) -> int:
-    if backend == "cli":
+def _default_concurrency(kind: BackendKind, model_ref: str, lanes: int) -> int:
+    if kind.starts_process_per_row:
         return lanes
     return LOCAL_MODEL_CONCURRENCY if model_ref.startswith("local/") else MAX_CONCURRENCY

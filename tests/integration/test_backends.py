@@ -456,7 +456,7 @@ def test_without_the_plugin_the_same_errors_come_with_opencodes_own_retries(unpl
     ("model", "agent", "words"),
     [
         ("fake/eho", "opencode-tasks", "has no model 'eho'; there is: fake/echo"),
-        ("nobody/echo", "opencode-tasks", "knows no provider 'nobody'"),
+        ("nobody/echo", "opencode-tasks", "has no provider 'nobody'"),
         ("echo", "opencode-tasks", "is not of the form provider/model"),
         ("fake/echo", "nobody", "is not known to opencode"),
         ("fake/echo", "hand", "is a sub-agent"),

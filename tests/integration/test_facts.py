@@ -95,8 +95,8 @@ def test_the_events_tell_what_reading_back_tells(rig: Rig) -> None:
         result = await backend.run(
             Request(prompt="told twice", model_ref="fake/echo", agent="worker"), kept.append
         )
-        read_back = await backend.server.read_back(kept[0], backend.unpriced)
-        backend.recorded(kept[0])
+        read_back = await backend.server.read_sessions(kept[0], backend.unpriced)
+        backend.release_session(kept[0])
         assert server.gaps == gaps
         return result.sessions, read_back
 
@@ -110,20 +110,20 @@ def test_a_folders_event_stream_tells_each_change_once(rig: Rig) -> None:
 
     async def watch() -> None:
         server = await rig.server()
-        take = server._take
+        take = server._add_event
 
         def both(data: str) -> None:
             seen.append(data)
             take(data)
 
-        server._take = both  # type: ignore[method-assign]
+        server._add_event = both  # type: ignore[method-assign]
         try:
             await say(server, await new_session(server), "counted")
             async with asyncio.timeout(10):
                 while not any('"session.idle"' in data for data in seen):  # noqa: ASYNC110  it is theirs
                     await asyncio.sleep(0.02)
         finally:
-            del server._take
+            del server._add_event
 
     server_pool.call(watch)
     kinds = [json.loads(data)["type"] for data in seen]

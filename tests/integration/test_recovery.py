@@ -25,13 +25,13 @@ from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, make_instance_dir
 from opencode_tasks.opencode.leftovers import (
     ended_at,
+    finished_result,
     forget_session,
     instance_dir_of,
     instance_dirs,
-    is_deserted,
-    read_left,
-    remove_deserted_dirs,
-    result_of,
+    is_orphaned,
+    read_orphaned_sessions,
+    remove_orphaned_dirs,
     unfinished_record,
 )
 from opencode_tasks.outcomes.messages import answer_text, session_of
@@ -70,16 +70,16 @@ time.sleep(600)
 READER = """
 import asyncio, json, sys, time
 from pathlib import Path
-from opencode_tasks.opencode import leftovers as adoption
+from opencode_tasks.opencode import leftovers
 from opencode_tasks.opencode.backend import OpencodeSpec
 
 async def stuck(server, session_id, unpriced):
     print("reading", flush=True)
     await asyncio.sleep(600)
 
-adoption._read = stuck
+leftovers._read = stuck
 spec = OpencodeSpec(binary=Path(sys.argv[1]))
-asyncio.run(adoption.read_left(spec, Path(sys.argv[2]), ["ses_1"], frozenset()))
+asyncio.run(leftovers.read_orphaned_sessions(spec, Path(sys.argv[2]), ["ses_1"], frozenset()))
 """
 
 
@@ -108,7 +108,7 @@ class Owner:
 
 def is_left(home: InstanceDir) -> bool:
     """Whether a home has unrecorded sessions and nobody who could record them."""
-    return home.marks.is_dir() and any(home.marks.iterdir()) and is_deserted(home)
+    return home.marks.is_dir() and any(home.marks.iterdir()) and is_orphaned(home)
 
 
 def left_homes() -> list[InstanceDir]:
@@ -150,7 +150,7 @@ def own(spec: OpencodeSpec) -> Iterator[Callable[..., Owner]]:
 
 
 def read(spec: OpencodeSpec, data_dir: Path, *session_ids: str) -> dict[str, list[Session]]:
-    return asyncio.run(read_left(spec, data_dir, session_ids, frozenset()))
+    return asyncio.run(read_orphaned_sessions(spec, data_dir, session_ids, frozenset()))
 
 
 def prints_of(folder: Path) -> dict[str, str]:
@@ -160,7 +160,7 @@ def prints_of(folder: Path) -> dict[str, str]:
 
 
 def judged(sessions: list[Session]) -> Any:
-    result, at = result_of(sessions), ended_at(sessions)
+    result, at = finished_result(sessions), ended_at(sessions)
     assert result is not None
     assert at is not None
     return read_outcome(result, node_id="node", now=at)
@@ -221,7 +221,7 @@ def test_the_sessions_of_a_killed_server_are_adopted(
         judged(found[fails])
     assert failed.value.error_type == "rate_limit"
 
-    assert result_of(found[hangs]) is None
+    assert finished_result(found[hangs]) is None
     record = unfinished_record(hangs, found[hangs])
     assert not record.usage_known
     assert [step.finish_reason for step in record.steps] == ["tool-calls"]
@@ -249,7 +249,7 @@ def test_the_sessions_of_killed_runs_are_adopted(
     [done] = read(spec, Path(finishes["data"]), finishes["session"]).values()
     [undone] = read(spec, Path(hangs["data"]), hangs["session"]).values()
     assert judged(done).text == "finishes"
-    assert result_of(undone) is None
+    assert finished_result(undone) is None
     assert len(provider.calls) == calls
     for session_id, home in by_session.items():
         forget_session(home, session_id)
@@ -297,14 +297,14 @@ def test_a_home_is_left_once_nobody_is_there() -> None:
         guard.send_signal(signal.SIGKILL)
         guard.wait()
     assert is_left(home)
-    home.owner.unlink()
+    home.lock_file.unlink()
     assert not is_left(home)
 
 
 def test_a_home_without_marks_is_swept_and_not_left() -> None:
     lived_in, empty, marked = make_instance_dir(), left(marks=[]), left(marks=["ses_1"])
     assert left_homes() == [marked]
-    remove_deserted_dirs()
+    remove_orphaned_dirs()
     assert not empty.root.exists()
     assert lived_in.run.is_dir()
     assert (marked.data.is_dir(), marked.run.exists()) == (True, False)
@@ -327,16 +327,16 @@ UNFINISHED = {
 def test_a_recording_is_finished_or_not(folder: Path) -> None:
     messages = json.loads((folder / "messages.json").read_text())
     sessions = [session_of("ses_1", messages)]
-    assert (result_of(sessions) is None) == (folder.parent.name in UNFINISHED)
+    assert (finished_result(sessions) is None) == (folder.parent.name in UNFINISHED)
     # Before its last message was complete, nothing was.
     del messages[-1]["info"]["time"]["completed"]
-    assert result_of([session_of("ses_1", messages)]) is None
-    assert result_of([session_of("ses_1", messages[:1])]) is None
+    assert finished_result([session_of("ses_1", messages)]) is None
+    assert finished_result([session_of("ses_1", messages[:1])]) is None
 
 
 def test_an_empty_session_is_unfinished() -> None:
-    assert result_of([]) is None
-    assert result_of([session_of("ses_1", [])]) is None
+    assert finished_result([]) is None
+    assert finished_result([session_of("ses_1", [])]) is None
     assert ended_at([]) is None
     came = SessionResult(session_id="ses_1")
     assert unfinished_record("ses_1").usage_known == record_of(came, usage_known=False).usage_known

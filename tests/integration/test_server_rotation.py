@@ -21,7 +21,12 @@ from opencode_tasks.domain.records import Answer
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root
-from opencode_tasks.opencode.leftovers import instance_dir_of, is_deserted, read_left, result_of
+from opencode_tasks.opencode.leftovers import (
+    finished_result,
+    instance_dir_of,
+    is_orphaned,
+    read_orphaned_sessions,
+)
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import ServerPool
@@ -59,7 +64,7 @@ async def one(prompt):
 
 async def all():
     servers = server_pool.rotation(spec)
-    old = await servers.live()
+    old = await servers.running_server()
     # Both begin at once: the first of them has the successor started, which takes seconds.
     rows = [asyncio.create_task(one(prompt)) for prompt in ("hangs on the old one", "done on the old one")]
     await rows[1]
@@ -101,7 +106,7 @@ class Asker:
         try:
             return await ask(backend, request, node_id="n", on_session=sessions.append, schema=schema)
         finally:
-            backend.recorded(sessions[-1])
+            backend.release_session(sessions[-1])
             self.note()
 
     def note(self) -> None:
@@ -172,11 +177,11 @@ def test_rows_in_flight_end_while_servers_follow_each_other(
     for server in asking.seen:
         fold = server.fold
         assert (fold.first_sign, fold.last_sign, fold._roots, fold._sessions) == ({}, {}, {}, {})
-        assert (server.users, server.unrecorded, server._replies) == (0, set(), set())
+        assert (server.active_requests, server.unrecorded, server._replies) == (0, set(), set())
 
 
 def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> None:
-    asking = asker(memory_bytes=1_000_000, least_rows=10)
+    asking = asker(memory_bytes=1_000_000, min_rows=10)
 
     async def run() -> tuple[int, int]:
         await asking.rows([f"row {number}" for number in range(9)])
@@ -209,17 +214,17 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
                 if request.session_id is not None:
                     await asking.followed(old)
                     await asking.row("on the new one")
-                    assert servers.holder(request.session_id) is old
+                    assert servers.server_with(request.session_id) is old
                 return await super().run(request, on_session)
 
         backend = GateHold(servers, asking.spec)
         sessions: list[str] = []
         request = Request(prompt="give n", model_ref="fake/echo")
         answer = await ask(backend, request, node_id="n", on_session=sessions.append, schema=SCHEMA)
-        assert old.is_alive
+        assert old.is_running
         assert backend.data_dir(sessions[0]) == old.instance_dir.data
         assert backend.data_dir(None) == asking.seen[-1].instance_dir.data != old.instance_dir.data
-        backend.recorded(sessions[0])
+        backend.release_session(sessions[0])
         await asking.until(lambda: is_gone(old))
         return answer.structured, sessions
 
@@ -236,7 +241,9 @@ def test_a_successor_that_does_not_start_is_tried_again_later(
     wrapper.write_text(UNWILLING.format(flag=flag, binary=spec.binary))
     wrapper.chmod(0o700)
     asking = asker(
-        spec=OpencodeSpec(binary=wrapper, config=spec.config, model_ref="fake/echo"), rows=5, again_s=3600.0
+        spec=OpencodeSpec(binary=wrapper, config=spec.config, model_ref="fake/echo"),
+        rows=5,
+        retry_delay_s=3600.0,
     )
     prompts = [f"row {number}" for number in range(40)]
 
@@ -266,7 +273,7 @@ def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provid
     async def run() -> list[OpencodeServer]:
         await asking.row("first")
         os.kill(asking.seen[0].process.pid, signal.SIGKILL)
-        await asking.until(lambda: not asking.seen[0].is_alive)
+        await asking.until(lambda: not asking.seen[0].is_running)
         await asking.row("second")
         await asking.until(lambda: is_gone(asking.seen[0]))
         return asking.seen
@@ -317,13 +324,13 @@ def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
     wait_for(lambda: all(is_left(instance_dir_of(data)) for data in folders))
     calls = len(provider.calls)
     for prompt, (session_id, data) in told.items():
-        [sessions] = asyncio.run(read_left(spec, data, [session_id], frozenset())).values()
-        assert (result_of(sessions) is not None) == prompt.startswith("done")
+        [sessions] = asyncio.run(read_orphaned_sessions(spec, data, [session_id], frozenset())).values()
+        assert (finished_result(sessions) is not None) == prompt.startswith("done")
     assert len(provider.calls) == calls
 
 
 def is_left(home: InstanceDir) -> bool:
-    return not home.run.exists() and any(home.marks.iterdir()) and is_deserted(home)
+    return not home.run.exists() and any(home.marks.iterdir()) and is_orphaned(home)
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

@@ -1,0 +1,44 @@
+"""Table of the backends. To add one: a module with its class, a name in ``backend.py``, a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
+from opencode_tasks.opencode.catalog import Catalog
+from opencode_tasks.opencode.cli_backend import CliBackend
+from opencode_tasks.opencode.null_backend import NullBackend, null_catalog
+from opencode_tasks.opencode.server_backend import ServerBackend
+from opencode_tasks.opencode.server_rotation import ServerRotation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendKind:
+    """How to make a backend, and what the planner must know about it.
+
+    Attributes:
+        create: Makes the backend of a spec. Its second argument is the set of models without a price, the
+            third the servers of the spec, which are started only if ``uses_servers`` is True.
+        uses_servers: Whether rows go to long-running servers of the process. The number of rows in flight
+            is then found by trial.
+        starts_process_per_row: Whether each row starts a process of opencode. By default as many rows are
+            in flight as batches run.
+        catalog: Catalog of a backend that does not run opencode; None reads it from an opencode server.
+    """
+
+    create: Callable[[OpencodeSpec, frozenset[str], ServerRotation], Backend]
+    uses_servers: bool = False
+    starts_process_per_row: bool = False
+    catalog: Callable[[], Catalog] | None = None
+
+
+BACKENDS: Mapping[BackendName, BackendKind] = {
+    "server": BackendKind(
+        create=lambda spec, unpriced, servers: ServerBackend(servers, spec, unpriced), uses_servers=True
+    ),
+    "cli": BackendKind(
+        create=lambda spec, unpriced, _: CliBackend(spec, unpriced), starts_process_per_row=True
+    ),
+    "null": BackendKind(create=lambda *_: NullBackend(), catalog=null_catalog),
+}
