@@ -1,13 +1,11 @@
-"""What finding the number of rows in flight is worth against the best number set by hand.
+"""Adaptive concurrency compared with the best fixed concurrency.
 
-    python benchmarks/adaptive.py constant    a provider that allows 10 at once all the time
-    python benchmarks/adaptive.py halving     … and 5 once half of the rows are answered
-    python benchmarks/adaptive.py doubling    … and 20 once half of the rows are answered
+    python benchmarks/adaptive.py constant    a provider that accepts 10 requests at the same time
+    python benchmarks/adaptive.py halving     the same, and 5 after half of the rows
+    python benchmarks/adaptive.py doubling    the same, and 20 after half of the rows
 
-Everything is real but the provider, which answers in a second, and with a 429 beyond what it allows.
-Of each run: rows per second from the first call to the last answer, and the share of calls refused.
-``--rows N``, ``--runner ray``, ``--retry-after S`` (the moment that the provider names) and
-``--fixed 10,12`` (the numbers to compare with) change what is run.
+The scripted provider answers after one second, and with status 429 beyond its limit. Prints for each run the
+rows per second from the first call to the last answer, and the share of refused calls.
 """
 
 from __future__ import annotations
@@ -28,72 +26,78 @@ from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 COMMAND = str(Path(sys.executable).with_name("opencode-tasks"))
-ALLOWED = 10
+FIRST_LIMIT = 10
 LATENCY_S = 1.0
-LOOK_EVERY_S = 0.1
+CHECK_INTERVAL_S = 0.1
 LIMIT_S = 540
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What the provider allows once half of the rows are answered, and the numbers to compare with."""
+    """The limit of the provider after half of the rows, and the fixed concurrencies to compare with."""
 
-    later: int
+    second_limit: int
     fixed: Sequence[int]
 
 
 CASES = {
-    "constant": Case(later=ALLOWED, fixed=(8, 10, 12)),
-    "halving": Case(later=ALLOWED // 2, fixed=(5, 7, 10)),
-    "doubling": Case(later=2 * ALLOWED, fixed=(10, 15, 20)),
+    "constant": Case(second_limit=FIRST_LIMIT, fixed=(8, 10, 12)),
+    "halving": Case(second_limit=FIRST_LIMIT // 2, fixed=(5, 7, 10)),
+    "doubling": Case(second_limit=2 * FIRST_LIMIT, fixed=(10, 15, 20)),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What one run came to."""
+class Result:
+    """Result of one run; ``log`` are the lines that the command wrote to stderr."""
 
     rows_per_s: float
     refused: int
     calls: int
-    words: Sequence[str]
+    log: Sequence[str]
 
     def __str__(self) -> str:
         return f"{self.rows_per_s:.2f} | {self.refused}/{self.calls} | {self.refused / self.calls:.1%}"
 
 
-def answered(provider: ScriptedProvider) -> int:
-    """How many calls have had their answer."""
+def count_answers(provider: ScriptedProvider) -> int:
+    """Return the number of answered calls."""
     return sum(1 for call in list(provider.calls) if call.ended and call.status == 200)
 
 
-def change(
-    provider: ScriptedProvider, at: int, allowed: int, told: argparse.Namespace, end: threading.Event
+def change_limit(
+    provider: ScriptedProvider,
+    after: int,
+    limit: int,
+    options: argparse.Namespace,
+    stop: threading.Event,
 ) -> None:
-    """Allow another number once so many calls are answered."""
-    while not end.wait(LOOK_EVERY_S):
-        if answered(provider) >= at:
-            provider.allow(allowed, retry_after=told.retry_after)
+    """Change the limit of the provider after this number of answers."""
+    while not stop.wait(CHECK_INTERVAL_S):
+        if count_answers(provider) >= after:
+            provider.limit_concurrency(limit, retry_after_s=options.retry_after)
             return
 
 
-def measure(case: Case, told: argparse.Namespace, *more: str) -> Measured:
-    """One run in a folder, a home and a ledger of its own."""
+def measure(case: Case, options: argparse.Namespace, *arguments: str) -> Result:
+    """Run the command once with more ``arguments``, in a new folder with a new HOME and ledger."""
     with tempfile.TemporaryDirectory() as name, ScriptedProvider() as provider:
-        folder, end = Path(name), threading.Event()
+        folder, stop = Path(name), threading.Event()
         provider.on("row", Reply(text="fine", delay_s=LATENCY_S))
-        provider.allow(ALLOWED, retry_after=told.retry_after)
-        watch = threading.Thread(target=change, args=(provider, told.rows // 2, case.later, told, end))
-        watch.start()
-        (folder / "opencode.json").write_text(json.dumps(provider.opencode_config()))
-        (folder / "in.csv").write_text(
-            "\n".join(["prompt", *(f"row {i:05}" for i in range(told.rows))]) + "\n"
+        provider.limit_concurrency(FIRST_LIMIT, retry_after_s=options.retry_after)
+        changes = threading.Thread(
+            target=change_limit, args=(provider, options.rows // 2, case.second_limit, options, stop)
         )
-        arguments = ["annotate", "in.csv", "-o", "out.csv", "--ledger", "ledger.db", "--model", "fake/echo"]
-        arguments += ["--opencode-config", "opencode.json", "--opencode-bin", str(find_binary(None))]
+        changes.start()
+        (folder / "opencode.json").write_text(json.dumps(provider.opencode_config()))
+        prompts = [f"row {number:05}" for number in range(options.rows)]
+        (folder / "in.csv").write_text("\n".join(["prompt", *prompts]) + "\n")
+        command = [COMMAND, "annotate", "in.csv", "-o", "out.csv", "--ledger", "ledger.db"]
+        command += ["--model", "fake/echo", "--runner", options.runner]
+        command += ["--opencode-config", "opencode.json", "--opencode-bin", str(find_binary(None))]
         homes = {key: str(folder / key) for key in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
         done = subprocess.run(
-            [COMMAND, *arguments, "--runner", told.runner, *more],
+            [*command, *arguments],
             cwd=folder,
             env=os.environ | homes,
             capture_output=True,
@@ -101,57 +105,58 @@ def measure(case: Case, told: argparse.Namespace, *more: str) -> Measured:
             timeout=LIMIT_S,
             check=False,
         )
-        end.set()
-        watch.join()
+        stop.set()
+        changes.join()
         if done.returncode != 0:
             sys.exit(done.stderr)
         with (folder / "out.csv").open(newline="") as file:
-            assert [row["status"] for row in csv.DictReader(file)] == ["completed"] * told.rows
+            assert [row["status"] for row in csv.DictReader(file)] == ["completed"] * options.rows
         calls = list(provider.calls)
     seconds = calls[-1].at + LATENCY_S - calls[0].at
-    return Measured(
-        rows_per_s=told.rows / seconds,
+    return Result(
+        rows_per_s=options.rows / seconds,
         refused=sum(1 for call in calls if call.status == 429),
         calls=len(calls),
-        words=done.stderr.splitlines(),
+        log=done.stderr.splitlines(),
     )
 
 
-def compare(name: str, told: argparse.Namespace) -> None:
-    """The table of one case."""
+def compare(name: str, options: argparse.Namespace) -> None:
+    """Print the table of one case."""
     case = CASES[name]
-    fixed = [int(number) for number in told.fixed.split(",")] if told.fixed else case.fixed
-    print(f"\n{name}: {ALLOWED} at once, then {case.later}; {told.rows} rows on {told.runner}\n", flush=True)
-    print("| rows in flight | rows/s | refused/calls | share |\n|---|---|---|---|", flush=True)
+    fixed = [int(number) for number in options.fixed.split(",")] if options.fixed else case.fixed
+    limits = f"limit {FIRST_LIMIT}, then {case.second_limit}"
+    print(f"\n{name}: {limits}; {options.rows} rows on {options.runner}\n", flush=True)
+    print("| concurrency | rows/s | refused/calls | share |\n|---|---|---|---|", flush=True)
     best = 0.0
     for number in fixed:
-        found = measure(case, told, "--concurrency", str(number))
-        best = max(best, found.rows_per_s)
-        print(f"| {number}, by hand | {found} |", flush=True)
-    adaptive = measure(case, told)
-    print(f"| found | {adaptive} |", flush=True)
+        result = measure(case, options, "--concurrency", str(number))
+        best = max(best, result.rows_per_s)
+        print(f"| {number}, fixed | {result} |", flush=True)
+    adaptive = measure(case, options)
+    print(f"| adaptive | {adaptive} |", flush=True)
     if best:
-        print(f"\n{adaptive.rows_per_s / best:.2f} of the best by hand", flush=True)
-    if told.words:
-        print("\n".join(adaptive.words), flush=True)
+        print(f"\nadaptive / best fixed: {adaptive.rows_per_s / best:.2f}", flush=True)
+    if options.log:
+        print("\n".join(adaptive.log), flush=True)
 
 
 def main() -> None:
-    """Run what is named."""
+    """Run the named cases."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE")
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--runner", default="threads", choices=["threads", "ray"])
-    parser.add_argument("--retry-after", type=float, default=None)
-    parser.add_argument("--fixed", default="")
-    parser.add_argument("--words", action="store_true", help="print the progress of the found run")
-    told = parser.parse_args()
-    if unknown := [name for name in told.cases if name not in CASES]:
-        sys.exit(f"unknown: {', '.join(unknown)}; there is: {', '.join(CASES)}")
-    for name in told.cases:
-        compare(name, told)
+    parser.add_argument("--retry-after", type=float, metavar="SECONDS", help="Retry-After of a refusal")
+    parser.add_argument("--fixed", default="", metavar="N,N", help="fixed concurrencies to compare with")
+    parser.add_argument("--log", action="store_true", help="print the log of the adaptive run")
+    options = parser.parse_args()
+    if unknown := [name for name in options.cases if name not in CASES]:
+        sys.exit(f"unknown cases: {', '.join(unknown)}; use some of {', '.join(CASES)}")
+    for name in options.cases:
+        compare(name, options)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The figures of a run, from what the provider served and what the processes used. Pure.
+"""Figures of one run, from the times of the provider's answers and the resources of the processes. Pure.
 
-Steady state is the same for all ways: from the moment at which the provider had sent off a tenth of
-the rows' answers to that of nine tenths. Starting, the first calls of a cold server and the last rows,
-when fewer are in flight, are outside of it.
+The steady state is the same for all methods: it begins when the provider has sent a tenth of the answers
+and ends when it has sent nine tenths. It excludes the start, the first calls of a cold server, and the last
+rows, when fewer rows are in flight.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-WAVES = 4
-Used = Sequence[Sequence[float]]
+# The steady state needs this number of rows for each row in flight.
+MIN_WAVES = 4
+# Times and the CPU seconds that had been used at them.
+CpuTimeline = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One run in numbers; None where there were too few rows to tell.
+    """Figures of one run; None if there were too few rows.
 
-    ``first_row_s`` is the time from the program's start to the provider's first answer, a warm-up's
-    too. ``peak_pss`` and ``peak_rss`` are bytes, ``cpu_s`` and ``steady_cpu_s`` CPU seconds a row.
-    ``others_cores`` is how many cores the rest of the machine used meanwhile, the provider included.
+    ``first_row_s`` is the time from the start of the program to the first answer of the provider, warm-up
+    included. ``peak_pss`` and ``peak_rss`` are bytes. ``cpu_s`` and ``steady_cpu_s`` are CPU seconds per
+    row. ``others_cores`` is the number of cores that other processes of the machine used at the same
+    time, the provider included.
     """
 
     rows_per_s: float
@@ -38,104 +41,108 @@ class Figures:
     others_cores: float
 
 
-def steady(answered: Sequence[float], at_once: int = 1) -> tuple[float, float, int] | None:
-    """Begin, end and rows of the steady state, by the moments of the answers in order.
+def steady_state(answer_times: Sequence[float], concurrency: int = 1) -> tuple[float, float, int] | None:
+    """Return start, end and number of rows of the steady state, from the sorted times of the answers.
 
-    None where the rows are fewer than four times those ``at_once`` in flight: they come in waves, of
-    which there are then too few.
+    Returns None if there are fewer than ``MIN_WAVES`` rows for each row in flight: answers come in waves,
+    and the rate of a few waves is not accurate.
     """
-    first, last = math.ceil(len(answered) * 0.1), math.floor(len(answered) * 0.9)
-    if len(answered) < WAVES * at_once or last <= first or answered[last - 1] <= answered[first - 1]:
+    first, last = math.ceil(len(answer_times) * 0.1), math.floor(len(answer_times) * 0.9)
+    if len(answer_times) < MIN_WAVES * concurrency or last <= first:
         return None
-    return answered[first - 1], answered[last - 1], last - first
+    start, end = answer_times[first - 1], answer_times[last - 1]
+    return None if end <= start else (start, end, last - first)
 
 
-def used_at(used: Used, at: float) -> float:
-    """CPU seconds used up to a moment, on a straight line between the two looks around it."""
-    after = min(max(bisect_left(used, at, key=lambda look: look[0]), 1), len(used) - 1)
-    (x, low), (y, high) = used[after - 1], used[after]
-    return low + (high - low) * min(1.0, max(0.0, (at - x) / (y - x or 1)))
+def cpu_used_at(timeline: CpuTimeline, time: float) -> float:
+    """Return the CPU seconds that had been used at a time, interpolated between two samples."""
+    after = min(max(bisect_left(timeline, time, key=lambda sample: sample[0]), 1), len(timeline) - 1)
+    (start, start_s), (end, end_s) = timeline[after - 1], timeline[after]
+    return start_s + (end_s - start_s) * min(1.0, max(0.0, (time - start) / (end - start or 1)))
 
 
-def by_kind(
-    looks: Sequence[tuple[float, Mapping[str, float]]], answered: Sequence[float], at_once: int = 1
+def cpu_by_kind(
+    samples: Sequence[tuple[float, Mapping[str, float]]], answer_times: Sequence[float], concurrency: int = 1
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """CPU seconds of each kind of process, most first: in the whole run, and a row at steady state.
+    """Return CPU seconds by kind of process, the largest first: of the whole run, and per row when steady.
 
-    ``looks`` are moments and what each kind had used then. The second is empty where there is none.
+    ``samples`` are times and the CPU seconds that each kind had used at them. The second result is empty
+    if there is no steady state.
     """
-    kinds = sorted(looks[-1][1], key=lambda kind: -looks[-1][1][kind])
-    window = steady(sorted(answered), at_once)
-
-    def used(kind: str) -> Used:
-        return [(at, kinds.get(kind, 0.0)) for at, kinds in looks]
-
-    whole = {kind: looks[-1][1][kind] for kind in kinds}
-    if window is None:
+    total = samples[-1][1]
+    kinds = sorted(total, key=lambda kind: -total[kind])
+    whole = {kind: total[kind] for kind in kinds}
+    steady = steady_state(sorted(answer_times), concurrency)
+    if steady is None:
         return whole, {}
-    begin, end, rows = window
-    return whole, {kind: (used_at(used(kind), end) - used_at(used(kind), begin)) / rows for kind in kinds}
+    start, end, rows = steady
+
+    def used(kind: str) -> float:
+        timeline = [(time, by_kind.get(kind, 0.0)) for time, by_kind in samples]
+        return cpu_used_at(timeline, end) - cpu_used_at(timeline, start)
+
+    return whole, {kind: used(kind) / rows for kind in kinds}
 
 
 def figures(
-    answered: Sequence[float],
+    answer_times: Sequence[float],
     report: Mapping[str, Any],
     *,
     first_answer: float,
-    at_once: int = 1,
+    concurrency: int = 1,
     phase: tuple[float, float] | None = None,
 ) -> Figures:
-    """A run's figures by the moments of its rows' answers and the report of ``measured.py``.
+    """Return the figures of a run from the times of its answers and the report of ``process_tree.py``.
 
-    ``first_answer`` is the moment of the provider's first, a warm-up's too, ``at_once`` how many rows
-    were in flight (1 where the way chose). ``phase`` is when the rows
-    began and ended where that is not the life of the program: what came before is a warm-up that its
-    rate and CPU time leave out.
+    ``first_answer`` is the time of the provider's first answer, warm-up included. ``concurrency`` is the
+    number of rows in flight, 1 if the method decides it. ``phase`` is the start and the end of the rows
+    if the program also does something else: rate and CPU time then exclude what came before.
     """
-    answered = sorted(answered)
-    used: Used = report["cpu"]
-    began, ended = phase or (report["started"], report["ended"])
-    # With no warm-up all that was used is the rows', the ends of processes after the program's too.
-    cpu_s = used_at(used, ended) - used_at(used, began) if phase else used[-1][1]
-    window = steady(answered, at_once)
+    answer_times = sorted(answer_times)
+    timeline: CpuTimeline = report["cpu"]
+    started, ended = phase or (report["started"], report["ended"])
+    # Without a warm-up all CPU time counts, also that of processes that end after the program.
+    cpu_s = cpu_used_at(timeline, ended) - cpu_used_at(timeline, started) if phase else timeline[-1][1]
+    steady = steady_state(answer_times, concurrency)
     return Figures(
-        rows_per_s=len(answered) / (ended - began),
-        steady_rows_per_s=window and window[2] / (window[1] - window[0]),
-        cpu_s=cpu_s / len(answered),
-        steady_cpu_s=window and (used_at(used, window[1]) - used_at(used, window[0])) / window[2],
+        rows_per_s=len(answer_times) / (ended - started),
+        steady_rows_per_s=steady and steady[2] / (steady[1] - steady[0]),
+        cpu_s=cpu_s / len(answer_times),
+        steady_cpu_s=steady
+        and (cpu_used_at(timeline, steady[1]) - cpu_used_at(timeline, steady[0])) / steady[2],
         peak_pss=report["peak_pss"],
         peak_rss=report["peak_rss"],
         first_row_s=first_answer - report["started"],
-        others_cores=report["others_cpu_s"] / (used[-1][0] - used[0][0]),
+        others_cores=report["others_cpu_s"] / (timeline[-1][0] - timeline[0][0]),
     )
 
 
 def median(runs: Sequence[Figures]) -> Figures:
-    """Each figure's median over the rounds that have it."""
-    found: dict[str, Any] = {}
+    """Return the median of each figure over the runs in which it is known."""
+    medians: dict[str, Any] = {}
     for field in fields(Figures):
         values = [value for run in runs if (value := getattr(run, field.name)) is not None]
-        found[field.name] = statistics.median(values) if values else None
-    return Figures(**found)
+        medians[field.name] = statistics.median(values) if values else None
+    return Figures(**medians)
 
 
 def faults(
-    prompts: Sequence[str], *, code: int | None, asked: Sequence[str], answers: Mapping[str, str]
+    prompts: Sequence[str], *, code: int | None, sent: Sequence[str], answers: Mapping[str, str]
 ) -> list[str]:
-    """Why a run counts for nothing; empty where each row was asked once and has its own answer.
+    """Return the reasons why a run is not valid; [] if each row was sent once and has its own answer.
 
-    ``asked`` is what the provider was asked, titles and warm-ups left out.
+    ``sent`` are the prompts that the provider received, without those of titles and warm-ups.
     """
     found: list[str] = []
     if code != 0:
         found.append("killed at its time limit" if code is None else f"exit code {code}")
-    times = Counter(asked)
-    if missed := sum(not times[prompt] for prompt in prompts):
-        found.append(f"{missed} prompts never reached the provider")
-    if again := sum(times[prompt] > 1 for prompt in prompts):
-        found.append(f"{again} prompts reached it more than once")
-    if others := len(times.keys() - set(prompts)):
-        found.append(f"{others} prompts reached it that are no row's")
+    counts = Counter(sent)
+    if missing := sum(not counts[prompt] for prompt in prompts):
+        found.append(f"{missing} prompts did not reach the provider")
+    if repeated := sum(counts[prompt] > 1 for prompt in prompts):
+        found.append(f"{repeated} prompts reached the provider more than once")
+    if unknown := len(counts.keys() - set(prompts)):
+        found.append(f"{unknown} prompts of no row reached the provider")
     if wrong := sum(answers.get(prompt) != prompt for prompt in prompts):
-        found.append(f"{wrong} rows without their answer")
+        found.append(f"{wrong} rows do not have their answer")
     return found

@@ -1,10 +1,10 @@
 """Memory and disk space that opencode servers use while one worker annotates many rows.
 
-    python benchmarks/hygiene.py [--rows 10000] [--server-rows 2000] [--csv samples.csv]
+    python benchmarks/hygiene.py [--rows 10000] [--server-rows 2000] [--plot memory.svg]
 
 Runs ``opencode-tasks annotate`` once on threads with 32 rows in flight. The scripted provider answers
-immediately. Prints a table of samples and the durations of the rows; ``--csv`` also writes all samples
-to a file. Exits with 1 if a row did not complete or if a prompt was not sent exactly once.
+immediately. Prints a table of samples and the durations of the rows; ``--plot`` also draws memory and disk
+space over the rows. Exits with 1 if a row did not complete or if a prompt was not sent exactly once.
 ``--server-rows`` sets OPENCODE_TASKS_SERVER_ROWS, the number of rows after which a server is replaced.
 """
 
@@ -24,10 +24,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from plot import Panel, svg_plot
 
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.testing import ScriptedProvider
@@ -157,12 +158,16 @@ def annotate(rows: int, server_rows: int | None, folder: Path, provider: Scripte
     return sampler.samples
 
 
-def write_samples(samples: Sequence[Sample], path: Path) -> None:
-    """Write all samples to a CSV file."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
-        writer.writeheader()
-        writer.writerows(map(asdict, samples))
+def plot(samples: Sequence[Sample]) -> str:
+    """Return a plot of memory and disk space over the completed rows as SVG."""
+    rows = [sample.rows for sample in samples]
+    memory = {
+        "servers": [sample.servers_mb for sample in samples],
+        "worker": [sample.worker_mb for sample in samples],
+    }
+    disk = {"instance directories": [sample.disk_mb for sample in samples]}
+    panels = [Panel(title="resident memory in MB", lines=memory), Panel(title="disk space in MB", lines=disk)]
+    return svg_plot("rows completed", rows, panels)
 
 
 def print_peaks(samples: Sequence[Sample]) -> None:
@@ -198,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--server-rows", type=int)
-    parser.add_argument("--csv", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ScriptedProvider() as provider:
         folder = Path(name)
@@ -206,8 +211,8 @@ def main() -> None:
         samples = annotate(options.rows, options.server_rows, folder, provider)
         seconds = time.monotonic() - started_at
         print_peaks(samples)
-        if options.csv:
-            write_samples(samples, options.csv)
+        if options.plot:
+            options.plot.write_text(plot(samples), encoding="utf-8")
         print(f"{options.rows} rows in {seconds:.0f} s, {options.rows / seconds:.1f} rows/s")
         check(folder, provider, options.rows)
 

@@ -1,10 +1,10 @@
-"""A peer that calls the provider itself, without an agent between: inspect-ai.
+"""A comparable library that calls the provider directly, without an agent: inspect-ai.
 
     PYTHON benchmarks/peer.py IN.csv OUT.csv BASE_URL CONCURRENCY
 
-runs in an environment of its own, which ``peer_python`` makes in the user's cache, so that the
-project depends on nothing of it. bespokelabs-curator is the other one of its kind: it wants a
-tokenizer's table from the network before its first call, even for a provider of one's own.
+Runs in its own environment in the user's cache, which ``install_peer`` creates, so that the project does
+not depend on it. bespokelabs-curator is a similar library, but it downloads a tokenizer before its first
+call, even for a custom provider.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from tables import read_prompts, write_rows
 REQUIREMENTS = ("inspect-ai==0.3.285", "openai==3.57.0")
 
 
-def peer_python(cache: Path) -> Path:
-    """The Python that has the peer, installed on first use; raises CalledProcessError."""
+def install_peer(cache: Path) -> Path:
+    """Return the Python of the peer's environment; the first call creates it.
+
+    Raises CalledProcessError if the installation fails.
+    """
     folder = cache / "-".join(("peer", *REQUIREMENTS))
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        make = [sys.executable, "-m", "venv", "--clear", str(folder)]
+        create = [sys.executable, "-m", "venv", "--clear", str(folder)]
         install = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        for command in (make, [*install, *REQUIREMENTS]):
+        for command in (create, [*install, *REQUIREMENTS]):
             subprocess.run(command, check=True, stdout=sys.stderr)
         (folder / "complete").touch()
     return python
 
 
 def main() -> None:
-    """Ask the prompts of a file."""
-    # Only the peer's own environment has it.
+    """Send the prompts of a file."""
+    # Only the environment of the peer has these packages.
     from inspect_ai import Task, eval  # noqa: A004, PLC0415
     from inspect_ai.dataset import MemoryDataset, Sample  # noqa: PLC0415
     from inspect_ai.solver import generate  # noqa: PLC0415
@@ -53,7 +56,7 @@ def main() -> None:
         log_dir=tempfile.mkdtemp(),
     )
     answered = logs[0].samples or []
-    rows = [{"prompt": str(one.input), "response": one.output.completion} for one in answered]
+    rows = [{"prompt": str(sample.input), "response": sample.output.completion} for sample in answered]
     write_rows(Path(output), rows)
 
 

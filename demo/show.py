@@ -1,4 +1,4 @@
-"""Show what ``make demo`` made: the annotated rows and the usage of the run."""
+"""Print the annotated rows and the usage of the run that ``make demo`` created."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from opencode_tasks.ledger import Ledger
 HERE = Path(__file__).parent
 TOKENS = ("input_tokens", "cache_read_tokens", "output_tokens")
 PICO_DOLLARS = 10**12
+# The width of the tables if stdout is not a terminal.
+DEFAULT_WIDTH = 160
 
 
 def main() -> None:
-    """Print both tables, at a width of their own where stdout is no terminal."""
-    console = Console(width=None if Console().is_terminal else 160)
+    """Print both tables."""
+    console = Console(width=None if Console().is_terminal else DEFAULT_WIDTH)
     console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
     with Ledger.open(str(HERE / "ledger.db")) as ledger:
-        run = ledger.runs(limit=1)[0]
+        run = ledger.runs.newest(limit=1)[0]
         if run["reused"]:
-            console.print(
-                f"{run['reused']} of {run['total']} answers were reused from an earlier run: not bought."
-            )
+            console.print(f"{run['reused']} of {run['total']} answers are reused from an earlier run.")
         console.print(usage_by_model(str(run["run_id"]), ledger))
 
 
 def annotated_rows(frame: pd.DataFrame) -> Table:
-    """One line a row: the review, its answer and what it took."""
+    """Return a table with a line for each row: review, answer, status, tokens and seconds."""
     table = Table(
         "id", "text", "response", "status", "tokens in", "tokens out", "seconds", title="Annotated rows"
     )
     for row in frame.to_dict("records"):
         counts = [row["input_tokens"], row["output_tokens"]]
         cells = (row["id"], row["text"], row["response"], row["status"], *counts, row["duration_s"])
-        table.add_row(*(Text(shown(cell)) for cell in cells))
+        table.add_row(*(Text(cell_text(cell)) for cell in cells))
     return table
 
 
 def usage_by_model(run_id: str, ledger: Ledger) -> Table:
-    """One line a model: its calls, tokens and cost in the newest run, each call once."""
+    """Return a table with a line for each model: model calls, tokens and cost of the run."""
     table = Table("model", "calls", *TOKENS, "cost_usd", title=f"Usage of run {run_id}")
-    steps = pd.DataFrame(ledger.usage(run_id))
+    steps = pd.DataFrame(ledger.results.usage(run_id))
     if steps.empty:
         return table
     for model_ref, calls in steps.groupby("model_ref"):
-        # An unknown count makes its sum unknown, not smaller.
+        # If one count is unknown, the sum is unknown.
         sums = [calls[column].sum(skipna=False) for column in (*TOKENS, "cost_pico")]
         cost = None if pd.isna(sums[-1]) else f"{sums[-1] / PICO_DOLLARS:.6f}"
-        table.add_row(*(shown(cell) for cell in (model_ref, len(calls), *sums[:-1], cost)))
+        table.add_row(*(cell_text(cell) for cell in (model_ref, len(calls), *sums[:-1], cost)))
     return table
 
 
-def shown(value: object) -> str:
-    """A cell's text; empty for unknown, whole numbers and seconds short."""
+def cell_text(value: object) -> str:
+    """Return the text of a cell: "" for null, no decimals for whole numbers, two for others."""
     if value is None or pd.isna(value):
         return ""
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What a worker's pull leaves behind and asks, for tests of what comes after, one row at a time."""
+"""Steps of a claim, one row at a time, for tests of what follows a claim."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from opencode_tasks.ledger import GateHold, Lease, Ledger, budgets, gates
-from opencode_tasks.ledger import attempts as trials
+from opencode_tasks.ledger.attempts import attempt_id_of, write_attempts
 
 
 def begin_attempt(
@@ -21,10 +21,10 @@ def begin_attempt(
     gate_id: str | None = None,
     reserve_pico: int = 0,
 ) -> str:
-    """Write an attempt as begun under a lease that is held; its id."""
-    claimed = trials.attempt_id(run_id, row_id, lease, attempt)
+    """Write an attempt as started under a lease; returns its id."""
+    attempt_id = attempt_id_of(run_id, row_id, lease, attempt)
     values = {
-        "attempt_id": claimed,
+        "attempt_id": attempt_id,
         "run_id": run_id,
         "row_id": row_id,
         "row_key": lease.row_key,
@@ -38,24 +38,24 @@ def begin_attempt(
         "data_dir": None,
         "gate_id": gate_id,
         "reserved_pico": reserve_pico,
-        "call_most_pico": 0,
+        "max_call_pico": 0,
     }
 
     def write(connection: Connection) -> None:
-        assert budgets.fits(connection, run_id, reserve_pico)
-        trials.write_begun(connection, [values])
+        assert budgets.try_reserve(connection, run_id, reserve_pico)
+        write_attempts(connection, [values])
 
     ledger._database.write(write)
-    return claimed
+    return attempt_id
 
 
 def admitted(
-    ledger: Ledger, gate_id: str, run_id: str, row_id: str, *, now: datetime, is_troubled: bool = False
+    ledger: Ledger, gate_id: str, run_id: str, row_id: str, *, now: datetime, has_failed: bool = False
 ) -> GateHold | None:
-    """None where a gate lets the row pass, a closed one as its probe."""
+    """Whether a gate lets a row pass: None if so, through a half-open gate as its probe."""
 
     def ask(connection: Connection) -> GateHold | None:
-        if gates.closed_line(connection, gate_id) is None:
+        if gates.closed_gate(connection, gate_id) is None:
             return None
         return gates.admit(
             connection,
@@ -65,7 +65,7 @@ def admitted(
             owner="owner",
             now=now,
             probe_s=60,
-            is_troubled=is_troubled,
+            has_failed=has_failed,
         )
 
     return ledger._database.write(ask)

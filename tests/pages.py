@@ -1,4 +1,4 @@
-"""A page of the documentation as a reader follows it: its files written, its commands run, word for word."""
+"""Runs a page of the documentation: writes its files and executes its commands."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LIMIT_S = 240
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = "$ "
 CONTINUED = "    "
-# What a reader's clone has that the pages name.
-CLONED = ("flows", "deployments", "demo")
+# Folders of the repository that the pages use.
+REPOSITORY_FOLDERS = ("flows", "deployments", "demo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A fenced block of a page: a file where it has a title, else commands."""
+    """A fenced block of a page: a file if it has a title, else commands."""
 
     language: str
     title: str | None
@@ -38,39 +38,39 @@ class Block:
 
     @property
     def script(self) -> str:
-        """What a shell does for a reader who does what the block says."""
+        """Shell code that writes the file or executes the commands."""
         if self.title is not None:
             return f"printf %s {quote(self.text)} > {quote(self.title)}"
-        assert self.language == "console", f"neither a file nor commands: {self.text}"
+        assert self.language == "console", f"not a file and not commands: {self.text}"
         lines = self.text.splitlines()
-        typed = [line.removeprefix(PROMPT) for line in lines if line.startswith((PROMPT, CONTINUED))]
-        assert typed, f"no command: {self.text}"
-        return "\n".join(typed)
+        commands = [line.removeprefix(PROMPT) for line in lines if line.startswith((PROMPT, CONTINUED))]
+        assert commands, f"no command: {self.text}"
+        return "\n".join(commands)
 
 
 def blocks_of(page: str) -> list[Block]:
-    """The blocks of a page under docs/, in order."""
+    """Return the blocks of a page in docs/ in their order."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    return [Block(language=one[1], title=one[2], text=one[3]) for one in FENCE.finditer(text)]
+    return [Block(language=match[1], title=match[2], text=match[3]) for match in FENCE.finditer(text)]
 
 
 @contextmanager
 def clone() -> Generator[Path]:
-    """A reader's clone, in a folder of its own that is their HOME too; what runs there ends with it."""
+    """Create a clone in a new folder, which is also HOME; kill its processes and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="page-"))
     try:
-        for name in CLONED:
+        for name in REPOSITORY_FOLDERS:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.db*", "__pycache__"))
         yield folder
     finally:
-        for process in at_home(folder):
+        for process in processes_of(folder):
             with suppress(psutil.Error):
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def at_home(home: Path) -> list[psutil.Process]:
-    """The processes that live in a HOME."""
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return the processes with this HOME."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -80,27 +80,32 @@ def at_home(home: Path) -> list[psutil.Process]:
 
 
 def follow(page: str, folder: Path, replaced: Mapping[str, str], env: Mapping[str, str]) -> Ran:
-    """Do what a page says in a shell that stops at the first command that fails.
+    """Run a page in a shell that stops at the first failed command.
 
-    ``replaced`` are the names that a reader would replace with their own.
+    ``replaced`` are names that a reader replaces with other ones.
     """
     script = "\n".join(block.script for block in blocks_of(page))
-    for name, own in replaced.items():
-        script = script.replace(name, own)
+    for name, replacement in replaced.items():
+        script = script.replace(name, replacement)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    told = os.environ | {"HOME": str(folder), "PATH": path, "PREFECT_HOME": str(folder / ".prefect"), **env}
-    told |= {"RAY_TMPDIR": str(folder)}
-    told = {name: value for name, value in told.items() if name != "PREFECT_API_URL"}
+    environment = os.environ | {
+        "HOME": str(folder),
+        "PATH": path,
+        "PREFECT_HOME": str(folder / ".prefect"),
+        **env,
+    }
+    environment |= {"RAY_TMPDIR": str(folder)}
+    environment.pop("PREFECT_API_URL", None)
     log = folder / "page.log"
-    with log.open("w") as out:
-        # Job control, for the jobs that a page ends by name; output to a file, which outlives them.
+    with log.open("w") as output:
+        # With job control, because a page ends its jobs by name. A file takes output after the shell ended.
         process = subprocess.Popen(
             ["bash", "-c", f"set -emx\n{script}\n"],
             cwd=folder,
-            env=told,
+            env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         try:

@@ -1,4 +1,4 @@
-"""Writes many trace entries; importable, so that a spawned process can."""
+"""Writes trace entries in a spawned process, which imports this module."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def ledger() -> Finding:
 
     url = ledger_place(None)
     with Ledger.open(url) as opened:
-        runs = len(opened.runs(limit=1_000_000))
+        runs = len(opened.runs.newest(limit=1_000_000))
         return {"ok": True, "detail": f"{shown_url(opened.url)} ({runs} runs)", "runs": runs}
 
 

@@ -42,6 +42,6 @@ def purge(
         raise InputError((f"--before: {before!r} is not a day like 2026-11-01",)) from None
     with open_existing(ledger) as opened:
         first_kept = datetime.combine(day, time.min, UTC)
-        purged = opened.purge(first_kept, texts_only=texts_only, now=datetime.now(UTC))
+        purged = opened.retention.purge(first_kept, texts_only=texts_only, now=datetime.now(UTC))
     runs = "1 run" if purged.runs == 1 else f"{purged.runs} runs"
     typer.echo(f"{runs} with {purged.rows} rows purged")

@@ -111,7 +111,7 @@ def report(
     if import_session:
         _import(import_session, ledger)
     with open_existing(ledger) as opened:
-        report_queries = opened.report_queries
+        report_queries = opened.reports
         if html is not None:
             _write_page(report_queries, first, html, opened.url)
         content = _content(report_queries, groups, first, form)

@@ -64,10 +64,10 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
     Raises InputError if the run is unknown, has no open row, or was not started by a command.
     """
     with open_existing(ledger) as opened:
-        found = run_id or opened.newest_unfinished()
+        found = run_id or opened.runs.newest_unfinished()
         if found is None:
             raise InputError(("RUN_ID: every run of this ledger has ended (see: opencode-tasks runs)",))
-        run = opened.run(found)
+        run = opened.runs.get(found)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
     if run["open"] == 0:

@@ -44,7 +44,7 @@ def runs(
       opencode-tasks runs --limit 5 --json
     """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.runs(limit=limit)
+        found = opened.runs.newest(limit=limit)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return
@@ -92,7 +92,7 @@ def show(
       opencode-tasks show 20261127-143000-4e9a72 r17
     """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.run(run_id) if row_id is None else opened.row_story(run_id, row_id)
+        found = opened.runs.get(run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))

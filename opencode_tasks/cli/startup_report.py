@@ -40,7 +40,7 @@ class StartupReport:
         from opencode_tasks.ledger import Ledger
 
         with Ledger.open(self._ledger_url) as ledger:
-            times = ledger.first_ended(run_id, since=datetime.fromtimestamp(submitted_at, UTC))
+            times = ledger.attempts.first_ended(run_id, since=datetime.fromtimestamp(submitted_at, UTC))
         if times is None:
             return
         start, end = (time_.timestamp() for time_ in times)

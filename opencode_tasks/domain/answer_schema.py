@@ -23,27 +23,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from opencode_tasks.domain.records import TOKEN_COLUMNS
-
-RESERVED_COLUMNS = (
-    "response",
-    "status",
-    "error_type",
-    "error_message",
-    "waits_until",
-    "finish_reason",
-    "session_id",
-    "attempts",
-    "turns",
-    "model_ref",
-    *TOKEN_COLUMNS,
-    "cost_usd",
-    "cost_source",
-    "reused",
-    "duration_s",
-    "row_id",
-)
-"""The names of OUTPUT's own columns, and ``row_id``: neither a field nor an input column takes one."""
+from opencode_tasks.domain.columns import RESERVED_COLUMNS
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300

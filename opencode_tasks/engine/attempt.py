@@ -22,12 +22,11 @@ from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
     INTERRUPTED,
     ClaimedRow,
-    Finish,
+    FinishedRow,
     GateObservation,
     LeaseLostError,
     Ledger,
     OpenRow,
-    answered,
 )
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.outcomes.trace import append_trace, render_trace
@@ -115,11 +114,11 @@ class BatchContext:
         return min(MAX_WAIT_S, self.took_s * WAIT_SHARE) if is_worth_it else 0.0
 
     def _note_sessions(self, notes: Sequence[tuple[str, str, str | None]]) -> Sequence[None]:
-        self.ledger.note_sessions(notes)
+        self.ledger.attempts.record_sessions(notes)
         return [None] * len(notes)
 
-    def _finish(self, ended: Sequence[tuple[Finish, GateObservation]]) -> Sequence[bool]:
-        return self.ledger.finish_answered([one for one, _ in ended], [report for _, report in ended])
+    def _finish(self, ended: Sequence[tuple[FinishedRow, GateObservation]]) -> Sequence[bool]:
+        return self.ledger.queue.finish_many([one for one, _ in ended], [report for _, report in ended])
 
 
 async def attempt(context: BatchContext, backend: Backend, claimed: ClaimedRow) -> AttemptEnd:
@@ -134,9 +133,9 @@ async def give_up(context: BatchContext, claimed: ClaimedRow, record: AttemptRec
     """Record an attempt that was cut short by us, with what is known of it, and free its row."""
     error = OpenCodeError(context.node_id, INTERRUPTED, raw_message="the run was stopped")
     record = context.run_spec.prices.priced_record(record)
-    end = partial(context.ledger.end_attempt, claimed.attempt_id, record=record, error=error)
+    end = partial(context.ledger.attempts.end, claimed.attempt_id, record=record, error=error)
     await context.db(lambda: end(now=datetime.now(UTC)))
-    await context.db(context.ledger.release, claimed.lease)
+    await context.db(context.ledger.queue.release, claimed.lease)
 
 
 class _Attempt:
@@ -255,7 +254,7 @@ class _Attempt:
             owner=self.context.owner,
             started_at=self.began,
             error=error,
-            is_try=self.context.limiter.is_trying,
+            exceeds_known_limit=self.context.limiter.is_trying,
         )
 
     def _report(self, error: OpenCodeError, now: datetime) -> None:
@@ -264,7 +263,7 @@ class _Attempt:
         def until_limit_ends(count: int) -> datetime:
             return limit_end(error, count, now)
 
-        self.context.ledger.report(
+        self.context.ledger.gates.record(
             self._report_of(error),
             now=now,
             limit_end=until_limit_ends,
@@ -272,33 +271,35 @@ class _Attempt:
             breaker_failures=run_spec.limits.breaker_failures,
         )
 
-    def _finished(self, answer: Answer, now: datetime) -> Finish:
-        return Finish(
+    def _finished(self, answer: Answer, now: datetime) -> FinishedRow:
+        return FinishedRow(
             lease=self.claimed.lease,
             attempt_id=self.claimed.attempt_id,
             record=self.record,
             run_id=self.context.run_spec.run_id,
             row_id=self.history.row.row_id,
-            outcome=answered(answer),
+            answer=answer,
             now=now,
         )
 
     def _fail(self, error: OpenCodeError, now: datetime) -> None:
-        self.context.ledger.finish_row(
-            lease=self.claimed.lease,
-            attempt_id=self.claimed.attempt_id,
-            record=self.record,
-            run_id=self.context.run_spec.run_id,
-            row_id=self.history.row.row_id,
-            answer=None,
-            error=error,
-            now=now,
+        self.context.ledger.queue.finish(
+            FinishedRow(
+                lease=self.claimed.lease,
+                attempt_id=self.claimed.attempt_id,
+                record=self.record,
+                run_id=self.context.run_spec.run_id,
+                row_id=self.history.row.row_id,
+                answer=None,
+                error=error,
+                now=now,
+            )
         )
 
     def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
         ledger, run_spec = self.context.ledger, self.context.run_spec
-        ledger.end_attempt(self.claimed.attempt_id, record=self.record, error=error, now=now)
-        ledger.wait_row(
+        ledger.attempts.end(self.claimed.attempt_id, record=self.record, error=error, now=now)
+        ledger.queue.wait(
             self.claimed.lease,
             run_id=run_spec.run_id,
             row_id=self.history.row.row_id,

@@ -80,7 +80,7 @@ class _Dispatch:
                 self._tell()
         except BaseException:
             # The workers see this, end what is in flight and record it.
-            self.ledger.end_run(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
+            self.ledger.runs.end(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
             self._drain()
             raise
 
@@ -94,7 +94,7 @@ class _Dispatch:
         # Of rows that wait a little a single batch says so, by its state.
         brief = timedelta(seconds=0 if self.running else self.run_spec.limits.max_inline_wait_s)
         most = per_lane * self.sizes.lanes
-        ready = self.ledger.queue_state(self.run_spec.run_id, now=now, until=now + brief, most=most).ready
+        ready = self.ledger.queue.state(self.run_spec.run_id, now=now, until=now + brief, limit=most).ready
         wanted = min(self.sizes.lanes, -(-ready // per_lane)) - len(self.running)
         for _ in range(wanted):
             self._submit_one()
@@ -119,7 +119,7 @@ class _Dispatch:
         if self._is_on_hold():
             return False
         now = datetime.now(UTC)
-        owners = self.ledger.lease_owners(self.run_spec.run_id, now=now)
+        owners = self.ledger.queue.owners(self.run_spec.run_id, now=now)
         if any(is_dead(owner) for owner in owners):
             self._submit_one()
         return bool(owners)
@@ -134,7 +134,7 @@ class _Dispatch:
         error = result if isinstance(result, BaseException) else None
         if isinstance(error, SetupError):
             raise error
-        crashed = self.ledger.crashed_rows(self.run_spec.run_id, batch_id)
+        crashed = self.ledger.attempts.mark_crashed(self.run_spec.run_id, batch_id)
         for row_id in crashed:
             self.crashes[row_id] += 1
             if self.crashes[row_id] >= CRASHES_PER_ROW:
@@ -154,7 +154,7 @@ class _Dispatch:
     def _fail(self, row_id: str) -> None:
         message = f"the worker died {CRASHES_PER_ROW} times with this row in flight"
         now = datetime.now(UTC)
-        self.ledger.fail_row(
+        self.ledger.rows.fail(
             self.run_spec.run_id, row_id, error_type="crashed", error_message=message, now=now
         )
 
@@ -162,8 +162,8 @@ class _Dispatch:
         """Tell the progress, more seldom where it takes long to sum up."""
         if (began := time.monotonic()) < self.tell_at:
             return
-        pace = self.ledger.pace(self.run_spec.gate_id, now=datetime.now(UTC))
-        self.on_progress(self.ledger.progress(self.run_spec.run_id), pace)
+        pace = self.ledger.concurrency.get(self.run_spec.gate_id, now=datetime.now(UTC))
+        self.on_progress(self.ledger.runs.progress(self.run_spec.run_id), pace)
         took = time.monotonic() - began
         self.tell_at = began + max(LOOK_EVERY_S, took / SHARE_FOR_PROGRESS)
 
@@ -176,12 +176,14 @@ class _Dispatch:
 
 def is_on_hold(run_spec: RunSpec, ledger: Ledger) -> bool:
     """Whether no row of the run can be sent for longer than a batch waits."""
-    return ledger.budget(run_spec.run_id).refused_pico is not None or _is_closed_for_long(run_spec, ledger)
+    return ledger.budgets.get(run_spec.run_id).refused_pico is not None or _is_closed_for_long(
+        run_spec, ledger
+    )
 
 
 def _is_closed_for_long(run_spec: RunSpec, ledger: Ledger) -> bool:
     """Whether the job's gate stays closed for longer than a batch waits, or until a person helps."""
-    gate = ledger.gate(run_spec.gate_id)
+    gate = ledger.gates.get(run_spec.gate_id)
     if gate is None or gate.is_open:
         return False
     if gate.reset_time is None:

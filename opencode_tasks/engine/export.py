@@ -24,7 +24,7 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
     """
     database = database_place(None)
     output = Output(name=target, database=database)
-    run = ledger.run(run_id)
+    run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     command: dict[str, Any] = run["parameters"].get("command") or {}
@@ -42,7 +42,7 @@ def export_run(ledger: Ledger, run_id: str, target: str) -> dict[str, int]:
         frame = pd.DataFrame(
             [
                 {"row_id": outcome["row_id"], **(outcome["labels"] or {})}
-                for outcome in ledger.outcomes(run_id)
+                for outcome in ledger.results.outcomes(run_id)
             ]
         )
     schema = run["parameters"].get("schema")

@@ -35,19 +35,19 @@ class Hold:
 
 def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
     """Why a run stands still; None where it has no open row or one that may run now."""
-    open_rows = ledger.open_count(run_id)
+    open_rows = ledger.rows.count_open(run_id)
     if not open_rows:
         return None
-    budget = ledger.budget(run_id)
+    budget = ledger.budgets.get(run_id)
     if budget.refused_pico is not None:
         message = reached(budget)
         return Hold(until=None, error_type=BUDGET_REACHED, message=message, open_rows=open_rows)
-    gate = ledger.gate(gate_id)
+    gate = ledger.gates.get(gate_id)
     now = datetime.now(UTC)
     if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
         until, error_type, message = gate.reset_time, gate.error_type or "", gate.error_message or ""
     else:
-        queue_state = ledger.queue_state(run_id, now=now, until=now, most=1)
+        queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
         if queue_state.ready or queue_state.leased or queue_state.next_at is None:
             return None
         until, error_type, message = queue_state.next_at, queue_state.error_type, "rows wait"

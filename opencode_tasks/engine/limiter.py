@@ -212,7 +212,7 @@ class _Worker:
             return
         told = self._told(batch.run_spec)
         ledger, gate_id, now = batch.ledger, batch.run_spec.gate_id, datetime.now(UTC)
-        share = await asyncio.to_thread(lambda: ledger.sync_concurrency(gate_id, self.owner, told, now=now))
+        share = await asyncio.to_thread(lambda: ledger.concurrency.sync(gate_id, self.owner, told, now=now))
         self.visited_at = time.monotonic()
         self.answers = self.answers[len(told.answers) :]
         self.refusals = self.refusals[len(told.refusals) :]

@@ -20,7 +20,7 @@ from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
-from opencode_tasks.ledger import CRASHED, Busy, Lease, LeaseLostError, OrphanedAttempt
+from opencode_tasks.ledger import CRASHED, AlreadyLeased, FinishedRow, Lease, LeaseLostError, OrphanedAttempt
 from opencode_tasks.opencode.instance_dir import is_owned
 from opencode_tasks.opencode.leftovers import (
     ended_at,
@@ -48,18 +48,18 @@ async def recover_attempts(context: BatchContext) -> int:
     an attempt that ended as ``crashed``. An attempt of a process that lives is left alone.
     """
     run_spec = context.run_spec
-    found = await context.db(context.ledger.orphaned_attempts, run_spec.run_id, context.host)
+    found = await context.db(context.ledger.attempts.orphaned, run_spec.run_id, context.host)
     found = await asyncio.to_thread(_with_sessions, found)
-    holders = await context.db(partial(context.ledger.lease_owners, run_spec.run_id, now=datetime.now(UTC)))
+    holders = await context.db(partial(context.ledger.queue.owners, run_spec.run_id, now=datetime.now(UTC)))
     at_work = {owner for owner in holders if not is_dead(owner)}
     by_folder: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
     for left in found:
         if left.owner in at_work:
             continue
         if is_dead(left.owner):
-            await context.db(context.ledger.break_lease, left.row_key, left.owner)
+            await context.db(context.ledger.queue.break_lease, left.row_key, left.owner)
         lease = await context.db(_take, context, left)
-        if not isinstance(lease, Busy):
+        if not isinstance(lease, AlreadyLeased):
             held = lease if isinstance(lease, Lease) else None
             by_folder.setdefault(left.data_dir, []).append((left, held))
     for folder, attempts in by_folder.items():
@@ -69,7 +69,7 @@ async def recover_attempts(context: BatchContext) -> int:
         except SetupError:
             # Nothing is known of them: they stay as they are, for a later batch, and their rows go on.
             for lease in (lease for _, lease in attempts if lease is not None):
-                await context.db(context.ledger.release, lease)
+                await context.db(context.ledger.queue.release, lease)
             continue
         for left, lease in attempts:
             told = sessions.get(left.session_id) if left.session_id is not None else None
@@ -85,7 +85,7 @@ def _forget_ended(context: BatchContext) -> None:
     )
     if not on_disk:
         return
-    for attempt_id in context.ledger.ended_attempts(on_disk):
+    for attempt_id in context.ledger.attempts.ended(on_disk):
         data_dir, session_id = on_disk[attempt_id]
         # Asked of these alone, since it looks at every process of the machine.
         if is_deserted(instance_dir := instance_dir_of(data_dir)):
@@ -107,7 +107,7 @@ def _with_sessions(found: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
 
 def _take(context: BatchContext, left: OrphanedAttempt) -> Any:
     now = datetime.now(UTC)
-    return context.ledger.take(
+    return context.ledger.queue.claim_row(
         left.run_id, left.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
     )
 
@@ -142,15 +142,17 @@ def _settle(
     ledger = context.ledger
     if lease is not None and is_end:
         try:
-            ledger.finish_row(
-                lease=lease,
-                attempt_id=left.attempt_id,
-                record=record,
-                run_id=left.run_id,
-                row_id=left.row_id,
-                answer=answer,
-                error=error,
-                now=now,
+            ledger.queue.finish(
+                FinishedRow(
+                    lease=lease,
+                    attempt_id=left.attempt_id,
+                    record=record,
+                    run_id=left.run_id,
+                    row_id=left.row_id,
+                    answer=answer,
+                    error=error,
+                    now=now,
+                )
             )
         except LeaseLostError:
             return
@@ -159,9 +161,9 @@ def _settle(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
         ended = error or (None if answer else crash)
-        ledger.end_attempt(left.attempt_id, record=record, error=ended, now=now)
+        ledger.attempts.end(left.attempt_id, record=record, error=ended, now=now)
         if lease is not None:
-            ledger.release(lease)
+            ledger.queue.release(lease)
     if left.data_dir is not None and left.session_id is not None:
         forget_session(instance_dir_of(Path(left.data_dir)), left.session_id)
 

@@ -53,6 +53,6 @@ class Reservations:
     def _costliest_row(self) -> int:
         now = time.monotonic()
         if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
-            self._dear = self.ledger.costliest_row(self.run_spec.run_id) or 0
+            self._dear = self.ledger.budgets.high_row_cost(self.run_spec.run_id) or 0
             self._looked_at = now
         return self._dear

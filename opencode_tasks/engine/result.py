@@ -70,19 +70,19 @@ class AnnotationResult:
     def usage(self) -> pd.DataFrame:
         """Each model call and what it cost."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.usage(self.run_id), USAGE_COLUMNS)
+            return money_frame(ledger.results.usage(self.run_id), USAGE_COLUMNS)
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
         """Each execution of a row."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.attempts(self.run_id), ATTEMPT_COLUMNS)
+            return money_frame(ledger.results.attempts(self.run_id), ATTEMPT_COLUMNS)
 
     @cached_property
     def cost(self) -> pd.DataFrame:
         """What each model cost."""
         with Ledger.open(self._ledger_url) as ledger:
-            return money_frame(ledger.cost(self.run_id), COST_COLUMNS)
+            return money_frame(ledger.results.cost(self.run_id), COST_COLUMNS)
 
 
 def result_of(
@@ -91,8 +91,8 @@ def result_of(
     """The result of a run over ``source`` as the ledger has it, whether it has ended or not."""
     return AnnotationResult(
         run_id=run_id,
-        progress=ledger.progress(run_id),
-        budget=ledger.budget(run_id),
+        progress=ledger.runs.progress(run_id),
+        budget=ledger.budgets.get(run_id),
         ledger_url=ledger.url,
         source=source,
         schema=schema,
@@ -106,7 +106,7 @@ def output_parts(
     for start in range(0, max(1, len(source)), ROWS_AT_ONCE):
         some = cast("pd.DataFrame", source.iloc[start : start + ROWS_AT_ONCE])
         span = range(start, start + ROWS_AT_ONCE)
-        yield output_frame(some, ledger.outcomes(run_id, span), schema=schema)
+        yield output_frame(some, ledger.results.outcomes(run_id, span), schema=schema)
 
 
 def money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -117,11 +117,11 @@ def execute(
         except RunPausedError:
             raise
         except BaseException:
-            ledger.end_run(run_id, status="interrupted", now=datetime.now(UTC))
+            ledger.runs.end(run_id, status="interrupted", now=datetime.now(UTC))
             raise
-        progress = ledger.progress(run_id)
+        progress = ledger.runs.progress(run_id)
         run.tell(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
-        ledger.end_run(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
+        ledger.runs.end(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
         return result_of(ledger, run_id, frame, plan.options.schema)
 
 
@@ -133,7 +133,7 @@ def new_run_id() -> str:
 def forget_texts(ledger_url: str, run_id: str) -> None:
     """Remove the texts of a run that by the settings are not kept beyond its end."""
     with Ledger.open(ledger_url) as ledger:
-        ledger.forget_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
+        ledger.retention.remove_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
 
 
 def _tell_nobody(told: RunEvent) -> None:
@@ -143,15 +143,15 @@ def _tell_nobody(told: RunEvent) -> None:
 def _begin(ledger: Ledger, plan: Plan, flow_run: Any, run_id: str | None, command: Mapping[str, Any]) -> str:
     """The run to work on: the one named, the one this flow run began before, or a new one."""
     flow_run_id = str(flow_run.id) if flow_run else None
-    found = run_id or (ledger.find_run(flow_run_id, plan.fingerprint) if flow_run_id else None)
+    found = run_id or (ledger.runs.find(flow_run_id, plan.fingerprint) if flow_run_id else None)
     gate = gate_of(plan)
     if found is None:
         run_id = new_run_id()
         _create(ledger, run_id, plan, flow_run, command)
         if gate:
-            ledger.half_open(gate, now=datetime.now(UTC))
+            ledger.gates.half_open(gate, now=datetime.now(UTC))
         return run_id
-    run = ledger.run(found)
+    run = ledger.runs.get(found)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
     if run["input_fingerprint"] != plan.fingerprint:
@@ -159,12 +159,12 @@ def _begin(ledger: Ledger, plan: Plan, flow_run: Any, run_id: str | None, comman
         raise InputError((f"{told}: answers that still fit are taken over",))
     if gate and (run_id is not None or run["status"] == "paused"):
         # Somebody says that it is mended: one row will tell.
-        ledger.half_open(gate, now=datetime.now(UTC))
-    ledger.mark_running(found)
+        ledger.gates.half_open(gate, now=datetime.now(UTC))
+    ledger.runs.resume(found)
     if (budget := _new_budget(plan, flow_run, is_resumed=run_id is not None)) is not None:
-        ledger.set_budget(found, budget)
+        ledger.budgets.set(found, budget)
     if flow_run_id:
-        ledger.add_flow_run(found, flow_run_id)
+        ledger.runs.add_flow_run(found, flow_run_id)
     return found
 
 
@@ -188,7 +188,7 @@ def gate_of(plan: Plan) -> str | None:
 def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Mapping[str, Any]) -> None:
     now = datetime.now(UTC)
     options = plan.options
-    ledger.create_run(
+    ledger.runs.create(
         run_id=run_id,
         parameters={
             "prompt_column": options.prompt_column,
@@ -215,10 +215,10 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, flow_run: Any, command: Map
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )
-    ledger.add_rows(run_id, plan.rows)
+    ledger.rows.add(run_id, plan.rows)
     ids = plan.checked.rows.ids(plan.checked.row_faults)
     for position, fault in plan.checked.row_faults.items():
-        ledger.fail_row(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+        ledger.rows.fail(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -234,15 +234,15 @@ class _Run:
 
     def to_the_end(self) -> None:
         """Run rows, and wait where they must, until none is open."""
-        self.reused_rows = self.ledger.reuse_answers(self.run_id, now=datetime.now(UTC))
-        while count := self.ledger.open_count(self.run_id):
+        self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
+        while count := self.ledger.rows.count_open(self.run_id):
             run_spec = self._run(count)
             hold = current_hold(self.ledger, self.run_id, run_spec.gate_id)
             if hold is None:
                 continue
             if hold.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
                 kind, message, now = hold.error_type, hold.message, datetime.now(UTC)
-                self.ledger.skip_rows(self.run_id, error_type=kind, error_message=message, now=now)
+                self.ledger.rows.skip_open(self.run_id, error_type=kind, error_message=message, now=now)
                 return
             self._pause(hold)
 
@@ -268,7 +268,7 @@ class _Run:
             self.ledger.url,
             sizes.concurrency_per_batch,
             start=sizes.start,
-            has_budget=self.ledger.budget(self.run_id).max_cost_pico is not None,
+            has_budget=self.ledger.budgets.get(self.run_id).max_cost_pico is not None,
         )
         if not is_on_hold(run_spec, self.ledger):
             dispatch(
@@ -296,14 +296,13 @@ class _Run:
 
     def _pause(self, hold: Hold) -> None:
         """Wait here where that is asked for and can help; else raise RunPausedError."""
-        self.ledger.hold_rows(
+        self.ledger.rows.hold_open(
             self.run_id,
-            None,
             error_type=hold.error_type,
             error_message=hold.message,
             until=hold.until,
         )
-        self.ledger.pause_run(self.run_id, until=hold.until, reason=str(hold))
+        self.ledger.runs.pause(self.run_id, until=hold.until, reason=str(hold))
         if hold.until is None or self.plan.options.on_wait != "wait":
             raise RunPausedError(
                 self.run_id,
@@ -314,4 +313,4 @@ class _Run:
             )
         with show_waiting(hold):
             wait_until(hold.until, lambda: self.tell(RunEvent(run_id=self.run_id, hold=hold)))
-        self.ledger.mark_running(self.run_id)
+        self.ledger.runs.resume(self.run_id)

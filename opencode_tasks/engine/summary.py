@@ -43,4 +43,4 @@ def _budget(budget: Budget) -> dict[str, float | None]:
 def summary_so_far(ledger_url: str, run_id: str) -> dict[str, Any]:
     """The same of a run that has not ended; its seconds are None."""
     with Ledger.open(ledger_url) as ledger:
-        return summary(run_id, ledger.progress(run_id), ledger.budget(run_id), started=None)
+        return summary(run_id, ledger.runs.progress(run_id), ledger.budgets.get(run_id), started=None)

@@ -92,7 +92,7 @@ def work_on(run_spec: RunSpec, batch_id: str, most: int) -> BatchCounts:
     ):
         batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), most)
         hold = server_pool.call(batch.run)
-        left = ledger.open_count(run_spec.run_id) if hold is not None else 0
+        left = ledger.rows.count_open(run_spec.run_id) if hold is not None else 0
     if hold is None:
         return BatchCounts(ended=batch.ended)
     if hold.until is not None:
@@ -126,7 +126,7 @@ class _Batch:
 
     async def run(self) -> Hold | None:
         """Run rows; what those that are left wait for, None where none is left that this batch may take."""
-        if await self.context.db(self.context.ledger.run_status, self.run_spec.run_id) is None:
+        if await self.context.db(self.context.ledger.runs.status, self.run_spec.run_id) is None:
             raise SetupError(
                 "unknown",
                 raw_message=f"the ledger of this worker has no run {self.run_spec.run_id}",
@@ -163,7 +163,7 @@ class _Batch:
     async def _look(self) -> QueueState:
         """What is open in the run; where nothing is ready, what the first row waits for is noted."""
         now = datetime.now(UTC)
-        look = partial(self.context.ledger.queue_state, self.run_spec.run_id, now=now, until=now, most=1)
+        look = partial(self.context.ledger.queue.state, self.run_spec.run_id, now=now, until=now, limit=1)
         queue_state = await self.context.db(look)
         self.is_dry, self.hold = queue_state.ready == 0, None
         if self.is_dry and queue_state.next_at is not None:
@@ -224,9 +224,9 @@ class _Batch:
             self.unsent[claimed.attempt_id] = claimed
             self.context.limiter.started(claimed.attempt_id, claimed.row.prompt)
             self.running[asyncio.create_task(self._try(claimed))] = claimed
-        self.ended += claim_result.settled
+        self.ended += claim_result.finished
         self.hold = None
-        if len(claim_result.rows) == room or claim_result.settled:
+        if len(claim_result.rows) == room or claim_result.finished:
             self.look_at = 0.0
         else:
             await self._look_around(claim_result)
@@ -244,32 +244,32 @@ class _Batch:
             run_id=run_spec.run_id,
             owner=context.owner,
             gate_id=run_spec.gate_id,
-            most=room,
+            limit=room,
             now=datetime.now(UTC),
             lease_s=run_spec.lease_s,
             node_id=context.node_id,
             host=context.host,
             backend=run_spec.backend,
             data_dir=None if folder is None else str(folder),
-            may_cost=context.reservations.for_prompt,
-            call_most_pico=context.reservations.further_call(),
-            row_most_pico=cap,
-            over_row_cap=over_row_cap,
+            max_cost_of=context.reservations.for_prompt,
+            max_call_pico=context.reservations.further_call(),
+            max_row_pico=cap,
+            row_cost_error=over_row_cap,
             prefer_untried=not self.answered,
             is_idle=not self.running,
         )
-        return await context.db(context.ledger.claim, asked)
+        return await context.db(context.ledger.queue.claim, asked)
 
     async def _look_around(self, claim_result: ClaimResult) -> None:
         """Note why there was less than there is room for."""
-        if claim_result.held is not None:
-            held = claim_result.held
+        if claim_result.gate_hold is not None:
+            held = claim_result.gate_hold
             self.answered = False
             self.hold = Hold(
                 until=held.until, error_type=held.error_type, message=held.error_message, for_all=True
             )
-        elif claim_result.short is not None:
-            self.hold = _short_of_money(claim_result.short)
+        elif claim_result.budget_error is not None:
+            self.hold = _short_of_money(claim_result.budget_error)
         elif not claim_result.rows:
             await self._look()
 
@@ -311,11 +311,11 @@ class _Batch:
             # A database that is away for a while must not end the watch over what is in flight.
             with contextlib.suppress(Exception):
                 if now.timestamp() - last_beat >= lease_s / 4:
-                    await self.context.db(partial(ledger.heartbeat, owner, now=now, lease_s=lease_s))
-                    await self.context.db(partial(ledger.keep_probe, owner, now=now, probe_s=lease_s))
+                    await self.context.db(partial(ledger.queue.heartbeat, owner, now=now, lease_s=lease_s))
+                    await self.context.db(partial(ledger.gates.extend_probe, owner, now=now, probe_s=lease_s))
                     last_beat = now.timestamp()
                 await self.context.limiter.keep()
-                if await self.context.db(ledger.run_status, self.run_spec.run_id) == "interrupted":
+                if await self.context.db(ledger.runs.status, self.run_spec.run_id) == "interrupted":
                     await self._stop()
                     return
 
@@ -334,7 +334,9 @@ class _Batch:
             return await attempt(self.context, self.backend, claimed)
         except (LeaseLostError, SetupError) as error:
             ledger, context = self.context.ledger, self.context
-            await context.db(ledger.give_up_probe, self.run_spec.gate_id, context.owner, claimed.row.row_id)
+            await context.db(
+                ledger.gates.release_probe, self.run_spec.gate_id, context.owner, claimed.row.row_id
+            )
             if isinstance(error, SetupError):
                 raise
             return None

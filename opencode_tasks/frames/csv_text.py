@@ -19,10 +19,10 @@ def csv_line(cells: Iterable[str | None]) -> str:
 
     None is an empty cell, and the empty text is ``""``, so that readers can distinguish them.
     """
-    return ",".join("" if cell is None else _quote(escape_formula(cell)) for cell in cells) + "\n"
+    return ",".join("" if cell is None else _quote(_escape_formula(cell)) for cell in cells) + "\n"
 
 
-def escape_formula(text: str) -> str:
+def _escape_formula(text: str) -> str:
     """Return the text with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
 

@@ -25,7 +25,7 @@ from opencode_tasks.frames.write import file_faults, write_frames
 
 
 def read_input(name: str, *, database: str | None = None, limit: int | None = None) -> pd.DataFrame:
-    """Return the table that ``name`` stands for, at most ``limit`` rows if given.
+    """Return the table with this name, at most ``limit`` rows if given.
 
     ``database`` is the URL of the database for ``sql:``. Raises InputError with one line if the table
     cannot be read.
@@ -40,7 +40,7 @@ def read_input(name: str, *, database: str | None = None, limit: int | None = No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The place where a run writes its output.
+    """The output of a run: a file, a folder or a table.
 
     ``database`` is the URL of the database for ``sql:`` tables. ``key`` is the column by which rows of a
     table are replaced; None replaces the whole table. ``partition_by`` are columns: the output is then a

@@ -21,8 +21,9 @@ from opencode_tasks.frames.content import decode_text, one_line
 def read_jsonl(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
     """Parse a JSON Lines file; ``name`` is used in error messages, ``limit`` is the maximum number of rows.
 
-    Columns are Python objects as in JSON: integers are exact, nested values are kept, and None stands
-    for null and for a key that the line does not have. Raises InputError if a line is not a JSON object.
+    Columns are Python objects as in JSON: integers are exact, and nested values are kept. A cell is None
+    if the value is null or if the line does not have the key. Raises InputError if a line is not a JSON
+    object.
     """
     columns: dict[str, None] = {}
     rows: list[dict[str, Any]] = []

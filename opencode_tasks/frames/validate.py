@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import RESERVED_COLUMNS, schema_columns
+from opencode_tasks.domain.answer_schema import schema_columns
+from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null

@@ -50,18 +50,11 @@ def file_faults(
     return faults
 
 
-def write_frame(frame: pd.DataFrame, path_or_url: str | os.PathLike[str]) -> None:
-    """Write the frame without its index, in the format of the suffix.
-
-    Raises ValueError if the suffix is unknown and OSError if the file cannot be written.
-    """
-    write_frames([frame], path_or_url)
-
-
 def write_frames(frames: Iterable[pd.DataFrame], path_or_url: str | os.PathLike[str]) -> None:
-    """Write frames with the same columns, one at least, as one table; see ``write_frame``.
+    """Write frames with the same columns, one at least, as one table without index.
 
-    One frame at a time is in memory; for Parquet, all frames are in memory as Arrow tables.
+    The suffix is the format. One frame at a time is in memory; for Parquet, all frames are in memory as
+    Arrow tables. Raises ValueError if the suffix is unknown and OSError if the file cannot be written.
     """
     name = os.fspath(path_or_url)
     file_format = format_of(name)

@@ -1,10 +1,10 @@
-"""A run's budget: set aside before a row is sent, settled when it is known what it bought.
+"""Budget of a run: the amount set aside before a row is sent, and the amount spent.
 
-An attempt's ``reserved_pico`` is the part of its reservation that nothing has settled: of an
-attempt that ended with its usage unknown it stays, as the upper bound of what was not reported.
-``settled_pico`` is what its recorded steps cost. A run's ``reserved_pico`` and ``spent_pico`` are
-the sums of both, kept as counters, so that a reservation costs the same in the last row of a run
-as in its first.
+``attempts.reserved_pico`` is the part of an attempt's reservation that is still set aside. It stays
+after the end of an attempt whose usage is unknown, as the upper bound of what was not reported.
+``attempts.spent_pico`` is the cost of its recorded steps. ``runs.reserved_pico`` and
+``runs.spent_pico`` are the sums of both, kept as counters, so that a reservation takes the same time
+in the last row of a run as in its first.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
+from opencode_tasks.ledger.operations import Group, read, write
 from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
 
-# What a row shows that its run's budget is too little for.
+# ``error_type`` of rows that the budget of their run does not cover.
 BUDGET_REACHED = "budget_exceeded"
-# Fewer costs than this say little about the dear ones among them.
-MIN_SEEN = 20
-DEAR_PERCENT = 5
+# With fewer costs than this, the percentile says little.
+MIN_KNOWN_COSTS = 20
+COSTLIEST_PERCENT = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Pico-dollars; ``max_cost_pico`` None is no budget.
+    """Budget of a run in pico-dollars. ``max_cost_pico`` None means no budget.
 
-    ``refused_pico`` is the smallest reservation that did not fit although nothing was in flight:
-    the run can go on only with a higher budget. None while that has not happened.
+    ``refused_pico`` is the smallest reservation that did not fit although no row was in flight: the
+    run needs a higher budget to continue. None if there was no such reservation.
     """
 
     max_cost_pico: int | None
@@ -38,15 +39,18 @@ class Budget:
 
 
 class BudgetReachedError(Exception):
-    """An attempt's reservation does not fit; ``in_flight`` says that others may yet give some back."""
+    """A reservation does not fit the budget.
+
+    ``in_flight`` says that rows are in flight, which may need less than is set aside for them.
+    """
 
     def __init__(self, *, in_flight: bool) -> None:
         super().__init__(in_flight)
         self.in_flight = in_flight
 
 
-def budget_of(connection: Connection, run_id: str) -> Budget:
-    """A run's budget and what became of it. LookupError without the run."""
+def get_budget(connection: Connection, run_id: str) -> Budget:
+    """The budget of a run. Raises LookupError if there is no such run."""
     columns = (runs.c.max_cost_pico, runs.c.spent_pico, runs.c.reserved_pico, runs.c.refused_pico)
     found = connection.execute(select(*columns).where(runs.c.run_id == run_id)).mappings().one_or_none()
     if found is None:
@@ -55,58 +59,58 @@ def budget_of(connection: Connection, run_id: str) -> Budget:
 
 
 def set_budget(connection: Connection, run_id: str, max_cost_pico: int | None) -> None:
-    """Give a run a budget, another one or none."""
+    """Set or replace the budget of a run, in pico-dollars; None removes it."""
     values = {"max_cost_pico": max_cost_pico, "refused_pico": None}
     connection.execute(runs.update().where(runs.c.run_id == run_id).values(**values))
 
 
-def reserve(connection: Connection, run_id: str, pico: int, now: datetime) -> None:
-    """Set aside what an attempt may cost. Raises BudgetReachedError where it does not fit."""
-    if not fits(connection, run_id, pico):
-        raise BudgetReachedError(in_flight=_in_flight(connection, run_id, now))
-
-
-_MORE = bindparam("more", type_=runs.c.reserved_pico.type)
-_SET_ASIDE = (
+_AMOUNT = bindparam("amount", type_=runs.c.reserved_pico.type)
+_RESERVE = (
     runs.update()
     .where(
         runs.c.run_id == bindparam("of_run"),
         or_(
             runs.c.max_cost_pico.is_(None),
-            runs.c.spent_pico + runs.c.reserved_pico + _MORE <= runs.c.max_cost_pico,
+            runs.c.spent_pico + runs.c.reserved_pico + _AMOUNT <= runs.c.max_cost_pico,
         ),
     )
-    .values(reserved_pico=runs.c.reserved_pico + _MORE)
+    .values(reserved_pico=runs.c.reserved_pico + _AMOUNT)
 )
 
 
-def fits(connection: Connection, run_id: str, pico: int) -> bool:
-    """Set aside what attempts may cost; False, and nothing is, where it does not fit."""
-    return bool(connection.execute(_SET_ASIDE, {"of_run": run_id, "more": pico}).rowcount)
+def try_reserve(connection: Connection, run_id: str, pico: int) -> bool:
+    """Set an amount aside in the budget of a run; False, without any change, if it does not fit."""
+    return bool(connection.execute(_RESERVE, {"of_run": run_id, "amount": pico}).rowcount)
 
 
-def refuse(connection: Connection, run_id: str, pico: int) -> None:
-    """Write that a reservation did not fit with nothing in flight."""
-    smaller = or_(runs.c.refused_pico.is_(None), runs.c.refused_pico > pico)
-    connection.execute(runs.update().where(runs.c.run_id == run_id, smaller).values(refused_pico=pico))
+def reserve(connection: Connection, run_id: str, pico: int, now: datetime) -> None:
+    """Set an amount aside in the budget of a run. Raises BudgetReachedError if it does not fit."""
+    if not try_reserve(connection, run_id, pico):
+        raise BudgetReachedError(in_flight=_has_rows_in_flight(connection, run_id, now))
 
 
-def _in_flight(connection: Connection, run_id: str, now: datetime) -> bool:
-    held = and_(
+def record_refusal(connection: Connection, run_id: str, pico: int) -> None:
+    """Record that a reservation did not fit with no row in flight."""
+    is_smaller = or_(runs.c.refused_pico.is_(None), runs.c.refused_pico > pico)
+    connection.execute(runs.update().where(runs.c.run_id == run_id, is_smaller).values(refused_pico=pico))
+
+
+def _has_rows_in_flight(connection: Connection, run_id: str, now: datetime) -> bool:
+    is_leased = and_(
         leases.c.row_key == attempts.c.row_key,
         leases.c.owner == attempts.c.owner,
         leases.c.fence == attempts.c.fence,
-        leases.c.until > now,
+        leases.c.expires_at > now,
     )
-    query = select(attempts.c.attempt_id).join(leases, held)
+    query = select(attempts.c.attempt_id).join(leases, is_leased)
     running = query.where(attempts.c.run_id == run_id, attempts.c.ended_at.is_(None))
     return connection.execute(running.limit(1)).first() is not None
 
 
-def settle(connection: Connection, attempt_id: str) -> None:
-    """Count what an attempt's recorded steps cost; give back what was set aside and is not needed."""
+def update_spending(connection: Connection, attempt_id: str) -> None:
+    """Count the cost of an attempt's recorded steps, and release what is set aside and not needed."""
     before = connection.execute(select(attempts).where(attempts.c.attempt_id == attempt_id)).mappings().one()
-    bought = connection.execute(
+    recorded = connection.execute(
         select(
             func.coalesce(func.sum(usage.c.cost_pico), 0).label("cost"),
             (func.count() - func.count(usage.c.cost_pico)).label("unknown"),
@@ -114,43 +118,54 @@ def settle(connection: Connection, attempt_id: str) -> None:
         .where(usage.c.run_id == before["run_id"], usage.c.row_id == before["row_id"])
         .where(usage.c.attempt_id == attempt_id)
     ).one()
-    cost = int(bought.cost)
-    set_aside = before["reserved_pico"] + before["settled_pico"]
-    is_known = before["usage_known"] and not bought.unknown
-    left = 0 if is_known else max(0, set_aside - cost)
+    cost = int(recorded.cost)
+    set_aside = before["reserved_pico"] + before["spent_pico"]
+    is_known = before["usage_known"] and not recorded.unknown
+    reserved = 0 if is_known else max(0, set_aside - cost)
     connection.execute(
         attempts.update()
         .where(attempts.c.attempt_id == attempt_id)
-        .values(reserved_pico=left, settled_pico=cost)
+        .values(reserved_pico=reserved, spent_pico=cost)
     )
     connection.execute(
         runs.update()
         .where(runs.c.run_id == before["run_id"])
         .values(
-            spent_pico=runs.c.spent_pico + (cost - before["settled_pico"]),
-            reserved_pico=runs.c.reserved_pico + (left - before["reserved_pico"]),
+            spent_pico=runs.c.spent_pico + (cost - before["spent_pico"]),
+            reserved_pico=runs.c.reserved_pico + (reserved - before["reserved_pico"]),
         )
     )
 
 
-def costliest_row(connection: Connection, run_id: str) -> int | None:
-    """The 95th percentile of what this run's answered rows cost; None while few are known."""
-    known = (
+def high_row_cost(connection: Connection, run_id: str) -> int | None:
+    """The 95th percentile of the cost of a run's completed rows, in pico-dollars.
+
+    None while fewer than 20 costs are known. Reused rows do not count.
+    """
+    is_known = (
         (rows.c.run_id == run_id)
         & (rows.c.status == "completed")
         & rows.c.cost_pico.is_not(None)
         & ~rows.c.reused
     )
-    count = connection.execute(select(func.count()).where(known)).scalar_one()
-    if count < MIN_SEEN:
+    count = connection.execute(select(func.count()).where(is_known)).scalar_one()
+    if count < MIN_KNOWN_COSTS:
         return None
-    query = select(rows.c.cost_pico).where(known).order_by(rows.c.cost_pico.desc())
-    return connection.execute(query.limit(1).offset(count * DEAR_PERCENT // 100)).scalar_one()
+    query = select(rows.c.cost_pico).where(is_known).order_by(rows.c.cost_pico.desc())
+    return connection.execute(query.limit(1).offset(count * COSTLIEST_PERCENT // 100)).scalar_one()
 
 
-def spent_on(connection: Connection, run_id: str, row_id: str) -> int:
-    """What a row's recorded steps cost so far."""
+def spent_on_row(connection: Connection, run_id: str, row_id: str) -> int:
+    """The cost of a row's recorded steps so far, in pico-dollars."""
     query = select(func.coalesce(func.sum(usage.c.cost_pico), 0)).where(
         usage.c.run_id == run_id, usage.c.row_id == row_id
     )
     return int(connection.execute(query).scalar_one())
+
+
+class Budgets(Group):
+    """``ledger.budgets``: the cost limit of a run."""
+
+    get = read(get_budget)
+    set = write(set_budget)
+    high_row_cost = read(high_row_cost)

@@ -1,8 +1,8 @@
-"""The pace of a gate, shared by all workers: one line for the gate and one for each worker at it.
+"""Concurrency of a gate, shared by all workers: the limit of the gate and the slots of each worker.
 
-A worker comes by about once a second, and at once when it was refused: it tells what became of its
-rows and is given its share of the slots. A share is the worker's until it comes by again, so that
-all of them together never exceed the limit; one that stays away loses it after a while.
+A worker asks about once a second, and at once after a refusal. It reports the ends of its rows and
+receives its share of the slots. The share is valid until the worker's next request, so that all
+shares together never exceed the limit; the share of a worker that stops asking expires.
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ from sqlalchemy import Connection, func, select
 from opencode_tasks.domain.concurrency import TURN_S, AdaptiveLimit, claimed, cut, divide, grown
 from opencode_tasks.domain.rate_limits import RateLimits, level, rows_within
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.schema import pace_shares, paces
+from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.schema import concurrency_limits, concurrency_shares
 
-# A worker that has not come by for so long is taken for dead.
-AWAY_S = 15.0
-# One that has nothing more to send may begin another batch in a moment.
-LEAVES_S = 2.0
+# A worker that has not asked for this long counts as dead.
+WORKER_TIMEOUT_S = 15.0
+# A worker with no more rows may start another batch soon.
+LEAVING_TIMEOUT_S = 2.0
 
-_KNOWN = [one.name for one in fields(AdaptiveLimit)]
+_LIMIT_FIELDS = {one.name for one in fields(AdaptiveLimit)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyRequest:
-    """What a worker tells of itself since it last came by.
+    """Report of a worker since its last request, and what it asks for.
 
-    It has ``in_flight`` rows and could have ``wants``; ``is_pressed`` says that it had to keep rows
-    back, ``is_leaving`` that it has none any more, though it may soon begin others. ``answers`` and
-    ``refusals`` are when the rows were sent that were answered and refused; ``refused_of`` of its rows
-    were in flight then, and for ``rest_s`` the provider wants none. ``start`` rows may be in flight
-    where nothing is known.
+    - ``in_flight``: its rows in flight; ``wants``: the number that it could have in flight.
+    - ``is_pressed``: it had more rows to send than slots. ``is_leaving``: it has no more rows, though
+      it may start others soon.
+    - ``answers``, ``refusals``: start times of its rows that were answered, and refused.
+    - ``refused_of``: its rows in flight at the refusal. ``rest_s``: seconds during which the provider
+      accepts no rows.
+    - ``start``: the limit of a gate about which nothing is known.
 
-    Of the rows it was allowed to send by ``rate_limits`` it did not send ``unsent``, each of
-    ``unsent_tokens``; the others took ``more_requests`` and ``more_tokens`` than was set aside. It
-    would like to send ``asks``, each of ``row_tokens``.
+    The other fields concern ``rate_limits``. Of the rows that it was allowed to send, ``unsent`` were
+    not sent, each of ``unsent_tokens``. The others needed ``more_requests`` and ``more_tokens`` than
+    were counted for them. It asks to send ``asks`` rows, each of ``row_tokens``.
     """
 
     in_flight: int
@@ -62,9 +65,9 @@ class ConcurrencyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a worker may do until it comes by again: rows in flight, and rows sent (None: any number).
+    """What a worker may do until its next request: rows in flight, and rows to send (None: any number).
 
-    ``is_trying`` says that the limit goes beyond what the provider is known to take.
+    ``is_trying`` says that the limit is above the number that the provider is known to accept.
     """
 
     slots: int
@@ -74,9 +77,10 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyState:
-    """A gate's pace as it stands: ``in_flight`` of at most ``limit`` rows, in all workers together.
+    """Rows in flight at a gate and their limit, over all workers.
 
-    ``ceiling`` is None where nothing was refused yet; a ``limit`` above it is being tried.
+    ``ceiling`` is the number that the provider is known to accept, None before the first refusal. A
+    ``limit`` above it is being tried.
     """
 
     in_flight: int
@@ -85,105 +89,145 @@ class ConcurrencyState:
 
 
 def sync_concurrency(
-    connection: Connection, gate_id: str, owner: str, told: ConcurrencyRequest, *, now: datetime
+    connection: Connection, gate_id: str, owner: str, request: ConcurrencyRequest, *, now: datetime
 ) -> Allocation:
-    """Take in what a worker tells and give it its share."""
-    line = _line(connection, gate_id, told.start, now)
-    others = _others(connection, gate_id, owner, now)
-    pace = claimed(AdaptiveLimit(**{name: line[name] for name in _KNOWN}), start=told.start, now=now)
-    if told.refusals:
-        in_flight = told.refused_of + sum(other["in_flight"] for other in others)
-        pace = cut(pace, told.refusals, in_flight=in_flight, rest_s=told.rest_s, now=now)
-    pace = grown(pace, told.answers, is_pressed=told.is_pressed, now=now)
-    share = _share(pace, others, owner, told, now)
-    sends, levels = _sends(line, told, now)
-    connection.execute(paces.update().where(paces.c.gate_id == gate_id).values(**asdict(pace), **levels))
-    values = {
-        "share": share,
-        "in_flight": told.in_flight,
-        "wants": told.wants,
-        "until": now + timedelta(seconds=LEAVES_S if told.is_leaving else AWAY_S),
-    }
-    # One that leaves has its share kept for it for a moment: its next batch is about to begin.
-    changed = {name: values[name] for name in values if name != "share" or not told.is_leaving}
+    """Adjust the limit of a gate by the report of a worker, and return the worker's share."""
+    line = _locked_line(connection, gate_id)
+    others = _other_workers(connection, gate_id, owner, now)
+    limit = claimed(_limit_of(line["state"]), start=request.start, now=now)
+    if request.refusals:
+        in_flight = request.refused_of + sum(other["in_flight"] for other in others)
+        limit = cut(limit, request.refusals, in_flight=in_flight, rest_s=request.rest_s, now=now)
+    limit = grown(limit, request.answers, is_pressed=request.is_pressed, now=now)
+    slots = _slots(limit, others, owner, request, now)
+    sends, levels = _sends(line, request, now)
     connection.execute(
-        insert_into(connection, pace_shares)
-        .values(gate_id=gate_id, owner=owner, **values)
-        .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=changed)
+        concurrency_limits.update()
+        .where(concurrency_limits.c.gate_id == gate_id)
+        .values(state=_state_of(limit), **levels)
     )
-    return Allocation(slots=share, sends=sends, is_trying=pace.tried_at is not None)
+    _write_share(connection, gate_id, owner, request, slots, now)
+    return Allocation(slots=slots, sends=sends, is_trying=limit.tried_at is not None)
 
 
-def read(connection: Connection, gate_id: str, now: datetime) -> ConcurrencyState | None:
-    """The pace as it stands, None where no row was ever sent through the gate."""
-    line = connection.execute(select(paces).where(paces.c.gate_id == gate_id)).mappings().one_or_none()
-    if line is None:
+def get_concurrency(connection: Connection, gate_id: str, *, now: datetime) -> ConcurrencyState | None:
+    """The concurrency of a gate; None if no row was sent through it."""
+    query = select(concurrency_limits.c.state).where(concurrency_limits.c.gate_id == gate_id)
+    limit = _limit_of(connection.execute(query).scalar_one_or_none())
+    if limit is None:
         return None
     in_flight = connection.execute(
-        select(func.coalesce(func.sum(pace_shares.c.in_flight), 0)).where(
-            pace_shares.c.gate_id == gate_id, pace_shares.c.until > now
+        select(func.coalesce(func.sum(concurrency_shares.c.in_flight), 0)).where(
+            concurrency_shares.c.gate_id == gate_id, concurrency_shares.c.expires_at > now
         )
     ).scalar_one()
-    pace = AdaptiveLimit(**{name: line[name] for name in _KNOWN})
-    return ConcurrencyState(in_flight=int(in_flight), limit=pace.slots, ceiling=pace.ceiling)
+    return ConcurrencyState(in_flight=int(in_flight), limit=limit.slots, ceiling=limit.ceiling)
 
 
-def _line(connection: Connection, gate_id: str, start: int, now: datetime) -> Mapping[Any, Any]:
-    """The gate's line, locked, made where there is none."""
-    query = select(paces).where(paces.c.gate_id == gate_id).with_for_update()
+def _state_of(limit: AdaptiveLimit) -> dict[str, Any]:
+    """A limit as JSON; its only texts are times."""
+    values = asdict(limit)
+    return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()}
+
+
+def _limit_of(state: Mapping[str, Any] | None) -> AdaptiveLimit | None:
+    """The limit that ``_state_of`` stored; None without one, or if another version stored other fields."""
+    if state is None or set(state) != _LIMIT_FIELDS:
+        return None
+    values: dict[str, Any] = {
+        name: datetime.fromisoformat(value) if isinstance(value, str) else value
+        for name, value in state.items()
+    }
+    return AdaptiveLimit(**values)
+
+
+def _locked_line(connection: Connection, gate_id: str) -> Mapping[Any, Any]:
+    """The limit of a gate, created if it does not exist, and locked until the transaction ends."""
+    query = select(concurrency_limits).where(concurrency_limits.c.gate_id == gate_id).with_for_update()
     line = connection.execute(query).mappings().one_or_none()
     if line is None:
-        first = asdict(claimed(None, start=start, now=now))
-        connection.execute(
-            insert_into(connection, paces).values(gate_id=gate_id, **first).on_conflict_do_nothing()
-        )
+        insert = insert_into(connection, concurrency_limits).values(gate_id=gate_id)
+        connection.execute(insert.on_conflict_do_nothing())
         line = connection.execute(query).mappings().one()
     return line
 
 
-def _others(connection: Connection, gate_id: str, owner: str, now: datetime) -> Sequence[Mapping[Any, Any]]:
-    """The other workers that are there; those that are gone are forgotten."""
-    connection.execute(
-        pace_shares.delete().where(pace_shares.c.gate_id == gate_id, pace_shares.c.until <= now)
-    )
-    query = select(pace_shares).where(pace_shares.c.gate_id == gate_id, pace_shares.c.owner != owner)
-    return connection.execute(query.order_by(pace_shares.c.owner)).mappings().all()
+def _other_workers(
+    connection: Connection, gate_id: str, owner: str, now: datetime
+) -> Sequence[Mapping[Any, Any]]:
+    """The shares of the other workers; expired shares are deleted."""
+    shares = concurrency_shares
+    connection.execute(shares.delete().where(shares.c.gate_id == gate_id, shares.c.expires_at <= now))
+    query = select(shares).where(shares.c.gate_id == gate_id, shares.c.owner != owner)
+    return connection.execute(query.order_by(shares.c.owner)).mappings().all()
 
 
-def _share(
-    pace: AdaptiveLimit,
+def _slots(
+    limit: AdaptiveLimit,
     others: Sequence[Mapping[Any, Any]],
     owner: str,
-    told: ConcurrencyRequest,
+    request: ConcurrencyRequest,
     now: datetime,
 ) -> int:
-    """The worker's part of the slots by what each could use, as far as the others do not hold them yet."""
-    wants = sorted([(owner, told.wants), *((other["owner"], other["wants"]) for other in others)])
+    """The worker's part of the slots in proportion to its wants, as far as other workers leave it."""
+    wants = sorted([(owner, request.wants), *((other["owner"], other["wants"]) for other in others)])
     turn = int(now.timestamp() // TURN_S)
-    fair = divide(pace.slots, [want for _, want in wants], turn=turn)[wants.index((owner, told.wants))]
-    held = sum(max(other["share"], other["in_flight"]) for other in others)
-    return max(0, min(fair, pace.slots - held))
+    index = wants.index((owner, request.wants))
+    fair = divide(limit.slots, [want for _, want in wants], turn=turn)[index]
+    used = sum(max(other["slots"], other["in_flight"]) for other in others)
+    return max(0, min(fair, limit.slots - used))
+
+
+def _write_share(
+    connection: Connection,
+    gate_id: str,
+    owner: str,
+    request: ConcurrencyRequest,
+    slots: int,
+    now: datetime,
+) -> None:
+    timeout_s = LEAVING_TIMEOUT_S if request.is_leaving else WORKER_TIMEOUT_S
+    values = {
+        "slots": slots,
+        "in_flight": request.in_flight,
+        "wants": request.wants,
+        "expires_at": now + timedelta(seconds=timeout_s),
+    }
+    # A worker that leaves keeps its slots for a short time, since its next batch may start soon.
+    changed = {name: values[name] for name in values if name != "slots" or not request.is_leaving}
+    connection.execute(
+        insert_into(connection, concurrency_shares)
+        .values(gate_id=gate_id, owner=owner, **values)
+        .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=changed)
+    )
 
 
 def _sends(
-    line: Mapping[Any, Any], told: ConcurrencyRequest, now: datetime
+    line: Mapping[Any, Any], request: ConcurrencyRequest, now: datetime
 ) -> tuple[int | None, dict[str, Any]]:
-    """How many rows the worker may send by the rates, and what the buckets hold then."""
-    rate_limits = told.rate_limits
+    """How many rows the worker may send by the rate limits, and the new levels of the buckets."""
+    rate_limits = request.rate_limits
     if not rate_limits.are_stated:
         return None, {}
     passed_s = (now - line["filled_at"]).total_seconds() if line["filled_at"] else 0.0
     requests = tokens = None
     if rate_limits.requests_per_minute is not None:
-        given_back = told.unsent - told.more_requests
-        requests = level(line["requests"], rate_limits.requests_per_minute, passed_s=passed_s) + given_back
+        returned = request.unsent - request.more_requests
+        requests = level(line["requests"], rate_limits.requests_per_minute, passed_s=passed_s) + returned
     if rate_limits.tokens_per_minute is not None:
-        given_back = told.unsent * told.unsent_tokens - told.more_tokens
-        tokens = level(line["tokens"], rate_limits.tokens_per_minute, passed_s=passed_s) + given_back
-    sends = min(told.asks, rows_within(requests, tokens, row_tokens=told.row_tokens) or 0)
-    left: dict[str, Any] = {"filled_at": now}
+        returned = request.unsent * request.unsent_tokens - request.more_tokens
+        tokens = level(line["tokens"], rate_limits.tokens_per_minute, passed_s=passed_s) + returned
+    sends = min(request.asks, rows_within(requests, tokens, row_tokens=request.row_tokens) or 0)
+    levels: dict[str, Any] = {"filled_at": now}
     if requests is not None:
-        left["requests"] = requests - sends
+        levels["requests"] = requests - sends
     if tokens is not None:
-        left["tokens"] = tokens - sends * told.row_tokens
-    return sends, left
+        levels["tokens"] = tokens - sends * request.row_tokens
+    return sends, levels
+
+
+class Concurrency(Group):
+    """``ledger.concurrency``: how many rows may be in flight at a gate."""
+
+    get = read(get_concurrency)
+    sync = write(sync_concurrency)

@@ -1,4 +1,4 @@
-"""Open a ledger's database and run transactions on it, on SQLite and PostgreSQL alike."""
+"""Open the database of a ledger and run transactions on it, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from opencode_tasks.ledger.column_types import json_text
 from opencode_tasks.ledger.migrate import upgrade
-from opencode_tasks.ledger.types import json_text
 from opencode_tasks.ledger.url import make_file, read_url, refusal
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
 CACHE_KIB = 16 * 1024
-TRIES = 6
-WAIT_S = 0.5
-# PostgreSQL's serialization_failure and deadlock_detected: the transaction may be run again.
-RERUNNABLE = ("40001", "40P01")
+MAX_TRIES = 6
+FIRST_BACKOFF_S = 0.5
+# PostgreSQL's serialization_failure and deadlock_detected: the transaction may run again at once.
+REPEATABLE_ERRORS = ("40001", "40P01")
 
 
 class Database:
-    """An open database. Thread-safe; a fork or another process must open its own."""
+    """An open database. Thread-safe; another process (also a fork) must open it itself."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._writing = engine.execution_options(ledger_write=True)
-        # Threads of one process queue here instead of in SQLite's busy loop, which sleeps.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._write_engine = engine.execution_options(ledger_write=True)
+        # Threads of one process wait here and not in SQLite's busy loop, which sleeps.
+        self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that only reads."""
@@ -42,43 +42,43 @@ class Database:
             return work(connection)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one write transaction; so it must be repeatable.
+        """Run ``work`` in one write transaction. It must be repeatable.
 
-        It is run again after a deadlock, a lost connection or a locked database: what it records
-        has been paid for.
+        It runs again after a deadlock, a lost connection or a locked database, since what it records
+        is already paid for. The last error is raised after some tries.
         """
-        for number in range(TRIES - 1):
+        for number in range(MAX_TRIES - 1):
             try:
                 return self._write_once(work)
             except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) not in RERUNNABLE:
-                    time.sleep(WAIT_S * 2**number)
+                if getattr(error.orig, "sqlstate", None) not in REPEATABLE_ERRORS:
+                    time.sleep(FIRST_BACKOFF_S * 2**number)
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in RERUNNABLE:
+                if getattr(error.orig, "sqlstate", None) not in REPEATABLE_ERRORS:
                     raise
         return self._write_once(work)
 
-    def give_back_space(self) -> None:
-        """Overwrite on the disk what was deleted; PostgreSQL does so by itself, in time."""
+    def reclaim_space(self) -> None:
+        """Overwrite deleted data on the disk. PostgreSQL does that itself, later."""
         if self.engine.dialect.name != "sqlite":
             return
-        with self._turn, self.engine.connect() as connection:
-            raw: Any = connection.connection.cursor()
-            # Outside a transaction, as SQLite asks.
+        with self._write_lock, self.engine.connect() as connection:
+            cursor: Any = connection.connection.cursor()
+            # SQLite allows VACUUM outside a transaction only.
             connection.rollback()
-            raw.execute("VACUUM")
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            raw.close()
+            cursor.execute("VACUUM")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.close()
 
     def _write_once(self, work: Callable[[Connection], T]) -> T:
-        with self._turn, self._writing.begin() as connection:
+        with self._write_lock, self._write_engine.begin() as connection:
             return work(connection)
 
 
 def open_database(text: str) -> Database:
-    """The database at a path or URL, created or upgraded where needed.
+    """Open the database at a path or URL; create it or upgrade its schema if needed.
 
-    Raises SetupError where that cannot be: its message says what to do.
+    Raises SetupError if that is not possible; its message says what to do.
     """
     url = read_url(text)
     if url.get_backend_name() == "sqlite":
@@ -93,10 +93,10 @@ def open_database(text: str) -> Database:
         upgrade(engine)
     except SQLAlchemyError as error:
         engine.dispose()
-        cause = str(getattr(error, "orig", None) or error).strip()
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
         raise refusal(
             f"The ledger {url.render_as_string()} cannot be opened: {cause}.",
-            "Check that it is reachable, ours and writable.",
+            "Check that it is reachable, that it is a ledger, and that you may write to it.",
         ) from error
     except BaseException:
         engine.dispose()
@@ -111,30 +111,30 @@ def _engine(url: URL) -> Engine:
         url,
         json_serializer=json_text,
         pool_timeout=60,
-        # The connection that was used last has the pages that are wanted next.
+        # The connection that was used last has the wanted pages in its cache.
         pool_use_lifo=True,
         connect_args={"timeout": BUSY_TIMEOUT_S},
     )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
     return engine
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    # We begin transactions ourselves. A killed process loses nothing with NORMAL; a power cut may
-    # take the last commits, and the rows of these are asked again.
+def _on_connect(connection: Any, _record: Any) -> None:
+    # This module begins transactions itself. With NORMAL a killed process loses nothing; a power
+    # failure may lose the last commits, and their rows are sent again.
     connection.isolation_level = None
     connection.execute("PRAGMA synchronous = NORMAL")
-    # Keys are random, so with many rows every write touches pages all over the file.
+    # Keys are random, so with many rows each write changes pages all over the file.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
-def _begin(connection: Connection) -> None:
-    # A transaction that reads and then writes could not wait for its turn, it would fail.
+def _on_begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails if another one writes in between.
     writes = connection.get_execution_options().get("ledger_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """The dialect's own INSERT, which knows ON CONFLICT."""
+    """The INSERT of the connection's dialect, which supports ON CONFLICT."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)

@@ -1,13 +1,13 @@
-"""The gates: whether requests may reach a provider and model with a credential.
+"""Gates: whether rows may be sent to a provider and model with a credential.
 
-A gate closes when the provider says that nobody may ask now: until a moment (a rate limit, an
-outage), or until a person has mended something (credentials, billing). When its moment has come
-one row goes first, the probe, and opens or closes the gate for all.
+A gate closes when the provider refuses all requests: until a time (a rate limit, an outage), or
+until a person acts (credentials, billing). When the time has passed the gate is half open: one row,
+the probe, is sent, and its end opens or closes the gate for all rows.
 
-A refusal that may be one row's own (some models are not everybody's) makes that row a suspect: the
-gate is closed, and one other row is asked. Answered, the suspect has failed by itself and the gate
-opens; refused too, a person is needed. A row that is refused again, after others were answered
-meanwhile, has failed by itself.
+Credentials or billing may be refused for one row only (some models need a separate permission).
+So the first row that is refused becomes the suspect: the gate closes, and one other row is sent. If
+that row is answered, the suspect fails and the gate opens; if it is refused too, the gate waits for
+a person. A row that is refused again after other rows were answered in between fails.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, select
 
 from opencode_tasks.errors import OpenCodeError, error_types
-from opencode_tasks.ledger.attempts import message_of
-from opencode_tasks.ledger.commit import fail
 from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.outcome import message_of
 from opencode_tasks.ledger.schema import attempts, gates, leases
 
-# How long a row that has failed before leaves a half-open gate to others.
+# How long a row that has failed before leaves a half-open gate to other rows.
 YIELD_S = 3.0
 LOOK_AGAIN_S = 0.5
 REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")
 
+NO_PROBE = {"probe_owner": None, "probe_until": None}
+NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
+
+ClosedUntil = Callable[[int], datetime]
+"""The end of the n-th consecutive closure, by its number from 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateHold:
-    """A closed gate: its error, and the moment to come back, None where a person is needed."""
+    """Why a gate lets a row not pass: its error, and the time to try again (None: a person must act)."""
 
     until: datetime | None
     error_type: str
@@ -42,7 +49,11 @@ class GateHold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A gate as it stands; ``reset_time`` None in a closed one means that a person is needed."""
+    """State of a gate.
+
+    ``reset_time`` None in a closed gate means that a person must act. ``is_confirmed`` is False
+    while one other row is to show whether the refusal concerns only the first one.
+    """
 
     gate_id: str
     model_ref: str
@@ -55,10 +66,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateObservation:
-    """How an attempt ended, as a gate must know it; ``started_at`` is when it was begun.
+    """End of an attempt, for its gate. ``started_at`` is its start, ``error`` None for an answer.
 
-    ``is_try`` says that more rows were in flight than the provider is known to take: a rate limit that
-    names no moment then says nothing of the rows that it took.
+    ``exceeds_known_limit`` says that more rows were in flight than the provider is known to accept:
+    a rate limit without a reset time then says nothing about the rows within that number.
     """
 
     gate_id: str
@@ -68,46 +79,37 @@ class GateObservation:
     owner: str
     started_at: datetime
     error: OpenCodeError | None
-    is_try: bool = False
+    exceeds_known_limit: bool = False
 
 
-Closing = Callable[[int], datetime]
-
-
-def read(connection: Connection, gate_id: str) -> Gate | None:
-    """The gate, None where nothing was ever wrong with it."""
-    found = _line(connection, gate_id)
+def get_gate(connection: Connection, gate_id: str) -> Gate | None:
+    """The state of a gate; None if no error was recorded at it."""
+    found = _gate(connection, gate_id)
     if found is None:
         return None
-    return Gate(
-        gate_id=gate_id,
-        is_confirmed=found["suspect_row_id"] is None,
-        **{
-            name: found[name]
-            for name in ("model_ref", "is_open", "error_type", "error_message", "reset_time")
-        },
-    )
+    names = ("model_ref", "is_open", "error_type", "error_message", "reset_time")
+    is_confirmed = found["suspect_row_id"] is None
+    return Gate(gate_id=gate_id, is_confirmed=is_confirmed, **{name: found[name] for name in names})
 
 
-_LINE = select(gates).where(gates.c.gate_id == bindparam("of_gate"))
-_LOCKED_LINE = _LINE.with_for_update()
+_GATE = select(gates).where(gates.c.gate_id == bindparam("of_gate"))
+_LOCKED_GATE = _GATE.with_for_update()
 
 
-def _line(connection: Connection, gate_id: str, *, lock: bool = False) -> Mapping[Any, Any] | None:
-    query = _LOCKED_LINE if lock else _LINE
+def _gate(connection: Connection, gate_id: str, *, lock: bool = False) -> Mapping[Any, Any] | None:
+    query = _LOCKED_GATE if lock else _GATE
     return connection.execute(query, {"of_gate": gate_id}).mappings().one_or_none()
 
 
-def _set(connection: Connection, gate_id: str, **values: Any) -> None:
+def _update(connection: Connection, gate_id: str, **values: Any) -> None:
     connection.execute(gates.update().where(gates.c.gate_id == gate_id).values(**values))
 
 
-NO_PROBE = {"probe_owner": None, "probe_until": None}
-NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
+def half_open(connection: Connection, gate_id: str, *, now: datetime) -> None:
+    """Let one row pass a gate that waits for a person, since a run was started or resumed.
 
-
-def half_open(connection: Connection, gate_id: str, now: datetime) -> None:
-    """Let one row try a gate that waits for a person: somebody started or resumed a run."""
+    A gate that is open or waits until a time is not changed.
+    """
     connection.execute(
         gates.update()
         .where(gates.c.gate_id == gate_id, gates.c.is_open.is_(False), gates.c.reset_time.is_(None))
@@ -115,22 +117,24 @@ def half_open(connection: Connection, gate_id: str, now: datetime) -> None:
     )
 
 
-def closed_line(connection: Connection, gate_id: str) -> Mapping[Any, Any] | None:
-    """The gate's line where it is closed, None where anybody may pass."""
-    line = _line(connection, gate_id)
-    return None if line is None or line["is_open"] else line
+def closed_gate(connection: Connection, gate_id: str) -> Mapping[Any, Any] | None:
+    """The columns of a closed gate; None if the gate is open."""
+    gate = _gate(connection, gate_id)
+    return None if gate is None or gate["is_open"] else gate
 
 
-def held_by(line: Mapping[Any, Any]) -> GateHold:
-    """What a closed gate tells those that it holds."""
+def hold_of(gate: Mapping[Any, Any], *, until: datetime | None = None) -> GateHold:
+    """Why a closed gate lets no row pass, until its reset time or (if given) until another time."""
     return GateHold(
-        until=line["reset_time"], error_type=line["error_type"], error_message=line["error_message"]
+        until=until or gate["reset_time"],
+        error_type=gate["error_type"],
+        error_message=gate["error_message"],
     )
 
 
-def suspect_in(line: Mapping[Any, Any], run_id: str) -> str | None:
-    """The row of a run that is the gate's suspect, None where it is none of the run's."""
-    return line["suspect_row_id"] if line["suspect_run_id"] == run_id else None
+def suspect_of(gate: Mapping[Any, Any], run_id: str) -> str | None:
+    """The row of a run that is the suspect of a gate; None if it is no row of the run."""
+    return gate["suspect_row_id"] if gate["suspect_run_id"] == run_id else None
 
 
 def admit(
@@ -142,43 +146,43 @@ def admit(
     owner: str,
     now: datetime,
     probe_s: float,
-    is_troubled: bool = False,
+    has_failed: bool = False,
 ) -> GateHold | None:
-    """None where the row may pass, as a probe where the gate is closed; it has ``probe_s`` then.
+    """Let a row pass (None), through a half-open gate as its probe for ``probe_s`` seconds.
 
-    A row that has failed before lets the others try first: by its own fault it would close the gate again.
+    A row that has failed before lets other rows pass first for a while: by its own fault it would
+    close the gate again.
     """
-    line = _line(connection, gate_id, lock=True)
-    if line is None or line["is_open"]:
+    gate = _gate(connection, gate_id, lock=True)
+    if gate is None or gate["is_open"]:
         return None
-    held = {"error_type": line["error_type"], "error_message": line["error_message"]}
-    if line["reset_time"] is not None and line["reset_time"] > now:
-        return GateHold(until=line["reset_time"], **held)
-    yields_until = (line["reset_time"] or now) + timedelta(seconds=YIELD_S)
-    if is_troubled and line["reset_time"] is not None and yields_until > now:
-        return GateHold(until=yields_until, **held)
-    if line["reset_time"] is None and not _may_clear(line, run_id, row_id):
-        return GateHold(until=None, **held)
-    is_probed = line["probe_until"] is not None and line["probe_until"] > now
-    if is_probed or (line["reset_time"] is None and _in_flight(connection, gate_id, run_id, now)):
-        return GateHold(until=now + timedelta(seconds=LOOK_AGAIN_S), **held)
-    probe = probe_name(owner, row_id)
-    _set(connection, gate_id, probe_owner=probe, probe_until=now + timedelta(seconds=probe_s))
+    reset_time = gate["reset_time"]
+    if reset_time is not None and reset_time > now:
+        return hold_of(gate)
+    yields_until = (reset_time or now) + timedelta(seconds=YIELD_S)
+    if has_failed and reset_time is not None and yields_until > now:
+        return hold_of(gate, until=yields_until)
+    if reset_time is None and not _may_clear_suspect(gate, run_id, row_id):
+        return hold_of(gate)
+    has_probe = gate["probe_until"] is not None and gate["probe_until"] > now
+    if has_probe or (reset_time is None and _has_rows_in_flight(connection, gate_id, run_id, now)):
+        return hold_of(gate, until=now + timedelta(seconds=LOOK_AGAIN_S))
+    probe_until = now + timedelta(seconds=probe_s)
+    _update(connection, gate_id, probe_owner=_probe_name(owner, row_id), probe_until=probe_until)
     return None
 
 
-def probe_name(owner: str, row_id: str) -> str:
-    """Names the one row of an owner that is the probe."""
+def _probe_name(owner: str, row_id: str) -> str:
     return f"{owner} {row_id}"
 
 
-def _may_clear(line: Mapping[Any, Any], run_id: str, row_id: str) -> bool:
-    """Whether this row could show that the refusal was the suspect's own."""
-    suspect = (line["suspect_run_id"], line["suspect_row_id"])
+def _may_clear_suspect(gate: Mapping[Any, Any], run_id: str, row_id: str) -> bool:
+    """Whether this row can show that only the suspect is refused."""
+    suspect = (gate["suspect_run_id"], gate["suspect_row_id"])
     return suspect[1] is not None and suspect != (run_id, row_id)
 
 
-def _in_flight(connection: Connection, gate_id: str, run_id: str, now: datetime) -> bool:
+def _has_rows_in_flight(connection: Connection, gate_id: str, run_id: str, now: datetime) -> bool:
     query = select(
         exists().where(
             attempts.c.gate_id == gate_id,
@@ -186,14 +190,14 @@ def _in_flight(connection: Connection, gate_id: str, run_id: str, now: datetime)
             attempts.c.ended_at.is_(None),
             leases.c.row_key == attempts.c.row_key,
             leases.c.owner == attempts.c.owner,
-            leases.c.until > now,
+            leases.c.expires_at > now,
         )
     )
     return bool(connection.execute(query).scalar_one())
 
 
-def keep_probe(connection: Connection, owner: str, *, now: datetime, probe_s: float) -> None:
-    """Extend the probe of an owner (of any of its rows) that still works on it."""
+def extend_probe(connection: Connection, owner: str, *, now: datetime, probe_s: float) -> None:
+    """Extend the probe of an owner, whichever of its rows is the probe."""
     connection.execute(
         gates.update()
         .where(gates.c.probe_owner.startswith(owner, autoescape=True))
@@ -201,100 +205,116 @@ def keep_probe(connection: Connection, owner: str, *, now: datetime, probe_s: fl
     )
 
 
-def give_up_probe(connection: Connection, gate_id: str, owner: str, row_id: str) -> None:
-    """Let another row be the probe; nothing happens where this one is not."""
+def release_probe(connection: Connection, gate_id: str, owner: str, row_id: str) -> None:
+    """Let another row be the probe; a gate with another probe is not changed."""
     connection.execute(
         gates.update()
-        .where(gates.c.gate_id == gate_id, gates.c.probe_owner == probe_name(owner, row_id))
+        .where(gates.c.gate_id == gate_id, gates.c.probe_owner == _probe_name(owner, row_id))
         .values(**NO_PROBE)
     )
 
 
-def wants_report(connection: Connection, report: GateObservation) -> bool:
-    """Whether an attempt's end changes anything at its gate: most do not, and cost no write."""
-    if report.error is not None and report.error.reaction.gate not in ("none", "open"):
+def _changes_gate(connection: Connection, observation: GateObservation) -> bool:
+    """Whether an observation changes its gate. Most do not."""
+    if observation.error is not None and observation.error.reaction.gate not in ("none", "open"):
         return True
-    line = _line(connection, report.gate_id)
-    return line is not None and (not line["is_open"] or line["failures"] > 0)
+    gate = _gate(connection, observation.gate_id)
+    return gate is not None and (not gate["is_open"] or gate["failures"] > 0)
 
 
-def report(
+def record_end(
     connection: Connection,
-    report: GateObservation,
+    observation: GateObservation,
     *,
     now: datetime,
-    limit_end: Closing,
-    outage_end: Closing,
+    limit_end: ClosedUntil,
+    outage_end: ClosedUntil,
     breaker_failures: int,
 ) -> None:
-    """Tell the gate how an attempt ended.
+    """Open, close or keep a gate by the end of an attempt.
 
-    ``limit_end`` and ``outage_end`` give the moment until which the gate is closed the n-th time.
+    A rate limit closes it until ``limit_end`` of the closure's number. Server errors and timeouts
+    close it until ``outage_end``, after ``breaker_failures`` of them in a row.
     """
+    if not _changes_gate(connection, observation):
+        return
+    gate = _locked_gate(connection, observation, now)
+    error = observation.error
+    match error.reaction.gate if error else "open":
+        case "close_until_reset":
+            is_named = error is None or error.named_reset_time is not None
+            if is_named or not (observation.exceeds_known_limit and gate["is_open"]):
+                _close_until(connection, gate, observation, now, limit_end)
+        case "count_failure":
+            failures = gate["failures"] + 1
+            _update(connection, observation.gate_id, failures=failures)
+            if failures >= breaker_failures or _is_probe(gate, observation):
+                _close_until(connection, gate, observation, now, outage_end)
+        case "close_until_person":
+            _record_refusal(connection, gate, observation, now)
+        case "none":
+            # Says nothing about the provider, so another row becomes the probe.
+            release_probe(connection, observation.gate_id, observation.owner, observation.row_id)
+        case "open":
+            _record_answer(connection, gate, observation, now)
+
+
+def _locked_gate(connection: Connection, observation: GateObservation, now: datetime) -> Mapping[Any, Any]:
+    """The gate, created open if it does not exist, and locked until the transaction ends."""
     values = {
-        "gate_id": report.gate_id,
-        "model_ref": report.model_ref,
+        "gate_id": observation.gate_id,
+        "model_ref": observation.model_ref,
         "is_open": True,
         "changed_at": now,
         "failures": 0,
         "closures": 0,
     }
     connection.execute(insert_into(connection, gates).values(**values).on_conflict_do_nothing())
-    line = _line(connection, report.gate_id, lock=True)
-    assert line is not None
-    error = report.error
-    match error.reaction.gate if error else "open":
-        case "close_until_reset":
-            is_named = error is None or error.named_reset_time is not None
-            if is_named or not (report.is_try and line["is_open"]):
-                _close_for_a_while(connection, line, report, now, limit_end)
-        case "count_failure":
-            failures = line["failures"] + 1
-            _set(connection, report.gate_id, failures=failures)
-            if failures >= breaker_failures or _is_probe(line, report):
-                _close_for_a_while(connection, line, report, now, outage_end)
-        case "close_until_person":
-            _refused(connection, line, report, now)
-        case "none":
-            # It says nothing about the provider: another row may tell more.
-            give_up_probe(connection, report.gate_id, report.owner, report.row_id)
-        case "open":
-            _answered(connection, line, report, now)
+    gate = _gate(connection, observation.gate_id, lock=True)
+    assert gate is not None
+    return gate
 
 
-def tell_answered(connection: Connection, reports: Sequence[GateObservation], now: datetime) -> None:
-    """Tell a gate, the same for all, that rows were answered: at an open one that changes nothing."""
-    for one in reports:
-        line = _line(connection, one.gate_id)
-        if line is None or (line["is_open"] and not line["failures"]):
-            return
-        line = _line(connection, one.gate_id, lock=True)
-        assert line is not None
-        _answered(connection, line, one, now)
-
-
-def _is_probe(line: Mapping[Any, Any], report: GateObservation) -> bool:
-    return not line["is_open"] and line["probe_owner"] == probe_name(report.owner, report.row_id)
-
-
-def _close_for_a_while(
-    connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime, end: Closing
+def record_completions(
+    connection: Connection, observations: Sequence[GateObservation], now: datetime
 ) -> None:
-    if not line["is_open"] and line["reset_time"] is None and not _is_probe(line, report):
-        return  # A person is asked for; the limit will be met again.
-    # What was in flight together is one closing, not one for each row.
-    is_new = line["is_open"] or _is_probe(line, report)
-    closures = line["closures"] + 1 if is_new else max(1, line["closures"])
-    until = end(closures)
-    known = None if is_new else line["reset_time"]
-    assert report.error is not None
-    _set(
+    """Record answers at their gate, which must be the same for all; an open gate does not change."""
+    for observation in observations:
+        gate = _gate(connection, observation.gate_id)
+        if gate is None or (gate["is_open"] and not gate["failures"]):
+            return
+        gate = _gate(connection, observation.gate_id, lock=True)
+        assert gate is not None
+        _record_answer(connection, gate, observation, now)
+
+
+def _is_probe(gate: Mapping[Any, Any], observation: GateObservation) -> bool:
+    probe = _probe_name(observation.owner, observation.row_id)
+    return not gate["is_open"] and gate["probe_owner"] == probe
+
+
+def _close_until(
+    connection: Connection,
+    gate: Mapping[Any, Any],
+    observation: GateObservation,
+    now: datetime,
+    closed_until: ClosedUntil,
+) -> None:
+    assert observation.error is not None
+    is_probe = _is_probe(gate, observation)
+    if not gate["is_open"] and gate["reset_time"] is None and not is_probe:
+        return  # The gate waits for a person; the limit shows again afterwards.
+    # Rows that were in flight together cause one closure, not one each.
+    is_new = gate["is_open"] or is_probe
+    closures = gate["closures"] + 1 if is_new else max(1, gate["closures"])
+    known = None if is_new else gate["reset_time"]
+    _update(
         connection,
-        report.gate_id,
+        observation.gate_id,
         is_open=False,
-        reset_time=max(filter(None, [until, known])),
-        error_type=report.error.error_type,
-        error_message=message_of(report.error),
+        reset_time=max(filter(None, [closed_until(closures), known])),
+        error_type=observation.error.error_type,
+        error_message=message_of(observation.error),
         closures=closures,
         changed_at=now,
         **NO_PROBE,
@@ -302,51 +322,50 @@ def _close_for_a_while(
     )
 
 
-def _refused(connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime) -> None:
-    assert report.error is not None
-    if not line["is_open"] and line["reset_time"] is not None and not _is_probe(line, report):
-        return  # The gate is closed for a while; this row is asked again after that.
-    if _others_were_answered_since(connection, report):
-        give_up_probe(connection, report.gate_id, report.owner, report.row_id)
-        fail(
+def _record_refusal(
+    connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
+) -> None:
+    """Record that credentials or billing were refused."""
+    assert observation.error is not None
+    gate_id, row = observation.gate_id, (observation.run_id, observation.row_id)
+    is_closed, error_type = not gate["is_open"], observation.error.error_type
+    if is_closed and gate["reset_time"] is not None and not _is_probe(gate, observation):
+        return  # The gate is closed until a time; the row is sent again afterwards.
+    if _others_were_answered(connection, observation):
+        release_probe(connection, gate_id, observation.owner, observation.row_id)
+        message = message_of(observation.error)
+        fail_row(connection, *row, error_type=error_type, error_message=message, now=now)
+        return
+    suspect = (gate["suspect_run_id"], gate["suspect_row_id"])
+    has_suspect = is_closed and suspect[1] is not None
+    if has_suspect and suspect != row and gate["error_type"] == error_type:
+        # A second row is refused in the same way: the gate waits for a person.
+        _update(connection, gate_id, **NO_PROBE, **NO_SUSPECT)
+    elif has_suspect or (is_closed and gate["reset_time"] is None):
+        release_probe(connection, gate_id, observation.owner, observation.row_id)
+    else:
+        _update(
             connection,
-            report.run_id,
-            report.row_id,
-            error_type=report.error.error_type,
-            error_message=message_of(report.error),
-            now=now,
+            gate_id,
+            is_open=False,
+            reset_time=None,
+            error_type=error_type,
+            error_message=message_of(observation.error),
+            changed_at=now,
+            suspect_run_id=row[0],
+            suspect_row_id=row[1],
+            suspect_since=now,
+            **NO_PROBE,
         )
-        return
-    suspected = line["suspect_row_id"] is not None and not line["is_open"]
-    if suspected or (not line["is_open"] and line["reset_time"] is None):
-        other = (line["suspect_run_id"], line["suspect_row_id"]) != (report.run_id, report.row_id)
-        if suspected and other and line["error_type"] == report.error.error_type:
-            _set(connection, report.gate_id, **NO_PROBE, **NO_SUSPECT)
-        else:
-            give_up_probe(connection, report.gate_id, report.owner, report.row_id)
-        return
-    _set(
-        connection,
-        report.gate_id,
-        is_open=False,
-        reset_time=None,
-        error_type=report.error.error_type,
-        error_message=message_of(report.error),
-        changed_at=now,
-        suspect_run_id=report.run_id,
-        suspect_row_id=report.row_id,
-        suspect_since=now,
-        **NO_PROBE,
-    )
 
 
-def _others_were_answered_since(connection: Connection, report: GateObservation) -> bool:
-    """Whether this row was refused before, and others that were sent after that were answered."""
+def _others_were_answered(connection: Connection, observation: GateObservation) -> bool:
+    """Whether this row was refused before, and other rows that were sent later were answered."""
     before = attempts.alias("before")
     query = select(
         exists().where(
-            before.c.run_id == report.run_id,
-            before.c.row_id == report.row_id,
+            before.c.run_id == observation.run_id,
+            before.c.row_id == observation.row_id,
             before.c.error_type.in_(REFUSALS),
             attempts.c.gate_id == before.c.gate_id,
             attempts.c.status == "completed",
@@ -356,27 +375,27 @@ def _others_were_answered_since(connection: Connection, report: GateObservation)
     return bool(connection.execute(query).scalar_one())
 
 
-def _answered(
-    connection: Connection, line: Mapping[Any, Any], report: GateObservation, now: datetime
+def _record_answer(
+    connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
 ) -> None:
-    if line["is_open"]:
-        _set(connection, report.gate_id, failures=0, closures=0)
+    if gate["is_open"]:
+        _update(connection, observation.gate_id, failures=0, closures=0)
         return
-    is_evidence = line["suspect_since"] is not None and report.started_at > line["suspect_since"]
-    if not is_evidence and not _is_probe(line, report):
+    is_evidence = gate["suspect_since"] is not None and observation.started_at > gate["suspect_since"]
+    if not is_evidence and not _is_probe(gate, observation):
         return
-    if line["suspect_row_id"] is not None:
-        fail(
+    if gate["suspect_row_id"] is not None:
+        fail_row(
             connection,
-            line["suspect_run_id"],
-            line["suspect_row_id"],
-            error_type=line["error_type"],
-            error_message=line["error_message"],
+            gate["suspect_run_id"],
+            gate["suspect_row_id"],
+            error_type=gate["error_type"],
+            error_message=gate["error_message"],
             now=now,
         )
-    _set(
+    _update(
         connection,
-        report.gate_id,
+        observation.gate_id,
         is_open=True,
         reset_time=None,
         error_type=None,
@@ -387,3 +406,13 @@ def _answered(
         **NO_PROBE,
         **NO_SUSPECT,
     )
+
+
+class Gates(Group):
+    """``ledger.gates``: circuit breakers, one for each provider, model and credential."""
+
+    get = read(get_gate)
+    record = write(record_end)
+    half_open = write(half_open)
+    extend_probe = write(extend_probe)
+    release_probe = write(release_probe)

@@ -1,4 +1,4 @@
-"""Sessions that opencode ran by itself, as runs of one row, marked as imported."""
+"""Sessions that opencode ran outside this library, each imported as a run of one row."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from opencode_tasks.domain.records import AttemptRecord, RowInput
-from opencode_tasks.ledger import attempts as trials
-from opencode_tasks.ledger import commit as commits
-from opencode_tasks.ledger import runs as run_specs
+from opencode_tasks.ledger.attempts import write_end
 from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.finish import finish_unleased
+from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.outcome import Outcome
+from opencode_tasks.ledger.rows import add_rows
+from opencode_tasks.ledger.runs import insert_run
 from opencode_tasks.ledger.schema import attempts, sessions
-from opencode_tasks.ledger.totals import refresh_row
+from opencode_tasks.ledger.usage import count_turns
+from opencode_tasks.ledger.usage_sums import update_row_totals
 
 ORIGIN = "import"
 
 
-def recorded_in(connection: Connection, session_id: str) -> str | None:
-    """The run that a session is recorded in, None where it is in none."""
+def run_of_session(connection: Connection, session_id: str) -> str | None:
+    """The run in which a session is recorded; None if it is not recorded."""
     query = select(sessions.c.run_id).where(sessions.c.session_id == session_id)
     return connection.execute(query).scalar_one_or_none()
 
@@ -36,13 +40,14 @@ def import_session(
     started_at: datetime,
     ended_at: datetime,
 ) -> str:
-    """Write a session and what it bought; its run. A second time changes only what has grown."""
+    """Write a session and its usage; returns the id of its run.
+
+    ``text`` is the answer, ``version`` that of opencode. A second import adds only what is new.
+    """
     session_id = record.session_id or ""
-    run_id = f"{ORIGIN}-{session_id}"
-    row_key = f"{ORIGIN}:{session_id}"
-    run_specs.create_run(connection, _run(run_id, model_ref, version, started_at, ended_at))
-    row = RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)
-    run_specs.add_rows(connection, run_id, [row])
+    run_id, row_key = f"{ORIGIN}-{session_id}", f"{ORIGIN}:{session_id}"
+    insert_run(connection, _run_values(run_id, model_ref, version, started_at, ended_at))
+    add_rows(connection, run_id, [RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)])
     attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, row_key))
     values: dict[str, Any] = {
         "attempt_id": attempt_id,
@@ -58,22 +63,22 @@ def import_session(
         "usage_known": True,
     }
     connection.execute(insert_into(connection, attempts).values(**values).on_conflict_do_nothing())
-    before = trials.end(connection, attempt_id, record=record, error=None, now=ended_at)
-    outcome = commits.Outcome(
-        status="completed",
-        response=text,
-        session_id=session_id,
-        turns=trials.turns_of(record.sessions[0].messages),
-        model_ref=model_ref,
-    )
-    if before["row_status"] == "open":
-        commits.end_unleased(connection, run_id, session_id, outcome, ended_at)
-    else:
-        refresh_row(connection, run_id, session_id)
+    before = write_end(connection, attempt_id, record=record, error=None, now=ended_at)
+    if before["row_status"] != "open":
+        update_row_totals(connection, run_id, session_id)
+        return run_id
+    answer = {
+        "response": text,
+        "session_id": session_id,
+        "turns": count_turns(record.sessions[0].messages),
+        "model_ref": model_ref,
+    }
+    outcome = Outcome(status="completed", values=answer)
+    finish_unleased(connection, run_id, session_id, outcome, ended_at)
     return run_id
 
 
-def _run(
+def _run_values(
     run_id: str, model_ref: str | None, version: str | None, started_at: datetime, ended_at: datetime
 ) -> dict[str, Any]:
     return {
@@ -85,8 +90,14 @@ def _run(
         "model_ref": model_ref,
         "backend": ORIGIN,
         "opencode_version": version,
-        "flow_run_ids": [],
         "row_count": 1,
         "refresh": False,
         "origin": ORIGIN,
     }
+
+
+class Imports(Group):
+    """``ledger.imports``: sessions that opencode ran outside this library."""
+
+    run_of_session = read(run_of_session)
+    add = write(import_session)

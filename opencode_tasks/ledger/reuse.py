@@ -1,7 +1,8 @@
-"""One answer for all rows with the same key: which may be taken over, and how it is copied.
+"""Reuse of answers: which outcome a row with the same key may copy, and how it is copied.
 
-A completed row that was not itself reused is the source, of any run; in a run that refreshes, only
-one that was completed since that run began. A failure is shared within its run.
+An answer comes from a completed row of any run that did not itself reuse one; in a run that
+refreshes, only from a row that was completed after the run began. A failure is copied within its
+run only.
 """
 
 from __future__ import annotations
@@ -24,36 +25,37 @@ from sqlalchemy import (
     true,
 )
 
-from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.domain.columns import STORED
 from opencode_tasks.ledger.schema import rows, runs
 
-COPIED = (
-    *("status", "response", "structured", "error_type", "error_message", "finish_reason", "session_id"),
-    *("turns", "model_ref", *TOKEN_COLUMNS, "cost_pico", "cost_source"),
-)
+REUSED_COLUMNS = tuple(column.ledger_name for column in STORED if column.is_reused)
 
 source = rows.alias("source")
 
 
-def reuse(connection: Connection, run_id: str, now: datetime) -> int:
-    """Give every open row of the run the newest finished answer under its key; how many got one."""
+def reuse_answers(connection: Connection, run_id: str, *, now: datetime) -> int:
+    """Copy to each open row of a run the newest answer under its key; returns the number of copies.
+
+    Answers are completed, not themselves reused, of any run; in a run with ``refresh`` only those
+    completed since the run was created.
+    """
     wanted = rows.alias("wanted")
-    newest = (
+    rank = (
         func.row_number()
         .over(
             partition_by=source.c.row_key,
             order_by=(source.c.completed_at.desc(), source.c.run_id, source.c.row_id),
         )
-        .label("place")
+        .label("rank")
     )
     ranked = (
-        select(source.c.row_key, source.c.run_id, source.c.row_id, newest)
+        select(source.c.row_key, source.c.run_id, source.c.row_id, rank)
         .join(runs, runs.c.run_id == run_id)
         .where(
             source.c.row_key.in_(
                 select(wanted.c.row_key).where(wanted.c.run_id == run_id, wanted.c.status == "open")
             ),
-            _answered(source),
+            _has_answer(source),
         )
         .subquery("ranked")
     )
@@ -62,7 +64,7 @@ def reuse(connection: Connection, run_id: str, now: datetime) -> int:
         .where(
             rows.c.run_id == run_id,
             rows.c.status == "open",
-            ranked.c.place == 1,
+            ranked.c.rank == 1,
             ranked.c.row_key == rows.c.row_key,
             source.c.run_id == ranked.c.run_id,
             source.c.row_id == ranked.c.row_id,
@@ -71,10 +73,10 @@ def reuse(connection: Connection, run_id: str, now: datetime) -> int:
     ).rowcount
 
 
-def _answered(candidate: FromClause) -> Any:
+def _has_answer(candidate: FromClause) -> Any:
     return and_(
         candidate.c.status == "completed",
-        # An answer that was purged is no answer any more.
+        # The answer may have been purged.
         candidate.c.response.is_not(None),
         not_(candidate.c.reused),
         or_(not_(runs.c.refresh), candidate.c.completed_at >= runs.c.created_at),
@@ -83,7 +85,7 @@ def _answered(candidate: FromClause) -> Any:
 
 def _copy(candidate: FromClause, now: datetime) -> dict[str, Any]:
     return {
-        **{name: candidate.c[name] for name in COPIED},
+        **{name: candidate.c[name] for name in REUSED_COLUMNS},
         "waits_until": null(),
         "reused": true(),
         "source_run_id": candidate.c.run_id,
@@ -93,71 +95,73 @@ def _copy(candidate: FromClause, now: datetime) -> dict[str, Any]:
     }
 
 
-def _may_stand_for(wanted: FromClause) -> Any:
-    """Whether ``source`` has the outcome that an open row could copy."""
+def _may_copy(wanted: FromClause) -> Any:
+    """Whether an open row may copy the outcome of ``source``."""
     return and_(
         source.c.row_key == wanted.c.row_key,
         source.c.status.in_(("completed", "failed")),
         or_(
-            _answered(source),
+            _has_answer(source),
             and_(source.c.status == "failed", not_(source.c.reused), source.c.run_id == wanted.c.run_id),
         ),
         or_(source.c.run_id != wanted.c.run_id, source.c.row_id != wanted.c.row_id),
     )
 
 
-_mine = rows.alias("mine")
-_looked_up = (
+_target = rows.alias("target")
+_ROW_WITH_SOURCE = (
     select(
-        _mine.c.status,
-        _mine.c.reused,
+        _target.c.row_key,
+        _target.c.status,
+        _target.c.reused,
         source.c.run_id.label("source_run_id"),
         source.c.row_id.label("source_row_id"),
         source.c.status.label("source_status"),
     )
-    .select_from(_mine)
-    .join(runs, runs.c.run_id == _mine.c.run_id)
-    .outerjoin(source, _may_stand_for(_mine))
-    .where(_mine.c.run_id == bindparam("run"), _mine.c.row_id == bindparam("row"))
+    .select_from(_target)
+    .join(runs, runs.c.run_id == _target.c.run_id)
+    .outerjoin(source, _may_copy(_target))
+    .where(_target.c.run_id == bindparam("run"), _target.c.row_id == bindparam("row"))
     # "completed" sorts before "failed".
     .order_by(source.c.status, source.c.completed_at.desc())
     .limit(1)
 )
 
 
-def look_up(connection: Connection, run_id: str, row_id: str) -> RowMapping:
-    """A row's ``status`` and ``reused``, and the source that it may copy (``source_…``, None without one).
+def row_with_source(connection: Connection, run_id: str, row_id: str) -> RowMapping:
+    """The ``row_key``, ``status`` and ``reused`` of a row, and the row whose outcome it may copy.
 
-    Raises LookupError where there is no such row.
+    The latter in ``source_run_id``, ``source_row_id`` and ``source_status``, None without one.
+    Raises LookupError if there is no such row.
     """
-    found = connection.execute(_looked_up, {"run": run_id, "row": row_id}).mappings().one_or_none()
+    found = connection.execute(_ROW_WITH_SOURCE, {"run": run_id, "row": row_id}).mappings().one_or_none()
     if found is None:
         raise LookupError(f"the ledger has no row {row_id!r} in run {run_id!r}")
     return found
 
 
-_source_of = (
-    select(_mine.c.row_id, source.c.run_id.label("source_run_id"), source.c.row_id.label("source_row_id"))
-    .select_from(_mine)
-    .join(runs, runs.c.run_id == _mine.c.run_id)
-    .join(source, _may_stand_for(_mine))
-    .where(_mine.c.run_id == bindparam("run"), _mine.c.row_id.in_(bindparam("ids", expanding=True)))
+_SOURCES = (
+    select(_target.c.row_id, source.c.run_id.label("source_run_id"), source.c.row_id.label("source_row_id"))
+    .select_from(_target)
+    .join(runs, runs.c.run_id == _target.c.run_id)
+    .join(source, _may_copy(_target))
+    .where(_target.c.run_id == bindparam("run"), _target.c.row_id.in_(bindparam("ids", expanding=True)))
     .order_by(source.c.status, source.c.completed_at.desc())
 )
 
 
 def sources_of(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """By row the run and row whose outcome it may copy, of those rows that have such a source."""
+    """Run and row whose outcome each of these rows may copy; rows without a source are left out."""
     found: dict[str, tuple[str, str]] = {}
-    for row in connection.execute(_source_of, {"run": run_id, "ids": list(row_ids)}):
+    for row in connection.execute(_SOURCES, {"run": run_id, "ids": list(row_ids)}):
         found.setdefault(row.row_id, (row.source_run_id, row.source_row_id))
     return found
 
 
-def copy_from(
+def copy_outcome(
     connection: Connection, run_id: str, row_id: str, *, source_run_id: str, source_row_id: str, now: datetime
 ) -> None:
-    """Copy one source into one row that is open."""
+    """Copy the outcome of a source to an open row."""
     connection.execute(
         rows.update()
         .where(
@@ -172,8 +176,8 @@ def copy_from(
     )
 
 
-def share(connection: Connection, run_id: str, row_id: str, row_key: str, now: datetime) -> None:
-    """Copy a row's outcome to the open rows of its run that have the same key."""
+def copy_to_equal_rows(connection: Connection, run_id: str, row_id: str, row_key: str, now: datetime) -> None:
+    """Copy the outcome of a row to the open rows of its run with the same key."""
     connection.execute(
         rows.update()
         .where(

@@ -1,46 +1,110 @@
-"""Runs and their rows as they begin and end."""
+"""Runs: their parameters, status and flow runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
-from opencode_tasks.domain.records import RowInput
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.schema import flow_runs, rows, runs
-from opencode_tasks.ledger.types import storable
+from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.progress import counts_by_run, progress
+from opencode_tasks.ledger.schema import flow_runs, runs
 
-RunStatus = Literal["running", "completed", "failed", "interrupted"]
+EndStatus = Literal["completed", "failed", "interrupted"]
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
-CHUNK = 5000
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRun:
+    """A run that waits until a time. ``output`` is its OUTPUT, None if it writes none.
+
+    ``flow_run_ids`` are the flow runs that worked on it, in the order in which they began.
+    """
+
+    run_id: str
+    flow_run_ids: Sequence[str]
+    waits_until: datetime
+    output: str | None
+    refresh: bool
 
 
-def create_run(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Write a run; one that exists stays as it is."""
+def create_run(
+    connection: Connection,
+    *,
+    run_id: str,
+    parameters: Mapping[str, Any],
+    model_ref: str | None,
+    backend: str,
+    opencode_version: str | None,
+    deployment: str | None,
+    flow_run_id: str | None,
+    input_fingerprint: str,
+    row_count: int,
+    refresh: bool,
+    now: datetime,
+    max_cost_pico: int | None = None,
+    series: str | None = None,
+) -> None:
+    """Write a run with the status ``running``; an existing run with this id is not changed."""
+    values = {
+        "run_id": run_id,
+        "parameters": dict(parameters),
+        "model_ref": model_ref,
+        "backend": backend,
+        "opencode_version": opencode_version,
+        "deployment": deployment,
+        "input_fingerprint": input_fingerprint,
+        "row_count": row_count,
+        "refresh": refresh,
+        "max_cost_pico": max_cost_pico,
+        "series": series,
+        "created_at": now,
+        "status": "running",
+    }
+    insert_run(connection, values)
+    if flow_run_id is not None:
+        _link_flow_run(connection, run_id, flow_run_id)
+
+
+def insert_run(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Write a run by the columns of ``runs``; an existing run is not changed."""
     connection.execute(insert_into(connection, runs).values(**values).on_conflict_do_nothing())
-    for flow_run_id in values["flow_run_ids"]:
-        _link(connection, values["run_id"], flow_run_id)
 
 
-def _link(connection: Connection, run_id: str, flow_run_id: str) -> None:
-    link = insert_into(connection, flow_runs).values(flow_run_id=flow_run_id, run_id=run_id)
+def _link_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
+    position = select(func.count()).where(flow_runs.c.run_id == run_id).scalar_subquery()
+    link = insert_into(connection, flow_runs).from_select(
+        ["flow_run_id", "run_id", "position"], select(literal(flow_run_id), literal(run_id), position)
+    )
     connection.execute(link.on_conflict_do_nothing())
 
 
+def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
+    """Record that a flow run works on a run, and set the run's status to ``running``.
+
+    Raises LookupError if there is no such run.
+    """
+    locked = select(runs.c.run_id).where(runs.c.run_id == run_id).with_for_update()
+    if connection.execute(locked).first() is None:
+        raise LookupError(f"the ledger has no run {run_id!r}")
+    _link_flow_run(connection, run_id, flow_run_id)
+    resume_run(connection, run_id)
+
+
 def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
-    """The run that a flow run began over this input, the newest of several."""
-    return newest_of(connection, flow_run_id, runs.c.input_fingerprint == input_fingerprint)
+    """The newest run over this input that the flow run worked on; None without one."""
+    return newest_of_flow_run(connection, flow_run_id, runs.c.input_fingerprint == input_fingerprint)
 
 
-def newest_of(connection: Connection, flow_run_id: str, condition: ColumnElement[bool]) -> str | None:
-    """The newest of the runs that a flow run worked on and that a condition holds for."""
+def newest_of_flow_run(
+    connection: Connection, flow_run_id: str, condition: ColumnElement[bool]
+) -> str | None:
+    """The newest run that a flow run worked on and that meets a condition; None without one."""
     query = (
         select(runs.c.run_id)
         .join(flow_runs, flow_runs.c.run_id == runs.c.run_id)
@@ -52,48 +116,70 @@ def newest_of(connection: Connection, flow_run_id: str, condition: ColumnElement
 
 
 def newest_unfinished(connection: Connection) -> str | None:
-    """The run that was created last among those that can be resumed."""
+    """The newest run that can be resumed; None without one."""
     query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED))
     return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SleepingRun:
-    """A run that waits for a moment, ``waits_until``; ``output`` is None where it writes none."""
-
-    run_id: str
-    flow_run_ids: Sequence[str]
-    waits_until: datetime
-    output: str | None
-    refresh: bool
+def run_status(connection: Connection, run_id: str) -> str | None:
+    """The status of a run; None if there is no such run."""
+    # One lookup by the primary key: workers ask every second.
+    return connection.execute(select(runs.c.status).where(runs.c.run_id == run_id)).scalar_one_or_none()
 
 
-def sleeping_runs(connection: Connection, deployment: str | None) -> list[SleepingRun]:
-    """The runs of a deployment that wait for a moment, the newest first."""
+def get_run(connection: Connection, run_id: str) -> dict[str, Any] | None:
+    """One run in the form of ``newest_runs``; None if there is no such run."""
+    found = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().all()
+    return next(iter(_with_counts(connection, found)), None)
+
+
+def newest_runs(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
+    """Up to ``limit`` runs, newest first, one dict each.
+
+    Keys: every column of ``runs``, ``flow_run_ids`` (in the order in which they began) and the
+    fields of ``Progress``.
+    """
+    query = select(runs).order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
+    return _with_counts(connection, connection.execute(query).mappings().all())
+
+
+def _with_counts(connection: Connection, found: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    run_ids = [run["run_id"] for run in found]
+    counts, ids = counts_by_run(connection, run_ids), _flow_run_ids(connection, run_ids)
+    return [{**run, "flow_run_ids": ids[run["run_id"]], **counts[run["run_id"]]} for run in found]
+
+
+def _flow_run_ids(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
+    query = select(flow_runs).where(flow_runs.c.run_id.in_(run_ids))
+    for link in connection.execute(query.order_by(flow_runs.c.run_id, flow_runs.c.position)):
+        found[link.run_id].append(link.flow_run_id)
+    return found
+
+
+def waiting_runs(connection: Connection, deployment: str | None) -> list[WaitingRun]:
+    """The runs of a deployment that wait until a time, newest first."""
     query = (
         select(runs)
         .where(runs.c.status == "waiting", runs.c.deployment == deployment)
         .order_by(runs.c.created_at.desc())
     )
+    found = connection.execute(query).all()
+    ids = _flow_run_ids(connection, [run.run_id for run in found])
     return [
-        SleepingRun(
+        WaitingRun(
             run_id=run.run_id,
-            flow_run_ids=run.flow_run_ids or [],
+            flow_run_ids=ids[run.run_id],
             waits_until=run.waits_until,
             output=text_in(mapping_in(mapping_in(run.parameters).get("command")).get("output")),
             refresh=run.refresh,
         )
-        for run in connection.execute(query)
+        for run in found
     ]
 
 
-def row_keys(connection: Connection, run_id: str) -> frozenset[str]:
-    """The keys of a run's rows."""
-    return frozenset(connection.execute(select(rows.c.row_key).where(rows.c.run_id == run_id)).scalars())
-
-
 def pause_run(connection: Connection, run_id: str, *, until: datetime | None, reason: str) -> None:
-    """Write that a run waits until a moment, or (None) for a person."""
+    """Set a run's status to ``waiting`` (until a time), or to ``paused`` (None: until a person acts)."""
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id)
@@ -106,8 +192,8 @@ def pause_run(connection: Connection, run_id: str, *, until: datetime | None, re
     )
 
 
-def mark_running(connection: Connection, run_id: str) -> None:
-    """Write that a run is running (again)."""
+def resume_run(connection: Connection, run_id: str) -> None:
+    """Set a run's status to ``running`` and remove what it waited for."""
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id)
@@ -115,8 +201,8 @@ def mark_running(connection: Connection, run_id: str) -> None:
     )
 
 
-def end_run(connection: Connection, run_id: str, *, status: RunStatus, now: datetime) -> None:
-    """Write how a run ended; the first of equal ends keeps its moment."""
+def end_run(connection: Connection, run_id: str, *, status: EndStatus, now: datetime) -> None:
+    """Write how a run ended; the same end written again keeps its first time."""
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id, or_(runs.c.ended_at.is_(None), runs.c.status != status))
@@ -124,38 +210,18 @@ def end_run(connection: Connection, run_id: str, *, status: RunStatus, now: date
     )
 
 
-def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
-    """Write that a flow run works on the run, which is running (again) from here on."""
-    found = connection.execute(
-        select(runs.c.flow_run_ids).where(runs.c.run_id == run_id).with_for_update()
-    ).one_or_none()
-    if found is None:
-        raise LookupError(f"the ledger has no run {run_id!r}")
-    known: list[str] = found.flow_run_ids or []
-    both = known if flow_run_id in known else [*known, flow_run_id]
-    connection.execute(runs.update().where(runs.c.run_id == run_id).values(flow_run_ids=both))
-    _link(connection, run_id, flow_run_id)
-    mark_running(connection, run_id)
+class Runs(Group):
+    """``ledger.runs``: create, pause, resume, end and find runs."""
 
-
-def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
-    """Write the rows of a run as open; those that exist stay as they are."""
-    statement = insert_into(connection, rows).on_conflict_do_nothing()
-    left = iter(inputs)
-    while chunk := list(islice(left, CHUNK)):
-        connection.execute(statement, [_new_row(run_id, row) for row in chunk])
-
-
-def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "row_id": row.row_id,
-        "position": row.position,
-        "row_key": row.row_key,
-        "prompt": row.prompt,
-        # PostgreSQL's JSON functions, which the views use, stop at NUL.
-        "labels": {storable(name): storable(value) for name, value in row.labels.items()},
-        "status": "open",
-        "attempts": 0,
-        "reused": False,
-    }
+    create = write(create_run)
+    add_flow_run = write(add_flow_run)
+    pause = write(pause_run)
+    resume = write(resume_run)
+    end = write(end_run)
+    get = read(get_run)
+    status = read(run_status)
+    progress = read(progress)
+    newest = read(newest_runs)
+    newest_unfinished = read(newest_unfinished)
+    find = read(find_run)
+    waiting = read(waiting_runs)

@@ -1,7 +1,7 @@
-"""The tables of the ledger (design, section 5).
+"""Tables of the ledger.
 
-Money is a whole number of pico-dollars, times are aware UTC, and NULL means unknown. A change here
-needs a migration in ``migrations/versions``; a test compares the two.
+Money is an integer number of pico-dollars, times are aware UTC, and NULL means unknown. A change
+here needs a revision in ``migrations/versions``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
+    true,
 )
+from sqlalchemy.types import TypeEngine
 
+from opencode_tasks.domain.columns import STORED, Dtype
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.ledger.types import UtcTime, Words
+from opencode_tasks.ledger.column_types import AnyText, UtcTime
 
 metadata = MetaData()
 
@@ -32,13 +36,43 @@ def _json(name: str) -> Column[Any]:
     return Column(name, JSON(none_as_null=True))
 
 
-def _tokens() -> list[Column[Any]]:
-    return [Column(name, BigInteger) for name in TOKEN_COLUMNS]
-
-
 def _counter(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False, server_default="0")
 
+
+_SQL_TYPES: dict[Dtype, TypeEngine[Any]] = {
+    "string": AnyText(),
+    "Int64": BigInteger(),
+    "float64": Float(),
+    "boolean": Boolean(),
+    "datetime64[us, UTC]": UtcTime(),
+    "object": JSON(none_as_null=True),
+}
+
+
+def _outcome_columns() -> list[Column[Any]]:
+    """The columns of ``domain.columns``; money is stored in pico-dollars."""
+    columns: list[Column[Any]] = []
+    for column in STORED:
+        name, default = column.ledger_name, _default(column.initial)
+        kind = BigInteger() if name.endswith("_pico") else _SQL_TYPES[column.dtype]
+        columns.append(Column(name, kind, nullable=default is None, server_default=default))
+    return columns
+
+
+def _default(initial: object) -> Any:
+    if isinstance(initial, bool):
+        return true() if initial else false()
+    return None if initial is None else str(initial)
+
+
+# Facts about the ledger itself, such as the version of its views.
+ledger_info = Table(
+    "ledger_info",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
 
 runs = Table(
     "runs",
@@ -52,60 +86,54 @@ runs = Table(
     Column("backend", Text),
     Column("opencode_version", Text),
     Column("deployment", Text),
-    _json("flow_run_ids"),
     Column("input_fingerprint", Text),
     Column("row_count", Integer),
     Column("refresh", Boolean, nullable=False),
     Column("waits_until", UtcTime),
-    Column("pause_reason", Words),
-    # NULL is no budget; see ``budgets`` for what the others count.
+    Column("pause_reason", AnyText),
+    # NULL means no budget. The module ``budgets`` explains the counters.
     Column("max_cost_pico", BigInteger),
     _counter("spent_pico"),
     _counter("reserved_pico"),
     Column("refused_pico", BigInteger),
-    # "annotate", or "import" for a session that was not of ours.
+    # "annotate", or "import" for a session that opencode ran outside this library.
     Column("origin", Text, nullable=False, server_default="annotate"),
-    # When texts were removed by ``purge``, or at the run's end by a setting.
+    # When texts were removed, by a purge or by a setting at the end of the run.
     Column("purged_at", UtcTime),
-    # Runs over one growing input share it; NULL for a run over all of its input.
+    # Runs over one incremental input share a series; NULL for a run over a whole input.
     Column("series", Text),
     Index("runs_created_at", "created_at"),
     Index("runs_series", "series"),
+)
+
+# Flow runs that work on a run, in the order in which they began.
+flow_runs = Table(
+    "flow_runs",
+    metadata,
+    Column("flow_run_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Index("flow_runs_run", "run_id", "position"),
 )
 
 rows = Table(
     "rows",
     metadata,
     Column("run_id", Text, primary_key=True),
-    Column("row_id", Words, primary_key=True),
+    Column("row_id", AnyText, primary_key=True),
     Column("position", Integer, nullable=False),
     Column("row_key", Text, nullable=False),
-    Column("prompt", Words),
+    Column("prompt", AnyText),
     _json("labels"),
-    Column("status", Text, nullable=False, server_default="open"),
-    Column("response", Words),
-    _json("structured"),
-    Column("error_type", Text),
-    Column("error_message", Words),
-    Column("waits_until", UtcTime),
-    Column("finish_reason", Text),
-    Column("session_id", Text),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("turns", Integer),
-    Column("model_ref", Text),
-    *_tokens(),
-    Column("cost_pico", BigInteger),
-    Column("cost_source", Text),
-    Column("reused", Boolean, nullable=False),
+    *_outcome_columns(),
     Column("source_run_id", Text),
-    Column("source_row_id", Words),
+    Column("source_row_id", AnyText),
     Column("started_at", UtcTime),
     Column("completed_at", UtcTime),
-    Column("duration_s", Float()),
     Index("rows_run_position", "run_id", "position"),
-    # The next row to send is found by it, however many have ended before it.
+    # Finds the next row to send, however many rows before it have ended.
     Index("rows_run_status_position", "run_id", "status", "position"),
-    # With the run at its end, or SQLite looks through all open rows of a run for a key.
+    # Ends with the run, or SQLite searches all open rows of a run for a key.
     Index("rows_key_status", "row_key", "status", "run_id"),
 )
 
@@ -114,7 +142,7 @@ attempts = Table(
     metadata,
     Column("attempt_id", Text, primary_key=True),
     Column("run_id", Text, nullable=False),
-    Column("row_id", Words, nullable=False),
+    Column("row_id", AnyText, nullable=False),
     Column("row_key", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("fence", Integer, nullable=False),
@@ -123,7 +151,7 @@ attempts = Table(
     Column("ended_at", UtcTime),
     Column("status", Text, nullable=False),
     Column("error_type", Text),
-    Column("error_message", Words),
+    Column("error_message", AnyText),
     Column("exit_code", Integer),
     Column("reset_time", UtcTime),
     Column("retry_after_s", Float()),
@@ -134,14 +162,15 @@ attempts = Table(
     Column("data_dir", Text),
     Column("usage_known", Boolean, nullable=False),
     Column("gate_id", Text),
+    # The module ``budgets`` explains both counters.
     _counter("reserved_pico"),
-    _counter("settled_pico"),
-    # The most that a further call of an agent with tools may cost; 0 without tools.
-    _counter("call_most_pico"),
+    _counter("spent_pico"),
+    # Upper bound for the cost of one more call of an agent with tools; 0 without tools.
+    _counter("max_call_pico"),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )
-# Those in flight, and what dead processes left.
+# Attempts in flight, and those that dead processes left without an end.
 Index(
     "attempts_unended",
     attempts.c.host,
@@ -155,7 +184,7 @@ inner_retries = Table(
     Column("session_id", Text, primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("attempt_id", Text, primary_key=True),
-    Column("message", Words),
+    Column("message", AnyText),
     Column("next_at", UtcTime),
     Index("inner_retries_attempt", "attempt_id"),
 )
@@ -167,7 +196,7 @@ sessions = Table(
     Column("parent_id", Text),
     Column("attempt_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("row_id", Words, nullable=False),
+    Column("row_id", AnyText, nullable=False),
     Column("messages", LargeBinary),
     Column("turns", Integer),
     Index("sessions_run_row", "run_id", "row_id"),
@@ -181,12 +210,12 @@ usage = Table(
     Column("step_id", Text, primary_key=True),
     Column("attempt_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("row_id", Words, nullable=False),
+    Column("row_id", AnyText, nullable=False),
     Column("row_key", Text, nullable=False),
     Column("message_id", Text),
     Column("model_ref", Text),
     Column("agent", Text),
-    *_tokens(),
+    *(Column(name, BigInteger) for name in TOKEN_COLUMNS),
     Column("cost_pico", BigInteger),
     Column("cost_source", Text, nullable=False),
     Column("cost_reported_pico", BigInteger),
@@ -197,36 +226,28 @@ usage = Table(
     Index("usage_run_row", "run_id", "row_id"),
 )
 
-# One lease per row_key across all runs; ``owner`` NULL means given back. Rows stay, so that
-# ``fence`` only ever grows.
+# One lease for each row_key across all runs; ``owner`` is NULL after a release. Leases are never
+# deleted, so that ``fence`` only increases.
 leases = Table(
     "leases",
     metadata,
     Column("row_key", Text, primary_key=True),
     Column("owner", Text),
     Column("fence", Integer, nullable=False),
-    Column("until", UtcTime, nullable=False),
-    Column("heartbeat", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("heartbeat_at", UtcTime, nullable=False),
     Index("leases_owner", "owner"),
 )
 
-# Which flow runs work on which run; a flow run that is started again finds its runs by it.
-flow_runs = Table(
-    "flow_runs",
-    metadata,
-    Column("flow_run_id", Text, primary_key=True),
-    Column("run_id", Text, primary_key=True),
-)
-
-# The rows of a series that have an answer and whose ids were purged: what is not new is not bought.
-answered = Table(
-    "answered",
+# Completed rows of a series whose ids were purged, so that they are not sent again.
+purged_rows = Table(
+    "purged_rows",
     metadata,
     Column("series", Text, primary_key=True),
     Column("digest", Text, primary_key=True),
 )
 
-# A provider, model and credential: whether requests may reach it. No line means open.
+# Whether rows may be sent to a provider and model with a credential. A missing gate is open.
 gates = Table(
     "gates",
     metadata,
@@ -234,55 +255,43 @@ gates = Table(
     Column("model_ref", Text, nullable=False),
     Column("is_open", Boolean, nullable=False),
     Column("error_type", Text),
-    Column("error_message", Words),
-    # NULL in a closed gate: only a person can help.
+    Column("error_message", AnyText),
+    # NULL in a closed gate: it opens only after a person acts.
     Column("reset_time", UtcTime),
     Column("changed_at", UtcTime, nullable=False),
-    # Server errors and time-outs in a row, and how often the gate was closed in a row.
+    # Consecutive server errors and timeouts, and consecutive closures.
     Column("failures", Integer, nullable=False),
     Column("closures", Integer, nullable=False),
-    # The one row that is tried at a gate whose time has come.
+    # The one row that is sent through a half-open gate.
     Column("probe_owner", Text),
     Column("probe_until", UtcTime),
-    # The row that was refused first, while no other row has told whether it is the row's own fault.
+    # The row that was refused first, until another row shows whether only that row is refused.
     Column("suspect_run_id", Text),
-    Column("suspect_row_id", Words),
+    Column("suspect_row_id", AnyText),
     Column("suspect_since", UtcTime),
 )
 
-# How many rows may be in flight at a gate (the fields of ``pace.Pace``), and how full the buckets of
-# requests and tokens per minute are (see ``rates``; NULL where they were never used).
-paces = Table(
-    "paces",
+# How many rows may be in flight at a gate. ``state`` holds the fields of
+# ``domain.concurrency.AdaptiveLimit``; ``requests`` and ``tokens`` are the levels of the buckets of
+# ``domain.rate_limits``, NULL before their first use.
+concurrency_limits = Table(
+    "concurrency_limits",
     metadata,
     Column("gate_id", Text, primary_key=True),
-    Column("limit", Float(), nullable=False),
-    Column("used_at", UtcTime, nullable=False),
-    Column("grown_at", UtcTime, nullable=False),
-    Column("ceiling", Integer),
-    Column("step", Integer, nullable=False),
-    Column("gap_s", Float(), nullable=False),
-    Column("try_at", UtcTime),
-    Column("tried_at", UtcTime),
-    Column("answered", Integer, nullable=False),
-    Column("cut_at", UtcTime),
-    Column("cut_from", Integer, nullable=False),
-    Column("cut_floor", Integer, nullable=False),
-    Column("refused", Integer, nullable=False),
-    Column("row_s", Float(), nullable=False),
+    _json("state"),
     Column("requests", Float()),
     Column("tokens", Float()),
     Column("filled_at", UtcTime),
 )
 
-# Each worker at a gate: its slots, which are its own until it comes by again or ``until`` has passed.
-pace_shares = Table(
-    "pace_shares",
+# The slots of each worker at a gate, valid until the worker's next request or ``expires_at``.
+concurrency_shares = Table(
+    "concurrency_shares",
     metadata,
     Column("gate_id", Text, primary_key=True),
     Column("owner", Text, primary_key=True),
-    Column("share", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
     Column("in_flight", Integer, nullable=False),
     Column("wants", Integer, nullable=False),
-    Column("until", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
 )

@@ -1,6 +1,7 @@
-"""INSERT … ON CONFLICT that is compiled once: SQLAlchemy 2.0 compiles such a statement anew each time.
+"""INSERT … ON CONFLICT statements that are compiled once.
 
-That costs a millisecond or two, which a row pays several times.
+SQLAlchemy 2.0 compiles such a statement at each execution, which costs one or two milliseconds, and
+a row needs several of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Conflict = Callable[[Any], Insert]
 
 
 class Upsert:
-    """Rows for one table's ``columns``; ``conflict`` adds the ON CONFLICT clause to the insert."""
+    """Inserts rows into ``table``. ``conflict`` adds the ON CONFLICT clause to the insert."""
 
     def __init__(self, table: Table, columns: Sequence[str], conflict: Conflict) -> None:
         self._table = table
@@ -26,13 +27,13 @@ class Upsert:
         self._compiled = cache(self._compile)
 
     def execute(self, connection: Connection, values: Sequence[dict[str, Any]]) -> None:
-        """Write rows, each with every column; nothing where there is none."""
+        """Write rows, each with a value for every column; an empty sequence writes nothing."""
         if values:
             connection.execute(self._compiled(connection.dialect.name), values)
 
     def _compile(self, dialect_name: str) -> TextClause:
         names: dict[str, Any] = {name: bindparam(name) for name in self._columns}
-        # The dialects without a driver name parameters as ``text`` reads them.
+        # Dialects without a driver write parameters in the style that ``text`` reads.
         if dialect_name == "sqlite":
             insert = self._conflict(sqlite.insert(self._table).values(names))
             sql = str(insert.compile(dialect=sqlite.dialect(paramstyle="named")))
@@ -44,5 +45,5 @@ class Upsert:
 
 
 def do_nothing(insert: Any) -> Insert:
-    """What is there stays as it is."""
+    """Keep the existing row."""
     return insert.on_conflict_do_nothing()

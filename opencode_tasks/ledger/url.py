@@ -1,7 +1,7 @@
-"""Where a ledger is: the forms its URL may take, and what its file needs from the machine.
+"""Address of a ledger: the accepted forms of its URL, and the checks on its file.
 
-SQLite's write-ahead log shares memory between processes and so cannot live on a network file
-system (https://www.sqlite.org/wal.html).
+SQLite's write-ahead log shares memory between processes and therefore does not work on a network
+file system (https://www.sqlite.org/wal.html).
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ NETWORK_FUSE = frozenset(
 
 
 def refusal(message: str, hint: str) -> SetupError:
-    """A SetupError about the ledger, its hint being part of the message."""
+    """A SetupError about the ledger whose message ends with the hint."""
     return SetupError("unknown", raw_message=f"{message} {hint}", hint=hint)
 
 
 def read_url(text: str) -> URL:
-    """A path, ``sqlite:///…`` or ``postgresql://…`` as SQLAlchemy's URL: our driver, an absolute path."""
+    """Parse a path, ``sqlite:///…`` or ``postgresql://…``.
+
+    The result names the driver that this package uses and an absolute path. Raises SetupError for
+    any other address.
+    """
     if "://" not in text:
         return _sqlite(text)
     try:
@@ -47,48 +51,49 @@ def read_url(text: str) -> URL:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url.database or "")
     raise refusal(
-        f"A ledger cannot live in {url.drivername}.", "Use a path (SQLite) or postgresql:// (psycopg)."
+        f"A ledger cannot be stored in {url.drivername}.", "Use a path (SQLite) or postgresql:// (psycopg)."
     )
 
 
 def is_there(text: str) -> bool:
-    """Whether a ledger's file exists; of a ledger in PostgreSQL its server knows, so True."""
+    """Whether the file of a ledger exists. True for PostgreSQL, since only its server knows."""
     url = read_url(text)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
 def shown_url(url: str) -> str:
-    """A ledger's URL for people, without its password."""
+    """The URL of a ledger for messages, with the password hidden."""
     return make_url(url).render_as_string(hide_password=True)
 
 
 def _sqlite(text: str) -> URL:
     if text in ("", ":memory:"):
-        raise refusal("A ledger must outlive its process.", "Name a file, such as ledger.db.")
+        raise refusal("A ledger in memory would be lost with its process.", "Name a file, such as ledger.db.")
     return URL.create("sqlite", database=str(Path(text).expanduser().resolve()))
 
 
 def make_file(path: Path) -> None:
-    """See that the ledger's file is there: a new file is for its owner only, new folders too.
+    """Create the file of a ledger and its folders if they do not exist, readable by their owner only.
 
-    Raises SetupError on a network file system, or where the file cannot be made or is a folder.
+    Raises SetupError on a network file system, and if the file cannot be created or is a folder.
     """
     kind = file_system(path, MOUNTS.read_text() if MOUNTS.exists() else "")
     if kind in NETWORK_FILE_SYSTEMS | NETWORK_FUSE:
         raise refusal(
-            f"The ledger {path} is on a network file system ({kind}), where SQLite loses data.",
-            "Put it on a local disk, or use PostgreSQL when several machines write.",
+            f"The ledger {path} is on a network file system ({kind}), on which SQLite loses data.",
+            "Put it on a local disk, or use PostgreSQL if several machines write to it.",
         )
     try:
         _make_folder(path.parent)
-        # Exclusive: to open and close a file that SQLite has open in this process drops its locks.
+        # Exclusive, since closing a file that SQLite has open in this process drops SQLite's locks.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         if path.is_dir():
             raise refusal(f"The ledger {path} is a folder.", "Name a file in it.") from None
     except OSError as error:
         raise refusal(
-            f"The ledger {path} cannot be made: {error.strerror}.", "Name a place that you may write to."
+            f"The ledger {path} cannot be created: {error.strerror}.",
+            "Name a path to which you may write.",
         ) from error
 
 
@@ -100,14 +105,14 @@ def _make_folder(folder: Path) -> None:
 
 
 def file_system(path: Path, mounts: str) -> str:
-    """The type of the file system that holds ``path``, by the text of /proc/mounts; "" where unknown."""
+    """The type of the file system of ``path`` by the text of /proc/mounts; "" if unknown."""
     found, kind = "", ""
     for line in filter(None, mounts.split("\n")):
-        _device, place, type_, *_rest = line.split(" ")
-        point = _unescaped(place)
+        _device, escaped, type_, *_options = line.split(" ")
+        mount_point = _unescaped(escaped)
         # A later mount on the same point hides an earlier one.
-        if path.is_relative_to(point) and len(point) >= len(found):
-            found, kind = point, type_
+        if path.is_relative_to(mount_point) and len(mount_point) >= len(found):
+            found, kind = mount_point, type_
     return kind
 
 

@@ -1,23 +1,28 @@
-"""The views of the ledger, for dashboards: what each has, column by column.
+"""Views of the ledger for dashboards and their columns.
 
-Names and meanings are kept from version to version; columns may be added. The reference page is
-made from here, and the views are made by the migrations.
+Names and meanings are stable from version to version; columns may be added. The reference page is
+generated from this module. ``migrate`` drops and creates the views outside the revisions, also in
+ledgers whose tables are current: increase ``migrate.VIEWS_VERSION`` when a view changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Dialect, Select, bindparam, text
 from sqlalchemy.schema import DDL
 
 from opencode_tasks.ledger.spend import by_run, failures, items, spent, unreported
 
+DROPPED: tuple[str, ...] = ()
+"""Names of views of earlier versions, so that they are dropped too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A view and what a line of it is."""
+    """A view; ``line`` says what one line of it is."""
 
     name: str
     line: str
@@ -28,11 +33,16 @@ class View:
         """The names of its columns, in order."""
         return [column.name for column in self.query.selected_columns]
 
+    def sql(self, dialect: Dialect) -> str:
+        """Its query in the SQL of a dialect."""
+        query = self.query.order_by(None)
+        return str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
 
 VIEWS: tuple[View, ...] = (
     View(
         name="cost_items",
-        line="a model call; also an attempt that bought nothing, and a row that was not asked",
+        line="a model call, an attempt without usage, or a row without an attempt",
         query=items(),
     ),
     View(name="cost_by_day", line="a UTC day", query=spent(("day",))),
@@ -40,71 +50,95 @@ VIEWS: tuple[View, ...] = (
     View(name="cost_by_deployment", line="a Prefect deployment", query=spent(("deployment",))),
     View(name="cost_by_run", line="a run", query=by_run()),
     View(name="cost_by_label", line="a value of a label", query=spent(("label",))),
-    View(name="failures_by_type", line="a day, model and kind of error", query=failures()),
+    View(name="failures_by_type", line="a day, model and error type", query=failures()),
     View(
         name="unreported_attempts",
-        line="an attempt that may have bought more than it told",
+        line="an attempt that may have cost more than was reported",
         query=unreported(),
     ),
 )
 
 MEANINGS: dict[str, str] = {
-    "day": "UTC day: of a model call when it ended, of what bought nothing when it was begun. "
+    "day": "UTC day on which a model call ended; for a line without a call, on which the attempt started. "
     "A date on PostgreSQL, the text `YYYY-MM-DD` on SQLite.",
-    "model": "`provider/model` that was asked.",
-    "deployment": "Prefect's `flow/deployment`; null for a run by hand.",
+    "model": "Model of the call as `provider/model`.",
+    "deployment": "Prefect's `flow/deployment`; null for a run without a deployment.",
     "run": "Id of the run.",
     "label": "Name of a label: a column that the user named with `--label`.",
     "label_value": "Value of the label. A row counts under each of its labels.",
     "origin": "`annotate`, or `import` for a session that was read with `--import-session`.",
     "status": "Of a run: running, waiting, paused, interrupted, completed or failed. "
     "Of an attempt: open, completed or failed.",
-    "created_at": "When the run began.",
-    "ended_at": "When the run, or the model call, ended; null while it has not.",
-    "started_at": "When the attempt was begun.",
+    "created_at": "Time at which the run began.",
+    "ended_at": "Time at which the run, or the model call, ended; null before.",
+    "started_at": "Time at which the attempt started.",
     "row_id": "Id of the row in its input.",
     "row_status": "open, completed, failed or skipped.",
-    "reused": "Whether the row took over an earlier answer; its tokens and cost are counted there.",
+    "reused": "Whether the row reuses an earlier answer; its tokens and cost count at that answer only.",
     "attempt": "Number of the attempt at its row, from 1.",
-    "attempt_id": "Id of the attempt; null for a row that was not asked.",
-    "attempt_status": "open, completed or failed; null for a row that was not asked.",
-    "error_type": "How the attempt ended in an error; null where it did not.",
+    "attempt_id": "Id of the attempt; null for a row without an attempt.",
+    "attempt_status": "open, completed or failed; null for a row without an attempt.",
+    "error_type": "Type of the error that ended the attempt; null without one.",
     "session_id": "opencode's session, root or child.",
     "step_id": "opencode's id of the model call; null on a line without one.",
     "agent": "opencode's agent that made the call.",
-    "rows": "Rows, each once in its line: those asked, taken over and skipped.",
-    "steps": "Model calls.",
-    "attempts": "Attempts that ended in this error.",
-    "failed_rows": "Rows among them that have failed in the end.",
-    "input_tokens": "Input tokens that no cache held.",
+    "rows": "Number of distinct rows, reused and skipped ones included.",
+    "steps": "Number of model calls.",
+    "attempts": "Number of attempts that ended with this error.",
+    "failed_rows": "Number of these rows that failed in the end.",
+    "input_tokens": "Uncached input tokens.",
     "cache_read_tokens": "Input tokens read from the provider's cache.",
     "cache_write_tokens": "Input tokens written to the provider's cache.",
-    "output_tokens": "Output tokens without the reasoning.",
+    "output_tokens": "Output tokens without reasoning.",
     "reasoning_tokens": "Reasoning tokens.",
-    "cost_pico": "Cost in pico-dollars (1e-12 USD), a whole number; null where a part of it is unknown.",
-    "known_cost_pico": "The sum of the known parts of the cost, in pico-dollars.",
-    "failed_cost_pico": "The part of the cost that went into attempts that did not complete.",
-    "known_failed_cost_pico": "The sum of the known parts of that.",
-    "cost_usd": "The cost in USD: exact on PostgreSQL, the nearest float on SQLite.",
-    "known_cost_usd": "The sum of the known parts, in USD.",
-    "failed_cost_usd": "What went into attempts that did not complete, in USD.",
-    "cost_source": "`reported` by opencode, else `computed` from prices, else `unpriced`.",
-    "cost_reported_pico": "What opencode says that the call cost; null where it knows no price.",
-    "cost_computed_pico": "What its tokens cost by `price_source`; null where that knows no price.",
-    "price_source": "Whose price that is: genai-prices with its version, as of the day of the call, "
+    "cost_pico": "Cost in pico-dollars (1e-12 USD), an integer; null if a part of it is unknown.",
+    "known_cost_pico": "Sum of the known parts of the cost, in pico-dollars.",
+    "failed_cost_pico": "Part of the cost that belongs to attempts that did not complete.",
+    "known_failed_cost_pico": "Sum of the known parts of that cost.",
+    "cost_usd": "Cost in USD: exact on PostgreSQL, the nearest float on SQLite.",
+    "known_cost_usd": "Sum of the known parts, in USD.",
+    "failed_cost_usd": "Cost of attempts that did not complete, in USD.",
+    "cost_source": "`reported` by opencode, `computed` from prices, or `unpriced`.",
+    "cost_reported_pico": "Cost of the call by opencode's report; null if opencode knows no price.",
+    "cost_computed_pico": "Cost of its tokens by the prices of `price_source`; null if these have no price.",
+    "price_source": "Source of the prices: genai-prices with its version, as of the day of the call, "
     "or the user's own.",
-    "labels": "The labels, a JSON object.",
-    "at_most_pico": "The most that the provider may have sold and not told, in pico-dollars; "
-    "0 where the model's price is unknown.",
+    "labels": "Labels of the row as a JSON object.",
+    "at_most_pico": "Upper bound of the unreported cost, in pico-dollars; 0 if the price of the model is "
+    "unknown.",
     "at_most_usd": "The same in USD.",
 }
 
 
-def create_views(connection: Connection) -> None:
-    """Make all views; a migration that changes what they read must drop them first, in reverse order."""
+_READERS = text(
+    "select distinct table_name, grantee from information_schema.role_table_grants "
+    "where table_schema = current_schema() and privilege_type = 'SELECT' and grantee <> grantor "
+    "and table_name in :views"
+).bindparams(bindparam("views", expanding=True))
+
+
+def readers_of_views(connection: Connection) -> Sequence[tuple[str, str]]:
+    """Pairs of a view and a role that may read it. SQLite has no roles."""
+    if connection.dialect.name != "postgresql":
+        return []
+    found = connection.execute(_READERS, {"views": [view.name for view in VIEWS]})
+    return [(row.table_name, row.grantee) for row in found]
+
+
+def drop_views(connection: Connection) -> None:
+    """Drop all views of this and of earlier versions."""
+    for name in (*(view.name for view in reversed(VIEWS)), *DROPPED):
+        connection.execute(DDL(f"DROP VIEW IF EXISTS {name}"))
+
+
+def create_views(connection: Connection, readers: Sequence[tuple[str, str]] = ()) -> None:
+    """Create all views, and grant roles the right to read them (pairs of ``readers_of_views``)."""
     for view in VIEWS:
-        compiled = view.query.order_by(None).compile(
-            dialect=connection.dialect, compile_kwargs={"literal_binds": True}
-        )
-        # DDL would take a percent sign for a placeholder.
-        connection.execute(DDL(f"CREATE VIEW {view.name} AS {compiled}".replace("%", "%%")))
+        # DDL reads a percent sign as the start of a placeholder.
+        sql = view.sql(connection.dialect).replace("%", "%%")
+        connection.execute(DDL(f"CREATE VIEW {view.name} AS {sql}"))
+    # The preparer of psycopg doubles percent signs, as DDL needs them.
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    for view, role in readers:
+        grantee = role if role == "PUBLIC" else quote(role)
+        connection.execute(DDL(f"GRANT SELECT ON {view} TO {grantee}"))

@@ -1,1 +1,1 @@
-"""Driving opencode: its binary, its config and homes, its server and its command line."""
+"""Ways to run opencode: its binary, configuration, server, command line and instance directories."""

@@ -1,4 +1,4 @@
-"""The face that both ways of driving opencode share."""
+"""Protocol of a backend (a way to run opencode), and the values that describe what it runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from typing import Any, Literal, Protocol
 from opencode_tasks.domain.records import RemoteTool, Session
 from opencode_tasks.outcomes.session_result import SessionResult
 
+# ``backends.py`` has a row for each of these names.
 BackendName = Literal["server", "cli", "null"]
 DEFAULT_AGENT = "opencode-tasks"
 DEFAULT_SYSTEM = "You are a helpful assistant."
-# Opencode itself may be silent for 30 s between two of its retries.
+# Opencode itself can be silent for 30 s between two of its retries.
 DEFAULT_STALL_S = 120.0
-# Without the plugin a longer inner wait than this is ended by us.
+# Longest inner wait that is left to opencode if the plugin is not loaded.
 MAX_INNER_WAIT_S = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """Limits in seconds: to the provider's first sign, between two signs, and for all of it."""
+    """Time limits of a request, in seconds.
+
+    ``first_event_s`` is the limit until the provider's first sign of life, ``stall_s`` the limit between
+    two signs, ``total_s`` the limit for the whole request.
+    """
 
     first_event_s: float = 300.0
     stall_s: float = DEFAULT_STALL_S
@@ -29,16 +34,16 @@ class Clocks:
 
     @classmethod
     def within(cls, total_s: float) -> Clocks:
-        """The default clocks, none of them beyond ``total_s``."""
+        """The default limits, none of them longer than ``total_s``."""
         return cls(first_event_s=min(300.0, total_s), stall_s=min(DEFAULT_STALL_S, total_s), total_s=total_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What opencode is given beside the user's own logins; never shown, written down or logged.
+    """Credentials that opencode gets in addition to the user's own logins. Never shown, stored or logged.
 
-    ``api_keys`` by provider id win over a login of the user's store, ``environment`` by variable
-    over the process's own.
+    ``api_keys`` maps provider ids to keys and overrides the logins in the user's store. ``environment``
+    maps variable names to values and overrides the environment of this process.
     """
 
     api_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -47,12 +52,14 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpencodeSpec:
-    """How to run opencode: what two rows must share to share a server.
+    """How opencode is run. Rows can share a server if their specs differ in nothing but ``system``.
 
-    ``config`` is the user's opencode config; ``work_dir`` None means one fixed empty folder.
-    ``tools`` are MCP servers by their place, ``mcp_servers`` names of those in ``config``: our own
-    agent may use the tools of both. ``use_plugin=False`` leaves the plugin out and shows how the
-    event stream alone serves.
+    ``config`` is the user's opencode config. ``model_ref`` None lets opencode choose its default model.
+    ``work_dir`` None means a fixed empty directory. ``tools`` are MCP servers by their address,
+    ``mcp_servers`` are names of MCP servers in ``config``; the default agent may use the tools of both.
+    ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
+    ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
+    event stream alone.
     """
 
     binary: Path
@@ -72,11 +79,12 @@ class OpencodeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt to send. ``session_id`` goes on in that session; None opens a new one.
+    """One prompt to send.
 
-    ``max_cost_pico`` ends a session, its children included, whose steps have cost more and that
-    would go on. ``attempt_id`` is kept on the disk beside the session until that is recorded: it says
-    whose the session is, should this process die.
+    ``session_id`` names a session to continue; None opens a new one. ``max_cost_pico`` is the cost limit
+    of the session and its children in pico-dollars: a session that has cost more and would continue is
+    ended. ``attempt_id`` is stored beside the session until the session is recorded, so that the session
+    can be assigned to its attempt if this process dies.
     """
 
     prompt: str
@@ -94,23 +102,30 @@ OnSession = Callable[[str], None]
 
 
 class Backend(Protocol):
-    """A way of driving opencode. Safe for many requests at once on one event loop."""
+    """A way to run opencode for one spec. It serves many requests at a time on one event loop.
+
+    ``unpriced`` holds the ``provider/model`` names that have no price. Add a new backend to ``backends.py``.
+    """
 
     name: BackendName
     unpriced: frozenset[str]
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """Send a prompt and wait for the end; ``on_session`` is called once its session is known."""
+        """Send a prompt and wait for the end. ``on_session`` is called once the session id is known."""
         ...
 
     def data_dir(self, session_id: str | None) -> Path | None:
-        """Opencode's data folder that holds (or will hold) the session."""
+        """Opencode's data directory that holds the session, or will hold the next one if it is None."""
         ...
 
     def seen(self, session_id: str) -> list[Session]:
-        """What is known so far of a session that was cut short, and of its children."""
+        """What is known so far of a session that was interrupted, and of its children."""
         ...
 
     def recorded(self, session_id: str) -> None:
-        """Say that a session is recorded elsewhere and may be forgotten."""
+        """Release a session that is recorded in the ledger: its data may be removed."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop the processes of this backend; the data of unrecorded sessions stays."""
         ...

@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
-from opencode_tasks.ledger import Ledger, SleepingRun
+from opencode_tasks.ledger import Ledger, WaitingRun
 from opencode_tasks.orchestration.context import deployment_of, is_deployed
 from opencode_tasks.plan.plan import Plan
 
@@ -35,12 +35,12 @@ def find_continuing_run(plan: Plan, command: Mapping[str, Any]) -> State[None] |
         return None
     keys = frozenset(row.row_key for row in plan.rows)
     with Ledger.open(plan.ledger_url) as ledger:
-        if ledger.find_run(str(flow_run.id), plan.fingerprint) is not None:
+        if ledger.runs.find(str(flow_run.id), plan.fingerprint) is not None:
             # Awake again, or resumed: it goes on with its own.
             return None
-        for run in ledger.sleeping_runs(deployment_of(flow_run)):
+        for run in ledger.runs.waiting(deployment_of(flow_run)):
             is_same = run.output == command["output"] and run.refresh == plan.options.refresh
-            if is_same and keys <= ledger.row_keys(run.run_id) and (name := _asleep(run)):
+            if is_same and keys <= ledger.rows.keys(run.run_id) and (name := _asleep(run)):
                 return Completed(
                     message=f"continued by run {run.run_id} in flow run {name}, which sleeps until "
                     f"{run.waits_until:%Y-%m-%d %H:%M:%S} UTC over the same rows"
@@ -48,7 +48,7 @@ def find_continuing_run(plan: Plan, command: Mapping[str, Any]) -> State[None] |
     return None
 
 
-def _asleep(run: SleepingRun) -> str | None:
+def _asleep(run: WaitingRun) -> str | None:
     """The name of the run's last flow run where Prefect is to start it again."""
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         flow_run = client.read_flow_run(UUID(run.flow_run_ids[-1]))

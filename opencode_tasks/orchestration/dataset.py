@@ -128,7 +128,7 @@ def finish(prepared: PreparedRun, *, runner: Any = None) -> dict[str, Any]:
     forget_texts(plan.ledger_url, result.run_id)
     told = summary(result.run_id, result.progress, result.budget, started=began)
     with Ledger.open(plan.ledger_url) as ledger:
-        publisher.finished(result.run_id, result.progress, ledger.cost(result.run_id), told)
+        publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), told)
     allowed = allowed_failures(prepared.max_failed, len(frame))
     if allowed is not None and result.progress.failed > allowed:
         raise TooManyFailedError(result.run_id, result.progress.failed, allowed, told)

@@ -34,7 +34,7 @@ def write_reports(
         raise InputError((f"ledger: there is no ledger {url} yet",))
     folder = _folder(output)
     with Ledger.open(url) as opened:
-        report_queries = opened.report_queries
+        report_queries = opened.reports
         source = shown_url(opened.url)
         page = report_page(report_queries, since=first, now=now, source=source, drift=settings().cost_drift)
         lines = report_lines(report_queries, by, since=first)

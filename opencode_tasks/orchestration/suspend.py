@@ -39,8 +39,8 @@ def hold_flow_run(paused: RunPausedError, ledger_url: str, model_ref: str) -> No
         raise paused
     if paused.until is None:
         with Ledger.open(ledger_url) as ledger:
-            told = pause_report(paused, model_ref, ledger.progress(paused.run_id))
-            budget = ledger.budget(paused.run_id)
+            told = pause_report(paused, model_ref, ledger.runs.progress(paused.run_id))
+            budget = ledger.budgets.get(paused.run_id)
         # An artifact that could not be written must not lose the suspension.
         with suppress(Exception):
             create_markdown_artifact(told, key=ARTIFACT_KEY, description=str(paused))

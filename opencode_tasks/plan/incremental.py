@@ -42,11 +42,11 @@ class IncrementalInput:
             return frame
         ids = row_ids_in(frame, self.key)
         going_on = run_id or self._begun_here(ledger)
-        mine = ledger.rows_of_run(self.series, going_on) if going_on else None
+        mine = ledger.series.row_ids_of_run(self.series, going_on) if going_on else None
         if mine is not None:
             taken = [row_id in mine for row_id in ids]
         else:
-            answered = ledger.answered_in(self.series)
+            answered = ledger.series.completed_rows(self.series)
             taken = [refresh or row_id not in answered for row_id in ids]
         places = [place for place, is_taken in enumerate(taken) if is_taken]
         return take_rows(frame, places if mine is not None else places[:limit])
@@ -55,4 +55,4 @@ class IncrementalInput:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             return None
-        return ledger.run_of_flow_run(self.series, str(context.flow_run.id))
+        return ledger.series.run_of_flow_run(self.series, str(context.flow_run.id))

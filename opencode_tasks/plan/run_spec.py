@@ -65,7 +65,7 @@ class RunSpec:
             system=system_text(self.spec, self.system, self.schema),
             variant=self.variant,
             title=f"{self.run_id} {claimed.row.row_id}"[:100],
-            max_cost_pico=claimed.left_pico,
+            max_cost_pico=claimed.remaining_pico,
             attempt_id=claimed.attempt_id,
         )
 

@@ -234,10 +234,10 @@ def _columns(by_day: Mapping[date, Mapping[int, int]], legend: Mapping[int, str]
         marks=tuple(
             Mark(
                 hover=bar.hover(legend, format_usd),
-                area=Rect(left + pitch * place, top, pitch, PLOT_HEIGHT),
-                parts=tuple(_column(bar, left + pitch * (place + 0.5), pitch, bottom, scale)),
+                area=Rect(left + pitch * index, top, pitch, PLOT_HEIGHT),
+                parts=tuple(_column(bar, left + pitch * (index + 0.5), pitch, bottom, scale)),
             )
-            for place, bar in enumerate(bars)
+            for index, bar in enumerate(bars)
         ),
     )
 
@@ -266,14 +266,14 @@ def _column(bar: Bar, middle: float, pitch: float, bottom: float, scale: float) 
 def _time_labels(
     by_day: Mapping[date, Any], period: Period, left: float, pitch: float, top: float
 ) -> Iterator[Text]:
-    """A label below every so many columns; the year below the first label and where it changes."""
+    """Yield labels of columns at regular intervals, with the year below the first one of each year."""
     starts = period.starts(min(by_day), max(by_day))
     room = max(text_width(start.strftime(period.label)) for start in starts) + 2 * GAP
     step = next((step for step in period.steps if step * pitch >= room), period.steps[-1])
     year = None
-    for place in range(0, len(starts), step):
-        start, x = starts[place], left + pitch * (place + 0.5)
-        if x + room / 2 > left + pitch * len(starts) + GAP and place:
+    for index in range(0, len(starts), step):
+        start, x = starts[index], left + pitch * (index + 0.5)
+        if x + room / 2 > left + pitch * len(starts) + GAP and index:
             return
         yield Text(x, top + LINE_HEIGHT - HALF_LETTER, start.strftime(period.label), "middle")
         if start.year != year and period.name != "year":
@@ -296,8 +296,8 @@ def _bars(
     bottom = BAR_PITCH * len(bars)
     ticks = ticks_within(largest.total, right - left, tick_label)
     marks: list[Mark] = []
-    for place, (bar, value) in enumerate(zip(bars, values, strict=True)):
-        top = BAR_PITCH * place
+    for index, (bar, value) in enumerate(zip(bars, values, strict=True)):
+        top = BAR_PITCH * index
         parts = tuple(_bar(bar, left, top + (BAR_PITCH - BAR_THICKNESS) / 2, scale))
         end = parts[-1].x + parts[-1].width if parts else left
         baseline = top + BAR_PITCH / 2 + HALF_LETTER

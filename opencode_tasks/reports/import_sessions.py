@@ -66,12 +66,12 @@ def _import(ledger: Ledger, export: Mapping[str, Any], prices: PriceBook) -> str
     session = Session(
         session_id=session_id, parent_id=text_in(info.get("parentID")), messages=messages, steps=steps
     )
-    known_run_id = ledger.recorded_in(session_id)
+    known_run_id = ledger.imports.run_of_session(session_id)
     if known_run_id not in (None, f"import-{session_id}"):
         return f"session {session_id} is already part of run {known_run_id}"
     times = mapping_in(info.get("time"))
     started_at = time_in(times.get("created")) or datetime.fromtimestamp(0, UTC)
-    ledger.import_session(
+    ledger.imports.add(
         AttemptRecord(session_id=session_id, sessions=[session]),
         prompt=_prompt(messages),
         text=answer_text(messages),

@@ -51,10 +51,10 @@ def fit_text(text: str, width: float) -> str:
 
 def _prefix(text: str, width: float) -> str:
     used = 0.0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         used += FONT_SIZE * _em(character)
         if used > width:
-            return text[:place]
+            return text[:index]
     return text
 
 
@@ -68,10 +68,11 @@ def ticks_covering(largest: int, steps: int) -> range:
 
 
 def ticks_within(largest: int, width: float, label: Callable[[int, int], str]) -> range:
-    """Return round ticks from 0 to at most ``largest`` (above 0), as many as have room for their labels.
+    """Return round ticks from 0 to at most ``largest`` (above 0).
 
-    ``width`` is the length of the axis in pixels from 0 to ``largest``. ``label`` makes the label of a
-    tick; its second argument is the step. If no second label fits, 0 is the only tick.
+    The step is the smallest one for which the labels do not overlap; if there is none, 0 is the only
+    tick. ``width`` is the length of the axis in pixels from 0 to ``largest``. ``label`` returns the label
+    of a tick; its second argument is the step.
     """
     steps = {_round_step(largest / count) for count in range(1, max(1, int(width // 60)) + 1)}
     for step in sorted(steps):

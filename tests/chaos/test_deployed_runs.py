@@ -30,7 +30,7 @@ def test_a_limit_of_90_seconds_is_slept_through(desk: Desk) -> None:
         refused = next(call for call in desk.provider.calls if call.status == 429)
         ledger = str(desk.folder / "ledger.db")
         with Ledger.open(ledger) as opened:
-            run_id = opened.runs()[0]["run_id"]
+            run_id = opened.runs.newest()[0]["run_id"]
         exported = desk.run("export", run_id, "-o", "now.csv", "--ledger", ledger)
         assert exported.code == 0, exported.stderr
         assert len(desk.read_csv("now.csv")) == 40

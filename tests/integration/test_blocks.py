@@ -85,7 +85,7 @@ def test_a_key_goes_to_opencode_and_is_found_nowhere_else(ray_desk: Desk) -> Non
     assert {call.authorization for call in ray_desk.provider.calls} == {f"Bearer {secret}"}
     assert {call.headers["x-own"] for call in ray_desk.provider.calls} == {variable}
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
-        (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
     told_server = [*pages(flow_run_id), *logs(flow_run_id)]
     for word in (secret, variable):
         assert seen

@@ -54,7 +54,7 @@ def statuses(desk: Desk) -> Counter[str]:
 
 def flow_run_state(desk: Desk) -> str | None:
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        flow_run_id = ledger.runs()[0]["flow_run_ids"][-1]
+        flow_run_id = ledger.runs.newest()[0]["flow_run_ids"][-1]
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(flow_run_id)).state
     return state.name if state else None

@@ -1,4 +1,4 @@
-"""Every dollar: what the provider itself says that it sold is what the ledger, its views and FOCUS say."""
+"""Costs of the ledger, its views and FOCUS are exactly those of the provider."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from opencode_tasks.testing import Call, Reply
 
 ROWS = 100
 LIMIT_S = 120
-# USD for a million tokens. A call of "tiny" costs less than a micro-dollar.
+# USD per million tokens. A call of "tiny" costs less than a micro-dollar.
 PRICES: Mapping[str, Mapping[str, float]] = {
     "tiny": {"input": 0.005, "output": 0.02, "cache_read": 0.0005},
     "plain": {"input": 1.0, "output": 5.0, "cache_read": 0.1},
@@ -31,46 +31,46 @@ TEAMS = ("support", "search")
 TASK = ("task", {"description": "one thing", "prompt": "do the one thing", "subagent_type": "hand"})
 
 
-def failing(status: int) -> Reply:
+def error(status: int) -> Reply:
     return Reply(status=status, body={"error": {"message": "no"}})
 
 
-def hands_on(call: Call) -> bool:
-    """Whether a row of "deep" is to hand its work to a child session: once."""
+def needs_child_session(call: Call) -> bool:
+    """Return whether a row of "deep" calls the task tool; it does so once."""
     has_result = any(message.get("role") == "tool" for message in call.body.get("messages", []))
     return call.model == "deep" and "row 09" in call.prompt and not has_result
 
 
-def script(desk: Desk) -> None:
-    """Answers with cache and reasoning tokens, errors, retries, repairs of nothing, and child sessions."""
+def add_rules(desk: Desk) -> None:
+    """Add rules with cache and reasoning tokens, errors, retries, an empty answer and child sessions."""
     for name, price in PRICES.items():
         limits = {"context": 100_000, "output": 1000}
         desk.provider.models[name] = {"cost": dict(price), "limit": limits, "tool_call": True}
 
-    def on(model: str, words: str, *replies: Reply) -> None:
-        desk.provider.on(lambda call: call.model == model and words in call.prompt, *replies)
+    def on(model: str, prompt: str, *replies: Reply) -> None:
+        desk.provider.on(lambda call: call.model == model and prompt in call.prompt, *replies)
 
-    sold = Reply(text="fine", input_tokens=30, output_tokens=3)
+    answer = Reply(text="fine", input_tokens=30, output_tokens=3)
     cached = Reply(text="fine", input_tokens=1057, cache_read_tokens=1024, output_tokens=17)
-    thought = Reply(text="fine", input_tokens=41, output_tokens=29, reasoning_tokens=23)
+    reasoned = Reply(text="fine", input_tokens=41, output_tokens=29, reasoning_tokens=23)
     cut = Reply(text="part of", input_tokens=35, output_tokens=7, finish_reason="length")
     desk.provider.on("do the one thing", Reply(text="thing done", input_tokens=11, output_tokens=3))
     for model in PRICES:
-        on(model, "row 003", failing(500), sold)
-        on(model, "row 013", failing(400))
+        on(model, "row 003", error(500), answer)
+        on(model, "row 013", error(400))
         on(model, "row 023", cut)
         on(model, "row 033", cut, cached)
-        on(model, "row 043", failing(503), failing(503), failing(503))
-        on(model, "row 053", Reply(text=""), sold)
+        on(model, "row 043", error(503), error(503), error(503))
+        on(model, "row 053", Reply(text=""), answer)
         on(model, "row 063", Reply(finish_reason="content_filter", input_tokens=19, output_tokens=1))
-        on(model, "row 073", thought)
-        on(model, "row 083", Reply(text="cut in two", chunks=4, cut_after=2), sold)
-    desk.provider.on(hands_on, Reply(tool_calls=[TASK], input_tokens=50, output_tokens=5))
+        on(model, "row 073", reasoned)
+        on(model, "row 083", Reply(text="cut in two", chunks=4, cut_after=2), answer)
+    desk.provider.on(needs_child_session, Reply(tool_calls=[TASK], input_tokens=50, output_tokens=5))
     desk.provider.on("row", Reply(delay_s=0.05, input_tokens=30, cache_read_tokens=8, output_tokens=4))
 
 
 def pico(call: Call) -> int:
-    """What the provider asks for a call, by its own price list."""
+    """Return the price of a call in pico-dollars by the price list of the provider."""
     price = {name: Decimal(str(value)) for name, value in PRICES[call.model].items()}
     usd = (
         (call.input_tokens - call.cache_read_tokens) * price["input"]
@@ -80,15 +80,15 @@ def pico(call: Call) -> int:
     return int(usd * 10**6)
 
 
-def counted(calls: Sequence[Call]) -> dict[str, int]:
-    """Tokens and pico-dollars of what was answered to its end."""
-    sold = [call for call in calls if call.status == 200 and call.ended]
+def charged(calls: Sequence[Call]) -> dict[str, int]:
+    """Return tokens and pico-dollars of all calls that were answered completely."""
+    answered = [call for call in calls if call.status == 200 and call.ended]
     return {
-        "input_tokens": sum(call.input_tokens - call.cache_read_tokens for call in sold),
-        "cache_read_tokens": sum(call.cache_read_tokens for call in sold),
-        "output_tokens": sum(call.output_tokens - call.reasoning_tokens for call in sold),
-        "reasoning_tokens": sum(call.reasoning_tokens for call in sold),
-        "known_cost_pico": sum(pico(call) for call in sold),
+        "input_tokens": sum(call.input_tokens - call.cache_read_tokens for call in answered),
+        "cache_read_tokens": sum(call.cache_read_tokens for call in answered),
+        "output_tokens": sum(call.output_tokens - call.reasoning_tokens for call in answered),
+        "reasoning_tokens": sum(call.reasoning_tokens for call in answered),
+        "known_cost_pico": sum(pico(call) for call in answered),
     }
 
 
@@ -102,11 +102,13 @@ def url(request: pytest.FixtureRequest, desk: Desk) -> str:
 def arguments(desk: Desk, url: str, model: str) -> list[str]:
     rows = [{"prompt": f"row {i:03}", "team": TEAMS[i % 2]} for i in range(ROWS)]
     desk.write_csv("in.csv", rows)
-    told = desk.arguments("in.csv", "-o", f"{model}.csv", "--label", "team", "--json", "--concurrency", "8")
-    config = Path(told[told.index("--opencode-config") + 1])
+    options = desk.arguments(
+        "in.csv", "-o", f"{model}.csv", "--label", "team", "--json", "--concurrency", "8"
+    )
+    config = Path(options[options.index("--opencode-config") + 1])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
     agent = ["--agent", "boss"] if model == "deep" else []
-    return [*told, "--model", f"fake/{model}", "--ledger", url, *agent]
+    return [*options, "--model", f"fake/{model}", "--ledger", url, *agent]
 
 
 def sums(lines: Sequence[Mapping[str, Any]], like: Mapping[str, int]) -> dict[str, int]:
@@ -130,37 +132,37 @@ def views(url: str) -> dict[str, list[dict[str, Any]]]:
     indirect=True,
 )
 @pytest.mark.timeout(600)
-def test_the_providers_own_record_is_what_every_view_says(desk: Desk, url: str) -> None:
-    script(desk)
+def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
+    add_rules(desk)
     for model in PRICES:
         ran = desk.run(*arguments(desk, url, model))
         assert ran.code == 1, ran.stderr
         rows = ran.summary["rows"]
         assert (rows["completed"], rows["failed"]) == (ROWS - 4, 4)
-    sold = counted(desk.provider.calls)
-    told = views(url)
-    for name, lines in told.items():
-        assert sums(lines, sold) == sold, name
-    by_model = {line["model"].removeprefix("fake/"): line for line in told["model"]}
+    expected = charged(desk.provider.calls)
+    by_view = views(url)
+    for name, lines in by_view.items():
+        assert sums(lines, expected) == expected, name
+    by_model = {line["model"].removeprefix("fake/"): line for line in by_view["model"]}
     for model, line in by_model.items():
-        mine = counted([call for call in desk.provider.calls if call.model == model])
-        assert sums([line], mine) == mine
+        of_model = charged([call for call in desk.provider.calls if call.model == model])
+        assert sums([line], of_model) == of_model
     assert 0 < by_model["tiny"]["known_cost_pico"] / by_model["tiny"]["steps"] < 10**6
-    # Ten rows of "deep" hand work to a child session.
+    # Ten rows of "deep" have a child session.
     assert by_model["deep"]["steps"] - by_model["plain"]["steps"] == 2 * 10
     exported = desk.run("report", "--format", "focus", "--ledger", url)
     charges = list(csv.DictReader(io.StringIO(exported.stdout)))
     billed = sum(Decimal(charge["BilledCost"]) for charge in charges)
-    assert billed * 10**12 == sold["known_cost_pico"]
-    assert sum(int(charge["x_ReasoningTokens"]) for charge in charges) == sold["reasoning_tokens"]
+    assert billed * 10**12 == expected["known_cost_pico"]
+    assert sum(int(charge["x_ReasoningTokens"]) for charge in charges) == expected["reasoning_tokens"]
     with Ledger.open(url) as ledger:
-        # A broken stream is the one thing that may have been sold and not told.
-        assert {line["row_id"] for line in ledger.report_queries.unreported()} == {"83"}
-    # Once more: nothing is bought, nothing is counted again.
+        # Only the cost of an interrupted stream is not reported.
+        assert {line["row_id"] for line in ledger.reports.unreported()} == {"83"}
+    # A second run reuses the completed rows and sends the failed ones again.
     again = desk.run(*arguments(desk, url, "plain"))
     assert again.summary["rows"]["reused"] == ROWS - 4
-    failed = counted(desk.provider.calls)["known_cost_pico"]
-    assert sums(views(url)["model"], {"known_cost_pico": 0}) == {"known_cost_pico": failed}
+    total_pico = charged(desk.provider.calls)["known_cost_pico"]
+    assert sums(views(url)["model"], {"known_cost_pico": 0}) == {"known_cost_pico": total_pico}
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,8 @@ def test_the_providers_own_record_is_what_every_view_says(desk: Desk, url: str) 
     indirect=True,
 )
 @pytest.mark.timeout(600)
-def test_a_killed_and_resumed_run_differs_by_no_more_than_the_listed_bounds(desk: Desk, url: str) -> None:
-    script(desk)
+def test_cost_of_a_killed_and_resumed_run_is_within_the_bound(desk: Desk, url: str) -> None:
+    add_rules(desk)
     with desk.start(*arguments(desk, url, "plain")) as process:
         deadline = time.monotonic() + LIMIT_S
         while len(desk.provider.calls) < 30:
@@ -181,9 +183,9 @@ def test_a_killed_and_resumed_run_differs_by_no_more_than_the_listed_bounds(desk
         process.communicate(timeout=LIMIT_S)
     resumed = desk.run("resume", "--ledger", url, "--json")
     assert resumed.code == 1, resumed.stderr
-    sold = counted(desk.provider.calls)["known_cost_pico"]
+    charged_pico = charged(desk.provider.calls)["known_cost_pico"]
     with Ledger.open(url) as ledger:
-        (total,) = ledger.report_queries.spent()
-        bound = sum(line["at_most_pico"] for line in ledger.report_queries.unreported())
-    assert 0 <= sold - total["known_cost_pico"] <= bound
+        (total,) = ledger.reports.spent()
+        bound_pico = sum(line["at_most_pico"] for line in ledger.reports.unreported())
+    assert 0 <= charged_pico - total["known_cost_pico"] <= bound_pico
     assert total["rows"] == ROWS

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
-from opencode_tasks.ledger import GROUPINGS, Grouping, Lease, Ledger
+from opencode_tasks.ledger import GROUPINGS, FinishedRow, Grouping, Lease, Ledger
 from opencode_tasks.ledger.migrate import VERSION_TABLE
 from opencode_tasks.ledger.schema import metadata
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
@@ -68,7 +68,7 @@ class World:
             self._run(f"run-{number}", model, deployment, NOON + timedelta(hours=10 * number))
 
     def _run(self, run_id: str, model: str, deployment: str | None, claimed: datetime) -> None:
-        self.ledger.create_run(
+        self.ledger.runs.create(
             run_id=run_id,
             parameters={},
             model_ref=model,
@@ -91,13 +91,13 @@ class World:
             )
             for i in range(8)
         ]
-        self.ledger.add_rows(run_id, inputs)
+        self.ledger.rows.add(run_id, inputs)
         self.rows |= {(run_id, row.row_id) for row in inputs}
         for i in range(6):
             self._row(run_id, model, deployment, i, claimed + timedelta(minutes=30 * i))
         now = claimed + timedelta(hours=5)
-        self.ledger.skip_rows(run_id, error_type="budget_exceeded", error_message="no", now=now)
-        self.ledger.end_run(run_id, status="failed", now=now)
+        self.ledger.rows.skip_open(run_id, error_type="budget_exceeded", error_message="no", now=now)
+        self.ledger.runs.end(run_id, status="failed", now=now)
 
     def _row(self, run_id: str, model: str, deployment: str | None, i: int, at: datetime) -> None:
         """0, 1: answered; 2: one failed attempt first; 3: failed; 4: refused, no call; 5: unpriced."""
@@ -108,7 +108,7 @@ class World:
             4: [InvalidRequestError("n", raw_message="no")],
         }.get(i, [None])
         for number, error in enumerate(errors, start=1):
-            got = self.ledger.take(run_id, row_id, owner="w", now=at, lease_s=60)
+            got = self.ledger.queue.claim_row(run_id, row_id, owner="w", now=at, lease_s=60)
             assert isinstance(got, Lease)
             attempt_id = begin_attempt(
                 self.ledger, got, run_id, row_id, attempt=number, now=at, reserve_pico=1000
@@ -159,22 +159,24 @@ class World:
     ) -> None:
         run_id, row_id = row
         if error is not None and not is_last:
-            self.ledger.end_attempt(attempt_id, record=record, error=error, now=at)
-            self.ledger.wait_row(lease, run_id=run_id, row_id=row_id, error=error, until=at)
+            self.ledger.attempts.end(attempt_id, record=record, error=error, now=at)
+            self.ledger.queue.wait(lease, run_id=run_id, row_id=row_id, error=error, until=at)
             return
         answer = Answer(
             text="yes", structured=None, finish_reason="stop", turns=1, model_ref="p/one", attempt=record
         )
         for _ in range(2):  # Every write may come twice.
-            self.ledger.finish_row(
-                lease=lease,
-                attempt_id=attempt_id,
-                record=record,
-                run_id=run_id,
-                row_id=row_id,
-                answer=None if error else answer,
-                error=error,
-                now=at,
+            self.ledger.queue.finish(
+                FinishedRow(
+                    lease=lease,
+                    attempt_id=attempt_id,
+                    record=record,
+                    run_id=run_id,
+                    row_id=row_id,
+                    answer=None if error else answer,
+                    error=error,
+                    now=at,
+                )
             )
 
 
@@ -210,29 +212,29 @@ def only(line: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 def test_a_grouping_adds_up_what_was_written(ledger: Ledger, name: Any) -> None:
     world = World(ledger)
     wanted = grouped(world, name)
-    lines = {line[name]: line for line in ledger.report_queries.spent((name,))}
+    lines = {line[name]: line for line in ledger.reports.spent((name,))}
     for key, sums in wanted.items():
         assert only(lines[key], sums) == sums
-    with ledger.report_queries.frozen() as frozen:
-        assert frozen.spent((name,)) == ledger.report_queries.spent((name,))
+    with ledger.reports.frozen() as frozen:
+        assert frozen.spent((name,)) == ledger.reports.spent((name,))
 
 
 def test_rows_count_whether_they_were_asked_or_not(ledger: Ledger) -> None:
     world = World(ledger)
-    (total,) = ledger.report_queries.spent(())
+    (total,) = ledger.reports.spent(())
     assert total["rows"] == len(world.rows) == 16
-    by_run = ledger.report_queries.spent(("run",))
+    by_run = ledger.reports.spent(("run",))
     assert [line["rows"] for line in by_run] == [8, 8]
-    again = {line["model"]: line["rows"] for line in ledger.report_queries.spent(("model",))}
+    again = {line["model"]: line["rows"] for line in ledger.reports.spent(("model",))}
     # Row 4 was refused and rows 6 and 7 were skipped: they count at the model that they were for.
     assert again == {"p/one": 8, "p/two": 8, "p/small": 10}
-    statuses = ledger.report_queries.rows_by_status()
+    statuses = ledger.reports.rows_by_status()
     assert dict(statuses) == {"open": 0, "completed": 8, "failed": 4, "skipped": 4, "reused": 0}
 
 
 def test_a_row_counts_under_each_of_its_labels(ledger: Ledger) -> None:
     world = World(ledger)
-    lines = {(line["label"], line["label_value"]): line for line in ledger.report_queries.spent(("label",))}
+    lines = {(line["label"], line["label_value"]): line for line in ledger.reports.spent(("label",))}
     assert set(lines) == {("team", "support"), ("team", "search"), ("run", "x")}
     for team, sums in grouped(world, "team").items():
         assert only(lines["team", team], sums) == sums
@@ -242,12 +244,12 @@ def test_a_row_counts_under_each_of_its_labels(ledger: Ledger) -> None:
 def test_groupings_can_be_combined_and_cut_by_day(ledger: Ledger) -> None:
     world = World(ledger)
     since = date(2026, 3, 2)
-    lines = ledger.report_queries.spent(("day", "run", "label"), since=since)
+    lines = ledger.reports.spent(("day", "run", "label"), since=since)
     assert {line["day"] for line in lines} == {since}
     later = [one for one in world.calls if one["day"] >= since]
     teams = [line for line in lines if line["label"] == "team"]
     assert sum(line["known_cost_pico"] for line in teams) == added(later)["known_cost_pico"] > 0
-    before = ledger.report_queries.spent(before=since)[0]
+    before = ledger.reports.spent(before=since)[0]
     assert before["steps"] + len(later) == len(world.calls)
 
 
@@ -275,7 +277,7 @@ def test_a_views_dollars_are_its_pico_dollars(ledger: Ledger) -> None:
 
 def test_failures_tell_what_they_cost_and_what_became_of_the_rows(ledger: Ledger) -> None:
     World(ledger)
-    lines = [line for line in ledger.report_queries.failures() if line["model"] == "p/one"]
+    lines = [line for line in ledger.reports.failures() if line["model"] == "p/one"]
     told = {
         line["error_type"]: (line["attempts"], line["rows"], line["failed_rows"], line["known_cost_pico"])
         for line in lines
@@ -290,7 +292,7 @@ def test_failures_tell_what_they_cost_and_what_became_of_the_rows(ledger: Ledger
 
 def test_what_may_have_been_sold_and_not_told_is_listed_with_its_bound(ledger: Ledger) -> None:
     World(ledger)
-    lines = ledger.report_queries.unreported()
+    lines = ledger.reports.unreported()
     assert [(line["run"], line["row_id"], line["error_type"], line["at_most_pico"]) for line in lines] == [
         ("run-0", "row 3", "timeout", 1000 - 7),
         ("run-1", "row 3", "timeout", 1000 - 7),
@@ -305,12 +307,12 @@ def test_an_agent_may_have_had_a_call_in_flight_in_each_session(
     with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
         connection.execute(text(f"update attempts set call_most_pico = {call_most}"))
     # The root session and its child.
-    assert {line["at_most_pico"] for line in ledger.report_queries.unreported()} == {at_most}
+    assert {line["at_most_pico"] for line in ledger.reports.unreported()} == {at_most}
 
 
 def test_focus_adds_up_to_the_ledger_exactly(ledger: Ledger) -> None:
     world = World(ledger)
-    text_ = "".join(focus_csv(ledger.report_queries.charges()))
+    text_ = "".join(focus_csv(ledger.reports.charges()))
     charges = list(csv.DictReader(io.StringIO(text_)))
     known = sum(Decimal(one["BilledCost"]) for one in charges if one["BilledCost"])
     assert known * 10**12 == added(world.calls)["known_cost_pico"]
@@ -322,7 +324,7 @@ def test_focus_adds_up_to_the_ledger_exactly(ledger: Ledger) -> None:
 
 def test_both_accounts_of_a_models_cost_are_told(ledger: Ledger) -> None:
     World(ledger)
-    lines = {line["model"]: line for line in ledger.report_queries.sources()}
+    lines = {line["model"]: line for line in ledger.reports.sources()}
     one = lines["p/one"]
     assert (one["reported"], one["computed"], one["unpriced"], one["both"]) == (5, 0, 1, 5)
     assert one["cost_computed_pico"] - one["cost_reported_pico"] == 1 + 2 + 3 + 3 + 4
@@ -332,12 +334,12 @@ def test_lines_are_plain_values(ledger: Ledger) -> None:
     World(ledger)
     groupings: list[tuple[Grouping, ...]] = [(), *((name,) for name in GROUPINGS)]
     for by in groupings:
-        assert json.loads(json.dumps(report_lines(ledger.report_queries, by)))
+        assert json.loads(json.dumps(report_lines(ledger.reports, by)))
 
 
 def test_the_dearest_rows_come_first(ledger: Ledger) -> None:
     World(ledger)
-    dear = ledger.report_queries.costliest(3)
+    dear = ledger.reports.costliest(3)
     assert [(line["row_id"], line["cost_pico"]) for line in dear] == [
         ("row 2", 12),
         ("row 2", 12),
@@ -352,7 +354,7 @@ def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(ledger_url: str) -
     _back_to(address, "0003")
     with Ledger.open(ledger_url) as ledger:
         World(ledger)
-        assert ledger.report_queries.spent()[0]["rows"] == 16
+        assert ledger.reports.spent()[0]["rows"] == 16
 
 
 def _back_to(address: Any, revision: str) -> None:
@@ -395,7 +397,7 @@ def texts(ledger: Ledger) -> set[str]:
 @pytest.mark.parametrize("texts_only", [True, False])
 def test_purging_forgets_words_and_keeps_money(ledger: Ledger, texts_only: bool) -> None:
     World(ledger)
-    report_queries = ledger.report_queries
+    report_queries = ledger.reports
     before = (
         [report_queries.spent((name,)) for name in GROUPINGS],
         report_queries.unreported()[0]["at_most_pico"],
@@ -403,10 +405,10 @@ def test_purging_forgets_words_and_keeps_money(ledger: Ledger, texts_only: bool)
     assert {"prompt 1", "yes", "down", "row 1"} <= texts(ledger)
     now = datetime.now(UTC)
     for _ in range(2):
-        purged = ledger.purge(NOON + timedelta(hours=6), texts_only=texts_only, now=now)
+        purged = ledger.retention.purge(NOON + timedelta(hours=6), texts_only=texts_only, now=now)
         assert (purged.runs, purged.rows) == (1, 8)
     assert "prompt 1" in texts(ledger)  # The other run ended later.
-    purged = ledger.purge(NOON + timedelta(days=1), texts_only=texts_only, now=now)
+    purged = ledger.retention.purge(NOON + timedelta(days=1), texts_only=texts_only, now=now)
     assert (purged.runs, purged.rows) == (2, 16)
     left = texts(ledger)
     assert left.isdisjoint({"prompt 1", "yes", "down"})
@@ -420,15 +422,15 @@ def test_purging_forgets_words_and_keeps_money(ledger: Ledger, texts_only: bool)
 
 def test_a_run_that_can_go_on_is_not_purged(ledger: Ledger) -> None:
     World(ledger)
-    ledger.pause_run("run-0", until=None, reason="a key")
-    purged = ledger.purge(NOON + timedelta(days=1), texts_only=False, now=NOON)
+    ledger.runs.pause("run-0", until=None, reason="a key")
+    purged = ledger.retention.purge(NOON + timedelta(days=1), texts_only=False, now=NOON)
     assert purged.runs == 1
 
 
 def test_a_purged_answer_is_not_taken_over(ledger: Ledger) -> None:
     World(ledger)
-    ledger.purge(NOON + timedelta(days=1), texts_only=True, now=NOON)
-    ledger.create_run(
+    ledger.retention.purge(NOON + timedelta(days=1), texts_only=True, now=NOON)
+    ledger.runs.create(
         run_id="later",
         parameters={},
         model_ref="p/one",
@@ -441,8 +443,8 @@ def test_a_purged_answer_is_not_taken_over(ledger: Ledger) -> None:
         refresh=False,
         now=NOON + timedelta(days=2),
     )
-    ledger.add_rows("later", [RowInput(row_id="a", position=0, row_key="run-0 0", prompt="prompt 0")])
-    assert ledger.reuse_answers("later", now=NOON) == 0
+    ledger.rows.add("later", [RowInput(row_id="a", position=0, row_key="run-0 0", prompt="prompt 0")])
+    assert ledger.rows.reuse_answers("later", now=NOON) == 0
 
 
 # Sessions that were not ours
@@ -457,11 +459,11 @@ def test_an_export_is_imported_once_and_marked(ledger: Ledger, tmp_path: Path) -
     told = [*import_sessions([path], url, PriceBook()), *import_sessions([path], url, PriceBook())]
     assert "2 model calls" in told[0]
     assert told[0] == told[1]
-    (line,) = ledger.report_queries.spent(("run",))
+    (line,) = ledger.reports.spent(("run",))
     assert line["run"].startswith("import-ses_")
     assert (line["rows"], line["steps"]) == (1, 2)
-    assert {charge["origin"] for charge in ledger.report_queries.charges()} == {"import"}
-    (run,) = ledger.runs()
+    assert {charge["origin"] for charge in ledger.reports.charges()} == {"import"}
+    (run,) = ledger.runs.newest()
     assert (run["status"], run["origin"], run["completed"]) == ("completed", "import", 1)
 
 
@@ -501,9 +503,9 @@ def test_an_old_export_counts_its_messages(
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old_export(cost, model)))
     list(import_sessions([path], ledger.url, PriceBook()))
-    (charge,) = ledger.report_queries.charges()
+    (charge,) = ledger.reports.charges()
     assert (charge["cost_pico"], charge["cost_source"], charge["input_tokens"]) == (pico, source, 100)
-    story = ledger.row_story("import-ses_old", "ses_old")
+    story = ledger.results.row("import-ses_old", "ses_old")
     assert story is not None
     assert (story["row"]["prompt"], story["row"]["response"]) == ("hello", "hi")
 
@@ -513,7 +515,7 @@ def test_the_page_says_where_a_failures_cost_is_unknown(ledger: Ledger) -> None:
     timed_out = "select attempt_id from attempts where error_type = 'timeout'"
     with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
         connection.execute(text(f"update usage set cost_pico = null where attempt_id in ({timed_out})"))
-    page = report_page(ledger.report_queries, since=None, now=datetime.now(UTC), source="here", drift=0.05)
+    page = report_page(ledger.reports, since=None, now=datetime.now(UTC), source="here", drift=0.05)
     section = page.partition("Failures and their cost")[2].partition("</section>")[0]
     lines = [line for line in section.splitlines() if line.startswith("<tr><td>")]
     unknown = [">unknown</td>" in line for line in lines]

@@ -142,7 +142,7 @@ def test_a_batch_whose_worker_dies_is_run_again(ray_desk: Desk) -> None:
     # What was in flight in the dead worker was asked again, at most.
     assert 6 < len(ray_desk.provider.calls) <= 8
     with Ledger.open(str(ray_desk.folder / "ledger.db")) as ledger:
-        ids = [UUID(name) for name in ledger.runs()[0]["flow_run_ids"]]
+        ids = [UUID(name) for name in ledger.runs.newest()[0]["flow_run_ids"]]
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
     with get_client(sync_client=True) as client:
         names = {run.state_name for run in client.read_task_runs(flow_run_filter=wanted)}

@@ -14,7 +14,7 @@ from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord, Session, Step, Usage
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest, ConcurrencyState, Ledger
-from opencode_tasks.ledger.concurrency import AWAY_S, LEAVES_S
+from opencode_tasks.ledger.concurrency import LEAVING_TIMEOUT_S, WORKER_TIMEOUT_S
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.plan.run_spec import RunSpec
 
@@ -28,17 +28,17 @@ def at(seconds: float) -> datetime:
 
 def sync_concurrency(ledger: Ledger, owner: str, seconds: float, **told: Any) -> Allocation:
     usual: dict[str, Any] = {"in_flight": 0, "wants": 30, "start": 4}
-    return ledger.sync_concurrency(GATE, owner, ConcurrencyRequest(**(usual | told)), now=at(seconds))
+    return ledger.concurrency.sync(GATE, owner, ConcurrencyRequest(**(usual | told)), now=at(seconds))
 
 
 def now(ledger: Ledger, seconds: float) -> ConcurrencyState:
-    found = ledger.pace(GATE, now=at(seconds))
+    found = ledger.concurrency.get(GATE, now=at(seconds))
     assert found is not None
     return found
 
 
 def test_a_gate_that_no_row_went_through_has_no_pace(ledger: Ledger) -> None:
-    assert ledger.pace(GATE, now=NOW) is None
+    assert ledger.concurrency.get(GATE, now=NOW) is None
 
 
 def test_a_share_is_its_workers_until_it_comes_by_again(ledger: Ledger) -> None:
@@ -64,14 +64,14 @@ def test_a_share_is_kept_for_a_moment_for_the_next_batch(ledger: Ledger) -> None
     assert sync_concurrency(ledger, "b", 1.5).slots == 0
     assert sync_concurrency(ledger, "a", 2).slots == 2
     sync_concurrency(ledger, "a", 3, wants=0, is_leaving=True)
-    assert sync_concurrency(ledger, "b", 3 + LEAVES_S).slots == 4
+    assert sync_concurrency(ledger, "b", 3 + LEAVING_TIMEOUT_S).slots == 4
 
 
 def test_a_dead_workers_share_is_free_again(ledger: Ledger) -> None:
     sync_concurrency(ledger, "a", 0, in_flight=4)
-    assert sync_concurrency(ledger, "b", AWAY_S - 1).slots == 0
-    assert sync_concurrency(ledger, "b", AWAY_S).slots == 4
-    assert now(ledger, AWAY_S).in_flight == 0
+    assert sync_concurrency(ledger, "b", WORKER_TIMEOUT_S - 1).slots == 0
+    assert sync_concurrency(ledger, "b", WORKER_TIMEOUT_S).slots == 4
+    assert now(ledger, WORKER_TIMEOUT_S).in_flight == 0
 
 
 def test_it_climbs_and_a_burst_of_two_workers_is_one_cut(ledger: Ledger) -> None:
@@ -185,7 +185,7 @@ def test_a_refusal_is_told_at_once(ledger: Ledger) -> None:
         error = errors.RateLimitError("n", moment)
         await limiter.ended("9", "prompt", error, datetime.now(UTC), AttemptRecord())
         limiter.gone("9")
-        found = ledger.pace(GATE, now=datetime.now(UTC))
+        found = ledger.concurrency.get(GATE, now=datetime.now(UTC))
         assert found == ConcurrencyState(in_flight=10, limit=9, ceiling=9)
         assert limiter.slots(30, until=None, now=moment, at_most=30) == 9
         await limiter.leave()

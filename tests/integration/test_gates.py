@@ -1,4 +1,4 @@
-"""A gate's life, on SQLite and PostgreSQL: who may pass, what closes it, what opens it again."""
+"""Gates on SQLite and PostgreSQL: which rows pass, what closes a gate, what opens it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GATE = "fake/echo#0123"
 @pytest.fixture
 def ledger(ledger_url: str) -> Iterator[Ledger]:
     with Ledger.open(ledger_url) as opened:
-        opened.create_run(
+        opened.runs.create(
             run_id="run",
             parameters={},
             model_ref="fake/echo",
@@ -34,7 +34,7 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
             refresh=False,
             now=NOW,
         )
-        opened.add_rows(
+        opened.rows.add(
             "run",
             [RowInput(row_id=name, position=n, row_key=name, prompt=name) for n, name in enumerate("abc")],
         )
@@ -49,26 +49,26 @@ def admit(ledger: Ledger, row: str, seconds: float) -> GateHold | None:
     return admitted(ledger, GATE, "run", row, now=at(seconds))
 
 
-def report(
+def record(
     ledger: Ledger,
     row: str,
     seconds: float,
     error: OpenCodeError | None,
-    began: float = 0,
+    started: float = 0,
     *,
-    is_try: bool = False,
+    exceeds_known_limit: bool = False,
 ) -> None:
     now = at(seconds)
-    ledger.report(
+    ledger.gates.record(
         GateObservation(
             gate_id=GATE,
             model_ref="fake/echo",
             run_id="run",
             row_id=row,
             owner="owner",
-            started_at=at(began),
+            started_at=at(started),
             error=error,
-            is_try=is_try,
+            exceeds_known_limit=exceeds_known_limit,
         ),
         now=now,
         limit_end=lambda count: (
@@ -79,162 +79,162 @@ def report(
     )
 
 
-def held_until(ledger: Ledger, row: str, seconds: float) -> float | None:
-    held = admit(ledger, row, seconds)
-    assert held is not None
-    return None if held.until is None else (held.until - NOW).total_seconds()
+def closed_until(ledger: Ledger, row: str, seconds: float) -> float | None:
+    hold = admit(ledger, row, seconds)
+    assert hold is not None
+    return None if hold.until is None else (hold.until - NOW).total_seconds()
 
 
 def attempt(ledger: Ledger, row: str, number: int, error: OpenCodeError | None) -> None:
-    """The ``number``-th attempt at a row, from second ``number`` on."""
-    lease = ledger.take("run", row, owner="owner", now=at(number), lease_s=60)
+    """Start and end an attempt at a row, in the second ``number``."""
+    lease = ledger.queue.claim_row("run", row, owner="owner", now=at(number), lease_s=60)
     assert isinstance(lease, Lease)
     attempt_id = begin_attempt(ledger, lease, "run", row, attempt=number, now=at(number), gate_id=GATE)
-    ledger.end_attempt(attempt_id, record=AttemptRecord(), error=error, now=at(number))
-    ledger.release(lease)
+    ledger.attempts.end(attempt_id, record=AttemptRecord(), error=error, now=at(number))
+    ledger.queue.release(lease)
 
 
 def limited(seconds: float) -> errors.RateLimitError:
     return errors.RateLimitError("n", at(seconds), "slow down")
 
 
-def test_a_gate_that_nothing_happened_at_is_open(ledger: Ledger) -> None:
+def test_a_gate_without_failuresis_open(ledger: Ledger) -> None:
     assert admit(ledger, "a", 0) is None
-    report(ledger, "a", 1, None)
-    assert ledger.gate(GATE) is None
+    record(ledger, "a", 1, None)
+    assert ledger.gates.get(GATE) is None
 
 
-def test_a_limit_closes_until_its_moment_and_a_probe_opens(ledger: Ledger) -> None:
-    report(ledger, "a", 0, limited(30))
-    assert held_until(ledger, "b", 1) == 30
-    # What was in flight then says nothing of now, whichever way it ends.
-    report(ledger, "b", 2, None)
-    assert held_until(ledger, "b", 3) == 30
+def test_a_rate_limit_closes_the_gate_until_its_reset_time_and_a_probe_opens_it(ledger: Ledger) -> None:
+    record(ledger, "a", 0, limited(30))
+    assert closed_until(ledger, "b", 1) == 30
+    # An answer to a row that was in flight at the closure does not open the gate.
+    record(ledger, "b", 2, None)
+    assert closed_until(ledger, "b", 3) == 30
     assert admit(ledger, "b", 30) is None
-    assert held_until(ledger, "c", 30) == 30.5
-    report(ledger, "b", 31, None, began=30)
+    assert closed_until(ledger, "c", 30) == 30.5
+    record(ledger, "b", 31, None, started=30)
     assert admit(ledger, "c", 31) is None
-    gate = ledger.gate(GATE)
+    gate = ledger.gates.get(GATE)
     assert gate is not None
     assert gate.is_open
 
 
-def test_limits_of_one_burst_are_one_closing_and_the_latest_moment_counts(ledger: Ledger) -> None:
+def test_rate_limits_of_one_burst_are_one_closure_until_the_latest_reset_time(ledger: Ledger) -> None:
     for row, seconds in (("a", 30), ("b", 20), ("c", 40)):
-        report(ledger, row, 0, limited(seconds))
-    assert held_until(ledger, "a", 1) == 40
+        record(ledger, row, 0, limited(seconds))
+    assert closed_until(ledger, "a", 1) == 40
 
 
-def test_a_try_that_is_refused_without_a_moment_leaves_an_open_gate_open(ledger: Ledger) -> None:
+def test_a_rate_limit_above_the_known_limit_without_a_reset_time_keeps_the_gate_open(ledger: Ledger) -> None:
     refused = limited(60)
     refused.reset_is_named = False
-    report(ledger, "a", 0, refused, is_try=True)
+    record(ledger, "a", 0, refused, exceeds_known_limit=True)
     assert admit(ledger, "b", 0) is None
-    # A moment that the provider names is kept to, and a closed gate is told by its probe.
-    report(ledger, "a", 1, limited(30), is_try=True)
-    assert held_until(ledger, "b", 2) == 30
+    # A reset time closes the gate all the same, and so does any rate limit of a probe.
+    record(ledger, "a", 1, limited(30), exceeds_known_limit=True)
+    assert closed_until(ledger, "b", 2) == 30
     assert admit(ledger, "b", 30) is None
-    report(ledger, "b", 31, refused, began=30, is_try=True)
-    assert held_until(ledger, "c", 32) is not None
+    record(ledger, "b", 31, refused, started=30, exceeds_known_limit=True)
+    assert closed_until(ledger, "c", 32) is not None
 
 
-def test_unnamed_limits_double_with_each_probe(ledger: Ledger) -> None:
+def test_the_closure_without_a_reset_time_doubles_with_each_probe(ledger: Ledger) -> None:
     def unnamed() -> errors.RateLimitError:
         error = limited(60)
         error.reset_is_named = False
         return error
 
-    report(ledger, "a", 0, unnamed())
-    report(ledger, "b", 0, unnamed())
-    assert held_until(ledger, "a", 0) == 2
+    record(ledger, "a", 0, unnamed())
+    record(ledger, "b", 0, unnamed())
+    assert closed_until(ledger, "a", 0) == 2
     assert admit(ledger, "a", 2) is None
-    report(ledger, "a", 2, unnamed(), began=2)
-    assert held_until(ledger, "a", 2) == 6
+    record(ledger, "a", 2, unnamed(), started=2)
+    assert closed_until(ledger, "a", 2) == 6
 
 
-def test_a_probe_that_died_is_followed_by_another(ledger: Ledger) -> None:
-    report(ledger, "a", 0, limited(10))
+def test_an_expired_probe_is_followed_by_another(ledger: Ledger) -> None:
+    record(ledger, "a", 0, limited(10))
     assert admit(ledger, "b", 10) is None
     assert admit(ledger, "c", 69) is not None
     assert admit(ledger, "c", 71) is None
 
 
-def test_failures_in_a_row_close_and_an_answer_between_them_does_not_count(ledger: Ledger) -> None:
+def test_consecutive_failures_close_the_gate(ledger: Ledger) -> None:
     down = errors.ServerError("n", raw_message="down")
     for error in (down, down, None, down, down):
-        report(ledger, "a", 0, error)
+        record(ledger, "a", 0, error)
     assert admit(ledger, "a", 0) is None
-    report(ledger, "a", 0, errors.OpenCodeTimeoutError("n"))
-    assert held_until(ledger, "a", 0) == 10
+    record(ledger, "a", 0, errors.OpenCodeTimeoutError("n"))
+    assert closed_until(ledger, "a", 0) == 10
     assert admit(ledger, "a", 10) is None
-    report(ledger, "a", 10, down, began=10)
-    assert held_until(ledger, "a", 10) == 30
+    record(ledger, "a", 10, down, started=10)
+    assert closed_until(ledger, "a", 10) == 30
 
 
 @pytest.mark.parametrize("kind", [errors.AuthenticationError, errors.BillingError])
-def test_a_second_rows_refusal_asks_for_a_person(
+def test_a_refusal_of_a_second_row_waits_for_a_person(
     ledger: Ledger, kind: type[errors.AuthenticationError | errors.BillingError]
 ) -> None:
-    report(ledger, "a", 0, kind("n"))
-    assert held_until(ledger, "a", 1) is None
+    record(ledger, "a", 0, kind("n"))
+    assert closed_until(ledger, "a", 1) is None
     assert admit(ledger, "b", 1) is None
-    assert held_until(ledger, "c", 1) == 1.5
-    report(ledger, "b", 2, kind("n"), began=1)
-    assert held_until(ledger, "c", 3) is None
-    ledger.half_open(GATE, now=at(4))
+    assert closed_until(ledger, "c", 1) == 1.5
+    record(ledger, "b", 2, kind("n"), started=1)
+    assert closed_until(ledger, "c", 3) is None
+    ledger.gates.half_open(GATE, now=at(4))
     assert admit(ledger, "c", 4) is None
-    report(ledger, "c", 5, None, began=4)
+    record(ledger, "c", 5, None, started=4)
     assert admit(ledger, "a", 5) is None
-    assert ledger.open_count("run") == 3
+    assert ledger.rows.count_open("run") == 3
 
 
-def test_an_answer_to_another_row_shows_the_refusal_to_be_the_rows_own(ledger: Ledger) -> None:
-    report(ledger, "a", 0, errors.AuthenticationError("n", raw_message="not for you"))
+def test_an_answer_to_a_second_row_fails_the_refused_row(ledger: Ledger) -> None:
+    record(ledger, "a", 0, errors.AuthenticationError("n", raw_message="not for you"))
     assert admit(ledger, "b", 1) is None
-    report(ledger, "b", 2, None, began=1)
+    record(ledger, "b", 2, None, started=1)
     assert admit(ledger, "c", 2) is None
-    outcome = ledger.outcomes("run")[0]
+    outcome = ledger.results.outcomes("run")[0]
     assert (outcome["status"], outcome["error_type"]) == ("failed", "authentication_failed")
     assert outcome["error_message"] == "not for you"
 
 
-def test_a_row_that_is_refused_again_after_others_were_answered_has_failed(ledger: Ledger) -> None:
+def test_a_row_that_is_refused_again_after_others_were_answered_fails(ledger: Ledger) -> None:
     refused = errors.BillingError("n", raw_message="no")
     attempt(ledger, "a", 1, refused)
-    report(ledger, "a", 2, refused)
-    ledger.half_open(GATE, now=at(3))
+    record(ledger, "a", 2, refused)
+    ledger.gates.half_open(GATE, now=at(3))
     assert admit(ledger, "b", 3) is None
     attempt(ledger, "b", 4, None)
-    report(ledger, "b", 5, None, began=4)
+    record(ledger, "b", 5, None, started=4)
     attempt(ledger, "a", 6, refused)
-    report(ledger, "a", 7, refused, began=6)
+    record(ledger, "a", 7, refused, started=6)
     assert admit(ledger, "c", 8) is None
-    outcome, *others = ledger.outcomes("run")
+    outcome, *others = ledger.results.outcomes("run")
     assert [row["row_id"] for row in others if row["status"] == "open"] == ["b", "c"]
     assert (outcome["status"], outcome["error_message"]) == ("failed", "no")
 
 
-def test_a_limit_stays_when_a_row_in_flight_is_refused(ledger: Ledger) -> None:
-    report(ledger, "a", 0, limited(30))
-    report(ledger, "b", 1, errors.AuthenticationError("n"))
-    assert held_until(ledger, "c", 2) == 30
+def test_a_refusal_of_a_row_in_flight_keeps_the_reset_time(ledger: Ledger) -> None:
+    record(ledger, "a", 0, limited(30))
+    record(ledger, "b", 1, errors.AuthenticationError("n"))
+    assert closed_until(ledger, "c", 2) == 30
 
 
-def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger: Ledger) -> None:
-    ends: list[OpenCodeError] = [
+def test_a_claimed_row_has_the_counts_of_its_attempts(ledger: Ledger) -> None:
+    failures: list[OpenCodeError] = [
         limited(5),
         limited(9),
         errors.ServerError("n"),
         errors.AuthenticationError("n"),
         errors.MaxOutputTokensError("n"),
     ]
-    for number, error in enumerate(ends, 1):
+    for number, error in enumerate(failures, 1):
         attempt(ledger, "a", number, error)
-    asked = ClaimRequest(
+    request = ClaimRequest(
         run_id="run",
         owner="another",
         gate_id="another",
-        most=1,
+        limit=1,
         now=at(1000),
         lease_s=60,
         node_id="n",
@@ -242,30 +242,30 @@ def test_a_row_knows_how_often_it_was_tried_and_since_when_it_is_limited(ledger:
         backend="server",
         data_dir=None,
     )
-    row = ledger.claim(asked).rows[0].row
+    row = ledger.queue.claim(request).rows[0].row
     assert row.row_id == "a"
     assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
     assert row.limited_since == at(1)
 
 
-def test_a_new_run_does_not_open_a_limit(ledger: Ledger) -> None:
-    report(ledger, "a", 0, limited(30))
-    ledger.half_open(GATE, now=at(1))
-    assert held_until(ledger, "b", 2) == 30
+def test_a_new_run_does_not_open_a_gate_with_a_reset_time(ledger: Ledger) -> None:
+    record(ledger, "a", 0, limited(30))
+    ledger.gates.half_open(GATE, now=at(1))
+    assert closed_until(ledger, "b", 2) == 30
 
 
-def test_a_row_that_failed_before_lets_another_try_first(ledger: Ledger) -> None:
-    def troubled(seconds: float) -> GateHold | None:
-        return admitted(ledger, GATE, "run", "a", now=at(seconds), is_troubled=True)
+def test_a_row_that_failed_before_lets_another_row_pass_first(ledger: Ledger) -> None:
+    def admit_failed(seconds: float) -> GateHold | None:
+        return admitted(ledger, GATE, "run", "a", now=at(seconds), has_failed=True)
 
-    assert troubled(0) is None
-    report(ledger, "b", 0, limited(30))
-    held = troubled(30)
-    assert held is not None
-    assert held.until == at(33)
+    assert admit_failed(0) is None
+    record(ledger, "b", 0, limited(30))
+    hold = admit_failed(30)
+    assert hold is not None
+    assert hold.until == at(33)
     assert admit(ledger, "b", 31) is None
-    report(ledger, "b", 32, None, began=31)
-    assert troubled(32) is None
-    report(ledger, "c", 33, limited(60), began=33)
-    # Where there is no other, it is the probe itself.
-    assert troubled(63) is None
+    record(ledger, "b", 32, None, started=31)
+    assert admit_failed(32) is None
+    record(ledger, "c", 33, limited(60), started=33)
+    # If no other row comes, it is the probe.
+    assert admit_failed(63) is None

@@ -40,7 +40,7 @@ def statuses(desk: Desk) -> Counter[str]:
 
 def run_of(desk: Desk) -> dict[str, object]:
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        return ledger.runs()[0]
+        return ledger.runs.newest()[0]
 
 
 def batch_histories(desk: Desk) -> list[list[State]]:

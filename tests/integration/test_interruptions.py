@@ -206,8 +206,8 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        (charge,) = ledger.report_queries.charges()
-        (unsure,) = ledger.report_queries.unreported()
+        (charge,) = ledger.reports.charges()
+        (unsure,) = ledger.reports.unreported()
     assert (charge["input_tokens"], charge["output_tokens"]) == (50, 7)
     assert charge["cost_pico"] == 50 * 10**6 + 7 * 2 * 10**6
     # A call over the whole context (1,000,000 tokens, written to the cache) and the longest answer.
@@ -267,8 +267,8 @@ def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_nex
     desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        [run] = ledger.runs()
-        first, second = ledger.attempts(run["run_id"])
+        [run] = ledger.runs.newest()
+        first, second = ledger.results.attempts(run["run_id"])
     # As if it had died after the commit of the rows and before the removal of the marks.
     before = instance_dirs()
     recorded, shared = make_instance_dir(), make_instance_dir()

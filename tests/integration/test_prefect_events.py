@@ -73,8 +73,8 @@ def test_a_run_leaves_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     assert ran.code == 1, ran.stderr
     run_id = ran.summary["run_id"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        (flow_run_id,) = ledger.runs()[0]["flow_run_ids"]
-        cost = ledger.report_queries.spent()[0]["cost_pico"]
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
+        cost = ledger.reports.spent()[0]["cost_pico"]
     found = artifacts(flow_run_id)
     assert found["opencode-progress"].data == 100.0
     assert "4 of 4 rows, 1 failed" in found["opencode-progress"].description
@@ -191,7 +191,7 @@ def test_a_run_forgets_what_is_not_to_be_kept(desk: Desk, kind: str) -> None:
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["row 0", "row 1"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        story = ledger.row_story(ran.summary["run_id"], "0")
+        story = ledger.results.row(ran.summary["run_id"], "0")
     assert story is not None
     kept = {
         "prompts": story["row"]["prompt"] is not None,

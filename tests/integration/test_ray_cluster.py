@@ -140,7 +140,7 @@ def test_rows_run_only_where_credentials_are_and_a_lost_node_loses_none(desk: De
     whole = annotated(desk, cluster, 24)
     assert whole.code == 0, whole.stderr
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        used = Counter(attempt["node_id"] for attempt in ledger.attempts(whole.summary["run_id"]))
+        used = Counter(attempt["node_id"] for attempt in ledger.results.attempts(whole.summary["run_id"]))
     assert len(used) == 2
     assert all(has_credentials[node_id] for node_id in used)
 

@@ -91,10 +91,10 @@ def test_runs_that_are_due_together_wait_and_the_work_of_one_asleep_is_left_to_i
     assert (desk.folder / "reports" / "cost-report.html").exists()
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": ROWS}
     with Ledger.open(postgresql_url) as ledger:
-        [run] = [run for run in ledger.runs() if run["flow_run_ids"] == [str(first)]]
+        [run] = [run for run in ledger.runs.newest() if run["flow_run_ids"] == [str(first)]]
         assert run["deployment"] == "annotate-dataset/annotate"
-        assert Counter(row["status"] for row in ledger.outcomes(run["run_id"])) == {"completed": ROWS}
-        assert not [run for run in ledger.runs() if str(second) in run["flow_run_ids"]]
+        assert Counter(row["status"] for row in ledger.results.outcomes(run["run_id"])) == {"completed": ROWS}
+        assert not [run for run in ledger.runs.newest() if str(second) in run["flow_run_ids"]]
     asked = Counter(desk.provider.prompts())
     assert asked == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
 

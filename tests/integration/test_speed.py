@@ -1,4 +1,4 @@
-"""The smallest form of ``benchmarks/speed.py`` runs, and what it counts is what was asked."""
+"""A small run of ``benchmarks/speed.py``: every prompt is sent once, and the figures are plausible."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ ROWS = 6
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("opencode_binary")
-def test_smallest_form(tmp_path: Path) -> None:
-    told = tmp_path / "speed.json"
-    words = ["--quick", "--ways", "floor", "--rows", str(ROWS), "--markdown", "--json", str(told)]
+def test_quick_run_of_the_floor(tmp_path: Path) -> None:
+    json_file = tmp_path / "speed.json"
+    options = ["--quick", "--methods", "floor", "--rows", str(ROWS), "--markdown", "--json", str(json_file)]
     done = subprocess.run(
-        [sys.executable, "benchmarks/speed.py", *words],
+        [sys.executable, "benchmarks/speed.py", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    # Had the provider not been asked for each row exactly once, the run would be void and the code 1.
+    # The exit code is 1 if the provider did not receive each prompt exactly once.
     assert done.returncode == 0, done.stderr
     assert "| bare client, 2 servers | 32 | - | 0 s | 1 | 6 |" in done.stdout
-    again = [sys.executable, "benchmarks/speed.py", "--again", str(told), "--markdown"]
-    assert subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
-    runs = json.loads(told.read_text())["runs"]
+    from_json = [sys.executable, "benchmarks/speed.py", "--from-json", str(json_file), "--markdown"]
+    assert (
+        subprocess.run(from_json, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
+    )
+    runs = json.loads(json_file.read_text())["runs"]
     assert {run["servers"] for run in runs} == {1, 2}
     for run in runs:
         assert (run["rows"], run["faults"]) == (ROWS, [])

@@ -1,11 +1,11 @@
-"""Make the recordings beside this file again, from the installed opencode.
+"""Create the recordings in this folder with the installed opencode.
 
     python tests/recordings/record.py [--to FOLDER]
 
-Each case is one thing that a provider does. It is driven through a warm server (``server/``: the
-answer, the messages, the children's messages, the events) and through ``opencode run`` and
-``opencode export`` (``run/``). ``without-plugin`` shows opencode alone; a wait there is aborted
-after its first event. Ids, times, paths and ports are replaced, so that a second run differs little.
+Each case is one behavior of a provider. It is recorded with a running server (``server/``: answer, messages,
+messages of child sessions, events), and with ``opencode run`` and ``opencode export`` (``run/``). Cases with
+``without-plugin`` record opencode without the plugin; a wait is aborted after its first event. Ids, times,
+paths and ports are replaced, so that the recordings of two runs differ little.
 """
 
 from __future__ import annotations
@@ -36,22 +36,25 @@ from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0
-EVENTS_LAG_S = 10.0
-GREETING_S = 0.5
-MOMENT_MS = 1_700_000_000_000
-NEXT_MS = MOMENT_MS + 60_000
-MOMENT_HTTP = "Tue, 14 Nov 2023 22:13:20 GMT"
-# What a case's parsers do not read, and what differs from run to run.
-PASSED_OVER = frozenset({"sync", "server.connected", "server.heartbeat", "session.diff", "session.updated"})
+EVENTS_LIMIT_S = 10.0
+EVENTS_START_S = 0.5
+TIME_MS = 1_700_000_000_000
+NEXT_TIME_MS = TIME_MS + 60_000
+TIME_HTTP = "Tue, 14 Nov 2023 22:13:20 GMT"
+# Events that the parsers do not read, or that differ between runs.
+IGNORED_EVENTS = frozenset(
+    {"sync", "server.connected", "server.heartbeat", "session.diff", "session.updated"}
+)
 BASH = ("bash", {"command": "echo stepped", "description": "say a word"})
 TASK = ("task", {"description": "one thing", "prompt": "do the one thing", "subagent_type": "hand"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What the provider replies, one after the other, and how it is driven.
+    """A case: the replies of the provider and how they are recorded.
 
-    ``abort`` ends the session once opencode waits: it retries, or nothing comes.
+    ``plugin`` is whether the plugin is loaded. ``abort`` aborts the session when opencode waits for a
+    retry or for an answer. ``run`` is whether ``opencode run`` is recorded too.
     """
 
     name: str
@@ -74,7 +77,7 @@ def error(message: str, **more: str) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
 
 
-def fault(status: int, body: Mapping[str, Any], **headers: str) -> list[Reply]:
+def error_reply(status: int, body: Mapping[str, Any], **headers: str) -> list[Reply]:
     return [
         Reply(
             status=status, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()}
@@ -89,11 +92,11 @@ OVERFLOW = error(
     code="context_length_exceeded",
     type="invalid_request_error",
 )
-FAULTS = {
-    "400": fault(400, error("bad thing", type="invalid_request_error")),
-    "401": fault(401, error("bad key")),
-    "402": fault(402, error("insufficient credit")),
-    "context-overflow": fault(400, OVERFLOW),
+ERRORS = {
+    "400": error_reply(400, error("bad thing", type="invalid_request_error")),
+    "401": error_reply(401, error("bad key")),
+    "402": error_reply(402, error("insufficient credit")),
+    "context-overflow": error_reply(400, OVERFLOW),
 }
 CASES = [
     Case(name="text", replies=[Reply(text="Fine.", input_tokens=12, output_tokens=3)]),
@@ -129,21 +132,27 @@ CASES = [
     Case(name="length", replies=[Reply(text="Part of", finish_reason="length")]),
     Case(name="content-filter", replies=[Reply(text="Part of", finish_reason="content_filter")]),
     Case(name="empty", replies=[Reply(text="")]),
-    *(Case(name=name, replies=replies) for name, replies in FAULTS.items()),
-    Case(name="429", replies=fault(429, RATE, retry_after="7200")),
-    Case(name="insufficient-quota", replies=fault(429, QUOTA)),
-    Case(name="500", replies=fault(500, error("boom"))),
-    Case(name="503", replies=fault(503, error("overloaded"), retry_after="2")),
-    # The pause lets opencode take in the first chunk before the connection breaks.
+    *(Case(name=name, replies=replies) for name, replies in ERRORS.items()),
+    Case(name="429", replies=error_reply(429, RATE, retry_after="7200")),
+    Case(name="insufficient-quota", replies=error_reply(429, QUOTA)),
+    Case(name="500", replies=error_reply(500, error("boom"))),
+    Case(name="503", replies=error_reply(503, error("overloaded"), retry_after="2")),
+    # The delay lets opencode read the first chunk before the connection is closed.
     Case(name="cut", replies=[Reply(text="abcdef", chunks=3, cut_after=1, chunk_delay_s=0.5)]),
     Case(name="hang", replies=[Reply(hang=True)], abort=True, run=False),
     Case(name="permission", agent="asker", replies=[Reply(tool_calls=[BASH])]),
-    *(Case(name=name, replies=replies, plugin=False, run=name == "401") for name, replies in FAULTS.items()),
-    Case(name="429", replies=fault(429, RATE, retry_after="1"), plugin=False, run=False),
-    Case(name="429-long", replies=fault(429, RATE, retry_after="7200"), plugin=False, run=False, abort=True),
-    Case(name="insufficient-quota", replies=fault(429, QUOTA), plugin=False, run=False, abort=True),
-    Case(name="500", replies=fault(500, error("boom")), plugin=False, run=False, abort=True),
-    Case(name="503", replies=fault(503, error("overloaded"), retry_after="1"), plugin=False, run=False),
+    *(Case(name=name, replies=replies, plugin=False, run=name == "401") for name, replies in ERRORS.items()),
+    Case(name="429", replies=error_reply(429, RATE, retry_after="1"), plugin=False, run=False),
+    Case(
+        name="429-long",
+        replies=error_reply(429, RATE, retry_after="7200"),
+        plugin=False,
+        run=False,
+        abort=True,
+    ),
+    Case(name="insufficient-quota", replies=error_reply(429, QUOTA), plugin=False, run=False, abort=True),
+    Case(name="500", replies=error_reply(500, error("boom")), plugin=False, run=False, abort=True),
+    Case(name="503", replies=error_reply(503, error("overloaded"), retry_after="1"), plugin=False, run=False),
 ]
 AGENTS: dict[str, Any] = {
     "asker": {"mode": "primary", "prompt": "You ask first.", "permission": {"bash": "ask"}},
@@ -170,9 +179,9 @@ AGENTS: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Scrubber:
-    """Replaces what differs from run to run in the values of one session's family.
+    """Replaces values that differ between runs: ids, times, paths and ports.
 
-    Ids keep their order, since messages and parts are sorted by it.
+    Ids keep their order, because opencode sorts messages and parts by it.
     """
 
     paths: Sequence[tuple[str, str]]
@@ -180,8 +189,8 @@ class Scrubber:
 
     ID = re.compile(r"\b(ses|msg|prt|evt|per|que)_[0-9A-Za-z]{10,}")
 
-    def learn(self, *values: Any) -> None:
-        """Number all ids in the values, by kind, in their own order."""
+    def number_ids(self, *values: Any) -> None:
+        """Give all ids in the values a number, by kind and in their order."""
         found = {match.group() for value in values for match in self.ID.finditer(json.dumps(value))}
         counts: dict[str, int] = {}
         for name in sorted(found):
@@ -197,7 +206,7 @@ class Scrubber:
         if isinstance(value, str):
             return self._string(value, key)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 1e12:
-            return NEXT_MS if key == "next" else MOMENT_MS
+            return NEXT_TIME_MS if key == "next" else TIME_MS
         return value
 
     def _string(self, value: str, key: str) -> str:
@@ -205,16 +214,16 @@ class Scrubber:
             headers = self.scrub(json.loads(base64.b64decode(value)))
             return base64.b64encode(json.dumps(headers).encode()).decode()
         if key == "date":
-            return MOMENT_HTTP
+            return TIME_HTTP
         if key == "slug":
             return "slug"
         if key in ("time", "x-upstream-at") and value.isdigit():
-            return str(MOMENT_MS)
+            return str(TIME_MS)
         return self._text(value)
 
     def _text(self, value: str) -> str:
         for path, name in self.paths:
-            # One of opencode's fields has the path without its first slash.
+            # One field of opencode has the path without its first slash.
             value = value.replace(path, name).replace(path.lstrip("/"), name.lstrip("/"))
         value = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", value)
         return self.ID.sub(lambda match: self.ids.get(match.group(), match.group()), value)
@@ -233,11 +242,11 @@ def make_spec(binary: Path, provider: ScriptedProvider, *, use_plugin: bool) -> 
 async def record_server(
     spec: OpencodeSpec, cases: Iterable[Case], provider: ScriptedProvider, to: Path
 ) -> None:
-    """All cases of one spec through one server, one after the other."""
+    """Record all cases with one server, one after the other."""
     server = await OpencodeServer.start(spec)
     try:
         for case in cases:
-            script(provider, case)
+            add_rule(provider, case)
             await record_session(server, case, to / case.folder / "server")
     finally:
         await server.aclose()
@@ -248,21 +257,21 @@ async def record_session(server: OpencodeServer, case: Case, to: Path) -> None:
     connected = asyncio.Event()
     reader = asyncio.create_task(read_events(server, events, connected))
     await asyncio.wait_for(connected.wait(), LIMIT_S)
-    # Opencode greets a reader some moments before it sends events to it.
-    await asyncio.sleep(GREETING_S)
+    # opencode accepts a reader shortly before it sends events to it.
+    await asyncio.sleep(EVENTS_START_S)
     session_id = (await server.post("/session", {"title": "recording"})).json()["id"]
-    # The library's own reader refuses permissions for the sessions it watches.
+    # The event reader of the library refuses permissions for the sessions that it watches.
     server.fold.watch(session_id, time.monotonic())
     body = {
         "agent": case.agent,
         "model": {"providerID": "fake", "modelID": "echo"},
         "parts": [{"type": "text", "text": case.prompt}],
     }
-    sending = asyncio.create_task(server.post(f"/session/{session_id}/message", body, timeout_s=LIMIT_S))
+    request = asyncio.create_task(server.post(f"/session/{session_id}/message", body, timeout_s=LIMIT_S))
     if case.abort:
-        await abort_once_it_waits(server, session_id, events)
-    answer = await sending
-    await until_idle(session_id, events)
+        await abort_when_it_waits(server, session_id, events)
+    answer = await request
+    await wait_until_idle(session_id, events)
     reader.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await reader
@@ -272,12 +281,12 @@ async def record_session(server: OpencodeServer, case: Case, to: Path) -> None:
         "answer": {"status": answer.status, "body": answer.json() if answer.text else None},
         "messages": await server.get(f"/session/{session_id}/message"),
         "children": [await server.get(f"/session/{child['id']}/message") for child in children],
-        "events": [event for event in events if is_of(event, family)],
+        "events": [event for event in events if is_recorded(event, family)],
     }
     write(to, recorded, Scrubber([(str(server.instance_dir.root), "/home/opencode")]))
 
 
-async def abort_once_it_waits(server: OpencodeServer, session_id: str, events: list[dict[str, Any]]) -> None:
+async def abort_when_it_waits(server: OpencodeServer, session_id: str, events: list[dict[str, Any]]) -> None:
     deadline = time.monotonic() + 2.0
     while time.monotonic() < deadline:
         if any((e.get("properties", {}).get("status") or {}).get("type") == "retry" for e in events):
@@ -286,45 +295,45 @@ async def abort_once_it_waits(server: OpencodeServer, session_id: str, events: l
     await server.post(f"/session/{session_id}/abort")
 
 
-async def until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
-    """Events come some time after the answer that they tell of."""
-    deadline = time.monotonic() + EVENTS_LAG_S
+async def wait_until_idle(session_id: str, events: list[dict[str, Any]]) -> None:
+    """Wait for the last event, which arrives after the answer."""
+    deadline = time.monotonic() + EVENTS_LIMIT_S
     while time.monotonic() < deadline:
         if any(
             e["type"] == "session.idle" and e["properties"]["sessionID"] == session_id for e in list(events)
         ):
             return
         await asyncio.sleep(0.05)
-    raise TimeoutError("opencode told no end of the session")
+    raise TimeoutError("opencode sent no session.idle event")
 
 
 async def read_events(server: OpencodeServer, events: list[dict[str, Any]], connected: asyncio.Event) -> None:
-    async for told in server.client.events("/global/event"):
+    async for text in server.client.events("/global/event"):
         connected.set()
-        data = json.loads(told)
+        data = json.loads(text)
         events.append(data.get("payload") or data)
 
 
-def is_of(event: Mapping[str, Any], family: set[str]) -> bool:
-    return event.get("type") not in PASSED_OVER and any(session in json.dumps(event) for session in family)
+def is_recorded(event: Mapping[str, Any], family: set[str]) -> bool:
+    return event.get("type") not in IGNORED_EVENTS and any(session in json.dumps(event) for session in family)
 
 
 def record_run(spec: OpencodeSpec, case: Case, to: Path) -> None:
-    """One case through ``opencode run`` and ``opencode export``, in a home of its own."""
-    home = make_instance_dir()
+    """Record one case with ``opencode run`` and ``opencode export`` in a new instance directory."""
+    instance_dir = make_instance_dir()
     try:
-        env = environment(home, spec, password=None, journal_events=False)
-        prompt = home.run / "prompt.txt"
+        env = environment(instance_dir, spec, password=None, journal_events=False)
+        prompt = instance_dir.run / "prompt.txt"
         prompt.write_text(case.prompt)
         request = Request(prompt=case.prompt, model_ref="fake/echo", agent=case.agent)
-        stdout = home.run / "stdout.jsonl"
+        stdout = instance_dir.run / "stdout.jsonl"
         process = GuardedProcess.start(
-            run_arguments(request, spec, home),
+            run_arguments(request, spec, instance_dir),
             env=env,
-            cwd=home.work,
+            cwd=instance_dir.work,
             stdin=prompt,
             stdout=stdout,
-            stderr=home.run / "stderr.txt",
+            stderr=instance_dir.run / "stderr.txt",
         )
         try:
             code = process.wait(LIMIT_S)
@@ -332,21 +341,21 @@ def record_run(spec: OpencodeSpec, case: Case, to: Path) -> None:
             process.stop()
         events = parse_events(stdout.read_text())
         session_id = parse_session_id(stdout.read_text())
-        exported = home.run / "export.json"
+        exported = instance_dir.run / "export.json"
         command = [str(spec.binary), "export", session_id or ""]
-        run_command(command, env=env, cwd=home.work, timeout_s=LIMIT_S, stdout=exported)
+        run_command(command, env=env, cwd=instance_dir.work, timeout_s=LIMIT_S, stdout=exported)
         recorded = {"exit": {"code": code}, "stdout": events, "export": json.loads(exported.read_text())}
-        write(to, recorded, Scrubber([(str(home.root), "/home/opencode")]))
+        write(to, recorded, Scrubber([(str(instance_dir.root), "/home/opencode")]))
     finally:
-        home.remove()
+        instance_dir.remove()
 
 
-def script(provider: ScriptedProvider, case: Case) -> None:
+def add_rule(provider: ScriptedProvider, case: Case) -> None:
     provider.on(case.prompt, *case.replies)
 
 
 def write(to: Path, recorded: Mapping[str, Any], scrubber: Scrubber) -> None:
-    scrubber.learn(*recorded.values())
+    scrubber.number_ids(*recorded.values())
     to.mkdir(parents=True)
     for name, value in recorded.items():
         text = json.dumps(scrubber.scrub(value), indent=1, ensure_ascii=False)
@@ -354,43 +363,43 @@ def write(to: Path, recorded: Mapping[str, Any], scrubber: Scrubber) -> None:
 
 
 async def record_all(to: Path) -> None:
-    """Every case into ``to``/opencode-VERSION, which is replaced."""
+    """Record all cases to ``to``/opencode-VERSION, which is replaced."""
     binary = install_opencode(print)
     folder = to / f"opencode-{PINNED_VERSION}"
-    made = Path(tempfile.mkdtemp(prefix=".making-", dir=to))
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=to))
     try:
         for plugin in (True, False):
             cases = [case for case in CASES if case.plugin is plugin]
             with ScriptedProvider() as provider:
                 provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
                 spec = make_spec(binary, provider, use_plugin=plugin)
-                await record_server(spec, cases, provider, made)
+                await record_server(spec, cases, provider, partial)
             with ScriptedProvider() as provider:
                 provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
                 spec = make_spec(binary, provider, use_plugin=plugin)
-                await record_runs(spec, [case for case in cases if case.run], provider, made)
-        put(made, folder)
+                await record_runs(spec, [case for case in cases if case.run], provider, partial)
+        replace(folder, partial)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def put(made: Path, folder: Path) -> None:
-    """Replace the folder by the one that was made."""
+def replace(folder: Path, partial: Path) -> None:
+    """Replace the folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
+    partial.rename(folder)
     folder.chmod(0o755)
 
 
 async def record_runs(spec: OpencodeSpec, cases: list[Case], provider: ScriptedProvider, to: Path) -> None:
-    two = asyncio.Semaphore(2)
+    slots = asyncio.Semaphore(2)
 
-    async def one(case: Case) -> None:
-        async with two:
+    async def record(case: Case) -> None:
+        async with slots:
             await asyncio.to_thread(record_run, spec, case, to / case.folder / "run")
 
     for case in cases:
-        script(provider, case)
-    await asyncio.gather(*(one(case) for case in cases))
+        add_rule(provider, case)
+    await asyncio.gather(*(record(case) for case in cases))
 
 
 def main() -> None:
@@ -400,7 +409,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
-    # The user's own opencode config and logins have no part in this; what setup downloaded has.
+    # Without the opencode config and logins of the user, but with the opencode that setup downloaded.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with tempfile.TemporaryDirectory(prefix="recording-") as home:
         os.environ |= {"HOME": home, "XDG_CACHE_HOME": str(cache)}

@@ -24,7 +24,7 @@ from opencode_tasks.frames.formats import FileFormat
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output import output_frame
 from opencode_tasks.frames.read import read_frame
-from opencode_tasks.frames.write import file_faults, write_frame, write_frames
+from opencode_tasks.frames.write import file_faults, write_frames
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA: dict[str, Any] = {
@@ -46,6 +46,10 @@ DONE: dict[str, Any] = {
     "reused": True,
     "waits_until": TIME,
 }
+
+
+def write_frame(frame: pd.DataFrame, path_or_url: str | Path) -> None:
+    write_frames([frame], path_or_url)
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

@@ -125,7 +125,7 @@ INNER = [name for name in OURS if name != PACKAGE and not lies_in(name, APART)]
 def test_the_reader_sees_imports_of_every_kind() -> None:
     assert "opencode_tasks.errors" in our_imports(PACKAGE)  # under TYPE_CHECKING
     assert "ray" in set(imports("opencode_tasks.orchestration.runners"))  # in a function
-    assert "opencode_tasks.ledger.commit" in our_imports("opencode_tasks.ledger.ledger")  # a module
+    assert "opencode_tasks.ledger.gates" in our_imports("opencode_tasks.ledger.claim")  # a module
 
 
 @pytest.mark.parametrize("name", INNER)

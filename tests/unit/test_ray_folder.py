@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,11 @@ from opencode_tasks.orchestration.ray import (
 
 
 @pytest.fixture
-def short(tmp_path: Path) -> Path:
-    """A writable directory with a short path: the private directory of the session."""
-    root = Path(os.environ["TMPDIR"])
-    assert len(os.fsencode(root)) <= MAX_TMPDIR_BYTES
-    return root
+def short() -> Iterator[Path]:
+    """A writable directory with a short path."""
+    with tempfile.TemporaryDirectory(prefix="s", dir=FALLBACK_TMPDIRS[0]) as name:
+        assert len(os.fsencode(name)) <= MAX_TMPDIR_BYTES
+        yield Path(name)
 
 
 def test_the_longest_socket_path_fits_exactly(short: Path) -> None:

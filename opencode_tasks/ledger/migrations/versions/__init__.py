@@ -1,1 +1,1 @@
-"""The schema of the ledger through time, one Alembic revision a module."""
+"""The revisions of the ledger's schema, one module each."""

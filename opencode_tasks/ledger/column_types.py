@@ -12,43 +12,43 @@ from sqlalchemy import DateTime, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-UNSTORABLE = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware moment, given back in UTC.
+    """An aware time, returned in UTC. A naive time raises ValueError.
 
     ``timestamptz`` on PostgreSQL; on SQLite the text ``YYYY-MM-DD HH:MM:SS.ffffff`` in UTC, which
-    sorts, and which SQLite's own date functions read. A naive time is a ValueError.
+    sorts and which SQLite's date functions read.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment as the dialect stores it."""
+        """Convert a time to the form that the dialect stores."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"a time for the ledger must know its zone: {value!r}")
-        moment = value.astimezone(UTC)
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+            raise ValueError(f"a time for the ledger needs a time zone: {value!r}")
+        in_utc = value.astimezone(UTC)
+        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
 
     def process_result_value(
         self,
         value: datetime | None,
-        dialect: Dialect,  # noqa: ARG002 - SQLAlchemy calls it so
+        dialect: Dialect,  # noqa: ARG002 - SQLAlchemy passes it
     ) -> datetime | None:
-        """The stored moment, in UTC."""
+        """Convert a stored time to UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Words(TypeDecorator[str]):
-    """Any Python text; what a database cannot hold becomes U+FFFD, so that no paid answer is lost.
+class AnyText(TypeDecorator[str]):
+    """Any Python string. What a database cannot store becomes U+FFFD, so that no paid answer is lost.
 
-    PostgreSQL refuses NUL in text, and neither database takes a lone surrogate.
+    PostgreSQL refuses NUL in text, and both databases refuse a lone surrogate.
     """
 
     impl = Text
@@ -57,26 +57,26 @@ class Words(TypeDecorator[str]):
     def process_bind_param(
         self,
         value: str | None,
-        dialect: Dialect,  # noqa: ARG002 - SQLAlchemy calls it so
+        dialect: Dialect,  # noqa: ARG002 - SQLAlchemy passes it
     ) -> str | None:
-        """The text as both databases take it."""
+        """Convert a text to one that both databases store."""
         return None if value is None else storable(value)
 
 
 def storable(text: str) -> str:
-    """The text without NUL and lone surrogates."""
+    """The text with U+FFFD in place of NUL and lone surrogates."""
     if "\0" in text:
-        text = text.replace("\0", UNSTORABLE)
+        text = text.replace("\0", REPLACEMENT)
     try:
         text.encode()
     except UnicodeEncodeError:
-        # A pair of surrogates is a character written in two halves; utf-16 joins it.
+        # A pair of surrogates is one character written in two halves; utf-16 joins them.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
 def json_text(value: Any) -> str:
-    """JSON that both databases take: NaN and the infinities, which JSON lacks, become null."""
+    """JSON that both databases accept: NaN and infinities, which JSON does not have, become null."""
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:

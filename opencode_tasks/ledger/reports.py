@@ -1,4 +1,4 @@
-"""``ReportQueries``: what reports read of a ledger. Nothing is written."""
+"""Queries for cost reports. They only read."""
 
 from __future__ import annotations
 
@@ -7,62 +7,56 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from typing import Any, get_args
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    FromClause,
-    Select,
-    case,
-    cast,
-    column,
-    func,
-    select,
-    table,
-)
+from sqlalchemy import BigInteger, Connection, FromClause, Select, case, cast, column, func, select, table
 from sqlalchemy.schema import DDL
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger.database import Database
-from opencode_tasks.ledger.queries import STATUSES
+from opencode_tasks.ledger.operations import Group
+from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.schema import rows
-from opencode_tasks.ledger.spend import Grouping, distinct_rows, failures, items, spent, unreported
+from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported
 
-LINES_AT_ONCE = 5000
-FROZEN = "opencode_tasks_items"
+LINES_PER_FETCH = 5000
+FROZEN_TABLE = "opencode_tasks_items"
 
 
-class ReportQueries:
-    """The spending in a ledger, by queries. Days are UTC; ``since`` None is from the beginning."""
+class ReportQueries(Group):
+    """``ledger.reports``: spending over all runs. Days are UTC; ``since`` None is from the beginning."""
 
     def __init__(
         self, database: Database, connection: Connection | None = None, of: FromClause | None = None
     ) -> None:
-        self._database = database
+        super().__init__(database)
         self._connection = connection
         self._of = items().subquery("items") if of is None else of
 
     @contextmanager
     def frozen(self) -> Generator[ReportQueries]:
-        """The same as of one moment, its lines made once: for a report that asks for many groupings."""
+        """The same queries over one snapshot of the lines, for a report with many groupings."""
         lines = items()
         columns = (column(one.name, one.type) for one in lines.selected_columns)
-        with self._database.engine.connect() as connection:
-            made = lines.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
-            connection.execute(DDL(f"CREATE TEMPORARY TABLE {FROZEN} AS {made}".replace("%", "%%")))
+        with self.database.engine.connect() as connection:
+            sql = str(lines.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+            create = f"CREATE TEMPORARY TABLE {FROZEN_TABLE} AS {sql}".replace("%", "%%")
+            connection.execute(DDL(create))
             try:
-                yield ReportQueries(self._database, connection, table(FROZEN, *columns))
+                yield ReportQueries(self.database, connection, table(FROZEN_TABLE, *columns))
             finally:
-                connection.execute(DDL(f"DROP TABLE {FROZEN}"))
+                connection.execute(DDL(f"DROP TABLE {FROZEN_TABLE}"))
 
     def spent(
         self, by: Sequence[Grouping] = (), *, since: date | None = None, before: date | None = None
     ) -> list[dict[str, Any]]:
-        """A dict for each group, with the columns of the views; without groups one of sums alone."""
-        return self._all(spent(by, of=self._of, since=since, before=before))
+        """Spending by groups, one dict each with the columns of the views; without groups one of sums.
+
+        ``since`` is the first day, ``before`` the day after the last one.
+        """
+        return self._dicts(spent(by, of=self._of, since=since, before=before))
 
     def failures(self, *, since: date | None = None) -> list[dict[str, Any]]:
-        """The lines of ``failures_by_type``."""
-        return self._all(_from(failures(), since))
+        """The lines of the view ``failures_by_type``."""
+        return self._dicts(_since_day(failures(), since))
 
     def failure_messages(self, run_id: str, *, limit: int) -> list[dict[str, Any]]:
         """``error_type`` and ``error_message`` of a run's failed rows with the count ``failed_rows``.
@@ -77,20 +71,20 @@ class ReportQueries:
             .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
             .limit(limit)
         )
-        return self._all(query)
+        return self._dicts(query)
 
     def unreported(self, *, since: date | None = None) -> list[dict[str, Any]]:
-        """The lines of ``unreported_attempts``."""
-        return self._all(_from(unreported(), since))
+        """The lines of the view ``unreported_attempts``."""
+        return self._dicts(_since_day(unreported(), since))
 
     def sources(self, *, since: date | None = None) -> list[dict[str, Any]]:
-        """By model: calls by the source of their cost, and the two accounts of those that have both.
+        """By model: the number of calls by the source of their cost, and both sums of their costs.
 
-        ``both`` counts the latter; their sums are ``cost_reported_pico`` and ``cost_computed_pico``.
+        ``both`` counts the calls with a reported and a computed cost; ``cost_reported_pico`` and
+        ``cost_computed_pico`` are the sums over these calls.
         """
         of = self._of
-        both = of.c.cost_reported_pico.is_not(None) & of.c.cost_computed_pico.is_not(None)
-        report_queries = ("cost_reported_pico", "cost_computed_pico")
+        has_both = of.c.cost_reported_pico.is_not(None) & of.c.cost_computed_pico.is_not(None)
         query = (
             select(
                 of.c.model,
@@ -98,10 +92,10 @@ class ReportQueries:
                     func.count(case((of.c.cost_source == source, 1))).label(source)
                     for source in get_args(CostSource)
                 ),
-                func.count(case((both, 1))).label("both"),
+                func.count(case((has_both, 1))).label("both"),
                 *(
-                    cast(func.coalesce(func.sum(case((both, of.c[name]))), 0), BigInteger).label(name)
-                    for name in report_queries
+                    cast(func.coalesce(func.sum(case((has_both, of.c[name]))), 0), BigInteger).label(name)
+                    for name in ("cost_reported_pico", "cost_computed_pico")
                 ),
                 func.max(of.c.price_source).label("price_source"),
             )
@@ -109,36 +103,29 @@ class ReportQueries:
             .group_by(of.c.model)
             .order_by(of.c.model)
         )
-        return self._all(query if since is None else query.where(of.c.day >= since))
+        return self._dicts(query if since is None else query.where(of.c.day >= since))
 
     def costliest(self, limit: int, *, since: date | None = None) -> list[dict[str, Any]]:
-        """The rows that cost most of those that ended since, dearest first; unknown costs have no rank."""
-        told = (
-            rows.c.row_id,
-            rows.c.cost_pico,
-            rows.c.prompt,
-            rows.c.status,
-            rows.c.attempts,
-            rows.c.model_ref,
-        )
+        """The ``limit`` rows with the highest known costs of those that ended since a day."""
+        columns = ("row_id", "cost_pico", "prompt", "status", "attempts", "model_ref")
         query = (
-            select(rows.c.run_id.label("run"), *told)
+            select(rows.c.run_id.label("run"), *(rows.c[name] for name in columns))
             .where(rows.c.cost_pico > 0, rows.c.reused.is_(False))
             .order_by(rows.c.cost_pico.desc(), rows.c.run_id, rows.c.row_id)
             .limit(limit)
         )
         if since is None:
-            return self._all(query)
-        return self._all(query.where(rows.c.completed_at >= datetime.combine(since, time.min, UTC)))
+            return self._dicts(query)
+        return self._dicts(query.where(rows.c.completed_at >= datetime.combine(since, time.min, UTC)))
 
     def rows_by_status(self, *, since: date | None = None) -> Mapping[str, int]:
-        """Rows that were asked or taken over, by status, and ``reused`` among them."""
+        """The number of rows by status, and of ``reused`` ones among them."""
         of = self._of
         query = select(
-            *(distinct_rows(of, of.c.row_status == status).label(status) for status in STATUSES),
-            distinct_rows(of, of.c.reused).label("reused"),
+            *(count_rows(of, of.c.row_status == status).label(status) for status in ROW_STATUSES),
+            count_rows(of, of.c.reused).label("reused"),
         )
-        return self._all(query if since is None else query.where(of.c.day >= since))[0]
+        return self._dicts(query if since is None else query.where(of.c.day >= since))[0]
 
     def charges(self, *, since: date | None = None) -> Iterator[dict[str, Any]]:
         """Every model call, oldest first."""
@@ -152,19 +139,19 @@ class ReportQueries:
         )
         if since is not None:
             query = query.where(of.c.day >= since)
-        with self._database.engine.connect() as connection:
-            found = connection.execution_options(yield_per=LINES_AT_ONCE).execute(query)
+        with self.database.engine.connect() as connection:
+            found = connection.execution_options(yield_per=LINES_PER_FETCH).execute(query)
             for line in found.mappings():
                 yield dict(line)
 
-    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
+    def _dicts(self, query: Select[Any]) -> list[dict[str, Any]]:
         def work(connection: Connection) -> list[dict[str, Any]]:
             return [dict(line) for line in connection.execute(query).mappings()]
 
-        return self._database.read(work) if self._connection is None else work(self._connection)
+        return self.database.read(work) if self._connection is None else work(self._connection)
 
 
-def _from(query: Select[Any], since: date | None) -> Select[Any]:
+def _since_day(query: Select[Any], since: date | None) -> Select[Any]:
     if since is None:
         return query
     of = query.order_by(None).subquery("lines")

@@ -1,0 +1,178 @@
+"""Columns of a row's outcome: one declaration for OUTPUT, the ledger, reuse, purge and the reference page.
+
+OUTPUT keeps the input's columns and adds these, with one column per schema field after ``response``.
+``row_id`` is not among them: it is the input's id column, or the position of the row. The same
+declaration says which column of the ledger's table ``rows`` holds the value, where the value comes
+from, whether a reused answer copies it, and with which texts it is purged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["string", "Int64", "Float64", "float64", "boolean", "datetime64[us, UTC]", "object"]
+Source = Literal["answer", "attempts", "row"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column that OUTPUT adds.
+
+    - ``dtype``: its pandas type; ``meaning``: what it holds, and what null means.
+    - ``source``: ``answer`` (written once, from ``answer_field`` of the row's ``Answer``), ``attempts``
+      (computed from the row's attempts and their usage) or ``row`` (set by the ledger).
+    - ``stored_as``: its column in the ledger's table ``rows``; None if that has the same name.
+    - ``initial``: its value in a new row, after which it is never null; None for null.
+    - ``is_reused``: whether a reused answer copies it from the row that was sent.
+    - ``text``: set if it holds text. ``answers`` is removed with the answers, ``messages`` by a purge.
+    """
+
+    name: str
+    dtype: Dtype
+    meaning: str
+    source: Source = "row"
+    answer_field: str | None = None
+    stored_as: str | None = None
+    initial: str | int | bool | None = None
+    is_reused: bool = False
+    text: Literal["answers", "messages"] | None = None
+
+    @property
+    def ledger_name(self) -> str:
+        """The name of its column in the ledger's table ``rows``."""
+        return self.stored_as or self.name
+
+
+def _tokens(name: str, meaning: str) -> Column:
+    return Column(name=name, dtype="Int64", meaning=meaning, source="attempts", is_reused=True)
+
+
+RESPONSE = Column(
+    name="response",
+    dtype="string",
+    meaning="The answer; null for a row without one.",
+    source="answer",
+    answer_field="text",
+    is_reused=True,
+    text="answers",
+)
+
+SCHEMA_FIELDS = Column(
+    name="*a field of the schema*",
+    dtype="object",
+    meaning="With `--schema`: its own type.",
+    source="answer",
+    answer_field="structured",
+    stored_as="structured",
+    is_reused=True,
+    text="answers",
+)
+"""The columns of a schema's fields: the ledger stores them as one JSON object."""
+
+AFTER_FIELDS = (
+    Column(
+        name="status",
+        dtype="string",
+        meaning="completed, failed, skipped or open.",
+        initial="open",
+        is_reused=True,
+    ),
+    Column(
+        name="error_type",
+        dtype="string",
+        meaning="Type of the last error; null without one.",
+        is_reused=True,
+    ),
+    Column(
+        name="error_message",
+        dtype="string",
+        meaning="Message of that error, from the provider or from opencode.",
+        is_reused=True,
+        text="messages",
+    ),
+    Column(
+        name="waits_until",
+        dtype="datetime64[us, UTC]",
+        meaning="Earliest time of the next attempt at an open row; null if it waits for no time.",
+    ),
+    Column(
+        name="finish_reason",
+        dtype="string",
+        meaning="Why the model stopped; null if unknown.",
+        source="answer",
+        answer_field="finish_reason",
+        is_reused=True,
+    ),
+    Column(
+        name="session_id",
+        dtype="string",
+        meaning="opencode's root session of the last attempt.",
+        source="answer",
+        answer_field="attempt.session_id",
+        is_reused=True,
+    ),
+    Column(
+        name="attempts",
+        dtype="Int64",
+        meaning="Number of attempts at the row; 0 for a reused answer.",
+        source="attempts",
+        initial=0,
+    ),
+    Column(
+        name="turns",
+        dtype="Int64",
+        meaning="Assistant messages of the last attempt.",
+        source="answer",
+        answer_field="turns",
+        is_reused=True,
+    ),
+    Column(
+        name="model_ref",
+        dtype="string",
+        meaning="`provider/model` that answered.",
+        source="answer",
+        answer_field="model_ref",
+        is_reused=True,
+    ),
+    _tokens("input_tokens", "Uncached input tokens of all attempts; null if unknown."),
+    _tokens("cache_read_tokens", "Input tokens read from the provider's cache."),
+    _tokens("cache_write_tokens", "Input tokens written to the provider's cache."),
+    _tokens("output_tokens", "Output tokens without reasoning."),
+    _tokens("reasoning_tokens", "Reasoning tokens."),
+    Column(
+        name="cost_usd",
+        dtype="float64",
+        meaning="Cost of all attempts in USD; null if unknown, never 0 for that.",
+        source="attempts",
+        stored_as="cost_pico",
+        is_reused=True,
+    ),
+    Column(
+        name="cost_source",
+        dtype="string",
+        meaning="reported, computed or unpriced.",
+        source="attempts",
+        is_reused=True,
+    ),
+    Column(
+        name="reused",
+        dtype="boolean",
+        meaning="Whether the answer is reused from an earlier row.",
+        initial=False,
+    ),
+    Column(
+        name="duration_s",
+        dtype="float64",
+        meaning="Seconds from the first attempt to the outcome; null if unknown.",
+    ),
+)
+
+OUTPUT = (RESPONSE, *AFTER_FIELDS)
+"""The columns that OUTPUT always adds, in order; those of a schema follow the first."""
+
+STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS)
+"""The columns of an outcome as the ledger stores them."""
+
+RESERVED_COLUMNS = (*(column.name for column in OUTPUT), "row_id")
+"""Names that neither an input column nor a schema field may have, apart from the id column."""

@@ -1,0 +1,322 @@
+"""Claim rows: a worker leases some rows of a run and starts their attempts, in one transaction.
+
+Rows belong to no worker in advance. A worker claims rows when it has room for them, so that none is
+idle while another has rows left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, or_, select
+
+from opencode_tasks.ledger import budgets, gates
+from opencode_tasks.ledger.attempts import CRASHED, attempt_counts, attempt_id_of, write_attempts
+from opencode_tasks.ledger.budgets import BudgetReachedError
+from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.gates import GateHold
+from opencode_tasks.ledger.leases import Lease, acquire, release_all
+from opencode_tasks.ledger.reuse import copy_outcome, sources_of
+from opencode_tasks.ledger.schema import attempts, leases, rows
+
+# A half-open gate lets one row pass, so one candidate is enough.
+PROBES = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """Request of a worker for at most ``limit`` rows of its run that may be sent at ``now``.
+
+    - ``prefer_untried``: rows without a failed attempt come first. A row that fails again by its own
+      fault would close a gate at which it is the first.
+    - ``is_idle``: no row is in flight at the worker. Only an idle worker receives a row that was in
+      flight when a worker died, and receives that row alone.
+    - ``max_cost_of``: the amount to reserve for a prompt; ``max_call_pico``: upper bound for one more
+      call of an agent; both in pico-dollars.
+    - ``max_row_pico``: a row that has cost this much is not sent again (None: no limit). It fails with
+      the error type and message that ``row_cost_error`` returns for its cost.
+    """
+
+    run_id: str
+    owner: str
+    gate_id: str
+    limit: int
+    now: datetime
+    lease_s: float
+    node_id: str
+    host: str
+    backend: str
+    data_dir: str | None
+    max_cost_of: Callable[[str], int] = lambda _: 0
+    max_call_pico: int = 0
+    max_row_pico: int | None = None
+    row_cost_error: Callable[[int], tuple[str, str]] = lambda _: ("budget_exceeded", "the row cost too much")
+    prefer_untried: bool = False
+    is_idle: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRow:
+    """A row that has not ended; ``attempts`` counts all attempts that were started.
+
+    ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
+    among them. ``limited`` counts rate limits, the first of them at an attempt that started at
+    ``limited_since``.
+    """
+
+    row_id: str
+    row_key: str
+    prompt: str
+    attempts: int
+    waits_until: datetime | None
+    position: int
+    used: int = 0
+    cut_off: int = 0
+    limited: int = 0
+    limited_since: datetime | None = None
+    error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRow:
+    """A row to send: its lease, the id of its attempt and the number of the attempt, from 1.
+
+    ``remaining_pico`` is what the row may still cost, in pico-dollars; None for no limit.
+    """
+
+    row: OpenRow
+    lease: Lease
+    attempt_id: str
+    number: int
+    remaining_pico: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class ClaimResult:
+    """Result of a claim.
+
+    ``finished`` rows ended during the claim, with a reused answer or by their cost limit.
+    ``gate_hold`` is set if a closed gate lets no row pass. ``budget_error`` is set if the run's
+    budget does not cover the next row.
+    """
+
+    rows: list[ClaimedRow] = field(default_factory=list[ClaimedRow])
+    finished: int = 0
+    gate_hold: GateHold | None = None
+    budget_error: BudgetReachedError | None = None
+
+
+_attempt_count = (
+    select(func.count())
+    .where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
+    .correlate(rows)
+    .scalar_subquery()
+    .label("attempts")
+)
+_ROW_COLUMNS = ("row_id", "row_key", "prompt", "waits_until", "position", "error_type")
+READY_ROWS = (
+    select(*(rows.c[name] for name in _ROW_COLUMNS), _attempt_count)
+    .outerjoin(leases, leases.c.row_key == rows.c.row_key)
+    .where(
+        rows.c.run_id == bindparam("of_run"),
+        rows.c.status == "open",
+        or_(rows.c.waits_until.is_(None), rows.c.waits_until <= bindparam("until")),
+        or_(leases.c.row_key.is_(None), leases.c.expires_at <= bindparam("now")),
+    )
+)
+"""Open rows of a run without a lease at ``now`` that wait until ``until`` at most."""
+
+
+def _candidates_query(condition: ColumnElement[bool]) -> Any:
+    """Ready rows that meet a condition, in input order, without the row ``excluded`` (None: all)."""
+    excluded = bindparam("excluded", type_=Text())
+    is_allowed = or_(excluded.is_(None), rows.c.row_id != excluded)
+    query = READY_ROWS.where(condition, is_allowed).order_by(rows.c.position).limit(bindparam("limit"))
+    return query.with_for_update(of=rows, skip_locked=True)
+
+
+_did_not_crash = or_(rows.c.error_type.is_(None), rows.c.error_type != CRASHED)
+_CANDIDATES = _candidates_query(_did_not_crash)
+_UNTRIED_CANDIDATES = _candidates_query(and_(_did_not_crash, rows.c.attempts == 0))
+_CRASHED_CANDIDATES = _candidates_query(rows.c.error_type == CRASHED)
+
+
+def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
+    """Lease rows of a run that may be sent now, and write their attempts as started.
+
+    Claims nothing if the gate is closed or the budget is reached.
+    """
+    gate = gates.closed_gate(connection, request.gate_id)
+    if gate is None:
+        return _start(connection, request, _candidates(connection, request, request.limit))
+    if gate["reset_time"] is not None and gate["reset_time"] > request.now:
+        return ClaimResult(gate_hold=gates.hold_of(gate))
+    found = _candidates(connection, request, PROBES, excluded=gates.suspect_of(gate, request.run_id))
+    for row in found:
+        hold = gates.admit(
+            connection,
+            request.gate_id,
+            run_id=request.run_id,
+            row_id=row["row_id"],
+            owner=request.owner,
+            now=request.now,
+            probe_s=request.lease_s,
+            has_failed=row["attempts"] > 0,
+        )
+        if hold is not None:
+            return ClaimResult(gate_hold=hold)
+    result = _start(connection, request, found)
+    started = {claimed.row.row_id for claimed in result.rows}
+    for row in found:
+        if row["row_id"] not in started:
+            gates.release_probe(connection, request.gate_id, request.owner, row["row_id"])
+    if not found and gate["reset_time"] is None:
+        result.gate_hold = gates.hold_of(gate)
+    return result
+
+
+def _candidates(
+    connection: Connection, request: ClaimRequest, limit: int, *, excluded: str | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """Ready rows in input order; a row that was in flight at a crash comes alone, after all others."""
+    for query in [_UNTRIED_CANDIDATES, _CANDIDATES] if request.prefer_untried else [_CANDIDATES]:
+        if found := _locked(connection, request, query, limit, excluded):
+            return found
+    return _locked(connection, request, _CRASHED_CANDIDATES, 1, excluded) if request.is_idle else []
+
+
+def _locked(
+    connection: Connection, request: ClaimRequest, query: Any, limit: int, excluded: str | None
+) -> Sequence[Mapping[str, Any]]:
+    values = {
+        "of_run": request.run_id,
+        "now": request.now,
+        "until": request.now,
+        "limit": limit,
+        "excluded": excluded,
+    }
+    return [dict(row) for row in connection.execute(query, values).mappings()]
+
+
+def _start(connection: Connection, request: ClaimRequest, found: Sequence[Mapping[str, Any]]) -> ClaimResult:
+    """Lease the rows, finish those that need no attempt, and start the attempts of the others."""
+    result = ClaimResult()
+    # Of rows with the same key only the first is sent.
+    by_key = {row["row_key"]: row for row in reversed(found)}
+    acquired = acquire(
+        connection, list(by_key), owner=request.owner, now=request.now, lease_s=request.lease_s
+    )
+    if not acquired:
+        return result
+    leased = [row for row in found if row["row_key"] in acquired and by_key[row["row_key"]] is row]
+    row_ids = [row["row_id"] for row in leased]
+    # Read under the leases: no other worker can finish a row with one of these keys now.
+    sources = sources_of(connection, request.run_id, row_ids)
+    counts = attempt_counts(connection, request.run_id, [row["row_id"] for row in leased if row["attempts"]])
+    unused: list[Lease] = []
+    claimed: list[ClaimedRow] = []
+    for row in leased:
+        lease, row_id = acquired[row["row_key"]], row["row_id"]
+        if row_id in sources:
+            _copy(connection, request, row_id, sources[row_id])
+        remaining = None if row_id in sources else _remaining_cost(connection, request, row)
+        if row_id in sources or (remaining is not None and remaining <= 0):
+            result.finished += 1
+            unused.append(lease)
+            continue
+        claimed.append(_claimed_row(request, row, counts.get(row_id, {}), lease, remaining))
+    unused += _start_attempts(connection, request, result, claimed)
+    release_all(connection, unused)
+    return result
+
+
+def _copy(connection: Connection, request: ClaimRequest, row_id: str, source: tuple[str, str]) -> None:
+    run_id, now = request.run_id, request.now
+    copy_outcome(connection, run_id, row_id, source_run_id=source[0], source_row_id=source[1], now=now)
+
+
+def _remaining_cost(connection: Connection, request: ClaimRequest, row: Mapping[str, Any]) -> int | None:
+    """The cost limit of a row minus its cost so far; fails the row if nothing remains."""
+    if request.max_row_pico is None or not row["attempts"]:
+        return request.max_row_pico
+    remaining = request.max_row_pico - budgets.spent_on_row(connection, request.run_id, row["row_id"])
+    if remaining <= 0:
+        kind, message = request.row_cost_error(request.max_row_pico - remaining)
+        row_id, now = row["row_id"], request.now
+        fail_row(connection, request.run_id, row_id, error_type=kind, error_message=message, now=now)
+    return remaining
+
+
+def _claimed_row(
+    request: ClaimRequest,
+    row: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    lease: Lease,
+    remaining: int | None,
+) -> ClaimedRow:
+    number = row["attempts"] + 1
+    return ClaimedRow(
+        row=OpenRow(**row, **counts),
+        lease=lease,
+        attempt_id=attempt_id_of(request.run_id, row["row_id"], lease, number),
+        number=number,
+        remaining_pico=remaining,
+    )
+
+
+def _start_attempts(
+    connection: Connection, request: ClaimRequest, result: ClaimResult, claimed: Sequence[ClaimedRow]
+) -> list[Lease]:
+    """Reserve the cost of the rows as far as the budget covers it, and write their attempts.
+
+    Returns the leases of the rows that the budget does not cover.
+    """
+    costs = [request.max_cost_of(one.row.prompt) for one in claimed]
+    covered = len(claimed)
+    if claimed and not budgets.try_reserve(connection, request.run_id, sum(costs)):
+        covered = _reserve_each(connection, request, result, costs)
+    result.rows = list(claimed[:covered])
+    values = [_attempt_values(request, one, cost) for one, cost in zip(result.rows, costs, strict=False)]
+    write_attempts(connection, values)
+    if result.budget_error is not None and covered:
+        # These rows are in flight now, and may need less than is reserved for them.
+        result.budget_error = BudgetReachedError(in_flight=True)
+    elif result.budget_error is not None and not result.budget_error.in_flight:
+        budgets.record_refusal(connection, request.run_id, costs[0])
+    return [one.lease for one in claimed[covered:]]
+
+
+def _reserve_each(
+    connection: Connection, request: ClaimRequest, result: ClaimResult, costs: Sequence[int]
+) -> int:
+    """Reserve one cost after the other until one does not fit; returns the number that fit."""
+    for number, cost in enumerate(costs):
+        try:
+            budgets.reserve(connection, request.run_id, cost, request.now)
+        except BudgetReachedError as error:
+            result.budget_error = error
+            return number
+    return len(costs)
+
+
+def _attempt_values(request: ClaimRequest, claimed: ClaimedRow, cost: int) -> dict[str, Any]:
+    return {
+        "attempt_id": claimed.attempt_id,
+        "run_id": request.run_id,
+        "row_id": claimed.row.row_id,
+        "row_key": claimed.row.row_key,
+        "attempt": claimed.number,
+        "fence": claimed.lease.fence,
+        "owner": request.owner,
+        "started_at": request.now,
+        "node_id": request.node_id,
+        "host": request.host,
+        "backend": request.backend,
+        "data_dir": request.data_dir,
+        "gate_id": request.gate_id,
+        "reserved_pico": cost,
+        "max_call_pico": request.max_call_pico,
+    }

@@ -1,0 +1,75 @@
+"""Progress of runs: rows by status, and usage so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from sqlalchemy import ColumnElement, Connection, Select, func, not_, select
+
+from opencode_tasks.domain.records import RowStatus
+from opencode_tasks.ledger.schema import attempts, rows, usage
+from opencode_tasks.ledger.usage_sums import count_if, known_sums, sums
+
+ROW_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Rows of a run by status, and its usage so far; reused answers add no usage.
+
+    ``reused`` rows are also counted in their status. A token count and ``cost_pico`` are None if a
+    part of them is unknown; ``known_cost_pico`` is the sum of the known parts. ``unknown_attempts``
+    is the number of attempts, running ones included, that may have more usage than their steps.
+    """
+
+    total: int
+    open: int
+    completed: int
+    failed: int
+    skipped: int
+    reused: int
+    input_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    cost_pico: int | None
+    known_cost_pico: int
+    unknown_attempts: int
+
+
+def progress(connection: Connection, run_id: str) -> Progress:
+    """The progress of a run; all zeros if there is no such run."""
+    return Progress(**counts_by_run(connection, [run_id])[run_id])
+
+
+def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The fields of ``Progress`` for each run."""
+    rows_query = select(
+        rows.c.run_id,
+        func.count().label("total"),
+        *(count_if(rows.c.status == status).label(status) for status in ROW_STATUSES),
+        count_if(rows.c.reused).label("reused"),
+    )
+    unknown_query = select(attempts.c.run_id, count_if(not_(attempts.c.usage_known)).label("unknown"))
+
+    def grouped(query: Select[Any], run: ColumnElement[str]) -> dict[str, Mapping[Any, Any]]:
+        found = connection.execute(query.where(run.in_(run_ids)).group_by(run)).mappings()
+        return {line["run_id"]: line for line in found}
+
+    by_status = grouped(rows_query, rows.c.run_id)
+    unknown = grouped(unknown_query, attempts.c.run_id)
+    summed = grouped(select(usage.c.run_id, *sums()), usage.c.run_id)
+    counts: dict[str, dict[str, Any]] = {}
+    for run_id in run_ids:
+        unknown_attempts = unknown.get(run_id, {}).get("unknown", 0)
+        found: Mapping[Any, Any] = summed.get(run_id, {"steps": 0})
+        counts[run_id] = {
+            **{name: by_status.get(run_id, {}).get(name, 0) for name in ("total", *ROW_STATUSES, "reused")},
+            **known_sums(found, unknown_attempts),
+            "known_cost_pico": found.get("cost_pico", 0),
+            "unknown_attempts": unknown_attempts,
+        }
+    return counts

@@ -1,0 +1,123 @@
+"""Results of a run as tables: outcomes, attempts, usage and cost. Each row is a dict of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Select, case, func, select
+
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.ledger import schema
+from opencode_tasks.ledger.operations import Group, read
+from opencode_tasks.ledger.schema import attempts, inner_retries, rows, sessions, usage
+from opencode_tasks.ledger.usage import unpack_messages
+from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums
+
+# The keys of ``attempts``, ``usage`` and ``cost``, also known if there are no lines.
+ATTEMPT_COLUMNS = tuple(schema.attempts.c.keys())
+USAGE_COLUMNS = tuple(schema.usage.c.keys())
+COST_COLUMNS = ("model_ref", "rows", "steps", *TOKEN_COLUMNS, "cost_pico", "cost_source", "failed_cost_pico")
+
+
+def _dicts(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def outcomes(connection: Connection, run_id: str, span: range | None = None) -> list[dict[str, Any]]:
+    """The rows of a run in input order: every column of ``rows`` except run_id and prompt.
+
+    ``span`` limits them to the rows at these positions; it has the step 1.
+    """
+    columns = [column for column in rows.c if column.name not in ("run_id", "prompt")]
+    query = select(*columns).where(rows.c.run_id == run_id)
+    if span is not None:
+        query = query.where(rows.c.position >= span.start, rows.c.position < span.stop)
+    return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
+
+
+def usage_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The steps of a run by time: every column of ``usage``."""
+    query = select(usage).where(usage.c.run_id == run_id)
+    return _dicts(connection, query.order_by(usage.c.ended_at, usage.c.session_id, usage.c.step_id))
+
+
+def attempts_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The attempts of a run, oldest first: every column of ``attempts``."""
+    query = select(attempts).where(attempts.c.run_id == run_id)
+    return _dicts(connection, query.order_by(attempts.c.started_at, attempts.c.attempt_id))
+
+
+def cost_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The cost of a run, one dict for each ``model_ref`` with the keys ``COST_COLUMNS``.
+
+    ``rows`` counts the rows with a step of that model, ``steps`` its model calls.
+    ``failed_cost_pico`` is the part of attempts that did not complete. A sum is None if it is
+    unknown for a step.
+    """
+    failed = case((attempts.c.status != "completed", usage.c.cost_pico), else_=0)
+    query = (
+        select(
+            usage.c.model_ref,
+            func.count(usage.c.row_id.distinct()).label("rows"),
+            *sums(),
+            func.coalesce(func.sum(failed), 0).label("failed"),
+            func.count(failed).label("known_failed"),
+        )
+        .join(attempts, attempts.c.attempt_id == usage.c.attempt_id)
+        .where(usage.c.run_id == run_id)
+        .group_by(usage.c.model_ref)
+        .order_by(usage.c.model_ref)
+    )
+    return [_cost_line(found) for found in connection.execute(query).mappings()]
+
+
+def _cost_line(found: Mapping[Any, Any]) -> dict[str, Any]:
+    is_known = found["known_failed"] == found["steps"]
+    return {
+        "model_ref": found["model_ref"],
+        "rows": found["rows"],
+        "steps": found["steps"],
+        **known_sums(found, 0),
+        "cost_source": cost_source(found),
+        "failed_cost_pico": int(found["failed"]) if is_known else None,
+    }
+
+
+def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, Any] | None:
+    """Everything that the ledger knows about a row; None if there is no such row.
+
+    Keys: ``row``, ``attempts``, ``sessions`` (with messages, root first), ``usage`` and
+    ``inner_retries``.
+    """
+
+    def lines_of(table: Any, *order: Any) -> list[dict[str, Any]]:
+        is_of_row = (table.c.run_id == run_id) & (table.c.row_id == row_id)
+        return _dicts(connection, select(table).where(is_of_row).order_by(*order))
+
+    row = lines_of(rows)
+    if not row:
+        return None
+    row_attempts = lines_of(attempts, attempts.c.started_at, attempts.c.attempt)
+    row_sessions = lines_of(sessions, sessions.c.parent_id.is_not(None), sessions.c.session_id)
+    ids = [attempt["attempt_id"] for attempt in row_attempts]
+    retries = select(inner_retries).where(inner_retries.c.attempt_id.in_(ids))
+    return {
+        "row": row[0],
+        "attempts": row_attempts,
+        "sessions": [one | {"messages": unpack_messages(one["messages"])} for one in row_sessions],
+        "usage": lines_of(usage, usage.c.ended_at, usage.c.step_id),
+        "inner_retries": _dicts(
+            connection, retries.order_by(inner_retries.c.session_id, inner_retries.c.number)
+        ),
+    }
+
+
+class Results(Group):
+    """``ledger.results``: what a run produced and what it cost."""
+
+    outcomes = read(outcomes)
+    row = read(row_details)
+    attempts = read(attempts_of_run)
+    usage = read(usage_of_run)
+    cost = read(cost_of_run)

@@ -1,0 +1,111 @@
+"""Retention: remove texts and row ids from a ledger, and keep tokens and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Table, cast, func, literal, null, select, update
+from sqlalchemy.types import Text
+
+from opencode_tasks.domain.columns import STORED
+from opencode_tasks.ledger.operations import Group
+from opencode_tasks.ledger.runs import UNFINISHED
+from opencode_tasks.ledger.schema import attempts, inner_retries, rows, runs, sessions, usage
+from opencode_tasks.ledger.series import PURGED_ID, keep_digests
+
+ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
+RUNS_PER_UPDATE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purged:
+    """The number of purged runs, and of rows in them."""
+
+    runs: int
+    rows: int
+
+
+def _without_texts(kind: Literal["answers", "messages"]) -> dict[str, Any]:
+    """The values that remove the texts of a kind from ``rows``."""
+    return {column.ledger_name: null() for column in STORED if column.text == kind}
+
+
+def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
+    """``Retention.purge`` without the space on the disk."""
+    query = select(runs.c.run_id).where(
+        runs.c.status.not_in(UNFINISHED), func.coalesce(runs.c.ended_at, runs.c.created_at) < before
+    )
+    found = list(connection.execute(query.order_by(runs.c.run_id)).scalars())
+    count = 0
+    for start in range(0, len(found), RUNS_PER_UPDATE):
+        chunk = found[start : start + RUNS_PER_UPDATE]
+        counted = select(func.count()).select_from(rows).where(rows.c.run_id.in_(chunk))
+        count += connection.execute(counted).scalar_one()
+        remove_texts(connection, chunk, ALL_TEXTS, now)
+        connection.execute(_update(rows, chunk).values(**_without_texts("messages")))
+        connection.execute(_update(attempts, chunk).values(error_message=null(), data_dir=null()))
+        connection.execute(_update(runs, chunk).values(parameters={}, pause_reason=null()))
+        if not texts_only:
+            keep_digests(connection, chunk)
+            _replace_ids(connection, chunk)
+    return Purged(runs=len(found), rows=count)
+
+
+def remove_texts(
+    connection: Connection, run_ids: Sequence[str], kinds: Collection[str], now: datetime
+) -> None:
+    """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused."""
+    if "prompts" in kinds:
+        connection.execute(_update(rows, run_ids).values(prompt=null()))
+    if "answers" in kinds:
+        connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
+    if "traces" in kinds:
+        connection.execute(_update(sessions, run_ids).values(messages=null()))
+        of_runs = select(attempts.c.attempt_id).where(attempts.c.run_id.in_(run_ids))
+        retries = update(inner_retries).where(inner_retries.c.attempt_id.in_(of_runs))
+        connection.execute(retries.values(message=null()))
+    connection.execute(_update(runs, run_ids).values(purged_at=now))
+
+
+def _update(table: Table, run_ids: Sequence[str]) -> Any:
+    return update(table).where(table.c.run_id.in_(run_ids))
+
+
+def _replace_ids(connection: Connection, run_ids: Sequence[str]) -> None:
+    for table in (usage, sessions, attempts, rows):
+        position = (
+            select(rows.c.position)
+            .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
+            .scalar_subquery()
+            if table is not rows
+            else rows.c.position
+        )
+        new_id = literal(PURGED_ID).concat(cast(position, Text))
+        has_own_id = table.c.row_id.not_like(f"{PURGED_ID}%")
+        connection.execute(_update(table, run_ids).where(has_own_id).values(row_id=new_id))
+
+
+class Retention(Group):
+    """``ledger.retention``: remove texts and ids."""
+
+    def remove_texts(self, run_id: str, kinds: Collection[str], *, now: datetime) -> None:
+        """Remove texts of a run: ``prompts``, ``answers`` or ``traces``. Tokens and costs stay."""
+        if kinds:
+            self.database.write(lambda connection: remove_texts(connection, [run_id], kinds, now))
+
+    def purge(self, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
+        """Remove the texts of runs that ended before a time; unfinished runs are not changed.
+
+        Texts are prompts, answers, traces, messages of providers and the parameters of a run. Without
+        ``texts_only`` a number replaces the id of each row, which may name a person. Tokens, costs,
+        models, labels, deployments and error types stay, and of the rows of a series a digest of
+        the id, so that they are not sent again.
+        """
+        purged = self.database.write(
+            lambda connection: purge_runs(connection, before, texts_only=texts_only, now=now)
+        )
+        self.database.reclaim_space()
+        return purged

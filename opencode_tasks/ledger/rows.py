@@ -1,0 +1,105 @@
+"""Rows of a run outside a lease: add, count, reuse, fail, skip and hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, case, exists, func, select
+
+from opencode_tasks.domain.records import RowInput
+from opencode_tasks.ledger.column_types import storable
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.reuse import reuse_answers
+from opencode_tasks.ledger.schema import attempts, rows
+from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
+
+ROWS_PER_INSERT = 5000
+
+
+def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
+    """Write rows of a run as open; existing ones are not changed.
+
+    ``inputs`` is iterated again if the transaction has to run again.
+    """
+    statement = insert_into(connection, rows).on_conflict_do_nothing()
+    remaining = iter(inputs)
+    while chunk := list(islice(remaining, ROWS_PER_INSERT)):
+        connection.execute(statement, [_new_row(run_id, row) for row in chunk])
+
+
+def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "row_id": row.row_id,
+        "position": row.position,
+        "row_key": row.row_key,
+        "prompt": row.prompt,
+        # PostgreSQL's JSON functions, which the views call, refuse NUL.
+        "labels": {storable(name): storable(value) for name, value in row.labels.items()},
+    }
+
+
+def row_keys(connection: Connection, run_id: str) -> frozenset[str]:
+    """The keys of a run's rows."""
+    return frozenset(connection.execute(select(rows.c.row_key).where(rows.c.run_id == run_id)).scalars())
+
+
+def count_open(connection: Connection, run_id: str) -> int:
+    """The number of open rows of a run."""
+    query = select(func.count()).where(rows.c.run_id == run_id, rows.c.status == "open")
+    return connection.execute(query).scalar_one()
+
+
+def hold_open(
+    connection: Connection, run_id: str, *, error_type: str, error_message: str, until: datetime | None
+) -> None:
+    """Write on the open rows of a run what they wait for: until a time, or until a person acts (None).
+
+    Rows that already wait until a time are not changed, and a row keeps the error of its last attempt.
+    """
+    connection.execute(
+        rows.update()
+        .where(rows.c.run_id == run_id, rows.c.status == "open", rows.c.waits_until.is_(None))
+        .values(
+            error_type=func.coalesce(rows.c.error_type, error_type),
+            error_message=func.coalesce(rows.c.error_message, error_message),
+            waits_until=until,
+        )
+    )
+
+
+def skip_open(
+    connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
+) -> int:
+    """Skip every open row of a run; returns the number of skipped rows."""
+    has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
+    zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
+    return connection.execute(
+        rows.update()
+        .where(rows.c.run_id == run_id, rows.c.status == "open")
+        .values(
+            status="skipped",
+            error_type=error_type,
+            error_message=error_message,
+            waits_until=None,
+            completed_at=now,
+            **zeros,
+        )
+    ).rowcount
+
+
+class Rows(Group):
+    """``ledger.rows``: rows of a run that no worker is processing."""
+
+    add = write(add_rows)
+    keys = read(row_keys)
+    count_open = read(count_open)
+    reuse_answers = write(reuse_answers)
+    fail = write(fail_row)
+    skip_open = write(skip_open)
+    hold_open = write(hold_open)
