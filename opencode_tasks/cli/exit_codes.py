@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from opencode_tasks.cli.messages import one_line, presentable
-from opencode_tasks.errors import InputError, OpenCodeError, RunPausedError, SetupError
+from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.plan.option_table import OPTIONS
 
 COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED, INTERRUPTED = 0, 1, 2, 70, 75, 130
@@ -79,8 +79,9 @@ def explain(error: Exception) -> int:
         return print_line(f"resume: opencode-tasks resume {error.run_id}", PAUSED)
     if isinstance(error, SetupError):
         print_line(presentable(error.raw_message, SETUP_LIMIT), INTERNAL_ERROR)
-        return print_line(f"fix: {error.hint}", INTERNAL_ERROR) if error.hint else INTERNAL_ERROR
-    if isinstance(error, OpenCodeError):
+        is_new = bool(error.hint) and error.hint not in error.raw_message
+        return print_line(f"fix: {error.hint}", INTERNAL_ERROR) if is_new else INTERNAL_ERROR
+    if isinstance(error, OpenCodeTasksError):
         return print_line(presentable(str(error)), INTERNAL_ERROR)
     return print_line(f"{_cause(error)} (set {TRACEBACK_VARIABLE}=1 for the traceback)", INTERNAL_ERROR)
 

@@ -24,6 +24,9 @@ def refusal(status: int, message: str, **headers: str) -> Reply:
     return Reply(status=status, headers=headers, body={"error": {"message": message}})
 
 
+LIMITED = refusal(429, "Rate limit reached: please recharge", **{"Retry-After": "7"})
+
+
 def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
     """The arguments that annotate ``rows`` rows, four in flight."""
     desk.write_csv("in.csv", [{"id": f"r{i}", "prompt": f"row {i}"} for i in range(rows)])
@@ -31,29 +34,28 @@ def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
 
 
 def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Desk) -> None:
-    limited = refusal(429, "Rate limit reached: please recharge", **{"Retry-After": "8"})
-    desk.provider.on("row", limited, limited, limited, limited, Reply(text="late"))
-    ran = desk.run(*arguments(desk, 4))
+    desk.provider.on("row", LIMITED, Reply(text="late"))
+    # One row in flight, so that the hold begins with the refusal.
+    ran = desk.run(*arguments(desk, 2, "--concurrency", "1"))
     assert ran.code == 0, ran.stderr
     holds = [line for line in ran.stderr.splitlines() if "please recharge" in line]
     assert len(holds) == 1, ran.stderr
-    form = r"4 rows wait; next attempt at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(rate_limit\): .+"
+    form = r"2 rows wait; next attempt at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(rate_limit\): .+"
     assert re.fullmatch(form, holds[0])
     # No line is repeated while nothing happens, and the last line of progress comes once.
-    progress = [line for line in ran.stderr.splitlines() if "/4 rows" in line]
+    progress = [line for line in ran.stderr.splitlines() if "/2 rows" in line]
     assert len(set(progress)) == len(progress)
-    assert sum(line.startswith("4/4 rows") for line in progress) == 1
+    assert sum(line.startswith("2/2 rows") for line in progress) == 1
     assert "first row after" not in ran.stderr
 
 
 def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
-    limited = refusal(429, "Rate limit reached: please recharge", **{"Retry-After": "8"})
-    desk.provider.on("row", limited, limited, limited, limited, Reply(text="late"))
-    shown, code = on_a_terminal(desk, arguments(desk, 4))
+    desk.provider.on("row", LIMITED, Reply(text="late"))
+    shown, code = on_a_terminal(desk, arguments(desk, 2, "--concurrency", "1"))
     assert code == 0, shown
     assert shown.count("please recharge") == 1
-    assert re.search(r"4 rows on hold for \d s: rate limit", shown)
-    assert shown.count("4 completed -> out.csv") == 1
+    assert re.search(r"2 rows on hold for \d s: rate limit", shown)
+    assert shown.count("2 completed -> out.csv") == 1
 
 
 def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
