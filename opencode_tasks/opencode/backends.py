@@ -40,5 +40,5 @@ BACKENDS: Mapping[BackendName, BackendKind] = {
     "cli": BackendKind(
         create=lambda spec, unpriced, _: CliBackend(spec, unpriced), starts_process_per_row=True
     ),
-    "null": BackendKind(create=lambda *_: NullBackend(), catalog=null_catalog),
+    "null": BackendKind(create=lambda _spec, _unpriced, _servers: NullBackend(), catalog=null_catalog),
 }
