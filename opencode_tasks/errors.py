@@ -291,10 +291,10 @@ class ContentFilteredError(OpenCodeError):
 
 
 class BudgetExceededError(OpenCodeError):
-    """The row has cost more than one row may cost.
+    """The row has reached a limit: its cost, or its number of model calls.
 
     Attributes:
-        limit_usd: The row's limit in US dollars; None if it is unknown.
+        limit_usd: The row's limit in US dollars; None if the limit is the number of model calls.
         spent_usd: The cost of the row so far in US dollars; None if it is unknown.
     """
 

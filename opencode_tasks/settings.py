@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         description="Share of failed rows among the rows that have ended (at least 20) above which the run "
         "sends the event opencode.run.failing. 0.2 is 20 %.",
     )
+    max_steps: int = Field(
+        default=500,
+        ge=1,
+        description="Model calls, those of sub-agents included, after which a prompt is ended. It is the "
+        "last limit for an agent that does not stop; --max-row-cost is the limit in USD.",
+    )
     breaker_failures: int = Field(
         default=10,
         ge=1,

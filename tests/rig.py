@@ -174,6 +174,7 @@ class Rig:
         system: str | None = "Be brief.",
         model: str = "fake/echo",
         schema: Mapping[str, Any] | None = None,
+        max_cost_pico: int | None = None,
     ) -> Asked:
         """Ask once; the provider gives ``replies`` to the calls of this prompt, the last one for ever.
 
@@ -185,7 +186,11 @@ class Rig:
             prompt = token
             self.provider.on(lambda call: token in json.dumps(call.body.get("messages")), *replies)
         request = Request(
-            prompt=prompt if prompt is not None else token, model_ref=model, agent=agent, system=system
+            prompt=prompt if prompt is not None else token,
+            model_ref=model,
+            agent=agent,
+            system=system,
+            max_cost_pico=max_cost_pico,
         )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
         before = len(self.provider.calls)

@@ -59,7 +59,8 @@ class OpencodeSpec:
     ``mcp_servers`` are names of MCP servers in ``config``; the default agent may use the tools of both.
     ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
-    event stream alone.
+    event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
+    included; None means the setting.
     """
 
     binary: Path
@@ -75,16 +76,17 @@ class OpencodeSpec:
     work_dir: Path | None = None
     extra_cli_args: tuple[str, ...] = ()
     use_plugin: bool = True
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt to send.
 
-    ``session_id`` names a session to continue; None opens a new one. ``max_cost_pico`` is the cost limit
-    of the session and its children in pico-dollars: a session that has cost more and would continue is
-    ended. ``attempt_id`` is stored beside the session until the session is recorded, so that the session
-    can be assigned to its attempt if this process dies.
+    ``session_id`` names a session to continue; None opens a new one. ``max_cost_pico`` is the cost in
+    pico-dollars above which the session, its children included, sends no further model request; None
+    means no limit. ``attempt_id`` is stored beside the session until the session is recorded, so that
+    the session can be assigned to its attempt if this process dies.
     """
 
     prompt: str

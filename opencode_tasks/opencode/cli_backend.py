@@ -23,7 +23,6 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Request,
 )
-from opencode_tasks.opencode.cost_cap import overspent
 from opencode_tasks.opencode.instance_dir import (
     Credentials,
     InstanceDir,
@@ -143,6 +142,8 @@ class CliBackend:
             env = environment(instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
+            if request.max_cost_pico is not None:
+                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
             env |= {} if known and credentials.needs_owner else credentials.install(instance_dir)
             result = await self._run(request, instance_dir, spec, env, on_session)
             return result
@@ -175,13 +176,13 @@ class CliBackend:
             stderr=instance_dir.run / "stderr.txt",
         )
         try:
-            stopped = await self._wait(process, run, on_session, request)
+            stopped = await self._wait(process, run, on_session, request.attempt_id)
             return await self._collect(process, run, spec, env, stopped)
         finally:
             await asyncio.to_thread(process.stop)
 
     async def _wait(
-        self, process: GuardedProcess, run: _Run, on_session: OnSession, request: Request
+        self, process: GuardedProcess, run: _Run, on_session: OnSession, attempt_id: str
     ) -> Stopped | None:
         started, told = time.monotonic(), False
         while True:
@@ -192,14 +193,12 @@ class CliBackend:
                 told = True
                 self._homes[run.session_id] = run.instance_dir
                 self._folds[run.session_id] = run.fold
-                run.instance_dir.mark(run.session_id, request.attempt_id)
+                run.instance_dir.mark(run.session_id, attempt_id)
                 on_session(run.session_id)
             if ended:
                 return None
-            family = run.fold.family(run.session_id or "")
-            stopped = self._must_stop(run, now, started) or overspent(
-                family, request.max_cost_pico, self.unpriced
-            )
+            # The plugin enforces cost and steps. Without it there are no events here, so nothing could.
+            stopped = self._must_stop(run, now, started)
             if stopped is not None:
                 await asyncio.to_thread(process.stop)
                 run.read(time.monotonic())

@@ -21,8 +21,6 @@ PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # Our clocks end a silent call; opencode's own limits must come later, or it would ask again.
 TIMEOUT_MARGIN_S = 30.0
 TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
-# A model that calls tools it was not offered would be answered, and billed, for ever.
-MAX_CALLS_WITHOUT_TOOLS = 8
 
 
 def default_config(spec: OpencodeSpec) -> dict[str, Any]:

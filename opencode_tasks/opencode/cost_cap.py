@@ -1,21 +1,25 @@
-"""Ending a session that has cost more than it may and would go on. Pure."""
+"""Limits of a session on a server without the plugin, which holds them more exactly. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.outcomes.events import SessionEvents
-from opencode_tasks.outcomes.messages import steps_of
+from opencode_tasks.outcomes.messages import after_last_prompt, assistant_messages, parts_of, steps_of
 from opencode_tasks.outcomes.session_result import Stopped
+
+# opencode sends a further request after these, with or without a tool call.
+REPEATED = frozenset({"unknown", "tool-calls"})
 
 
 def overspent(
     family: Sequence[SessionEvents], cap_pico: int | None, unpriced: Collection[str]
 ) -> Stopped | None:
-    """The reason to end a session (root first, then its children); None where it may go on.
+    """The reason to end a session (root first, then its children); None if it may continue.
 
-    A session whose last step is its answer is left: it is bought already.
+    A session whose last step is its answer is not ended: the answer is paid for.
     """
     if cap_pico is None or not family:
         return None
@@ -26,6 +30,21 @@ def overspent(
     if spent <= cap_pico or _has_ended(family[0]):
         return None
     return Stopped(cap_pico=cap_pico, spent_pico=spent)
+
+
+def repeated(family: Sequence[SessionEvents]) -> Stopped | None:
+    """The reason to end a session that repeats a request after a step without a tool call.
+
+    opencode repeats a request after a finish reason that it does not know. None if no session of the
+    family does.
+    """
+    for state in family:
+        messages = assistant_messages(after_last_prompt(state.messages))
+        for step, _ in pairwise(m for m in messages if parts_of(m, "step-start")):
+            finish = text_in(mapping_in(step.get("info")).get("finish"))
+            if finish in REPEATED and not parts_of(step, "tool"):
+                return Stopped(finish=finish)
+    return None
 
 
 def _has_ended(root: SessionEvents) -> bool:

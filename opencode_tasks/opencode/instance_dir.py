@@ -18,7 +18,8 @@ from platformdirs import user_data_path
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec, Secrets
-from opencode_tasks.opencode.config import MAX_CALLS_WITHOUT_TOOLS, allowed_tools, fixed_config, merged_config
+from opencode_tasks.opencode.config import fixed_config, merged_config
+from opencode_tasks.settings import settings
 
 # Opencode installs this package (63 MB) into a fresh config folder unless it is there already.
 STUB_PACKAGE = "@opencode-ai/plugin"
@@ -181,9 +182,8 @@ def environment(
         "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
+        "OPENCODE_TASKS_MAX_STEPS": str(spec.max_steps or settings().max_steps),
     }
-    if not allowed_tools(spec):
-        env["OPENCODE_TASKS_MAX_CALLS"] = str(MAX_CALLS_WITHOUT_TOOLS)
     if password is not None:
         env["OPENCODE_SERVER_PASSWORD"] = password
     return env

@@ -22,7 +22,7 @@ from opencode_tasks.opencode.backend import (
     Request,
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
-from opencode_tasks.opencode.cost_cap import overspent
+from opencode_tasks.opencode.cost_cap import overspent, repeated
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.events import EventFold, SessionEvents
@@ -30,8 +30,8 @@ from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 LOOK_EVERY_S = 0.5
-# With a cap on its cost a session is looked at more often: its next step is bought at once.
-LOOK_AT_COST_S = 0.05
+# Without the plugin only this check ends a session that costs too much: its next step starts at once.
+LOOK_AT_STEPS_S = 0.05
 EVENTS_LAG_S = 2.0
 # Most events come before the reply; to look more often for the others costs more than it saves.
 EVENTS_LOOK_S = 0.02
@@ -121,7 +121,11 @@ class _Conversation:
         return answer.json()["id"]
 
     async def _send(self, session_id: str, request: Request) -> _Reply:
-        body: dict[str, Any] = {"agent": request.agent, "parts": [{"type": "text", "text": request.prompt}]}
+        prompt: dict[str, Any] = {"type": "text", "text": request.prompt}
+        if request.max_cost_pico is not None:
+            # For the plugin; opencode keeps a part's metadata and does not send it to the provider.
+            prompt["metadata"] = {"opencodeTasks": {"maxCostPico": request.max_cost_pico}}
+        body: dict[str, Any] = {"agent": request.agent, "parts": [prompt]}
         if request.model_ref:
             provider, _, model = request.model_ref.partition("/")
             body["model"] = {"providerID": provider, "modelID": model}
@@ -145,13 +149,16 @@ class _Conversation:
         self, session_id: str, send: asyncio.Task[_Reply], cap_pico: int | None
     ) -> Stopped | None:
         started = time.monotonic()
-        most_s = LOOK_EVERY_S if cap_pico is None else LOOK_AT_COST_S
+        plugin_loaded = self.server.plugin_loaded
+        most_s = LOOK_EVERY_S if plugin_loaded else LOOK_AT_STEPS_S
         while True:
             await asyncio.wait({send}, timeout=min(most_s, self._look_in(session_id, started)))
             if send.done():
                 return None
-            family = self.server.fold.family(session_id)
-            stopped = self._must_stop(session_id, started) or overspent(family, cap_pico, self.unpriced)
+            stopped = self._must_stop(session_id, started)
+            if stopped is None and not plugin_loaded:
+                family = self.server.fold.family(session_id)
+                stopped = overspent(family, cap_pico, self.unpriced) or repeated(family)
             if stopped is not None:
                 return stopped
 

@@ -138,7 +138,7 @@ def classify_finish(
         message = "the provider's content filter stopped the answer"
         return ContentFilteredError(node_id, exit_code, message, partial_text)
     if finish_reason in ("error", "unknown", "other"):
-        message = f"the provider's stream ended without a finish reason ({finish_reason})"
+        message = f"the answer ended without a finish reason that opencode knows ({finish_reason})"
         return ServerError(node_id, exit_code, message)
     return None
 

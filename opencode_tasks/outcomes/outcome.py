@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from opencode_tasks.domain.money import format_usd, pico_to_usd
-from opencode_tasks.domain.records import Answer, AttemptRecord, InnerRetry
+from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, InnerRetry
 from opencode_tasks.errors import (
     BudgetExceededError,
     OpenCodeError,
@@ -27,6 +28,7 @@ from opencode_tasks.outcomes.messages import (
     last_error,
     model_ref,
 )
+from opencode_tasks.outcomes.refusal import Refusal, error_of, read_refusal
 from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
@@ -35,16 +37,20 @@ NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
 def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
     """The answer in ``result``; raises the typed error, with its ``attempt``, where there is none."""
-    messages = after_last_prompt(result.sessions[0].messages) if result.sessions else []
+    refusal = read_refusal(last_error(_messages(result)) or result.error)
+    if refusal is not None:
+        result = _without_refused(result)
+    messages = _messages(result)
     text = answer_text(messages)
-    error = _fault(result, messages, text, node_id=node_id, now=now)
+    error = _fault(result, refusal, messages, text, node_id=node_id, now=now)
     if error is not None:
-        error.attempt = record_of(result, usage_known=result.usage_known and _is_unsold(error, messages))
+        is_known = _is_reported(result, refusal) if refusal else _is_unsold(error, messages)
+        error.attempt = record_of(result, usage_known=result.usage_known and is_known)
         raise error
     return Answer(
         text=text or result.stream_text,
         structured=None,
-        finish_reason=finish_reason(messages),
+        finish_reason=(refusal and refusal.finish) or finish_reason(messages),
         turns=len(assistant_messages(result.sessions[0].messages)) if result.sessions else 0,
         model_ref=model_ref(messages) or "unknown/unknown",
         attempt=record_of(result, usage_known=result.usage_known),
@@ -65,8 +71,26 @@ def record_of(result: SessionResult, *, usage_known: bool) -> AttemptRecord:
     )
 
 
+def _messages(result: SessionResult) -> list[Mapping[str, Any]]:
+    return after_last_prompt(result.sessions[0].messages) if result.sessions else []
+
+
+def _without_refused(result: SessionResult) -> SessionResult:
+    """The result without the message of the request that was not sent."""
+    if not result.sessions or last_error(result.sessions[0].messages) is None:
+        return replace(result, error=None)
+    root, *children = result.sessions
+    return replace(result, error=None, sessions=[replace(root, messages=root.messages[:-1]), *children])
+
+
 def _fault(
-    result: SessionResult, messages: Sequence[Mapping[str, Any]], text: str, *, node_id: str, now: datetime
+    result: SessionResult,
+    refusal: Refusal | None,
+    messages: Sequence[Mapping[str, Any]],
+    text: str,
+    *,
+    node_id: str,
+    now: datetime,
 ) -> OpenCodeError | None:
     code = result.exit_code
     if result.stopped is not None:
@@ -74,6 +98,10 @@ def _fault(
     if result.session_id is None:
         message = "no session id in opencode output"
         return UnknownOpenCodeError(node_id, -1, message, result.stderr)
+    if refusal is not None:
+        # Text of an earlier step is not the answer of a step that ended abnormally.
+        last_text = answer_text(messages[-1:]) if messages else result.stream_text
+        return _refused(refusal, last_text, node_id=node_id, exit_code=code)
     error = last_error(messages) or result.error
     if result.denied_tools and (not text or _is_abort(error)):
         tools = ", ".join(sorted(set(result.denied_tools)))
@@ -96,11 +124,20 @@ def _fault(
     return None
 
 
+def _refused(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> OpenCodeError | None:
+    if refusal.kind == "cost":
+        return over_row_budget(refusal.limit_pico, refusal.spent_pico, node_id=node_id, exit_code=exit_code)
+    return error_of(refusal, text, node_id=node_id, exit_code=exit_code)
+
+
 def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:
     if stopped.wait is not None:
         return _long_wait(stopped.wait, node_id=node_id, now=now, exit_code=exit_code)
     if stopped.cap_pico is not None and stopped.spent_pico is not None:
         return over_row_budget(stopped.cap_pico, stopped.spent_pico, node_id=node_id, exit_code=exit_code)
+    if stopped.finish is not None:
+        words = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
+        return ServerError(node_id, exit_code, words)
     clock = stopped.clock or "total"
     what = {
         "first_event": "the provider gave no sign",
@@ -138,3 +175,12 @@ def _is_unsold(error: OpenCodeError, messages: Sequence[Mapping[str, Any]]) -> b
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
     return failure.status is not None or CONNECTION_LOST.search(error.raw_message) is None
+
+
+def _is_reported(result: SessionResult, refusal: Refusal) -> bool:
+    """Whether the step before the refused request reports all of its usage; a cut stream does not."""
+    if refusal.kind != "end":
+        return True
+    steps = result.sessions[0].steps if result.sessions else ()
+    has_tokens = bool(steps) and any(getattr(steps[-1].usage, name) for name in TOKEN_COLUMNS)
+    return has_tokens and not refusal.is_cut

@@ -12,10 +12,11 @@ from opencode_tasks.errors import Clock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Reason why the backend ended a session: a clock, a long inner wait, or the row's cost limit.
+    """Reason why the backend ended a session: a clock, a long inner wait, its cost limit, or its end.
 
     Exactly one group is set: ``clock`` with its limit in ``seconds``; ``wait``, the inner retry whose
-    wait is too long; or ``cap_pico`` with the amount ``spent_pico``, both in pico-dollars.
+    wait is too long; ``cap_pico`` with the amount ``spent_pico``, both in pico-dollars; or ``finish``,
+    the finish reason of a step without a tool call after which opencode repeated its request.
     """
 
     clock: Clock | None = None
@@ -23,6 +24,7 @@ class Stopped:
     wait: InnerRetry | None = None
     cap_pico: int | None = None
     spent_pico: int | None = None
+    finish: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -399,14 +399,6 @@ def test_a_long_wait_after_a_finished_step_is_not_left_to_opencode(rig: Rig) -> 
     assert [step.usage.input_tokens for step in asked.attempt.steps] == [100]
 
 
-@pytest.mark.parametrize("backend", BOTH)
-def test_a_model_that_calls_unknown_tools_for_ever_is_ended(rig: Rig, backend: BackendName) -> None:
-    asked = rig.ask(Reply(tool_calls=[("no_such_tool", {"x": 1})]), backend=backend)
-    error = asked.failed(InvalidRequestError)
-    assert "8 model calls" in error.raw_message
-    assert len(asked.calls) == 8
-
-
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}}, "required": ["label"]}
 
 

@@ -83,6 +83,35 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     assert llm.last_metadata["tools"][0]["name"] == "stock"
 
 
+@pytest.mark.parametrize("backend", ["server", "cli"])
+def test_an_end_that_opencode_does_not_know_costs_one_request_with_tools_too(
+    rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName
+) -> None:
+    tool, _ = stock
+    prompt = f"how many pears, by {backend}?"
+    rig.provider.on(
+        lambda call: call.prompt == prompt,
+        Reply(tool_calls=[("stock_count", {"item": "pears"})]),
+        Reply(text="", finish_reason="eos"),
+    )
+    llm = OpenCodeLLM(
+        "fake/echo",
+        retries=1,
+        opencode_bin=str(rig.spec.binary),
+        config=dict(rig.spec.config),
+        clocks=rig.spec.clocks,
+        backend=backend,
+    )
+    before = len(rig.provider.calls)
+    try:
+        result = llm.prompt(prompt, tools=[tool])
+    finally:
+        server_pool.close()
+    assert len(rig.provider.calls) - before == 2
+    assert not result.success
+    assert "finish reason 'eos', and sent no text" in result.stderr
+
+
 @pytest.mark.parametrize("by", ["option", "block"])
 def test_rows_use_the_tools_of_a_server_of_the_config_or_of_an_agents_block(
     desk: Desk, stock: tuple[RemoteTool, list[str]], by: str

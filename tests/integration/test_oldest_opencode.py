@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from rig import Rig
+from rig import BASH, Rig
 
 from opencode_tasks.errors import (
     AuthenticationError,
+    BudgetExceededError,
     MaxOutputTokensError,
     OpenCodeError,
     RateLimitError,
@@ -72,10 +73,27 @@ def test_a_prompt_arrives_byte_for_byte_and_is_counted(oldest: Rig, backend: Bac
     assert asked.attempt.notes == ()
 
 
+@pytest.mark.parametrize("backend", BOTH)
+def test_an_end_that_opencode_does_not_know_costs_one_request(oldest: Rig, backend: BackendName) -> None:
+    asked = oldest.ask(Reply(text="done", finish_reason="eos"), agent="plain", system=None, backend=backend)
+    # This version does not repeat the request, so the plugin reports nothing of the provider's word.
+    assert "(unknown)" in asked.failed(ServerError).raw_message
+    assert len(asked.calls) == 1
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_a_session_sends_no_request_once_it_has_cost_more_than_its_limit(
+    oldest: Rig, backend: BackendName
+) -> None:
+    work = Reply(tool_calls=[BASH], input_tokens=100, output_tokens=20)
+    asked = oldest.ask(work, agent="worker", system=None, backend=backend, max_cost_pico=280_000_000)
+    assert asked.failed(BudgetExceededError).spent_usd == 0.00042
+    assert len(asked.calls) == 3
+
+
 def test_a_session_with_a_finished_step_waits_inside_opencode(oldest: Rig) -> None:
-    bash = ("bash", {"command": "echo stepped", "description": "say a word"})
     replies = (
-        Reply(tool_calls=[bash]),
+        Reply(tool_calls=[BASH]),
         Reply(status=503, headers={"Retry-After": "1"}),
         Reply(text="recovered"),
     )

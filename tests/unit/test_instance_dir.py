@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.instance_dir import (
@@ -117,7 +116,7 @@ def test_what_is_ours_or_a_services_is_kept_from_opencode(
     # Providers' keys reach opencode by the environment.
     assert env["ANTHROPIC_API_KEY"] == "sk-provider"
     ours = {name for name in env if name.startswith("OPENCODE_TASKS_")}
-    names = ("JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_CALLS")
+    names = ("JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_STEPS")
     assert ours == {f"OPENCODE_TASKS_{name}" for name in names}
 
 
@@ -143,11 +142,10 @@ def test_the_config_file_is_private_and_the_safety_keys_go_over_it(tmp_path: Pat
     assert "sk-2" not in str(env)
 
 
-def test_calls_are_bounded_only_where_there_are_no_tools(tmp_path: Path) -> None:
+def test_the_model_calls_of_a_prompt_are_bounded_by_the_spec_or_the_setting(tmp_path: Path) -> None:
     instance_dir = make_instance_dir(tmp_path)
-    assert int(env_of(instance_dir)["OPENCODE_TASKS_MAX_CALLS"]) > 1
-    with_tools = env_of(instance_dir, tools=(RemoteTool(name="t", hostname="h"),))
-    assert "OPENCODE_TASKS_MAX_CALLS" not in with_tools
+    assert env_of(instance_dir)["OPENCODE_TASKS_MAX_STEPS"] == "500"
+    assert env_of(instance_dir, max_steps=7)["OPENCODE_TASKS_MAX_STEPS"] == "7"
 
 
 def test_the_stub_spares_an_install(tmp_path: Path) -> None:

@@ -1,28 +1,37 @@
-// Makes every provider failure final, structured and immediate.
+// Makes every provider failure final, structured and immediate, and bounds what one prompt may cost.
 //
-// Opencode retries a 408, 409, 429 or 5xx by itself, in silence, for as long as the provider asks.
-// Here such a response becomes a 400 with a neutral body (opencode retries by the words of a body
-// too) that carries the provider's own status, headers and body and the moment of its answer in
-// x-upstream-* headers, which opencode hands on in `responseHeaders`. Other responses pass untouched. A stream that broke, and
-// whatever else opencode begins to retry, is answered the same way when the retry comes, without
-// a second request to the provider.
+// Failures. opencode retries a 408, 409, 429 or 5xx silently, for as long as the provider asks. The
+// plugin replaces such a response with a 400 whose body is neutral, because opencode also retries by
+// the words of a body. The provider's status, headers and body, and the time of its answer, are in
+// x-upstream-* headers, which opencode passes on in `responseHeaders`. Other responses are unchanged.
+// If opencode starts to retry for another reason, such as a broken stream, the plugin answers the
+// retry in the same way, without a second request to the provider. A session with a finished step is
+// an exception: a restart would pay for that step again, so opencode may do a short wait there.
 //
-// In a session with a finished step a restart would buy that step again, so a short wait is left
-// to opencode there.
+// Limits. opencode asks the model again until an answer ends with a finish reason that it knows, so a
+// blocked prompt or a cut stream would be paid for without end. The plugin refuses a request, with a
+// 400 whose x-opencode-tasks-refusal header gives the reason, in four cases:
+//   end    the last step called no tool, and opencode does not accept its end
+//   tools  no tool call has succeeded in the last MAX_FAILED_STEPS steps
+//   steps  the prompt has used OPENCODE_TASKS_MAX_STEPS requests
+//   cost   the session has cost more than its limit
+// Sub-agents count towards the requests and the cost of their root session.
 //
-// Opencode names the session of a model request in a header. The plugin reads that header and sends
-// every request exactly as it is: a signature (AWS) may cover any header. If the user's config gives
-// that header another value, the plugin adds one of its own before the request is signed, and keeps it.
+// Session of a request. opencode names it in a header. The plugin reads that header and sends every
+// request exactly as it is: a signature (AWS) may cover any header. If the user's config gives that
+// header another value, the plugin adds one of its own before the request is signed, and keeps it.
 //
-// Sessions of the agent "opencode-tasks" get their system text as it was given: opencode's own
+// System text. Sessions of the agent "opencode-tasks" get their system text as it was given: opencode's
 // additions (working directory, date) would change prompt caches and answers from day to day.
 //
-// Environment: OPENCODE_TASKS_JOURNAL is a file that gets a line when the plugin loads and a line
-// for each provider response; with OPENCODE_TASKS_JOURNAL_EVENTS=1 it gets opencode's events too.
-// OPENCODE_TASKS_INLINE_WAIT_S is the longest wait that is left to opencode. OPENCODE_TASKS_SYSTEM is
-// the system text of the first session, for `opencode run`, which has no option for it.
-// OPENCODE_TASKS_MAX_CALLS, where set, bounds the model calls of a session of our agent: opencode
-// goes on for ever with a model that calls tools it was not offered.
+// Environment:
+//   OPENCODE_TASKS_JOURNAL         file that gets a line when the plugin loads and one for each response
+//   OPENCODE_TASKS_JOURNAL_EVENTS  "1": the journal also gets opencode's events
+//   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
+//   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
+//   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO
+//                                  system text and cost limit of the first session, for `opencode run`.
+//                                  A server takes the limit from the metadata of the prompt's text part.
 
 import { appendFileSync } from "node:fs"
 
@@ -35,16 +44,24 @@ const BODY_LIMIT = 8192
 const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
-
-const MAX_CALLS = Number(process.env.OPENCODE_TASKS_MAX_CALLS ?? "Infinity")
+const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
+const MAX_FAILED_STEPS = 8
 const SYSTEM = process.env.OPENCODE_TASKS_SYSTEM
-let firstSession
+const MAX_COST_PICO = process.env.OPENCODE_TASKS_MAX_COST_PICO
+const PICO = 1e12 // pico-dollars in a dollar
+const FINAL = new Set(["stop", "length", "content-filter", "error"]) // finish reasons that end opencode's loop
 
 const sessionsWithSteps = new Set()
 const brokenStreams = new Map() // session -> why its last response stream ended early
 const retrying = new Map() // session -> why opencode is about to send its request again
 const systemTexts = new Map() // session of our agent -> its system text
-const calls = new Map() // session of our agent -> its model calls since the last prompt
+const prompts = new Map() // session -> id of the message with its last prompt
+const ends = new Map() // session -> what its last response stream says about its end
+const refusals = new Map() // session -> why its next request is refused
+const compacting = new Set() // sessions whose next list of messages is for a summary
+const roots = new Map() // sub-agent's session -> root session
+const families = new Map() // root session -> requests, costs and cost limit, sub-agents included
+let firstSession
 let agentPrompt
 
 function journal(record) {
@@ -82,15 +99,37 @@ function finalResponse({ status = 0, headers = {}, body = "", reason = "", at = 
   return new Response(JSON.stringify(neutral), { status: 400, headers: upstream })
 }
 
+// The finish reason on the wires of OpenAI, Anthropic, Gemini and Bedrock. Text of an answer cannot
+// match: the quotes inside a JSON string are escaped.
+const FINISH = /"(?:finish_reason|stop_reason|finishReason|stopReason)"\s*:\s*"([^"\\]*)"/g
+const BLOCKED = /"blockReason"\s*:\s*"([^"\\]+)"/ // Gemini: the prompt itself was refused
+const DONE = /^data: ?\[DONE\]/m // the end mark of OpenAI's wire
+const CARRY = 200 // characters, more than any of these patterns needs
+
+function newEnd(response) {
+  return { finish: null, done: false, blocked: null, type: response.headers.get("content-type"), carry: "" }
+}
+
+function readEnd(end, bytes) {
+  const text = end.carry + Buffer.from(bytes).toString("latin1")
+  for (const [, word] of text.matchAll(FINISH)) end.finish = word || (end.finish ?? "")
+  end.blocked ??= text.match(BLOCKED)?.[1] ?? null
+  end.done ||= DONE.test(text)
+  end.carry = text.slice(-CARRY)
+}
+
 function watched(response, session) {
+  const end = newEnd(response)
+  ends.set(session, end)
   if (!response.body) return response
   const reader = response.body.getReader()
   const body = new ReadableStream({
     async pull(controller) {
       try {
         const { done, value } = await reader.read()
-        if (done) controller.close()
-        else controller.enqueue(value)
+        if (done) return controller.close()
+        readEnd(end, value)
+        controller.enqueue(value)
       } catch (error) {
         brokenStreams.set(session, String(error))
         journal({ kind: "broken", session, reason: String(error) })
@@ -102,17 +141,72 @@ function watched(response, session) {
   return new Response(body, { status: response.status, statusText: response.statusText, headers: response.headers })
 }
 
-function refusal(message) {
-  return new Response(JSON.stringify({ error: { message, type: "refused", code: "refused" } }), {
-    status: 400,
-    headers: { "content-type": "application/json" },
-  })
+function familyOf(session) {
+  const root = roots.get(session) ?? session
+  if (!families.has(root)) families.set(root, { requests: 0, costs: new Map(), maxCostPico: Infinity })
+  return families.get(root)
+}
+
+function addCost(part) {
+  familyOf(part.sessionID).costs.set(part.id, Math.round((part.cost ?? 0) * PICO))
+}
+
+function toolCalls(message) {
+  const calls = message.parts.filter((part) => part.type === "tool" && !part.metadata?.providerExecuted)
+  return calls.filter((part) => !part.state?.metadata?.interrupted)
+}
+
+const hasSuccess = (message) => toolCalls(message).some((part) => part.state?.status === "completed")
+
+// Why opencode must not ask again after these steps, which are all that follow the last user message.
+function faultAfter(steps, session, isForSummary) {
+  const last = steps.at(-1)
+  if (!last) return
+  const finish = last.info.finish
+  // A step without a finish reason may come before a summary: the conversation was too long.
+  const isFinal = finish ? FINAL.has(finish) : isForSummary
+  if (!isFinal && !toolCalls(last).length) {
+    const { carry, ...wire } = ends.get(session) ?? {}
+    return { kind: "end", step: finish ?? null, wire }
+  }
+  const failed = steps.slice(steps.findLastIndex(hasSuccess) + 1)
+  if (failed.length < MAX_FAILED_STEPS) return
+  const call = toolCalls(last).at(-1)
+  return { kind: "tools", steps: failed.length, tool: call?.tool, error: String(call?.state?.error ?? "") }
+}
+
+// Called with the messages of a session before each request of opencode's loop, which decides by them
+// whether to ask again.
+function review(messages) {
+  const session = messages.at(-1)?.info.sessionID
+  const isForSummary = compacting.delete(session)
+  for (const { parts } of messages) parts.filter((part) => part.type === "step-finish").forEach(addCost)
+  if (!messages.some(({ info }) => info.id === prompts.get(session))) return
+  const lastUser = messages.findLastIndex(({ info }) => info.role === "user")
+  const steps = messages.slice(lastUser + 1).filter(({ info }) => info.role === "assistant" && !info.summary)
+  const fault = faultAfter(steps, session, isForSummary)
+  if (fault) refusals.set(session, fault)
+}
+
+function refusalOf(session) {
+  if (refusals.has(session)) return refusals.get(session)
+  const family = familyOf(session)
+  if (family.requests >= MAX_STEPS) return { kind: "steps", limit: MAX_STEPS }
+  const spent = [...family.costs.values()].reduce((sum, cost) => sum + cost, 0)
+  if (spent > family.maxCostPico) return { kind: "cost", limit_pico: family.maxCostPico, spent_pico: spent }
+}
+
+function refusedResponse(refusal) {
+  const neutral = { error: { message: "this request was not sent", type: "refused", code: "refused" } }
+  const headers = { "content-type": "application/json", "x-opencode-tasks-refusal": encode(JSON.stringify(refusal)) }
+  return new Response(JSON.stringify(neutral), { status: 400, headers })
 }
 
 async function send(fetch, input, init, session) {
-  if (systemTexts.has(session)) calls.set(session, (calls.get(session) ?? 0) + 1)
-  if (calls.get(session) > MAX_CALLS) {
-    return refusal(`ended after ${MAX_CALLS} model calls: the model keeps calling tools that it was not offered`)
+  const refusal = refusalOf(session)
+  if (refusal) {
+    journal({ kind: "refused", session, refusal })
+    return refusedResponse(refusal)
   }
   const mayRetry = sessionsWithSteps.has(session)
   if (retrying.has(session) && !mayRetry) {
@@ -120,6 +214,7 @@ async function send(fetch, input, init, session) {
     retrying.delete(session)
     return finalResponse({ reason })
   }
+  familyOf(session).requests += 1
   let response
   try {
     response = await fetch(input, init)
@@ -157,15 +252,32 @@ function wrap(fetch) {
   return Object.assign(wrapped, fetch, { opencodeTasks: true })
 }
 
+// Starts the limits of a new prompt.
+function begin(session, message, parts) {
+  prompts.set(session, message.id)
+  refusals.delete(session)
+  if (roots.has(session)) return
+  const ofPrompt = parts.find((part) => part.metadata?.opencodeTasks)?.metadata.opencodeTasks.maxCostPico
+  const ofProcess = session === firstSession ? MAX_COST_PICO : undefined
+  const family = familyOf(session)
+  family.requests = 0
+  family.maxCostPico = Number(ofPrompt ?? ofProcess ?? Infinity)
+}
+
 function forget(session) {
-  sessionsWithSteps.delete(session)
-  for (const map of [brokenStreams, retrying, systemTexts, calls]) map.delete(session)
+  for (const known of [sessionsWithSteps, compacting]) known.delete(session)
+  for (const map of [brokenStreams, retrying, systemTexts, prompts, ends, refusals]) map.delete(session)
 }
 
 function note(event) {
   const properties = event.properties ?? {}
+  if (event.type === "session.created" && properties.info?.parentID) {
+    const parent = properties.info.parentID
+    roots.set(properties.info.id, roots.get(parent) ?? parent)
+  }
   if (event.type === "message.part.updated" && properties.part?.type === "step-finish") {
     sessionsWithSteps.add(properties.part.sessionID)
+    addCost(properties.part)
   }
   if (event.type === "session.status" && properties.status?.type === "retry") {
     const session = properties.sessionID
@@ -173,6 +285,9 @@ function note(event) {
   }
   if (event.type === "session.idle" || event.type === "session.deleted") {
     forget(properties.sessionID ?? properties.info?.id)
+  }
+  if (event.type === "session.deleted") {
+    for (const map of [roots, families]) map.delete(properties.info?.id)
   }
   if (JOURNAL_EVENTS && event.type !== "sync") journal({ kind: "event", event })
 }
@@ -188,6 +303,7 @@ export const OpencodeTasks = async () => {
     event: async ({ event }) => note(event),
     "chat.message": async (input, output) => {
       firstSession ??= input.sessionID
+      begin(input.sessionID, output.message, output.parts)
       if (SYSTEM && input.sessionID === firstSession) output.message.system ??= SYSTEM
       const text = output.message?.system ?? agentPrompt
       if ((output.message?.agent ?? input.agent) === AGENT && text) systemTexts.set(input.sessionID, text)
@@ -196,6 +312,10 @@ export const OpencodeTasks = async () => {
     "chat.headers": async (input, output) => {
       if (isReplaced(input.model?.headers)) output.headers[OUR_SESSION_HEADER] = input.sessionID
     },
+    "experimental.session.compacting": async (input) => {
+      compacting.add(input.sessionID)
+    },
+    "experimental.chat.messages.transform": async (input, output) => review(output.messages),
     "experimental.chat.system.transform": async (input, output) => {
       const text = systemTexts.get(input.sessionID)
       if (text) output.system.splice(0, output.system.length, text)

@@ -1,0 +1,152 @@
+"""A loopback provider that answers each model with fixed bytes, on the wires of three SDKs."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+SDKS = {"compatible": "@ai-sdk/openai-compatible", "gemini": "@ai-sdk/google", "claude": "@ai-sdk/anthropic"}
+PRICED: dict[str, Any] = {
+    "cost": {"input": 1.0, "output": 2.0},
+    "limit": {"context": 100_000, "output": 4096},
+}
+ANSWER = "the whole answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """The answer of one model: status 200, this content type and this body."""
+
+    wire: str
+    body: str
+    content_type: str = "text/event-stream"
+
+
+def event(data: Mapping[str, Any]) -> str:
+    """A server-sent event; Anthropic's have their type as a name too."""
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data)}\n\n"
+
+
+def openai(finish: str | None = None, *, text: str = ANSWER, done: bool = True) -> str:
+    """A stream of chat completions: a text, a finish reason with the usage, the end mark."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
+    usage = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
+    delta = {"role": "assistant", "content": text}
+    body = event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    if not done:
+        return body
+    end = {"index": 0, "delta": {}, "finish_reason": finish}
+    return body + event({**head, "choices": [end], "usage": usage}) + "data: [DONE]\n\n"
+
+
+def gemini(finish: str | None = None, text: str = "") -> str:
+    """A stream of ``streamGenerateContent`` with one candidate."""
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
+    usage = {"promptTokenCount": 40, "candidatesTokenCount": 10, "totalTokenCount": 50}
+    return event(
+        {"candidates": [candidate | ({"finishReason": finish} if finish else {})], "usageMetadata": usage}
+    )
+
+
+def claude(stop: str | None = None) -> str:
+    """A stream of Anthropic's Messages; without ``stop`` it ends before its last two events."""
+    usage = {"input_tokens": 40, "output_tokens": 1}
+    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "x", "usage": usage}
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ANSWER}}
+    body = event({"type": "message_start", "message": {**message, "stop_reason": None}}) + event(start)
+    body += event(delta) + event({"type": "content_block_stop", "index": 0})
+    if stop is None:
+        return body
+    end = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 10}}
+    return body + event(end) + event({"type": "message_stop"})
+
+
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+BLOCKED = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 40}}
+
+MODELS: dict[str, Raw] = {
+    "cut": Raw(wire="compatible", body=openai(done=False)),
+    "no-finish": Raw(wire="compatible", body=openai(None)),
+    "nothing": Raw(wire="compatible", body=""),
+    "html": Raw(wire="compatible", body="<html>Sign in</html>", content_type="text/html"),
+    "json": Raw(
+        wire="compatible",
+        body=json.dumps({"object": "chat.completion", "choices": [CHOICE]}),
+        content_type="application/json",
+    ),
+    "eos": Raw(wire="compatible", body=openai("eos")),
+    "empty-finish": Raw(wire="compatible", body=openai("")),
+    "eos-without-text": Raw(wire="compatible", body=openai("eos", text="")),
+    "sensitive": Raw(wire="compatible", body=openai("sensitive")),
+    "window": Raw(wire="compatible", body=openai("model_context_window_exceeded")),
+    "error": Raw(wire="compatible", body=openai("error")),
+    "no-call": Raw(wire="compatible", body=openai("tool_calls")),
+    "gemini-blocked": Raw(wire="gemini", body=event(BLOCKED)),
+    "gemini-other": Raw(wire="gemini", body=gemini("OTHER")),
+    "gemini-cut": Raw(wire="gemini", body=gemini(text=ANSWER)),
+    "claude-cut": Raw(wire="claude", body=claude()),
+    "claude-eos": Raw(wire="claude", body=claude("eos")),
+}
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that gave up."""
+
+
+class RawProvider:
+    """Serves MODELS; ``requests`` counts the model requests of each. A context manager."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self._server = _Server(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def opencode_config(self) -> dict[str, Any]:
+        """A config with a provider for each wire."""
+        options = {"baseURL": f"http://127.0.0.1:{self._server.server_port}/v1", "apiKey": "sk-test"}
+        return {"provider": {wire: self._provider(wire, options) for wire in SDKS}}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+    def _provider(self, wire: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        models = {name: PRICED for name, raw in MODELS.items() if raw.wire == wire}
+        return {"npm": SDKS[wire], "options": options, "models": models}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                in_path = re.search(r"/models/([^/:]+):", self.path)
+                model = in_path[1] if in_path else body["model"]
+                server.requests[model] += 1
+                raw = MODELS[model]
+                self.send_response(200)
+                self.send_header("content-type", raw.content_type)
+                self.send_header("content-length", str(len(raw.body)))
+                self.end_headers()
+                self.wfile.write(raw.body.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name is http.server's
+                return
+
+        return Handler
