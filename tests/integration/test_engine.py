@@ -107,7 +107,7 @@ def test_a_short_rate_limit_is_waited_for_in_the_batch(engine: Engine) -> None:
     assert result.frame["response"][2] == "late"
     first, second = (call.at for call in engine.provider.calls if call.prompt == "row 2")
     assert second - first >= 3.0
-    assert [event for event in events if event.hold is not None] == []
+    assert [event for event in events if event.hold is not None and event.progress is None] == []
 
 
 def test_a_hold_pauses_the_run_with_its_open_rows_in_the_ledger(engine: Engine) -> None:
