@@ -110,6 +110,8 @@ def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
         return [one.name.rpartition("-")[0] for one in client.read_task_runs(flow_run_filter=wanted)]
 
 
+# Prefect 3.8 can leave a connection of its client open when the event loop of an async flow ends.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["sync", "async", "subflow"])
 def test_in_a_flow_the_batches_are_task_runs_of_the_flow(desk: Desk, kind: str) -> None:
     flows: dict[str, Any] = {"sync": users_flow, "async": async_flow, "subflow": parent_flow}
