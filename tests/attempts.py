@@ -6,8 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from opencode_tasks.ledger import GateHold, Lease, Ledger, budgets, gates
+from opencode_tasks.ledger import GateHold, Lease, Ledger, budgets
 from opencode_tasks.ledger.attempts import attempt_id_of, write_attempts
+from opencode_tasks.ledger.gate_admission import admit, closed_gate
 
 
 def begin_attempt(
@@ -55,9 +56,9 @@ def admitted(
     """Whether a gate lets a row pass: None if so, through a half-open gate as its probe."""
 
     def ask(connection: Connection) -> GateHold | None:
-        if gates.closed_gate(connection, gate_id) is None:
+        if closed_gate(connection, gate_id) is None:
             return None
-        return gates.admit(
+        return admit(
             connection,
             gate_id,
             run_id=run_id,

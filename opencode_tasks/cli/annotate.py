@@ -195,7 +195,7 @@ def _print_result(
     run_id, failed = summary["run_id"], summary["rows"]["failed"]
     if failed:
         with Ledger.open(prepared.plan.ledger_url) as ledger:
-            groups = ledger.reports.failure_messages(run_id, limit=SHOWN_GROUPS)
+            groups = ledger.results.failure_messages(run_id, limit=SHOWN_GROUPS)
         say_failures(display.say, groups, failed, run_id, prepared.plan.model_ref)
 
 

@@ -40,7 +40,7 @@ def say_failures(
 ) -> None:
     """Name the most frequent messages of the failed rows, with their counts and the fix of each.
 
-    ``groups`` are those of ``ReportQueries.failure_messages``.
+    ``groups`` are those of ``ledger.results.failure_messages``.
     """
     for group in groups:
         message = presentable(group["error_message"] or "")

@@ -10,7 +10,8 @@ from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedE
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.finish import FinishedRow
-from opencode_tasks.ledger.gates import Gate, GateHold, GateObservation
+from opencode_tasks.ledger.gate_admission import Gate, GateHold
+from opencode_tasks.ledger.gates import GateObservation
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.progress import Progress

@@ -13,11 +13,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, or_, select
 
-from opencode_tasks.ledger import budgets, gates
+from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.attempts import CRASHED, attempt_counts, attempt_id_of, write_attempts
 from opencode_tasks.ledger.budgets import BudgetReachedError
 from opencode_tasks.ledger.finish import fail_row
-from opencode_tasks.ledger.gates import GateHold
+from opencode_tasks.ledger.gate_admission import (
+    GateHold,
+    admit,
+    closed_gate,
+    hold_of,
+    release_probe,
+    suspect_of,
+)
 from opencode_tasks.ledger.leases import Lease, acquire, release_all
 from opencode_tasks.ledger.reuse import copy_outcome, sources_of
 from opencode_tasks.ledger.schema import attempts, leases, rows
@@ -149,14 +156,14 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
 
     Claims nothing if the gate is closed or the budget is reached.
     """
-    gate = gates.closed_gate(connection, request.gate_id)
+    gate = closed_gate(connection, request.gate_id)
     if gate is None:
         return _start(connection, request, _candidates(connection, request, request.limit))
     if gate["reset_time"] is not None and gate["reset_time"] > request.now:
-        return ClaimResult(gate_hold=gates.hold_of(gate))
-    found = _candidates(connection, request, PROBES, excluded=gates.suspect_of(gate, request.run_id))
+        return ClaimResult(gate_hold=hold_of(gate))
+    found = _candidates(connection, request, PROBES, excluded=suspect_of(gate, request.run_id))
     for row in found:
-        hold = gates.admit(
+        hold = admit(
             connection,
             request.gate_id,
             run_id=request.run_id,
@@ -172,9 +179,9 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
     started = {claimed.row.row_id for claimed in result.rows}
     for row in found:
         if row["row_id"] not in started:
-            gates.release_probe(connection, request.gate_id, request.owner, row["row_id"])
+            release_probe(connection, request.gate_id, request.owner, row["row_id"])
     if not found and gate["reset_time"] is None:
-        result.gate_hold = gates.hold_of(gate)
+        result.gate_hold = hold_of(gate)
     return result
 
 

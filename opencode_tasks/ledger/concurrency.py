@@ -65,7 +65,7 @@ class ConcurrencyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a worker may do until its next request: rows in flight, and rows to send (None: any number).
+    """Rows that a worker may have in flight and send (None: any number) until its next request.
 
     ``is_trying`` says that the limit is above the number that the provider is known to accept.
     """

@@ -14,54 +14,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select
+from sqlalchemy import Connection, exists, select
 
 from opencode_tasks.errors import OpenCodeError, error_types
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.gate_admission import (
+    NO_PROBE,
+    NO_SUSPECT,
+    extend_probe,
+    find_gate,
+    get_gate,
+    half_open,
+    probe_name,
+    release_probe,
+    update_gate,
+)
 from opencode_tasks.ledger.operations import Group, read, write
 from opencode_tasks.ledger.outcome import message_of
-from opencode_tasks.ledger.schema import attempts, gates, leases
+from opencode_tasks.ledger.schema import attempts, gates
 
-# How long a row that has failed before leaves a half-open gate to other rows.
-YIELD_S = 3.0
-LOOK_AGAIN_S = 0.5
 REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")
-
-NO_PROBE = {"probe_owner": None, "probe_until": None}
-NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
 
 ClosedUntil = Callable[[int], datetime]
 """The end of the n-th consecutive closure, by its number from 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateHold:
-    """Why a gate lets a row not pass: its error, and the time to try again (None: a person must act)."""
-
-    until: datetime | None
-    error_type: str
-    error_message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """State of a gate.
-
-    ``reset_time`` None in a closed gate means that a person must act. ``is_confirmed`` is False
-    while one other row is to show whether the refusal concerns only the first one.
-    """
-
-    gate_id: str
-    model_ref: str
-    is_open: bool
-    error_type: str | None
-    error_message: str | None
-    reset_time: datetime | None
-    is_confirmed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,143 +61,11 @@ class GateObservation:
     exceeds_known_limit: bool = False
 
 
-def get_gate(connection: Connection, gate_id: str) -> Gate | None:
-    """The state of a gate; None if no error was recorded at it."""
-    found = _gate(connection, gate_id)
-    if found is None:
-        return None
-    names = ("model_ref", "is_open", "error_type", "error_message", "reset_time")
-    is_confirmed = found["suspect_row_id"] is None
-    return Gate(gate_id=gate_id, is_confirmed=is_confirmed, **{name: found[name] for name in names})
-
-
-_GATE = select(gates).where(gates.c.gate_id == bindparam("of_gate"))
-_LOCKED_GATE = _GATE.with_for_update()
-
-
-def _gate(connection: Connection, gate_id: str, *, lock: bool = False) -> Mapping[Any, Any] | None:
-    query = _LOCKED_GATE if lock else _GATE
-    return connection.execute(query, {"of_gate": gate_id}).mappings().one_or_none()
-
-
-def _update(connection: Connection, gate_id: str, **values: Any) -> None:
-    connection.execute(gates.update().where(gates.c.gate_id == gate_id).values(**values))
-
-
-def half_open(connection: Connection, gate_id: str, *, now: datetime) -> None:
-    """Let one row pass a gate that waits for a person, since a run was started or resumed.
-
-    A gate that is open or waits until a time is not changed.
-    """
-    connection.execute(
-        gates.update()
-        .where(gates.c.gate_id == gate_id, gates.c.is_open.is_(False), gates.c.reset_time.is_(None))
-        .values(reset_time=now, changed_at=now, **NO_PROBE, **NO_SUSPECT)
-    )
-
-
-def closed_gate(connection: Connection, gate_id: str) -> Mapping[Any, Any] | None:
-    """The columns of a closed gate; None if the gate is open."""
-    gate = _gate(connection, gate_id)
-    return None if gate is None or gate["is_open"] else gate
-
-
-def hold_of(gate: Mapping[Any, Any], *, until: datetime | None = None) -> GateHold:
-    """Why a closed gate lets no row pass, until its reset time or (if given) until another time."""
-    return GateHold(
-        until=until or gate["reset_time"],
-        error_type=gate["error_type"],
-        error_message=gate["error_message"],
-    )
-
-
-def suspect_of(gate: Mapping[Any, Any], run_id: str) -> str | None:
-    """The row of a run that is the suspect of a gate; None if it is no row of the run."""
-    return gate["suspect_row_id"] if gate["suspect_run_id"] == run_id else None
-
-
-def admit(
-    connection: Connection,
-    gate_id: str,
-    *,
-    run_id: str,
-    row_id: str,
-    owner: str,
-    now: datetime,
-    probe_s: float,
-    has_failed: bool = False,
-) -> GateHold | None:
-    """Let a row pass (None), through a half-open gate as its probe for ``probe_s`` seconds.
-
-    A row that has failed before lets other rows pass first for a while: by its own fault it would
-    close the gate again.
-    """
-    gate = _gate(connection, gate_id, lock=True)
-    if gate is None or gate["is_open"]:
-        return None
-    reset_time = gate["reset_time"]
-    if reset_time is not None and reset_time > now:
-        return hold_of(gate)
-    yields_until = (reset_time or now) + timedelta(seconds=YIELD_S)
-    if has_failed and reset_time is not None and yields_until > now:
-        return hold_of(gate, until=yields_until)
-    if reset_time is None and not _may_clear_suspect(gate, run_id, row_id):
-        return hold_of(gate)
-    has_probe = gate["probe_until"] is not None and gate["probe_until"] > now
-    if has_probe or (reset_time is None and _has_rows_in_flight(connection, gate_id, run_id, now)):
-        return hold_of(gate, until=now + timedelta(seconds=LOOK_AGAIN_S))
-    probe_until = now + timedelta(seconds=probe_s)
-    _update(connection, gate_id, probe_owner=_probe_name(owner, row_id), probe_until=probe_until)
-    return None
-
-
-def _probe_name(owner: str, row_id: str) -> str:
-    return f"{owner} {row_id}"
-
-
-def _may_clear_suspect(gate: Mapping[Any, Any], run_id: str, row_id: str) -> bool:
-    """Whether this row can show that only the suspect is refused."""
-    suspect = (gate["suspect_run_id"], gate["suspect_row_id"])
-    return suspect[1] is not None and suspect != (run_id, row_id)
-
-
-def _has_rows_in_flight(connection: Connection, gate_id: str, run_id: str, now: datetime) -> bool:
-    query = select(
-        exists().where(
-            attempts.c.gate_id == gate_id,
-            attempts.c.run_id == run_id,
-            attempts.c.ended_at.is_(None),
-            leases.c.row_key == attempts.c.row_key,
-            leases.c.owner == attempts.c.owner,
-            leases.c.expires_at > now,
-        )
-    )
-    return bool(connection.execute(query).scalar_one())
-
-
-def extend_probe(connection: Connection, owner: str, *, now: datetime, probe_s: float) -> None:
-    """Extend the probe of an owner, whichever of its rows is the probe."""
-    connection.execute(
-        gates.update()
-        .where(gates.c.probe_owner.startswith(owner, autoescape=True))
-        .values(probe_until=now + timedelta(seconds=probe_s))
-    )
-
-
-def release_probe(connection: Connection, gate_id: str, owner: str, row_id: str) -> None:
-    """Let another row be the probe; a gate with another probe is not changed."""
-    connection.execute(
-        gates.update()
-        .where(gates.c.gate_id == gate_id, gates.c.probe_owner == _probe_name(owner, row_id))
-        .values(**NO_PROBE)
-    )
-
-
 def _changes_gate(connection: Connection, observation: GateObservation) -> bool:
     """Whether an observation changes its gate. Most do not."""
     if observation.error is not None and observation.error.reaction.gate not in ("none", "open"):
         return True
-    gate = _gate(connection, observation.gate_id)
+    gate = find_gate(connection, observation.gate_id)
     return gate is not None and (not gate["is_open"] or gate["failures"] > 0)
 
 
@@ -247,7 +94,7 @@ def record_end(
                 _close_until(connection, gate, observation, now, limit_end)
         case "count_failure":
             failures = gate["failures"] + 1
-            _update(connection, observation.gate_id, failures=failures)
+            update_gate(connection, observation.gate_id, failures=failures)
             if failures >= breaker_failures or _is_probe(gate, observation):
                 _close_until(connection, gate, observation, now, outage_end)
         case "close_until_person":
@@ -270,7 +117,7 @@ def _locked_gate(connection: Connection, observation: GateObservation, now: date
         "closures": 0,
     }
     connection.execute(insert_into(connection, gates).values(**values).on_conflict_do_nothing())
-    gate = _gate(connection, observation.gate_id, lock=True)
+    gate = find_gate(connection, observation.gate_id, lock=True)
     assert gate is not None
     return gate
 
@@ -280,16 +127,16 @@ def record_completions(
 ) -> None:
     """Record answers at their gate, which must be the same for all; an open gate does not change."""
     for observation in observations:
-        gate = _gate(connection, observation.gate_id)
+        gate = find_gate(connection, observation.gate_id)
         if gate is None or (gate["is_open"] and not gate["failures"]):
             return
-        gate = _gate(connection, observation.gate_id, lock=True)
+        gate = find_gate(connection, observation.gate_id, lock=True)
         assert gate is not None
         _record_answer(connection, gate, observation, now)
 
 
 def _is_probe(gate: Mapping[Any, Any], observation: GateObservation) -> bool:
-    probe = _probe_name(observation.owner, observation.row_id)
+    probe = probe_name(observation.owner, observation.row_id)
     return not gate["is_open"] and gate["probe_owner"] == probe
 
 
@@ -308,7 +155,7 @@ def _close_until(
     is_new = gate["is_open"] or is_probe
     closures = gate["closures"] + 1 if is_new else max(1, gate["closures"])
     known = None if is_new else gate["reset_time"]
-    _update(
+    update_gate(
         connection,
         observation.gate_id,
         is_open=False,
@@ -340,11 +187,11 @@ def _record_refusal(
     has_suspect = is_closed and suspect[1] is not None
     if has_suspect and suspect != row and gate["error_type"] == error_type:
         # A second row is refused in the same way: the gate waits for a person.
-        _update(connection, gate_id, **NO_PROBE, **NO_SUSPECT)
+        update_gate(connection, gate_id, **NO_PROBE, **NO_SUSPECT)
     elif has_suspect or (is_closed and gate["reset_time"] is None):
         release_probe(connection, gate_id, observation.owner, observation.row_id)
     else:
-        _update(
+        update_gate(
             connection,
             gate_id,
             is_open=False,
@@ -379,7 +226,7 @@ def _record_answer(
     connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
 ) -> None:
     if gate["is_open"]:
-        _update(connection, observation.gate_id, failures=0, closures=0)
+        update_gate(connection, observation.gate_id, failures=0, closures=0)
         return
     is_evidence = gate["suspect_since"] is not None and observation.started_at > gate["suspect_since"]
     if not is_evidence and not _is_probe(gate, observation):
@@ -393,7 +240,7 @@ def _record_answer(
             error_message=gate["error_message"],
             now=now,
         )
-    _update(
+    update_gate(
         connection,
         observation.gate_id,
         is_open=True,

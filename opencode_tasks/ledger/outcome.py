@@ -9,9 +9,7 @@ from typing import Any, Literal
 
 from opencode_tasks.domain.columns import STORED
 from opencode_tasks.domain.records import Answer, AttemptRecord
-from opencode_tasks.errors import (
-    OpenCodeError,
-)
+from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger.usage import count_turns
 
 MESSAGE_LIMIT = 4000

@@ -58,21 +58,6 @@ class ReportQueries(Group):
         """The lines of the view ``failures_by_type``."""
         return self._dicts(_since_day(failures(), since))
 
-    def failure_messages(self, run_id: str, *, limit: int) -> list[dict[str, Any]]:
-        """``error_type`` and ``error_message`` of a run's failed rows with the count ``failed_rows``.
-
-        The ``limit`` most frequent ones, the most frequent one first.
-        """
-        failed_rows = func.count().label("failed_rows")
-        query = (
-            select(rows.c.error_type, rows.c.error_message, failed_rows)
-            .where(rows.c.run_id == run_id, rows.c.status == "failed")
-            .group_by(rows.c.error_type, rows.c.error_message)
-            .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
-            .limit(limit)
-        )
-        return self._dicts(query)
-
     def unreported(self, *, since: date | None = None) -> list[dict[str, Any]]:
         """The lines of the view ``unreported_attempts``."""
         return self._dicts(_since_day(unreported(), since))

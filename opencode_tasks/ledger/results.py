@@ -84,6 +84,22 @@ def _cost_line(found: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
+def failure_messages(connection: Connection, run_id: str, *, limit: int) -> list[dict[str, Any]]:
+    """``error_type`` and ``error_message`` of a run's failed rows with their count, ``failed_rows``.
+
+    The ``limit`` most frequent ones, the most frequent one first.
+    """
+    failed_rows = func.count().label("failed_rows")
+    query = (
+        select(rows.c.error_type, rows.c.error_message, failed_rows)
+        .where(rows.c.run_id == run_id, rows.c.status == "failed")
+        .group_by(rows.c.error_type, rows.c.error_message)
+        .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
+        .limit(limit)
+    )
+    return _dicts(connection, query)
+
+
 def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, Any] | None:
     """Everything that the ledger knows about a row; None if there is no such row.
 
@@ -114,10 +130,11 @@ def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, A
 
 
 class Results(Group):
-    """``ledger.results``: what a run produced and what it cost."""
+    """``ledger.results``: outcomes, attempts, usage and cost of a run."""
 
     outcomes = read(outcomes)
     row = read(row_details)
     attempts = read(attempts_of_run)
     usage = read(usage_of_run)
     cost = read(cost_of_run)
+    failure_messages = read(failure_messages)

@@ -1,4 +1,4 @@
-"""Views and reports on SQLite and PostgreSQL against sums made by hand."""
+"""Views and reports on SQLite and PostgreSQL, compared with sums computed in Python."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from attempts import begin_attempt
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
 from opencode_tasks.ledger import GROUPINGS, FinishedRow, Grouping, Lease, Ledger
-from opencode_tasks.ledger.migrate import VERSION_TABLE
-from opencode_tasks.ledger.schema import metadata
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.reports.focus import focus_csv
 from opencode_tasks.reports.import_sessions import import_sessions
@@ -57,8 +53,8 @@ def call(session_id: str, number: int, model: str, cost: int | None, at: datetim
     )
 
 
-class World:
-    """Two runs with every kind of row, and each call that they made, as written by hand."""
+class Runs:
+    """Two runs with every kind of row, and the list of their model calls."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -67,7 +63,7 @@ class World:
         for number, (model, deployment) in enumerate((("p/one", "flow/nightly"), ("p/two", None))):
             self._run(f"run-{number}", model, deployment, NOON + timedelta(hours=10 * number))
 
-    def _run(self, run_id: str, model: str, deployment: str | None, claimed: datetime) -> None:
+    def _run(self, run_id: str, model: str, deployment: str | None, begin: datetime) -> None:
         self.ledger.runs.create(
             run_id=run_id,
             parameters={},
@@ -79,7 +75,7 @@ class World:
             input_fingerprint="f",
             row_count=8,
             refresh=False,
-            now=claimed,
+            now=begin,
         )
         inputs = [
             RowInput(
@@ -94,13 +90,13 @@ class World:
         self.ledger.rows.add(run_id, inputs)
         self.rows |= {(run_id, row.row_id) for row in inputs}
         for i in range(6):
-            self._row(run_id, model, deployment, i, claimed + timedelta(minutes=30 * i))
-        now = claimed + timedelta(hours=5)
+            self._row(run_id, model, deployment, i, begin + timedelta(minutes=30 * i))
+        now = begin + timedelta(hours=5)
         self.ledger.rows.skip_open(run_id, error_type="budget_exceeded", error_message="no", now=now)
         self.ledger.runs.end(run_id, status="failed", now=now)
 
     def _row(self, run_id: str, model: str, deployment: str | None, i: int, at: datetime) -> None:
-        """0, 1: answered; 2: one failed attempt first; 3: failed; 4: refused, no call; 5: unpriced."""
+        """0, 1: completed; 2: failed once first; 3: failed; 4: refused without a call; 5: unpriced."""
         row_id = f"row {i}"
         errors: list[Any] = {
             2: [ServerError("n", raw_message="down"), None],
@@ -108,14 +104,14 @@ class World:
             4: [InvalidRequestError("n", raw_message="no")],
         }.get(i, [None])
         for number, error in enumerate(errors, start=1):
-            got = self.ledger.queue.claim_row(run_id, row_id, owner="w", now=at, lease_s=60)
-            assert isinstance(got, Lease)
+            lease = self.ledger.queue.claim_row(run_id, row_id, owner="w", now=at, lease_s=60)
+            assert isinstance(lease, Lease)
             attempt_id = begin_attempt(
-                self.ledger, got, run_id, row_id, attempt=number, now=at, reserve_pico=1000
+                self.ledger, lease, run_id, row_id, attempt=number, now=at, reserve_pico=1000
             )
             session_id = f"ses_{run_id}_{i}_{number}"
-            sold = [] if i == 4 else self._calls(session_id, model, i, at)
-            for one in sold:
+            steps = [] if i == 4 else self._calls(session_id, model, i, at)
+            for one in steps:
                 self.calls.append(
                     {
                         "day": at.date(),
@@ -131,12 +127,14 @@ class World:
             record = AttemptRecord(
                 session_id=session_id,
                 sessions=[
-                    Session(session_id=session_id, parent_id=None, messages=[], steps=sold[:1]),
-                    Session(session_id=f"{session_id}_c", parent_id=session_id, messages=[], steps=sold[1:]),
+                    Session(session_id=session_id, parent_id=None, messages=[], steps=steps[:1]),
+                    Session(session_id=f"{session_id}_c", parent_id=session_id, messages=[], steps=steps[1:]),
                 ],
                 usage_known=i != 3,
             )
-            self._end(got, attempt_id, record, error, at, row=(run_id, row_id), is_last=number == len(errors))
+            self._end(
+                lease, attempt_id, record, error, at, row=(run_id, row_id), is_last=number == len(errors)
+            )
 
     def _calls(self, session_id: str, model: str, i: int, at: datetime) -> list[Step]:
         """A call of the root session and one of a child, the second on another model."""
@@ -165,7 +163,7 @@ class World:
         answer = Answer(
             text="yes", structured=None, finish_reason="stop", turns=1, model_ref="p/one", attempt=record
         )
-        for _ in range(2):  # Every write may come twice.
+        for _ in range(2):  # Every write is idempotent.
             self.ledger.queue.finish(
                 FinishedRow(
                     lease=lease,
@@ -181,10 +179,10 @@ class World:
 
 
 def added(calls: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums of calls as a report tells them; unknown is None."""
+    """Sums of calls as in a report; None if unknown."""
 
-    def summed(name: str, some: list[dict[str, Any]]) -> int | None:
-        values = [getattr(one["usage"], name) for one in some]
+    def summed(name: str, of: list[dict[str, Any]]) -> int | None:
+        values = [getattr(one["usage"], name) for one in of]
         return None if None in values else sum(values)
 
     failed = [one for one in calls if one["is_failed"]]
@@ -197,9 +195,9 @@ def added(calls: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def grouped(world: World, name: str) -> dict[Any, dict[str, Any]]:
+def grouped(runs: Runs, name: str) -> dict[Any, dict[str, Any]]:
     groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for one in world.calls:
+    for one in runs.calls:
         groups[one[name]].append(one)
     return {key: added(calls) for key, calls in groups.items()}
 
@@ -209,9 +207,9 @@ def only(line: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["day", "model", "deployment", "run"])
-def test_a_grouping_adds_up_what_was_written(ledger: Ledger, name: Any) -> None:
-    world = World(ledger)
-    wanted = grouped(world, name)
+def test_a_grouping_adds_up_the_calls(ledger: Ledger, name: Any) -> None:
+    runs = Runs(ledger)
+    wanted = grouped(runs, name)
     lines = {line[name]: line for line in ledger.reports.spent((name,))}
     for key, sums in wanted.items():
         assert only(lines[key], sums) == sums
@@ -219,42 +217,42 @@ def test_a_grouping_adds_up_what_was_written(ledger: Ledger, name: Any) -> None:
         assert frozen.spent((name,)) == ledger.reports.spent((name,))
 
 
-def test_rows_count_whether_they_were_asked_or_not(ledger: Ledger) -> None:
-    world = World(ledger)
+def test_rows_without_an_attempt_count_too(ledger: Ledger) -> None:
+    runs = Runs(ledger)
     (total,) = ledger.reports.spent(())
-    assert total["rows"] == len(world.rows) == 16
+    assert total["rows"] == len(runs.rows) == 16
     by_run = ledger.reports.spent(("run",))
     assert [line["rows"] for line in by_run] == [8, 8]
-    again = {line["model"]: line["rows"] for line in ledger.reports.spent(("model",))}
-    # Row 4 was refused and rows 6 and 7 were skipped: they count at the model that they were for.
-    assert again == {"p/one": 8, "p/two": 8, "p/small": 10}
+    by_model = {line["model"]: line["rows"] for line in ledger.reports.spent(("model",))}
+    # Row 4 was refused and rows 6 and 7 were skipped: they count at the model of their run.
+    assert by_model == {"p/one": 8, "p/two": 8, "p/small": 10}
     statuses = ledger.reports.rows_by_status()
     assert dict(statuses) == {"open": 0, "completed": 8, "failed": 4, "skipped": 4, "reused": 0}
 
 
 def test_a_row_counts_under_each_of_its_labels(ledger: Ledger) -> None:
-    world = World(ledger)
+    runs = Runs(ledger)
     lines = {(line["label"], line["label_value"]): line for line in ledger.reports.spent(("label",))}
     assert set(lines) == {("team", "support"), ("team", "search"), ("run", "x")}
-    for team, sums in grouped(world, "team").items():
+    for team, sums in grouped(runs, "team").items():
         assert only(lines["team", team], sums) == sums
-    assert lines["run", "x"]["known_cost_pico"] == added(world.calls)["known_cost_pico"]
+    assert lines["run", "x"]["known_cost_pico"] == added(runs.calls)["known_cost_pico"]
 
 
-def test_groupings_can_be_combined_and_cut_by_day(ledger: Ledger) -> None:
-    world = World(ledger)
+def test_groupings_can_be_combined_and_limited_by_day(ledger: Ledger) -> None:
+    runs = Runs(ledger)
     since = date(2026, 3, 2)
     lines = ledger.reports.spent(("day", "run", "label"), since=since)
     assert {line["day"] for line in lines} == {since}
-    later = [one for one in world.calls if one["day"] >= since]
+    later = [one for one in runs.calls if one["day"] >= since]
     teams = [line for line in lines if line["label"] == "team"]
     assert sum(line["known_cost_pico"] for line in teams) == added(later)["known_cost_pico"] > 0
     before = ledger.reports.spent(before=since)[0]
-    assert before["steps"] + len(later) == len(world.calls)
+    assert before["steps"] + len(later) == len(runs.calls)
 
 
-def test_every_view_is_there_with_the_columns_that_are_told(ledger: Ledger) -> None:
-    World(ledger)
+def test_every_view_has_the_documented_columns(ledger: Ledger) -> None:
+    Runs(ledger)
     with ledger._database.engine.connect() as connection:
         for view in VIEWS:
             found = connection.execute(text(f"select * from {view.name}"))
@@ -263,11 +261,11 @@ def test_every_view_is_there_with_the_columns_that_are_told(ledger: Ledger) -> N
             assert set(view.columns) <= set(MEANINGS)
 
 
-def test_a_views_dollars_are_its_pico_dollars(ledger: Ledger) -> None:
-    world = World(ledger)
+def test_dollars_in_a_view_equal_its_pico_dollars(ledger: Ledger) -> None:
+    runs = Runs(ledger)
     with ledger._database.engine.connect() as connection:
         found = connection.execute(text("select model, cost_pico, cost_usd from cost_by_model")).all()
-    sums = grouped(world, "model")
+    sums = grouped(runs, "model")
     assert {model: pico for model, pico, _ in found} == {m: s["cost_pico"] for m, s in sums.items()}
     for _, pico, usd in found:
         assert (usd is None) == (pico is None)
@@ -275,23 +273,23 @@ def test_a_views_dollars_are_its_pico_dollars(ledger: Ledger) -> None:
             assert Decimal(usd) * 10**12 == pico
 
 
-def test_failures_tell_what_they_cost_and_what_became_of_the_rows(ledger: Ledger) -> None:
-    World(ledger)
+def test_failures_have_their_cost_and_the_rows_that_failed(ledger: Ledger) -> None:
+    Runs(ledger)
     lines = [line for line in ledger.reports.failures() if line["model"] == "p/one"]
-    told = {
+    by_type = {
         line["error_type"]: (line["attempts"], line["rows"], line["failed_rows"], line["known_cost_pico"])
         for line in lines
     }
-    # The child's calls are told with their own model.
-    assert told == {
+    # The calls of the child session count at their own model.
+    assert by_type == {
         "server_error": (1, 1, 0, 5),
         "timeout": (1, 1, 1, 6),
         "invalid_request": (1, 1, 1, 0),
     }
 
 
-def test_what_may_have_been_sold_and_not_told_is_listed_with_its_bound(ledger: Ledger) -> None:
-    World(ledger)
+def test_possibly_unreported_cost_is_listed_with_its_bound(ledger: Ledger) -> None:
+    Runs(ledger)
     lines = ledger.reports.unreported()
     assert [(line["run"], line["row_id"], line["error_type"], line["at_most_pico"]) for line in lines] == [
         ("run-0", "row 3", "timeout", 1000 - 7),
@@ -299,88 +297,59 @@ def test_what_may_have_been_sold_and_not_told_is_listed_with_its_bound(ledger: L
     ]
 
 
-@pytest.mark.parametrize(("call_most", "at_most"), [(0, 1000 - 7), (600, 2 * 600)])
-def test_an_agent_may_have_had_a_call_in_flight_in_each_session(
-    ledger: Ledger, call_most: int, at_most: int
+@pytest.mark.parametrize(("max_call", "at_most"), [(0, 1000 - 7), (600, 2 * 600)])
+def test_the_bound_for_an_agent_has_a_call_in_each_session(
+    ledger: Ledger, max_call: int, at_most: int
 ) -> None:
-    World(ledger)
+    Runs(ledger)
     with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
-        connection.execute(text(f"update attempts set call_most_pico = {call_most}"))
-    # The root session and its child.
+        connection.execute(text(f"update attempts set max_call_pico = {max_call}"))
+    # The root session and its child session.
     assert {line["at_most_pico"] for line in ledger.reports.unreported()} == {at_most}
 
 
 def test_focus_adds_up_to_the_ledger_exactly(ledger: Ledger) -> None:
-    world = World(ledger)
+    runs = Runs(ledger)
     text_ = "".join(focus_csv(ledger.reports.charges()))
     charges = list(csv.DictReader(io.StringIO(text_)))
     known = sum(Decimal(one["BilledCost"]) for one in charges if one["BilledCost"])
-    assert known * 10**12 == added(world.calls)["known_cost_pico"]
+    assert known * 10**12 == added(runs.calls)["known_cost_pico"]
     assert sum(one["BilledCost"] == "" for one in charges) == 2
     quantity = sum(int(one["ConsumedQuantity"]) for one in charges)
-    sums = added(world.calls)
+    sums = added(runs.calls)
     assert quantity == sum(sums[name] for name in TOKEN_COLUMNS)
 
 
-def test_both_accounts_of_a_models_cost_are_told(ledger: Ledger) -> None:
-    World(ledger)
+def test_reported_and_computed_costs_of_a_model_are_compared(ledger: Ledger) -> None:
+    Runs(ledger)
     lines = {line["model"]: line for line in ledger.reports.sources()}
     one = lines["p/one"]
     assert (one["reported"], one["computed"], one["unpriced"], one["both"]) == (5, 0, 1, 5)
     assert one["cost_computed_pico"] - one["cost_reported_pico"] == 1 + 2 + 3 + 3 + 4
 
 
-def test_lines_are_plain_values(ledger: Ledger) -> None:
-    World(ledger)
+def test_report_lines_are_json_values(ledger: Ledger) -> None:
+    Runs(ledger)
     groupings: list[tuple[Grouping, ...]] = [(), *((name,) for name in GROUPINGS)]
     for by in groupings:
         assert json.loads(json.dumps(report_lines(ledger.reports, by)))
 
 
-def test_the_dearest_rows_come_first(ledger: Ledger) -> None:
-    World(ledger)
-    dear = ledger.reports.costliest(3)
-    assert [(line["row_id"], line["cost_pico"]) for line in dear] == [
+def test_the_costliest_rows_come_first(ledger: Ledger) -> None:
+    Runs(ledger)
+    costliest = ledger.reports.costliest(3)
+    assert [(line["row_id"], line["cost_pico"]) for line in costliest] == [
         ("row 2", 12),
         ("row 2", 12),
         ("row 3", 7),
     ]
 
 
-def test_a_ledger_of_an_earlier_version_is_brought_up_to_date(ledger_url: str) -> None:
-    with Ledger.open(ledger_url) as ledger:
-        engine = ledger._database.engine
-        address = engine.url
-    _back_to(address, "0003")
-    with Ledger.open(ledger_url) as ledger:
-        World(ledger)
-        assert ledger.reports.spent()[0]["rows"] == 16
-
-
-def _back_to(address: Any, revision: str) -> None:
-    """An empty ledger of an earlier version in the place of the one that is there."""
-    engine = create_engine(address)
-    with engine.begin() as connection:
-        for view in VIEWS:
-            connection.execute(text(f"drop view if exists {view.name}"))
-    with engine.begin() as connection:
-        metadata.drop_all(connection)
-        connection.execute(text(f"drop table {VERSION_TABLE}"))
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "opencode_tasks" / "ledger" / "migrations"))
-    config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        config.attributes["version_table"] = VERSION_TABLE
-        command.upgrade(config, revision)
-    engine.dispose()
-
-
-# Forgetting
+# Purge
 
 
 def texts(ledger: Ledger) -> set[str]:
-    """Every text of the ledger that a person wrote, a model said or a provider told."""
+    """Every text in the ledger: prompts, answers, messages of providers and ids of rows."""
     found: set[str] = set()
     with ledger._database.engine.connect() as connection:
         for query in (
@@ -395,8 +364,8 @@ def texts(ledger: Ledger) -> set[str]:
 
 
 @pytest.mark.parametrize("texts_only", [True, False])
-def test_purging_forgets_words_and_keeps_money(ledger: Ledger, texts_only: bool) -> None:
-    World(ledger)
+def test_a_purge_removes_texts_and_keeps_costs(ledger: Ledger, texts_only: bool) -> None:
+    Runs(ledger)
     report_queries = ledger.reports
     before = (
         [report_queries.spent((name,)) for name in GROUPINGS],
@@ -420,15 +389,15 @@ def test_purging_forgets_words_and_keeps_money(ledger: Ledger, texts_only: bool)
     assert after == before
 
 
-def test_a_run_that_can_go_on_is_not_purged(ledger: Ledger) -> None:
-    World(ledger)
+def test_an_unfinished_run_is_not_purged(ledger: Ledger) -> None:
+    Runs(ledger)
     ledger.runs.pause("run-0", until=None, reason="a key")
     purged = ledger.retention.purge(NOON + timedelta(days=1), texts_only=False, now=NOON)
     assert purged.runs == 1
 
 
-def test_a_purged_answer_is_not_taken_over(ledger: Ledger) -> None:
-    World(ledger)
+def test_a_purged_answer_is_not_reused(ledger: Ledger) -> None:
+    Runs(ledger)
     ledger.retention.purge(NOON + timedelta(days=1), texts_only=True, now=NOON)
     ledger.runs.create(
         run_id="later",
@@ -447,7 +416,7 @@ def test_a_purged_answer_is_not_taken_over(ledger: Ledger) -> None:
     assert ledger.rows.reuse_answers("later", now=NOON) == 0
 
 
-# Sessions that were not ours
+# Imported sessions
 
 RECORDED = ROOT / "tests" / "recordings" / "opencode-1.18.33" / "tool-call" / "run" / "export.json"
 
@@ -456,9 +425,9 @@ def test_an_export_is_imported_once_and_marked(ledger: Ledger, tmp_path: Path) -
     path = tmp_path / "export.json"
     path.write_text("Exporting session: ses\n" + RECORDED.read_text())
     url = ledger.url
-    told = [*import_sessions([path], url, PriceBook()), *import_sessions([path], url, PriceBook())]
-    assert "2 model calls" in told[0]
-    assert told[0] == told[1]
+    lines = [*import_sessions([path], url, PriceBook()), *import_sessions([path], url, PriceBook())]
+    assert "2 model calls" in lines[0]
+    assert lines[0] == lines[1]
     (line,) = ledger.reports.spent(("run",))
     assert line["run"].startswith("import-ses_")
     assert (line["rows"], line["steps"]) == (1, 2)
@@ -468,7 +437,7 @@ def test_an_export_is_imported_once_and_marked(ledger: Ledger, tmp_path: Path) -
 
 
 def old_export(cost: float, model: str = "claude-haiku-4-5") -> dict[str, Any]:
-    """An export of an early 1.x: no tokens in its steps, the agent called mode."""
+    """An export of an early 1.x: its steps have no tokens, and ``mode`` is the agent."""
     info = {
         "id": "msg_2",
         "role": "assistant",
@@ -497,7 +466,7 @@ def old_export(cost: float, model: str = "claude-haiku-4-5") -> dict[str, Any]:
         (0, "nobody-knows-it", None, "unpriced"),
     ],
 )
-def test_an_old_export_counts_its_messages(
+def test_the_messages_of_an_old_export_count_as_calls(
     ledger: Ledger, tmp_path: Path, cost: float, model: str, pico: int | None, source: str
 ) -> None:
     path = tmp_path / "old.json"
@@ -505,13 +474,13 @@ def test_an_old_export_counts_its_messages(
     list(import_sessions([path], ledger.url, PriceBook()))
     (charge,) = ledger.reports.charges()
     assert (charge["cost_pico"], charge["cost_source"], charge["input_tokens"]) == (pico, source, 100)
-    story = ledger.results.row("import-ses_old", "ses_old")
-    assert story is not None
-    assert (story["row"]["prompt"], story["row"]["response"]) == ("hello", "hi")
+    details = ledger.results.row("import-ses_old", "ses_old")
+    assert details is not None
+    assert (details["row"]["prompt"], details["row"]["response"]) == ("hello", "hi")
 
 
-def test_the_page_says_where_a_failures_cost_is_unknown(ledger: Ledger) -> None:
-    World(ledger)
+def test_the_page_shows_an_unknown_cost_of_failures(ledger: Ledger) -> None:
+    Runs(ledger)
     timed_out = "select attempt_id from attempts where error_type = 'timeout'"
     with ledger._database.engine.execution_options(ledger_write=True).begin() as connection:
         connection.execute(text(f"update usage set cost_pico = null where attempt_id in ({timed_out})"))
