@@ -232,6 +232,8 @@ def test_rows_are_claimed_once_and_in_order(ledger: Ledger) -> None:
     create_run(ledger, "r", [f"k{n}" for n in range(40)])
     with ThreadPoolExecutor(4) as threads:
         claims = list(threads.map(lambda n: ids(claim(ledger, "r", 10, owner=f"w{n}")), range(4)))
+    # A claim that meets another one on PostgreSQL can return fewer rows than there are.
+    claims.append(ids(claim(ledger, "r", 40, owner="last")))
     assert sorted(int(row_id[1:]) for one in claims for row_id in one) == list(range(40))
     assert all(one == sorted(one, key=lambda row_id: int(row_id[1:])) for one in claims)
     assert claim(ledger, "r", 10, owner="late") == ClaimResult()
