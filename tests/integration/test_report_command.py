@@ -9,14 +9,13 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from chromium import open_page, requested
+from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.ledger.tables import attempts, rows, runs, usage
@@ -118,27 +117,6 @@ def test_purge_keeps_the_money(filled: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A headless Chromium of Debian's, with a new profile and without a network."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("there is no chromium with chromedriver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"),
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(driver))
-    yield running
-    running.quit()
-
-
-@pytest.fixture(scope="module")
 def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page over a ledger whose every name and word would run if it could."""
     folder = tmp_path_factory.mktemp("hostile")
@@ -170,38 +148,22 @@ def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "page.html"
 
 
-def open_at(browser: webdriver.Chrome, page: Path, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
-
-
-def asked_for(browser: webdriver.Chrome) -> list[str]:
-    """The addresses that the browser asked for since it was last asked this."""
-    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("which", ["filled", "hostile"])
 def test_the_page_is_whole_quiet_and_readable(
-    request: pytest.FixtureRequest, browser: webdriver.Chrome, which: str, width: int
+    request: pytest.FixtureRequest, browser: Chrome, which: str, width: int
 ) -> None:
     page: Path = request.getfixturevalue(which)
     if which == "filled":
         report(page, "--html", "page.html")
         page = page / "page.html"
     browser.get_log("browser")
-    asked_for(browser)
-    open_at(browser, page, width)
+    requested(browser)
+    open_page(browser, page.as_uri(), width=width)
     assert browser.title.startswith("What opencode-tasks spent")
     assert browser.get_log("browser") == []
-    assert [url for url in asked_for(browser) if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested(browser) if not url.startswith(("file:", "data:"))] == []
 
     def ask(code: str) -> Any:
         return browser.execute_script(f"return {code}")
