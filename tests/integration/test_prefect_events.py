@@ -102,7 +102,7 @@ def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
     latest = {one.key: one for one in found[:3]}
-    assert "What opencode-tasks spent" in str(latest["opencode-cost-report"].data)
+    assert "Cost of opencode-tasks" in str(latest["opencode-cost-report"].data)
     assert "cost-report.html" in str(latest["opencode-cost-report-page"].data)
     assert json.loads(str(latest["opencode-cost-report-table"].data))[0]["rows"] == 3
 
