@@ -229,7 +229,7 @@ def test_partitions_are_checked_before_a_prompt_is_sent(desk: Desk) -> None:
     assert "--partition-by: OUTPUT will have no column 'color'" in ran.stderr
     ran = desk.annotate("in.csv", "-o", "out.csv", "--incremental", "day", "--id-column", "prompt")
     assert ran.code == 2
-    assert "--incremental: day is the rows' id; --id-column names prompt" in ran.stderr
+    assert "--incremental: day is the row id, but --id-column is prompt" in ran.stderr
 
 
 def test_resumed_incremental_run_keeps_its_rows(desk: Desk) -> None:
