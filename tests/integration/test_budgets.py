@@ -189,4 +189,4 @@ def test_a_flow_run_is_failed_where_more_rows_failed_than_may(
     assert ran.summary["rows"]["failed"] == 2
     assert statuses(desk) == {"completed": 2, "failed": 2}
     assert flow_run_state(desk) == state
-    assert ("2 rows failed, at most" in ran.stderr) == (state == "Failed")
+    assert ("2 rows failed, and --max-failed allows 1" in ran.stderr) == (state == "Failed")
