@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""The examples of the README and of the page of blocks run as written."""
 
 from __future__ import annotations
 
@@ -13,49 +13,55 @@ from opencode_tasks import OpenCodeAgent
 from opencode_tasks.local_model import PROVIDER_MODEL_REF
 from opencode_tasks.opencode.install import install_local_model
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BLOCKS = ROOT / "docs" / "reference" / "blocks.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def run(block: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(block, "README.md", "exec"), names)
+def run(block: str, page: Path) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": page.stem.lower()}
+    exec(compile(block, page.name, "exec"), names)
     return names
 
 
-def test_the_flow_block_annotates_with_the_local_model(
+def test_the_script_annotates_with_the_local_model(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install_local_model(print)
     monkeypatch.setenv("OPENCODE_TASKS_OPENCODE_BIN", str(desk.binary))
-    (block,) = [text for text in blocks("python") if "annotate(" in text]
+    (block,) = code_blocks(README, "python")
     assert PROVIDER_MODEL_REF in block
-    frame = run(block)["label_tickets"]()
-    assert list(frame["status"]) == ["completed", "completed"]
-    assert all(frame["response"])
-    assert "'completed': 2" in capsys.readouterr().out
+    result = run(block, README)["result"]
+    assert list(result.frame["status"]) == ["completed", "completed"]
+    assert all(result.frame["response"])
+    assert list(result.cost["rows"]) == [2]
+    assert "My invoice is wrong" in capsys.readouterr().out
 
 
-def test_the_testing_block_runs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_OPENCODE_BIN", str(desk.binary))
-    (block,) = [text for text in blocks("python") if "ScriptedProvider()" in text]
-    names = run(block)
-    assert names["llm"].last_metadata["usage"]["output_tokens"] == 1
-
-
-def test_the_blocks_block_saves_what_an_agent_needs(prefect_server: str) -> None:
+def test_the_example_of_blocks_saves_an_agent_with_its_credentials(prefect_server: str) -> None:
     del prefect_server
-    (block,) = [text for text in blocks("python") if "OpenCodeCredentials(" in text]
-    run(block)
+    (block,) = code_blocks(BLOCKS, "python")
+    run(block, BLOCKS)
     loaded: Any = OpenCodeAgent.load("reviewer")
     assert loaded.credentials.api_keys.get_secret_value() == {"anthropic": "sk-…"}
 
 
+def test_the_readme_has_at_most_900_words() -> None:
+    assert len(README.read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
 def test_every_command_of_the_readme_exists(desk: Desk) -> None:
-    commands = set(re.findall(r"opencode-tasks ([a-z][a-z-]+)", "".join(blocks("console"))))
+    commands = set(re.findall(r"opencode-tasks ([a-z][a-z-]+)", "".join(code_blocks(README, "console"))))
     assert {"setup", "doctor", "annotate"} <= commands
     for command in commands:
         assert desk.run(command, "--help").code == 0
