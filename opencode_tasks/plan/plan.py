@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -29,6 +29,7 @@ from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.option_table import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
@@ -38,6 +39,11 @@ from opencode_tasks.telemetry import carrier
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
+# The options that are in the key by the prompt, by opencode's answer about them, or by name.
+_IN_KEY = {
+    *("prompt_column", "template", "system", "schema", "work_dir"),
+    *("model", "variant", "agent", "mcp_server", "opencode_config"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +284,20 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
         settings={
             **catalog.settings,
             "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
+            **_other_deciding_options(options),
         },
     )
     return PlannedRows(rows=checked.rows, key_of=key_of)
+
+
+def _other_deciding_options(options: Options) -> dict[str, Any]:
+    """The options that decide the answer and are not in the key otherwise.
+
+    One with its default is absent, so that a new option does not change the keys of stored answers.
+    """
+    values = {
+        name: getattr(options, name)
+        for name, option in ANNOTATE.items()
+        if option.info.decides_answer and name not in _IN_KEY
+    }
+    return {name: value for name, value in values.items() if value != ANNOTATE[name].info.default}

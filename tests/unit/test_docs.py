@@ -32,11 +32,10 @@ def test_the_dashboards_are_up_to_date() -> None:
 
 
 def test_the_prices_that_the_page_shows_can_be_read() -> None:
-    """The one block of the explanations that is neither a picture nor generated."""
     pages = sorted((ROOT / "docs" / "explanation").glob("*.md"))
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     fenced = re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
-    [prices] = [block for language, block in fenced if language != "mermaid"]
+    [prices] = [block for language, block in fenced if language == "json"]
     found, faults = read_own_prices(json.loads(prices), "the page")
     assert list(found) == ["my-provider/my-model"]
     assert faults == []
