@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -87,9 +88,15 @@ def test_the_checks_of_the_project_pass_with_the_examples(changed: Path) -> None
 
 def test_the_option_reaches_the_provider_and_decides_the_answer(changed: Path, desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "hello"}])
+    config = desk.provider.opencode_config()
+    # opencode sends it to models that have the capability.
+    config["provider"]["fake"]["models"]["echo"]["temperature"] = True
+    (desk.folder / "warm.json").write_text(json.dumps(config), encoding="utf-8")
     for temperature in ("0.5", "0.5", "0.25"):
         ran = desk.run(
-            *desk.arguments("in.csv", "-o", "out.csv", "--temperature", temperature),
+            *desk.arguments(
+                "in.csv", "-o", "out.csv", "--opencode-config", "warm.json", "--temperature", temperature
+            ),
             env={"PYTHONPATH": str(changed)},
         )
         assert ran.code == 0, ran.stderr
