@@ -22,7 +22,7 @@ def open_existing(url: str | None) -> Ledger:
     from opencode_tasks.ledger import Ledger, is_there
     from opencode_tasks.orchestration.resolver import resolve_ledger_url
 
-    place = resolve_ledger_url(url)
-    if not is_there(place):
-        raise InputError((f"--ledger: there is no ledger {place} yet (opencode-tasks annotate makes it)",))
-    return Ledger.open(place)
+    address = resolve_ledger_url(url)
+    if not is_there(address):
+        raise InputError((f"--ledger: there is no ledger {address} yet (opencode-tasks annotate makes it)",))
+    return Ledger.open(address)

@@ -1,6 +1,6 @@
-"""OUTPUT: the input's columns, and beside them what became of each row."""
+"""OUTPUT: the input's columns, and beside them the outcome of each row."""
 
-# pandas, pyarrow and fsspec come without types of their own.
+# pandas has no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -19,12 +19,13 @@ from opencode_tasks.frames.columns import Column, Dtype, output_columns
 def output_frame(
     frame: pd.DataFrame, outcomes: Sequence[Mapping[str, Any]], *, schema: Mapping[str, Any] | None
 ) -> pd.DataFrame:
-    """The input with OUTPUT's columns added (``frames.columns``), in its order and with its index.
+    """Return the input with OUTPUT's columns (``frames.columns``), in input order and with its index.
 
-    ``outcomes`` has one mapping for each row, in input order, keyed by those columns' names, but
-    ``cost_pico`` for the cost and ``structured`` (the answer's object, or None) for the fields;
-    a missing key is null. The types are the same for the empty frame. A field whose values do not
-    fit the type that its schema names keeps them as objects. ValueError where the numbers differ.
+    ``outcomes`` has one mapping per row, in input order. Its keys are the names of these columns, except
+    that ``cost_pico`` is the cost and ``structured`` the JSON object of the answer (None without one), from
+    which the columns of the schema's fields are made. A missing key is null. The dtypes do not depend on
+    the number of rows. A schema column whose values do not have the type that the schema names has dtype
+    object. Raises ValueError if the number of outcomes is not the number of rows.
     """
     if len(outcomes) != len(frame):
         raise ValueError(f"{len(outcomes)} outcomes for {len(frame)} rows")

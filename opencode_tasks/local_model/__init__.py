@@ -1,7 +1,7 @@
 """A small language model on this machine, behind an OpenAI-compatible server, free of charge.
 
-SmolLM2-135M-Instruct by llama.cpp (xllamacpp, the extra ``local``), in a process of its own that
-ends with ours. It shows real inference without a provider or a network; its answers are poor.
+SmolLM2-135M-Instruct, served by llama.cpp (xllamacpp, the extra ``local``) in a child process that ends
+with its parent. It needs no provider and no network. Its answers are poor.
 """
 
 from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config

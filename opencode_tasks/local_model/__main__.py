@@ -1,8 +1,8 @@
-"""The process of the local model: ``python -m opencode_tasks.local_model --model PATH --ready-file F``.
+"""Process of the local model: ``python -m opencode_tasks.local_model --model PATH --ready-file FILE``.
 
-Writes the server's address into the ready file once the model is loaded, and serves until it is
-ended. llama.cpp shares its context between its slots: each of the ``--parallel`` slots gets the
-whole context that the provider's config promises. Parameters as of xllamacpp 2026.10.
+Writes the address of the server into the ready file after the model is loaded, and serves until it is
+stopped. llama.cpp divides its context among its slots: the context is sized so that each of the
+``--parallel`` slots has the length that the provider's config states. Parameters of xllamacpp 2026.10.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ xllamacpp: Any = importlib.import_module("xllamacpp")
 
 
 def main() -> None:
-    """Load the model, tell where it listens, and serve."""
+    """Load the model, write the address of the server, and serve."""
     parser = argparse.ArgumentParser(prog="python -m opencode_tasks.local_model")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--model", required=True)
@@ -31,12 +31,12 @@ def main() -> None:
     parser.add_argument("--ready-file", type=Path, required=True)
     options = parser.parse_args()
     server = xllamacpp.Server(server_params(options.model, options.port, options.parallel, options.threads))
-    tell(options.ready_file, server.listening_address)
+    write_address(options.ready_file, server.listening_address)
     threading.Event().wait()
 
 
 def server_params(model: str, port: int, parallel: int, threads: int) -> Any:
-    """llama.cpp's parameters: greedy answers, bounded, and no route that shows others' prompts."""
+    """Parameters of llama.cpp: greedy sampling, a limit on the answer, no route that shows other prompts."""
     params = xllamacpp.CommonParams()
     params.model.path = model
     params.model_alias = {MODEL_ID}
@@ -55,13 +55,13 @@ def server_params(model: str, port: int, parallel: int, threads: int) -> Any:
     params.verbosity = 1
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads
-        # Threads that spin while they wait starve opencode on the same cores.
+        # Threads that wait in a busy loop take CPU time from opencode on the same cores.
         cpu.poll = 0
     return params
 
 
-def tell(ready_file: Path, address: str) -> None:
-    """Write the address so that a reader sees all of it or no file."""
+def write_address(ready_file: Path, address: str) -> None:
+    """Write the address atomically: a reader finds the complete address or no file."""
     partial = ready_file.with_suffix(".partial")
     partial.write_text(address)
     partial.replace(ready_file)

@@ -1,4 +1,4 @@
-"""The local model as a provider in opencode's config; pure values."""
+"""The local model as a provider in the opencode config. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ LOCAL_PREFIX = "local/"
 PROVIDER_MODEL_REF = f"{PROVIDER_ID}/{MODEL_ID}"
 
 CONTEXT_TOKENS = 2048
-"""What one conversation may hold, prompt and answer; llama.cpp refuses a longer prompt with a 400."""
+"""Maximum length of prompt and answer together. llama.cpp refuses a longer prompt with status 400."""
 
 OUTPUT_TOKENS = 512
-"""The longest answer: a model this small may repeat itself for ever."""
+"""Maximum length of an answer. Without a limit, a model of this size can repeat itself endlessly."""
 
 
 def opencode_provider_config(base_url: str) -> dict[str, Any]:
-    """The opencode config that adds the model at ``base_url`` (its ``/v1``) as ``local/smollm2``.
+    """Opencode config that adds the model at ``base_url`` (which ends in ``/v1``) as ``local/smollm2``.
 
-    The prices are zero and not absent: the model is free, which is not the same as unpriced. Opencode
-    1.18.33 summarizes a conversation, answered or not, that leaves less than ``output`` of the context,
-    and fails where the summary does not fit: here it would never fit, so that is off.
+    The prices are 0, because the model is free; without prices its cost would be unknown. Compaction is
+    off: opencode 1.18.33 summarizes a conversation that leaves less than ``output`` tokens of the context,
+    and fails if the summary does not fit, which is always the case here.
     """
     model = {
         "name": "SmolLM2-135M-Instruct",

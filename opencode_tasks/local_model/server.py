@@ -1,4 +1,4 @@
-"""Starting the local model's process and waiting until it answers."""
+"""Start of the local model's process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ LOG_LIMIT = 400
 
 
 class RunningLocalModel:
-    """The model's server; ``base_url`` ends in ``/v1``. Ends with ``stop``, its block or this process."""
+    """Running server of the local model. It ends with ``stop``, with its ``with`` block, or with this process.
+
+    ``base_url`` ends in ``/v1``.
+    """
 
     def __init__(self, base_url: str, process: GuardedProcess) -> None:
         self.base_url = base_url
@@ -35,11 +38,11 @@ class RunningLocalModel:
         self._process = process
 
     def is_running(self) -> bool:
-        """Whether the server's process still runs."""
+        """Whether the process of the server runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server and remove its files; nothing happens the second time."""
+        """Stop the server and remove its files. A second call has no effect."""
         self._process.stop()
 
     def __enter__(self) -> Self:
@@ -53,7 +56,7 @@ class RunningLocalModel:
 
 @contextmanager
 def local_provider(model: str | None, say: Callable[[str], None]) -> Generator[dict[str, Any]]:
-    """An opencode config with the local model running for it, where ``model`` names it; else empty."""
+    """Start the local model if ``model`` names it, and yield the opencode config for it; else an empty one."""
     if not (model or "").startswith(LOCAL_PREFIX):
         yield {}
         return
@@ -70,11 +73,13 @@ def start_local_model(
     threads: int | None = None,
     start_limit_s: float = START_LIMIT_S,
 ) -> RunningLocalModel:
-    """Serve the local model on the loopback interface and return once it answers.
+    """Serve the local model on the loopback interface; return when the server answers.
 
-    ``model`` is a GGUF file, by default the one that setup fetched; port 0 is any free one;
-    ``parallel`` conversations are answered at once, the others wait. Raises SetupError where
-    xllamacpp or the model is missing, or the server is not up within ``start_limit_s`` seconds.
+    ``model`` is a GGUF file, by default the one that ``opencode-tasks setup --local`` installed. Port 0
+    means any free port. ``parallel`` is the number of conversations that are processed at the same time;
+    others wait. ``threads`` is the number of CPU threads, by default one per core, at most 4. Raises
+    SetupError if xllamacpp or the model is missing, or if the server does not answer within
+    ``start_limit_s`` seconds.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise SetupError(
@@ -86,7 +91,7 @@ def start_local_model(
     folder = Path(tempfile.mkdtemp(prefix="opencode-tasks-model-"))
     log, ready_file = folder / "log", folder / "ready"
     log.touch()
-    # Open before the start: the guard removes the folder as soon as the server ends.
+    # Opened before the start, because the guard removes the folder when the server ends.
     with log.open(errors="replace") as reader:
         process = GuardedProcess.start(
             [

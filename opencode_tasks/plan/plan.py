@@ -96,7 +96,7 @@ class Plan:
     def run_spec(
         self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
     ) -> RunSpec:
-        """What the batches of a run of this plan need; see RunSpec.
+        """The RunSpec for the batches of a run of this plan.
 
         ``concurrency`` is the number of rows in flight of one batch, ``start`` that of the gate.
         """
