@@ -46,7 +46,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class AnyText(TypeDecorator[str]):
-    """Any Python string. Characters that a database cannot store become U+FFFD, so that no paid answer is lost.
+    """Any Python string. Characters that a database cannot store become U+FFFD: no paid answer is lost.
 
     PostgreSQL refuses NUL in text, and both databases refuse a lone surrogate.
     """

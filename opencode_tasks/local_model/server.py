@@ -27,7 +27,7 @@ LOG_LIMIT = 400
 
 
 class RunningLocalModel:
-    """Running server of the local model. It ends with ``stop``, with its ``with`` block, or with this process.
+    """Running server of the local model. It ends with ``stop``, its ``with`` block, or this process.
 
     ``base_url`` ends in ``/v1``.
     """
@@ -56,7 +56,7 @@ class RunningLocalModel:
 
 @contextmanager
 def local_provider(model: str | None, say: Callable[[str], None]) -> Generator[dict[str, Any]]:
-    """Start the local model if ``model`` names it, and yield the opencode config for it; else an empty one."""
+    """Start the local model if ``model`` names it; yield the opencode config for it, else an empty one."""
     if not (model or "").startswith(LOCAL_PREFIX):
         yield {}
         return
