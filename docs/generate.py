@@ -7,12 +7,14 @@ import inspect
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
 from typer.main import get_command
 
-from opencode_tasks import errors
+import opencode_tasks
+from opencode_tasks import errors, testing
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.cli.help_text import CONTEXT, records_by_section
 from opencode_tasks.domain.policy import AwaitPerson, Fail, Retry, RetryLimits, decide
@@ -217,11 +219,54 @@ def blocks() -> str:
     return "\n".join(parts)
 
 
+def python_api() -> str:
+    """Directives for the public names of the package that are no exceptions."""
+    names = [name for name in opencode_tasks.__all__ if not is_exception(opencode_tasks, name)]
+    return directives(opencode_tasks, names)
+
+
+def python_errors() -> str:
+    """Directives for every exception, by the shortest name under which it can be imported."""
+    exported = [name for name in opencode_tasks.__all__ if is_exception(opencode_tasks, name)]
+    others = [name for name in public_names(errors) if name not in exported and is_exception(errors, name)]
+    return directives(opencode_tasks, exported) + directives(errors, others)
+
+
+def python_testing() -> str:
+    """Directives for the public names of the package for tests."""
+    return directives(testing, public_names(testing))
+
+
+def directives(module: ModuleType, names: list[str]) -> str:
+    """What mkdocstrings replaces by the signature and the docstring of each name."""
+    return "".join(f"::: {module.__name__}.{name}\n" for name in names)
+
+
+def is_exception(module: ModuleType, name: str) -> bool:
+    """Whether a public name is an exception class."""
+    value = getattr(module, name)
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """``__all__``, or without one the public classes and functions that the module defines."""
+    defined = [name for name, value in vars(module).items() if is_defined_in(module, value)]
+    return list(getattr(module, "__all__", sorted(name for name in defined if not name.startswith("_"))))
+
+
+def is_defined_in(module: ModuleType, value: object) -> bool:
+    """Whether a value is a class or a function of this module, not one that it imports."""
+    return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+
+
 PARTS = {
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
     ("reference/errors.md", "reactions"): reactions,
     ("reference/errors.md", "errors"): errors_page,
+    ("reference/python-api.md", "python api"): python_api,
+    ("reference/python-errors.md", "python errors"): python_errors,
+    ("reference/python-testing.md", "python testing"): python_testing,
     ("reference/settings.md", "settings"): settings_table,
     ("reference/blocks.md", "blocks"): blocks,
     ("explanation/retries-and-holds.md", "decisions"): decision_table,
