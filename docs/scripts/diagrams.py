@@ -90,7 +90,8 @@ def draw(browser: Chrome, source: Path) -> str:
     drawn: dict[str, str] = browser.execute_async_script(DRAW, SETTINGS, text)
     if "error" in drawn:
         sys.exit(f"{source.relative_to(DOCS)}: {drawn['error']}")
-    return f"<!-- docs/scripts/diagrams.py {fingerprint(text)} -->\n{drawn['svg'].replace('<svg', BACKGROUND, 1)}\n"
+    svg = drawn["svg"].replace("<svg", BACKGROUND, 1)
+    return f"<!-- docs/scripts/diagrams.py {fingerprint(text)} -->\n{svg}\n"
 
 
 def draw_all(sources: list[Path]) -> None:

@@ -16,7 +16,7 @@ from opencode_tasks.testing import Reply, ScriptedProvider
 # The model that examples name, and what it answers to their prompts; other prompts are echoed.
 MODEL, PROVIDER = "claude-haiku-4-5", "anthropic"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
-ANSWERS = {"Is 7 a prime number?": "yes"}
+ANSWERS = {"Is 7 a prime number?": "yes", "Works well.": "positive", "Broke after a day.": "negative"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -226,9 +226,7 @@ def test_page_is_complete_and_readable_and_loads_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_charts_are_readable_on_light_and_dark_screens(
-    hostile: Path, browser: Chrome, scheme: str
-) -> None:
+def test_charts_are_readable_on_light_and_dark_screens(hostile: Path, browser: Chrome, scheme: str) -> None:
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     open_page(browser, hostile.as_uri(), width=1280)
