@@ -12,7 +12,7 @@ SYNCED := .venv/.synced
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs test test-all chaos bench lint format lock-check setup setup-local clean
+.PHONY: help demo docs pictures test test-all chaos bench lint format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,14 @@ chaos: setup ## Kill parts of a run at many moments, print the toll; then the ra
 bench: setup ## Measure speed beside the floor, the reference way and a peer: over an hour, the machine for itself
 	$(PYTHON) benchmarks/speed.py --markdown
 
-docs: $(SYNCED) ## Build the documentation site into site/, strictly
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+docs: $(SYNCED) ## Build the documentation site into site/, and check its links
+# Without --clean, a page of the Python reference stays as it was after its docstrings change.
+	.venv/bin/zensical build --strict --clean
+	$(PYTHON) docs/scripts/check_site.py site
+
+pictures: setup ## Draw the documentation's diagrams, and make its pictures from real runs (needs Chromium)
+	$(PYTHON) docs/scripts/diagrams.py
+	$(PYTHON) docs/scripts/pictures.py
 
 lint: docs ## Check format, style, imports, types, the lock file, the image and the documentation's links
 	$(UV) lock --check
@@ -64,7 +70,7 @@ setup-local: $(SYNCED) ## The same, and the small local model
 	.venv/bin/opencode-tasks setup --local
 
 clean: ## Remove what the targets made in this checkout
-	rm -rf .venv .uv site .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
+	rm -rf .venv .uv .cache site .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras

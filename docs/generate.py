@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
 from typer.main import get_command
 
-from opencode_tasks import errors
+import opencode_tasks
+from opencode_tasks import errors, testing
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.cli.help_text import CONTEXT, records_by_section
 from opencode_tasks.domain.policy import AwaitPerson, Fail, Retry, RetryLimits, decide
@@ -20,11 +24,12 @@ from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
-from opencode_tasks.plan.option_table import DATASET
+from opencode_tasks.plan.option_table import ANNOTATE, DATASET
 from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: {} -->\n", "<!-- end -->\n"
+SECTION = re.compile(r"[A-Z]\w+:\n")
 DECIDE = "A row is sent again if the value of one of these options changes, because they decide the answer:"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -158,39 +163,39 @@ def reaction_cells(reaction: Reaction) -> list[str]:
 
 
 def reactions() -> str:
-    """The reaction of each class of row error."""
-    head = ["exception", "`error_type`", "row", "attempt", "gate", "rows in flight", "partial text"]
+    """The cause and the reaction of each class of row error."""
+    head = ["cause", "exception", "row", "attempt", "gate", "rows in flight", "partial text"]
     lines = [head, ["---"] * len(head)]
     lines += [
-        [f"`{cls.__name__}`", f"`{cls.error_type}`", *reaction_cells(cls.reaction)]
+        [cause(cls), f"{_link(cls)}<br>`{cls.error_type}`", *reaction_cells(cls.reaction)]
         for cls in errors.row_error_classes()
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def errors_page() -> str:
-    """Each exception: its constructor, its meaning and its attributes."""
-    parts: list[str] = []
-    for cls in errors.all_classes()[1:]:
-        made = ", ".join(
-            one.name if one.default is one.empty else f"{one.name}={one.default!r}"
-            for one in inspect.signature(cls).parameters.values()
-        )
-        parts.append(f"## `{cls.__name__}`\n\n`{cls.__name__}({made})`\n\n{docstring(cls)}\n")
-    return "\n".join(parts)
+def run_errors() -> str:
+    """The meaning of each exception that is not about one row."""
+    others = [cls for cls in errors.all_classes()[1:] if not issubclass(cls, errors.OpenCodeError)]
+    rows = "".join(f"| {_link(cls)} | {_paragraphs(cls)[0]} |\n" for cls in others)
+    return f"| exception | meaning |\n|---|---|\n{rows}"
 
 
-def docstring(cls: type) -> str:
-    """The docstring of a class as Markdown: the text, then a table of its attributes."""
-    text, _, _ = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:")
-    text, _, listed = text.replace("``", "`").partition("\n\nAttributes:\n")
-    if not listed:
-        return text
-    # Four spaces begin an attribute, eight go on with it.
-    lines = listed.replace("\n        ", " ").splitlines()
-    rows = [line.strip().partition(": ") for line in lines]
-    table = "".join(f"| `{name}` | {meaning} |\n" for name, _, meaning in rows)
-    return f"{text}\n\n| attribute | meaning |\n|---|---|\n{table}".rstrip()
+def cause(cls: type) -> str:
+    """The second paragraph of the docstring of an error class; the first if there is no second."""
+    meaning, *others = _paragraphs(cls)
+    return others[0] if others else meaning
+
+
+def _paragraphs(cls: type) -> list[str]:
+    """The text of a docstring before its sections, as Markdown."""
+    paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
+    texts = itertools.takewhile(lambda text: not SECTION.match(text), paragraphs)
+    return [" ".join(text.replace("``", "`").split()) for text in texts]
+
+
+def _link(cls: type) -> str:
+    """A link to a class in the Python reference."""
+    return f"[`{cls.__name__}`](python-errors.md#opencode_tasks.{cls.__name__})"
 
 
 def settings_table() -> str:
@@ -206,7 +211,7 @@ def blocks() -> str:
     """The fields of the Prefect blocks."""
     parts: list[str] = []
     for block in (OpenCodeCredentials, OpenCodeAgent):
-        description, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\n>>>")
+        description, _, _ = inspect.cleandoc(block.__doc__ or "").partition("\n\nAttributes:")
         own = {name: field for name, field in block.model_fields.items() if name in block.__annotations__}
         rows = "\n".join(f"| `{name}` | {field.description} |" for name, field in own.items())
         slug = block.get_block_type_slug()
@@ -217,11 +222,74 @@ def blocks() -> str:
     return "\n".join(parts)
 
 
+def python_api() -> str:
+    """Directives for the public names of the package that are no exceptions."""
+    names = [name for name in opencode_tasks.__all__ if not is_exception(opencode_tasks, name)]
+    return directives(opencode_tasks, names)
+
+
+def python_errors() -> str:
+    """Directives for every exception, by the shortest name under which it can be imported."""
+    exported = [name for name in opencode_tasks.__all__ if is_exception(opencode_tasks, name)]
+    others = [name for name in public_names(errors) if name not in exported and is_exception(errors, name)]
+    return directives(opencode_tasks, exported) + directives(errors, others)
+
+
+def options_table() -> str:
+    """The keywords of ``annotate`` and ``annotate_dataset``: type and meaning."""
+    lines = ["| keyword | type | meaning |", "|---|---|---|"]
+    for option in (ANNOTATE | DATASET).values():
+        only = "" if option.name in ANNOTATE and option.name in DATASET else _only_of(option.name)
+        lines.append(f"| `{option.name}` | {_type(option.type)} | {only}{_cell(option.description)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _only_of(name: str) -> str:
+    return f"`{'annotate' if name in ANNOTATE else 'annotate_dataset'}` only. "
+
+
+def _type(kind: Any) -> str:
+    text = re.sub(r"\b(typing|collections\.abc|pathlib)\.", "", inspect.formatannotation(kind))
+    text = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
+    return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def python_testing() -> str:
+    """Directives for the public names of the package for tests."""
+    return directives(testing, public_names(testing))
+
+
+def directives(module: ModuleType, names: list[str]) -> str:
+    """A line for each name, which mkdocstrings replaces with its signature and docstring."""
+    return "".join(f"::: {module.__name__}.{name}\n" for name in names)
+
+
+def is_exception(module: ModuleType, name: str) -> bool:
+    """Whether a public name is an exception class."""
+    value = getattr(module, name)
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """``__all__``, or without one the public classes and functions that the module defines."""
+    defined = [name for name, value in vars(module).items() if is_defined_in(module, value)]
+    return list(getattr(module, "__all__", sorted(name for name in defined if not name.startswith("_"))))
+
+
+def is_defined_in(module: ModuleType, value: object) -> bool:
+    """Whether a value is a class or a function of this module, not one that it imports."""
+    return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+
+
 PARTS = {
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
     ("reference/errors.md", "reactions"): reactions,
-    ("reference/errors.md", "errors"): errors_page,
+    ("reference/errors.md", "run errors"): run_errors,
+    ("reference/python-api.md", "python api"): python_api,
+    ("reference/python-api.md", "options"): options_table,
+    ("reference/python-errors.md", "python errors"): python_errors,
+    ("reference/python-testing.md", "python testing"): python_testing,
     ("reference/settings.md", "settings"): settings_table,
     ("reference/blocks.md", "blocks"): blocks,
     ("explanation/retries-and-holds.md", "decisions"): decision_table,

@@ -28,6 +28,7 @@ class OpenCodeTasksError(Exception):
     """Base class of every exception of this package.
 
     Examples:
+        >>> from opencode_tasks import InputError, OpenCodeTasksError, RateLimitError
         >>> issubclass(InputError, OpenCodeTasksError) and issubclass(RateLimitError, OpenCodeTasksError)
         True
     """
@@ -61,8 +62,9 @@ class OpenCodeError(OpenCodeTasksError):
         reaction: What happens to the row, its gate and the rows in flight.
 
     Examples:
-        >>> str(OpenCodeError("node-1", "unknown", raw_message="no answer"))
-        'unknown on node-1: no answer'
+        >>> from opencode_tasks import OpenCodeError
+        >>> print(OpenCodeError("node-1", "unknown", raw_message="no answer"))
+        unknown on node-1: no answer
     """
 
     reaction: ClassVar[Reaction] = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
@@ -97,9 +99,20 @@ class OpenCodeError(OpenCodeTasksError):
 class RateLimitError(OpenCodeError):
     """The provider accepts no further request until ``reset_time``.
 
+    HTTP 429.
+
     Attributes:
         reset_time: End of the limit (aware UTC).
         reset_is_named: Whether the provider named that time; if not, ``reset_time`` is an estimate.
+
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from opencode_tasks import RateLimitError
+        >>> error = RateLimitError("node-1", datetime(2026, 1, 1, 12, tzinfo=UTC), "HTTP 429: slow down")
+        >>> print(error)
+        rate_limit on node-1: HTTP 429: slow down
+        >>> f"{error.reset_time:%H:%M} UTC"
+        '12:00 UTC'
     """
 
     error_type = "rate_limit"
@@ -126,7 +139,16 @@ class RateLimitError(OpenCodeError):
 
 
 class AuthenticationError(OpenCodeError):
-    """The provider refuses the credentials, or there are none."""
+    """The provider refuses the credentials, or there are none.
+
+    HTTP 401 or 403, or opencode has no credentials for the provider.
+
+    Examples:
+        >>> from opencode_tasks import AuthenticationError
+        >>> error = AuthenticationError("node-1", raw_message="HTTP 401: invalid x-api-key")
+        >>> error.error_type, error.reaction.action
+        ('authentication_failed', 'hold')
+    """
 
     error_type = "authentication_failed"
     reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
@@ -136,7 +158,17 @@ class AuthenticationError(OpenCodeError):
 
 
 class BillingError(OpenCodeError):
-    """The account cannot pay: no credit, a used-up quota, or no subscription."""
+    """The account cannot pay: no credit, a used-up quota, or no subscription.
+
+    HTTP 402, the code ``insufficient_quota`` under any status, or an error about billing, payment,
+    credit or a subscription.
+
+    Examples:
+        >>> from opencode_tasks import BillingError
+        >>> error = BillingError("node-1", raw_message="HTTP 402: no credit")
+        >>> error.error_type, error.reaction.action
+        ('billing_error', 'hold')
+    """
 
     error_type = "billing_error"
     reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
@@ -146,7 +178,16 @@ class BillingError(OpenCodeError):
 
 
 class InvalidRequestError(OpenCodeError):
-    """The provider or opencode refuses this request, and would refuse it again."""
+    """The provider or opencode refuses this request, and would refuse it again.
+
+    Another HTTP status from 400, or a model, an agent or a config that opencode refuses.
+
+    Examples:
+        >>> from opencode_tasks import InvalidRequestError
+        >>> error = InvalidRequestError("node-1", raw_message="HTTP 400: the prompt is too long")
+        >>> error.error_type, error.reaction.action
+        ('invalid_request', 'fail')
+    """
 
     error_type = "invalid_request"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted")
@@ -158,9 +199,17 @@ class InvalidRequestError(OpenCodeError):
 class ServerError(OpenCodeError):
     """The provider, or the connection to it, failed.
 
+    HTTP 408, 409 or 5xx, a connection that fails, or an answer that is cut.
+
     Attributes:
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
+
+    Examples:
+        >>> from opencode_tasks import ServerError
+        >>> error = ServerError("node-1", raw_message="HTTP 503: overloaded", retry_after=7)
+        >>> error.retry_after, error.reaction.action
+        (7, 'retry')
     """
 
     error_type = "server_error"
@@ -179,8 +228,16 @@ class ServerError(OpenCodeError):
 class MaxOutputTokensError(OpenCodeError):
     """The answer reached the model's output limit, or the conversation its context limit.
 
+    Finish reason ``length``, or a context overflow.
+
     Attributes:
         partial_text: Text of the answer up to the limit; "" if there is none.
+
+    Examples:
+        >>> from opencode_tasks import MaxOutputTokensError
+        >>> error = MaxOutputTokensError("node-1", raw_message="cut at 8000 tokens", partial_text="The first")
+        >>> error.partial_text, error.reaction.max_attempts
+        ('The first', 2)
     """
 
     error_type = "max_output_tokens"
@@ -204,8 +261,16 @@ class MaxOutputTokensError(OpenCodeError):
 class UnknownOpenCodeError(OpenCodeError):
     """A failure that no other class describes.
 
+    No answer and no error that opencode names, for example an empty response.
+
     Attributes:
         stderr: Text that opencode wrote to stderr; "" if it wrote none.
+
+    Examples:
+        >>> from opencode_tasks import UnknownOpenCodeError
+        >>> error = UnknownOpenCodeError("node-1", raw_message="empty response", stderr="panic: no memory")
+        >>> error.stderr
+        'panic: no memory'
     """
 
     error_type = "unknown"
@@ -219,10 +284,18 @@ class UnknownOpenCodeError(OpenCodeError):
 class OpenCodeTimeoutError(OpenCodeError):
     """One of the time limits of an attempt passed.
 
+    No answer in time: ``--timeout`` seconds, or no sign of the provider for too long.
+
     Attributes:
         clock: ``first_event``: no sign of an answer. ``stall``: the answer stopped for too long.
             ``total``: the attempt took too long.
         seconds: That limit in seconds; None if it is unknown.
+
+    Examples:
+        >>> from opencode_tasks import OpenCodeTimeoutError
+        >>> error = OpenCodeTimeoutError("node-1", raw_message="no answer in 600 s", seconds=600)
+        >>> error.clock, error.seconds
+        ('total', 600)
     """
 
     error_type = "timeout"
@@ -244,8 +317,16 @@ class OpenCodeTimeoutError(OpenCodeError):
 class StructuredOutputError(OpenCodeError):
     """The answer does not fit the JSON schema, nor does the answer to the repair prompt.
 
+    An answer that does not fit ``--schema``, twice.
+
     Attributes:
         text: The last answer; also ``partial_text``.
+
+    Examples:
+        >>> from opencode_tasks import StructuredOutputError
+        >>> error = StructuredOutputError("node-1", raw_message="label: required", text="{}")
+        >>> error.text == error.partial_text
+        True
     """
 
     error_type = "structured_output"
@@ -259,8 +340,16 @@ class StructuredOutputError(OpenCodeError):
 class PermissionDeniedError(OpenCodeError):
     """The agent requested tools that its config does not allow, and gave no answer without them.
 
+    A tool call that the permissions of the agent forbid, and no answer.
+
     Attributes:
         tools: Names of the tools, in order of the requests.
+
+    Examples:
+        >>> from opencode_tasks import PermissionDeniedError
+        >>> error = PermissionDeniedError("node-1", raw_message="bash is not allowed", tools=("bash",))
+        >>> error.tools
+        ('bash',)
     """
 
     error_type = "permission_denied"
@@ -276,8 +365,16 @@ class PermissionDeniedError(OpenCodeError):
 class ContentFilteredError(OpenCodeError):
     """The provider's content filter stopped the answer.
 
+    Finish reason ``content-filter``, or a blocked prompt.
+
     Attributes:
         partial_text: Text of the answer before the filter stopped it; "" if there is none.
+
+    Examples:
+        >>> from opencode_tasks import ContentFilteredError
+        >>> error = ContentFilteredError("node-1", raw_message="SAFETY", partial_text="The first")
+        >>> error.error_type, error.partial_text
+        ('content_filter', 'The first')
     """
 
     error_type = "content_filter"
@@ -293,9 +390,17 @@ class ContentFilteredError(OpenCodeError):
 class BudgetExceededError(OpenCodeError):
     """The row has reached a limit: its cost, or its number of model calls.
 
+    The cost is above ``--max-row-cost``, or the model calls are above ``OPENCODE_TASKS_MAX_STEPS``.
+
     Attributes:
         limit_usd: The row's limit in US dollars; None if the limit is the number of model calls.
         spent_usd: The cost of the row so far in US dollars; None if it is unknown.
+
+    Examples:
+        >>> from opencode_tasks import BudgetExceededError
+        >>> error = BudgetExceededError("node-1", raw_message="limit reached", limit_usd=0.5, spent_usd=0.52)
+        >>> error.spent_usd > error.limit_usd
+        True
     """
 
     error_type = "budget_exceeded"
@@ -348,6 +453,7 @@ class SetupError(OpenCodeTasksError):
         hint: What to do about it; "" if nothing is known.
 
     Examples:
+        >>> from opencode_tasks import SetupError
         >>> error = SetupError("unknown", raw_message="there is no opencode", hint="opencode-tasks setup")
         >>> error.hint
         'opencode-tasks setup'
@@ -377,6 +483,7 @@ class RunPausedError(OpenCodeTasksError):
         open_rows: Number of rows without an outcome.
 
     Examples:
+        >>> from opencode_tasks import RunPausedError
         >>> print(RunPausedError("r1", None, "billing_error", "HTTP 402: no credit", 3))
         run r1: 3 rows wait for a person: billing_error: HTTP 402: no credit
     """
@@ -407,6 +514,7 @@ class TooManyFailedError(OpenCodeTasksError):
         summary: The run's summary, as ``annotate --json`` prints it.
 
     Examples:
+        >>> from opencode_tasks import TooManyFailedError
         >>> print(TooManyFailedError("r1", 3, 2, {}))
         run r1: 3 rows failed, and --max-failed allows 2
     """
@@ -430,8 +538,13 @@ class InputError(OpenCodeTasksError, ValueError):
         faults: One line for each fault, with the row or option, the reason and what to do.
 
     Examples:
-        >>> print(InputError(("--limit: at least 1",)))
-        --limit: at least 1
+        >>> import pandas as pd
+        >>> from opencode_tasks import InputError, annotate
+        >>> try:
+        ...     annotate(pd.DataFrame({"text": ["one"]}), backend="null", max_attempts=0)
+        ... except InputError as error:
+        ...     print(len(error.faults))
+        2
     """
 
     def __init__(self, faults: tuple[str, ...]) -> None:

@@ -47,7 +47,24 @@ RETURNED_ERRORS = (UnknownOpenCodeError, OpenCodeTimeoutError)
 
 
 class Tool(Protocol):
-    """Any object with the address of a remote MCP server, ``http://{hostname}:{port}/{name}/mcp``."""
+    """Any object with the address of a remote MCP server, ``http://{hostname}:{port}/{name}/mcp``.
+
+    An attribute ``node_id`` is reported in ``OpenCodeLLM.last_metadata`` if the object has one.
+
+    Examples:
+        A server that runs as a Ray actor, or any class of yours:
+
+        >>> from dataclasses import dataclass
+        >>> from opencode_tasks import Tool
+        >>> @dataclass
+        ... class Weather:
+        ...     name: str = "weather"
+        ...     hostname: str = "10.0.0.7"
+        ...     port: int = 8000
+        >>> tool: Tool = Weather()
+        >>> f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp"
+        'http://10.0.0.7:8000/weather/mcp'
+    """
 
     @property
     def name(self) -> str:
@@ -68,20 +85,51 @@ class Tool(Protocol):
 class OpenCodeLLM:
     """A model behind opencode, with retries and typed errors. Picklable, so that Ray can send it.
 
-    - ``model``: ``provider/model``; None lets opencode choose, and logs that.
-    - ``system_message``: system text of the default agent; empty for "You are a helpful assistant."
-    - ``timeout_seconds``: time limit of one attempt.
-    - ``retries``: number of attempts, at least 1.
-    - ``log_dir``: folder to which the trace of each attempt is appended; None writes none.
-    - ``agent_name``: the default agent, or an agent of the user's opencode config.
-    - ``work_dir``: folder in which opencode works; None for a fixed, empty folder.
-    - ``backend``: ``server`` (a long-running process) or ``cli`` (a process per prompt).
-    - ``config``: opencode config, merged over the user's global one.
-    - ``clocks``, ``limits``: time limits and retry limits in detail; they replace ``timeout_seconds``
-      and ``retries``.
+    It needs neither Prefect nor a ledger.
 
-    ``last_metadata`` describes the last prompt: model, tools, usage (tokens by kind), turns, cost in
-    USD, and session_id. Unknown values are None. Raises ValueError for invalid arguments.
+    Args:
+        model: Model as ``provider/model``; None lets opencode choose, and logs that.
+        system_message: System text of the default agent; "" for "You are a helpful assistant."
+        timeout_seconds: Time limit of one attempt, in seconds.
+        retries: Number of attempts, at least 1.
+        logging_name: Name of the logger, and start of the name of the trace file.
+        logging_level: Level of the log lines.
+        log_dir: Folder to which the trace of each attempt is appended; None writes no trace.
+        opencode_bin: Path of the opencode binary; "opencode" for the one that ``opencode-tasks setup``
+            installed, or the one on PATH.
+        agent_name: The default agent, which has no tools, or an agent of the user's opencode config.
+        work_dir: Folder in which opencode works; None for a fixed, empty folder.
+        extra_cli_args: Further arguments of ``opencode run``, for the backend ``cli`` alone.
+        backend: ``server`` (a long-running process) or ``cli`` (a process per prompt).
+        config: opencode config, merged over the user's global one; None adds nothing.
+        variant: Variant of the model, such as its reasoning effort; None for the model's default.
+        clocks: Time limits in detail; they replace ``timeout_seconds``. None derives them from it.
+        limits: Retry limits in detail; they replace ``retries``. None derives them from it.
+
+    Attributes:
+        last_metadata: Description of the last attempt: ``model``, ``tools``, ``usage`` (tokens by kind),
+            ``turns``, ``cost`` (US dollars) and ``session_id``. Unknown values are None. Empty before the
+            first prompt.
+
+    Raises:
+        ValueError: If ``retries``, ``timeout_seconds`` or ``backend`` is invalid.
+
+    Examples:
+        >>> from opencode_tasks import InvalidRequestError, OpenCodeLLM
+        >>> llm = OpenCodeLLM("anthropic/claude-haiku-4-5", system_message="Answer with one word.")
+        >>> answer = llm.prompt("Is 7 a prime number?")
+        >>> answer.success, answer.result
+        (True, 'yes')
+        >>> llm.last_metadata["model"], llm.last_metadata["turns"]
+        ('anthropic/claude-haiku-4-5', 1)
+
+        An error that a retry cannot fix is raised:
+
+        >>> try:
+        ...     OpenCodeLLM("anthropic/no-such-model").prompt("Is 7 a prime number?")
+        ... except InvalidRequestError as error:
+        ...     print(error.error_type)
+        invalid_request
     """
 
     def __init__(
@@ -133,10 +181,33 @@ class OpenCodeLLM:
     def prompt(self, user_message: str, tools: Sequence[Tool] | None = None) -> QueryResult:
         """Send a prompt and return the answer, after retries if they can help.
 
-        Rate limits, authentication, billing and invalid requests are raised immediately. An answer
-        that is cut at the token limit is retried once and then raised. A server error is raised when
-        the attempts are used up. After unknown errors and timeouts that used up the attempts, the
-        result has ``success=False``.
+        An answer that is cut at the token limit is retried once, then raised. A server error is raised when
+        the attempts are used up. After unknown errors and timeouts that used up the attempts, the result has
+        ``success=False`` and the last cause in ``stderr``.
+
+        Args:
+            user_message: The prompt. It is sent as it is: nothing in it is expanded.
+            tools: Remote MCP servers whose tools the agent may use; None for none.
+
+        Returns:
+            The answer, its trace, and whether there is one.
+
+        Raises:
+            RateLimitError: Immediately, if the provider limits the rate.
+            AuthenticationError: Immediately, if the provider refuses the credentials or there are none.
+            BillingError: Immediately, if the account cannot pay.
+            InvalidRequestError: Immediately, if the provider or opencode refuses the request.
+            ServerError: If the last attempt ended in a failure of the provider.
+            MaxOutputTokensError: If the answer was cut at the token limit twice.
+            ContentFilteredError: Immediately, if the provider's filter stopped the answer.
+            PermissionDeniedError: Immediately, if the agent needs a tool that it may not use.
+            BudgetExceededError: Immediately, if the prompt reached its number of model calls.
+            SetupError: If opencode is missing or cannot be started.
+
+        Examples:
+            >>> from opencode_tasks import OpenCodeLLM
+            >>> OpenCodeLLM("anthropic/claude-haiku-4-5").prompt("Is 7 a prime number?").result
+            'yes'
         """
         if self.model is None:
             self._log("no model is set: opencode chooses its default")

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import psycopg
 import pytest
 from cluster import Desk
 from hypothesis import HealthCheck, settings
 from processes import ours
 from rig import Rig, Served, Unplugged
+from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.install import install_opencode
@@ -181,6 +183,15 @@ def desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, pref
 def ray_desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, ray_address: str) -> Desk:
     """A user's folder; ``annotate`` there joins the session's Ray."""
     return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, ray_address=ray_address)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    """A headless Chromium of Debian's, with a new profile."""
+    if not chromium.is_installed():
+        pytest.skip(chromium.MISSING)
+    with chromium.chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

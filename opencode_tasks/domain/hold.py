@@ -12,10 +12,23 @@ MESSAGE_LIMIT = 200
 class Hold:
     """Reason why open rows must not be sent now, and until when.
 
-    ``until`` (aware UTC) is the time from which the first row may be sent; None if the rows wait
-    until a person acts. ``error_type`` and ``message`` describe the cause. ``open_rows`` is the
-    number of open rows of the run, 0 if it was not counted. With ``applies_to_all`` the gate or the
-    budget holds every row; without it, each row waits until its own time.
+    Attributes:
+        until: Time (aware UTC) from which the first row may be sent; None if a person must act first.
+        error_type: Kind of the failure that is the cause, as in the column ``error_type``.
+        message: Message of that failure.
+        open_rows: Number of open rows of the run; 0 if they were not counted.
+        applies_to_all: True if the gate or the budget holds every row; False if each row waits until its own
+            time.
+
+    Examples:
+        >>> from datetime import UTC, datetime, timedelta
+        >>> from opencode_tasks import Hold
+        >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        >>> hold = Hold(until=noon, error_type="rate_limit", message="HTTP 429: slow down", open_rows=3)
+        >>> print(hold)
+        3 rows wait until 2026-01-01 12:00:00 UTC: rate_limit: HTTP 429: slow down
+        >>> hold.remaining_s(noon - timedelta(seconds=90))
+        90.0
     """
 
     until: datetime | None

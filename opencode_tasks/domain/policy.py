@@ -28,11 +28,19 @@ class RetryLimits:
 
     Attributes:
         max_attempts: Number of attempts at one row.
-        max_inline_wait_s: Longest wait of a row inside its batch.
-        max_rate_limit_wait_s: Longest wait of one row for rate limits, in total.
+        max_inline_wait_s: Longest wait of a row inside its batch, in seconds.
+        max_rate_limit_wait_s: Longest wait of one row for rate limits, in seconds, in total.
         breaker_failures: Number of server errors and timeouts in a row after which the gate closes.
-        backoff_start_s: First wait after an error.
-        backoff_max_s: Longest wait after an error.
+        backoff_start_s: First wait after an error, in seconds.
+        backoff_max_s: Longest wait after an error, in seconds.
+
+    Examples:
+        Two attempts, and a first wait of one second:
+
+        >>> from opencode_tasks import OpenCodeLLM, RetryLimits
+        >>> llm = OpenCodeLLM(limits=RetryLimits(max_attempts=2, backoff_start_s=1.0))
+        >>> llm.limits.max_attempts
+        2
     """
 
     max_attempts: int = 3

@@ -39,6 +39,13 @@ class Reaction:
         max_attempts: Number of that counter at which the row fails; None for the user's limit. Without
             effect if ``uses_attempt`` is False.
         keeps_partial_text: Whether the error's ``partial_text`` becomes the ``response`` of a failed row.
+
+    Examples:
+        >>> from opencode_tasks import BillingError, ServerError
+        >>> ServerError.reaction.action, ServerError.reaction.wait
+        ('retry', 'backoff')
+        >>> BillingError.reaction.gate
+        'close_until_person'
     """
 
     action: Action

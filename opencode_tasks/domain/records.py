@@ -25,9 +25,21 @@ TOKEN_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Disjoint token counts and what they cost; a None field is unknown.
+    """Disjoint token counts and their cost. A field is None if its value is unknown.
 
-    ``input_tokens`` excludes cache reads and writes, ``output_tokens`` excludes reasoning.
+    Attributes:
+        input_tokens: Input tokens without cache reads and writes.
+        cache_read_tokens: Input tokens that the provider read from its cache.
+        cache_write_tokens: Input tokens that the provider wrote to its cache.
+        output_tokens: Output tokens without reasoning.
+        reasoning_tokens: Output tokens of the reasoning.
+        cost_pico: Cost in pico-dollars (1e-12 US dollars).
+
+    Examples:
+        >>> from opencode_tasks import Usage
+        >>> usage = Usage(input_tokens=180, output_tokens=6, cost_pico=210_000_000)
+        >>> usage.cost_pico / 1e12
+        0.00021
     """
 
     input_tokens: int | None = 0
@@ -40,10 +52,38 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One model call, the grain of usage; ``step_id`` is opencode's part id, unique in its session.
+    """One model call, the unit of usage.
 
-    ``usage.cost_pico`` is what ``cost_source`` says: opencode's report, else what the tokens cost by
-    the prices of ``price_source``, which is ``cost_computed_pico`` in any case (None: no such price).
+    Attributes:
+        step_id: opencode's id of the step, unique in its session.
+        session_id: Session of the step, root or child.
+        message_id: opencode's id of the message that the step belongs to.
+        model_ref: Model as ``provider/model``.
+        agent: Name of opencode's agent.
+        usage: Tokens of the call, and its cost by ``cost_source``.
+        cost_source: ``reported``: opencode reports the cost. ``computed``: it is computed from the tokens and
+            the prices of ``price_source``. ``unpriced``: the cost is unknown.
+        finish_reason: Reason for which the call ended, in the provider's word; None if it is unknown.
+        ended_at: Time of the end (aware UTC); None if it is unknown.
+        cost_computed_pico: Cost by the prices of ``price_source`` in pico-dollars, also if opencode reports a
+            cost; None if no price is known.
+        price_source: Source of these prices; None if no price is known.
+
+    Examples:
+        >>> from opencode_tasks import Step, Usage
+        >>> step = Step(
+        ...     step_id="prt_1",
+        ...     session_id="ses_1",
+        ...     message_id="msg_1",
+        ...     model_ref="anthropic/claude-haiku-4-5",
+        ...     agent="opencode-tasks",
+        ...     usage=Usage(input_tokens=180, output_tokens=6, cost_pico=210_000_000),
+        ...     cost_source="reported",
+        ...     finish_reason="stop",
+        ...     ended_at=None,
+        ... )
+        >>> step.cost_reported_pico
+        210000000
     """
 
     step_id: str
@@ -60,13 +100,26 @@ class Step:
 
     @property
     def cost_reported_pico(self) -> int | None:
-        """What opencode says that the step cost; None where it does not know."""
+        """Cost of the step in pico-dollars as opencode reports it; None if it reports none."""
         return self.usage.cost_pico if self.cost_source == "reported" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerRetry:
-    """A retry that opencode made by itself inside an attempt; ``next_at`` is when it asked again."""
+    """A retry that opencode made inside an attempt.
+
+    Attributes:
+        session_id: Session in which opencode retried.
+        number: Number of the retry in its session, from 1.
+        message: Message of the failure that opencode retried.
+        next_at: Time of the next request (aware UTC); None if it is unknown.
+
+    Examples:
+        >>> from opencode_tasks import InnerRetry
+        >>> retry = InnerRetry(session_id="ses_1", number=1, message="Overloaded", next_at=None)
+        >>> retry.message
+        'Overloaded'
+    """
 
     session_id: str
     number: int
@@ -76,9 +129,20 @@ class InnerRetry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """An opencode session, root (``parent_id`` None) or child, in the shape of its export.
+    """An opencode session in the shape of its export.
 
-    ``messages`` is opencode's list of ``{"info": …, "parts": […]}``, oldest first.
+    Attributes:
+        session_id: opencode's id of the session, ``ses_…``.
+        parent_id: Session that started this one as a sub-agent; None for a root session.
+        messages: opencode's messages, each ``{"info": …, "parts": […]}``, oldest first.
+        steps: Model calls of the session, without those of child sessions.
+
+    Examples:
+        >>> from opencode_tasks import Session
+        >>> root = Session(session_id="ses_1", parent_id=None, messages=[])
+        >>> child = Session(session_id="ses_2", parent_id="ses_1", messages=[])
+        >>> [session.session_id for session in (root, child) if session.parent_id is None]
+        ['ses_1']
     """
 
     session_id: str
@@ -89,10 +153,24 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """What one execution of a row left behind, whether it succeeded or not.
+    """Data of one execution of a row, whether it succeeded or not.
 
-    ``sessions`` has the root first; empty where no session is known. ``usage_known`` is False
-    where something may have been bought that no step reports (a time-out, a cut stream).
+    Attributes:
+        session_id: The root session; None if no session is known.
+        sessions: Root session first, then its children; empty if no session is known.
+        inner_retries: Retries that opencode made inside the attempt.
+        usage_known: False if the provider may charge for a call that no step reports, for example after a
+            timeout or a cut stream.
+        exit_code: Exit code of opencode; -1 if no process ended.
+        stderr: Text that opencode wrote to stderr.
+        events: Events that opencode wrote to stdout; empty with the backend ``server``.
+        notes: Lines for the log, for example that the plugin was not loaded.
+
+    Examples:
+        >>> from opencode_tasks import AttemptRecord
+        >>> record = AttemptRecord(usage_known=False)
+        >>> record.session_id is None and record.steps == []
+        True
     """
 
     session_id: str | None = None
@@ -112,7 +190,29 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A row's answer; ``structured`` is the value that fits the row's schema, None without one."""
+    """Answer of a row.
+
+    Attributes:
+        text: Text of the last assistant message that has any.
+        structured: Value that fits the JSON schema of the row; None without a schema.
+        finish_reason: Reason for which the answer ended, in the provider's word; None if it is unknown.
+        turns: Number of assistant messages.
+        model_ref: Model as ``provider/model``.
+        attempt: Sessions, steps and usage of the attempt.
+
+    Examples:
+        >>> from opencode_tasks import Answer, AttemptRecord
+        >>> answer = Answer(
+        ...     text='{"label": "positive"}',
+        ...     structured={"label": "positive"},
+        ...     finish_reason="stop",
+        ...     turns=1,
+        ...     model_ref="anthropic/claude-haiku-4-5",
+        ...     attempt=AttemptRecord(),
+        ... )
+        >>> answer.structured["label"]
+        'positive'
+    """
 
     text: str
     structured: Any
@@ -124,7 +224,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What ``OpenCodeLLM.prompt`` gives back; ``stream_result`` is the trace, or the raw events."""
+    """Result of ``OpenCodeLLM.prompt``.
+
+    Attributes:
+        result: Text of the answer; "" without an answer.
+        returncode: 0 with an answer, else the exit code of opencode; -1 if no process ended.
+        stderr: Text that opencode wrote to stderr; without an answer also the last cause.
+        stream_result: Readable trace of the sessions; without an answer raw events, one JSON object a line.
+        success: Whether there is an answer.
+
+    Examples:
+        >>> from opencode_tasks import QueryResult
+        >>> answer = QueryResult("yes", 0, "", "[Response] yes", success=True)
+        >>> answer.result if answer.success else answer.stderr
+        'yes'
+    """
 
     result: str
     returncode: int
@@ -135,7 +249,18 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteTool:
-    """A remote MCP server that the agent may use, at ``http://{hostname}:{port}/{name}/mcp``."""
+    """A remote MCP server whose tools the agent may use, at ``http://{hostname}:{port}/{name}/mcp``.
+
+    Attributes:
+        name: Name of the server, a part of its URL.
+        hostname: Host on which the server listens.
+        port: Port on which the server listens.
+
+    Examples:
+        >>> from opencode_tasks import RemoteTool
+        >>> RemoteTool(name="weather", hostname="tools.example.com")
+        RemoteTool(name='weather', hostname='tools.example.com', port=8000)
+    """
 
     name: str
     hostname: str

@@ -29,17 +29,32 @@ ROWS_PER_PART = 10_000
 class AnnotationResult:
     """Result of a run. The frames are read from the ledger on first access.
 
-    - ``run_id``: id of the run in the ledger.
-    - ``counts``: number of rows by status (open, completed, failed, skipped).
-    - ``progress``: totals of the run: rows, tokens and cost.
-    - ``budget``: cost limit of the run, and the part of it that is spent.
-    - ``frame``: the input with the answer columns added, one row per input row, in input order and
-      with the input's index.
-    - ``usage``: one row per model call.
-    - ``attempts``: one row per execution of a row.
-    - ``cost``: one row per model.
+    Money is in US dollars. Unknown values are null.
 
-    Money is in USD. Unknown values are null.
+    Attributes:
+        run_id: Id of the run in the ledger.
+        counts: Number of rows by status (open, completed, failed, skipped).
+        progress: Totals of the run: rows, tokens and cost.
+        budget: Cost limit of the run, and the part of it that is spent.
+        frame: The input with the answer columns added: one row per input row, in input order, with the
+            input's index.
+        usage: One row per model call.
+        attempts: One row per execution of a row.
+        cost: One row per model.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate
+        >>> frame = pd.DataFrame({"prompt": ["one", "two"]}, index=["a", "b"])
+        >>> result = annotate(frame, backend="null")
+        >>> result.frame[["response", "status"]]
+          response     status
+        a      one  completed
+        b      two  completed
+        >>> result.counts
+        {'open': 0, 'completed': 2, 'failed': 0, 'skipped': 0}
+        >>> len(result.attempts)
+        2
     """
 
     def __init__(

@@ -33,15 +33,25 @@ from opencode_tasks.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """Event of a run. Fields that an event does not report are None.
+    """Event of a run, as ``on_event`` of ``annotate`` gets it. Fields that an event does not report are None.
 
-    - ``sizes``: the run starts to send rows, for the first time or after a hold.
-    - ``progress`` and ``pace``: about every second while rows are sent, and once at the end. ``pace``
-      is None if nothing is known about the provider's limit.
-    - ``hold``: together with the progress while rows wait for a short time and none may be sent;
-      alone, about every second, during a long wait, until the run continues with ``sizes``.
+    Attributes:
+        run_id: Id of the run in the ledger.
+        sizes: Number and size of batches. The run starts to send rows, for the first time or after a hold.
+        reused_rows: Number of rows that took their answer from an earlier run.
+        progress: Rows, tokens and cost so far: about every second while rows are sent, and once at the end.
+        pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
+        hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
+            every second, during a long wait, until the run continues with ``sizes``.
 
-    ``reused_rows`` is the number of rows that took their answer from an earlier run.
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import RunEvent, annotate
+        >>> frame = pd.DataFrame({"prompt": ["one", "two"]})
+        >>> events: list[RunEvent] = []
+        >>> _ = annotate(frame, backend="null", on_event=events.append)
+        >>> events[-1].progress.completed
+        2
     """
 
     run_id: str

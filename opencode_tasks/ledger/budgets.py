@@ -26,10 +26,20 @@ COSTLIEST_PERCENT = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Budget of a run in pico-dollars. ``max_cost_pico`` None means no budget.
+    """Budget of a run in pico-dollars (1e-12 US dollars).
 
-    ``refused_pico`` is the smallest reservation that did not fit although no row was in flight: the
-    run needs a higher budget to continue. None if there was no such reservation.
+    Attributes:
+        max_cost_pico: Cost limit; None if there is none.
+        spent_pico: Cost of the ended attempts.
+        reserved_pico: Sum of the reservations of rows in flight, and of attempts whose cost is unknown.
+        refused_pico: Smallest reservation that did not fit although no row was in flight: the run needs a
+            higher budget to continue. None if there was no such reservation.
+
+    Examples:
+        >>> from opencode_tasks import Budget
+        >>> budget = Budget(max_cost_pico=5 * 10**12, spent_pico=10**12, reserved_pico=0, refused_pico=None)
+        >>> (budget.max_cost_pico - budget.spent_pico) / 1e12
+        4.0
     """
 
     max_cost_pico: int | None

@@ -79,8 +79,16 @@ class Allocation:
 class ConcurrencyState:
     """Rows in flight at a gate and their limit, over all workers.
 
-    ``ceiling`` is the number that the provider is known to accept, None before the first refusal. A
-    ``limit`` above it is being tried.
+    Attributes:
+        in_flight: Number of rows in flight.
+        limit: Number of rows that may be in flight. A limit above ``ceiling`` is on trial.
+        ceiling: Number of rows that the provider is known to accept; None before its first refusal.
+
+    Examples:
+        >>> from opencode_tasks import ConcurrencyState
+        >>> pace = ConcurrencyState(in_flight=12, limit=14, ceiling=12)
+        >>> pace.ceiling is not None and pace.limit > pace.ceiling
+        True
     """
 
     in_flight: int

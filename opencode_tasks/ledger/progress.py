@@ -17,11 +17,31 @@ ROW_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Rows of a run by status, and its usage so far; reused answers add no usage.
+    """Rows of a run by status, and its usage so far. Reused answers add no usage.
 
-    ``reused`` rows are also counted in their status. A token count and ``cost_pico`` are None if a
-    part of them is unknown; ``known_cost_pico`` is the sum of the known parts. ``unknown_attempts``
-    is the number of attempts, running ones included, that may have more usage than their steps.
+    Attributes:
+        total: Number of rows.
+        open: Number of rows without an outcome.
+        completed: Number of rows with an answer.
+        failed: Number of failed rows.
+        skipped: Number of rows that the budget left out.
+        reused: Number of rows with the answer of an earlier run; they are also counted in their status.
+        input_tokens: Input tokens without cache reads and writes; a token count is None if a part is unknown.
+        cache_read_tokens: Input tokens that providers read from a cache.
+        cache_write_tokens: Input tokens that providers wrote to a cache.
+        output_tokens: Output tokens without reasoning.
+        reasoning_tokens: Output tokens of the reasoning.
+        cost_pico: Cost in pico-dollars (1e-12 US dollars); None if a part is unknown.
+        known_cost_pico: Sum of the known costs in pico-dollars.
+        unknown_attempts: Number of attempts, running ones included, with possibly more usage than reported.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate
+        >>> frame = pd.DataFrame({"prompt": ["one", "two"]})
+        >>> progress = annotate(frame, backend="null").progress
+        >>> progress.total, progress.completed, progress.open
+        (2, 2, 0)
     """
 
     total: int

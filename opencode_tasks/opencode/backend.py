@@ -29,8 +29,16 @@ MAX_INNER_WAIT_S = 40.0
 class Clocks:
     """Time limits of a request, in seconds.
 
-    ``first_event_s`` is the limit until the provider's first sign of life, ``stall_s`` the limit between
-    two signs, ``total_s`` the limit for the whole request.
+    Attributes:
+        first_event_s: Limit until the provider's first sign of an answer.
+        stall_s: Limit between two signs.
+        total_s: Limit of the whole request.
+
+    Examples:
+        >>> from opencode_tasks import Clocks, OpenCodeLLM
+        >>> llm = OpenCodeLLM(clocks=Clocks(first_event_s=30, stall_s=60, total_s=300))
+        >>> Clocks.within(90)
+        Clocks(first_event_s=90, stall_s=90, total_s=90)
     """
 
     first_event_s: float = 300.0
@@ -39,7 +47,11 @@ class Clocks:
 
     @classmethod
     def within(cls, total_s: float) -> Clocks:
-        """The default limits, none of them longer than ``total_s``."""
+        """The default limits, none of them longer than ``total_s``.
+
+        Args:
+            total_s: Limit of the whole request in seconds.
+        """
         return cls(first_event_s=min(300.0, total_s), stall_s=min(DEFAULT_STALL_S, total_s), total_s=total_s)
 
 

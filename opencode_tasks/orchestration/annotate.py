@@ -39,17 +39,40 @@ def annotate(
 ) -> AnnotationResult:
     """Send the prompt of each row through opencode and return the answers.
 
-    ``frame`` has one row per prompt; it is copied, so later changes to it do not affect the result.
-    ``options`` are those of ``AnnotateOptions``, named as on the command line. ``on_event`` is called
-    in this thread, about every second, with the sizes, the progress and the holds of the run.
+    In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that is
+    started again continues the run that it started over the same input. Elsewhere, in a script or a
+    notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
 
-    In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that
-    is started again continues the run that it started over the same input. Elsewhere, in a script or
-    a notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
+    Args:
+        frame: Table with one row per prompt. It is copied: later changes to it do not affect the result.
+        on_event: Function that is called in this thread, about every second, with the sizes, the progress
+            and the holds of the run.
+        **options: Options of ``AnnotateOptions``, named as on the command line.
 
-    Raises InputError with every fault of frame and options, and SetupError if opencode, the ledger or
-    the cluster is not ready, both before any provider is called. Raises RunPausedError if the run is
-    on hold and does not wait: open rows are sent when the call is repeated.
+    Returns:
+        The answers, one row per input row, and the usage and cost of the run.
+
+    Raises:
+        InputError: If the frame or an option is invalid, with every fault. No provider has been called.
+        SetupError: If opencode, the ledger or the cluster is not ready. No provider has been called.
+        RunPausedError: If the run is on hold and does not wait. Open rows are sent when the call is repeated.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate
+        >>> reviews = pd.DataFrame({"id": [1, 2], "text": ["Works well.", "Broke after a day."]})
+        >>> result = annotate(
+        ...     reviews,
+        ...     model="anthropic/claude-haiku-4-5",
+        ...     template="Is this review positive or negative? {text}",
+        ...     id_column="id",
+        ... )
+        >>> result.frame[["id", "text", "response", "status"]]
+           id                text  response     status
+        0   1         Works well.  positive  completed
+        1   2  Broke after a day.  negative  completed
+        >>> bool(result.cost["cost_usd"].sum() > 0)
+        True
     """
     if not isinstance(frame, pd.DataFrame):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise InputError((f"frame: a pandas DataFrame is required, not {type(frame).__name__}",))

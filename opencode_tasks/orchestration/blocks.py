@@ -28,11 +28,19 @@ def _option(name: str) -> Any:
 class OpenCodeCredentials(Block):
     """Provider keys for opencode, stored by Prefect and passed to opencode's environment alone.
 
-    ``api_keys`` are by provider id of opencode (``anthropic``, ``openai``, or one of your opencode config),
-    ``environment`` by variable, for providers that need more than a key (``AWS_ACCESS_KEY_ID``).
     A key of the block has precedence over a login on the machine that opencode runs on.
 
-    >>> OpenCodeCredentials(api_keys={"anthropic": "sk-…"}).save("team")
+    Attributes:
+        api_keys: Keys by provider id of opencode (``anthropic``, ``openai``, or one of your opencode config).
+        environment: Values by environment variable, for providers that need more than a key, such as
+            ``AWS_ACCESS_KEY_ID``.
+
+    Examples:
+        >>> from opencode_tasks import OpenCodeCredentials
+        >>> block = OpenCodeCredentials(api_keys={"anthropic": "sk-…"})
+        >>> _ = block.save("team", overwrite=True)
+        >>> OpenCodeCredentials.load("team").api_keys
+        SecretDict('**********')
     """
 
     _block_type_name = "OpenCode Credentials"
@@ -50,7 +58,30 @@ class OpenCodeCredentials(Block):
 class OpenCodeAgent(Block):
     """Model, system text, tools and limits under one name.
 
-    A flow names it: ``annotate_dataset(…, agent="reviewer")``. Options of the flow have precedence.
+    A flow names it with the option ``agent``. Options of the flow have precedence. A field of None keeps the
+    default of the option of that name.
+
+    Attributes:
+        model: Model as ``provider/model``.
+        system: System text of the agent.
+        agent: Agent of ``opencode_config`` or of opencode's own; None for an agent without tools.
+        variant: Variant of the model, such as its reasoning effort.
+        opencode_config: opencode config: providers, agents, MCP servers. No secrets.
+        mcp_servers: URLs of remote MCP servers by name. The agent may use all their tools.
+        answer_schema: JSON Schema of the answer; None for text.
+        timeout: Time limit of one attempt, in seconds.
+        max_attempts: Maximum number of attempts of one row.
+        max_row_cost: Cost limit of one row, in US dollars.
+        credentials: Provider keys; None for the logins and keys of the machine.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import OpenCodeAgent, annotate
+        >>> reviewer = OpenCodeAgent(model="anthropic/claude-haiku-4-5", system="Answer with one word.")
+        >>> _ = reviewer.save("reviewer", overwrite=True)
+        >>> frame = pd.DataFrame({"prompt": ["Is 7 a prime number?"]})
+        >>> annotate(frame, agent="reviewer").frame["response"].tolist()
+        ['yes']
     """
 
     _block_type_name = "OpenCode Agent"

@@ -43,12 +43,33 @@ def annotate_dataset(
 ) -> dict[str, Any] | State[None]:
     """Annotate the table ``input`` and write it to ``output``; return the summary of the run.
 
-    The parameters are the options of ``opencode-tasks annotate``. If ``runner`` is None, the rows run on
-    the flow's own task runner, as ``with_options(task_runner=...)`` sets it. The flow run of a deployment
-    sleeps during a long wait, and is suspended if a person must act. A flow run that its schedule starts
-    while another one sleeps over the same rows ends Completed, with the message "continued by".
-    Raises InputError with every fault of the input and the options, SetupError if something is not
-    ready, and TooManyFailedError, with the output written, if more rows failed than ``max_failed`` allows.
+    The flow run of a deployment sleeps during a long wait, and is suspended if a person must act. A flow run
+    that its schedule starts while another one sleeps over the same rows ends Completed, with the message
+    "continued by".
+
+    Args:
+        input: Table to read: a csv, jsonl or parquet file (path or fsspec URL), a folder, or ``sql:``.
+        output: Table to write: a csv, jsonl or parquet file (path or fsspec URL), or ``sql:``.
+        **options: Options of ``DatasetOptions``, named as on the command line. If ``runner`` is None, the
+            rows run on the flow's own task runner, as ``with_options(task_runner=...)`` sets it.
+
+    Returns:
+        The summary, as ``annotate --json`` prints it: run_id, rows by status, tokens, cost_usd, seconds.
+
+    Raises:
+        InputError: If the input or an option is invalid, with every fault.
+        SetupError: If something that the run needs is not ready.
+        TooManyFailedError: If more rows failed than ``max_failed`` allows. The output is written.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate_dataset
+        >>> pd.DataFrame({"prompt": ["one", "two"]}).to_csv("prompts.csv", index=False)
+        >>> summary = annotate_dataset("prompts.csv", "answers.csv", backend="null", runner="threads")
+        >>> summary["rows"]["completed"]
+        2
+        >>> pd.read_csv("answers.csv")["response"].tolist()
+        ['one', 'two']
     """
     return _annotate_dataset(input, output, **with_defaults(options, DATASET))
 

@@ -33,12 +33,33 @@ def cost_report(
     since: str | None = None,
     link: str | None = None,
 ) -> dict[str, Any]:
-    """Write ``cost-report.html``, ``cost-report.csv`` and ``cost-report-focus.csv`` into ``output``.
+    """Write ``cost-report.html``, ``cost-report.csv`` and ``cost-report-focus.csv`` into a folder.
 
-    ``output`` is a folder or any fsspec URL of one. ``by`` and ``since`` are as in ``opencode-tasks
-    report`` (``7d``: the last seven days). ``link`` is the URL at which people open the page, if that
-    is not its path. Stores a table, a Markdown summary and a link as artifacts. Returns the files and
-    the totals. Raises InputError if the ledger does not exist.
+    The flow run stores a table, a Markdown summary and a link as artifacts.
+
+    Args:
+        output: Folder of the files: a path, which is created, or an fsspec URL.
+        ledger: Ledger to read, as a path or a URL; None for OPENCODE_TASKS_LEDGER or the user's ledger.
+        by: Columns by which the lines are grouped: day, model, deployment, run, label.
+        since: First day as ``YYYY-MM-DD``, or ``7d`` for the last seven days; None for all days.
+        link: URL at which people open the page; None for its path.
+
+    Returns:
+        The ``files`` and the totals of the report: rows, tokens and costs in US dollars.
+
+    Raises:
+        InputError: If the ledger does not exist, or ``since`` is invalid.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate, cost_report
+        >>> frame = pd.DataFrame({"prompt": ["one", "two"]})
+        >>> _ = annotate(frame, backend="null", ledger="ledger.db")
+        >>> report = cost_report("reports", ledger="ledger.db")
+        >>> [file.rpartition("/")[2] for file in report["files"]]
+        ['cost-report.html', 'cost-report.csv', 'cost-report-focus.csv']
+        >>> report["rows"]
+        2
     """
     return _write_reports(output, ledger=ledger, by=tuple(by), since=since, link=link)
 

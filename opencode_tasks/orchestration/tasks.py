@@ -65,13 +65,44 @@ def opencode_task(
 ) -> Answer:
     """Send one prompt through opencode and return the answer; one Prefect task run per prompt.
 
-    ``timeout`` is in seconds and bounds one attempt. ``credentials`` names an OpenCodeCredentials
-    block. After an error that a retry can fix, the task is AwaitingRetry until the time that the
-    provider named, or for our backoff, if the wait is at most ``max_inline_wait``. Otherwise it raises
-    the typed error. ``with_options(retries=0)`` sends the prompt once.
+    After an error that a retry can fix, the task is AwaitingRetry until the time that the provider named, or
+    for our backoff, if the wait is at most ``max_inline_wait``. ``with_options(retries=0)`` sends the prompt
+    once.
 
-    A worker process starts one opencode server and keeps it for its further prompts. On Ray, request
-    the nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.
+    A worker process starts one opencode server and keeps it for its further prompts. On Ray, request the
+    nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.
+
+    Args:
+        prompt: The prompt. It is sent as it is: nothing in it is expanded.
+        model: Model as ``provider/model``; None for opencode's default.
+        system: System text of the agent; None for "You are a helpful assistant."
+        agent: Agent of the user's opencode config; None for an agent without tools.
+        credentials: Name of an ``OpenCodeCredentials`` block; None for the logins and keys of the machine.
+        variant: Variant of the model, such as its reasoning effort; None for the model's default.
+        schema: JSON Schema of the answer; None for text.
+        tools: Remote MCP servers whose tools the agent may use.
+        opencode_config: opencode config, merged over the user's global one; None adds nothing.
+        opencode_bin: Path of the opencode binary; None for the one that ``opencode-tasks setup`` reports.
+        backend: ``server`` (a long-running process), ``cli`` (a process per prompt) or ``null`` (echo).
+        timeout: Time limit of one attempt, in seconds.
+
+    Returns:
+        The answer, with its sessions and usage.
+
+    Raises:
+        OpenCodeError: One of its subclasses, if a retry cannot fix the error, or the attempts are used up, or
+            the wait is too long.
+        InputError: If an argument is invalid.
+        SetupError: If opencode cannot be started.
+
+    Examples:
+        >>> from opencode_tasks import opencode_task
+        >>> from prefect import flow
+        >>> @flow
+        ... def check(number: int) -> str:
+        ...     return opencode_task(f"Is {number} a prime number?", model="anthropic/claude-haiku-4-5").text
+        >>> check(7)
+        'yes'
     """
     return ask_single(
         prompt,

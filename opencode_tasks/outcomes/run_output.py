@@ -31,9 +31,25 @@ def parse_events(stdout: str) -> list[dict[str, Any]]:
 
 
 def parse_session_id(stdout: str) -> str | None:
-    """The session of a run: of its first event that names one, at its top level or in ``part``.
+    """Return the session id of a run of ``opencode run --format json``.
 
-    Where no event does, the first ``ses_…`` in the text; None where there is none.
+    It is the ``sessionID`` of the first event that has one, at its top level or in ``part``. If no event has
+    one, it is the first ``ses_…`` in the text. Lines that are not JSON objects are skipped.
+
+    Args:
+        stdout: Everything that opencode wrote to stdout: one JSON object a line.
+
+    Returns:
+        The session id; None if the text has none.
+
+    Examples:
+        >>> from opencode_tasks import parse_session_id
+        >>> parse_session_id('{"type": "text", "part": {"sessionID": "ses_1", "text": "yes"}}')
+        'ses_1'
+        >>> parse_session_id("export failed for ses_2")
+        'ses_2'
+        >>> parse_session_id("") is None
+        True
     """
     for event in parse_events(stdout):
         for holder in (event, mapping_in(event.get("part"))):
@@ -45,9 +61,24 @@ def parse_session_id(stdout: str) -> str | None:
 
 
 def parse_run_error(stdout: str) -> dict[str, Any] | None:
-    """The first ``{"name", "data"}`` of an event of type ``error``, None without one.
+    """Return the first error of a run of ``opencode run --format json``.
 
-    ``data`` is {} where opencode gave none; an error without a name is passed over.
+    Lines that are not JSON objects and errors without a name are skipped.
+
+    Args:
+        stdout: Everything that opencode wrote to stdout: one JSON object a line.
+
+    Returns:
+        ``{"name": …, "data": {…}}`` of the first event of type ``error``, with empty ``data`` if opencode
+        gave none. None if there is no such event.
+
+    Examples:
+        >>> from opencode_tasks import parse_run_error
+        >>> event = '{"type": "error", "error": {"name": "APIError", "data": {"statusCode": 429}}}'
+        >>> parse_run_error(event)
+        {'name': 'APIError', 'data': {'statusCode': 429}}
+        >>> parse_run_error('{"type": "text"}') is None
+        True
     """
     for event in parse_events(stdout):
         error = mapping_in(event.get("error"))

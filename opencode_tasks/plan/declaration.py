@@ -255,7 +255,16 @@ class SharedOptions(TypedDict, total=False):
 
 
 class AnnotateOptions(SharedOptions, total=False):
-    """Keywords of ``annotate()``."""
+    """Keywords of ``annotate()``. Every key is optional.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from opencode_tasks import AnnotateOptions, annotate
+        >>> options: AnnotateOptions = {"model": "anthropic/claude-haiku-4-5", "max_cost": 5.0}
+        >>> result = annotate(pd.DataFrame({"prompt": ["Is 7 a prime number?"]}), **options)
+        >>> result.frame["response"].tolist()
+        ['yes']
+    """
 
     on_wait: Annotated[
         OnWait,
@@ -269,7 +278,14 @@ class AnnotateOptions(SharedOptions, total=False):
 
 
 class DatasetOptions(SharedOptions, total=False):
-    """Keywords of the flow ``annotate_dataset`` beside ``input`` and ``output``."""
+    """Keywords of the flow ``annotate_dataset`` beside ``input`` and ``output``. Every key is optional.
+
+    Examples:
+        >>> from opencode_tasks import DatasetOptions
+        >>> options: DatasetOptions = {"model": "anthropic/claude-haiku-4-5", "runner": "ray", "limit": 100}
+        >>> sorted(options)
+        ['limit', 'model', 'runner']
+    """
 
     limit: Annotated[int | None, _INPUT("Process the first N rows only.", absent="all rows", metavar="N")]
     incremental: Annotated[

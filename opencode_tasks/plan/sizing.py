@@ -18,11 +18,22 @@ LOCAL_MODEL_CONCURRENCY = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """``lanes`` batches run at the same time, each with up to ``concurrency_per_batch`` rows in flight.
+    """Number and size of the batches of a run.
 
-    A batch claims up to ``batch_size`` rows. ``start`` is the number of rows in flight of all batches at the
-    beginning, if the ledger knows no limit of the provider. ``is_found``: the number is found by trial,
-    because the user gave none.
+    Attributes:
+        lanes: Number of batches that run at the same time.
+        batch_size: Maximum number of rows that a batch claims.
+        concurrency_per_batch: Maximum number of rows in flight of one batch.
+        rows: Number of open rows.
+        start: Number of rows in flight of all batches at the beginning, if the ledger knows no limit of the
+            provider.
+        is_found: True if the number of rows in flight is found by trial, because the user gave none.
+
+    Examples:
+        >>> from opencode_tasks import Sizes
+        >>> sizes = Sizes(lanes=2, batch_size=50, concurrency_per_batch=8, rows=100, start=4, is_found=True)
+        >>> sizes.concurrency
+        16
     """
 
     lanes: int

@@ -67,6 +67,7 @@ class ScriptedProvider:
 
     Examples:
         >>> import httpx
+        >>> from opencode_tasks.testing import Reply, ScriptedProvider
         >>> body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
         >>> with ScriptedProvider().on("hello", Reply(status=503), Reply(text="hi")) as provider:
         ...     url = f"{provider.base_url}/chat/completions"

@@ -34,6 +34,7 @@ class Reply:
     Examples:
         A rate limit of 30 seconds:
 
+        >>> from opencode_tasks.testing import Reply
         >>> error = {"error": {"message": "slow down"}}
         >>> limited = Reply(status=429, headers={"Retry-After": "30"}, body=error)
 
@@ -83,6 +84,16 @@ class Call:
         cache_read_tokens: Reported input tokens that were read from a cache.
         reasoning_tokens: Reported reasoning tokens.
         ended: Whether the response is complete up to its usage.
+
+    Examples:
+        >>> import httpx
+        >>> from opencode_tasks.testing import ScriptedProvider
+        >>> body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+        >>> with ScriptedProvider() as provider:
+        ...     response = httpx.post(f"{provider.base_url}/chat/completions", json=body)
+        >>> [call] = provider.calls
+        >>> call.prompt, call.model, call.status
+        ('hello', 'echo', 200)
     """
 
     at: float

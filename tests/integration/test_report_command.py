@@ -10,15 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from chromium import open_page, requested
+from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.ledger.schema import attempts, rows, runs, usage
@@ -120,27 +119,6 @@ def test_purge_keeps_costs(filled: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A headless Chromium with a new profile."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("there is no chromium with chromedriver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"),
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(driver))
-    yield running
-    running.quit()
-
-
-@pytest.fixture(scope="module")
 def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of a ledger in which all names and texts try to run a script."""
     folder = tmp_path_factory.mktemp("hostile")
@@ -170,22 +148,6 @@ def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 connection.execute(table.insert(), lines[table.name])
     report(folder, "--html", "page.html")
     return folder / "page.html"
-
-
-def open_at(browser: webdriver.Chrome, page: Path, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
-
-
-def requested_urls(browser: webdriver.Chrome) -> list[str]:
-    """The URLs that the browser has requested since the last call."""
-    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
 
 
 # The labels of all visible charts that overlap another label of their chart or are not inside of it.
@@ -224,18 +186,18 @@ return Array.from(document.querySelectorAll('.chart text, .chart g rect:not(.are
 @pytest.mark.parametrize("width", [1280, 700, 390])
 @pytest.mark.parametrize("which", ["filled", "hostile"])
 def test_page_is_complete_and_readable_and_loads_nothing(
-    request: pytest.FixtureRequest, browser: webdriver.Chrome, which: str, width: int
+    request: pytest.FixtureRequest, browser: Chrome, which: str, width: int
 ) -> None:
     page: Path = request.getfixturevalue(which)
     if which == "filled":
         report(page, "--html", "page.html")
         page = page / "page.html"
     browser.get_log("browser")
-    requested_urls(browser)
-    open_at(browser, page, width)
+    requested(browser)
+    open_page(browser, page.as_uri(), width=width)
     assert browser.title.startswith("Cost of opencode-tasks runs")
     assert browser.get_log("browser") == []
-    assert [url for url in requested_urls(browser) if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested(browser) if not url.startswith(("file:", "data:"))] == []
 
     def evaluate(code: str) -> Any:
         return browser.execute_script(f"return {code}")
@@ -264,12 +226,10 @@ def test_page_is_complete_and_readable_and_loads_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_charts_are_readable_on_light_and_dark_screens(
-    hostile: Path, browser: webdriver.Chrome, scheme: str
-) -> None:
+def test_charts_are_readable_on_light_and_dark_screens(hostile: Path, browser: Chrome, scheme: str) -> None:
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    open_at(browser, hostile, 1280)
+    open_page(browser, hostile.as_uri(), width=1280)
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(244, 246, 248)", "dark": "rgb(18, 23, 28)"}[scheme]
     assert browser.execute_script(LOW_CONTRAST) == []

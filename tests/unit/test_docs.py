@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pictures import MAX_BYTES, PICTURES
+
 from opencode_tasks.domain.price_book import read_own_prices
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,31 @@ def test_generated_parts_are_up_to_date() -> None:
         [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_diagrams_are_drawn_from_their_sources() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/scripts/diagrams.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = {path.stem for path in (ROOT / "docs" / "diagrams").glob("*.svg")}
+    assert drawn == {path.stem for path in (ROOT / "docs" / "diagrams").glob("*.mmd")}
+
+
+def test_no_page_holds_a_diagram_that_needs_a_network() -> None:
+    """A mermaid block is drawn by a script from another host; its picture is committed instead."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    assert [page.name for page in pages if "```mermaid" in page.read_text(encoding="utf-8")] == []
+
+
+def test_pictures_are_there_and_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "assets").iterdir()}
+    assert set(sizes) == set(PICTURES)
+    assert max(sizes.values()) <= MAX_BYTES
 
 
 def test_the_dashboards_are_up_to_date() -> None:
