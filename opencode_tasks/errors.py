@@ -3,8 +3,9 @@
 ``OpenCodeError`` and its subclasses describe why a row has no answer: one class for each reaction. The
 others end a run or keep it from starting. All of them pickle with every field, so they cross Ray.
 
-A class is declared here, with its ``error_type`` and its ``reaction``. ``opencode_tasks/__init__.py``
-exports it, and a rule in ``opencode_tasks/outcomes`` raises it. Nothing else lists the classes.
+A class is declared here, with its ``error_type``, its ``reaction`` and its ``fix``.
+``opencode_tasks/__init__.pyi`` exports it, and a rule in ``opencode_tasks/outcomes`` raises it. Nothing
+else lists the classes.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class OpenCodeError(OpenCodeTasksError):
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
         reaction: What happens to the row, its gate and the rows in flight.
+        fix: What a person can do, without a capital and a full stop. ``{provider}`` stands for the provider.
 
     Examples:
         >>> from opencode_tasks import OpenCodeError
@@ -68,6 +70,10 @@ class OpenCodeError(OpenCodeTasksError):
     """
 
     reaction: ClassVar[Reaction] = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
+    fix: ClassVar[str] = (
+        "see `opencode-tasks show RUN_ID ROW_ID`, then run the command again; "
+        "completed rows are not sent again"
+    )
     error_type: str
     partial_text: str = ""
     retry_after: float | None = None
@@ -116,6 +122,7 @@ class RateLimitError(OpenCodeError):
     """
 
     error_type = "rate_limit"
+    fix = "wait for the end of the limit, or lower --concurrency or set --requests-per-minute"
     reaction = Reaction(
         action="retry",
         wait="until_reset",
@@ -151,6 +158,10 @@ class AuthenticationError(OpenCodeError):
     """
 
     error_type = "authentication_failed"
+    fix = (
+        "set the API key of provider {provider} in the environment, or run `opencode auth login`, "
+        "on the machine that runs the rows"
+    )
     reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
@@ -171,6 +182,7 @@ class BillingError(OpenCodeError):
     """
 
     error_type = "billing_error"
+    fix = "add credit to the account of provider {provider}, or use another model or key"
     reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
@@ -190,6 +202,7 @@ class InvalidRequestError(OpenCodeError):
     """
 
     error_type = "invalid_request"
+    fix = "correct what the message names: the prompt, the model or its options"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
@@ -213,6 +226,7 @@ class ServerError(OpenCodeError):
     """
 
     error_type = "server_error"
+    fix = "run the command again later; completed rows are not sent again"
     reaction = Reaction(
         action="retry", wait="backoff", gate="count_failure", concurrency="refused_if_overloaded"
     )
@@ -241,6 +255,7 @@ class MaxOutputTokensError(OpenCodeError):
     """
 
     error_type = "max_output_tokens"
+    fix = "raise limit.output of the model in the opencode config, or request shorter answers"
     # It is sent once more even if the user allows one attempt: the next answer is often shorter.
     reaction = Reaction(
         action="retry",
@@ -299,6 +314,7 @@ class OpenCodeTimeoutError(OpenCodeError):
     """
 
     error_type = "timeout"
+    fix = "raise --timeout, or use a faster model"
     reaction = Reaction(action="retry", wait="backoff", gate="count_failure", concurrency="none")
 
     def __init__(
@@ -330,6 +346,7 @@ class StructuredOutputError(OpenCodeError):
     """
 
     error_type = "structured_output"
+    fix = "simplify the schema, or use a model that follows it"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", text: str = "") -> None:
@@ -353,6 +370,7 @@ class PermissionDeniedError(OpenCodeError):
     """
 
     error_type = "permission_denied"
+    fix = "allow the tool in the config of the agent, or use an agent that needs no tool"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(
@@ -378,6 +396,7 @@ class ContentFilteredError(OpenCodeError):
     """
 
     error_type = "content_filter"
+    fix = "change the prompt: the content filter of provider {provider} refuses it"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
 
     def __init__(
@@ -404,6 +423,7 @@ class BudgetExceededError(OpenCodeError):
     """
 
     error_type = "budget_exceeded"
+    fix = "raise --max-cost, or --max-row-cost for a single row"
     reaction = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(

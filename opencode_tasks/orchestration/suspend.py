@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.states import AwaitingRetry, Running, Suspended
 
+from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.errors import RunPausedError
@@ -29,13 +30,6 @@ from opencode_tasks.plan.plan import Plan
 from opencode_tasks.settings import settings
 
 ARTIFACT_KEY = "opencode-tasks-pause"
-FIXES = {
-    "authentication_failed": "Fix the credentials of `{provider}` where the flow runs: its API key in the "
-    "environment, or `opencode auth login`.",
-    "billing_error": "Check the account of `{provider}`: it needs credit, a subscription or a payment.",
-    "budget_exceeded": "Give the run a higher budget, for example with `--max-cost`.",
-}
-DEFAULT_FIX = "See the message of the provider above."
 
 
 @contextmanager
@@ -106,9 +100,8 @@ def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> 
 
     The message of the provider is shown as a quoted block, so that it cannot format the page.
     """
-    provider = model_ref.partition("/")[0]
     message = "\n".join(f"    {line}" for line in (paused.message or "(no message)").splitlines())
-    fix = FIXES.get(paused.error_type, DEFAULT_FIX).format(provider=provider)
+    fix = fix_for(paused.error_type, model_ref)
     unknown = " and an unknown part" if progress.cost_pico is None else ""
     return f"""# Run {paused.run_id} needs a person
 
@@ -123,6 +116,6 @@ def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> 
 | failed | {progress.failed} |
 | cost so far | {format_usd(progress.known_cost_pico)}{unknown} |
 
-**What to do.** {fix} Then resume this flow run in Prefect, or run
+**What to do.** {fix[0].upper()}{fix[1:]}. Then resume this flow run in Prefect, or run
 `opencode-tasks resume {paused.run_id}`. One row is tried first; completed rows are not sent again.
 """
