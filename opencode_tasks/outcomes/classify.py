@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
-from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
@@ -29,6 +29,7 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
+from opencode_tasks.outcomes.error_message import body_message, error_message
 from opencode_tasks.outcomes.retry_after import retry_after_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
@@ -97,34 +98,34 @@ def classify(
     partial_text: str = "",
 ) -> OpenCodeError:
     """The exception that a failure is; the first rule that fits wins."""
-    words = _words(failure)
+    message = _message(failure)
     if failure.name == "ProviderAuthError" or failure.status in REFUSED_CREDENTIALS:
-        return AuthenticationError(node_id, exit_code, words)
+        return AuthenticationError(node_id, exit_code, message)
     if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
-        return BillingError(node_id, exit_code, words)
+        return BillingError(node_id, exit_code, message)
     if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
         # Opencode needs a second to tell of an answer, and the provider counts from its own.
         asked = min(failure.at or now, now)
         wait = retry_after_s(failure.headers, failure.body, asked)
         reset = asked + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
-        limited = RateLimitError(node_id, reset, words, exit_code)
+        limited = RateLimitError(node_id, reset, message, exit_code)
         limited.reset_is_named = wait is not None
         return limited
     if failure.name in ("ContextOverflowError", "MessageOutputLengthError"):
-        return MaxOutputTokensError(node_id, exit_code, words, partial_text)
+        return MaxOutputTokensError(node_id, exit_code, message, partial_text)
     if failure.name == "ContentFilterError":
-        return ContentFilteredError(node_id, exit_code, words, partial_text)
+        return ContentFilteredError(node_id, exit_code, message, partial_text)
     if _is_servers(failure):
-        broken = ServerError(node_id, exit_code, words, retry_after_s(failure.headers, failure.body, now))
+        broken = ServerError(node_id, exit_code, message, retry_after_s(failure.headers, failure.body, now))
         broken.is_overload = failure.status == OVERLOADED_STATUS or (
-            failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in words.lower()
+            failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in message.lower()
         )
         return broken
     if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
-        return BillingError(node_id, exit_code, words)
+        return BillingError(node_id, exit_code, message)
     if failure.name in ("APIError", *CONFIG_ERRORS) or REFUSED_BY_OPENCODE.search(failure.message):
-        return InvalidRequestError(node_id, exit_code, words)
-    return UnknownOpenCodeError(node_id, exit_code, words, stderr)
+        return InvalidRequestError(node_id, exit_code, message)
+    return UnknownOpenCodeError(node_id, exit_code, message, stderr)
 
 
 def classify_finish(
@@ -150,7 +151,7 @@ def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
     reason = _decode(headers.get("x-upstream-reason", ""))
     return Failure(
         name=name,
-        message=_message_in(body) or reason,
+        message=body_message(body) or reason,
         status=status,
         headers=upstream,
         body=body,
@@ -167,8 +168,12 @@ def _is_servers(failure: Failure) -> bool:
     return failure.name != "APIError" and CONNECTION_LOST.search(failure.message) is not None
 
 
-def _words(failure: Failure) -> str:
-    message = failure.message or failure.body.strip()[:500] or _phrase(failure.status) or failure.name
+def _message(failure: Failure) -> str:
+    phrase = _phrase(failure.status)
+    # opencode puts the status phrase before a body that it does not know.
+    text = body_message(failure.body) or failure.message.removeprefix(f"{phrase}: ") or failure.body
+    message = error_message(text, is_internal=not failure.status) or phrase
+    message = message or f"opencode reported {failure.name} without a message"
     return f"HTTP {failure.status}: {message}" if failure.status else message
 
 
@@ -178,14 +183,6 @@ def _phrase(status: int | None) -> str:
 
 def _has_code(body: str, code: str) -> bool:
     return re.search(rf'"{re.escape(code)}"', body) is not None
-
-
-def _message_in(body: str) -> str:
-    data = _parsed(body)
-    # Google answers with a list of one.
-    answer = mapping_in(next(iter(list_in(data)), data))
-    error: Any = answer.get("error", answer)
-    return text_in(mapping_in(error).get("message")) or text_in(error) or ""
 
 
 def _parsed(text: str) -> Any:

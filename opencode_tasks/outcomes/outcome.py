@@ -19,6 +19,7 @@ from opencode_tasks.errors import (
     UnknownOpenCodeError,
 )
 from opencode_tasks.outcomes.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
+from opencode_tasks.outcomes.error_message import error_message
 from opencode_tasks.outcomes.messages import (
     after_last_prompt,
     answer_text,
@@ -44,7 +45,7 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
     text = answer_text(messages)
     error = _fault(result, refusal, messages, text, node_id=node_id, now=now)
     if error is not None:
-        is_known = _is_reported(result, refusal) if refusal else _is_unsold(error, messages)
+        is_known = _is_reported(result, refusal) if refusal else _is_usage_complete(messages)
         error.attempt = record_of(result, usage_known=result.usage_known and is_known)
         raise error
     return Answer(
@@ -118,9 +119,9 @@ def _fault(
     if ended is not None:
         return ended
     if not text and not result.stream_text and not has_tool_call(messages):
-        first_line = result.stderr.partition("\n")[0]
-        words = "empty response" if assistant_messages(messages) else first_line or "no answer"
-        return UnknownOpenCodeError(node_id, code, words, result.stderr)
+        first_line = error_message(result.stderr.partition("\n")[0], is_internal=True)
+        message = "empty response" if assistant_messages(messages) else first_line or "no answer"
+        return UnknownOpenCodeError(node_id, code, message, result.stderr)
     return None
 
 
@@ -155,26 +156,27 @@ def over_row_budget(cap_pico: int, spent_pico: int, *, node_id: str, exit_code: 
 
 
 def _long_wait(wait: InnerRetry, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:
-    """A wait that opencode began by itself; it carries the provider's words, but no status."""
+    """Error of a wait that opencode started. It has the message of the provider, but no status."""
+    message = error_message(wait.message, is_internal=True)
     if any(words in wait.message.lower() for words in RATE_WORDS):
-        return RateLimitError(node_id, wait.next_at or now, wait.message, exit_code)
+        return RateLimitError(node_id, wait.next_at or now, message, exit_code)
     after = max(0.0, (wait.next_at - now).total_seconds()) if wait.next_at else None
-    return ServerError(node_id, exit_code, wait.message, after)
+    return ServerError(node_id, exit_code, message, after)
 
 
 def _is_abort(error: Mapping[str, Any] | None) -> bool:
     return error is not None and error.get("name") == "MessageAbortedError"
 
 
-def _is_unsold(error: OpenCodeError, messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the failed request certainly cost nothing beyond the steps that are reported."""
+def _is_usage_complete(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the failed request cannot have cost more than the steps that are reported."""
     raw = last_error(messages)
     if raw is None:
         return True
     failure: Failure = read_failure(raw)
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
-    return failure.status is not None or CONNECTION_LOST.search(error.raw_message) is None
+    return failure.status is not None or CONNECTION_LOST.search(failure.message) is None
 
 
 def _is_reported(result: SessionResult, refusal: Refusal) -> bool:

@@ -260,9 +260,16 @@ def test_odd_shapes_are_read_past(data: Any, status: int | None) -> None:
 def test_an_error_tells_who_said_what() -> None:
     error = classified(named("Odd", ""), exit_code=3, stderr="trace")
     assert isinstance(error, UnknownOpenCodeError)
-    assert (error.node_id, error.exit_code, error.stderr, error.raw_message) == ("n", 3, "trace", "Odd")
+    assert (error.node_id, error.exit_code, error.stderr, error.raw_message) == (
+        "n",
+        3,
+        "trace",
+        "opencode reported Odd without a message",
+    )
     assert classified(api_error(418, "")).raw_message == "HTTP 418: I'm a Teapot"
-    assert classified(api_error(599, "")).raw_message == "HTTP 599: APIError"
+    assert (
+        classified(api_error(599, "")).raw_message == "HTTP 599: opencode reported APIError without a message"
+    )
     assert classified(api_error(400, "", responseBody=" plain \n")).raw_message == "HTTP 400: plain"
 
 

@@ -24,7 +24,7 @@ def statuses(scripted: ScriptedProvider, count: int, *, stream: bool = False) ->
 
 def test_requests_beyond_the_limit_are_refused() -> None:
     with ScriptedProvider() as scripted:
-        scripted.on("hello", Reply(delay_s=0.3)).limit_concurrency(2, retry_after_s=1.5)
+        scripted.on("hello", Reply(delay_s=0.8)).limit_concurrency(2, retry_after_s=1.5)
         assert statuses(scripted, 5) == [200, 200, 429, 429, 429]
         assert statuses(scripted, 2) == [200, 200]
         scripted.limit_concurrency(3)
