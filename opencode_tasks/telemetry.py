@@ -1,8 +1,8 @@
-"""Spans and metrics by OpenTelemetry's GenAI names; no-ops unless the process has an SDK configured.
+"""Spans and metrics of OpenTelemetry with GenAI names; without effect if the process configures no SDK.
 
-Names are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/. Their input tokens hold the
-cached ones and their output tokens the reasoning ones, which are apart everywhere else here. What was
-asked and answered is in no span.
+The names are those of https://opentelemetry.io/docs/specs/semconv/gen-ai/. Their input tokens include the
+cached tokens and their output tokens the reasoning tokens, which are separate everywhere else in this
+package. Spans contain no prompts and no answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Carrier = Mapping[str, str]
 
 
 def carrier() -> dict[str, str]:
-    """The current span, to hand to another process as the parent of its spans."""
+    """The current span in a form that another process can use as the parent of its spans."""
     found: dict[str, str] = {}
     propagate.inject(found)
     return found
@@ -36,7 +36,7 @@ def carrier() -> dict[str, str]:
 
 @contextmanager
 def span(name: str, parent: Carrier | None = None, **attributes: Any) -> Generator[Span]:
-    """A span around what is done within; ``parent`` None is the current one. None attributes are left out."""
+    """A span around the block; ``parent`` None means the current span. Attributes of None are left out."""
     context = None if parent is None else propagate.extract(parent)
     tracer = trace.get_tracer(NAME)
     known = {f"{NAME}.{key}": value for key, value in attributes.items() if value is not None}
@@ -44,7 +44,7 @@ def span(name: str, parent: Carrier | None = None, **attributes: Any) -> Generat
         yield started
 
 
-def tell_attempt(
+def record_attempt(
     row: Span,
     *,
     model_ref: str,
@@ -54,15 +54,15 @@ def tell_attempt(
     record: AttemptRecord,
     seconds: float,
 ) -> None:
-    """Put on a row's span how an attempt ended and what it bought, with a span for each session."""
+    """Record the end and the usage of an attempt on the span of its row, with a span for each session."""
     provider, _, model = model_ref.partition("/")
     asked = {"gen_ai.provider.name": provider, "gen_ai.request.model": model}
     about = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": agent, **asked}
     _count(record, about | ({"error.type": error.error_type} if error else {}), seconds)
     if not row.is_recording():
         return
-    bought = add_usage(step.usage for step in record.steps)
-    _set(row, about | _used(bought) | {"gen_ai.conversation.id": record.session_id})
+    usage = add_usage(step.usage for step in record.steps)
+    _set(row, about | _used(usage) | {"gen_ai.conversation.id": record.session_id})
     if answer is not None:
         _set(
             row, {"gen_ai.response.finish_reasons": [answer.finish_reason] if answer.finish_reason else None}
@@ -71,20 +71,20 @@ def tell_attempt(
         _set(row, {"error.type": error.error_type})
         row.set_status(Status(StatusCode.ERROR, error.error_type))
     for session in record.sessions:
-        _tell_session(session, asked)
+        _record_session(session, asked)
 
 
-def _tell_session(session: Session, asked: Mapping[str, Any]) -> None:
-    """A session is told when it has ended, with the times of its steps."""
+def _record_session(session: Session, asked: Mapping[str, Any]) -> None:
+    """Create the span of an ended session, with the times of its steps."""
     ends = [step.ended_at for step in session.steps if step.ended_at is not None]
-    claimed = _created(session) or (min(ends) if ends else None)
-    told = trace.get_tracer(NAME).start_span(
-        "opencode session", kind=SpanKind.CLIENT, start_time=_nanoseconds(claimed)
+    start = _created(session) or (min(ends) if ends else None)
+    created = trace.get_tracer(NAME).start_span(
+        "opencode session", kind=SpanKind.CLIENT, start_time=_nanoseconds(start)
     )
     about = {"gen_ai.operation.name": "chat", "gen_ai.conversation.id": session.session_id, **asked}
-    _set(told, about | _used(add_usage(step.usage for step in session.steps)))
-    _set(told, {f"{NAME}.parent_session_id": session.parent_id, f"{NAME}.steps": len(session.steps)})
-    told.end(end_time=_nanoseconds(max(ends) if ends else None))
+    _set(created, about | _used(add_usage(step.usage for step in session.steps)))
+    _set(created, {f"{NAME}.parent_session_id": session.parent_id, f"{NAME}.steps": len(session.steps)})
+    created.end(end_time=_nanoseconds(max(ends) if ends else None))
 
 
 def _created(session: Session) -> datetime | None:
@@ -93,16 +93,16 @@ def _created(session: Session) -> datetime | None:
     return None
 
 
-def _nanoseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * NANOSECONDS)
+def _nanoseconds(time: datetime | None) -> int | None:
+    return None if time is None else int(time.timestamp() * NANOSECONDS)
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    given = (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
-    answered = (usage.output_tokens, usage.reasoning_tokens)
+    sent = (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    received = (usage.output_tokens, usage.reasoning_tokens)
     return {
-        "gen_ai.usage.input_tokens": _sum(given),
-        "gen_ai.usage.output_tokens": _sum(answered),
+        "gen_ai.usage.input_tokens": _sum(sent),
+        "gen_ai.usage.output_tokens": _sum(received),
         "gen_ai.usage.cache_read.input_tokens": usage.cache_read_tokens,
         "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
         f"{NAME}.reasoning_tokens": usage.reasoning_tokens,
@@ -115,8 +115,8 @@ def _sum(counts: tuple[int | None, ...]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _set(told: Span, attributes: Mapping[str, Any]) -> None:
-    told.set_attributes({name: value for name, value in attributes.items() if value is not None})
+def _set(target: Span, attributes: Mapping[str, Any]) -> None:
+    target.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
 
 def _count(record: AttemptRecord, about: Mapping[str, Any], seconds: float) -> None:

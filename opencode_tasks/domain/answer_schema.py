@@ -1,9 +1,9 @@
-"""Answers as JSON objects: what the schema must be, how the model is asked, how it is read.
+"""Answers as JSON objects: checks of the schema, instruction for the model, validation of answers. Pure.
 
-opencode's own structured output makes one try through a synthetic tool, with no say over repairs
-(facts of 1.18.33), so the schema goes into the system text and the answer is checked here.
-Validation is ``jsonschema``'s: Draft 2020-12 unless ``$schema`` says other, formats not enforced,
-remote references never fetched.
+The structured output of opencode 1.18.33 makes one attempt through a synthetic tool and cannot repair an
+answer. Therefore the schema is part of the system text, and the answer is validated here, by
+``jsonschema``: Draft 2020-12 unless ``$schema`` names another; formats are not checked; remote references
+are never fetched.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ValidAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidAnswer:
-    """An answer that does not; ``problems`` has one line each, never empty, for the repair turn."""
+    """An answer that does not fit its schema. ``problems`` has one line for each reason, at least one."""
 
     problems: tuple[str, ...]
 
@@ -51,10 +51,10 @@ Parsed = ValidAnswer | InvalidAnswer
 
 
 def check_schema(schema: Any) -> list[str]:
-    """One line for each fault of a schema that answers shall fit; [] where it is good.
+    """Return one line for each fault of a schema; [] if it has none.
 
-    Faults: no JSON Schema, not of an object, a reference that leads nowhere or out of the schema,
-    and fields named like a column of OUTPUT.
+    Faults are: the value is not a JSON Schema; it does not describe an object; a reference has no target in
+    the schema; a field has the name of a column of OUTPUT.
     """
     if not isinstance(schema, Mapping):
         return [f"--schema: a JSON Schema is an object, not {_kind(schema)}"]
@@ -77,13 +77,13 @@ def check_schema(schema: Any) -> list[str]:
 
 
 def schema_columns(schema: Mapping[str, Any] | None) -> list[str]:
-    """The names of the schema's top-level properties, in its order; [] without any."""
+    """Return the names of the schema's top-level properties in order; [] if there are none."""
     properties = (schema or {}).get("properties")
     return list(cast("Mapping[str, Any]", properties)) if isinstance(properties, Mapping) else []
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
-    """What is appended to the system text, so that the answer is one object that fits."""
+    """Return the instruction that is appended to the system text."""
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return (
         "Answer with exactly one JSON object and nothing else: no words around it, no code fence. "
@@ -92,7 +92,7 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
 
 
 def repair_prompt(problems: Sequence[str]) -> str:
-    """The turn that says what was wrong with the last answer and asks for it again."""
+    """Return the prompt that lists the faults of the last answer and requests a corrected one."""
     listed = "\n".join(f"- {problem}" for problem in problems)
     return (
         f"Your last answer does not fit the JSON Schema:\n{listed}\n"
@@ -101,10 +101,10 @@ def repair_prompt(problems: Sequence[str]) -> str:
 
 
 def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
-    """The JSON object in an answer, checked against the schema.
+    """Return the JSON object in an answer, or the reasons why it does not fit the schema.
 
-    Taken are a bare object, else the one in the first fence that holds one, else the first in the
-    text. An object that breaks off is a problem, and its inner objects are not taken for it.
+    The object is the whole text, else the one in the first code fence that has one, else the first in the
+    text. An object that is cut off is a fault; its inner objects are not used instead.
     """
     try:
         value = _object_in(text)
@@ -115,9 +115,9 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
 
 
 def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:
-    """One line for each way in which the value does not fit, by path; [] where it fits.
+    """Return one line for each reason why the value does not fit, sorted by path; [] if it fits.
 
-    After twenty lines the rest is only counted.
+    After twenty lines, the others are counted.
     """
     validator = _validator_class(schema)(dict(schema), registry=REGISTRY)
     try:
@@ -126,7 +126,7 @@ def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:
             key=_path,
         )
     except Unresolvable as error:
-        return [f"the schema's reference {error.ref!r} leads nowhere"]
+        return [f"the schema's reference {error.ref!r} has no target"]
     except RecursionError:
         return ["the schema or the answer is nested too deeply"]
     lines = [f"{_path(error)}: {_short(error.message)}" for error in errors[:PROBLEM_LIMIT]]
@@ -149,11 +149,11 @@ def _object_in(text: str) -> dict[str, Any]:
                 f"the JSON object is broken at character {error.pos + 1}: {error.msg}"
             ) from error
         return _as_object(value)
-    raise ValueError("the answer holds no JSON object")
+    raise ValueError("the answer contains no JSON object")
 
 
 def _starts(text: str) -> Iterator[int]:
-    """Where an object may begin, the likeliest only: the text's begin, a fence, the first."""
+    """The most likely start of an object: the start of the text, else a code fence, else the first brace."""
     fence = _FENCE.search(text)
     found = _OBJECT_START.search(text)
     if _OBJECT_START.match(text):
@@ -166,12 +166,12 @@ def _starts(text: str) -> Iterator[int]:
 
 def _as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        # A wrong answer, not a wrong type of ours.
+        # The type of the model's answer is wrong, not that of an argument.
         raise ValueError(f"the answer is {_kind(value)}, not a JSON object")  # noqa: TRY004
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError("the answer holds half a character (a lone surrogate)") from error
+        raise ValueError("the answer contains an invalid character (a lone surrogate)") from error
     return cast("dict[str, Any]", value)
 
 
@@ -215,7 +215,7 @@ def _reference_faults(schema: Mapping[str, Any]) -> Iterator[str]:
             try:
                 near.lookup(reference)
             except Unresolvable:
-                yield f"the reference {reference!r} leads nowhere (remote ones are never fetched)"
+                yield f"the reference {reference!r} has no target (remote references are never fetched)"
         pending.extend((child, near) for key, child in node.items() if key not in _NOT_SCHEMAS)
 
 
@@ -228,7 +228,7 @@ def _kind(value: Any) -> str:
         case None:
             return "null"
         case bool():
-            return "a truth value"
+            return "a boolean"
         case int() | float():
             return "a number"
         case str():

@@ -1,12 +1,12 @@
-"""How many rows may be in flight at a gate: found by trying, cut by refusals, remembered.
+"""Rules of the adaptive concurrency limit: the number of rows that may be in flight at a gate. Pure.
 
-All that is in flight at a gate, in every worker and run, counts together. The number climbs with
-each answer until the provider refuses a row for too many at once. What it took then is the ceiling.
-From there on one row more is tried now and then, ever more rarely while it is refused, since each
-refusal rests the whole gate for seconds; once it is answered, the steps up double.
+The rows in flight of all workers and runs at a gate are counted together. The limit grows with each
+answer until the provider refuses a row because there are too many. The number that was accepted then is
+the ceiling. After that, one more row is tried from time to time. Each refusal stops the gate for seconds,
+so the interval doubles after each refused try. When a try is answered, the step doubles.
 
-A refusal is a rate limit (429) or a provider that says it is overloaded. Those of rows that were
-sent before the cut are one burst and one cut: to what was in flight, less what was refused of it.
+A refusal is a rate limit (429) or an overloaded provider. All refusals of rows that were sent before the
+limit was cut count as one burst: the limit is cut once, to the number in flight minus the refused rows.
 """
 
 from __future__ import annotations
@@ -16,36 +16,40 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 FIRST_LIMIT = 4
-# The climb while nothing is known: rows more for each answer, and at most this share in a second.
+# Growth before the first refusal: rows per answer, and the maximum share of the limit per second.
 ROWS_PER_ANSWER = 1.0
 MAX_GROWTH = 0.5
-# A refusal comes at once and an answer later: so much of a round answered, nothing was refused in it.
-ENOUGH_OF_A_ROUND = 0.5
-# Seconds until one row more is tried, doubled each time that it is refused.
+# Refusals arrive before answers: if this share of the rows is answered, none of them was refused.
+ANSWERED_SHARE = 0.5
+# Seconds until one more row is tried. Doubled each time that it is refused.
 FIRST_GAP_S = 20.0
 MAX_GAP_S = 640.0
-# A refusal costs the provider's rest and the time that the row which goes first then takes; a try
-# is at least so many times that away.
-COSTS_PER_GAP = 8.0
-WEIGHT_OF_THE_NEWEST = 0.2
-# With nothing in flight for so long a later run begins: at what is known, without haste to try more.
+# A refusal costs the wait that the provider asks for and the duration of the row that is sent first then.
+# The next try is at least this many times that cost away.
+MIN_COSTS_PER_TRY = 8.0
+NEW_SAMPLE_WEIGHT = 0.2
+# After this time without rows in flight, a run starts at the known ceiling and tries more rows later.
 IDLE_S = 60.0
-# What was found longer ago than that is forgotten.
-REMEMBERED_S = 24 * 3600.0
-# Where a worker has no slot because there are more workers than slots, its turn comes.
+# An older limit is not used.
+MAX_AGE_S = 24 * 3600.0
+# If there are more workers than slots, the slots move to other workers after this time.
 TURN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveLimit:
-    """What is known of a gate.
+    """State of the limit of a gate. Times are aware UTC.
 
-    ``limit`` rows may be in flight. ``ceiling`` is how many were seen to be taken at once when more
-    were refused, None where nothing was refused yet. From ``try_at`` on the limit may go ``step``
-    beyond it, which it did at ``tried_at`` (None: it does not), with ``answered`` answers since.
-    ``cut_from`` were in flight at ``cut_at`` when the first of ``refused`` rows was refused, and it
-    is cut to ``cut_floor`` at least. ``row_s`` is how long rows took of late. ``grown_at`` and
-    ``used_at`` are when it was last looked at.
+    - ``limit``: number of rows that may be in flight. ``used_at``: time of the last request of a worker.
+      ``grown_at``: time of the last growth.
+    - ``ceiling``: number of rows that the provider accepted when it refused more; None before the first
+      refusal.
+    - ``step``, ``try_at``, ``tried_at``, ``answered``: from ``try_at`` on, the limit may exceed the ceiling
+      by ``step``. It has done so since ``tried_at`` (None: it does not), with ``answered`` answers since.
+      ``gap_s``: seconds between two tries.
+    - ``cut_at``, ``cut_from``, ``cut_floor``, ``refused``: the last burst of refusals. ``cut_from`` rows were
+      in flight at ``cut_at``, ``refused`` of them were refused, and the limit is not cut below ``cut_floor``.
+    - ``row_s``: moving average of the duration of a row, in seconds.
     """
 
     limit: float
@@ -65,58 +69,59 @@ class AdaptiveLimit:
 
     @property
     def slots(self) -> int:
-        """How many rows may be in flight."""
+        """Number of rows that may be in flight, at least 1."""
         return max(1, int(self.limit))
 
 
-def claimed(known: AdaptiveLimit | None, *, start: int, now: datetime) -> AdaptiveLimit:
-    """What a worker begins or goes on with; ``start`` rows where nothing was refused yet."""
-    if known is None or _since(known.used_at, now) > REMEMBERED_S:
+def current_limit(known: AdaptiveLimit | None, *, start: int, now: datetime) -> AdaptiveLimit:
+    """The state from which a worker continues; before the first refusal, the limit is at least ``start``."""
+    if known is None or _since(known.used_at, now) > MAX_AGE_S:
         return AdaptiveLimit(limit=start, used_at=now, grown_at=now)
-    pace = replace(known, used_at=now)
+    state = replace(known, used_at=now)
     if _since(known.used_at, now) > IDLE_S:
-        pace = replace(
-            pace,
-            limit=pace.limit if pace.ceiling is None else pace.ceiling,
+        state = replace(
+            state,
+            limit=state.limit if state.ceiling is None else state.ceiling,
             gap_s=FIRST_GAP_S,
             try_at=now + timedelta(seconds=FIRST_GAP_S),
             tried_at=None,
             answered=0,
             grown_at=now,
         )
-    if pace.ceiling is None:
-        return replace(pace, limit=max(pace.limit, start))
-    return pace
+    if state.ceiling is None:
+        return replace(state, limit=max(state.limit, start))
+    return state
 
 
-def grown(
-    pace: AdaptiveLimit, answers: Sequence[datetime], *, is_pressed: bool, now: datetime
+def after_answers(
+    state: AdaptiveLimit, answers: Sequence[datetime], *, is_pressed: bool, now: datetime
 ) -> AdaptiveLimit:
-    """The pace after answers to rows that were sent at these moments; not pressed, it stays.
+    """The state after answers to rows that were sent at these times.
 
-    ``is_pressed`` says that rows are kept from being sent by the limit alone.
+    ``is_pressed`` says that only the limit prevents further rows from being sent. Without it, the limit
+    does not grow.
     """
-    pace = replace(pace, row_s=_row_s(pace, answers, now))
-    if pace.ceiling is None:
+    state = replace(state, row_s=_row_s(state, answers, now))
+    if state.ceiling is None:
         more = 0.0
         if is_pressed:
-            at_most = MAX_GROWTH * min(1.0, _since(pace.grown_at, now))
-            more = min(ROWS_PER_ANSWER * len(answers), at_most * pace.limit)
-        return replace(pace, limit=pace.limit + more, grown_at=now)
+            at_most = MAX_GROWTH * min(1.0, _since(state.grown_at, now))
+            more = min(ROWS_PER_ANSWER * len(answers), at_most * state.limit)
+        return replace(state, limit=state.limit + more, grown_at=now)
     if not is_pressed:
-        return pace
-    if pace.tried_at is None:
-        if pace.try_at is not None and now < pace.try_at:
-            return pace
-        return replace(pace, limit=pace.ceiling + 1, step=1, tried_at=now, answered=0)
-    tried_at = pace.tried_at
-    answered = pace.answered + sum(1 for sent in answers if sent >= tried_at)
-    if answered < ENOUGH_OF_A_ROUND * pace.limit:
-        return replace(pace, answered=answered)
-    ceiling = pace.slots
-    step = min(2 * pace.step, max(1, ceiling // 2))
+        return state
+    if state.tried_at is None:
+        if state.try_at is not None and now < state.try_at:
+            return state
+        return replace(state, limit=state.ceiling + 1, step=1, tried_at=now, answered=0)
+    tried_at = state.tried_at
+    answered = state.answered + sum(1 for sent in answers if sent >= tried_at)
+    if answered < ANSWERED_SHARE * state.limit:
+        return replace(state, answered=answered)
+    ceiling = state.slots
+    step = min(2 * state.step, max(1, ceiling // 2))
     return replace(
-        pace,
+        state,
         ceiling=ceiling,
         limit=ceiling + step,
         step=step,
@@ -126,64 +131,66 @@ def grown(
     )
 
 
-def cut(
-    pace: AdaptiveLimit, refusals: Sequence[datetime], *, in_flight: int, rest_s: float, now: datetime
+def after_refusals(
+    state: AdaptiveLimit, refusals: Sequence[datetime], *, in_flight: int, rest_s: float, now: datetime
 ) -> AdaptiveLimit:
-    """The pace after refusals of rows that were sent at these moments.
+    """The state after refusals of rows that were sent at these times.
 
-    ``in_flight`` were so when the first was refused, itself among them; ``rest_s`` is how long the
-    provider wants none. Few in flight say nothing of how many may be.
+    ``in_flight`` is the number of rows in flight at the first refusal, the refused row included. ``rest_s``
+    is the number of seconds during which the provider accepts no rows. A refusal with few rows in flight
+    does not change the limit, because it does not depend on their number.
     """
     for sent in refusals:
-        if pace.cut_at is not None and sent <= pace.cut_at:
-            pace = replace(pace, refused=pace.refused + 1)
+        if state.cut_at is not None and sent <= state.cut_at:
+            state = replace(state, refused=state.refused + 1)
         else:
-            pace = _new_burst(pace, in_flight, rest_s, now)
-        if pace.tried_at is None and pace.cut_from:
-            limit = max(pace.cut_floor, pace.cut_from - pace.refused)
-            pace = replace(pace, limit=limit, ceiling=limit)
-    return pace
+            state = _new_burst(state, in_flight, rest_s, now)
+        if state.tried_at is None and state.cut_from:
+            limit = max(state.cut_floor, state.cut_from - state.refused)
+            state = replace(state, limit=limit, ceiling=limit)
+    return state
 
 
-def _new_burst(pace: AdaptiveLimit, in_flight: int, rest_s: float, now: datetime) -> AdaptiveLimit:
-    counted = min(in_flight, pace.slots)
-    if 2 * counted < pace.slots or pace.slots == 1:
-        return replace(pace, cut_at=now, cut_from=0, refused=1)
-    was_tried = pace.tried_at is not None and pace.ceiling is not None
-    gap_s = min(MAX_GAP_S, 2 * pace.gap_s) if was_tried else pace.gap_s
+def _new_burst(state: AdaptiveLimit, in_flight: int, rest_s: float, now: datetime) -> AdaptiveLimit:
+    counted = min(in_flight, state.slots)
+    if 2 * counted < state.slots or state.slots == 1:
+        return replace(state, cut_at=now, cut_from=0, refused=1)
+    was_tried = state.tried_at is not None and state.ceiling is not None
+    gap_s = min(MAX_GAP_S, 2 * state.gap_s) if was_tried else state.gap_s
     return replace(
-        pace,
+        state,
         cut_at=now,
         cut_from=counted,
-        # What was refused beyond a number that was answered before says nothing against that.
-        cut_floor=pace.ceiling if was_tried and pace.ceiling else max(1, pace.slots // 2),
+        # A refusal of a try does not disprove the number that was accepted before.
+        cut_floor=state.ceiling if was_tried and state.ceiling else max(1, state.slots // 2),
         refused=1,
         gap_s=gap_s,
-        try_at=now + timedelta(seconds=max(gap_s, COSTS_PER_GAP * (rest_s + pace.row_s))),
+        try_at=now + timedelta(seconds=max(gap_s, MIN_COSTS_PER_TRY * (rest_s + state.row_s))),
         tried_at=None,
         answered=0,
     )
 
 
-def _row_s(pace: AdaptiveLimit, answers: Sequence[datetime], now: datetime) -> float:
+def _row_s(state: AdaptiveLimit, answers: Sequence[datetime], now: datetime) -> float:
     if not answers:
-        return pace.row_s
+        return state.row_s
     newest = sum(_since(sent, now) for sent in answers) / len(answers)
-    return pace.row_s + WEIGHT_OF_THE_NEWEST * (newest - pace.row_s) if pace.row_s else newest
+    return state.row_s + NEW_SAMPLE_WEIGHT * (newest - state.row_s) if state.row_s else newest
 
 
 def divide(slots: int, wants: Sequence[int], *, turn: int = 0) -> list[int]:
-    """Slots for workers that could use so many: in proportion, all of them given where they are wanted.
+    """Divide slots among workers in proportion to ``wants``; no slot stays unused if it is wanted.
 
-    Each gets one at least while there are enough; where there are not, ``turn`` says whose turn it is.
+    Each worker gets at least one slot if there are enough. If not, ``turn`` selects the workers that get
+    one.
     """
     given = [0] * len(wants)
     asking = [index for index, want in enumerate(wants) if want > 0]
     if not asking:
         return given
     if slots < len(asking):
-        for place in range(slots):
-            given[asking[(turn + place) % len(asking)]] = 1
+        for offset in range(slots):
+            given[asking[(turn + offset) % len(asking)]] = 1
         return given
     more = [wants[index] - 1 for index in asking]
     left = min(slots - len(asking), sum(more))

@@ -1,7 +1,7 @@
-"""Fingerprints: of all that decides a row's answer, and of a whole input.
+"""Fingerprints: the key of a row, from everything that decides its answer, and the key of an input. Pure.
 
-Equal keys mean that an answer may be taken over, so what only says *where* or *as whom* a model
-is reached (secrets, base URLs, headers) is left out of them.
+Rows with equal keys can reuse each other's answer. Settings that only determine the address or the account
+of a model (secrets, base URLs, headers) are not part of the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECRET_LAST_WORDS = {"key", "token"}
 _SECRET_ENDINGS = ("apikey", "apikeys", "accesskey", "secretkey", "privatekey", "accesstoken", "authtoken")
 _PLACE_NAMES = {"baseurl", "baseuri", "headers"}
 
-# Under these the keys are names that the user chose (an MCP server called "token"), not settings.
+# The keys of these objects are names that the user chose, such as an MCP server called "token".
 _NAMED = {"agent", "mode", "command", "provider", "models", "mcp", "tools"}
 
 
@@ -39,32 +39,33 @@ def row_keys(
     settings: Mapping[str, Any] | None,
     number: int = 0,
 ) -> Callable[[str], str]:
-    """From a rendered prompt the SHA-256, in hex, of all that decides its answer.
+    """Return the function that computes the row key of a rendered prompt.
 
-    It is stable over processes and releases. ``model_ref`` is resolved, ``number`` the answer's number
-    where several are asked. ``agent_config``, ``tools`` and ``settings`` are stripped of secrets here.
-    ``tools`` is anything that is JSON, dataclasses included.
+    The key is a SHA-256 of everything that decides the answer, in hexadecimal, and the same in all
+    processes and releases. ``model_ref`` is the resolved model. ``number`` is the number of the answer if
+    several are requested. Secrets are removed from ``agent_config``, ``tools`` and ``settings``. ``tools``
+    is any JSON value, and may contain dataclasses.
     """
     decisive = {
         "version": ROW_KEY_VERSION,
         "system": system,
         "model_ref": model_ref,
         "agent": agent,
-        "agent_config": without_secrets(agent_config or {}),
+        "agent_config": config_without_secrets(agent_config or {}),
         "tools": _stripped(_plain(tools), names=True),
         "schema": schema,
         "variant": variant,
-        "settings": without_secrets(settings or {}),
+        "settings": config_without_secrets(settings or {}),
         "number": number,
     }
-    # The canonical JSON of all of it, its keys in order, but for the prompt in its midst.
+    # Canonical JSON with sorted keys, split at the place of the prompt.
     before = {key: value for key, value in decisive.items() if key < "prompt"}
     after = {key: value for key, value in decisive.items() if key > "prompt"}
-    claimed = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
+    prefix = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
     end = b"," + _canonical(after)[1:]
 
     def key_of(prompt: str) -> str:
-        digest = claimed.copy()
+        digest = prefix.copy()
         digest.update(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass") + end)
         return digest.hexdigest()
 
@@ -72,27 +73,26 @@ def row_keys(
 
 
 def fingerprint(rows: Iterable[tuple[str, str]]) -> str:
-    """The SHA-256, in hex, of a whole input: its (row_id, row_key) pairs in order."""
+    """Return the SHA-256 of an input in hexadecimal: of its (row_id, row_key) pairs in order."""
     digest = hashlib.sha256(_canonical([FINGERPRINT_VERSION]))
     for row_id, key in rows:
         digest.update(b"\n" + _canonical([row_id, key]))
     return digest.hexdigest()
 
 
-def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """An opencode config without secrets, base URLs and headers, at any depth; a new dict.
+def config_without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of an opencode config without secrets, base URLs and headers, at any depth.
 
-    A key is secret when its name says so (``apiKey``, ``access_token``, ``clientSecret``,
-    ``Authorization``; not ``max_tokens`` or ``key_columns``) and its value is not a truth value.
-    Names that users choose (of providers, models, servers, agents, tools) and the ``permission``
-    rules stay. Of a ``url``, user, password, query and fragment are cut. Blind to secrets in
-    ``command`` lists.
+    A key is secret if its name says so (``apiKey``, ``access_token``, ``clientSecret``, ``Authorization``;
+    not ``max_tokens`` or ``key_columns``) and its value is not a boolean. Names that users choose (of
+    providers, models, servers, agents, tools) and the ``permission`` rules are kept. User, password, query
+    and fragment are removed from a ``url``. Secrets in ``command`` lists are not recognized.
     """
     return _stripped(_plain(config), names=False)
 
 
 def _stripped(value: Any, *, names: bool) -> Any:
-    """``names``: the keys here are names that the user chose."""
+    """The value without secrets; with ``names``, its keys are names that the user chose."""
     if isinstance(value, list):
         return [_stripped(item, names=False) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):

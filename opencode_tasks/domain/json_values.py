@@ -1,4 +1,4 @@
-"""Looking into JSON that others wrote: what has not the wanted shape is empty or None. Pure."""
+"""Access to JSON of other programs: a value of another type than expected is empty or None. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text_in(value: Any) -> str | None:
 
 
 def time_in(value: Any) -> datetime | None:
-    """The moment (aware UTC) that is so many milliseconds after 1970; None if it is no such number."""
+    """The time (aware UTC) of a number of milliseconds since 1970; None if the value is not such a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

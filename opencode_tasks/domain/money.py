@@ -1,7 +1,7 @@
 """Exact money: US dollars as an integer number of pico-dollars (1e-12 USD), and back.
 
-A price of 0.10 USD per million tokens is 1e-7 USD a token, so micro-dollars would round and
-floats would drift; integers add up exactly in any order.
+A price of 0.10 USD per million tokens is 1e-7 USD per token, so micro-dollars would be rounded. Sums of
+floats depend on the order of their terms; sums of integers are exact.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _SIGNIFICANT_DIGITS = 3
 
 
 def usd_to_pico(value: float | str | Decimal) -> int:
-    """The pico-dollars of an amount in dollars, half a pico-dollar rounded to even.
+    """An amount of USD in pico-dollars, with half a pico-dollar rounded to even.
 
-    A float is read as the shortest decimal that prints as it (0.1 is a tenth, not 0.1000…0055).
-    ValueError for anything that is not a finite amount below 1e50 USD.
+    A float means its shortest decimal representation: 0.1 is exactly one tenth. Raises ValueError if the
+    value is not a finite amount below 1e50 USD.
     """
     try:
         dollars = Decimal(str(value))
@@ -32,14 +32,14 @@ def usd_to_pico(value: float | str | Decimal) -> int:
 
 
 def pico_to_usd(pico: int | None) -> float | None:
-    """The nearest float in dollars, for columns and charts; None (unknown) stays None."""
+    """The nearest float in USD, for columns and charts; None (unknown) for None."""
     return None if pico is None else pico / PICO_PER_USD
 
 
 def format_usd(pico: int | None) -> str:
-    """An amount for people: "$1,234.57", "$0.0123", "$0.00000015", "-$0.50"; "unknown" for None.
+    """An amount as text: "$1,234.57", "$0.0123", "$0.00000015", "-$0.50"; "unknown" for None.
 
-    From one dollar up it is rounded to the cent; below, to three significant digits.
+    Amounts from one dollar are rounded to the cent, smaller ones to three significant digits.
     """
     if pico is None:
         return "unknown"

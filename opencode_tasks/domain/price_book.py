@@ -1,8 +1,8 @@
-"""What a model call costs by public and by the user's own prices, beside what opencode reports. Pure.
+"""Cost of a model call by public prices and by the user's own prices. Pure.
 
-Public prices are those of genai-prices (https://github.com/pydantic/genai-prices), which knows their
-history: a step is priced as on the day it ended. They are looked up under the provider itself, never
-under another that has a model of the same name.
+Public prices come from genai-prices (https://github.com/pydantic/genai-prices), which has their history:
+a step is priced as of the day on which it ended. The price is that of the provider itself, never of
+another provider with a model of the same name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.prices import MILLION, Price
 from opencode_tasks.domain.records import AttemptRecord, Step, Usage
 
-# opencode's provider ids (models.dev) where genai-prices has another name.
+# Provider ids of opencode (models.dev) that have another name in genai-prices.
 PUBLIC_NAMES = {
     "amazon-bedrock": "aws",
     "xai": "x-ai",
@@ -38,7 +38,7 @@ OWN = "own prices"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnPrice:
-    """A user's price of a model, in pico-dollars for a million tokens of each kind."""
+    """A user's price of a model, in pico-dollars per million tokens of each kind."""
 
     input: int
     output: int
@@ -47,7 +47,7 @@ class OwnPrice:
     reasoning: int
 
     def cost(self, usage: Usage) -> int | None:
-        """Pico-dollars of a step, half a pico-dollar rounded up; None where a count is unknown."""
+        """Cost of a step in pico-dollars, with half a pico-dollar rounded up; None if a count is unknown."""
         counts = [getattr(usage, f"{kind}_tokens") for kind in KINDS]
         if None in counts:
             return None
@@ -57,12 +57,12 @@ class OwnPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """The prices to compute costs by: the user's own by ``provider/model``, else the public ones."""
+    """Prices for computed costs: the user's own by ``provider/model``, else the public ones."""
 
     own: Mapping[str, OwnPrice] = field(default_factory=dict[str, OwnPrice])
 
     def priced_record(self, record: AttemptRecord) -> AttemptRecord:
-        """The record with all its steps priced."""
+        """Return the record with all its steps priced."""
         sessions = [
             replace(session, steps=[self.priced(step) for step in session.steps])
             for session in record.sessions
@@ -70,17 +70,17 @@ class PriceBook:
         return replace(record, sessions=sessions)
 
     def priced(self, step: Step) -> Step:
-        """The step with what it costs by these prices, which is its cost where opencode reports none."""
+        """Return the step with its computed cost, which is also its cost if opencode reports none."""
         computed, source = self.cost_of(step.model_ref, step.usage, step.ended_at)
         if computed is None:
             return step
-        told = replace(step, cost_computed_pico=computed, price_source=source)
+        priced = replace(step, cost_computed_pico=computed, price_source=source)
         if step.usage.cost_pico is not None:
-            return told
-        return replace(told, usage=replace(step.usage, cost_pico=computed), cost_source="computed")
+            return priced
+        return replace(priced, usage=replace(step.usage, cost_pico=computed), cost_source="computed")
 
-    def price_of(self, model_ref: str, most_output_tokens: int) -> Price | None:
-        """The user's own price of a model, to tell the most that an attempt can cost."""
+    def price_of(self, model_ref: str, max_output_tokens: int) -> Price | None:
+        """The user's own price of a model, to compute the maximum cost of an attempt; None without one."""
         own = self.own.get(model_ref)
         if own is None:
             return None
@@ -88,18 +88,18 @@ class PriceBook:
             input=max(own.input, own.cache_read),
             output=max(own.output, own.reasoning),
             cache_write=own.cache_write,
-            most_output_tokens=most_output_tokens,
+            max_output_tokens=max_output_tokens,
         )
 
     def cost_of(self, model_ref: str, usage: Usage, at: datetime | None) -> tuple[int | None, str | None]:
-        """Pico-dollars and where the price is from; neither where nobody states one."""
+        """Cost in pico-dollars and the source of the price; both None if no price is known."""
         if (own := self.own.get(model_ref)) is not None:
             return own.cost(usage), OWN
         return public_cost(model_ref, usage, at)
 
 
 def public_cost(model_ref: str, usage: Usage, at: datetime | None) -> tuple[int | None, str | None]:
-    """What genai-prices says that a step cost on the day ``at``, in pico-dollars."""
+    """Cost by genai-prices on the day ``at`` in pico-dollars, and its version; both None without a price."""
     from genai_prices import Usage as PublicUsage
     from genai_prices import calc_price
 
@@ -110,15 +110,15 @@ def public_cost(model_ref: str, usage: Usage, at: datetime | None) -> tuple[int 
     if public not in _public_providers() or at is None or None in counts:
         return None, None
     read, write = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    # Its input holds the cached tokens, its output the reasoning ones (OpenTelemetry's meaning too).
-    told = PublicUsage(
+    # As in OpenTelemetry, its input tokens include the cached ones and its output tokens the reasoning ones.
+    public_usage = PublicUsage(
         input_tokens=(usage.input_tokens or 0) + read + write,
         cache_read_tokens=read,
         cache_write_tokens=write,
         output_tokens=(usage.output_tokens or 0) + (usage.reasoning_tokens or 0),
     )
     try:
-        price = calc_price(told, model, provider_id=public, genai_request_timestamp=at)
+        price = calc_price(public_usage, model, provider_id=public, genai_request_timestamp=at)
     except (LookupError, ValueError):
         return None, None
     return usd_to_pico(Decimal(price.total_price)), f"genai-prices {_public_version()}"
@@ -137,18 +137,19 @@ def _public_version() -> str:
 
 
 def read_own_prices(value: Any, name: str) -> tuple[dict[str, OwnPrice], list[str]]:
-    """The user's prices by ``provider/model`` from JSON, and every fault in them, a line each.
+    """Read the user's prices by ``provider/model`` from JSON; return them and one line for each fault.
 
-    A price has opencode's words, in USD for a million tokens: ``input`` and ``output``, and where they
-    differ from these ``cache_read``, ``cache_write`` (of input) and ``reasoning`` (of output).
+    A price has the fields of opencode's configuration, in USD per million tokens: ``input`` and
+    ``output``, and optionally ``cache_read``, ``cache_write`` (default: ``input``) and ``reasoning``
+    (default: ``output``). ``name`` is the name of the file in messages.
     """
     if not isinstance(value, Mapping):
         return {}, [f'{name}: not of the form {{"provider/model": {{"input": USD, "output": USD}}}}']
     found: dict[str, OwnPrice] = {}
     faults: list[str] = []
-    for ref, told in mapping_in(value).items():
+    for ref, price in mapping_in(value).items():
         try:
-            found[str(ref)] = _own_price(mapping_in(told))
+            found[str(ref)] = _own_price(mapping_in(price))
         except (KeyError, ValueError) as error:
             faults.append(f"{name}: {ref}: {_fault(error)}")
         if not all(str(ref).partition("/")):
@@ -156,11 +157,11 @@ def read_own_prices(value: Any, name: str) -> tuple[dict[str, OwnPrice], list[st
     return found, faults
 
 
-def _own_price(told: Mapping[str, Any]) -> OwnPrice:
-    if unknown := sorted(set(told) - set(KINDS)):
+def _own_price(price: Mapping[str, Any]) -> OwnPrice:
+    if unknown := sorted(set(price) - set(KINDS)):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
     base = {"cache_read": "input", "cache_write": "input", "reasoning": "output"}
-    prices = {kind: usd_to_pico(told[kind if kind in told else base.get(kind, kind)]) for kind in KINDS}
+    prices = {kind: usd_to_pico(price[kind if kind in price else base.get(kind, kind)]) for kind in KINDS}
     if min(prices.values()) < 0:
         raise ValueError("a price below 0")
     return OwnPrice(**prices)

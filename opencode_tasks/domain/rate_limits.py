@@ -1,8 +1,8 @@
-"""Requests and tokens per minute: how many rows may be sent now, so that no minute holds too many.
+"""Limits of requests and tokens per minute, as token buckets. Pure.
 
-A bucket fills steadily and is emptied by what is sent; its size and its flow together are what a
-minute may hold. Tokens are known only afterwards: it is emptied by an estimate and corrected, and may
-be owed more than it holds.
+A bucket is filled at a constant rate, and each row that is sent takes from it. Its size plus the amount
+that is added in a minute is the limit of a minute. The tokens of a row are known only after its end: an
+estimate is taken first and corrected later, so the level can be negative.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import math
 from dataclasses import dataclass
 
 MINUTE_S = 60.0
-# A bucket holds four seconds' worth: enough for workers that come for theirs once a second.
+# The size of a bucket is the amount of four seconds, because workers ask about once per second.
 BUCKETS_PER_MINUTE = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """What the user says that the provider allows in a minute; None where it is not said."""
+    """Requests and tokens that the provider allows per minute, as the user states them; None without one."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
     @property
     def are_stated(self) -> bool:
-        """Whether there is anything to hold."""
+        """Whether any limit is stated."""
         return self.requests_per_minute is not None or self.tokens_per_minute is not None
 
 
 def level(known: float | None, per_minute: int, *, passed_s: float) -> float:
-    """What a bucket holds that held ``known`` so many seconds ago; None: it was never used, and is full."""
+    """Level of a bucket ``passed_s`` seconds after it had the level ``known`` (None: never used, so full)."""
     most = max(1.0, per_minute / BUCKETS_PER_MINUTE)
     if known is None:
         return most
@@ -37,9 +37,10 @@ def level(known: float | None, per_minute: int, *, passed_s: float) -> float:
 
 
 def rows_within(requests: float | None, tokens: float | None, *, row_tokens: float) -> int | None:
-    """How many rows of so many tokens may be sent; None for any number. A level of None is no limit.
+    """Number of rows of ``row_tokens`` each that may be sent; None for any number.
 
-    A row that needs more tokens than there ever are at once is sent all the same, and waited off.
+    ``requests`` and ``tokens`` are levels of buckets; None means no limit. A row that needs more tokens
+    than the bucket can hold is sent as soon as the level is positive, and the level becomes negative.
     """
     counts: list[int] = []
     if requests is not None:

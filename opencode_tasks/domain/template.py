@@ -1,8 +1,8 @@
 """Prompts made from a row's columns: ``{column}`` placeholders, ``{{`` and ``}}`` for braces.
 
-Deliberately less than ``str.format``: what stands between the braces is a column's exact name
-(dots, spaces and all) and nothing else, so neither a template nor a row's text can reach an
-attribute, an index, a conversion or a format specification.
+It supports less than ``str.format``: the text between the braces is the exact name of a column, with its
+dots and spaces. Neither a template nor the text of a row can access an attribute, an index, a conversion
+or a format specification.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ _TOKEN = re.compile(r"(?P<escape>\{\{|\}\})|\{(?P<column>[^{}]*)\}|(?P<stray>[{}
 
 
 def render(template: str, row: Mapping[str, Any]) -> str:
-    """The template with each placeholder replaced by the row's value of that column.
+    """Return the template with each placeholder replaced by the row's value of that column.
 
-    Strings stay as they are, None becomes "", lists and objects JSON, all else its ``str``.
-    The values are not looked into for placeholders. InputError for a malformed template and for
-    a placeholder that names no column of the row.
+    A string is inserted unchanged, None as "", lists and objects as JSON, other values as their ``str``.
+    Braces in values are not placeholders. Raises InputError if the template is malformed or a
+    placeholder names no column of the row.
     """
     return "".join(text if column is None else _value(column, row) for text, column in _pieces(template))
 
 
 def template_columns(template: str) -> tuple[str, ...]:
-    """The columns that the template names, each once, in order; InputError where malformed."""
+    """Return the columns that the template names, each once and in order.
+
+    Raises InputError if the template is malformed.
+    """
     return tuple(dict.fromkeys(column for _, column in _pieces(template) if column is not None))
 
 
@@ -40,12 +43,14 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
         if token["escape"]:
             yield token["escape"][0], None
         elif token["stray"]:
-            brace, place = token["stray"], token.start() + 1
-            advice = "double the braces of JSON and other text: {{ and }}; {column} stands for a column"
-            raise InputError((f"--template: a single {brace!r} at character {place}; {advice}",))
+            brace, position = token["stray"], token.start() + 1
+            advice = "double the braces of JSON and other text: {{ and }}; {column} is a column of the row"
+            raise InputError((f"--template: a single {brace!r} at character {position}; {advice}",))
         elif not token["column"].strip():
-            place = token.start() + 1
-            raise InputError((f"--template: an empty placeholder at character {place}; name a column in it",))
+            position = token.start() + 1
+            raise InputError(
+                (f"--template: an empty placeholder at character {position}; name a column in it",)
+            )
         else:
             yield "", token["column"]
     yield template[end:], None
@@ -54,7 +59,7 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
 def _value(column: str, row: Mapping[str, Any]) -> str:
     if column not in row:
         raise InputError(
-            (f"--template: no column {column!r}; between braces stands a column's name and nothing else",)
+            (f"--template: no column {column!r}; the text between braces must be the exact name of a column",)
         )
     value = row[column]
     if value is None:

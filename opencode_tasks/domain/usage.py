@@ -1,4 +1,4 @@
-"""Sums of usage that keep the unknown unknown. Pure."""
+"""Sums of usage in which unknown stays unknown. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNKNOWN = Usage(**dict.fromkeys(FIELDS))
 
 
 def add_usage(usages: Iterable[Usage]) -> Usage:
-    """The sum; a field that is unknown in one summand is unknown. Of nothing, it is 0."""
+    """The sum by field. A field that is unknown in one summand is unknown; an empty sum is 0."""
     sums: dict[str, int | None] = dict.fromkeys(FIELDS, 0)
     for usage in usages:
         for name in FIELDS:
@@ -21,7 +21,7 @@ def add_usage(usages: Iterable[Usage]) -> Usage:
 
 
 def total_usage(record: AttemptRecord) -> Usage:
-    """What an attempt bought, child sessions included; unknown where no step tells it."""
+    """Usage of an attempt, child sessions included; unknown if the usage is incomplete and has no step."""
     if not record.steps and not record.usage_known:
         return UNKNOWN
     return add_usage(step.usage for step in record.steps)

@@ -33,7 +33,7 @@ from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system.node import current_node_id
 from opencode_tasks.system.process_identity import lease_owner
-from opencode_tasks.telemetry import carrier, span, tell_attempt
+from opencode_tasks.telemetry import carrier, record_attempt, span
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class _Attempt:
         with span("opencode row", self.context.trace, **attributes) as row_span:
             answer, error = await self._ask()
             self.record = self._record_of(answer, error)
-            tell_attempt(
+            record_attempt(
                 row_span,
                 model_ref=run_spec.model_ref,
                 agent=run_spec.spec.agent,

@@ -38,7 +38,7 @@ class Reservations:
         """Most that one more model call of an agent may cost; 0 for an agent that makes a single call."""
         run_spec = self.run_spec
         has_tools = run_spec.spec.agent != DEFAULT_AGENT or run_spec.spec.tools or run_spec.spec.mcp_servers
-        return run_spec.price.most_of_a_call() if run_spec.price and has_tools else 0
+        return run_spec.price.max_call_cost() if run_spec.price and has_tools else 0
 
     def _costliest_row(self) -> int:
         now = time.monotonic()

@@ -14,7 +14,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from opencode_tasks.domain.concurrency import TURN_S, AdaptiveLimit, claimed, cut, divide, grown
+from opencode_tasks.domain.concurrency import (
+    TURN_S,
+    AdaptiveLimit,
+    after_answers,
+    after_refusals,
+    current_limit,
+    divide,
+)
 from opencode_tasks.domain.rate_limits import RateLimits, level, rows_within
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operations import Group, read, write
@@ -102,11 +109,11 @@ def sync_concurrency(
     """Adjust the limit of a gate by the report of a worker, and return the worker's share."""
     line = _locked_line(connection, gate_id)
     others = _other_workers(connection, gate_id, owner, now)
-    limit = claimed(_limit_of(line["state"]), start=request.start, now=now)
+    limit = current_limit(_limit_of(line["state"]), start=request.start, now=now)
     if request.refusals:
         in_flight = request.refused_of + sum(other["in_flight"] for other in others)
-        limit = cut(limit, request.refusals, in_flight=in_flight, rest_s=request.rest_s, now=now)
-    limit = grown(limit, request.answers, is_pressed=request.is_pressed, now=now)
+        limit = after_refusals(limit, request.refusals, in_flight=in_flight, rest_s=request.rest_s, now=now)
+    limit = after_answers(limit, request.answers, is_pressed=request.is_pressed, now=now)
     slots = _slots(limit, others, owner, request, now)
     sends, levels = _sends(line, request, now)
     connection.execute(

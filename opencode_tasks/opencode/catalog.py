@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opencode_tasks.domain.fingerprints import without_secrets
+from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS, Price, read_price
 from opencode_tasks.errors import InputError
@@ -27,7 +27,7 @@ class Catalog:
 
     ``agent_config`` is the resolved agent. ``settings`` holds the part of the resolved config that
     decides the model's answers, without secrets. ``unpriced`` holds the ``provider/model`` names that
-    have no price; ``price`` is None if the model is one of them. ``most_output_tokens`` is the maximum
+    have no price; ``price`` is None if the model is one of them. ``max_output_tokens`` is the maximum
     number of output tokens that opencode requests from the model.
     """
 
@@ -38,7 +38,7 @@ class Catalog:
     settings: Mapping[str, Any]
     unpriced: frozenset[str]
     price: Price | None
-    most_output_tokens: int
+    max_output_tokens: int
     plugin_loaded: bool
 
 
@@ -50,11 +50,11 @@ async def read_catalog(
     variant: str | None,
     version: str,
     allowed: Collection[str] = (),
-    most_output_tokens: int = MAX_OUTPUT_TOKENS,
+    max_output_tokens: int = MAX_OUTPUT_TOKENS,
 ) -> Catalog:
     """Resolve the model and check agent and variant.
 
-    ``allowed`` are the tools that the default agent was given, ``most_output_tokens`` is the maximum
+    ``allowed`` are the tools that the default agent was given, ``max_output_tokens`` is the maximum
     number of output tokens that opencode requests from any model. Raises InputError with every fault.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
@@ -82,7 +82,7 @@ async def read_catalog(
     if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
     unpriced = find_unpriced(config, providers)
-    stated = read_price(model, most_output_tokens)
+    stated = read_price(model, max_output_tokens)
     return Catalog(
         version=version,
         model_ref=resolved,
@@ -91,7 +91,7 @@ async def read_catalog(
         settings=_answer_settings(config, resolved),
         unpriced=unpriced,
         price=None if resolved in unpriced else stated,
-        most_output_tokens=stated.most_output_tokens,
+        max_output_tokens=stated.max_output_tokens,
         plugin_loaded=server.plugin_loaded,
     )
 
@@ -161,7 +161,7 @@ def _without_paths(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any
 def _answer_settings(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:
     """Settings of the model and the MCP servers, without secrets and time-outs."""
     provider, _, model = model_ref.partition("/")
-    clean = without_secrets(config)
+    clean = config_without_secrets(config)
     own = mapping_in(mapping_in(clean.get("provider")).get(provider))
     options = {k: v for k, v in mapping_in(own.get("options")).items() if k not in TIMEOUT_OPTIONS}
     settings = mapping_in(mapping_in(own.get("models")).get(model))

@@ -148,7 +148,7 @@ def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> fr
     return frozenset(found)
 
 
-def most_output_tokens(environ: Mapping[str, str]) -> int:
+def max_output_tokens(environ: Mapping[str, str]) -> int:
     """The most output tokens that opencode asks any model for, as its environment says."""
     told = environ.get("OPENCODE_EXPERIMENTAL_OUTPUT_TOKEN_MAX", "")
     return int(told) if told.isdecimal() and int(told) else MAX_OUTPUT_TOKENS

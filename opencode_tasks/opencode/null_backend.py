@@ -60,7 +60,7 @@ def null_catalog() -> Catalog:
         settings={},
         unpriced=NullBackend.unpriced,
         price=None,
-        most_output_tokens=MAX_OUTPUT_TOKENS,
+        max_output_tokens=MAX_OUTPUT_TOKENS,
         plugin_loaded=True,
     )
 

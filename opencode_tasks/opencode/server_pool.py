@@ -23,7 +23,7 @@ from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backends import BACKENDS
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
-from opencode_tasks.opencode.config import allowed_tools, most_output_tokens
+from opencode_tasks.opencode.config import allowed_tools, max_output_tokens
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
@@ -158,7 +158,7 @@ class ServerPool:
                 variant=variant,
                 version=await asyncio.to_thread(version_to_run, spec.binary),
                 allowed=allowed_tools(spec),
-                most_output_tokens=most_output_tokens(os.environ),
+                max_output_tokens=max_output_tokens(os.environ),
             )
         finally:
             if not keep_server and not had_server:

@@ -1,8 +1,8 @@
-"""From opencode's structured errors to our exceptions; never from keywords in stderr.
+"""Classification: from opencode's structured errors to exceptions, never from keywords in stderr. Pure.
 
-README's table of what goes wrong tells the rules; the first that fits wins. Where the plugin made
-a failure final, the provider's own status, headers and body, and the moment of its answer, stand in
-``x-upstream-*`` response headers and count instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
+The first rule that matches decides; ``docs/reference/errors.md`` lists the rules. If the plugin reported a
+failure, the provider's status, headers, body and time of the answer are in ``x-upstream-*`` response
+headers and are used instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ CONFIG_ERRORS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One structured error, the provider's own words in place where they are known.
+    """A structured error of opencode, with the provider's message if it is known.
 
-    ``status`` is the provider's HTTP status: None where opencode names none, 0 where the
-    connection failed before there was one. ``reason`` says why, for a failed connection.
-    ``at`` is when the provider's answer came, None where nobody noted it.
+    ``status`` is the provider's HTTP status: None if opencode reports none, 0 if the connection failed
+    before there was an answer. ``reason`` is the cause of a failed connection. ``at`` is the time of the
+    provider's answer (aware UTC); None if it is unknown.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Failure:
 
 
 def read_failure(error: Mapping[str, Any]) -> Failure:
-    """The failure in an opencode error ``{"name": …, "data": …}``; what is malformed is passed over."""
+    """The failure in an opencode error ``{"name": …, "data": …}``. Malformed fields are ignored."""
     data = mapping_in(error.get("data"))
     headers = {key.lower(): str(value) for key, value in mapping_in(data.get("responseHeaders")).items()}
     name = str(error.get("name") or "UnknownError")
@@ -97,17 +97,17 @@ def classify(
     stderr: str = "",
     partial_text: str = "",
 ) -> OpenCodeError:
-    """The exception that a failure is; the first rule that fits wins."""
+    """The exception for a failure: the first rule that matches decides."""
     message = _message(failure)
     if failure.name == "ProviderAuthError" or failure.status in REFUSED_CREDENTIALS:
         return AuthenticationError(node_id, exit_code, message)
     if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
         return BillingError(node_id, exit_code, message)
     if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-        # Opencode needs a second to tell of an answer, and the provider counts from its own.
-        asked = min(failure.at or now, now)
-        wait = retry_after_s(failure.headers, failure.body, asked)
-        reset = asked + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
+        # The provider counts from its answer, which opencode reports about a second later.
+        answered_at = min(failure.at or now, now)
+        wait = retry_after_s(failure.headers, failure.body, answered_at)
+        reset = answered_at + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
         limited = RateLimitError(node_id, reset, message, exit_code)
         limited.reset_is_named = wait is not None
         return limited
@@ -115,7 +115,7 @@ def classify(
         return MaxOutputTokensError(node_id, exit_code, message, partial_text)
     if failure.name == "ContentFilterError":
         return ContentFilteredError(node_id, exit_code, message, partial_text)
-    if _is_servers(failure):
+    if _is_server_error(failure):
         broken = ServerError(node_id, exit_code, message, retry_after_s(failure.headers, failure.body, now))
         broken.is_overload = failure.status == OVERLOADED_STATUS or (
             failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in message.lower()
@@ -131,7 +131,7 @@ def classify(
 def classify_finish(
     finish_reason: str | None, *, node_id: str, exit_code: int = -1, partial_text: str = ""
 ) -> OpenCodeError | None:
-    """The exception of an answer that ended badly without an error; None where it ended well."""
+    """The exception for an answer that ended abnormally without an error; None if it ended normally."""
     if finish_reason == "length":
         message = "the answer was cut at the model's output token limit"
         return MaxOutputTokensError(node_id, exit_code, message, partial_text)
@@ -146,8 +146,8 @@ def classify_finish(
 
 def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
     body = _decode(headers.get("x-upstream-body", ""))
-    told = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
-    upstream = {key: str(value) for key, value in told.items()}
+    sent = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
+    upstream = {key: str(value) for key, value in sent.items()}
     reason = _decode(headers.get("x-upstream-reason", ""))
     return Failure(
         name=name,
@@ -156,11 +156,11 @@ def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
         headers=upstream,
         body=body,
         reason=reason,
-        at=_moment(headers.get("x-upstream-at")),
+        at=_time(headers.get("x-upstream-at")),
     )
 
 
-def _is_servers(failure: Failure) -> bool:
+def _is_server_error(failure: Failure) -> bool:
     if failure.is_retryable or failure.status in RETRIED_STATUSES:
         return True
     if failure.status is not None:
@@ -170,7 +170,7 @@ def _is_servers(failure: Failure) -> bool:
 
 def _message(failure: Failure) -> str:
     phrase = _phrase(failure.status)
-    # opencode puts the status phrase before a body that it does not know.
+    # opencode writes the status phrase before a body that it cannot parse.
     text = body_message(failure.body) or failure.message.removeprefix(f"{phrase}: ") or failure.body
     message = error_message(text, is_internal=not failure.status) or phrase
     message = message or f"opencode reported {failure.name} without a message"
@@ -198,8 +198,8 @@ def _whole_number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _moment(milliseconds: str | None) -> datetime | None:
-    """The aware moment of a clock's milliseconds; None where they are not such."""
+def _time(milliseconds: str | None) -> datetime | None:
+    """The aware time of milliseconds since 1970; None for any other text."""
     if milliseconds is None or not re.fullmatch(r"[0-9]{1,14}", milliseconds):
         return None
     return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

@@ -1,7 +1,7 @@
-"""What opencode's event stream says of its sessions, added up.
+"""State of opencode sessions, computed from opencode's event stream. Pure.
 
-Events are those of ``GET /event`` and of the plugin's journal; both have the shape
-``{"type": …, "properties": …}`` (opencode 1.15 to 1.18). Times are handed in.
+Events are those of ``GET /event`` and of the plugin's journal. Both have the shape
+``{"type": …, "properties": …}`` (opencode 1.15 to 1.18). Times are arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import mapping_in, text_in, time_in
 from opencode_tasks.domain.records import InnerRetry
 
-# What the provider's first bytes lead to. A "busy" status or our own message is no sign of life.
+# Events that the first bytes of the provider cause. A "busy" status or a user message is not one.
 SIGNS_OF_LIFE = frozenset({"message.part.updated", "message.part.delta"})
 
 Parts = dict[str, Mapping[str, Any]]
@@ -21,7 +21,7 @@ Parts = dict[str, Mapping[str, Any]]
 
 @dataclass(slots=True, kw_only=True)
 class SessionEvents:
-    """One session as its events tell it; ``messages`` has the shape of the export."""
+    """State of one session after the events so far. ``messages`` has the shape of the export."""
 
     session_id: str
     parent_id: str | None = None
@@ -35,14 +35,14 @@ class SessionEvents:
     parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
 
     def new_requests(self) -> list[str]:
-        """The permission requests that were not handed out by this method before."""
+        """The permission requests that this method has not returned before."""
         new = [key for key in self.asked_permissions if key not in self.refused]
         self.refused.update(new)
         return new
 
     @property
     def messages(self) -> list[Mapping[str, Any]]:
-        """The session's messages so far, oldest first (ids ascend with time)."""
+        """The messages of the session so far, oldest first (ids ascend with time)."""
         return [
             {"info": info, "parts": [part for _, part in sorted(self.parts.get(key, {}).items(), key=_by_id)]}
             for key, info in sorted(self.infos.items(), key=_by_id)
@@ -52,9 +52,9 @@ class SessionEvents:
 class EventFold:
     """All watched sessions of one event stream.
 
-    ``watch`` names a root session; its children are found by their parent. Other sessions are
-    passed over. ``last_sign`` and ``first_sign`` give the moments (of the caller's clock) of the
-    last event of any kind and of the first that shows the provider answering, children included.
+    ``watch`` adds a root session; its children are found by their parent. Events of other sessions are
+    ignored. By root session and in the time of the caller's clock, ``last_sign`` is the time of the last
+    event of any kind, and ``first_sign`` that of the first event that the provider's answer caused.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class EventFold:
         self.last_sign: dict[str, float] = {}
 
     def watch(self, session_id: str, at: float) -> SessionEvents:
-        """Begin (or go on) to add up the events of a root session."""
+        """Start or restart to collect the events of a root session."""
         self.last_sign[session_id] = at
         self.first_sign.pop(session_id, None)
         self._roots[session_id] = session_id
@@ -81,17 +81,17 @@ class EventFold:
         self.last_sign.pop(session_id, None)
 
     def family(self, session_id: str) -> list[SessionEvents]:
-        """The root session, then its children and theirs in the order they were made."""
+        """The root session, then its descendants in the order of their creation."""
         return [self._sessions[key] for key, root in self._roots.items() if root == session_id]
 
     def root_of(self, session_id: str) -> str | None:
-        """The watched root that a session belongs to, None if it belongs to none."""
+        """The watched root session of a session; None without one."""
         return self._roots.get(session_id)
 
     def add(self, event: Mapping[str, Any], at: float) -> SessionEvents | None:
-        """Take in one event; the session it was about, None where it is not watched.
+        """Process one event; return its session, None if that is not watched.
 
-        What an event lacks, or has in a shape that is not opencode's, is passed over.
+        Fields that are missing or malformed are ignored.
         """
         kind, properties = text_in(event.get("type")), mapping_in(event.get("properties"))
         if kind is None:
@@ -118,7 +118,7 @@ class EventFold:
 
 
 def session_of_event(properties: Mapping[str, Any]) -> str | None:
-    """The session that an event is about."""
+    """The session id of an event; None without one."""
     holders = (properties, mapping_in(properties.get("part")), mapping_in(properties.get("info")))
     return next(filter(None, (text_in(holder.get("sessionID")) for holder in holders)), None)
 

@@ -1,7 +1,7 @@
-"""Reading opencode's messages: the answer, the steps and the error of a session.
+"""Messages of an opencode session: its answer, its steps and its error. Pure.
 
-The shape is that of ``opencode export``, of ``GET /session/{id}/message`` and of what the event
-stream adds up to: a list of ``{"info": …, "parts": […]}``, oldest first (opencode 1.15 to 1.18).
+Messages have the shape of ``opencode export``, of ``GET /session/{id}/message`` and of the sum of the event
+stream: a list of ``{"info": …, "parts": […]}``, oldest first (opencode 1.15 to 1.18).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def assistant_messages(messages: Iterable[Message]) -> list[Message]:
 
 
 def after_last_prompt(messages: Sequence[Message]) -> list[Message]:
-    """The messages that follow the last user message: what the last prompt led to."""
+    """The messages after the last user message, which are those of the last prompt."""
     users = [index for index, m in enumerate(messages) if _info(m).get("role") == "user"]
     return list(messages[users[-1] + 1 :]) if users else list(messages)
 
 
 def answer_text(messages: Iterable[Message]) -> str:
-    """The joined text parts of the last assistant message that has any; summaries do not count."""
+    """The joined text parts of the last assistant message with text; summaries are skipped."""
     for message in reversed(assistant_messages(messages)):
         if is_summary(message):
             continue
@@ -43,20 +43,20 @@ def answer_text(messages: Iterable[Message]) -> str:
 
 
 def is_summary(message: Message) -> bool:
-    """Whether this assistant message is a compaction's summary of the conversation."""
+    """Whether this assistant message is the summary of a compaction."""
     info = _info(message)
     return info.get("summary") is True or info.get("agent") == "compaction"
 
 
 def last_error(messages: Iterable[Message]) -> Mapping[str, Any] | None:
-    """The structured error of the last assistant message, None where it has none."""
+    """The structured error of the last assistant message; None without one."""
     found = assistant_messages(messages)
     error = _info(found[-1]).get("error") if found else None
     return mapping_in(error) if isinstance(error, Mapping) else None
 
 
 def finish_reason(messages: Iterable[Message]) -> str | None:
-    """Why the last assistant message ended, in the words of the AI SDK; None if it did not."""
+    """The finish reason of the last assistant message, as the AI SDK names it; None if it has not ended."""
     found = assistant_messages(messages)
     return text_in(_info(found[-1]).get("finish")) if found else None
 
@@ -87,8 +87,8 @@ def parts_of(message: Message, kind: str) -> list[Mapping[str, Any]]:
 def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collection[str] = ()) -> list[Step]:
     """One Step for each ``step-finish`` part.
 
-    A message's own ``tokens`` are those of its last step only, so the parts are read. Steps of a
-    model in ``unpriced`` have no cost: opencode reports 0 there.
+    The field ``tokens`` of a message has only those of its last step, so the parts are read. Steps of a
+    model in ``unpriced`` have no cost, although opencode reports 0.
     """
     return [
         _step(part, _info(message), session_id, unpriced)
@@ -98,10 +98,10 @@ def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collecti
 
 
 def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
-    """The steps of a session that opencode ran by itself, of any 1.x.
+    """The steps of a session that was run outside this library, by any opencode 1.x.
 
-    An early version has no tokens in its steps: there a message is one step. Whether a cost of 0 is a
-    price or the lack of one is not in an export, so it is unknown where tokens were sold.
+    Early versions have no tokens in their steps: a message is then one step. An export does not say
+    whether a cost of 0 is a price or a missing price, so the cost of a step with tokens is unknown.
     """
     found: list[Step] = []
     for message in assistant_messages(messages):
@@ -114,8 +114,8 @@ def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
 
 
 def _without_zero(step: Step) -> Step:
-    sold = any(getattr(step.usage, name) for name in TOKEN_COLUMNS)
-    if step.usage.cost_pico != 0 or not sold:
+    has_tokens = any(getattr(step.usage, name) for name in TOKEN_COLUMNS)
+    if step.usage.cost_pico != 0 or not has_tokens:
         return step
     return replace(step, usage=replace(step.usage, cost_pico=None), cost_source="unpriced")
 
@@ -127,7 +127,7 @@ def session_of(
     parent_id: str | None = None,
     unpriced: Collection[str] = (),
 ) -> Session:
-    """A session's record from its messages."""
+    """The record of a session with these messages."""
     steps = steps_of(messages, session_id, unpriced=unpriced)
     return Session(session_id=session_id, parent_id=parent_id, messages=messages, steps=steps)
 

@@ -1,4 +1,4 @@
-"""From what came of a request to an answer or a typed error. Pure."""
+"""From the result of a request to an answer or a typed error. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
 
 def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
-    """The answer in ``result``; raises the typed error, with its ``attempt``, where there is none."""
+    """The answer in ``result``. Raises the typed error, with its ``attempt``, if there is none."""
     refusal = read_refusal(last_error(_messages(result)) or result.error)
     if refusal is not None:
         result = _without_refused(result)
@@ -59,7 +59,7 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
 
 
 def record_of(result: SessionResult, *, usage_known: bool) -> AttemptRecord:
-    """What the request left behind, for the ledger."""
+    """The record of the request, for the ledger."""
     return AttemptRecord(
         session_id=result.session_id,
         sessions=result.sessions,
@@ -137,22 +137,22 @@ def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -
     if stopped.cap_pico is not None and stopped.spent_pico is not None:
         return over_row_budget(stopped.cap_pico, stopped.spent_pico, node_id=node_id, exit_code=exit_code)
     if stopped.finish is not None:
-        words = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
-        return ServerError(node_id, exit_code, words)
+        message = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
+        return ServerError(node_id, exit_code, message)
     clock = stopped.clock or "total"
     what = {
-        "first_event": "the provider gave no sign",
-        "stall": "the provider fell silent",
-        "total": "the answer was not complete",
+        "first_event": "the provider sent nothing within",
+        "stall": "the provider stopped sending for",
+        "total": "the answer was not complete within",
     }[clock]
-    message = f"{what} within {stopped.seconds:g} s ({clock} clock)"
+    message = f"{what} {stopped.seconds:g} s ({clock} clock)"
     return OpenCodeTimeoutError(node_id, exit_code, message, clock, stopped.seconds)
 
 
 def over_row_budget(cap_pico: int, spent_pico: int, *, node_id: str, exit_code: int) -> BudgetExceededError:
-    """The error of a row that has cost more than one row may."""
-    words = f"the row had cost {format_usd(spent_pico)}; at most {format_usd(cap_pico)} was allowed"
-    return BudgetExceededError(node_id, exit_code, words, pico_to_usd(cap_pico), pico_to_usd(spent_pico))
+    """The error of a row that exceeds its cost limit."""
+    message = f"the row had cost {format_usd(spent_pico)}; at most {format_usd(cap_pico)} was allowed"
+    return BudgetExceededError(node_id, exit_code, message, pico_to_usd(cap_pico), pico_to_usd(spent_pico))
 
 
 def _long_wait(wait: InnerRetry, *, node_id: str, now: datetime, exit_code: int) -> OpenCodeError:

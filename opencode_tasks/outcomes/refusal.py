@@ -47,7 +47,7 @@ class Refusal:
     """Why the plugin did not send a request.
 
     ``end``: after the end of the last step, opencode would repeat its request. ``finish`` is the finish
-    reason in the provider's words (None: the stream had none, "": it was empty), ``has_end_mark`` says
+    reason as the provider names it (None: the stream had none, "": it was empty), ``has_end_mark`` says
     whether the stream had the end mark of its wire, ``blocked`` why the provider refused the prompt,
     and ``content_type`` is that of the response.
     ``tools``: no tool call has succeeded in the last ``count`` steps; ``tool`` and ``tool_error`` are
@@ -87,49 +87,49 @@ def read_refusal(error: Mapping[str, Any] | None) -> Refusal | None:
 
 
 def error_of(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> OpenCodeError | None:
-    """The error of a refusal that is not for cost, given the text of the steps before.
+    """The error of a refusal with another reason than the cost; None if ``text`` is a complete answer.
 
-    None if that text is a complete answer.
+    ``text`` is the text of the steps before the refused request.
     """
     if refusal.kind == "end":
         return _abnormal_end(refusal, text, node_id, exit_code)
     if refusal.kind == "tools":
         last = f"{refusal.tool}: {refusal.tool_error[:TOOL_ERROR_LIMIT]}"
-        words = f"no tool call succeeded in {refusal.count} model calls in a row; the last one: {last}"
-        return InvalidRequestError(node_id, exit_code, words)
-    words = (
-        f"the row had used {refusal.count} model calls, the most that one prompt may use "
+        message = f"no tool call succeeded in {refusal.count} model calls in a row; the last one: {last}"
+        return InvalidRequestError(node_id, exit_code, message)
+    message = (
+        f"the row has used {refusal.count} model calls, the maximum for one prompt "
         "(setting OPENCODE_TASKS_MAX_STEPS)"
     )
-    return BudgetExceededError(node_id, exit_code, words)
+    return BudgetExceededError(node_id, exit_code, message)
 
 
 def _abnormal_end(refusal: Refusal, text: str, node_id: str, exit_code: int) -> OpenCodeError | None:
     if refusal.blocked:
-        words = f"the provider blocked the prompt ({refusal.blocked})"
-        return ContentFilteredError(node_id, exit_code, words, text)
+        message = f"the provider blocked the prompt ({refusal.blocked})"
+        return ContentFilteredError(node_id, exit_code, message, text)
     kind = refusal.content_type.partition(";")[0].strip()
     if not text and kind and "event" not in kind:
-        words = f"the provider answered with {kind} instead of a stream of events"
-        return ServerError(node_id, exit_code, words)
+        message = f"the provider answered with {kind} instead of a stream of events"
+        return ServerError(node_id, exit_code, message)
     if not refusal.finish and not (refusal.finish == "" and refusal.has_end_mark):
-        words = "the provider's stream ended without a finish reason"
-        return ServerError(node_id, exit_code, words)
-    return _odd_finish(refusal.finish, text, node_id, exit_code)
+        message = "the provider's stream ended without a finish reason"
+        return ServerError(node_id, exit_code, message)
+    return _unknown_finish(refusal.finish, text, node_id, exit_code)
 
 
-def _odd_finish(finish: str, text: str, node_id: str, exit_code: int) -> OpenCodeError | None:
-    words = f"the provider ended the answer with the finish reason {finish!r}"
-    word = finish.lower()
-    if word in FILTERED:
-        return ContentFilteredError(node_id, exit_code, words, text)
-    if word in TOO_LONG:
-        return MaxOutputTokensError(node_id, exit_code, words, text)
-    if word in FAILED:
-        return ServerError(node_id, exit_code, words)
-    if word in NO_TOOL_CALL:
-        return UnknownOpenCodeError(node_id, exit_code, f"{words}, and called no tool")
-    return None if text else UnknownOpenCodeError(node_id, exit_code, f"{words}, and sent no text")
+def _unknown_finish(finish: str, text: str, node_id: str, exit_code: int) -> OpenCodeError | None:
+    message = f"the provider ended the answer with the finish reason {finish!r}"
+    reason = finish.lower()
+    if reason in FILTERED:
+        return ContentFilteredError(node_id, exit_code, message, text)
+    if reason in TOO_LONG:
+        return MaxOutputTokensError(node_id, exit_code, message, text)
+    if reason in FAILED:
+        return ServerError(node_id, exit_code, message)
+    if reason in NO_TOOL_CALL:
+        return UnknownOpenCodeError(node_id, exit_code, f"{message}, and called no tool")
+    return None if text else UnknownOpenCodeError(node_id, exit_code, f"{message}, and sent no text")
 
 
 def _refusal(given: Mapping[str, Any]) -> Refusal:

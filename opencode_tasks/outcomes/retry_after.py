@@ -1,7 +1,7 @@
-"""When a provider says it may be asked again, read from a failure's headers and body.
+"""Time after which a provider accepts the next request, read from headers and body of a failure. Pure.
 
-Sources, first that holds a usable value: ``retry-after-ms`` (OpenAI, Azure), ``retry-after``
-(RFC 9110 section 10.2.3; providers send fractions too), a ``google.rpc.RetryInfo`` in the body.
+Sources, of which the first usable one counts: ``retry-after-ms`` (OpenAI, Azure), ``retry-after``
+(RFC 9110 section 10.2.3; providers also send fractions), a ``google.rpc.RetryInfo`` in the body.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from typing import Any
 from opencode_tasks.domain.json_values import list_in, mapping_in
 
 MAX_S = 100 * 365 * 86_400.0
-"""Longer wishes are cut to this, so that adding one to a date cannot overflow."""
+"""Upper bound of the result, so that adding it to a date cannot overflow."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def retry_after_s(headers: Mapping[str, str], body: str, now: datetime) -> float | None:
-    """The seconds from ``now`` (aware) until the provider wants to be asked again.
+    """Seconds from ``now`` (aware) until the provider accepts the next request; 0 if that time has passed.
 
-    Never negative: a moment that has passed is 0. None where no source has a usable value;
-    a malformed one is passed over in favour of the next.
+    None if no source has a usable value. A malformed value is skipped.
     """
     for value in _header_values(headers, "retry-after-ms"):
         milliseconds = _number(value)
@@ -44,7 +43,7 @@ def retry_after_s(headers: Mapping[str, str], body: str, now: datetime) -> float
 
 
 def reset_time(headers: Mapping[str, str], body: str, now: datetime) -> datetime | None:
-    """The moment (aware UTC) that ``retry_after_s`` points at, None where it is None."""
+    """The time (aware UTC) after ``retry_after_s`` seconds; None if that is None."""
     seconds = retry_after_s(headers, body, now)
     return None if seconds is None else now.astimezone(UTC) + timedelta(seconds=seconds)
 
@@ -64,10 +63,10 @@ def _number(text: str) -> float | None:
 
 def _seconds_until_date(text: str, now: datetime) -> float | None:
     try:
-        moment = parsedate_to_datetime(text)
-        # asctime dates and the zone -0000 come without a zone; HTTP dates are always GMT.
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return (moment - now).total_seconds()
+        date = parsedate_to_datetime(text)
+        # asctime dates and the zone -0000 have no time zone; HTTP dates are always GMT.
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+        return (date - now).total_seconds()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -1,7 +1,7 @@
-"""What ``opencode run --format json`` writes to stdout: one JSON event a line (opencode 1.18.33).
+"""Output of ``opencode run --format json`` on stdout: one JSON event per line (opencode 1.18.33). Pure.
 
-An event is ``{"type", "timestamp", "sessionID", "part" | "error"}``. Other lines can stand
-between them (warnings, a tool's own output), and a killed process cuts the last one.
+An event is ``{"type", "timestamp", "sessionID", "part" | "error"}``. Other lines can occur
+between them, such as warnings and output of tools, and the last line of a killed process can be incomplete.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _SESSION_ID = re.compile(r"(?<![0-9A-Za-z_])ses_[0-9A-Za-z_]+")
 
 
 def parse_events(stdout: str) -> list[dict[str, Any]]:
-    """The lines that are JSON objects, in order; all other lines are passed over."""
+    """The lines that are JSON objects, in order; all other lines are skipped."""
     events: list[dict[str, Any]] = []
-    # Not splitlines: JSON text may hold U+2028 and its like unescaped.
+    # Not splitlines: JSON text may contain U+2028 and similar characters unescaped.
     for line in stdout.split("\n"):
         if not line.lstrip().startswith("{"):
             continue

@@ -1,6 +1,6 @@
-"""A session as people read it, and the log file that such traces are appended to.
+"""Trace of a session as text, and the log file to which traces are appended.
 
-The parts' shapes are those of opencode 1.18.33's export: ``text``, ``reasoning`` and ``tool``.
+The shapes of the parts are those of opencode 1.18.33's export: ``text``, ``reasoning`` and ``tool``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _RULE = "=" * 80
 
 
 def render_trace(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The assistant's messages as text, oldest first; "" where there is nothing to show.
+    """Return the assistant's messages as text, oldest first; "" if there are none.
 
     ``messages`` is opencode's list of ``{"info", "parts"}``. Blocks begin with ``[Response]``,
-    ``[Thinking]``, ``[Tool Call: name]`` (arguments as JSON) or ``[Tool Result]`` (the output, or
-    the error) and stand a blank line apart. A value over 2,000 characters is cut, with a mark.
+    ``[Thinking]``, ``[Tool Call: name]`` (arguments as JSON) or ``[Tool Result]`` (the output or the error)
+    and are separated by a blank line. A value of more than 2,000 characters is cut, with a note.
     """
     blocks: list[str] = []
     for message in messages:
@@ -48,10 +48,10 @@ def append_trace(
     trace: str,
     at: datetime | None = None,
 ) -> Path:
-    """Append one entry to ``{logging_name}_{YYYYmmdd_HHMMSS}.log`` in ``log_dir``; gives its path.
+    """Append one entry to ``{logging_name}_{YYYYmmdd_HHMMSS}.log`` in ``log_dir``; return its path.
 
-    ``started`` names the file, ``at`` (by default ``started``) is the entry's own time. Entries
-    stay whole however many threads and processes write. The file is readable by its owner only.
+    ``started`` is the time in the name of the file, ``at`` (default: ``started``) the time of the entry.
+    Entries of several threads and processes do not mix. Only the owner can read the file.
     """
     name = re.sub(r"[^\w.-]", "_", logging_name)
     path = Path(log_dir) / f"{name}_{started:%Y%m%d_%H%M%S}.log"
@@ -68,8 +68,8 @@ def _append_whole(path: Path, entry: bytes) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
-        # A write to a file may be short; the lock keeps its rest next to it. Each call has its
-        # own open file, so the lock holds between threads too; closing frees it.
+        # A write can be partial; the lock keeps the parts together. Each call opens the file, so the lock
+        # works between threads too. Closing the file releases it.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         rest = memoryview(entry)
         while rest:

@@ -190,7 +190,7 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
     """Price of the model in opencode, else in the user's price file; None if it is in neither."""
-    return catalog.price or prices.price_of(catalog.model_ref, catalog.most_output_tokens)
+    return catalog.price or prices.price_of(catalog.model_ref, catalog.max_output_tokens)
 
 
 def _budget_fault(
@@ -219,7 +219,7 @@ def _budget_fault(
         return None
     return (
         f"--max-cost: {options.max_cost:g} is too small for any row: each may cost up to "
-        f"{format_usd(smallest_pico)} or more, with {price.most_output_tokens:,} output tokens; raise it, "
+        f"{format_usd(smallest_pico)} or more, with {price.max_output_tokens:,} output tokens; raise it, "
         f"or lower the model's limit.output in the opencode config"
     )
 

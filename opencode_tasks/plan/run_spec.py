@@ -97,4 +97,4 @@ def attempt_cost_limit_pico(
     """Most that one attempt at a prompt can cost without tools, in pico-dollars."""
     texts = (prompt, system_text(spec, system, schema) or "")
     size_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return price.most(size_bytes, calls=1 if schema is None else CALLS_WITH_SCHEMA)
+    return price.max_cost(size_bytes, calls=1 if schema is None else CALLS_WITH_SCHEMA)

@@ -19,9 +19,9 @@ from opencode_tasks.testing import Call, Reply
 
 MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}
 UNPRICED: Mapping[str, Any] = {"limit": {"context": 9000, "output": 100}}
-PRICE = Price(input=10**12, output=10**13, most_output_tokens=100)
+PRICE = Price(input=10**12, output=10**13, max_output_tokens=100)
 # What a row can cost: 100 output tokens, and at most 512 input tokens of prompt, system text and frame.
-MAX_PICO = PRICE.most(512 - 256)
+MAX_PICO = PRICE.max_cost(512 - 256)
 ANSWER = Reply(text="fine", input_tokens=50, output_tokens=80)
 ANSWER_PICO = 50 * 10**6 + 80 * 10**7
 

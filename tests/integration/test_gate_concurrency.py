@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks import errors
-from opencode_tasks.domain.concurrency import FIRST_GAP_S, REMEMBERED_S
+from opencode_tasks.domain.concurrency import FIRST_GAP_S, MAX_AGE_S
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord, Session, Step, Usage
@@ -92,7 +92,7 @@ def test_answers_raise_the_limit_and_a_later_run_starts_with_it(ledger: Ledger) 
     assert (knows.slots, knows.is_trying) == (5, False)
     tries = sync_concurrency(ledger, "c", 1000 + FIRST_GAP_S, start=64, is_pressed=True)
     assert (tries.slots, tries.is_trying) == (6, True)
-    assert sync_concurrency(ledger, "d", 2000 + REMEMBERED_S).slots == 4
+    assert sync_concurrency(ledger, "d", 2000 + MAX_AGE_S).slots == 4
 
 
 def test_no_minute_has_more_requests_than_the_rate_limit(ledger: Ledger) -> None:

@@ -79,8 +79,8 @@ def test_values_stay_exact() -> None:
         ({}, "top level"),
         ({"type": "object", "properties": {"cost_usd": {}}}, "'cost_usd'"),
         ({"type": "object", "properties": {"row_id": {}}}, "'row_id'"),
-        ({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "leads nowhere"),
-        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}, "leads nowhere"),
+        ({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "has no target"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}, "has no target"),
     ],
 )
 def test_faults_of_schemas(schema: Any, fault: str) -> None:
@@ -105,7 +105,7 @@ def test_good_schemas(schema: dict[str, Any]) -> None:
 
 def test_a_remote_reference_is_not_fetched() -> None:
     (line,) = validate({"a": 1}, {"properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}})
-    assert "leads nowhere" in line
+    assert "has no target" in line
 
 
 def test_the_named_draft_decides() -> None:

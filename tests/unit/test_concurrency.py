@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.domain.concurrency import (
-    COSTS_PER_GAP,
     FIRST_GAP_S,
     FIRST_LIMIT,
     IDLE_S,
+    MAX_AGE_S,
     MAX_GAP_S,
-    REMEMBERED_S,
+    MIN_COSTS_PER_TRY,
     AdaptiveLimit,
-    claimed,
-    cut,
+    after_answers,
+    after_refusals,
+    current_limit,
     divide,
-    grown,
 )
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -40,32 +40,37 @@ def known(limit: float = 10, ceiling: int | None = 10, **more: object) -> Adapti
 def refused(
     pace: AdaptiveLimit, rows: int, in_flight: int, seconds: float, rest_s: float = 2.0
 ) -> AdaptiveLimit:
-    return cut(pace, [at(seconds - 0.1)] * rows, in_flight=in_flight, rest_s=rest_s, now=at(seconds))
+    return after_refusals(
+        pace, [at(seconds - 0.1)] * rows, in_flight=in_flight, rest_s=rest_s, now=at(seconds)
+    )
 
 
 def test_a_gate_begins_low_and_where_the_user_says() -> None:
-    assert claimed(None, start=FIRST_LIMIT, now=NOW).slots == FIRST_LIMIT
-    assert claimed(claimed(None, start=FIRST_LIMIT, now=NOW), start=16, now=at(1)).slots == 16
+    assert current_limit(None, start=FIRST_LIMIT, now=NOW).slots == FIRST_LIMIT
+    assert current_limit(current_limit(None, start=FIRST_LIMIT, now=NOW), start=16, now=at(1)).slots == 16
 
 
 def test_it_climbs_with_answers_but_by_no_more_than_half_a_second() -> None:
-    first = claimed(None, start=4, now=NOW)
-    one = grown(first, [NOW], is_pressed=True, now=at(1))
+    first = current_limit(None, start=4, now=NOW)
+    one = after_answers(first, [NOW], is_pressed=True, now=at(1))
     assert (one.limit, one.row_s) == (5, 1)
-    assert grown(one, [NOW] * 1000, is_pressed=True, now=at(2)).limit == 7.5
-    assert grown(one, [NOW] * 1000, is_pressed=True, now=at(1.2)).limit == pytest.approx(5.5)
+    assert after_answers(one, [NOW] * 1000, is_pressed=True, now=at(2)).limit == 7.5
+    assert after_answers(one, [NOW] * 1000, is_pressed=True, now=at(1.2)).limit == pytest.approx(5.5)
 
 
 def test_it_does_not_climb_where_the_limit_holds_nothing_back() -> None:
-    assert grown(claimed(None, start=4, now=NOW), [NOW] * 9, is_pressed=False, now=at(1)).limit == 4
-    assert grown(known(), [NOW] * 9, is_pressed=False, now=at(9)) == known(row_s=9)
+    assert (
+        after_answers(current_limit(None, start=4, now=NOW), [NOW] * 9, is_pressed=False, now=at(1)).limit
+        == 4
+    )
+    assert after_answers(known(), [NOW] * 9, is_pressed=False, now=at(9)) == known(row_s=9)
 
 
 def test_a_burst_is_one_cut_to_what_was_taken() -> None:
-    climbing = replace(claimed(None, start=13, now=NOW), limit=13.9)
+    climbing = replace(current_limit(None, start=13, now=NOW), limit=13.9)
     first = refused(climbing, 1, 13, 1)
     assert (first.slots, first.ceiling) == (12, 12)
-    rest = cut(first, [at(0.9), at(0.95)], in_flight=12, rest_s=2, now=at(1.2))
+    rest = after_refusals(first, [at(0.9), at(0.95)], in_flight=12, rest_s=2, now=at(1.2))
     assert (rest.slots, rest.ceiling, rest.cut_at) == (10, 10, at(1))
 
 
@@ -80,15 +85,15 @@ def test_refusals_with_few_in_flight_say_nothing() -> None:
 
 
 def test_one_row_more_is_tried_when_its_time_has_come() -> None:
-    assert grown(known(), [], is_pressed=True, now=at(FIRST_GAP_S - 1)).limit == 10
-    tried = grown(known(), [], is_pressed=True, now=at(FIRST_GAP_S))
+    assert after_answers(known(), [], is_pressed=True, now=at(FIRST_GAP_S - 1)).limit == 10
+    tried = after_answers(known(), [], is_pressed=True, now=at(FIRST_GAP_S))
     assert (tried.limit, tried.ceiling, tried.tried_at) == (11, 10, at(FIRST_GAP_S))
 
 
 def test_a_try_that_fails_is_repeated_ever_more_rarely() -> None:
     pace, now, gaps = known(), 0.0, list[float]()
     while now < 4000:
-        tried = grown(pace, [], is_pressed=True, now=at(now))
+        tried = after_answers(pace, [], is_pressed=True, now=at(now))
         if tried.tried_at is not None:
             pace = refused(tried, 1, 11, now)
             assert (pace.limit, pace.ceiling, pace.try_at) == (10, 10, at(now + pace.gap_s))
@@ -99,16 +104,16 @@ def test_a_try_that_fails_is_repeated_ever_more_rarely() -> None:
 
 
 def test_a_long_rest_makes_tries_rarer() -> None:
-    tried = grown(known(), [], is_pressed=True, now=at(20))
-    assert refused(tried, 1, 11, 21, rest_s=60).try_at == at(21 + 60 * COSTS_PER_GAP)
+    tried = after_answers(known(), [], is_pressed=True, now=at(20))
+    assert refused(tried, 1, 11, 21, rest_s=60).try_at == at(21 + 60 * MIN_COSTS_PER_TRY)
     slow = replace(tried, row_s=30)
-    assert refused(slow, 1, 11, 21, rest_s=2).try_at == at(21 + 32 * COSTS_PER_GAP)
+    assert refused(slow, 1, 11, 21, rest_s=2).try_at == at(21 + 32 * MIN_COSTS_PER_TRY)
 
 
 def test_steps_double_once_a_try_is_answered() -> None:
     pace, now, limits = known(gap_s=160), FIRST_GAP_S, list[float]()
     for _ in range(5):
-        pace = grown(pace, [at(now)] * 100, is_pressed=True, now=at(now))
+        pace = after_answers(pace, [at(now)] * 100, is_pressed=True, now=at(now))
         limits.append(pace.limit)
         now += 1
     assert limits == [11, 13, 17, 25, 37]
@@ -116,10 +121,10 @@ def test_steps_double_once_a_try_is_answered() -> None:
 
 
 def test_answers_to_rows_sent_before_the_try_say_nothing_of_it() -> None:
-    tried = grown(known(), [], is_pressed=True, now=at(20))
-    assert grown(tried, [at(19)] * 100, is_pressed=True, now=at(22)).limit == 11
-    assert grown(tried, [at(21)] * 5, is_pressed=True, now=at(22)).limit == 11
-    assert grown(tried, [at(21)] * 6, is_pressed=True, now=at(22)).limit == 13
+    tried = after_answers(known(), [], is_pressed=True, now=at(20))
+    assert after_answers(tried, [at(19)] * 100, is_pressed=True, now=at(22)).limit == 11
+    assert after_answers(tried, [at(21)] * 5, is_pressed=True, now=at(22)).limit == 11
+    assert after_answers(tried, [at(21)] * 6, is_pressed=True, now=at(22)).limit == 13
 
 
 def test_a_try_that_fails_does_not_go_below_what_was_answered() -> None:
@@ -130,10 +135,10 @@ def test_a_try_that_fails_does_not_go_below_what_was_answered() -> None:
 
 def test_what_was_found_is_remembered_for_a_day() -> None:
     used = known(13, 11, tried_at=at(5), gap_s=320)
-    later = claimed(used, start=FIRST_LIMIT, now=at(IDLE_S + 1))
+    later = current_limit(used, start=FIRST_LIMIT, now=at(IDLE_S + 1))
     assert (later.limit, later.gap_s, later.tried_at) == (11, FIRST_GAP_S, None)
-    assert claimed(used, start=FIRST_LIMIT, now=at(IDLE_S - 1)).limit == 13
-    assert claimed(used, start=FIRST_LIMIT, now=at(REMEMBERED_S + 1)).ceiling is None
+    assert current_limit(used, start=FIRST_LIMIT, now=at(IDLE_S - 1)).limit == 13
+    assert current_limit(used, start=FIRST_LIMIT, now=at(MAX_AGE_S + 1)).ceiling is None
 
 
 def test_slots_are_divided_by_what_each_can_use() -> None:
@@ -239,11 +244,11 @@ class World:
     def _visit(self, index: int, now: float) -> None:
         worker = self.workers[index]
         others = [other for other in self.workers if other is not worker]
-        pace = claimed(self.pace, start=self.fixed or FIRST_LIMIT, now=at(now))
+        pace = current_limit(self.pace, start=self.fixed or FIRST_LIMIT, now=at(now))
         if self.fixed is None:
             flying = worker.refused_of + sum(len(other.flying) for other in others)
-            pace = cut(pace, worker.refusals, in_flight=flying, rest_s=REST_S, now=at(now))
-            pace = grown(pace, worker.answers, is_pressed=worker.is_pressed, now=at(now))
+            pace = after_refusals(pace, worker.refusals, in_flight=flying, rest_s=REST_S, now=at(now))
+            pace = after_answers(pace, worker.answers, is_pressed=worker.is_pressed, now=at(now))
         held = sum(max(other.share, len(other.flying)) for other in others)
         fair = divide(pace.slots, [1000] * len(self.workers))[index]
         worker.share = max(0, min(fair, pace.slots - held))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.domain.fingerprints import fingerprint, row_keys, without_secrets
+from opencode_tasks.domain.fingerprints import config_without_secrets, fingerprint, row_keys
 from opencode_tasks.domain.records import RemoteTool
 
 BASE: dict[str, Any] = {
@@ -68,14 +68,14 @@ def test_a_lone_surrogate_has_a_key() -> None:
      "Authorization", "x-api-key", "password", "DB_PASSWORD", "apikey", "headers", "baseURL", "base_url"],
 )  # fmt: skip
 def test_secret_names(name: str) -> None:
-    assert without_secrets({"options": [{name: "s3cret", "keep": 1}]}) == {"options": [{"keep": 1}]}
+    assert config_without_secrets({"options": [{name: "s3cret", "keep": 1}]}) == {"options": [{"keep": 1}]}
 
 
 @pytest.mark.parametrize(
     "name", ["max_tokens", "maxTokens", "tokens", "key_columns", "monkey", "keybinds", "author", "model"]
 )
 def test_settings_that_only_sound_like_secrets(name: str) -> None:
-    assert without_secrets({name: "5"}) == {name: "5"}
+    assert config_without_secrets({name: "5"}) == {name: "5"}
 
 
 def test_names_that_users_choose_stay() -> None:
@@ -84,7 +84,7 @@ def test_names_that_users_choose_stay() -> None:
         "provider": {"key": {"options": {"apiKey": "s", "setCacheKey": True}, "models": {"secret": {}}}},
         "permission": {"bash": {"cat token": "deny"}, "get_key": "allow"},
     }
-    assert without_secrets(config) == {
+    assert config_without_secrets(config) == {
         "mcp": {"token": {"type": "remote", "url": "http://h:1/x/mcp"}},
         "provider": {"key": {"options": {"setCacheKey": True}, "models": {"secret": {}}}},
         "permission": {"bash": {"cat token": "deny"}, "get_key": "allow"},

@@ -86,7 +86,7 @@ def test_an_own_price_bounds_what_a_row_can_cost() -> None:
     prices, _ = read_own_prices({"a/b": {"input": 1, "output": 10, "reasoning": 20, "cache_write": 2}}, "p")
     price = PriceBook(prices).price_of("a/b", 100)
     assert price is not None
-    assert (price.output, price.cache_write, price.most_output_tokens) == (20 * 10**12, 2 * 10**12, 100)
+    assert (price.output, price.cache_write, price.max_output_tokens) == (20 * 10**12, 2 * 10**12, 100)
     assert PriceBook(prices).price_of("a/c", 100) is None
 
 
