@@ -60,8 +60,8 @@ class OpenCodeError(OpenCodeTasksError):
         partial_text: Text that arrived before the failure; "" if there is none.
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
-        reaction: What happens to the row, its gate and the rows in flight.
-        fix: What a person can do, without a capital and a full stop. ``{provider}`` stands for the provider.
+        reaction: Effect on the row, its gate and the rows in flight.
+        fix: Instruction for a person, without a capital and a full stop; ``{provider}`` is the provider.
 
     Examples:
         >>> from opencode_tasks import OpenCodeError

@@ -12,6 +12,6 @@ _FIXES = {
 
 
 def fix_for(error_type: str, model_ref: str) -> str:
-    """What a person can do about an error of a row or a hold of a run, without a capital and a full stop."""
+    """The fix of an error of a row or a hold of a run: an instruction without a capital and a full stop."""
     fixes = _FIXES | {cls.error_type: cls.fix for cls in row_error_classes()}
     return fixes.get(error_type, OpenCodeError.fix).format(provider=model_ref.partition("/")[0])

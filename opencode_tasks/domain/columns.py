@@ -19,7 +19,7 @@ Source = Literal["answer", "attempts", "row"]
 class Column:
     """A column that OUTPUT adds.
 
-    - ``dtype``: its pandas type; ``meaning``: what it holds, and what null means.
+    - ``dtype``: its pandas type; ``meaning``: description of its values and of null.
     - ``source``: ``answer`` (written once, from ``answer_field`` of the row's ``Answer``), ``attempts``
       (computed from the row's attempts and their usage) or ``row`` (set by the ledger).
     - ``stored_as``: its column in the ledger's table ``rows``; None if that has the same name.

@@ -25,7 +25,7 @@ ANSWERED_SHARE = 0.5
 FIRST_GAP_S = 20.0
 MAX_GAP_S = 640.0
 # A refusal costs the wait that the provider asks for and the duration of the row that is sent first then.
-# The next try is at least this many times that cost away.
+# The time until the next try is at least this multiple of that cost.
 MIN_COSTS_PER_TRY = 8.0
 NEW_SAMPLE_WEIGHT = 0.2
 # After this time without rows in flight, a run starts at the known ceiling and tries more rows later.

@@ -1,4 +1,4 @@
-"""The retry policy: what happens to a row after an error.
+"""The retry policy: the decision about a row after an error.
 
 ``decide`` is a pure function of the error, the row's attempts and the limits. ``OpenCodeLLM`` and the
 flows both use it, and nothing else decides about retries.

@@ -18,17 +18,17 @@ ConcurrencyEffect = Literal["none", "accepted", "refused", "refused_if_overloade
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction:
-    """What happens after an attempt ends in an error of one class.
+    """The reaction to an attempt that ended in an error of one class.
 
     Attributes:
-        action: What happens to the row. ``retry``: it is sent again, until its attempts are used up.
+        action: The next state of the row. ``retry``: it is sent again, until its attempts are used up.
             ``hold``: it stays open until a person acts. ``fail``: it has failed.
-        gate: What the error says about the gate of its provider, model and credential. ``none``: nothing.
+        gate: Effect on the gate of the provider, model and credential. ``none``: nothing.
             ``open``: the provider answered, so the gate opens and its failures are forgotten.
             ``count_failure``: one failure more; the gate closes for a while after too many in a row.
             ``close_until_reset``: it closes until the provider's limit ends. ``close_until_person``: it
             closes until a person acts, unless other rows of the gate succeed.
-        concurrency: What the error says about the number of rows in flight. ``none``: nothing.
+        concurrency: Effect on the number of rows in flight. ``none``: nothing.
             ``accepted``: the provider accepts that number. ``refused``: it accepts fewer.
             ``refused_if_overloaded``: so if the provider says that it is overloaded, else nothing.
         wait: How long a retry waits. ``none``: not at all. ``backoff``: as long as the provider asks,

@@ -1,7 +1,7 @@
-"""Rows through ``opencode run`` and ``opencode export``: a process and a private home for each.
+"""Backend ``cli``: rows through ``opencode run`` and ``opencode export``, one process per row.
 
-The plugin's journal carries opencode's events, so that the clocks, the children and the inner
-retries are known here as they are of a server.
+Each row has its own instance directory. The plugin writes opencode's events to its journal, so clocks,
+child sessions and inner retries are known as with a server.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from opencode_tasks.opencode.instance_dir import (
     make_instance_dir,
 )
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
-from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, seen_in
+from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, sessions_from_events
 from opencode_tasks.outcomes.events import EventFold
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 from opencode_tasks.system import GuardedProcess, run_command
 
-LOOK_EVERY_S = 0.1
+POLL_INTERVAL_S = 0.1
 EXPORT_LIMIT_S = 60.0
 EXPORT_TRIES = 2
 
 
 @dataclass(slots=True)
 class _Run:
-    """One running ``opencode run``: its files, and how far they were read."""
+    """A running ``opencode run``: its files, and the positions up to which they are read."""
 
     instance_dir: InstanceDir
     stdout: Path
@@ -55,7 +55,7 @@ class _Run:
     stdout_size: int = 0
 
     def read(self, now: float) -> None:
-        """Take in what the journal and the output got since the last look."""
+        """Read what was added to the journal and to the output since the last call."""
         for event in self._new_events():
             if event.get("type") == "session.created" and self.session_id is None:
                 info = mapping_in(mapping_in(event.get("properties")).get("info"))
@@ -70,7 +70,7 @@ class _Run:
                 if found is not None:
                     self._follow(found, now)
             if self.session_id is not None:
-                # Without the plugin the output is the only sign of life.
+                # Without the plugin, only the output shows that the process works.
                 self.fold.first_sign.setdefault(self.session_id, now)
                 self.fold.last_sign[self.session_id] = now
 
@@ -93,7 +93,7 @@ class _Run:
 
 
 class CliBackend:
-    """The ``cli`` backend: nothing is shared between two rows."""
+    """The ``cli`` backend: two rows share nothing."""
 
     name: BackendName = "cli"
 
@@ -107,23 +107,23 @@ class CliBackend:
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
 
     async def aclose(self) -> None:
-        """Remove what is recorded; the folder of a session that is not stays."""
+        """Remove the recorded sessions. The directory of an unrecorded session stays."""
         await asyncio.to_thread(self._keeper.stop)
         for instance_dir in self._homes.values():
             instance_dir.release()
 
     def data_dir(self, session_id: str | None) -> Path | None:
-        """The data folder of the session's own home; None before there is one."""
+        """Data directory of the session; None if it does not exist yet."""
         instance_dir = self._homes.get(session_id or "")
         return instance_dir.data if instance_dir else None
 
     def partial_sessions(self, session_id: str) -> list[Session]:
-        """What the journal's events told of the session and its children."""
+        """The session and its children, from the events of the journal so far."""
         fold = self._folds.get(session_id)
-        return [] if fold is None else seen_in(fold, session_id, self.unpriced)
+        return [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
 
     def release_session(self, session_id: str) -> None:
-        """Remove the session's home."""
+        """Remove the instance directory of the session."""
         self._folds.pop(session_id, None)
         instance_dir = self._homes.pop(session_id, None)
         if instance_dir is not None:
@@ -184,26 +184,26 @@ class CliBackend:
     async def _wait(
         self, process: GuardedProcess, run: _Run, on_session: OnSession, attempt_id: str
     ) -> Stopped | None:
-        started, told = time.monotonic(), False
+        started, is_reported = time.monotonic(), False
         while True:
             ended = process.poll() is not None
             now = time.monotonic()
             run.read(now)
-            if run.session_id is not None and not told:
-                told = True
+            if run.session_id is not None and not is_reported:
+                is_reported = True
                 self._homes[run.session_id] = run.instance_dir
                 self._folds[run.session_id] = run.fold
                 run.instance_dir.mark(run.session_id, attempt_id)
                 on_session(run.session_id)
             if ended:
                 return None
-            # The plugin enforces cost and steps. Without it there are no events here, so nothing could.
+            # The plugin enforces cost and steps. Without it, there are no events with which to do it here.
             stopped = self._must_stop(run, now, started)
             if stopped is not None:
                 await asyncio.to_thread(process.stop)
                 run.read(time.monotonic())
                 return stopped
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     def _must_stop(self, run: _Run, now: float, started: float) -> Stopped | None:
         key = run.session_id or ""
@@ -234,7 +234,7 @@ class CliBackend:
         if session_id is not None:
             sessions = await self._export_family(run, session_id, spec, env, notes)
         if spec.use_plugin and not plugin_is_loaded(run.instance_dir.journal):
-            notes.append("the opencode plugin did not load: waits are read from opencode's own words")
+            notes.append("the opencode plugin did not load: waits are read from opencode's own messages")
         events = parse_events(output)
         family = run.fold.family(session_id or "")
         exit_code = process.poll()
@@ -256,7 +256,7 @@ class CliBackend:
     async def _export_family(
         self, run: _Run, session_id: str, spec: OpencodeSpec, env: Mapping[str, str], notes: list[str]
     ) -> list[Session]:
-        """The root and its children by export; by the journal where an export fails."""
+        """The root session and its children from exports; from the journal if an export fails."""
         family = run.fold.family(session_id)
         parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
         found: list[Session] = []
@@ -264,8 +264,8 @@ class CliBackend:
             messages = await self._export(key, run.instance_dir, spec, env)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
-                told = [state.messages for state in family if state.session_id == key]
-                messages = told[0] if told else []
+                in_journal = [state.messages for state in family if state.session_id == key]
+                messages = in_journal[0] if in_journal else []
             if messages:
                 found.append(session_of(key, messages, parent_id=parent, unpriced=self.unpriced))
         return found
@@ -289,7 +289,7 @@ class CliBackend:
 
 
 def run_arguments(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> list[str]:
-    """The command line; the prompt goes by standard input, which alone keeps it byte for byte."""
+    """The command line. The prompt is not in it: only standard input passes it unchanged."""
     directory = str(spec.work_dir or instance_dir.work)
     args = [str(spec.binary), "run", "--format", "json", "--title", request.title]
     args += ["--agent", request.agent, "--dir", directory]

@@ -1,4 +1,4 @@
-"""The opencode config of a run: ours under the user's, the safety keys over it. Pure."""
+"""The opencode config of a run: defaults, the user's config over them, fixed keys over both. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
-# Our clocks end a silent call; opencode's own limits must come later, or it would ask again.
+# The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
 TIMEOUT_MARGIN_S = 30.0
 TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
 
 
 def default_config(spec: OpencodeSpec) -> dict[str, Any]:
-    """What holds unless the user's config says otherwise: lean, and in step with our clocks."""
+    """Defaults that the user's config can change: no unneeded features, and time limits that fit the clocks."""
     config: dict[str, Any] = {"snapshot": False, "lsp": False, "formatter": False}
     if spec.agent == DEFAULT_AGENT:
-        # One prompt that is too long cannot be mended by a summary of it.
+        # A single prompt that is too long does not get shorter by a summary.
         config["compaction"] = {"auto": False, "prune": False}
     providers = set(mapping_in(spec.config.get("provider")))
     if spec.model_ref:
@@ -37,7 +37,7 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
 
 
 def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
-    """What holds whatever the user's config says."""
+    """Keys that override the user's config."""
     allowed = dict.fromkeys(allowed_tools(spec), True)
     config: dict[str, Any] = {
         "share": "disabled",
@@ -58,18 +58,18 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
 
 
 def allowed_tools(spec: OpencodeSpec) -> list[str]:
-    """The tools that our own agent is given: those of the named MCP servers."""
+    """The tools of the default agent: those of the named MCP servers."""
     names = [*(tool.name for tool in spec.tools), *spec.mcp_servers]
     return [f"{_tool_prefix(name)}_*" for name in names]
 
 
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
-    """The user's config over our defaults."""
+    """The defaults with the user's config over them."""
     return merge(default_config(spec), spec.config)
 
 
 def read_config(path: Path, option: str) -> dict[str, Any]:
-    """An opencode config file; it may have comments. Raises InputError that names ``option``."""
+    """Read an opencode config file, with or without comments. Raises InputError that names ``option``."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,9 +84,9 @@ def read_config(path: Path, option: str) -> dict[str, Any]:
 
 
 def config_in_force(explicit: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The config given to us over the one that opencode's own variables name.
+    """The explicit config over the one in opencode's environment variables.
 
-    Those variables carry our config to opencode, so what the user put there is taken in here.
+    The config of a run is passed to opencode in the same variables, so the user's values are merged here.
     """
     config: dict[str, Any] = {}
     if environ.get("OPENCODE_CONFIG"):
@@ -108,7 +108,7 @@ def _loads(text: str) -> Any:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both mappings as one; ``over`` wins, nested mappings are merged, lists are not."""
+    """Merge two mappings; ``over`` has precedence. Nested mappings are merged, lists are replaced."""
     result = copy.deepcopy(dict(under))
     for key, value in over.items():
         below = result.get(key)
@@ -120,7 +120,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def absolute_files(value: Any, folder: Path) -> Any:
-    """The config with ``{file:relative}`` references made absolute, as it is moved elsewhere."""
+    """The config with absolute ``{file:…}`` references, since it is used from another directory."""
     if isinstance(value, Mapping):
         return {key: absolute_files(inner, folder) for key, inner in mapping_in(value).items()}
     if isinstance(value, list):
@@ -131,15 +131,15 @@ def absolute_files(value: Any, folder: Path) -> Any:
 
 
 def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> frozenset[str]:
-    """The models whose price nobody states: opencode reports their cost as 0.
+    """The models without a known price: opencode reports their cost as 0.
 
     ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
-    ``GET /config/providers``. A price of 0 that the config or the catalogue states is a price.
+    ``GET /config/providers``. A price of 0 in the config or in the catalogue is a price.
     """
-    stated = mapping_in(config.get("provider"))
+    configured = mapping_in(config.get("provider"))
     found: set[str] = set()
     for provider in map(mapping_in, list_in(providers.get("providers"))):
-        own = mapping_in(mapping_in(stated.get(provider["id"])).get("models"))
+        own = mapping_in(mapping_in(configured.get(provider["id"])).get("models"))
         for model_id, model in mapping_in(provider.get("models")).items():
             cost = mapping_in(mapping_in(model).get("cost"))
             is_zero = not cost.get("input") and not cost.get("output")
@@ -149,9 +149,9 @@ def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> fr
 
 
 def max_output_tokens(environ: Mapping[str, str]) -> int:
-    """The most output tokens that opencode asks any model for, as its environment says."""
-    told = environ.get("OPENCODE_EXPERIMENTAL_OUTPUT_TOKEN_MAX", "")
-    return int(told) if told.isdecimal() and int(told) else MAX_OUTPUT_TOKENS
+    """Maximum output tokens that opencode requests from any model, from its environment variable."""
+    value = environ.get("OPENCODE_EXPERIMENTAL_OUTPUT_TOKEN_MAX", "")
+    return int(value) if value.isdecimal() and int(value) else MAX_OUTPUT_TOKENS
 
 
 def _timeouts(clocks: Clocks) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Limits of a session on a server without the plugin, which holds them more exactly. Pure."""
+"""Limits of a session on a server without the plugin, which enforces them more exactly. Pure."""
 
 from __future__ import annotations
 

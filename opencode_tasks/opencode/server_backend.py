@@ -1,4 +1,4 @@
-"""Rows through a warm server, each in a session of its own."""
+"""Backend ``server``: rows through a running server, one session per row."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from opencode_tasks.outcomes.events import EventFold, SessionEvents
 from opencode_tasks.outcomes.messages import session_of
 from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
-LOOK_EVERY_S = 0.5
-# Without the plugin only this check ends a session that costs too much: its next step starts at once.
-LOOK_AT_STEPS_S = 0.05
+MAX_POLL_S = 0.5
+# Without the plugin, only this check ends a session above its cost limit. Its next step starts immediately.
+STEP_POLL_S = 0.05
 EVENTS_LAG_S = 2.0
-# Most events come before the reply; to look more often for the others costs more than it saves.
-EVENTS_LOOK_S = 0.02
+# Most events arrive before the reply. A shorter interval for the others costs more time than it saves.
+EVENTS_POLL_S = 0.02
 ABORT_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """What the blocking request came to: its JSON, or why there is none."""
+    """Reply to the request that sends the prompt: its JSON, or a description of the fault."""
 
     body: Mapping[str, Any] | None
     fault: str = ""
@@ -60,29 +60,29 @@ class ServerBackend:
 
     @property
     def server(self) -> OpencodeServer | None:
-        """The server that new sessions go to; None while there is none."""
+        """The server for new sessions; None if there is none."""
         return self._servers.current
 
     def data_dir(self, session_id: str | None) -> Path | None:
-        """The data folder of the session's server, or of the one for new sessions."""
-        held = self._servers.server_with(session_id) if session_id is not None else None
-        server = held or self.server
+        """Data directory of the server with the session, or of the server for new sessions."""
+        owner = self._servers.server_with(session_id) if session_id is not None else None
+        server = owner or self.server
         return server.instance_dir.data if server is not None else None
 
     def partial_sessions(self, session_id: str) -> list[Session]:
-        """What the events told of the session and its children."""
+        """The session and its children, from the events so far."""
         server = self._servers.server_with(session_id)
-        return seen_in(server.fold, session_id, self.unpriced) if server is not None else []
+        return sessions_from_events(server.fold, session_id, self.unpriced) if server is not None else []
 
     def release_session(self, session_id: str) -> None:
-        """Forget a session: a crash need not keep it any more."""
+        """Release a session that is recorded: it is not needed for a recovery any more."""
         self._servers.mark_recorded(session_id)
 
     async def aclose(self) -> None:
         """Nothing to close: the server pool closes the servers."""
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``. Raises SetupError where a server is needed and does not start."""
+        """See ``Backend.run``. Raises SetupError if a server is needed and does not start."""
         async with self._servers.use(request.session_id) as server:
             return await _Conversation(server, self._spec, self.unpriced).run(request, on_session)
 
@@ -139,7 +139,7 @@ class _Conversation:
         try:
             answer = await self.server.post(f"/session/{session_id}/message", body, timeout_s=None)
         except NoAnswerError as error:
-            return _Reply(None, f"the opencode server broke off: {error}")
+            return _Reply(None, f"the connection to the opencode server broke: {error}")
         try:
             parsed = mapping_in(answer.json())
         except ValueError:
@@ -153,9 +153,9 @@ class _Conversation:
     ) -> Stopped | None:
         started = time.monotonic()
         plugin_loaded = self.server.plugin_loaded
-        most_s = LOOK_EVERY_S if plugin_loaded else LOOK_AT_STEPS_S
+        max_s = MAX_POLL_S if plugin_loaded else STEP_POLL_S
         while True:
-            await asyncio.wait({send}, timeout=min(most_s, self._look_in(session_id, started)))
+            await asyncio.wait({send}, timeout=min(max_s, self._poll_s(session_id, started)))
             if send.done():
                 return None
             stopped = self._must_stop(session_id, started)
@@ -165,14 +165,14 @@ class _Conversation:
             if stopped is not None:
                 return stopped
 
-    def _look_in(self, session_id: str, started: float) -> float:
-        """Seconds until the next moment at which a clock could run out, at most LOOK_EVERY_S."""
+    def _poll_s(self, session_id: str, started: float) -> float:
+        """Seconds until a clock can run out, at most MAX_POLL_S."""
         clocks, now = self._clocks, time.monotonic()
         fold = self.server.fold
         ends = [started + clocks.total_s, fold.last_sign.get(session_id, started) + clocks.stall_s]
         if session_id not in fold.first_sign:
             ends.append(started + clocks.first_event_s)
-        return min(LOOK_EVERY_S, max(0.01, min(ends) - now))
+        return min(MAX_POLL_S, max(0.01, min(ends) - now))
 
     def _must_stop(self, session_id: str, started: float) -> Stopped | None:
         for state in self.server.fold.family(session_id):
@@ -194,7 +194,7 @@ class _Conversation:
         await asyncio.wait({send}, timeout=ABORT_LIMIT_S)
         if not send.done():
             send.cancel()
-        return _Reply(None, "ended by us")
+        return _Reply(None, "the backend ended the session")
 
     async def _abort(self, session_id: str) -> None:
         try:
@@ -203,7 +203,7 @@ class _Conversation:
             return  # A server that does not answer has nothing left to end.
 
     async def _caught_up(self, state: SessionEvents, reply: _Reply) -> bool:
-        """Whether the event stream has told all that the reply says, within a short wait."""
+        """Wait for a short time until the events contain everything in the reply; return whether they do."""
         if reply.body is None:
             return False
         info = reply.body["info"]
@@ -211,16 +211,16 @@ class _Conversation:
         while time.monotonic() < deadline:
             if state.idle and (state.infos.get(info["id"]) or {}).get("time", {}).get("completed"):
                 return True
-            await asyncio.sleep(EVENTS_LOOK_S)
+            await asyncio.sleep(EVENTS_POLL_S)
         return False
 
     async def _sessions(self, session_id: str, *, from_events: bool) -> list[Session]:
         if from_events:
-            return seen_in(self.server.fold, session_id, self.unpriced)
+            return sessions_from_events(self.server.fold, session_id, self.unpriced)
         try:
             return await self.server.read_sessions(session_id, self.unpriced)
         except (NoAnswerError, SetupError, ValueError, KeyError):
-            return seen_in(self.server.fold, session_id, self.unpriced)
+            return sessions_from_events(self.server.fold, session_id, self.unpriced)
 
     def _result(
         self,
@@ -258,8 +258,8 @@ def _refused(answer: Response) -> str:
     return f"opencode answered HTTP {answer.status}: {answer.text[:500]}"
 
 
-def seen_in(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[Session]:
-    """A root session and its children, as events told them."""
+def sessions_from_events(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[Session]:
+    """A root session and its children, from the events so far."""
     return [
         session_of(state.session_id, state.messages, parent_id=state.parent_id, unpriced=unpriced)
         for state in fold.family(session_id)
@@ -267,14 +267,14 @@ def seen_in(fold: EventFold, session_id: str, unpriced: frozenset[str]) -> list[
 
 
 def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:
-    """The longest wait that is left to opencode: what the plugin passes on, or a fixed bound without it."""
+    """Longest wait in seconds that is left to opencode: the plugin's limit, or a fixed one without it."""
     return max(MAX_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else MAX_INNER_WAIT_S
 
 
 def check_clocks(
     clocks: Clocks, *, now: float, started: float, first_sign: float | None, last_sign: float
 ) -> Stopped | None:
-    """The clock that has run out at ``now``, None while none has. All in seconds of one clock."""
+    """The clock that has run out at ``now``; None if none has. All times are seconds of the same clock."""
     if now - started >= clocks.total_s:
         return Stopped(clock="total", seconds=clocks.total_s)
     if first_sign is None:

@@ -69,7 +69,7 @@ function journal(record) {
   try {
     appendFileSync(JOURNAL, JSON.stringify({ at: Date.now(), ...record }) + "\n", { mode: 0o600 })
   } catch {
-    // A full disk must not fail the prompt; the event stream still tells what happened.
+    // A full disk must not fail the prompt; the event stream has the same information.
   }
 }
 
