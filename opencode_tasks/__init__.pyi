@@ -47,4 +47,4 @@ from opencode_tasks.outcomes.run_output import parse_run_error as parse_run_erro
 from opencode_tasks.outcomes.run_output import parse_session_id as parse_session_id
 from opencode_tasks.plan.declaration import AnnotateOptions as AnnotateOptions
 from opencode_tasks.plan.declaration import DatasetOptions as DatasetOptions
-from opencode_tasks.plan.sizing import Sizes as Sizes
+from opencode_tasks.plan.sizes import Sizes as Sizes

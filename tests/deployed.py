@@ -21,10 +21,10 @@ from processes import kill_family, ours
 
 ROOT = Path(__file__).parents[1]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
-SERVING = Path(__file__).with_name("serving.py")
+SERVED_FLOW = Path(__file__).with_name("served_flow.py")
 LIMIT_S = 120.0
 # The process that serves the deployment, and Python's tracker of shared memory.
-SPARED = ("serving.py", "resource_tracker")
+SPARED = ("served_flow.py", "resource_tracker")
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def running(desk: Desk, name: str, arguments: list[str], **more: str) -> Generat
 
 def served(desk: Desk, name: str, **more: str) -> AbstractContextManager[SyncPrefectClient]:
     """A served deployment, with the variables ``more`` in its environment."""
-    return running(desk, name, [sys.executable, str(SERVING), name], **more)
+    return running(desk, name, [sys.executable, str(SERVED_FLOW), name], **more)
 
 
 def worked(desk: Desk, **more: str) -> AbstractContextManager[SyncPrefectClient]:

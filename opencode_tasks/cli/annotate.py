@@ -75,7 +75,7 @@ def _dry_run(values: Mapping[str, Any], *, as_json: bool) -> int:
 
 def _open_display(stack: contextlib.ExitStack) -> Display:
     from opencode_tasks.cli.display import Display
-    from opencode_tasks.cli.stopping import stop_notice
+    from opencode_tasks.cli.stop_notice import stop_notice
     from opencode_tasks.settings import settings
 
     display = stack.enter_context(Display(grace_s=settings().grace))
@@ -95,7 +95,7 @@ def _prepare(
     from opencode_tasks.cli.early_start import start_early
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.server_pool import server_pool
-    from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timed_imports
+    from opencode_tasks.system.startup_times import Part, process_start_time, startup_timing, timed_imports
 
     startup_timing.add([Part("loading", process_start_time(), time.time())])
     stack.callback(server_pool.close)
@@ -207,8 +207,8 @@ def _run_flow(
     *,
     on_event: OnRunEvent,
 ) -> dict[str, Any]:
-    from opencode_tasks.cli.stopping import stop_notice
-    from opencode_tasks.system.startup_timing import timed_imports
+    from opencode_tasks.cli.stop_notice import stop_notice
+    from opencode_tasks.system.startup_times import timed_imports
 
     with timed_imports():
         from opencode_tasks.orchestration.flows import prepared_flow

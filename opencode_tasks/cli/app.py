@@ -80,7 +80,7 @@ def main() -> NoReturn:
     application = with_commands()
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)
-    from opencode_tasks.cli.stopping import stop_notice
+    from opencode_tasks.cli.stop_notice import stop_notice
     from opencode_tasks.system import install_stop_handlers
 
     # Prefect handles SIGTERM while a flow runs, and passes it to the handler that it found.

@@ -111,7 +111,7 @@ def _may_have_many(spec: OpencodeSpec) -> bool:
 
 def _start_opencode(spec: OpencodeSpec) -> None:
     from opencode_tasks.opencode.server_pool import server_pool
-    from opencode_tasks.system.startup_timing import startup_timing
+    from opencode_tasks.system.startup_times import startup_timing
 
     with suppress(Exception), startup_timing.part("opencode"):
         server_pool.call(server_pool.server, spec)

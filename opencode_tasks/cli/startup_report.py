@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from opencode_tasks.system.startup_timing import Part, process_start_time, startup_timing, timing_summary
+from opencode_tasks.system.startup_times import Part, process_start_time, startup_timing, timing_summary
 
 if TYPE_CHECKING:
     from opencode_tasks.engine.run import RunEvent

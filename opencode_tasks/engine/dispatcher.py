@@ -16,7 +16,7 @@ from opencode_tasks.engine.hold import must_stop_sending
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.plan.sizing import ROWS_PER_SERVER, Sizes
+from opencode_tasks.plan.sizes import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.system.process_identity import is_dead
 

@@ -26,7 +26,7 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.plan.sizing import Sizes, choose_sizes
+from opencode_tasks.plan.sizes import Sizes, choose_sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import span
 

@@ -24,7 +24,7 @@ TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
 
 
 def default_config(spec: OpencodeSpec) -> dict[str, Any]:
-    """Defaults that the user's config can change: no unneeded features, and time limits that fit the clocks."""
+    """Defaults that the user's config can change: few features, and time limits that fit the clocks."""
     config: dict[str, Any] = {"snapshot": False, "lsp": False, "formatter": False}
     if spec.agent == DEFAULT_AGENT:
         # A single prompt that is too long does not get shorter by a summary.

@@ -31,7 +31,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import cache_dir
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import Part, startup_timing
+from opencode_tasks.system.startup_times import Part, startup_timing
 
 START_LIMIT_S = 120.0
 LOG_LIMIT = 800

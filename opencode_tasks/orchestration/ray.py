@@ -21,7 +21,7 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.system import GuardedProcess
-from opencode_tasks.system.startup_timing import Part, startup_timing, timed_imports
+from opencode_tasks.system.startup_times import Part, startup_timing, timed_imports
 
 CREDENTIALS = "opencode_creds"
 # The namespace of prefect-ray, for tasks that run before it joins.

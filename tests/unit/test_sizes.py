@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.plan.sizing import (
+from opencode_tasks.plan.sizes import (
     LOCAL_MODEL_CONCURRENCY,
     MAX_BATCH,
     MAX_CONCURRENCY,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_tasks.system.startup_timing import Part, StartupTiming, process_start_time, timing_summary
+from opencode_tasks.system.startup_times import Part, StartupTiming, process_start_time, timing_summary
 
 
 def test_the_parts_are_told_by_name_in_the_order_of_their_ends() -> None:
