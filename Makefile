@@ -54,6 +54,8 @@ lint: docs ## Check format, style, imports, types, the lock file, the image and 
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/pyright
+# Of every public name of the package, as the type checker of a user sees it. It finds the package by PATH.
+	PATH=$(CURDIR)/.venv/bin:$$PATH .venv/bin/pyright --verifytypes opencode_tasks --ignoreexternal | grep -A 2 'error:\|score'
 	.venv/bin/hadolint deployments/docker/Dockerfile
 
 format: $(SYNCED) ## Format the code and mend what can be mended by itself

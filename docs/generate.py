@@ -224,13 +224,13 @@ def blocks() -> str:
 
 def python_api() -> str:
     """Directives for the public names of the package that are no exceptions."""
-    names = [name for name in opencode_tasks.__all__ if not is_exception(opencode_tasks, name)]
+    names = [name for name in dir(opencode_tasks) if not is_exception(opencode_tasks, name)]
     return directives(opencode_tasks, names)
 
 
 def python_errors() -> str:
     """Directives for every exception, by the shortest name under which it can be imported."""
-    exported = [name for name in opencode_tasks.__all__ if is_exception(opencode_tasks, name)]
+    exported = [name for name in dir(opencode_tasks) if is_exception(opencode_tasks, name)]
     others = [name for name in public_names(errors) if name not in exported and is_exception(errors, name)]
     return directives(opencode_tasks, exported) + directives(errors, others)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.domain.records import AttemptRecord
@@ -123,7 +123,7 @@ class RateLimitError(OpenCodeError):
 
     error_type = "rate_limit"
     fix = "wait for the end of the limit, or lower --concurrency or set --requests-per-minute"
-    reaction = Reaction(
+    reaction: ClassVar[Reaction] = Reaction(
         action="retry",
         wait="until_reset",
         uses_attempt=False,
@@ -162,7 +162,9 @@ class AuthenticationError(OpenCodeError):
         "set the API key of provider {provider} in the environment, or run `opencode auth login`, "
         "on the machine that runs the rows"
     )
-    reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
+    reaction: ClassVar[Reaction] = Reaction(
+        action="hold", uses_attempt=False, gate="close_until_person", concurrency="none"
+    )
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
@@ -183,7 +185,9 @@ class BillingError(OpenCodeError):
 
     error_type = "billing_error"
     fix = "add credit to the account of provider {provider}, or use another model or key"
-    reaction = Reaction(action="hold", uses_attempt=False, gate="close_until_person", concurrency="none")
+    reaction: ClassVar[Reaction] = Reaction(
+        action="hold", uses_attempt=False, gate="close_until_person", concurrency="none"
+    )
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
@@ -203,7 +207,7 @@ class InvalidRequestError(OpenCodeError):
 
     error_type = "invalid_request"
     fix = "correct what the message names: the prompt, the model or its options"
-    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
+    reaction: ClassVar[Reaction] = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
@@ -227,7 +231,7 @@ class ServerError(OpenCodeError):
 
     error_type = "server_error"
     fix = "run the command again later; completed rows are not sent again"
-    reaction = Reaction(
+    reaction: ClassVar[Reaction] = Reaction(
         action="retry", wait="backoff", gate="count_failure", concurrency="refused_if_overloaded"
     )
 
@@ -257,7 +261,7 @@ class MaxOutputTokensError(OpenCodeError):
     error_type = "max_output_tokens"
     fix = "raise limit.output of the model in the opencode config, or request shorter answers"
     # It is sent once more even if the user allows one attempt: the next answer is often shorter.
-    reaction = Reaction(
+    reaction: ClassVar[Reaction] = Reaction(
         action="retry",
         counter="cut_off_answers",
         max_attempts=2,
@@ -289,7 +293,7 @@ class UnknownOpenCodeError(OpenCodeError):
     """
 
     error_type = "unknown"
-    reaction = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
+    reaction: ClassVar[Reaction] = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", stderr: str = "") -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
@@ -315,7 +319,9 @@ class OpenCodeTimeoutError(OpenCodeError):
 
     error_type = "timeout"
     fix = "raise --timeout, or use a faster model"
-    reaction = Reaction(action="retry", wait="backoff", gate="count_failure", concurrency="none")
+    reaction: ClassVar[Reaction] = Reaction(
+        action="retry", wait="backoff", gate="count_failure", concurrency="none"
+    )
 
     def __init__(
         self,
@@ -347,11 +353,14 @@ class StructuredOutputError(OpenCodeError):
 
     error_type = "structured_output"
     fix = "simplify the schema, or use a model that follows it"
-    reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
+    reaction: ClassVar[Reaction] = Reaction(
+        action="fail", gate="open", concurrency="accepted", keeps_partial_text=True
+    )
 
     def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "", text: str = "") -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
-        self.text = self.partial_text = text
+        self.text = text
+        self.partial_text: str = text
 
 
 class PermissionDeniedError(OpenCodeError):
@@ -371,13 +380,13 @@ class PermissionDeniedError(OpenCodeError):
 
     error_type = "permission_denied"
     fix = "allow the tool in the config of the agent, or use an agent that needs no tool"
-    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
+    reaction: ClassVar[Reaction] = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", tools: tuple[str, ...] = ()
     ) -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
-        self.tools = tuple(tools)
+        self.tools: Final = tuple(tools)
 
 
 class ContentFilteredError(OpenCodeError):
@@ -397,7 +406,9 @@ class ContentFilteredError(OpenCodeError):
 
     error_type = "content_filter"
     fix = "change the prompt: the content filter of provider {provider} refuses it"
-    reaction = Reaction(action="fail", gate="open", concurrency="accepted", keeps_partial_text=True)
+    reaction: ClassVar[Reaction] = Reaction(
+        action="fail", gate="open", concurrency="accepted", keeps_partial_text=True
+    )
 
     def __init__(
         self, node_id: str, exit_code: int = -1, raw_message: str = "", partial_text: str = ""
@@ -424,7 +435,7 @@ class BudgetExceededError(OpenCodeError):
 
     error_type = "budget_exceeded"
     fix = "raise --max-cost, or --max-row-cost for a single row"
-    reaction = Reaction(action="fail", gate="open", concurrency="accepted")
+    reaction: ClassVar[Reaction] = Reaction(action="fail", gate="open", concurrency="accepted")
 
     def __init__(
         self,
@@ -569,7 +580,7 @@ class InputError(OpenCodeTasksError, ValueError):
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__(tuple(faults))
-        self.faults = tuple(faults)
+        self.faults: Final = tuple(faults)
 
     def __str__(self) -> str:
         return "\n".join(self.faults)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.policy import AttemptCounts, Retry, RetryLimits, decide
@@ -165,17 +165,17 @@ class OpenCodeLLM:
         self.retries = retries
         self.logging_name = logging_name
         self.logging_level = logging_level
-        self.log_dir = Path(log_dir) if log_dir else None
+        self.log_dir: Final = Path(log_dir) if log_dir else None
         self.opencode_bin = opencode_bin
         self.agent_name = agent_name
-        self.work_dir = Path(work_dir).resolve() if work_dir else None
-        self.extra_cli_args = tuple(extra_cli_args or ())
+        self.work_dir: Final = Path(work_dir).resolve() if work_dir else None
+        self.extra_cli_args: Final = tuple(extra_cli_args or ())
         self.backend: BackendName = backend
-        self.config = dict(config or {})
+        self.config: Final = dict(config or {})
         self.variant = variant
-        self.clocks = clocks or Clocks.within(timeout_seconds)
-        self.limits = limits or RetryLimits(max_attempts=retries)
-        self.started = datetime.now(UTC)
+        self.clocks: Final = clocks or Clocks.within(timeout_seconds)
+        self.limits: Final = limits or RetryLimits(max_attempts=retries)
+        self.started: Final = datetime.now(UTC)
         self.last_metadata: dict[str, Any] = {}
 
     def prompt(self, user_message: str, tools: Sequence[Tool] | None = None) -> QueryResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from platformdirs import user_data_path
 from pydantic import Field
@@ -13,7 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Defaults of a run. An option or a parameter of the run wins over its setting."""
 
-    model_config = SettingsConfigDict(env_prefix="OPENCODE_TASKS_", extra="ignore")
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="OPENCODE_TASKS_", extra="ignore"
+    )
 
     ledger: str | None = Field(
         default=None,

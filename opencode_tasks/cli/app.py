@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.help_text import CONTEXT, print_help
 
-app = typer.Typer(
+app: Final = typer.Typer(
     name="opencode-tasks",
     epilog=(
         "Exit codes: 0 all rows completed, 1 some rows failed, 2 usage error (nothing was sent), "

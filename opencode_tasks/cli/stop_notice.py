@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from opencode_tasks.cli.display import Display
@@ -14,7 +14,7 @@ class StopNotice:
     """Called by the signal handler in the main thread. ``is_stopping`` is True from the first signal on."""
 
     def __init__(self) -> None:
-        self.is_stopping = False
+        self.is_stopping: bool = False
         self._display: Display | None = None
         self._actions: list[Callable[[], None]] = []
 
@@ -48,4 +48,4 @@ class StopNotice:
                 self._display.stopping()
 
 
-stop_notice = StopNotice()
+stop_notice: Final = StopNotice()

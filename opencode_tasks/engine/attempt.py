@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from opencode_tasks.domain.policy import AttemptCounts, AwaitPerson, Fail, Retry, decide, doubled_s, limit_end
 from opencode_tasks.domain.records import Answer, AttemptRecord
@@ -88,17 +88,17 @@ class BatchContext:
     def __init__(self, run_spec: RunSpec, ledger: Ledger, *, batch_id: str) -> None:
         self.run_spec = run_spec
         self.ledger = ledger
-        self.owner = lease_owner(batch_id)
-        self.node_id = current_node_id()
-        self.host = socket.gethostname()
-        self.started = datetime.now(UTC)
-        self.reservations = Reservations(run_spec, ledger)
-        self.limiter = Limiter(run_spec, ledger, self.owner)
-        self.trace = carrier()
+        self.owner: Final = lease_owner(batch_id)
+        self.node_id: Final = current_node_id()
+        self.host: Final = socket.gethostname()
+        self.started: Final = datetime.now(UTC)
+        self.reservations: Final = Reservations(run_spec, ledger)
+        self.limiter: Final = Limiter(run_spec, ledger, self.owner)
+        self.trace: Final = carrier()
         # Duration of the last row that was answered.
-        self.last_row_s = 0.0
-        self.note_session = WriteBatcher(self._note_sessions)
-        self.finish = WriteBatcher(self._finish)
+        self.last_row_s: float = 0.0
+        self.note_session: Final = WriteBatcher(self._note_sessions)
+        self.finish: Final = WriteBatcher(self._finish)
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the ledger in a thread, off the event loop."""

@@ -34,13 +34,15 @@ NEWEST_WEIGHT = 0.1
 class Limiter:
     """Slots of one batch. For use on the event loop only: ``join`` first, ``leave`` at the end."""
 
+    process: _Process
+
     def __init__(self, run_spec: RunSpec, ledger: Ledger, owner: str) -> None:
         self.run_spec = run_spec
         self.ledger = ledger
         self.owner = owner
-        self.ready = 0
-        self.soon = 0
-        self.at_most = run_spec.concurrency
+        self.ready: int = 0
+        self.soon: int = 0
+        self.at_most: int = run_spec.concurrency
         # Attempts in flight, with the tokens reserved for each. By attempt: a row can be sent again
         # before the end of its last attempt is handled.
         self.in_flight: dict[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pandas as pd
 
@@ -70,7 +70,7 @@ class AnnotationResult:
         self.run_id = run_id
         self.progress = progress
         self.budget = budget
-        self.counts = {name: getattr(progress, name) for name in STATUSES}
+        self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
         self._schema = schema

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Text, bindparam, case, exists, func, select, true
 
@@ -248,9 +248,9 @@ def first_ended(connection: Connection, run_id: str, *, since: datetime) -> tupl
 class Attempts(Group):
     """``ledger.attempts``: executions of rows. ``ledger.queue.claim`` starts them."""
 
-    record_sessions = write(record_sessions)
-    end = write(end_attempt)
-    orphaned = read(orphaned_attempts)
-    ended = read(ended_attempts)
-    mark_crashed = write(mark_crashed)
-    first_ended = read(first_ended)
+    record_sessions: Final = write(record_sessions)
+    end: Final = write(end_attempt)
+    orphaned: Final = read(orphaned_attempts)
+    ended: Final = read(ended_attempts)
+    mark_crashed: Final = write(mark_crashed)
+    first_ended: Final = read(first_ended)

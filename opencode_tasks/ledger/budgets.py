@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
@@ -176,6 +177,6 @@ def spent_on_row(connection: Connection, run_id: str, row_id: str) -> int:
 class Budgets(Group):
     """``ledger.budgets``: the cost limit of a run."""
 
-    get = read(get_budget)
-    set = write(set_budget)
-    high_row_cost = read(high_row_cost)
+    get: Final = read(get_budget)
+    set: Final = write(set_budget)
+    high_row_cost: Final = read(high_row_cost)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import DateTime, Text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -22,8 +22,8 @@ class UtcTime(TypeDecorator[datetime]):
     sorts and which SQLite's date functions read.
     """
 
-    impl = DateTime(timezone=True)
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = DateTime(timezone=True)
+    cache_ok: bool | None = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Convert a time to the form that the dialect stores."""
@@ -51,8 +51,8 @@ class AnyText(TypeDecorator[str]):
     PostgreSQL refuses NUL in text, and both databases refuse a lone surrogate.
     """
 
-    impl = Text
-    cache_ok = True
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
+    cache_ok: bool | None = True
 
     def process_bind_param(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
@@ -244,5 +244,5 @@ def _sends(
 class Concurrency(Group):
     """``ledger.concurrency``: how many rows may be in flight at a gate."""
 
-    get = read(get_concurrency)
-    sync = write(sync_concurrency)
+    get: Final = read(get_concurrency)
+    sync: Final = write(sync_concurrency)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, exists, select
 
@@ -258,8 +258,8 @@ def _record_answer(
 class Gates(Group):
     """``ledger.gates``: circuit breakers, one for each provider, model and credential."""
 
-    get = read(get_gate)
-    record = write(record_end)
-    half_open = write(half_open)
-    extend_probe = write(extend_probe)
-    release_probe = write(release_probe)
+    get: Final = read(get_gate)
+    record: Final = write(record_end)
+    half_open: Final = write(half_open)
+    extend_probe: Final = write(extend_probe)
+    release_probe: Final = write(release_probe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -99,5 +99,5 @@ def _run_values(
 class Imports(Group):
     """``ledger.imports``: sessions that opencode ran outside this library."""
 
-    run_of_session = read(run_of_session)
-    add = write(import_session)
+    run_of_session: Final = read(run_of_session)
+    add: Final = write(import_session)

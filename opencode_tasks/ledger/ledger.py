@@ -7,7 +7,7 @@ pico-dollars, times are aware UTC and passed in. Thread-safe; each process opens
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from opencode_tasks.ledger.attempts import Attempts
 from opencode_tasks.ledger.budgets import Budgets
@@ -34,18 +34,18 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.runs = Runs(database)
-        self.rows = Rows(database)
-        self.queue = Queue(database)
-        self.attempts = Attempts(database)
-        self.gates = Gates(database)
-        self.budgets = Budgets(database)
-        self.concurrency = Concurrency(database)
-        self.series = Series(database)
-        self.results = Results(database)
-        self.reports = ReportQueries(database)
-        self.imports = Imports(database)
-        self.retention = Retention(database)
+        self.runs: Final = Runs(database)
+        self.rows: Final = Rows(database)
+        self.queue: Final = Queue(database)
+        self.attempts: Final = Attempts(database)
+        self.gates: Final = Gates(database)
+        self.budgets: Final = Budgets(database)
+        self.concurrency: Final = Concurrency(database)
+        self.series: Final = Series(database)
+        self.results: Final = Results(database)
+        self.reports: Final = ReportQueries(database)
+        self.imports: Final = Imports(database)
+        self.retention: Final = Retention(database)
 
     @classmethod
     def open(cls, url: str) -> Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select
 
@@ -125,14 +126,14 @@ def queue_state(
 class Queue(Group):
     """``ledger.queue``: open rows and their leases, from the claim to the outcome."""
 
-    state = read(queue_state)
-    claim = write(claim)
-    claim_row = write(claim_row)
-    heartbeat = write(heartbeat)
-    owners = read(lease_owners)
-    release = write(release)
-    break_lease = write(break_lease)
-    wait = write(wait_row)
+    state: Final = read(queue_state)
+    claim: Final = write(claim)
+    claim_row: Final = write(claim_row)
+    heartbeat: Final = write(heartbeat)
+    owners: Final = read(lease_owners)
+    release: Final = write(release)
+    break_lease: Final = write(break_lease)
+    wait: Final = write(wait_row)
 
     def finish(self, row: FinishedRow) -> None:
         """Finish a row and its attempt, and release its lease.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, case, func, select
 
@@ -132,9 +132,9 @@ def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, A
 class Results(Group):
     """``ledger.results``: outcomes, attempts, usage and cost of a run."""
 
-    outcomes = read(outcomes)
-    row = read(row_details)
-    attempts = read(attempts_of_run)
-    usage = read(usage_of_run)
-    cost = read(cost_of_run)
-    failure_messages = read(failure_messages)
+    outcomes: Final = read(outcomes)
+    row: Final = read(row_details)
+    attempts: Final = read(attempts_of_run)
+    usage: Final = read(usage_of_run)
+    cost: Final = read(cost_of_run)
+    failure_messages: Final = read(failure_messages)

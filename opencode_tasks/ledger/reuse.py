@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -30,7 +30,7 @@ from opencode_tasks.ledger.schema import rows, runs
 
 REUSED_COLUMNS = tuple(column.ledger_name for column in STORED if column.is_reused)
 
-source = rows.alias("source")
+source: Final = rows.alias("source")
 
 
 def reuse_answers(connection: Connection, run_id: str, *, now: datetime) -> int:

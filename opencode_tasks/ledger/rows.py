@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, case, exists, func, select
 
@@ -96,10 +96,10 @@ def skip_open(
 class Rows(Group):
     """``ledger.rows``: rows of a run that no worker is processing."""
 
-    add = write(add_rows)
-    keys = read(row_keys)
-    count_open = read(count_open)
-    reuse_answers = write(reuse_answers)
-    fail = write(fail_row)
-    skip_open = write(skip_open)
-    hold_open = write(hold_open)
+    add: Final = write(add_rows)
+    keys: Final = read(row_keys)
+    count_open: Final = read(count_open)
+    reuse_answers: Final = write(reuse_answers)
+    fail: Final = write(fail_row)
+    skip_open: Final = write(skip_open)
+    hold_open: Final = write(hold_open)

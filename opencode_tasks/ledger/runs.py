@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
@@ -213,15 +213,15 @@ def end_run(connection: Connection, run_id: str, *, status: EndStatus, now: date
 class Runs(Group):
     """``ledger.runs``: create, pause, resume, end and find runs."""
 
-    create = write(create_run)
-    add_flow_run = write(add_flow_run)
-    pause = write(pause_run)
-    resume = write(resume_run)
-    end = write(end_run)
-    get = read(get_run)
-    status = read(run_status)
-    progress = read(progress)
-    newest = read(newest_runs)
-    newest_unfinished = read(newest_unfinished)
-    find = read(find_run)
-    waiting = read(waiting_runs)
+    create: Final = write(create_run)
+    add_flow_run: Final = write(add_flow_run)
+    pause: Final = write(pause_run)
+    resume: Final = write(resume_run)
+    end: Final = write(end_run)
+    get: Final = read(get_run)
+    status: Final = read(run_status)
+    progress: Final = read(progress)
+    newest: Final = read(newest_runs)
+    newest_unfinished: Final = read(newest_unfinished)
+    find: Final = read(find_run)
+    waiting: Final = read(waiting_runs)

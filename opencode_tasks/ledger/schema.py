@@ -6,7 +6,7 @@ here needs a revision in ``migrations/versions``; a test compares the two.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -29,7 +29,7 @@ from opencode_tasks.domain.columns import STORED, Dtype
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.column_types import AnyText, UtcTime
 
-metadata = MetaData()
+metadata: Final = MetaData()
 
 
 def _json(name: str) -> Column[Any]:
@@ -67,14 +67,14 @@ def _default(initial: object) -> Any:
 
 
 # Facts about the ledger itself, such as the version of its views.
-ledger_info = Table(
+ledger_info: Final = Table(
     "ledger_info",
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
-runs = Table(
+runs: Final = Table(
     "runs",
     metadata,
     Column("run_id", Text, primary_key=True),
@@ -107,7 +107,7 @@ runs = Table(
 )
 
 # Flow runs that work on a run, in the order in which they began.
-flow_runs = Table(
+flow_runs: Final = Table(
     "flow_runs",
     metadata,
     Column("flow_run_id", Text, primary_key=True),
@@ -116,7 +116,7 @@ flow_runs = Table(
     Index("flow_runs_run", "run_id", "position"),
 )
 
-rows = Table(
+rows: Final = Table(
     "rows",
     metadata,
     Column("run_id", Text, primary_key=True),
@@ -137,7 +137,7 @@ rows = Table(
     Index("rows_key_status", "row_key", "status", "run_id"),
 )
 
-attempts = Table(
+attempts: Final = Table(
     "attempts",
     metadata,
     Column("attempt_id", Text, primary_key=True),
@@ -178,7 +178,7 @@ Index(
     sqlite_where=attempts.c.ended_at.is_(None),
 )
 
-inner_retries = Table(
+inner_retries: Final = Table(
     "inner_retries",
     metadata,
     Column("session_id", Text, primary_key=True),
@@ -189,7 +189,7 @@ inner_retries = Table(
     Index("inner_retries_attempt", "attempt_id"),
 )
 
-sessions = Table(
+sessions: Final = Table(
     "sessions",
     metadata,
     Column("session_id", Text, primary_key=True),
@@ -203,7 +203,7 @@ sessions = Table(
     Index("sessions_attempt", "attempt_id"),
 )
 
-usage = Table(
+usage: Final = Table(
     "usage",
     metadata,
     Column("session_id", Text, primary_key=True),
@@ -228,7 +228,7 @@ usage = Table(
 
 # One lease for each row_key across all runs; ``owner`` is NULL after a release. Leases are never
 # deleted, so that ``fence`` only increases.
-leases = Table(
+leases: Final = Table(
     "leases",
     metadata,
     Column("row_key", Text, primary_key=True),
@@ -240,7 +240,7 @@ leases = Table(
 )
 
 # Completed rows of a series whose ids were purged, so that they are not sent again.
-purged_rows = Table(
+purged_rows: Final = Table(
     "purged_rows",
     metadata,
     Column("series", Text, primary_key=True),
@@ -248,7 +248,7 @@ purged_rows = Table(
 )
 
 # Whether rows may be sent to a provider and model with a credential. A missing gate is open.
-gates = Table(
+gates: Final = Table(
     "gates",
     metadata,
     Column("gate_id", Text, primary_key=True),
@@ -274,7 +274,7 @@ gates = Table(
 # How many rows may be in flight at a gate. ``state`` holds the fields of
 # ``domain.concurrency.AdaptiveLimit``; ``requests`` and ``tokens`` are the levels of the buckets of
 # ``domain.rate_limits``, NULL before their first use.
-concurrency_limits = Table(
+concurrency_limits: Final = Table(
     "concurrency_limits",
     metadata,
     Column("gate_id", Text, primary_key=True),
@@ -285,7 +285,7 @@ concurrency_limits = Table(
 )
 
 # The slots of each worker at a gate, valid until the worker's next request or ``expires_at``.
-concurrency_shares = Table(
+concurrency_shares: Final = Table(
     "concurrency_shares",
     metadata,
     Column("gate_id", Text, primary_key=True),

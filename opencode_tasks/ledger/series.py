@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import Connection, select
 
@@ -82,6 +83,6 @@ def _digest(row_id: str) -> str:
 class Series(Group):
     """``ledger.series``: which rows of an incremental input are completed."""
 
-    completed_rows = read(completed_rows)
-    row_ids_of_run = read(row_ids_of_run)
-    run_of_flow_run = read(run_of_flow_run)
+    completed_rows: Final = read(completed_rows)
+    row_ids_of_run: Final = read(row_ids_of_run)
+    run_of_flow_run: Final = read(run_of_flow_run)

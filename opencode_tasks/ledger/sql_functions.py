@@ -7,33 +7,34 @@ from typing import Any
 from sqlalchemy import ColumnElement, Date, Numeric, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 
 class UtcDay(FunctionElement[Any]):
     """The UTC day of a time: a date on PostgreSQL, the text YYYY-MM-DD on SQLite."""
 
-    type = Date()
-    inherit_cache = True
+    type: TypeEngine[Any] = Date()
+    inherit_cache: bool | None = True
 
 
 class Dollars(FunctionElement[Any]):
     """Pico-dollars as dollars: exact (numeric) on PostgreSQL, the nearest float on SQLite."""
 
-    type = Numeric()
-    inherit_cache = True
+    type: TypeEngine[Any] = Numeric()
+    inherit_cache: bool | None = True
 
 
 class RowName(FunctionElement[Any]):
     """One text for a run and a row of it, for distinct counts. A run id contains no slash."""
 
-    type = Text()
-    inherit_cache = True
+    type: TypeEngine[Any] = Text()
+    inherit_cache: bool | None = True
 
 
 class JsonPairs(FunctionElement[Any]):
     """The pairs of a JSON object as rows of ``key`` and ``value``; no rows for NULL."""
 
-    inherit_cache = True
+    inherit_cache: bool | None = True
 
 
 SQL: dict[type[FunctionElement[Any]], dict[str, str]] = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 import httpx
 
@@ -34,7 +34,7 @@ class RunningLocalModel:
 
     def __init__(self, base_url: str, process: GuardedProcess) -> None:
         self.base_url = base_url
-        self.pid = process.pid
+        self.pid: Final = process.pid
         self._process = process
 
     def is_running(self) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from platformdirs import user_data_path
 
@@ -35,7 +35,7 @@ class Credentials:
         self._api_keys = {name: {"type": "api", "key": key} for name, key in secrets.api_keys.items()}
         self._content = (os.environ | dict(secrets.environment)).get(AUTH_CONTENT)
         self._logins = read_store(self._store) | self._api_keys
-        self.is_exclusive = has_rotating_login(self._logins, provider)
+        self.is_exclusive: Final = has_rotating_login(self._logins, provider)
 
     def install(self, data_dir: Path) -> dict[str, str]:
         """Make the logins available to opencode; the environment variables to set for it.

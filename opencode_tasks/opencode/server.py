@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import psutil
 
@@ -55,13 +55,13 @@ class OpencodeServer:
         self.process = process
         self.instance_dir = instance_dir
         self.client = client
-        self.fold = EventFold()
-        self.gaps = 0
-        self.plugin_loaded = False
-        self.session_count = 0
+        self.fold: Final = EventFold()
+        self.gaps: int = 0
+        self.plugin_loaded: bool = False
+        self.session_count: int = 0
         self.unrecorded: set[str] = set()
-        self.active_requests = 0
-        self.is_closing = False
+        self.active_requests: int = 0
+        self.is_closing: bool = False
         self._credentials = credentials
         self._connected = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None

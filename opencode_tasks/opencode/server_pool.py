@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -228,4 +228,4 @@ def _catalog_key(spec: OpencodeSpec, variant: str | None) -> str:
     return f"{server_key(spec)} {spec.model_ref} {variant}"
 
 
-server_pool = ServerPool()
+server_pool: Final = ServerPool()

@@ -25,13 +25,13 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_LIMIT_S = 5.0
 
-libc = ctypes.CDLL(None, use_errno=True)
+libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:

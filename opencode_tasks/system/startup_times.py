@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import psutil
 
@@ -44,7 +45,7 @@ class StartupTiming:
         self.parts.extend(parts)
 
 
-startup_timing = StartupTiming()
+startup_timing: Final = StartupTiming()
 
 
 @contextmanager

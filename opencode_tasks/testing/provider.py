@@ -88,7 +88,7 @@ class ScriptedProvider:
             models: Models by name, as in an opencode config; None is the default models.
         """
         self.calls: list[Call] = []
-        self.models = dict(models or DEFAULT_MODELS)
+        self.models: dict[str, Mapping[str, Any]] = dict(models or DEFAULT_MODELS)
         self._rules: list[_Rule] = []
         self._max_requests: int | None = None
         self._refusal = Reply()

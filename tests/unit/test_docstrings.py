@@ -17,7 +17,7 @@ from opencode_tasks import errors, testing
 
 def test_the_reference_shows_every_public_name_once() -> None:
     shown = [name for page in PAGES for name in names_on(page)]
-    exported = {f"opencode_tasks.{name}" for name in opencode_tasks.__all__}
+    exported = {f"opencode_tasks.{name}" for name in dir(opencode_tasks)}
     exported |= {f"opencode_tasks.testing.{name}" for name in testing.__all__}
     assert len(shown) == len(set(shown))
     assert exported <= set(shown)

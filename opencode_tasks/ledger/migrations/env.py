@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from alembic import context
 
-attributes = context.config.attributes
+attributes: Final = context.config.attributes
 context.configure(connection=attributes["connection"], version_table=attributes["version_table"])
 with context.begin_transaction():
     context.run_migrations()
