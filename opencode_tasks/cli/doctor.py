@@ -11,7 +11,7 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.messages import presentable
+from opencode_tasks.domain.messages import presentable
 from opencode_tasks.errors import SetupError
 
 Finding = dict[str, Any]

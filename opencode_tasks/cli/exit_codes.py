@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from opencode_tasks.cli.messages import one_line, presentable
+from opencode_tasks.domain.messages import one_line, presentable
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.plan.option_table import OPTIONS
 

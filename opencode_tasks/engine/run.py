@@ -35,7 +35,8 @@ from opencode_tasks.telemetry import span
 class RunEvent:
     """Event of a run. Fields that an event does not report are None.
 
-    - ``sizes``: the run starts to send rows, for the first time or after a hold.
+    - ``sizes``: the run starts to send rows, for the first time or after a hold. ``progress`` is that
+      before the first of them.
     - ``progress`` and ``pace``: about every second while rows are sent, and once at the end. ``pace``
       is None if nothing is known about the provider's limit.
     - ``hold``: together with the progress while rows wait for a short time and none may be sent;
@@ -240,7 +241,8 @@ class _Run:
         if self.executor.is_remote or not BACKENDS[plan.options.backend].uses_servers:
             # Batches start opencode elsewhere: the server of this process is no longer needed.
             server_pool.call(server_pool.end_server, plan.spec)
-        self.emit(RunEvent(run_id=self.run_id, sizes=sizes, reused_rows=self.reused_rows))
+        progress = self.ledger.runs.progress(self.run_id)
+        self.emit(RunEvent(run_id=self.run_id, sizes=sizes, progress=progress, reused_rows=self.reused_rows))
         run_spec = plan.run_spec(
             self.run_id,
             self.ledger.url,
