@@ -224,6 +224,7 @@ def _run_flow(
     if services.ray is not None:
         services.ray.wait()
     shown = storable(values)
+    stop_notice.started()
     try:
         return prepared_flow(prepared, on_event=on_event)(
             input=shown.pop("input"), output=shown.pop("output"), options=shown
@@ -232,6 +233,7 @@ def _run_flow(
         # Prefect raises its own errors if it cannot record the end of the flow run.
         if not (isinstance(error, KeyboardInterrupt) or stop_notice.is_stopping):
             raise
+        stop_notice.is_explained = True
         display.say(
             "interrupted: finished rows are in the ledger; to continue, run opencode-tasks resume, "
             "or run the same command again:"
