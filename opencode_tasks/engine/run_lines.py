@@ -86,11 +86,11 @@ def start_lines(event: RunEvent) -> list[str]:
     """The run and its sizes, and the rows that have an outcome before it starts."""
     sizes, counts = event.sizes, event.progress
     assert sizes is not None
-    in_flight = f"{sizes.concurrency} rows in flight"
+    in_flight = f"{count_of(sizes.concurrency)} in flight"
     if sizes.is_found:
-        in_flight = f"up to {sizes.concurrency} rows in flight, the number is found by trial"
+        in_flight = f"up to {in_flight}, the number is found by trial"
     batches = f"in batches of up to {sizes.batch_size}, {sizes.lanes} at once"
-    lines = [f"run {event.run_id}: {sizes.rows} rows {batches}, {in_flight}"]
+    lines = [f"run {event.run_id}: {count_of(sizes.rows)} {batches}, {in_flight}"]
     if event.reused_rows:
         lines.append(
             f"{event.reused_rows} rows have an answer from an earlier run (--refresh sends them again)"

@@ -20,7 +20,7 @@ from opencode_tasks.domain.messages import one_line
 from opencode_tasks.engine.end_lines import SHOWN_GROUPS, failure_lines, paused_line, summary_lines
 from opencode_tasks.engine.result import AnnotationResult, summary
 from opencode_tasks.engine.run import RunEvent
-from opencode_tasks.engine.run_lines import RunLines, limits_line, plan_lines
+from opencode_tasks.engine.run_lines import RunLines, limits_line, plan_lines, progress_line
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.context import current_flow_run
@@ -61,10 +61,10 @@ class RunLog:
             self._log.warning("%s", line)
 
     def paused(self, paused: RunPausedError) -> None:
-        """Log the progress up to a pause."""
+        """Log the progress up to a pause, without a pace."""
         with Ledger.open(self._plan.ledger_url) as ledger:
             progress = ledger.runs.progress(paused.run_id)
-        self._progress(RunEvent(run_id=paused.run_id, progress=progress))
+        self._info(progress_line(progress, 0, 0.0, 0))
 
     def finished(self, result: AnnotationResult, started_at: datetime | None) -> None:
         """Log rows by status, tokens and cost, and the most frequent messages of failed rows."""

@@ -102,7 +102,7 @@ def test_a_deployed_run_tells_its_story_in_prefect(desk: Desk) -> None:
             r"opencode \d\S+, model fake/echo.*",
             r"limits: \$5\.00 for the run",
             rf"{left} rows wait; next attempt at {TIME} \(rate_limit\): .*please recharge.*",
-            rf"{ended}/{ROWS} rows, 0 failed, .* so far",
+            rf"{ended}/{ROWS} rows, 0 failed, \$\d\S+ so far",
             rf"run {run_id} is paused with {left} open \(rate_limit\): .*please recharge.*".replace(
                 f"{left} open", f"{left} rows open"
             ),
@@ -176,7 +176,7 @@ def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_pre
     with get_client(sync_client=True) as client:
         messages = lines(client, UUID(flow_run_id), "output: ")
     shown = [
-        r"run \S+: 2 rows in batches of up to \d+, 1 at once, 1 rows in flight",
+        r"run \S+: 2 rows in batches of up to \d+, 1 at once, 1 row in flight",
         rf"2 rows wait; next attempt at {TIME} \(rate_limit\): .*please recharge.*",
         r"resumed: 2 rows left",
     ]
@@ -185,3 +185,19 @@ def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_pre
         assert sum(bool(re.fullmatch(pattern, line)) for line in ran.stderr.splitlines()) == 1, ran.stderr
     assert "INFO" not in ran.stderr
     assert "Finished in state" not in ran.stderr
+
+
+@pytest.mark.slow
+def test_a_long_run_logs_its_progress_every_minute(desk: Desk) -> None:
+    desk.provider.on("row", Reply(delay_s=11.0))
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(7)])
+    ran = desk.run(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "1"))
+    assert ran.code == 0, ran.stderr
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
+    with get_client(sync_client=True) as client:
+        messages = lines(client, UUID(flow_run_id), "output: ")
+    (progress,) = [message for message in messages if "/7 rows, 0 failed" in message]
+    assert re.fullmatch(
+        r"\d/7 rows, 0 failed, \S+ rows/min, about \d+ s left, \$\S+ so far, 1 row in flight", progress
+    )
