@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -127,15 +128,10 @@ def _prepare(
 
 def _say_plan(display: Display, plan: Any) -> None:
     """Say which opencode and model answer, and which rows are invalid."""
-    if plan.catalog is not None:
-        missing = (
-            ""
-            if plan.catalog.plugin_loaded
-            else "; its plugin did not load, so waits are read from opencode's own messages"
-        )
-        display.say(f"opencode {plan.catalog.version}, model {plan.catalog.model_ref}{missing}")
-        if plan.catalog.model_ref in plan.catalog.unpriced:
-            display.say(f"the price of {plan.catalog.model_ref} is unknown: cost_usd is empty")
+    from opencode_tasks.engine.run_lines import plan_lines
+
+    for line in plan_lines(plan):
+        display.say(line)
     for position, fault in plan.checked.row_faults.items():
         display.say(f"row {position} fails: {fault}")
 
@@ -183,7 +179,8 @@ def _run(
 def _print_result(
     display: Display, summary: Mapping[str, Any], prepared: PreparedRun, *, as_json: bool
 ) -> None:
-    from opencode_tasks.cli.summary import SHOWN_GROUPS, print_summary, say_failures, usd
+    from opencode_tasks.cli.summary import print_summary
+    from opencode_tasks.engine.end_lines import SHOWN_GROUPS, failure_lines, usd
     from opencode_tasks.ledger import Ledger
 
     if as_json:
@@ -196,7 +193,8 @@ def _print_result(
     if failed:
         with Ledger.open(prepared.plan.ledger_url) as ledger:
             groups = ledger.results.failure_messages(run_id, limit=SHOWN_GROUPS)
-        say_failures(display.say, groups, failed, run_id, prepared.plan.model_ref)
+        for line in failure_lines(groups, failed, run_id, prepared.plan.model_ref):
+            display.say(line)
 
 
 def _run_flow(
@@ -213,9 +211,12 @@ def _run_flow(
     with timed_imports():
         from opencode_tasks.orchestration.flows import prepared_flow
         from opencode_tasks.orchestration.local_server import limit_retries, prefect_api
+        from opencode_tasks.orchestration.run_log import send_to_api_only
 
     values = prepared.context.command
     stop_notice.add(limit_retries)
+    if os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
+        send_to_api_only()
     stack.enter_context(prefect_api(display.say, services.prefect))
     if values["runner"] == "ray":
         address = values["ray_address"]
@@ -223,6 +224,7 @@ def _run_flow(
     if services.ray is not None:
         services.ray.wait()
     shown = storable(values)
+    stop_notice.started()
     try:
         return prepared_flow(prepared, on_event=on_event)(
             input=shown.pop("input"), output=shown.pop("output"), options=shown
@@ -231,6 +233,7 @@ def _run_flow(
         # Prefect raises its own errors if it cannot record the end of the flow run.
         if not (isinstance(error, KeyboardInterrupt) or stop_notice.is_stopping):
             raise
+        stop_notice.is_explained = True
         display.say(
             "interrupted: finished rows are in the ledger; to continue, run opencode-tasks resume, "
             "or run the same command again:"

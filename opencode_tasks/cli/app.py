@@ -71,8 +71,12 @@ def with_commands() -> typer.Typer:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    # The logs of Prefect and Ray would hide the lines of the command.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        # The logs of Prefect and Ray would hide the lines of the command. Those of the flow run are sent
+        # to its API.
+        os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+        for name in ("FLOW_RUNS", "TASK_RUNS"):
+            os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{name}_LEVEL", "INFO")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     # Prefect would print a notice about usage data on a terminal, and send such data.
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -11,11 +11,12 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from opencode_tasks.cli.messages import one_line, presentable
+from opencode_tasks.cli.stop_notice import INTERRUPTED, stop_notice
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
+from opencode_tasks.outcomes.presentable import one_line, presentable
 from opencode_tasks.plan.option_table import OPTIONS
 
-COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED, INTERRUPTED = 0, 1, 2, 70, 75, 130
+COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED = 0, 1, 2, 70, 75
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
 SETUP_LIMIT = 1000
 
@@ -24,6 +25,9 @@ def guarded(app: typer.Typer) -> int:
     """Run the application; print what it raises as lines on stderr and return the exit code."""
     try:
         code: Any = app(standalone_mode=False)
+        if code == INTERRUPTED and not stop_notice.is_explained:
+            # typer turns a KeyboardInterrupt into this code.
+            return print_line("interrupted", INTERRUPTED)
     except (Abort, KeyboardInterrupt):
         return print_line("interrupted", INTERRUPTED)
     except TyperException as error:

@@ -39,7 +39,8 @@ class RunEvent:
         run_id: Id of the run in the ledger.
         sizes: Number and size of batches. The run starts to send rows, for the first time or after a hold.
         reused_rows: Number of rows that took their answer from an earlier run.
-        progress: Rows, tokens and cost so far: about every second while rows are sent, and once at the end.
+        progress: Rows, tokens and cost so far: before the first row with ``sizes``, about every second while
+            rows are sent, and once at the end.
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
@@ -250,7 +251,8 @@ class _Run:
         if self.executor.is_remote or not BACKENDS[plan.options.backend].uses_servers:
             # Batches start opencode elsewhere: the server of this process is no longer needed.
             server_pool.call(server_pool.end_server, plan.spec)
-        self.emit(RunEvent(run_id=self.run_id, sizes=sizes, reused_rows=self.reused_rows))
+        progress = self.ledger.runs.progress(self.run_id)
+        self.emit(RunEvent(run_id=self.run_id, sizes=sizes, progress=progress, reused_rows=self.reused_rows))
         run_spec = plan.run_spec(
             self.run_id,
             self.ledger.url,

@@ -5,7 +5,7 @@ All SQL of this package is here, except that ``frames`` reads and writes the use
 
 from __future__ import annotations
 
-from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, OrphanedAttempt
+from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, BatchRows, OrphanedAttempt
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
@@ -35,6 +35,7 @@ __all__ = [
     "Allocation",
     "AlreadyFinished",
     "AlreadyLeased",
+    "BatchRows",
     "Budget",
     "BudgetReachedError",
     "ClaimRequest",

@@ -233,6 +233,36 @@ def mark_crashed(connection: Connection, run_id: str, batch_id: str) -> list[str
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRows:
+    """Rows that a batch has sent: their number, and the ids of the first and last one in input order."""
+
+    count: int
+    first_id: str
+    last_id: str
+
+
+def batch_rows(connection: Connection, run_id: str, batch_id: str) -> BatchRows | None:
+    """The rows that a batch has sent so far; None without any."""
+    is_of_batch = (attempts.c.run_id == run_id) & attempts.c.owner.endswith(f"/{batch_id}", autoescape=True)
+    found = (
+        select(rows.c.position, rows.c.row_id)
+        .join(attempts, (attempts.c.run_id == rows.c.run_id) & (attempts.c.row_id == rows.c.row_id))
+        .where(is_of_batch)
+        .distinct()
+        .subquery()
+    )
+    ends = connection.execute(
+        select(func.count(), func.min(found.c.position), func.max(found.c.position))
+    ).one()
+    count, first, last = ends.tuple()
+    if not count:
+        return None
+    query = select(found.c.position, found.c.row_id).where(found.c.position.in_((first, last)))
+    ids = {line.position: line.row_id for line in connection.execute(query)}
+    return BatchRows(count=count, first_id=ids[first], last_id=ids[last])
+
+
 def first_ended(connection: Connection, run_id: str, *, since: datetime) -> tuple[datetime, datetime] | None:
     """Start and end of the first attempt to end of those that started since a time; None without one."""
     query = (
@@ -253,4 +283,5 @@ class Attempts(Group):
     orphaned: Final = read(orphaned_attempts)
     ended: Final = read(ended_attempts)
     mark_crashed: Final = write(mark_crashed)
+    batch_rows: Final = read(batch_rows)
     first_ended: Final = read(first_ended)

@@ -108,7 +108,7 @@ def execute_here(
     In a flow, batches run on ``runner``, by default the task runner of the flow, and the flow run is
     AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
     """
-    context, on_wait = context or RunContext(), plan.options.on_wait
+    context = context or RunContext()
     flow = flow_context()
     if flow is None:
         return execute(
@@ -117,41 +117,66 @@ def execute_here(
             executor=ThreadExecutor(),
             context=context,
             on_event=on_event,
-            on_hold=_hold_handler(on_wait, on_event),
+            on_hold=_hold_handler(plan.options.on_wait, on_event or _ignore_event),
         )
+    return _execute_in_flow(plan, frame, context, runner or flow.task_runner, on_event or _ignore_event)
+
+
+def _execute_in_flow(
+    plan: Plan, frame: pd.DataFrame, context: RunContext, runner: TaskRunner[Any], on_event: OnRunEvent
+) -> AnnotationResult:
+    """Execute a plan in the current flow run, which logs the events of the run."""
     from opencode_tasks.orchestration.resume import take_budget
+    from opencode_tasks.orchestration.run_log import RunLog
     from opencode_tasks.orchestration.runners import TaskRunnerExecutor
     from opencode_tasks.orchestration.suspend import awaiting_retry
 
-    flow_run = run_context()
-    return execute(
-        plan,
-        frame,
-        executor=TaskRunnerExecutor(runner or flow.task_runner),
-        context=replace(
-            context,
-            flow_run_id=flow_run.flow_run_id,
-            deployment=flow_run.deployment,
-            started_at=flow_run.started_at,
-            new_budget_pico=take_budget(),
-        ),
-        on_event=on_event,
-        on_hold=_hold_handler(on_wait, on_event, awaiting_retry),
-    )
+    flow_run, run_log = run_context(), RunLog(plan)
+
+    def emit(event: RunEvent) -> None:
+        run_log.show(event)
+        on_event(event)
+
+    try:
+        result = execute(
+            plan,
+            frame,
+            executor=TaskRunnerExecutor(runner),
+            context=replace(
+                context,
+                flow_run_id=flow_run.flow_run_id,
+                deployment=flow_run.deployment,
+                started_at=flow_run.started_at,
+                new_budget_pico=take_budget(),
+            ),
+            on_event=emit,
+            on_hold=_hold_handler(plan.options.on_wait, emit, log=run_log.hold, show=awaiting_retry),
+        )
+    except RunPausedError as paused:
+        run_log.paused(paused)
+        raise
+    run_log.finished(result, flow_run.started_at)
+    return result
 
 
 def _hold_handler(
     on_wait: OnWait,
-    on_event: OnRunEvent | None,
+    on_event: OnRunEvent,
+    *,
+    log: Callable[[Hold], None] | None = None,
     show: Callable[[Hold], AbstractContextManager[object]] = nullcontext,
 ) -> OnHold:
-    """Handler that waits in this process if ``on_wait`` is "wait" and the hold has an end, else raises."""
+    """Handler that waits in this process if ``on_wait`` is "wait" and the hold has an end, else raises.
+
+    ``log`` is called for each hold, ``show`` is the context of a wait in this process.
+    """
 
     def on_hold(run_id: str, hold: Hold) -> None:
         def emit() -> None:
-            if on_event is not None:
-                on_event(RunEvent(run_id=run_id, hold=hold))
+            on_event(RunEvent(run_id=run_id, hold=hold))
 
+        if log is not None:
+            log(hold)
         if hold.until is None or on_wait != "wait":
             raise_paused(run_id, hold)
             return
@@ -159,6 +184,10 @@ def _hold_handler(
             wait_until(hold.until, emit)
 
     return on_hold
+
+
+def _ignore_event(event: RunEvent) -> None:
+    del event
 
 
 def _ignore(message: str) -> None:

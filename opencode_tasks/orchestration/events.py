@@ -18,12 +18,15 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.events import emit_event
 
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.ledger import Progress
+from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.orchestration.local_server import is_private_server
 from opencode_tasks.settings import settings
 
@@ -67,11 +70,21 @@ class PrefectPublisher:
             rows = {"failed": progress.failed, "ended": progress.total - progress.open}
             _emit(RUN_FAILING, run_id, {**rows, "total": progress.total})
 
+    def stopped(self, ledger_url: str, run_id: str) -> None:
+        """Update the progress artifact of a run that is paused or stopped, before its state changes."""
+        if is_private_server():
+            return
+        with suppress(Exception):
+            with Ledger.open(ledger_url) as ledger:
+                progress = ledger.runs.progress(run_id)
+            self._update_artifact(run_id, progress)
+
     def _update_artifact(self, run_id: str, progress: Progress) -> None:
         done = progress.total - progress.open
         percent = 100.0 * done / progress.total if progress.total else 100.0
         cost = format_usd(progress.known_cost_pico)
         text = f"Run {run_id}: {done} of {progress.total} rows, {progress.failed} failed, {cost}"
+        self._artifact = self._artifact or _earlier_artifact()
         if self._artifact is None:
             artifact: Any = create_progress_artifact(percent, key=PROGRESS_KEY, description=text)
             self._artifact = artifact
@@ -96,6 +109,19 @@ class PrefectPublisher:
             create_table_artifact(lines, key=COST_KEY, description=f"Cost of run {run_id} by model")
         self._publish_usage(run_id, progress)
         _emit(RUN_FINISHED, run_id, summary)
+
+
+def _earlier_artifact() -> UUID | None:
+    """Progress artifact that this flow run made before it slept or was suspended; None without one."""
+    flow_run = current_flow_run()
+    if flow_run is None or flow_run.run_count <= 1:
+        return None
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]), key=ArtifactFilterKey(any_=[PROGRESS_KEY])
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted, limit=1)
+    return found[0].id if found else None
 
 
 def is_failing(progress: Progress) -> bool:

@@ -25,11 +25,12 @@ from opencode_tasks.orchestration.context import is_deployed, run_context
 from opencode_tasks.orchestration.events import PrefectPublisher
 from opencode_tasks.orchestration.resolver import BlockResolver
 from opencode_tasks.orchestration.resume import find_sleeping_run
+from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
 from opencode_tasks.plan.declaration import DatasetOptions, OnWait, RunnerName
-from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters
+from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters, without_password
 
 FLOW_NAME = "annotate-dataset"
 
@@ -71,7 +72,8 @@ def annotate_dataset(
         >>> pd.read_csv("answers.csv")["response"].tolist()
         ['one', 'two']
     """
-    return _annotate_dataset(input, output, **with_defaults(options, DATASET))
+    with errors_in_one_line():
+        return _annotate_dataset(input, output, **with_defaults(options, DATASET))
 
 
 def prepared_flow(
@@ -92,7 +94,8 @@ def prepared_flow(
     ) -> dict[str, Any]:
         """Annotate the table ``input`` and write it to ``output``."""
         del input, output, options
-        return process.run()
+        with errors_in_one_line():
+            return process.run()
 
     return annotate_prepared
 
@@ -187,17 +190,20 @@ def _execute_and_write(
         result = execute_here(plan, frame, context=prepared.context, runner=runner, on_event=emit)
     except RunPausedError as paused:
         _write_open(prepared, paused.run_id)
+        publisher.stopped(plan.ledger_url, paused.run_id)
         if plan.options.on_wait == "sleep":
             end_process_for(paused, plan)
         raise
     except (KeyboardInterrupt, TerminationSignal):
         if run_ids:
             _write_open(prepared, run_ids[0])
+            publisher.stopped(plan.ledger_url, run_ids[0])
             get_run_logger().warning(
                 "run %s was stopped; finished rows are kept: opencode-tasks resume continues it", run_ids[0]
             )
         raise
     prepared.output.write(result.parts(), result.run_id)
+    get_run_logger().info("output: %s", without_password(prepared.context.command["output"]))
     forget_texts(plan.ledger_url, result.run_id)
     started_s = None if started_at is None else started_at.timestamp()
     totals = summary(result.run_id, result.progress, result.budget, started=started_s)

@@ -15,6 +15,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames.write import encoded, write_bytes
 from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
 from opencode_tasks.orchestration.resolver import resolve_ledger_url
+from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.reports.focus import focus_csv
 from opencode_tasks.reports.lines import group_columns, lines_frame, read_since, report_lines
 from opencode_tasks.reports.page import report_page
@@ -61,7 +62,8 @@ def cost_report(
         >>> report["rows"]
         2
     """
-    return _write_reports(output, ledger=ledger, by=tuple(by), since=since, link=link)
+    with errors_in_one_line():
+        return _write_reports(output, ledger=ledger, by=tuple(by), since=since, link=link)
 
 
 def _write_reports(

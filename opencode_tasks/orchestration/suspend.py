@@ -16,11 +16,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
+from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Running, Suspended
 
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.engine.end_lines import paused_line
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress
 from opencode_tasks.orchestration.context import current_flow_run, is_deployed
@@ -30,6 +32,7 @@ from opencode_tasks.plan.plan import Plan
 from opencode_tasks.settings import settings
 
 ARTIFACT_KEY = "opencode-tasks-pause"
+TIME = "%Y-%m-%d %H:%M:%S"
 
 
 @contextmanager
@@ -60,6 +63,7 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
     flow_run = current_flow_run()
     if not is_deployed():
         raise paused
+    _log_pause(paused, plan.model_ref)
     if paused.until is None:
         state = _suspend(flow_run.id, paused, plan)
     else:
@@ -68,6 +72,17 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, state, force=paused.until is not None)
     raise Pause(state=state)
+
+
+def _log_pause(paused: RunPausedError, model_ref: str) -> None:
+    """Log why the process of this flow run ends, and what starts it again."""
+    log = get_run_logger()
+    log.warning("%s", paused_line(paused))
+    if paused.until is not None:
+        log.info("sleeping until %s UTC: Prefect starts this flow run again then", f"{paused.until:{TIME}}")
+        return
+    log.warning("fix: %s", fix_for(paused.error_type, model_ref))
+    log.warning("then resume this flow run in Prefect, or run: opencode-tasks resume %s", paused.run_id)
 
 
 def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any]:

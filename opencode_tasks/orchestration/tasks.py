@@ -16,6 +16,7 @@ from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.single_prompt import ask_single
 from opencode_tasks.engine.worker import BatchResult, work_on
 from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.orchestration.batch_name import named_by_rows
 from opencode_tasks.orchestration.resolver import read_credentials, with_secrets
 from opencode_tasks.orchestration.retries import (
     MAX_WAITS,
@@ -28,6 +29,7 @@ from opencode_tasks.plan.run_spec import RunSpec
 
 @task(
     name="opencode-batch",
+    task_run_name="batch {batch_id}",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=MAX_WAITS,
@@ -37,7 +39,8 @@ from opencode_tasks.plan.run_spec import RunSpec
 )
 def run_batch(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
     """Execute up to ``max_rows`` rows of a run; their outcomes are recorded in the ledger."""
-    return work_on(with_secrets(run_spec), batch_id, max_rows)
+    with named_by_rows(run_spec, batch_id):
+        return work_on(with_secrets(run_spec), batch_id, max_rows)
 
 
 @task(

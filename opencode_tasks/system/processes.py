@@ -21,6 +21,9 @@ from opencode_tasks.errors import SetupError
 GUARD = Path(__file__).with_name("guard.py")
 START_LIMIT_S = 20.0
 
+# The guards that run, by object id. ``end_programs`` reads it in a signal handler, so it has no lock.
+_guards: dict[int, subprocess.Popen[bytes]] = {}
+
 
 class GuardedProcess:
     """Program that runs under a guard and ends with this process, even if this process is killed.
@@ -103,6 +106,7 @@ class GuardedProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        _guards[id(guard)] = guard
         assert guard.stdin is not None
         guard.stdin.write(json.dumps(job).encode() + b"\n")
         guard.stdin.flush()
@@ -145,6 +149,7 @@ class GuardedProcess:
             self._guard.stdin.close()
         if code is not None and self._guard.stdout is not None:
             self._guard.stdout.close()
+            _guards.pop(id(self._guard), None)
         return code
 
     def _read_exit(self, line: str) -> None:
@@ -167,6 +172,31 @@ class GuardedProcess:
             self._reports += data
         line, _, self._reports = self._reports.partition(b"\n")
         return line.decode(errors="replace")
+
+
+def end_programs(timeout_s: float) -> None:
+    """End all programs that run under guards, and wait until their directories are removed.
+
+    For a signal handler whose process ends next: it takes no lock, and the objects of these programs
+    cannot be used afterwards. Guards that need longer than ``timeout_s`` seconds go on without this
+    process.
+    """
+    ends = select.poll()
+    waiting: set[int] = set()
+    for guard in list(_guards.values()):
+        # Another thread may close the pipes of a guard.
+        with contextlib.suppress(OSError, ValueError):
+            assert guard.stdin is not None
+            assert guard.stdout is not None
+            # A guard closes its standard output when it has ended.
+            ends.register(guard.stdout.fileno(), 0)
+            waiting.add(guard.stdout.fileno())
+            os.write(guard.stdin.fileno(), b"stop\n")
+    deadline = time.monotonic() + timeout_s
+    while waiting and (remaining_s := deadline - time.monotonic()) > 0:
+        for fd, _ in ends.poll(1000 * remaining_s):
+            waiting.discard(fd)
+            ends.unregister(fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,12 @@ def install_stop_handlers(on_stop: Callable[[], None] | None = None) -> None:
     sys.unraisablehook = handler.unraisable
 
 
+def ignore_stop_signals() -> None:
+    """Ignore SIGINT and SIGTERM from now on: this process ends. For the main thread."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class _StopHandler:
     """Signal handler that raises one KeyboardInterrupt for all signals of a deferral."""
 

@@ -85,6 +85,32 @@ def assert_clean(before: Before, ended_at: float) -> None:
         assert home.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("runner", ["threads", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_stop_before_the_first_row_ends_the_command_at_once(
+    desk: Desk, runner: str, number: signal.Signals
+) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row 0"}])
+    before = Before(set(psutil.pids()), instance_dirs(), folders())
+    process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
+    deadline = time.monotonic() + 60
+    # The guard of the Prefect server, the first program that the command starts.
+    while not any("guard.py" in line for line in left(before)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    ended_at = time.monotonic()
+    stdout, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr.splitlines() == [
+        "stopping: waiting for the processes of this command to end",
+        "interrupted: no row was sent; to start again, run the same command",
+    ]
+    assert_clean(before, ended_at)
+    assert desk.provider.calls == []
+
+
 def finished(desk: Desk) -> Counter[str]:
     """How often each prompt was sent, after the same command was run again to its end."""
     again = desk.run(*[*arguments(desk, "threads"), "--json"])

@@ -1,0 +1,80 @@
+"""Lines that describe a run at its end, and when it is paused. Pure.
+
+The terminal and the log of a Prefect flow run show the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opencode_tasks.domain.advice import fix_for
+from opencode_tasks.domain.money import format_usd, usd_to_pico
+from opencode_tasks.engine.run_lines import count_of
+from opencode_tasks.errors import RunPausedError
+from opencode_tasks.outcomes.presentable import presentable
+
+SHOWN_GROUPS = 3
+
+
+def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list[str]:
+    """Rows by status, tokens and cost of a run. ``summary`` is that of ``engine.result``.
+
+    ``output`` is the path of the output as it is shown; None without one.
+    """
+    rows, tokens = summary["rows"], summary["tokens"]
+    counts = ", ".join(
+        f"{rows[name]} {name}"
+        for name in ("completed", "failed", "skipped", "open")
+        if rows[name] or name == "completed"
+    )
+    reused = f" ({rows['reused']} of them from earlier answers)" if rows["reused"] else ""
+    counted = ", ".join(
+        f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
+    )
+    seconds = "" if summary["seconds"] is None else f", {summary['seconds']:.1f} s"
+    return [
+        f"{counts}{reused}{f' -> {output}' if output else ''}",
+        f"tokens: {counted}",
+        f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
+    ]
+
+
+def failure_lines(groups: Sequence[Mapping[str, Any]], failed: int, run_id: str, model_ref: str) -> list[str]:
+    """The most frequent messages of the failed rows, with their counts and the fix of each error type.
+
+    ``groups`` are those of ``ledger.results.failure_messages``.
+    """
+    lines = [
+        f"{count_of(group['failed_rows'])} failed with {group['error_type']}: "
+        f"{presentable(group['error_message'] or '')}"
+        for group in groups
+    ]
+    lines += [
+        f"fix for {error_type}: {fix_for(error_type, model_ref).replace('RUN_ID', run_id)}"
+        for error_type in dict.fromkeys(group["error_type"] or "" for group in groups)
+    ]
+    others = failed - sum(group["failed_rows"] for group in groups)
+    if others > 0:
+        lines.append(
+            f"{count_of(others)} failed with other messages: see the column error_message of the output"
+        )
+    return lines
+
+
+def paused_line(paused: RunPausedError) -> str:
+    """Why a run is paused, and how many rows are open."""
+    return (
+        f"run {paused.run_id} is paused with {count_of(paused.open_rows)} open "
+        f"({paused.error_type}): {presentable(paused.message)}"
+    )
+
+
+def usd(amount: float) -> str:
+    """An amount of USD as text."""
+    return format_usd(usd_to_pico(amount))
+
+
+def _cost(summary: Mapping[str, Any]) -> str:
+    known = usd(summary["known_cost_usd"] or 0)
+    return known if summary["cost_usd"] is not None else f"{known} and an unknown part"
