@@ -178,8 +178,8 @@ def end_programs(timeout_s: float) -> None:
     """End all programs that run under guards, and wait until their directories are removed.
 
     For a signal handler whose process ends next: it takes no lock, and the objects of these programs
-    cannot be used afterwards. Guards that need longer than ``timeout_s`` seconds go on without this
-    process.
+    cannot be used afterwards. A guard that needs longer than ``timeout_s`` seconds ends its program
+    after this process.
     """
     ends = select.poll()
     waiting: set[int] = set()

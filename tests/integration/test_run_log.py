@@ -51,6 +51,7 @@ def logs(client: SyncPrefectClient, flow_run_id: UUID) -> list[Log]:
 def lines(client: SyncPrefectClient, flow_run_id: UUID, last: str) -> list[str]:
     """Messages of a flow run, as soon as one contains ``last``: they are sent every few seconds."""
     deadline = time.monotonic() + LIMIT_S
+    found: list[str] = []
     while time.monotonic() < deadline:
         found = [log.message for log in logs(client, flow_run_id)]
         if any(last in message for message in found):
