@@ -25,7 +25,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from terminal import draw, record, screen_lines
 
 ASSETS = ROOT / "docs" / "assets"
-WIDTH = 1280
+WIDTH = 1080
+# Shown in place of the temporary folder of a scene.
+SHOWN_FOLDER = "/home/team"
 MAX_BYTES = 150_000
 PAGE_LIMIT_S = 60
 # Model calls in the ledger of the cost page: two months of several models and deployments.
@@ -37,6 +39,12 @@ TYPED = (
     f"$ opencode-tasks annotate {REVIEWS.name} -o labelled.csv --id-column id \\",
     f'    --template "{TEMPLATE}" --model {PROVIDER}/{MODEL}',
 )
+
+RENAME = """
+const [folder, shown] = arguments;
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, shown);
+"""
 
 
 def run_in_terminal(path: Path) -> None:
@@ -50,20 +58,27 @@ def run_in_terminal(path: Path) -> None:
 
 def awaiting_retry(path: Path) -> None:
     """The page of a flow run that sleeps, in Prefect's UI."""
-    with sleeping_run() as address, chromium() as browser:
-        open_page(browser, address, width=WIDTH, height=900)
+    with sleeping_run() as (address, folder), chromium() as browser:
+        open_page(browser, address, width=WIDTH, height=920)
         wait_for_words(browser, "AwaitingRetry", "Finished in state AwaitingRetry", "opencode-batch")
+        rename_folder(browser, folder)
         save_screenshot(browser, path)
 
 
 def cost_page(path: Path) -> None:
-    """The top of the report page, over a ledger of made-up model calls."""
+    """The top of the report page, over a ledger of generated model calls."""
     with scene() as here, chromium() as browser:
         fill = [sys.executable, str(ROOT / "benchmarks" / "reports.py"), str(MODEL_CALLS), "ledger.db"]
         subprocess.run(fill, cwd=here.folder, env=here.env, check=True, stdout=subprocess.DEVNULL)
         here.run("opencode-tasks", "report", "--ledger", "ledger.db", "--html", "page.html")
-        open_page(browser, (here.folder / "page.html").as_uri(), width=WIDTH, height=1000)
+        open_page(browser, (here.folder / "page.html").as_uri(), width=WIDTH, height=900)
+        rename_folder(browser, here.folder)
         save_screenshot(browser, path)
+
+
+def rename_folder(browser: Chrome, folder: Path) -> None:
+    """Replace the name of a temporary folder in all texts of the page."""
+    browser.execute_script(RENAME, str(folder), SHOWN_FOLDER)
 
 
 def wait_for_words(browser: Chrome, *words: str) -> None:

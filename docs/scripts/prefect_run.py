@@ -7,6 +7,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -58,8 +59,8 @@ class Server:
 
 
 @contextmanager
-def sleeping_run() -> Generator[str]:
-    """The address of the page of a flow run that is ``AwaitingRetry``."""
+def sleeping_run() -> Generator[tuple[str, Path]]:
+    """Address of the page of a flow run that is ``AwaitingRetry``, and the folder of its programs."""
     answered: list[Call] = []
 
     def is_limited(call: Call) -> bool:
@@ -78,7 +79,7 @@ def sleeping_run() -> Generator[str]:
                 path = f"deployments/{server.get(deployment)['id']}/create_flow_run"
                 run = server.post(path, {"name": "reviews", "parameters": PARAMETERS})["id"]
                 wait_for(lambda: server.get(f"flow_runs/{run}")["state"]["name"] == "AwaitingRetry", flow_log)
-                yield f"{server.address}/runs/flow-run/{run}"
+                yield f"{server.address}/runs/flow-run/{run}", here.folder
 
 
 def with_server(private: Scene, server: Server) -> Scene:
