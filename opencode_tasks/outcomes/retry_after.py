@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -40,12 +40,6 @@ def retry_after_s(headers: Mapping[str, str], body: str, now: datetime) -> float
     for seconds in _retry_info_delays(body):
         return _bounded(seconds)
     return None
-
-
-def reset_time(headers: Mapping[str, str], body: str, now: datetime) -> datetime | None:
-    """The time (aware UTC) after ``retry_after_s`` seconds; None if that is None."""
-    seconds = retry_after_s(headers, body, now)
-    return None if seconds is None else now.astimezone(UTC) + timedelta(seconds=seconds)
 
 
 def _header_values(headers: Mapping[str, str], name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The examples of the README and of the page of blocks run as written."""
+"""The examples of the README, of the home page and of the page of blocks run as written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from cluster import Desk
 
@@ -15,6 +16,7 @@ from opencode_tasks.opencode.install import install_local_model
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+HOME = ROOT / "docs" / "index.md"
 BLOCKS = ROOT / "docs" / "reference" / "blocks.md"
 
 
@@ -40,6 +42,24 @@ def test_the_script_annotates_with_the_local_model(
     assert all(result.frame["response"])
     assert list(result.cost["rows"]) == [2]
     assert "My invoice is wrong" in capsys.readouterr().out
+
+
+def test_the_example_of_the_home_page_prints_its_table(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_local_model(print)
+    monkeypatch.setenv("OPENCODE_TASKS_OPENCODE_BIN", str(desk.binary))
+    (block,) = code_blocks(HOME, "python")
+    assert len(block.strip().splitlines()) <= 7
+    # The page names a model that is not free.
+    with pd.option_context("display.width", 1000, "display.max_columns", None):
+        run(block.replace("anthropic/claude-haiku-4-5", PROVIDER_MODEL_REF), HOME)
+    printed = capsys.readouterr().out
+    head = re.search(r"^\| (\| .*) \|$", HOME.read_text(encoding="utf-8"), re.MULTILINE)
+    assert head is not None
+    columns = [name.strip() for name in head[1].split("|") if name.strip()]
+    assert printed.splitlines()[0].split() == columns
+    assert printed.count("completed") == 2
 
 
 def test_the_example_of_blocks_saves_an_agent_with_its_credentials(prefect_server: str) -> None:

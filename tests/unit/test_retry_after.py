@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.outcomes.retry_after import MAX_S, reset_time, retry_after_s
+from opencode_tasks.outcomes.retry_after import MAX_S, retry_after_s
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -51,19 +51,9 @@ def test_the_providers_wish(headers: dict[str, str], body: str, seconds: float |
 def test_garbage_never_raises_nor_is_negative(headers: dict[str, str], body: str) -> None:
     seconds = retry_after_s(headers, body, NOW)
     assert seconds is None or 0 <= seconds <= MAX_S
-    assert (reset_time(headers, body, NOW) is None) == (seconds is None)
 
 
 @given(st.integers(min_value=0, max_value=10**8))
-def test_a_date_says_what_its_seconds_say(seconds: int) -> None:
-    moment = NOW + timedelta(seconds=seconds)
-    assert retry_after_s({"Retry-After": format_datetime(moment, usegmt=True)}, "", NOW) == seconds
-    assert reset_time({"Retry-After": str(seconds)}, "", NOW) == moment
-
-
-def test_the_reset_time_is_utc() -> None:
-    abroad = NOW.astimezone().replace(tzinfo=None).astimezone()
-    found = reset_time({"retry-after": "60"}, "", abroad)
-    assert found == NOW + timedelta(seconds=60)
-    assert found is not None
-    assert found.tzinfo is UTC
+def test_a_date_means_the_seconds_until_it(seconds: int) -> None:
+    date = NOW + timedelta(seconds=seconds)
+    assert retry_after_s({"Retry-After": format_datetime(date, usegmt=True)}, "", NOW) == seconds
