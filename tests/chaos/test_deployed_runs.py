@@ -1,4 +1,4 @@
-"""What a deployed run does at full size: a long limit with no process, a key that a person mends."""
+"""Deployed runs at full size: a long rate limit without a process, and a key that a person replaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployed import history, served, started, state_of, wait_for, workers
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
 
-# Prefect's runner starts the process of a flow run so long before the moment that it is scheduled for.
+# Prefect's runner starts the process of a flow run this long before its scheduled time.
 PREFETCH_S = 12
 FLOW_STATES = ("Running", "AwaitingRetry", "Suspended", "Completed", "Failed", "Crashed")
 
@@ -53,7 +53,7 @@ def test_a_limit_of_90_seconds_is_slept_through(desk: Desk) -> None:
 
 @pytest.mark.chaos
 def test_a_key_refused_at_row_37_of_100_is_mended_by_a_person(desk: Desk) -> None:
-    """The key dies the moment that row 37 is asked."""
+    """The key becomes invalid when row 37 is sent."""
     dead: list[str] = []
     mended: list[bool] = []
 

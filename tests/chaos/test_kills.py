@@ -1,4 +1,4 @@
-"""A run survives the death of its parts: nothing lost, nothing doubled, little bought twice."""
+"""A run survives killed parts: no row is lost or written twice, and few are charged twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kills import HEAD, IN_FLIGHT, Target, kill_and_go_on
 ROWS = 200
 TARGETS = ("driver", "worker", "server")
 MOMENTS = (2, 47, 101, 148, 193)
-# One moment of each in every full run; `make chaos` runs them all and prints the table.
+# One time of each kind in every full run; `make chaos` runs all of them and prints the table.
 CASES: list[Any] = [
     pytest.param(target, moment, marks=pytest.mark.slow if moment == MOMENTS[2] else pytest.mark.chaos)
     for target in TARGETS
@@ -23,7 +23,7 @@ CASES: list[Any] = [
 
 @pytest.fixture(scope="module")
 def table() -> Path | None:
-    """The file that the tolls are written to, where one is asked for."""
+    """The file for the tolls; None if none is requested."""
     path = os.environ.get("OPENCODE_TASKS_TEST_TOLLS")
     if path is None:
         return None
@@ -40,7 +40,7 @@ def test_a_kill_loses_nothing_and_buys_at_most_what_was_in_flight_twice(
     if table is not None:
         with table.open("a", encoding="utf-8") as file:
             file.write(toll.line() + "\n")
-    assert (toll.completed, toll.missing, toll.doubled, toll.asked_more) == (ROWS, 0, 0, 0), toll
+    assert (toll.completed, toll.missing, toll.doubled, toll.sent_more) == (ROWS, 0, 0, 0), toll
     assert toll.exit_codes[-1] == 0
-    assert toll.asked_twice <= IN_FLIGHT
-    assert toll.bought_twice <= toll.asked_twice
+    assert toll.sent_twice <= IN_FLIGHT
+    assert toll.charged_twice <= toll.sent_twice

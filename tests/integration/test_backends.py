@@ -1,4 +1,4 @@
-"""Both ways of driving the real opencode: every failure is its class, with its fields, bought once."""
+"""Both backends that run opencode: every failure has its class and its fields and is charged once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refusal(message: str, **more: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What the provider does, and the exception that it must become."""
+    """A reply of the provider, and the exception that is expected for it."""
 
     reply: Reply | Callable[[], Reply]
     kind: type[OpenCodeError]

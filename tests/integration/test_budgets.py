@@ -33,7 +33,7 @@ def any_desk(request: pytest.FixtureRequest) -> Desk:
 
 
 def budgeted(desk: Desk, count: int, *more: str, config: dict[str, Any] | None = None) -> list[str]:
-    """The arguments that annotate so many rows on a model with a price and an output limit."""
+    """Arguments that annotate this number of rows with a model that has a price and an output limit."""
     desk.provider.models = {"echo": MODEL, "unpriced": UNPRICED}
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(count)])
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more)
@@ -44,7 +44,7 @@ def budgeted(desk: Desk, count: int, *more: str, config: dict[str, Any] | None =
 
 
 def sold_pico(calls: Sequence[Call]) -> int:
-    """What the provider's own record says that it sold."""
+    """Cost by the records of the provider."""
     return sum(call.input_tokens * 10**6 + call.output_tokens * 10**7 for call in calls)
 
 

@@ -346,7 +346,7 @@ def test_recordings_made_now_have_the_committed_shapes(opencode_binary: Path, tm
 def shape(value: Any, at: str = "$") -> set[str]:
     """The paths in a JSON value with their types; a list's elements share one path.
 
-    An event's and a part's type is in its path, since each has keys of its own.
+    The type of an event or part is in its path, since each type has different keys.
     """
     if isinstance(value, dict):
         kind = value.get("type")

@@ -1,4 +1,4 @@
-"""Setup against the real registries, each time into a cache of its own."""
+"""Setup from the real registries, each time into a new cache."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def eventually(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
 def own(
     opencode_binary: Path, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Owned]]:
-    """Start an owner that ends in the given way, in a data folder of its own."""
+    """Start an owner that ends in the given way, in a new data directory."""
     for name in ("data", "tmp"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

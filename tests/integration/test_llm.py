@@ -1,4 +1,4 @@
-"""``OpenCodeLLM`` by itself: what it returns, what it raises, how often it asks."""
+"""``OpenCodeLLM`` alone: its results, its exceptions, and the number of its requests."""
 
 from __future__ import annotations
 

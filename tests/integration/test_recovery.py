@@ -66,7 +66,7 @@ for prompt, agent in asks:
 time.sleep(600)
 """
 
-# It reads what is left, and says so before it asks the server that it started for that.
+# It reads the sessions that are left, and prints a line before it queries the server that it started.
 READER = """
 import asyncio, json, sys, time
 from pathlib import Path
@@ -107,7 +107,7 @@ class Owner:
 
 
 def is_left(home: InstanceDir) -> bool:
-    """Whether a home has unrecorded sessions and nobody who could record them."""
+    """Whether an instance directory has unrecorded sessions and no process that could record them."""
     return home.marks.is_dir() and any(home.marks.iterdir()) and is_orphaned(home)
 
 

@@ -100,7 +100,7 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ("an abort", named("MessageAbortedError"), UnknownOpenCodeError),
     ("anything else", named("UnknownError", "what?"), UnknownOpenCodeError),
     ("nothing at all", {}, UnknownOpenCodeError),
-    # The words count in an APIError only, and neither quota nor plan is one of them.
+    # Only the message of an APIError is searched for these terms; quota and plan are not among them.
     ("quota alone", api_error(400, "Quota of this plan: 5"), InvalidRequestError),
     ("credentials are no credit", api_error(400, "bad credentials"), InvalidRequestError),
     ("billing, not the provider's word", named("UnknownError", "billing failed"), UnknownOpenCodeError),

@@ -14,7 +14,7 @@ LIMIT_S = 20.0
 
 
 def events_of(pieces: Sequence[bytes], head: bytes) -> tuple[list[str], str]:
-    """The events that a server's pieces hold, each sent by itself, and how their stream ended."""
+    """The events in the pieces that a server sends one by one, and the end of their stream."""
     served = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -23,7 +23,7 @@ def events_of(pieces: Sequence[bytes], head: bytes) -> tuple[list[str], str]:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            # So that each arrives by itself.
+            # So that each piece arrives separately.
             await asyncio.sleep(0.01)
         writer.close()
         await writer.wait_closed()

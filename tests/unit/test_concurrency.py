@@ -1,4 +1,4 @@
-"""How many rows may be in flight: the rules, and a provider with so many places tried against them."""
+"""The rules of the adaptive limit, and their simulation against a provider with a limit."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_division_gives_out_all_that_is_wanted_and_there(slots: int, wants: li
         assert all(given for given, want in zip(given_out, wants, strict=True) if want)
 
 
-# A provider with so many places, workers that come by once a second, and the gate's rests between.
+# A provider with a limit, workers that ask once per second, and the waits of the gate between them.
 
 STEP_S = 0.02
 LATENCY_S = 1.0

@@ -56,7 +56,7 @@ def test_the_default_is_lean_and_known_providers_get_our_clocks() -> None:
     config = default_config(spec(clocks=clocks, model_ref="a/m", config={"provider": {"b": {}}}))
     assert (config["snapshot"], config["lsp"], config["formatter"]) == (False, False, False)
     assert config["compaction"] == {"auto": False, "prune": False}
-    # Opencode's limits come later than ours, or it would ask again.
+    # Opencode's limits are longer than ours, because it would retry.
     timeouts = {"timeout": 60_000, "headerTimeout": 40_000, "chunkTimeout": 50_000}
     assert config["provider"] == {name: {"options": timeouts} for name in ("a", "b")}
 

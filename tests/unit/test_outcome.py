@@ -1,4 +1,4 @@
-"""From what came of a request to an answer or the one error that it is."""
+"""From the result of a request to an answer or to exactly one error."""
 
 from __future__ import annotations
 

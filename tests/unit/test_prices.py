@@ -30,7 +30,7 @@ def test_every_byte_may_be_a_token_and_the_dearer_input_price_holds() -> None:
     price = Price(input=3 * 10**12, output=15 * 10**12, cache_write=4 * 10**12, max_output_tokens=100)
     once = (1000 + FRAME_TOKENS) * 4 * 10**6 + 100 * 15 * 10**6
     assert price.max_cost(1000) == once
-    # The second call is sent the first answer too, and the words that ask for a better one.
+    # The second call also has the first answer and the request for a better one.
     assert price.max_cost(1000, calls=2) == 2 * once + (1000 + FRAME_TOKENS + 100) * 4 * 10**6
 
 
