@@ -12,7 +12,10 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+
+# Its function for the end of the interpreter, after which no thread of a pool starts, runs before those
+# that are registered later. So it is imported before ``_start_portal`` registers ``close``.
+from concurrent.futures import Future, thread  # noqa: F401
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
