@@ -60,7 +60,7 @@ def awaiting_retry(path: Path) -> None:
     """The page of a flow run that sleeps, in Prefect's UI."""
     with sleeping_run() as (address, folder), chromium() as browser:
         open_page(browser, address, width=WIDTH, height=920)
-        wait_for_words(browser, "AwaitingRetry", "Finished in state AwaitingRetry", "opencode-batch")
+        wait_for_words(browser, "AwaitingRetry", "Finished in state AwaitingRetry")
         rename_folder(browser, folder)
         save_screenshot(browser, path)
 

@@ -252,10 +252,9 @@ def batch_rows(connection: Connection, run_id: str, batch_id: str) -> BatchRows 
         .distinct()
         .subquery()
     )
-    ends = connection.execute(
+    count, first, last = connection.execute(
         select(func.count(), func.min(found.c.position), func.max(found.c.position))
     ).one()
-    count, first, last = ends.tuple()
     if not count:
         return None
     query = select(found.c.position, found.c.row_id).where(found.c.position.in_((first, last)))

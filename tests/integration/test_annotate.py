@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.testing import ScriptedProvider
 
 LIMIT_S = 120
+EVENTS_LIMIT_S = 30
 
 SCRIPT = """
 import json, sys
@@ -121,7 +123,12 @@ def test_in_a_flow_the_batches_are_task_runs_of_the_flow(desk: Desk, kind: str) 
     called = chosen(frame, options_of(desk.folder, desk.provider, desk.binary))
     (result,) = asyncio.run(called) if kind == "async" else called
     assert list(result.frame["response"]) == ["one", "two"]
-    (name,) = task_runs(desk, result)
+    # Prefect's server applies the events of task runs some time after their end.
+    deadline = time.monotonic() + EVENTS_LIMIT_S
+    while not (names := task_runs(desk, result))[0].startswith("2 rows"):
+        assert time.monotonic() < deadline, names
+        time.sleep(0.5)
+    (name,) = names
     assert name.startswith("2 rows, 0 to 1 (batch ")
 
 
