@@ -234,7 +234,7 @@ def short_rig(opencode_binary: Path) -> Iterator[Rig]:
 def test_the_requests_of_a_prompt_are_limited(short_rig: Rig, backend: BackendName) -> None:
     asked = short_rig.ask(WORK, agent="worker", system=None, backend=backend)
     error = asked.failed(BudgetExceededError)
-    assert "the row had used 5 model calls" in error.raw_message
+    assert "the row has used 5 model calls" in error.raw_message
     assert "OPENCODE_TASKS_MAX_STEPS" in error.raw_message
     assert (error.limit_usd, error.spent_usd) == (None, None)
     assert len(asked.calls) == len(asked.attempt.steps) == 5
