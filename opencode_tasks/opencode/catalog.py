@@ -14,7 +14,7 @@ from typing import Any
 
 from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced

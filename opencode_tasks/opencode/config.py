@@ -12,7 +12,7 @@ from typing import Any, cast
 import json5
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
-from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS
+from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec

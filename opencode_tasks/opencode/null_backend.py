@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from opencode_tasks.domain.prices import MAX_OUTPUT_TOKENS
+from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog

@@ -29,7 +29,7 @@ from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
-from opencode_tasks.plan.declaration import DatasetOptions, OnWait, RunnerName
+from opencode_tasks.plan.option_declaration import DatasetOptions, OnWait, RunnerName
 from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters, without_password
 
 FLOW_NAME = "annotate-dataset"

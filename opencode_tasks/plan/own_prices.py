@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from opencode_tasks.domain.price_book import PriceBook, read_own_prices
+from opencode_tasks.domain.cost import PriceBook, read_own_prices
 from opencode_tasks.settings import settings
 
 

@@ -11,11 +11,11 @@ from typing import Any, get_args
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.fingerprints import fingerprint, row_keys
+from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.policy import RetryLimits
-from opencode_tasks.domain.price_book import PriceBook
-from opencode_tasks.domain.prices import Price
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError

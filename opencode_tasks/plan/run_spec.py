@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.answer_schema import schema_instruction
+from opencode_tasks.domain.cost import PriceBook
+from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.policy import RetryLimits
-from opencode_tasks.domain.price_book import PriceBook
-from opencode_tasks.domain.prices import Price
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.ledger import ClaimedRow
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request

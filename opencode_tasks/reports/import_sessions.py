@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
 from opencode_tasks.domain.money import format_usd
-from opencode_tasks.domain.price_book import PriceBook
 from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger

@@ -13,7 +13,7 @@ import pytest
 from cluster import Desk, Ran
 from prefect.client.orchestration import get_client
 
-from opencode_tasks.domain.prices import Price
+from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
 

@@ -15,7 +15,7 @@ import pytest
 from attempts import begin_attempt
 from sqlalchemy import text
 
-from opencode_tasks.domain.price_book import PriceBook
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
 from opencode_tasks.ledger import GROUPINGS, FinishedRow, Grouping, Lease, Ledger

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pictures import MAX_BYTES, PICTURES
 
-from opencode_tasks.domain.price_book import read_own_prices
+from opencode_tasks.domain.cost import read_own_prices
 
 ROOT = Path(__file__).parents[2]
 

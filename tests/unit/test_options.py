@@ -21,7 +21,7 @@ from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.orchestration.resolver import resolve_options
 from opencode_tasks.plan.command import command_of
-from opencode_tasks.plan.declaration import AnnotateOptions, DatasetOptions
+from opencode_tasks.plan.option_declaration import AnnotateOptions, DatasetOptions
 from opencode_tasks.plan.option_table import (
     ANNOTATE,
     COMMAND,

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.max_cost import MILLION, Price
 from opencode_tasks.domain.money import usd_to_pico
-from opencode_tasks.domain.prices import MILLION, Price
 from opencode_tasks.domain.records import AttemptRecord, Step, Usage
 
 # Provider ids of opencode (models.dev) that have another name in genai-prices.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opencode_tasks.domain.prices import FRAME_TOKENS, MAX_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.domain.max_cost import FRAME_TOKENS, MAX_OUTPUT_TOKENS, Price, read_price
 
 STATED = {"input": 3, "output": 15, "cache": {"read": 0.3, "write": 3.75}}
 

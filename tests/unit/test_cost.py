@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.domain.price_book import OWN, PriceBook, public_cost, read_own_prices
+from opencode_tasks.domain.cost import OWN, PriceBook, public_cost, read_own_prices
 from opencode_tasks.domain.records import CostSource, Step, Usage
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
