@@ -6,16 +6,14 @@ import asyncio
 import atexit
 import contextlib
 import hashlib
+import importlib
 import itertools
 import json
 import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
-
-# Its function for the end of the interpreter, after which no thread of a pool starts, runs before those
-# that are registered later. So it is imported before ``_start_portal`` registers ``close``.
-from concurrent.futures import Future, thread  # noqa: F401
+from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
@@ -35,6 +33,10 @@ from opencode_tasks.system import defer_stop
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+# Its function for the end of the interpreter, after which no thread of a pool starts, runs before those
+# that are registered later. So it is loaded before ``_start_portal`` registers ``close``.
+importlib.import_module("concurrent.futures.thread")
 
 
 class ServerPool:
