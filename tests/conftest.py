@@ -188,7 +188,8 @@ def ray_desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Chrome]:
     """A headless Chromium of Debian's, with a new profile."""
-    if not chromium.is_installed():
+    # On a developer's machine the browser is optional; in CI a missing one is a failure.
+    if not chromium.is_installed() and not os.environ.get("CI"):
         pytest.skip(chromium.MISSING)
     with chromium.chromium() as running:
         yield running
