@@ -40,7 +40,7 @@ PROGRAMS = (
     ("opencode --version", "--version"),
     ("Prefect server", "prefect server"),
     ("Prefect server", "prefect.server"),
-    ("guards", "system/guard.py"),
+    ("guards", "system/process_guard.py"),
     ("Ray: workers", "ray::"),
     ("Ray: workers", "default_worker.py"),
     ("Ray: GCS", "gcs_server"),
@@ -172,7 +172,7 @@ def was_started(process: psutil.Process, command: str, folder: Path) -> bool:
     with suppress(psutil.Error):
         if process.environ().get("HOME") == str(folder):
             return True
-    return process.pid != os.getpid() and "system/guard.py" in command
+    return process.pid != os.getpid() and "system/process_guard.py" in command
 
 
 def program_of(command: str) -> str | None:

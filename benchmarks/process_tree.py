@@ -44,7 +44,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 KINDS = (
     # A part of the command line and the kind of the process; the first match counts.
-    ("guard.py", "guards"),
+    ("process_guard.py", "guards"),
     ("opencode serve", "opencode"),
     ("opencode run", "opencode"),
     ("opencode export", "opencode"),

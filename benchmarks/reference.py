@@ -22,7 +22,7 @@ from tables import read_prompts, write_rows
 
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
-from opencode_tasks.outcomes.run_output import parse_session_id
+from opencode_tasks.outcomes.cli_output import parse_session_id
 
 CREDENTIALS = "opencode_creds"
 

@@ -24,7 +24,7 @@ from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
-from opencode_tasks.plan.option_table import ANNOTATE, DATASET
+from opencode_tasks.plan.option_signatures import ANNOTATE, DATASET
 from opencode_tasks.settings import Settings
 
 DOCS = Path(__file__).parent

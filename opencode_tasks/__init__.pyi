@@ -43,8 +43,8 @@ from opencode_tasks.orchestration.blocks import OpenCodeCredentials as OpenCodeC
 from opencode_tasks.orchestration.flows import annotate_dataset as annotate_dataset
 from opencode_tasks.orchestration.report_flow import cost_report as cost_report
 from opencode_tasks.orchestration.tasks import opencode_task as opencode_task
-from opencode_tasks.outcomes.run_output import parse_run_error as parse_run_error
-from opencode_tasks.outcomes.run_output import parse_session_id as parse_session_id
-from opencode_tasks.plan.option_declaration import AnnotateOptions as AnnotateOptions
-from opencode_tasks.plan.option_declaration import DatasetOptions as DatasetOptions
+from opencode_tasks.outcomes.cli_output import parse_run_error as parse_run_error
+from opencode_tasks.outcomes.cli_output import parse_session_id as parse_session_id
+from opencode_tasks.plan.option_declarations import AnnotateOptions as AnnotateOptions
+from opencode_tasks.plan.option_declarations import DatasetOptions as DatasetOptions
 from opencode_tasks.plan.sizes import Sizes as Sizes

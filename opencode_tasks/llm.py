@@ -33,13 +33,13 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Request,
 )
-from opencode_tasks.opencode.backends import BACKENDS
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.outcomes.messages import assistant_messages
+from opencode_tasks.outcomes.session_messages import assistant_messages
 from opencode_tasks.outcomes.trace import append_trace, render_trace
-from opencode_tasks.system.node import current_node_id
+from opencode_tasks.system.ray_node import current_node_id
 
 DEFAULT_BINARY_NAME = "opencode"
 NO_MODEL = "<opencode default>"

@@ -147,7 +147,7 @@ def unplugged(opencode_binary: Path) -> Iterator[Rig]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """A real Prefect server for the session; its API URL is in the environment meanwhile."""
-    from opencode_tasks.orchestration.local_server import prefect_api
+    from opencode_tasks.orchestration.prefect_server import prefect_api
 
     with prefect_api(lambda _: None) as url:
         yield url
@@ -158,7 +158,7 @@ def ray_address(prefect_server: str) -> Iterator[str]:
     """A real Ray on this machine with the credentials resource; its address."""
     import ray
 
-    from opencode_tasks.orchestration.ray import ray_folder
+    from opencode_tasks.orchestration.local_ray import ray_folder
 
     with ray_folder() as folder:
         ray.init(

@@ -18,7 +18,7 @@ from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.plan.option_table import COMMAND, DATASET, storable, without_password
+from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable, without_password
 
 if TYPE_CHECKING:
     # pandas, Prefect and rich behind these take seconds to load, and --help must be fast.
@@ -103,7 +103,7 @@ def _prepare(
     base_config = stack.enter_context(local_provider(values["model"], display.say))
     services = stack.enter_context(start_early(values, base_config, is_dry=is_dry))
     with timed_imports():
-        from opencode_tasks.orchestration.resolver import BlockResolver
+        from opencode_tasks.orchestration.block_resolver import BlockResolver
         from opencode_tasks.plan.command import prepare
 
         if not is_dry:
@@ -128,7 +128,7 @@ def _prepare(
 
 def _say_plan(display: Display, plan: Any) -> None:
     """Say which opencode and model answer, and which rows are invalid."""
-    from opencode_tasks.engine.run_lines import plan_lines
+    from opencode_tasks.engine.progress_text import plan_lines
 
     for line in plan_lines(plan):
         display.say(line)
@@ -180,7 +180,7 @@ def _print_result(
     display: Display, summary: Mapping[str, Any], prepared: PreparedRun, *, as_json: bool
 ) -> None:
     from opencode_tasks.cli.summary import print_summary
-    from opencode_tasks.engine.end_lines import SHOWN_GROUPS, failure_lines, usd
+    from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, usd
     from opencode_tasks.ledger import Ledger
 
     if as_json:
@@ -210,7 +210,7 @@ def _run_flow(
 
     with timed_imports():
         from opencode_tasks.orchestration.flows import prepared_flow
-        from opencode_tasks.orchestration.local_server import limit_retries, prefect_api
+        from opencode_tasks.orchestration.prefect_server import limit_retries, prefect_api
         from opencode_tasks.orchestration.run_log import send_to_api_only
 
     values = prepared.context.command

@@ -13,7 +13,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import check_version, find_binary, version_of
 from opencode_tasks.opencode.credentials import read_store, user_store
-from opencode_tasks.orchestration.resolver import resolve_ledger_url
+from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
 from opencode_tasks.settings import settings
 
 Finding = dict[str, Any]
@@ -47,7 +47,7 @@ def credentials() -> Finding:
 
 def prefect() -> Finding:
     """The Prefect API that is configured, and whether it answers."""
-    from opencode_tasks.orchestration.local_server import configured_api
+    from opencode_tasks.orchestration.prefect_server import configured_api
 
     url = configured_api()
     if not url:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from opencode_tasks.plan.option_table import OPTIONS, Option
+from opencode_tasks.plan.option_signatures import OPTIONS, Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 

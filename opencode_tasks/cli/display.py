@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from opencode_tasks.engine.run_lines import RunLines, count_of, countdown
+from opencode_tasks.engine.progress_text import RunLines, count_of, countdown
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds to load.

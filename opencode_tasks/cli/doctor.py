@@ -12,7 +12,7 @@ from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.errors import SetupError
-from opencode_tasks.outcomes.presentable import presentable
+from opencode_tasks.outcomes.message_cleanup import presentable
 
 Finding = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from opencode_tasks.opencode.backend import OpencodeSpec
-    from opencode_tasks.orchestration.local_server import LocalServer
-    from opencode_tasks.orchestration.ray import EarlyRay
+    from opencode_tasks.orchestration.local_ray import EarlyRay
+    from opencode_tasks.orchestration.prefect_server import LocalServer
 
 API_URL = "PREFECT_API_URL"
 
@@ -35,7 +35,7 @@ def start_early(
     ``values`` are the options of ``annotate_dataset``. A fault of an option is reported later, by the
     check of the options, and a service that does not start by its first user. No provider is called.
     """
-    from opencode_tasks.opencode.backends import BACKENDS
+    from opencode_tasks.opencode.backend_table import BACKENDS
     from opencode_tasks.opencode.server_pool import server_pool
 
     kind = BACKENDS[values["backend"]]
@@ -61,7 +61,7 @@ def start_early(
 
 
 def _start_prefect(stack: ExitStack) -> LocalServer | None:
-    from opencode_tasks.orchestration.local_server import LocalServer, announce, may_be_configured
+    from opencode_tasks.orchestration.prefect_server import LocalServer, announce, may_be_configured
 
     if may_be_configured(os.environ, Path.cwd()):
         return None
@@ -80,7 +80,7 @@ def _wait_for(server: LocalServer) -> None:
 
 
 def _start_ray(stack: ExitStack, spec: OpencodeSpec, variant: str | None, *, in_worker: bool) -> EarlyRay:
-    from opencode_tasks.orchestration.ray import EarlyRay, ray_folder
+    from opencode_tasks.orchestration.local_ray import EarlyRay, ray_folder
 
     ray = EarlyRay(stack.enter_context(ray_folder()), (spec, variant) if in_worker else None)
     stack.callback(ray.end)
@@ -90,7 +90,7 @@ def _start_ray(stack: ExitStack, spec: OpencodeSpec, variant: str | None, *, in_
 def _spec(values: Mapping[str, Any], base_config: Mapping[str, Any]) -> OpencodeSpec | None:
     """The way to run opencode; None if an option has a fault, which is reported later."""
     from opencode_tasks.opencode.config import merge
-    from opencode_tasks.plan.option_table import ANNOTATE
+    from opencode_tasks.plan.option_signatures import ANNOTATE
     from opencode_tasks.plan.options import make_options, make_spec
 
     with suppress(Exception):

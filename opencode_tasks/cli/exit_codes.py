@@ -13,8 +13,8 @@ from typer.exceptions import Abort, TyperException
 
 from opencode_tasks.cli.stop_notice import INTERRUPTED, stop_notice
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
-from opencode_tasks.outcomes.presentable import one_line, presentable
-from opencode_tasks.plan.option_table import OPTIONS
+from opencode_tasks.outcomes.message_cleanup import one_line, presentable
+from opencode_tasks.plan.option_signatures import OPTIONS
 
 COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED = 0, 1, 2, 70, 75
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"

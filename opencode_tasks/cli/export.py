@@ -38,7 +38,7 @@ def export(
       opencode-tasks export 20261127-143000-4e9a72 -o so-far.csv
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.engine.export import export_run
-    from opencode_tasks.orchestration.resolver import resolve_database_url
+    from opencode_tasks.orchestration.block_resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
         counts = export_run(opened, run_id, output, database=resolve_database_url(None))

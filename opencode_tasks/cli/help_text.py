@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from opencode_tasks.plan.option_declaration import Group
+from opencode_tasks.plan.option_declarations import Group
 
 ARGUMENTS, OTHER = "Arguments", "Options"
 SECTIONS = (ARGUMENTS, *get_args(Group), OTHER)

@@ -20,7 +20,7 @@ def open_existing(url: str | None) -> Ledger:
     Raises InputError if there is no such ledger: a new one would hide a mistyped name.
     """
     from opencode_tasks.ledger import Ledger, is_there
-    from opencode_tasks.orchestration.resolver import resolve_ledger_url
+    from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
 
     address = resolve_ledger_url(url)
     if not is_there(address):

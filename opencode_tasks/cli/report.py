@@ -101,7 +101,7 @@ def report(
       opencode-tasks report --by day --by model
       opencode-tasks report --since 30d --by label --format csv -o costs.csv --html costs.html
     """  # noqa: D301  click reads the character \b
-    from opencode_tasks.reports.lines import read_since
+    from opencode_tasks.reports.cost_lines import read_since
 
     first = read_since(since, datetime.now(UTC).date())
     groups = list(dict.fromkeys(one.value for one in by or []))
@@ -119,7 +119,7 @@ def report(
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         return
-    from opencode_tasks.frames.write import write_bytes
+    from opencode_tasks.frames.write_file import write_bytes
 
     write_bytes(content, output)
     typer.echo(f"-> {output}", err=True)
@@ -136,7 +136,7 @@ def _check_folders(*names: str | None) -> None:
 
 
 def _import(files: Sequence[Path], ledger: str | None) -> None:
-    from opencode_tasks.orchestration.resolver import resolve_ledger_url
+    from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
     from opencode_tasks.plan.own_prices import own_prices
     from opencode_tasks.reports.import_sessions import import_sessions
 
@@ -148,7 +148,7 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
 
 
 def _write_page(report_queries: Any, since: date | None, target: str, url: str) -> None:
-    from opencode_tasks.frames.write import write_bytes
+    from opencode_tasks.frames.write_file import write_bytes
     from opencode_tasks.ledger import shown_url
     from opencode_tasks.reports.page import report_page
     from opencode_tasks.settings import settings
@@ -165,14 +165,14 @@ def _content(report_queries: Any, by: list[Any], since: date | None, form: Forma
         from opencode_tasks.reports.focus import focus_csv
 
         return "".join(focus_csv(report_queries.charges(since=since))).encode("utf-8", "backslashreplace")
-    from opencode_tasks.reports.lines import lines_frame, report_lines
+    from opencode_tasks.reports.cost_lines import lines_frame, report_lines
 
     lines = report_lines(report_queries, by, since=since)
     if form is Format.json:
         return f"{json.dumps(lines, indent=2)}\n".encode()
     if form is Format.table:
         return _table(lines, by).encode()
-    from opencode_tasks.frames.write import encoded
+    from opencode_tasks.frames.write_file import encoded
 
     return encoded(lines_frame(lines, by), "parquet" if form is Format.parquet else "csv")
 
@@ -182,7 +182,7 @@ def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from opencode_tasks.reports.lines import group_columns
+    from opencode_tasks.reports.cost_lines import group_columns
 
     names = group_columns(by)
     table = Table()

@@ -11,7 +11,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.errors import InputError
-from opencode_tasks.plan.option_table import DATASET, TABLES, with_defaults
+from opencode_tasks.plan.option_signatures import DATASET, TABLES, with_defaults
 
 
 def register(app: typer.Typer) -> None:

@@ -29,7 +29,7 @@ def setup(
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.opencode.binary import check_version, find_binary, version_of
     from opencode_tasks.opencode.install import install_local_model, install_opencode
-    from opencode_tasks.orchestration.local_server import make_template
+    from opencode_tasks.orchestration.prefect_server import make_template
     from opencode_tasks.settings import settings
 
     def say(message: str) -> None:

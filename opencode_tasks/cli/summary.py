@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from opencode_tasks.domain.advice import fix_for
-from opencode_tasks.engine.end_lines import paused_line, summary_lines
+from opencode_tasks.engine.summary_text import paused_line, summary_lines
 from opencode_tasks.errors import RunPausedError
 
 Say = Callable[[str], None]

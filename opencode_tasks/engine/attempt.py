@@ -16,7 +16,7 @@ from opencode_tasks.domain.policy import AttemptCounts, AwaitPerson, Fail, Retry
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.engine.limiter import Limiter
-from opencode_tasks.engine.reservations import Reservations
+from opencode_tasks.engine.reservation_amounts import Reservations
 from opencode_tasks.engine.write_batcher import WriteBatcher
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
@@ -31,8 +31,8 @@ from opencode_tasks.ledger import (
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.system.node import current_node_id
 from opencode_tasks.system.process_identity import lease_owner
+from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.telemetry import carrier, record_attempt, span
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
-from opencode_tasks.engine.hold import must_stop_sending
+from opencode_tasks.engine.hold_check import must_stop_sending
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec

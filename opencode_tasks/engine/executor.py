@@ -8,7 +8,7 @@ from typing import Protocol
 
 from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.system.node import memory_available_bytes
+from opencode_tasks.system.ray_node import memory_available_bytes
 
 # More prompts than any run has in flight.
 NO_PROMPT_LIMIT = 10_000

@@ -12,7 +12,7 @@ import pandas as pd
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.frames.output import output_frame
+from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
     COST_COLUMNS,

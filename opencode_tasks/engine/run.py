@@ -15,11 +15,11 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.engine.dispatcher import dispatch
 from opencode_tasks.engine.executor import Executor
-from opencode_tasks.engine.hold import OnHold, current_hold, must_stop_sending, raise_paused
+from opencode_tasks.engine.hold_check import OnHold, current_hold, must_stop_sending, raise_paused
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
-from opencode_tasks.opencode.backends import BACKENDS
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool

@@ -23,7 +23,7 @@ from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.run_spec import system_text
 from opencode_tasks.settings import settings
-from opencode_tasks.system.node import current_node_id
+from opencode_tasks.system.ray_node import current_node_id
 
 
 def ask_single(

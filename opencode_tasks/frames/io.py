@@ -19,9 +19,9 @@ import pandas as pd
 
 from opencode_tasks.frames.formats import format_of
 from opencode_tasks.frames.partitioned import folder_faults, read_parts, write_parts
-from opencode_tasks.frames.read import read_frame
+from opencode_tasks.frames.read_file import read_frame
 from opencode_tasks.frames.sql import is_sql, read_sql, table_faults, write_sql
-from opencode_tasks.frames.write import file_faults, write_frames
+from opencode_tasks.frames.write_file import file_faults, write_frames
 
 
 def read_input(name: str, *, database: str | None = None, limit: int | None = None) -> pd.DataFrame:

@@ -12,15 +12,15 @@ from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, Co
 from opencode_tasks.ledger.finish import FinishedRow
 from opencode_tasks.ledger.gate_admission import Gate, GateHold
 from opencode_tasks.ledger.gates import GateObservation
+from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.queue import AlreadyFinished, AlreadyLeased, QueueState
-from opencode_tasks.ledger.reports import ReportQueries
-from opencode_tasks.ledger.results import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
+from opencode_tasks.ledger.report_queries import ReportQueries
+from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
 from opencode_tasks.ledger.runs import WaitingRun
-from opencode_tasks.ledger.series import CompletedRows
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, shown_url
 

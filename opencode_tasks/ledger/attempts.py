@@ -15,8 +15,8 @@ from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.errors import OpenCodeError, RateLimitError, error_types
 from opencode_tasks.ledger.budgets import update_spending
 from opencode_tasks.ledger.leases import Lease
-from opencode_tasks.ledger.operations import Group, read, write
-from opencode_tasks.ledger.outcome import message_of
+from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.outcome_values import message_of
 from opencode_tasks.ledger.schema import attempts, rows, runs
 from opencode_tasks.ledger.upsert import Upsert, do_nothing
 from opencode_tasks.ledger.usage import write_usage

@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
-from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
 
 # ``error_type`` of rows that the budget of their run does not cover.

@@ -24,7 +24,7 @@ from opencode_tasks.domain.concurrency import (
 )
 from opencode_tasks.domain.rate_limits import RateLimits, level, rows_within
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.schema import concurrency_limits, concurrency_shares
 
 # A worker that has not asked for this long counts as dead.

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, func, select
 
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import outcome as outcomes
+from opencode_tasks.ledger import outcome_values as outcomes
 from opencode_tasks.ledger.attempts import write_end
 from opencode_tasks.ledger.leases import Lease, LeaseLostError, is_current, release
-from opencode_tasks.ledger.outcome import Outcome
+from opencode_tasks.ledger.outcome_values import Outcome
 from opencode_tasks.ledger.reuse import copy_to_equal_rows
 from opencode_tasks.ledger.schema import rows
 from opencode_tasks.ledger.usage_sums import row_totals, update_row_totals

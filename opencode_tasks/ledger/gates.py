@@ -33,8 +33,8 @@ from opencode_tasks.ledger.gate_admission import (
     release_probe,
     update_gate,
 )
-from opencode_tasks.ledger.operations import Group, read, write
-from opencode_tasks.ledger.outcome import message_of
+from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.outcome_values import message_of
 from opencode_tasks.ledger.schema import attempts, gates
 
 REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")

@@ -14,14 +14,14 @@ from opencode_tasks.ledger.budgets import Budgets
 from opencode_tasks.ledger.concurrency import Concurrency
 from opencode_tasks.ledger.database import Database, open_database
 from opencode_tasks.ledger.gates import Gates
-from opencode_tasks.ledger.imports import Imports
+from opencode_tasks.ledger.imported_sessions import Imports
+from opencode_tasks.ledger.incremental_series import Series
 from opencode_tasks.ledger.queue import Queue
-from opencode_tasks.ledger.reports import ReportQueries
-from opencode_tasks.ledger.results import Results
+from opencode_tasks.ledger.report_queries import ReportQueries
+from opencode_tasks.ledger.result_tables import Results
 from opencode_tasks.ledger.retention import Retention
 from opencode_tasks.ledger.rows import Rows
 from opencode_tasks.ledger.runs import Runs
-from opencode_tasks.ledger.series import Series
 
 
 class Ledger:

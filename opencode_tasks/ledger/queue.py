@@ -24,7 +24,7 @@ from opencode_tasks.ledger.leases import (
     lease_owners,
     release,
 )
-from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import copy_outcome, row_with_source
 from opencode_tasks.ledger.schema import leases, rows
 

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, Table, cast, func, literal, null, select, upd
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
-from opencode_tasks.ledger.operations import Group
+from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
+from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import UNFINISHED
 from opencode_tasks.ledger.schema import attempts, inner_retries, rows, runs, sessions, usage
-from opencode_tasks.ledger.series import PURGED_ID, keep_digests
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500

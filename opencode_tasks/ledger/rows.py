@@ -13,7 +13,7 @@ from opencode_tasks.domain.records import RowInput
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
-from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import reuse_answers
 from opencode_tasks.ledger.schema import attempts, rows
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.operations import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.progress import counts_by_run, progress
 from opencode_tasks.ledger.schema import flow_runs, runs
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from opencode_tasks.domain.records import RemoteTool, Session
-from opencode_tasks.outcomes.session_result import SessionResult
+from opencode_tasks.outcomes.backend_result import SessionResult
 
-# Each name has a row in ``backends.py``.
+# Each name has a row in ``backend_table.py``.
 BackendName = Literal["server", "cli", "null"]
 BACKEND_SUMMARIES: Mapping[BackendName, str] = {
     "server": "one long-running server",
@@ -123,7 +123,8 @@ OnSession = Callable[[str], None]
 class Backend(Protocol):
     """A way to run opencode for one spec. It serves many requests at a time on one event loop.
 
-    ``unpriced`` holds the ``provider/model`` names that have no price. Add a new backend to ``backends.py``.
+    ``unpriced`` holds the ``provider/model`` names that have no price. ``backend_table.py`` lists the
+    backends.
     """
 
     name: BackendName

@@ -32,10 +32,10 @@ from opencode_tasks.opencode.instance_dir import (
 )
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, sessions_from_events
-from opencode_tasks.outcomes.events import EventFold
-from opencode_tasks.outcomes.messages import session_of
-from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
-from opencode_tasks.outcomes.session_result import SessionResult, Stopped
+from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
+from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.outcomes.event_stream import EventFold
+from opencode_tasks.outcomes.session_messages import session_of
 from opencode_tasks.system import GuardedProcess, run_command
 
 POLL_INTERVAL_S = 0.1

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.outcomes.events import SessionEvents
-from opencode_tasks.outcomes.messages import after_last_prompt, assistant_messages, parts_of, steps_of
-from opencode_tasks.outcomes.session_result import Stopped
+from opencode_tasks.outcomes.backend_result import Stopped
+from opencode_tasks.outcomes.event_stream import SessionEvents
+from opencode_tasks.outcomes.session_messages import after_last_prompt, assistant_messages, parts_of, steps_of
 
 # opencode sends a further request after these, with or without a tool call.
 REPEATED = frozenset({"unknown", "tool-calls"})

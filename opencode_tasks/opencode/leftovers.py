@@ -1,7 +1,7 @@
 """Instance directories of processes that were killed, and the sessions in them.
 
 An instance directory stays after its process is killed while it has an unrecorded session
-(``system/guard.py``). Its database (SQLite, mostly in the write-ahead log) is copied, and a server
+(``system/process_guard.py``). Its database (SQLite, mostly in the write-ahead log) is copied, and a server
 without the user's providers, plugins and logins reads the copy, so that the original never changes.
 Opencode 1.18 finds a session by its id from any directory, continues no session when it starts, and
 answers 404 for a session that it does not have.
@@ -26,7 +26,8 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_locked, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
-from opencode_tasks.outcomes.messages import (
+from opencode_tasks.outcomes.backend_result import SessionResult
+from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
     assistant_messages,
     finish_reason,
@@ -34,7 +35,6 @@ from opencode_tasks.outcomes.messages import (
     is_summary,
     last_error,
 )
-from opencode_tasks.outcomes.session_result import SessionResult
 
 # Logins may rotate, SQLite rebuilds the index of its log, and opencode's logs are not needed.
 NOT_COPIED = ("auth.json", "*-shm", "log")

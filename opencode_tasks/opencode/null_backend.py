@@ -14,8 +14,8 @@ from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.outcomes.messages import session_of
-from opencode_tasks.outcomes.session_result import SessionResult
+from opencode_tasks.outcomes.backend_result import SessionResult
+from opencode_tasks.outcomes.session_messages import session_of
 
 MODEL_REF = "null/echo"
 

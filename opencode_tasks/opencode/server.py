@@ -24,8 +24,8 @@ from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
-from opencode_tasks.outcomes.events import EventFold, SessionEvents
-from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
+from opencode_tasks.outcomes.session_messages import session_of
 from opencode_tasks.system import GuardedProcess
 
 START_LIMIT_S = 60.0

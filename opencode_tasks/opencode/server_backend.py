@@ -25,9 +25,9 @@ from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
-from opencode_tasks.outcomes.events import EventFold, SessionEvents
-from opencode_tasks.outcomes.messages import session_of
-from opencode_tasks.outcomes.session_result import SessionResult, Stopped
+from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
+from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
+from opencode_tasks.outcomes.session_messages import session_of
 
 MAX_POLL_S = 0.5
 # Without the plugin, only this check ends a session above its cost limit. Its next step starts immediately.

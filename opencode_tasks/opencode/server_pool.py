@@ -21,7 +21,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
-from opencode_tasks.opencode.backends import BACKENDS
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.config import allowed_tools, max_output_tokens

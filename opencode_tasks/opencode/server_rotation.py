@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.settings import settings
-from opencode_tasks.system.node import memory_limit_bytes
+from opencode_tasks.system.ray_node import memory_limit_bytes
 
 MB = 1_000_000
 # A server and its successor run at the same time for a while.

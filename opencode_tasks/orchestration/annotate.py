@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from opencode_tasks.domain.hold import Hold
-from opencode_tasks.engine.hold import OnHold, raise_paused, wait_until
+from opencode_tasks.engine.hold_check import OnHold, raise_paused, wait_until
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.opencode.config import merge
+from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.context import flow_context, run_context
-from opencode_tasks.orchestration.resolver import resolve_options
-from opencode_tasks.plan.option_declaration import AnnotateOptions, OnWait
+from opencode_tasks.plan.option_declarations import AnnotateOptions, OnWait
 from opencode_tasks.plan.options import make_options
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.run_context import RunContext

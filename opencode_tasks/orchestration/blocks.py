@@ -10,7 +10,7 @@ from prefect.types import SecretDict
 from pydantic import Field, ValidationError
 
 from opencode_tasks.errors import InputError, SetupError
-from opencode_tasks.plan.option_table import DATASET
+from opencode_tasks.plan.option_signatures import DATASET
 
 B = TypeVar("B", bound=Block)
 

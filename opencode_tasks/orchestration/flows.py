@@ -21,16 +21,16 @@ from opencode_tasks.errors import RunPausedError, TooManyFailedError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.orchestration.annotate import execute_here
+from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.orchestration.context import is_deployed, run_context
-from opencode_tasks.orchestration.events import PrefectPublisher
-from opencode_tasks.orchestration.resolver import BlockResolver
+from opencode_tasks.orchestration.prefect_events import PrefectPublisher
 from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
-from opencode_tasks.plan.option_declaration import DatasetOptions, OnWait, RunnerName
-from opencode_tasks.plan.option_table import DATASET, with_defaults, with_parameters, without_password
+from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
+from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters, without_password
 
 FLOW_NAME = "annotate-dataset"
 

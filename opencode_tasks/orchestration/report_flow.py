@@ -12,12 +12,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.write import encoded, write_bytes
+from opencode_tasks.frames.write_file import encoded, write_bytes
 from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
-from opencode_tasks.orchestration.resolver import resolve_ledger_url
+from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
 from opencode_tasks.orchestration.run_log import errors_in_one_line
+from opencode_tasks.reports.cost_lines import group_columns, lines_frame, read_since, report_lines
 from opencode_tasks.reports.focus import focus_csv
-from opencode_tasks.reports.lines import group_columns, lines_frame, read_since, report_lines
 from opencode_tasks.reports.page import report_page
 from opencode_tasks.settings import settings
 

@@ -16,14 +16,14 @@ from weakref import WeakKeyDictionary
 from prefect.logging import get_run_logger
 
 from opencode_tasks.domain.hold import Hold
-from opencode_tasks.engine.end_lines import SHOWN_GROUPS, failure_lines, paused_line, summary_lines
+from opencode_tasks.engine.progress_text import RunLines, limits_line, plan_lines, progress_line
 from opencode_tasks.engine.result import AnnotationResult, summary
 from opencode_tasks.engine.run import RunEvent
-from opencode_tasks.engine.run_lines import RunLines, limits_line, plan_lines, progress_line
+from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, paused_line, summary_lines
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.context import current_flow_run
-from opencode_tasks.outcomes.presentable import one_line
+from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.plan import Plan
 
 # Prefect's loggers of flow runs and task runs, which send their records to its API.

@@ -26,10 +26,10 @@ from opencode_tasks.engine.executor import (
 )
 from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.errors import SetupError
-from opencode_tasks.orchestration.ray import CREDENTIALS, is_running, ray_folder, ray_options
-from opencode_tasks.orchestration.resolver import without_secrets
+from opencode_tasks.orchestration.block_resolver import without_secrets
+from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, ray_folder, ray_options
 from opencode_tasks.orchestration.tasks import run_batch
-from opencode_tasks.plan.option_declaration import RunnerName
+from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system import restore_sigterm_handler
 

@@ -22,11 +22,11 @@ from prefect.states import AwaitingRetry, Running, Suspended
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
-from opencode_tasks.engine.end_lines import paused_line
+from opencode_tasks.engine.summary_text import paused_line
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress
 from opencode_tasks.orchestration.context import current_flow_run, is_deployed
-from opencode_tasks.orchestration.events import publish_paused
+from opencode_tasks.orchestration.prefect_events import publish_paused
 from opencode_tasks.orchestration.resume import BUDGET_KEY, request_budget
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.settings import settings

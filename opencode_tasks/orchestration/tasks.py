@@ -17,7 +17,7 @@ from opencode_tasks.engine.single_prompt import ask_single
 from opencode_tasks.engine.worker import BatchResult, work_on
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.orchestration.batch_name import named_by_rows
-from opencode_tasks.orchestration.resolver import read_credentials, with_secrets
+from opencode_tasks.orchestration.block_resolver import read_credentials, with_secrets
 from opencode_tasks.orchestration.retries import (
     MAX_WAITS,
     RetryDelays,

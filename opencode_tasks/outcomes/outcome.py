@@ -18,9 +18,11 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
+from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
 from opencode_tasks.outcomes.error_message import error_message
-from opencode_tasks.outcomes.messages import (
+from opencode_tasks.outcomes.plugin_refusal import Refusal, error_of, read_refusal
+from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
     answer_text,
     assistant_messages,
@@ -29,8 +31,6 @@ from opencode_tasks.outcomes.messages import (
     last_error,
     model_ref,
 )
-from opencode_tasks.outcomes.refusal import Refusal, error_of, read_refusal
-from opencode_tasks.outcomes.session_result import SessionResult, Stopped
 
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")

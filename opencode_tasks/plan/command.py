@@ -19,8 +19,8 @@ from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
-from opencode_tasks.plan.option_declaration import RunnerName
-from opencode_tasks.plan.option_table import OPTIONS, value_faults
+from opencode_tasks.plan.option_declarations import RunnerName
+from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
 from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url

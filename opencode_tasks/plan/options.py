@@ -23,8 +23,8 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force, read_config
-from opencode_tasks.plan.option_declaration import BadRows, OnBudget, OnWait
-from opencode_tasks.plan.option_table import ANNOTATE, value_faults, with_defaults
+from opencode_tasks.plan.option_declarations import BadRows, OnBudget, OnWait
+from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_defaults
 from opencode_tasks.settings import settings
 
 

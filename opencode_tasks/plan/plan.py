@@ -25,11 +25,11 @@ from opencode_tasks.opencode.backend import (
     BackendName,
     OpencodeSpec,
 )
-from opencode_tasks.opencode.backends import BACKENDS
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.plan.option_table import ANNOTATE
+from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from opencode_tasks.domain.concurrency import FIRST_LIMIT
 from opencode_tasks.opencode.backend import BackendName
-from opencode_tasks.opencode.backends import BACKENDS, BackendKind
+from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
 
 # A second server needs 5-8 s of CPU time and 0.9 GB before its first row: fewer rows do not repay that.
 ROWS_PER_SERVER = 64

@@ -14,7 +14,7 @@ from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.outcomes.messages import (
+from opencode_tasks.outcomes.session_messages import (
     answer_text,
     assistant_messages,
     imported_steps,

@@ -18,7 +18,7 @@ from typing import Self
 
 from opencode_tasks.errors import SetupError
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("process_guard.py")
 START_LIMIT_S = 20.0
 
 # The guards that run, by object id. ``end_programs`` reads it in a signal handler, so it has no lock.
@@ -28,7 +28,7 @@ _guards: dict[int, subprocess.Popen[bytes]] = {}
 class GuardedProcess:
     """Program that runs under a guard and ends with this process, even if this process is killed.
 
-    ``system/guard.py`` is the guard. Methods are safe to call from several threads. ``pid`` is the
+    ``system/process_guard.py`` is the guard. Methods are safe to call from several threads. ``pid`` is the
     process id of the program, 0 for a guard without a program.
     """
 
@@ -58,8 +58,8 @@ class GuardedProcess:
 
         ``stdin`` is a file to read from; None closes standard input. When the program or this process
         ends, the directories ``remove`` are removed and ``instance_dirs`` are cleaned as
-        ``guard.clean_instance_dir`` does. The program has ``grace_s`` seconds to end after SIGTERM, then
-        it is killed. Raises SetupError if the program cannot be started.
+        ``process_guard.clean_instance_dir`` does. The program has ``grace_s`` seconds to end after
+        SIGTERM, then it is killed. Raises SetupError if the program cannot be started.
         """
         job = {
             "args": list(args),

@@ -25,7 +25,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.resolver import read_secrets
+from opencode_tasks.orchestration.block_resolver import read_secrets
 
 
 @pytest.fixture(autouse=True)

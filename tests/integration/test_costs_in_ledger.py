@@ -20,9 +20,9 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, 
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
 from opencode_tasks.ledger import GROUPINGS, FinishedRow, Grouping, Lease, Ledger
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
+from opencode_tasks.reports.cost_lines import report_lines
 from opencode_tasks.reports.focus import focus_csv
 from opencode_tasks.reports.import_sessions import import_sessions
-from opencode_tasks.reports.lines import report_lines
 from opencode_tasks.reports.page import report_page
 
 ROOT = Path(__file__).parents[2]

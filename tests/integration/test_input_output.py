@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from opencode_tasks import InputError
 from opencode_tasks.frames.io import Output, read_input
-from opencode_tasks.frames.write import write_bytes
+from opencode_tasks.frames.write_file import write_bytes
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply

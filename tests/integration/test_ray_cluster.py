@@ -19,7 +19,7 @@ from cluster import Desk, Ran
 from processes import kill_family
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.orchestration.ray import ray_folder
+from opencode_tasks.orchestration.local_ray import ray_folder
 from opencode_tasks.testing import Reply
 
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.orchestration.ray import FALLBACK_TMPDIRS, LONGEST_SOCKET, MAX_TMPDIR_BYTES
+from opencode_tasks.orchestration.local_ray import FALLBACK_TMPDIRS, LONGEST_SOCKET, MAX_TMPDIR_BYTES
 
 pytestmark = pytest.mark.alone
 
 LIMIT_S = 200.0
 START = """
 import json, os, stat
-from opencode_tasks.orchestration.ray import ray_folder, ray_options
+from opencode_tasks.orchestration.local_ray import ray_folder, ray_options
 
 with ray_folder() as folder:
     import ray

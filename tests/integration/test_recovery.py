@@ -34,9 +34,9 @@ from opencode_tasks.opencode.leftovers import (
     remove_orphaned_dirs,
     unfinished_record,
 )
-from opencode_tasks.outcomes.messages import answer_text, session_of
+from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.outcomes.outcome import read_outcome, record_of
-from opencode_tasks.outcomes.session_result import SessionResult
+from opencode_tasks.outcomes.session_messages import answer_text, session_of
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 10.0

@@ -31,7 +31,7 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import ServerPool
 from opencode_tasks.opencode.server_rotation import RotationLimits
-from opencode_tasks.outcomes.session_result import SessionResult
+from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0

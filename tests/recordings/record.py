@@ -31,7 +31,7 @@ from opencode_tasks.opencode.cli_backend import run_arguments
 from opencode_tasks.opencode.install import install_opencode
 from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
-from opencode_tasks.outcomes.run_output import parse_events, parse_session_id
+from opencode_tasks.outcomes.cli_output import parse_events, parse_session_id
 from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.testing import Reply, ScriptedProvider
 

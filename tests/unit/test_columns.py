@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opencode_tasks.domain.columns import STORED
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput
-from opencode_tasks.ledger.outcome import completed
+from opencode_tasks.ledger.outcome_values import completed
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
 from opencode_tasks.ledger.schema import rows
 from opencode_tasks.ledger.usage_sums import record_totals

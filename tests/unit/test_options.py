@@ -18,11 +18,11 @@ from opencode_tasks import OpenCodeAgent, annotate, opencode_task
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.flows import annotate_dataset
-from opencode_tasks.orchestration.resolver import resolve_options
 from opencode_tasks.plan.command import command_of
-from opencode_tasks.plan.option_declaration import AnnotateOptions, DatasetOptions
-from opencode_tasks.plan.option_table import (
+from opencode_tasks.plan.option_declarations import AnnotateOptions, DatasetOptions
+from opencode_tasks.plan.option_signatures import (
     ANNOTATE,
     COMMAND,
     DATASET,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from opencode_tasks.domain.hold import Hold
-from opencode_tasks.engine.run_lines import countdown, hold_line, pace_text, progress_line
+from opencode_tasks.engine.progress_text import countdown, hold_line, pace_text, progress_line
 from opencode_tasks.ledger import ConcurrencyState, Progress
 
 

@@ -14,11 +14,11 @@ import pytest
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
 from opencode_tasks.opencode.cli_backend import stream_text
-from opencode_tasks.outcomes.events import EventFold, SessionEvents
-from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
+from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
 from opencode_tasks.outcomes.outcome import read_outcome
-from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
-from opencode_tasks.outcomes.session_result import SessionResult, Stopped
+from opencode_tasks.outcomes.session_messages import session_of
 
 FOLDERS = sorted(Path(__file__).parent.parent.joinpath("recordings").glob("opencode-*"))
 # The moments that record.py writes in the place of real ones.

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from opencode_tasks.frames.columns import output_columns
-from opencode_tasks.frames.output import output_frame
+from opencode_tasks.frames.output_frame import output_frame
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

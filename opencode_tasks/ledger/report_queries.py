@@ -12,7 +12,7 @@ from sqlalchemy.schema import DDL
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger.database import Database
-from opencode_tasks.ledger.operations import Group
+from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.schema import rows
 from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported

@@ -10,7 +10,7 @@ import pytest
 
 from opencode_tasks import OpenCodeLLM
 from opencode_tasks.opencode.backend import BACKEND_SUMMARIES, Backend, BackendName, OpencodeSpec
-from opencode_tasks.opencode.backends import BACKENDS
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.server_rotation import ServerRotation, limits_in_force
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)

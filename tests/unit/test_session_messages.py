@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from opencode_tasks.domain.records import Usage
 from opencode_tasks.domain.usage import add_usage
-from opencode_tasks.outcomes import messages as export
+from opencode_tasks.outcomes import session_messages as export
 
 DONE_MS = 1_777_636_800_000
 TOKENS = {"input": 70, "output": 15, "reasoning": 5, "cache": {"read": 30, "write": 2}}

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.write import encoded
+from opencode_tasks.frames.write_file import encoded
 from opencode_tasks.reports.charts import (
     MAX_BARS,
     SIZES,
@@ -29,8 +29,8 @@ from opencode_tasks.reports.charts import (
     cost_over_time,
     tokens_by_model,
 )
+from opencode_tasks.reports.cost_lines import read_since
 from opencode_tasks.reports.focus import COLUMNS, decimal_usd, focus_csv
-from opencode_tasks.reports.lines import read_since
 from opencode_tasks.reports.scales import compact_count, fit_text, text_width, ticks_covering, usd_tick
 
 CHARGE: dict[str, Any] = {

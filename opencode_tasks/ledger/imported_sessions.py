@@ -12,8 +12,8 @@ from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.ledger.attempts import write_end
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import finish_unleased
-from opencode_tasks.ledger.operations import Group, read, write
-from opencode_tasks.ledger.outcome import Outcome
+from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.outcome_values import Outcome
 from opencode_tasks.ledger.rows import add_rows
 from opencode_tasks.ledger.runs import insert_run
 from opencode_tasks.ledger.schema import attempts, sessions

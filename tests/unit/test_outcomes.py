@@ -10,9 +10,9 @@ import pytest
 from opencode_tasks import errors
 from opencode_tasks.domain.records import Answer, InnerRetry, Session
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.outcome import read_outcome
-from opencode_tasks.outcomes.session_result import SessionResult, Stopped
+from opencode_tasks.outcomes.session_messages import session_of
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 ABORTED = {"name": "MessageAbortedError", "data": {"message": "Aborted"}}

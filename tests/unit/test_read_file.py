@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.read import read_frame
+from opencode_tasks.frames.read_file import read_frame
 
 
 def write_file(folder: Path, name: str, content: bytes | str) -> Path:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
-from opencode_tasks.outcomes.presentable import presentable
+from opencode_tasks.outcomes.message_cleanup import presentable
 
 if TYPE_CHECKING:
     # SQLAlchemy and Prefect behind these take seconds to load.

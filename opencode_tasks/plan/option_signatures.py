@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from opencode_tasks.plan.option_declaration import (
+from opencode_tasks.plan.option_declarations import (
     AnnotateOptions,
     CommandOptions,
     DatasetOptions,

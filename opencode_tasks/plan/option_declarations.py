@@ -1,6 +1,6 @@
 """Declaration of every option: name, type, default, help, group, and whether it decides the answer.
 
-A key of the typed dictionaries below is an option. ``plan.option_table`` derives from it the command
+A key of the typed dictionaries below is an option. ``plan.option_signatures`` derives from it the command
 ``annotate``, the parameters of the flow ``annotate_dataset``, the saved command and the values that
 Prefect may store. Tests hold ``Options``, ``opencode_task`` and the block ``OpenCodeAgent`` to it.
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from opencode_tasks.frames import formats
 from opencode_tasks.frames.formats import FileFormat
 from opencode_tasks.frames.io import Output, read_input
-from opencode_tasks.frames.output import output_frame
-from opencode_tasks.frames.read import read_frame
-from opencode_tasks.frames.write import file_faults, write_frames
+from opencode_tasks.frames.output_frame import output_frame
+from opencode_tasks.frames.read_file import read_frame
+from opencode_tasks.frames.write_file import file_faults, write_frames
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.operations import Group, read
+from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.runs import newest_of_flow_run
 from opencode_tasks.ledger.schema import purged_rows, rows, runs
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from opencode_tasks.outcomes.run_output import parse_events, parse_run_error, parse_session_id
+from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 
 
 def lines(*events: object) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, case, func, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger import schema
-from opencode_tasks.ledger.operations import Group, read
+from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import attempts, inner_retries, rows, sessions, usage
 from opencode_tasks.ledger.usage import unpack_messages
 from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.orchestration.ray import (
+from opencode_tasks.orchestration.local_ray import (
     FALLBACK_TMPDIRS,
     LONGEST_SOCKET,
     MAX_SOCKET_PATH_BYTES,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.outcomes.presentable import LIMIT, one_line, presentable
+from opencode_tasks.outcomes.message_cleanup import LIMIT, one_line, presentable
 
 HTML = "<!DOCTYPE html><html><head><title>502\nBad Gateway</title></head>" + "<p>edge</p>" * 400 + "</html>"
 SQL = (

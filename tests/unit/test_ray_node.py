@@ -15,8 +15,8 @@ from opencode_tasks.opencode.server_rotation import (
     limits_in_force,
 )
 from opencode_tasks.settings import settings
-from opencode_tasks.system import node
-from opencode_tasks.system.node import memory_available_bytes, memory_limit_bytes
+from opencode_tasks.system import ray_node
+from opencode_tasks.system.ray_node import memory_available_bytes, memory_limit_bytes
 
 LIMIT, USED = 3_000_000_000, 1_000_000_000
 
@@ -30,7 +30,7 @@ def _settings_read_anew() -> Iterator[None]:
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(node, "CGROUPS", tmp_path)
+    monkeypatch.setattr(ray_node, "CGROUPS", tmp_path)
     (tmp_path / "memory").mkdir()
     return tmp_path
 
@@ -43,7 +43,7 @@ def test_without_a_limit_it_is_the_machines(cgroups: Path) -> None:
     assert memory_available_bytes() > 0
 
 
-@pytest.mark.parametrize("names", node.LIMIT_AND_USAGE)
+@pytest.mark.parametrize("names", ray_node.LIMIT_AND_USAGE)
 def test_a_containers_limit_counts(cgroups: Path, names: tuple[str, str]) -> None:
     for name, value in zip(names, (LIMIT, USED), strict=True):
         (cgroups / name).write_text(f"{value}\n")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.outcomes.events import EventFold, SessionEvents, session_of_event
+from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents, session_of_event
 
 NEXT_MS = 1_777_636_800_000
 

@@ -21,10 +21,10 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.outcomes.messages import session_of
+from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.outcomes.outcome import read_outcome
-from opencode_tasks.outcomes.refusal import HEADER, read_refusal
-from opencode_tasks.outcomes.session_result import SessionResult
+from opencode_tasks.outcomes.plugin_refusal import HEADER, read_refusal
+from opencode_tasks.outcomes.session_messages import session_of
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 STREAM = "text/event-stream; charset=utf-8"

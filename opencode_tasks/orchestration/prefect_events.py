@@ -27,7 +27,7 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.orchestration.context import current_flow_run
-from opencode_tasks.orchestration.local_server import is_private_server
+from opencode_tasks.orchestration.prefect_server import is_private_server
 from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"

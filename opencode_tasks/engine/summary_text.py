@@ -10,9 +10,9 @@ from typing import Any
 
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.money import format_usd, usd_to_pico
-from opencode_tasks.engine.run_lines import count_of
+from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.outcomes.presentable import presentable
+from opencode_tasks.outcomes.message_cleanup import presentable
 
 SHOWN_GROUPS = 3
 
