@@ -41,7 +41,7 @@ def test_the_script_annotates_with_the_local_model(
     assert list(result.frame["status"]) == ["completed", "completed"]
     assert all(result.frame["response"])
     assert list(result.cost["rows"]) == [2]
-    assert "My invoice is wrong" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("completed") == 2
 
 
 def test_the_example_of_the_home_page_prints_its_table(
