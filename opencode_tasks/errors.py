@@ -60,6 +60,10 @@ class OpenCodeError(OpenCodeTasksError):
         partial_text: Text that arrived before the failure; "" if there is none.
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
+        is_repeatable: Whether the same request may succeed later. If not, a row is not sent again although
+            its reaction is a retry.
+        concerns_all_rows: Whether every row of the run would fail in the same way, such as for a model
+            that does not exist. The run then ends early.
         reaction: Effect on the row, its gate and the rows in flight.
         fix: Instruction for a person, without a capital and a full stop; ``{provider}`` is the provider.
 
@@ -78,6 +82,8 @@ class OpenCodeError(OpenCodeTasksError):
     partial_text: str = ""
     retry_after: float | None = None
     is_overload: bool = False
+    is_repeatable: bool = True
+    concerns_all_rows: bool = False
 
     def __init__(self, node_id: str, error_type: str, exit_code: int = -1, raw_message: str = "") -> None:
         super().__init__(node_id, error_type, exit_code, raw_message)

@@ -1,23 +1,18 @@
 """Classification: from opencode's structured errors to exceptions, never from keywords in stderr. Pure.
 
-The first rule that matches decides; ``docs/reference/errors.md`` lists the rules. If the plugin reported a
-failure, the provider's status, headers, body and time of the answer are in ``x-upstream-*`` response
-headers and are used instead of opencode's (see ``opencode/plugin/opencode-tasks.js``).
+``provider_errors`` says what a provider's answer means. The rules of this module are for failures
+without an answer of the provider: errors of opencode itself, and connections that fail.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
-from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
@@ -30,14 +25,13 @@ from opencode_tasks.errors import (
     UnknownOpenCodeError,
 )
 from opencode_tasks.outcomes.error_message import body_message, error_message
-from opencode_tasks.outcomes.retry_after import retry_after_s
+from opencode_tasks.outcomes.failure import Failure
+from opencode_tasks.outcomes.provider_answer import ProviderAnswer
+from opencode_tasks.outcomes.provider_errors import NO_LOGIN, Rule, find_rule
+from opencode_tasks.outcomes.reset_time import MAX_S, named_wait_s, usable_wait_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
-# The AI SDK retries these although they are below 500.
-OVERLOADED_STATUS = 529
-RETRIED_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
-REFUSED_CREDENTIALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-BILLING_WORDS = re.compile(r"\b(billing|payments?|credits?|subscriptions?)\b", re.IGNORECASE)
+DAY_S = 86_400.0
 REFUSED_BY_OPENCODE = re.compile(
     r"^(Model|Agent|Provider) not found|^Invalid config|ConfigInvalid", re.IGNORECASE
 )
@@ -52,80 +46,135 @@ CONFIG_ERRORS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A structured error of opencode, with the provider's message if it is known.
+class Context:
+    """What an exception must contain beside the failure.
 
-    ``status`` is the provider's HTTP status: None if opencode reports none, 0 if the connection failed
-    before there was an answer. ``reason`` is the cause of a failed connection. ``at`` is the time of the
-    provider's answer (aware UTC); None if it is unknown.
+    Attributes:
+        node_id: Node that processed the row.
+        now: Time of the classification (aware UTC).
+        exit_code: Exit code of opencode; -1 if no process ended.
+        stderr: Text that opencode wrote to stderr.
+        partial_text: Text that arrived before the failure.
+        prompt: Prompt of the row; words of a message that occur in it do not count.
     """
 
-    name: str
-    message: str
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: str = ""
-    is_retryable: bool = False
-    reason: str = ""
-    at: datetime | None = None
+    node_id: str
+    now: datetime
+    exit_code: int = -1
+    stderr: str = ""
+    partial_text: str = ""
+    prompt: str = ""
 
 
-def read_failure(error: Mapping[str, Any]) -> Failure:
-    """The failure in an opencode error ``{"name": …, "data": …}``. Malformed fields are ignored."""
-    data = mapping_in(error.get("data"))
-    headers = {key.lower(): str(value) for key, value in mapping_in(data.get("responseHeaders")).items()}
-    name = str(error.get("name") or "UnknownError")
-    upstream_status = _whole_number(headers.get("x-upstream-status"))
-    if upstream_status is not None:
-        return _upstream(name, upstream_status, headers)
-    return Failure(
-        name=name,
-        message=str(data.get("message") or error.get("message") or ""),
-        status=_whole_number(data.get("statusCode")),
-        headers=headers,
-        body=str(data.get("responseBody") or ""),
-        is_retryable=data.get("isRetryable") is True,
-    )
-
-
-def classify(
-    failure: Failure,
-    *,
-    node_id: str,
-    now: datetime,
-    exit_code: int = -1,
-    stderr: str = "",
-    partial_text: str = "",
-) -> OpenCodeError:
+def classify(failure: Failure, context: Context) -> OpenCodeError:
     """The exception for a failure: the first rule that matches decides."""
-    message = _message(failure)
-    if failure.name == "ProviderAuthError" or failure.status in REFUSED_CREDENTIALS:
-        return AuthenticationError(node_id, exit_code, message)
-    if failure.status == HTTPStatus.PAYMENT_REQUIRED or _has_code(failure.body, "insufficient_quota"):
-        return BillingError(node_id, exit_code, message)
-    if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-        # The provider counts from its answer, which opencode reports about a second later.
-        answered_at = min(failure.at or now, now)
-        wait = retry_after_s(failure.headers, failure.body, answered_at)
-        reset = answered_at + timedelta(seconds=DEFAULT_RATE_LIMIT_WAIT_S if wait is None else wait)
-        limited = RateLimitError(node_id, reset, message, exit_code)
-        limited.reset_is_named = wait is not None
-        return limited
-    if failure.name in ("ContextOverflowError", "MessageOutputLengthError"):
-        return MaxOutputTokensError(node_id, exit_code, message, partial_text)
+    if failure.name == "ProviderAuthError":
+        return AuthenticationError(context.node_id, context.exit_code, _message(failure))
+    answer = _answer_in(failure, context.prompt)
+    rule = find_rule(answer) if answer is not None else None
+    if answer is not None and rule is not None:
+        return _error_of(rule, answer, context)
+    return _without_answer(failure, context)
+
+
+def _answer_in(failure: Failure, prompt: str) -> ProviderAnswer | None:
+    """The provider's answer in a failure; None if there is none."""
+    if failure.is_exact or failure.status is not None:
+        return ProviderAnswer(failure, prompt)
+    # Without the plugin, opencode gives the event of a stream's error as a body.
+    if failure.body:
+        return ProviderAnswer(replace(failure, in_stream=True), prompt)
+    return None
+
+
+def _error_of(rule: Rule, answer: ProviderAnswer, context: Context) -> OpenCodeError:
+    failure = answer.failure
+    node, code, message = context.node_id, context.exit_code, _message(failure)
+    match rule.kind:
+        case "authentication_failed":
+            return AuthenticationError(node, code, message)
+        case "billing_error":
+            return _billing(failure, message, context)
+        case "rate_limit":
+            return _rate_limit(failure, message, context)
+        case "invalid_request":
+            refused = InvalidRequestError(node, code, message)
+            refused.concerns_all_rows = rule.concerns_all_rows
+            return refused
+        case "context_overflow":
+            overflow = MaxOutputTokensError(node, code, message, context.partial_text)
+            overflow.is_repeatable = False
+            return overflow
+        case "content_filter":
+            return ContentFilteredError(node, code, message, context.partial_text)
+        case "server_error":
+            return _server_error(failure, message, context, is_overload=rule.is_overload)
+
+
+def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
+    """The exception for an error of opencode itself."""
+    node, code, message = context.node_id, context.exit_code, _message(failure)
+    if failure.name == "ContextOverflowError":
+        overflow = MaxOutputTokensError(node, code, message, context.partial_text)
+        overflow.is_repeatable = False
+        return overflow
+    if failure.name == "MessageOutputLengthError":
+        return MaxOutputTokensError(node, code, message, context.partial_text)
     if failure.name == "ContentFilterError":
-        return ContentFilteredError(node_id, exit_code, message, partial_text)
-    if _is_server_error(failure):
-        broken = ServerError(node_id, exit_code, message, retry_after_s(failure.headers, failure.body, now))
-        broken.is_overload = failure.status == OVERLOADED_STATUS or (
-            failure.status == HTTPStatus.SERVICE_UNAVAILABLE and "overloaded" in message.lower()
-        )
-        return broken
-    if failure.name == "APIError" and BILLING_WORDS.search(failure.message):
-        return BillingError(node_id, exit_code, message)
+        return ContentFilteredError(node, code, message, context.partial_text)
+    if NO_LOGIN.search(failure.message):
+        return AuthenticationError(node, code, message)
+    if failure.is_retryable or CONNECTION_LOST.search(failure.message):
+        return _server_error(failure, message, context, is_overload=False)
     if failure.name in ("APIError", *CONFIG_ERRORS) or REFUSED_BY_OPENCODE.search(failure.message):
-        return InvalidRequestError(node_id, exit_code, message)
-    return UnknownOpenCodeError(node_id, exit_code, message, stderr)
+        refused = InvalidRequestError(node, code, message)
+        refused.concerns_all_rows = failure.name != "APIError"
+        return refused
+    return UnknownOpenCodeError(node, code, message, context.stderr)
+
+
+def _rate_limit(failure: Failure, message: str, context: Context) -> RateLimitError:
+    # The provider counts from its answer, which opencode reports about a second later.
+    answered_at = min(failure.at or context.now, context.now)
+    named = named_wait_s(failure.headers, failure.body, answered_at)
+    wait = DEFAULT_RATE_LIMIT_WAIT_S if named is None else usable_wait_s(named)
+    if named is not None and named > MAX_S:
+        message = f"{message} (the provider named a wait of {named / DAY_S:,.0f} days; one day is used)"
+    limited = RateLimitError(
+        context.node_id, answered_at + timedelta(seconds=wait), message, context.exit_code
+    )
+    limited.reset_is_named = named is not None
+    return limited
+
+
+def _billing(failure: Failure, message: str, context: Context) -> OpenCodeError:
+    """A spending limit that ends at a stated time, or an account that a person must act on."""
+    answered_at = min(failure.at or context.now, context.now)
+    named = named_wait_s({}, failure.body, answered_at)
+    if named is not None and 0 < named <= MAX_S:
+        return _rate_limit(replace(failure, headers={}), message, context)
+    return BillingError(context.node_id, context.exit_code, message)
+
+
+def _server_error(failure: Failure, message: str, context: Context, *, is_overload: bool) -> ServerError:
+    named = named_wait_s(failure.headers, failure.body, context.now)
+    wait = None if named is None else usable_wait_s(named)
+    broken = ServerError(context.node_id, context.exit_code, message, wait)
+    broken.is_overload = is_overload
+    return broken
+
+
+def _message(failure: Failure) -> str:
+    phrase = _phrase(failure.status)
+    # opencode writes the status phrase before a body that it cannot parse.
+    text = body_message(failure.body) or failure.message.removeprefix(f"{phrase}: ") or failure.body
+    message = error_message(text, is_internal=not failure.status) or phrase
+    message = message or f"opencode reported {failure.name} without a message"
+    return f"HTTP {failure.status}: {message}" if failure.status and not failure.in_stream else message
+
+
+def _phrase(status: int | None) -> str:
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
 
 
 def classify_finish(
@@ -142,71 +191,3 @@ def classify_finish(
         message = f"the answer ended without a finish reason that opencode knows ({finish_reason})"
         return ServerError(node_id, exit_code, message)
     return None
-
-
-def _upstream(name: str, status: int, headers: Mapping[str, str]) -> Failure:
-    body = _decode(headers.get("x-upstream-body", ""))
-    sent = mapping_in(_parsed(_decode(headers.get("x-upstream-headers", ""))))
-    upstream = {key: str(value) for key, value in sent.items()}
-    reason = _decode(headers.get("x-upstream-reason", ""))
-    return Failure(
-        name=name,
-        message=body_message(body) or reason,
-        status=status,
-        headers=upstream,
-        body=body,
-        reason=reason,
-        at=_time(headers.get("x-upstream-at")),
-    )
-
-
-def _is_server_error(failure: Failure) -> bool:
-    if failure.is_retryable or failure.status in RETRIED_STATUSES:
-        return True
-    if failure.status is not None:
-        return failure.status >= HTTPStatus.INTERNAL_SERVER_ERROR or failure.status == 0
-    return failure.name != "APIError" and CONNECTION_LOST.search(failure.message) is not None
-
-
-def _message(failure: Failure) -> str:
-    phrase = _phrase(failure.status)
-    # opencode writes the status phrase before a body that it cannot parse.
-    text = body_message(failure.body) or failure.message.removeprefix(f"{phrase}: ") or failure.body
-    message = error_message(text, is_internal=not failure.status) or phrase
-    message = message or f"opencode reported {failure.name} without a message"
-    return f"HTTP {failure.status}: {message}" if failure.status else message
-
-
-def _phrase(status: int | None) -> str:
-    return HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-
-
-def _has_code(body: str, code: str) -> bool:
-    return re.search(rf'"{re.escape(code)}"', body) is not None
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _whole_number(value: Any) -> int | None:
-    if isinstance(value, str):
-        return int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _time(milliseconds: str | None) -> datetime | None:
-    """The aware time of milliseconds since 1970; None for any other text."""
-    if milliseconds is None or not re.fullmatch(r"[0-9]{1,14}", milliseconds):
-        return None
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
-
-
-def _decode(text: str) -> str:
-    try:
-        return base64.b64decode(text).decode("utf-8", errors="replace")
-    except (binascii.Error, ValueError):
-        return ""

@@ -172,7 +172,9 @@ def _fields(value: Any) -> list[str]:
 def _message_in(value: Any) -> str:
     # Google answers with a list of one.
     answer = mapping_in(next(iter(list_in(value)), value))
-    for holder in (answer.get("error"), answer):
+    response = mapping_in(answer.get("response"))
+    choice = mapping_in(next(iter(list_in(answer.get("choices"))), None))
+    for holder in (answer.get("error"), response.get("error"), choice.get("error"), answer):
         if isinstance(holder, str) and holder.strip():
             return holder.strip()
         known = mapping_in(holder)

@@ -19,17 +19,20 @@ from opencode_tasks.errors import (
     UnknownOpenCodeError,
 )
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
-from opencode_tasks.outcomes.classify import CONNECTION_LOST, Failure, classify, classify_finish, read_failure
+from opencode_tasks.outcomes.classify import CONNECTION_LOST, Context, classify, classify_finish
 from opencode_tasks.outcomes.error_message import error_message
+from opencode_tasks.outcomes.failure import Failure, read_failure
 from opencode_tasks.outcomes.plugin_refusal import Refusal, error_of, read_refusal
 from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
     answer_text,
     assistant_messages,
     finish_reason,
+    has_output,
     has_tool_call,
     last_error,
     model_ref,
+    prompt_text,
 )
 
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
@@ -109,10 +112,15 @@ def _fault(
         message = f"the agent asked for {tools}, which its config does not allow"
         return PermissionDeniedError(node_id, code, message, result.denied_tools)
     if error is not None:
-        failure = read_failure(error)
-        return classify(
-            failure, node_id=node_id, now=now, exit_code=code, stderr=result.stderr, partial_text=text
+        context = Context(
+            node_id=node_id,
+            now=now,
+            exit_code=code,
+            stderr=result.stderr,
+            partial_text=text,
+            prompt=prompt_text(result.sessions[0].messages) if result.sessions else "",
         )
+        return classify(read_failure(error), context)
     if result.fault:
         return UnknownOpenCodeError(node_id, code, result.fault, result.stderr)
     ended = classify_finish(finish_reason(messages), node_id=node_id, exit_code=code, partial_text=text)
@@ -174,6 +182,9 @@ def _is_usage_complete(messages: Sequence[Mapping[str, Any]]) -> bool:
     if raw is None:
         return True
     failure: Failure = read_failure(raw)
+    if failure.in_stream:
+        # A stream may be charged up to the failure.
+        return bool(failure.body) and not has_output(messages)
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
     return failure.status is not None or CONNECTION_LOST.search(failure.message) is None

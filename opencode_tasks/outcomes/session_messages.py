@@ -30,6 +30,18 @@ def after_last_prompt(messages: Sequence[Message]) -> list[Message]:
     return list(messages[users[-1] + 1 :]) if users else list(messages)
 
 
+def prompt_text(messages: Sequence[Message]) -> str:
+    """The text of the last user message; "" without one."""
+    users = [m for m in messages if _info(m).get("role") == "user"]
+    return "\n".join(text_in(part.get("text")) or "" for part in parts_of(users[-1], "text")) if users else ""
+
+
+def has_output(messages: Iterable[Message]) -> bool:
+    """Whether the model has sent text, reasoning or a tool call."""
+    kinds = ("text", "reasoning", "tool")
+    return any(parts_of(message, kind) for message in assistant_messages(messages) for kind in kinds)
+
+
 def answer_text(messages: Iterable[Message]) -> str:
     """The joined text parts of the last assistant message with text; summaries are skipped."""
     for message in reversed(assistant_messages(messages)):

@@ -1,12 +1,16 @@
-// Makes every provider failure final, structured and immediate, and bounds what one prompt may cost.
+// Makes every provider failure final, exact and immediate, and bounds what one prompt may cost.
 //
-// Failures. opencode retries a 408, 409, 429 or 5xx silently, for as long as the provider asks. The
-// plugin replaces such a response with a 400 whose body is neutral, because opencode also retries by
-// the words of a body. The provider's status, headers and body, and the time of its answer, are in
-// x-upstream-* headers, which opencode passes on in `responseHeaders`. Other responses are unchanged.
-// If opencode starts to retry for another reason, such as a broken stream, the plugin answers the
-// retry in the same way, without a second request to the provider. A session with a finished step is
-// an exception: a restart would pay for that step again, so opencode may do a short wait there.
+// Failures. opencode retries a 408, 409, 429 or 5xx silently, for as long as the provider asks, and any
+// failure whose message or body has certain words or numbers. The plugin replaces each failed response by
+// a neutral one and ends each stream that reports an error. Status, headers, body and time of the
+// provider's answer are in the neutral response's headers, or in the message of the stream's error (see
+// failure.js), and Python classifies them. No request of a prompt follows: a failure of a sub-agent is
+// the answer to the next request of its parent too. A session with a finished step is an exception: a
+// restart would pay for that step again, so opencode may wait and retry there, if the failure can end
+// soon, and may summarize a conversation that became too long.
+//
+// Answers. A JSON document in place of a stream is written as a stream. Usage that opencode cannot read,
+// such as numbers in quotes, is corrected (see usage.js).
 //
 // Limits. opencode asks the model again until an answer ends with a finish reason that it knows, so a
 // blocked prompt or a cut stream would be paid for without end. The plugin refuses a request, with a
@@ -27,21 +31,31 @@
 // Environment:
 //   OPENCODE_TASKS_JOURNAL         file that gets a line when the plugin loads and one for each response
 //   OPENCODE_TASKS_JOURNAL_EVENTS  "1": the journal also gets opencode's events
+//   OPENCODE_TASKS_ALIVE_DIR       folder with a file for each session, written when a provider sends
+//                                  only comments to keep its connection open
 //   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
 //   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
 //   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO
 //                                  system text and cost limit of the first session, for `opencode run`.
 //                                  A server takes the limit from the metadata of the prompt's text part.
 
-import { appendFileSync } from "node:fs"
+import { appendFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
+import { isEventStream, watched } from "./stream.js"
+import { correctUsage } from "./usage.js"
+import { asStream } from "./whole_answer.js"
 
 const AGENT = "opencode-tasks"
 const OUR_SESSION_HEADER = "x-opencode-tasks-session"
 // Opencode 1.15 to 1.18 sends the second of these to its own providers and the first to all others.
 const SESSION_HEADERS = ["x-session-affinity", "x-opencode-session"]
-const RETRIED_STATUSES = new Set([408, 409, 429])
-const BODY_LIMIT = 8192
+const MAX_RETRIES = 5 // as often as opencode itself
+const ALIVE_INTERVAL_MS = 1000
+// A conversation that became too long: opencode makes a summary and goes on.
+const TOO_LONG = /context[ _](length|window|size)|maximum context|prompt is too long|exceed_context|too large/i
 const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
+const ALIVE_DIR = process.env.OPENCODE_TASKS_ALIVE_DIR
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
 const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
@@ -51,9 +65,12 @@ const MAX_COST_PICO = process.env.OPENCODE_TASKS_MAX_COST_PICO
 const PICO = 1e12 // pico-dollars in a dollar
 const FINAL = new Set(["stop", "length", "content-filter", "error"]) // finish reasons that end opencode's loop
 
-const sessionsWithSteps = new Set()
-const brokenStreams = new Map() // session -> why its last response stream ended early
-const retrying = new Map() // session -> why opencode is about to send its request again
+// Finish reasons of OpenAI's chat completions that opencode knows.
+const KNOWN_FINISH = new Set(["stop", "length", "content_filter", "function_call", "tool_calls"])
+
+const lastFailures = new Map() // session -> failure of its last request
+const clients = new Map() // session -> npm package of its client
+const aliveAt = new Map() // session -> when its file was written
 const systemTexts = new Map() // session of our agent -> its system text
 const prompts = new Map() // session -> id of the message with its last prompt
 const ends = new Map() // session -> what its last response stream says about its end
@@ -73,77 +90,11 @@ function journal(record) {
   }
 }
 
-const encode = (text) => Buffer.from(text, "utf8").toString("base64")
-
-function waitMs(headers) {
-  const ms = Number.parseFloat(headers.get("retry-after-ms") ?? "")
-  if (!Number.isNaN(ms)) return ms
-  const text = headers.get("retry-after")
-  if (!text) return 0
-  const seconds = Number(text)
-  if (!Number.isNaN(seconds)) return seconds * 1000
-  const date = Date.parse(text)
-  return Number.isNaN(date) ? 0 : Math.max(0, date - Date.now())
-}
-
-function finalResponse({ status = 0, headers = {}, body = "", reason = "", at = Date.now() }) {
-  const upstream = {
-    "content-type": "application/json",
-    "x-upstream-status": String(status),
-    "x-upstream-at": String(at),
-    "x-upstream-headers": encode(JSON.stringify(headers)),
-    "x-upstream-body": encode(body.slice(0, BODY_LIMIT)),
-    "x-upstream-reason": encode(reason),
-  }
-  const neutral = { error: { message: "the provider did not answer this request", type: "upstream", code: "upstream" } }
-  return new Response(JSON.stringify(neutral), { status: 400, headers: upstream })
-}
-
-// The finish reason on the wires of OpenAI, Anthropic, Gemini and Bedrock. Text of an answer cannot
-// match: the quotes inside a JSON string are escaped.
-const FINISH = /"(?:finish_reason|stop_reason|finishReason|stopReason)"\s*:\s*"([^"\\]*)"/g
-const BLOCKED = /"blockReason"\s*:\s*"([^"\\]+)"/ // Gemini: the prompt itself was refused
-const DONE = /^data: ?\[DONE\]/m // the end mark of OpenAI's wire
-const CARRY = 200 // characters, more than any of these patterns needs
-
-function newEnd(response) {
-  return { finish: null, done: false, blocked: null, type: response.headers.get("content-type"), carry: "" }
-}
-
-function readEnd(end, bytes) {
-  const text = end.carry + Buffer.from(bytes).toString("latin1")
-  for (const [, word] of text.matchAll(FINISH)) end.finish = word || (end.finish ?? "")
-  end.blocked ??= text.match(BLOCKED)?.[1] ?? null
-  end.done ||= DONE.test(text)
-  end.carry = text.slice(-CARRY)
-}
-
-function watched(response, session) {
-  const end = newEnd(response)
-  ends.set(session, end)
-  if (!response.body) return response
-  const reader = response.body.getReader()
-  const body = new ReadableStream({
-    async pull(controller) {
-      try {
-        const { done, value } = await reader.read()
-        if (done) return controller.close()
-        readEnd(end, value)
-        controller.enqueue(value)
-      } catch (error) {
-        brokenStreams.set(session, String(error))
-        journal({ kind: "broken", session, reason: String(error) })
-        controller.error(error)
-      }
-    },
-    cancel: (reason) => reader.cancel(reason),
-  })
-  return new Response(body, { status: response.status, statusText: response.statusText, headers: response.headers })
-}
+const newLimits = () => ({ requests: 0, retries: 0, failure: undefined, hasSteps: false, maxCostPico: Infinity })
 
 function familyOf(session) {
   const root = roots.get(session) ?? session
-  if (!families.has(root)) families.set(root, { requests: 0, costs: new Map(), maxCostPico: Infinity })
+  if (!families.has(root)) families.set(root, { ...newLimits(), costs: new Map() })
   return families.get(root)
 }
 
@@ -166,8 +117,7 @@ function faultAfter(steps, session, isForSummary) {
   // A step without a finish reason may come before a summary: the conversation was too long.
   const isFinal = finish ? FINAL.has(finish) : isForSummary
   if (!isFinal && !toolCalls(last).length) {
-    const { carry, ...wire } = ends.get(session) ?? {}
-    return { kind: "end", step: finish ?? null, wire }
+    return { kind: "end", step: finish ?? null, wire: ends.get(session) ?? {} }
   }
   const failed = steps.slice(steps.findLastIndex(hasSuccess) + 1)
   if (failed.length < MAX_FAILED_STEPS) return
@@ -198,41 +148,143 @@ function refusalOf(session) {
 
 function refusedResponse(refusal) {
   const neutral = { error: { message: "this request was not sent", type: "refused", code: "refused" } }
-  const headers = { "content-type": "application/json", "x-opencode-tasks-refusal": encode(JSON.stringify(refusal)) }
+  const headers = { "content-type": "application/json", "x-opencode-tasks-refusal": Buffer.from(JSON.stringify(refusal)).toString("base64") }
   return new Response(JSON.stringify(neutral), { status: 400, headers })
 }
 
+// Ends the request of a session with a failure. Every later request of the prompt ends with it too.
+function fail(session, failure) {
+  lastFailures.set(session, failure)
+  familyOf(session).failure ??= failure
+  journal({ kind: "failed", session, status: failure.status, in_stream: failure.inStream })
+  return failure
+}
+
+// Whether a retry of a failed request is left to opencode. It is asked once for each failure.
+function mayRetry(session, failure) {
+  const family = familyOf(session)
+  if (!family.hasSteps || !isTransient(failure) || waitMs(failure.headers) > INLINE_WAIT_MS) return false
+  family.retries += 1
+  lastFailures.set(session, failure)
+  return family.retries <= MAX_RETRIES
+}
+
+const isTooLong = ({ status, body }) => (status === 400 || status === 413) && TOO_LONG.test(body)
+
 async function send(fetch, input, init, session) {
+  const family = familyOf(session)
   const refusal = refusalOf(session)
   if (refusal) {
     journal({ kind: "refused", session, refusal })
     return refusedResponse(refusal)
   }
-  const mayRetry = sessionsWithSteps.has(session)
-  if (retrying.has(session) && !mayRetry) {
-    const reason = retrying.get(session)
-    retrying.delete(session)
-    return finalResponse({ reason })
-  }
-  familyOf(session).requests += 1
+  if (family.failure) return failedResponse(family.failure)
+  family.requests += 1
   let response
   try {
     response = await fetch(input, init)
   } catch (error) {
     if (init?.signal?.aborted) throw error
-    journal({ kind: "response", session, status: 0, reason: String(error) })
-    if (mayRetry) throw error
-    return finalResponse({ reason: String(error) })
+    const failure = newFailure({ reason: String(error) })
+    if (mayRetry(session, failure)) throw error
+    return failedResponse(fail(session, failure))
   }
-  const at = Date.now()
   journal({ kind: "response", session, status: response.status })
-  if (!RETRIED_STATUSES.has(response.status) && response.status < 500) return watched(response, session)
+  if (response.ok) return answered(response, { isStreamed: asksForStream(input, init), session, signal: init?.signal })
+  const at = Date.now()
   const body = await response.text().catch(() => "")
-  const soldOut = response.status === 429 && body.includes("insufficient_quota")
-  if (mayRetry && !soldOut && waitMs(response.headers) <= INLINE_WAIT_MS) {
+  const failure = newFailure({ status: response.status, headers: response.headers, body, at })
+  if (mayRetry(session, failure) || (family.hasSteps && isTooLong(failure))) {
     return new Response(body, { status: response.status, headers: response.headers })
   }
-  return finalResponse({ status: response.status, headers: Object.fromEntries(response.headers), body, at })
+  return failedResponse(fail(session, failure))
+}
+
+function asksForStream(input, init) {
+  const url = String(input?.url ?? input)
+  return /stream/i.test(url) || (typeof init?.body === "string" && /"stream"\s*:\s*true/.test(init.body))
+}
+
+// The response to a request that the provider accepted.
+async function answered(response, { isStreamed, session, signal }) {
+  const type = response.headers.get("content-type") ?? ""
+  const given = isStreamed && !isEventStream(type) ? await asEvents(response, session) : response
+  if (given.status === 400) return given
+  const inStream = (failure) => {
+    if (mayRetry(session, failure)) return retriedStream(failure)
+    return failedStream(fail(session, failure))
+  }
+  const { response: passed, end } = watched(given, {
+    onError: (body) => inStream(newFailure({ status: response.status, headers: response.headers, body, inStream: true })),
+    onBroken: (error) => (signal?.aborted ? error : inStream(newFailure({ reason: String(error), inStream: true }))),
+    onAlive: () => noteAlive(session),
+    change: (event) => change(event, session),
+  })
+  ends.set(session, end)
+  return passed
+}
+
+// A response that may not be a stream, as one. An HTML page and JSON with an error are failures.
+async function asEvents(response, session) {
+  const { first, body } = await peeked(response)
+  const { status, headers } = response
+  if (!["{", "[", "<"].includes(first)) return new Response(body, { status, headers })
+  const text = await new Response(body).text().catch(() => "")
+  const stream = first === "<" ? undefined : asStream(parsedJson(text))
+  if (stream === undefined) return failedResponse(fail(session, newFailure({ status, headers, body: text, inStream: true })))
+  return new Response(stream, { status, headers: { ...Object.fromEntries(headers), "content-type": "text/event-stream" } })
+}
+
+function parsedJson(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+// The first character of a response that is not a space, and its whole body.
+async function peeked(response) {
+  const reader = response.body?.getReader()
+  const chunks = []
+  let first = ""
+  while (reader && !first) {
+    const { done, value } = await reader.read()
+    if (done) break
+    chunks.push(value)
+    first = Buffer.from(value).toString("latin1").replace(/^\xef\xbb\xbf/, "").trimStart()[0] ?? ""
+  }
+  const body = new ReadableStream({
+    async pull(controller) {
+      if (chunks.length) return controller.enqueue(chunks.shift())
+      const { done, value } = (await reader?.read()) ?? { done: true }
+      if (done) controller.close()
+      else controller.enqueue(value)
+    },
+    cancel: (reason) => reader?.cancel(reason),
+  })
+  return { first, body }
+}
+
+function change(event, session) {
+  const isCorrected = correctUsage(event, clients.get(session))
+  const choice = event?.choices?.[0]
+  // The text of a sub-agent is lost if opencode does not accept the end of its answer.
+  const isUnknown = typeof choice?.finish_reason === "string" && !KNOWN_FINISH.has(choice.finish_reason)
+  if (!isUnknown || !roots.has(session)) return isCorrected
+  choice.finish_reason = "stop"
+  return true
+}
+
+function noteAlive(session) {
+  const now = Date.now()
+  if (!ALIVE_DIR || now - (aliveAt.get(session) ?? 0) < ALIVE_INTERVAL_MS) return
+  aliveAt.set(session, now)
+  try {
+    writeFileSync(join(ALIVE_DIR, session), "")
+  } catch {
+    // Without the file, the session counts as silent.
+  }
 }
 
 function sessionOf(headers) {
@@ -259,14 +311,12 @@ function begin(session, message, parts) {
   if (roots.has(session)) return
   const ofPrompt = parts.find((part) => part.metadata?.opencodeTasks)?.metadata.opencodeTasks.maxCostPico
   const ofProcess = session === firstSession ? MAX_COST_PICO : undefined
-  const family = familyOf(session)
-  family.requests = 0
-  family.maxCostPico = Number(ofPrompt ?? ofProcess ?? Infinity)
+  Object.assign(familyOf(session), newLimits(), { maxCostPico: Number(ofPrompt ?? ofProcess ?? Infinity) })
 }
 
 function forget(session) {
-  for (const known of [sessionsWithSteps, compacting]) known.delete(session)
-  for (const map of [brokenStreams, retrying, systemTexts, prompts, ends, refusals]) map.delete(session)
+  compacting.delete(session)
+  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, clients, aliveAt]) map.delete(session)
 }
 
 function note(event) {
@@ -276,12 +326,18 @@ function note(event) {
     roots.set(properties.info.id, roots.get(parent) ?? parent)
   }
   if (event.type === "message.part.updated" && properties.part?.type === "step-finish") {
-    sessionsWithSteps.add(properties.part.sessionID)
+    familyOf(properties.part.sessionID).hasSteps = true
     addCost(properties.part)
   }
+  // A retry for another reason than those that the plugin decides about, such as an event that the client
+  // of the provider cannot read.
   if (event.type === "session.status" && properties.status?.type === "retry") {
-    const session = properties.sessionID
-    retrying.set(session, brokenStreams.get(session) ?? properties.status.message ?? "retried by opencode")
+    const family = familyOf(properties.sessionID)
+    const reason = properties.status.message ?? "retried by opencode"
+    if (!family.hasSteps) family.failure ??= newFailure({ reason, inStream: true })
+  }
+  if (event.type === "session.error" && roots.has(properties.sessionID) && lastFailures.has(properties.sessionID)) {
+    familyOf(properties.sessionID).failure ??= lastFailures.get(properties.sessionID)
   }
   if (event.type === "session.idle" || event.type === "session.deleted") {
     forget(properties.sessionID ?? properties.info?.id)
@@ -310,6 +366,7 @@ export const OpencodeTasks = async () => {
       else systemTexts.delete(input.sessionID)
     },
     "chat.headers": async (input, output) => {
+      clients.set(input.sessionID, input.model?.api?.npm)
       if (isReplaced(input.model?.headers)) output.headers[OUR_SESSION_HEADER] = input.sessionID
     },
     "experimental.session.compacting": async (input) => {

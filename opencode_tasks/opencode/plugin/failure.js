@@ -1,0 +1,63 @@
+// Failures of a provider, as opencode passes them on without a change.
+//
+// A failure is {status, headers, body, reason, at, inStream}: the provider's HTTP status (0 if the
+// connection failed before there was one), its headers and body, the cause of a failed connection, and
+// the time in milliseconds. inStream is true for an error inside a response that began with status 200:
+// its body is the error event alone.
+//
+// opencode repeats a request by the status of its failure and by words in its message and body. So
+// neither a response nor an error of this module has a status or a word that opencode knows.
+
+const BODY_LIMIT = 8192
+export const STREAM_ERROR = "opencode-tasks-failure:"
+
+const encode = (text) => Buffer.from(text, "utf8").toString("base64")
+
+// Each half of a byte as a letter from a to p: no digit, and none of the words that opencode looks for.
+const letters = (text) => Buffer.from(text, "utf8").toString("hex").replace(/./g, (digit) => "abcdefghijklmnop"[parseInt(digit, 16)])
+
+export function newFailure({ status = 0, headers, body = "", reason = "", at = Date.now(), inStream = false }) {
+  return { status, headers: Object.fromEntries(headers ?? []), body: body.slice(0, BODY_LIMIT), reason, at, inStream }
+}
+
+// The failure as the response to a request. opencode keeps its headers in `responseHeaders`.
+export function failedResponse(failure) {
+  const upstream = {
+    "content-type": "application/json",
+    "x-upstream-status": String(failure.status),
+    "x-upstream-at": String(failure.at),
+    "x-upstream-headers": encode(JSON.stringify(failure.headers)),
+    "x-upstream-body": encode(failure.body),
+    "x-upstream-reason": encode(failure.reason),
+    "x-upstream-in-stream": failure.inStream ? "1" : "0",
+  }
+  const neutral = { error: { message: "the provider did not answer this request", type: "upstream", code: "upstream" } }
+  return new Response(JSON.stringify(neutral), { status: 400, headers: upstream })
+}
+
+// The failure as the error of a response's stream. opencode keeps the error's message.
+export const failedStream = (failure) => new Error(STREAM_ERROR + letters(JSON.stringify(failure)))
+
+// An error that opencode always answers by a retry.
+export const retriedStream = (failure) => Object.assign(new Error(failure.reason || failure.body), { code: "ECONNRESET" })
+
+// Whether the same request may succeed a little later.
+export function isTransient(failure) {
+  if (failure.status === 0) return true
+  if (!failure.inStream) return [408, 409, 425, 429, 499].includes(failure.status) || failure.status >= 500
+  return /"(overloaded_error|api_error|server_error|rate_limit_error|UNAVAILABLE|RESOURCE_EXHAUSTED|INTERNAL)"|"(code|status)":\s*"?(429|5\d\d)\b/.test(
+    failure.body,
+  )
+}
+
+// The wait in milliseconds that a response asks for; 0 if it asks for none.
+export function waitMs(headers) {
+  const ms = Number.parseFloat(headers["retry-after-ms"] ?? "")
+  if (!Number.isNaN(ms)) return ms
+  const text = headers["retry-after"]
+  if (!text) return 0
+  const seconds = Number(text)
+  if (!Number.isNaN(seconds)) return seconds * 1000
+  const date = Date.parse(text)
+  return Number.isNaN(date) ? 0 : Math.max(0, date - Date.now())
+}

@@ -1,0 +1,127 @@
+"""The parts of a provider's failed answer that a class may be decided by. Pure.
+
+Only these parts count: the HTTP status, machine-readable values in the body, and the provider's message.
+A message may quote the prompt, so words in it that also occur in the prompt do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.outcomes.error_message import body_message
+from opencode_tasks.outcomes.failure import Failure
+
+# Keys whose values are machine-readable. "param" and "input" may hold what the user sent.
+CODE_KEYS = ("code", "type", "status", "reason", "error_code", "errorCode", "name", "__type", "Code")
+# Keys under which a provider or gateway puts its error, or that of the provider behind it.
+CONTAINER_KEYS = (
+    *("error", "errors", "details", "detail", "metadata", "innererror", "inner_error", "cause"),
+    *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error", "message"),
+)
+CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
+MAX_DEPTH = 8
+MAX_CODE_LENGTH = 100
+LOWEST_STATUS, HIGHEST_STATUS = 400, 599
+
+
+@dataclass(frozen=True)
+class ProviderAnswer:
+    """A failed answer, as the rules of ``provider_errors`` see it.
+
+    Attributes:
+        failure: The failure with the answer.
+        prompt: Text that was sent; a word of the message that occurs in it says nothing.
+    """
+
+    failure: Failure
+    prompt: str = ""
+
+    @cached_property
+    def codes(self) -> frozenset[str]:
+        """The machine-readable values in body and headers, in lower case."""
+        values = [*_codes(_parsed(self.failure.body), self._plain_prompt, MAX_DEPTH)]
+        for header in CODE_HEADERS:
+            # AWS: "ThrottlingException:http://internal.amazon.com/…"
+            values.append(self.failure.headers.get(header, "").partition(":")[0])
+        found = (str(value).strip().lower() for value in values)
+        return frozenset(code for code in found if code and len(code) <= MAX_CODE_LENGTH)
+
+    @cached_property
+    def status(self) -> int | None:
+        """The HTTP status of the error; inside a stream, the one that its body names; None without one."""
+        if not self.failure.in_stream:
+            return self.failure.status
+        if self.failure.status == 0:
+            return 0
+        numbers = {int(code) for code in self.codes if re.fullmatch(r"[0-9]{3}", code)}
+        known = sorted(number for number in numbers if LOWEST_STATUS <= number <= HIGHEST_STATUS)
+        return known[0] if known else None
+
+    @cached_property
+    def message(self) -> str:
+        """The provider's message; "" without one."""
+        text = body_message(self.failure.body) or self.failure.message
+        return text or ("" if _parsed(self.failure.body) is not None else self.failure.body[:2_000])
+
+    def says(self, words: re.Pattern[str]) -> bool:
+        """Whether the message has these words, and not because it quotes the prompt."""
+        return any(_plain(found.group()) not in self._plain_prompt for found in words.finditer(self.message))
+
+    @cached_property
+    def _plain_prompt(self) -> str:
+        return _plain(self.prompt)
+
+
+def _plain(text: str) -> str:
+    """Letters and digits alone, since a quotation may be escaped or wrapped."""
+    return re.sub(r"[\W_]+", " ", text.lower()).strip()
+
+
+def _codes(value: Any, prompt: str, depth: int) -> Iterator[Any]:
+    if depth == 0:
+        return
+    if isinstance(value, str):
+        # A gateway passes the body of the provider behind it on as text.
+        # If the prompt has the same text, it is a quotation.
+        start = min((at for at in map(value.find, "{[") if at >= 0), default=-1)
+        if start >= 0 and _plain(value[start:]) not in prompt:
+            yield from _codes(_parsed(value[start:]), prompt, depth - 1)
+        return
+    for item in list_in(value):
+        yield from _codes(item, prompt, depth - 1)
+    holder = mapping_in(value)
+    if not holder:
+        return
+    for key in CODE_KEYS:
+        if isinstance(code := holder.get(key), str | int) and not isinstance(code, bool):
+            yield code
+    if "flagged_input" in holder:
+        yield "flagged_input"
+    if (code := mapping_in(holder.get("base_resp")).get("status_code")) is not None:
+        yield f"base_resp.{code}"
+    if isinstance(text := holder.get("error"), str) and re.fullmatch(r"\w+", text):
+        yield text
+    for key in CONTAINER_KEYS:
+        yield from _codes(holder.get(key), prompt, depth - 1)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def details_in(body: str) -> list[Mapping[str, Any]]:
+    """The error object of a body and its details; Google answers with a list of one."""
+    parsed = _parsed(body)
+    answers = [mapping_in(answer) for answer in list_in(parsed) or [parsed]]
+    errors = [mapping_in(answer.get("error")) for answer in answers]
+    details = [mapping_in(detail) for error in errors for detail in list_in(error.get("details"))]
+    return [*answers, *errors, *details]

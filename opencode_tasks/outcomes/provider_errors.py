@@ -1,0 +1,512 @@
+"""What providers answer, and what it means: one table, of which the first rule that matches decides.
+
+The order is: machine-readable values in the body; then words of the message that are about the account, the
+limit, the model or the content, for the statuses under which a provider sends them; then the HTTP status.
+The same table serves a response with an error status, an error inside a stream that began with status 200,
+and the failure of a sub-agent. To add an answer of a provider, add a value or words to a rule, or a rule,
+and an example to ``tests/provider_answers.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from opencode_tasks.outcomes.provider_answer import ProviderAnswer
+
+Kind = Literal[
+    "authentication_failed",
+    "billing_error",
+    "rate_limit",
+    "invalid_request",
+    "context_overflow",
+    "content_filter",
+    "server_error",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A kind of answer. All conditions that are set must hold.
+
+    Attributes:
+        kind: What the answer means.
+        what: The answer in words, for the documentation.
+        providers: Who answers so.
+        codes: Values of which one is in the body, in lower case; empty for any answer.
+        statuses: HTTP statuses of which one is the answer's; empty for any. 0 is a failed connection.
+        words: A pattern that the message matches; None for any message.
+        check: A further condition.
+        concerns_all_rows: Whether every row of the run would get the same answer.
+        is_overload: Whether the provider says that it has too many requests.
+        source: Where such an answer is described.
+    """
+
+    kind: Kind
+    what: str
+    providers: str
+    codes: frozenset[str] = frozenset()
+    statuses: frozenset[int] = frozenset()
+    words: re.Pattern[str] | None = None
+    check: Callable[[ProviderAnswer], bool] | None = None
+    concerns_all_rows: bool = False
+    is_overload: bool = False
+    source: str
+
+    def matches(self, answer: ProviderAnswer) -> bool:
+        """Whether the rule holds for an answer."""
+        return (
+            (not self.codes or not self.codes.isdisjoint(answer.codes))
+            and (not self.statuses or answer.status in self.statuses)
+            and (self.words is None or answer.says(self.words))
+            and (self.check is None or self.check(answer))
+        )
+
+
+def find_rule(answer: ProviderAnswer) -> Rule | None:
+    """The first rule that holds for an answer; None if none does."""
+    return next((rule for rule in RULES if rule.matches(answer)), None)
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+def _values(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_LIMIT_AND_REQUESTED = re.compile(r"\bLimit:? ([\d,]+).{0,40}?\bRequested:? ([\d,]+)", re.IGNORECASE | re.DOTALL)
+
+
+def _exceeds_the_whole_limit(answer: ProviderAnswer) -> bool:
+    """Whether the request alone is larger than the limit, so that it never fits."""
+    found = _LIMIT_AND_REQUESTED.search(answer.message)
+    if found is None:
+        return False
+    limit, requested = (int(number.replace(",", "")) for number in found.groups())
+    return requested > limit
+
+
+def _in_stream(answer: ProviderAnswer) -> bool:
+    return answer.failure.in_stream
+
+
+def _is_html(answer: ProviderAnswer) -> bool:
+    return answer.failure.body.lstrip()[:1] == "<"
+
+
+REFUSED = frozenset({400, 401, 403, 404, 409, 422})
+"""Statuses under which providers refuse one request, a key or an account."""
+
+_GONE = (
+    r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported|no longer"
+    r"|deprecated|retired|decommissioned|removed|shut down|end of life|disabled|not a valid model)",
+    r"\b(no such|unknown|unsupported|invalid) model\b",
+    r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b",
+    r"\bnot a valid model\b",
+)
+_SPENT = (
+    r"insufficient (account )?(balance|credits?|funds)",
+    r"\b(credit|account) balance is (too low|insufficient|empty|negative|exhausted)",
+    r"requires (more|additional) credits",
+    r"\b(out of|no (remaining|available)|not enough) credits?\b",
+    r"\bno payment method\b",
+    r"(used|exhausted) all (of )?(the |your )?(available |remaining )?credits",
+    r"\b(monthly|spend|spending|usage|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
+    r"(reached|exceeded|hit) (its|your|the|their|an?) (\w+ ){0,4}(spend|spending|credit|cost|usage) (limit|cap|budget)s?",
+    r"regain access on",
+    r"suspended due to insufficient",
+    r"(please |need to )(recharge|top.?up)\b",
+    r"\bkey limit exceeded",
+    r"\bbudget (has been )?exceeded",
+    r"\bexceeded (\w+ )?budget",
+    r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
+    r"\bbilling (hard )?limit\b",
+    r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
+    r"\bin arrears\b|\boverdue\b|\bfree (trial|credits?) (has|have) (ended|expired)",
+    r"\bsubscription (is |has )?(expired|inactive|required|ended)",
+)
+_BAD_KEY = (
+    r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) (or (missing|expired|invalid) )?"
+    r"(api[ _-]?keys?|x-api-key|access (key|token)|(auth\w* |bearer |security |session )?tokens?\b|credentials?)",
+    r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
+    r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?(expired|revoked|disabled|deleted|invalid)",
+    r"\bauthentication (failed|error|required)|\bnot authenticated|^unauthorized\b|\blogin (has )?expired",
+)
+_FILTERED = (
+    r"content (management|moderation|safety|usage|filter(ing)?) (polic|system)",
+    r"(blocked|filtered|rejected|flagged|refused) (by|as|for|due to) .{0,60}"
+    r"(content|safety|moderation|guardrail|policy|filter|violat)",
+    r"\b(prompt|input|content|request|output|response|message)s? (was|were|has been|is|may be) "
+    r"(blocked|flagged|filtered|rejected by)",
+    r"\b(output|input|prompt|content) blocked\b",
+    r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
+    r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
+    r"\bcontent exists risk\b|\binappropriate content\b|\bsensitive (content|information|words?)\b",
+    r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
+    r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
+    r"SAFETY_CHECK_TYPE",
+)
+_TOO_LONG = (
+    r"maximum (context|prompt|input|model|sequence) length",
+    r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
+    r"(exceed\w*|larger than|longer than|greater than) .{0,60}"
+    r"\bcontext[ _-]?(length|window|size|limit)?\b",
+    r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
+    r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
+    r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
+    r"exceeds the maximum number of (input )?tokens|\breduce the length of\b",
+    r"\brequest( body| entity)? (is )?too large\b|\bn_ctx\b|\bnumber of tokens to keep\b",
+)
+_LIMITED = (
+    r"\brate[ _-]?limit|\btoo many (concurrent )?requests\b|\bthrottl",
+    r"\bquota\b.{0,40}\bexceeded|\bexceeded\b.{0,40}\bquota\b|\busage limit\b.{0,20}\breached",
+    r"\b(requests|tokens) per (second|minute|hour|day)\b",
+)
+_BUSY = (
+    r"\boverload|\b(at|over) capacity\b|\bloading model\b|\bmodel is (currently )?loading\b|\bbusy\b",
+    r"\bunavailable\b",
+)
+_NO_LOGIN = (
+    r"^(\w+ )?token refresh failed|^failed to refresh\b|\binvalid_grant\b|^oauth .{0,40}(failed|expired)",
+    r"^no (api key|credentials|login) (found|configured)|\bapi key is missing\b|^could not resolve authentication",
+    r"^(aws )?(credential provider|credentials?) .{0,60}(failed|missing|not found|expired)",
+)
+
+RULES: Final[tuple[Rule, ...]] = (
+    # 1. Values in the body that mean one thing only.
+    Rule(
+        kind="invalid_request",
+        what="the request alone is larger than the limit per minute: it never fits",
+        providers="OpenAI, Groq, Azure",
+        statuses=frozenset({400, 413, 429}),
+        check=_exceeds_the_whole_limit,
+        source="https://github.com/Aider-AI/aider/issues/1880",
+    ),
+    Rule(
+        kind="content_filter",
+        what="the content is refused",
+        providers="OpenAI, Azure, OpenRouter, Alibaba, z.ai, MiniMax, Bedrock",
+        codes=_values(
+            "content_filter content_filter_error content_filtered contentfilter content_policy_violation"
+            " content_policy responsibleaipolicyviolation data_inspection_failed datainspectionfailed"
+            " moderation_blocked moderation_error content_moderation flagged_input safety_error"
+            " guardrail_intervened guardrailintervened guardrail_violation cyber_policy_violation"
+            " 1301 base_resp.1026 base_resp.1027 prohibited_content sensitive_content"
+        ),
+        source="https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter",
+    ),
+    Rule(
+        kind="billing_error",
+        what="the account has no credit, or its budget is spent",
+        providers="OpenAI, Moonshot, z.ai, opencode zen, LiteLLM, Alibaba, MiniMax",
+        codes=_values(
+            "insufficient_quota billing_hard_limit_reached billing_not_active insufficient_balance"
+            " insufficient_credits insufficient_credit insufficient_funds insufficient_user_quota"
+            " credits_exhausted creditserror credit_balance_too_low budget_exceeded budgetexceedederror"
+            " exceeded_current_quota_error payment_required payment_required_error arrearage 1113"
+            " usage_not_included monthlylimiterror userlimiterror subscription_required base_resp.1008"
+            " billing_error spend_limit_exceeded no_payment_method prepaid_balance_exhausted"
+            " pre_consume_token_quota_failed"
+        ),
+        source="https://platform.openai.com/docs/guides/error-codes",
+    ),
+    Rule(
+        kind="context_overflow",
+        what="the prompt is longer than the model's context",
+        providers="OpenAI, llama.cpp, Copilot, z.ai, LiteLLM, Anthropic",
+        codes=_values(
+            "context_length_exceeded exceed_context_size_error model_context_window_exceeded"
+            " context_window_exceeded contextwindowexceedederror model_max_prompt_tokens_exceeded"
+            " max_prompt_tokens_exceeded request_too_large prompt_too_long input_too_long"
+            " tokens_limit_reached 1261"
+        ),
+        source="https://github.com/ggml-org/llama.cpp/pull/15780",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the model does not exist, or not any more",
+        providers="OpenAI, Azure, Groq, z.ai, opencode zen, Copilot, Bedrock",
+        codes=_values(
+            "model_not_found modelnotfound modelnotfounderror model_not_available model_not_exist"
+            " model_deprecated model_decommissioned deploymentnotfound deployment_not_found unknown_model"
+            " invalid_model model_not_supported modelerror 1211 resourcenotfoundexception"
+            " unsupported_model model_terms_required"
+        ),
+        concerns_all_rows=True,
+        source="https://platform.openai.com/docs/guides/error-codes",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the key, the login or the region is refused",
+        providers="OpenAI, Google, Moonshot, AWS, z.ai, MiniMax",
+        codes=_values(
+            "invalid_api_key incorrect_api_key api_key_invalid api_key_expired api_key_missing"
+            " invalid_authentication invalid_authentication_error unrecognizedclientexception"
+            " invalidsignatureexception expiredtokenexception expiredtoken accessdeniedexception"
+            " account_deactivated unsupported_country_region_territory service_disabled"
+            " api_key_service_blocked invalid_token token_expired expired_token invalid_grant"
+            " invalid_x_api_key missing_api_key base_resp.1004 base_resp.2049 organization_deactivated"
+            " api_key_revoked key_disabled invalid_iam_token"
+        ),
+        source="https://ai.google.dev/gemini-api/docs/troubleshooting",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a limit of requests or tokens is reached",
+        providers="Anthropic, OpenAI, Codex, Moonshot, z.ai, AWS, opencode zen",
+        codes=_values(
+            "rate_limit_error rate_limit_reached_error rate_limited ratelimitreached too_many_requests"
+            " throttlingexception throttling usage_limit_reached servicequotaexceededexception"
+            " 1302 1303 1304 1308 1310 freeusagelimiterror gousagelimiterror ratelimiterror"
+            " base_resp.1002 base_resp.1039"
+        ),
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    # 2. Words, under statuses that mean different things.
+    Rule(
+        kind="billing_error",
+        what="the credit or the spending limit of a Google project is used up",
+        providers="Google",
+        codes=_values("resource_exhausted"),
+        words=_words(
+            r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
+            r"\b(monthly )?spend(ing)? cap\b",
+        ),
+        source="https://ai.google.dev/gemini-api/docs/billing",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a quota is reached; the message also names billing",
+        providers="Google, OpenRouter, Groq, OpenAI",
+        codes=_values("resource_exhausted rate_limit_exceeded"),
+        source="https://ai.google.dev/gemini-api/docs/rate-limits",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a rate limit is reached; the message also offers credits",
+        providers="OpenRouter",
+        statuses=frozenset({429}),
+        words=_words(r"^(?:\w+\W+){0,4}rate limit"),
+        source="https://openrouter.ai/docs/api-reference/limits",
+    ),
+    Rule(
+        kind="content_filter",
+        what="the content is refused",
+        providers="Anthropic, Azure, DeepSeek, xAI, OpenRouter, gateways with guardrails",
+        statuses=REFUSED | {200, 424, 451, 500},
+        words=_words(*_FILTERED),
+        source="https://docs.x.ai/docs/key-information/debugging",
+    ),
+    Rule(
+        kind="billing_error",
+        what="the account has no credit, or its spending limit is reached",
+        providers="Anthropic, xAI, OpenRouter, z.ai, DeepSeek, LiteLLM",
+        statuses=REFUSED | {402, 429},
+        words=_words(*_SPENT),
+        source="https://github.com/anthropics/claude-code/issues/38035",
+    ),
+    Rule(
+        kind="context_overflow",
+        what="the prompt is longer than the model's context",
+        providers="Anthropic, vLLM, LM Studio, Groq, Gemini, Copilot, xAI, Bedrock",
+        statuses=frozenset({400, 413, 422, 500}),
+        words=_words(*_TOO_LONG),
+        source="https://github.com/microsoft/vscode/issues/293191",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the key or the login is refused",
+        providers="xAI, Gemini, gateways",
+        statuses=frozenset({400, 401, 403, 422}),
+        words=_words(*_BAD_KEY),
+        source="https://github.com/i-am-bee/beeai-framework/issues/447",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the model does not exist, or not any more",
+        providers="Anthropic, Ollama, vLLM, OpenRouter, LiteLLM, gateways",
+        statuses=REFUSED | {410, 500, 503},
+        words=_words(*_GONE),
+        concerns_all_rows=True,
+        source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the provider does not serve the region",
+        providers="Gemini",
+        statuses=frozenset({400}),
+        words=_words(r"\b(location|region|country)\b.{0,30}\bnot supported"),
+        concerns_all_rows=True,
+        source="https://ai.google.dev/gemini-api/docs/available-regions",
+    ),
+    # 3. Errors inside a stream without a status.
+    Rule(
+        kind="server_error",
+        what="an HTML page in place of an answer",
+        providers="proxies",
+        statuses=frozenset(),
+        check=lambda answer: answer.failure.in_stream and _is_html(answer),
+        source="https://developer.mozilla.org/docs/Web/HTTP/Status/502",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the key or the login is refused",
+        providers="Anthropic, OpenAI, Google",
+        codes=_values("authentication_error unauthenticated unauthorized permission_denied permission_error"),
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="server_error",
+        what="the provider has too many requests",
+        providers="Anthropic, OpenAI, Moonshot, Google, AWS",
+        codes=_values(
+            "overloaded_error engine_overloaded_error server_overloaded server_is_overloaded overloaded"
+            " engine_overloaded slow_down 1305"
+        ),
+        is_overload=True,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="server_error",
+        what="the provider failed",
+        providers="Anthropic, OpenAI, Google, AWS",
+        codes=_values(
+            "api_error server_error internal_error internal_server_error internalserverexception"
+            " serviceunavailableexception modelnotreadyexception modeltimeoutexception"
+            " modelstreamerrorexception provider_unavailable bad_gateway unavailable_error"
+        ),
+        check=lambda answer: _in_stream(answer) or (answer.status or 0) >= 500,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="content_filter",
+        what="the content is refused inside a stream",
+        providers="Anthropic, OpenRouter, gateways",
+        words=_words(*_FILTERED),
+        check=_in_stream,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="context_overflow",
+        what="the prompt is longer than the model's context, said inside a stream",
+        providers="llama.cpp, vLLM, LM Studio",
+        words=_words(*_TOO_LONG),
+        check=lambda answer: _in_stream(answer) and answer.status != 429,
+        source="https://github.com/oobabooga/textgen/issues/7257",
+    ),
+    Rule(
+        kind="billing_error",
+        what="the account has no credit, said inside a stream",
+        providers="OpenRouter",
+        words=_words(*_SPENT),
+        check=lambda answer: _in_stream(answer) and (answer.status or 0) < 500,
+        source="https://openrouter.ai/docs/api-reference/errors",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the key is refused inside a stream",
+        providers="gateways",
+        words=_words(*_BAD_KEY),
+        check=lambda answer: _in_stream(answer) and answer.status is None,
+        source="https://openrouter.ai/docs/api-reference/errors",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a limit is reached, said inside a stream",
+        providers="gateways",
+        words=_words(*_LIMITED),
+        check=lambda answer: _in_stream(answer) and answer.status in (None, 403, 503),
+        source="https://github.com/vercel/ai/issues/13506",
+    ),
+    # 4. The HTTP status, or the one that an error inside a stream names.
+    Rule(
+        kind="authentication_failed",
+        what="the key or the login is refused",
+        providers="any",
+        statuses=frozenset({401, 403}),
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2",
+    ),
+    Rule(
+        kind="billing_error",
+        what="payment is required",
+        providers="any",
+        statuses=frozenset({402}),
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.3",
+    ),
+    Rule(
+        kind="context_overflow",
+        what="the request is too large",
+        providers="any",
+        statuses=frozenset({413}),
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.14",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="too many requests",
+        providers="any",
+        statuses=frozenset({429}),
+        source="https://www.rfc-editor.org/rfc/rfc6585#section-4",
+    ),
+    Rule(
+        kind="server_error",
+        what="the provider has too many requests",
+        providers="any",
+        statuses=frozenset({503, 529}),
+        words=_words(*_BUSY[:1]),
+        is_overload=True,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="server_error",
+        what="the provider has too many requests",
+        providers="Anthropic",
+        statuses=frozenset({529}),
+        is_overload=True,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="server_error",
+        what="the connection failed, the request timed out or was in conflict, or the provider failed",
+        providers="any",
+        check=lambda answer: answer.status in (0, 408, 409, 425, 499) or (answer.status or 0) >= 500,
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.6",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="nothing answers at this address",
+        providers="any",
+        statuses=frozenset({404, 410}),
+        concerns_all_rows=True,
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.5",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the request is refused",
+        providers="any",
+        check=lambda answer: 400 <= (answer.status or 0) < 500,
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the request is refused inside a stream",
+        providers="Anthropic, OpenAI, AWS",
+        codes=_values("invalid_request_error validationexception invalid_argument badrequesterror invalid_prompt"
+            " not_found_error"),
+        check=_in_stream,
+        source="https://docs.claude.com/en/api/errors",
+    ),
+    Rule(
+        kind="server_error",
+        what="the stream failed for another reason",
+        providers="any",
+        check=_in_stream,
+        source="https://html.spec.whatwg.org/multipage/server-sent-events.html",
+    ),
+)
+
+NO_LOGIN: Final = _words(*_NO_LOGIN)
+"""opencode's words for a login that it cannot use; they are not a provider's."""
