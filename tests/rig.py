@@ -184,7 +184,7 @@ class Rig:
         if replies:
             assert prompt is None, "a scripted prompt names itself"
             prompt = token
-            self.provider.on(lambda call: token in json.dumps(call.body.get("messages")), *replies)
+            self.provider.on(lambda call: token in json.dumps(call.body), *replies)
         request = Request(
             prompt=prompt if prompt is not None else token,
             model_ref=model,

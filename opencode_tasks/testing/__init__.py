@@ -1,8 +1,8 @@
 """A scripted model provider for tests of flows that call opencode. No call is paid for.
 
-``ScriptedProvider`` is an OpenAI-compatible HTTP server on the loopback interface. Rules decide its
-answers, and it records each request. The real opencode sends its requests to it, so a test runs all of
-the code of a flow.
+``ScriptedProvider`` is an HTTP server on the loopback interface that speaks the wires of the providers.
+Rules decide its answers, and it records each request. The real opencode sends its requests to it, so a
+test runs all of the code of a flow.
 
 Examples:
     >>> from opencode_tasks import OpenCodeLLM
@@ -17,6 +17,6 @@ Examples:
 """
 
 from opencode_tasks.testing.provider import ScriptedProvider
-from opencode_tasks.testing.script import Call, Reply
+from opencode_tasks.testing.script import Call, Reply, Wire
 
-__all__ = ["Call", "Reply", "ScriptedProvider"]
+__all__ = ["Call", "Reply", "ScriptedProvider", "Wire"]

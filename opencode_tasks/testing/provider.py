@@ -1,8 +1,4 @@
-"""``ScriptedProvider``: an OpenAI-compatible HTTP server with scripted answers.
-
-The wire format is that of OpenAI's chat completions, as the AI SDK's OpenAI-compatible package reads it.
-opencode uses this package for providers of its config.
-"""
+"""``ScriptedProvider``: an HTTP server with scripted answers on the wires of the providers."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,8 +15,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from opencode_tasks.testing.script import Call, Reply, last_user_text
-from opencode_tasks.testing.wire import build_response
+from opencode_tasks.testing.models import DEFAULT_MODELS
+from opencode_tasks.testing.response import build_response
+from opencode_tasks.testing.script import Call, Reply, Wire
+from opencode_tasks.testing.wires import WIRES
+from opencode_tasks.testing.wires.turn import Shape
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,14 +53,15 @@ class _Rule:
 
 
 class ScriptedProvider:
-    """An OpenAI-compatible provider on ``127.0.0.1``; a context manager that serves in a thread.
+    """A model provider on ``127.0.0.1``; a context manager that serves in a thread.
 
-    The first rule that matches a request decides the reply. A request without a matching rule is answered
-    with its prompt. The default models are ``echo``, which has a price, ``free``, which costs nothing, and
-    ``unpriced``, which has no price.
+    It speaks the wires of OpenAI, Anthropic, Google, AWS and others, each at its own address. The first rule
+    that matches a request decides the reply. A request without a matching rule is answered with its prompt.
+    The default models are ``echo``, which has a price, ``free``, which costs nothing, and ``unpriced``,
+    which has no price.
 
     Attributes:
-        calls: Chat requests in the order of arrival.
+        calls: Model requests in the order of arrival.
         models: Models by name, as in an opencode config.
         port: Port of the server.
 
@@ -97,10 +97,7 @@ class ScriptedProvider:
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/models", self._list_models),
-            ]
+            routes=[*self._routes(), Route("/v1/models", self._list_models)],
         )
         config = uvicorn.Config(
             app,
@@ -117,8 +114,8 @@ class ScriptedProvider:
 
     @property
     def base_url(self) -> str:
-        """URL for the ``baseURL`` of a provider in an opencode config."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        """URL for the ``baseURL`` of an OpenAI-compatible provider in an opencode config."""
+        return f"{self._origin}{WIRES['chat'].base}"
 
     def on(self, match: Match, *replies: Reply) -> Self:
         """Add a rule.
@@ -153,23 +150,29 @@ class ScriptedProvider:
             self._max_requests, self._refusal = requests, Reply(status=429, headers=headers, body=body)
         return self
 
-    def opencode_config(self, *, name: str = "fake", api_key: str | None = "sk-test") -> dict[str, Any]:
+    def opencode_config(
+        self, *, name: str = "fake", api_key: str | None = "sk-test", wire: Wire = "chat"
+    ) -> dict[str, Any]:
         """Return an opencode config with this server as a provider.
+
+        The configs of several wires can be merged: the server answers on all of them at once.
 
         Args:
             name: Name of the provider: a model is then ``{name}/echo``.
             api_key: Key that opencode sends; None configures no key.
+            wire: Wire of the provider. opencode contains the SDKs of all wires.
 
         Returns:
             The config as ``opencode.json`` would contain it.
         """
+        spec = WIRES[wire]
         key = {} if api_key is None else {"apiKey": api_key}
         return {
             "provider": {
                 name: {
-                    "npm": "@ai-sdk/openai-compatible",
+                    "npm": spec.npm,
                     "name": "Scripted provider",
-                    "options": {"baseURL": self.base_url, **key},
+                    "options": {"baseURL": f"{self._origin}{spec.base}", **spec.options, **key},
                     "models": self.models,
                 }
             }
@@ -209,31 +212,35 @@ class ScriptedProvider:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def _origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _routes(self) -> Iterator[Route]:
+        for wire, spec in WIRES.items():
+            for path, shape in spec.routes.items():
+                yield Route(f"{spec.base}{path}", self._endpoint(wire, shape), methods=["POST"])
+
+    def _endpoint(self, wire: Wire, shape: Shape) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return await self._answer(request, await _read_call(request, wire, shape), shape)
+
+        return answer
+
     async def _list_models(self, _: Request) -> Response:
         models = [{"id": name, "object": "model"} for name in self.models]
         return JSONResponse({"object": "list", "data": models})
 
-    async def _chat(self, request: Request) -> Response:
-        body: dict[str, Any] = await request.json()
-        headers = {key.lower(): value for key, value in request.headers.items()}
-        call = Call(
-            at=time.time(),
-            path=request.url.path,
-            headers=headers,
-            body=body,
-            prompt=last_user_text(body),
-            model=body.get("model", ""),
-            authorization=headers.get("authorization", ""),
-        )
+    async def _answer(self, request: Request, call: Call, shape: Shape) -> Response:
         with self._lock:
             self.calls.append(call)
             is_refused = self._max_requests is not None and self._active >= self._max_requests
             reply = self._refusal if is_refused else self._reply_to(call)
             self._active += not is_refused
         if is_refused:
-            return await build_response(call, reply, request)
+            return await build_response(call, reply, request, shape)
         try:
-            response = await build_response(call, reply, request)
+            response = await build_response(call, reply, request, shape)
         except BaseException:
             self._end_request()
             raise
@@ -246,6 +253,23 @@ class ScriptedProvider:
     def _end_request(self) -> None:
         with self._lock:
             self._active -= 1
+
+
+async def _read_call(request: Request, wire: Wire, shape: Shape) -> Call:
+    body: dict[str, Any] = await request.json()
+    headers = {key.lower(): value for key, value in request.headers.items()}
+    question = shape.read(body)
+    return Call(
+        at=time.time(),
+        path=request.url.path,
+        headers=headers,
+        body=body,
+        prompt=question.prompt,
+        model=request.path_params.get("model") or body.get("model", ""),
+        wire=wire,
+        system=question.system,
+        authorization=headers.get("authorization", ""),
+    )
 
 
 class _CountedResponse(Response):
@@ -261,24 +285,3 @@ class _CountedResponse(Response):
             await self._response(scope, receive, send)
         finally:
             self._on_end()
-
-
-DEFAULT_MODELS: dict[str, dict[str, Any]] = {
-    "echo": {
-        "name": "Echo",
-        "tool_call": True,
-        "cost": {"input": 1.0, "output": 2.0, "cache_read": 0.1, "cache_write": 1.25},
-        "limit": {"context": 1_000_000, "output": 4096},
-    },
-    "free": {
-        "name": "Free",
-        "tool_call": True,
-        "cost": {"input": 0, "output": 0},
-        "limit": {"context": 128_000, "output": 4096},
-    },
-    "unpriced": {
-        "name": "Unpriced",
-        "tool_call": True,
-        "limit": {"context": 128_000, "output": 4096},
-    },
-}

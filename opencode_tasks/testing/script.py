@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Wire = Literal[
+    "chat",
+    "responses",
+    "anthropic",
+    "gemini",
+    "bedrock",
+    "openrouter",
+    "azure",
+    "xai",
+    "groq",
+    "mistral",
+    "deepseek",
+]
+"""Name of a wire: the API of a provider as the scripted provider speaks it.
+
+``chat`` is OpenAI's chat completions, which local servers and most other providers speak; ``responses`` is
+OpenAI's Responses, ``anthropic`` is Anthropic's Messages, ``gemini`` is Google's ``streamGenerateContent``,
+``bedrock`` is AWS's ConverseStream. The others are chat completions or Responses as their providers vary
+them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,16 +37,34 @@ class Reply:
         chunks: Number of parts in which a streamed answer is sent.
         delay_s: Seconds before the reply.
         chunk_delay_s: Seconds between two chunks.
+        keep_alive_s: Seconds before the first chunk of a stream, with a comment ``: keep-alive`` at the start
+            of each second. On the wire ``bedrock``, which has no comments, nothing is sent.
         reasoning_text: Text of the reasoning, sent before the answer if the request asks for a stream.
         tool_calls: Calls as pairs of a tool name and its arguments. A reply with tool calls has text only
             if ``text`` is set.
-        finish_reason: Finish reason. None is "tool_calls" if there are tool calls, else "stop".
+        finish_reason: Finish reason in the words of the wire. None is the normal one, for example "stop" or
+            "tool_calls" on the wire ``chat`` and "end_turn" or "tool_use" on ``anthropic``. On ``responses``
+            it is the reason of a ``response.incomplete``, for example "max_output_tokens".
+        block_reason: Reason for which Gemini blocks the prompt, for example "SAFETY". Other wires ignore it.
         input_tokens: Reported input tokens, cached ones included. None is an estimate from the prompt.
         cache_read_tokens: Reported input tokens that were read from a cache.
+        cache_write_tokens: Reported input tokens that were written to a cache. ``gemini`` and ``mistral`` do
+            not report them; on other wires without a cache price the SDK may ignore the count.
         output_tokens: Reported output tokens, reasoning included. None is an estimate from the text.
-        reasoning_tokens: Reported reasoning tokens.
+        reasoning_tokens: Reported reasoning tokens. ``bedrock`` and ``mistral`` report them as output only.
+        reports_usage: Whether a stream reports its usage.
+        usage: Usage object of the wire that is reported instead of the token counts above. None reports
+            the counts.
+        stream_error: Error that ends a stream with status 200, after the text and in the framing of the wire.
+            It is the error object: on ``anthropic``, for example, ``{"type": "overloaded_error", "message":
+            "Overloaded"}``. On ``bedrock``, ``type`` is the kind of the exception. On ``responses``, an error
+            with a ``type`` is an event ``error``, another one is a ``response.failed``. A reply with an error
+            has text only if ``text`` is set.
+        has_end: Whether a stream has a finish reason, its usage and an end mark. Without, it ends cleanly.
+        raw: Body of a response with status 200, sent as it is. None renders the other fields.
+        content_type: Content type of ``raw``.
         status: HTTP status. With a status other than 200, ``headers`` and ``body`` are the response.
-        headers: Headers of an error response.
+        headers: Headers of the response.
         body: Body of an error response; a mapping is sent as JSON.
         cut_after: Close the connection after this number of chunks, without an end mark.
         hang: Do not answer until the client closes the connection.
@@ -45,19 +84,37 @@ class Reply:
         A call of a tool:
 
         >>> call = Reply(tool_calls=[("weather", {"city": "Paris"})])
+
+        An error in the middle of a stream, in the words of Anthropic:
+
+        >>> error = {"type": "overloaded_error", "message": "Overloaded"}
+        >>> overloaded = Reply(text="one two", stream_error=error)
+
+        A page of a proxy in the place of an answer:
+
+        >>> page = Reply(raw=b"<html>Sign in</html>", content_type="text/html")
     """
 
     text: str | None = None
     chunks: int = 1
     delay_s: float = 0.0
     chunk_delay_s: float = 0.0
+    keep_alive_s: float = 0.0
     reasoning_text: str = ""
     tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
     finish_reason: str | None = None
+    block_reason: str | None = None
     input_tokens: int | None = None
     cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int | None = None
     reasoning_tokens: int = 0
+    reports_usage: bool = True
+    usage: Mapping[str, Any] | None = None
+    stream_error: Mapping[str, Any] | None = None
+    has_end: bool = True
+    raw: bytes | None = None
+    content_type: str = "application/json"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: str | bytes | Mapping[str, Any] = ""
@@ -68,7 +125,7 @@ class Reply:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One chat request that the provider received, and what it reported for it.
+    """One model request that the provider received, and what it reported for it.
 
     Attributes:
         at: Time of arrival in seconds since 1970.
@@ -77,11 +134,16 @@ class Call:
         body: JSON body of the request.
         prompt: Text of the last user message.
         model: Name of the model without the provider.
-        authorization: Authorization header, "" if there is none.
+        wire: Wire of the request.
+        system: System texts of the request, joined by blank lines.
+        authorization: Authorization header, "" if there is none. Anthropic, Gemini and Azure have other
+            headers for the key.
         status: HTTP status of the response; 0 before it, 499 if the client closed the connection.
-        input_tokens: Reported input tokens, 0 if none were reported. The other counts are alike.
+        input_tokens: Reported input tokens, cached ones included, 0 if none or a ``usage`` of the reply
+            were reported. The other counts are alike.
         output_tokens: Reported output tokens, reasoning included.
         cache_read_tokens: Reported input tokens that were read from a cache.
+        cache_write_tokens: Reported input tokens that were written to a cache.
         reasoning_tokens: Reported reasoning tokens.
         ended: Whether the response is complete up to its usage.
 
@@ -102,35 +164,18 @@ class Call:
     body: dict[str, Any]
     prompt: str
     model: str
+    wire: Wire = "chat"
+    system: str = ""
     authorization: str = ""
     status: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     ended: bool = False
 
     @property
     def session_id(self) -> str | None:
-        """Session id of opencode, from the header of its OpenAI-compatible client; None without it."""
+        """Session id of opencode, from a header that it sends on every wire; None without it."""
         return self.headers.get("x-session-affinity")
-
-    @property
-    def system(self) -> str:
-        """System texts of the request, joined by blank lines."""
-        texts = [message_text(m) for m in self.body.get("messages", []) if m.get("role") == "system"]
-        return "\n\n".join(texts)
-
-
-def message_text(message: Mapping[str, Any]) -> str:
-    """Return the text of a chat message, whose content is a string or a list of parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-
-
-def last_user_text(body: Mapping[str, Any]) -> str:
-    """Return the text of the last user message of a chat request; "" if there is none."""
-    users = [message for message in body.get("messages", []) if message.get("role") == "user"]
-    return message_text(users[-1]) if users else ""

