@@ -257,14 +257,17 @@ def test_each_prompt_of_a_session_has_all_its_requests(short_rig: Rig) -> None:
     assert len(asked.calls) == 10
 
 
-def test_a_conversation_that_is_too_long_may_still_be_summarized(opencode_binary: Path) -> None:
+def test_a_long_conversation_is_summarized_but_a_long_prompt_is_not(opencode_binary: Path) -> None:
     refused = {"error": {"message": "maximum context length is 100", "code": "context_length_exceeded"}}
+    too_long = Reply(status=400, body=refused)
     with Rig(opencode_binary, extra={"compaction": {"auto": True}}) as rig:
-        replies = [Reply(status=400, body=refused), Reply(text="a summary")]
-        asked = rig.ask(*replies, agent="plain", system=None)
-    # The next request has the summary in place of the prompt, and the provider echoes that.
-    assert "The conversation was compacted" in asked.text
-    assert len(asked.calls) == 3
+        prompt = rig.ask(too_long, Reply(text="a summary"), agent="plain", system=None)
+        work = rig.ask(WORK, too_long, Reply(text="a summary"), agent="worker", system=None)
+    assert "maximum context length" in prompt.failed(MaxOutputTokensError).raw_message
+    assert len(prompt.calls) == 1
+    # The next request has the summary in place of the steps, and the provider echoes that.
+    assert "The conversation was compacted" in work.text
+    assert len(work.calls) == 4
 
 
 def test_without_the_plugin_a_repeated_request_is_ended(unplugged: Rig) -> None:
