@@ -1,0 +1,589 @@
+"""Failed answers of providers, each with the class that is right for it.
+
+Shapes are from the providers' references and from public reports; names and ids are replaced. The unit
+tests send each through the classifier, the integration tests through the real opencode on the wire that
+the provider speaks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from opencode_tasks.errors import (
+    AuthenticationError,
+    BillingError,
+    ContentFilteredError,
+    InvalidRequestError,
+    MaxOutputTokensError,
+    OpenCodeError,
+    RateLimitError,
+    ServerError,
+)
+from opencode_tasks.testing import Reply, Wire
+
+Body = Mapping[str, Any] | list[Any] | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAnswer:
+    """One answer of a provider.
+
+    Attributes:
+        name: Name of the case, "provider: what".
+        kind: The exception that is right.
+        status: HTTP status; None for an error event inside a stream that began with status 200.
+        body: Body of the answer, or the error event.
+        headers: Headers of the answer.
+        wire: Wire that the provider speaks.
+        wait_s: Seconds until the end of a rate limit; None if it is not checked.
+        is_final: Whether the row fails without a second attempt although its class is retried.
+        concerns_all_rows: Whether every row would fail in the same way.
+    """
+
+    name: str
+    kind: type[OpenCodeError]
+    status: int | None
+    body: Body
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    wire: Wire = "chat"
+    wait_s: float | None = None
+    is_final: bool = False
+    concerns_all_rows: bool = False
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body if isinstance(self.body, str) else json.dumps(self.body)
+
+    @property
+    def reply(self) -> Reply:
+        """The answer as a reply of the scripted provider."""
+        if self.status is None:
+            assert isinstance(self.body, Mapping)
+            return Reply(text="", stream_error=self.body)
+        return Reply(status=self.status, headers=self.headers, body=self.text)
+
+
+def error(message: str, **more: Any) -> dict[str, Any]:
+    """``{"error": {"message": …}}``, the usual body."""
+    return {"error": {"message": message, **more}}
+
+
+def anthropic(kind: str, message: str) -> dict[str, Any]:
+    """Body of Anthropic's errors."""
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def google(message: str, code: int, status: str, *details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Body of Google's errors, as a list of one."""
+    named = [{**detail, "@type": f"type.googleapis.com/google.rpc.{detail['@type']}"} for detail in details]
+    return [{"error": {"code": code, "message": message, "status": status, "details": named}}]
+
+
+def _epoch(seconds: float) -> str:
+    return str(int(time.time() + seconds))
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+_TPM = "tokens per min (TPM): Limit 30000"
+_QUOTA = "You exceeded your current quota, please check your plan and billing details."
+_SPENT_TEAM = {
+    "code": "Some resource has been exhausted",
+    "error": "Your team t-1 has either used all available credits or reached its monthly spending limit. "
+    "To continue making API requests, please purchase more credits or raise your spending limit.",
+}
+_MOONSHOT = error(
+    "Your account org-1 <ak-1> is suspended due to insufficient balance, please recharge your account or "
+    "check your plan and billing details",
+    type="exceeded_current_quota_error",
+)
+
+
+def failed_answers() -> list[FailedAnswer]:
+    """The table. Times in it are counted from now."""
+    beijing = datetime.now(UTC) + timedelta(hours=8, seconds=7200)
+    day = datetime.now(UTC).date() + timedelta(days=3)
+    until_day = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - time.time()
+    rows: list[FailedAnswer] = []
+
+    def add(name: str, kind: type[OpenCodeError], status: int | None, body: Body, **more: Any) -> None:
+        rows.append(FailedAnswer(name=name, kind=kind, status=status, body=body, **more))
+
+    # OpenAI
+    add(
+        "openai: larger than the limit",
+        InvalidRequestError,
+        429,
+        error(
+            f"Request too large for gpt-x in organization org-1 on {_TPM}, Requested 45007. The input or "
+            "output tokens must be reduced in order to run successfully.",
+            type="tokens",
+            param=None,
+            code="rate_limit_exceeded",
+        ),
+        wire="responses",
+    )
+    add(
+        "openai: limit reached",
+        RateLimitError,
+        429,
+        error(
+            f"Rate limit reached for gpt-x on {_TPM}, Used 29000, Requested 2000. Please try again in 2s.",
+            type="tokens",
+            code="rate_limit_exceeded",
+        ),
+        wire="responses",
+        wait_s=2,
+    )
+    add(
+        "openai: key with digits",
+        AuthenticationError,
+        401,
+        error(
+            "Incorrect API key provided: sk-…A500. You can find your API key at the dashboard.",
+            type="invalid_request_error",
+            code="invalid_api_key",
+        ),
+        wire="responses",
+    )
+    add(
+        "openai: no such model",
+        InvalidRequestError,
+        404,
+        error("The model `x` does not exist", type="invalid_request_error", code="model_not_found"),
+        wire="responses",
+        concerns_all_rows=True,
+    )
+    add(
+        "openai: no quota",
+        BillingError,
+        429,
+        error(_QUOTA, type="insufficient_quota", code="insufficient_quota"),
+    )
+    add(
+        "openai: stream failed",
+        ServerError,
+        None,
+        {"code": "server_error", "message": "The server had an error while processing your request"},
+        wire="responses",
+    )
+    add(
+        "openai: limit inside a stream",
+        RateLimitError,
+        None,
+        {"code": "rate_limit_exceeded", "message": "Rate limit reached. Please try again in 11s."},
+        wire="responses",
+        wait_s=11,
+    )
+    add(
+        "codex: plan",
+        RateLimitError,
+        429,
+        error("The usage limit has been reached", type="usage_limit_reached", resets_in_seconds=7200),
+        wire="responses",
+        wait_s=7200,
+    )
+    # Anthropic
+    for status, kind, message, right, more in (
+        (
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to "
+            "upgrade or purchase credits.",
+            BillingError,
+            {},
+        ),
+        (
+            400,
+            "invalid_request_error",
+            f"You have reached your specified API usage limits. You will regain access on {day} at 00:00 UTC.",
+            RateLimitError,
+            {"wait_s": until_day},
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "max_tokens: 85000 > 64000, which is the maximum allowed number of output tokens for claude-x",
+            InvalidRequestError,
+            {},
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "prompt is too long: 215000 tokens > 200000 maximum",
+            MaxOutputTokensError,
+            {"is_final": True},
+        ),
+        (
+            413,
+            "request_too_large",
+            "Request exceeds the maximum size",
+            MaxOutputTokensError,
+            {"is_final": True},
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "Output blocked by content filtering policy",
+            ContentFilteredError,
+            {},
+        ),
+        (
+            429,
+            "rate_limit_error",
+            "This request would exceed your rate limit",
+            RateLimitError,
+            {"headers": {"anthropic-ratelimit-requests-reset": _utc(3600)}, "wait_s": 3600},
+        ),
+        (
+            429,
+            "rate_limit_error",
+            "This request would exceed your rate limit",
+            RateLimitError,
+            {"headers": {"anthropic-ratelimit-unified-reset": _epoch(1800)}, "wait_s": 1800},
+        ),
+        (404, "not_found_error", "model: claude-x", InvalidRequestError, {"concerns_all_rows": True}),
+        (None, "overloaded_error", "Overloaded", ServerError, {}),
+        (None, "api_error", "Internal server error", ServerError, {}),
+        (None, "rate_limit_error", "Number of requests has exceeded your limit", RateLimitError, {}),
+        (
+            None,
+            "invalid_request_error",
+            "Output blocked by content filtering policy",
+            ContentFilteredError,
+            {},
+        ),
+    ):
+        where = f" {status}" if status else " in stream"
+        body = anthropic(kind, message)
+        add(
+            f"anthropic: {message[:40]}{where}",
+            right,
+            status,
+            body if status else body["error"],
+            wire="anthropic",
+            **more,
+        )
+    # Google
+    invalid_key = {"@type": "ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
+    per_day = {
+        "@type": "QuotaFailure",
+        "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}],
+    }
+    short = {"@type": "RetryInfo", "retryDelay": "36s"}
+    key = "API key not valid. Please pass a valid API key."
+    add(
+        "gemini: dead key",
+        AuthenticationError,
+        400,
+        google(key, 400, "INVALID_ARGUMENT", invalid_key),
+        wire="gemini",
+    )
+    (single,) = google(
+        "API key expired.", 400, "INVALID_ARGUMENT", {**invalid_key, "reason": "API_KEY_EXPIRED"}
+    )
+    add("gemini: expired key", AuthenticationError, 400, single, wire="gemini")
+    add(
+        "gemini: per minute",
+        RateLimitError,
+        429,
+        google(_QUOTA, 429, "RESOURCE_EXHAUSTED", short),
+        wire="gemini",
+        wait_s=36,
+    )
+    add(
+        "gemini: per day",
+        RateLimitError,
+        429,
+        google(_QUOTA, 429, "RESOURCE_EXHAUSTED", per_day, short),
+        wire="gemini",
+    )
+    disabled = "Generative Language API has not been used in project 12345678500 before or it is disabled."
+    add(
+        "gemini: disabled",
+        AuthenticationError,
+        403,
+        google(disabled, 403, "PERMISSION_DENIED"),
+        wire="gemini",
+    )
+    tokens = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."
+    add(
+        "gemini: too long",
+        MaxOutputTokensError,
+        400,
+        google(tokens, 400, "INVALID_ARGUMENT"),
+        wire="gemini",
+        is_final=True,
+    )
+    add(
+        "gemini: overloaded in stream",
+        ServerError,
+        None,
+        {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"},
+        wire="gemini",
+    )
+    # xAI
+    wrong = {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: ab***yz."}
+    add("xai: dead key", AuthenticationError, 400, wrong, wire="xai")
+    add("xai: spent 429", BillingError, 429, _SPENT_TEAM, wire="xai")
+    add("xai: spent 403", BillingError, 403, _SPENT_TEAM, wire="xai")
+    usage = {
+        "code": "The caller does not have permission",
+        "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+    }
+    add("xai: refused content", ContentFilteredError, 403, usage, wire="xai")
+    # z.ai, Moonshot, DeepSeek, MiniMax
+    add(
+        "z.ai: no balance",
+        BillingError,
+        429,
+        error("Insufficient balance or no resource package. Please recharge.", code="1113"),
+    )
+    ends = f"Usage limit reached for 5 hour. Your limit will reset at {beijing:%Y-%m-%d %H:%M:%S}"
+    add("z.ai: five hours", RateLimitError, 429, error(ends, code="1308"), wait_s=7200)
+    add(
+        "z.ai: sensitive",
+        ContentFilteredError,
+        400,
+        error("System detected potentially unsafe content.", code="1301"),
+    )
+    add("moonshot: spent 429", BillingError, 429, _MOONSHOT)
+    add("moonshot: spent 403", BillingError, 403, _MOONSHOT)
+    soon = "Your account org-1 request reached max request: 3, please try again after 1 seconds"
+    add("moonshot: limit", RateLimitError, 429, error(soon, type="rate_limit_reached_error"), wait_s=1)
+    broke = error("Insufficient Balance", type="unknown_error", code="invalid_request_error")
+    add("deepseek: no balance", BillingError, 402, broke, wire="deepseek")
+    risk = error("Content Exists Risk", type="invalid_request_error", code="invalid_request_error")
+    add("deepseek: refused content", ContentFilteredError, 400, risk, wire="deepseek")
+    # OpenRouter
+    afford = "This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 2500."
+    add("openrouter: can afford", BillingError, 402, error(afford, code=402), wire="openrouter")
+    add(
+        "openrouter: key limit",
+        BillingError,
+        403,
+        error("Key limit exceeded (total limit). Manage it in the settings.", code=403),
+        wire="openrouter",
+    )
+    flagged = error(
+        "Your chosen model requires moderation and your input was flagged",
+        code=403,
+        metadata={"reasons": ["violence"], "flagged_input": "a text"},
+    )
+    add("openrouter: moderation", ContentFilteredError, 403, flagged, wire="openrouter")
+    free = error(
+        "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
+        code=429,
+        metadata={
+            "headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{_epoch(5400)}000"},
+        },
+    )
+    add("openrouter: free models", RateLimitError, 429, free, wire="openrouter", wait_s=5400)
+    behind = error(
+        "Provider returned error",
+        code=429,
+        metadata={"raw": json.dumps(error("slow down", code="rate_limit_exceeded")), "provider_name": "P"},
+    )
+    add("openrouter: provider behind it", RateLimitError, 429, behind, wire="openrouter")
+    add(
+        "openrouter: disconnected in stream",
+        ServerError,
+        None,
+        {"code": 502, "message": "Provider disconnected"},
+        wire="openrouter",
+    )
+    add(
+        "openrouter: no credit in stream",
+        BillingError,
+        None,
+        {"code": 402, "message": "Insufficient credits"},
+        wire="openrouter",
+    )
+    # Azure, Groq, zen, LiteLLM, Bedrock
+    blocked = error(
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        param="prompt",
+        code="content_filter",
+        innererror={"code": "ResponsibleAIPolicyViolation"},
+    )
+    add("azure: filter", ContentFilteredError, 400, blocked, wire="azure")
+    tier = (
+        "Requests have exceeded token rate limit of your current pricing tier. Please retry after 26 seconds."
+    )
+    add("azure: tier", RateLimitError, 429, error(tier, code="429"), wire="azure", wait_s=26)
+    add(
+        "azure: no deployment",
+        InvalidRequestError,
+        404,
+        error("The API deployment for this resource does not exist.", code="DeploymentNotFound"),
+        wire="azure",
+        concerns_all_rows=True,
+    )
+    tpd = "Rate limit reached on tokens per day (TPD): Limit 100000, Used 99800, Requested 620. Please try again in 6m2.88s. Need more tokens? Upgrade at settings/billing"
+    windows = {"x-ratelimit-reset-tokens": "7.66s", "x-ratelimit-reset-requests": "2m59.56s"}
+    add(
+        "groq: per day",
+        RateLimitError,
+        429,
+        error(tpd, type="tokens", code="rate_limit_exceeded"),
+        headers=windows,
+        wire="groq",
+        wait_s=362.88,
+    )
+    add(
+        "groq: window",
+        RateLimitError,
+        429,
+        error("Slow down", code="rate_limit_exceeded"),
+        headers={
+            "x-ratelimit-reset-tokens": "7.66s",
+            "x-ratelimit-remaining-tokens": "0",
+            "x-ratelimit-reset-requests": "2m59.56s",
+            "x-ratelimit-remaining-requests": "900",
+        },
+        wire="groq",
+        wait_s=7.66,
+    )
+    zen = {
+        "type": "error",
+        "error": {
+            "type": "CreditsError",
+            "message": "No payment method. Add a payment method here: the billing page",
+        },
+    }
+    add("zen: no payment", BillingError, 401, zen)
+    add(
+        "zen: no model",
+        InvalidRequestError,
+        401,
+        {"type": "error", "error": {"type": "ModelError", "message": "Model x not supported"}},
+        concerns_all_rows=True,
+    )
+    add(
+        "litellm: budget",
+        BillingError,
+        400,
+        error(
+            "Budget has been exceeded! Current cost: 1.03, Max budget: 1.0",
+            type="budget_exceeded",
+            code="400",
+        ),
+    )
+    add(
+        "bedrock: throttled",
+        RateLimitError,
+        429,
+        {"message": "Too many tokens, please wait before trying again."},
+        headers={"x-amzn-errortype": "ThrottlingException"},
+        wire="bedrock",
+    )
+    add(
+        "bedrock: too long",
+        MaxOutputTokensError,
+        400,
+        {"message": "Input is too long for requested model."},
+        headers={"x-amzn-errortype": "ValidationException"},
+        wire="bedrock",
+        is_final=True,
+    )
+    # Local servers
+    vllm = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the messages, 1000 in the completion)."
+    add(
+        "vllm: too long",
+        MaxOutputTokensError,
+        400,
+        {"object": "error", "message": vllm, "type": "BadRequestError", "code": 400},
+        is_final=True,
+    )
+    llama = error(
+        "the request exceeds the available context size, try increasing it",
+        code=400,
+        type="exceed_context_size_error",
+        n_prompt_tokens=9000,
+        n_ctx=4096,
+    )
+    add("llama.cpp: too long", MaxOutputTokensError, 400, llama, is_final=True)
+    add("llama.cpp: too long in stream", MaxOutputTokensError, None, llama["error"], is_final=True)
+    add("llama.cpp: loading", ServerError, 503, error("Loading model", code=503, type="unavailable_error"))
+    add(
+        "lm studio: too long",
+        MaxOutputTokensError,
+        400,
+        error("The number of tokens to keep from the initial prompt is greater than the context length."),
+        is_final=True,
+    )
+    add(
+        "copilot: too long",
+        MaxOutputTokensError,
+        400,
+        error(
+            "prompt token count of 130000 exceeds the limit of 128000",
+            code="model_max_prompt_tokens_exceeded",
+        ),
+        is_final=True,
+    )
+    add(
+        "ollama: no model",
+        InvalidRequestError,
+        404,
+        error('model "x" not found, try pulling it first', type="api_error"),
+        concerns_all_rows=True,
+    )
+    # Any provider
+    add(
+        "any: limit in stream",
+        RateLimitError,
+        None,
+        {"message": "Rate limit exceeded", "type": "rate_limit_error", "code": 429},
+    )
+    add(
+        "any: epoch",
+        RateLimitError,
+        429,
+        error("slow down"),
+        headers={"Retry-After": _epoch(120)},
+        wait_s=120,
+    )
+    add(
+        "any: epoch in ms",
+        RateLimitError,
+        429,
+        error("slow down"),
+        headers={"Retry-After": f"{_epoch(120)}000"},
+        wait_s=120,
+    )
+    add(
+        "any: 58 hours",
+        RateLimitError,
+        429,
+        error("slow down"),
+        headers={"Retry-After": "208800"},
+        wait_s=208800,
+    )
+    add("any: 425", ServerError, 425, error("too early"))
+    add("any: 499", ServerError, 499, error("client closed request"))
+    add(
+        "any: guardrail 500",
+        ContentFilteredError,
+        500,
+        error("Guardrail raised an exception: violated moderation policy"),
+    )
+    add("any: guardrail 400", ContentFilteredError, 400, error("Request blocked by guardrail pii-check"))
+    add(
+        "any: digits",
+        InvalidRequestError,
+        400,
+        error("field 500 of request req_429502 is wrong; try again later"),
+    )
+    return rows
+
+
+Check = Callable[[FailedAnswer], None]
