@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,18 +107,13 @@ _MOONSHOT = error(
 )
 
 
-def failed_answers() -> list[FailedAnswer]:
-    """The table. Times in it are counted from now."""
-    beijing = datetime.now(UTC) + timedelta(hours=8, seconds=7200)
-    day = datetime.now(UTC).date() + timedelta(days=3)
-    until_day = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - time.time()
-    rows: list[FailedAnswer] = []
+def case(name: str, kind: type[OpenCodeError], status: int | None, body: Body, **more: Any) -> FailedAnswer:
+    """A row of the table."""
+    return FailedAnswer(name=name, kind=kind, status=status, body=body, **more)
 
-    def add(name: str, kind: type[OpenCodeError], status: int | None, body: Body, **more: Any) -> None:
-        rows.append(FailedAnswer(name=name, kind=kind, status=status, body=body, **more))
 
-    # OpenAI
-    add(
+def _openai() -> Iterator[FailedAnswer]:
+    yield case(
         "openai: larger than the limit",
         InvalidRequestError,
         429,
@@ -131,7 +126,7 @@ def failed_answers() -> list[FailedAnswer]:
         ),
         wire="responses",
     )
-    add(
+    yield case(
         "openai: limit reached",
         RateLimitError,
         429,
@@ -143,7 +138,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="responses",
         wait_s=2,
     )
-    add(
+    yield case(
         "openai: key with digits",
         AuthenticationError,
         401,
@@ -154,7 +149,7 @@ def failed_answers() -> list[FailedAnswer]:
         ),
         wire="responses",
     )
-    add(
+    yield case(
         "openai: no such model",
         InvalidRequestError,
         404,
@@ -162,20 +157,20 @@ def failed_answers() -> list[FailedAnswer]:
         wire="responses",
         concerns_all_rows=True,
     )
-    add(
+    yield case(
         "openai: no quota",
         BillingError,
         429,
         error(_QUOTA, type="insufficient_quota", code="insufficient_quota"),
     )
-    add(
+    yield case(
         "openai: stream failed",
         ServerError,
         None,
         {"code": "server_error", "message": "The server had an error while processing your request"},
         wire="responses",
     )
-    add(
+    yield case(
         "openai: limit inside a stream",
         RateLimitError,
         None,
@@ -183,7 +178,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="responses",
         wait_s=11,
     )
-    add(
+    yield case(
         "codex: plan",
         RateLimitError,
         429,
@@ -191,20 +186,23 @@ def failed_answers() -> list[FailedAnswer]:
         wire="responses",
         wait_s=7200,
     )
-    # Anthropic
+
+
+def _anthropic() -> Iterator[FailedAnswer]:
+    day = datetime.now(UTC).date() + timedelta(days=3)
+    until_day = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() - time.time()
     for status, kind, message, right, more in (
         (
             400,
             "invalid_request_error",
-            "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to "
-            "upgrade or purchase credits.",
+            "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing.",
             BillingError,
             {},
         ),
         (
             400,
             "invalid_request_error",
-            f"You have reached your specified API usage limits. You will regain access on {day} at 00:00 UTC.",
+            f"You have reached your API usage limits. You will regain access on {day} at 00:00 UTC.",
             RateLimitError,
             {"wait_s": until_day},
         ),
@@ -264,7 +262,7 @@ def failed_answers() -> list[FailedAnswer]:
     ):
         where = f" {status}" if status else " in stream"
         body = anthropic(kind, message)
-        add(
+        yield case(
             f"anthropic: {message[:40]}{where}",
             right,
             status,
@@ -272,7 +270,9 @@ def failed_answers() -> list[FailedAnswer]:
             wire="anthropic",
             **more,
         )
-    # Google
+
+
+def _google() -> Iterator[FailedAnswer]:
     invalid_key = {"@type": "ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}
     per_day = {
         "@type": "QuotaFailure",
@@ -280,7 +280,7 @@ def failed_answers() -> list[FailedAnswer]:
     }
     short = {"@type": "RetryInfo", "retryDelay": "36s"}
     key = "API key not valid. Please pass a valid API key."
-    add(
+    yield case(
         "gemini: dead key",
         AuthenticationError,
         400,
@@ -290,8 +290,8 @@ def failed_answers() -> list[FailedAnswer]:
     (single,) = google(
         "API key expired.", 400, "INVALID_ARGUMENT", {**invalid_key, "reason": "API_KEY_EXPIRED"}
     )
-    add("gemini: expired key", AuthenticationError, 400, single, wire="gemini")
-    add(
+    yield case("gemini: expired key", AuthenticationError, 400, single, wire="gemini")
+    yield case(
         "gemini: per minute",
         RateLimitError,
         429,
@@ -299,7 +299,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="gemini",
         wait_s=36,
     )
-    add(
+    yield case(
         "gemini: per day",
         RateLimitError,
         429,
@@ -307,7 +307,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="gemini",
     )
     disabled = "Generative Language API has not been used in project 12345678500 before or it is disabled."
-    add(
+    yield case(
         "gemini: disabled",
         AuthenticationError,
         403,
@@ -315,7 +315,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="gemini",
     )
     tokens = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."
-    add(
+    yield case(
         "gemini: too long",
         MaxOutputTokensError,
         400,
@@ -323,50 +323,60 @@ def failed_answers() -> list[FailedAnswer]:
         wire="gemini",
         is_final=True,
     )
-    add(
+    yield case(
         "gemini: overloaded in stream",
         ServerError,
         None,
         {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"},
         wire="gemini",
     )
-    # xAI
+
+
+def _xai() -> Iterator[FailedAnswer]:
     wrong = {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: ab***yz."}
-    add("xai: dead key", AuthenticationError, 400, wrong, wire="xai")
-    add("xai: spent 429", BillingError, 429, _SPENT_TEAM, wire="xai")
-    add("xai: spent 403", BillingError, 403, _SPENT_TEAM, wire="xai")
+    yield case("xai: dead key", AuthenticationError, 400, wrong, wire="xai")
+    yield case("xai: spent 429", BillingError, 429, _SPENT_TEAM, wire="xai")
+    yield case("xai: spent 403", BillingError, 403, _SPENT_TEAM, wire="xai")
     usage = {
         "code": "The caller does not have permission",
         "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
     }
-    add("xai: refused content", ContentFilteredError, 403, usage, wire="xai")
-    # z.ai, Moonshot, DeepSeek, MiniMax
-    add(
+    yield case("xai: refused content", ContentFilteredError, 403, usage, wire="xai")
+
+
+def _chinese() -> Iterator[FailedAnswer]:
+    beijing = datetime.now(UTC) + timedelta(hours=8, seconds=7200)
+    yield case(
         "z.ai: no balance",
         BillingError,
         429,
         error("Insufficient balance or no resource package. Please recharge.", code="1113"),
     )
     ends = f"Usage limit reached for 5 hour. Your limit will reset at {beijing:%Y-%m-%d %H:%M:%S}"
-    add("z.ai: five hours", RateLimitError, 429, error(ends, code="1308"), wait_s=7200)
-    add(
+    yield case("z.ai: five hours", RateLimitError, 429, error(ends, code="1308"), wait_s=7200)
+    yield case(
         "z.ai: sensitive",
         ContentFilteredError,
         400,
         error("System detected potentially unsafe content.", code="1301"),
     )
-    add("moonshot: spent 429", BillingError, 429, _MOONSHOT)
-    add("moonshot: spent 403", BillingError, 403, _MOONSHOT)
+    yield case("moonshot: spent 429", BillingError, 429, _MOONSHOT)
+    yield case("moonshot: spent 403", BillingError, 403, _MOONSHOT)
     soon = "Your account org-1 request reached max request: 3, please try again after 1 seconds"
-    add("moonshot: limit", RateLimitError, 429, error(soon, type="rate_limit_reached_error"), wait_s=1)
+    yield case("moonshot: limit", RateLimitError, 429, error(soon, type="rate_limit_reached_error"), wait_s=1)
     broke = error("Insufficient Balance", type="unknown_error", code="invalid_request_error")
-    add("deepseek: no balance", BillingError, 402, broke, wire="deepseek")
+    yield case("deepseek: no balance", BillingError, 402, broke, wire="deepseek")
     risk = error("Content Exists Risk", type="invalid_request_error", code="invalid_request_error")
-    add("deepseek: refused content", ContentFilteredError, 400, risk, wire="deepseek")
-    # OpenRouter
-    afford = "This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can only afford 2500."
-    add("openrouter: can afford", BillingError, 402, error(afford, code=402), wire="openrouter")
-    add(
+    yield case("deepseek: refused content", ContentFilteredError, 400, risk, wire="deepseek")
+
+
+def _openrouter() -> Iterator[FailedAnswer]:
+    afford = (
+        "This request requires more credits, or fewer max_tokens. You requested up to 32000 tokens, but can "
+        "only afford 2500."
+    )
+    yield case("openrouter: can afford", BillingError, 402, error(afford, code=402), wire="openrouter")
+    yield case(
         "openrouter: key limit",
         BillingError,
         403,
@@ -378,7 +388,7 @@ def failed_answers() -> list[FailedAnswer]:
         code=403,
         metadata={"reasons": ["violence"], "flagged_input": "a text"},
     )
-    add("openrouter: moderation", ContentFilteredError, 403, flagged, wire="openrouter")
+    yield case("openrouter: moderation", ContentFilteredError, 403, flagged, wire="openrouter")
     free = error(
         "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
         code=429,
@@ -386,40 +396,42 @@ def failed_answers() -> list[FailedAnswer]:
             "headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{_epoch(5400)}000"},
         },
     )
-    add("openrouter: free models", RateLimitError, 429, free, wire="openrouter", wait_s=5400)
+    yield case("openrouter: free models", RateLimitError, 429, free, wire="openrouter", wait_s=5400)
     behind = error(
         "Provider returned error",
         code=429,
         metadata={"raw": json.dumps(error("slow down", code="rate_limit_exceeded")), "provider_name": "P"},
     )
-    add("openrouter: provider behind it", RateLimitError, 429, behind, wire="openrouter")
-    add(
+    yield case("openrouter: provider behind it", RateLimitError, 429, behind, wire="openrouter")
+    yield case(
         "openrouter: disconnected in stream",
         ServerError,
         None,
         {"code": 502, "message": "Provider disconnected"},
         wire="openrouter",
     )
-    add(
+    yield case(
         "openrouter: no credit in stream",
         BillingError,
         None,
         {"code": 402, "message": "Insufficient credits"},
         wire="openrouter",
     )
-    # Azure, Groq, zen, LiteLLM, Bedrock
+
+
+def _gateways() -> Iterator[FailedAnswer]:
     blocked = error(
         "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
         param="prompt",
         code="content_filter",
         innererror={"code": "ResponsibleAIPolicyViolation"},
     )
-    add("azure: filter", ContentFilteredError, 400, blocked, wire="azure")
+    yield case("azure: filter", ContentFilteredError, 400, blocked, wire="azure")
     tier = (
         "Requests have exceeded token rate limit of your current pricing tier. Please retry after 26 seconds."
     )
-    add("azure: tier", RateLimitError, 429, error(tier, code="429"), wire="azure", wait_s=26)
-    add(
+    yield case("azure: tier", RateLimitError, 429, error(tier, code="429"), wire="azure", wait_s=26)
+    yield case(
         "azure: no deployment",
         InvalidRequestError,
         404,
@@ -427,9 +439,12 @@ def failed_answers() -> list[FailedAnswer]:
         wire="azure",
         concerns_all_rows=True,
     )
-    tpd = "Rate limit reached on tokens per day (TPD): Limit 100000, Used 99800, Requested 620. Please try again in 6m2.88s. Need more tokens? Upgrade at settings/billing"
+    tpd = (
+        "Rate limit reached on tokens per day (TPD): Limit 100000, Used 99800, Requested 620. Please try "
+        "again in 6m2.88s. Need more tokens? Upgrade at settings/billing"
+    )
     windows = {"x-ratelimit-reset-tokens": "7.66s", "x-ratelimit-reset-requests": "2m59.56s"}
-    add(
+    yield case(
         "groq: per day",
         RateLimitError,
         429,
@@ -438,7 +453,7 @@ def failed_answers() -> list[FailedAnswer]:
         wire="groq",
         wait_s=362.88,
     )
-    add(
+    yield case(
         "groq: window",
         RateLimitError,
         429,
@@ -459,15 +474,15 @@ def failed_answers() -> list[FailedAnswer]:
             "message": "No payment method. Add a payment method here: the billing page",
         },
     }
-    add("zen: no payment", BillingError, 401, zen)
-    add(
+    yield case("zen: no payment", BillingError, 401, zen)
+    yield case(
         "zen: no model",
         InvalidRequestError,
         401,
         {"type": "error", "error": {"type": "ModelError", "message": "Model x not supported"}},
         concerns_all_rows=True,
     )
-    add(
+    yield case(
         "litellm: budget",
         BillingError,
         400,
@@ -477,7 +492,7 @@ def failed_answers() -> list[FailedAnswer]:
             code="400",
         ),
     )
-    add(
+    yield case(
         "bedrock: throttled",
         RateLimitError,
         429,
@@ -485,7 +500,7 @@ def failed_answers() -> list[FailedAnswer]:
         headers={"x-amzn-errortype": "ThrottlingException"},
         wire="bedrock",
     )
-    add(
+    yield case(
         "bedrock: too long",
         MaxOutputTokensError,
         400,
@@ -494,9 +509,14 @@ def failed_answers() -> list[FailedAnswer]:
         wire="bedrock",
         is_final=True,
     )
-    # Local servers
-    vllm = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the messages, 1000 in the completion)."
-    add(
+
+
+def _local() -> Iterator[FailedAnswer]:
+    vllm = (
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in "
+        "the messages, 1000 in the completion)."
+    )
+    yield case(
         "vllm: too long",
         MaxOutputTokensError,
         400,
@@ -510,17 +530,19 @@ def failed_answers() -> list[FailedAnswer]:
         n_prompt_tokens=9000,
         n_ctx=4096,
     )
-    add("llama.cpp: too long", MaxOutputTokensError, 400, llama, is_final=True)
-    add("llama.cpp: too long in stream", MaxOutputTokensError, None, llama["error"], is_final=True)
-    add("llama.cpp: loading", ServerError, 503, error("Loading model", code=503, type="unavailable_error"))
-    add(
+    yield case("llama.cpp: too long", MaxOutputTokensError, 400, llama, is_final=True)
+    yield case("llama.cpp: too long in stream", MaxOutputTokensError, None, llama["error"], is_final=True)
+    yield case(
+        "llama.cpp: loading", ServerError, 503, error("Loading model", code=503, type="unavailable_error")
+    )
+    yield case(
         "lm studio: too long",
         MaxOutputTokensError,
         400,
         error("The number of tokens to keep from the initial prompt is greater than the context length."),
         is_final=True,
     )
-    add(
+    yield case(
         "copilot: too long",
         MaxOutputTokensError,
         400,
@@ -530,21 +552,23 @@ def failed_answers() -> list[FailedAnswer]:
         ),
         is_final=True,
     )
-    add(
+    yield case(
         "ollama: no model",
         InvalidRequestError,
         404,
         error('model "x" not found, try pulling it first', type="api_error"),
         concerns_all_rows=True,
     )
-    # Any provider
-    add(
+
+
+def _any() -> Iterator[FailedAnswer]:
+    yield case(
         "any: limit in stream",
         RateLimitError,
         None,
         {"message": "Rate limit exceeded", "type": "rate_limit_error", "code": 429},
     )
-    add(
+    yield case(
         "any: epoch",
         RateLimitError,
         429,
@@ -552,7 +576,7 @@ def failed_answers() -> list[FailedAnswer]:
         headers={"Retry-After": _epoch(120)},
         wait_s=120,
     )
-    add(
+    yield case(
         "any: epoch in ms",
         RateLimitError,
         429,
@@ -560,7 +584,7 @@ def failed_answers() -> list[FailedAnswer]:
         headers={"Retry-After": f"{_epoch(120)}000"},
         wait_s=120,
     )
-    add(
+    yield case(
         "any: 58 hours",
         RateLimitError,
         429,
@@ -568,22 +592,26 @@ def failed_answers() -> list[FailedAnswer]:
         headers={"Retry-After": "208800"},
         wait_s=208800,
     )
-    add("any: 425", ServerError, 425, error("too early"))
-    add("any: 499", ServerError, 499, error("client closed request"))
-    add(
+    yield case("any: 425", ServerError, 425, error("too early"))
+    yield case("any: 499", ServerError, 499, error("client closed request"))
+    yield case(
         "any: guardrail 500",
         ContentFilteredError,
         500,
         error("Guardrail raised an exception: violated moderation policy"),
     )
-    add("any: guardrail 400", ContentFilteredError, 400, error("Request blocked by guardrail pii-check"))
-    add(
+    yield case(
+        "any: guardrail 400", ContentFilteredError, 400, error("Request blocked by guardrail pii-check")
+    )
+    yield case(
         "any: digits",
         InvalidRequestError,
         400,
         error("field 500 of request req_429502 is wrong; try again later"),
     )
-    return rows
 
 
-Check = Callable[[FailedAnswer], None]
+def failed_answers() -> list[FailedAnswer]:
+    """The table. Times in it are counted from now."""
+    groups = (_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any)
+    return [answer for group in groups for answer in group()]

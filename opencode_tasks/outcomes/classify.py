@@ -7,11 +7,9 @@ without an answer of the provider: errors of opencode itself, and connections th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -27,7 +25,8 @@ from opencode_tasks.errors import (
 from opencode_tasks.outcomes.error_message import body_message, error_message
 from opencode_tasks.outcomes.failure import Failure
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
-from opencode_tasks.outcomes.provider_errors import NO_LOGIN, Rule, find_rule
+from opencode_tasks.outcomes.provider_errors import Rule, find_rule
+from opencode_tasks.outcomes.provider_words import NO_LOGIN
 from opencode_tasks.outcomes.reset_time import MAX_S, named_wait_s, usable_wait_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0

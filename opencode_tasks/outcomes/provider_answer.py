@@ -22,7 +22,8 @@ CODE_KEYS = ("code", "type", "status", "reason", "error_code", "errorCode", "nam
 # Keys under which a provider or gateway puts its error, or that of the provider behind it.
 CONTAINER_KEYS = (
     *("error", "errors", "details", "detail", "metadata", "innererror", "inner_error", "cause"),
-    *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error", "message"),
+    *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error"),
+    "message",
 )
 CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 MAX_DEPTH = 8
@@ -45,11 +46,10 @@ class ProviderAnswer:
     @cached_property
     def codes(self) -> frozenset[str]:
         """The machine-readable values in body and headers, in lower case."""
-        values = [*_codes(_parsed(self.failure.body), self._plain_prompt, MAX_DEPTH)]
-        for header in CODE_HEADERS:
-            # AWS: "ThrottlingException:http://internal.amazon.com/…"
-            values.append(self.failure.headers.get(header, "").partition(":")[0])
-        found = (str(value).strip().lower() for value in values)
+        in_body = _codes(_parsed(self.failure.body), self._plain_prompt, MAX_DEPTH)
+        # AWS sends an address after the name of the error and a colon.
+        in_headers = (self.failure.headers.get(name, "").partition(":")[0] for name in CODE_HEADERS)
+        found = (str(value).strip().lower() for value in (*in_body, *in_headers))
         return frozenset(code for code in found if code and len(code) <= MAX_CODE_LENGTH)
 
     @cached_property
@@ -84,20 +84,23 @@ def _plain(text: str) -> str:
 
 
 def _codes(value: Any, prompt: str, depth: int) -> Iterator[Any]:
+    """The machine-readable values in an error and in the errors inside it; not those of a quotation."""
     if depth == 0:
         return
     if isinstance(value, str):
         # A gateway passes the body of the provider behind it on as text.
-        # If the prompt has the same text, it is a quotation.
         start = min((at for at in map(value.find, "{[") if at >= 0), default=-1)
         if start >= 0 and _plain(value[start:]) not in prompt:
             yield from _codes(_parsed(value[start:]), prompt, depth - 1)
-        return
     for item in list_in(value):
         yield from _codes(item, prompt, depth - 1)
     holder = mapping_in(value)
-    if not holder:
-        return
+    yield from _own_codes(holder)
+    for key in filter(holder.__contains__, CONTAINER_KEYS):
+        yield from _codes(holder[key], prompt, depth - 1)
+
+
+def _own_codes(holder: Mapping[str, Any]) -> Iterator[Any]:
     for key in CODE_KEYS:
         if isinstance(code := holder.get(key), str | int) and not isinstance(code, bool):
             yield code
@@ -107,8 +110,6 @@ def _codes(value: Any, prompt: str, depth: int) -> Iterator[Any]:
         yield f"base_resp.{code}"
     if isinstance(text := holder.get("error"), str) and re.fullmatch(r"\w+", text):
         yield text
-    for key in CONTAINER_KEYS:
-        yield from _codes(holder.get(key), prompt, depth - 1)
 
 
 def _parsed(text: str) -> Any:

@@ -12,9 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, Literal
 
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
+from opencode_tasks.outcomes.provider_words import (
+    BAD_KEY,
+    BUSY,
+    FILTERED,
+    GONE,
+    LIMITED,
+    LIMITED_AT_START,
+    REGION,
+    SPENT,
+    SPENT_AT_GOOGLE,
+    TOO_LONG,
+)
 
 Kind = Literal[
     "authentication_failed",
@@ -70,15 +83,13 @@ def find_rule(answer: ProviderAnswer) -> Rule | None:
     return next((rule for rule in RULES if rule.matches(answer)), None)
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.IGNORECASE)
-
-
 def _values(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LIMIT_AND_REQUESTED = re.compile(r"\bLimit:? ([\d,]+).{0,40}?\bRequested:? ([\d,]+)", re.IGNORECASE | re.DOTALL)
+_LIMIT_AND_REQUESTED = re.compile(
+    r"\bLimit:? ([\d,]+).{0,40}?\bRequested:? ([\d,]+)", re.IGNORECASE | re.DOTALL
+)
 
 
 def _exceeds_the_whole_limit(answer: ProviderAnswer) -> bool:
@@ -94,87 +105,18 @@ def _in_stream(answer: ProviderAnswer) -> bool:
     return answer.failure.in_stream
 
 
+def _is_server_fault(answer: ProviderAnswer) -> bool:
+    return (answer.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def _is_html(answer: ProviderAnswer) -> bool:
     return answer.failure.body.lstrip()[:1] == "<"
 
 
 REFUSED = frozenset({400, 401, 403, 404, 409, 422})
 """Statuses under which providers refuse one request, a key or an account."""
-
-_GONE = (
-    r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported|no longer"
-    r"|deprecated|retired|decommissioned|removed|shut down|end of life|disabled|not a valid model)",
-    r"\b(no such|unknown|unsupported|invalid) model\b",
-    r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b",
-    r"\bnot a valid model\b",
-)
-_SPENT = (
-    r"insufficient (account )?(balance|credits?|funds)",
-    r"\b(credit|account) balance is (too low|insufficient|empty|negative|exhausted)",
-    r"requires (more|additional) credits",
-    r"\b(out of|no (remaining|available)|not enough) credits?\b",
-    r"\bno payment method\b",
-    r"(used|exhausted) all (of )?(the |your )?(available |remaining )?credits",
-    r"\b(monthly|spend|spending|usage|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
-    r"(reached|exceeded|hit) (its|your|the|their|an?) (\w+ ){0,4}(spend|spending|credit|cost|usage) (limit|cap|budget)s?",
-    r"regain access on",
-    r"suspended due to insufficient",
-    r"(please |need to )(recharge|top.?up)\b",
-    r"\bkey limit exceeded",
-    r"\bbudget (has been )?exceeded",
-    r"\bexceeded (\w+ )?budget",
-    r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
-    r"\bbilling (hard )?limit\b",
-    r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
-    r"\bin arrears\b|\boverdue\b|\bfree (trial|credits?) (has|have) (ended|expired)",
-    r"\bsubscription (is |has )?(expired|inactive|required|ended)",
-)
-_BAD_KEY = (
-    r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) (or (missing|expired|invalid) )?"
-    r"(api[ _-]?keys?|x-api-key|access (key|token)|(auth\w* |bearer |security |session )?tokens?\b|credentials?)",
-    r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
-    r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?(expired|revoked|disabled|deleted|invalid)",
-    r"\bauthentication (failed|error|required)|\bnot authenticated|^unauthorized\b|\blogin (has )?expired",
-)
-_FILTERED = (
-    r"content (management|moderation|safety|usage|filter(ing)?) (polic|system)",
-    r"(blocked|filtered|rejected|flagged|refused) (by|as|for|due to) .{0,60}"
-    r"(content|safety|moderation|guardrail|policy|filter|violat)",
-    r"\b(prompt|input|content|request|output|response|message)s? (was|were|has been|is|may be) "
-    r"(blocked|flagged|filtered|rejected by)",
-    r"\b(output|input|prompt|content) blocked\b",
-    r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
-    r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
-    r"\bcontent exists risk\b|\binappropriate content\b|\bsensitive (content|information|words?)\b",
-    r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
-    r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
-    r"SAFETY_CHECK_TYPE",
-)
-_TOO_LONG = (
-    r"maximum (context|prompt|input|model|sequence) length",
-    r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
-    r"(exceed\w*|larger than|longer than|greater than) .{0,60}"
-    r"\bcontext[ _-]?(length|window|size|limit)?\b",
-    r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
-    r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
-    r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
-    r"exceeds the maximum number of (input )?tokens|\breduce the length of\b",
-    r"\brequest( body| entity)? (is )?too large\b|\bn_ctx\b|\bnumber of tokens to keep\b",
-)
-_LIMITED = (
-    r"\brate[ _-]?limit|\btoo many (concurrent )?requests\b|\bthrottl",
-    r"\bquota\b.{0,40}\bexceeded|\bexceeded\b.{0,40}\bquota\b|\busage limit\b.{0,20}\breached",
-    r"\b(requests|tokens) per (second|minute|hour|day)\b",
-)
-_BUSY = (
-    r"\boverload|\b(at|over) capacity\b|\bloading model\b|\bmodel is (currently )?loading\b|\bbusy\b",
-    r"\bunavailable\b",
-)
-_NO_LOGIN = (
-    r"^(\w+ )?token refresh failed|^failed to refresh\b|\binvalid_grant\b|^oauth .{0,40}(failed|expired)",
-    r"^no (api key|credentials|login) (found|configured)|\bapi key is missing\b|^could not resolve authentication",
-    r"^(aws )?(credential provider|credentials?) .{0,60}(failed|missing|not found|expired)",
-)
+BROKEN = frozenset({0, 408, 409, 425, 499})
+"""A failed connection, and statuses below 500 of requests that may succeed later."""
 
 RULES: Final[tuple[Rule, ...]] = (
     # 1. Values in the body that mean one thing only.
@@ -272,10 +214,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the credit or the spending limit of a Google project is used up",
         providers="Google",
         codes=_values("resource_exhausted"),
-        words=_words(
-            r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
-            r"\b(monthly )?spend(ing)? cap\b",
-        ),
+        words=SPENT_AT_GOOGLE,
         source="https://ai.google.dev/gemini-api/docs/billing",
     ),
     Rule(
@@ -290,7 +229,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="a rate limit is reached; the message also offers credits",
         providers="OpenRouter",
         statuses=frozenset({429}),
-        words=_words(r"^(?:\w+\W+){0,4}rate limit"),
+        words=LIMITED_AT_START,
         source="https://openrouter.ai/docs/api-reference/limits",
     ),
     Rule(
@@ -298,7 +237,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the content is refused",
         providers="Anthropic, Azure, DeepSeek, xAI, OpenRouter, gateways with guardrails",
         statuses=REFUSED | {200, 424, 451, 500},
-        words=_words(*_FILTERED),
+        words=FILTERED,
         source="https://docs.x.ai/docs/key-information/debugging",
     ),
     Rule(
@@ -306,7 +245,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the account has no credit, or its spending limit is reached",
         providers="Anthropic, xAI, OpenRouter, z.ai, DeepSeek, LiteLLM",
         statuses=REFUSED | {402, 429},
-        words=_words(*_SPENT),
+        words=SPENT,
         source="https://github.com/anthropics/claude-code/issues/38035",
     ),
     Rule(
@@ -314,7 +253,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the prompt is longer than the model's context",
         providers="Anthropic, vLLM, LM Studio, Groq, Gemini, Copilot, xAI, Bedrock",
         statuses=frozenset({400, 413, 422, 500}),
-        words=_words(*_TOO_LONG),
+        words=TOO_LONG,
         source="https://github.com/microsoft/vscode/issues/293191",
     ),
     Rule(
@@ -322,7 +261,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the key or the login is refused",
         providers="xAI, Gemini, gateways",
         statuses=frozenset({400, 401, 403, 422}),
-        words=_words(*_BAD_KEY),
+        words=BAD_KEY,
         source="https://github.com/i-am-bee/beeai-framework/issues/447",
     ),
     Rule(
@@ -330,7 +269,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the model does not exist, or not any more",
         providers="Anthropic, Ollama, vLLM, OpenRouter, LiteLLM, gateways",
         statuses=REFUSED | {410, 500, 503},
-        words=_words(*_GONE),
+        words=GONE,
         concerns_all_rows=True,
         source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
     ),
@@ -339,7 +278,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the provider does not serve the region",
         providers="Gemini",
         statuses=frozenset({400}),
-        words=_words(r"\b(location|region|country)\b.{0,30}\bnot supported"),
+        words=REGION,
         concerns_all_rows=True,
         source="https://ai.google.dev/gemini-api/docs/available-regions",
     ),
@@ -379,14 +318,14 @@ RULES: Final[tuple[Rule, ...]] = (
             " serviceunavailableexception modelnotreadyexception modeltimeoutexception"
             " modelstreamerrorexception provider_unavailable bad_gateway unavailable_error"
         ),
-        check=lambda answer: _in_stream(answer) or (answer.status or 0) >= 500,
+        check=lambda answer: _in_stream(answer) or _is_server_fault(answer),
         source="https://docs.claude.com/en/api/errors",
     ),
     Rule(
         kind="content_filter",
         what="the content is refused inside a stream",
         providers="Anthropic, OpenRouter, gateways",
-        words=_words(*_FILTERED),
+        words=FILTERED,
         check=_in_stream,
         source="https://docs.claude.com/en/api/errors",
     ),
@@ -394,23 +333,23 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="context_overflow",
         what="the prompt is longer than the model's context, said inside a stream",
         providers="llama.cpp, vLLM, LM Studio",
-        words=_words(*_TOO_LONG),
-        check=lambda answer: _in_stream(answer) and answer.status != 429,
+        words=TOO_LONG,
+        check=lambda answer: _in_stream(answer) and answer.status != HTTPStatus.TOO_MANY_REQUESTS,
         source="https://github.com/oobabooga/textgen/issues/7257",
     ),
     Rule(
         kind="billing_error",
         what="the account has no credit, said inside a stream",
         providers="OpenRouter",
-        words=_words(*_SPENT),
-        check=lambda answer: _in_stream(answer) and (answer.status or 0) < 500,
+        words=SPENT,
+        check=lambda answer: _in_stream(answer) and not _is_server_fault(answer),
         source="https://openrouter.ai/docs/api-reference/errors",
     ),
     Rule(
         kind="authentication_failed",
         what="the key is refused inside a stream",
         providers="gateways",
-        words=_words(*_BAD_KEY),
+        words=BAD_KEY,
         check=lambda answer: _in_stream(answer) and answer.status is None,
         source="https://openrouter.ai/docs/api-reference/errors",
     ),
@@ -418,7 +357,7 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="rate_limit",
         what="a limit is reached, said inside a stream",
         providers="gateways",
-        words=_words(*_LIMITED),
+        words=LIMITED,
         check=lambda answer: _in_stream(answer) and answer.status in (None, 403, 503),
         source="https://github.com/vercel/ai/issues/13506",
     ),
@@ -456,7 +395,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="the provider has too many requests",
         providers="any",
         statuses=frozenset({503, 529}),
-        words=_words(*_BUSY[:1]),
+        words=BUSY,
         is_overload=True,
         source="https://docs.claude.com/en/api/errors",
     ),
@@ -472,7 +411,7 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="server_error",
         what="the connection failed, the request timed out or was in conflict, or the provider failed",
         providers="any",
-        check=lambda answer: answer.status in (0, 408, 409, 425, 499) or (answer.status or 0) >= 500,
+        check=lambda answer: answer.status in BROKEN or _is_server_fault(answer),
         source="https://www.rfc-editor.org/rfc/rfc9110#section-15.6",
     ),
     Rule(
@@ -487,15 +426,17 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="invalid_request",
         what="the request is refused",
         providers="any",
-        check=lambda answer: 400 <= (answer.status or 0) < 500,
+        check=lambda answer: answer.status is not None and answer.status >= HTTPStatus.BAD_REQUEST,
         source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5",
     ),
     Rule(
         kind="invalid_request",
         what="the request is refused inside a stream",
         providers="Anthropic, OpenAI, AWS",
-        codes=_values("invalid_request_error validationexception invalid_argument badrequesterror invalid_prompt"
-            " not_found_error"),
+        codes=_values(
+            "invalid_request_error validationexception invalid_argument badrequesterror invalid_prompt"
+            " not_found_error"
+        ),
         check=_in_stream,
         source="https://docs.claude.com/en/api/errors",
     ),
@@ -507,6 +448,3 @@ RULES: Final[tuple[Rule, ...]] = (
         source="https://html.spec.whatwg.org/multipage/server-sent-events.html",
     ),
 )
-
-NO_LOGIN: Final = _words(*_NO_LOGIN)
-"""opencode's words for a login that it cannot use; they are not a provider's."""

@@ -9,7 +9,6 @@ statement counts. A window counts if its limit is used up, or if there is no sta
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +47,10 @@ _STATED_TIME = re.compile(
 )
 _WINDOW = re.compile(r"(?:(?:x-)?ratelimit-reset(?:-(.+))?|(?:anthropic|x)-ratelimit-(.+)-reset)")
 _AT_FIELDS = ("resets_at", "reset_at", "resetsAt", "resetAt", "reset_time", "resetTime")
-_AFTER_FIELDS = ("resets_in_seconds", "reset_after_seconds", "retry_after", "retryAfter", "retry_after_seconds")
+_AFTER_FIELDS = (
+    *("resets_in_seconds", "reset_after_seconds"),
+    *("retry_after", "retryAfter", "retry_after_seconds"),
+)
 BEIJING = timezone(timedelta(hours=8))
 
 
@@ -136,7 +138,11 @@ def _windows(headers: Mapping[str, str], now: datetime) -> dict[str, float]:
 
 
 def _is_used_up(headers: Mapping[str, str], name: str) -> bool:
-    names = (f"anthropic-ratelimit-{name}-remaining", f"x-ratelimit-remaining-{name}", f"x-ratelimit-{name}-remaining")
+    names = (
+        f"anthropic-ratelimit-{name}-remaining",
+        f"x-ratelimit-remaining-{name}",
+        f"x-ratelimit-{name}-remaining",
+    )
     if not name:
         names = ("x-ratelimit-remaining", "ratelimit-remaining")
     return any(_number(headers.get(key, "")) == 0 for key in names)
@@ -171,7 +177,7 @@ def _duration(text: str) -> float:
 
 
 def _unit(name: str) -> float:
-    if name in ("ms",) or name.startswith("milli"):
+    if name == "ms" or name.startswith("milli"):
         return _UNITS["ms"]
     return _UNITS[name[0]]
 
@@ -198,7 +204,7 @@ def _until_iso(text: str, now: datetime) -> float | None:
 
 
 def _until_stated(found: re.Match[str], now: datetime, *, is_chinese: bool) -> Iterator[float]:
-    """The seconds until a time in a message. z.ai writes times of Beijing; without a zone, others mean UTC."""
+    """The seconds until a time in a message; z.ai means Beijing's, others UTC if they name no zone."""
     day, clock, zone = found.groups()
     try:
         date = datetime.fromisoformat(f"{day}T{clock or '00:00'}")
@@ -219,4 +225,3 @@ def _until_midnight_in_california(now: datetime) -> float:
     local = now.astimezone(zone)
     midnight = (local + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return (midnight.astimezone(UTC) - now).total_seconds()
-

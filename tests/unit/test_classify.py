@@ -1,16 +1,18 @@
-"""Design section 3, Classification: every rule, and that the first one that fits wins."""
+"""Classification: every rule, and that the first one that matches decides."""
 
 from __future__ import annotations
 
 import base64
 import json
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from provider_answers import FailedAnswer, failed_answers
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -23,7 +25,9 @@ from opencode_tasks.errors import (
     ServerError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.outcomes.classify import Failure, classify, classify_finish, read_failure
+from opencode_tasks.outcomes.classify import Context, classify, classify_finish
+from opencode_tasks.outcomes.error_message import body_message
+from opencode_tasks.outcomes.failure import Failure, read_failure
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 HTTP_DATE = "Fri, 01 May 2026 12:01:30 GMT"
@@ -56,7 +60,7 @@ def upstream(status: str, headers: Any = None, body: str = "", reason: str = "")
 
 
 def classified(error: dict[str, Any], **known: Any) -> OpenCodeError:
-    return classify(read_failure(error), node_id="n", now=NOW, **known)
+    return classify(read_failure(error), Context(node_id="n", now=NOW, **known))
 
 
 QUOTA_BODY = json.dumps({"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}})
@@ -77,7 +81,7 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ("529 overloaded", api_error(529, "Overloaded"), ServerError),
     ("408", api_error(408), ServerError),
     ("409", api_error(409), ServerError),
-    ("retryable", api_error(400, isRetryable=True), ServerError),
+    ("a status before retryable", api_error(400, isRetryable=True), InvalidRequestError),
     ("retryable without a status", api_error(None, isRetryable=True), ServerError),
     ("no connection, by the plugin", upstream("0", reason="ECONNREFUSED"), ServerError),
     ("refused", named("UnknownError", "connect ECONNREFUSED 127.0.0.1:1"), ServerError),
@@ -85,9 +89,10 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ("cut", named("UnknownError", "The socket connection was closed unexpectedly"), ServerError),
     ("credit", api_error(400, "Your credit balance is too low"), BillingError),
     ("credits", api_error(400, "Out of credits."), BillingError),
-    ("billing", api_error(404, "Check your Billing details"), BillingError),
-    ("payment", api_error(400, "A payment is due"), BillingError),
-    ("subscription", api_error(400, "No active subscription"), BillingError),
+    ("payment", api_error(400, "Payment is required"), BillingError),
+    ("subscription", api_error(400, "Your subscription has expired"), BillingError),
+    ("billing in an address", api_error(400, "see example.org/billing"), InvalidRequestError),
+    ("a refresh", named("UnknownError", "Token refresh failed: 400"), AuthenticationError),
     ("400", api_error(400), InvalidRequestError),
     ("404", api_error(404), InvalidRequestError),
     ("422", api_error(422), InvalidRequestError),
@@ -100,13 +105,12 @@ RULES: list[tuple[str, dict[str, Any], type[OpenCodeError]]] = [
     ("an abort", named("MessageAbortedError"), UnknownOpenCodeError),
     ("anything else", named("UnknownError", "what?"), UnknownOpenCodeError),
     ("nothing at all", {}, UnknownOpenCodeError),
-    # Only the message of an APIError is searched for these terms; quota and plan are not among them.
     ("quota alone", api_error(400, "Quota of this plan: 5"), InvalidRequestError),
     ("credentials are no credit", api_error(400, "bad credentials"), InvalidRequestError),
     ("billing, not the provider's word", named("UnknownError", "billing failed"), UnknownOpenCodeError),
     # First match wins.
-    ("401 before billing words", api_error(401, "no credit"), AuthenticationError),
-    ("403 before insufficient_quota", api_error(403, responseBody=QUOTA_BODY), AuthenticationError),
+    ("billing words before 401", api_error(401, "insufficient credits"), BillingError),
+    ("insufficient_quota before 403", api_error(403, responseBody=QUOTA_BODY), BillingError),
     ("402 before retryable", api_error(402, isRetryable=True), BillingError),
     ("429 before retryable", api_error(429, isRetryable=True), RateLimitError),
     ("429 before billing words", api_error(429, "add credits"), RateLimitError),
@@ -149,7 +153,7 @@ def test_rules(error: dict[str, Any], expected: type[OpenCodeError]) -> None:
         ({"Retry-After": "7"}, "", 7),
         ({"RETRY-AFTER": "0.5"}, "", 0.5),
         ({"retry-after": HTTP_DATE}, "", 90),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, "", 1.5),
+        ({"retry-after-ms": "9500", "retry-after": "9"}, "", 9.5),
         ({"Retry-After-Ms": "1500"}, "", 1.5),
         ({}, '{"error": {"details": [{"@type": "x/google.rpc.RetryInfo", "retryDelay": "12s"}]}}', 12),
         ({"retry-after": "soon"}, "", 60),
@@ -194,7 +198,7 @@ def test_the_providers_own_answer_counts_instead_of_opencodes() -> None:
     body = '{"error": {"message": "Slow down"}}'
     failure = read_failure(upstream("503", {"Retry-After": "2"}, body))
     assert (failure.status, failure.message, failure.body) == (503, "Slow down", body)
-    assert failure.headers == {"Retry-After": "2"}
+    assert failure.headers == {"retry-after": "2"}
     assert not failure.is_retryable
     assert classified(upstream("503", body=body)).raw_message == "HTTP 503: Slow down"
 
@@ -343,4 +347,80 @@ def test_any_json_is_an_error_of_ours(error: dict[str, Any]) -> None:
 
 @given(st.builds(Failure, name=names, message=st.text(), status=st.none() | st.integers(), body=st.text()))
 def test_any_failure_is_an_error_of_ours(failure: Failure) -> None:
-    assert isinstance(classify(failure, node_id="n", now=NOW), OpenCodeError)
+    assert isinstance(classify(failure, Context(node_id="n", now=NOW)), OpenCodeError)
+
+
+def by_table(answer: FailedAnswer, **changes: Any) -> OpenCodeError:
+    failure = Failure(
+        name="APIError",
+        message="",
+        status=answer.status or 200,
+        headers={name.lower(): value for name, value in answer.headers.items()},
+        body=answer.text,
+        is_exact=True,
+        in_stream=answer.status is None,
+        at=datetime.now(UTC),
+    )
+    return classify(replace(failure, **changes), Context(node_id="n", now=datetime.now(UTC)))
+
+
+@pytest.mark.parametrize("answer", failed_answers(), ids=lambda answer: answer.name)
+def test_what_providers_answer(answer: FailedAnswer) -> None:
+    error = by_table(answer)
+    assert type(error) is answer.kind
+    assert error.is_repeatable is not answer.is_final
+    assert error.concerns_all_rows is answer.concerns_all_rows
+    if isinstance(error, RateLimitError) and answer.wait_s is not None:
+        wait_s = (error.reset_time - datetime.now(UTC)).total_seconds()
+        assert wait_s == pytest.approx(answer.wait_s, abs=60)
+
+
+def reversed_json(value: Any) -> Any:
+    """The same JSON with its keys in another order."""
+    if isinstance(value, dict):
+        return {key: reversed_json(inner) for key, inner in reversed(value.items())}
+    return [reversed_json(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("answer", failed_answers(), ids=lambda answer: answer.name)
+def test_the_order_of_keys_and_further_fields_change_no_class(answer: FailedAnswer) -> None:
+    body = json.loads(answer.text)
+    assert type(by_table(answer, body=json.dumps(reversed_json(body)))) is answer.kind
+    if isinstance(body, dict):
+        more = {**body, "request_id": "req_500429", "input": "insufficient balance", "docs": ["rate limit"]}
+        assert type(by_table(answer, body=json.dumps(more))) is answer.kind
+        assert type(by_table(answer, body=json.dumps([body]))) is answer.kind
+
+
+LANGUAGES = ("配额不足", "Zu viele Anfragen", "リクエストが多すぎます", "")
+
+
+@pytest.mark.parametrize("message", LANGUAGES)
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, AuthenticationError), (402, BillingError), (429, RateLimitError), (500, ServerError)],
+)
+def test_a_message_in_any_language_leaves_the_status_to_decide(
+    status: int, kind: type[OpenCodeError], message: str
+) -> None:
+    assert (
+        type(classified(api_error(status, responseBody=json.dumps({"error": {"message": message}})))) is kind
+    )
+
+
+@given(st.sampled_from([answer for answer in failed_answers() if answer.status != 400]), st.text(max_size=40))
+def test_no_class_comes_from_a_quotation_of_the_prompt(answer: FailedAnswer, text: str) -> None:
+    """A refused request whose message quotes the prompt, which has the words of another failure."""
+    words = body_message(answer.text) or "no credit"
+    prompt = f"{text} {words}"
+    body = json.dumps({"error": {"message": f"1 validation error: input_value={prompt!r}"}})
+    failure = Failure(name="APIError", message="", status=400, body=body, is_exact=True)
+    assert type(classify(failure, Context(node_id="n", now=NOW, prompt=prompt))) is InvalidRequestError
+
+
+@pytest.mark.parametrize("seconds", [4e9, 1e17])
+def test_a_wait_of_years_is_a_day_and_is_explained(seconds: float) -> None:
+    error = classified(upstream("429", {"Retry-After": f"{seconds:.0f}"}))
+    assert isinstance(error, RateLimitError)
+    assert error.reset_time == NOW + timedelta(days=1)
+    assert "one day is used" in error.raw_message

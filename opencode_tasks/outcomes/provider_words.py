@@ -1,0 +1,113 @@
+"""Words of providers that are about the account, the limit, the model or the content. Pure.
+
+A pattern must not match what a prompt may say by chance, and its search must take linear time: no
+repetition inside a repetition.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+GONE: Final = _any_of(
+    (
+        r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported|no longer"
+        r"|deprecated|retired|decommissioned|removed|shut down|end of life|disabled|not a valid model)"
+    ),
+    r"\b(no such|unknown|unsupported|invalid) model\b",
+    r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b",
+    r"\bnot a valid model\b",
+)
+SPENT: Final = _any_of(
+    r"insufficient (account )?(balance|credits?|funds)",
+    r"\b(credit|account) balance is (too low|insufficient|empty|negative|exhausted)",
+    r"requires (more|additional) credits",
+    r"\b(out of|no (remaining|available)|not enough) credits?\b",
+    r"\bno payment method\b",
+    r"(used|exhausted) all (of )?(the |your )?(available |remaining )?credits",
+    r"\b(monthly|spend|spending|usage|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
+    (
+        r"(reached|exceeded|hit) (its|your|the|their|an?) (\w+ ){0,4}"
+        r"(spend|spending|credit|cost|usage) (limit|cap|budget)s?"
+    ),
+    r"regain access on",
+    r"suspended due to insufficient",
+    r"(please |need to )(recharge|top.?up)\b",
+    r"\bkey limit exceeded",
+    r"\bbudget (has been )?exceeded",
+    r"\bexceeded (\w+ )?budget",
+    r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
+    r"\bbilling (hard )?limit\b",
+    r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
+    r"\bin arrears\b|\boverdue\b|\bfree (trial|credits?) (has|have) (ended|expired)",
+    r"\bsubscription (is |has )?(expired|inactive|required|ended)",
+)
+BAD_KEY: Final = _any_of(
+    (
+        r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) (or (missing|expired|invalid) )?"
+        r"(api[ _-]?keys?|x-api-key|access (key|token)|"
+        r"(auth\w* |bearer |security |session )?tokens?\b|credentials?)"
+    ),
+    r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
+    (
+        r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
+        r"(expired|revoked|disabled|deleted|invalid)"
+    ),
+    r"\bauthentication (failed|error|required)|\bnot authenticated|^unauthorized\b|\blogin (has )?expired",
+)
+FILTERED: Final = _any_of(
+    r"content (management|moderation|safety|usage|filter(ing)?) (polic|system)",
+    (
+        r"(blocked|filtered|rejected|flagged) (by|as|for|due to) .{0,60}"
+        r"(content|safety|moderation|guardrail|filter|violat)"
+    ),
+    (
+        r"\b(prompt|input|content|request|output|response|message)s? (was|were|has been|is|may be) "
+        r"(blocked|flagged|filtered|rejected by)"
+    ),
+    r"\b(output|input|prompt|content) blocked\b",
+    r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
+    r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
+    r"\bcontent exists risk\b|\binappropriate content\b|\bsensitive (content|information|words?)\b",
+    r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
+    r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
+    r"SAFETY_CHECK_TYPE",
+)
+TOO_LONG: Final = _any_of(
+    r"maximum (context|prompt|input|model|sequence) length",
+    r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
+    (
+        r"(exceed\w*|larger than|longer than|greater than) .{0,60}"
+        r"\bcontext[ _-]?(length|window|size|limit)?\b"
+    ),
+    r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
+    r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
+    r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
+    r"exceeds the maximum number of (input )?tokens|\breduce the length of\b",
+    r"\brequest( body| entity)? (is )?too large\b|\bn_ctx\b|\bnumber of tokens to keep\b",
+)
+LIMITED: Final = _any_of(
+    r"\brate[ _-]?limit|\btoo many (concurrent )?requests\b|\bthrottl",
+    r"\bquota\b.{0,40}\bexceeded|\bexceeded\b.{0,40}\bquota\b|\busage limit\b.{0,20}\breached",
+    r"\b(requests|tokens) per (second|minute|hour|day)\b",
+)
+BUSY: Final = _any_of(
+    r"\boverload|\b(at|over) capacity\b|\bloading model\b|\bmodel is (currently )?loading\b|\bbusy\b",
+)
+NO_LOGIN: Final = _any_of(
+    r"^(\w+ )?token refresh failed|^failed to refresh\b|\binvalid_grant\b|^oauth .{0,40}(failed|expired)",
+    r"^no (api key|credentials|login) (found|configured)|\bapi key is missing\b",
+    r"^could not resolve authentication",
+    r"^(aws )?(credential provider|credentials?) .{0,60}(failed|missing|not found|expired)",
+)
+REGION: Final = _any_of(r"\b(location|region|country)\b.{0,30}\bnot supported")
+LIMITED_AT_START: Final = _any_of(r"^(?:\w+\W+){0,4}rate limit")
+SPENT_AT_GOOGLE: Final = _any_of(
+    r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
+    r"\bspend(ing)? cap\b",
+)

@@ -1,0 +1,109 @@
+"""The end of a limit, from every source that providers use."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencode_tasks.outcomes.reset_time import CAPPED_S, MAX_S, named_wait_s, usable_wait_s
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def retry_info(delay: object, kind: str = "type.googleapis.com/google.rpc.RetryInfo") -> str:
+    return json.dumps({"error": {"details": [{"@type": "Help"}, {"@type": kind, "retryDelay": delay}]}})
+
+
+def epoch(seconds: float) -> str:
+    return f"{NOW.timestamp() + seconds:.0f}"
+
+
+def said(message: str, **more: object) -> str:
+    return json.dumps({"error": {"message": message, **more}})
+
+
+def per_day() -> str:
+    """Google's quota of a day, which ends at midnight in California: 07:00 UTC in May."""
+    quota = {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaId": "RequestsPerDay"}],
+    }
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36s"}
+    return json.dumps({"error": {"details": [quota, info]}})
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({}, "", None),
+        ({"retry-after-ms": "1500"}, "", 1.5),
+        # OpenAI rounds the seconds up or down; the longer wait is safe.
+        ({"Retry-After-Ms": "9500", "retry-after": "9"}, "", 9.5),
+        ({"RETRY-AFTER": " 7200 "}, "", 7200.0),
+        ({"Retry-After": "0.25"}, "", 0.25),
+        ({"retry-after": "-3"}, "", 0.0),
+        ({"retry-after": "Fri, 01 May 2026 12:00:30 GMT"}, "", 30.0),
+        ({"retry-after": "Friday, 01-May-26 12:00:30 GMT"}, "", 30.0),
+        ({"retry-after": "Fri May  1 12:00:30 2026"}, "", 30.0),
+        ({"retry-after": "Fri, 01 May 2026 11:00:00 GMT"}, "", 0.0),
+        ({"retry-after-ms": "soon", "retry-after": "4"}, "", 4.0),
+        ({"retry-after-ms": "nan", "retry-after": "inf"}, retry_info("34.07s"), 34.07),
+        ({"retry-after": "1" * 400}, retry_info("2s"), 2.0),
+        ({"retry-after": "soon"}, "", None),
+        ({}, f"[{retry_info('5s')}]", 5.0),
+        ({}, retry_info("5s", kind="Other"), None),
+        ({}, retry_info(5), 5.0),
+        ({}, retry_info("nans"), None),
+        ({}, '{"error": "text"}', None),
+        ({}, "[" * 100_000, None),
+        ({"retry-after": epoch(90)}, "", 90.0),
+        ({"retry-after": epoch(90) + "000"}, "", 90.0),
+        ({"anthropic-ratelimit-requests-reset": "2026-05-01T13:00:00Z"}, "", 3600.0),
+        ({"anthropic-ratelimit-unified-reset": epoch(7)}, "", 7.0),
+        # A window whose limit is not used up says nothing about this failure.
+        ({"retry-after": "2", "x-ratelimit-reset-requests": "2m59.56s"}, "", 2.0),
+        (
+            {"retry-after": "2", "x-ratelimit-reset-requests": "3m", "x-ratelimit-remaining-requests": "0"},
+            "",
+            180.0,
+        ),
+        ({"x-ratelimit-reset-tokens": "7.66s", "x-ratelimit-reset-requests": "2m59.56s"}, "", 179.56),
+        ({"x-ratelimit-reset": epoch(60) + "000"}, "", 60.0),
+        ({"ratelimit-reset": "12"}, "", 12.0),
+        ({}, said("Please try again in 6m2.88s. Need more tokens?"), 362.88),
+        ({}, said("Please retry after 26 seconds."), 26.0),
+        ({}, said("try again in 20ms"), 0.02),
+        ({}, said("Please try again in 1 hour 30 minutes"), 5400.0),
+        ({}, said("Your limit will reset at 2026-05-01 21:00:00", code="1308"), 3600.0),
+        ({}, said("You will regain access on 2026-05-02 at 00:00 UTC."), 43_200.0),
+        ({}, said("It resets at 2026-05-01T12:10:00+00:00"), 600.0),
+        ({}, said("limit", resets_at=int(NOW.timestamp()) + 50), 50.0),
+        ({}, said("limit", resets_in_seconds=70, type="usage_limit_reached"), 70.0),
+        ({}, said("Rate limit reached: 20 in a minute"), None),
+        ({}, per_day(), 19 * 3600.0),
+    ],
+)
+def test_the_providers_wish(headers: dict[str, str], body: str, seconds: float | None) -> None:
+    assert named_wait_s(headers, body, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_wait_of_more_than_a_month_is_none_that_a_provider_means() -> None:
+    assert usable_wait_s(MAX_S) == MAX_S
+    assert usable_wait_s(MAX_S + 1) == CAPPED_S
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "Retry-After-MS"]), st.text()), st.text())
+def test_garbage_never_raises_nor_is_negative(headers: dict[str, str], body: str) -> None:
+    seconds = named_wait_s(headers, body, NOW)
+    assert seconds is None or seconds >= 0
+
+
+@given(st.integers(min_value=0, max_value=10**8))
+def test_a_date_means_the_seconds_until_it(seconds: int) -> None:
+    date = NOW + timedelta(seconds=seconds)
+    assert named_wait_s({"Retry-After": format_datetime(date, usegmt=True)}, "", NOW) == seconds
