@@ -1,17 +1,14 @@
 """A loopback server for Bedrock's ConverseStream that checks the signature of each request.
 
-botocore computes the expected signature (Signature Version 4). An answer has the AWS event stream
-encoding: a prelude with its CRC32, headers, payload, CRC32 of the whole message.
+botocore computes the expected signature (Signature Version 4).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 import threading
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, cast
@@ -20,9 +17,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from opencode_tasks.testing import Reply
+from opencode_tasks.testing.wires.bedrock import BedrockStream
+from opencode_tasks.testing.wires.event_stream import MEDIA_TYPE
+from opencode_tasks.testing.wires.turn import Tokens, Turn
+
 ACCESS_KEY, SECRET_KEY, REGION = "AKIDTEST", "test-secret-key", "us-east-1"
 MODEL = "test.echo-v1:0"
-STRING = 7  # the type of a header's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +85,8 @@ class BedrockServer:
                 is_valid = is_signed(f"{server.url}{self.path}", headers, body)
                 server.calls.append(SignedCall(headers=headers, body=json.loads(body), is_valid=is_valid))
                 if is_valid:
-                    frames = b"".join(converse_stream(server.text))
-                    self._send(200, "application/vnd.amazon.eventstream", frames)
+                    frames = converse_stream(server.text)
+                    self._send(200, MEDIA_TYPE, frames)
                 else:
                     words = "The request signature we calculated does not match the signature you provided."
                     self._send(403, "application/json", json.dumps({"message": words}).encode())
@@ -120,26 +121,8 @@ def is_signed(url: str, headers: Mapping[str, str], body: bytes) -> bool:
     return key == ACCESS_KEY and expected == found[3]
 
 
-def converse_stream(text: str) -> Iterator[bytes]:
-    """The frames of an answer, with 12 tokens in and 5 out."""
-    yield frame("messageStart", {"role": "assistant"})
-    yield frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})
-    yield frame("contentBlockStop", {"contentBlockIndex": 0})
-    yield frame("messageStop", {"stopReason": "end_turn"})
-    usage = {"inputTokens": 12, "outputTokens": 5, "totalTokens": 17}
-    yield frame("metadata", {"usage": usage, "metrics": {"latencyMs": 1}})
-
-
-def frame(kind: str, payload: Mapping[str, Any]) -> bytes:
-    """One message in the AWS event stream encoding."""
-    names = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
-    headers = b"".join(_header(name, value) for name, value in names.items())
-    content = json.dumps(payload).encode()
-    prelude = struct.pack("!II", 16 + len(headers) + len(content), len(headers))
-    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + headers + content
-    return message + struct.pack("!I", zlib.crc32(message))
-
-
-def _header(name: str, value: str) -> bytes:
-    start = bytes([len(name)]) + name.encode() + bytes([STRING])
-    return start + struct.pack("!H", len(value)) + value.encode()
+def converse_stream(text: str) -> bytes:
+    """An answer of the scripted provider, with 12 tokens in and 5 out."""
+    tokens = Tokens(input=12, cache_read=0, cache_write=0, output=5, reasoning=0)
+    stream = BedrockStream(Turn(model=MODEL, created=0, reply=Reply(), tokens=tokens))
+    return stream.start() + stream.text(text) + stream.close() + stream.end()

@@ -1,4 +1,4 @@
-"""HTTP responses of the scripted provider: what is common to all wires."""
+"""HTTP responses of the scripted provider. All wires share this code."""
 
 from __future__ import annotations
 

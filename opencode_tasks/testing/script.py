@@ -42,7 +42,7 @@ class Reply:
         reasoning_text: Text of the reasoning, sent before the answer if the request asks for a stream.
         tool_calls: Calls as pairs of a tool name and its arguments. A reply with tool calls has text only
             if ``text`` is set.
-        finish_reason: Finish reason in the words of the wire. None is the normal one, for example "stop" or
+        finish_reason: Finish reason, as the wire names it. None is the normal one, for example "stop" or
             "tool_calls" on the wire ``chat`` and "end_turn" or "tool_use" on ``anthropic``. On ``responses``
             it is the reason of a ``response.incomplete``, for example "max_output_tokens".
         block_reason: Reason for which Gemini blocks the prompt, for example "SAFETY". Other wires ignore it.
@@ -85,7 +85,7 @@ class Reply:
 
         >>> call = Reply(tool_calls=[("weather", {"city": "Paris"})])
 
-        An error in the middle of a stream, in the words of Anthropic:
+        An error of Anthropic in the middle of a stream:
 
         >>> error = {"type": "overloaded_error", "message": "Overloaded"}
         >>> overloaded = Reply(text="one two", stream_error=error)

@@ -14,7 +14,7 @@ RESULT_KEYS = {"functionResponse", "toolResult"}  # of Gemini and Bedrock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a request asks: the text of the last user message and the system text."""
+    """Texts of a request: the last user message and the system text."""
 
     prompt: str
     system: str

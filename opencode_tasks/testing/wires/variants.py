@@ -1,4 +1,4 @@
-"""Chat completions as other providers speak them: what each does differently from OpenAI.
+"""Chat completions of other providers. Each class has the differences from OpenAI.
 
 OpenRouter: https://openrouter.ai/docs/api-reference/overview and
 https://openrouter.ai/docs/api-reference/errors (errors in a stream)
