@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import psutil
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
@@ -24,6 +24,7 @@ from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
+from opencode_tasks.opencode.journal import JournalReader
 from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
 from opencode_tasks.outcomes.session_messages import session_of
 from opencode_tasks.system import GuardedProcess
@@ -63,6 +64,7 @@ class OpencodeServer:
         self.active_requests: int = 0
         self.is_closing: bool = False
         self._credentials = credentials
+        self._journal = JournalReader(instance_dir.journal)
         self._connected = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._replies: set[asyncio.Task[None]] = set()
@@ -151,6 +153,12 @@ class OpencodeServer:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         except psutil.Error:
             return 0
+
+    def read_journal(self) -> None:
+        """Add the signs of life to ``fold`` that the plugin has reported since the last call."""
+        for record in self._journal.new_records():
+            if record.get("kind") == "alive":
+                self.fold.add_alive(text_in(record.get("session")), time.monotonic())
 
     def mark_unrecorded(self, session_id: str, attempt_id: str) -> None:
         """Keep a session of an attempt until ``mark_recorded``, even if this process is killed."""

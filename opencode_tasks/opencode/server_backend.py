@@ -158,6 +158,7 @@ class _Conversation:
             await asyncio.wait({send}, timeout=min(max_s, self._poll_s(session_id, started)))
             if send.done():
                 return None
+            self.server.read_journal()
             stopped = self._must_stop(session_id, started)
             if stopped is None and not plugin_loaded:
                 family = self.server.fold.family(session_id)
@@ -169,7 +170,7 @@ class _Conversation:
         """Seconds until a clock can run out, at most MAX_POLL_S."""
         clocks, now = self._clocks, time.monotonic()
         fold = self.server.fold
-        ends = [started + clocks.total_s, fold.last_sign.get(session_id, started) + clocks.stall_s]
+        ends = [started + clocks.total_s, last_sign(fold, session_id, started) + clocks.stall_s]
         if session_id not in fold.first_sign:
             ends.append(started + clocks.first_event_s)
         return min(MAX_POLL_S, max(0.01, min(ends) - now))
@@ -184,7 +185,7 @@ class _Conversation:
             now=time.monotonic(),
             started=started,
             first_sign=fold.first_sign.get(session_id),
-            last_sign=fold.last_sign.get(session_id, started),
+            last_sign=last_sign(fold, session_id, started),
         )
 
     async def _reply(self, send: asyncio.Task[_Reply], session_id: str, stopped: Stopped | None) -> _Reply:
@@ -269,6 +270,16 @@ def sessions_from_events(fold: EventFold, session_id: str, unpriced: frozenset[s
 def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:
     """Longest wait in seconds that is left to opencode: the plugin's limit, or a fixed one without it."""
     return max(MAX_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else MAX_INNER_WAIT_S
+
+
+def last_sign(fold: EventFold, session_id: str, started: float) -> float:
+    """Time of the last sign of a session, from which its stall clock runs, on the monotonic clock.
+
+    While opencode waits for a retry, it is the end of that wait.
+    """
+    now = time.monotonic()
+    waits = [_wait_s(state.retry) for state in fold.family(session_id) if state.retry is not None]
+    return max([fold.last_sign.get(session_id, started), *(now + wait for wait in waits if wait > 0)])
 
 
 def check_clocks(
