@@ -31,6 +31,7 @@ from opencode_tasks.opencode.instance_dir import (
     make_instance_dir,
 )
 from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import (
     check_clocks,
@@ -103,6 +104,7 @@ class CliBackend:
     def __init__(self, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
         self.unpriced = unpriced
         self._spec = spec
+        self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
         self._folds: dict[str, EventFold] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
@@ -123,7 +125,8 @@ class CliBackend:
     def partial_sessions(self, session_id: str) -> list[Session]:
         """The session and its children, from the events of the journal so far."""
         fold = self._folds.get(session_id)
-        return [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
+        found = [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
+        return self._secrets.mask.sessions(found)
 
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
@@ -149,7 +152,7 @@ class CliBackend:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
             env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
-            return result
+            return self._secrets.mask.result(result)
         finally:
             credentials.close()
             if result is None or result.session_id is None:

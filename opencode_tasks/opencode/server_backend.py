@@ -23,6 +23,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
@@ -57,6 +58,7 @@ class ServerBackend:
         self.unpriced = unpriced
         self._servers = servers
         self._spec = spec
+        self._secrets = SpecSecrets(spec)
 
     @property
     def server(self) -> OpencodeServer | None:
@@ -72,7 +74,8 @@ class ServerBackend:
     def partial_sessions(self, session_id: str) -> list[Session]:
         """The session and its children, from the events so far."""
         server = self._servers.server_with(session_id)
-        return sessions_from_events(server.fold, session_id, self.unpriced) if server is not None else []
+        found = sessions_from_events(server.fold, session_id, self.unpriced) if server is not None else []
+        return self._secrets.mask.sessions(found)
 
     def release_session(self, session_id: str) -> None:
         """Release a session that is recorded: it is not needed for a recovery any more."""
@@ -84,7 +87,8 @@ class ServerBackend:
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``. Raises SetupError if a server is needed and does not start."""
         async with self._servers.use(request.session_id) as server:
-            return await _Conversation(server, self._spec, self.unpriced).run(request, on_session)
+            conversation = _Conversation(server, self._spec, self.unpriced)
+            return self._secrets.mask.result(await conversation.run(request, on_session))
 
 
 class _Conversation:
