@@ -309,7 +309,7 @@ class UnknownOpenCodeError(OpenCodeError):
 class OpenCodeTimeoutError(OpenCodeError):
     """One of the time limits of an attempt passed.
 
-    No answer in time: ``--timeout`` seconds, or no sign of the provider for too long.
+    No answer in time: a limit of ``--timeout``, ``--first-event-timeout`` or ``--stall-timeout`` was reached.
 
     Attributes:
         clock: ``first_event``: no sign of an answer. ``stall``: the answer stopped for too long.
@@ -324,7 +324,7 @@ class OpenCodeTimeoutError(OpenCodeError):
     """
 
     error_type = "timeout"
-    fix = "raise --timeout, or use a faster model"
+    fix = "raise --timeout, --first-event-timeout or --stall-timeout, or use a faster model"
     reaction: ClassVar[Reaction] = Reaction(
         action="retry", wait="backoff", gate="count_failure", concurrency="none"
     )

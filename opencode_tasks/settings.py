@@ -38,6 +38,18 @@ class Settings(BaseSettings):
         '{"provider/model": {"input": 1, "output": 5}}, in USD per million tokens. Unset: public prices '
         "alone.",
     )
+    first_event_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit until the provider's first sign of an answer, in seconds. Unset: the value "
+        "of --timeout.",
+    )
+    stall_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit without any event after the first sign of an answer, in seconds. Unset: "
+        "the value of --timeout.",
+    )
     max_inline_wait: float = Field(
         default=60.0,
         gt=0,

@@ -55,6 +55,7 @@ def with_commands() -> typer.Typer:
         annotate,
         doctor,
         export,
+        gates,
         local_model,
         purge,
         report,
@@ -64,7 +65,7 @@ def with_commands() -> typer.Typer:
     )
 
     if not app.registered_commands:
-        for module in (setup, doctor, annotate, resume, export, runs, report, purge, local_model):
+        for module in (setup, doctor, annotate, resume, export, runs, gates, report, purge, local_model):
             module.register(app)
     return app
 

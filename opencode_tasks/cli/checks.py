@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -89,6 +90,34 @@ def ledger() -> Finding:
         return {"ok": True, "detail": f"{shown_url(opened.url)} ({runs} runs)", "runs": runs}
 
 
+def gates() -> Finding:
+    """The closed gates of the ledger, each with its reason and time."""
+    from opencode_tasks.cli.gates import reason_text, state_text
+    from opencode_tasks.ledger import Ledger
+
+    now = datetime.now(UTC)
+    with Ledger.open(resolve_ledger_url(None)) as opened:
+        closed = [gate for gate in opened.gates.list(now=now) if gate.state != "limited"]
+    if not closed:
+        return {"ok": True, "detail": "no gate is closed", "closed": []}
+    lines = [f"{gate.gate_id} {state_text(gate, now)} ({reason_text(gate)})" for gate in closed]
+    return {
+        "ok": True,
+        "detail": "; ".join(lines),
+        "fix": "fix the cause, then resume the run (see: opencode-tasks gates)",
+        "closed": [
+            {
+                "gate": gate.gate_id,
+                "error_type": gate.error_type,
+                "error_message": gate.error_message,
+                "since": str(gate.since),
+                "until": gate.until and str(gate.until),
+            }
+            for gate in closed
+        ],
+    }
+
+
 def local_model() -> Finding:
     """The small local model, which is optional."""
     from opencode_tasks.opencode.install import is_model, model_path
@@ -108,5 +137,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "prefect": prefect,
     "ray": ray,
     "ledger": ledger,
+    "gates": gates,
     "local_model": local_model,
 }

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> int:
-    """Check that opencode, Prefect, Ray and the ledger work.
+    """Check that opencode, Prefect, Ray and the ledger work, and list the closed gates.
 
     Each check prints ok, or FAIL with the fix. No provider is called. The exit code is 0 if all checks
     pass, else 70.

@@ -39,7 +39,7 @@ def ask_single(
     opencode_config: Mapping[str, Any] | None,
     opencode_bin: str | None,
     backend: BackendName,
-    timeout: float,
+    clocks: Clocks,
 ) -> Answer:
     """Answer to one prompt, without a ledger and without retries; see ``opencode_task``.
 
@@ -53,7 +53,7 @@ def ask_single(
         agent=agent or DEFAULT_AGENT,
         tools=tuple(tools),
         secrets=secrets,
-        clocks=Clocks.within(timeout),
+        clocks=clocks,
     )
     return server_pool.call(_ask, spec, prompt, system, variant, schema, backend)
 

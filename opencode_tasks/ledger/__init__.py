@@ -11,6 +11,7 @@ from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, O
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.finish import FinishedRow
 from opencode_tasks.ledger.gate_admission import Gate, GateHold
+from opencode_tasks.ledger.gate_list import ListedGate
 from opencode_tasks.ledger.gates import GateObservation
 from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
@@ -52,6 +53,7 @@ __all__ = [
     "Lease",
     "LeaseLostError",
     "Ledger",
+    "ListedGate",
     "OpenRow",
     "OrphanedAttempt",
     "Progress",

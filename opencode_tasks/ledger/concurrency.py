@@ -109,7 +109,7 @@ def sync_concurrency(
     """Adjust the limit of a gate by the report of a worker, and return the worker's share."""
     line = _locked_line(connection, gate_id)
     others = _other_workers(connection, gate_id, owner, now)
-    limit = current_limit(_limit_of(line["state"]), start=request.start, now=now)
+    limit = current_limit(limit_of(line["state"]), start=request.start, now=now)
     if request.refusals:
         in_flight = request.refused_of + sum(other["in_flight"] for other in others)
         limit = after_refusals(limit, request.refusals, in_flight=in_flight, rest_s=request.rest_s, now=now)
@@ -128,7 +128,7 @@ def sync_concurrency(
 def get_concurrency(connection: Connection, gate_id: str, *, now: datetime) -> ConcurrencyState | None:
     """The concurrency of a gate; None if no row was sent through it."""
     query = select(concurrency_limits.c.state).where(concurrency_limits.c.gate_id == gate_id)
-    limit = _limit_of(connection.execute(query).scalar_one_or_none())
+    limit = limit_of(connection.execute(query).scalar_one_or_none())
     if limit is None:
         return None
     in_flight = connection.execute(
@@ -145,7 +145,7 @@ def _state_of(limit: AdaptiveLimit) -> dict[str, Any]:
     return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in values.items()}
 
 
-def _limit_of(state: Mapping[str, Any] | None) -> AdaptiveLimit | None:
+def limit_of(state: Mapping[str, Any] | None) -> AdaptiveLimit | None:
     """The limit that ``_state_of`` stored; None without one, or if another version stored other fields."""
     if state is None or set(state) != _LIMIT_FIELDS:
         return None

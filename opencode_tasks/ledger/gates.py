@@ -33,6 +33,7 @@ from opencode_tasks.ledger.gate_admission import (
     release_probe,
     update_gate,
 )
+from opencode_tasks.ledger.gate_list import list_gates, open_gate
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.outcome_values import message_of
 from opencode_tasks.ledger.schema import attempts, gates
@@ -260,6 +261,8 @@ class Gates(Group):
 
     get: Final = read(get_gate)
     record: Final = write(record_end)
+    list: Final = read(list_gates)
+    open: Final = write(open_gate)
     half_open: Final = write(half_open)
     extend_probe: Final = write(extend_probe)
     release_probe: Final = write(release_probe)

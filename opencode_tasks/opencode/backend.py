@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,40 +20,46 @@ BACKEND_SUMMARIES: Mapping[BackendName, str] = {
 }
 DEFAULT_AGENT = "opencode-tasks"
 DEFAULT_SYSTEM = "You are a helpful assistant."
-# Opencode itself can be silent for 30 s between two of its retries.
-DEFAULT_STALL_S = 120.0
 # Longest inner wait that is left to opencode if the plugin is not loaded.
 MAX_INNER_WAIT_S = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """Time limits of a request, in seconds.
+    """Time limits of a request, in seconds. Only the limit of the whole request has a default.
+
+    A model on a slow machine can need minutes for its first token, and a model that reasons can be
+    silent for minutes in the middle of an answer. Shorter limits detect a dead connection earlier.
 
     Attributes:
-        first_event_s: Limit until the provider's first sign of an answer.
-        stall_s: Limit between two signs.
+        first_event_s: Limit until the provider's first sign of an answer. Infinity sets no limit.
+        stall_s: Limit between two signs, while a tool runs too. Infinity sets no limit.
         total_s: Limit of the whole request.
 
     Examples:
         >>> from opencode_tasks import Clocks, OpenCodeLLM
         >>> llm = OpenCodeLLM(clocks=Clocks(first_event_s=30, stall_s=60, total_s=300))
-        >>> Clocks.within(90)
-        Clocks(first_event_s=90, stall_s=90, total_s=90)
+        >>> Clocks.within(90, stall_s=60)
+        Clocks(first_event_s=90, stall_s=60, total_s=90)
     """
 
-    first_event_s: float = 300.0
-    stall_s: float = DEFAULT_STALL_S
+    first_event_s: float = math.inf
+    stall_s: float = math.inf
     total_s: float = 600.0
 
     @classmethod
-    def within(cls, total_s: float) -> Clocks:
-        """The default limits, none of them longer than ``total_s``.
+    def within(
+        cls, total_s: float, *, first_event_s: float | None = None, stall_s: float | None = None
+    ) -> Clocks:
+        """The limits, none of them longer than ``total_s``.
 
         Args:
             total_s: Limit of the whole request in seconds.
+            first_event_s: Limit until the first sign of an answer in seconds; None is ``total_s``.
+            stall_s: Limit between two signs in seconds; None is ``total_s``.
         """
-        return cls(first_event_s=min(300.0, total_s), stall_s=min(DEFAULT_STALL_S, total_s), total_s=total_s)
+        first, stall = (total_s if limit is None else limit for limit in (first_event_s, stall_s))
+        return cls(first_event_s=min(first, total_s), stall_s=min(stall, total_s), total_s=total_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,15 @@ from opencode_tasks.opencode.instance_dir import (
     instance_dirs_root,
     make_instance_dir,
 )
+from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
-from opencode_tasks.opencode.server_backend import check_clocks, longest_wait_s, sessions_from_events
+from opencode_tasks.opencode.server_backend import (
+    check_clocks,
+    last_sign,
+    longest_wait_s,
+    sessions_from_events,
+)
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.event_stream import EventFold
@@ -45,23 +52,26 @@ EXPORT_TRIES = 2
 
 @dataclass(slots=True)
 class _Run:
-    """A running ``opencode run``: its files, and the positions up to which they are read."""
+    """A running ``opencode run``: its files, and what is read of them so far."""
 
     instance_dir: InstanceDir
     stdout: Path
     fold: EventFold = field(default_factory=EventFold)
     session_id: str | None = None
-    journal_at: int = 0
     stdout_size: int = 0
+    _journal: JournalReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start at the beginning of the journal."""
+        self._journal = JournalReader(self.instance_dir.journal)
 
     def read(self, now: float) -> None:
         """Read what was added to the journal and to the output since the last call."""
-        for event in self._new_events():
-            if event.get("type") == "session.created" and self.session_id is None:
-                info = mapping_in(mapping_in(event.get("properties")).get("info"))
-                if (created := text_in(info.get("id"))) is not None:
-                    self._follow(created, now)
-            self.fold.add(event, now)
+        for record in self._journal.new_records():
+            if record.get("kind") == "event":
+                self._read_event(record["event"], now)
+            elif record.get("kind") == "alive":
+                self.fold.add_alive(text_in(record.get("session")), now)
         size = self.stdout.stat().st_size if self.stdout.exists() else 0
         if size > self.stdout_size:
             self.stdout_size = size
@@ -74,22 +84,16 @@ class _Run:
                 self.fold.first_sign.setdefault(self.session_id, now)
                 self.fold.last_sign[self.session_id] = now
 
+    def _read_event(self, event: Mapping[str, Any], now: float) -> None:
+        if event.get("type") == "session.created" and self.session_id is None:
+            info = mapping_in(mapping_in(event.get("properties")).get("info"))
+            if (created := text_in(info.get("id"))) is not None:
+                self._follow(created, now)
+        self.fold.add(event, now)
+
     def _follow(self, session_id: str, now: float) -> None:
         self.session_id = session_id
         self.fold.watch(session_id, now)
-
-    def _new_events(self) -> list[Mapping[str, Any]]:
-        if not self.instance_dir.journal.exists():
-            return []
-        with self.instance_dir.journal.open("rb") as journal:
-            journal.seek(self.journal_at)
-            data = journal.read()
-        whole = data.rpartition(b"\n")[0]
-        if not whole:
-            return []
-        self.journal_at += len(whole) + 1
-        records = [json.loads(line) for line in whole.splitlines() if line]
-        return [record["event"] for record in records if record.get("kind") == "event"]
 
 
 class CliBackend:
@@ -100,6 +104,7 @@ class CliBackend:
     def __init__(self, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
         self.unpriced = unpriced
         self._spec = spec
+        self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
         self._folds: dict[str, EventFold] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
@@ -120,7 +125,8 @@ class CliBackend:
     def partial_sessions(self, session_id: str) -> list[Session]:
         """The session and its children, from the events of the journal so far."""
         fold = self._folds.get(session_id)
-        return [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
+        found = [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
+        return self._secrets.mask.sessions(found)
 
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
@@ -146,7 +152,7 @@ class CliBackend:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
             env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
-            return result
+            return self._secrets.mask.result(result)
         finally:
             credentials.close()
             if result is None or result.session_id is None:
@@ -216,7 +222,7 @@ class CliBackend:
                 > longest_wait_s(self._spec, plugin_loaded=plugin_is_loaded(run.instance_dir.journal))
             ):
                 return Stopped(wait=retry)
-        first, last = run.fold.first_sign.get(key), run.fold.last_sign.get(key, started)
+        first, last = run.fold.first_sign.get(key), last_sign(run.fold, key, started)
         return check_clocks(self._spec.clocks, now=now, started=started, first_sign=first, last_sign=last)
 
     async def _collect(

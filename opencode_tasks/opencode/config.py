@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import json5
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
@@ -29,9 +29,9 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
     if spec.agent == DEFAULT_AGENT:
         # A single prompt that is too long does not get shorter by a summary.
         config["compaction"] = {"auto": False, "prune": False}
-    providers = set(mapping_in(spec.config.get("provider")))
-    if spec.model_ref:
-        providers.add(spec.model_ref.partition("/")[0])
+    providers = {*mapping_in(spec.config.get("provider")), *spec.secrets.api_keys}
+    if model_ref := spec.model_ref or text_in(spec.config.get("model")):
+        providers.add(model_ref.partition("/")[0])
     config["provider"] = {name: {"options": _timeouts(spec.clocks)} for name in sorted(providers)}
     return config
 
@@ -155,10 +155,12 @@ def max_output_tokens(environ: Mapping[str, str]) -> int:
 
 
 def _timeouts(clocks: Clocks) -> dict[str, Any]:
+    first_event_s, stall_s = (min(s, clocks.total_s) for s in (clocks.first_event_s, clocks.stall_s))
     return {
         "timeout": _ms(clocks.total_s),
-        "headerTimeout": _ms(clocks.first_event_s),
-        "chunkTimeout": _ms(clocks.stall_s),
+        "headerTimeout": _ms(first_event_s),
+        # It also limits the time between the headers and the first token.
+        "chunkTimeout": _ms(max(first_event_s, stall_s)),
     }
 
 

@@ -25,6 +25,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_locked, make_instance_dir
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.outcomes.session_messages import (
@@ -115,7 +116,8 @@ async def read_orphaned_sessions(
             raw_message=f"cannot read the sessions in {data_dir}: {type(error).__name__} {error}",
             hint="Check the installation with `opencode-tasks doctor`.",
         ) from None
-    return {key: sessions for key, sessions in read.items() if sessions}
+    mask = SpecSecrets(spec).mask
+    return {key: mask.sessions(sessions) for key, sessions in read.items() if sessions}
 
 
 def forget_session(instance_dir: InstanceDir, session_id: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import psutil
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
@@ -24,6 +24,8 @@ from opencode_tasks.opencode.binary import check_version, version_to_run
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
+from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
 from opencode_tasks.outcomes.session_messages import session_of
 from opencode_tasks.system import GuardedProcess
@@ -50,7 +52,12 @@ class OpencodeServer:
     """
 
     def __init__(
-        self, process: GuardedProcess, instance_dir: InstanceDir, client: Client, credentials: Credentials
+        self,
+        process: GuardedProcess,
+        instance_dir: InstanceDir,
+        client: Client,
+        credentials: Credentials,
+        secrets: SpecSecrets,
     ) -> None:
         self.process = process
         self.instance_dir = instance_dir
@@ -63,6 +70,8 @@ class OpencodeServer:
         self.active_requests: int = 0
         self.is_closing: bool = False
         self._credentials = credentials
+        self._secrets = secrets
+        self._journal = JournalReader(instance_dir.journal)
         self._connected = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._replies: set[asyncio.Task[None]] = set()
@@ -78,6 +87,7 @@ class OpencodeServer:
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
+        spec_secrets = SpecSecrets(spec)
         instance_dir = over or make_instance_dir()
         starting: asyncio.Task[GuardedProcess] | None = None
         try:
@@ -94,7 +104,7 @@ class OpencodeServer:
             )
             starting = asyncio.create_task(asyncio.to_thread(start))
             process = await asyncio.shield(starting)
-            url = await _listening_at(process, instance_dir)
+            url = await _listening_at(process, instance_dir, spec_secrets)
         except BaseException:
             if starting is not None:
                 # Even if this task is cancelled, the thread starts a process, which must be ended.
@@ -104,7 +114,7 @@ class OpencodeServer:
             instance_dir.remove()
             raise
         client = Client(url, password, str(spec.work_dir or instance_dir.work))
-        server = cls(process, instance_dir, client, credentials)
+        server = cls(process, instance_dir, client, credentials, spec_secrets)
         try:
             await server._open(spec)
         except BaseException:
@@ -124,7 +134,7 @@ class OpencodeServer:
             detail = self.output_tail()[-MESSAGE_LIMIT:].strip() or type(error).__name__
             raise SetupError(
                 "unknown",
-                raw_message=f"opencode serve did not answer: {detail}",
+                raw_message=self._secrets.mask.text(f"opencode serve did not answer: {detail}"),
                 hint="Check the installation with `opencode-tasks doctor`.",
             ) from None
         self.plugin_loaded = plugin_is_loaded(self.instance_dir.journal) if spec.use_plugin else False
@@ -152,6 +162,12 @@ class OpencodeServer:
         except psutil.Error:
             return 0
 
+    def read_journal(self) -> None:
+        """Add the signs of life to ``fold`` that the plugin has reported since the last call."""
+        for record in self._journal.new_records():
+            if record.get("kind") == "alive":
+                self.fold.add_alive(text_in(record.get("session")), time.monotonic())
+
     def mark_unrecorded(self, session_id: str, attempt_id: str) -> None:
         """Keep a session of an attempt until ``mark_recorded``, even if this process is killed."""
         self.unrecorded.add(session_id)
@@ -174,7 +190,8 @@ class OpencodeServer:
         """
         response = await self.get_response(path, timeout_s=timeout_s)
         if response.status != HTTPStatus.OK:
-            raise SetupError("unknown", raw_message=f"opencode refused {path}: {_error_message(response)}")
+            message = f"opencode refused {path}: {_error_message(response)}"
+            raise SetupError("unknown", raw_message=self._secrets.mask.text(message))
         return response.json()
 
     async def get_response(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
@@ -283,7 +300,7 @@ def tail(path: Path, limit: int = 4000) -> str:
         return ""
 
 
-async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir) -> str:
+async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir, secrets: SpecSecrets) -> str:
     """URL of the server, read from its output. Raises SetupError if it does not start."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
@@ -296,7 +313,7 @@ async def _listening_at(process: GuardedProcess, instance_dir: InstanceDir) -> s
     detail = tail(instance_dir.output, MESSAGE_LIMIT).strip() or "it printed nothing"
     raise SetupError(
         "unknown",
-        raw_message=f"opencode serve did not start: {detail}",
+        raw_message=secrets.mask.text(f"opencode serve did not start: {detail}"),
         hint="Check the opencode config (--opencode-config), then run `opencode-tasks doctor`.",
     )
 

@@ -23,6 +23,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
+from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
@@ -57,6 +58,7 @@ class ServerBackend:
         self.unpriced = unpriced
         self._servers = servers
         self._spec = spec
+        self._secrets = SpecSecrets(spec)
 
     @property
     def server(self) -> OpencodeServer | None:
@@ -72,7 +74,8 @@ class ServerBackend:
     def partial_sessions(self, session_id: str) -> list[Session]:
         """The session and its children, from the events so far."""
         server = self._servers.server_with(session_id)
-        return sessions_from_events(server.fold, session_id, self.unpriced) if server is not None else []
+        found = sessions_from_events(server.fold, session_id, self.unpriced) if server is not None else []
+        return self._secrets.mask.sessions(found)
 
     def release_session(self, session_id: str) -> None:
         """Release a session that is recorded: it is not needed for a recovery any more."""
@@ -84,7 +87,8 @@ class ServerBackend:
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``. Raises SetupError if a server is needed and does not start."""
         async with self._servers.use(request.session_id) as server:
-            return await _Conversation(server, self._spec, self.unpriced).run(request, on_session)
+            conversation = _Conversation(server, self._spec, self.unpriced)
+            return self._secrets.mask.result(await conversation.run(request, on_session))
 
 
 class _Conversation:
@@ -158,6 +162,7 @@ class _Conversation:
             await asyncio.wait({send}, timeout=min(max_s, self._poll_s(session_id, started)))
             if send.done():
                 return None
+            self.server.read_journal()
             stopped = self._must_stop(session_id, started)
             if stopped is None and not plugin_loaded:
                 family = self.server.fold.family(session_id)
@@ -169,7 +174,7 @@ class _Conversation:
         """Seconds until a clock can run out, at most MAX_POLL_S."""
         clocks, now = self._clocks, time.monotonic()
         fold = self.server.fold
-        ends = [started + clocks.total_s, fold.last_sign.get(session_id, started) + clocks.stall_s]
+        ends = [started + clocks.total_s, last_sign(fold, session_id, started) + clocks.stall_s]
         if session_id not in fold.first_sign:
             ends.append(started + clocks.first_event_s)
         return min(MAX_POLL_S, max(0.01, min(ends) - now))
@@ -184,7 +189,7 @@ class _Conversation:
             now=time.monotonic(),
             started=started,
             first_sign=fold.first_sign.get(session_id),
-            last_sign=fold.last_sign.get(session_id, started),
+            last_sign=last_sign(fold, session_id, started),
         )
 
     async def _reply(self, send: asyncio.Task[_Reply], session_id: str, stopped: Stopped | None) -> _Reply:
@@ -269,6 +274,16 @@ def sessions_from_events(fold: EventFold, session_id: str, unpriced: frozenset[s
 def longest_wait_s(spec: OpencodeSpec, *, plugin_loaded: bool) -> float:
     """Longest wait in seconds that is left to opencode: the plugin's limit, or a fixed one without it."""
     return max(MAX_INNER_WAIT_S, spec.max_inline_wait_s + 5.0) if plugin_loaded else MAX_INNER_WAIT_S
+
+
+def last_sign(fold: EventFold, session_id: str, started: float) -> float:
+    """Time of the last sign of a session, from which its stall clock runs, on the monotonic clock.
+
+    While opencode waits for a retry, it is the end of that wait.
+    """
+    now = time.monotonic()
+    waits = [_wait_s(state.retry) for state in fold.family(session_id) if state.retry is not None]
+    return max([fold.last_sign.get(session_id, started), *(now + wait for wait in waits if wait > 0)])
 
 
 def check_clocks(

@@ -192,6 +192,8 @@ def _with_agent(options: Options, block: OpenCodeAgent) -> Options:
         "variant": block.variant,
         "schema": block.answer_schema,
         "timeout": block.timeout,
+        "first_event_timeout": block.first_event_timeout,
+        "stall_timeout": block.stall_timeout,
         "max_attempts": block.max_attempts,
         "max_row_cost": block.max_row_cost,
     }

@@ -24,6 +24,7 @@ from opencode_tasks.orchestration.retries import (
     should_retry_batch,
     should_retry_prompt,
 )
+from opencode_tasks.plan.options import make_clocks
 from opencode_tasks.plan.run_spec import RunSpec
 
 
@@ -65,6 +66,8 @@ def opencode_task(
     opencode_bin: str | None = None,
     backend: BackendName = "server",
     timeout: float = 600.0,
+    first_event_timeout: float | None = None,
+    stall_timeout: float | None = None,
 ) -> Answer:
     """Send one prompt through opencode and return the answer; one Prefect task run per prompt.
 
@@ -88,6 +91,10 @@ def opencode_task(
         opencode_bin: Path of the opencode binary; None for the one that ``opencode-tasks setup`` reports.
         backend: ``server`` (a long-running process), ``cli`` (a process per prompt) or ``null`` (echo).
         timeout: Time limit of one attempt, in seconds.
+        first_event_timeout: Time limit until the provider's first sign of an answer, in seconds; None for
+            the setting, or ``timeout``.
+        stall_timeout: Time limit without any event after that, in seconds; None for the setting, or
+            ``timeout``.
 
     Returns:
         The answer, with its sessions and usage.
@@ -119,5 +126,5 @@ def opencode_task(
         opencode_config=opencode_config,
         opencode_bin=opencode_bin,
         backend=backend,
-        timeout=timeout,
+        clocks=make_clocks(timeout, first_event_timeout, stall_timeout),
     )

@@ -109,6 +109,16 @@ class EventFold:
         _apply(state, kind, properties)
         return state
 
+    def add_alive(self, session_id: str | None, at: float) -> None:
+        """Process a sign of life of the provider that is no event, such as a keep-alive comment.
+
+        A session that is not watched is ignored.
+        """
+        root = self._roots.get(session_id or "")
+        if root is not None:
+            self.last_sign[root] = at
+            self.first_sign.setdefault(root, at)
+
     def _adopt(self, properties: Mapping[str, Any]) -> None:
         info = mapping_in(properties.get("info"))
         parent, session_id = text_in(info.get("parentID")), text_in(info.get("id"))

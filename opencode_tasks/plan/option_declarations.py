@@ -212,6 +212,22 @@ class SharedOptions(TypedDict, total=False):
     timeout: Annotated[
         float, _LIMITS("Time limit of one attempt, in seconds.", default=600.0, metavar="SECONDS")
     ]
+    first_event_timeout: Annotated[
+        float | None,
+        _LIMITS(
+            "Time limit until the provider's first sign of an answer, in seconds.",
+            absent="OPENCODE_TASKS_FIRST_EVENT_TIMEOUT, or the value of --timeout",
+            metavar="SECONDS",
+        ),
+    ]
+    stall_timeout: Annotated[
+        float | None,
+        _LIMITS(
+            "Time limit without any event after the first sign of an answer, in seconds.",
+            absent="OPENCODE_TASKS_STALL_TIMEOUT, or the value of --timeout",
+            metavar="SECONDS",
+        ),
+    ]
     max_attempts: Annotated[int, _LIMITS("Maximum number of attempts of one row.", default=3, metavar="N")]
     requests_per_minute: Annotated[
         int | None,

@@ -57,6 +57,8 @@ class Options:
     tokens_per_minute: int | None = None
     backend: BackendName = "server"
     timeout: float = 600.0
+    first_event_timeout: float | None = None
+    stall_timeout: float | None = None
     max_attempts: int = 3
     bad_rows: BadRows = "stop"
     ledger: str | None = None
@@ -125,7 +127,17 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         agent=options.agent or DEFAULT_AGENT,
         mcp_servers=tuple(options.mcp_server),
         secrets=secrets or Secrets(),
-        clocks=Clocks.within(options.timeout),
+        clocks=make_clocks(options.timeout, options.first_event_timeout, options.stall_timeout),
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
+    )
+
+
+def make_clocks(timeout: float, first_event_timeout: float | None, stall_timeout: float | None) -> Clocks:
+    """The clocks for these options, in seconds. An option of None takes its setting."""
+    first, stall = settings().first_event_timeout, settings().stall_timeout
+    return Clocks.within(
+        timeout,
+        first_event_s=first if first_event_timeout is None else first_event_timeout,
+        stall_s=stall if stall_timeout is None else stall_timeout,
     )

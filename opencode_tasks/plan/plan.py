@@ -237,8 +237,7 @@ def option_faults(options: Options) -> list[str]:
     for name, value in counts.items():
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
-    if not options.timeout > 0:
-        faults.append(f"--timeout: {options.timeout:g} is not above 0")
+    faults += _clock_faults(options)
     for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
         if cost is not None and not (0 < cost < MAX_USD):
             faults.append(f"--{name}: {cost:g} is not an amount of USD above 0")
@@ -247,6 +246,20 @@ def option_faults(options: Options) -> list[str]:
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
     return faults + _choice_faults(options)
+
+
+def _clock_faults(options: Options) -> list[str]:
+    """Faults of the time limits of an attempt."""
+    parts = {"first-event-timeout": options.first_event_timeout, "stall-timeout": options.stall_timeout}
+    limits = {"timeout": options.timeout} | {n: value for n, value in parts.items() if value is not None}
+    faults = [f"--{name}: {value:g} is not above 0" for name, value in limits.items() if not value > 0]
+    if faults:
+        return faults
+    return [
+        f"--{name}: {value:g} is longer than the whole attempt; set --timeout to at least {value:g}"
+        for name, value in limits.items()
+        if value > options.timeout
+    ]
 
 
 def _choice_faults(options: Options) -> list[str]:

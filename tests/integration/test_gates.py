@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,15 @@ from opencode_tasks import errors
 from opencode_tasks.domain.policy import limit_end
 from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import ClaimRequest, GateHold, GateObservation, Lease, Ledger
+from opencode_tasks.ledger import (
+    ClaimRequest,
+    ConcurrencyRequest,
+    GateHold,
+    GateObservation,
+    Lease,
+    Ledger,
+    ListedGate,
+)
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GATE = "fake/echo#0123"
@@ -269,3 +278,54 @@ def test_a_row_that_failed_before_lets_another_row_pass_first(ledger: Ledger) ->
     record(ledger, "c", 33, limited(60), started=33)
     # If no other row comes, it is the probe.
     assert admit_failed(63) is None
+
+
+def test_closed_gates_are_listed_with_reason_times_and_rows_that_wait(ledger: Ledger) -> None:
+    assert ledger.gates.list(now=at(0)) == []
+    attempt(ledger, "a", 1, limited(30))
+    record(ledger, "a", 2, limited(30))
+    closed = ListedGate(
+        gate_id=GATE,
+        model_ref="fake/echo",
+        state="closed",
+        error_type="rate_limit",
+        error_message="slow down",
+        since=at(2),
+        until=at(30),
+        max_rows=None,
+        waiting_rows=3,
+    )
+    assert ledger.gates.list(now=at(3)) == [closed]
+    assert ledger.gates.list(now=at(31)) == [replace(closed, state="half_open")]
+
+
+def test_a_limited_gate_is_listed_with_the_rows_that_the_provider_accepts(ledger: Ledger) -> None:
+    refused = ConcurrencyRequest(
+        start=8,
+        wants=8,
+        in_flight=8,
+        answers=(),
+        refusals=(at(0),) * 3,
+        refused_of=8,
+        is_pressed=True,
+        rest_s=1,
+    )
+    ledger.concurrency.sync(GATE, "owner", refused, now=at(1))
+    [found] = ledger.gates.list(now=at(2))
+    assert (found.state, found.model_ref, found.max_rows, found.until) == ("limited", "fake/echo", 5, None)
+    assert ledger.gates.list(now=at(2 * 24 * 3600)) == []
+    assert ledger.gates.open(GATE, now=at(3)) is False
+
+
+def test_a_person_opens_a_gate_and_ends_the_waits_of_its_rows(ledger: Ledger) -> None:
+    attempt(ledger, "a", 1, limited(9000))
+    record(ledger, "a", 2, limited(9000))
+    lease = ledger.queue.claim_row("run", "a", owner="owner", now=at(3), lease_s=60)
+    assert isinstance(lease, Lease)
+    ledger.queue.wait(lease, run_id="run", row_id="a", error=limited(9000), until=at(9000))
+    assert ledger.queue.state("run", now=at(4), until=at(4), limit=9).ready == 2
+    assert [ledger.gates.open(GATE, now=at(5)) for _ in range(2)] == [True, False]
+    assert ledger.gates.open("fake/other#0", now=at(5)) is None
+    assert ledger.gates.list(now=at(5)) == []
+    assert admit(ledger, "b", 5) is None
+    assert ledger.queue.state("run", now=at(6), until=at(6), limit=9).ready == 3

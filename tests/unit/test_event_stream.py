@@ -251,3 +251,12 @@ def test_no_event_breaks_the_stream(stream: list[dict[str, Any]]) -> None:
     fold.add(event("session.idle", sessionID="ses_1"), 99.0)
     assert state.idle
     assert fold.last_sign["ses_1"] == 99.0
+
+
+def test_a_keep_alive_of_a_watched_family_is_a_sign_of_life() -> None:
+    fold, _ = folded(created("ses_2", "ses_1"))
+    fold.add_alive("ses_2", 7.0)
+    fold.add_alive("ses_1", 9.0)
+    for unknown in ("ses_9", None):
+        fold.add_alive(unknown, 11.0)
+    assert (fold.first_sign, fold.last_sign) == ({"ses_1": 7.0}, {"ses_1": 9.0})

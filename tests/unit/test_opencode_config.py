@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opencode_tasks.domain.records import RemoteTool
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec, Secrets
 from opencode_tasks.opencode.config import (
     PLUGIN,
     absolute_files,
@@ -61,6 +61,22 @@ def test_the_default_is_lean_and_known_providers_get_our_clocks() -> None:
     assert config["provider"] == {name: {"options": timeouts} for name in ("a", "b")}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_ref": "p/m"},
+        {"config": {"provider": {"p": {}}}},
+        {"config": {"model": "p/m"}},
+        {"secrets": Secrets(api_keys={"p": "sk-1"})},
+    ],
+)
+def test_a_late_first_token_exceeds_no_limit_of_opencode(changes: dict[str, Any]) -> None:
+    config = default_config(spec(clocks=Clocks(stall_s=5, total_s=900), **changes))
+    # Opencode's limit between chunks also counts from the headers to the first token.
+    timeouts = {"timeout": 930_000, "headerTimeout": 930_000, "chunkTimeout": 930_000}
+    assert config["provider"] == {"p": {"options": timeouts}}
+
+
 def test_a_named_agent_keeps_its_compaction() -> None:
     assert "compaction" not in default_config(spec(agent="mine"))
 
@@ -75,7 +91,7 @@ def test_the_users_config_wins_over_our_defaults() -> None:
     assert config["snapshot"] is True
     assert config["provider"]["p"]["options"]["timeout"] == 5
     assert config["provider"]["p"]["options"]["apiKey"] == "k"
-    assert config["provider"]["p"]["options"]["chunkTimeout"] == 150_000
+    assert config["provider"]["p"]["options"]["chunkTimeout"] == 630_000
     assert config["provider"]["p"]["models"] == {"m": {}}
 
 
@@ -165,12 +181,15 @@ def test_without_models_of_its_own_a_config_leaves_prices_to_the_catalogue(confi
 
 
 @pytest.mark.parametrize(
-    ("total", "clocks"),
+    ("total", "parts", "clocks"),
     [
-        (600, Clocks(first_event_s=300, stall_s=120, total_s=600)),
-        (200, Clocks(first_event_s=200, stall_s=120, total_s=200)),
-        (1, Clocks(first_event_s=1, stall_s=1, total_s=1)),
+        (900, {}, Clocks(first_event_s=900, stall_s=900, total_s=900)),
+        (900, {"first_event_s": 320}, Clocks(first_event_s=320, stall_s=900, total_s=900)),
+        (900, {"stall_s": 120}, Clocks(first_event_s=900, stall_s=120, total_s=900)),
+        (1, {"first_event_s": 300, "stall_s": 120}, Clocks(first_event_s=1, stall_s=1, total_s=1)),
     ],
 )
-def test_no_clock_outlasts_the_whole(total: float, clocks: Clocks) -> None:
-    assert Clocks.within(total) == clocks
+def test_a_clock_is_as_long_as_the_whole_by_default_and_never_longer(
+    total: float, parts: dict[str, float], clocks: Clocks
+) -> None:
+    assert Clocks.within(total, **parts) == clocks

@@ -17,7 +17,7 @@ from typer.main import get_command
 from opencode_tasks import OpenCodeAgent, annotate, opencode_task
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.errors import InputError
-from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.plan.command import command_of
@@ -32,8 +32,9 @@ from opencode_tasks.plan.option_signatures import (
     value_faults,
     with_defaults,
 )
-from opencode_tasks.plan.options import Options, make_options
-from opencode_tasks.plan.plan import make_plan
+from opencode_tasks.plan.options import Options, make_options, make_spec
+from opencode_tasks.plan.plan import make_plan, option_faults
+from opencode_tasks.settings import settings
 
 # Options that are read before ``Options`` is made have their content there, not their file name.
 READ = {"schema": Mapping[str, Any] | None, "opencode_config": Mapping[str, Any]}
@@ -193,6 +194,8 @@ OTHERS: dict[str, Any] = {
     "concurrency": 2,
     "refresh": True,
     "timeout": 5.0,
+    "first_event_timeout": 4.0,
+    "stall_timeout": 3.0,
     "max_attempts": 1,
     "requests_per_minute": 9,
     "tokens_per_minute": 9,
@@ -223,6 +226,47 @@ def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answ
         if row_keys(tmp_path / "ledger.db", opencode_binary, **{name: value}) != usual
     }
     assert changed == {name for name in OTHERS if ANNOTATE[name].info.decides_answer}
+
+
+@pytest.mark.parametrize(
+    ("options", "clocks"),
+    [
+        ({}, Clocks(first_event_s=600, stall_s=90, total_s=600)),
+        ({"timeout": 900.0}, Clocks(first_event_s=900, stall_s=90, total_s=900)),
+        ({"timeout": 60.0}, Clocks(first_event_s=60, stall_s=60, total_s=60)),
+        (
+            {"first_event_timeout": 20.0, "stall_timeout": 500.0},
+            Clocks(first_event_s=20, stall_s=500, total_s=600),
+        ),
+    ],
+)
+def test_an_option_precedes_its_setting_and_the_timeout_is_the_default(
+    options: dict[str, float], clocks: Clocks, opencode_binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_TASKS_STALL_TIMEOUT", "90")
+    settings.cache_clear()
+    try:
+        made = make_options({"opencode_bin": str(opencode_binary), **options})
+        assert make_spec(made).clocks == clocks
+    finally:
+        settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        ({"timeout": 0.0}, ["--timeout: 0 is not above 0"]),
+        ({"stall_timeout": -1.0}, ["--stall-timeout: -1 is not above 0"]),
+        (
+            {"timeout": 60.0, "first_event_timeout": 90.0},
+            ["--first-event-timeout: 90 is longer than the whole attempt; set --timeout to at least 90"],
+        ),
+    ],
+)
+def test_a_time_limit_that_can_have_no_effect_is_refused(
+    options: dict[str, float], faults: list[str]
+) -> None:
+    assert option_faults(make_options({"backend": "null", **options})) == faults
 
 
 def test_the_keywords_of_the_flow_and_of_annotate_differ_where_they_must() -> None:

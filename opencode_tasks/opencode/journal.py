@@ -1,0 +1,37 @@
+"""Journal: the file in which the plugin reports what opencode's events do not show.
+
+Each line is a JSON object with a ``kind``: ``loaded`` (the plugin is loaded), ``event`` (an event of
+opencode, in ``event``), ``alive`` (bytes from the provider that make no event, such as a keep-alive
+comment; ``session`` is the session of the request), and others for diagnosis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class JournalReader:
+    """Reads the lines that were added to a journal since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    def new_records(self) -> list[Mapping[str, Any]]:
+        """The records of the complete new lines; empty if there are none or the file does not exist."""
+        try:
+            if self._path.stat().st_size <= self._position:
+                return []
+            with self._path.open("rb") as journal:
+                journal.seek(self._position)
+                data = journal.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self._position += len(whole) + 1
+        return [json.loads(line) for line in whole.splitlines() if line]

@@ -1,0 +1,46 @@
+"""``opencode-tasks gates`` and the check of ``doctor``, after a real refusal."""
+
+from __future__ import annotations
+
+from cluster import Desk
+
+from opencode_tasks.testing import Reply
+
+REFUSED = {"error": {"message": "Your key has expired.", "type": "invalid_key"}}
+
+
+def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
+    ledger = str(desk.folder / "ledger.db")
+    desk.provider.on("", Reply(status=401, body=REFUSED), Reply(status=401, body=REFUSED), Reply())
+    desk.write_csv("in.csv", [{"id": str(n), "prompt": f"row {n}"} for n in range(3)])
+    paused = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "1", "--no-wait")
+    assert paused.code == 75, paused.stderr
+    [gate] = desk.run("gates", "--json", "--ledger", ledger).summary
+    name = gate["gate_id"]
+    assert name.startswith("fake/echo#")
+    assert (gate["state"], gate["error_type"], gate["until"]) == ("closed", "authentication_failed", None)
+    assert gate["error_message"].endswith("Your key has expired.")
+    assert gate["waiting_rows"] == 3
+    listed = desk.run("gates", "--ledger", ledger).stdout
+    assert f"{name}  closed since 20" in listed
+    assert (
+        "until a person acts; 3 rows wait\n  authentication_failed: Your key has expired.\n  fix: " in listed
+    )
+    findings = desk.run(
+        "doctor",
+        "--json",
+        env={"OPENCODE_TASKS_LEDGER": ledger, "OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)},
+    ).summary
+    assert [one["gate"] for one in findings["gates"]["closed"]] == [name]
+    assert "authentication_failed: Your key has expired." in findings["gates"]["detail"]
+    opened = [desk.run("gates", "open", name, "--ledger", ledger) for _ in range(2)]
+    assert [one.stdout for one in opened] == [f"{name} is open\n", f"{name} is open already\n"]
+    assert desk.run("gates", "--ledger", ledger).stdout == "no gate is closed or limited\n"
+    for arguments, fault in (
+        (("open", "fake/other#0"), "GATE: there is no gate 'fake/other#0' in this ledger"),
+        (("open",), "GATE: name the gate to open"),
+    ):
+        ran = desk.run("gates", *arguments, "--ledger", ledger)
+        assert (ran.code, fault in ran.stderr) == (2, True), ran.stderr
+    assert desk.run("resume", "--ledger", ledger).code == 0
+    assert {row["status"] for row in desk.read_csv("out.csv")} == {"completed"}

@@ -1,0 +1,20 @@
+"""The plugin's journal, read while it grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opencode_tasks.opencode.journal import JournalReader
+
+
+def test_each_complete_line_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    reader = JournalReader(path)
+    assert reader.new_records() == []
+    path.write_text('{"kind":"loaded"}\n{"kind":"al')
+    assert reader.new_records() == [{"kind": "loaded"}]
+    assert reader.new_records() == []
+    with path.open("a") as journal:
+        journal.write('ive","session":"ses_1"}\n')
+    assert reader.new_records() == [{"kind": "alive", "session": "ses_1"}]
+    assert reader.new_records() == []
