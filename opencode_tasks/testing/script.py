@@ -24,6 +24,8 @@ class Reply:
         cache_read_tokens: Reported input tokens that were read from a cache.
         output_tokens: Reported output tokens, reasoning included. None is an estimate from the text.
         reasoning_tokens: Reported reasoning tokens.
+        reports_usage: Whether the reply reports its usage.
+        usage: Usage object that is sent as it is; None computes one from the counts above.
         status: HTTP status. With a status other than 200, ``headers`` and ``body`` are the response.
         headers: Headers of an error response.
         body: Body of an error response; a mapping is sent as JSON.
@@ -58,6 +60,8 @@ class Reply:
     cache_read_tokens: int = 0
     output_tokens: int | None = None
     reasoning_tokens: int = 0
+    reports_usage: bool = True
+    usage: Mapping[str, Any] | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: str | bytes | Mapping[str, Any] = ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.testing.script import Call, Reply
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def build_response(call: Call, reply: Reply, request: Request) -> Response
         call.ended = True
         return _error_response(reply)
     text = call.prompt if reply.text is None else reply.text
-    usage = _usage(call, reply, text)
+    usage = _reported_usage(call, reply, text)
     if not call.body.get("stream"):
         _record_usage(call, usage)
         return JSONResponse(_completion(call, reply, text, usage))
@@ -61,6 +62,12 @@ async def _close_connection() -> AsyncIterator[bytes]:
     yield b""
 
 
+def _reported_usage(call: Call, reply: Reply, text: str) -> Mapping[str, Any] | None:
+    if not reply.reports_usage:
+        return None
+    return _usage(call, reply, text) if reply.usage is None else reply.usage
+
+
 def _usage(call: Call, reply: Reply, text: str) -> dict[str, Any]:
     prompt_tokens = reply.input_tokens if reply.input_tokens is not None else 10 + len(call.prompt) // 4
     output_tokens = reply.output_tokens
@@ -75,12 +82,18 @@ def _usage(call: Call, reply: Reply, text: str) -> dict[str, Any]:
     }
 
 
-def _record_usage(call: Call, usage: Mapping[str, Any]) -> None:
-    call.input_tokens = usage["prompt_tokens"]
-    call.output_tokens = usage["completion_tokens"]
-    call.cache_read_tokens = usage["prompt_tokens_details"]["cached_tokens"]
-    call.reasoning_tokens = usage["completion_tokens_details"]["reasoning_tokens"]
-    call.ended = True
+def _record_usage(call: Call, usage: Mapping[str, Any] | None) -> None:
+    found, call.ended = mapping_in(usage), True
+    call.input_tokens = _count(found.get("prompt_tokens"))
+    call.output_tokens = _count(found.get("completion_tokens"))
+    details = mapping_in(found.get("prompt_tokens_details"))
+    call.cache_read_tokens = _count(details.get("cached_tokens"))
+    details = mapping_in(found.get("completion_tokens_details"))
+    call.reasoning_tokens = _count(details.get("reasoning_tokens"))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
@@ -99,16 +112,22 @@ def _finish_reason(reply: Reply) -> str:
     return reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop")
 
 
-def _completion(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> dict[str, Any]:
+def _completion(call: Call, reply: Reply, text: str, usage: Mapping[str, Any] | None) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if reply.tool_calls:
         message["tool_calls"] = _tool_calls(reply)
     choice = {"index": 0, "message": message, "finish_reason": _finish_reason(reply)}
     head = {"id": "chatcmpl-1", "object": "chat.completion", "model": call.model}
-    return {**head, "choices": [choice], "usage": usage}
+    return {**head, "choices": [choice], **_usage_field(usage)}
 
 
-async def _stream(call: Call, reply: Reply, text: str, usage: Mapping[str, Any]) -> AsyncIterator[bytes]:
+def _usage_field(usage: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if usage is None else {"usage": dict(usage)}
+
+
+async def _stream(
+    call: Call, reply: Reply, text: str, usage: Mapping[str, Any] | None
+) -> AsyncIterator[bytes]:
     def event(delta: Mapping[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": call.model}
@@ -130,7 +149,7 @@ async def _stream(call: Call, reply: Reply, text: str, usage: Mapping[str, Any])
     if reply.tool_calls:
         yield event({"tool_calls": _tool_calls(reply)})
     _record_usage(call, usage)
-    yield event({}, _finish_reason(reply), usage=dict(usage))
+    yield event({}, _finish_reason(reply), **_usage_field(usage))
     yield b"data: [DONE]\n\n"
 
 
