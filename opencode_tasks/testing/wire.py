@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.testing.script import Call, Reply
 
 if TYPE_CHECKING:
@@ -83,16 +82,17 @@ def _usage(call: Call, reply: Reply, text: str) -> dict[str, Any]:
 
 
 def _record_usage(call: Call, usage: Mapping[str, Any] | None) -> None:
-    found, call.ended = mapping_in(usage), True
-    call.input_tokens = _count(found.get("prompt_tokens"))
-    call.output_tokens = _count(found.get("completion_tokens"))
-    details = mapping_in(found.get("prompt_tokens_details"))
-    call.cache_read_tokens = _count(details.get("cached_tokens"))
-    details = mapping_in(found.get("completion_tokens_details"))
-    call.reasoning_tokens = _count(details.get("reasoning_tokens"))
+    call.ended = True
+    call.input_tokens = _count(usage, "prompt_tokens")
+    call.output_tokens = _count(usage, "completion_tokens")
+    call.cache_read_tokens = _count(usage, "prompt_tokens_details", "cached_tokens")
+    call.reasoning_tokens = _count(usage, "completion_tokens_details", "reasoning_tokens")
 
 
-def _count(value: Any) -> int:
+def _count(value: Any, *names: str) -> int:
+    """The count at a path of names; 0 if there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
     return value if isinstance(value, int) else 0
 
 
