@@ -18,6 +18,8 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
+# Makes the usage of OpenAI-compatible providers readable for the AI SDK.
+USAGE_PLUGIN = PLUGIN.with_name("usage.js")
 # The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
 TIMEOUT_MARGIN_S = 30.0
 TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
@@ -53,7 +55,7 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
     if spec.tools:
         config["mcp"] = {tool.name: _mcp(tool) for tool in spec.tools}
     if spec.use_plugin:
-        config["plugin"] = [f"file://{PLUGIN}"]
+        config["plugin"] = [f"file://{PLUGIN}", f"file://{USAGE_PLUGIN}"]
     return config
 
 

@@ -11,6 +11,7 @@ from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
 from opencode_tasks.opencode.config import (
     PLUGIN,
+    USAGE_PLUGIN,
     absolute_files,
     default_config,
     find_unpriced,
@@ -106,8 +107,9 @@ def test_only_the_tools_that_are_named_are_allowed() -> None:
 
 
 def test_the_plugin_is_there_unless_left_out() -> None:
-    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}"]
+    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}", f"file://{USAGE_PLUGIN}"]
     assert PLUGIN.is_file()
+    assert USAGE_PLUGIN.is_file()
     assert "plugin" not in fixed_config(spec(use_plugin=False))
 
 
