@@ -5,7 +5,6 @@ The terminal and the log of a Prefect flow run show the same lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -116,14 +115,6 @@ def plan_lines(plan: Plan) -> list[str]:
     if catalog.model_ref in catalog.unpriced:
         lines.append(f"the price of {catalog.model_ref} is unknown: cost_usd is empty")
     return lines
-
-
-def usage_warning(providers: Sequence[str], *, has_budget: bool) -> str:
-    """Warning for providers that do not report the usage of their answers."""
-    names = ", ".join(providers)
-    verb = "reports" if len(providers) == 1 else "report"
-    budget = "; each such call counts towards --max-cost with its upper bound" if has_budget else ""
-    return f"{names} {verb} no usage: tokens and cost of those model calls are unknown{budget}"
 
 
 def limits_line(options: Options) -> str | None:

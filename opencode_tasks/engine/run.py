@@ -11,12 +11,12 @@ from functools import partial
 
 import pandas as pd
 
+from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.engine.dispatcher import dispatch
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.hold_check import OnHold, current_hold, must_stop_sending, raise_paused
-from opencode_tasks.engine.progress_text import usage_warning
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
