@@ -128,10 +128,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class RawProvider:
-    """Serves MODELS; ``requests`` counts the model requests of each. A context manager."""
+    """Serves MODELS; ``requests`` counts the model requests of each, ``bodies`` has the last one of each."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
+        self.bodies: dict[str, dict[str, Any]] = {}
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -164,6 +165,7 @@ class RawProvider:
                 in_path = re.search(r"/models/([^/:]+):", self.path)
                 model = in_path[1] if in_path else body["model"]
                 server.requests[model] += 1
+                server.bodies[model] = body
                 raw = MODELS[model]
                 self.send_response(200)
                 self.send_header("content-type", raw.content_type)
