@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -44,6 +44,29 @@ def openai(finish: str | None = None, *, text: str = ANSWER, done: bool = True) 
         return body
     end = {"index": 0, "delta": {}, "finish_reason": finish}
     return body + event({**head, "choices": [end], "usage": usage}) + "data: [DONE]\n\n"
+
+
+def cumulative(counts: Sequence[int]) -> str:
+    """A stream of chat completions in which each chunk has the usage up to it."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
+    chunks = [
+        {
+            **head,
+            "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],
+            "usage": {"prompt_tokens": 40, "completion_tokens": count, "total_tokens": 40 + count},
+        }
+        for word, count in zip(ANSWER.split(" "), counts, strict=True)
+    ]
+    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None})
+    return "".join(event(chunk) for chunk in chunks) + "data: [DONE]\n\n"
+
+
+def usage_in_choice() -> str:
+    """A stream of chat completions with the usage inside the last choice."""
+    usage = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": usage}
+    return openai(done=False) + event({**head, "choices": [end]}) + "data: [DONE]\n\n"
 
 
 def gemini(finish: str | None = None, text: str = "") -> str:
@@ -89,6 +112,8 @@ MODELS: dict[str, Raw] = {
     "window": Raw(wire="compatible", body=openai("model_context_window_exceeded")),
     "error": Raw(wire="compatible", body=openai("error")),
     "no-call": Raw(wire="compatible", body=openai("tool_calls")),
+    "cumulative": Raw(wire="compatible", body=cumulative([3, 6, 10])),
+    "usage-in-choice": Raw(wire="compatible", body=usage_in_choice()),
     "gemini-blocked": Raw(wire="gemini", body=event(BLOCKED)),
     "gemini-other": Raw(wire="gemini", body=gemini("OTHER")),
     "gemini-cut": Raw(wire="gemini", body=gemini(text=ANSWER)),
@@ -103,10 +128,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class RawProvider:
-    """Serves MODELS; ``requests`` counts the model requests of each. A context manager."""
+    """Serves MODELS; ``requests`` counts the model requests of each, ``bodies`` has the last one of each."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
+        self.bodies: dict[str, dict[str, Any]] = {}
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -139,6 +165,7 @@ class RawProvider:
                 in_path = re.search(r"/models/([^/:]+):", self.path)
                 model = in_path[1] if in_path else body["model"]
                 server.requests[model] += 1
+                server.bodies[model] = body
                 raw = MODELS[model]
                 self.send_response(200)
                 self.send_header("content-type", raw.content_type)

@@ -175,6 +175,7 @@ class Rig:
         model: str = "fake/echo",
         schema: Mapping[str, Any] | None = None,
         max_cost_pico: int | None = None,
+        variant: str | None = None,
     ) -> Asked:
         """Send a prompt; the provider gives ``replies`` to its calls, the last one to all further calls.
 
@@ -191,6 +192,7 @@ class Rig:
             agent=agent,
             system=system,
             max_cost_pico=max_cost_pico,
+            variant=variant,
         )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
         before = len(self.provider.calls)

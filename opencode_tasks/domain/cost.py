@@ -34,6 +34,7 @@ PUBLIC_NAMES = {
 }
 KINDS = ("input", "output", "cache_read", "cache_write", "reasoning")
 OWN = "own prices"
+CONFIGURED = "opencode's prices"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +58,13 @@ class OwnPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Prices for computed costs: the user's own by ``provider/model``, else the public ones."""
+    """Prices for computed costs: the user's own by ``provider/model``, else the public ones.
+
+    ``configured`` are the prices that opencode has, for steps whose reported cost is missing or wrong.
+    """
 
     own: Mapping[str, OwnPrice] = field(default_factory=dict[str, OwnPrice])
+    configured: Mapping[str, Price] = field(default_factory=dict[str, Price])
 
     def priced_record(self, record: AttemptRecord) -> AttemptRecord:
         """Return the record with all its steps priced."""
@@ -70,17 +75,32 @@ class PriceBook:
         return replace(record, sessions=sessions)
 
     def priced(self, step: Step) -> Step:
-        """Return the step with its computed cost, which is also its cost if opencode reports none."""
-        computed, source = self.cost_of(step.model_ref, step.usage, step.ended_at)
+        """Return the step with its computed cost.
+
+        It is also its cost if opencode reports none, or one without the tiers of the price.
+        """
+        configured = self.configured.get(step.model_ref)
+        is_reported = step.usage.cost_pico is not None and (
+            configured is None or configured.is_reported(step.usage)
+        )
+        if not is_reported and configured is not None and step.model_ref not in self.own:
+            computed, source = configured.cost(step.usage), CONFIGURED
+        else:
+            computed, source = self.cost_of(step.model_ref, step.usage, step.ended_at)
         if computed is None:
             return step
         priced = replace(step, cost_computed_pico=computed, price_source=source)
-        if step.usage.cost_pico is not None:
+        if is_reported:
             return priced
         return replace(priced, usage=replace(step.usage, cost_pico=computed), cost_source="computed")
 
-    def price_of(self, model_ref: str, max_output_tokens: int) -> Price | None:
-        """The user's own price of a model, to compute the maximum cost of an attempt; None without one."""
+    def price_of(
+        self, model_ref: str, max_output_tokens: int, max_input_tokens: int | None = None
+    ) -> Price | None:
+        """The user's own price of a model, to compute the maximum cost of an attempt; None without one.
+
+        The limits are those of one call; ``max_input_tokens`` None is unknown.
+        """
         own = self.own.get(model_ref)
         if own is None:
             return None
@@ -89,6 +109,7 @@ class PriceBook:
             output=max(own.output, own.reasoning),
             cache_write=own.cache_write,
             max_output_tokens=max_output_tokens,
+            max_input_tokens=max_input_tokens,
         )
 
     def cost_of(self, model_ref: str, usage: Usage, at: datetime | None) -> tuple[int | None, str | None]:

@@ -128,8 +128,10 @@ class Limiter:
         if record.steps:
             process.extra_requests += len(record.steps) - 1
             tokens = _tokens_of(record)
-            process.extra_tokens += tokens - self.in_flight.get(attempt_id, tokens)
-            process.learn_answer_tokens(tokens - self._prompt_tokens(prompt))
+            # Without a report, the estimate of the attempt stays counted.
+            if tokens is not None:
+                process.extra_tokens += tokens - self.in_flight.get(attempt_id, tokens)
+                process.learn_answer_tokens(tokens - self._prompt_tokens(prompt))
         if error is not None and error.is_refusal:
             process.refused_of = max(process.refused_of, process.in_flight())
             process.refusals.append(sent_at)
@@ -264,8 +266,8 @@ class _Process:
 _processes: dict[tuple[str, str], _Process] = {}
 
 
-def _tokens_of(record: AttemptRecord) -> float:
-    """Tokens that count against a token limit: all but those read from a cache."""
+def _tokens_of(record: AttemptRecord) -> float | None:
+    """Tokens that count against a token limit: all but those read from a cache. None if unknown."""
     usages = [step.usage for step in record.steps]
     counts: Sequence[int | None] = [
         count
@@ -277,7 +279,8 @@ def _tokens_of(record: AttemptRecord) -> float:
             usage.reasoning_tokens,
         )
     ]
-    return float(sum(count or 0 for count in counts))
+    known = [count for count in counts if count is not None]
+    return float(sum(known)) if len(known) == len(counts) else None
 
 
 def _smallest(values: Iterable[int | None]) -> int | None:

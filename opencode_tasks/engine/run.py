@@ -11,6 +11,7 @@ from functools import partial
 
 import pandas as pd
 
+from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.engine.dispatcher import dispatch
@@ -44,6 +45,7 @@ class RunEvent:
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
+        warning: Fact that a person should know, once in a run: a provider does not report the usage.
 
     Examples:
         >>> import pandas as pd
@@ -61,6 +63,7 @@ class RunEvent:
     progress: Progress | None = None
     pace: ConcurrencyState | None = None
     hold: Hold | None = None
+    warning: str | None = None
 
 
 OnRunEvent = Callable[[RunEvent], None]
@@ -101,6 +104,7 @@ def execute(
         try:
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
+            run.warn(ledger.runs.progress(run_id))
         except RunPausedError:
             raise
         except BaseException:
@@ -231,9 +235,11 @@ class _Run:
     emit: OnRunEvent
     on_hold: OnHold
     reused_rows: int = 0
+    has_warned: bool = False
 
     def run(self) -> None:
         """Send rows, and wait if they must wait, until no row is open."""
+        self.has_warned = self.ledger.runs.progress(self.run_id).unreported_calls > 0
         self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
         while open_rows := self.ledger.rows.count_open(self.run_id):
             run_spec = self._dispatch(open_rows)
@@ -244,6 +250,15 @@ class _Run:
                 self._skip_rows(hold)
                 return
             self._hold(hold)
+
+    def warn(self, progress: Progress) -> None:
+        """Emit a warning if a provider reports no usage; once in a run, also if the run is resumed."""
+        if self.has_warned or not progress.unreported_calls:
+            return
+        self.has_warned = True
+        providers = self.ledger.runs.silent_providers(self.run_id)
+        has_budget = self.ledger.budgets.get(self.run_id).max_cost_pico is not None
+        self.emit(RunEvent(run_id=self.run_id, warning=usage_warning(providers, has_budget=has_budget)))
 
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
@@ -286,6 +301,7 @@ class _Run:
         self, run_spec: RunSpec, progress: Progress, concurrency: ConcurrencyState | None
     ) -> None:
         """Emit the progress, with the hold if rows are open and none may be sent now."""
+        self.warn(progress)
         is_idle = bool(progress.open) and not (concurrency and concurrency.in_flight)
         self.emit(
             RunEvent(
@@ -304,6 +320,7 @@ class _Run:
 
     def _hold(self, hold: Hold) -> None:
         """Record the hold in the ledger, and let the caller wait or raise."""
+        self.warn(self.ledger.runs.progress(self.run_id))
         self.ledger.rows.hold_open(
             self.run_id,
             error_type=hold.error_type,

@@ -34,6 +34,7 @@ class Progress:
         cost_pico: Cost in pico-dollars (1e-12 US dollars); None if a part is unknown.
         known_cost_pico: Sum of the known costs in pico-dollars.
         unknown_attempts: Number of attempts, running ones included, with possibly more usage than reported.
+        unreported_calls: Number of ended model calls whose usage the provider did not report.
 
     Examples:
         >>> import pandas as pd
@@ -58,6 +59,7 @@ class Progress:
     cost_pico: int | None
     known_cost_pico: int
     unknown_attempts: int
+    unreported_calls: int = 0
 
 
 def progress(connection: Connection, run_id: str) -> Progress:
@@ -91,5 +93,14 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
             **known_sums(found, unknown_attempts),
             "known_cost_pico": found.get("cost_pico", 0),
             "unknown_attempts": unknown_attempts,
+            "unreported_calls": found["steps"] - found.get("known_output_tokens", 0),
         }
     return counts
+
+
+def silent_providers(connection: Connection, run_id: str) -> list[str]:
+    """The providers that did not report the usage of a model call of a run, in alphabetical order."""
+    query = select(usage.c.model_ref.distinct()).where(
+        usage.c.run_id == run_id, usage.c.output_tokens.is_(None)
+    )
+    return sorted({ref.partition("/")[0] for ref in connection.execute(query).scalars()})

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.progress import counts_by_run, progress
+from opencode_tasks.ledger.progress import counts_by_run, progress, silent_providers
 from opencode_tasks.ledger.schema import flow_runs, runs
 
 EndStatus = Literal["completed", "failed", "interrupted"]
@@ -221,6 +221,7 @@ class Runs(Group):
     get: Final = read(get_run)
     status: Final = read(run_status)
     progress: Final = read(progress)
+    silent_providers: Final = read(silent_providers)
     newest: Final = read(newest_runs)
     newest_unfinished: Final = read(newest_unfinished)
     find: Final = read(find_run)

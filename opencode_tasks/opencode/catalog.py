@@ -6,18 +6,20 @@ error for an unknown model does not name the model. So agent and model are check
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
-from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, find_unpriced
+from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
+from opencode_tasks.opencode.model_prices import find_unpriced, model_prices, read_catalogue
 from opencode_tasks.opencode.server import OpencodeServer
 
 
@@ -27,8 +29,9 @@ class Catalog:
 
     ``agent_config`` is the resolved agent. ``settings`` holds the part of the resolved config that
     decides the model's answers, without secrets. ``unpriced`` holds the ``provider/model`` names that
-    have no price; ``price`` is None if the model is one of them. ``max_output_tokens`` is the maximum
-    number of output tokens that opencode requests from the model.
+    have no price; ``price`` is None if the model is one of them. ``prices`` are those of all other
+    models. ``max_output_tokens`` is the maximum number of output tokens that opencode requests from the
+    model, thinking included; ``max_input_tokens`` is the size of its context, None if it is unknown.
     """
 
     version: str
@@ -40,6 +43,8 @@ class Catalog:
     price: Price | None
     max_output_tokens: int
     plugin_loaded: bool
+    max_input_tokens: int | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
 
 
 async def read_catalog(
@@ -51,11 +56,13 @@ async def read_catalog(
     version: str,
     allowed: Collection[str] = (),
     max_output_tokens: int = MAX_OUTPUT_TOKENS,
+    explicit_config: Mapping[str, Any] | None = None,
 ) -> Catalog:
     """Resolve the model and check agent and variant.
 
     ``allowed`` are the tools that the default agent was given, ``max_output_tokens`` is the maximum
-    number of output tokens that opencode requests from any model. Raises InputError with every fault.
+    number of output tokens that opencode requests from any model. ``explicit_config`` is the config that
+    the run was given: opencode drops the price tiers in it. Raises InputError with every fault.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
@@ -81,8 +88,12 @@ async def read_catalog(
         faults.append(f"--variant: model {resolved} has no variant {variant!r} (it has: {known})")
     if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
-    unpriced = find_unpriced(config, providers)
-    stated = read_price(model, max_output_tokens)
+    config_with_tiers = merge(config, explicit_config or {})
+    catalogue = await asyncio.to_thread(read_catalogue)
+    unpriced = find_unpriced(config_with_tiers, providers, catalogue)
+    prices = model_prices(config_with_tiers, providers, catalogue, max_output_tokens)
+    limits = read_price(model, max_output_tokens, thinking_tokens=_thinking_tokens(model, found, variant))
+    price = prices.get(resolved)
     return Catalog(
         version=version,
         model_ref=resolved,
@@ -90,9 +101,19 @@ async def read_catalog(
         agent_config=_without_paths(found, str(server.instance_dir.root)),
         settings=_answer_settings(config, resolved),
         unpriced=unpriced,
-        price=None if resolved in unpriced else stated,
-        max_output_tokens=stated.max_output_tokens,
+        price=None if price is None else replace(price, max_output_tokens=limits.max_output_tokens),
+        prices=prices,
+        max_output_tokens=limits.max_output_tokens,
+        max_input_tokens=limits.max_input_tokens,
         plugin_loaded=server.plugin_loaded,
+    )
+
+
+def _thinking_tokens(model: Mapping[str, Any], agent: Mapping[str, Any], variant: str | None) -> int:
+    """Tokens for thinking by the options of model, agent and variant, in the precedence of opencode."""
+    of_variant = mapping_in(model.get("variants")).get(variant or "")
+    return thinking_tokens(
+        *(mapping_in(one) for one in (model.get("options"), agent.get("options"), of_variant))
     )
 
 

@@ -42,7 +42,7 @@ from opencode_tasks.opencode.server_backend import (
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.event_stream import EventFold
-from opencode_tasks.outcomes.session_messages import session_of
+from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
 from opencode_tasks.system import GuardedProcess, run_command
 
 POLL_INTERVAL_S = 0.1
@@ -255,7 +255,7 @@ class CliBackend:
             exit_code=-1 if exit_code is None else exit_code,
             stderr=tail(run.instance_dir.run / "stderr.txt"),
             events=events,
-            usage_known=stopped is None and bool(sessions),
+            usage_known=stopped is None and bool(sessions) and has_known_usage(sessions),
             notes=tuple(notes),
         )
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import json5
 
-from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
@@ -128,24 +128,6 @@ def absolute_files(value: Any, folder: Path) -> Any:
     if isinstance(value, str):
         return re.sub(r"\{file:(?![/~])([^}]+)\}", lambda m: f"{{file:{(folder / m[1]).resolve()}}}", value)
     return value
-
-
-def find_unpriced(config: Mapping[str, Any], providers: Mapping[str, Any]) -> frozenset[str]:
-    """The models without a known price: opencode reports their cost as 0.
-
-    ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
-    ``GET /config/providers``. A price of 0 in the config or in the catalogue is a price.
-    """
-    configured = mapping_in(config.get("provider"))
-    found: set[str] = set()
-    for provider in map(mapping_in, list_in(providers.get("providers"))):
-        own = mapping_in(mapping_in(configured.get(provider["id"])).get("models"))
-        for model_id, model in mapping_in(provider.get("models")).items():
-            cost = mapping_in(mapping_in(model).get("cost"))
-            is_zero = not cost.get("input") and not cost.get("output")
-            if is_zero and model_id in own and "cost" not in mapping_in(own[model_id]):
-                found.add(f"{provider['id']}/{model_id}")
-    return frozenset(found)
 
 
 def max_output_tokens(environ: Mapping[str, str]) -> int:

@@ -169,8 +169,8 @@ def environment(
     if not has_rotating_login(read_store(user_store()), None):
         # Only OAuth logins need the plugins that opencode loads by default.
         env["OPENCODE_DISABLE_DEFAULT_PLUGINS"] = "1"
-    if "OPENCODE_MODELS_PATH" not in env and user_models().is_file():
-        env["OPENCODE_MODELS_PATH"] = str(user_models())
+    if "OPENCODE_MODELS_PATH" not in env and (catalogue := catalogue_path()) is not None:
+        env["OPENCODE_MODELS_PATH"] = str(catalogue)
     env |= {
         "XDG_DATA_HOME": str(instance_dir.data),
         "XDG_CONFIG_HOME": str(instance_dir.run / "config"),
@@ -189,10 +189,16 @@ def environment(
     return env
 
 
-def user_models() -> Path:
-    """Path of the model catalog that the user's opencode downloaded last."""
+def catalogue_path() -> Path | None:
+    """Path of the model catalogue that opencode reads: the user's, or the one that it downloaded last.
+
+    None if there is neither: opencode then uses the one inside its binary.
+    """
+    if named := os.environ.get("OPENCODE_MODELS_PATH"):
+        return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "opencode" / "models.json"
+    path = Path(cache) / "opencode" / "models.json"
+    return path if path.is_file() else None
 
 
 def user_config_path() -> Path:

@@ -32,6 +32,7 @@ from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
     assistant_messages,
     finish_reason,
+    has_known_usage,
     has_tool_call,
     is_summary,
     last_error,
@@ -149,7 +150,10 @@ def finished_result(sessions: Sequence[Session]) -> SessionResult | None:
         is_finished = error.get("name") != ABORTED
     else:
         is_finished = finish_reason(last) not in (None, CONTINUES) and not has_tool_call(last)
-    return SessionResult(session_id=sessions[0].session_id, sessions=sessions) if is_finished else None
+    if not is_finished:
+        return None
+    is_known = has_known_usage(sessions)
+    return SessionResult(session_id=sessions[0].session_id, sessions=sessions, usage_known=is_known)
 
 
 def ended_at(sessions: Sequence[Session]) -> datetime | None:

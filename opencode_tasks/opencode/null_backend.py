@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
-from opencode_tasks.domain.records import Session
+from opencode_tasks.domain.records import Session, Usage
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.outcomes.backend_result import SessionResult
@@ -87,4 +88,7 @@ def _session(session_id: str, request: Request) -> Session:
         {"info": prompt, "parts": [{"type": "text", "id": "prt_1", "text": request.prompt}]},
         {"info": answer, "parts": [{"type": "text", "id": "prt_2", "text": request.prompt}, step]},
     ]
-    return session_of(session_id, messages)
+    session = session_of(session_id, messages)
+    # Counts of 0 are unknown if a provider reports them, and true here.
+    steps = [replace(step, usage=Usage(), cost_source="reported") for step in session.steps]
+    return replace(session, steps=steps)

@@ -28,7 +28,7 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
-from opencode_tasks.outcomes.session_messages import session_of
+from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
 
 MAX_POLL_S = 0.5
 # Without the plugin, only this check ends a session above its cost limit. Its next step starts immediately.
@@ -247,7 +247,7 @@ class _Conversation:
             denied_tools=tuple(name for member in family for name in member.asked_permissions.values()),
             exit_code=0 if alive else (self.server.process.poll() or -1),
             stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.output_tail()}".strip(),
-            usage_known=stopped is None and reply.body is not None,
+            usage_known=stopped is None and reply.body is not None and has_known_usage(sessions),
         )
 
     def _without_session(self, fault: str) -> SessionResult:

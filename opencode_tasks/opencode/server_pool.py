@@ -164,6 +164,7 @@ class ServerPool:
                 version=await asyncio.to_thread(version_to_run, spec.binary),
                 allowed=allowed_tools(spec),
                 max_output_tokens=max_output_tokens(os.environ),
+                explicit_config=spec.config,
             )
         finally:
             if not keep_server and not had_server:

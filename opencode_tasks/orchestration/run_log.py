@@ -43,6 +43,8 @@ class RunLog:
 
     def show(self, event: RunEvent) -> None:
         """Log an event if it is due: progress about every minute, anything else at once."""
+        if event.warning is not None:
+            self._log.warning("%s", event.warning)
         if event.sizes is not None:
             self._info(*self._lines.start(event, time.monotonic()))
             if not self._is_started:

@@ -6,7 +6,6 @@ stream: a list of ``{"info": …, "parts": […]}``, oldest first (opencode 1.15
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
+from opencode_tasks.outcomes.token_counts import UNKNOWN, read_token_counts
 
 Message = Mapping[str, Any]
 
@@ -100,13 +100,33 @@ def steps_of(messages: Iterable[Message], session_id: str, *, unpriced: Collecti
     """One Step for each ``step-finish`` part.
 
     The field ``tokens`` of a message has only those of its last step, so the parts are read. Steps of a
-    model in ``unpriced`` have no cost, although opencode reports 0.
+    model in ``unpriced`` have no cost, although opencode reports 0. A cost of 0 is also unknown if no
+    count is known, and any cost if a count had to be corrected: opencode computed it from that count.
     """
     return [
-        _step(part, _info(message), session_id, unpriced)
+        _step(part, _info(message), session_id, unpriced, has_output=has_output)
         for message in assistant_messages(messages)
-        for part in parts_of(message, "step-finish")
+        for part, has_output in _step_ends(message)
     ]
+
+
+def has_known_usage(sessions: Iterable[Session]) -> bool:
+    """Whether every count of every step is known."""
+    steps = [step for session in sessions for step in session.steps]
+    return not any(getattr(step.usage, name) is None for step in steps for name in TOKEN_COLUMNS)
+
+
+def _step_ends(message: Message) -> list[tuple[Mapping[str, Any], bool]]:
+    """The ``step-finish`` parts of a message, each with whether its step has text or a tool call."""
+    found: list[tuple[Mapping[str, Any], bool]] = []
+    has_output = False
+    for part in map(mapping_in, list_in(message.get("parts"))):
+        if part.get("type") == "step-finish":
+            found.append((part, has_output))
+            has_output = False
+        elif part.get("type") == "tool" or (part.get("type") == "text" and part.get("text")):
+            has_output = True
+    return found
 
 
 def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
@@ -118,10 +138,13 @@ def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
     found: list[Step] = []
     for message in assistant_messages(messages):
         info = _info(message)
-        parts = [part for part in parts_of(message, "step-finish") if mapping_in(part.get("tokens"))]
+        parts = [end for end in _step_ends(message) if mapping_in(end[0].get("tokens"))]
         if not parts and mapping_in(info.get("tokens")):
-            parts = [{**info, "reason": info.get("finish")}]
-        found += [_without_zero(_step(part, info, session_id, ())) for part in parts]
+            parts = [({**info, "reason": info.get("finish")}, bool(answer_text([message])))]
+        found += [
+            _without_zero(_step(part, info, session_id, (), has_output=has_output))
+            for part, has_output in parts
+        ]
     return found
 
 
@@ -145,10 +168,18 @@ def session_of(
 
 
 def _step(
-    part: Mapping[str, Any], info: Mapping[str, Any], session_id: str, unpriced: Collection[str]
+    part: Mapping[str, Any],
+    info: Mapping[str, Any],
+    session_id: str,
+    unpriced: Collection[str],
+    *,
+    has_output: bool,
 ) -> Step:
     ref = message_model(info)
-    cost = None if ref in unpriced else _cost(part.get("cost"))
+    found = read_token_counts(mapping_in(part.get("tokens")), has_output=has_output)
+    cost = _cost(part.get("cost"))
+    if found.is_corrected or (cost == 0 and (ref in unpriced or found == UNKNOWN)):
+        cost = None
     source: CostSource = "unpriced" if cost is None else "reported"
     return Step(
         step_id=str(part.get("id")),
@@ -156,7 +187,7 @@ def _step(
         message_id=str(info.get("id")),
         model_ref=ref,
         agent=str(info.get("agent") or info.get("mode") or "unknown"),
-        usage=Usage(**_tokens(mapping_in(part.get("tokens"))), cost_pico=cost),
+        usage=Usage(**found.counts, cost_pico=cost),
         cost_source=source,
         finish_reason=text_in(part.get("reason")),
         ended_at=_time(info),
@@ -168,25 +199,6 @@ def _cost(value: Any) -> int | None:
         return usd_to_pico(value)
     except ValueError:
         return None
-
-
-def _tokens(tokens: Mapping[str, Any]) -> dict[str, int | None]:
-    if not tokens:
-        return dict.fromkeys(TOKEN_COLUMNS)
-    cache = mapping_in(tokens.get("cache"))
-    return {
-        "input_tokens": _count(tokens.get("input")),
-        "cache_read_tokens": _count(cache.get("read")),
-        "cache_write_tokens": _count(cache.get("write")),
-        "output_tokens": _count(tokens.get("output")),
-        "reasoning_tokens": _count(tokens.get("reasoning")),
-    }
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return int(value)
 
 
 def _time(info: Mapping[str, Any]) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -121,7 +121,7 @@ class Plan:
                 requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute
             ),
             price=price_in(self.catalog, self.prices),
-            prices=self.prices,
+            prices=replace(self.prices, configured=self.catalog.prices),
             trace=carrier(),
             has_budget=has_budget,
             max_row_cost_pico=None if options.max_row_cost is None else usd_to_pico(options.max_row_cost),
@@ -190,7 +190,9 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
     """Price of the model in opencode, else in the user's price file; None if it is in neither."""
-    return catalog.price or prices.price_of(catalog.model_ref, catalog.max_output_tokens)
+    return catalog.price or prices.price_of(
+        catalog.model_ref, catalog.max_output_tokens, catalog.max_input_tokens
+    )
 
 
 def _budget_fault(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from opencode_tasks.domain.cost import OWN, PriceBook, public_cost, read_own_prices
+from opencode_tasks.domain.cost import CONFIGURED, OWN, PriceBook, public_cost, read_own_prices
+from opencode_tasks.domain.max_cost import Price, Tier
 from opencode_tasks.domain.records import CostSource, Step, Usage
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -105,3 +107,21 @@ def test_a_fault_in_own_prices_is_told(told: Any, words: str) -> None:
     _, (fault,) = read_own_prices(told, "prices.json")
     assert fault.startswith("prices.json: ")
     assert words in fault
+
+
+def test_the_price_of_opencode_is_for_steps_whose_reported_cost_is_missing_or_without_its_tier() -> None:
+    price = Price(input=10**12, output=10**12)
+    tier = Tier(above_tokens=500, input=2 * 10**12, output=2 * 10**12)
+    book = PriceBook(configured={"p/plain": price, "p/tiers": replace(price, tiers=(tier,), in_force=False)})
+    # FULL has 700 input, 200 and 100 cached, 60 output and 40 reasoning tokens.
+    missing = book.priced(step("p/plain", None, "unpriced"))
+    assert (missing.usage.cost_pico, missing.cost_source) == (800 * 10**6, "computed")
+    assert missing.price_source == CONFIGURED
+    reported = book.priced(step("p/plain", 5, "reported"))
+    assert (reported.usage.cost_pico, reported.cost_source) == (5, "reported")
+    short = book.priced(step("p/tiers", 5, "reported"))
+    assert (short.usage.cost_pico, short.cost_source) == (1600 * 10**6, "computed")
+    own = PriceBook(read_own_prices({"p/tiers": {"input": 3, "output": 3}}, "p")[0], book.configured)
+    assert own.priced(step("p/tiers", 5, "reported")).usage.cost_pico == 3 * 1100 * 10**6
+    unknown = book.priced(step("p/plain", None, "unpriced", Usage(output_tokens=None)))
+    assert (unknown.usage.cost_pico, unknown.cost_source) == (None, "unpriced")

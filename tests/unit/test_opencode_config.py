@@ -11,9 +11,9 @@ from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec, Secrets
 from opencode_tasks.opencode.config import (
     PLUGIN,
+    USAGE_PLUGIN,
     absolute_files,
     default_config,
-    find_unpriced,
     fixed_config,
     merge,
     merged_config,
@@ -122,8 +122,9 @@ def test_only_the_tools_that_are_named_are_allowed() -> None:
 
 
 def test_the_plugin_is_there_unless_left_out() -> None:
-    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}"]
+    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}", f"file://{USAGE_PLUGIN}"]
     assert PLUGIN.is_file()
+    assert USAGE_PLUGIN.is_file()
     assert "plugin" not in fixed_config(spec(use_plugin=False))
 
 
@@ -142,42 +143,6 @@ def test_the_plugin_is_there_unless_left_out() -> None:
 )
 def test_file_references_survive_a_move(value: Any, absolute: Any) -> None:
     assert absolute_files(value, Path("/conf")) == absolute
-
-
-def models(**costs: Any) -> dict[str, Any]:
-    listed = {name: {} if cost is None else {"cost": cost} for name, cost in costs.items()}
-    return {"providers": [{"id": "p", "models": listed}]}
-
-
-ZERO = {"input": 0, "output": 0}
-
-
-@pytest.mark.parametrize(
-    ("own", "costs", "unpriced"),
-    [
-        # In the config without a price: opencode makes it 0.
-        ({"m": {}}, {"m": ZERO}, {"p/m"}),
-        ({"m": None}, {"m": ZERO}, {"p/m"}),
-        ({"m": {}}, {"m": None}, {"p/m"}),
-        # A price of 0 that someone states is a price.
-        ({"m": {"cost": ZERO}}, {"m": ZERO}, set[str]()),
-        ({}, {"m": ZERO}, set[str]()),
-        # A catalogue's price stands where the config adds to a known model.
-        ({"m": {}}, {"m": {"input": 1, "output": 2}}, set[str]()),
-        ({"m": {}}, {"m": {"input": 0, "output": 2}}, set[str]()),
-        ({"a": {}, "b": {"cost": ZERO}}, {"a": ZERO, "b": ZERO}, {"p/a"}),
-    ],
-)
-def test_models_whose_price_nobody_states(own: Any, costs: Any, unpriced: set[str]) -> None:
-    assert find_unpriced({"provider": {"p": {"models": own}}}, models(**costs)) == unpriced
-
-
-@pytest.mark.parametrize(
-    "config", [{}, {"provider": None}, {"provider": {"p": None}}, {"provider": {"p": {}}}]
-)
-def test_without_models_of_its_own_a_config_leaves_prices_to_the_catalogue(config: dict[str, Any]) -> None:
-    assert find_unpriced(config, models(m=ZERO)) == frozenset()
-    assert find_unpriced(config, {}) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,57 @@
-// Corrects usage that opencode's clients cannot read or count twice.
+// Makes the usage that providers report readable for opencode's clients, which read it strictly: a count
+// that is a string ends the answer with an error, and a count that is reported beside another one instead
+// of inside it gives a count below 0, which opencode cuts to 0.
+//
+// On every wire, a count that is a string of digits, such as "279", becomes a number. For models with the
+// package @ai-sdk/openai-compatible also:
+//   a value that is no count becomes null, details that are no object are removed
+//   reasoning beside completion_tokens (xAI; Google's OpenAI-compatible address) is added to them
+//   cached tokens beside prompt_tokens are added to them
+// Tokens are beside another count if total_tokens is the sum of both, or if they are more than that count.
+// Some providers send the usage inside the first choice: it is moved to its place.
 
-const isWholeNumber = (value) => typeof value === "string" && /^\d+$/.test(value)
+const PACKAGE = "@ai-sdk/openai-compatible"
+const COUNTS = ["prompt_tokens", "completion_tokens", "total_tokens"]
+const DETAILS = ["prompt_tokens_details", "completion_tokens_details"]
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value)
+
+function count(value) {
+  const number = typeof value === "string" && /^\s*\d+(\.0*)?\s*$/.test(value) ? Number(value) : value
+  return typeof number === "number" && Number.isFinite(number) && number >= 0 ? Math.trunc(number) : null
+}
+
+function withCounts(values, names) {
+  const found = names.filter((name) => name in values).map((name) => [name, count(values[name])])
+  return { ...values, ...Object.fromEntries(found) }
+}
+
+function readableUsage(value) {
+  if (!isObject(value)) return null
+  const usage = withCounts(value, COUNTS)
+  for (const name of DETAILS) {
+    if (!(name in usage)) continue
+    if (isObject(usage[name])) usage[name] = withCounts(usage[name], Object.keys(usage[name]))
+    else delete usage[name]
+  }
+  const { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = usage
+  const cached = usage.prompt_tokens_details?.cached_tokens ?? 0
+  const reasoning = usage.completion_tokens_details?.reasoning_tokens ?? 0
+  if (prompt == null || completion == null) return usage
+  const beside = total == null ? 0 : total - prompt - completion
+  const isBoth = beside > 0 && beside === reasoning + cached
+  const hasReasoningBeside = reasoning > completion || (reasoning > 0 && (beside === reasoning || isBoth))
+  const hasCachedBeside = cached > prompt || (cached > 0 && (isBoth || (beside === cached && !hasReasoningBeside)))
+  if (hasReasoningBeside) usage.completion_tokens = completion + reasoning
+  if (hasCachedBeside) usage.prompt_tokens = prompt + cached
+  return usage
+}
 
 // Numbers in quotes as numbers, at every depth; returns whether there were any.
 function unquote(holder) {
   let isChanged = false
   for (const [key, value] of Object.entries(holder)) {
-    if (isWholeNumber(value)) {
+    if (typeof value === "string" && /^\d+$/.test(value)) {
       holder[key] = Number(value)
       isChanged = true
     } else if (typeof value === "object" && value !== null) {
@@ -16,32 +61,21 @@ function unquote(holder) {
   return isChanged
 }
 
-// OpenAI's client expects that the output has the reasoning in it, and the input the cached part. Some
-// providers of that wire count one of them outside.
-function include(usage) {
-  const reasoning = usage.completion_tokens_details?.reasoning_tokens ?? 0
-  const cached = usage.prompt_tokens_details?.cached_tokens ?? 0
-  const { prompt_tokens: prompt = 0, completion_tokens: completion = 0, total_tokens: total } = usage
-  const isOutside = reasoning > completion || (reasoning > 0 && total === prompt + completion + reasoning)
-  if (isOutside) usage.completion_tokens = completion + reasoning
-  if (cached > prompt) usage.prompt_tokens = prompt + cached
-  return isOutside || cached > prompt
+function correctChat(event) {
+  const usage = event.usage ?? (Array.isArray(event.choices) ? event.choices[0]?.usage : undefined)
+  if (usage == null) return false
+  event.usage = readableUsage(usage)
+  return true
 }
 
-// Changes the usage in a parsed event; returns whether it did.
+// Changes the usage in a parsed event for the client of a provider; returns whether it did.
 export function correctUsage(event, client) {
+  if (!isObject(event)) return false
+  if (client === PACKAGE) return correctChat(event)
   let isChanged = false
-  for (const holder of [event, event?.message, event?.response]) {
+  for (const holder of [event, event.message, event.response]) {
     for (const key of ["usage", "usageMetadata"]) {
-      const usage = holder?.[key]
-      if (usage === undefined || usage === null) continue
-      if (typeof usage !== "object") {
-        delete holder[key]
-        isChanged = true
-        continue
-      }
-      isChanged = unquote(usage) || isChanged
-      if (client === "@ai-sdk/openai-compatible") isChanged = include(usage) || isChanged
+      if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
     }
   }
   return isChanged

@@ -1,0 +1,72 @@
+"""Token counts of a step as opencode reports them, corrected as far as possible. Pure.
+
+opencode makes 0 of a count that the provider did not send, and cuts a count that would be negative to 0.
+Both are visible in its counts: a served request has input tokens, an answer with text has output tokens,
+and ``total`` is the sum of input and output before opencode divided them (opencode 1.16 to 1.18).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCounts:
+    """Counts by the names in ``TOKEN_COLUMNS``; None is unknown, and no count is below 0.
+
+    ``is_corrected`` is True if a count is not the one that opencode reports. Its cost is then wrong too.
+    """
+
+    counts: Mapping[str, int | None]
+    is_corrected: bool = False
+
+
+UNKNOWN = TokenCounts(counts=dict.fromkeys(TOKEN_COLUMNS))
+
+
+def read_token_counts(tokens: Mapping[str, Any], *, has_output: bool) -> TokenCounts:
+    """The counts of a step from its field ``tokens``. ``has_output``: it has text or a tool call."""
+    cache = mapping_in(tokens.get("cache"))
+    counts = {
+        "input_tokens": _count(tokens.get("input")),
+        "cache_read_tokens": _count(cache.get("read")),
+        "cache_write_tokens": _count(cache.get("write")),
+        "output_tokens": _count(tokens.get("output")),
+        "reasoning_tokens": _count(tokens.get("reasoning")),
+    }
+    if not any(counts.values()):
+        return UNKNOWN
+    fixed = _corrected(counts, _count(tokens.get("total")))
+    if has_output and not fixed["output_tokens"] and not fixed["reasoning_tokens"]:
+        fixed["output_tokens"] = None
+    return TokenCounts(counts=fixed, is_corrected=fixed != counts)
+
+
+def _corrected(counts: Mapping[str, int | None], total: int | None) -> dict[str, int | None]:
+    """The counts with the one that opencode cut to 0 restored from the total, if only one can be it.
+
+    Some providers count reasoning beside the output, others count cached input beside the input.
+    opencode subtracts the one from the other.
+    """
+    known = {name: count or 0 for name, count in counts.items()}
+    if total is None or sum(known.values()) <= total:
+        return dict(counts)
+    prompt = known["input_tokens"] + known["cache_read_tokens"] + known["cache_write_tokens"]
+    completion = known["output_tokens"] + known["reasoning_tokens"]
+    if not known["output_tokens"] and known["reasoning_tokens"] and prompt <= total:
+        return {**counts, "output_tokens": total - prompt}
+    if not known["input_tokens"] and completion <= total:
+        return {**counts, "input_tokens": total - completion}
+    return dict(counts)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return max(0, int(value))
