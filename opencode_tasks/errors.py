@@ -60,6 +60,7 @@ class OpenCodeError(OpenCodeTasksError):
         partial_text: Text that arrived before the failure; "" if there is none.
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
+        is_unavailable: Whether the provider as a whole does not answer, rather than this request.
         is_repeatable: Whether the same request may succeed later. If not, a row is not sent again although
             its reaction is a retry.
         concerns_all_rows: Whether every row of the run would fail in the same way, such as for a model
@@ -82,6 +83,7 @@ class OpenCodeError(OpenCodeTasksError):
     partial_text: str = ""
     retry_after: float | None = None
     is_overload: bool = False
+    is_unavailable: bool = False
     is_repeatable: bool = True
     concerns_all_rows: bool = False
 

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         description="Number of consecutive server errors and time-outs that closes the gate of a provider "
         "for a while.",
     )
+    outage: float = Field(
+        default=59.0,
+        ge=0,
+        description="Time from a row's first failure to its last attempt while the provider is unavailable "
+        "(no connection, HTTP 502, 503, 504 or 529), in seconds: so long an outage fails no row.",
+    )
     drain: float = Field(
         default=60.0,
         gt=0,

@@ -31,6 +31,8 @@ class RetryLimits:
         max_inline_wait_s: Longest wait of a row inside its batch, in seconds.
         max_rate_limit_wait_s: Longest wait of one row for rate limits, in seconds, in total.
         breaker_failures: Number of server errors and timeouts in a row after which the gate closes.
+        outage_s: Time from a row's first failure to its last attempt, in seconds, while the provider is
+            unavailable: so long an outage fails no row.
         backoff_start_s: First wait after an error, in seconds.
         backoff_max_s: Longest wait after an error, in seconds.
 
@@ -47,6 +49,7 @@ class RetryLimits:
     max_inline_wait_s: float = 60.0
     max_rate_limit_wait_s: float = 24 * 3600.0
     breaker_failures: int = 10
+    outage_s: float = 0.0
     backoff_start_s: float = BACKOFF_START_S
     backoff_max_s: float = BACKOFF_MAX_S
 
@@ -139,6 +142,20 @@ def _retry_time(error: OpenCodeError, attempt: int, now: datetime, limits: Retry
             return limit_end(error, attempt, now)
         case _:
             assert_never(error.reaction.wait)
+
+
+def after_outage(
+    at: datetime, error: OpenCodeError, counts: AttemptCounts, first_failure: datetime, limits: RetryLimits
+) -> datetime:
+    """Return the time of the next attempt at a row: not before an outage of usual length has ended.
+
+    Only the last attempt of a row waits so long, and only if the provider is unavailable. ``at`` is the
+    time of the attempt without this rule, and ``first_failure`` that of the row's first failure (both
+    aware UTC).
+    """
+    if not error.is_unavailable or counts.used + 1 < limits.max_attempts:
+        return at
+    return max(at, first_failure + timedelta(seconds=limits.outage_s))
 
 
 def limit_end(error: OpenCodeError, count: int, now: datetime) -> datetime:

@@ -12,7 +12,16 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from opencode_tasks.domain.policy import AttemptCounts, AwaitPerson, Fail, Retry, decide, doubled_s, limit_end
+from opencode_tasks.domain.policy import (
+    AttemptCounts,
+    AwaitPerson,
+    Fail,
+    Retry,
+    after_outage,
+    decide,
+    doubled_s,
+    limit_end,
+)
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.engine.limiter import Limiter
@@ -42,6 +51,8 @@ T = TypeVar("T")
 MANY_IN_FLIGHT = 8
 WRITE_DELAY_SHARE = 0.05
 MAX_WRITE_DELAY_S = 0.1
+# After so many failures that concern all rows, without an answer between them, no further row is sent.
+FAULTS_OF_ALL_ROWS = 3
 
 
 class AttemptEnd(Enum):
@@ -58,20 +69,23 @@ class RowHistory:
     row: OpenRow
     counts: AttemptCounts
     limited_since: datetime | None
+    failed_since: datetime | None
 
     @classmethod
     def of(cls, row: OpenRow) -> RowHistory:
         """History of a row as the ledger has it."""
         counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
-        return cls(row=row, counts=counts, limited_since=row.limited_since)
+        return cls(row=row, counts=counts, limited_since=row.limited_since, failed_since=row.failed_since)
 
     def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
         """Whether the row is retried or waits for a person; None if it fails with this error."""
         decision = decide(error, self.counts.count(error), now, run_spec.limits)
         match decision:
             case Retry(at=at):
-                is_limited = error.reaction.wait == "until_reset"
-                return None if is_limited and self._is_limited_too_long(at, now, run_spec) else decision
+                if error.reaction.wait == "until_reset":
+                    return None if self._is_limited_too_long(at, now, run_spec) else decision
+                first_failure = self.failed_since or now
+                return Retry(after_outage(at, error, self.counts, first_failure, run_spec.limits))
             case AwaitPerson():
                 return decision
             case Fail():
@@ -95,6 +109,8 @@ class BatchContext:
         self.reservations: Final = Reservations(run_spec, ledger)
         self.limiter: Final = Limiter(run_spec, ledger, self.owner)
         self.trace: Final = carrier()
+        # Rows since the last answer that failed by a fault that concerns all rows of the run.
+        self.faults_of_all_rows: int = 0
         # Duration of the last row that was answered.
         self.last_row_s: float = 0.0
         self.note_session: Final = WriteBatcher(self._note_sessions)
@@ -227,6 +243,7 @@ class _Attempt:
 
     async def _record_answer(self, answer: Answer) -> AttemptEnd:
         context, lease, now = self.context, self.claimed.lease, datetime.now(UTC)
+        context.faults_of_all_rows = 0
         await self._observe(None)
         context.last_row_s = (now - self.started_at).total_seconds()
         ended = (self._finish_of(answer, now), self._observation(None))
@@ -242,10 +259,27 @@ class _Attempt:
         decision = self.history.decide(error, now, context.run_spec)
         if decision is None:
             await context.db(self._fail, error, now)
+            if error.concerns_all_rows:
+                await self._fail_others(error, now)
             return AttemptEnd.ENDED
         until = decision.at if isinstance(decision, Retry) else None
         await context.db(self._wait, error, until, now)
         return AttemptEnd.WAITS
+
+    async def _fail_others(self, error: OpenCodeError, now: datetime) -> None:
+        """Fail the rows that are not sent yet, if some rows in a row failed by a fault of all rows."""
+        context = self.context
+        context.faults_of_all_rows += 1
+        if context.faults_of_all_rows < FAULTS_OF_ALL_ROWS:
+            return
+        fail = partial(
+            context.ledger.rows.fail_open,
+            context.run_spec.run_id,
+            error_type=error.error_type,
+            error_message=f"not sent, because other rows failed with: {error.raw_message}",
+            now=now,
+        )
+        await context.db(fail)
 
     async def _observe(self, error: OpenCodeError | None) -> None:
         attempt_id, prompt = self.claimed.attempt_id, self.history.row.prompt

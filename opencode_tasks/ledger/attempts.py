@@ -30,7 +30,7 @@ INTERRUPTED = "interrupted"
 UNCOUNTED_ERRORS = (*error_types(lambda reaction: not reaction.uses_attempt), INTERRUPTED)
 CUT_OFF = error_types(lambda reaction: reaction.counter == "cut_off_answers")
 LIMITED = error_types(lambda reaction: reaction.counter == "rate_limits")
-COUNTS = ("used", "cut_off", "limited", "limited_since")
+COUNTS = ("used", "cut_off", "limited", "limited_since", "failed_since")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +177,7 @@ def attempt_counts(connection: Connection, run_id: str, row_ids: Sequence[str]) 
             count_if(error_type.in_(CUT_OFF)).label("cut_off"),
             count_if(is_limited).label("limited"),
             func.min(case((is_limited, attempts.c.started_at))).label("limited_since"),
+            func.min(attempts.c.ended_at).label("failed_since"),
         )
         .where(attempts.c.run_id == run_id, attempts.c.row_id.in_(row_ids))
         .group_by(attempts.c.row_id)

@@ -71,7 +71,7 @@ class OpenRow:
 
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
     among them. ``limited`` counts rate limits, the first of them at an attempt that started at
-    ``limited_since``.
+    ``limited_since``. ``failed_since`` is the end of the first attempt; None without one.
     """
 
     row_id: str
@@ -84,6 +84,7 @@ class OpenRow:
     cut_off: int = 0
     limited: int = 0
     limited_since: datetime | None = None
+    failed_since: datetime | None = None
     error_type: str | None = None
 
 

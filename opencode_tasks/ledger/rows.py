@@ -15,7 +15,7 @@ from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import reuse_answers
-from opencode_tasks.ledger.schema import attempts, rows
+from opencode_tasks.ledger.schema import attempts, leases, rows
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 ROWS_PER_INSERT = 5000
@@ -93,6 +93,27 @@ def skip_open(
     ).rowcount
 
 
+def fail_open(
+    connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
+) -> int:
+    """Fail every open row of a run that no worker processes; returns the number of failed rows."""
+    has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
+    is_leased = exists().where(leases.c.row_key == rows.c.row_key, leases.c.expires_at > now)
+    zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
+    return connection.execute(
+        rows.update()
+        .where(rows.c.run_id == run_id, rows.c.status == "open", ~is_leased)
+        .values(
+            status="failed",
+            error_type=error_type,
+            error_message=error_message,
+            waits_until=None,
+            completed_at=now,
+            **zeros,
+        )
+    ).rowcount
+
+
 class Rows(Group):
     """``ledger.rows``: rows of a run that no worker is processing."""
 
@@ -101,5 +122,6 @@ class Rows(Group):
     count_open: Final = read(count_open)
     reuse_answers: Final = write(reuse_answers)
     fail: Final = write(fail_row)
+    fail_open: Final = write(fail_open)
     skip_open: Final = write(skip_open)
     hold_open: Final = write(hold_open)

@@ -31,6 +31,8 @@ from opencode_tasks.outcomes.reset_time import MAX_S, named_wait_s, usable_wait_
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
 DAY_S = 86_400.0
+# A failed connection, and what a gateway answers while the provider behind it is away.
+UNAVAILABLE = frozenset({0, 502, 503, 504, 529})
 REFUSED_BY_OPENCODE = re.compile(
     r"^(Model|Agent|Provider) not found|^Invalid config|ConfigInvalid", re.IGNORECASE
 )
@@ -160,6 +162,7 @@ def _server_error(failure: Failure, message: str, context: Context, *, is_overlo
     wait = None if named is None else usable_wait_s(named)
     broken = ServerError(context.node_id, context.exit_code, message, wait)
     broken.is_overload = is_overload
+    broken.is_unavailable = is_overload or failure.in_stream or failure.status in UNAVAILABLE
     return broken
 
 

@@ -35,6 +35,10 @@ from opencode_tasks.outcomes.session_messages import (
     prompt_text,
 )
 
+ONLY_REASONING = (
+    "the model sent reasoning and no text; raise limit.output of the model in the opencode config, "
+    "or choose a --variant with less reasoning"
+)
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
@@ -129,7 +133,12 @@ def _fault(
     if not text and not result.stream_text and not has_tool_call(messages):
         first_line = error_message(result.stderr.partition("\n")[0], is_internal=True)
         message = "empty response" if assistant_messages(messages) else first_line or "no answer"
-        return UnknownOpenCodeError(node_id, code, message, result.stderr)
+        if has_output(messages):
+            message = f"{message}: {ONLY_REASONING}"
+        empty = UnknownOpenCodeError(node_id, code, message, result.stderr)
+        # The provider ended the answer, so the same request costs the same and ends in the same way.
+        empty.is_repeatable = not assistant_messages(messages)
+        return empty
     return None
 
 

@@ -16,8 +16,8 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 GONE: Final = _any_of(
     (
-        r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported|no longer"
-        r"|deprecated|retired|decommissioned|removed|shut down|end of life|disabled|not a valid model)"
+        r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported"
+        r"|no longer|deprecated|retired|decommissioned|removed|shut down|end of life|disabled)"
     ),
     r"\b(no such|unknown|unsupported|invalid) model\b",
     r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b",
@@ -49,8 +49,8 @@ SPENT: Final = _any_of(
 )
 BAD_KEY: Final = _any_of(
     (
-        r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) (or (missing|expired|invalid) )?"
-        r"(api[ _-]?keys?|x-api-key|access (key|token)|"
+        r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) "
+        r"(or (missing|expired|invalid) )?(api[ _-]?keys?|x-api-key|access (key|token)|"
         r"(auth\w* |bearer |security |session )?tokens?\b|credentials?)"
     ),
     r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",

@@ -138,6 +138,7 @@ def limits_of(options: Options) -> RetryLimits:
         max_inline_wait_s=settings().max_inline_wait,
         max_rate_limit_wait_s=settings().max_rate_limit_wait,
         breaker_failures=settings().breaker_failures,
+        outage_s=settings().outage,
     )
 
 

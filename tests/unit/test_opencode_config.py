@@ -11,7 +11,6 @@ from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec, Secrets
 from opencode_tasks.opencode.config import (
     PLUGIN,
-    USAGE_PLUGIN,
     absolute_files,
     default_config,
     fixed_config,
@@ -122,9 +121,8 @@ def test_only_the_tools_that_are_named_are_allowed() -> None:
 
 
 def test_the_plugin_is_there_unless_left_out() -> None:
-    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}", f"file://{USAGE_PLUGIN}"]
+    assert fixed_config(spec())["plugin"] == [f"file://{PLUGIN}"]
     assert PLUGIN.is_file()
-    assert USAGE_PLUGIN.is_file()
     assert "plugin" not in fixed_config(spec(use_plugin=False))
 
 

@@ -31,16 +31,13 @@
 // Environment:
 //   OPENCODE_TASKS_JOURNAL         file that gets a line when the plugin loads and one for each response
 //   OPENCODE_TASKS_JOURNAL_EVENTS  "1": the journal also gets opencode's events
-//   OPENCODE_TASKS_ALIVE_DIR       folder with a file for each session, written when a provider sends
-//                                  only comments to keep its connection open
 //   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
 //   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
 //   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO
 //                                  system text and cost limit of the first session, for `opencode run`.
 //                                  A server takes the limit from the metadata of the prompt's text part.
 
-import { appendFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { appendFileSync } from "node:fs"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
 import { isEventStream, watched } from "./stream.js"
 import { correctUsage } from "./usage.js"
@@ -55,7 +52,6 @@ const ALIVE_INTERVAL_MS = 1000
 // A conversation that became too long: opencode makes a summary and goes on.
 const TOO_LONG = /context[ _](length|window|size)|maximum context|prompt is too long|exceed_context|too large/i
 const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
-const ALIVE_DIR = process.env.OPENCODE_TASKS_ALIVE_DIR
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
 const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
@@ -70,7 +66,7 @@ const KNOWN_FINISH = new Set(["stop", "length", "content_filter", "function_call
 
 const lastFailures = new Map() // session -> failure of its last request
 const clients = new Map() // session -> npm package of its client
-const aliveAt = new Map() // session -> when its file was written
+const aliveAt = new Map() // session -> when the journal got its last line of kind alive
 const systemTexts = new Map() // session of our agent -> its system text
 const prompts = new Map() // session -> id of the message with its last prompt
 const ends = new Map() // session -> what its last response stream says about its end
@@ -276,15 +272,12 @@ function change(event, session) {
   return true
 }
 
+// The provider sent only a comment, to keep the connection open.
 function noteAlive(session) {
   const now = Date.now()
-  if (!ALIVE_DIR || now - (aliveAt.get(session) ?? 0) < ALIVE_INTERVAL_MS) return
+  if (now - (aliveAt.get(session) ?? 0) < ALIVE_INTERVAL_MS) return
   aliveAt.set(session, now)
-  try {
-    writeFileSync(join(ALIVE_DIR, session), "")
-  } catch {
-    // Without the file, the session counts as silent.
-  }
+  journal({ kind: "alive", session })
 }
 
 function sessionOf(headers) {

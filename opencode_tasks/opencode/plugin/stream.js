@@ -162,6 +162,7 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
   const events = type.includes("amazon") ? new EventFrames(end) : new EventLines(end, change)
   const reader = response.body.getReader()
   let isClosed = false
+  let errorOfNextPull // an error drops what was passed before it and not read yet
   const pass = (controller, text) => text && controller.enqueue(new Uint8Array(Buffer.from(text, "latin1")))
   const fail = (controller, error) => {
     isClosed = true
@@ -171,6 +172,7 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
   const body = new ReadableStream({
     // Reads until there is something to pass on: a pull that passes nothing is not repeated.
     async pull(controller) {
+      if (errorOfNextPull !== undefined) return fail(controller, onError(errorOfNextPull))
       while (!isClosed) {
         let part
         try {
@@ -183,7 +185,11 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
         const { text, error, hasData } = part.done ? events.last() : events.read(Buffer.from(part.value).toString("latin1"))
         if (!part.done && !hasData) onAlive()
         pass(controller, text)
-        if (error !== undefined) return fail(controller, onError(error))
+        if (error !== undefined) {
+          if (!text) return fail(controller, onError(error))
+          errorOfNextPull = error
+          return
+        }
         if (part.done) {
           isClosed = true
           return controller.close()
