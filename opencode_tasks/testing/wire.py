@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -92,7 +92,7 @@ def _record_usage(call: Call, usage: Mapping[str, Any] | None) -> None:
 def _count(value: Any, *names: str) -> int:
     """The count at a path of names; 0 if there is none."""
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
     return value if isinstance(value, int) else 0
 
 
