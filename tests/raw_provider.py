@@ -49,7 +49,7 @@ def openai(finish: str | None = None, *, text: str = ANSWER, done: bool = True) 
 def cumulative(counts: Sequence[int]) -> str:
     """A stream of chat completions in which each chunk has the usage up to it."""
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
-    chunks = [
+    chunks: list[dict[str, Any]] = [
         {
             **head,
             "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],

@@ -98,11 +98,12 @@ MEANINGS: dict[str, str] = {
     "cost_usd": "Cost in USD: exact on PostgreSQL, the nearest float on SQLite.",
     "known_cost_usd": "Sum of the known parts, in USD.",
     "failed_cost_usd": "Cost of attempts that did not complete, in USD.",
-    "cost_source": "`reported` by opencode, `computed` from prices, or `unpriced`.",
+    "cost_source": "`reported` by opencode, `computed` from prices, or `unpriced`: the price or the usage "
+    "is unknown.",
     "cost_reported_pico": "Cost of the call by opencode's report; null if opencode knows no price.",
     "cost_computed_pico": "Cost of its tokens by the prices of `price_source`; null if these have no price.",
     "price_source": "Source of the prices: genai-prices with its version, as of the day of the call, "
-    "or the user's own.",
+    "the user's own, or opencode's.",
     "labels": "Labels of the row as a JSON object.",
     "at_most_pico": "Upper bound of the unreported cost, in pico-dollars; 0 if the price of the model is "
     "unknown.",
