@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cluster import Desk
 
 from opencode_tasks.testing import Reply
@@ -15,7 +17,7 @@ def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"id": str(n), "prompt": f"row {n}"} for n in range(3)])
     paused = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "1", "--no-wait")
     assert paused.code == 75, paused.stderr
-    [gate] = desk.run("gates", "--json", "--ledger", ledger).summary
+    [gate] = json.loads(desk.run("gates", "--json", "--ledger", ledger).stdout)
     name = gate["gate_id"]
     assert name.startswith("fake/echo#")
     assert (gate["state"], gate["error_type"], gate["until"]) == ("closed", "authentication_failed", None)
