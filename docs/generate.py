@@ -24,6 +24,7 @@ from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.outcomes.provider_errors import RULES
 from opencode_tasks.plan.option_signatures import ANNOTATE, DATASET
 from opencode_tasks.settings import Settings
 
@@ -281,7 +282,25 @@ def is_defined_in(module: ModuleType, value: object) -> bool:
     return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
 
 
+def provider_errors() -> str:
+    """One row for each rule, in the order of the rules."""
+    rows = [
+        "| error type | what the provider says | values in the body | status | words | who | source |",
+        "|" + "---|" * 7,
+    ]
+    for rule in RULES:
+        kind = {"context_overflow": "max_output_tokens"}.get(rule.kind, rule.kind)
+        what = rule.what + ("; the run ends early" if rule.concerns_all_rows else "")
+        codes = ", ".join(f"`{code}`" for code in sorted(rule.codes))
+        statuses = ", ".join(str(status) for status in sorted(rule.statuses))
+        words = "yes" if rule.words else ""
+        cells = (f"`{kind}`", what, codes, statuses, words, rule.providers, f"[source]({rule.source})")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 PARTS = {
+    ("reference/provider-errors.md", "provider errors"): provider_errors,
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
     ("reference/errors.md", "reactions"): reactions,

@@ -113,7 +113,7 @@ class OpenCodeError(OpenCodeTasksError):
 class RateLimitError(OpenCodeError):
     """The provider accepts no further request until ``reset_time``.
 
-    HTTP 429.
+    HTTP 429, or a limit that the provider reports under another status or inside a stream.
 
     Attributes:
         reset_time: End of the limit (aware UTC).
@@ -156,7 +156,7 @@ class RateLimitError(OpenCodeError):
 class AuthenticationError(OpenCodeError):
     """The provider refuses the credentials, or there are none.
 
-    HTTP 401 or 403, or opencode has no credentials for the provider.
+    HTTP 401 or 403, a key or login that is refused under another status, or no credentials at all.
 
     Examples:
         >>> from opencode_tasks import AuthenticationError
@@ -181,8 +181,7 @@ class AuthenticationError(OpenCodeError):
 class BillingError(OpenCodeError):
     """The account cannot pay: no credit, a used-up quota, or no subscription.
 
-    HTTP 402, the code ``insufficient_quota`` under any status, or an error about billing, payment,
-    credit or a subscription.
+    HTTP 402, or an error about credit, a balance, a budget or a subscription under any status.
 
     Examples:
         >>> from opencode_tasks import BillingError
@@ -204,7 +203,8 @@ class BillingError(OpenCodeError):
 class InvalidRequestError(OpenCodeError):
     """The provider or opencode refuses this request, and would refuse it again.
 
-    Another HTTP status from 400, or a model, an agent or a config that opencode refuses.
+    Another HTTP status from 400, or a model, an agent or a config that opencode refuses. If every row
+    would fail in the same way, such as for a model that does not exist, the run ends early.
 
     Examples:
         >>> from opencode_tasks import InvalidRequestError
@@ -224,7 +224,7 @@ class InvalidRequestError(OpenCodeError):
 class ServerError(OpenCodeError):
     """The provider, or the connection to it, failed.
 
-    HTTP 408, 409 or 5xx, a connection that fails, or an answer that is cut.
+    HTTP 408, 409, 425, 499 or 5xx, a connection that fails, or an answer that is cut.
 
     Attributes:
         retry_after: Seconds after which the provider accepts another request; None if it named no time.

@@ -73,9 +73,9 @@ def state_text(gate: ListedGate, now: datetime) -> str:
             return f"limited to {count_of(gate.max_rows or 0)} at a time{since}"
         case "half_open":
             return f"half open{since}: one row tests the provider"
-        case "closed" if gate.until is None:
-            return f"closed{since}, until a person acts"
         case "closed":
+            if gate.until is None:
+                return f"closed{since}, until a person acts"
             left = duration((gate.until - now).total_seconds())
             return f"closed{since}, until {_local(gate.until)} (in {left})"
 
