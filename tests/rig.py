@@ -155,6 +155,10 @@ class Rig:
         )
         self._cli: CliBackend | None = None
 
+    def configure(self, extra: Mapping[str, Any]) -> None:
+        """Add to the opencode config, before the first prompt."""
+        self.spec = replace(self.spec, config=merge(self.spec.config, extra))
+
     def __enter__(self) -> Self:
         self.provider.start()
         return self

@@ -34,8 +34,12 @@ KINDS = frozenset({"end", "tools", "steps", "cost"})
 # model_context_window_exceeded), https://api-docs.deepseek.com/api/create-chat-completion
 # (insufficient_system_resource), https://ai.google.dev/api/generate-content (malformed_function_call,
 # unexpected_tool_call), https://openrouter.ai/docs/api-reference/overview (error).
-FILTERED = frozenset({"sensitive", "safety", "refusal", "content_filtered", "guardrail_intervened"})
-TOO_LONG = frozenset({"max_tokens", "max_output_tokens", "model_context_window_exceeded"})
+FILTERED = frozenset(
+    {"sensitive", "safety", "refusal", "content_filter", "content_filtered", "guardrail_intervened"}
+)
+TOO_LONG = frozenset(
+    {"length", "model_length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"}
+)
 FAILED = frozenset({"error", "network_error", "insufficient_system_resource", "abort", "aborted"})
 NO_TOOL_CALL = frozenset(
     {"tool_calls", "tool_use", "function_call", "malformed_function_call", "unexpected_tool_call"}

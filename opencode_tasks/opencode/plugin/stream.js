@@ -9,7 +9,7 @@ const SSE_FIELD = /^(data|event|error):? ?/
 // Only events with one of these keys are parsed. The text of an answer cannot contain them: the quotes
 // inside a JSON string are escaped.
 const OF_INTEREST =
-  /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason)"|"response\.(?:failed|incomplete|completed)"/
+  /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason)"|"response\.(?:failed|incomplete|completed)"|"message_(?:start|delta)"/
 
 const utf8 = (latin1) => Buffer.from(latin1, "latin1").toString("utf8")
 

@@ -68,11 +68,22 @@ function correctChat(event) {
   return true
 }
 
+// Anthropic's client needs a usage in these events; without one, the counts stay unknown.
+function completeAnthropic(event) {
+  if (event.type === "message_start" && isObject(event.message) && !isObject(event.message.usage)) {
+    event.message.usage = { input_tokens: 0, output_tokens: 0 }
+    return true
+  }
+  if (event.type !== "message_delta" || isObject(event.usage)) return false
+  event.usage = { output_tokens: 0 }
+  return true
+}
+
 // Changes the usage in a parsed event for the client of a provider; returns whether it did.
 export function correctUsage(event, client) {
   if (!isObject(event)) return false
   if (client === PACKAGE) return correctChat(event)
-  let isChanged = false
+  let isChanged = completeAnthropic(event)
   for (const holder of [event, event.message, event.response]) {
     for (const key of ["usage", "usageMetadata"]) {
       if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
