@@ -1,0 +1,67 @@
+"""Try every case on every wire through the real opencode, and print the table: ``make wires``.
+
+    python docs/scripts/wire_table.py [--backend server|cli] [--write]
+
+A cell is right if the class of the error, the number of requests, the reset time, the tokens and the cost
+are. ``--write`` puts the table into ``docs/reference/wires.md``. The exit code is 1 if a cell is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from rig import Rig  # noqa: E402
+from wire_cases import CASES, WIRES, faults_of, wired_rig  # noqa: E402
+
+from opencode_tasks.opencode.backend import BackendName  # noqa: E402
+from opencode_tasks.opencode.binary import find_binary  # noqa: E402
+
+PAGE = ROOT / "docs" / "reference" / "wires.md"
+Cells = Mapping[tuple[str, str], str]
+
+
+def tried(rig: Rig, backend: BackendName) -> dict[tuple[str, str], str]:
+    """The text of each cell, by case and wire."""
+    cells: dict[tuple[str, str], str] = {}
+    for name in CASES:
+        for wire in WIRES:
+            _, faults = faults_of(rig, wire, name, backend)
+            cells[name, wire] = "right" if not faults else "; ".join(faults)
+        print(f"{backend}: {name}", file=sys.stderr)
+    return cells
+
+
+def table(cells: Cells) -> str:
+    """The cells as a table, with the right class of each case."""
+    rows = [f"| case | right | {' | '.join(WIRES)} |", "|" + "---|" * (len(WIRES) + 2)]
+    for name, case in CASES.items():
+        right = f"`{case.error.error_type}`" if case.error else "completed"
+        rows.append(f"| {name} | {right} | {' | '.join(cells[name, wire] for wire in WIRES)} |")
+    return "\n".join(rows) + "\n"
+
+
+def main() -> int:
+    """Try the cases; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--backend", choices=["server", "cli"], help="only this backend; both without it")
+    parser.add_argument("--write", action="store_true", help="write the page of the documentation")
+    given = parser.parse_args()
+    backends: list[BackendName] = [given.backend] if given.backend else ["server", "cli"]
+    with wired_rig(find_binary(None)) as rig:
+        found = {backend: tried(rig, backend) for backend in backends}
+    parts = [f"## Backend {backend}\n\n{table(cells)}" for backend, cells in found.items()]
+    print("\n".join(parts))
+    if given.write:
+        before, _, _ = PAGE.read_text(encoding="utf-8").partition("## Backend")
+        PAGE.write_text(before + "\n".join(parts), encoding="utf-8")
+    return int(any(cell != "right" for cells in found.values() for cell in cells.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
