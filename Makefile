@@ -49,7 +49,7 @@ pictures: setup ## Draw the documentation's diagrams, and make its pictures from
 	$(PYTHON) docs/scripts/pictures.py
 
 wires: setup ## Try faults and answers on the wires of all providers, and print the tables (about an hour)
-	$(PYTHON) docs/scripts/wire_table.py --write
+	$(PYTHON) tests/wire_table.py --write
 
 lint: docs ## Check format, style, imports, types, the lock file, the image and the documentation's links
 	$(UV) lock --check

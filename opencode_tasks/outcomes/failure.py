@@ -19,6 +19,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.outcomes.error_message import body_message
 
+HEX_DIGITS, LETTERS = "0123456789abcdef", "abcdefghijklmnop"
 STREAM_ERROR = re.compile(r"opencode-tasks-failure:((?:[a-p]{2})+)")
 
 
@@ -73,6 +74,17 @@ def read_failure(error: Mapping[str, Any]) -> Failure:
     )
 
 
+def text_of_letters(letters: str) -> str:
+    """The text that the message of a stream's error encodes: each half of a byte is a letter from a to p."""
+    digits = letters.translate(str.maketrans(LETTERS, HEX_DIGITS))
+    return bytes.fromhex(digits).decode("utf-8", errors="replace")
+
+
+def letters_of_text(text: str) -> str:
+    """A text as the message of a stream's error encodes it."""
+    return text.encode("utf-8", errors="replace").hex().translate(str.maketrans(HEX_DIGITS, LETTERS))
+
+
 def _of_response(name: str, status: int, headers: Mapping[str, str]) -> Failure:
     return _exact(
         name,
@@ -86,9 +98,8 @@ def _of_response(name: str, status: int, headers: Mapping[str, str]) -> Failure:
 
 
 def _of_stream(name: str, letters: str) -> Failure:
-    """The failure in the message of a stream's error: each half of a byte is a letter from a to p."""
-    digits = letters.translate(str.maketrans("abcdefghijklmnop", "0123456789abcdef"))
-    given = mapping_in(_parsed(bytes.fromhex(digits).decode("utf-8", errors="replace")))
+    """The failure in the message of a stream's error."""
+    given = mapping_in(_parsed(text_of_letters(letters)))
     return _exact(
         name,
         status=_whole_number(given.get("status")) or 0,

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from opencode_tasks.domain.records import InnerRetry, Session
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
+from opencode_tasks.outcomes.failure import STREAM_ERROR, letters_of_text, text_of_letters
 
 MASK = "[secret]"
 # A shorter value can be a common word, which must stay in answers.
@@ -36,7 +37,16 @@ class SecretMask:
 
     def text(self, text: str) -> str:
         """The text without the secrets."""
-        return text if self._pattern is None else self._pattern.sub(MASK, text)
+        if self._pattern is None:
+            return text
+        return STREAM_ERROR.sub(self._stream_error, self._pattern.sub(MASK, text))
+
+    def _stream_error(self, found: re.Match[str]) -> str:
+        decoded = text_of_letters(found[1])
+        masked = self.text(decoded)
+        if masked == decoded:
+            return found[0]
+        return found[0].removesuffix(found[1]) + letters_of_text(masked)
 
     def json(self, value: Any) -> Any:
         """A JSON value without the secrets, at any depth."""

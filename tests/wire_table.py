@@ -1,6 +1,6 @@
 """Try every case on every wire through the real opencode, and print the table: ``make wires``.
 
-    python docs/scripts/wire_table.py [--backend server|cli] [--write]
+    python tests/wire_table.py [--backend server|cli] [--write]
 
 A cell is right if the class of the error, the number of requests, the reset time, the tokens and the cost
 are. ``--write`` puts the table into ``docs/reference/wires.md``. The exit code is 1 if a cell is wrong.
@@ -13,16 +13,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+from rig import Rig
+from wire_cases import CASES, WIRES, faults_of, wired_rig
 
-from rig import Rig  # noqa: E402
-from wire_cases import CASES, WIRES, faults_of, wired_rig  # noqa: E402
+from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.binary import find_binary
 
-from opencode_tasks.opencode.backend import BackendName  # noqa: E402
-from opencode_tasks.opencode.binary import find_binary  # noqa: E402
-
-PAGE = ROOT / "docs" / "reference" / "wires.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "wires.md"
 Cells = Mapping[tuple[str, str], str]
 
 
