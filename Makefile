@@ -12,7 +12,7 @@ SYNCED := .venv/.synced
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs pictures wires test test-all chaos bench lint format lock-check setup setup-local clean
+.PHONY: help demo docs pictures live wires test test-all chaos bench lint format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ docs: $(SYNCED) ## Build the documentation site into site/, and check its links
 pictures: setup ## Draw the documentation's diagrams, and make its pictures from real runs (needs Chromium)
 	$(PYTHON) docs/scripts/diagrams.py
 	$(PYTHON) docs/scripts/pictures.py
+
+MAX_COST ?= 0.10
+live: setup ## Try a real model (MODEL=provider/model MAX_COST=0.10), and print what differs from the scripted one
+	$(PYTHON) tests/live.py --model $(MODEL) --max-cost $(MAX_COST)
 
 wires: setup ## Try faults and answers on the wires of all providers, and print the tables (about an hour)
 	$(PYTHON) tests/wire_table.py --write
