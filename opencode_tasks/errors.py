@@ -61,8 +61,8 @@ class OpenCodeError(OpenCodeTasksError):
         retry_after: Seconds after which the provider accepts another request; None if it named no time.
         is_overload: Whether the provider says that it is overloaded.
         is_unavailable: Whether the provider as a whole does not answer, rather than this request.
-        is_repeatable: Whether the same request may succeed later. If not, a row is not sent again although
-            its reaction is a retry.
+        max_attempts: Attempts after which the row fails, if the user allows more: 1 if the same request
+            would fail again. None for the user's limit.
         concerns_all_rows: Whether every row of the run would fail in the same way, such as for a model
             that does not exist. The run then ends early.
         reaction: Effect on the row, its gate and the rows in flight.
@@ -84,7 +84,7 @@ class OpenCodeError(OpenCodeTasksError):
     retry_after: float | None = None
     is_overload: bool = False
     is_unavailable: bool = False
-    is_repeatable: bool = True
+    max_attempts: int | None = None
     concerns_all_rows: bool = False
 
     def __init__(self, node_id: str, error_type: str, exit_code: int = -1, raw_message: str = "") -> None:

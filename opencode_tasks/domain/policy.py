@@ -122,9 +122,9 @@ def decide(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimit
         case "hold":
             return AwaitPerson()
         case "retry":
-            if not error.is_repeatable:
-                return Fail()
             max_attempts = reaction.max_attempts or limits.max_attempts
+            if error.max_attempts is not None:
+                max_attempts = min(max_attempts, error.max_attempts)
             if reaction.uses_attempt and attempt >= max_attempts:
                 return Fail()
             return Retry(_retry_time(error, attempt, now, limits))

@@ -104,7 +104,7 @@ def _error_of(rule: Rule, answer: ProviderAnswer, context: Context) -> OpenCodeE
             return refused
         case "context_overflow":
             overflow = MaxOutputTokensError(node, code, message, context.partial_text)
-            overflow.is_repeatable = False
+            overflow.max_attempts = 1
             return overflow
         case "content_filter":
             return ContentFilteredError(node, code, message, context.partial_text)
@@ -117,7 +117,7 @@ def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
     node, code, message = context.node_id, context.exit_code, _message(failure)
     if failure.name == "ContextOverflowError":
         overflow = MaxOutputTokensError(node, code, message, context.partial_text)
-        overflow.is_repeatable = False
+        overflow.max_attempts = 1
         return overflow
     if failure.name == "MessageOutputLengthError":
         return MaxOutputTokensError(node, code, message, context.partial_text)

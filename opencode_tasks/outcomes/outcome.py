@@ -39,6 +39,7 @@ ONLY_REASONING = (
     "the model sent reasoning and no text; raise limit.output of the model in the opencode config, "
     "or choose a --variant with less reasoning"
 )
+MAX_EMPTY_ANSWERS = 2
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
@@ -131,15 +132,22 @@ def _fault(
     if ended is not None:
         return ended
     if not text and not result.stream_text and not has_tool_call(messages):
-        first_line = error_message(result.stderr.partition("\n")[0], is_internal=True)
-        message = "empty response" if assistant_messages(messages) else first_line or "no answer"
-        if has_output(messages):
-            message = f"{message}: {ONLY_REASONING}"
-        empty = UnknownOpenCodeError(node_id, code, message, result.stderr)
-        # The provider ended the answer, so the same request costs the same and ends in the same way.
-        empty.is_repeatable = not assistant_messages(messages)
-        return empty
+        return _empty(result, messages, node_id)
     return None
+
+
+def _empty(result: SessionResult, messages: Sequence[Mapping[str, Any]], node_id: str) -> OpenCodeError:
+    """The error of a request without an error, a tool call or a text."""
+    first_line = error_message(result.stderr.partition("\n")[0], is_internal=True)
+    is_reasoning = has_output(messages)
+    message = "empty response" if assistant_messages(messages) else first_line or "no answer"
+    if is_reasoning:
+        message = f"{message}: {ONLY_REASONING}"
+    empty = UnknownOpenCodeError(node_id, result.exit_code, message, result.stderr)
+    if assistant_messages(messages):
+        # The provider ended the answer: the next one costs the same, and is rarely different.
+        empty.max_attempts = 1 if is_reasoning else MAX_EMPTY_ANSWERS
+    return empty
 
 
 def _refused(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> OpenCodeError | None:

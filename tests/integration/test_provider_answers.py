@@ -37,7 +37,7 @@ def test_an_answer_has_its_class_after_one_request(wired: Rig, name: str) -> Non
     asked = wired.ask(answer.reply, model=f"{answer.wire}/echo")
     error = asked.failed(answer.kind)
     assert len(asked.calls) == 1
-    assert error.is_repeatable is not answer.is_final
+    assert (error.max_attempts == 1) is answer.is_final
     assert error.concerns_all_rows is answer.concerns_all_rows
     if answer.wait_s is not None:
         assert isinstance(error, RateLimitError)

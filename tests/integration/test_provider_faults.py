@@ -122,7 +122,7 @@ def test_an_answer_with_reasoning_alone_is_explained_and_not_repeated(rig: Rig) 
     asked = rig.ask(Reply(text="", reasoning_text="Let me think."))
     error = asked.failed(UnknownOpenCodeError)
     assert "reasoning and no text" in error.raw_message
-    assert not error.is_repeatable
+    assert error.max_attempts == 1
     assert len(asked.calls) == 1
 
 

@@ -368,7 +368,7 @@ def by_table(answer: FailedAnswer, **changes: Any) -> OpenCodeError:
 def test_what_providers_answer(answer: FailedAnswer) -> None:
     error = by_table(answer)
     assert type(error) is answer.kind
-    assert error.is_repeatable is not answer.is_final
+    assert (error.max_attempts == 1) is answer.is_final
     assert error.concerns_all_rows is answer.concerns_all_rows
     if isinstance(error, RateLimitError) and answer.wait_s is not None:
         wait_s = (error.reset_time - datetime.now(UTC)).total_seconds()
