@@ -34,6 +34,8 @@ LEAN_ENVIRONMENT = {
         )
     },
     "OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER": "1",
+    # The plugin sees HTTP requests. Over a WebSocket, opencode retries failures silently.
+    "OPENCODE_EXPERIMENTAL_WEBSOCKETS": "false",
 }
 
 # Descriptors of the locked files of the instance directories that this process uses, by their root.
