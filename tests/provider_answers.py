@@ -611,7 +611,69 @@ def _any() -> Iterator[FailedAnswer]:
     )
 
 
+def _plans() -> Iterator[FailedAnswer]:
+    """Subscriptions, relays and less common providers."""
+    paid = "Extra usage is required for long context requests."
+    yield case(
+        "claude plan: extra usage", BillingError, 429, anthropic("rate_limit_error", paid), wire="anthropic"
+    )
+    windows = {
+        "anthropic-ratelimit-unified-reset": _epoch(9000),
+        "anthropic-ratelimit-unified-5h-status": "rejected",
+        "anthropic-ratelimit-unified-5h-reset": _epoch(9000),
+        "anthropic-ratelimit-unified-7d-status": "allowed",
+        "anthropic-ratelimit-unified-7d-reset": _epoch(300_000),
+    }
+    limited = anthropic("rate_limit_error", "This request would exceed your account's rate limit.")
+    yield case(
+        "claude plan: five hours",
+        RateLimitError,
+        429,
+        limited,
+        headers=windows,
+        wire="anthropic",
+        wait_s=9000,
+    )
+    disabled = anthropic("invalid_request_error", "This organization has been disabled.")
+    yield case("anthropic: disabled", AuthenticationError, 400, disabled, wire="anthropic")
+    minute = error("Request rate exceeds. See error-code#token-limit", code="insufficient_quota")
+    yield case("alibaba: per minute", RateLimitError, 429, minute)
+    yield case(
+        "alibaba: free tier", BillingError, 403, error("Use paid.", code="AllocationQuota.FreeTierOnly")
+    )
+    length = error("Range of input length should be [1, 204800]", code="invalid_parameter_error")
+    yield case("alibaba: too long", MaxOutputTokensError, 400, length, is_final=True)
+    spent = {"type": "error", "error": {"type": "api_error", "message": "insufficient balance (1008)"}}
+    yield case("minimax: spent", BillingError, 500, spent)
+    token_limit = "Invalid request: Your request exceeded model token limit: 262144 (requested: 300000)"
+    yield case("moonshot: too long", MaxOutputTokensError, 400, error(token_limit), is_final=True)
+    beijing = datetime.now(UTC) + timedelta(hours=8, seconds=3600)
+    chinese = f"您的限额将在 {beijing:%Y-%m-%d %H:%M:%S} 重置"
+    yield case("z.ai: in Chinese", RateLimitError, 429, error(chinese, code="1308"), wait_s=3600)
+    hourly = "you (a user) have reached your hourly usage limit, upgrade for higher limits"
+    yield case("ollama cloud: hourly", RateLimitError, 429, {"error": hourly})
+    raw = json.dumps(error("This model's maximum context length is 131072 tokens."))
+    behind = error("Provider returned error", code=400, metadata={"raw": raw, "provider_name": "P"})
+    yield case(
+        "openrouter: too long behind it", MaxOutputTokensError, 400, behind, wire="openrouter", is_final=True
+    )
+    image = error("No endpoints found that support image input", code=404)
+    yield case("openrouter: image", InvalidRequestError, 404, image, wire="openrouter")
+    weeks = error("Usage limit reached. Resets in 2 weeks.", type="GoUsageLimitError")
+    yield case("opencode go: weeks", RateLimitError, 429, weeks, wait_s=14 * 86_400)
+    for text in (
+        "Invalid token ID in logit_bias",
+        "Unsupported model parameter: top_k",
+        "Model gpt-x: parameter 'stop' is not supported",
+        "Failed due to unsupported content-type",
+        "thinking budget exceeded: budget_tokens must be less than max_tokens",
+        "Unknown enum: 'overdue'",
+        "input_schema.properties: key 'a b' is invalid",
+    ):
+        yield case(f"any: {text}", InvalidRequestError, 400, error(text, type="invalid_request_error"))
+
+
 def failed_answers() -> list[FailedAnswer]:
     """The table. Times in it are counted from now."""
-    groups = (_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any)
+    groups = (_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans)
     return [answer for group in groups for answer in group()]

@@ -181,7 +181,7 @@ def _message_in(value: Any) -> str:
         found = (text_in(known.get(key)) or _listed(known.get(key)) for key in _MESSAGE_KEYS)
         if message := next(filter(None, (text.strip() for text in found)), ""):
             return message
-    return _listed(answer.get("errors"))
+    return _listed(answer.get("errors")) or _listed(answer.get("error"))
 
 
 def _listed(value: Any) -> str:

@@ -28,6 +28,8 @@ CONTAINER_KEYS = (
 CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 MAX_DEPTH = 8
 MAX_CODE_LENGTH = 100
+# The search for words stays short for a message of any length.
+MAX_MESSAGE_LENGTH = 4_000
 LOWEST_STATUS, HIGHEST_STATUS = 400, 599
 
 
@@ -66,8 +68,10 @@ class ProviderAnswer:
     @cached_property
     def message(self) -> str:
         """The provider's message; "" without one."""
-        text = body_message(self.failure.body) or self.failure.message
-        return text or ("" if _parsed(self.failure.body) is not None else self.failure.body[:2_000])
+        body = self.failure.body
+        parts = [body_message(body) or self.failure.message, *map(_raw_message, details_in(body))]
+        text = " ".join(filter(None, parts))
+        return (text or ("" if _parsed(body) is not None else body))[:MAX_MESSAGE_LENGTH]
 
     def says(self, words: re.Pattern[str]) -> bool:
         """Whether the message has these words, and not because it quotes the prompt."""
@@ -76,6 +80,13 @@ class ProviderAnswer:
     @cached_property
     def _plain_prompt(self) -> str:
         return _plain(self.prompt)
+
+
+def _raw_message(part: Mapping[str, Any]) -> str:
+    """The message of the provider behind OpenRouter."""
+    raw = mapping_in(part.get("metadata")).get("raw")
+    text = raw if isinstance(raw, str) else json.dumps(raw) if raw else ""
+    return body_message(text) or text
 
 
 def _plain(text: str) -> str:

@@ -19,10 +19,16 @@ from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_words import (
     BAD_KEY,
     BUSY,
+    DISABLED_ACCOUNT,
+    EXTRA_USAGE,
     FILTERED,
     GONE,
     LIMITED,
     LIMITED_AT_START,
+    LOST_MODEL,
+    ONE_ROW,
+    QUOTA_AT_ALIBABA,
+    QUOTA_OF_PLAN,
     REGION,
     SPENT,
     SPENT_AT_GOOGLE,
@@ -88,7 +94,7 @@ def _values(text: str) -> frozenset[str]:
 
 
 _LIMIT_AND_REQUESTED = re.compile(
-    r"\bLimit:? ([\d,]+).{0,40}?\bRequested:? ([\d,]+)", re.IGNORECASE | re.DOTALL
+    r"(?<!token )\bLimit:? ([\d,]+).{0,40}?\bRequested:? ([\d,]+)", re.IGNORECASE | re.DOTALL
 )
 
 
@@ -121,6 +127,63 @@ BROKEN = frozenset({0, 408, 409, 425, 499})
 RULES: Final[tuple[Rule, ...]] = (
     # 1. Values in the body that mean one thing only.
     Rule(
+        kind="rate_limit",
+        what="a quota per minute, under the value of an empty balance",
+        providers="Alibaba",
+        codes=_values("insufficient_quota"),
+        statuses=frozenset({429}),
+        words=QUOTA_AT_ALIBABA,
+        source="https://github.com/anomalyco/opencode/issues/23722",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="the quota of a plan is used up until it is renewed",
+        providers="Moonshot",
+        statuses=frozenset({403}),
+        words=QUOTA_OF_PLAN,
+        source="https://github.com/openclaw/openclaw/issues/142524",
+    ),
+    Rule(
+        kind="billing_error",
+        what="the plan does not cover the request, which has to be paid for",
+        providers="Anthropic, Vercel",
+        statuses=frozenset({400, 403, 429}),
+        words=EXTRA_USAGE,
+        source="https://github.com/anthropics/claude-code/issues/67939",
+    ),
+    Rule(
+        kind="billing_error",
+        what="no balance, under the status of a server error",
+        providers="MiniMax",
+        statuses=frozenset({429, 500}),
+        words=re.compile(r"\(1008\)"),
+        source="https://github.com/MiniMax-AI/MiniMax-M2/issues/62",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a limit, under the status of a server error",
+        providers="MiniMax",
+        statuses=frozenset({500}),
+        words=re.compile(r"\((?:1002|1039|2056)\)"),
+        source="https://platform.minimax.io/docs/api-reference/errorcode",
+    ),
+    Rule(
+        kind="content_filter",
+        what="the content is refused, under the status of a server error",
+        providers="MiniMax",
+        statuses=frozenset({500}),
+        words=re.compile(r"\((?:1026|1027)\)"),
+        source="https://platform.minimax.io/docs/api-reference/errorcode",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the account is disabled",
+        providers="Anthropic, OpenAI",
+        statuses=REFUSED | {429},
+        words=DISABLED_ACCOUNT,
+        source="https://github.com/anthropics/claude-code/issues/19028",
+    ),
+    Rule(
         kind="invalid_request",
         what="the request alone is larger than the limit per minute: it never fits",
         providers="OpenAI, Groq, Azure",
@@ -152,7 +215,8 @@ RULES: Final[tuple[Rule, ...]] = (
             " exceeded_current_quota_error payment_required payment_required_error arrearage 1113"
             " usage_not_included monthlylimiterror userlimiterror subscription_required base_resp.1008"
             " billing_error spend_limit_exceeded no_payment_method prepaid_balance_exhausted"
-            " pre_consume_token_quota_failed"
+            " pre_consume_token_quota_failed 1309 billing_disabled customer_verification_required"
+            " insufficient_balance_error allocationquota.freetieronly"
         ),
         source="https://platform.openai.com/docs/guides/error-codes",
     ),
@@ -192,7 +256,8 @@ RULES: Final[tuple[Rule, ...]] = (
             " account_deactivated unsupported_country_region_territory service_disabled"
             " api_key_service_blocked invalid_token token_expired expired_token invalid_grant"
             " invalid_x_api_key missing_api_key base_resp.1004 base_resp.2049 organization_deactivated"
-            " api_key_revoked key_disabled invalid_iam_token"
+            " api_key_revoked key_disabled invalid_iam_token 1311 1313 1314 1315"
+            " organization_restricted access_terminated"
         ),
         source="https://ai.google.dev/gemini-api/docs/troubleshooting",
     ),
@@ -203,7 +268,8 @@ RULES: Final[tuple[Rule, ...]] = (
         codes=_values(
             "rate_limit_error rate_limit_reached_error rate_limited ratelimitreached too_many_requests"
             " throttlingexception throttling usage_limit_reached servicequotaexceededexception"
-            " 1302 1303 1304 1308 1310 freeusagelimiterror gousagelimiterror ratelimiterror"
+            " 1302 1303 1304 1308 1310 1316 1317 1318 1319 1320 1321"
+            " freeusagelimiterror gousagelimiterror ratelimiterror"
             " base_resp.1002 base_resp.1039"
         ),
         source="https://docs.claude.com/en/api/errors",
@@ -244,7 +310,7 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="billing_error",
         what="the account has no credit, or its spending limit is reached",
         providers="Anthropic, xAI, OpenRouter, z.ai, DeepSeek, LiteLLM",
-        statuses=REFUSED | {402, 429},
+        statuses=REFUSED | {402, 412, 429},
         words=SPENT,
         source="https://github.com/anthropics/claude-code/issues/38035",
     ),
@@ -268,10 +334,18 @@ RULES: Final[tuple[Rule, ...]] = (
         kind="invalid_request",
         what="the model does not exist, or not any more",
         providers="Anthropic, Ollama, vLLM, OpenRouter, LiteLLM, gateways",
-        statuses=REFUSED | {410, 500, 503},
+        statuses=REFUSED | {410},
         words=GONE,
         concerns_all_rows=True,
         source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    ),
+    Rule(
+        kind="server_error",
+        what="the server lost its model",
+        providers="LM Studio, NVIDIA",
+        statuses=frozenset({400}),
+        words=LOST_MODEL,
+        source="https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1347",
     ),
     Rule(
         kind="invalid_request",
@@ -419,6 +493,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="nothing answers at this address",
         providers="any",
         statuses=frozenset({404, 410}),
+        check=lambda answer: not answer.says(ONE_ROW),
         concerns_all_rows=True,
         source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.5",
     ),

@@ -16,11 +16,16 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 GONE: Final = _any_of(
     (
-        r"\bmodels?\b.{0,120}\b(not found|(does|do) not exist|doesn't exist|not available|not supported"
-        r"|no longer|deprecated|retired|decommissioned|removed|shut down|end of life|disabled)"
+        r"\bmodels?\b(?:(?![.:;,]\s).){0,120}\b"
+        r"(not found|(does|do)? ?not exist|doesn't exist|not available|not supported|no longer|deprecated"
+        r"|retired|decommissioned|removed|shut down|end of (its )?life|(is|are|been) disabled)"
     ),
-    r"\b(no such|unknown|unsupported|invalid) model\b",
-    r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b",
+    r"\b(no such|unknown|unsupported|invalid) model\b(?! (parameter|output|response))",
+    r"\bon-demand throughput isn.t supported|\bmodel identifier is invalid|\bnot accessible via the /",
+    (
+        r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b"
+        r"(?! that support (image|audio|video|file|pdf))"
+    ),
     r"\bnot a valid model\b",
 )
 SPENT: Final = _any_of(
@@ -30,50 +35,56 @@ SPENT: Final = _any_of(
     r"\b(out of|no (remaining|available)|not enough) credits?\b",
     r"\bno payment method\b",
     r"(used|exhausted) all (of )?(the |your )?(available |remaining )?credits",
-    r"\b(monthly|spend|spending|usage|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
+    r"\b(monthly|spend|spending|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
     (
         r"(reached|exceeded|hit) (its|your|the|their|an?) (\w+ ){0,4}"
-        r"(spend|spending|credit|cost|usage) (limit|cap|budget)s?"
+        r"(spend|spending|credit|cost) (limit|cap|budget)s?"
     ),
-    r"regain access on",
+    r"regain access on|\busage limit for this billing cycle",
+    r"\bdoesn.t have any credits\b|\bvalid credit card on file\b",
+    r"\bsuspended, possibly due to reaching",
+    r"\bfree quota has been exhausted\b|\brequires a subscription\b|额度(不足|已用尽)|余额不足|套餐已到期",
     r"suspended due to insufficient",
     r"(please |need to )(recharge|top.?up)\b",
     r"\bkey limit exceeded",
-    r"\bbudget (has been )?exceeded",
-    r"\bexceeded (\w+ )?budget",
+    r"\b(?<!thinking )budget (has been )?exceeded",
+    r"\bexceeded (?!thinking)(\w+ )?budget",
     r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
     r"\bbilling (hard )?limit\b",
     r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
-    r"\bin arrears\b|\boverdue\b|\bfree (trial|credits?) (has|have) (ended|expired)",
+    r"\bin arrears\b|\b(account|payment|invoice|bill)s? .{0,20}\boverdue\b",
+    r"\bfree (trial|credits?) (has|have) (ended|expired)",
     r"\bsubscription (is |has )?(expired|inactive|required|ended)",
 )
 BAD_KEY: Final = _any_of(
     (
         r"(incorrect|invalid|expired|revoked|missing|unknown|malformed|wrong) "
         r"(or (missing|expired|invalid) )?(api[ _-]?keys?|x-api-key|access (key|token)|"
-        r"(auth\w* |bearer |security |session )?tokens?\b|credentials?)"
+        r"(auth\w* |bearer |security |session |access )tokens?\b|credentials?)"
     ),
     r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
     (
         r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
-        r"(expired|revoked|disabled|deleted|invalid)"
+        r"(expired|revoked|disabled|deleted)"
     ),
+    r"^invalid token\.?$|\bcredential is only authorized for",
     r"\bauthentication (failed|error|required)|\bnot authenticated|^unauthorized\b|\blogin (has )?expired",
 )
 FILTERED: Final = _any_of(
     r"content (management|moderation|safety|usage|filter(ing)?) (polic|system)",
     (
         r"(blocked|filtered|rejected|flagged) (by|as|for|due to) .{0,60}"
-        r"(content|safety|moderation|guardrail|filter|violat)"
+        r"(content (policy|filter|moderation|safety)|safety|moderation|guardrail|filter|violat)"
     ),
     (
-        r"\b(prompt|input|content|request|output|response|message)s? (was|were|has been|is|may be) "
-        r"(blocked|flagged|filtered|rejected by)"
+        r"\b(prompt|input|content|output|completion)s? (was|were|has been|is|may be) "
+        r"(blocked|flagged|filtered)"
     ),
     r"\b(output|input|prompt|content) blocked\b",
     r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
     r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
-    r"\bcontent exists risk\b|\binappropriate content\b|\bsensitive (content|information|words?)\b",
+    r"\bprohibited due to a violation of provider|敏感信息|\bcontent exists risk\b",
+    r"\binappropriate content\b|\bsensitive (content|information|words?)\b",
     r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
     r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
     r"SAFETY_CHECK_TYPE",
@@ -82,13 +93,18 @@ TOO_LONG: Final = _any_of(
     r"maximum (context|prompt|input|model|sequence) length",
     r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
     (
-        r"(exceed\w*|larger than|longer than|greater than) .{0,60}"
-        r"\bcontext[ _-]?(length|window|size|limit)?\b"
+        r"(exceed(?:s|ed|ing)?\b|larger than|longer than|greater than) .{0,60}"
+        r"\bcontext(?![=_]|\.\w)([ _-]?(length|window|size|limit))?\b"
     ),
     r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
     r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
     r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
-    r"exceeds the maximum number of (input )?tokens|\breduce the length of\b",
+    r"exceeds the maximum number of (input )?tokens",
+    r"\breduce the length of (the |your )?(messages?|prompt|input|either|chat)\b",
+    r"\bmodel token limit\b|\brange of input length\b",
+    r"\b(prompt|input)( length)?( \d+)? exceeds (the )?max\w* length",
+    r"`inputs` (tokens \+|must have less than)|\bkeep the first \d+ tokens|\breached context length of",
+    r"\bpayload size exceeds|\bcontent.{0,4}: string too long",
     r"\brequest( body| entity)? (is )?too large\b|\bn_ctx\b|\bnumber of tokens to keep\b",
 )
 LIMITED: Final = _any_of(
@@ -111,3 +127,14 @@ SPENT_AT_GOOGLE: Final = _any_of(
     r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
     r"\bspend(ing)? cap\b",
 )
+EXTRA_USAGE: Final = _any_of(
+    r"\bextra usage\b", r"\bspend limit\b", r"^free credits temporarily have restricted"
+)
+QUOTA_OF_PLAN: Final = _any_of(r"\bquota will (reset|be refreshed) when")
+QUOTA_AT_ALIBABA: Final = _any_of(r"#token-limit", r"\ballocated quota exceeded")
+DISABLED_ACCOUNT: Final = _any_of(
+    r"\b(account|organization|access|project)\b.{0,30}\b(disabled|banned|terminated|restricted)\b",
+)
+# The request has something that the model does not take; another row may not have it.
+ONE_ROW: Final = _any_of(r"\bthat support (image|audio|video|file|pdf)", r"\bfile\b.{0,60}\bnot found")
+LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.outcomes.error_message import body_message
-from opencode_tasks.outcomes.provider_answer import details_in
+from opencode_tasks.outcomes.provider_answer import MAX_MESSAGE_LENGTH, details_in
 
 MAX_S = 31 * 86_400.0
 """Longest wait that a provider can mean. A longer one is a mistake, and ``CAPPED_S`` is used."""
@@ -29,11 +29,14 @@ CAPPED_S = 86_400.0
 MIN_EPOCH_S = 1e9
 MIN_EPOCH_MS = 1e12
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_UNIT = r"(days?|d|hours?|hrs?|h|milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s)"
-_DURATION_PART = re.compile(rf"([0-9]+(?:\.[0-9]+)?)\s*{_UNIT}(?![a-z])", re.IGNORECASE)
-_DURATION = re.compile(rf"(?:[0-9]+(?:\.[0-9]+)?\s*{_UNIT}(?![a-z])[\s,]*(?:and\s+)?)+", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_UNIT = r"(weeks?|w|days?|d|hours?|hrs?|h|milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s)"
+_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_DURATION_PART = re.compile(rf"(?<![0-9.])({_AMOUNT})\s{{0,3}}{_UNIT}(?![a-z])", re.IGNORECASE)
+_DURATION = re.compile(
+    rf"(?<![0-9.])(?:{_AMOUNT}\s{{0,3}}{_UNIT}(?![a-z])[\s,]{{0,3}}(?:and\s{{1,3}})?)+", re.IGNORECASE
+)
 _STATED_DURATION = re.compile(
     r"\b(?:try again|retry|wait|reset\w*|available|again)\s+(?:your request\s+)?(?:(?:in|after|for)\s+)?"
     rf"(?:about\s+|approximately\s+)?({_DURATION.pattern})",
@@ -45,6 +48,11 @@ _STATED_TIME = re.compile(
     r"(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?",
     re.IGNORECASE,
 )
+_STATED_IN_CHINESE = re.compile(
+    r"将在\s*([0-9]{4}-[0-9]{2}-[0-9]{2})\s+([0-9]{2}:[0-9]{2}:[0-9]{2})()\s*重置"
+)
+# z.ai's codes of limits that end at a time, as a field or at the start of the message.
+_OF_ZAI = re.compile(r'"code":\s*"?13(?:08|10|1[6-9]|2[01])\b|\[13(?:08|10|1[6-9]|2[01])\]')
 _WINDOW = re.compile(r"(?:(?:x-)?ratelimit-reset(?:-(.+))?|(?:anthropic|x)-ratelimit-(.+)-reset)")
 _AT_FIELDS = ("resets_at", "reset_at", "resetsAt", "resetAt", "reset_time", "resetTime")
 _AFTER_FIELDS = (
@@ -64,6 +72,10 @@ def named_wait_s(headers: Mapping[str, str], body: str, now: datetime) -> float 
         sent |= embedded
     statements = [*_header_statements(sent, now), *_body_statements(body, now)]
     windows = _windows(sent, now)
+    # Of Anthropic's plans: only the window that refused the request counts.
+    for name in [name for name in windows if "unified" in windows and name.startswith("unified-")]:
+        if sent.get(f"anthropic-ratelimit-{name}-status") != "rejected":
+            del windows[name]
     used_up = [seconds for name, seconds in windows.items() if _is_used_up(sent, name)]
     found = [*statements, *used_up] or list(windows.values())
     return max(0.0, *found) if found else None
@@ -93,11 +105,13 @@ def _body_statements(body: str, now: datetime) -> Iterator[float]:
         for holder in (mapping_in(part.get("metadata")), mapping_in(part.get("response"))):
             yield from _fields(holder, now)
             yield from _fields(mapping_in(holder.get("error")), now)
-    message = body_message(body) or body[:2_000]
+    message = (body_message(body) or body)[:MAX_MESSAGE_LENGTH]
     for found in _STATED_DURATION.finditer(message):
         yield _duration(found[1])
     for found in _STATED_TIME.finditer(message):
-        yield from _until_stated(found, now, is_chinese='"1308"' in body or '"1310"' in body)
+        yield from _until_stated(found, now, is_chinese=_OF_ZAI.search(body) is not None)
+    for found in _STATED_IN_CHINESE.finditer(message):
+        yield from _until_stated(found, now, is_chinese=True)
 
 
 def _fields(holder: Mapping[str, Any], now: datetime) -> Iterator[float]:

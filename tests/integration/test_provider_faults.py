@@ -10,7 +10,13 @@ import pytest
 from cluster import Desk
 from rig import BASH, Rig
 
-from opencode_tasks.errors import ContentFilteredError, RateLimitError, ServerError, UnknownOpenCodeError
+from opencode_tasks.errors import (
+    BillingError,
+    ContentFilteredError,
+    RateLimitError,
+    ServerError,
+    UnknownOpenCodeError,
+)
 from opencode_tasks.opencode.backend import Clocks
 from opencode_tasks.testing import Call, Reply
 
@@ -141,3 +147,50 @@ def test_json_in_place_of_a_stream_is_the_answer(rig: Rig) -> None:
     assert asked.text == "whole"
     (step,) = asked.attempt.steps
     assert (step.usage.input_tokens, step.usage.output_tokens) == (40, 10)
+
+
+def sse(*events: dict[str, Any]) -> bytes:
+    """A stream of chat completions, in ASCII with escapes as Python writes JSON."""
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return "".join([*lines, "data: [DONE]\n\n"]).encode()
+
+
+def chunk(text: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "choices": [choice], **more}
+
+
+STREAM = "text/event-stream"
+USAGE = {"prompt_tokens": "40", "completion_tokens": "10", "total_tokens": "50"}
+
+
+def test_a_corrected_event_keeps_its_text(rig: Rig) -> None:
+    text = "café 余额 👍"
+    asked = rig.ask(Reply(raw=sse(chunk(text, "stop", usage=USAGE)), content_type=STREAM))
+    assert asked.text == text
+    (step,) = asked.attempt.steps
+    assert (step.usage.input_tokens, step.usage.output_tokens) == (40, 10)
+
+
+def test_an_error_in_several_lines_and_in_chinese_is_read(rig: Rig) -> None:
+    body = json.dumps({"error": {"code": "1113", "message": "余额不足"}}, indent=2)
+    for raw in (body, "event: error\n" + "".join(f"data: {line}\n" for line in body.splitlines()) + "\n"):
+        asked = rig.ask(
+            Reply(raw=sse(chunk("half"))[: -len("data: [DONE]\n\n")] + raw.encode(), content_type=STREAM)
+        )
+        assert "余额不足" in asked.failed(BillingError).raw_message
+        assert len(asked.calls) == 1
+
+
+def test_an_error_is_found_in_an_event_that_repeats_the_request(rig: Rig) -> None:
+    refused = {"code": "content_filter", "message": "no"}
+    asked = rig.ask(Reply(status=400, body={"error": {**refused, "message": "x" * 20_000}}))
+    asked.failed(ContentFilteredError)
+
+
+def test_retries_that_succeeded_do_not_count(rig: Rig) -> None:
+    over = Reply(status=503, headers={"Retry-After": "0"}, body={"error": {"message": "over"}})
+    work = [reply for _ in range(6) for reply in (over, Reply(tool_calls=[BASH]))]
+    asked = rig.ask(Reply(tool_calls=[BASH]), *work, Reply(text="done"), agent="worker", system=None)
+    assert asked.text == "done"
+    assert len(asked.calls) == 14

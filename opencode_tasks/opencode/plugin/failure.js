@@ -9,6 +9,10 @@
 // neither a response nor an error of this module has a status or a word that opencode knows.
 
 const BODY_LIMIT = 8192
+const TEXT_LIMIT = 1000
+// Errors inside a stream that may end soon.
+const TRANSIENT =
+  /"(\w*overloaded\w*|api_error|server_error|timeout_error|rate_limit_e(rror|xceeded)|UNAVAILABLE|RESOURCE_EXHAUSTED|INTERNAL|throttlingException|serviceUnavailableException|internalServerException|InternalServerError|modelStreamErrorException)"|"(code|status)":\s*"?(429|5\d\d)\b/i
 export const STREAM_ERROR = "opencode-tasks-failure:"
 
 const encode = (text) => Buffer.from(text, "utf8").toString("base64")
@@ -16,8 +20,19 @@ const encode = (text) => Buffer.from(text, "utf8").toString("base64")
 // Each half of a byte as a letter from a to p: no digit, and none of the words that opencode looks for.
 const letters = (text) => Buffer.from(text, "utf8").toString("hex").replace(/./g, (digit) => "abcdefghijklmnop"[parseInt(digit, 16)])
 
+// A body that is short enough. The long texts in JSON are shortened, so that it stays JSON.
+function bounded(body) {
+  if (body.length <= BODY_LIMIT) return body
+  try {
+    const shorten = (_, value) => (typeof value === "string" && value.length > TEXT_LIMIT ? value.slice(0, TEXT_LIMIT) : value)
+    return JSON.stringify(JSON.parse(body), shorten).slice(0, 4 * BODY_LIMIT)
+  } catch {
+    return body.slice(0, BODY_LIMIT)
+  }
+}
+
 export function newFailure({ status = 0, headers, body = "", reason = "", at = Date.now(), inStream = false }) {
-  return { status, headers: Object.fromEntries(headers ?? []), body: body.slice(0, BODY_LIMIT), reason, at, inStream }
+  return { status, headers: Object.fromEntries(headers ?? []), body: bounded(body), reason, at, inStream }
 }
 
 // The failure as the response to a request. opencode keeps its headers in `responseHeaders`.
@@ -45,9 +60,7 @@ export const retriedStream = (failure) => Object.assign(new Error(failure.reason
 export function isTransient(failure) {
   if (failure.status === 0) return true
   if (!failure.inStream) return [408, 409, 425, 429, 499].includes(failure.status) || failure.status >= 500
-  return /"(overloaded_error|api_error|server_error|rate_limit_error|UNAVAILABLE|RESOURCE_EXHAUSTED|INTERNAL)"|"(code|status)":\s*"?(429|5\d\d)\b/.test(
-    failure.body,
-  )
+  return !failure.body || TRANSIENT.test(failure.body)
 }
 
 // The wait in milliseconds that a response asks for; 0 if it asks for none.

@@ -50,7 +50,9 @@ const SESSION_HEADERS = ["x-session-affinity", "x-opencode-session"]
 const MAX_RETRIES = 5 // as often as opencode itself
 const ALIVE_INTERVAL_MS = 1000
 // A conversation that became too long: opencode makes a summary and goes on.
-const TOO_LONG = /context[ _](length|window|size)|maximum context|prompt is too long|exceed_context|too large/i
+const TOO_LONG =
+  /context[ _](length|window|size)|maximum context|exceed_context|\b(prompt|input|request|context)\b[^.]{0,40}\btoo (long|large)/i
+const MAX_FAMILIES = 5000
 const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
@@ -65,6 +67,7 @@ const FINAL = new Set(["stop", "length", "content-filter", "error"]) // finish r
 const KNOWN_FINISH = new Set(["stop", "length", "content_filter", "function_call", "tool_calls"])
 
 const lastFailures = new Map() // session -> failure of its last request
+const retries = new Map() // session -> retries since its last step that were left to opencode
 const clients = new Map() // session -> npm package of its client
 const aliveAt = new Map() // session -> when the journal got its last line of kind alive
 const systemTexts = new Map() // session of our agent -> its system text
@@ -86,11 +89,13 @@ function journal(record) {
   }
 }
 
-const newLimits = () => ({ requests: 0, retries: 0, failure: undefined, hasSteps: false, maxCostPico: Infinity })
+const newLimits = () => ({ requests: 0, failure: undefined, maxCostPico: Infinity })
 
 function familyOf(session) {
   const root = roots.get(session) ?? session
-  if (!families.has(root)) families.set(root, { ...newLimits(), costs: new Map() })
+  if (!families.has(root)) families.set(root, { ...newLimits(), hasSteps: false, costs: new Map() })
+  // The oldest session ended long ago.
+  if (families.size > MAX_FAMILIES) families.delete(families.keys().next().value)
   return families.get(root)
 }
 
@@ -127,7 +132,8 @@ function review(messages) {
   const session = messages.at(-1)?.info.sessionID
   const isForSummary = compacting.delete(session)
   for (const { parts } of messages) parts.filter((part) => part.type === "step-finish").forEach(addCost)
-  if (!messages.some(({ info }) => info.id === prompts.get(session))) return
+  // After a summary, the prompt itself is no longer in the list. Ids ascend with time.
+  if (!prompts.has(session) || !messages.some(({ info }) => info.id >= prompts.get(session))) return
   const lastUser = messages.findLastIndex(({ info }) => info.role === "user")
   const steps = messages.slice(lastUser + 1).filter(({ info }) => info.role === "assistant" && !info.summary)
   const fault = faultAfter(steps, session, isForSummary)
@@ -160,51 +166,61 @@ function fail(session, failure) {
 function mayRetry(session, failure) {
   const family = familyOf(session)
   if (!family.hasSteps || !isTransient(failure) || waitMs(failure.headers) > INLINE_WAIT_MS) return false
-  family.retries += 1
+  const count = (retries.get(session) ?? 0) + 1
+  retries.set(session, count)
   lastFailures.set(session, failure)
-  return family.retries <= MAX_RETRIES
+  return count <= MAX_RETRIES
 }
 
-const isTooLong = ({ status, body }) => (status === 400 || status === 413) && TOO_LONG.test(body)
+// Whether opencode may summarize the conversation, once for each step.
+function maySummarize(session, failure) {
+  const isTooLong = (failure.status === 400 || failure.status === 413) && TOO_LONG.test(failure.body)
+  if (!isTooLong || !familyOf(session).hasSteps || lastFailures.get(session)?.isTooLong) return false
+  lastFailures.set(session, { ...failure, isTooLong })
+  return true
+}
 
 async function send(fetch, input, init, session) {
   const family = familyOf(session)
   const refusal = refusalOf(session)
   if (refusal) {
+    lastFailures.delete(session)
     journal({ kind: "refused", session, refusal })
     return refusedResponse(refusal)
   }
   if (family.failure) return failedResponse(family.failure)
   family.requests += 1
+  const signal = init?.signal ?? input?.signal
   let response
   try {
     response = await fetch(input, init)
   } catch (error) {
-    if (init?.signal?.aborted) throw error
+    if (signal?.aborted) throw error
     const failure = newFailure({ reason: String(error) })
     if (mayRetry(session, failure)) throw error
     return failedResponse(fail(session, failure))
   }
   journal({ kind: "response", session, status: response.status })
-  if (response.ok) return answered(response, { isStreamed: asksForStream(input, init), session, signal: init?.signal })
+  if (response.ok) return answered(response, { isStreamed: asksForStream(input, init), session, signal })
   const at = Date.now()
   const body = await response.text().catch(() => "")
   const failure = newFailure({ status: response.status, headers: response.headers, body, at })
-  if (mayRetry(session, failure) || (family.hasSteps && isTooLong(failure))) {
+  if (mayRetry(session, failure) || maySummarize(session, failure)) {
     return new Response(body, { status: response.status, headers: response.headers })
   }
   return failedResponse(fail(session, failure))
 }
 
 function asksForStream(input, init) {
-  const url = String(input?.url ?? input)
-  return /stream/i.test(url) || (typeof init?.body === "string" && /"stream"\s*:\s*true/.test(init.body))
+  const { pathname, search } = new URL(String(input?.url ?? input))
+  return /stream/i.test(pathname + search) || (typeof init?.body === "string" && /"stream"\s*:\s*true/.test(init.body))
 }
 
 // The response to a request that the provider accepted.
 async function answered(response, { isStreamed, session, signal }) {
   const type = response.headers.get("content-type") ?? ""
-  const given = isStreamed && !isEventStream(type) ? await asEvents(response, session) : response
+  const isWhole = isStreamed && response.body && !isEventStream(type)
+  const given = isWhole ? await asEvents(response, session, signal) : response
   if (given.status === 400) return given
   const inStream = (failure) => {
     if (mayRetry(session, failure)) return retriedStream(failure)
@@ -221,12 +237,18 @@ async function answered(response, { isStreamed, session, signal }) {
 }
 
 // A response that may not be a stream, as one. An HTML page and JSON with an error are failures.
-async function asEvents(response, session) {
-  const { first, body } = await peeked(response)
+async function asEvents(response, session, signal) {
   const { status, headers } = response
-  if (!["{", "[", "<"].includes(first)) return new Response(body, { status, headers })
-  const text = await new Response(body).text().catch(() => "")
-  const stream = first === "<" ? undefined : asStream(parsedJson(text))
+  let text
+  try {
+    const { first, body } = await peeked(response)
+    if (!["{", "[", "<"].includes(first)) return new Response(body, { status, headers })
+    text = await new Response(body).text()
+  } catch (error) {
+    if (signal?.aborted) throw error
+    return failedResponse(fail(session, newFailure({ reason: String(error), inStream: true })))
+  }
+  const stream = asStream(parsedJson(text))
   if (stream === undefined) return failedResponse(fail(session, newFailure({ status, headers, body: text, inStream: true })))
   return new Response(stream, { status, headers: { ...Object.fromEntries(headers), "content-type": "text/event-stream" } })
 }
@@ -272,7 +294,7 @@ function change(event, session) {
   return true
 }
 
-// The provider sent only a comment, to keep the connection open.
+// The provider sent something, which may be only a comment that keeps the connection open.
 function noteAlive(session) {
   const now = Date.now()
   if (now - (aliveAt.get(session) ?? 0) < ALIVE_INTERVAL_MS) return
@@ -309,7 +331,7 @@ function begin(session, message, parts) {
 
 function forget(session) {
   compacting.delete(session)
-  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, clients, aliveAt]) map.delete(session)
+  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, retries, clients, aliveAt]) map.delete(session)
 }
 
 function note(event) {
@@ -320,6 +342,7 @@ function note(event) {
   }
   if (event.type === "message.part.updated" && properties.part?.type === "step-finish") {
     familyOf(properties.part.sessionID).hasSteps = true
+    for (const map of [retries, lastFailures]) map.delete(properties.part.sessionID)
     addCost(properties.part)
   }
   // A retry for another reason than those that the plugin decides about, such as an event that the client

@@ -1,17 +1,21 @@
 // Reads the response streams of providers: server-sent events, and AWS event streams.
 //
-// Text is read as latin1, one character for each byte, so that JSON can be changed and written back
-// without a change of any other byte.
+// Lines are kept as latin1, one character for each byte, so that a line without a change passes byte for
+// byte. JSON in a line is read and written as UTF-8.
 
 import { Buffer } from "node:buffer"
 
-const SSE_FIELD = /^(data|event|error):? ?/
+const BOM = "\xef\xbb\xbf"
+const FIELD = /^(data|event|error):? ?/
 // Only events with one of these keys are parsed. The text of an answer cannot contain them: the quotes
 // inside a JSON string are escaped.
 const OF_INTEREST =
   /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason)"|"response\.(?:failed|incomplete|completed)"|"message_(?:start|delta)"/
+// An event in several lines is collected up to this length.
+const EVENT_LIMIT = 65536
 
 const utf8 = (latin1) => Buffer.from(latin1, "latin1").toString("utf8")
+const latin1 = (text) => Buffer.from(text, "utf8").toString("latin1")
 
 function parsed(text) {
   try {
@@ -25,8 +29,14 @@ function parsed(text) {
 // not at one of these places.
 function errorIn(event) {
   if (typeof event !== "object" || event === null) return
-  if (Array.isArray(event)) return event.find((part) => errorIn(part))
-  if (event.error || event.type === "error" || event.type === "response.failed") return event
+  if (Array.isArray(event)) return event.map(errorIn).find((error) => error !== undefined)
+  if (event.type === "response.failed") {
+    // The event repeats the whole request.
+    const { id, status, error, incomplete_details } = event.response ?? {}
+    return { type: event.type, response: { id, status, error, incomplete_details } }
+  }
+  const isEmpty = typeof event.error === "object" && event.error !== null && !Object.keys(event.error).length
+  if ((event.error && !isEmpty) || event.type === "error") return event
   return event.choices?.some?.((choice) => choice?.error) ? event : undefined
 }
 
@@ -36,8 +46,7 @@ function newEnd(type) {
 }
 
 function finishOf(event) {
-  const parts = Array.isArray(event) ? event : [event]
-  for (const part of parts) {
+  for (const part of Array.isArray(event) ? event : [event]) {
     const words = [
       part?.choices?.[0]?.finish_reason,
       part?.delta?.stop_reason,
@@ -51,66 +60,87 @@ function finishOf(event) {
   }
 }
 
-const blockOf = (event) => (Array.isArray(event) ? event[0] : event)?.promptFeedback?.blockReason
-
 function readEnd(end, event) {
+  end.isAnthropic ||= event?.type === "message_start" || event?.type === "message_delta"
   const word = finishOf(event)
   if (word !== undefined) end.finish = word || (end.finish ?? "")
-  end.blocked ??= blockOf(event) ?? null
+  for (const part of Array.isArray(event) ? event : [event]) end.blocked ??= part?.promptFeedback?.blockReason ?? null
 }
 
-// A line at a time: passes lines on, changed by `change`, and reports errors.
+// Passes server-sent events on, line by line, changed by `change`; finds errors in them.
 class EventLines {
   constructor(end, change) {
     this.end = end
     this.change = change
-    this.rest = ""
+    this.rest = undefined
     this.name = ""
+    this.collected = "" // data of an event in several lines, or raw JSON
   }
 
-  // {text, error, hasData}: the text to pass on, the first error in it, and whether it has more than comments.
+  // {text, error}: the text to pass on, and the first error in the chunk.
   read(chunk) {
-    const lines = (this.rest + chunk).split("\n")
+    const isFirst = this.rest === undefined
+    const lines = ((this.rest ?? "") + (isFirst && chunk.startsWith(BOM) ? chunk.slice(BOM.length) : chunk)).split("\n")
     this.rest = lines.pop()
-    let hasData = false
-    const passed = []
+    let text = ""
     for (const line of lines) {
-      const { text, error } = this.readLine(line)
-      if (error !== undefined) return { error, hasData: true, text: passed.map((one) => one + "\n").join("") }
-      passed.push(text)
-      hasData ||= line.length > 1 && !line.startsWith(":")
+      const found = this.readLine(line)
+      if (found.error !== undefined) return { text, error: found.error }
+      text += found.text + "\n"
     }
-    return { text: passed.map((one) => one + "\n").join(""), hasData }
+    return { text }
   }
 
   last() {
-    const { text, error } = this.readLine(this.rest)
+    const { text, error } = this.readLine(this.rest ?? "")
     this.rest = ""
-    return { text, error }
+    return { text, error: error ?? this.endEvent() }
   }
 
   readLine(line) {
-    const field = line.match(SSE_FIELD)
-    if (!field) {
-      if (line.trim() === "") this.name = ""
-      return line.startsWith("{") ? this.readData(line, "", line) : { text: line }
-    }
+    if (line.trim() === "") return { text: line, error: this.endEvent() }
+    const field = line.match(FIELD)
+    if (!field) return { text: line, error: line.startsWith(":") ? undefined : this.collect(line) }
     const value = line.slice(field[0].length)
     if (field[1] === "event") this.name = value.trim()
-    if (field[1] === "error") return { error: utf8(value.trim()) }
+    if (field[1] === "error") return { text: line, error: utf8(value).trim() }
     return field[1] === "data" ? this.readData(line, field[0], value) : { text: line }
   }
 
   readData(line, prefix, value) {
     if (value.trim() === "[DONE]") this.end.done = true
-    const isError = this.name === "error"
-    if (!isError && !OF_INTEREST.test(value)) return { text: line }
-    const event = parsed(value)
-    const error = isError ? (event ?? value.trim()) : errorIn(event)
-    if (error !== undefined) return { error: utf8(typeof error === "string" ? error : JSON.stringify(error)) }
-    if (event === undefined) return { text: line }
+    if (this.collected) return { text: line, error: this.collect(value) }
+    if (this.name !== "error" && !OF_INTEREST.test(value) && /[}\]]\s*$/.test(value)) return { text: line }
+    const event = parsed(utf8(value))
+    if (event === undefined) return { text: line, error: this.collect(value) }
+    const error = this.name === "error" ? event : errorIn(event)
+    if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
-    return { text: this.change(event) ? prefix + JSON.stringify(event) + (line.endsWith("\r") ? "\r" : "") : line }
+    if (!this.change(event)) return { text: line }
+    return { text: prefix + latin1(JSON.stringify(event)) + (line.endsWith("\r") ? "\r" : "") }
+  }
+
+  // Adds to an event in several lines; returns its error once it is complete.
+  collect(value) {
+    const isStart = this.collected === "" && this.name !== "error" && !/^\s*[{[]/.test(value)
+    if (isStart || this.collected.length + value.length > EVENT_LIMIT) return
+    this.collected += value + "\n"
+    if (!/[}\]]\s*$/.test(value)) return
+    const event = parsed(utf8(this.collected))
+    if (event === undefined) return
+    this.collected = ""
+    const error = this.name === "error" ? event : errorIn(event)
+    if (error !== undefined) return JSON.stringify(error)
+    readEnd(this.end, event)
+  }
+
+  // The end of an event; returns the error of one whose data are no JSON.
+  endEvent() {
+    // Raw JSON may contain blank lines; an event ends with one.
+    const error = this.name === "error" && this.collected ? utf8(this.collected).trim() : undefined
+    if (this.name) this.collected = ""
+    this.name = ""
+    return error
   }
 }
 
@@ -123,17 +153,20 @@ class EventFrames {
 
   read(chunk) {
     this.rest = Buffer.concat([this.rest, Buffer.from(chunk, "latin1")])
+    const passed = []
     while (this.rest.length >= 12 && this.rest.length >= this.rest.readUInt32BE(0)) {
       const size = Math.max(16, this.rest.readUInt32BE(0))
-      const error = this.readFrame(this.rest.subarray(0, size))
+      const frame = this.rest.subarray(0, size)
+      const error = this.readFrame(frame)
+      if (error) return { text: passed.join(""), error }
+      passed.push(frame.toString("latin1"))
       this.rest = this.rest.subarray(size)
-      if (error) return { text: "", error, hasData: true }
     }
-    return { text: chunk, hasData: true }
+    return { text: passed.join("") }
   }
 
   last() {
-    return { text: "" }
+    return { text: this.rest.toString("latin1") }
   }
 
   readFrame(frame) {
@@ -142,7 +175,8 @@ class EventFrames {
     const payload = parsed(frame.subarray(headersEnd, frame.length - 4).toString("utf8"))
     // A header is its name, the type 7 (string), two bytes of length, and its value.
     const type = headers.match(/:(?:exception-type|error-code)\x07..([\w.]+)/s)?.[1]
-    if (type) return JSON.stringify({ type, ...payload })
+    const message = headers.match(/:error-message\x07..([^\x00-\x08]+)/s)?.[1]
+    if (type) return JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload })
     if (payload?.stopReason) this.end.finish = payload.stopReason
   }
 }
@@ -152,7 +186,7 @@ export const isEventStream = (type) => type.includes("event-stream") || type.inc
 // The response with its stream watched.
 //   onError(body)   an error event: returns the error with which the stream ends
 //   onBroken(error) the connection broke: returns the error with which the stream ends
-//   onAlive()       the provider sent only a comment, to keep the connection open
+//   onAlive()       the provider sent something
 //   change(event)   may change a parsed event; returns whether it did
 // Returns {response, end}; `end` says what the stream says about its end.
 export function watched(response, { onError, onBroken, onAlive, change }) {
@@ -169,6 +203,10 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
     controller.error(error)
     reader.cancel().catch(() => {})
   }
+  const close = (controller) => {
+    isClosed = true
+    controller.close()
+  }
   const body = new ReadableStream({
     // Reads until there is something to pass on: a pull that passes nothing is not repeated.
     async pull(controller) {
@@ -178,22 +216,22 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
         try {
           part = await reader.read()
         } catch (error) {
-          if (!isClosed) fail(controller, onBroken(error))
-          return
+          if (isClosed) return
+          // The answer is complete if it has a finish reason; only its usage may be missing. Anthropic's
+          // client needs the events after it.
+          if (!end.finish || end.isAnthropic) return fail(controller, onBroken(error))
+          part = { done: true }
         }
         if (isClosed) return
-        const { text, error, hasData } = part.done ? events.last() : events.read(Buffer.from(part.value).toString("latin1"))
-        if (!part.done && !hasData) onAlive()
+        const { text, error } = part.done ? events.last() : events.read(Buffer.from(part.value).toString("latin1"))
+        if (!part.done) onAlive()
         pass(controller, text)
         if (error !== undefined) {
           if (!text) return fail(controller, onError(error))
           errorOfNextPull = error
           return
         }
-        if (part.done) {
-          isClosed = true
-          return controller.close()
-        }
+        if (part.done) return close(controller)
         if (text) return
       }
     },

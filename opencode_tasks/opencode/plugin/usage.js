@@ -40,9 +40,11 @@ function readableUsage(value) {
   if (prompt == null || completion == null) return usage
   const beside = total == null ? 0 : total - prompt - completion
   const isBoth = beside > 0 && beside === reasoning + cached
-  const hasReasoningBeside = reasoning > completion || (reasoning > 0 && (beside === reasoning || isBoth))
+  const isMore = reasoning > completion && (total == null || beside > 0)
+  const hasReasoningBeside = isMore || (reasoning > 0 && (beside === reasoning || isBoth))
   const hasCachedBeside = cached > prompt || (cached > 0 && (isBoth || (beside === cached && !hasReasoningBeside)))
   if (hasReasoningBeside) usage.completion_tokens = completion + reasoning
+  else if (reasoning > completion) usage.completion_tokens_details.reasoning_tokens = completion
   if (hasCachedBeside) usage.prompt_tokens = prompt + cached
   return usage
 }
@@ -64,18 +66,27 @@ function unquote(holder) {
 function correctChat(event) {
   const usage = event.usage ?? (Array.isArray(event.choices) ? event.choices[0]?.usage : undefined)
   if (usage == null) return false
-  event.usage = readableUsage(usage)
+  const readable = readableUsage(usage)
+  if (JSON.stringify(readable) === JSON.stringify(event.usage)) return false
+  event.usage = readable
   return true
 }
 
 // Anthropic's client needs a usage in these events; without one, the counts stay unknown.
 function completeAnthropic(event) {
-  if (event.type === "message_start" && isObject(event.message) && !isObject(event.message.usage)) {
-    event.message.usage = { input_tokens: 0, output_tokens: 0 }
-    return true
+  if (event.type === "message_start" && isObject(event.message)) {
+    return withDefaults(event.message, ["input_tokens", "output_tokens"])
   }
-  if (event.type !== "message_delta" || isObject(event.usage)) return false
-  event.usage = { output_tokens: 0 }
+  return event.type === "message_delta" && withDefaults(event, ["output_tokens"])
+}
+
+function withDefaults(holder, names) {
+  const usage = isObject(holder.usage) ? holder.usage : {}
+  const isComplete = usage === holder.usage && names.every((name) => typeof usage[name] === "number")
+  const hasNulls = Object.values(usage).includes(null)
+  if (isComplete && !hasNulls) return false
+  const known = Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== null))
+  holder.usage = { ...Object.fromEntries(names.map((name) => [name, 0])), ...known }
   return true
 }
 
@@ -83,11 +94,11 @@ function completeAnthropic(event) {
 export function correctUsage(event, client) {
   if (!isObject(event)) return false
   if (client === PACKAGE) return correctChat(event)
-  let isChanged = completeAnthropic(event)
+  let isChanged = false
   for (const holder of [event, event.message, event.response]) {
     for (const key of ["usage", "usageMetadata"]) {
       if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
     }
   }
-  return isChanged
+  return completeAnthropic(event) || isChanged
 }

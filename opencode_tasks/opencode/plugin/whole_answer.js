@@ -26,7 +26,8 @@ function anthropic(answer) {
       tool_use: { type: "input_json_delta", partial_json: JSON.stringify(block.input ?? {}) },
     }[block.type]
     const start = { type: "content_block_start", index, content_block: { ...block, ...empty } }
-    const middle = delta ? [{ type: "content_block_delta", index, delta }] : []
+    const signed = block.signature ? [{ type: "signature_delta", signature: block.signature }] : []
+    const middle = [...(delta ? [delta] : []), ...signed].map((one) => ({ type: "content_block_delta", index, delta: one }))
     return [start, ...middle, { type: "content_block_stop", index }]
   })
   const start = { type: "message_start", message: { ...message, content: [], stop_reason: null, stop_sequence: null } }
@@ -52,10 +53,12 @@ function responses(answer) {
 
 // The stream for a whole answer; undefined if it is not one that is known.
 export function asStream(answer) {
+  if (answer?.error || answer?.status === "failed") return undefined
   if (answer?.choices?.[0]?.message) return chat(answer)
   if (answer?.type === "message" && Array.isArray(answer.content)) return anthropic(answer)
   if (answer?.object === "response" && Array.isArray(answer.output)) return responses(answer)
   // Gemini sends a list of the chunks that it would have streamed.
   const chunks = Array.isArray(answer) ? answer : [answer]
-  return chunks.length && chunks.every((chunk) => chunk?.candidates) ? lines(chunks) : undefined
+  const isGemini = chunks.some((chunk) => chunk?.candidates || chunk?.promptFeedback)
+  return isGemini && chunks.every((chunk) => chunk && !chunk.error) ? lines(chunks) : undefined
 }
