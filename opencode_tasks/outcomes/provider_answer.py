@@ -73,6 +73,11 @@ class ProviderAnswer:
         text = " ".join(filter(None, parts))
         return (text or ("" if _parsed(body) is not None else body))[:MAX_MESSAGE_LENGTH]
 
+    @property
+    def names_wait(self) -> bool:
+        """Whether the headers name the time of the next request."""
+        return not {"retry-after", "retry-after-ms"}.isdisjoint(self.failure.headers)
+
     def says(self, words: re.Pattern[str]) -> bool:
         """Whether the message has these words, and not because it quotes the prompt."""
         return any(_plain(found.group()) not in self._plain_prompt for found in words.finditer(self.message))

@@ -312,6 +312,8 @@ RULES: Final[tuple[Rule, ...]] = (
         providers="Anthropic, xAI, OpenRouter, z.ai, DeepSeek, LiteLLM",
         statuses=REFUSED | {402, 412, 429},
         words=SPENT,
+        # A provider that names a wait means a limit that ends, whatever else its message says.
+        check=lambda answer: answer.status != HTTPStatus.TOO_MANY_REQUESTS or not answer.names_wait,
         source="https://github.com/anthropics/claude-code/issues/38035",
     ),
     Rule(

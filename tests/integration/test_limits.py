@@ -44,9 +44,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The answer's finish reason."""
+    """The answer's finish reason, and whether its usage is known."""
 
     finish: str
+    usage_known: bool = True
 
 
 ENDS: dict[str, Failed | Completed] = {
@@ -54,7 +55,7 @@ ENDS: dict[str, Failed | Completed] = {
     "no-finish": Failed(kind=ServerError, words=NO_FINISH),
     "nothing": Failed(kind=ServerError, words=NO_FINISH, usage_known=False),
     "html": Failed(kind=ServerError, words='HTML page "Sign in" instead of an answer', steps=0),
-    "json": Completed(finish="stop"),
+    "json": Completed(finish="stop", usage_known=False),
     "eos": Completed(finish="eos"),
     "empty-finish": Completed(finish="unknown"),
     "eos-without-text": Failed(kind=UnknownOpenCodeError, words="'eos', and sent no text"),
@@ -93,7 +94,7 @@ def check_end(raw: RawProvider, rig: Rig, name: str, agent: str, backend: Backen
     if isinstance(expected, Completed):
         answer = asked.good
         assert (answer.text, answer.finish_reason, answer.turns) == (ANSWER, expected.finish, 1)
-        assert asked.attempt.usage_known
+        assert asked.attempt.usage_known is expected.usage_known
         return
     error = asked.failed(expected.kind)
     assert expected.words in error.raw_message
