@@ -27,7 +27,7 @@ MAX_FILES = {
     "A backend": 3,
     "A file format": 2,
 }
-PARITY_TESTS = ("options", "columns", "errors", "backends_table", "classify", "views", "docs")
+PARITY_TESTS = ("options", "columns", "errors", "backend_table", "classify", "views", "docs")
 
 
 def examples() -> dict[str, str]:
