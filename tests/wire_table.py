@@ -55,8 +55,10 @@ def main() -> int:
     parts = [f"## Backend {backend}\n\n{table(cells)}" for backend, cells in found.items()]
     print("\n".join(parts))
     if given.write:
-        before, _, _ = PAGE.read_text(encoding="utf-8").partition("## Backend")
-        PAGE.write_text(before + "\n".join(parts), encoding="utf-8")
+        head, *known = PAGE.read_text(encoding="utf-8").split("## Backend ")
+        kept = [part for part in known if part.split()[0] not in found]
+        sections = [*(f"## Backend {part.rstrip()}\n" for part in kept), *parts]
+        PAGE.write_text(head + "\n".join(sorted(sections, reverse=True)), encoding="utf-8")
     return int(any(cell != "right" for cells in found.values() for cell in cells.values()))
 
 
