@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from rig import Rig
@@ -18,20 +20,33 @@ from wire_cases import CASES, WIRES, faults_of, wired_rig
 
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.testing import Wire
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "wires.md"
+# Prompts in flight: a prompt of the cli backend is two short processes of opencode.
+SIDE_BY_SIDE = 3
 Cells = Mapping[tuple[str, str], str]
 
 
 def tried(rig: Rig, backend: BackendName) -> dict[tuple[str, str], str]:
-    """The text of each cell, by case and wire."""
+    """The text of each cell, by case and wire. The wires of a case are tried side by side."""
     cells: dict[tuple[str, str], str] = {}
-    for name in CASES:
-        for wire in WIRES:
-            _, faults = faults_of(rig, wire, name, backend)
-            cells[name, wire] = "right" if not faults else "; ".join(faults)
-        print(f"{backend}: {name}", file=sys.stderr)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for name in CASES:
+            found = pool.map(partial(_cell, rig, backend, name), WIRES)
+            cells |= {(name, wire): cell for wire, cell in zip(WIRES, found, strict=True)}
+            print(f"{backend}: {name}: {_summary(cells, name)}", file=sys.stderr, flush=True)
     return cells
+
+
+def _cell(rig: Rig, backend: BackendName, name: str, wire: Wire) -> str:
+    _, faults = faults_of(rig, wire, name, backend)
+    return "; ".join(faults) or "right"
+
+
+def _summary(cells: Cells, name: str) -> str:
+    wrong = {wire: cells[name, wire] for wire in WIRES if cells[name, wire] != "right"}
+    return str(wrong or "right")
 
 
 def table(cells: Cells) -> str:
