@@ -1,4 +1,4 @@
-"""Providers that stop to send in each way, on each wire: every attempt ends in its class within its clocks."""
+"""Providers that stop to send: on each wire, every attempt ends in its class within its clocks."""
 
 from __future__ import annotations
 
