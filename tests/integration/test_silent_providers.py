@@ -26,7 +26,7 @@ SILENCES: Mapping[str, Reply] = {
 }
 NOTHING = "the provider sent nothing within {first_event_s:g} s (first_event clock)"
 STALLED = "the provider stopped sending for {stall_s:g} s (stall clock)"
-TOTAL = "the request took longer than {total_s:g} s (total clock)"
+TOTAL = "the answer was not complete within {total_s:g} s (total clock)"
 MESSAGES: Mapping[str, str] = {
     "never answers": NOTHING,
     "headers alone": NOTHING,
@@ -35,10 +35,10 @@ MESSAGES: Mapping[str, str] = {
     "keep-alives": TOTAL,
     "a byte a second": TOTAL,
 }
-# A process of opencode needs some seconds before it sends its request.
+# On a loaded machine, opencode needs many seconds before it sends its first requests.
 CLOCKS: Mapping[BackendName, Clocks] = {
-    "server": Clocks(first_event_s=6, stall_s=4, total_s=14),
-    "cli": Clocks(first_event_s=40, stall_s=8, total_s=60),
+    "server": Clocks(first_event_s=30, stall_s=10, total_s=45),
+    "cli": Clocks(first_event_s=60, stall_s=10, total_s=75),
 }
 
 
@@ -58,7 +58,7 @@ def ended(rig: Rig, backend: BackendName, silence: str, wire: Wire) -> str:
 
 def expected(backend: BackendName, silence: str, wire: Wire) -> str:
     if silence == "closed":
-        return "ServerError: the connection was closed"
+        return "ServerError: the connection to the provider broke"
     # AWS's event stream has no comments.
     kind = "headers alone" if (silence, wire) == ("keep-alives", "bedrock") else silence
     clocks = CLOCKS[backend]
@@ -82,4 +82,5 @@ def check(rig: Rig, backend: BackendName, *, side_by_side: int) -> None:
     with ThreadPoolExecutor(side_by_side) as pool:
         texts = list(pool.map(lambda case: ended(rig, backend, *case), cases))
     found = dict(zip(cases, texts, strict=True))
-    assert found == {case: expected(backend, *case) for case in cases}
+    wrong = {case: text for case, text in found.items() if text != expected(backend, *case)}
+    assert wrong == {}
