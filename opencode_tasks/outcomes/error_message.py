@@ -40,7 +40,7 @@ _JSON_START = re.compile(r"[{\[]")
 _JSON_TEXT = re.compile(r'[{\[]\s*["{\[\]}]')
 _JSON_MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")')
 _STREAM_PREFIX = re.compile(r"^(?:event:\s*\S+\s+)?data:\s*")
-_MESSAGE_KEYS = ("message", "detail", "msg", "error_description", "Message", "title")
+_MESSAGE_KEYS = ("message", "detail", "msg", "error_description", "Message", "error_msg", "title")
 
 # The AI SDK's error for an answer that it cannot parse, followed by a list of validation faults.
 _UNREADABLE = re.compile(
