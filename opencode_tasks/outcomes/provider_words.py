@@ -62,7 +62,10 @@ BAD_KEY: Final = _any_of(
         r"(or (missing|expired|invalid) )?(api[ _-]?keys?|x-api-key|access (key|token)|"
         r"(auth\w* |bearer |security |session |access )tokens?\b|credentials?)"
     ),
-    r"\b(api[ _-]?key|access token)\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
+    (
+        r"\b(api[ _-]?key|access token)\b.{0,30}"
+        r"\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)"
+    ),
     (
         r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
         r"(expired|revoked|disabled|deleted)"

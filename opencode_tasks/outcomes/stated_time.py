@@ -72,13 +72,13 @@ _ZONE_NAME = (
     r"Z|UTC|GMT|Pacific|P[SD]?T|M[SD]?T|C[SD]?T|E[SD]?T|CEST|CET|JST|IST|[A-Z]\w{2,20}(?:/\w{2,20}){1,2}"
 )
 _ZONE = rf"(?:\s?\(?((?:{_ZONE_NAME})?(?:[+-][0-9]{{1,2}}(?::?[0-9]{{2}})?)?)(?![\w]))?"
-_CLOCK = r"([0-9]{1,2})(?::([0-9]{2}))?(?::[0-9]{2})?(?:\.[0-9]+)?\s?([ap]\.?m\b\.?)?"
+_CLOCK = r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?(?:\.[0-9]+)?\s?([ap]\.?m\b\.?)?"
 _STATED_DATE = re.compile(
     rf"{_END}[^.]{{0,30}}?\b([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})(?:(?:T|,?\s(?:at\s)?){_CLOCK})?{_ZONE}",
     re.IGNORECASE,
 )
 _STATED_IN_CHINESE = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})\s([0-9]{2}):([0-9]{2}):[0-9]{2}()()\s?(?:重置|恢复|后|之后)"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})\s([0-9]{2}):([0-9]{2}):([0-9]{2})()()\s?(?:重置|恢复|后|之后)"
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _STATED_DAY = re.compile(
@@ -163,11 +163,10 @@ def _dates(message: str, now: datetime, default: tzinfo) -> Iterator[datetime]:
 
 
 def _date(year: int, month: int, day: int, clock: list[str | None], default: tzinfo) -> Iterator[datetime]:
-    hour, minute, half, zone = clock
+    hour, minute, second, half, zone = clock
     try:
-        yield datetime(
-            year, month, day, _hour(hour or "0", half), int(minute or 0), tzinfo=_zone(zone, default)
-        )
+        time = (_hour(hour or "0", half), int(minute or 0), int(second or 0))
+        yield datetime(year, month, day, *time, tzinfo=_zone(zone, default))
     except ValueError:
         return
 
@@ -175,14 +174,14 @@ def _date(year: int, month: int, day: int, clock: list[str | None], default: tzi
 def _until_clock(message: str, now: datetime) -> Iterator[float]:
     """The seconds until the next time at which a clock shows what the message says."""
     for found in _STATED_CLOCK.finditer(message):
-        hour, minute, half, midnight, zone = found.groups()
+        hour, minute, second, half, midnight, zone = found.groups()
         # A number alone is no time of the day.
         if not midnight and not minute and not half:
             continue
         try:
             local = now.astimezone(_zone(zone, UTC))
             at = local.replace(
-                hour=_hour(hour or "0", half), minute=int(minute or 0), second=0, microsecond=0
+                hour=_hour(hour or "0", half), minute=int(minute or 0), second=int(second or 0), microsecond=0
             )
         except ValueError:
             continue
