@@ -172,9 +172,19 @@ def _fields(value: Any) -> list[str]:
 def _message_in(value: Any) -> str:
     # Google answers with a list of one.
     answer = mapping_in(next(iter(list_in(value)), value))
-    response = mapping_in(answer.get("response"))
+    # Tencent's form has capital letters.
+    response = mapping_in(answer.get("response") or answer.get("Response"))
     choice = mapping_in(next(iter(list_in(answer.get("choices"))), None))
-    for holder in (answer.get("error"), response.get("error"), choice.get("error"), answer):
+    for holder in (
+        *(
+            answer.get("error"),
+            answer.get("errors"),
+            response.get("error"),
+            response.get("Error"),
+            choice.get("error"),
+        ),
+        answer,
+    ):
         if isinstance(holder, str) and holder.strip():
             return holder.strip()
         known = mapping_in(holder)

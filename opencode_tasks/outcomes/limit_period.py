@@ -27,7 +27,7 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 _OFFER = _any_of(r"\b(upgrade|unlock|add (a |\d+ )?(credits?|payment)|increase|up to)\b[^.]*")
 _SHORT = _any_of(r"\bper[ -]?(second|minute|min)\b|\b(RPM|TPM|RPS|QPS|QPM)\b|/ ?(min(ute)?|s(ec(ond)?)?)\b")
 _DAY = _any_of(
-    r"\bper[ -_]?day\b|\bdaily\b|\b[RT]PD\b|/ ?day\b|\btomorrow\b|\b24[ -]?hours?\b|\bevery day\b",
+    r"\bper[ -_]?day\b|\bdaily\b|\b[RT]PD\b|/ ?day\b|\btomorrow\b|\b24[ -]?h(ours?|rs?)?\b|\btoday.s\b",
     r"每日|每天|今日|当日|當日|明天|每天|一天",
 )
 _LONGER = _any_of(

@@ -23,7 +23,7 @@ CODE_KEYS = ("code", "type", "status", "reason", "error_code", "errorCode", "nam
 CONTAINER_KEYS = (
     *("error", "errors", "details", "detail", "metadata", "innererror", "inner_error", "cause"),
     *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error"),
-    "message",
+    *("message", "Response", "Error"),
 )
 CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 # Names of exceptions that LiteLLM and the AWS SDK write into a message, and no other meaning than these.
@@ -37,7 +37,7 @@ _NAMES_IN_TEXT = re.compile(
 _FIELD_IN_TEXT = re.compile(r"""['"](?:code|type|status|reason)['"]\s?:\s?['"]([\w.-]{1,60})['"]""")
 # What the client sent, as pydantic quotes it in its messages.
 _QUOTED_INPUT = re.compile(
-    r"""\b(?:input|input_value|received|given)['"]?\s?[=:]\s?(?:'[^']{0,2000}'?|"[^"]{0,2000}"?)"""
+    r"""\b(?:input|input_value|received|given|got|found|instead|value)['"]?\s?[=:]\s?(?:'[^']{0,2000}'?|"[^"]{0,2000}"?)"""
 )
 MAX_DEPTH = 8
 MAX_CODE_LENGTH = 100

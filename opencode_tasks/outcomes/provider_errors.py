@@ -37,6 +37,7 @@ from opencode_tasks.outcomes.provider_words import (
     PAYMENT,
     QUOTA_AT_ALIBABA,
     QUOTA_OF_PLAN,
+    QUOTA_USED,
     REGION,
     SPENT,
     SPENT_AT_GOOGLE,
@@ -124,6 +125,11 @@ def _exceeds_the_whole_limit(answer: ProviderAnswer) -> bool:
 
 def _in_stream(answer: ProviderAnswer) -> bool:
     return answer.failure.in_stream
+
+
+def _may_be_a_limit(status: int | None) -> bool:
+    """Whether a limit may have this status inside a stream, as may numbers that HTTP does not know."""
+    return status in (None, 403, 503) or status not in set(HTTPStatus)
 
 
 def _is_server_fault(answer: ProviderAnswer) -> bool:
@@ -452,8 +458,16 @@ RULES: Final[tuple[Rule, ...]] = (
         what="a limit is reached, by the words of a value",
         providers="AWS, gateways",
         code_words=LIMIT_CODE,
-        statuses=frozenset({400, 403, 503}),
+        check=lambda answer: answer.status == HTTPStatus.BAD_REQUEST or _may_be_a_limit(answer.status),
         source="https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a quota is used up until it is renewed",
+        providers="Tyk, Azure, GitHub",
+        words=QUOTA_USED,
+        statuses=frozenset({403}),
+        source="https://tyk.io/docs/api-management/request-quotas/",
     ),
     # 4. Errors inside a stream without a status.
     Rule(
@@ -531,7 +545,7 @@ RULES: Final[tuple[Rule, ...]] = (
         what="a limit is reached, said inside a stream",
         providers="gateways",
         words=LIMITED,
-        check=lambda answer: _in_stream(answer) and answer.status in (None, 403, 503),
+        check=lambda answer: _in_stream(answer) and _may_be_a_limit(answer.status),
         source="https://github.com/vercel/ai/issues/13506",
     ),
     # 5. The HTTP status, or the one that an error inside a stream names.

@@ -26,7 +26,7 @@ GONE: Final = _any_of(
         r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b"
         r"(?! that support (image|audio|video|file|pdf))"
     ),
-    r"\bnot a valid model\b",
+    r"\bnot a valid model\b|\bhas no provider\b",
 )
 SPENT: Final = _any_of(
     r"insufficient (account )?(balance|credits?|funds)",
@@ -88,6 +88,8 @@ FILTERED: Final = _any_of(
     r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
     r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
     r"\bprohibited due to a violation of provider|敏感信息|\bcontent exists risk\b",
+    r"\bcontent\b.{0,60}\b(is|was|are|were|has been) (blocked|flagged|filtered)|\bprohibited content\b",
+    r"\b(content|input|output) (audit|review|inspection|moderation) fail",
     r"\binappropriate content\b|\bsensitive (content|information|words?)\b",
     r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
     r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
@@ -96,6 +98,11 @@ FILTERED: Final = _any_of(
 TOO_LONG: Final = _any_of(
     r"maximum (supported |total |allowed )?(context|prompt|input|model|sequence) length",
     r"\b(input|prompt|total)( \w+)? tokens?\b.{0,30}\b(cannot|can't|must not|may not) exceed",
+    (
+        r"\b(prompt|input)[ _](\w+ )?(length|tokens?)\b.{0,40}"
+        r"\b(less than|greater than|longer than|larger than|exceeds?|not exceed)\b"
+    ),
+    r"\b(input|prompt|context) token limit\b|\btoken count exceeds\b",
     r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
     (
         r"(exceed(?:s|ed|ing)?\b|larger than|longer than|greater than) .{0,60}"
@@ -143,18 +150,26 @@ DISABLED_ACCOUNT: Final = _any_of(
     r"\b(account|organization|access|project)\b.{0,30}\b(disabled|banned|terminated|restricted)\b",
 )
 # The request has something that the model does not take; another row may not have it.
-ONE_ROW: Final = _any_of(r"\bthat support (image|audio|video|file|pdf)", r"\bfile\b.{0,60}\bnot found")
+ONE_ROW: Final = _any_of(
+    r"\bthat support (image|audio|video|file|pdf)",
+    r"\bfile\b.{0,60}\bnot found",
+    r"\bwith id .{0,80}not found",
+)
+QUOTA_USED: Final = _any_of(
+    r"^quota exceeded|\b(used|exhausted) (all of )?(your|the) (\w+ )?quota\b",
+    r"\b(hourly|daily|weekly|monthly) (\w+ )?(quota|limit)\b|\brate limit (reached|exceeded)",
+)
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
 # Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.
 FILTER_CODE: Final = _any_of(
-    r"sensitive(content|word)|content(filter|policy|moderation|safety|blocked)|dat(a|um)inspection"
+    r"sensitive(content|word)|censor|content(filter|policy|moderation|safety|blocked)|dat(a|um)inspection"
     r"|guardrail|promptthreat|promptinjection|jailbreak|moderation(blocked|error|failed|flagged)|hooksfailed"
     r"|safety(violation|block|error)|prohibitedcontent|(prompt|input|output|response)blocked"
 )
 SPENT_CODE: Final = _any_of(
     r"(insufficient|notenough|low|negative|zero|no)(account|user|token|prepaid)?(balance|credits?|funds?)"
     r"|balance(exhausted|insufficient|toolow|depleted|notenough)|credits?(exhausted|depleted|insufficient)"
-    r"|arrear|overdue|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
+    r"|arrear|overdue|(resource)?(pack|package)(exhausted|expired|usedup)|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
     r"|(spend|spending|budget|cost|credit)(limit|cap)?(exceeded|reached|exhausted)"
     r"|billing(hard)?(limit|disabled|inactive|notactive|required)|subscription(expired|required|inactive)"
 )

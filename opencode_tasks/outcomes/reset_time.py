@@ -54,7 +54,7 @@ _RESET_FIELDS = frozenset(
         *("retryafter", "retryafterseconds", "quotaresetdelay", "quotaresettimestamp"),
     )
 )
-_MS_FIELDS = frozenset({"retryafterms", "resetsinms"})
+_MS_FIELDS = frozenset({"retryafterms", "retryinms", "resetinms", "resetsinms", "resetafterms", "waitms"})
 # Objects of a body in which reset fields are.
 _HOLDERS = ("metadata", "response", "error", "details", "detail", "rate_limit", "rateLimit", "quota")
 

@@ -81,12 +81,22 @@ _STATED_IN_CHINESE = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})\s([0-9]{2}):([0-9]{2}):([0-9]{2})()()\s?(?:重置|恢复|后|之后)"
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"({'|'.join(_MONTHS)})[a-z]{{0,6}}\.?"
+_DAY = r"([0-9]{1,2})(?:st|nd|rd|th)?(?![0-9])"
+_TIME_OF_DAY = rf"(?:,? (?:at )?{_CLOCK})?{_ZONE}"
 _STATED_DAY = re.compile(
-    rf"{_END}[^.]{{0,30}}?\b({'|'.join(_MONTHS)})[a-z]{{0,6}}\.? ([0-9]{{1,2}})(?:st|nd|rd|th)?"
-    rf"(?:,? ([0-9]{{4}}))?(?:,? (?:at )?{_CLOCK})?{_ZONE}",
+    rf"{_END}[^.]{{0,30}}?\b{_MONTH} {_DAY}(?:,? ([0-9]{{4}}))?{_TIME_OF_DAY}", re.IGNORECASE
+)
+# Also the dates of HTTP.
+_STATED_DAY_FIRST = re.compile(
+    rf"{_END}[^.]{{0,30}}?\b{_DAY} {_MONTH},? ([0-9]{{4}}){_TIME_OF_DAY}", re.IGNORECASE
+)
+_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_STATED_CLOCK = re.compile(
+    rf"{_END}\s(?:on\s)?(?:({'|'.join(_WEEKDAYS)})[a-z]{{0,6}},?\s)?(?:at\s|after\s)?"
+    rf"(?:{_CLOCK}|(midnight)){_ZONE}",
     re.IGNORECASE,
 )
-_STATED_CLOCK = re.compile(rf"{_END}\s(?:at\s|after\s|on\s)?(?:{_CLOCK}|(midnight)){_ZONE}", re.IGNORECASE)
 _STATED_EPOCH = re.compile(
     rf"(?:\||{_END}\s?(?:at\s)?[:=]?\s?)([0-9]{{10}}|[0-9]{{13}})(?![\w.])", re.IGNORECASE
 )
@@ -154,8 +164,10 @@ def _dates(message: str, now: datetime, default: tzinfo) -> Iterator[datetime]:
         for found in pattern.finditer(message):
             year, month, day, *clock = found.groups()
             yield from _date(int(year), int(month), int(day), clock, zone)
-    for found in _STATED_DAY.finditer(message):
-        name, day, year, *clock = found.groups()
+    named = [
+        (found[2], *found.groups()[0:1], *found.groups()[2:]) for found in _STATED_DAY_FIRST.finditer(message)
+    ]
+    for name, day, year, *clock in (*named, *(found.groups() for found in _STATED_DAY.finditer(message))):
         month = _MONTHS.index(name.lower()) + 1
         # A date without a year is the next one.
         passed = (month, int(day)) < (now.month, now.day)
@@ -174,7 +186,7 @@ def _date(year: int, month: int, day: int, clock: list[str | None], default: tzi
 def _until_clock(message: str, now: datetime) -> Iterator[float]:
     """The seconds until the next time at which a clock shows what the message says."""
     for found in _STATED_CLOCK.finditer(message):
-        hour, minute, second, half, midnight, zone = found.groups()
+        weekday, hour, minute, second, half, midnight, zone = found.groups()
         # A number alone is no time of the day.
         if not midnight and not minute and not half:
             continue
@@ -185,7 +197,9 @@ def _until_clock(message: str, now: datetime) -> Iterator[float]:
             )
         except ValueError:
             continue
-        at += timedelta(days=at <= local)
+        if weekday:
+            at += timedelta(days=(_WEEKDAYS.index(weekday.lower()) - at.weekday()) % 7)
+        at += timedelta(days=(7 if weekday else 1) * (at <= local))
         yield (at.astimezone(UTC) - now).total_seconds()
 
 
