@@ -47,6 +47,7 @@ class Period:
         providers: A pattern of the provider in the message or body; None for any.
         wait_s: The seconds from a time (aware) until the limit is tried again.
         what: The end of the limit, for the message of the failure.
+        example: Words that match, for the documentation.
         source: Where that end is documented.
     """
 
@@ -54,6 +55,7 @@ class Period:
     providers: re.Pattern[str] | None = None
     wait_s: Callable[[datetime], float]
     what: str
+    example: str
     source: str
 
 
@@ -63,6 +65,7 @@ PERIODS: Final[tuple[Period, ...]] = (
         providers=_GOOGLE,
         wait_s=lambda now: until_midnight_s(now, CALIFORNIA),
         what="its daily quota ends at midnight in California",
+        example="daily quota, requests per day (Google)",
         source="https://ai.google.dev/gemini-api/docs/rate-limits",
     ),
     Period(
@@ -70,6 +73,7 @@ PERIODS: Final[tuple[Period, ...]] = (
         providers=_any_of(r"free-models-per-day|openrouter|\b(key|guardrail) limit exceeded"),
         wait_s=until_midnight_s,
         what="its daily limit ends at midnight UTC",
+        example="free-models-per-day (OpenRouter)",
         source="https://openrouter.ai/docs/api-reference/limits",
     ),
     Period(
@@ -77,24 +81,28 @@ PERIODS: Final[tuple[Period, ...]] = (
         providers=_any_of(r"\bneurons\b"),
         wait_s=until_midnight_s,
         what="its daily allocation ends at midnight UTC",
+        example="daily free allocation of 10,000 neurons (Cloudflare)",
         source="https://developers.cloudflare.com/workers-ai/platform/pricing/",
     ),
     Period(
         words=_HOUR,
         wait_s=lambda _: TEN_MINUTES_S,
         what="the limit of an hour is tried again after 10 minutes",
+        example="hourly usage limit",
         source="https://docs.ollama.com/cloud",
     ),
     Period(
         words=_DAY,
         wait_s=lambda _: HOUR_S,
         what="the limit of a day is tried again after an hour",
+        example="tokens per day, try again tomorrow",
         source="https://www.rfc-editor.org/rfc/rfc6585#section-4",
     ),
     Period(
         words=_LONGER,
         wait_s=lambda _: HOUR_S,
         what="the limit of several hours or more is tried again after an hour",
+        example="weekly limit, 5-hour usage limit, 1000 calls / month",
         source="https://www.rfc-editor.org/rfc/rfc6585#section-4",
     ),
 )
