@@ -809,7 +809,8 @@ def _long_prompts() -> Iterator[FailedAnswer]:
 def _limits_without_a_time() -> Iterator[FailedAnswer]:
     now = datetime.now(UTC)
     until_utc = ((now + timedelta(days=1)).replace(hour=0, minute=0, second=0) - now).total_seconds()
-    clock = now + timedelta(hours=5)
+    clock = (now + timedelta(hours=5)).replace(second=0, microsecond=0)
+    until_clock = (clock - now).total_seconds()
     for name, status, text, more, wait_s in (
         ("openrouter: a day", 429, "Rate limit exceeded: free-models-per-day. ", {}, until_utc),
         ("openrouter: a key's day", 403, "Key limit exceeded (daily limit). Manage it.", {}, until_utc),
@@ -818,8 +819,8 @@ def _limits_without_a_time() -> Iterator[FailedAnswer]:
         ("any: an hour", 429, "you have reached your hourly limit", {}, 600),
         ("any: an offer", 429, "Slow down. Upgrade for 1000 requests per day.", {}, 60),
         ("any: hours", 429, "Please retry in 12h3m.", {}, 43_380),
-        ("any: a clock", 429, f"Your limit resets at {clock:%H:%M} UTC", {}, 5 * 3600),
-        ("any: a date", 429, f"Please wait for a reset on {clock:%B %d, %Y at %I:%M %p}", {}, 5 * 3600),
+        ("any: a clock", 429, f"Your limit resets at {clock:%H:%M} UTC", {}, until_clock),
+        ("any: a date", 429, f"Please wait for a reset on {clock:%B %d, %Y at %I:%M %p}", {}, until_clock),
         ("any: a time in text", 429, f"usage limit reached|{_epoch(7200)}", {}, 7200),
         ("any: a wrong year", 429, "resets at 2099-01-01", {"Retry-After": "31"}, 31),
         ("any: RateLimit", 429, "slow down", {"RateLimit": '"default";r=0;t=55'}, 55),

@@ -175,15 +175,10 @@ def _message_in(value: Any) -> str:
     # Tencent's form has capital letters.
     response = mapping_in(answer.get("response") or answer.get("Response"))
     choice = mapping_in(next(iter(list_in(answer.get("choices"))), None))
+    inner = (response.get("error"), response.get("Error"), choice.get("error"))
     for holder in (
-        *(
-            answer.get("error"),
-            answer.get("errors"),
-            response.get("error"),
-            response.get("Error"),
-            choice.get("error"),
-        ),
-        answer,
+        *(answer.get("error"), answer.get("errors"), *inner),
+        *(mapping_in(answer.get("status")), answer),
     ):
         if isinstance(holder, str) and holder.strip():
             return holder.strip()

@@ -109,6 +109,7 @@ TOO_LONG: Final = _any_of(
         r"\bcontext(?![=_]|\.\w)([ _-]?(length|window|size|limit))?\b"
     ),
     r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
+    r"\b(text|prompt|input) too long\b",
     r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
     r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
     r"exceeds the maximum number of (input )?tokens",
@@ -140,7 +141,7 @@ SPENT_AT_GOOGLE: Final = _any_of(
     r"\bspend(ing)? cap\b",
 )
 NO_QUOTA: Final = _any_of(r"\blimit: 0(?![\d.,]\d)", r"\bdoesn.t have a free quota tier\b")
-PAYMENT: Final = _any_of(r"\bpayment instrument\b")
+PAYMENT: Final = _any_of(r"payment[ _]instrument")
 EXTRA_USAGE: Final = _any_of(
     r"\bextra usage\b", r"\bspend limit\b", r"^free credits temporarily have restricted"
 )
@@ -169,7 +170,7 @@ FILTER_CODE: Final = _any_of(
 SPENT_CODE: Final = _any_of(
     r"(insufficient|notenough|low|negative|zero|no)(account|user|token|prepaid)?(balance|credits?|funds?)"
     r"|balance(exhausted|insufficient|toolow|depleted|notenough)|credits?(exhausted|depleted|insufficient)"
-    r"|arrear|overdue|(resource)?(pack|package)(exhausted|expired|usedup)|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
+    r"|insufficientquota|arrear|overdue|(resource)?(pack|package)(exhausted|expired|usedup)|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
     r"|(spend|spending|budget|cost|credit)(limit|cap)?(exceeded|reached|exhausted)"
     r"|billing(hard)?(limit|disabled|inactive|notactive|required)|subscription(expired|required|inactive)"
 )
