@@ -23,7 +23,7 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-# What the message offers is not the limit: "Upgrade for 1000 requests per day".
+# An offer is not the limit: "Upgrade for 1000 requests per day".
 _OFFER = _any_of(r"\b(upgrade|unlock|add (a |\d+ )?(credits?|payment)|increase|up to)\b[^.]*")
 _SHORT = _any_of(r"\bper[ -]?(second|minute|min)\b|\b(RPM|TPM|RPS|QPS|QPM)\b|/ ?(min(ute)?|s(ec(ond)?)?)\b")
 _DAY = _any_of(
@@ -48,7 +48,7 @@ class Period:
         wait_s: The seconds from a time (aware) until the limit is tried again.
         what: The end of the limit, for the message of the failure.
         example: Words that match, for the documentation.
-        source: Where that end is documented.
+        source: Address of the documentation of that end.
     """
 
     words: re.Pattern[str]
