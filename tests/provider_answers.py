@@ -244,7 +244,7 @@ def _anthropic() -> Iterator[FailedAnswer]:
         (
             429,
             "rate_limit_error",
-            "This request would exceed your rate limit",
+            "This request would exceed the rate limit of your plan",
             RateLimitError,
             {"headers": {"anthropic-ratelimit-unified-reset": _epoch(1800)}, "wait_s": 1800},
         ),
