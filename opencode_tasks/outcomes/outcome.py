@@ -11,6 +11,7 @@ from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, InnerRetry
 from opencode_tasks.errors import (
     BudgetExceededError,
+    Clock,
     OpenCodeError,
     OpenCodeTimeoutError,
     PermissionDeniedError,
@@ -41,6 +42,11 @@ ONLY_REASONING = (
 )
 MAX_EMPTY_ANSWERS = 2
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
+CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
+    "first_event": ("the provider sent nothing within", "--first-event-timeout"),
+    "stall": ("the provider stopped sending for", "--stall-timeout"),
+    "total": ("the answer was not complete within", "--timeout"),
+}
 NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
 
 
@@ -165,12 +171,8 @@ def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -
         message = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
         return ServerError(node_id, exit_code, message)
     clock = stopped.clock or "total"
-    what = {
-        "first_event": "the provider sent nothing within",
-        "stall": "the provider stopped sending for",
-        "total": "the answer was not complete within",
-    }[clock]
-    message = f"{what} {stopped.seconds:g} s ({clock} clock)"
+    what, option = CLOCK_MESSAGES[clock]
+    message = f"{what} {stopped.seconds:g} s ({option} {stopped.seconds:g})"
     return OpenCodeTimeoutError(node_id, exit_code, message, clock, stopped.seconds)
 
 

@@ -32,6 +32,7 @@
 //   OPENCODE_TASKS_JOURNAL         file that gets a line when the plugin loads and one for each response
 //   OPENCODE_TASKS_JOURNAL_EVENTS  "1": the journal also gets opencode's events
 //   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
+//   OPENCODE_TASKS_PROVIDER_LIMITS options of a provider, as JSON: time limits that fit those of the run
 //   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
 //   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO
 //                                  system text and cost limit of the first session, for `opencode run`.
@@ -57,6 +58,7 @@ const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
 const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
+const PROVIDER_LIMITS = JSON.parse(process.env.OPENCODE_TASKS_PROVIDER_LIMITS ?? "{}")
 const MAX_FAILED_STEPS = 8
 const SYSTEM = process.env.OPENCODE_TASKS_SYSTEM
 const MAX_COST_PICO = process.env.OPENCODE_TASKS_MAX_COST_PICO
@@ -371,6 +373,10 @@ export const OpencodeTasks = async () => {
   return {
     config: async (config) => {
       agentPrompt = config.agent?.[AGENT]?.prompt
+      // Here the providers of the user's global config are known too.
+      for (const provider of Object.values(config.provider ?? {})) {
+        provider.options = { ...PROVIDER_LIMITS, ...provider.options }
+      }
     },
     event: async ({ event }) => note(event),
     "chat.message": async (input, output) => {
