@@ -220,6 +220,9 @@ class Rig:
             error = caught
         seconds = time.monotonic() - started
         calls = self.provider.calls[before:]
+        if replies:
+            # Other prompts may be in flight.
+            calls = [call for call in calls if token in json.dumps(call.body)]
         return Asked(answer=answer, error=error, calls=calls, seconds=seconds, at=at)
 
     async def backend(self, name: BackendName, spec: OpencodeSpec) -> Backend:

@@ -19,11 +19,13 @@ from opencode_tasks.errors import (
     RateLimitError,
     ServerError,
 )
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, Clocks
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.testing import Reply, Wire
 
 WIRES: tuple[Wire, ...] = get_args(Wire)
+# No case ends by a clock, and processes of opencode start slowly side by side.
+CLOCKS = Clocks(first_event_s=240, stall_s=240, total_s=300)
 # Bedrock names the kind of an error inside a stream; other wires have OpenAI's or Anthropic's names.
 OVERLOADED = {"bedrock": "serviceUnavailableException"}
 LIMITED = {"bedrock": "throttlingException"}
@@ -167,7 +169,12 @@ def faults_of(rig: Rig, wire: Wire, name: str, backend: BackendName) -> tuple[As
     case = CASES[name]
     system = "Be brief." if case.agent == DEFAULT_AGENT else None
     asked = rig.ask(
-        *case.replies(wire), model=f"{wire}/echo", agent=case.agent, system=system, backend=backend
+        *case.replies(wire),
+        model=f"{wire}/echo",
+        agent=case.agent,
+        system=system,
+        backend=backend,
+        clocks=CLOCKS,
     )
     checks = {
         f"{len(asked.calls)} requests": len(asked.calls) == case.steps,

@@ -48,7 +48,8 @@ async def build_response(call: Call, reply: Reply, request: Request, shape: Shap
     if shape.document is not None and not call.body.get("stream"):
         _record_usage(call, turn)
         return JSONResponse(shape.document(turn, text or ""), headers=headers)
-    return StreamingResponse(_stream(call, turn, text, shape), media_type=shape.media_type, headers=headers)
+    parts = _slowed(_stream(call, turn, text, shape), reply)
+    return StreamingResponse(parts, media_type=shape.media_type, headers=headers)
 
 
 def _error_response(reply: Reply) -> Response:
@@ -118,6 +119,27 @@ async def _stream(call: Call, turn: Turn, text: str | None, shape: Shape) -> Asy
     if reply.has_end:
         _record_usage(call, turn)
         yield stream.end()
+
+
+async def _slowed(parts: AsyncIterator[bytes], reply: Reply) -> AsyncIterator[bytes]:
+    """Yield the parts as ``byte_delay_s`` and ``stop_after_bytes`` ask."""
+    left = reply.stop_after_bytes
+    async for part in parts:
+        whole = part if left is None else part[:left]
+        for piece in _pieces(whole, reply):
+            yield piece
+            await asyncio.sleep(reply.byte_delay_s)
+        if left is not None:
+            left -= len(whole)
+            if left <= 0:
+                # The server cancels this when the client closes the connection.
+                await asyncio.sleep(HANG_LIMIT_S)
+
+
+def _pieces(part: bytes, reply: Reply) -> list[bytes]:
+    if not reply.byte_delay_s:
+        return [part] if part else []
+    return [part[index : index + 1] for index in range(len(part))]
 
 
 async def _keep_alive(seconds: float, comment: bytes) -> AsyncIterator[bytes]:

@@ -66,6 +66,9 @@ class Reply:
         status: HTTP status. With a status other than 200, ``headers`` and ``body`` are the response.
         headers: Headers of the response.
         body: Body of an error response; a mapping is sent as JSON.
+        byte_delay_s: Seconds between two bytes of a stream, which is sent one byte at a time.
+        stop_after_bytes: Send this number of bytes of a stream, then nothing until the client closes the
+            connection. 0 sends the headers alone.
         cut_after: Close the connection after this number of chunks, without an end mark.
         hang: Do not answer until the client closes the connection.
         reset: Close the connection instead of an answer.
@@ -118,6 +121,8 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: str | bytes | Mapping[str, Any] = ""
+    byte_delay_s: float = 0.0
+    stop_after_bytes: int | None = None
     cut_after: int | None = None
     hang: bool = False
     reset: bool = False

@@ -2,68 +2,57 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections import Counter
+from pathlib import Path
 
 import pytest
-from cluster import Desk
-from wire_cases import OVERLOADED, WIRES
+from outages import DEAD_KEYS, HEAD, REVOKED, ROWS, Ended, Office, Service, down, on_all_wires
+from wire_cases import WIRES
 
-from opencode_tasks.testing import Call, Reply, Wire
+from opencode_tasks.testing import Reply, ScriptedProvider
 
-pytestmark = pytest.mark.chaos
-ROWS = 30
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 OUTAGE_S = 60.0
+FEW_ROWS = 3
 
 
-def arguments(desk: Desk, wire: Wire, rows: int) -> list[str]:
-    prompts = [f"row {number:03}" for number in range(rows)]
-    desk.write_csv("in.csv", [{"id": prompt, "prompt": prompt} for prompt in prompts])
-    given = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "4")
-    config = desk.provider.opencode_config(name="fake", wire=wire)
-    (desk.folder / "opencode.json").write_text(json.dumps(config))
-    return given
+@pytest.fixture
+def office(provider: ScriptedProvider, opencode_binary: Path, tmp_path: Path) -> Office:
+    """Runs on the wires of one provider."""
+    return Office(provider, opencode_binary, tmp_path)
 
 
-def down(wire: Wire, kind: str) -> Reply:
-    if kind == "status":
-        return Reply(status=503, body={"error": {"message": "down"}})
-    return Reply(text="", stream_error={"type": OVERLOADED.get(wire, "overloaded_error"), "message": "down"})
+def show(title: str, runs: list[Ended]) -> None:
+    print(f"\n{title}\n{HEAD}", *(ended.line() for ended in runs), sep="\n")
 
 
-@pytest.mark.parametrize("rows", [ROWS, 3])
 @pytest.mark.parametrize("kind", ["status", "stream"])
-@pytest.mark.parametrize("wire", WIRES)
-def test_a_minute_of_outage_fails_no_row(desk: Desk, wire: Wire, kind: str, rows: int) -> None:
-    began: list[float] = []
+def test_a_minute_of_outage_fails_no_row(office: Office, kind: str) -> None:
+    def is_down(service: Service) -> bool:
+        return service.seconds() < OUTAGE_S
 
-    def is_down(_: Call) -> bool:
-        began[:] = began or [time.monotonic()]
-        return time.monotonic() - began[0] < OUTAGE_S
+    services = [(service, ROWS) for service in on_all_wires(lambda wire: down(wire, kind), is_down)]
+    # A short run has too few failures to close the gate.
+    short = Service("chat", "free", down("chat", kind), is_down)
+    runs = office.run([*services, (short, FEW_ROWS)])
+    show(f"A minute of outage: {kind}", runs)
+    assert [ended.statuses for ended in runs] == [{"completed": ended.rows} for ended in runs]
+    assert [ended.sent_twice for ended in runs] == [[] for _ in runs]
 
-    desk.provider.on(is_down, down(wire, kind))
-    ran = desk.run(*arguments(desk, wire, rows))
-    assert ran.code == 0, ran.stderr
-    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": rows}
 
+@pytest.mark.parametrize("shape", ["401", "own"])
+def test_a_key_that_dies_pauses_the_run_and_no_answer_is_paid_for_twice(office: Office, shape: str) -> None:
+    is_dead = True
 
-@pytest.mark.parametrize("wire", WIRES)
-def test_a_key_that_dies_pauses_the_run_and_no_answer_is_paid_for_twice(desk: Desk, wire: Wire) -> None:
-    dead: list[bool] = [True]
-    answered: Counter[str] = Counter()
+    def is_refused(service: Service) -> bool:
+        return is_dead and len(service.answered) >= ROWS // 3
 
-    def is_refused(call: Call) -> bool:
-        if dead[0] and len(answered) >= ROWS // 3:
-            return True
-        answered[call.prompt] += 1
-        return False
-
-    desk.provider.on(is_refused, Reply(status=401, body={"error": {"message": "the key has been revoked"}}))
-    ran = desk.run(*arguments(desk, wire, ROWS))
-    assert ran.code == 75, ran.stderr
-    dead[0] = False
-    ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
-    assert ran.code == 0, ran.stderr
-    assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": ROWS}
-    assert set(answered.values()) == {1}
+    replies: dict[str, Reply] = {wire: DEAD_KEYS[wire] if shape == "own" else REVOKED for wire in WIRES}
+    services = [(service, ROWS) for service in on_all_wires(lambda wire: replies[wire], is_refused)]
+    runs = office.run(services)
+    held = [ended.paused and (ended.paused.error_type, ended.paused.until) for ended in runs]
+    assert held == [("authentication_failed", None)] * len(WIRES), [str(ended.paused) for ended in runs]
+    is_dead = False
+    runs = office.run_again(services)
+    show(f"A key that dies: {shape}", runs)
+    assert [ended.statuses for ended in runs] == [{"completed": ROWS} for _ in runs]
+    assert [ended.sent_twice for ended in runs] == [[] for _ in runs]
