@@ -42,7 +42,7 @@ function errorIn(event) {
 
 // What the events so far say about the end of the answer.
 function newEnd(type) {
-  return { type, finish: null, done: false, blocked: null }
+  return { type, finish: null, done: false, blocked: null, usage: undefined }
 }
 
 function finishOf(event) {
@@ -64,7 +64,16 @@ function readEnd(end, event) {
   end.isAnthropic ||= event?.type === "message_start" || event?.type === "message_delta"
   const word = finishOf(event)
   if (word !== undefined) end.finish = word || (end.finish ?? "")
-  for (const part of Array.isArray(event) ? event : [event]) end.blocked ??= part?.promptFeedback?.blockReason ?? null
+  for (const part of Array.isArray(event) ? event : [event]) {
+    end.blocked ??= part?.promptFeedback?.blockReason ?? null
+    addUsage(end, part)
+  }
+}
+
+// A later report has precedence; Anthropic reports input and output in two events.
+function addUsage(end, part) {
+  const usage = part?.usage ?? part?.usageMetadata ?? part?.message?.usage ?? part?.response?.usage
+  if (typeof usage === "object" && usage !== null) end.usage = { ...end.usage, ...usage }
 }
 
 // Passes server-sent events on, line by line, changed by `change`; finds errors in them.
@@ -178,6 +187,7 @@ class EventFrames {
     const message = headers.match(/:error-message\x07..([^\x00-\x08]+)/s)?.[1]
     if (type) return JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload })
     if (payload?.stopReason) this.end.finish = payload.stopReason
+    addUsage(this.end, payload)
   }
 }
 
@@ -187,12 +197,16 @@ export const isEventStream = (type) => type.includes("event-stream") || type.inc
 //   onError(body)   an error event: returns the error with which the stream ends
 //   onBroken(error) the connection broke: returns the error with which the stream ends
 //   onAlive()       the provider sent something
+//   onClosed(usage) nothing more is read from the response, whose usage is undefined if there is none
 //   change(event)   may change a parsed event; returns whether it did
 // Returns {response, end}; `end` says what the stream says about its end.
-export function watched(response, { onError, onBroken, onAlive, change }) {
+export function watched(response, { onError, onBroken, onAlive, onClosed, change }) {
   const type = response.headers.get("content-type") ?? ""
   const end = newEnd(type)
-  if (!response.body) return { response, end }
+  if (!response.body) {
+    onClosed()
+    return { response, end }
+  }
   const events = type.includes("amazon") ? new EventFrames(end) : new EventLines(end, change)
   const reader = response.body.getReader()
   let isClosed = false
@@ -200,11 +214,13 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
   const pass = (controller, text) => text && controller.enqueue(new Uint8Array(Buffer.from(text, "latin1")))
   const fail = (controller, error) => {
     isClosed = true
+    onClosed(end.usage)
     controller.error(error)
     reader.cancel().catch(() => {})
   }
   const close = (controller) => {
     isClosed = true
+    onClosed(end.usage)
     controller.close()
   }
   const body = new ReadableStream({
@@ -237,6 +253,7 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
     },
     cancel(reason) {
       isClosed = true
+      onClosed(end.usage)
       return reader.cancel(reason)
     },
   })
