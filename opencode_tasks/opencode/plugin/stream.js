@@ -72,7 +72,7 @@ function readEnd(end, event) {
 
 // A later report has precedence; Anthropic reports input and output in two events.
 function addUsage(end, part) {
-  const usage = part?.usage ?? part?.usageMetadata ?? part?.message?.usage ?? part?.response?.usage
+  const usage = part?.usage ?? part?.usageMetadata ?? part?.x_groq?.usage ?? part?.message?.usage ?? part?.response?.usage
   if (typeof usage === "object" && usage !== null) end.usage = { ...end.usage, ...usage }
 }
 

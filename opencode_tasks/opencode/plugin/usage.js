@@ -95,7 +95,7 @@ export function correctUsage(event, client) {
   if (!isObject(event)) return false
   if (client === PACKAGE) return correctChat(event)
   let isChanged = false
-  for (const holder of [event, event.message, event.response]) {
+  for (const holder of [event, event.message, event.response, event.x_groq]) {
     for (const key of ["usage", "usageMetadata"]) {
       if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
     }
