@@ -31,6 +31,7 @@ function countsOf(tokens, hasOutput) {
     if (!counts.output && counts.reasoning && prompt <= total) fixed.output = total - prompt
     else if (!counts.input && completion <= total) fixed.input = total - completion
   }
+  if (!fixed.input && !fixed.cache_read && !fixed.cache_write) fixed.input = null
   if (hasOutput && !fixed.output && !fixed.reasoning) fixed.output = null
   return { counts: fixed, isCorrected: Object.keys(counts).some((kind) => counts[kind] !== fixed[kind]) }
 }

@@ -73,7 +73,7 @@ const lastFailures = new Map() // session -> failure of its last request
 const retries = new Map() // session -> retries since its last step that were left to opencode
 const clients = new Map() // session -> npm package of its client
 const models = new Map() // session -> provider/model of its last request
-const outputs = new Map() // session -> whether its current step has any part, and text or a tool call
+const outputs = new Map() // session -> whether its current step has any part, and any output
 const aliveAt = new Map() // session -> when the journal got its last line of kind alive
 const systemTexts = new Map() // session of our agent -> its system text
 const prompts = new Map() // session -> id of the message with its last prompt
@@ -104,7 +104,7 @@ function familyOf(session) {
   return families.get(root)
 }
 
-const isAnswer = (part) => part.type === "tool" || (part.type === "text" && Boolean(part.text))
+const isAnswer = (part) => part.type === "tool" || (["text", "reasoning"].includes(part.type) && Boolean(part.text))
 
 // Adds the steps of a message to what the session has cost.
 function addSteps({ info, parts }) {

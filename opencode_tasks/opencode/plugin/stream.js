@@ -4,6 +4,7 @@
 // byte. JSON in a line is read and written as UTF-8.
 
 import { Buffer } from "node:buffer"
+import { crc32 } from "node:zlib"
 
 const BOM = "\xef\xbb\xbf"
 const FIELD = /^(data|event|error):? ?/
@@ -153,10 +154,20 @@ class EventLines {
   }
 }
 
-// Frames of application/vnd.amazon.eventstream: lengths, headers, payload, checksums. They pass unchanged.
+// A frame with another payload: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html
+function withPayload(frame, headersEnd, payload) {
+  const changed = Buffer.concat([frame.subarray(0, headersEnd), Buffer.from(JSON.stringify(payload)), Buffer.alloc(4)])
+  changed.writeUInt32BE(changed.length, 0)
+  changed.writeUInt32BE(crc32(changed.subarray(0, 8)), 8)
+  changed.writeUInt32BE(crc32(changed.subarray(0, -4)), changed.length - 4)
+  return changed
+}
+
+// Frames of application/vnd.amazon.eventstream: lengths, headers, payload, checksums; changed by `change`.
 class EventFrames {
-  constructor(end) {
+  constructor(end, change) {
     this.end = end
+    this.change = change
     this.rest = Buffer.alloc(0)
   }
 
@@ -166,9 +177,9 @@ class EventFrames {
     while (this.rest.length >= 12 && this.rest.length >= this.rest.readUInt32BE(0)) {
       const size = Math.max(16, this.rest.readUInt32BE(0))
       const frame = this.rest.subarray(0, size)
-      const error = this.readFrame(frame)
+      const { given = frame, error } = this.readFrame(frame)
       if (error) return { text: passed.join(""), error }
-      passed.push(frame.toString("latin1"))
+      passed.push(given.toString("latin1"))
       this.rest = this.rest.subarray(size)
     }
     return { text: passed.join("") }
@@ -185,9 +196,11 @@ class EventFrames {
     // A header is its name, the type 7 (string), two bytes of length, and its value.
     const type = headers.match(/:(?:exception-type|error-code)\x07..([\w.]+)/s)?.[1]
     const message = headers.match(/:error-message\x07..([^\x00-\x08]+)/s)?.[1]
-    if (type) return JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload })
+    if (type) return { error: JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload }) }
     if (payload?.stopReason) this.end.finish = payload.stopReason
+    const isChanged = payload?.usage !== undefined && this.change(payload)
     addUsage(this.end, payload)
+    return isChanged ? { given: withPayload(frame, headersEnd, payload) } : {}
   }
 }
 
@@ -207,7 +220,7 @@ export function watched(response, { onError, onBroken, onAlive, onClosed, change
     onClosed()
     return { response, end }
   }
-  const events = type.includes("amazon") ? new EventFrames(end) : new EventLines(end, change)
+  const events = type.includes("amazon") ? new EventFrames(end, change) : new EventLines(end, change)
   const reader = response.body.getReader()
   let isClosed = false
   let errorOfNextPull // an error drops what was passed before it and not read yet
