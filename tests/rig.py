@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import OpenCodeError
@@ -26,6 +27,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import merge
+from opencode_tasks.opencode.model_prices import model_prices, read_catalogue
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
@@ -154,6 +156,7 @@ class Rig:
             use_plugin=use_plugin,
         )
         self._cli: CliBackend | None = None
+        self._prices: PriceBook | None = None
 
     def configure(self, extra: Mapping[str, Any]) -> None:
         """Add to the opencode config, before the first prompt."""
@@ -196,6 +199,7 @@ class Rig:
             agent=agent,
             system=system,
             max_cost_pico=max_cost_pico,
+            prices=self.prices() if max_cost_pico is not None else PriceBook(),
             variant=variant,
         )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
@@ -224,6 +228,19 @@ class Rig:
             # Other prompts may be in flight.
             calls = [call for call in calls if token in json.dumps(call.body)]
         return Asked(answer=answer, error=error, calls=calls, seconds=seconds, at=at)
+
+    def prices(self) -> PriceBook:
+        """The prices of all models of the config."""
+        if self._prices is None:
+
+            async def read() -> PriceBook:
+                server = await self.server()
+                config, providers = await server.get("/config"), await server.get("/config/providers")
+                with_tiers = merge(config, self.spec.config)
+                return PriceBook(configured=model_prices(with_tiers, providers, read_catalogue()))
+
+            self._prices = server_pool.call(read)
+        return self._prices
 
     async def backend(self, name: BackendName, spec: OpencodeSpec) -> Backend:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""

@@ -79,6 +79,7 @@ class RunSpec:
             variant=self.variant,
             title=f"{self.run_id} {claimed.row.row_id}"[:TITLE_LIMIT],
             max_cost_pico=claimed.remaining_pico,
+            prices=self.prices,
             attempt_id=claimed.attempt_id,
         )
 
