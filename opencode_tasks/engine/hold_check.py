@@ -41,7 +41,7 @@ def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
             open_rows=open_rows,
             applies_to_all=True,
         )
-    queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
+    queue_state = ledger.queue.state(run_id, limit=1)
     if queue_state.ready or queue_state.leased or queue_state.next_at is None:
         return None
     return Hold(

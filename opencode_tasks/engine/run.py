@@ -15,10 +15,11 @@ from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.engine.dispatcher import dispatch
+from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.hold_check import OnHold, current_hold, must_stop_sending, raise_paused
 from opencode_tasks.engine.result import AnnotationResult, read_result
-from opencode_tasks.errors import InputError, RunPausedError
+from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.gate_id import gate_id
@@ -45,7 +46,8 @@ class RunEvent:
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
-        warning: Fact that a person should know, once in a run: a provider does not report the usage.
+        warning: Fact that a person should know, once in a run: a provider does not report the usage, or
+            another process works on the run too.
 
     Examples:
         >>> import pandas as pd
@@ -93,26 +95,24 @@ def execute(
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = _start_or_continue(ledger, plan, context)
-        run = _Run(
-            plan=plan,
-            ledger=ledger,
-            run_id=run_id,
-            executor=executor,
-            emit=on_event or _ignore,
-            on_hold=on_hold or raise_paused,
-        )
-        try:
+        with driving(ledger, run_id) as driver_id:
+            run = _Run(
+                plan=plan,
+                ledger=ledger,
+                run_id=run_id,
+                driver_id=driver_id,
+                executor=executor,
+                emit=on_event or _ignore,
+                on_hold=on_hold or raise_paused,
+            )
+            run.warn_of_others()
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
-            run.warn(ledger.runs.progress(run_id))
-        except RunPausedError:
-            raise
-        except BaseException:
-            ledger.runs.end(run_id, status="interrupted", now=datetime.now(UTC))
-            raise
-        progress = ledger.runs.progress(run_id)
-        run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
-        ledger.runs.end(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
+            progress = ledger.runs.progress(run_id)
+            run.warn(progress)
+            run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
+            status = "failed" if progress.failed else "completed"
+            ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
         return read_result(ledger, run_id, frame, plan.options.schema)
 
 
@@ -231,6 +231,7 @@ class _Run:
     plan: Plan
     ledger: Ledger
     run_id: str
+    driver_id: str
     executor: Executor
     emit: OnRunEvent
     on_hold: OnHold
@@ -260,6 +261,12 @@ class _Run:
         has_budget = self.ledger.budgets.get(self.run_id).max_cost_pico is not None
         self.emit(RunEvent(run_id=self.run_id, warning=usage_warning(providers, has_budget=has_budget)))
 
+    def warn_of_others(self) -> None:
+        """Emit a warning for each other process that works on the run now."""
+        for driver in other_drivers(self.ledger, self.run_id, self.driver_id):
+            text = f"another process works on this run too ({driver_text(driver)}): each row is sent by one"
+            self.emit(RunEvent(run_id=self.run_id, warning=text))
+
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
         sizes = self._choose_sizes(open_rows)
@@ -270,6 +277,7 @@ class _Run:
         self.emit(RunEvent(run_id=self.run_id, sizes=sizes, progress=progress, reused_rows=self.reused_rows))
         run_spec = plan.run_spec(
             self.run_id,
+            self.driver_id,
             self.ledger.url,
             sizes.concurrency_per_batch,
             start=sizes.start,

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, case, exists, func, select
 
 from opencode_tasks.domain.records import RowInput
+from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
@@ -98,7 +99,9 @@ def fail_open(
 ) -> int:
     """Fail every open row of a run that no worker processes; returns the number of failed rows."""
     has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
-    is_leased = exists().where(leases.c.row_key == rows.c.row_key, leases.c.expires_at > now)
+    is_leased = exists().where(
+        leases.c.row_key == rows.c.row_key, leases.c.expires_at > lease_time(connection)
+    )
     zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
     return connection.execute(
         rows.update()
