@@ -72,8 +72,8 @@ class OpenRow:
     """A row that has not ended; ``attempts`` counts all attempts that were started.
 
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
-    among them. ``limited`` counts rate limits, the first of them at an attempt that started at
-    ``limited_since``. ``failed_since`` is the end of the first attempt; None without one.
+    among them. ``limited`` counts rate limits. ``failed_since`` is the end of the first attempt; None
+    without one.
     """
 
     row_id: str
@@ -85,7 +85,6 @@ class OpenRow:
     used: int = 0
     cut_off: int = 0
     limited: int = 0
-    limited_since: datetime | None = None
     failed_since: datetime | None = None
     error_type: str | None = None
 

@@ -22,15 +22,10 @@ from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 ROWS_PER_INSERT = 5000
 
 
-def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
-    """Write rows of a run as open; existing ones are not changed.
-
-    ``inputs`` is iterated again if the transaction has to run again.
-    """
+def insert_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
+    """Write rows of a run as open; existing ones are not changed."""
     statement = insert_into(connection, rows).on_conflict_do_nothing()
-    remaining = iter(inputs)
-    while chunk := list(islice(remaining, ROWS_PER_INSERT)):
-        connection.execute(statement, [_new_row(run_id, row) for row in chunk])
+    connection.execute(statement, [_new_row(run_id, row) for row in inputs])
 
 
 def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
@@ -120,7 +115,15 @@ def fail_open(
 class Rows(Group):
     """``ledger.rows``: rows of a run that no worker is processing."""
 
-    add: Final = write(add_rows)
+    def add(self, run_id: str, inputs: Iterable[RowInput]) -> None:
+        """Write rows of a run as open; existing ones are not changed.
+
+        Each transaction writes a part of them: other runs can extend their leases in between.
+        """
+        remaining = iter(inputs)
+        while chunk := list(islice(remaining, ROWS_PER_INSERT)):
+            self.database.write(lambda connection, chunk=chunk: insert_rows(connection, run_id, chunk))
+
     keys: Final = read(row_keys)
     count_open: Final = read(count_open)
     reuse_answers: Final = write(reuse_answers)

@@ -91,6 +91,8 @@ runs: Final = Table(
     Column("refresh", Boolean, nullable=False),
     Column("waits_until", UtcTime),
     Column("pause_reason", AnyText),
+    # When a person resumed the run last.
+    Column("resumed_at", UtcTime),
     # NULL means no budget. The module ``budgets`` explains the counters.
     Column("max_cost_pico", BigInteger),
     _counter("spent_pico"),

@@ -44,6 +44,7 @@ def create_run(ledger: Ledger, run_id: str, keys: Sequence[str], **more: Any) ->
     )
     rows = [RowInput(row_id=f"r{i}", position=i, row_key=key, prompt=f"p{i}") for i, key in enumerate(keys)]
     ledger.rows.add(run_id, rows)
+    ledger.runs.ready(run_id)
 
 
 def claim(

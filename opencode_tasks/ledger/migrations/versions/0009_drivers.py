@@ -1,4 +1,4 @@
-"""Drivers: the processes that work on a run."""
+"""Drivers: the processes that work on a run; and the time at which a person resumed a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Add the table ``drivers``."""
+    """Add the table ``drivers`` and the column ``resumed_at``."""
+    op.add_column("runs", sa.Column("resumed_at", sa.DateTime(timezone=True)))
     op.create_table(
         "drivers",
         sa.Column("driver_id", sa.Text(), primary_key=True, nullable=False),
