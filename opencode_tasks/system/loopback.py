@@ -1,4 +1,4 @@
-"""Loopback addresses and HTTP proxies: the servers of a run are on this machine, and no proxy reaches them."""
+"""Loopback addresses and HTTP proxies: no proxy reaches the servers of a run, which are on this machine."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from opencode_tasks import AnnotationResult, Hold, RunEvent, RunPausedError
+from opencode_tasks.engine import attempt as attempt_module
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.ledger import Ledger
@@ -232,3 +233,38 @@ def test_a_stop_ends_one_driver_and_the_other_completes_the_run(engine: Engine) 
     assert sorted(call.prompt for call in engine.provider.calls) == list(FRAME["prompt"])
     with Ledger.open(engine.ledger_url) as ledger:
         assert [one["status"] for one in ledger.drivers.of([run_id])] == ["ended"] * 2
+
+
+def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT", "90")
+    settings.cache_clear()
+    is_over: list[bool] = []
+    engine.provider.on(lambda call: not is_over and call.prompt >= "row 3", limited(3600))
+    plan = engine.plan()
+    with pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT") as paused:
+        engine.execute(plan)
+    assert (paused.value.until, paused.value.error_type) == (None, "rate_limit")
+    counts = engine.run()
+    assert (counts["status"], counts["failed"], counts["completed"] + counts["open"]) == ("paused", 0, 6)
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = attempt_module.ask
+
+    async def ask(backend: Any, request: Any, **more: Any) -> Any:
+        if request.prompt == "row 2":
+            raise RecursionError("too deep")
+        return await original(backend, request, **more)
+
+    monkeypatch.setattr(attempt_module, "ask", ask)
+    result = engine.execute(engine.plan())
+    assert result.counts == {"open": 0, "completed": 5, "failed": 1, "skipped": 0}
+    failed = engine.outcomes()[2]
+    assert (failed["error_type"], failed["attempts"]) == ("unknown", 1)
+    assert "unexpected RecursionError: too deep" in failed["error_message"]

@@ -254,7 +254,6 @@ def test_a_claimed_row_has_the_counts_of_its_attempts(ledger: Ledger) -> None:
     row = ledger.queue.claim(request).rows[0].row
     assert row.row_id == "a"
     assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
-    assert row.limited_since == at(1)
 
 
 def test_a_new_run_does_not_open_a_gate_with_a_reset_time(ledger: Ledger) -> None:
