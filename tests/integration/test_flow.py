@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -118,7 +119,7 @@ def test_opencode_task_waits_until_the_reset_time_and_limits_use_no_attempt(desk
     runner: Any = ThreadPoolTaskRunner()
     assert mapping_flow.with_options(task_runner=runner)(["late"], wanted) == ["now"]
     times = [call.at for call in desk.provider.calls]
-    assert [later - at >= 0.9 for at, later in zip(times, times[1:], strict=False)] == [True] * 4
+    assert [later - at >= 0.9 for at, later in pairwise(times)] == [True] * 4
     with pytest.raises(InvalidRequestError, match="no such thing"):
         mapping_flow.with_options(task_runner=runner)(["never"], wanted)
     assert len(desk.provider.calls) == 6
