@@ -229,7 +229,9 @@ class OpenCodeLLM:
                         return _failure(error)
                     raise
                 self._log(f"attempt {counts.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
-                time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
+                # A caller waits for this method: not for longer than our own backoff.
+                wait_s = (decision.at - datetime.now(UTC)).total_seconds()
+                time.sleep(min(self.limits.backoff_max_s, max(0.0, wait_s)))
             else:
                 self._record(answer.attempt, user_message, tools, None)
                 return _success(answer)

@@ -94,10 +94,10 @@ def try_reserve(connection: Connection, run_id: str, pico: int) -> bool:
     return bool(connection.execute(_RESERVE, {"of_run": run_id, "amount": pico}).rowcount)
 
 
-def reserve(connection: Connection, run_id: str, pico: int, now: datetime) -> None:
+def reserve(connection: Connection, run_id: str, pico: int, lease_now: datetime) -> None:
     """Set an amount aside in the budget of a run. Raises BudgetReachedError if it does not fit."""
     if not try_reserve(connection, run_id, pico):
-        raise BudgetReachedError(in_flight=_has_rows_in_flight(connection, run_id, now))
+        raise BudgetReachedError(in_flight=_has_rows_in_flight(connection, run_id, lease_now))
 
 
 def record_refusal(connection: Connection, run_id: str, pico: int) -> None:
@@ -106,12 +106,12 @@ def record_refusal(connection: Connection, run_id: str, pico: int) -> None:
     connection.execute(runs.update().where(runs.c.run_id == run_id, is_smaller).values(refused_pico=pico))
 
 
-def _has_rows_in_flight(connection: Connection, run_id: str, now: datetime) -> bool:
+def _has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime) -> bool:
     is_leased = and_(
         leases.c.row_key == attempts.c.row_key,
         leases.c.owner == attempts.c.owner,
         leases.c.fence == attempts.c.fence,
-        leases.c.expires_at > now,
+        leases.c.expires_at > lease_now,
     )
     query = select(attempts.c.attempt_id).join(leases, is_leased)
     running = query.where(attempts.c.run_id == run_id, attempts.c.ended_at.is_(None))

@@ -16,6 +16,7 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
+from opencode_tasks.system.loopback import loopback_bypass
 
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
@@ -168,6 +169,7 @@ def environment(
     env = {k: v for k, v in os.environ.items() if not k.startswith(REMOVED_VARIABLES)}
     env |= spec.secrets.environment
     env |= LEAN_ENVIRONMENT
+    env |= loopback_bypass(env)
     if not has_rotating_login(read_store(user_store()), None):
         # Only OAuth logins need the plugins that opencode loads by default.
         env["OPENCODE_DISABLE_DEFAULT_PLUGINS"] = "1"

@@ -25,6 +25,7 @@ CALLS_WITH_SCHEMA = 2
 class RunSpec:
     """One run as its batches see it.
 
+    - ``driver_id``: driver whose batches these are: its stop ends them.
     - ``spec``: how opencode is started, with ``system`` being the system text of the default agent.
     - ``secrets_block``: Prefect block (``type/name``) that holds the secrets of ``spec``; None without
       one. An executor that sends the batch elsewhere removes the secrets from ``spec``, and the
@@ -46,6 +47,7 @@ class RunSpec:
     """
 
     run_id: str
+    driver_id: str
     ledger_url: str = field(repr=False)
     spec: OpencodeSpec = field(repr=False)
     backend: BackendName
