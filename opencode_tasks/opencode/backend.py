@@ -111,8 +111,8 @@ class Request:
     ``session_id`` names a session to continue; None opens a new one. ``max_cost_pico`` is the cost in
     pico-dollars above which the session, its children included, sends no further model request; None
     means no limit. ``prices`` are the prices of the models, by which the limit is enforced. A call
-    without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until the session is recorded, so that
-    the session can be assigned to its attempt if this process dies.
+    without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
+    the session is recorded, so that the session can be assigned to its attempt if this process dies.
     """
 
     prompt: str

@@ -160,8 +160,8 @@ def _refused(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> Op
     if refusal.kind == "cost" and refusal.model:
         limit_usd, spent_usd = pico_to_usd(refusal.limit_pico), pico_to_usd(refusal.spent_pico)
         message = (
-            f"no price is known for {refusal.model}, so the cost limit of the row cannot be enforced; add the "
-            "price to the opencode config"
+            f"no price is known for {refusal.model}, so the cost limit of the row cannot be enforced; add "
+            "the price to the opencode config"
         )
         return BudgetExceededError(node_id, exit_code, message, limit_usd, spent_usd)
     if refusal.kind == "cost":

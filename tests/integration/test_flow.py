@@ -111,7 +111,7 @@ def test_opencode_task_can_be_mapped_on_ray(ray_desk: Desk) -> None:
     assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
 
 
-def test_opencode_task_waits_until_the_reset_time_and_limits_use_no_attempt(desk: Desk) -> None:
+def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     refused = Reply(status=429, headers={"Retry-After": "1"})
     desk.provider.on("late", refused, refused, refused, Reply(status=503), Reply(text="now"))
     desk.provider.on("never", Reply(status=400, body={"error": {"message": "no such thing"}}))

@@ -24,9 +24,9 @@ SILENCES: Mapping[str, Reply] = {
     "a byte a second": Reply(text="abc", byte_delay_s=1.0),
     "closed": Reply(text="abcdef", chunks=3, cut_after=1),
 }
-NOTHING = "the provider sent nothing within {first_event_s:g} s (first_event clock)"
-STALLED = "the provider stopped sending for {stall_s:g} s (stall clock)"
-TOTAL = "the answer was not complete within {total_s:g} s (total clock)"
+NOTHING = "the provider sent nothing within {first_event_s:g} s (--first-event-timeout {first_event_s:g})"
+STALLED = "the provider stopped sending for {stall_s:g} s (--stall-timeout {stall_s:g})"
+TOTAL = "the answer was not complete within {total_s:g} s (--timeout {total_s:g})"
 MESSAGES: Mapping[str, str] = {
     "never answers": NOTHING,
     "headers alone": NOTHING,
@@ -59,8 +59,9 @@ def ended(rig: Rig, backend: BackendName, silence: str, wire: Wire) -> str:
 def expected(backend: BackendName, silence: str, wire: Wire) -> str:
     if silence == "closed":
         return "ServerError: the connection to the provider broke"
-    # AWS's event stream has no comments.
-    kind = "headers alone" if (silence, wire) == ("keep-alives", "bedrock") else silence
+    # opencode reports the first sign of a Bedrock answer with its headers. AWS's event stream has no comments.
+    has_begun = wire == "bedrock" and silence in ("headers alone", "keep-alives")
+    kind = "half an event" if has_begun else silence
     clocks = CLOCKS[backend]
     return MESSAGES[kind].format(
         first_event_s=clocks.first_event_s, stall_s=clocks.stall_s, total_s=clocks.total_s

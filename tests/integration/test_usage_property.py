@@ -81,8 +81,12 @@ def random_case(random: Random, wire: Wire, change: Change) -> Case:
     )
     names = list(computed_usage(wire, tokens))
     if change in ("null", "missing"):
-        return Case(tokens=tokens, change=change, name=random.choice([n for n in names if n in INPUTS | OUTPUTS]))
-    details = [name for name in names if name not in INPUTS | OUTPUTS and not name.lower().startswith("total")]
+        return Case(
+            tokens=tokens, change=change, name=random.choice([n for n in names if n in INPUTS | OUTPUTS])
+        )
+    details = [
+        name for name in names if name not in INPUTS | OUTPUTS and not name.lower().startswith("total")
+    ]
     if change == "null detail" and details:
         return Case(tokens=tokens, change=change, name=random.choice(details))
     return Case(tokens=tokens, change="none" if change == "null detail" else change)
