@@ -59,7 +59,7 @@ def ended(rig: Rig, backend: BackendName, silence: str, wire: Wire) -> str:
 def expected(backend: BackendName, silence: str, wire: Wire) -> str:
     if silence == "closed":
         return "ServerError: the connection to the provider broke"
-    # opencode reports the first sign of a Bedrock answer with its headers. AWS's event stream has no comments.
+    # opencode reports a sign of a Bedrock answer with its headers. AWS's event stream has no comments.
     has_begun = wire == "bedrock" and silence in ("headers alone", "keep-alives")
     kind = "half an event" if has_begun else silence
     clocks = CLOCKS[backend]
