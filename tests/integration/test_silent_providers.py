@@ -79,7 +79,7 @@ def test_each_silence_ends_in_its_class_within_its_clock_without_a_server(wired:
 
 
 def check(rig: Rig, backend: BackendName, *, side_by_side: int) -> None:
-    cases = [(silence, wire) for silence in SILENCES for wire in WIRES]
+    cases: list[tuple[str, Wire]] = [(silence, wire) for silence in SILENCES for wire in WIRES]
     with ThreadPoolExecutor(side_by_side) as pool:
         texts = list(pool.map(lambda case: ended(rig, backend, *case), cases))
     found = dict(zip(cases, texts, strict=True))
