@@ -73,7 +73,7 @@ ERRORS = {
 }
 # Bedrock names the kind of an error inside a stream; other wires have OpenAI's or Anthropic's names.
 OVERLOADED: Mapping[Wire, str] = {"bedrock": "serviceUnavailableException"}
-COUNTS: Mapping[str, int] = {"input_tokens": 100, "output_tokens": 20}
+COUNTS: Mapping[str, Any] = {"input_tokens": 100, "output_tokens": 20}
 
 
 def wire_cases(wire: Wire) -> list[Case]:
