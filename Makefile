@@ -9,8 +9,9 @@ SHELL := /bin/bash
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
-# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
-PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
+# Three processes on two cores, because tests wait for timers and for each other's programs. Each has its
+# own HOME and Prefect server. The groups of tests/conftest.py stay in one process.
+PYTEST_PARALLEL := $(PYTHON) -m pytest -n 3 --dist loadgroup
 
 .PHONY: help demo docs pictures live wires test test-all chaos bench lint format lock-check setup setup-local clean
 
@@ -25,12 +26,10 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests, without the slow ones
-	$(PYTHON) -m pytest -m "alone and not slow and not chaos"
-	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos"
+	$(PYTEST_PARALLEL) -m "not slow and not chaos" --durations=30
 
 test-all: setup-local ## Run all tests, the slow ones too
-	$(PYTHON) -m pytest -m "alone and not chaos" --durations=30
-	$(PYTEST_BY_TWO) -m "not alone and not chaos" --durations=30
+	$(PYTEST_PARALLEL) -m "not chaos" --durations=30
 
 chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md

@@ -24,6 +24,7 @@ from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.orchestration.blocks import OpenCodeAgent, OpenCodeCredentials
+from opencode_tasks.outcomes.limit_period import PERIODS
 from opencode_tasks.outcomes.provider_errors import RULES
 from opencode_tasks.plan.option_signatures import ANNOTATE, DATASET
 from opencode_tasks.settings import Settings
@@ -291,7 +292,9 @@ def provider_errors() -> str:
     for rule in RULES:
         kind = {"context_overflow": "max_output_tokens"}.get(rule.kind, rule.kind)
         what = rule.what + ("; the run ends early" if rule.concerns_all_rows else "")
-        codes = ", ".join(f"`{code}`" for code in sorted(rule.codes))
+        codes = ", ".join(f"`{code}`" for code in sorted(rule.codes)) or (
+            "by words" if rule.code_words else ""
+        )
         statuses = ", ".join(str(status) for status in sorted(rule.statuses))
         words = "yes" if rule.words else ""
         cells = (f"`{kind}`", what, codes, statuses, words, rule.providers, f"[source]({rule.source})")
@@ -299,8 +302,16 @@ def provider_errors() -> str:
     return "\n".join(rows) + "\n"
 
 
+def limit_periods() -> str:
+    """One row for each period of a limit, in the order of the table."""
+    rows = ["| words of the message, for example | end of the limit | source |", "|" + "---|" * 3]
+    rows += [f"| {period.example} | {period.what} | [source]({period.source}) |" for period in PERIODS]
+    return "\n".join(rows) + "\n"
+
+
 PARTS = {
     ("reference/provider-errors.md", "provider errors"): provider_errors,
+    ("reference/provider-errors.md", "limit periods"): limit_periods,
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
     ("reference/errors.md", "reactions"): reactions,

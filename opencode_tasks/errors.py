@@ -117,7 +117,8 @@ class RateLimitError(OpenCodeError):
 
     Attributes:
         reset_time: End of the limit (aware UTC).
-        reset_is_named: Whether the provider named that time; if not, ``reset_time`` is an estimate.
+        reset_is_named: Whether the provider named that time, or the period of its limit, such as a day; if
+            not, ``reset_time`` is an estimate.
 
     Examples:
         >>> from datetime import UTC, datetime

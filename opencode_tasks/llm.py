@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -39,6 +40,7 @@ from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.outcomes.session_messages import assistant_messages
 from opencode_tasks.outcomes.trace import append_trace, render_trace
+from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.system.ray_node import current_node_id
 
 DEFAULT_BINARY_NAME = "opencode"
@@ -227,7 +229,9 @@ class OpenCodeLLM:
                         return _failure(error)
                     raise
                 self._log(f"attempt {counts.used} failed ({error}); next at {decision.at:%H:%M:%S} UTC")
-                time.sleep(max(0.0, (decision.at - datetime.now(UTC)).total_seconds()))
+                # A caller waits for this method: not for longer than our own backoff.
+                wait_s = (decision.at - datetime.now(UTC)).total_seconds()
+                time.sleep(min(self.limits.backoff_max_s, max(0.0, wait_s)))
             else:
                 self._record(answer.attempt, user_message, tools, None)
                 return _success(answer)
@@ -238,12 +242,16 @@ class OpenCodeLLM:
         except InputError as error:
             raise InvalidRequestError(current_node_id(), -1, str(error)) from None
         backend = await server_pool.backend(spec, self.backend, catalog.unpriced)
+        prices, faults = own_prices()
+        if faults:
+            raise InvalidRequestError(current_node_id(), -1, "; ".join(faults))
         request = Request(
             prompt=user_message,
             model_ref=catalog.model_ref,
             agent=self.agent_name,
             system=spec.system if self.agent_name == DEFAULT_AGENT else (self.system_message or None),
             variant=self.variant,
+            prices=replace(prices, configured=catalog.prices),
         )
         session: list[str] = []
         try:

@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     max_rate_limit_wait: float = Field(
         default=24 * 3600.0,
         gt=0,
-        description="Longest total time that a row waits for rate limits, in seconds.",
+        description="Longest time for which a run waits without a row that ends, in seconds. A rate limit "
+        "that ends later puts the run on hold until a person resumes it.",
     )
     cost_drift: float = Field(
         default=0.05,

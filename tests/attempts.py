@@ -65,6 +65,7 @@ def admitted(
             row_id=row_id,
             owner="owner",
             now=now,
+            lease_now=now,
             probe_s=60,
             has_failed=has_failed,
         )

@@ -244,7 +244,7 @@ def _anthropic() -> Iterator[FailedAnswer]:
         (
             429,
             "rate_limit_error",
-            "This request would exceed your rate limit",
+            "This request would exceed the rate limit of your plan",
             RateLimitError,
             {"headers": {"anthropic-ratelimit-unified-reset": _epoch(1800)}, "wait_s": 1800},
         ),
@@ -673,7 +673,171 @@ def _plans() -> Iterator[FailedAnswer]:
         yield case(f"any: {text}", InvalidRequestError, 400, error(text, type="invalid_request_error"))
 
 
+def _by_words_of_a_value() -> Iterator[FailedAnswer]:
+    """Values that no rule lists; their words decide."""
+    for name, kind, status, body in (
+        (
+            "novita: balance",
+            BillingError,
+            403,
+            {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "no"},
+        ),
+        (
+            "novita: key",
+            AuthenticationError,
+            401,
+            {"code": 401, "reason": "INVALID_API_KEY", "message": "no"},
+        ),
+        ("volcengine: limit of a person", BillingError, 429, error("paused", code="SetLimitExceeded")),
+        ("volcengine: overdue", BillingError, 403, error("The request failed", code="AccountOverdueError")),
+        (
+            "volcengine: content",
+            ContentFilteredError,
+            400,
+            error("The request failed.", code="InputTextSensitiveContentDetected"),
+        ),
+        ("stepfun: content", ContentFilteredError, 451, error("no", type="censorship_blocked")),
+        ("helicone: threat", ContentFilteredError, 400, error("no", code="PROMPT_THREAT_DETECTED")),
+        ("watsonx: quota", BillingError, 403, {"errors": [{"code": "token_quota_reached", "message": "no"}]}),
+        ("groq: flex", ServerError, 498, error("try again later", code="capacity_exceeded")),
+        (
+            "tencent: resource pack",
+            BillingError,
+            403,
+            error("no", code="ResourceUnavailable.ResourcePackExhausted"),
+        ),
+        (
+            "siliconflow: balance",
+            BillingError,
+            403,
+            {"code": 30001, "message": "Account balance is insufficient"},
+        ),
+    ):
+        yield case(name, kind, status, body)
+    missing = error("no access", code="InvalidEndpointOrModel.NotFound")
+    yield case("volcengine: model", InvalidRequestError, 404, missing, concerns_all_rows=True)
+
+
+def _aws() -> Iterator[FailedAnswer]:
+    """Names of exceptions in headers, with a namespace, as keys of events and in words."""
+    for name, kind, status, text in (
+        ("ModelNotReadyException", ServerError, 429, "Model is not ready for inference."),
+        ("ModelErrorException", ServerError, 424, "The system encountered an unexpected error."),
+        (
+            "AccessDeniedException",
+            BillingError,
+            403,
+            "INVALID_PAYMENT_INSTRUMENT. Try again after 15 minutes.",
+        ),
+        ("ThrottlingException", RateLimitError, 429, "Too many tokens per day, please wait."),
+    ):
+        headers = {"x-amzn-errortype": name}
+        wait_s = 3600 if "day" in text else None
+        yield case(
+            f"bedrock: {name}",
+            kind,
+            status,
+            {"message": text},
+            headers=headers,
+            wire="bedrock",
+            wait_s=wait_s,
+        )
+    yield case(
+        "aws: namespace",
+        RateLimitError,
+        400,
+        {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "Rate exceeded"},
+    )
+    words = "An error occurred (ThrottlingException) when calling the ConverseStream operation: Too many"
+    yield case("relay: words of botocore", RateLimitError, 500, {"detail": words})
+    event = {"validationException": {"message": "text content blocks must be non-empty"}}
+    yield case("relay: event of AWS", InvalidRequestError, None, event)
+    quota = {
+        "statusCode": 403,
+        "message": "Out of call volume quota. Quota will be replenished in 1.03:23:11.",
+    }
+    yield case("azure api management: quota", RateLimitError, 403, quota, wait_s=86_400 + 12_191)
+
+
+def _relays() -> Iterator[FailedAnswer]:
+    """Errors inside the text of another error, and what the client sent, quoted in a message."""
+    python = (
+        "Error code: 429 - {'error': {'message': 'You exceeded your current quota', 'type': "
+        "'insufficient_quota', 'code': 'insufficient_quota'}}"
+    )
+    yield case("relay: error of Python's SDK", BillingError, 500, {"detail": python})
+    wrapped = "litellm.ContentPolicyViolationError: litellm.BadRequestError: AzureException - refused"
+    yield case("litellm: content", ContentFilteredError, 400, error(wrapped, code="400"))
+    quoted = (
+        "[{'type': 'extra_forbidden', 'loc': ('body',), 'input': 'insufficient balance, invalid api key'}]"
+    )
+    yield case("vllm: quotes the input", InvalidRequestError, 400, {"object": "error", "message": quoted})
+    instead = "Invalid type for 'messages[0]': expected a string, but got instead: 'payment required'"
+    yield case("openai: quotes the input", InvalidRequestError, 400, error(instead, code="invalid_type"))
+    inner = json.dumps(error("Insufficient Balance", code="invalid_request_error"))
+    yield case("iflow: JSON in JSON", BillingError, 402, error(inner, type="EngineInternalError", code="402"))
+    guard = {"type": "hooks_failed"}
+    yield case("portkey: guardrail", ContentFilteredError, 446, error("The checks failed.", **guard))
+    used = {
+        "status": "failure",
+        "message": "Portkey Error: You have exhausted usage limits for this API key.",
+    }
+    yield case("portkey: budget", BillingError, 412, used)
+    blocked = {"error": [{"code": 2017, "message": "Response blocked due to security configurations"}]}
+    yield case("cloudflare: guardrail", ContentFilteredError, 424, blocked)
+    tencent = {
+        "Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "您当前每秒请求次数超过上限"}}
+    }
+    yield case("tencent: capital letters", RateLimitError, None, tencent)
+    baidu = {"error_code": 110, "error_msg": "Access token invalid or no longer valid"}
+    yield case("baidu: key", AuthenticationError, None, baidu)
+    yield case("tyk: quota", RateLimitError, 403, {"error": "Quota exceeded"})
+
+
+def _long_prompts() -> Iterator[FailedAnswer]:
+    for name, status, text in (
+        ("sambanova", 400, "The maximum supported sequence length is just 16384!"),
+        ("watsonx", 400, "the number of input tokens 9000 cannot exceed the total tokens limit 8192"),
+        ("siliconflow", 400, "length of prompt_tokens (41000) must be less than max_seq_len (32768)."),
+        ("tensorrt-llm", 400, "The sum of prompt length (8000), query length (0) should not exceed 4096"),
+        ("mistral.rs", 500, "Prompt sequence length is greater than 4096"),
+        ("iflytek", 400, "EngineInternalError: input token limit is 97280"),
+    ):
+        yield case(f"{name}: too long", MaxOutputTokensError, status, error(text), is_final=True)
+
+
+def _limits_without_a_time() -> Iterator[FailedAnswer]:
+    now = datetime.now(UTC)
+    until_utc = ((now + timedelta(days=1)).replace(hour=0, minute=0, second=0) - now).total_seconds()
+    clock = (now + timedelta(hours=5)).replace(second=0, microsecond=0)
+    until_clock = (clock - now).total_seconds()
+    for name, status, text, more, wait_s in (
+        ("openrouter: a day", 429, "Rate limit exceeded: free-models-per-day. ", {}, until_utc),
+        ("openrouter: a key's day", 403, "Key limit exceeded (daily limit). Manage it.", {}, until_utc),
+        ("ollama cloud: a week", 429, "you've reached your weekly usage limit", {}, 3600),
+        ("cohere: a month", 429, "a Trial key, which is limited to 1000 API calls / month.", {}, 3600),
+        ("any: an hour", 429, "you have reached your hourly limit", {}, 600),
+        ("any: an offer", 429, "Slow down. Upgrade for 1000 requests per day.", {}, 60),
+        ("any: hours", 429, "Please retry in 12h3m.", {}, 43_380),
+        ("any: a clock", 429, f"Your limit resets at {clock:%H:%M} UTC", {}, until_clock),
+        ("any: a date", 429, f"Please wait for a reset on {clock:%B %d, %Y at %I:%M %p}", {}, until_clock),
+        ("any: a time in text", 429, f"usage limit reached|{_epoch(7200)}", {}, 7200),
+        ("any: a wrong year", 429, "resets at 2099-01-01", {"Retry-After": "31"}, 31),
+        ("any: RateLimit", 429, "slow down", {"RateLimit": '"default";r=0;t=55'}, 55),
+        ("helicone: a window", 429, "slow down", {"helicone-ratelimit-reset": "52"}, 52),
+        ("any: Chinese", 429, "请 5 分钟后再试", {}, 300),
+    ):
+        yield case(name, RateLimitError, status, error(text), headers=more, wait_s=wait_s)
+    day = google("You have exhausted your daily quota. Please retry in 20s.", 429, "RESOURCE_EXHAUSTED")
+    yield case("gemini: a day in words", RateLimitError, 429, day, wire="gemini")
+    nothing = google(f"{_QUOTA} limit: 0, model: x. Please retry in 31s.", 429, "RESOURCE_EXHAUSTED")
+    yield case("gemini: a limit of nothing", BillingError, 429, nothing, wire="gemini")
+
+
 def failed_answers() -> list[FailedAnswer]:
     """The table. Times in it are counted from now."""
-    groups = (_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans)
+    groups = (
+        *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
+        *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time),
+    )
     return [answer for group in groups for answer in group()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import OpenCodeError
@@ -26,6 +28,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import merge
+from opencode_tasks.opencode.model_prices import model_prices, read_catalogue
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
@@ -59,6 +62,9 @@ AGENTS: dict[str, Any] = {
     },
     "plain": {"mode": "primary", "prompt": "You are the plain agent of the config.", "tools": {"*": False}},
 }
+
+# What a scripted prompt consists of.
+TOKEN = re.compile(r"row-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +160,7 @@ class Rig:
             use_plugin=use_plugin,
         )
         self._cli: CliBackend | None = None
+        self._prices: PriceBook | None = None
 
     def configure(self, extra: Mapping[str, Any]) -> None:
         """Add to the opencode config, before the first prompt."""
@@ -196,6 +203,7 @@ class Rig:
             agent=agent,
             system=system,
             max_cost_pico=max_cost_pico,
+            prices=self.prices() if max_cost_pico is not None else PriceBook(),
             variant=variant,
         )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
@@ -221,9 +229,22 @@ class Rig:
         seconds = time.monotonic() - started
         calls = self.provider.calls[before:]
         if replies:
-            # Other prompts may be in flight.
-            calls = [call for call in calls if token in json.dumps(call.body)]
+            # Other prompts may be in flight. The calls of a sub-agent name no prompt.
+            calls = [call for call in calls if TOKEN.findall(json.dumps(call.body))[:1] in ([], [token])]
         return Asked(answer=answer, error=error, calls=calls, seconds=seconds, at=at)
+
+    def prices(self) -> PriceBook:
+        """The prices of all models of the config."""
+        if self._prices is None:
+
+            async def read() -> PriceBook:
+                server = await self.server()
+                config, providers = await server.get("/config"), await server.get("/config/providers")
+                with_tiers = merge(config, self.spec.config)
+                return PriceBook(configured=model_prices(with_tiers, providers, read_catalogue()))
+
+            self._prices = server_pool.call(read)
+        return self._prices
 
     async def backend(self, name: BackendName, spec: OpencodeSpec) -> Backend:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""

@@ -49,7 +49,7 @@ def read_page() -> dict[BackendName, dict[tuple[str, str], str]]:
     pages: dict[BackendName, dict[tuple[str, str], str]] = {backend: {} for backend in BACKENDS}
     _, *sections = PAGE.read_text(encoding="utf-8").split(SECTION)
     for section in sections:
-        backend = next(backend for backend in BACKENDS if section.startswith(backend))
+        backend: BackendName = next(backend for backend in BACKENDS if section.startswith(backend))
         pages[backend] = dict(_read_cells(section))
     return pages
 

@@ -11,10 +11,13 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.engine.driver import driver_text, listed_drivers
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from opencode_tasks.ledger import Ledger
 
 # Width of a table in a pipe, which has none.
 PIPE_WIDTH = 200
@@ -44,7 +47,7 @@ def runs(
       opencode-tasks runs --limit 5 --json
     """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.runs.newest(limit=limit)
+        found = _with_drivers(opened, opened.runs.newest(limit=limit))
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return
@@ -54,12 +57,21 @@ def runs(
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(_table(found))
 
 
+def _with_drivers(ledger: Ledger, runs_found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs, each with its ``drivers``: the processes that worked on it, in the order of their starts."""
+    drivers = listed_drivers(ledger, [run["run_id"] for run in runs_found])
+    return [
+        {**run, "drivers": [one for one in drivers if one["run_id"] == run["run_id"]]} for run in runs_found
+    ]
+
+
 def _table(runs_found: list[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
-        "run_id", "started (UTC)", "status", "model", "rows", "completed", "failed", "reused", "cost"
+        *("run_id", "started (UTC)", "status", "drivers", "model"),
+        *("rows", "completed", "failed", "reused", "cost"),
     )
     for run in runs_found:
         cells = [
@@ -67,6 +79,7 @@ def _table(runs_found: list[dict[str, Any]]) -> Table:
                 run["run_id"],
                 f"{run['created_at']:%Y-%m-%d %H:%M:%S}",
                 run["status"],
+                str(sum(driver["status"] == "working" for driver in run["drivers"])),
                 run["model_ref"] or "-",
             ),
             *(str(run[name]) for name in ("total", "completed", "failed", "reused")),
@@ -92,16 +105,28 @@ def show(
       opencode-tasks show 20261127-143000-4e9a72 r17
     """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = opened.runs.get(run_id) if row_id is None else opened.results.row(run_id, row_id)
+        found = _run(opened, run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
     elif row_id is None:
-        _print_fields(found)
+        _print_run(found)
     else:
         _print_row(found)
+
+
+def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
+    run = ledger.runs.get(run_id)
+    return None if run is None else _with_drivers(ledger, [run])[0]
+
+
+def _print_run(found: dict[str, Any]) -> None:
+    drivers = found.pop("drivers")
+    _print_fields(found)
+    for driver in drivers:
+        typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 
 
 def _print_row(found: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.max_cost import MILLION, Price
+from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, MILLION, Price, Tier
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import AttemptRecord, Step, Usage
 
@@ -112,11 +112,42 @@ class PriceBook:
             max_input_tokens=max_input_tokens,
         )
 
+    def price_list(self) -> dict[str, Any]:
+        """The prices of all models by ``provider/model``, as JSON values for the opencode plugin."""
+        found = {ref: {**_listed(price), "is_reported": True} for ref, price in self.configured.items()}
+        for ref, own in self.own.items():
+            rates = {kind: getattr(own, kind) for kind in KINDS}
+            price = self.price_of(ref, MAX_OUTPUT_TOKENS)
+            assert price is not None
+            unreported = {**_listed(price), "base": rates, "is_reported": False}
+            found[ref] = {**found.get(ref, unreported), "own": rates}
+        return found
+
     def cost_of(self, model_ref: str, usage: Usage, at: datetime | None) -> tuple[int | None, str | None]:
         """Cost in pico-dollars and the source of the price; both None if no price is known."""
         if (own := self.own.get(model_ref)) is not None:
             return own.cost(usage), OWN
         return public_cost(model_ref, usage, at)
+
+
+def _listed(price: Price) -> dict[str, Any]:
+    """A price for the opencode plugin; see ``opencode/plugin/cost.js``."""
+    return {
+        "base": _rates(price),
+        "tiers": [_rates(tier) for tier in price.tiers],
+        "over200k": None if price.over_200k is None else _rates(price.over_200k),
+        "own": None,
+        "in_force": price.in_force,
+        "max_output_tokens": price.max_output_tokens,
+        "max_input_tokens": price.max_input_tokens,
+    }
+
+
+def _rates(rates: Price | Tier) -> dict[str, int]:
+    kinds = {kind: getattr(rates, kind) for kind in KINDS if kind != "reasoning"}
+    above = {"above_tokens": rates.above_tokens} if isinstance(rates, Tier) else {}
+    # opencode has no price for reasoning: it counts as output.
+    return {**kinds, "reasoning": rates.output, **above}
 
 
 def public_cost(model_ref: str, usage: Usage, at: datetime | None) -> tuple[int | None, str | None]:

@@ -29,12 +29,13 @@ class RetryLimits:
     Attributes:
         max_attempts: Number of attempts at one row.
         max_inline_wait_s: Longest wait of a row inside its batch, in seconds.
-        max_rate_limit_wait_s: Longest wait of one row for rate limits, in seconds, in total.
+        max_rate_limit_wait_s: Longest time for which a run makes no progress because of rate limits, in
+            seconds. A limit that ends later puts the run on hold until a person resumes it.
         breaker_failures: Number of server errors and timeouts in a row after which the gate closes.
         outage_s: Time from a row's first failure to its last attempt, in seconds, while the provider is
             unavailable: so long an outage fails no row.
         backoff_start_s: First wait after an error, in seconds.
-        backoff_max_s: Longest wait after an error, in seconds.
+        backoff_max_s: Longest wait after an error whose end the provider does not name, in seconds.
 
     Examples:
         Two attempts, and a first wait of one second:
@@ -182,8 +183,7 @@ def rest_s(error: OpenCodeError, now: datetime) -> float:
 
 def backoff_s(error: OpenCodeError, attempt: int, limits: RetryLimits) -> float:
     """Return the seconds to wait after the ``attempt``-th attempt: the provider's wish, else our backoff."""
-    wish = error.retry_after
-    return min(limits.backoff_max_s, doubled_s(attempt, limits) if wish is None else wish)
+    return doubled_s(attempt, limits) if error.retry_after is None else error.retry_after
 
 
 def doubled_s(count: int, limits: RetryLimits) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from opencode_tasks.domain.answer_schema import ValidAnswer, parse_structured, repair_prompt
 from opencode_tasks.domain.records import Answer
-from opencode_tasks.errors import StructuredOutputError
+from opencode_tasks.errors import OpenCodeError, StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
 
@@ -26,7 +26,23 @@ async def ask(
 
     With a schema, ``structured`` of the answer is a value that fits it. If the first answer does not
     fit, one repair turn in the same session names the faults; StructuredOutputError if that fails too.
+    The steps of the attempt are priced by the prices of the request.
     """
+    try:
+        return await _ask(backend, request, node_id, on_session, schema)
+    except OpenCodeError as error:
+        if error.attempt is not None:
+            error.attempt = request.prices.priced_record(error.attempt)
+        raise
+
+
+async def _ask(
+    backend: Backend,
+    request: Request,
+    node_id: str,
+    on_session: OnSession,
+    schema: Mapping[str, Any] | None,
+) -> Answer:
     answer = await _send(backend, request, node_id, on_session)
     if schema is None:
         return answer
@@ -54,4 +70,5 @@ def _check_cost(request: Request, answer: Answer, node_id: str) -> None:
 
 async def _send(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
     result = await backend.run(request, on_session)
-    return read_outcome(result, node_id=node_id, now=datetime.now(UTC))
+    answer = read_outcome(result, node_id=node_id, now=datetime.now(UTC))
+    return replace(answer, attempt=request.prices.priced_record(answer.attempt))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import partial
@@ -27,7 +27,7 @@ from opencode_tasks.engine.ask import ask
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservation_amounts import Reservations
 from opencode_tasks.engine.write_batcher import WriteBatcher
-from opencode_tasks.errors import OpenCodeError, SetupError
+from opencode_tasks.errors import OpenCodeError, SetupError, UnknownOpenCodeError
 from opencode_tasks.ledger import (
     INTERRUPTED,
     ClaimedRow,
@@ -68,14 +68,13 @@ class RowHistory:
 
     row: OpenRow
     counts: AttemptCounts
-    limited_since: datetime | None
     failed_since: datetime | None
 
     @classmethod
     def of(cls, row: OpenRow) -> RowHistory:
         """History of a row as the ledger has it."""
         counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
-        return cls(row=row, counts=counts, limited_since=row.limited_since, failed_since=row.failed_since)
+        return cls(row=row, counts=counts, failed_since=row.failed_since)
 
     def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
         """Whether the row is retried or waits for a person; None if it fails with this error."""
@@ -83,17 +82,13 @@ class RowHistory:
         match decision:
             case Retry(at=at):
                 if error.reaction.wait == "until_reset":
-                    return None if self._is_limited_too_long(at, now, run_spec) else decision
+                    return decision
                 first_failure = self.failed_since or now
                 return Retry(after_outage(at, error, self.counts, first_failure, run_spec.limits))
             case AwaitPerson():
                 return decision
             case Fail():
                 return None
-
-    def _is_limited_too_long(self, at: datetime, now: datetime, run_spec: RunSpec) -> bool:
-        self.limited_since = self.limited_since or now
-        return at - self.limited_since > timedelta(seconds=run_spec.limits.max_rate_limit_wait_s)
 
 
 class BatchContext:
@@ -169,10 +164,7 @@ class _Attempt:
         context = self.context
         answer, error = await self._ask_traced()
         await asyncio.gather(*self.notes, return_exceptions=True)
-        try:
-            end = await asyncio.shield(self._record(answer, error))
-        finally:
-            self._forget()
+        end = await asyncio.shield(self._record_end(answer, error))
         if context.run_spec.log_dir is not None:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._log, self.record, error)
@@ -215,7 +207,21 @@ class _Attempt:
         except asyncio.CancelledError:
             await asyncio.shield(self._record_interruption())
             raise
+        except Exception as surprise:  # noqa: BLE001  it concerns this row alone
+            return None, self._unexpected(surprise)
         return answer, None
+
+    def _unexpected(self, surprise: Exception) -> UnknownOpenCodeError:
+        """The failure of a row for an exception that no part declares."""
+        session_id = self.sessions[-1] if self.sessions else None
+        seen = self.backend.partial_sessions(session_id) if session_id is not None else []
+        error = UnknownOpenCodeError(
+            self.context.node_id, raw_message=f"unexpected {type(surprise).__name__}: {surprise}"
+        )
+        error.attempt = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
+        # The answer may have been paid for: the same would happen again.
+        error.max_attempts = 1
+        return error
 
     def _note_session(self, session_id: str) -> None:
         if session_id in self.sessions:
@@ -235,11 +241,37 @@ class _Attempt:
         await give_up(self.context, self.claimed, record)
         self._forget()
 
+    async def _record_end(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptEnd:
+        """Record the end. Only then opencode may delete the sessions: until then they are the only record."""
+        try:
+            end = await self._record(answer, error)
+        except LeaseLostError:
+            self._forget()
+            raise
+        self._forget()
+        return end
+
     async def _record(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptEnd:
         if answer is not None:
-            return await self._record_answer(answer)
+            try:
+                return await self._record_answer(answer)
+            except LeaseLostError:
+                raise
+            except Exception as surprise:  # noqa: BLE001  one that no ledger can store
+                error = self._unstorable(answer, surprise)
         assert error is not None
         return await self._record_error(error)
+
+    def _unstorable(self, answer: Answer, surprise: Exception) -> UnknownOpenCodeError:
+        """The failure of a row whose answer cannot be written; its usage is recorded without its texts."""
+        error = UnknownOpenCodeError(
+            self.context.node_id,
+            raw_message=f"the answer cannot be stored: {type(surprise).__name__}: {surprise}",
+        )
+        sessions = [replace(session, messages=[]) for session in answer.attempt.sessions]
+        error.attempt, error.max_attempts = replace(answer.attempt, sessions=sessions), 1
+        self.record = self._record_of(None, error)
+        return error
 
     async def _record_answer(self, answer: Answer) -> AttemptEnd:
         context, lease, now = self.context, self.claimed.lease, datetime.now(UTC)

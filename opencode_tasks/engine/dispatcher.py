@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
 from opencode_tasks.engine.hold_check import must_stop_sending
@@ -72,8 +72,8 @@ class _Dispatch:
                     self._handle_end(batch_id, end)
                 self._report_progress()
         except BaseException:
-            # The workers read this status, end what is in flight and record it.
-            self.ledger.runs.end(self.run_spec.run_id, status="interrupted", now=datetime.now(UTC))
+            # The workers of this driver read it, end what is in flight and record it.
+            self.ledger.drivers.stop(self.run_spec.driver_id, now=datetime.now(UTC))
             self._drain()
             raise
 
@@ -82,14 +82,12 @@ class _Dispatch:
         if len(self.running) >= self.sizes.lanes or self._must_stop():
             return False
         rows_per_batch = min(self.sizes.batch_size, ROWS_PER_SERVER)
-        now = datetime.now(UTC)
         # If all rows wait for a short time, one batch shows it by its state.
         wait_s = 0.0 if self.running else self.run_spec.limits.max_inline_wait_s
         ready = self.ledger.queue.state(
             self.run_spec.run_id,
-            now=now,
-            until=now + timedelta(seconds=wait_s),
             limit=rows_per_batch * self.sizes.lanes,
+            wait_s=wait_s,
         ).ready
         missing = min(self.sizes.lanes, -(-ready // rows_per_batch)) - len(self.running)
         for _ in range(missing):
@@ -118,7 +116,7 @@ class _Dispatch:
         """Whether open rows are leased to another driver, or to a worker that may be dead."""
         if self._must_stop():
             return False
-        owners = self.ledger.queue.owners(self.run_spec.run_id, now=datetime.now(UTC))
+        owners = self.ledger.queue.owners(self.run_spec.run_id)
         if any(is_dead(owner) for owner in owners):
             # A batch recovers the rows of dead owners.
             self._submit_batch()
@@ -160,7 +158,7 @@ class _Dispatch:
         """Report the progress, less often if it takes long to compute."""
         if (start := time.monotonic()) < self.next_progress:
             return
-        concurrency = self.ledger.concurrency.get(self.run_spec.gate_id, now=datetime.now(UTC))
+        concurrency = self.ledger.concurrency.get(self.run_spec.gate_id)
         self.on_progress(self.ledger.runs.progress(self.run_spec.run_id), concurrency)
         duration_s = time.monotonic() - start
         self.next_progress = start + max(POLL_INTERVAL_S, duration_s / PROGRESS_TIME_SHARE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
@@ -17,39 +18,59 @@ OnHold = Callable[[str, Hold], None]
 """Called with the run id and the hold. Returns when the rows may be sent, or raises."""
 
 
-def current_hold(ledger: Ledger, run_id: str, gate_id: str) -> Hold | None:
-    """Reason why a run without a running batch is on hold; None if no row is open or one may be sent."""
+def current_hold(ledger: Ledger, run_id: str, gate_id: str, *, max_wait_s: float) -> Hold | None:
+    """Reason why a run without a running batch is on hold; None if no row is open or one may be sent.
+
+    A hold that would end more than ``max_wait_s`` after the last progress of the run lasts until a person
+    resumes the run: all its rows share that fate.
+    """
     open_rows = ledger.rows.count_open(run_id)
     if not open_rows:
         return None
+    hold = _budget_hold(ledger, run_id) or _gate_hold(ledger, gate_id) or _rows_hold(ledger, run_id)
+    if hold is None:
+        return None
+    return replace(_limited(hold, ledger, run_id, max_wait_s), open_rows=open_rows)
+
+
+def _budget_hold(ledger: Ledger, run_id: str) -> Hold | None:
     budget = ledger.budgets.get(run_id)
-    if budget.refused_pico is not None:
-        return Hold(
-            until=None,
-            error_type=BUDGET_REACHED,
-            message=budget_message(budget),
-            open_rows=open_rows,
-            applies_to_all=True,
-        )
+    if budget.refused_pico is None:
+        return None
+    return Hold(until=None, error_type=BUDGET_REACHED, message=budget_message(budget), applies_to_all=True)
+
+
+def _gate_hold(ledger: Ledger, gate_id: str) -> Hold | None:
     gate = ledger.gates.get(gate_id)
-    now = datetime.now(UTC)
-    if gate is not None and not gate.is_open and (gate.reset_time is None or gate.reset_time > now):
-        return Hold(
-            until=gate.reset_time,
-            error_type=gate.error_type or "",
-            message=gate.error_message or "",
-            open_rows=open_rows,
-            applies_to_all=True,
-        )
-    queue_state = ledger.queue.state(run_id, now=now, until=now, limit=1)
-    if queue_state.ready or queue_state.leased or queue_state.next_at is None:
+    if gate is None or gate.is_open:
+        return None
+    if gate.reset_time is not None and gate.reset_time <= datetime.now(UTC):
         return None
     return Hold(
-        until=queue_state.next_at,
-        error_type=queue_state.error_type,
-        message="rows wait",
-        open_rows=open_rows,
+        until=gate.reset_time,
+        error_type=gate.error_type or "",
+        message=gate.error_message or "",
+        applies_to_all=True,
     )
+
+
+def _rows_hold(ledger: Ledger, run_id: str) -> Hold | None:
+    queue_state = ledger.queue.state(run_id, limit=1)
+    if queue_state.ready or queue_state.leased or queue_state.next_at is None:
+        return None
+    return Hold(until=queue_state.next_at, error_type=queue_state.error_type, message="rows wait")
+
+
+def _limited(hold: Hold, ledger: Ledger, run_id: str, max_wait_s: float) -> Hold:
+    since = ledger.runs.last_progress(run_id)
+    if hold.until is None or since is None or (hold.until - since).total_seconds() <= max_wait_s:
+        return hold
+    limit = timedelta(seconds=round(max_wait_s))
+    message = (
+        f"{hold.message} (the wait until {hold.until:%Y-%m-%d %H:%M:%S} UTC is longer than {limit}, "
+        "the limit of OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT)"
+    )
+    return replace(hold, until=None, message=message)
 
 
 def must_stop_sending(ledger: Ledger, run_id: str, gate_id: str, *, max_inline_wait_s: float) -> bool:

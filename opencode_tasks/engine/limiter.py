@@ -217,10 +217,8 @@ class _Process:
         if batch is None:
             return
         request = self._request(batch.run_spec)
-        ledger, gate_id, now = batch.ledger, batch.run_spec.gate_id, datetime.now(UTC)
-        allocation = await asyncio.to_thread(
-            lambda: ledger.concurrency.sync(gate_id, self.owner, request, now=now)
-        )
+        ledger, gate_id = batch.ledger, batch.run_spec.gate_id
+        allocation = await asyncio.to_thread(lambda: ledger.concurrency.sync(gate_id, self.owner, request))
         self.synced_at = time.monotonic()
         self.answers = self.answers[len(request.answers) :]
         self.refusals = self.refusals[len(request.refusals) :]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ async def recover_attempts(context: BatchContext) -> int:
     """
     by_data_dir: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
     for orphan in await _orphans(context):
-        if is_dead(orphan.owner):
+        if is_dead(orphan.owner) and await asyncio.to_thread(_is_deserted, orphan):
             await context.db(context.ledger.queue.break_lease, orphan.row_key, orphan.owner)
         lease = await context.db(_take_lease, context, orphan)
         if not isinstance(lease, AlreadyLeased):
@@ -77,9 +76,17 @@ async def _orphans(context: BatchContext) -> list[OrphanedAttempt]:
     ledger, run_id = context.ledger, context.run_spec.run_id
     orphans = await context.db(ledger.attempts.orphaned, run_id, context.host)
     orphans = await asyncio.to_thread(_with_sessions, orphans)
-    owners = await context.db(partial(ledger.queue.owners, run_id, now=datetime.now(UTC)))
+    owners = await context.db(ledger.queue.owners, run_id)
     at_work = {owner for owner in owners if not is_dead(owner)}
     return [orphan for orphan in orphans if orphan.owner not in at_work]
+
+
+def _is_deserted(orphan: OrphanedAttempt) -> bool:
+    """Whether no process works in the instance directory of an attempt, so that nothing is in flight."""
+    if orphan.data_dir is None:
+        return True
+    instance_dir = instance_dir_of(Path(orphan.data_dir))
+    return not instance_dir.root.exists() or is_orphaned(instance_dir)
 
 
 def _forget_recorded(context: BatchContext) -> None:
@@ -111,9 +118,8 @@ def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
 
 
 def _take_lease(context: BatchContext, orphan: OrphanedAttempt) -> Any:
-    now = datetime.now(UTC)
     return context.ledger.queue.claim_row(
-        orphan.run_id, orphan.row_id, owner=context.owner, now=now, lease_s=context.run_spec.lease_s
+        orphan.run_id, orphan.row_id, owner=context.owner, lease_s=context.run_spec.lease_s
     )
 
 

@@ -15,11 +15,12 @@ from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.engine.dispatcher import dispatch
+from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.hold_check import OnHold, current_hold, must_stop_sending, raise_paused
 from opencode_tasks.engine.result import AnnotationResult, read_result
-from opencode_tasks.errors import InputError, RunPausedError
-from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
+from opencode_tasks.errors import InputError
+from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
@@ -45,7 +46,8 @@ class RunEvent:
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
-        warning: Fact that a person should know, once in a run: a provider does not report the usage.
+        warning: Fact that a person should know, once in a run: a provider does not report the usage, or
+            another process works on the run too.
 
     Examples:
         >>> import pandas as pd
@@ -93,26 +95,24 @@ def execute(
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = _start_or_continue(ledger, plan, context)
-        run = _Run(
-            plan=plan,
-            ledger=ledger,
-            run_id=run_id,
-            executor=executor,
-            emit=on_event or _ignore,
-            on_hold=on_hold or raise_paused,
-        )
-        try:
+        with driving(ledger, run_id) as driver_id:
+            run = _Run(
+                plan=plan,
+                ledger=ledger,
+                run_id=run_id,
+                driver_id=driver_id,
+                executor=executor,
+                emit=on_event or _ignore,
+                on_hold=on_hold or raise_paused,
+            )
+            run.warn_of_others()
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
-            run.warn(ledger.runs.progress(run_id))
-        except RunPausedError:
-            raise
-        except BaseException:
-            ledger.runs.end(run_id, status="interrupted", now=datetime.now(UTC))
-            raise
-        progress = ledger.runs.progress(run_id)
-        run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
-        ledger.runs.end(run_id, status="failed" if progress.failed else "completed", now=datetime.now(UTC))
+            progress = ledger.runs.progress(run_id)
+            run.warn(progress)
+            run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
+            status = "failed" if progress.failed else "completed"
+            ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
         return read_result(ledger, run_id, frame, plan.options.schema)
 
 
@@ -154,17 +154,21 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> N
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+    if run["status"] == PREPARING:
+        fault = f"run {run_id}: it ended before its rows were written, and sent nothing; run annotate again"
+        raise InputError((fault,))
     if run["input_fingerprint"] != plan.fingerprint:
         fault = (
             f"run {run_id}: the input or its settings have changed since the run began; "
             "run annotate again, which reuses the answers that still fit"
         )
         raise InputError((fault,))
-    gate = _gate_of(plan)
-    if gate and (context.resumed_run_id is not None or run["status"] == "paused"):
+    gate, now = _gate_of(plan), datetime.now(UTC)
+    is_by_person = context.resumed_run_id is not None or run["status"] == "paused"
+    if gate and is_by_person:
         # A person says that the cause is fixed: one row tests it.
-        ledger.gates.half_open(gate, now=datetime.now(UTC))
-    ledger.runs.resume(run_id)
+        ledger.gates.half_open(gate, now=now)
+    ledger.runs.resume(run_id, by_person_at=now if is_by_person else None)
     if (budget_pico := _new_budget_pico(plan, context)) is not None:
         ledger.budgets.set(run_id, budget_pico)
     if context.flow_run_id is not None:
@@ -222,6 +226,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
     ids = plan.checked.rows.ids(plan.checked.row_faults)
     for position, fault in plan.checked.row_faults.items():
         ledger.rows.fail(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+    ledger.runs.ready(run_id)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -231,6 +236,7 @@ class _Run:
     plan: Plan
     ledger: Ledger
     run_id: str
+    driver_id: str
     executor: Executor
     emit: OnRunEvent
     on_hold: OnHold
@@ -243,7 +249,7 @@ class _Run:
         self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
         while open_rows := self.ledger.rows.count_open(self.run_id):
             run_spec = self._dispatch(open_rows)
-            hold = current_hold(self.ledger, self.run_id, run_spec.gate_id)
+            hold = self._current_hold(run_spec)
             if hold is None:
                 continue
             if hold.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
@@ -260,6 +266,12 @@ class _Run:
         has_budget = self.ledger.budgets.get(self.run_id).max_cost_pico is not None
         self.emit(RunEvent(run_id=self.run_id, warning=usage_warning(providers, has_budget=has_budget)))
 
+    def warn_of_others(self) -> None:
+        """Emit a warning for each other process that works on the run now."""
+        for driver in other_drivers(self.ledger, self.run_id, self.driver_id):
+            text = f"another process works on this run too ({driver_text(driver)}): each row is sent by one"
+            self.emit(RunEvent(run_id=self.run_id, warning=text))
+
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
         sizes = self._choose_sizes(open_rows)
@@ -270,6 +282,7 @@ class _Run:
         self.emit(RunEvent(run_id=self.run_id, sizes=sizes, progress=progress, reused_rows=self.reused_rows))
         run_spec = plan.run_spec(
             self.run_id,
+            self.driver_id,
             self.ledger.url,
             sizes.concurrency_per_batch,
             start=sizes.start,
@@ -308,10 +321,14 @@ class _Run:
                 run_id=self.run_id,
                 progress=progress,
                 pace=concurrency,
-                hold=current_hold(self.ledger, self.run_id, run_spec.gate_id) if is_idle else None,
+                hold=self._current_hold(run_spec) if is_idle else None,
                 reused_rows=self.reused_rows,
             )
         )
+
+    def _current_hold(self, run_spec: RunSpec) -> Hold | None:
+        max_wait_s = run_spec.limits.max_rate_limit_wait_s
+        return current_hold(self.ledger, self.run_id, run_spec.gate_id, max_wait_s=max_wait_s)
 
     def _skip_rows(self, hold: Hold) -> None:
         self.ledger.rows.skip_open(

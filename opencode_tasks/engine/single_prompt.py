@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from opencode_tasks.domain.records import Answer, RemoteTool
@@ -21,6 +22,7 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.run_spec import system_text
 from opencode_tasks.settings import settings
 from opencode_tasks.system.ray_node import current_node_id
@@ -70,6 +72,9 @@ async def _ask(
         catalog = await server_pool.catalog(spec, variant, backend_name)
     except InputError as error:
         raise InvalidRequestError(current_node_id(), -1, str(error)) from None
+    prices, faults = own_prices()
+    if faults:
+        raise InputError(tuple(faults))
     backend = await server_pool.backend(spec, backend_name, catalog.unpriced)
     request = Request(
         prompt=prompt,
@@ -77,6 +82,7 @@ async def _ask(
         agent=spec.agent,
         system=system_text(spec, system, schema),
         variant=variant,
+        prices=replace(prices, configured=catalog.prices),
     )
     sessions: list[str] = []
     try:

@@ -73,7 +73,7 @@ class RowsWaitError(Exception):
 
 
 def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
-    """Execute up to ``max_rows`` open rows of the run, until none is ready or the run is stopped.
+    """Execute up to ``max_rows`` open rows of the run, until none is ready or the driver is stopped.
 
     Raises RowsWaitError if the next row may be sent within ``max_inline_wait_s``, and SetupError if
     opencode cannot be started or the ledger does not hold the run.
@@ -153,8 +153,7 @@ class _Batch:
 
     async def _read_queue(self) -> QueueState:
         """Read the open rows of the run; if none is ready, set ``hold`` to what the first waits for."""
-        now = datetime.now(UTC)
-        read = partial(self.context.ledger.queue.state, self.run_spec.run_id, now=now, until=now, limit=1)
+        read = partial(self.context.ledger.queue.state, self.run_spec.run_id, limit=1)
         queue_state = await self.context.db(read)
         self.is_queue_empty, self.hold = queue_state.ready == 0, None
         if self.is_queue_empty and queue_state.next_at is not None:
@@ -235,7 +234,6 @@ class _Batch:
             owner=context.owner,
             gate_id=run_spec.gate_id,
             limit=free_slots,
-            now=datetime.now(UTC),
             lease_s=run_spec.lease_s,
             node_id=context.node_id,
             host=context.host,
@@ -300,19 +298,19 @@ class _Batch:
                 task.cancel()
 
     async def _watch(self) -> None:
-        """Extend the leases of the batch, and stop its rows when the run is stopped."""
+        """Extend the leases of the batch, and stop its rows when the driver is stopped."""
         ledger, owner, last_heartbeat = self.context.ledger, self.context.owner, 0.0
         while True:
             await asyncio.sleep(STATUS_INTERVAL_S)
-            now, lease_s = datetime.now(UTC), self.run_spec.lease_s
+            now_s, lease_s = time.monotonic(), self.run_spec.lease_s
             # If the database is not reachable for a while, the rows in flight must still be watched.
             with contextlib.suppress(Exception):
-                if now.timestamp() - last_heartbeat >= lease_s / 4:
-                    await self.context.db(partial(ledger.queue.heartbeat, owner, now=now, lease_s=lease_s))
-                    await self.context.db(partial(ledger.gates.extend_probe, owner, now=now, probe_s=lease_s))
-                    last_heartbeat = now.timestamp()
+                if now_s - last_heartbeat >= lease_s / 4:
+                    await self.context.db(partial(ledger.queue.heartbeat, owner, lease_s=lease_s))
+                    await self.context.db(partial(ledger.gates.extend_probe, owner, probe_s=lease_s))
+                    last_heartbeat = now_s
                 await self.context.limiter.refresh()
-                if await self.context.db(ledger.runs.status, self.run_spec.run_id) == "interrupted":
+                if await self.context.db(ledger.drivers.is_stopped, self.run_spec.driver_id):
                     await self._stop()
                     return
 

@@ -21,7 +21,7 @@ from opencode_tasks.ledger.queue import AlreadyFinished, AlreadyLeased, QueueSta
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
-from opencode_tasks.ledger.runs import WaitingRun
+from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, shown_url
 
@@ -32,6 +32,7 @@ __all__ = [
     "CRASHED",
     "GROUPINGS",
     "INTERRUPTED",
+    "PREPARING",
     "USAGE_COLUMNS",
     "Allocation",
     "AlreadyFinished",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Text, bindparam, case, exists, func, select, true
+from sqlalchemy import Connection, RowMapping, Text, bindparam, exists, func, select, true
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import AttemptRecord
@@ -30,7 +30,7 @@ INTERRUPTED = "interrupted"
 UNCOUNTED_ERRORS = (*error_types(lambda reaction: not reaction.uses_attempt), INTERRUPTED)
 CUT_OFF = error_types(lambda reaction: reaction.counter == "cut_off_answers")
 LIMITED = error_types(lambda reaction: reaction.counter == "rate_limits")
-COUNTS = ("used", "cut_off", "limited", "limited_since", "failed_since")
+COUNTS = ("used", "cut_off", "limited", "failed_since")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,14 +169,12 @@ def attempt_counts(connection: Connection, run_id: str, row_ids: Sequence[str]) 
     if not row_ids:
         return {}
     error_type = attempts.c.error_type
-    is_limited = error_type.in_(LIMITED)
     query = (
         select(
             attempts.c.row_id,
             count_if(error_type.not_in(UNCOUNTED_ERRORS) | error_type.is_(None)).label("used"),
             count_if(error_type.in_(CUT_OFF)).label("cut_off"),
-            count_if(is_limited).label("limited"),
-            func.min(case((is_limited, attempts.c.started_at))).label("limited_since"),
+            count_if(error_type.in_(LIMITED)).label("limited"),
             func.min(attempts.c.ended_at).label("failed_since"),
         )
         .where(attempts.c.run_id == run_id, attempts.c.row_id.in_(row_ids))

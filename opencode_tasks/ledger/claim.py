@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, o
 from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.attempts import CRASHED, attempt_counts, attempt_id_of, write_attempts
 from opencode_tasks.ledger.budgets import BudgetReachedError
+from opencode_tasks.ledger.clock import Times, times
 from opencode_tasks.ledger.finish import fail_row
 from opencode_tasks.ledger.gate_admission import (
     GateHold,
@@ -35,7 +36,7 @@ PROBES = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """Request of a worker for at most ``limit`` rows of its run that may be sent at ``now``.
+    """Request of a worker for at most ``limit`` rows of its run that may be sent now.
 
     - ``prefer_untried``: rows without a failed attempt come first. A row that fails again by its own
       fault would close a gate at which it is the first.
@@ -45,13 +46,13 @@ class ClaimRequest:
       call of an agent; both in pico-dollars.
     - ``max_row_pico``: a row that has cost this much is not sent again (None: no limit). It fails with
       the error type and message that ``row_cost_error`` returns for its cost.
+    - ``now``: time of the request; None for the clocks of the ledger.
     """
 
     run_id: str
     owner: str
     gate_id: str
     limit: int
-    now: datetime
     lease_s: float
     node_id: str
     host: str
@@ -63,6 +64,7 @@ class ClaimRequest:
     row_cost_error: Callable[[int], tuple[str, str]] = lambda _: ("budget_exceeded", "the row cost too much")
     prefer_untried: bool = False
     is_idle: bool = True
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,8 @@ class OpenRow:
     """A row that has not ended; ``attempts`` counts all attempts that were started.
 
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
-    among them. ``limited`` counts rate limits, the first of them at an attempt that started at
-    ``limited_since``. ``failed_since`` is the end of the first attempt; None without one.
+    among them. ``limited`` counts rate limits. ``failed_since`` is the end of the first attempt; None
+    without one.
     """
 
     row_id: str
@@ -83,7 +85,6 @@ class OpenRow:
     used: int = 0
     cut_off: int = 0
     limited: int = 0
-    limited_since: datetime | None = None
     failed_since: datetime | None = None
     error_type: str | None = None
 
@@ -132,10 +133,10 @@ READY_ROWS = (
         rows.c.run_id == bindparam("of_run"),
         rows.c.status == "open",
         or_(rows.c.waits_until.is_(None), rows.c.waits_until <= bindparam("until")),
-        or_(leases.c.row_key.is_(None), leases.c.expires_at <= bindparam("now")),
+        or_(leases.c.row_key.is_(None), leases.c.expires_at <= bindparam("lease_now")),
     )
 )
-"""Open rows of a run without a lease at ``now`` that wait until ``until`` at most."""
+"""Open rows of a run without a lease at ``lease_now`` that wait until ``until`` at most."""
 
 
 def _candidates_query(condition: ColumnElement[bool]) -> Any:
@@ -157,12 +158,13 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
 
     Claims nothing if the gate is closed or the budget is reached.
     """
+    at = times(connection, request.now)
     gate = closed_gate(connection, request.gate_id)
     if gate is None:
-        return _start(connection, request, _candidates(connection, request, request.limit))
-    if gate["reset_time"] is not None and gate["reset_time"] > request.now:
+        return _start(connection, request, at, _candidates(connection, request, at, request.limit))
+    if gate["reset_time"] is not None and gate["reset_time"] > at.now:
         return ClaimResult(gate_hold=hold_of(gate))
-    found = _candidates(connection, request, PROBES, excluded=suspect_of(gate, request.run_id))
+    found = _candidates(connection, request, at, PROBES, excluded=suspect_of(gate, request.run_id))
     for row in found:
         hold = admit(
             connection,
@@ -170,13 +172,14 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
             run_id=request.run_id,
             row_id=row["row_id"],
             owner=request.owner,
-            now=request.now,
+            now=at.now,
+            lease_now=at.lease_now,
             probe_s=request.lease_s,
             has_failed=row["attempts"] > 0,
         )
         if hold is not None:
             return ClaimResult(gate_hold=hold)
-    result = _start(connection, request, found)
+    result = _start(connection, request, at, found)
     started = {claimed.row.row_id for claimed in result.rows}
     for row in found:
         if row["row_id"] not in started:
@@ -187,35 +190,41 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
 
 
 def _candidates(
-    connection: Connection, request: ClaimRequest, limit: int, *, excluded: str | None = None
+    connection: Connection, request: ClaimRequest, at: Times, limit: int, *, excluded: str | None = None
 ) -> Sequence[Mapping[str, Any]]:
     """Ready rows in input order; a row that was in flight at a crash comes alone, after all others."""
     for query in [_UNTRIED_CANDIDATES, _CANDIDATES] if request.prefer_untried else [_CANDIDATES]:
-        if found := _locked(connection, request, query, limit, excluded):
+        if found := _locked(connection, request, at, query, limit, excluded):
             return found
-    return _locked(connection, request, _CRASHED_CANDIDATES, 1, excluded) if request.is_idle else []
+    return _locked(connection, request, at, _CRASHED_CANDIDATES, 1, excluded) if request.is_idle else []
 
 
 def _locked(
-    connection: Connection, request: ClaimRequest, query: Any, limit: int, excluded: str | None
+    connection: Connection, request: ClaimRequest, at: Times, query: Any, limit: int, excluded: str | None
 ) -> Sequence[Mapping[str, Any]]:
     values = {
         "of_run": request.run_id,
-        "now": request.now,
-        "until": request.now,
+        "lease_now": at.lease_now,
+        "until": at.now,
         "limit": limit,
         "excluded": excluded,
     }
     return [dict(row) for row in connection.execute(query, values).mappings()]
 
 
-def _start(connection: Connection, request: ClaimRequest, found: Sequence[Mapping[str, Any]]) -> ClaimResult:
+def _start(
+    connection: Connection, request: ClaimRequest, at: Times, found: Sequence[Mapping[str, Any]]
+) -> ClaimResult:
     """Lease the rows, finish those that need no attempt, and start the attempts of the others."""
     result = ClaimResult()
     # Of rows with the same key only the first is sent.
     by_key = {row["row_key"]: row for row in reversed(found)}
     acquired = acquire(
-        connection, list(by_key), owner=request.owner, now=request.now, lease_s=request.lease_s
+        connection,
+        list(by_key),
+        owner=request.owner,
+        lease_now=at.lease_now,
+        lease_s=request.lease_s,
     )
     if not acquired:
         return result
@@ -229,31 +238,35 @@ def _start(connection: Connection, request: ClaimRequest, found: Sequence[Mappin
     for row in leased:
         lease, row_id = acquired[row["row_key"]], row["row_id"]
         if row_id in sources:
-            _copy(connection, request, row_id, sources[row_id])
-        remaining = None if row_id in sources else _remaining_cost(connection, request, row)
+            _copy(connection, request, at, row_id, sources[row_id])
+        remaining = None if row_id in sources else _remaining_cost(connection, request, at, row)
         if row_id in sources or (remaining is not None and remaining <= 0):
             result.finished += 1
             unused.append(lease)
             continue
         claimed.append(_claimed_row(request, row, counts.get(row_id, {}), lease, remaining))
-    unused += _start_attempts(connection, request, result, claimed)
+    unused += _start_attempts(connection, request, at, result, claimed)
     release_all(connection, unused)
     return result
 
 
-def _copy(connection: Connection, request: ClaimRequest, row_id: str, source: tuple[str, str]) -> None:
-    run_id, now = request.run_id, request.now
+def _copy(
+    connection: Connection, request: ClaimRequest, at: Times, row_id: str, source: tuple[str, str]
+) -> None:
+    run_id, now = request.run_id, at.now
     copy_outcome(connection, run_id, row_id, source_run_id=source[0], source_row_id=source[1], now=now)
 
 
-def _remaining_cost(connection: Connection, request: ClaimRequest, row: Mapping[str, Any]) -> int | None:
+def _remaining_cost(
+    connection: Connection, request: ClaimRequest, at: Times, row: Mapping[str, Any]
+) -> int | None:
     """The cost limit of a row minus its cost so far; fails the row if nothing remains."""
     if request.max_row_pico is None or not row["attempts"]:
         return request.max_row_pico
     remaining = request.max_row_pico - budgets.spent_on_row(connection, request.run_id, row["row_id"])
     if remaining <= 0:
         kind, message = request.row_cost_error(request.max_row_pico - remaining)
-        row_id, now = row["row_id"], request.now
+        row_id, now = row["row_id"], at.now
         fail_row(connection, request.run_id, row_id, error_type=kind, error_message=message, now=now)
     return remaining
 
@@ -276,7 +289,11 @@ def _claimed_row(
 
 
 def _start_attempts(
-    connection: Connection, request: ClaimRequest, result: ClaimResult, claimed: Sequence[ClaimedRow]
+    connection: Connection,
+    request: ClaimRequest,
+    at: Times,
+    result: ClaimResult,
+    claimed: Sequence[ClaimedRow],
 ) -> list[Lease]:
     """Reserve the cost of the rows as far as the budget covers it, and write their attempts.
 
@@ -285,9 +302,9 @@ def _start_attempts(
     costs = [request.max_cost_of(one.row.prompt) for one in claimed]
     covered = len(claimed)
     if claimed and not budgets.try_reserve(connection, request.run_id, sum(costs)):
-        covered = _reserve_each(connection, request, result, costs)
+        covered = _reserve_each(connection, request, at, result, costs)
     result.rows = list(claimed[:covered])
-    values = [_attempt_values(request, one, cost) for one, cost in zip(result.rows, costs, strict=False)]
+    values = [_attempt_values(request, at, one, cost) for one, cost in zip(result.rows, costs, strict=False)]
     write_attempts(connection, values)
     if result.budget_error is not None and covered:
         # These rows are in flight now, and may need less than is reserved for them.
@@ -298,19 +315,19 @@ def _start_attempts(
 
 
 def _reserve_each(
-    connection: Connection, request: ClaimRequest, result: ClaimResult, costs: Sequence[int]
+    connection: Connection, request: ClaimRequest, at: Times, result: ClaimResult, costs: Sequence[int]
 ) -> int:
     """Reserve one cost after the other until one does not fit; returns the number that fit."""
     for number, cost in enumerate(costs):
         try:
-            budgets.reserve(connection, request.run_id, cost, request.now)
+            budgets.reserve(connection, request.run_id, cost, at.lease_now)
         except BudgetReachedError as error:
             result.budget_error = error
             return number
     return len(costs)
 
 
-def _attempt_values(request: ClaimRequest, claimed: ClaimedRow, cost: int) -> dict[str, Any]:
+def _attempt_values(request: ClaimRequest, at: Times, claimed: ClaimedRow, cost: int) -> dict[str, Any]:
     return {
         "attempt_id": claimed.attempt_id,
         "run_id": request.run_id,
@@ -319,7 +336,7 @@ def _attempt_values(request: ClaimRequest, claimed: ClaimedRow, cost: int) -> di
         "attempt": claimed.number,
         "fence": claimed.lease.fence,
         "owner": request.owner,
-        "started_at": request.now,
+        "started_at": at.now,
         "node_id": request.node_id,
         "host": request.host,
         "backend": request.backend,

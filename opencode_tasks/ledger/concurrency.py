@@ -23,6 +23,7 @@ from opencode_tasks.domain.concurrency import (
     divide,
 )
 from opencode_tasks.domain.rate_limits import RateLimits, level, rows_within
+from opencode_tasks.ledger.clock import lease_time, times
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.schema import concurrency_limits, concurrency_shares
@@ -104,11 +105,17 @@ class ConcurrencyState:
 
 
 def sync_concurrency(
-    connection: Connection, gate_id: str, owner: str, request: ConcurrencyRequest, *, now: datetime
+    connection: Connection,
+    gate_id: str,
+    owner: str,
+    request: ConcurrencyRequest,
+    *,
+    now: datetime | None = None,
 ) -> Allocation:
     """Adjust the limit of a gate by the report of a worker, and return the worker's share."""
     line = _locked_line(connection, gate_id)
-    others = _other_workers(connection, gate_id, owner, now)
+    now, lease_now = times(connection, now)
+    others = _other_workers(connection, gate_id, owner, lease_now)
     limit = current_limit(limit_of(line["state"]), start=request.start, now=now)
     if request.refusals:
         in_flight = request.refused_of + sum(other["in_flight"] for other in others)
@@ -121,19 +128,22 @@ def sync_concurrency(
         .where(concurrency_limits.c.gate_id == gate_id)
         .values(state=_state_of(limit), **levels)
     )
-    _write_share(connection, gate_id, owner, request, slots, now)
+    _write_share(connection, gate_id, owner, request, slots, lease_now)
     return Allocation(slots=slots, sends=sends, is_trying=limit.tried_at is not None)
 
 
-def get_concurrency(connection: Connection, gate_id: str, *, now: datetime) -> ConcurrencyState | None:
+def get_concurrency(
+    connection: Connection, gate_id: str, *, now: datetime | None = None
+) -> ConcurrencyState | None:
     """The concurrency of a gate; None if no row was sent through it."""
+    lease_now = now or lease_time(connection)
     query = select(concurrency_limits.c.state).where(concurrency_limits.c.gate_id == gate_id)
     limit = limit_of(connection.execute(query).scalar_one_or_none())
     if limit is None:
         return None
     in_flight = connection.execute(
         select(func.coalesce(func.sum(concurrency_shares.c.in_flight), 0)).where(
-            concurrency_shares.c.gate_id == gate_id, concurrency_shares.c.expires_at > now
+            concurrency_shares.c.gate_id == gate_id, concurrency_shares.c.expires_at > lease_now
         )
     ).scalar_one()
     return ConcurrencyState(in_flight=int(in_flight), limit=limit.slots, ceiling=limit.ceiling)
@@ -168,11 +178,11 @@ def _locked_line(connection: Connection, gate_id: str) -> Mapping[Any, Any]:
 
 
 def _other_workers(
-    connection: Connection, gate_id: str, owner: str, now: datetime
+    connection: Connection, gate_id: str, owner: str, lease_now: datetime
 ) -> Sequence[Mapping[Any, Any]]:
     """The shares of the other workers; expired shares are deleted."""
     shares = concurrency_shares
-    connection.execute(shares.delete().where(shares.c.gate_id == gate_id, shares.c.expires_at <= now))
+    connection.execute(shares.delete().where(shares.c.gate_id == gate_id, shares.c.expires_at <= lease_now))
     query = select(shares).where(shares.c.gate_id == gate_id, shares.c.owner != owner)
     return connection.execute(query.order_by(shares.c.owner)).mappings().all()
 
@@ -199,14 +209,14 @@ def _write_share(
     owner: str,
     request: ConcurrencyRequest,
     slots: int,
-    now: datetime,
+    lease_now: datetime,
 ) -> None:
     timeout_s = LEAVING_TIMEOUT_S if request.is_leaving else WORKER_TIMEOUT_S
     values = {
         "slots": slots,
         "in_flight": request.in_flight,
         "wants": request.wants,
-        "expires_at": now + timedelta(seconds=timeout_s),
+        "expires_at": lease_now + timedelta(seconds=timeout_s),
     }
     # A worker that leaves keeps its slots for a short time, since its next batch may start soon.
     changed = {name: values[name] for name in values if name != "slots" or not request.is_leaving}

@@ -21,10 +21,14 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
 CACHE_KIB = 16 * 1024
-MAX_TRIES = 6
-FIRST_BACKOFF_S = 0.5
+# A server that restarts or fails over is back within this time.
+MAX_OUTAGE_S = 60.0
+FIRST_BACKOFF_S = 0.25
+MAX_BACKOFF_S = 4.0
 # PostgreSQL's serialization_failure and deadlock_detected: the transaction may run again at once.
 REPEATABLE_ERRORS = ("40001", "40P01")
+# PostgreSQL's read_only_sql_transaction: after a fail-over, the connection leads to the old server.
+READ_ONLY = "25006"
 
 
 class Database:
@@ -37,26 +41,16 @@ class Database:
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that only reads."""
-        with self.engine.connect() as connection:
-            return work(connection)
+        """Run ``work`` in a transaction that only reads. It must be repeatable."""
+        return self._repeated(self._read_once, work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one write transaction. It must be repeatable.
 
-        It runs again after a deadlock, a lost connection or a locked database, since what it records
-        is already paid for. The last error is raised after some tries.
+        It runs again after a deadlock, and while the database cannot be reached or is locked, since what
+        it records is already paid for. After a minute of that, the last error is raised.
         """
-        for number in range(MAX_TRIES - 1):
-            try:
-                return self._write_once(work)
-            except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) not in REPEATABLE_ERRORS:
-                    time.sleep(FIRST_BACKOFF_S * 2**number)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in REPEATABLE_ERRORS:
-                    raise
-        return self._write_once(work)
+        return self._repeated(self._write_once, work)
 
     def reclaim_space(self) -> None:
         """Overwrite deleted data on the disk. PostgreSQL does that itself, later."""
@@ -69,6 +63,27 @@ class Database:
             cursor.execute("VACUUM")
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             cursor.close()
+
+    def _repeated(self, once: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
+        deadline, backoff_s = time.monotonic() + MAX_OUTAGE_S, FIRST_BACKOFF_S
+        while True:
+            try:
+                return once(work)
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", None)
+                if state in REPEATABLE_ERRORS and time.monotonic() < deadline:
+                    continue
+                is_away = isinstance(error, OperationalError) or error.connection_invalidated
+                if not (is_away or state == READ_ONLY) or time.monotonic() + backoff_s > deadline:
+                    raise
+            if state == READ_ONLY:
+                self.engine.dispose()
+            time.sleep(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self.engine.connect() as connection:
+            return work(connection)
 
     def _write_once(self, work: Callable[[Connection], T]) -> T:
         with self._write_lock, self._write_engine.begin() as connection:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select
 
+from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.schema import attempts, gates, leases
 
 # How long a row that has failed before leaves a half-open gate to other rows.
@@ -110,6 +111,7 @@ def admit(
     row_id: str,
     owner: str,
     now: datetime,
+    lease_now: datetime,
     probe_s: float,
     has_failed: bool = False,
 ) -> GateHold | None:
@@ -129,10 +131,10 @@ def admit(
         return hold_of(gate, until=yields_until)
     if reset_time is None and not _may_clear_suspect(gate, run_id, row_id):
         return hold_of(gate)
-    has_probe = gate["probe_until"] is not None and gate["probe_until"] > now
-    if has_probe or (reset_time is None and _has_rows_in_flight(connection, gate_id, run_id, now)):
+    has_probe = gate["probe_until"] is not None and gate["probe_until"] > lease_now
+    if has_probe or (reset_time is None and _has_rows_in_flight(connection, gate_id, run_id, lease_now)):
         return hold_of(gate, until=now + timedelta(seconds=LOOK_AGAIN_S))
-    probe_until = now + timedelta(seconds=probe_s)
+    probe_until = lease_now + timedelta(seconds=probe_s)
     update_gate(connection, gate_id, probe_owner=probe_name(owner, row_id), probe_until=probe_until)
     return None
 
@@ -148,7 +150,7 @@ def _may_clear_suspect(gate: Mapping[Any, Any], run_id: str, row_id: str) -> boo
     return suspect[1] is not None and suspect != (run_id, row_id)
 
 
-def _has_rows_in_flight(connection: Connection, gate_id: str, run_id: str, now: datetime) -> bool:
+def _has_rows_in_flight(connection: Connection, gate_id: str, run_id: str, lease_now: datetime) -> bool:
     query = select(
         exists().where(
             attempts.c.gate_id == gate_id,
@@ -156,18 +158,19 @@ def _has_rows_in_flight(connection: Connection, gate_id: str, run_id: str, now: 
             attempts.c.ended_at.is_(None),
             leases.c.row_key == attempts.c.row_key,
             leases.c.owner == attempts.c.owner,
-            leases.c.expires_at > now,
+            leases.c.expires_at > lease_now,
         )
     )
     return bool(connection.execute(query).scalar_one())
 
 
-def extend_probe(connection: Connection, owner: str, *, now: datetime, probe_s: float) -> None:
-    """Extend the probe of an owner, whichever of its rows is the probe."""
+def extend_probe(connection: Connection, owner: str, *, probe_s: float, now: datetime | None = None) -> None:
+    """Extend the probe of an owner to ``probe_s`` seconds from now, whichever of its rows is the probe."""
+    lease_now = now or lease_time(connection)
     connection.execute(
         gates.update()
         .where(gates.c.probe_owner.startswith(owner, autoescape=True))
-        .values(probe_until=now + timedelta(seconds=probe_s))
+        .values(probe_until=lease_now + timedelta(seconds=probe_s))
     )
 
 

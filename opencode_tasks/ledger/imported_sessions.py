@@ -14,7 +14,7 @@ from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import finish_unleased
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.outcome_values import Outcome
-from opencode_tasks.ledger.rows import add_rows
+from opencode_tasks.ledger.rows import insert_rows
 from opencode_tasks.ledger.runs import insert_run
 from opencode_tasks.ledger.schema import attempts, sessions
 from opencode_tasks.ledger.usage import count_turns
@@ -47,7 +47,7 @@ def import_session(
     session_id = record.session_id or ""
     run_id, row_key = f"{ORIGIN}-{session_id}", f"{ORIGIN}:{session_id}"
     insert_run(connection, _run_values(run_id, model_ref, version, started_at, ended_at))
-    add_rows(connection, run_id, [RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)])
+    insert_rows(connection, run_id, [RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)])
     attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, row_key))
     values: dict[str, Any] = {
         "attempt_id": attempt_id,

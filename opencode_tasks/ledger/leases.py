@@ -2,6 +2,7 @@
 
 The fencing number of a lease increases with each new owner, so that a commit by an owner whose lease
 expired is recognized (https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html).
+``lease_now`` is a time of the clock of the leases (``ledger/clock.py``). A ``now`` of None means now.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, literal_column, select
 
+from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.schema import leases, rows
 from opencode_tasks.ledger.upsert import Upsert
 
@@ -72,7 +74,7 @@ _ACQUIRED = select(leases.c.row_key, leases.c.fence).where(
 
 
 def acquire(
-    connection: Connection, row_keys: Sequence[str], *, owner: str, now: datetime, lease_s: float
+    connection: Connection, row_keys: Sequence[str], *, owner: str, lease_now: datetime, lease_s: float
 ) -> dict[str, Lease]:
     """Acquire the leases on those of the keys that have none; the keys must be distinct.
 
@@ -80,14 +82,14 @@ def acquire(
     """
     if not row_keys:
         return {}
-    until = now + timedelta(seconds=lease_s)
+    until = lease_now + timedelta(seconds=lease_s)
     values = [
-        {"row_key": key, "owner": owner, "fence": 1, "expires_at": until, "heartbeat_at": now}
+        {"row_key": key, "owner": owner, "fence": 1, "expires_at": until, "heartbeat_at": lease_now}
         for key in row_keys
     ]
     _ACQUIRE.execute(connection, values)
-    # The acquired leases are those that this owner has since ``now``.
-    found = connection.execute(_ACQUIRED, {"keys": list(row_keys), "of_owner": owner, "since": now})
+    # The acquired leases are those that this owner has since ``lease_now``.
+    found = connection.execute(_ACQUIRED, {"keys": list(row_keys), "of_owner": owner, "since": lease_now})
     return {
         lease.row_key: Lease(row_key=lease.row_key, owner=owner, fence=lease.fence, expires_at=until)
         for lease in found
@@ -101,10 +103,10 @@ _LOCKED_LEASE = (
 )
 
 
-def current_lease(connection: Connection, row_key: str, now: datetime) -> tuple[str, datetime] | None:
+def current_lease(connection: Connection, row_key: str, lease_now: datetime) -> tuple[str, datetime] | None:
     """Owner and expiry of the unexpired lease on a key; None without one."""
     found = connection.execute(_LOCKED_LEASE, {"of_key": row_key}).one_or_none()
-    return None if found is None or found.expires_at <= now else (found.owner or "", found.expires_at)
+    return None if found is None or found.expires_at <= lease_now else (found.owner or "", found.expires_at)
 
 
 _RELEASE = (
@@ -131,21 +133,23 @@ def release(connection: Connection, lease: Lease) -> None:
     release_all(connection, [lease])
 
 
-def heartbeat(connection: Connection, owner: str, *, now: datetime, lease_s: float) -> None:
-    """Extend all leases of an owner to ``now`` plus ``lease_s`` seconds."""
+def heartbeat(connection: Connection, owner: str, *, lease_s: float, now: datetime | None = None) -> None:
+    """Extend all leases of an owner to ``lease_s`` seconds from now."""
+    lease_now = now or lease_time(connection)
     connection.execute(
         leases.update()
         .where(leases.c.owner == owner)
-        .values(expires_at=now + timedelta(seconds=lease_s), heartbeat_at=now)
+        .values(expires_at=lease_now + timedelta(seconds=lease_s), heartbeat_at=lease_now)
     )
 
 
-def lease_owners(connection: Connection, run_id: str, *, now: datetime) -> list[str]:
+def lease_owners(connection: Connection, run_id: str, *, now: datetime | None = None) -> list[str]:
     """The owners of unexpired leases on keys of a run's open rows."""
+    lease_now = now or lease_time(connection)
     query = (
         select(leases.c.owner.distinct())
         .join(rows, rows.c.row_key == leases.c.row_key)
-        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > now)
+        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > lease_now)
     )
     return [owner for owner in connection.execute(query).scalars() if owner]
 

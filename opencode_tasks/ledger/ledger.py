@@ -13,6 +13,7 @@ from opencode_tasks.ledger.attempts import Attempts
 from opencode_tasks.ledger.budgets import Budgets
 from opencode_tasks.ledger.concurrency import Concurrency
 from opencode_tasks.ledger.database import Database, open_database
+from opencode_tasks.ledger.drivers import Drivers
 from opencode_tasks.ledger.gates import Gates
 from opencode_tasks.ledger.imported_sessions import Imports
 from opencode_tasks.ledger.incremental_series import Series
@@ -27,14 +28,15 @@ from opencode_tasks.ledger.runs import Runs
 class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
-    Engine: ``runs``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``, ``concurrency`` and
-    ``series``. Readers: ``results`` (of one run) and ``reports`` (over all runs). Upkeep: ``imports``
-    and ``retention``.
+    Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
+    ``concurrency`` and ``series``. Readers: ``results`` (of one run) and ``reports`` (over all runs).
+    Upkeep: ``imports`` and ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.runs: Final = Runs(database)
+        self.drivers: Final = Drivers(database)
         self.rows: Final = Rows(database)
         self.queue: Final = Queue(database)
         self.attempts: Final = Attempts(database)

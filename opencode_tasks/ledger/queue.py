@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.bulk_finish import finish_rows
 from opencode_tasks.ledger.claim import READY_ROWS, claim
+from opencode_tasks.ledger.clock import times
 from opencode_tasks.ledger.finish import FinishedRow, finish_row, wait_row
 from opencode_tasks.ledger.gates import GateObservation, record_completions
 from opencode_tasks.ledger.leases import (
@@ -61,7 +62,13 @@ class QueueState:
 
 
 def claim_row(
-    connection: Connection, run_id: str, row_id: str, *, owner: str, now: datetime, lease_s: float
+    connection: Connection,
+    run_id: str,
+    row_id: str,
+    *,
+    owner: str,
+    lease_s: float,
+    now: datetime | None = None,
 ) -> Lease | AlreadyFinished | AlreadyLeased:
     """Lease one row for ``lease_s`` seconds, unless it has ended or may copy an outcome.
 
@@ -69,15 +76,15 @@ def claim_row(
     is copied too. Raises LookupError if there is no such row.
     """
     row_key = row_with_source(connection, run_id, row_id)["row_key"]
-    lease = None
-    if current_lease(connection, row_key, now) is None:
-        acquired = acquire(connection, [row_key], owner=owner, now=now, lease_s=lease_s)
+    lease, (now, lease_now) = None, times(connection, now)
+    if current_lease(connection, row_key, lease_now) is None:
+        acquired = acquire(connection, [row_key], owner=owner, lease_now=lease_now, lease_s=lease_s)
         lease = acquired.get(row_key)
     # Read under the lease: no other worker can finish a row with this key now.
     row = row_with_source(connection, run_id, row_id)
     is_open = row["status"] == "open"
     if lease is None and is_open:
-        leased_by, expires_at = current_lease(connection, row_key, now) or ("", now)
+        leased_by, expires_at = current_lease(connection, row_key, lease_now) or ("", lease_now)
         return AlreadyLeased(owner=leased_by, expires_at=expires_at)
     if lease is not None and is_open and row["source_status"] is None:
         return lease
@@ -93,17 +100,24 @@ def claim_row(
 
 
 def queue_state(
-    connection: Connection, run_id: str, *, now: datetime, until: datetime, limit: int
+    connection: Connection,
+    run_id: str,
+    *,
+    limit: int,
+    wait_s: float = 0.0,
+    now: datetime | None = None,
 ) -> QueueState:
     """The state of a run's open rows.
 
-    Rows that wait until ``until`` at most count as ready. Ready rows are counted up to ``limit``.
+    Rows that wait for ``wait_s`` seconds at most count as ready. Ready rows are counted up to ``limit``.
     """
+    now, lease_now = times(connection, now)
+    until = now + timedelta(seconds=wait_s)
     ready = select(func.count()).select_from(READY_ROWS.limit(bindparam("limit")).subquery())
     leased = (
         select(rows.c.row_id)
         .join(leases, leases.c.row_key == rows.c.row_key)
-        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > now)
+        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > lease_now)
         .limit(1)
     )
     first_waiting = (
@@ -113,7 +127,7 @@ def queue_state(
         .limit(1)
     )
     waiting = connection.execute(first_waiting).one_or_none()
-    values = {"of_run": run_id, "now": now, "until": until, "limit": limit}
+    values = {"of_run": run_id, "lease_now": lease_now, "until": until, "limit": limit}
     return QueueState(
         ready=connection.execute(ready, values).scalar_one(),
         leased=connection.execute(leased).first() is not None,

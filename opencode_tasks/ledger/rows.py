@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, case, exists, func, select
 
 from opencode_tasks.domain.records import RowInput
+from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
@@ -21,15 +22,10 @@ from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 ROWS_PER_INSERT = 5000
 
 
-def add_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
-    """Write rows of a run as open; existing ones are not changed.
-
-    ``inputs`` is iterated again if the transaction has to run again.
-    """
+def insert_rows(connection: Connection, run_id: str, inputs: Iterable[RowInput]) -> None:
+    """Write rows of a run as open; existing ones are not changed."""
     statement = insert_into(connection, rows).on_conflict_do_nothing()
-    remaining = iter(inputs)
-    while chunk := list(islice(remaining, ROWS_PER_INSERT)):
-        connection.execute(statement, [_new_row(run_id, row) for row in chunk])
+    connection.execute(statement, [_new_row(run_id, row) for row in inputs])
 
 
 def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
@@ -98,7 +94,9 @@ def fail_open(
 ) -> int:
     """Fail every open row of a run that no worker processes; returns the number of failed rows."""
     has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
-    is_leased = exists().where(leases.c.row_key == rows.c.row_key, leases.c.expires_at > now)
+    is_leased = exists().where(
+        leases.c.row_key == rows.c.row_key, leases.c.expires_at > lease_time(connection)
+    )
     zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
     return connection.execute(
         rows.update()
@@ -117,7 +115,15 @@ def fail_open(
 class Rows(Group):
     """``ledger.rows``: rows of a run that no worker is processing."""
 
-    add: Final = write(add_rows)
+    def add(self, run_id: str, inputs: Iterable[RowInput]) -> None:
+        """Write rows of a run as open; existing ones are not changed.
+
+        Each transaction writes a part of them: other runs can extend their leases in between.
+        """
+        remaining = iter(inputs)
+        while chunk := list(islice(remaining, ROWS_PER_INSERT)):
+            self.database.write(lambda connection, chunk=chunk: insert_rows(connection, run_id, chunk))
+
     keys: Final = read(row_keys)
     count_open: Final = read(count_open)
     reuse_answers: Final = write(reuse_answers)

@@ -13,9 +13,11 @@ from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.progress import counts_by_run, progress, silent_providers
-from opencode_tasks.ledger.schema import flow_runs, runs
+from opencode_tasks.ledger.schema import flow_runs, rows, runs
 
 EndStatus = Literal["completed", "failed", "interrupted"]
+# Of a run whose rows are not all written: it cannot be resumed.
+PREPARING = "preparing"
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 
@@ -50,7 +52,10 @@ def create_run(
     max_cost_pico: int | None = None,
     series: str | None = None,
 ) -> None:
-    """Write a run with the status ``running``; an existing run with this id is not changed."""
+    """Write a run with the status ``preparing``; an existing run with this id is not changed.
+
+    Write its rows, then call ``ready_run``: a run that a crash leaves in between is not found by a resume.
+    """
     values = {
         "run_id": run_id,
         "parameters": dict(parameters),
@@ -64,11 +69,17 @@ def create_run(
         "max_cost_pico": max_cost_pico,
         "series": series,
         "created_at": now,
-        "status": "running",
+        "status": PREPARING,
     }
     insert_run(connection, values)
     if flow_run_id is not None:
         _link_flow_run(connection, run_id, flow_run_id)
+
+
+def ready_run(connection: Connection, run_id: str) -> None:
+    """Set the status of a run to ``running``, once all its rows are written."""
+    is_preparing = (runs.c.run_id == run_id) & (runs.c.status == PREPARING)
+    connection.execute(runs.update().where(is_preparing).values(status="running"))
 
 
 def insert_run(connection: Connection, values: Mapping[str, Any]) -> None:
@@ -98,7 +109,8 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
 
 def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
     """The newest run over this input that the flow run worked on; None without one."""
-    return newest_of_flow_run(connection, flow_run_id, runs.c.input_fingerprint == input_fingerprint)
+    is_wanted = (runs.c.input_fingerprint == input_fingerprint) & (runs.c.status != PREPARING)
+    return newest_of_flow_run(connection, flow_run_id, is_wanted)
 
 
 def newest_of_flow_run(
@@ -192,13 +204,37 @@ def pause_run(connection: Connection, run_id: str, *, until: datetime | None, re
     )
 
 
-def resume_run(connection: Connection, run_id: str) -> None:
-    """Set a run's status to ``running`` and remove what it waited for."""
+def resume_run(connection: Connection, run_id: str, *, by_person_at: datetime | None = None) -> None:
+    """Set a run's status to ``running`` and remove what it waited for.
+
+    ``by_person_at`` is the time at which a person resumed it; None without one.
+    """
     connection.execute(
         runs.update()
         .where(runs.c.run_id == run_id)
-        .values(status="running", ended_at=None, waits_until=None, pause_reason=None, refused_pico=None)
+        .values(
+            status="running",
+            ended_at=None,
+            waits_until=None,
+            pause_reason=None,
+            refused_pico=None,
+            resumed_at=runs.c.resumed_at if by_person_at is None else by_person_at,
+        )
     )
+
+
+def last_progress(connection: Connection, run_id: str) -> datetime | None:
+    """When a row of a run ended last, or a person resumed or started the run later than that.
+
+    None if there is no such run.
+    """
+    ended = select(func.max(rows.c.completed_at)).where(rows.c.run_id == run_id, rows.c.reused.is_(False))
+    run = select(runs.c.created_at, runs.c.resumed_at).where(runs.c.run_id == run_id)
+    found = connection.execute(run).one_or_none()
+    if found is None:
+        return None
+    last = connection.execute(ended).scalar_one()
+    return max(time for time in (found.created_at, found.resumed_at, last) if time is not None)
 
 
 def end_run(connection: Connection, run_id: str, *, status: EndStatus, now: datetime) -> None:
@@ -214,12 +250,14 @@ class Runs(Group):
     """``ledger.runs``: create, pause, resume, end and find runs."""
 
     create: Final = write(create_run)
+    ready: Final = write(ready_run)
     add_flow_run: Final = write(add_flow_run)
     pause: Final = write(pause_run)
     resume: Final = write(resume_run)
     end: Final = write(end_run)
     get: Final = read(get_run)
     status: Final = read(run_status)
+    last_progress: Final = read(last_progress)
     progress: Final = read(progress)
     silent_providers: Final = read(silent_providers)
     newest: Final = read(newest_runs)

@@ -91,6 +91,8 @@ runs: Final = Table(
     Column("refresh", Boolean, nullable=False),
     Column("waits_until", UtcTime),
     Column("pause_reason", AnyText),
+    # When a person resumed the run last.
+    Column("resumed_at", UtcTime),
     # NULL means no budget. The module ``budgets`` explains the counters.
     Column("max_cost_pico", BigInteger),
     _counter("spent_pico"),
@@ -114,6 +116,21 @@ flow_runs: Final = Table(
     Column("run_id", Text, primary_key=True),
     Column("position", Integer, nullable=False),
     Index("flow_runs_run", "run_id", "position"),
+)
+
+# The processes that work on a run. ``stopped_at`` asks the batches of a driver to end their rows.
+drivers: Final = Table(
+    "drivers",
+    metadata,
+    Column("driver_id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("heartbeat_at", UtcTime, nullable=False),
+    Column("stopped_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Index("drivers_run", "run_id"),
 )
 
 rows: Final = Table(

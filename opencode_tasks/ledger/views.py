@@ -67,7 +67,7 @@ MEANINGS: dict[str, str] = {
     "label": "Name of a label: a column that the user named with `--label`.",
     "label_value": "Value of the label. A row counts under each of its labels.",
     "origin": "`annotate`, or `import` for a session that was read with `--import-session`.",
-    "status": "Of a run: running, waiting, paused, interrupted, completed or failed. "
+    "status": "Of a run: preparing, running, waiting, paused, interrupted, completed or failed. "
     "Of an attempt: open, completed or failed.",
     "created_at": "Time at which the run began.",
     "ended_at": "Time at which the run, or the model call, ended; null before.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import RemoteTool, Session
 from opencode_tasks.outcomes.backend_result import SessionResult
 
@@ -109,8 +110,9 @@ class Request:
 
     ``session_id`` names a session to continue; None opens a new one. ``max_cost_pico`` is the cost in
     pico-dollars above which the session, its children included, sends no further model request; None
-    means no limit. ``attempt_id`` is stored beside the session until the session is recorded, so that
-    the session can be assigned to its attempt if this process dies.
+    means no limit. ``prices`` are the prices of the models, by which the limit is enforced. A call
+    without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
+    the session is recorded, so that the session can be assigned to its attempt if this process dies.
     """
 
     prompt: str
@@ -121,6 +123,7 @@ class Request:
     title: str = "opencode-tasks"
     session_id: str | None = None
     max_cost_pico: int | None = None
+    prices: PriceBook = field(default_factory=PriceBook)
     attempt_id: str = ""
 
 

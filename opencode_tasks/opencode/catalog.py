@@ -11,6 +11,7 @@ import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.fingerprints import config_without_secrets
@@ -19,7 +20,7 @@ from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price,
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
-from opencode_tasks.opencode.model_prices import find_unpriced, model_prices, read_catalogue
+from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
 from opencode_tasks.opencode.server import OpencodeServer
 
 
@@ -54,11 +55,12 @@ async def read_catalog(
     agent: str,
     variant: str | None,
     version: str,
+    binary: Path,
     allowed: Collection[str] = (),
     max_output_tokens: int = MAX_OUTPUT_TOKENS,
     explicit_config: Mapping[str, Any] | None = None,
 ) -> Catalog:
-    """Resolve the model and check agent and variant.
+    """Resolve the model and check agent and variant. ``binary`` is opencode's, which has a catalogue inside.
 
     ``allowed`` are the tools that the default agent was given, ``max_output_tokens`` is the maximum
     number of output tokens that opencode requests from any model. ``explicit_config`` is the config that
@@ -89,7 +91,7 @@ async def read_catalog(
     if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
     config_with_tiers = merge(config, explicit_config or {})
-    catalogue = await asyncio.to_thread(read_catalogue)
+    catalogue = await asyncio.to_thread(catalogue_in_force, binary, config_with_tiers, providers)
     unpriced = find_unpriced(config_with_tiers, providers, catalogue)
     prices = model_prices(config_with_tiers, providers, catalogue, max_output_tokens)
     limits = read_price(model, max_output_tokens, thinking_tokens=_thinking_tokens(model, found, variant))

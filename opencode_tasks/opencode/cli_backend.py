@@ -31,6 +31,7 @@ from opencode_tasks.opencode.instance_dir import (
     make_instance_dir,
 )
 from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
 from opencode_tasks.opencode.server_backend import (
@@ -150,6 +151,7 @@ class CliBackend:
                 env["OPENCODE_TASKS_SYSTEM"] = request.system
             if request.max_cost_pico is not None:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
+                env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))
             env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
             return self._secrets.mask.result(result)

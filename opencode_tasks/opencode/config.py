@@ -24,7 +24,10 @@ TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
 
 
 def default_config(spec: OpencodeSpec) -> dict[str, Any]:
-    """Defaults that the user's config can change: few features, and time limits that fit the clocks."""
+    """Defaults that the user's config can change: few features, and time limits that fit the clocks.
+
+    The plugin sets the same limits for the providers of the user's global config.
+    """
     config: dict[str, Any] = {"snapshot": False, "lsp": False, "formatter": False}
     if spec.agent == DEFAULT_AGENT:
         # A single prompt that is too long does not get shorter by a summary.
@@ -32,7 +35,7 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
     providers = {*mapping_in(spec.config.get("provider")), *spec.secrets.api_keys}
     if model_ref := spec.model_ref or text_in(spec.config.get("model")):
         providers.add(model_ref.partition("/")[0])
-    config["provider"] = {name: {"options": _timeouts(spec.clocks)} for name in sorted(providers)}
+    config["provider"] = {name: {"options": provider_limits(spec.clocks)} for name in sorted(providers)}
     return config
 
 
@@ -136,7 +139,8 @@ def max_output_tokens(environ: Mapping[str, str]) -> int:
     return int(value) if value.isdecimal() and int(value) else MAX_OUTPUT_TOKENS
 
 
-def _timeouts(clocks: Clocks) -> dict[str, Any]:
+def provider_limits(clocks: Clocks) -> dict[str, Any]:
+    """Options of a provider that replace opencode's time limits of 300 seconds."""
     first_event_s, stall_s = (min(s, clocks.total_s) for s in (clocks.first_event_s, clocks.stall_s))
     return {
         "timeout": _ms(clocks.total_s),

@@ -13,9 +13,10 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.config import fixed_config, merged_config
+from opencode_tasks.opencode.config import fixed_config, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
+from opencode_tasks.system.loopback import loopback_bypass
 
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
@@ -168,6 +169,7 @@ def environment(
     env = {k: v for k, v in os.environ.items() if not k.startswith(REMOVED_VARIABLES)}
     env |= spec.secrets.environment
     env |= LEAN_ENVIRONMENT
+    env |= loopback_bypass(env)
     if not has_rotating_login(read_store(user_store()), None):
         # Only OAuth logins need the plugins that opencode loads by default.
         env["OPENCODE_DISABLE_DEFAULT_PLUGINS"] = "1"
@@ -184,6 +186,7 @@ def environment(
         "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
+        "OPENCODE_TASKS_PROVIDER_LIMITS": json.dumps(provider_limits(spec.clocks)),
         "OPENCODE_TASKS_MAX_STEPS": str(spec.max_steps or settings().max_steps),
     }
     if password is not None:

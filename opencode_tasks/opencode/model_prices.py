@@ -1,18 +1,37 @@
-"""Prices of the models that opencode knows, and the models that have none. Pure but for the catalogue file.
+"""Prices of the models that opencode knows, and the models that have none. Pure but for the catalogue.
 
 ``GET /config/providers`` has a price of 0 for a model without one, and drops price tiers of models that
-the config has. So the config and the catalogue file are read as well.
+the config has. So the config and the catalogue are read as well.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price
+from opencode_tasks.opencode.embedded_catalogue import read_embedded_catalogue
 from opencode_tasks.opencode.instance_dir import catalogue_path
+
+
+def catalogue_in_force(
+    binary: Path, config: Mapping[str, Any], providers: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The catalogue that opencode uses, by provider: that of the file, else the one in its binary.
+
+    Of the one in the binary, only the models that cost nothing are read. Arguments as for
+    ``find_unpriced``.
+    """
+    if found := read_catalogue():
+        return found
+    models: dict[str, list[str]] = {}
+    for ref in find_unpriced(config, providers, {}):
+        provider, _, model_id = ref.partition("/")
+        models.setdefault(provider, []).append(model_id)
+    return read_embedded_catalogue(binary, models) if models else {}
 
 
 def read_catalogue() -> Mapping[str, Any]:
@@ -48,8 +67,7 @@ def find_unpriced(
     """The models without a known price: opencode reports their cost as 0.
 
     ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
-    ``GET /config/providers``. The catalogue inside opencode's binary cannot be read: a price of 0 that is
-    neither in the config nor in the catalogue file is unknown.
+    ``GET /config/providers``. A price of 0 that neither the config nor the catalogue states is unknown.
     """
     return frozenset(
         f"{provider}/{model_id}"

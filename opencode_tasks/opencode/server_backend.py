@@ -23,6 +23,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
+from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import ServerRotation
@@ -111,7 +112,7 @@ class _Conversation:
         state = self.server.fold.watch(session_id, time.monotonic())
         send = asyncio.create_task(self._send(session_id, request))
         try:
-            stopped = await self._wait(session_id, send, request.max_cost_pico)
+            stopped = await self._wait(session_id, send, request)
         except asyncio.CancelledError:
             send.cancel()
             await asyncio.shield(self._abort(session_id))
@@ -131,7 +132,9 @@ class _Conversation:
         prompt: dict[str, Any] = {"type": "text", "text": request.prompt}
         if request.max_cost_pico is not None:
             # For the plugin; opencode keeps a part's metadata and does not send it to the provider.
-            prompt["metadata"] = {"opencodeTasks": {"maxCostPico": request.max_cost_pico}}
+            path = write_price_list(self.server.instance_dir.run, request.prices)
+            limit = {"maxCostPico": request.max_cost_pico, "prices": str(path)}
+            prompt["metadata"] = {"opencodeTasks": limit}
         body: dict[str, Any] = {"agent": request.agent, "parts": [prompt]}
         if request.model_ref:
             provider, _, model = request.model_ref.partition("/")
@@ -152,9 +155,7 @@ class _Conversation:
             return _Reply(None, _refused(answer))
         return _Reply(parsed)
 
-    async def _wait(
-        self, session_id: str, send: asyncio.Task[_Reply], cap_pico: int | None
-    ) -> Stopped | None:
+    async def _wait(self, session_id: str, send: asyncio.Task[_Reply], request: Request) -> Stopped | None:
         started = time.monotonic()
         plugin_loaded = self.server.plugin_loaded
         max_s = MAX_POLL_S if plugin_loaded else STEP_POLL_S
@@ -166,7 +167,7 @@ class _Conversation:
             stopped = self._must_stop(session_id, started)
             if stopped is None and not plugin_loaded:
                 family = self.server.fold.family(session_id)
-                stopped = overspent(family, cap_pico, self.unpriced) or repeated(family)
+                stopped = overspent(family, request, self.unpriced) or repeated(family)
             if stopped is not None:
                 return stopped
 

@@ -162,6 +162,7 @@ class ServerPool:
                 agent=spec.agent,
                 variant=variant,
                 version=await asyncio.to_thread(version_to_run, spec.binary),
+                binary=spec.binary,
                 allowed=allowed_tools(spec),
                 max_output_tokens=max_output_tokens(os.environ),
                 explicit_config=spec.config,

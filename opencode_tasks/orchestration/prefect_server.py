@@ -31,6 +31,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import cache_dir
 from opencode_tasks.system import GuardedProcess
+from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.startup_times import Part, startup_timing
 
 START_LIMIT_S = 120.0
@@ -72,6 +73,8 @@ class LocalServer:
     @classmethod
     def start(cls) -> Self:
         """Start a server without waiting for it. Raises SetupError if its process cannot be started."""
+        # Prefect's client reads the proxy from the environment of this process.
+        os.environ.update(loopback_bypass(os.environ))
         folder = Path(tempfile.mkdtemp(prefix="oct-prefect-"))
         try:
             if template().exists():

@@ -10,8 +10,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, SupportsIndex, overload
+from uuid import UUID
 
-from opencode_tasks.domain.policy import Retry, RetryLimits, decide
+from opencode_tasks.domain.policy import AttemptCounts, Retry, RetryLimits, decide
 from opencode_tasks.engine.worker import RowsWaitError
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.settings import settings
@@ -20,6 +21,9 @@ MAX_WAITS = 1_000_000
 MIN_DELAY_S = 0.001
 
 _until: ContextVar[datetime | None] = ContextVar("until", default=None)
+# Attempts of the prompt of each task run, and the time of the first: Prefect counts its runs only, of
+# which some are no attempt.
+_tallies: dict[UUID, tuple[AttemptCounts, datetime]] = {}
 
 
 def should_retry_batch(task: Any, task_run: Any, state: Any) -> bool:
@@ -33,17 +37,33 @@ def should_retry_batch(task: Any, task_run: Any, state: Any) -> bool:
 
 
 def should_retry_prompt(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a prompt task is executed again: as ``policy.decide`` says, within the inline wait."""
+    """Whether a prompt task is executed again: as ``policy.decide`` says, within the inline wait.
+
+    Attempts are counted as those of a row of a run. Rate limits end after ``max_rate_limit_wait`` in total.
+    """
     del task
     error = state.data
     if not isinstance(error, OpenCodeError):
         return False
     now = datetime.now(UTC)
-    decision = decide(error, max(1, task_run.run_count), now, RetryLimits())
-    if not isinstance(decision, Retry):
+    counts, since = _tallies.setdefault(task_run.id, (AttemptCounts(), now))
+    decision = decide(error, counts.count(error), now, RetryLimits())
+    if not isinstance(decision, Retry) or not _is_near(decision.at, now, since):
+        del _tallies[task_run.id]
         return False
     _until.set(decision.at)
-    return (decision.at - now).total_seconds() <= settings().max_inline_wait
+    return True
+
+
+def forget_tally(task_run_id: UUID) -> None:
+    """Drop the attempts of a task run that has its answer."""
+    _tallies.pop(task_run_id, None)
+
+
+def _is_near(at: datetime, now: datetime, since: datetime) -> bool:
+    limits = settings()
+    waits_s, total_s = (at - now).total_seconds(), (at - since).total_seconds()
+    return waits_s <= limits.max_inline_wait and total_s <= limits.max_rate_limit_wait
 
 
 class RetryDelays(list[float]):

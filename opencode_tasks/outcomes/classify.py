@@ -24,9 +24,10 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.outcomes.error_message import body_message, error_message
 from opencode_tasks.outcomes.failure import Failure
+from opencode_tasks.outcomes.limit_period import is_daily, is_daily_at_google, limit_period
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_errors import Rule, find_rule
-from opencode_tasks.outcomes.provider_words import NO_LOGIN
+from opencode_tasks.outcomes.provider_words import NO_LOGIN, NO_REFRESH_NOW
 from opencode_tasks.outcomes.reset_time import MAX_S, named_wait_s, usable_wait_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
@@ -38,7 +39,7 @@ REFUSED_BY_OPENCODE = re.compile(
 )
 CONNECTION_LOST = re.compile(
     r"socket connection was closed|unable to connect|ECONNRE(FUSED|SET)|connection (refused|reset)|terminated"
-    r"|timed out|network error",
+    r"|timed out|network error|was there a typo in the url",
     re.IGNORECASE,
 )
 CONFIG_ERRORS = frozenset(
@@ -95,9 +96,9 @@ def _error_of(rule: Rule, answer: ProviderAnswer, context: Context) -> OpenCodeE
         case "authentication_failed":
             return AuthenticationError(node, code, message)
         case "billing_error":
-            return _billing(failure, message, context)
+            return _billing(rule, answer, message, context)
         case "rate_limit":
-            return _rate_limit(failure, message, context)
+            return _rate_limit(answer, message, context)
         case "invalid_request":
             refused = InvalidRequestError(node, code, message)
             refused.concerns_all_rows = rule.concerns_all_rows
@@ -123,6 +124,8 @@ def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
         return MaxOutputTokensError(node, code, message, context.partial_text)
     if failure.name == "ContentFilterError":
         return ContentFilteredError(node, code, message, context.partial_text)
+    if NO_REFRESH_NOW.search(failure.message):
+        return _server_error(failure, message, context, is_overload=False)
     if NO_LOGIN.search(failure.message):
         return AuthenticationError(node, code, message)
     if failure.is_retryable or CONNECTION_LOST.search(failure.message):
@@ -134,10 +137,16 @@ def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
     return UnknownOpenCodeError(node, code, message, context.stderr)
 
 
-def _rate_limit(failure: Failure, message: str, context: Context) -> RateLimitError:
+def _rate_limit(answer: ProviderAnswer, message: str, context: Context) -> RateLimitError:
+    failure = answer.failure
     # The provider counts from its answer, which opencode reports about a second later.
     answered_at = min(failure.at or context.now, context.now)
     named = named_wait_s(failure.headers, failure.body, answered_at)
+    period = limit_period(answer)
+    if (named is None and period is not None) or (named is not None and is_daily_at_google(answer)):
+        assert period is not None
+        named = max(named or 0.0, period.wait_s(answered_at))
+        message = f"{message} (no time is named; {period.what})"
     wait = DEFAULT_RATE_LIMIT_WAIT_S if named is None else usable_wait_s(named)
     if named is not None and named > MAX_S:
         message = f"{message} (the provider named a wait of {named / DAY_S:,.0f} days; one day is used)"
@@ -148,12 +157,14 @@ def _rate_limit(failure: Failure, message: str, context: Context) -> RateLimitEr
     return limited
 
 
-def _billing(failure: Failure, message: str, context: Context) -> OpenCodeError:
-    """A spending limit that ends at a stated time, or an account that a person must act on."""
+def _billing(rule: Rule, answer: ProviderAnswer, message: str, context: Context) -> OpenCodeError:
+    """A spending limit that ends at a stated time or with the day, or an account that needs a person."""
+    failure = answer.failure
     answered_at = min(failure.at or context.now, context.now)
     named = named_wait_s({}, failure.body, answered_at)
-    if named is not None and 0 < named <= MAX_S:
-        return _rate_limit(replace(failure, headers={}), message, context)
+    is_stated = named is not None and 0 < named <= MAX_S
+    if rule.may_end and (is_stated or (named is None and is_daily(answer))):
+        return _rate_limit(replace(answer, failure=replace(failure, headers={})), message, context)
     return BillingError(context.node_id, context.exit_code, message)
 
 

@@ -40,7 +40,7 @@ _JSON_START = re.compile(r"[{\[]")
 _JSON_TEXT = re.compile(r'[{\[]\s*["{\[\]}]')
 _JSON_MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")')
 _STREAM_PREFIX = re.compile(r"^(?:event:\s*\S+\s+)?data:\s*")
-_MESSAGE_KEYS = ("message", "detail", "msg", "error_description", "Message", "title")
+_MESSAGE_KEYS = ("message", "detail", "msg", "error_description", "Message", "error_msg", "title")
 
 # The AI SDK's error for an answer that it cannot parse, followed by a list of validation faults.
 _UNREADABLE = re.compile(
@@ -52,7 +52,10 @@ _UNREADABLE = re.compile(
 _EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_]*(?:Error|Exception))(?: \[\w+\])?: (?P<text>.+)$", re.DOTALL)
 _BROKEN = "ECONNRESET|EPIPE|ERR_INVALID_STATE|ERR_STREAM_|socket connection was closed|socket hang up"
 _CONNECTION_FAULTS = (
-    ("ECONNREFUSED|ConnectionRefused|Unable to connect. Is the computer", "cannot connect to the provider"),
+    (
+        "ECONNREFUSED|ConnectionRefused|Unable to connect. Is the computer|Was there a typo in the url",
+        "cannot connect to the provider",
+    ),
     (f"{_BROKEN}|^(TypeError: )?terminated$", "the connection to the provider broke"),
     ("ETIMEDOUT|The operation timed out", "the provider did not answer in time"),
     ("ENOTFOUND|EAI_AGAIN|getaddrinfo|FailedToOpenSocket", "the provider's host name cannot be resolved"),
@@ -172,9 +175,14 @@ def _fields(value: Any) -> list[str]:
 def _message_in(value: Any) -> str:
     # Google answers with a list of one.
     answer = mapping_in(next(iter(list_in(value)), value))
-    response = mapping_in(answer.get("response"))
+    # Tencent's form has capital letters.
+    response = mapping_in(answer.get("response") or answer.get("Response"))
     choice = mapping_in(next(iter(list_in(answer.get("choices"))), None))
-    for holder in (answer.get("error"), response.get("error"), choice.get("error"), answer):
+    inner = (response.get("error"), response.get("Error"), choice.get("error"))
+    for holder in (
+        *(answer.get("error"), answer.get("errors"), *inner),
+        *(mapping_in(answer.get("status")), answer),
+    ):
         if isinstance(holder, str) and holder.strip():
             return holder.strip()
         known = mapping_in(holder)

@@ -11,6 +11,7 @@ from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, InnerRetry
 from opencode_tasks.errors import (
     BudgetExceededError,
+    Clock,
     OpenCodeError,
     OpenCodeTimeoutError,
     PermissionDeniedError,
@@ -41,7 +42,12 @@ ONLY_REASONING = (
 )
 MAX_EMPTY_ANSWERS = 2
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
-NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
+CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
+    "first_event": ("the provider sent nothing within", "--first-event-timeout"),
+    "stall": ("the provider stopped sending for", "--stall-timeout"),
+    "total": ("the answer was not complete within", "--timeout"),
+}
+NEVER_SENT = ("unable to connect", "was there a typo in the url", "econnrefused", "connection refused")
 
 
 def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
@@ -151,6 +157,13 @@ def _empty(result: SessionResult, messages: Sequence[Mapping[str, Any]], node_id
 
 
 def _refused(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> OpenCodeError | None:
+    if refusal.kind == "cost" and refusal.model:
+        limit_usd, spent_usd = pico_to_usd(refusal.limit_pico), pico_to_usd(refusal.spent_pico)
+        message = (
+            f"no price is known for {refusal.model}, so the cost limit of the row cannot be enforced; add "
+            "the price to the opencode config"
+        )
+        return BudgetExceededError(node_id, exit_code, message, limit_usd, spent_usd)
     if refusal.kind == "cost":
         return over_row_budget(refusal.limit_pico, refusal.spent_pico, node_id=node_id, exit_code=exit_code)
     return error_of(refusal, text, node_id=node_id, exit_code=exit_code)
@@ -165,12 +178,8 @@ def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -
         message = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
         return ServerError(node_id, exit_code, message)
     clock = stopped.clock or "total"
-    what = {
-        "first_event": "the provider sent nothing within",
-        "stall": "the provider stopped sending for",
-        "total": "the answer was not complete within",
-    }[clock]
-    message = f"{what} {stopped.seconds:g} s ({clock} clock)"
+    what, option = CLOCK_MESSAGES[clock]
+    message = f"{what} {stopped.seconds:g} s ({option} {stopped.seconds:g})"
     return OpenCodeTimeoutError(node_id, exit_code, message, clock, stopped.seconds)
 
 

@@ -56,7 +56,8 @@ class Refusal:
     and ``content_type`` is that of the response.
     ``tools``: no tool call has succeeded in the last ``count`` steps; ``tool`` and ``tool_error`` are
     those of the last call. ``steps``: the prompt has used ``count`` requests. ``cost``: the session has
-    cost ``spent_pico`` of ``limit_pico`` pico-dollars.
+    cost ``spent_pico`` of ``limit_pico`` pico-dollars; ``model`` is set if it has cost less, but no price of
+    that model is known.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class Refusal:
     tool_error: str = ""
     limit_pico: int = 0
     spent_pico: int = 0
+    model: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -150,6 +152,7 @@ def _refusal(given: Mapping[str, Any]) -> Refusal:
         tool_error=text_in(given.get("error")) or "",
         limit_pico=_whole(given.get("limit_pico")),
         spent_pico=_whole(given.get("spent_pico")),
+        model=text_in(given.get("model")) or "",
     )
 
 

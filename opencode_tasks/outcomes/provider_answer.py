@@ -23,9 +23,22 @@ CODE_KEYS = ("code", "type", "status", "reason", "error_code", "errorCode", "nam
 CONTAINER_KEYS = (
     *("error", "errors", "details", "detail", "metadata", "innererror", "inner_error", "cause"),
     *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error"),
-    "message",
+    *("message", "Response", "Error"),
 )
 CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
+# Names of exceptions that LiteLLM and the AWS SDK write into a message, and no other meaning than these.
+_NAMES_IN_TEXT = re.compile(
+    r"\b(ContentPolicyViolationError|ContextWindowExceededError|BudgetExceededError|ThrottlingException"
+    r"|ModelNotReadyException|ModelTimeoutException|ModelErrorException|ModelStreamErrorException"
+    r"|InternalServerException|ServiceUnavailableException|ExpiredTokenException"
+    r"|UnrecognizedClientException|InvalidSignatureException)\b"
+)
+# A field of an error that a gateway wrote into its message, as JSON that was cut or in Python's form.
+_FIELD_IN_TEXT = re.compile(r"""['"](?:code|type|status|reason)['"]\s?:\s?['"]([\w.-]{1,60})['"]""")
+# What the client sent, as pydantic quotes it in its messages.
+_QUOTED_INPUT = re.compile(
+    r"""\b(?:input|input_value|received|given|got|found|instead|value)['"]?\s?[=:]\s?(?:'[^']{0,2000}'?|"[^"]{0,2000}"?)"""
+)
 MAX_DEPTH = 8
 MAX_CODE_LENGTH = 100
 # The search for words stays short for a message of any length.
@@ -51,7 +64,9 @@ class ProviderAnswer:
         in_body = _codes(_parsed(self.failure.body), self._plain_prompt, MAX_DEPTH)
         # AWS sends an address after the name of the error and a colon.
         in_headers = (self.failure.headers.get(name, "").partition(":")[0] for name in CODE_HEADERS)
-        found = (str(value).strip().lower() for value in (*in_body, *in_headers))
+        values = (*in_body, *in_headers, *self._codes_in_text())
+        # The protocol of AWS puts a namespace before the name.
+        found = (str(value).rpartition("#")[2].strip().lower() for value in values)
         return frozenset(code for code in found if code and len(code) <= MAX_CODE_LENGTH)
 
     @cached_property
@@ -71,7 +86,8 @@ class ProviderAnswer:
         body = self.failure.body
         parts = [body_message(body) or self.failure.message, *map(_raw_message, details_in(body))]
         text = " ".join(filter(None, parts))
-        return (text or ("" if _parsed(body) is not None else body))[:MAX_MESSAGE_LENGTH]
+        said = (text or ("" if _parsed(body) is not None else body))[:MAX_MESSAGE_LENGTH]
+        return _QUOTED_INPUT.sub("", said)
 
     @property
     def names_wait(self) -> bool:
@@ -81,6 +97,17 @@ class ProviderAnswer:
     def says(self, words: re.Pattern[str]) -> bool:
         """Whether the message has these words, and not because it quotes the prompt."""
         return any(_plain(found.group()) not in self._plain_prompt for found in words.finditer(self.message))
+
+    def has_code(self, words: re.Pattern[str]) -> bool:
+        """Whether the words are in a machine-readable value, whose letters are taken without separators."""
+        names = (re.sub(r"[_.-]", "", code) for code in self.codes if " " not in code)
+        return any(words.search(name) for name in names)
+
+    def _codes_in_text(self) -> Iterator[str]:
+        for pattern in (_NAMES_IN_TEXT, _FIELD_IN_TEXT):
+            for found in pattern.finditer(self.message):
+                if _plain(found.group()) not in self._plain_prompt:
+                    yield found[1]
 
     @cached_property
     def _plain_prompt(self) -> str:
@@ -120,6 +147,8 @@ def _own_codes(holder: Mapping[str, Any]) -> Iterator[Any]:
     for key in CODE_KEYS:
         if isinstance(code := holder.get(key), str | int) and not isinstance(code, bool):
             yield code
+    # Events of AWS streams, passed on by a gateway, have the name of the exception as their key.
+    yield from (key for key in holder if key.endswith("Exception") and mapping_in(holder[key]))
     if "flagged_input" in holder:
         yield "flagged_input"
     if (code := mapping_in(holder.get("base_resp")).get("status_code")) is not None:

@@ -1,7 +1,8 @@
 """What providers answer, and what it means: one table, of which the first rule that matches decides.
 
-The order is: machine-readable values in the body; then words of the message that are about the account, the
-limit, the model or the content, for the statuses under which a provider sends them; then the HTTP status.
+The order is: machine-readable values in the body; then such values by their words, for providers that are
+not listed; then words of the message that are about the account, the limit, the model or the content, for
+the statuses under which a provider sends them; then the HTTP status.
 The same table serves a response with an error status, an error inside a stream that began with status 200,
 and the failure of a sub-agent. To add an answer of a provider, add a value or words to a rule, or a rule,
 and an example to ``tests/provider_answers.py``.
@@ -18,21 +19,31 @@ from typing import Final, Literal
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_words import (
     BAD_KEY,
+    BAD_KEY_CODE,
     BUSY,
+    BUSY_CODE,
     DISABLED_ACCOUNT,
     EXTRA_USAGE,
+    FILTER_CODE,
     FILTERED,
     GONE,
+    LIMIT_CODE,
     LIMITED,
     LIMITED_AT_START,
     LOST_MODEL,
+    MODEL_CODE,
+    NO_QUOTA,
     ONE_ROW,
+    PAYMENT,
     QUOTA_AT_ALIBABA,
     QUOTA_OF_PLAN,
+    QUOTA_USED,
     REGION,
     SPENT,
     SPENT_AT_GOOGLE,
+    SPENT_CODE,
     TOO_LONG,
+    TOO_LONG_CODE,
 )
 
 Kind = Literal[
@@ -55,10 +66,12 @@ class Rule:
         what: The answer in words, for the documentation.
         providers: Who answers so.
         codes: Values of which one is in the body, in lower case; empty for any answer.
+        code_words: A pattern that a value in the body has, without separators; None for any answer.
         statuses: HTTP statuses of which one is the answer's; empty for any. 0 is a failed connection.
         words: A pattern that the message matches; None for any message.
         check: A further condition.
         concerns_all_rows: Whether every row of the run would get the same answer.
+        may_end: Whether a time in the answer is the end of the failure. Only ``billing_error`` reads it.
         is_overload: Whether the provider says that it has too many requests.
         source: Where such an answer is described.
     """
@@ -67,10 +80,12 @@ class Rule:
     what: str
     providers: str
     codes: frozenset[str] = frozenset()
+    code_words: re.Pattern[str] | None = None
     statuses: frozenset[int] = frozenset()
     words: re.Pattern[str] | None = None
     check: Callable[[ProviderAnswer], bool] | None = None
     concerns_all_rows: bool = False
+    may_end: bool = True
     is_overload: bool = False
     source: str
 
@@ -78,6 +93,7 @@ class Rule:
         """Whether the rule holds for an answer."""
         return (
             (not self.codes or not self.codes.isdisjoint(answer.codes))
+            and (self.code_words is None or answer.has_code(self.code_words))
             and (not self.statuses or answer.status in self.statuses)
             and (self.words is None or answer.says(self.words))
             and (self.check is None or self.check(answer))
@@ -111,6 +127,11 @@ def _in_stream(answer: ProviderAnswer) -> bool:
     return answer.failure.in_stream
 
 
+def _may_be_a_limit(status: int | None) -> bool:
+    """Whether a limit may have this status inside a stream, as may numbers that HTTP does not know."""
+    return status in (None, 403, 503) or status not in set(HTTPStatus)
+
+
 def _is_server_fault(answer: ProviderAnswer) -> bool:
     return (answer.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -121,7 +142,7 @@ def _is_html(answer: ProviderAnswer) -> bool:
 
 REFUSED = frozenset({400, 401, 403, 404, 409, 422})
 """Statuses under which providers refuse one request, a key or an account."""
-BROKEN = frozenset({0, 408, 409, 425, 499})
+BROKEN = frozenset({0, 408, 409, 424, 425, 499})
 """A failed connection, and statuses below 500 of requests that may succeed later."""
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -138,7 +159,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         kind="rate_limit",
         what="the quota of a plan is used up until it is renewed",
-        providers="Moonshot",
+        providers="Moonshot, Azure API Management",
         statuses=frozenset({403}),
         words=QUOTA_OF_PLAN,
         source="https://github.com/openclaw/openclaw/issues/142524",
@@ -150,6 +171,22 @@ RULES: Final[tuple[Rule, ...]] = (
         statuses=frozenset({400, 403, 429}),
         words=EXTRA_USAGE,
         source="https://github.com/anthropics/claude-code/issues/67939",
+    ),
+    Rule(
+        kind="billing_error",
+        what="access to the model ends because it cannot be paid for",
+        providers="Bedrock",
+        statuses=frozenset({400, 403}),
+        words=PAYMENT,
+        may_end=False,
+        source="https://github.com/Tracer-Cloud/opensre/pull/1812",
+    ),
+    Rule(
+        kind="server_error",
+        what="the model failed or is not loaded, under statuses of other failures",
+        providers="Bedrock",
+        codes=_values("modelerrorexception modelnotreadyexception modeltimeoutexception"),
+        source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html",
     ),
     Rule(
         kind="billing_error",
@@ -200,6 +237,7 @@ RULES: Final[tuple[Rule, ...]] = (
             " content_policy responsibleaipolicyviolation data_inspection_failed datainspectionfailed"
             " moderation_blocked moderation_error content_moderation flagged_input safety_error"
             " guardrail_intervened guardrailintervened guardrail_violation cyber_policy_violation"
+            " contentpolicyviolationerror"
             " 1301 base_resp.1026 base_resp.1027 prohibited_content sensitive_content"
         ),
         source="https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter",
@@ -257,7 +295,7 @@ RULES: Final[tuple[Rule, ...]] = (
             " api_key_service_blocked invalid_token token_expired expired_token invalid_grant"
             " invalid_x_api_key missing_api_key base_resp.1004 base_resp.2049 organization_deactivated"
             " api_key_revoked key_disabled invalid_iam_token 1311 1313 1314 1315"
-            " organization_restricted access_terminated"
+            " organization_restricted access_terminated 1110 1111 1112 1120 1121"
         ),
         source="https://ai.google.dev/gemini-api/docs/troubleshooting",
     ),
@@ -274,7 +312,64 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
         source="https://docs.claude.com/en/api/errors",
     ),
-    # 2. Words, under statuses that mean different things.
+    # 2. Values by their words, for providers whose values are not listed.
+    Rule(
+        kind="content_filter",
+        what="the content is refused, by the words of a value",
+        providers="Volcengine, Portkey, Helicone, gateways",
+        code_words=FILTER_CODE,
+        source="https://www.volcengine.com/docs/82379/1299023",
+    ),
+    Rule(
+        kind="billing_error",
+        what="the account has no credit, by the words of a value",
+        providers="Novita, Volcengine, watsonx, gateways",
+        code_words=SPENT_CODE,
+        source="https://novita.ai/docs/api-reference/basic-error-code",
+    ),
+    Rule(
+        kind="context_overflow",
+        what="the prompt is longer than the model's context, by the words of a value",
+        providers="gateways",
+        code_words=TOO_LONG_CODE,
+        source="https://docs.litellm.ai/docs/exception_mapping",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the model does not exist, or not any more, by the words of a value",
+        providers="Volcengine, Novita, gateways",
+        statuses=REFUSED | {410},
+        code_words=MODEL_CODE,
+        concerns_all_rows=True,
+        source="https://www.volcengine.com/docs/82379/1299023",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="the key, the login or the account is refused, by the words of a value",
+        providers="Novita, Cerebras, gateways",
+        statuses=REFUSED | {429},
+        code_words=BAD_KEY_CODE,
+        source="https://novita.ai/docs/api-reference/basic-error-code",
+    ),
+    Rule(
+        kind="server_error",
+        what="the provider has too many requests, by the words of a value",
+        providers="Groq, gateways",
+        code_words=BUSY_CODE,
+        check=lambda answer: answer.status not in REFUSED | {429},
+        is_overload=True,
+        source="https://console.groq.com/docs/flex-processing",
+    ),
+    # 3. Words, under statuses that mean different things.
+    Rule(
+        kind="billing_error",
+        what="a quota of nothing, which has no end: the plan does not include the model",
+        providers="Google",
+        codes=_values("resource_exhausted"),
+        words=NO_QUOTA,
+        may_end=False,
+        source="https://github.com/ai-christianson/RA.Aid/issues/182",
+    ),
     Rule(
         kind="billing_error",
         what="the credit or the spending limit of a Google project is used up",
@@ -358,7 +453,23 @@ RULES: Final[tuple[Rule, ...]] = (
         concerns_all_rows=True,
         source="https://ai.google.dev/gemini-api/docs/available-regions",
     ),
-    # 3. Errors inside a stream without a status.
+    Rule(
+        kind="rate_limit",
+        what="a limit is reached, by the words of a value",
+        providers="AWS, gateways",
+        code_words=LIMIT_CODE,
+        check=lambda answer: answer.status == HTTPStatus.BAD_REQUEST or _may_be_a_limit(answer.status),
+        source="https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a quota is used up until it is renewed",
+        providers="Tyk, Azure, GitHub",
+        words=QUOTA_USED,
+        statuses=frozenset({403}),
+        source="https://tyk.io/docs/api-management/request-quotas/",
+    ),
+    # 4. Errors inside a stream without a status.
     Rule(
         kind="server_error",
         what="an HTML page in place of an answer",
@@ -434,10 +545,10 @@ RULES: Final[tuple[Rule, ...]] = (
         what="a limit is reached, said inside a stream",
         providers="gateways",
         words=LIMITED,
-        check=lambda answer: _in_stream(answer) and answer.status in (None, 403, 503),
+        check=lambda answer: _in_stream(answer) and _may_be_a_limit(answer.status),
         source="https://github.com/vercel/ai/issues/13506",
     ),
-    # 4. The HTTP status, or the one that an error inside a stream names.
+    # 5. The HTTP status, or the one that an error inside a stream names.
     Rule(
         kind="authentication_failed",
         what="the key or the login is refused",
@@ -451,6 +562,13 @@ RULES: Final[tuple[Rule, ...]] = (
         providers="any",
         statuses=frozenset({402}),
         source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.3",
+    ),
+    Rule(
+        kind="content_filter",
+        what="a guardrail refused the request",
+        providers="Portkey",
+        statuses=frozenset({446}),
+        source="https://portkey.ai/docs/api-reference/inference-api/error-codes",
     ),
     Rule(
         kind="context_overflow",

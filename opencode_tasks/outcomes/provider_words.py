@@ -26,7 +26,7 @@ GONE: Final = _any_of(
         r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b"
         r"(?! that support (image|audio|video|file|pdf))"
     ),
-    r"\bnot a valid model\b",
+    r"\bnot a valid model\b|\bhas no provider\b",
 )
 SPENT: Final = _any_of(
     r"insufficient (account )?(balance|credits?|funds)",
@@ -46,7 +46,7 @@ SPENT: Final = _any_of(
     r"\bfree quota has been exhausted\b|\brequires a subscription\b|额度(不足|已用尽)|余额不足|套餐已到期",
     r"suspended due to insufficient",
     r"(please |need to )(recharge|top.?up)\b",
-    r"\bkey limit exceeded",
+    r"\b(key|guardrail|workspace|member) limit exceeded|\bexhausted usage limits?\b",
     r"\b(?<!thinking )budget (has been )?exceeded",
     r"\bexceeded (?!thinking)(\w+ )?budget",
     r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
@@ -62,7 +62,10 @@ BAD_KEY: Final = _any_of(
         r"(or (missing|expired|invalid) )?(api[ _-]?keys?|x-api-key|access (key|token)|"
         r"(auth\w* |bearer |security |session |access )tokens?\b|credentials?)"
     ),
-    r"\bapi[ _-]?key\b.{0,30}\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)",
+    (
+        r"\b(api[ _-]?key|access token)\b.{0,30}"
+        r"\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)"
+    ),
     (
         r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
         r"(expired|revoked|disabled|deleted)"
@@ -80,23 +83,33 @@ FILTERED: Final = _any_of(
         r"\b(prompt|input|content|output|completion)s? (was|were|has been|is|may be) "
         r"(blocked|flagged|filtered)"
     ),
-    r"\b(output|input|prompt|content) blocked\b",
+    r"\b(output|input|prompt|content|response) blocked\b|\bthreat detected\b",
+    r"\blimited access to this content\b|\bfor safety reasons\b",
     r"\brequires moderation\b|\bviolat\w+ .{0,40}(usage|content|safety) (guidelines|polic\w+)",
     r"violated? (our |the )?(usage |content )?(policy|policies|guidelines)",
     r"\bprohibited due to a violation of provider|敏感信息|\bcontent exists risk\b",
+    r"\bcontent\b.{0,60}\b(is|was|are|were|has been) (blocked|flagged|filtered)|\bprohibited content\b",
+    r"\b(content|input|output) (audit|review|inspection|moderation) fail",
     r"\binappropriate content\b|\bsensitive (content|information|words?)\b",
     r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
     r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
     r"SAFETY_CHECK_TYPE",
 )
 TOO_LONG: Final = _any_of(
-    r"maximum (context|prompt|input|model|sequence) length",
+    r"maximum (supported |total |allowed )?(context|prompt|input|model|sequence) length",
+    r"\b(input|prompt|total)( \w+)? tokens?\b.{0,30}\b(cannot|can't|must not|may not) exceed",
+    (
+        r"\b(prompt|input)[ _](\w+ )?(length|tokens?)\b.{0,40}"
+        r"\b(less than|greater than|longer than|larger than|exceeds?|not exceed)\b"
+    ),
+    r"\b(input|prompt|context) token limit\b|\btoken count exceeds\b",
     r"\bcontext[ _-]?(length|window|size|limit)\b.{0,60}\b(exceed|too|greater|larger|limit|overflow)",
     (
         r"(exceed(?:s|ed|ing)?\b|larger than|longer than|greater than) .{0,60}"
         r"\bcontext(?![=_]|\.\w)([ _-]?(length|window|size|limit))?\b"
     ),
     r"\b(prompt|input|request|message)s?( text)? (is|are) too (long|large)",
+    r"\b(text|prompt|input) too long\b",
     r"\b(prompt|input)( token)?s?( token)? count .{0,30}exceeds",
     r"\btoo many (input |prompt )?tokens\b(?!, please wait)",
     r"exceeds the maximum number of (input )?tokens",
@@ -110,7 +123,7 @@ TOO_LONG: Final = _any_of(
 LIMITED: Final = _any_of(
     r"\brate[ _-]?limit|\btoo many (concurrent )?requests\b|\bthrottl",
     r"\bquota\b.{0,40}\bexceeded|\bexceeded\b.{0,40}\bquota\b|\busage limit\b.{0,20}\breached",
-    r"\b(requests|tokens) per (second|minute|hour|day)\b",
+    r"\b(requests|tokens) per (second|minute|hour|day)\b|\b(request|usage|token)s? limit (reached|exceeded)",
 )
 BUSY: Final = _any_of(
     r"\boverload|\b(at|over) capacity\b|\bloading model\b|\bmodel is (currently )?loading\b|\bbusy\b",
@@ -118,23 +131,71 @@ BUSY: Final = _any_of(
 NO_LOGIN: Final = _any_of(
     r"^(\w+ )?token refresh failed|^failed to refresh\b|\binvalid_grant\b|^oauth .{0,40}(failed|expired)",
     r"^no (api key|credentials|login) (found|configured)|\bapi key is missing\b",
-    r"^could not resolve authentication",
+    r"^could not resolve authentication|^[\w ]{1,40}: missing credentials\b",
     r"^(aws )?(credential provider|credentials?) .{0,60}(failed|missing|not found|expired)",
 )
+# The server that refreshes a login failed, not the login.
+NO_REFRESH_NOW: Final = _any_of(r"^(\w+ )?token refresh failed\W{1,3}(429|5\d\d)\b")
 REGION: Final = _any_of(r"\b(location|region|country)\b.{0,30}\bnot supported")
 LIMITED_AT_START: Final = _any_of(r"^(?:\w+\W+){0,4}rate limit")
 SPENT_AT_GOOGLE: Final = _any_of(
     r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
     r"\bspend(ing)? cap\b",
 )
+NO_QUOTA: Final = _any_of(r"\blimit: 0(?![\d.,]\d)", r"\bdoesn.t have a free quota tier\b")
+PAYMENT: Final = _any_of(r"payment[ _]instrument")
 EXTRA_USAGE: Final = _any_of(
     r"\bextra usage\b", r"\bspend limit\b", r"^free credits temporarily have restricted"
 )
-QUOTA_OF_PLAN: Final = _any_of(r"\bquota will (reset|be refreshed) when")
+QUOTA_OF_PLAN: Final = _any_of(r"\bquota will (reset when|be (refreshed when|replenished in))")
 QUOTA_AT_ALIBABA: Final = _any_of(r"#token-limit", r"\ballocated quota exceeded")
 DISABLED_ACCOUNT: Final = _any_of(
     r"\b(account|organization|access|project)\b.{0,30}\b(disabled|banned|terminated|restricted)\b",
 )
 # The request has something that the model does not take; another row may not have it.
-ONE_ROW: Final = _any_of(r"\bthat support (image|audio|video|file|pdf)", r"\bfile\b.{0,60}\bnot found")
+ONE_ROW: Final = _any_of(
+    r"\bthat support (image|audio|video|file|pdf)",
+    r"\bfile\b.{0,60}\bnot found",
+    r"\bwith id .{0,80}not found",
+)
+QUOTA_USED: Final = _any_of(
+    r"^quota exceeded|\b(used|exhausted) (all of )?(your|the) (\w+ )?quota\b",
+    r"\b(hourly|daily|weekly|monthly) (\w+ )?(quota|limit)\b|\brate limit (reached|exceeded)",
+)
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
+# Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.
+FILTER_CODE: Final = _any_of(
+    r"sensitive(content|word)|censor|content(filter|policy|moderation|safety|blocked)|dat(a|um)inspection"
+    r"|guardrail|promptthreat|promptinjection|jailbreak|moderation(blocked|error|failed|flagged)|hooksfailed"
+    r"|safety(violation|block|error)|prohibitedcontent|(prompt|input|output|response)blocked"
+)
+SPENT_CODE: Final = _any_of(
+    r"(insufficient|notenough|low|negative|zero|no)(account|user|token|prepaid)?(balance|credits?|funds?)"
+    r"|balance(exhausted|insufficient|toolow|depleted|notenough)|credits?(exhausted|depleted|insufficient)"
+    r"|insufficientquota|arrear|overdue|(resource)?(pack|package)(exhausted|expired|usedup)|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
+    r"|(spend|spending|budget|cost|credit)(limit|cap)?(exceeded|reached|exhausted)"
+    r"|billing(hard)?(limit|disabled|inactive|notactive|required)|subscription(expired|required|inactive)"
+)
+TOO_LONG_CODE: Final = _any_of(
+    r"context(length|window|size|limit)\w*(exceed|overflow|toolong)|exceed\w*context"
+    r"|(prompt|input|request|message)s?(is)?too(long|large)|(prompt|input)\w*(length|tokens)exceed"
+)
+MODEL_CODE: Final = _any_of(
+    r"model(is)?not(found|exists?|available|supported|open|deployed|allowed|enabled)"
+    r"|(unknown|unsupported|invalid|nosuch)model(?!(output|response|param|input))"
+    r"|model(deprecated|decommissioned|retired|removed|disabled|unavailable)$"
+    r"|deploymentnot(found|exist)|endpointormodelnotfound"
+)
+BAD_KEY_CODE: Final = _any_of(
+    r"(invalid|incorrect|missing|expired|wrong|unknown|revoked|blocked|disabled)"
+    r"(api|access|auth\w*|oauth|bearer|security)?(key|token|credentials?|signature|iamtoken)$"
+    r"|(api|access|auth)?(key|token|credentials?)(is)?(invalid|expired|missing|notfound|revoked|disabled|blocked)"
+    r"|account(is)?(deactivated|suspended|locked|disabled|banned|inactive|blocked)"
+    r"|(unauthenticated|authenticationfailed|loginfailed|notauthenticated)$"
+)
+LIMIT_CODE: Final = _any_of(
+    r"ratelimit|toomanyrequests|throttl|(rpm|tpm|rpd|tpd|qps|qpm)\w*(limit|exceeded)"
+    r"|(requests?|tokens?|daily|hourly|weekly|monthly|usage|account)(quota|limit)(exceeded|reached)"
+    r"|quota(exceeded|exhausted|reached)|concurrency(limit)?(exceeded|reached)"
+)
+BUSY_CODE: Final = _any_of(r"overloaded|(capacity|queue)(exceeded|full)|serverbusy|nocapacity")

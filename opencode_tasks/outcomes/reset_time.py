@@ -12,54 +12,51 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.outcomes.error_message import body_message
 from opencode_tasks.outcomes.provider_answer import MAX_MESSAGE_LENGTH, details_in
+from opencode_tasks.outcomes.stated_time import (
+    CALIFORNIA,
+    DURATION,
+    duration_s,
+    stated_waits,
+    until_midnight_s,
+)
 
 MAX_S = 31 * 86_400.0
 """Longest wait that a provider can mean. A longer one is a mistake, and ``CAPPED_S`` is used."""
 CAPPED_S = 86_400.0
 
-# Numbers from here on are times since 1970 (in 2001), in seconds or in milliseconds.
+# Numbers from here on are times since 1970 (in 2001): in seconds, milliseconds, micro- or nanoseconds.
 MIN_EPOCH_S = 1e9
 MIN_EPOCH_MS = 1e12
+MAX_DEPTH = 3
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_UNIT = r"(weeks?|w|days?|d|hours?|hrs?|h|milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s)"
-_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
-_DURATION_PART = re.compile(rf"(?<![0-9.])({_AMOUNT})\s{{0,3}}{_UNIT}(?![a-z])", re.IGNORECASE)
-_DURATION = re.compile(
-    rf"(?<![0-9.])(?:{_AMOUNT}\s{{0,3}}{_UNIT}(?![a-z])[\s,]{{0,3}}(?:and\s{{1,3}})?)+", re.IGNORECASE
-)
-_STATED_DURATION = re.compile(
-    r"\b(?:try again|retry|wait|reset\w*|available|again)\s+(?:your request\s+)?(?:(?:in|after|for)\s+)?"
-    rf"(?:about\s+|approximately\s+)?({_DURATION.pattern})",
-    re.IGNORECASE,
-)
-_STATED_TIME = re.compile(
-    r"\b(?:reset\w*|regain access|try again|retry|available|until|refresh\w*)\b[^.]{0,30}?"
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]|,? at )?([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?(?:\.[0-9]+)?\s*"
-    r"(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?",
-    re.IGNORECASE,
-)
-_STATED_IN_CHINESE = re.compile(
-    r"将在\s*([0-9]{4}-[0-9]{2}-[0-9]{2})\s+([0-9]{2}:[0-9]{2}:[0-9]{2})()\s*重置"
-)
 # z.ai's codes of limits that end at a time, as a field or at the start of the message.
 _OF_ZAI = re.compile(r'"code":\s*"?13(?:08|10|1[6-9]|2[01])\b|\[13(?:08|10|1[6-9]|2[01])\]')
-_WINDOW = re.compile(r"(?:(?:x-)?ratelimit-reset(?:-(.+))?|(?:anthropic|x)-ratelimit-(.+)-reset)")
-_AT_FIELDS = ("resets_at", "reset_at", "resetsAt", "resetAt", "reset_time", "resetTime")
-_AFTER_FIELDS = (
-    *("resets_in_seconds", "reset_after_seconds"),
-    *("retry_after", "retryAfter", "retry_after_seconds"),
+_WINDOW = re.compile(
+    r"(?:(?:\w+-){0,3}rate-?limit-reset(?:-(.+))?|(?:anthropic|x)-ratelimit-(.+)-reset|(?:x-)?(ratelimit))"
 )
-BEIJING = timezone(timedelta(hours=8))
+# The value of the header RateLimit in its two forms: "limit=100, remaining=0, reset=50" and "…;r=0;t=50".
+_RATE_LIMIT = re.compile(r"(?:\breset=|;\s?t=)([0-9]{1,10})\b")
+_MS_HEADERS = ("retry-after-ms", "x-ms-retry-after-ms")
+_AFTER_HEADERS = ("retry-after", "x-retry-after")
+# Names of fields in lower case, without separators.
+_RESET_FIELDS = frozenset(
+    (
+        *("resetsat", "resetat", "resettime", "resettimestamp", "resetdate", "nextreset", "nextresetat"),
+        *("resetin", "resetsin", "resetsinseconds", "resetafterseconds", "retryat", "availableat"),
+        *("retryafter", "retryafterseconds", "quotaresetdelay", "quotaresettimestamp"),
+    )
+)
+_MS_FIELDS = frozenset({"retryafterms", "retryinms", "resetinms", "resetsinms", "resetafterms", "waitms"})
+# Objects of a body in which reset fields are.
+_HOLDERS = ("metadata", "response", "error", "details", "detail", "rate_limit", "rateLimit", "quota")
 
 
 def named_wait_s(headers: Mapping[str, str], body: str, now: datetime) -> float | None:
@@ -78,7 +75,9 @@ def named_wait_s(headers: Mapping[str, str], body: str, now: datetime) -> float 
             del windows[name]
     used_up = [seconds for name, seconds in windows.items() if _is_used_up(sent, name)]
     found = [*statements, *used_up] or list(windows.values())
-    return max(0.0, *found) if found else None
+    # A time in years is a mistake; another source may be right.
+    plausible = [seconds for seconds in found if seconds <= MAX_S] or found
+    return max(0.0, *plausible) if plausible else None
 
 
 def usable_wait_s(named_s: float) -> float:
@@ -87,31 +86,32 @@ def usable_wait_s(named_s: float) -> float:
 
 
 def _header_statements(headers: Mapping[str, str], now: datetime) -> Iterator[float]:
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        is_date = milliseconds >= MIN_EPOCH_MS
-        yield _since_1970(milliseconds, now) if is_date else milliseconds / 1000
-    text = headers.get("retry-after", "")
-    seconds = _seconds(text, now)
-    if seconds is None:
-        seconds = _until_http_date(text, now)
-    if seconds is not None:
-        yield seconds
+    for name in _MS_HEADERS:
+        milliseconds = _number(headers.get(name, ""))
+        if milliseconds is not None:
+            is_date = milliseconds >= MIN_EPOCH_MS
+            yield _since_1970(milliseconds, now) if is_date else milliseconds / 1000
+    for name in _AFTER_HEADERS:
+        text = headers.get(name, "")
+        seconds = _seconds(text, now)
+        if seconds is None:
+            seconds = _until_http_date(text, now)
+        if seconds is not None:
+            yield seconds
 
 
 def _body_statements(body: str, now: datetime) -> Iterator[float]:
     for part in details_in(body):
-        yield from _fields(part, now)
-        for holder in (mapping_in(part.get("metadata")), mapping_in(part.get("response"))):
-            yield from _fields(holder, now)
-            yield from _fields(mapping_in(holder.get("error")), now)
+        yield from _fields_in(part, now, MAX_DEPTH)
     message = (body_message(body) or body)[:MAX_MESSAGE_LENGTH]
-    for found in _STATED_DURATION.finditer(message):
-        yield _duration(found[1])
-    for found in _STATED_TIME.finditer(message):
-        yield from _until_stated(found, now, is_chinese=_OF_ZAI.search(body) is not None)
-    for found in _STATED_IN_CHINESE.finditer(message):
-        yield from _until_stated(found, now, is_chinese=True)
+    yield from stated_waits(message, now, is_chinese=_OF_ZAI.search(body) is not None)
+
+
+def _fields_in(holder: Mapping[str, Any], now: datetime, depth: int) -> Iterator[float]:
+    """The reset fields of an object of a body, and of the objects in it."""
+    yield from _fields(holder, now)
+    for inner in (mapping_in(holder.get(name)) for name in _HOLDERS if depth):
+        yield from _fields_in(inner, now, depth - 1)
 
 
 def _fields(holder: Mapping[str, Any], now: datetime) -> Iterator[float]:
@@ -121,8 +121,11 @@ def _fields(holder: Mapping[str, Any], now: datetime) -> Iterator[float]:
     if str(holder.get("@type")).endswith("QuotaFailure"):
         quotas = map(mapping_in, list_in(holder.get("violations")))
         if any("perday" in str(quota.get("quotaId")).lower() for quota in quotas):
-            yield _until_midnight_in_california(now)
-    yield from _texts((holder.get(name) for name in (*_AT_FIELDS, *_AFTER_FIELDS)), now)
+            # Google's daily quotas end then (https://ai.google.dev/gemini-api/docs/rate-limits).
+            yield until_midnight_s(now, CALIFORNIA)
+    named = [(re.sub(r"[_-]", "", key).lower(), value) for key, value in holder.items()]
+    yield from _texts((value for name, value in named if name in _RESET_FIELDS), now)
+    yield from (ms / 1000 for ms in _texts((value for name, value in named if name in _MS_FIELDS), now))
 
 
 def _texts(values: Iterable[Any], now: datetime) -> Iterator[float]:
@@ -145,7 +148,8 @@ def _windows(headers: Mapping[str, str], now: datetime) -> dict[str, float]:
     windows: dict[str, float] = {}
     for key, text in headers.items():
         found = _WINDOW.fullmatch(key)
-        seconds = _seconds(text, now) if found else None
+        in_header = _RATE_LIMIT.search(text) if found and found[3] else None
+        seconds = _seconds(in_header[1] if in_header else text, now) if found else None
         if found and seconds is not None:
             windows[found[1] or found[2] or ""] = seconds
     return windows
@@ -168,14 +172,15 @@ def _seconds(text: str, now: datetime) -> float | None:
     number = _number(text)
     if number is not None:
         return _since_1970(number, now) if number >= MIN_EPOCH_S else number
-    if text and _DURATION.fullmatch(text):
-        return _duration(text)
+    if text and DURATION.fullmatch(text):
+        return duration_s(text)
     return _until_iso(text, now)
 
 
 def _since_1970(number: float, now: datetime) -> float:
-    seconds = number / 1000 if number >= MIN_EPOCH_MS else number
-    return seconds - now.timestamp()
+    while number >= MIN_EPOCH_MS:
+        number /= 1000
+    return number - now.timestamp()
 
 
 def _number(text: str) -> float | None:
@@ -183,17 +188,6 @@ def _number(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
-
-
-def _duration(text: str) -> float:
-    parts = ((float(found[1]), found[2].lower()) for found in _DURATION_PART.finditer(text))
-    return sum(number * _unit(name) for number, name in parts)
-
-
-def _unit(name: str) -> float:
-    if name == "ms" or name.startswith("milli"):
-        return _UNITS["ms"]
-    return _UNITS[name[0]]
 
 
 def _until_http_date(text: str, now: datetime) -> float | None:
@@ -215,27 +209,3 @@ def _until_iso(text: str, now: datetime) -> float | None:
         return None
     date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return (date - now).total_seconds()
-
-
-def _until_stated(found: re.Match[str], now: datetime, *, is_chinese: bool) -> Iterator[float]:
-    """The seconds until a time in a message; z.ai means Beijing's, others UTC if they name no zone."""
-    day, clock, zone = found.groups()
-    try:
-        date = datetime.fromisoformat(f"{day}T{clock or '00:00'}")
-        if zone and zone[0] in "+-":
-            date = datetime.fromisoformat(f"{date.isoformat()}{zone}")
-    except ValueError:
-        return
-    default = BEIJING if is_chinese and not zone else UTC
-    yield ((date if date.tzinfo else date.replace(tzinfo=default)) - now).total_seconds()
-
-
-def _until_midnight_in_california(now: datetime) -> float:
-    """Google's daily quotas are reset then (https://ai.google.dev/gemini-api/docs/rate-limits)."""
-    try:
-        zone: Any = ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:
-        zone = timezone(timedelta(hours=-8))
-    local = now.astimezone(zone)
-    midnight = (local + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight.astimezone(UTC) - now).total_seconds()

@@ -117,14 +117,14 @@ def has_known_usage(sessions: Iterable[Session]) -> bool:
 
 
 def _step_ends(message: Message) -> list[tuple[Mapping[str, Any], bool]]:
-    """The ``step-finish`` parts of a message, each with whether its step has text or a tool call."""
+    """The ``step-finish`` parts of a message, each with whether its step has any output."""
     found: list[tuple[Mapping[str, Any], bool]] = []
     has_output = False
     for part in map(mapping_in, list_in(message.get("parts"))):
         if part.get("type") == "step-finish":
             found.append((part, has_output))
             has_output = False
-        elif part.get("type") == "tool" or (part.get("type") == "text" and part.get("text")):
+        elif part.get("type") == "tool" or (part.get("type") in ("text", "reasoning") and part.get("text")):
             has_output = True
     return found
 

@@ -31,7 +31,10 @@ UNKNOWN = TokenCounts(counts=dict.fromkeys(TOKEN_COLUMNS))
 
 
 def read_token_counts(tokens: Mapping[str, Any], *, has_output: bool) -> TokenCounts:
-    """The counts of a step from its field ``tokens``. ``has_output``: it has text or a tool call."""
+    """The counts of a step from its field ``tokens``.
+
+    ``has_output``: it has text, reasoning or a tool call.
+    """
     cache = mapping_in(tokens.get("cache"))
     counts = {
         "input_tokens": _count(tokens.get("input")),
@@ -43,6 +46,8 @@ def read_token_counts(tokens: Mapping[str, Any], *, has_output: bool) -> TokenCo
     if not any(counts.values()):
         return UNKNOWN
     fixed = _corrected(counts, _count(tokens.get("total")))
+    if not any(fixed[name] for name in TOKEN_COLUMNS[:3]):
+        fixed["input_tokens"] = None
     if has_output and not fixed["output_tokens"] and not fixed["reasoning_tokens"]:
         fixed["output_tokens"] = None
     return TokenCounts(counts=fixed, is_corrected=fixed != counts)

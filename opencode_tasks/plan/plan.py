@@ -94,9 +94,9 @@ class Plan:
         return self.options.ledger
 
     def run_spec(
-        self, run_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
+        self, run_id: str, driver_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
     ) -> RunSpec:
-        """The RunSpec for the batches of a run of this plan.
+        """The RunSpec for the batches of a driver of a run of this plan.
 
         ``concurrency`` is the number of rows in flight of one batch, ``start`` that of the gate.
         """
@@ -104,6 +104,7 @@ class Plan:
         options = self.options
         return RunSpec(
             run_id=run_id,
+            driver_id=driver_id,
             ledger_url=ledger_url,
             spec=self.spec,
             secrets_block=self.secrets_block,
@@ -202,9 +203,8 @@ def _budget_fault(
     """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
-    # The cost of a session is what opencode reports, so a limit per row needs the price there.
     name = "--max-cost" if options.max_row_cost is None else "--max-row-cost"
-    price = price_in(catalog, prices) if options.max_row_cost is None else catalog.price
+    price = price_in(catalog, prices)
     provider, model = catalog.model_ref.split("/", 1)
     if price is None:
         entry = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'

@@ -25,6 +25,7 @@ CALLS_WITH_SCHEMA = 2
 class RunSpec:
     """One run as its batches see it.
 
+    - ``driver_id``: driver whose batches these are: its stop ends them.
     - ``spec``: how opencode is started, with ``system`` being the system text of the default agent.
     - ``secrets_block``: Prefect block (``type/name``) that holds the secrets of ``spec``; None without
       one. An executor that sends the batch elsewhere removes the secrets from ``spec``, and the
@@ -46,6 +47,7 @@ class RunSpec:
     """
 
     run_id: str
+    driver_id: str
     ledger_url: str = field(repr=False)
     spec: OpencodeSpec = field(repr=False)
     backend: BackendName
@@ -79,6 +81,7 @@ class RunSpec:
             variant=self.variant,
             title=f"{self.run_id} {claimed.row.row_id}"[:TITLE_LIMIT],
             max_cost_pico=claimed.remaining_pico,
+            prices=self.prices,
             attempt_id=claimed.attempt_id,
         )
 

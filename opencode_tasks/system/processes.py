@@ -161,10 +161,12 @@ class GuardedProcess:
         """Next line of the guard, "" if none arrives in time. A closed pipe counts as an exit."""
         assert self._guard.stdout is not None
         fd = self._guard.stdout.fileno()
+        # Not select(), which fails for a descriptor above 1,023.
+        watched = select.poll()
+        watched.register(fd, select.POLLIN | select.POLLHUP)
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._reports:
-            ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not watched.poll(1000 * max(0.0, deadline - time.monotonic())):
                 return ""
             data = os.read(fd, 4096)
             if not data:

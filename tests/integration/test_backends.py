@@ -467,7 +467,9 @@ def test_what_opencode_does_not_know_is_refused_before_any_call(
 ) -> None:
     async def read() -> Catalog:
         server = await rig.server()
-        return await read_catalog(server, model_ref=model, agent=agent, variant=None, version="x")
+        return await read_catalog(
+            server, model_ref=model, agent=agent, variant=None, version="x", binary=rig.spec.binary
+        )
 
     before = len(rig.provider.calls)
     with pytest.raises(InputError) as caught:

@@ -31,6 +31,6 @@ def test_each_clock_is_an_option(opencode_binary: Path, tmp_path: Path) -> None:
         ).frame.set_index("id")
     assert found["error_type"].to_dict() == {"silent": "timeout", "stops": "timeout"}
     assert found["error_message"].to_dict() == {
-        "silent": "the provider sent nothing within 6 s (first_event clock)",
-        "stops": "the provider stopped sending for 3 s (stall clock)",
+        "silent": "the provider sent nothing within 6 s (--first-event-timeout 6)",
+        "stops": "the provider stopped sending for 3 s (--stall-timeout 3)",
     }

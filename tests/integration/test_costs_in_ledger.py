@@ -88,6 +88,7 @@ class Runs:
             for i in range(8)
         ]
         self.ledger.rows.add(run_id, inputs)
+        self.ledger.runs.ready(run_id)
         self.rows |= {(run_id, row.row_id) for row in inputs}
         for i in range(6):
             self._row(run_id, model, deployment, i, begin + timedelta(minutes=30 * i))

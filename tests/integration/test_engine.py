@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from opencode_tasks import AnnotationResult, Hold, RunEvent, RunPausedError
+from opencode_tasks.engine import attempt as attempt_module
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.ledger import Ledger
@@ -161,7 +162,7 @@ def test_ctrl_c_ends_the_rows_in_flight_and_a_resume_completes_the_run(engine: E
     assert run["status"] == "interrupted"
     assert 0 < run["open"] < 6
     with Ledger.open(engine.ledger_url) as ledger:
-        assert ledger.queue.owners(run["run_id"], now=datetime.now(UTC)) == []
+        assert ledger.queue.owners(run["run_id"]) == []
     result = engine.execute(plan, context=RunContext(resumed_run_id=run["run_id"]))
     assert result.counts["completed"] == 6
 
@@ -185,3 +186,85 @@ def test_a_stop_ends_a_batch_that_waits(engine: Engine) -> None:
         engine.execute(plan)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("opencode-batch")]
     assert engine.run()["status"] == "interrupted"
+
+
+class StopError(Exception):
+    """A stop of one driver, as Ctrl-C is one for the main thread."""
+
+
+def test_a_stop_ends_one_driver_and_the_other_completes_the_run(engine: Engine) -> None:
+    engine.provider.on("row", Reply(delay_s=2.0))
+    plan = engine.plan()
+    must_stop = threading.Event()
+    stopped: list[str] = []
+
+    def stop_at_an_event(event: RunEvent) -> None:
+        if must_stop.is_set() and event.progress is not None:
+            raise StopError
+
+    def first_driver() -> None:
+        try:
+            engine.execute(plan, on_event=stop_at_an_event)
+        except StopError:
+            stopped.append(engine.run()["status"])
+
+    first = threading.Thread(target=first_driver, daemon=True)
+    first.start()
+    deadline = time.monotonic() + LIMIT_S
+    while not engine.provider.calls and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run_id = engine.run()["run_id"]
+    warnings: list[str] = []
+
+    def stop_the_first_later(event: RunEvent) -> None:
+        if event.warning is not None:
+            warnings.append(event.warning)
+        elif event.progress is not None and event.progress.completed:
+            must_stop.set()
+
+    result = engine.execute(plan, context=RunContext(resumed_run_id=run_id), on_event=stop_the_first_later)
+    first.join(timeout=LIMIT_S)
+    assert result.counts["completed"] == 6
+    assert stopped in (["running"], ["completed"])
+    assert engine.run()["status"] == "completed"
+    assert len(warnings) == 1
+    assert "another process works on this run too" in warnings[0]
+    # A row in flight at the stop has 4 s to end, and needs 2 s.
+    assert sorted(call.prompt for call in engine.provider.calls) == list(FRAME["prompt"])
+    with Ledger.open(engine.ledger_url) as ledger:
+        assert [one["status"] for one in ledger.drivers.of([run_id])] == ["ended"] * 2
+
+
+def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT", "90")
+    settings.cache_clear()
+    is_over: list[bool] = []
+    engine.provider.on(lambda call: not is_over and call.prompt >= "row 3", limited(3600))
+    plan = engine.plan()
+    with pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT") as paused:
+        engine.execute(plan)
+    assert (paused.value.until, paused.value.error_type) == (None, "rate_limit")
+    counts = engine.run()
+    assert (counts["status"], counts["failed"], counts["completed"] + counts["open"]) == ("paused", 0, 6)
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = attempt_module.ask
+
+    async def ask(backend: Any, request: Any, **more: Any) -> Any:
+        if request.prompt == "row 2":
+            raise RecursionError("too deep")
+        return await original(backend, request, **more)
+
+    monkeypatch.setattr(attempt_module, "ask", ask)
+    result = engine.execute(engine.plan())
+    assert result.counts == {"open": 0, "completed": 5, "failed": 1, "skipped": 0}
+    failed = engine.outcomes()[2]
+    assert (failed["error_type"], failed["attempts"]) == ("unknown", 1)
+    assert "unexpected RecursionError: too deep" in failed["error_message"]

@@ -21,7 +21,7 @@ from rig import BASH, Rig
 
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import RateLimitError, SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec, Request
+from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.client import USER, Response
 from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
@@ -260,8 +260,9 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
     """The user's global config is in force, a project's is not, and our safety keys are over all."""
     folder = Path(os.environ["XDG_CONFIG_HOME"]) / "opencode"
     folder.mkdir(exist_ok=True)
-    models = {"provider": {"globally": provider.opencode_config()["provider"]["fake"]}, "username": "global"}
-    (folder / "opencode.json").write_text(json.dumps(models))
+    globally = provider.opencode_config(name="globally")
+    globally["provider"]["globally"]["options"]["timeout"] = 60_000
+    (folder / "opencode.json").write_text(json.dumps({**globally, "username": "global"}))
     (tmp_path / "opencode.json").write_text(json.dumps({"username": "project", "instructions": ["x.md"]}))
     loose = {"mode": "primary", "prompt": "Loose.", "tools": {"bash": True}, "permission": {"bash": "allow"}}
     config = {
@@ -270,7 +271,8 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
         "autoupdate": True,
         "agent": {"opencode-tasks": loose},
     }
-    spec = OpencodeSpec(binary=opencode_binary, config=config, model_ref="fake/echo", work_dir=tmp_path)
+    clocks = Clocks(first_event_s=900, stall_s=900, total_s=900)
+    spec = OpencodeSpec(binary=opencode_binary, config=config, clocks=clocks, work_dir=tmp_path)
 
     async def resolved(server: OpencodeServer) -> tuple[dict[str, Any], str]:
         session_id = await new_session(server)
@@ -281,7 +283,10 @@ def test_whose_config_holds(opencode_binary: Path, provider: ScriptedProvider, t
         found, _ = with_server(spec, resolved)
     finally:
         (folder / "opencode.json").unlink()
-    assert "globally" in found["provider"]
+    # Opencode's own limits of 300 s would end a request before the clocks of the run do.
+    limits = found["provider"]["globally"]["options"]
+    assert limits["headerTimeout"] == limits["chunkTimeout"] == 930_000
+    assert limits["timeout"] == 60_000, "the user's own value stays"
     assert found["username"] == "global"
     assert not found.get("instructions")
     assert (found["share"], found["autoupdate"]) == ("disabled", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -111,18 +112,17 @@ def test_opencode_task_can_be_mapped_on_ray(ray_desk: Desk) -> None:
 
 
 def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
-    desk.provider.on(
-        "late", Reply(status=429, headers={"Retry-After": "3"}), Reply(status=503), Reply(text="now")
-    )
+    refused = Reply(status=429, headers={"Retry-After": "1"})
+    desk.provider.on("late", refused, refused, refused, Reply(status=503), Reply(text="now"))
     desk.provider.on("never", Reply(status=400, body={"error": {"message": "no such thing"}}))
     wanted = {name: value for name, value in options(desk).items() if name != "ledger"}
     runner: Any = ThreadPoolTaskRunner()
     assert mapping_flow.with_options(task_runner=runner)(["late"], wanted) == ["now"]
-    limited, down, _ = (call.at for call in desk.provider.calls)
-    assert down - limited >= 3.0
+    times = [call.at for call in desk.provider.calls]
+    assert [later - at >= 0.9 for at, later in pairwise(times)] == [True] * 4
     with pytest.raises(InvalidRequestError, match="no such thing"):
         mapping_flow.with_options(task_runner=runner)(["never"], wanted)
-    assert len(desk.provider.calls) == 4
+    assert len(desk.provider.calls) == 6
 
 
 @pytest.mark.slow

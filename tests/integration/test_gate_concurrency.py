@@ -120,6 +120,7 @@ def test_tokens_are_reserved_and_corrected(ledger: Ledger) -> None:
 def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
     defaults: dict[str, Any] = {
         "run_id": "run",
+        "driver_id": "driver",
         "ledger_url": ledger.url,
         "spec": OpencodeSpec(binary=Path("opencode"), config={}, model_ref="fake/echo"),
         "backend": "server",

@@ -254,7 +254,6 @@ def test_a_claimed_row_has_the_counts_of_its_attempts(ledger: Ledger) -> None:
     row = ledger.queue.claim(request).rows[0].row
     assert row.row_id == "a"
     assert (row.attempts, row.used, row.limited, row.cut_off) == (5, 2, 2, 1)
-    assert row.limited_since == at(1)
 
 
 def test_a_new_run_does_not_open_a_gate_with_a_reset_time(ledger: Ledger) -> None:
@@ -323,9 +322,9 @@ def test_a_person_opens_a_gate_and_ends_the_waits_of_its_rows(ledger: Ledger) ->
     lease = ledger.queue.claim_row("run", "a", owner="owner", now=at(3), lease_s=60)
     assert isinstance(lease, Lease)
     ledger.queue.wait(lease, run_id="run", row_id="a", error=limited(9000), until=at(9000))
-    assert ledger.queue.state("run", now=at(4), until=at(4), limit=9).ready == 2
+    assert ledger.queue.state("run", now=at(4), limit=9).ready == 2
     assert [ledger.gates.open(GATE, now=at(5)) for _ in range(2)] == [True, False]
     assert ledger.gates.open("fake/other#0", now=at(5)) is None
     assert ledger.gates.list(now=at(5)) == []
     assert admit(ledger, "b", 5) is None
-    assert ledger.queue.state("run", now=at(6), until=at(6), limit=9).ready == 3
+    assert ledger.queue.state("run", now=at(6), limit=9).ready == 3

@@ -62,6 +62,7 @@ def create_run(
         now=now,
     )
     ledger.rows.add(run_id, inputs(keys))
+    ledger.runs.ready(run_id)
 
 
 def inputs(keys: Sequence[str]) -> list[RowInput]:

@@ -166,7 +166,7 @@ def test_a_time_out_is_returned(rig: Rig) -> None:
     told = tell(rig, llm(rig, retries=1, clocks=clocks), Reply(hang=True), prompt="llm waits in vain")
     assert isinstance(told.result, QueryResult)
     assert not told.result.success
-    assert "first_event" in told.result.stderr
+    assert "--first-event-timeout" in told.result.stderr
     assert len(told.calls) == 1
 
 

@@ -44,6 +44,7 @@ def create_run(ledger: Ledger, run_id: str, keys: Sequence[str], **more: Any) ->
     )
     rows = [RowInput(row_id=f"r{i}", position=i, row_key=key, prompt=f"p{i}") for i, key in enumerate(keys)]
     ledger.rows.add(run_id, rows)
+    ledger.runs.ready(run_id)
 
 
 def claim(
@@ -271,14 +272,14 @@ def test_a_row_that_waits_is_not_ready_before_its_time(ledger: Ledger) -> None:
     ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
     ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(30))
     assert ids(claim(ledger, "r", 5, now=at(1))) == ["r1"]
-    queue_state = ledger.queue.state("r", now=at(1), until=at(1), limit=9)
+    queue_state = ledger.queue.state("r", now=at(1), limit=9)
     assert (queue_state.ready, queue_state.leased, queue_state.next_at, queue_state.error_type) == (
         0,
         True,
         at(30),
         "server_error",
     )
-    assert ledger.queue.state("r", now=at(1), until=at(40), limit=9).ready == 1
+    assert ledger.queue.state("r", now=at(1), wait_s=39, limit=9).ready == 1
     again = claim(ledger, "r", 5, now=at(31)).rows[0]
     assert (again.row.used, again.number, again.row.error_type) == (1, 2, "server_error")
 

@@ -61,11 +61,12 @@ def expected(silence: str, wire: Wire) -> str:
         return BROKEN
     clocks = CLOCKS[silence]
     if clocks is TOTAL:
-        return f"the answer was not complete within {clocks.total_s:g} s (total clock)"
+        return f"the answer was not complete within {clocks.total_s:g} s (--timeout {clocks.total_s:g})"
     # For opencode, an answer of Bedrock begins with the headers.
     if clocks is STALL or (silence, wire) == ("headers alone", "bedrock"):
-        return f"the provider stopped sending for {clocks.stall_s:g} s (stall clock)"
-    return f"the provider sent nothing within {clocks.first_event_s:g} s (first_event clock)"
+        return f"the provider stopped sending for {clocks.stall_s:g} s (--stall-timeout {clocks.stall_s:g})"
+    limit = f"{clocks.first_event_s:g}"
+    return f"the provider sent nothing within {limit} s (--first-event-timeout {limit})"
 
 
 def test_each_silence_ends_in_its_class_within_its_clock(wired: Rig) -> None:
@@ -79,7 +80,7 @@ def test_each_silence_ends_in_its_class_within_its_clock_without_a_server(wired:
 
 
 def check(rig: Rig, backend: BackendName, *, side_by_side: int) -> None:
-    cases = [(silence, wire) for silence in SILENCES for wire in WIRES]
+    cases: list[tuple[str, Wire]] = [(silence, wire) for silence in SILENCES for wire in WIRES]
     with ThreadPoolExecutor(side_by_side) as pool:
         texts = list(pool.map(lambda case: ended(rig, backend, *case), cases))
     found = dict(zip(cases, texts, strict=True))

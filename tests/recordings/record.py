@@ -1,33 +1,36 @@
 """Create the recordings in this folder with the installed opencode.
 
-    python tests/recordings/record.py [--to FOLDER]
+    python tests/recordings/record.py [--to DIR] [FOLDER…]
 
-Each case is one behavior of a provider. It is recorded with a running server (``server/``: answer, messages,
-messages of child sessions, events), and with ``opencode run`` and ``opencode export`` (``run/``). Cases with
-``without-plugin`` record opencode without the plugin; a wait is aborted after its first event. Ids, times,
-paths and ports are replaced, so that the recordings of two runs differ little.
+Each case is one behavior of a provider (``recorded_cases.py``); those of each wire of the scripted provider
+are in ``wires/WIRE/``. ``FOLDER`` records only the cases whose folder begins with it, such as ``wires/xai``.
+A case is recorded with a running server (``server/``: answer, messages, messages of child sessions, events),
+and with ``opencode run`` and ``opencode export`` (``run/``). Cases with ``without-plugin`` record opencode
+without the plugin; a wait is aborted after its first event. Ids, times, paths and ports are replaced, so that
+the recordings of two runs differ little.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from recorded_cases import AGENTS, CASES, WIRES, Case
+from scrubber import Scrubber
 
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.binary import PINNED_VERSION
 from opencode_tasks.opencode.cli_backend import run_arguments
+from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.install import install_opencode
 from opencode_tasks.opencode.instance_dir import environment, make_instance_dir
 from opencode_tasks.opencode.server import OpencodeServer
@@ -35,204 +38,22 @@ from opencode_tasks.outcomes.cli_output import parse_events, parse_session_id
 from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.testing import Reply, ScriptedProvider
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 EVENTS_LIMIT_S = 10.0
 EVENTS_START_S = 0.5
-TIME_MS = 1_700_000_000_000
-NEXT_TIME_MS = TIME_MS + 60_000
-TIME_HTTP = "Tue, 14 Nov 2023 22:13:20 GMT"
 # Events that the parsers do not read, or that differ between runs.
 IGNORED_EVENTS = frozenset(
     {"sync", "server.connected", "server.heartbeat", "session.diff", "session.updated"}
 )
-BASH = ("bash", {"command": "echo stepped", "description": "say a word"})
-TASK = ("task", {"description": "one thing", "prompt": "do the one thing", "subagent_type": "hand"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A case: the replies of the provider and how they are recorded.
-
-    ``plugin`` is whether the plugin is loaded. ``abort`` aborts the session when opencode waits for a
-    retry or for an answer. ``run`` is whether ``opencode run`` is recorded too.
-    """
-
-    name: str
-    replies: Sequence[Reply]
-    agent: str = "opencode-tasks"
-    plugin: bool = True
-    abort: bool = False
-    run: bool = True
-
-    @property
-    def folder(self) -> str:
-        return self.name if self.plugin else f"{self.name}-without-plugin"
-
-    @property
-    def prompt(self) -> str:
-        return f"Do {self.folder}."
-
-
-def error(message: str, **more: str) -> dict[str, Any]:
-    return {"error": {"message": message, **more}}
-
-
-def error_reply(status: int, body: Mapping[str, Any], **headers: str) -> list[Reply]:
-    return [
-        Reply(
-            status=status, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()}
-        )
-    ]
-
-
-RATE = error("Rate limit reached", type="rate_limit")
-QUOTA = error("You exceeded your current quota", code="insufficient_quota", type="insufficient_quota")
-OVERFLOW = error(
-    "This model's maximum context length is 100 tokens",
-    code="context_length_exceeded",
-    type="invalid_request_error",
-)
-ERRORS = {
-    "400": error_reply(400, error("bad thing", type="invalid_request_error")),
-    "401": error_reply(401, error("bad key")),
-    "402": error_reply(402, error("insufficient credit")),
-    "context-overflow": error_reply(400, OVERFLOW),
-}
-CASES = [
-    Case(name="text", replies=[Reply(text="Fine.", input_tokens=12, output_tokens=3)]),
-    Case(
-        name="reasoning",
-        replies=[
-            Reply(
-                text="Four.",
-                reasoning_text="Two and two.",
-                input_tokens=100,
-                cache_read_tokens=30,
-                output_tokens=20,
-                reasoning_tokens=5,
-            )
-        ],
-    ),
-    Case(
-        name="tool-call",
-        agent="worker",
-        replies=[
-            Reply(tool_calls=[BASH], input_tokens=50, output_tokens=8),
-            Reply(text="Done.", input_tokens=70, output_tokens=2),
-        ],
-    ),
-    Case(
-        name="child-session",
-        agent="boss",
-        replies=[
-            Reply(tool_calls=[TASK], input_tokens=40, output_tokens=9),
-            Reply(text="All done.", input_tokens=60, output_tokens=2),
-        ],
-    ),
-    Case(name="length", replies=[Reply(text="Part of", finish_reason="length")]),
-    Case(name="content-filter", replies=[Reply(text="Part of", finish_reason="content_filter")]),
-    Case(name="empty", replies=[Reply(text="")]),
-    *(Case(name=name, replies=replies) for name, replies in ERRORS.items()),
-    Case(name="429", replies=error_reply(429, RATE, retry_after="7200")),
-    Case(name="insufficient-quota", replies=error_reply(429, QUOTA)),
-    Case(name="500", replies=error_reply(500, error("boom"))),
-    Case(name="503", replies=error_reply(503, error("overloaded"), retry_after="2")),
-    # The delay lets opencode read the first chunk before the connection is closed.
-    Case(name="cut", replies=[Reply(text="abcdef", chunks=3, cut_after=1, chunk_delay_s=0.5)]),
-    Case(name="hang", replies=[Reply(hang=True)], abort=True, run=False),
-    Case(name="permission", agent="asker", replies=[Reply(tool_calls=[BASH])]),
-    *(Case(name=name, replies=replies, plugin=False, run=name == "401") for name, replies in ERRORS.items()),
-    Case(name="429", replies=error_reply(429, RATE, retry_after="1"), plugin=False, run=False),
-    Case(
-        name="429-long",
-        replies=error_reply(429, RATE, retry_after="7200"),
-        plugin=False,
-        run=False,
-        abort=True,
-    ),
-    Case(name="insufficient-quota", replies=error_reply(429, QUOTA), plugin=False, run=False, abort=True),
-    Case(name="500", replies=error_reply(500, error("boom")), plugin=False, run=False, abort=True),
-    Case(name="503", replies=error_reply(503, error("overloaded"), retry_after="1"), plugin=False, run=False),
-]
-AGENTS: dict[str, Any] = {
-    "asker": {"mode": "primary", "prompt": "You ask first.", "permission": {"bash": "ask"}},
-    "worker": {
-        "mode": "primary",
-        "prompt": "You work.",
-        "tools": {"*": False, "bash": True},
-        "permission": {"bash": "allow"},
-    },
-    "boss": {
-        "mode": "primary",
-        "prompt": "You hand work on.",
-        "tools": {"*": False, "task": True},
-        "permission": {"task": "allow"},
-    },
-    "hand": {
-        "mode": "subagent",
-        "prompt": "You are a hand.",
-        "description": "One thing.",
-        "tools": {"*": False},
-    },
-}
-
-
-@dataclass(slots=True)
-class Scrubber:
-    """Replaces values that differ between runs: ids, times, paths and ports.
-
-    Ids keep their order, because opencode sorts messages and parts by it.
-    """
-
-    paths: Sequence[tuple[str, str]]
-    ids: dict[str, str] = field(default_factory=dict[str, str])
-
-    ID = re.compile(r"\b(ses|msg|prt|evt|per|que)_[0-9A-Za-z]{10,}")
-
-    def number_ids(self, *values: Any) -> None:
-        """Give all ids in the values a number, by kind and in their order."""
-        found = {match.group() for value in values for match in self.ID.finditer(json.dumps(value))}
-        counts: dict[str, int] = {}
-        for name in sorted(found):
-            kind = name[:3]
-            counts[kind] = counts.get(kind, 0) + 1
-            self.ids[name] = f"{kind}_{counts[kind]:04d}"
-
-    def scrub(self, value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {self._text(k): self.scrub(v, k) for k, v in value.items()}
-        if isinstance(value, list):
-            return [self.scrub(item) for item in value]
-        if isinstance(value, str):
-            return self._string(value, key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 1e12:
-            return NEXT_TIME_MS if key == "next" else TIME_MS
-        return value
-
-    def _string(self, value: str, key: str) -> str:
-        if key == "x-upstream-headers":
-            headers = self.scrub(json.loads(base64.b64decode(value)))
-            return base64.b64encode(json.dumps(headers).encode()).decode()
-        if key == "date":
-            return TIME_HTTP
-        if key == "slug":
-            return "slug"
-        if key in ("time", "x-upstream-at") and value.isdigit():
-            return str(TIME_MS)
-        return self._text(value)
-
-    def _text(self, value: str) -> str:
-        for path, name in self.paths:
-            # One field of opencode has the path without its first slash.
-            value = value.replace(path, name).replace(path.lstrip("/"), name.lstrip("/"))
-        value = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", value)
-        return self.ID.sub(lambda match: self.ids.get(match.group(), match.group()), value)
 
 
 def make_spec(binary: Path, provider: ScriptedProvider, *, use_plugin: bool) -> OpencodeSpec:
+    config: dict[str, Any] = {**provider.opencode_config(), "agent": AGENTS}
+    for wire in WIRES:
+        config = merge(config, provider.opencode_config(name=wire, wire=wire))
     return OpencodeSpec(
         binary=binary,
-        config={**provider.opencode_config(), "agent": AGENTS},
+        config=config,
         model_ref="fake/echo",
         clocks=Clocks(first_event_s=300, stall_s=300, total_s=300),
         use_plugin=use_plugin,
@@ -240,7 +61,7 @@ def make_spec(binary: Path, provider: ScriptedProvider, *, use_plugin: bool) -> 
 
 
 async def record_server(
-    spec: OpencodeSpec, cases: Iterable[Case], provider: ScriptedProvider, to: Path
+    spec: OpencodeSpec, cases: Sequence[Case], provider: ScriptedProvider, to: Path
 ) -> None:
     """Record all cases with one server, one after the other."""
     server = await OpencodeServer.start(spec)
@@ -264,7 +85,7 @@ async def record_session(server: OpencodeServer, case: Case, to: Path) -> None:
     server.fold.watch(session_id, time.monotonic())
     body = {
         "agent": case.agent,
-        "model": {"providerID": "fake", "modelID": "echo"},
+        "model": {"providerID": case.provider_id, "modelID": "echo"},
         "parts": [{"type": "text", "text": case.prompt}],
     }
     request = asyncio.create_task(server.post(f"/session/{session_id}/message", body, timeout_s=LIMIT_S))
@@ -325,7 +146,7 @@ def record_run(spec: OpencodeSpec, case: Case, to: Path) -> None:
         env = environment(instance_dir, spec, password=None, journal_events=False)
         prompt = instance_dir.run / "prompt.txt"
         prompt.write_text(case.prompt)
-        request = Request(prompt=case.prompt, model_ref="fake/echo", agent=case.agent)
+        request = Request(prompt=case.prompt, model_ref=f"{case.provider_id}/echo", agent=case.agent)
         stdout = instance_dir.run / "stdout.jsonl"
         process = GuardedProcess.start(
             run_arguments(request, spec, instance_dir),
@@ -362,35 +183,43 @@ def write(to: Path, recorded: Mapping[str, Any], scrubber: Scrubber) -> None:
         (to / f"{name}.json").write_text(f"{text}\n")
 
 
-async def record_all(to: Path) -> None:
-    """Record all cases to ``to``/opencode-VERSION, which is replaced."""
+async def record_all(cases: Sequence[Case], to: Path) -> None:
+    """Record the cases to ``to``/opencode-VERSION, where their folders are replaced."""
     binary = install_opencode(print)
     folder = to / f"opencode-{PINNED_VERSION}"
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=to))
     try:
         for plugin in (True, False):
-            cases = [case for case in CASES if case.plugin is plugin]
-            with ScriptedProvider() as provider:
-                provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
-                spec = make_spec(binary, provider, use_plugin=plugin)
-                await record_server(spec, cases, provider, partial)
-            with ScriptedProvider() as provider:
-                provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
-                spec = make_spec(binary, provider, use_plugin=plugin)
-                await record_runs(spec, [case for case in cases if case.run], provider, partial)
-        replace(folder, partial)
+            chosen = [case for case in cases if case.plugin is plugin]
+            await record_group(binary, chosen, partial, use_plugin=plugin)
+        for case in cases:
+            replace(folder / case.folder, partial / case.folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+async def record_group(binary: Path, cases: Sequence[Case], to: Path, *, use_plugin: bool) -> None:
+    """Record cases that share an opencode config."""
+    for record in (record_server, record_runs):
+        chosen = [case for case in cases if case.run or record is record_server]
+        if not chosen:
+            continue
+        with ScriptedProvider() as provider:
+            provider.on("do the one thing", Reply(text="Thing done.", input_tokens=11, output_tokens=3))
+            spec = make_spec(binary, provider, use_plugin=use_plugin)
+            await record(spec, chosen, provider, to)
 
 
 def replace(folder: Path, partial: Path) -> None:
     """Replace the folder."""
     shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(folder)
-    folder.chmod(0o755)
 
 
-async def record_runs(spec: OpencodeSpec, cases: list[Case], provider: ScriptedProvider, to: Path) -> None:
+async def record_runs(
+    spec: OpencodeSpec, cases: Sequence[Case], provider: ScriptedProvider, to: Path
+) -> None:
     slots = asyncio.Semaphore(2)
 
     async def record(case: Case) -> None:
@@ -406,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("folder", nargs="*", help="record only the cases whose folder begins with this")
     parser.add_argument("--to", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
@@ -414,7 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="recording-") as home:
         os.environ |= {"HOME": home, "XDG_CACHE_HOME": str(cache)}
         os.environ |= {f"XDG_{name}_HOME": f"{home}/{name.lower()}" for name in ("CONFIG", "DATA", "STATE")}
-        asyncio.run(record_all(arguments.to.resolve()))
+        prefixes = tuple(arguments.folder) or ("",)
+        cases = [case for case in CASES if case.folder.startswith(prefixes)]
+        asyncio.run(record_all(cases, arguments.to.resolve()))
 
 
 if __name__ == "__main__":

@@ -170,9 +170,9 @@ def test_only_the_last_prompt_is_judged_while_every_turn_is_kept() -> None:
 @pytest.mark.parametrize(
     ("clock", "seconds", "words"),
     [
-        ("first_event", 5.0, "the provider sent nothing within 5 s (first_event clock)"),
-        ("stall", 0.5, "the provider stopped sending for 0.5 s (stall clock)"),
-        ("total", 600.0, "the answer was not complete within 600 s (total clock)"),
+        ("first_event", 5.0, "the provider sent nothing within 5 s (--first-event-timeout 5)"),
+        ("stall", 0.5, "the provider stopped sending for 0.5 s (--stall-timeout 0.5)"),
+        ("total", 600.0, "the answer was not complete within 600 s (--timeout 600)"),
     ],
 )
 def test_a_clock_says_which_it_was(clock: Any, seconds: float, words: str) -> None:

@@ -94,12 +94,10 @@ def test_backoff_doubles_up_to_one_minute(attempt: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "seconds"), [(0.0, 0), (0.5, 0.5), (2.0, 2), (60.0, 60), (61.0, 60), (7200.0, 60)]
+    ("wish", "seconds"), [(0.0, 0), (0.5, 0.5), (2.0, 2), (60.0, 60), (61.0, 61), (7200.0, 7200)]
 )
 @pytest.mark.parametrize("attempt", [1, 4])
-def test_the_providers_wish_replaces_the_backoff_up_to_the_limit(
-    wish: float, seconds: float, attempt: int
-) -> None:
+def test_the_providers_wish_replaces_the_backoff(wish: float, seconds: float, attempt: int) -> None:
     assert backoff_s(errors.ServerError("n", retry_after=wish), attempt, LIMITS) == seconds
 
 
@@ -132,9 +130,9 @@ def test_a_rate_limit_is_retried_after_any_number_of_limits(attempt: int) -> Non
     assert decide(error, attempt, NOW, LIMITS) == after(30)
 
 
-@given(st.integers(1, 2000), st.none() | st.floats(0, 1e9))
-def test_a_backoff_is_between_zero_and_one_minute(attempt: int, wish: float | None) -> None:
-    assert 0 <= backoff_s(errors.ServerError("n", retry_after=wish), attempt, LIMITS) <= 60
+@given(st.integers(1, 2000))
+def test_our_own_backoff_is_between_zero_and_one_minute(attempt: int) -> None:
+    assert 0 <= backoff_s(errors.ServerError("n"), attempt, LIMITS) <= 60
 
 
 def test_a_cut_off_answer_is_retried_once_after_other_failures_too() -> None:

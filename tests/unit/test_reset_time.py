@@ -86,10 +86,64 @@ def per_day() -> str:
         ({}, said("limit", resets_in_seconds=70, type="usage_limit_reached"), 70.0),
         ({}, said("Rate limit reached: 20 in a minute"), None),
         ({}, per_day(), 19 * 3600.0),
+        ({"x-ratelimit-reset": epoch(50) + "000000"}, "", 50.0),
+        ({"ratelimit": "limit=100, remaining=0, reset=50"}, "", 50.0),
+        ({"ratelimit": '"default";r=0;t=55'}, "", 55.0),
+        ({"x-rate-limit-reset": epoch(66)}, "", 66.0),
+        ({"helicone-ratelimit-reset": "52"}, "", 52.0),
+        ({"x-ms-retry-after-ms": "4500"}, "", 4.5),
+        ({"x-retry-after": "33"}, "", 33.0),
+        ({"retry-after": "31"}, said("Limit resets at: 2099-01-01 00:00:00 UTC"), 31.0),
+        ({}, said("limit", retry_after_ms=2500), 2.5),
+        ({}, '{"detail": {"retryAfterSeconds": 14}}', 14.0),
+        ({}, '{"error": {"details": {"next_reset_at": "2026-05-01T12:10:10Z"}}}', 610.0),
+        # A time in a sentence with a condition is not about this failure.
+        ({}, said("If you fixed this, try again after 15 minutes."), None),
     ],
 )
 def test_the_providers_wish(headers: dict[str, str], body: str, seconds: float | None) -> None:
     assert named_wait_s(headers, body, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please retry in 12h3m.", 43_380),
+        ("Your rate limit resets in ~23s.", 23),
+        ("Rate limited. Retry after: 17 seconds", 17),
+        ("Try again in 3 days 4 hours 33 minutes.", 275_580),
+        ("Quota will be replenished in 01:22:33.", 4953),
+        ("Quota will be replenished in 5.03:23:11.", 444_191),
+        (f"usage limit reached|{epoch(7200)}", 7200),
+        ("Your limit resets at 3pm UTC", 10_800),
+        ("Resets at 3:30 PM UTC.", 12_600),
+        ("resets 3am (America/Los_Angeles)", 79_200),
+        ("resets 6:30pm (Asia/Calcutta)", 3600),
+        ("Access resets at 10:57 PM GMT-3.", 50_220),
+        ("Available again at 18:30 GMT+2", 16_200),
+        ("Quota resets at midnight UTC.", 43_200),
+        ("Quota resets at midnight Pacific Time", 68_400),
+        ("Quota resets at 12:00 AM PST.", 68_400),
+        ("resets Mon 9:00 AM (UTC)", 248_400),
+        ("wait for your limit to reset on May 3, 2026 at 2:00 AM or", 136_800),
+        ("or try again at May 2nd, 2026 3:04 PM.", 97_440),
+        ("Access resets on May 4 at 00:00 UTC", 216_000),
+        ("Limit resets on 4 May 2026 00:00 UTC", 216_000),
+        ("Retry after Fri, 01 May 2026 12:10:00 GMT", 600),
+        ("Try again after 2026-05-01T15:00:00+02:00", 3600),
+        ("It will reset at 2026-05-01 21:30:00 +0800 CST.", 5400),
+        ("请在 30 秒后重试", 30),
+        ("30秒後に再試行してください", 30),
+        ("Bitte in 45 Sekunden erneut versuchen.", 45),
+        ("réessayez dans 2 minutes", 120),
+        ("Inténtelo de nuevo en 15 segundos.", 15),
+        ("You can send 3 requests every 24 hours. Try again in 50 minutes.", 3000),
+        ("Use version 3.5 of 2026, not 12:30", None),
+        ("resets at 25:99 UTC", None),
+    ],
+)
+def test_times_in_words(words: str, seconds: float | None) -> None:
+    assert named_wait_s({}, said(words), NOW) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_a_wait_of_more_than_a_month_is_none_that_a_provider_means() -> None:

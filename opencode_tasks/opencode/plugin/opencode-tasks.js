@@ -18,7 +18,7 @@
 //   end    the last step called no tool, and opencode does not accept its end
 //   tools  no tool call has succeeded in the last MAX_FAILED_STEPS steps
 //   steps  the prompt has used OPENCODE_TASKS_MAX_STEPS requests
-//   cost   the session has cost more than its limit
+//   cost   the session has cost more than its limit (see spending.js), or its model has no known price
 // Sub-agents count towards the requests and the cost of their root session.
 //
 // Session of a request. opencode names it in a header. The plugin reads that header and sends every
@@ -32,13 +32,16 @@
 //   OPENCODE_TASKS_JOURNAL         file that gets a line when the plugin loads and one for each response
 //   OPENCODE_TASKS_JOURNAL_EVENTS  "1": the journal also gets opencode's events
 //   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
+//   OPENCODE_TASKS_PROVIDER_LIMITS options of a provider, as JSON: time limits that fit those of the run
 //   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
-//   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO
-//                                  system text and cost limit of the first session, for `opencode run`.
-//                                  A server takes the limit from the metadata of the prompt's text part.
+//   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO, OPENCODE_TASKS_PRICE_LIST
+//                                  system text, cost limit and file of prices of the first session, for
+//                                  `opencode run`. A server takes limit and prices from the metadata of
+//                                  the prompt's text part.
 
 import { appendFileSync } from "node:fs"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
+import { Spending } from "./spending.js"
 import { isEventStream, watched } from "./stream.js"
 import { correctUsage } from "./usage.js"
 import { asStream } from "./whole_answer.js"
@@ -57,10 +60,12 @@ const JOURNAL = process.env.OPENCODE_TASKS_JOURNAL
 const JOURNAL_EVENTS = process.env.OPENCODE_TASKS_JOURNAL_EVENTS === "1"
 const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") * 1000
 const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
+const PROVIDER_LIMITS = JSON.parse(process.env.OPENCODE_TASKS_PROVIDER_LIMITS ?? "{}")
 const MAX_FAILED_STEPS = 8
 const SYSTEM = process.env.OPENCODE_TASKS_SYSTEM
-const MAX_COST_PICO = process.env.OPENCODE_TASKS_MAX_COST_PICO
-const PICO = 1e12 // pico-dollars in a dollar
+const LIMIT = { maxCostPico: process.env.OPENCODE_TASKS_MAX_COST_PICO, prices: process.env.OPENCODE_TASKS_PRICE_LIST }
+const NEVER_SENT = /unable to connect|econnrefused|connection refused/i
+const OUTPUT = new Set(["text", "reasoning", "tool"]) // types of parts
 const FINAL = new Set(["stop", "length", "content-filter", "error"]) // finish reasons that end opencode's loop
 
 // Finish reasons of OpenAI's chat completions that opencode knows.
@@ -69,6 +74,8 @@ const KNOWN_FINISH = new Set(["stop", "length", "content_filter", "function_call
 const lastFailures = new Map() // session -> failure of its last request
 const retries = new Map() // session -> retries since its last step that were left to opencode
 const clients = new Map() // session -> npm package of its client
+const models = new Map() // session -> provider/model of its last request
+const outputs = new Map() // session -> whether its current step has any part, and any output
 const aliveAt = new Map() // session -> when the journal got its last line of kind alive
 const systemTexts = new Map() // session of our agent -> its system text
 const prompts = new Map() // session -> id of the message with its last prompt
@@ -76,7 +83,7 @@ const ends = new Map() // session -> what its last response stream says about it
 const refusals = new Map() // session -> why its next request is refused
 const compacting = new Set() // sessions whose next list of messages is for a summary
 const roots = new Map() // sub-agent's session -> root session
-const families = new Map() // root session -> requests, costs and cost limit, sub-agents included
+const families = new Map() // root session -> requests and spending, sub-agents included
 let firstSession
 let agentPrompt
 
@@ -89,18 +96,36 @@ function journal(record) {
   }
 }
 
-const newLimits = () => ({ requests: 0, failure: undefined, maxCostPico: Infinity })
+const newLimits = () => ({ requests: 0, failure: undefined })
 
 function familyOf(session) {
   const root = roots.get(session) ?? session
-  if (!families.has(root)) families.set(root, { ...newLimits(), hasSteps: false, costs: new Map() })
+  if (!families.has(root)) families.set(root, { ...newLimits(), hasSteps: false, spending: new Spending() })
   // The oldest session ended long ago.
   if (families.size > MAX_FAMILIES) families.delete(families.keys().next().value)
   return families.get(root)
 }
 
-function addCost(part) {
-  familyOf(part.sessionID).costs.set(part.id, Math.round((part.cost ?? 0) * PICO))
+const isAnswer = (part) => part.type === "tool" || (["text", "reasoning"].includes(part.type) && Boolean(part.text))
+
+// Adds the steps of a message to what the session has cost.
+function addSteps({ info, parts }) {
+  let hasOutput = false
+  for (const part of parts) {
+    if (part.type !== "step-finish") {
+      hasOutput ||= isAnswer(part)
+      continue
+    }
+    familyOf(part.sessionID).spending.addStep(part, `${info.providerID}/${info.modelID}`, hasOutput)
+    hasOutput = false
+  }
+}
+
+// Notes a part of the step that the model is answering.
+function addPart(part) {
+  if (part.type === "step-start") outputs.set(part.sessionID, { hasAny: false, hasAnswer: false })
+  const seen = outputs.get(part.sessionID)
+  if (seen && OUTPUT.has(part.type)) Object.assign(seen, { hasAny: true, hasAnswer: seen.hasAnswer || isAnswer(part) })
 }
 
 function toolCalls(message) {
@@ -131,7 +156,7 @@ function faultAfter(steps, session, isForSummary) {
 function review(messages) {
   const session = messages.at(-1)?.info.sessionID
   const isForSummary = compacting.delete(session)
-  for (const { parts } of messages) parts.filter((part) => part.type === "step-finish").forEach(addCost)
+  messages.forEach(addSteps)
   // After a summary, the prompt itself is no longer in the list. Ids ascend with time.
   if (!prompts.has(session) || !messages.some(({ info }) => info.id >= prompts.get(session))) return
   const lastUser = messages.findLastIndex(({ info }) => info.role === "user")
@@ -144,8 +169,6 @@ function refusalOf(session) {
   if (refusals.has(session)) return refusals.get(session)
   const family = familyOf(session)
   if (family.requests >= MAX_STEPS) return { kind: "steps", limit: MAX_STEPS }
-  const spent = [...family.costs.values()].reduce((sum, cost) => sum + cost, 0)
-  if (spent > family.maxCostPico) return { kind: "cost", limit_pico: family.maxCostPico, spent_pico: spent }
 }
 
 function refusedResponse(refusal) {
@@ -182,19 +205,24 @@ function maySummarize(session, failure) {
 
 async function send(fetch, input, init, session) {
   const family = familyOf(session)
-  const refusal = refusalOf(session)
+  const signal = init?.signal ?? input?.signal
+  const refusal = refusalOf(session) ?? (await family.spending.admit(session, models.get(session), init?.body, signal))
   if (refusal) {
     lastFailures.delete(session)
     journal({ kind: "refused", session, refusal })
     return refusedResponse(refusal)
   }
-  if (family.failure) return failedResponse(family.failure)
+  if (family.failure) {
+    family.spending.drop(session)
+    return failedResponse(family.failure)
+  }
   family.requests += 1
-  const signal = init?.signal ?? input?.signal
   let response
   try {
     response = await fetch(input, init)
   } catch (error) {
+    if (NEVER_SENT.test(String(error))) family.spending.drop(session)
+    family.spending.end(session)
     if (signal?.aborted) throw error
     const failure = newFailure({ reason: String(error) })
     if (mayRetry(session, failure)) throw error
@@ -202,6 +230,7 @@ async function send(fetch, input, init, session) {
   }
   journal({ kind: "response", session, status: response.status })
   if (response.ok) return answered(response, { isStreamed: asksForStream(input, init), session, signal })
+  family.spending.drop(session)
   const at = Date.now()
   const body = await response.text().catch(() => "")
   const failure = newFailure({ status: response.status, headers: response.headers, body, at })
@@ -221,8 +250,13 @@ async function answered(response, { isStreamed, session, signal }) {
   const type = response.headers.get("content-type") ?? ""
   const isWhole = isStreamed && response.body && !isEventStream(type)
   const given = isWhole ? await asEvents(response, session, signal) : response
-  if (given.status === 400) return given
+  const { spending } = familyOf(session)
+  if (given.status === 400) {
+    spending.drop(session)
+    return given
+  }
   const inStream = (failure) => {
+    if (failure.body && !outputs.get(session)?.hasAny) spending.drop(session)
     if (mayRetry(session, failure)) return retriedStream(failure)
     return failedStream(fail(session, failure))
   }
@@ -230,6 +264,7 @@ async function answered(response, { isStreamed, session, signal }) {
     onError: (body) => inStream(newFailure({ status: response.status, headers: response.headers, body, inStream: true })),
     onBroken: (error) => (signal?.aborted ? error : inStream(newFailure({ reason: String(error), inStream: true }))),
     onAlive: () => noteAlive(session),
+    onClosed: (usage) => spending.end(session, usage),
     change: (event) => change(event, session),
   })
   ends.set(session, end)
@@ -324,14 +359,15 @@ function begin(session, message, parts) {
   prompts.set(session, message.id)
   refusals.delete(session)
   if (roots.has(session)) return
-  const ofPrompt = parts.find((part) => part.metadata?.opencodeTasks)?.metadata.opencodeTasks.maxCostPico
-  const ofProcess = session === firstSession ? MAX_COST_PICO : undefined
-  Object.assign(familyOf(session), newLimits(), { maxCostPico: Number(ofPrompt ?? ofProcess ?? Infinity) })
+  const ofPrompt = parts.find((part) => part.metadata?.opencodeTasks)?.metadata.opencodeTasks
+  const limit = ofPrompt ?? (session === firstSession ? LIMIT : {})
+  Object.assign(familyOf(session), newLimits())
+  familyOf(session).spending.setLimit(Number(limit.maxCostPico ?? Infinity), limit.prices)
 }
 
 function forget(session) {
   compacting.delete(session)
-  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, retries, clients, aliveAt]) map.delete(session)
+  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, retries, clients, models, outputs, aliveAt]) map.delete(session)
 }
 
 function note(event) {
@@ -340,10 +376,13 @@ function note(event) {
     const parent = properties.info.parentID
     roots.set(properties.info.id, roots.get(parent) ?? parent)
   }
-  if (event.type === "message.part.updated" && properties.part?.type === "step-finish") {
-    familyOf(properties.part.sessionID).hasSteps = true
-    for (const map of [retries, lastFailures]) map.delete(properties.part.sessionID)
-    addCost(properties.part)
+  const part = event.type === "message.part.updated" ? properties.part : undefined
+  if (part) addPart(part)
+  if (part?.type === "step-finish") {
+    const session = part.sessionID
+    familyOf(session).hasSteps = true
+    familyOf(session).spending.addStep(part, models.get(session), outputs.get(session)?.hasAnswer ?? false)
+    for (const map of [retries, lastFailures, outputs]) map.delete(session)
   }
   // A retry for another reason than those that the plugin decides about, such as an event that the client
   // of the provider cannot read.
@@ -371,6 +410,10 @@ export const OpencodeTasks = async () => {
   return {
     config: async (config) => {
       agentPrompt = config.agent?.[AGENT]?.prompt
+      // Here the providers of the user's global config are known too.
+      for (const provider of Object.values(config.provider ?? {})) {
+        provider.options = { ...PROVIDER_LIMITS, ...provider.options }
+      }
     },
     event: async ({ event }) => note(event),
     "chat.message": async (input, output) => {
@@ -383,6 +426,7 @@ export const OpencodeTasks = async () => {
     },
     "chat.headers": async (input, output) => {
       clients.set(input.sessionID, input.model?.api?.npm)
+      models.set(input.sessionID, `${input.model?.providerID}/${input.model?.id}`)
       if (isReplaced(input.model?.headers)) output.headers[OUR_SESSION_HEADER] = input.sessionID
     },
     "experimental.session.compacting": async (input) => {

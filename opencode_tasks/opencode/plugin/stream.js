@@ -4,8 +4,14 @@
 // byte. JSON in a line is read and written as UTF-8.
 
 import { Buffer } from "node:buffer"
+import { crc32 } from "node:zlib"
 
 const BOM = "\xef\xbb\xbf"
+// A line ends with CR LF, LF or CR.
+const AFTER_LINE = /(?<=\n)|(?<=\r)(?!\n)/
+const LINE_END = /\r\n$|\n$|\r$/
+// The parser of the AI SDK loses the last event of a stream that ends with a CR.
+const lineEnd = (end) => (end === "\r" ? "\n" : end)
 const FIELD = /^(data|event|error):? ?/
 // Only events with one of these keys are parsed. The text of an answer cannot contain them: the quotes
 // inside a JSON string are escaped.
@@ -42,7 +48,7 @@ function errorIn(event) {
 
 // What the events so far say about the end of the answer.
 function newEnd(type) {
-  return { type, finish: null, done: false, blocked: null }
+  return { type, finish: null, done: false, blocked: null, usage: undefined }
 }
 
 function finishOf(event) {
@@ -64,7 +70,16 @@ function readEnd(end, event) {
   end.isAnthropic ||= event?.type === "message_start" || event?.type === "message_delta"
   const word = finishOf(event)
   if (word !== undefined) end.finish = word || (end.finish ?? "")
-  for (const part of Array.isArray(event) ? event : [event]) end.blocked ??= part?.promptFeedback?.blockReason ?? null
+  for (const part of Array.isArray(event) ? event : [event]) {
+    end.blocked ??= part?.promptFeedback?.blockReason ?? null
+    addUsage(end, part)
+  }
+}
+
+// A later report has precedence; Anthropic reports input and output in two events.
+function addUsage(end, part) {
+  const usage = part?.usage ?? part?.usageMetadata ?? part?.x_groq?.usage ?? part?.message?.usage ?? part?.response?.usage
+  if (typeof usage === "object" && usage !== null) end.usage = { ...end.usage, ...usage }
 }
 
 // Passes server-sent events on, line by line, changed by `change`; finds errors in them.
@@ -80,21 +95,26 @@ class EventLines {
   // {text, error}: the text to pass on, and the first error in the chunk.
   read(chunk) {
     const isFirst = this.rest === undefined
-    const lines = ((this.rest ?? "") + (isFirst && chunk.startsWith(BOM) ? chunk.slice(BOM.length) : chunk)).split("\n")
-    this.rest = lines.pop()
+    const given = (this.rest ?? "") + (isFirst && chunk.startsWith(BOM) ? chunk.slice(BOM.length) : chunk)
+    const lines = given.split(AFTER_LINE)
+    // A CR at the end of a chunk may be the first half of a line end.
+    this.rest = lines.at(-1).endsWith("\n") ? "" : lines.pop()
     let text = ""
-    for (const line of lines) {
+    for (const whole of lines) {
+      const line = whole.replace(LINE_END, "")
       const found = this.readLine(line)
       if (found.error !== undefined) return { text, error: found.error }
-      text += found.text + "\n"
+      text += found.text + lineEnd(whole.slice(line.length))
     }
     return { text }
   }
 
   last() {
-    const { text, error } = this.readLine(this.rest ?? "")
+    const whole = this.rest ?? ""
+    const line = whole.replace(LINE_END, "")
+    const { text, error } = this.readLine(line)
     this.rest = ""
-    return { text, error: error ?? this.endEvent() }
+    return { text: error === undefined ? text + lineEnd(whole.slice(line.length)) : undefined, error: error ?? this.endEvent() }
   }
 
   readLine(line) {
@@ -117,7 +137,7 @@ class EventLines {
     if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
     if (!this.change(event)) return { text: line }
-    return { text: prefix + latin1(JSON.stringify(event)) + (line.endsWith("\r") ? "\r" : "") }
+    return { text: prefix + latin1(JSON.stringify(event)) }
   }
 
   // Adds to an event in several lines; returns its error once it is complete.
@@ -144,10 +164,20 @@ class EventLines {
   }
 }
 
-// Frames of application/vnd.amazon.eventstream: lengths, headers, payload, checksums. They pass unchanged.
+// A frame with another payload: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html
+function withPayload(frame, headersEnd, payload) {
+  const changed = Buffer.concat([frame.subarray(0, headersEnd), Buffer.from(JSON.stringify(payload)), Buffer.alloc(4)])
+  changed.writeUInt32BE(changed.length, 0)
+  changed.writeUInt32BE(crc32(changed.subarray(0, 8)), 8)
+  changed.writeUInt32BE(crc32(changed.subarray(0, -4)), changed.length - 4)
+  return changed
+}
+
+// Frames of application/vnd.amazon.eventstream: lengths, headers, payload, checksums; changed by `change`.
 class EventFrames {
-  constructor(end) {
+  constructor(end, change) {
     this.end = end
+    this.change = change
     this.rest = Buffer.alloc(0)
   }
 
@@ -157,9 +187,9 @@ class EventFrames {
     while (this.rest.length >= 12 && this.rest.length >= this.rest.readUInt32BE(0)) {
       const size = Math.max(16, this.rest.readUInt32BE(0))
       const frame = this.rest.subarray(0, size)
-      const error = this.readFrame(frame)
+      const { given = frame, error } = this.readFrame(frame)
       if (error) return { text: passed.join(""), error }
-      passed.push(frame.toString("latin1"))
+      passed.push(given.toString("latin1"))
       this.rest = this.rest.subarray(size)
     }
     return { text: passed.join("") }
@@ -176,8 +206,11 @@ class EventFrames {
     // A header is its name, the type 7 (string), two bytes of length, and its value.
     const type = headers.match(/:(?:exception-type|error-code)\x07..([\w.]+)/s)?.[1]
     const message = headers.match(/:error-message\x07..([^\x00-\x08]+)/s)?.[1]
-    if (type) return JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload })
+    if (type) return { error: JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload }) }
     if (payload?.stopReason) this.end.finish = payload.stopReason
+    const isChanged = payload?.usage !== undefined && this.change(payload)
+    addUsage(this.end, payload)
+    return isChanged ? { given: withPayload(frame, headersEnd, payload) } : {}
   }
 }
 
@@ -187,24 +220,30 @@ export const isEventStream = (type) => type.includes("event-stream") || type.inc
 //   onError(body)   an error event: returns the error with which the stream ends
 //   onBroken(error) the connection broke: returns the error with which the stream ends
 //   onAlive()       the provider sent something
+//   onClosed(usage) nothing more is read from the response, whose usage is undefined if there is none
 //   change(event)   may change a parsed event; returns whether it did
 // Returns {response, end}; `end` says what the stream says about its end.
-export function watched(response, { onError, onBroken, onAlive, change }) {
+export function watched(response, { onError, onBroken, onAlive, onClosed, change }) {
   const type = response.headers.get("content-type") ?? ""
   const end = newEnd(type)
-  if (!response.body) return { response, end }
-  const events = type.includes("amazon") ? new EventFrames(end) : new EventLines(end, change)
+  if (!response.body) {
+    onClosed()
+    return { response, end }
+  }
+  const events = type.includes("amazon") ? new EventFrames(end, change) : new EventLines(end, change)
   const reader = response.body.getReader()
   let isClosed = false
   let errorOfNextPull // an error drops what was passed before it and not read yet
   const pass = (controller, text) => text && controller.enqueue(new Uint8Array(Buffer.from(text, "latin1")))
   const fail = (controller, error) => {
     isClosed = true
+    onClosed(end.usage)
     controller.error(error)
     reader.cancel().catch(() => {})
   }
   const close = (controller) => {
     isClosed = true
+    onClosed(end.usage)
     controller.close()
   }
   const body = new ReadableStream({
@@ -237,6 +276,7 @@ export function watched(response, { onError, onBroken, onAlive, change }) {
     },
     cancel(reason) {
       isClosed = true
+      onClosed(end.usage)
       return reader.cancel(reason)
     },
   })

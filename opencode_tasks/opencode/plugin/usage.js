@@ -2,7 +2,8 @@
 // that is a string ends the answer with an error, and a count that is reported beside another one instead
 // of inside it gives a count below 0, which opencode cuts to 0.
 //
-// On every wire, a count that is a string of digits, such as "279", becomes a number. For models with the
+// On every wire, a count that is a string of digits, such as "279", becomes a number, and an unknown count
+// never loses the answer. For models with the
 // package @ai-sdk/openai-compatible also:
 //   a value that is no count becomes null, details that are no object are removed
 //   reasoning beside completion_tokens (xAI; Google's OpenAI-compatible address) is added to them
@@ -37,6 +38,9 @@ function readableUsage(value) {
   const { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = usage
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0
   const reasoning = usage.completion_tokens_details?.reasoning_tokens ?? 0
+  // A part of an unknown count says nothing about its rest.
+  if (prompt == null) delete usage.prompt_tokens_details
+  if (completion == null) delete usage.completion_tokens_details
   if (prompt == null || completion == null) return usage
   const beside = total == null ? 0 : total - prompt - completion
   const isBoth = beside > 0 && beside === reasoning + cached
@@ -72,6 +76,42 @@ function correctChat(event) {
   return true
 }
 
+// Other clients of chat completions need a number for each count: an unknown one is 0, which Python reads
+// as unknown.
+function completeChat(holder) {
+  if (!isObject(holder?.usage)) return false
+  const { usage } = holder
+  const before = JSON.stringify(usage)
+  for (const [name, details] of [["prompt_tokens", DETAILS[0]], ["completion_tokens", DETAILS[1]]]) {
+    if (count(usage[name]) !== null) continue
+    usage[name] = 0
+    delete usage[details]
+  }
+  if (count(usage.total_tokens) === null) usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
+  return JSON.stringify(usage) !== before
+}
+
+// Gemini leaves out counts of 0. The rest of the total is the answer.
+function completeGemini(usage) {
+  if (!isObject(usage)) return false
+  const before = JSON.stringify(usage)
+  const { promptTokenCount: prompt, totalTokenCount: total } = usage
+  if (count(prompt) === null) delete usage.cachedContentTokenCount
+  if (count(usage.candidatesTokenCount) === null && count(prompt) !== null && count(total) !== null) {
+    const others = [prompt, usage.thoughtsTokenCount, usage.toolUsePromptTokenCount].map((value) => count(value) ?? 0)
+    usage.candidatesTokenCount = Math.max(0, total - others.reduce((sum, value) => sum + value, 0))
+  }
+  return JSON.stringify(usage) !== before
+}
+
+// Bedrock's client needs these three; an unknown one is 0.
+function completeBedrock(event) {
+  if (!isObject(event.usage) || !isObject(event.metrics)) return false
+  const known = ["inputTokens", "outputTokens"].map((name) => count(event.usage[name]) !== null)
+  if (!known[0]) for (const name of ["cacheReadInputTokens", "cacheWriteInputTokens"]) delete event.usage[name]
+  return withDefaults(event, ["inputTokens", "outputTokens", "totalTokens"])
+}
+
 // Anthropic's client needs a usage in these events; without one, the counts stay unknown.
 function completeAnthropic(event) {
   if (event.type === "message_start" && isObject(event.message)) {
@@ -85,6 +125,11 @@ function withDefaults(holder, names) {
   const isComplete = usage === holder.usage && names.every((name) => typeof usage[name] === "number")
   const hasNulls = Object.values(usage).includes(null)
   if (isComplete && !hasNulls) return false
+  // A part of an unknown count says nothing about its rest.
+  if (count(usage.output_tokens) === null) delete usage.output_tokens_details
+  if (count(usage.input_tokens) === null) {
+    for (const name of ["cache_read_input_tokens", "cache_creation_input_tokens"]) delete usage[name]
+  }
   const known = Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== null))
   holder.usage = { ...Object.fromEntries(names.map((name) => [name, 0])), ...known }
   return true
@@ -95,10 +140,12 @@ export function correctUsage(event, client) {
   if (!isObject(event)) return false
   if (client === PACKAGE) return correctChat(event)
   let isChanged = false
-  for (const holder of [event, event.message, event.response]) {
+  for (const holder of [event, event.message, event.response, event.x_groq]) {
     for (const key of ["usage", "usageMetadata"]) {
       if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
     }
   }
-  return completeAnthropic(event) || isChanged
+  if (Array.isArray(event.choices)) for (const holder of [event, event.x_groq]) isChanged = completeChat(holder) || isChanged
+  const completed = [completeGemini(event.usageMetadata), completeBedrock(event), completeAnthropic(event)]
+  return completed.includes(true) || isChanged
 }

@@ -1,0 +1,69 @@
+"""Owner names of leases: whether the process of an owner has ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from opencode_tasks.system.process_identity import is_dead, lease_owner, machine_id
+
+PRINT_OWNER = """
+from opencode_tasks.system.process_identity import lease_owner
+print(lease_owner("batch"), flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def other() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process, and the name of its leases."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PRINT_OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+def test_a_process_is_dead_after_its_end_even_before_it_is_reaped(
+    other: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, owner = other
+    assert not is_dead(owner)
+    psutil.Process(process.pid).kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert is_dead(owner)
+    process.wait()
+    assert is_dead(owner)
+
+
+def test_another_process_with_the_same_id_is_not_the_owner(
+    other: tuple[subprocess.Popen[str], str],
+) -> None:
+    machine, pid, start, batch = other[1].split("/")
+    assert is_dead(f"{machine}/{pid}/{int(start) - 1}/{batch}")
+
+
+def test_a_change_of_the_systems_time_does_not_change_the_owner(
+    other: tuple[subprocess.Popen[str], str],
+) -> None:
+    # psutil adds the boot time, which moves with the system's time; the ticks since the boot do not.
+    process, owner = other
+    start_s = int(owner.split("/")[2]) / os.sysconf("SC_CLK_TCK")
+    assert abs(psutil.boot_time() + start_s - psutil.Process(process.pid).create_time()) < 1.5
+
+
+def test_a_living_owner_of_an_earlier_version_is_not_dead(other: tuple[subprocess.Popen[str], str]) -> None:
+    process, _ = other
+    created = psutil.Process(process.pid).create_time() - 75
+    assert not is_dead(f"{machine_id()}/{process.pid}/{created:.2f}/batch")
+
+
+def test_nothing_is_known_of_another_machine() -> None:
+    _, pid, start, batch = lease_owner("batch").split("/")
+    assert not is_dead(f"elsewhere.1/{pid}/{start}/{batch}")
