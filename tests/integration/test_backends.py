@@ -211,7 +211,7 @@ def test_the_connection_is_reset(rig: Rig, backend: BackendName) -> None:
             1.5,
         ),
         (
-            Reply(text="a" * 400, chunks=400, chunk_delay_s=0.1),
+            Reply(text="a" * 1200, chunks=1200, chunk_delay_s=0.1),
             Clocks(first_event_s=60, stall_s=60, total_s=2),
             "total",
             2,
@@ -225,11 +225,11 @@ def test_a_clock_runs_out(
     if backend == "cli":
         # A process needs some seconds to start.
         longer = {
-            "first_event": {"first_event_s": 12.0},
-            "stall": {"stall_s": 3.0, "first_event_s": 60.0},
-            "total": {"total_s": 12.0},
+            "first_event": {"first_event_s": 30.0},
+            "stall": {"stall_s": 3.0},
+            "total": {"total_s": 30.0},
         }
-        clocks = Clocks(**{"first_event_s": 60.0, "stall_s": 60.0, "total_s": 60.0, **longer[clock]})
+        clocks = Clocks(**{"first_event_s": 90.0, "stall_s": 90.0, "total_s": 90.0, **longer[clock]})
         seconds = getattr(clocks, f"{clock}_s")
     asked = rig.ask(reply, clocks=clocks, backend=backend)
     error = asked.failed(OpenCodeTimeoutError)
