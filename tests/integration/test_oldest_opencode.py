@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rig import BASH, Rig
 
@@ -18,11 +21,16 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.binary import MIN_VERSION, check_version, machine_packages, version_of
+from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.install import _npm_install
+from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.plan import make_plan
+from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply
 
 pytestmark = pytest.mark.slow
 BOTH: list[BackendName] = ["server", "cli"]
+STORED_KEYS: dict[str | None, list[str]] = {None: [], "worker": []}
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +109,30 @@ def test_a_session_with_a_finished_step_waits_inside_opencode(oldest: Rig) -> No
     assert asked.text == "recovered"
     assert len(asked.calls) == 3
     assert len(asked.attempt.inner_retries) == 1
+
+
+def keys(rig: Rig, folder: Path, agent: str | None, more: dict[str, Any]) -> list[str]:
+    """The row keys of two prompts."""
+    frame = pd.DataFrame({"prompt": ["one", "two"]})
+    options = Options(
+        model="fake/echo",
+        agent=agent,
+        opencode_config=merge(rig.spec.config, more),
+        opencode_bin=str(rig.spec.binary),
+        ledger=str(folder / "ledger.db"),
+    )
+    return [row.row_key for row in make_plan(frame, ResolvedOptions(options=options)).rows]
+
+
+UNUSED = {"mcp": {"unused": {"type": "remote", "url": "http://127.0.0.1:9/mcp", "enabled": False}}}
+
+
+@pytest.mark.parametrize("agent", [None, "worker"])
+def test_the_keys_of_rows_do_not_depend_on_the_version(
+    oldest: Rig, rig: Rig, tmp_path: Path, agent: str | None
+) -> None:
+    found = keys(rig, tmp_path, agent, {})
+    assert keys(oldest, tmp_path, agent, {}) == found
+    assert keys(oldest, tmp_path, agent, UNUSED) == keys(rig, tmp_path, agent, UNUSED) == found
+    # A change here sends all rows of all users again.
+    assert found == STORED_KEYS[agent]
