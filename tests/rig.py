@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -61,6 +62,9 @@ AGENTS: dict[str, Any] = {
     },
     "plain": {"mode": "primary", "prompt": "You are the plain agent of the config.", "tools": {"*": False}},
 }
+
+# What a scripted prompt consists of.
+TOKEN = re.compile(r"row-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +229,8 @@ class Rig:
         seconds = time.monotonic() - started
         calls = self.provider.calls[before:]
         if replies:
-            # Other prompts may be in flight.
-            calls = [call for call in calls if token in json.dumps(call.body)]
+            # Other prompts may be in flight. The calls of a sub-agent name no prompt.
+            calls = [call for call in calls if TOKEN.findall(json.dumps(call.body))[:1] in ([], [token])]
         return Asked(answer=answer, error=error, calls=calls, seconds=seconds, at=at)
 
     def prices(self) -> PriceBook:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,13 +19,43 @@ from opencode_tasks.errors import (
     RateLimitError,
     ServerError,
 )
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, Clocks
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, Clocks, Secrets
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.testing import Reply, Wire
 
 WIRES: tuple[Wire, ...] = get_args(Wire)
 # No case ends by a clock, and processes of opencode start slowly side by side.
 CLOCKS = Clocks(first_event_s=240, stall_s=240, total_s=300)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A provider in the opencode config: its wire, the SDK if it is not the wire's, and the API it speaks.
+
+    ``api`` is the wire whose words for errors and finish reasons the provider has; None is ``wire``.
+    ``has_key`` is False if the key is in the environment, where opencode looks for it.
+    """
+
+    wire: Wire
+    npm: str | None = None
+    api: Wire | None = None
+    has_key: bool = True
+
+    @property
+    def words(self) -> Wire:
+        return self.api or self.wire
+
+
+# By the id of the provider. opencode 1.18 speaks Responses with xAI if the key is in the environment, and
+# chat completions with a provider of another id.
+PROVIDERS: dict[str, Provider] = {
+    **{wire: Provider(wire=wire) for wire in WIRES},
+    "xai": Provider(wire="xai", api="responses", has_key=False),
+    "xai-chat": Provider(wire="xai"),
+    "github-copilot": Provider(wire="chat", npm="@ai-sdk/github-copilot"),
+    "vertex": Provider(wire="gemini", npm="@ai-sdk/google-vertex"),
+}
+XAI_KEY = {"XAI_API_KEY": "sk-test"}
 # Bedrock names the kind of an error inside a stream; other wires have OpenAI's or Anthropic's names.
 OVERLOADED = {"bedrock": "serviceUnavailableException"}
 LIMITED = {"bedrock": "throttlingException"}
@@ -155,22 +185,27 @@ def _unknown_end(wire: Wire) -> str | None:
 
 
 def wired_rig(binary: Path) -> Rig:
-    """A rig with a provider for each wire, whose name is the wire."""
+    """A rig with all PROVIDERS."""
     config: dict[str, Any] = {}
     rig = Rig(binary)
-    for wire in WIRES:
-        config = merge(config, rig.provider.opencode_config(name=wire, wire=wire))
+    for name, provider in PROVIDERS.items():
+        key = "sk-test" if provider.has_key else None
+        own = rig.provider.opencode_config(name=name, wire=provider.wire, api_key=key)
+        if provider.npm is not None:
+            own["provider"][name]["npm"] = provider.npm
+        config = merge(config, own)
     rig.configure(config)
+    rig.spec = replace(rig.spec, secrets=Secrets(environment=XAI_KEY))
     return rig
 
 
-def faults_of(rig: Rig, wire: Wire, name: str, backend: BackendName) -> tuple[Asked, list[str]]:
-    """Try a case on a wire; return what was asked, and what is wrong with it."""
+def faults_of(rig: Rig, provider: str, name: str, backend: BackendName) -> tuple[Asked, list[str]]:
+    """Try a case with one of PROVIDERS; return what was asked, and what is wrong with it."""
     case = CASES[name]
     system = "Be brief." if case.agent == DEFAULT_AGENT else None
     asked = rig.ask(
-        *case.replies(wire),
-        model=f"{wire}/echo",
+        *case.replies(PROVIDERS[provider].words),
+        model=f"{provider}/echo",
         agent=case.agent,
         system=system,
         backend=backend,

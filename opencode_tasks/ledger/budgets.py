@@ -1,7 +1,8 @@
 """Budget of a run: the amount set aside before a row is sent, and the amount spent.
 
 ``attempts.reserved_pico`` is the part of an attempt's reservation that is still set aside. It stays
-after the end of an attempt whose usage is unknown, as the upper bound of what was not reported.
+after the end of an attempt whose usage is unknown, as the upper bound of what was not reported. For an
+agent with tools it grows to the bound of all its steps of unknown cost.
 ``attempts.spent_pico`` is the cost of its recorded steps. ``runs.reserved_pico`` and
 ``runs.spent_pico`` are the sums of both, kept as counters, so that a reservation takes the same time
 in the last row of a run as in its first.
@@ -118,6 +119,15 @@ def _has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime
     return connection.execute(running.limit(1)).first() is not None
 
 
+def unreported_pico(set_aside: int, cost: int, unknown_steps: int, max_call: int) -> int:
+    """Upper bound of what an attempt of unknown usage may have cost beyond ``cost``, in pico-dollars.
+
+    ``max_call`` is the bound of one call of an agent with tools; 0 for an attempt that its reservation
+    covers.
+    """
+    return max(0, set_aside - cost, unknown_steps * max_call)
+
+
 def update_spending(connection: Connection, attempt_id: str) -> None:
     """Count the cost of an attempt's recorded steps, and release what is set aside and not needed."""
     before = connection.execute(select(attempts).where(attempts.c.attempt_id == attempt_id)).mappings().one()
@@ -132,7 +142,8 @@ def update_spending(connection: Connection, attempt_id: str) -> None:
     cost = int(recorded.cost)
     set_aside = before["reserved_pico"] + before["spent_pico"]
     is_known = before["usage_known"] and not recorded.unknown
-    reserved = 0 if is_known else max(0, set_aside - cost)
+    unreported = unreported_pico(set_aside, cost, recorded.unknown, before["max_call_pico"])
+    reserved = 0 if is_known else unreported
     connection.execute(
         attempts.update()
         .where(attempts.c.attempt_id == attempt_id)
@@ -167,9 +178,9 @@ def high_row_cost(connection: Connection, run_id: str) -> int | None:
 
 
 def spent_on_row(connection: Connection, run_id: str, row_id: str) -> int:
-    """The cost of a row's recorded steps so far, in pico-dollars."""
-    query = select(func.coalesce(func.sum(usage.c.cost_pico), 0)).where(
-        usage.c.run_id == run_id, usage.c.row_id == row_id
+    """The cost of a row's ended attempts in pico-dollars, unreported calls by their upper bound."""
+    query = select(func.coalesce(func.sum(attempts.c.spent_pico + attempts.c.reserved_pico), 0)).where(
+        attempts.c.run_id == run_id, attempts.c.row_id == row_id, attempts.c.ended_at.is_not(None)
     )
     return int(connection.execute(query).scalar_one())
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select
 
 from opencode_tasks.domain.columns import STORED
+from opencode_tasks.ledger.budgets import unreported_pico
 from opencode_tasks.ledger.finish import FinishedRow, finish_row
 from opencode_tasks.ledger.leases import release_all
 from opencode_tasks.ledger.reuse import copy_to_equal_rows
@@ -43,6 +44,7 @@ _LOCKED = (
         attempts.c.started_at,
         attempts.c.reserved_pico,
         attempts.c.spent_pico,
+        attempts.c.max_call_pico,
         rows.c.status.label("row_status"),
         leases.c.fence,
         _attempt_count.label("attempts"),
@@ -130,8 +132,9 @@ def _spending(row: FinishedRow, before: Mapping[Any, Any]) -> tuple[int, int]:
     """Pico-dollars that the attempt spent, and those that stay reserved for its unknown part."""
     costs = [step.usage.cost_pico for step in row.record.steps]
     spent = sum(cost or 0 for cost in costs)
-    is_known = row.record.usage_known and None not in costs
-    return spent, 0 if is_known else max(0, before["reserved_pico"] - spent)
+    if row.record.usage_known and None not in costs:
+        return spent, 0
+    return spent, unreported_pico(before["reserved_pico"], spent, costs.count(None), before["max_call_pico"])
 
 
 _ROW_COLUMNS = (

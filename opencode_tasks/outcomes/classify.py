@@ -27,7 +27,7 @@ from opencode_tasks.outcomes.failure import Failure
 from opencode_tasks.outcomes.limit_period import is_daily, is_daily_at_google, limit_period
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_errors import Rule, find_rule
-from opencode_tasks.outcomes.provider_words import NO_LOGIN
+from opencode_tasks.outcomes.provider_words import NO_LOGIN, NO_REFRESH_NOW
 from opencode_tasks.outcomes.reset_time import MAX_S, named_wait_s, usable_wait_s
 
 DEFAULT_RATE_LIMIT_WAIT_S = 60.0
@@ -39,7 +39,7 @@ REFUSED_BY_OPENCODE = re.compile(
 )
 CONNECTION_LOST = re.compile(
     r"socket connection was closed|unable to connect|ECONNRE(FUSED|SET)|connection (refused|reset)|terminated"
-    r"|timed out|network error",
+    r"|timed out|network error|was there a typo in the url",
     re.IGNORECASE,
 )
 CONFIG_ERRORS = frozenset(
@@ -124,6 +124,8 @@ def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
         return MaxOutputTokensError(node, code, message, context.partial_text)
     if failure.name == "ContentFilterError":
         return ContentFilteredError(node, code, message, context.partial_text)
+    if NO_REFRESH_NOW.search(failure.message):
+        return _server_error(failure, message, context, is_overload=False)
     if NO_LOGIN.search(failure.message):
         return AuthenticationError(node, code, message)
     if failure.is_retryable or CONNECTION_LOST.search(failure.message):

@@ -52,7 +52,10 @@ _UNREADABLE = re.compile(
 _EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_]*(?:Error|Exception))(?: \[\w+\])?: (?P<text>.+)$", re.DOTALL)
 _BROKEN = "ECONNRESET|EPIPE|ERR_INVALID_STATE|ERR_STREAM_|socket connection was closed|socket hang up"
 _CONNECTION_FAULTS = (
-    ("ECONNREFUSED|ConnectionRefused|Unable to connect. Is the computer", "cannot connect to the provider"),
+    (
+        "ECONNREFUSED|ConnectionRefused|Unable to connect. Is the computer|Was there a typo in the url",
+        "cannot connect to the provider",
+    ),
     (f"{_BROKEN}|^(TypeError: )?terminated$", "the connection to the provider broke"),
     ("ETIMEDOUT|The operation timed out", "the provider did not answer in time"),
     ("ENOTFOUND|EAI_AGAIN|getaddrinfo|FailedToOpenSocket", "the provider's host name cannot be resolved"),

@@ -47,7 +47,7 @@ CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
     "stall": ("the provider stopped sending for", "--stall-timeout"),
     "total": ("the answer was not complete within", "--timeout"),
 }
-NEVER_SENT = ("unable to connect", "econnrefused", "connection refused")
+NEVER_SENT = ("unable to connect", "was there a typo in the url", "econnrefused", "connection refused")
 
 
 def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:

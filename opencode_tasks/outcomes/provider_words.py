@@ -131,9 +131,11 @@ BUSY: Final = _any_of(
 NO_LOGIN: Final = _any_of(
     r"^(\w+ )?token refresh failed|^failed to refresh\b|\binvalid_grant\b|^oauth .{0,40}(failed|expired)",
     r"^no (api key|credentials|login) (found|configured)|\bapi key is missing\b",
-    r"^could not resolve authentication",
+    r"^could not resolve authentication|^[\w ]{1,40}: missing credentials\b",
     r"^(aws )?(credential provider|credentials?) .{0,60}(failed|missing|not found|expired)",
 )
+# The server that refreshes a login failed, not the login.
+NO_REFRESH_NOW: Final = _any_of(r"^(\w+ )?token refresh failed\W{1,3}(429|5\d\d)\b")
 REGION: Final = _any_of(r"\b(location|region|country)\b.{0,30}\bnot supported")
 LIMITED_AT_START: Final = _any_of(r"^(?:\w+\W+){0,4}rate limit")
 SPENT_AT_GOOGLE: Final = _any_of(

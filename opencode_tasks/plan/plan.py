@@ -202,9 +202,8 @@ def _budget_fault(
     """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
-    # The cost of a session is what opencode reports, so a limit per row needs the price there.
     name = "--max-cost" if options.max_row_cost is None else "--max-row-cost"
-    price = price_in(catalog, prices) if options.max_row_cost is None else catalog.price
+    price = price_in(catalog, prices)
     provider, model = catalog.model_ref.split("/", 1)
     if price is None:
         entry = f'"provider": {{"{provider}": {{"models": {{"{model}": {{"cost": …}}}}}}}}'

@@ -178,6 +178,29 @@ def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: De
     assert (dear["status"], dear["response"]) == ("completed", "dear")
 
 
+def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None:
+    work = Reply(tool_calls=[("bash", {"command": "true", "description": "work"})], reports_usage=False)
+    desk.provider.on("row", *[work] * 4, Reply(text="done", reports_usage=False))
+    ran = desk.run(*budgeted(desk, 6, "--max-cost", "0.5", "--agent", "worker", config=AGENT))
+    assert ran.code == 75, ran.stderr
+    # Each call may have had 100,000 input tokens and 100 output tokens.
+    most_pico = len(desk.provider.calls) * (100_000 * 10**6 + 100 * 10**7)
+    assert ran.summary["budget"]["unreported_at_most_usd"] == pytest.approx(most_pico / 10**12)
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        assert sum(line["at_most_pico"] for line in ledger.reports.unreported()) == most_pico
+
+
+def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(desk: Desk) -> None:
+    cut = Reply(text="cut in two", chunks=4, cut_after=2)
+    desk.provider.on("row", cut, cut, Reply(text="done"))
+    # The bound of one attempt is above a tenth of a cent.
+    ran = desk.run(*budgeted(desk, 1, "--max-row-cost", "0.001", "--max-attempts", "5"))
+    assert ran.code == 1, ran.stderr
+    (row,) = desk.read_csv("out.csv")
+    assert (row["status"], row["error_type"], row["attempts"]) == ("failed", "budget_exceeded", "1")
+    assert len(desk.provider.calls) == 1
+
+
 @pytest.mark.parametrize(("max_failed", "state"), [("1", "Failed"), ("50%", "Completed")])
 def test_a_flow_run_is_failed_where_more_rows_failed_than_may(
     desk: Desk, max_failed: str, state: str

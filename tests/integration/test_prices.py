@@ -13,10 +13,16 @@ from cluster import Desk
 from raw_provider import RawProvider
 from rig import AGENTS, Rig
 
+from opencode_tasks import OpenCodeLLM, opencode_task
 from opencode_tasks.domain.records import Usage
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.opencode.model_prices import find_unpriced, model_prices, read_catalogue
+from opencode_tasks.opencode.model_prices import (
+    catalogue_in_force,
+    find_unpriced,
+    model_prices,
+    read_catalogue,
+)
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
@@ -165,6 +171,54 @@ def test_a_reservation_has_the_output_tokens_that_a_variant_requests(opencode_bi
                 requested = raw.bodies["claude-eos"]["max_tokens"]
                 assert requested == catalog.price.max_output_tokens == 4096 + budget
             server_pool.call(server_pool.end_server, spec)
+
+
+def test_a_single_prompt_is_priced_as_a_row(
+    shop_rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "prices.json"
+    own.write_text(json.dumps({"shop/no-cost": {"input": 2, "output": 10}}))
+    monkeypatch.setenv("OPENCODE_TASKS_PRICES", str(own))
+    known = Usage(input_tokens=200_000, cache_read_tokens=50_000, output_tokens=8000)
+    costs = {"in-config": LONG_PICO, "no-cost": 250_000 * 2 * 10**6 + 8000 * 10**7, "free": 0}
+    for name, cost_pico in costs.items():
+        prompt = f"single prompt {name}"
+        shop_rig.provider.on(prompt, reply_of(known), Reply(text="fine", reports_usage=False))
+        llm = OpenCodeLLM(f"shop/{name}", opencode_bin=str(shop_rig.spec.binary), config=shop_rig.spec.config)
+        llm.prompt(prompt)
+        assert llm.last_metadata["cost"] == pytest.approx(cost_pico / 10**12), name
+        llm.prompt(prompt)
+        assert llm.last_metadata["cost"] is None
+        assert set(llm.last_metadata["usage"].values()) == {None}
+    answer = opencode_task.fn(
+        "single prompt in-config task",
+        model="shop/in-config",
+        opencode_bin=str(shop_rig.spec.binary),
+        opencode_config=shop_rig.spec.config,
+    )
+    assert [step.usage.cost_pico for step in answer.attempt.steps] == [None]
+
+
+def test_the_catalogue_in_the_binary_says_which_models_are_free(
+    opencode_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENCODE_MODELS_PATH", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with Rig(opencode_binary) as rig:
+
+        async def read() -> tuple[Any, Any]:
+            server = await rig.server()
+            return await server.get("/config"), await server.get("/provider")
+
+        config, known = server_pool.call(read)
+    providers = {"providers": [one for one in known["all"] if one["id"] in ("opencode", "poe")]}
+    catalogue = catalogue_in_force(opencode_binary, config, providers)
+    unpriced = find_unpriced(config, providers, catalogue)
+    free = {ref for ref, price in model_prices(config, providers, catalogue).items() if not price.input}
+    assert "opencode/big-pickle" in free
+    assert not any(ref.startswith("opencode/") for ref in unpriced)
+    # Poe has no prices of its tools.
+    assert any(ref.startswith("poe/") for ref in unpriced)
 
 
 def test_own_prices_bound_the_further_calls_of_an_agent(desk: Desk) -> None:

@@ -1,25 +1,99 @@
-"""Each case on each wire: class, requests, reset time, usage and cost."""
+"""Each case with each provider: class, requests, reset time, usage and cost; and forms of single wires."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rig import Rig
-from wire_cases import CASES, WIRES, faults_of, wired_rig
+from wire_cases import CASES, PROVIDERS, faults_of, wired_rig
 
-from opencode_tasks.testing import Wire
+from opencode_tasks.errors import ServerError
+from opencode_tasks.testing import Reply, Wire
+from opencode_tasks.testing.wires import WIRES, sse
+from opencode_tasks.testing.wires.turn import Tokens, Turn
+
+THOUGHTFUL = Reply(text="whole", reasoning_text="Hm.", input_tokens=100, output_tokens=20, reasoning_tokens=5)
+# A model that thinks, the options of its variant, and the place of its budget in a request.
+THINKING: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
+    "bedrock": (
+        "anthropic.claude-thinker",
+        {"reasoningConfig": {"type": "enabled", "budgetTokens": 2000}},
+        ("additionalModelRequestFields", "thinking", "budget_tokens"),
+    ),
+    "vertex": (
+        "thinker",
+        {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 2000}},
+        ("generationConfig", "thinkingConfig", "thinkingBudget"),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def wired(opencode_binary: Path) -> Iterator[Rig]:
-    with wired_rig(opencode_binary) as rig:
+    rig = wired_rig(opencode_binary)
+    for name, (model, options, _) in THINKING.items():
+        thinker = {**rig.provider.models["echo"], "reasoning": True, "variants": {"deep": options}}
+        rig.configure({"provider": {name: {"models": {model: thinker}}}})
+    with rig:
         yield rig
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("wire", WIRES)
-def test_a_case_on_a_wire(wired: Rig, wire: Wire, name: str) -> None:
-    _, faults = faults_of(wired, wire, name, "server")
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_case_with_a_provider(wired: Rig, provider: str, name: str) -> None:
+    _, faults = faults_of(wired, provider, name, "server")
     assert faults == []
+
+
+def test_xai_with_its_key_in_the_environment_is_asked_over_responses(wired: Rig) -> None:
+    asked = wired.ask(Reply(text="whole"), model="xai/echo")
+    (call,) = asked.calls
+    assert (call.path, call.authorization) == ("/xai/v1/responses", "Bearer sk-test")
+
+
+@pytest.mark.parametrize("provider", THINKING)
+def test_a_thinking_variant_is_requested_and_counted(wired: Rig, provider: str) -> None:
+    model, _, place = THINKING[provider]
+    asked = wired.ask(THOUGHTFUL, model=f"{provider}/{model}", variant="deep")
+    (call,) = asked.calls
+    budget: Any = call.body
+    for key in place:
+        budget = budget[key]
+    assert budget == 2000
+    assert asked.text == "whole"
+    (step,) = asked.attempt.steps
+    counts = (step.usage.input_tokens, (step.usage.output_tokens or 0) + (step.usage.reasoning_tokens or 0))
+    assert counts == (100, 20)
+    assert step.usage.cost_pico == 100 * 1_000_000 + 20 * 2_000_000
+
+
+def stream_bytes(api: Wire, reply: Reply) -> bytes:
+    """The stream of a reply whose text is "whole", with 40 tokens in and 10 out."""
+    tokens = Tokens(input=40, cache_read=0, cache_write=0, output=10, reasoning=0)
+    shape = next(iter(WIRES[api].routes.values()))
+    stream = shape.stream(Turn(model="echo", created=1, reply=reply, tokens=tokens))
+    head = stream.start() + stream.text("whole")
+    if reply.stream_error is not None:
+        return head + stream.error(reply.stream_error)
+    return head + stream.close() + stream.end()
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "bedrock"])
+def test_lines_of_a_stream_may_end_with_a_carriage_return(wired: Rig, provider: str, end: bytes) -> None:
+    api = PROVIDERS[provider].words
+    error = Reply(stream_error={"type": "overloaded_error", "message": "Overloaded"})
+    whole, failed = (
+        Reply(raw=stream_bytes(api, reply).replace(b"\n", end), content_type=sse.MEDIA_TYPE)
+        for reply in (Reply(), error)
+    )
+    asked = wired.ask(whole, model=f"{provider}/echo")
+    assert asked.text == "whole"
+    (step,) = asked.attempt.steps
+    assert (step.usage.input_tokens, step.usage.output_tokens) == (40, 10)
+    asked = wired.ask(failed, model=f"{provider}/echo")
+    assert "Overloaded" in asked.failed(ServerError).raw_message
+    assert len(asked.calls) == 1

@@ -50,8 +50,10 @@ export function failedResponse(failure) {
   return new Response(JSON.stringify(neutral), { status: 400, headers: upstream })
 }
 
-// The failure as the error of a response's stream. opencode keeps the error's message.
-export const failedStream = (failure) => new Error(STREAM_ERROR + letters(JSON.stringify(failure)))
+// The failure as the error of a response's stream. opencode keeps the error's message. The newer clients
+// (AI SDK, Copilot's for example) replace every error of a stream but those with this name.
+export const failedStream = (failure) =>
+  Object.assign(new Error(STREAM_ERROR + letters(JSON.stringify(failure))), { name: "ResponseAborted" })
 
 // An error that opencode always answers by a retry.
 export const retriedStream = (failure) => Object.assign(new Error(failure.reason || failure.body), { code: "ECONNRESET" })

@@ -7,6 +7,11 @@ import { Buffer } from "node:buffer"
 import { crc32 } from "node:zlib"
 
 const BOM = "\xef\xbb\xbf"
+// A line ends with CR LF, LF or CR.
+const AFTER_LINE = /(?<=\n)|(?<=\r)(?!\n)/
+const LINE_END = /\r\n$|\n$|\r$/
+// The parser of the AI SDK loses the last event of a stream that ends with a CR.
+const lineEnd = (end) => (end === "\r" ? "\n" : end)
 const FIELD = /^(data|event|error):? ?/
 // Only events with one of these keys are parsed. The text of an answer cannot contain them: the quotes
 // inside a JSON string are escaped.
@@ -90,21 +95,26 @@ class EventLines {
   // {text, error}: the text to pass on, and the first error in the chunk.
   read(chunk) {
     const isFirst = this.rest === undefined
-    const lines = ((this.rest ?? "") + (isFirst && chunk.startsWith(BOM) ? chunk.slice(BOM.length) : chunk)).split("\n")
-    this.rest = lines.pop()
+    const given = (this.rest ?? "") + (isFirst && chunk.startsWith(BOM) ? chunk.slice(BOM.length) : chunk)
+    const lines = given.split(AFTER_LINE)
+    // A CR at the end of a chunk may be the first half of a line end.
+    this.rest = lines.at(-1).endsWith("\n") ? "" : lines.pop()
     let text = ""
-    for (const line of lines) {
+    for (const whole of lines) {
+      const line = whole.replace(LINE_END, "")
       const found = this.readLine(line)
       if (found.error !== undefined) return { text, error: found.error }
-      text += found.text + "\n"
+      text += found.text + lineEnd(whole.slice(line.length))
     }
     return { text }
   }
 
   last() {
-    const { text, error } = this.readLine(this.rest ?? "")
+    const whole = this.rest ?? ""
+    const line = whole.replace(LINE_END, "")
+    const { text, error } = this.readLine(line)
     this.rest = ""
-    return { text, error: error ?? this.endEvent() }
+    return { text: error === undefined ? text + lineEnd(whole.slice(line.length)) : undefined, error: error ?? this.endEvent() }
   }
 
   readLine(line) {
@@ -127,7 +137,7 @@ class EventLines {
     if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
     if (!this.change(event)) return { text: line }
-    return { text: prefix + latin1(JSON.stringify(event)) + (line.endsWith("\r") ? "\r" : "") }
+    return { text: prefix + latin1(JSON.stringify(event)) }
   }
 
   // Adds to an event in several lines; returns its error once it is complete.

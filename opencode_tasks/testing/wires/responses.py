@@ -54,12 +54,7 @@ class ResponsesStream(Stream):
 
     def reasoning(self, text: str) -> bytes:
         """Return an item of reasoning with one summary."""
-        item: dict[str, Any] = {
-            "id": "rs_1",
-            "type": "reasoning",
-            "status": "in_progress",
-            "summary": [],
-        }
+        item: dict[str, Any] = {"id": "rs_1", "type": "reasoning", "summary": [], "status": "in_progress"}
         place = {"item_id": "rs_1", "output_index": len(self._output), "summary_index": 0}
         part = {"type": "summary_text", "text": text}
         return (
@@ -68,7 +63,7 @@ class ResponsesStream(Stream):
             + self._event("response.reasoning_summary_text.delta", **place, delta=text)
             + self._event("response.reasoning_summary_text.done", **place, text=text)
             + self._event("response.reasoning_summary_part.done", **place, part=part)
-            + self._done({**item, "status": "completed", "summary": [part]})
+            + self._done({**item, "summary": [part], "status": COMPLETED})
         )
 
     def text(self, part: str) -> bytes:
