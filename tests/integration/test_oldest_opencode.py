@@ -30,7 +30,17 @@ from opencode_tasks.testing import Reply
 
 pytestmark = pytest.mark.slow
 BOTH: list[BackendName] = ["server", "cli"]
-STORED_KEYS: dict[str | None, list[str]] = {None: [], "worker": []}
+# The keys of two prompts, by agent.
+STORED_KEYS: dict[str | None, list[str]] = {
+    None: [
+        "3e0b2aae7cfa7c29eeee46a7a2f40cfe8fea30a8556ce73e928da85b96aff996",
+        "7e5e5cb554d38dc7581fb882c434fa8220f91dc51c85fa7f43458e8ce85165d1",
+    ],
+    "worker": [
+        "ffa8fad45513861d6bc9cfe4d251025a22d9164488fea3b5f9bda1f1de0e02c4",
+        "18b2c3f21d24a78b4286502b25b8c9718a20ea5aaf3ad4c82c6c6e580bc75814",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
