@@ -19,17 +19,23 @@ from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
-from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
+from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge, tool_prefix
 from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
 from opencode_tasks.opencode.server import OpencodeServer
+
+# Keys of an agent's entry that decide no answer.
+LOOKS = ("name", "color", "hidden")
+# Keys of the default agent's entry that this package writes, or that are in the key of a row by themselves.
+DEFAULT_AGENT_KEYS = ("prompt", "permission", "tools", "mode", "description", "disable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """Model, agent, settings and prices of a run, as opencode resolved them.
 
-    ``agent_config`` is the resolved agent. ``settings`` holds the part of the resolved config that
-    decides the model's answers, without secrets. ``unpriced`` holds the ``provider/model`` names that
+    ``agent_config`` is the entry of the agent in the config of the user. ``settings`` holds the part of
+    the config that decides the model's answers, without secrets. Neither has what a version of opencode
+    adds by default. ``unpriced`` holds the ``provider/model`` names that
     have no price; ``price`` is None if the model is one of them. ``prices`` are those of all other
     models. ``max_output_tokens`` is the maximum number of output tokens that opencode requests from the
     model, thinking included; ``max_input_tokens`` is the size of its context, None if it is unknown.
@@ -100,8 +106,8 @@ async def read_catalog(
         version=version,
         model_ref=resolved,
         agent=agent,
-        agent_config=_without_paths(found, str(server.instance_dir.root)),
-        settings=_answer_settings(config, resolved),
+        agent_config=_without_paths(_own_agent(config, agent), str(server.instance_dir.root)),
+        settings=_answer_settings(config, resolved) | _agent_settings(config, agent, allowed),
         unpriced=unpriced,
         price=None if price is None else replace(price, max_output_tokens=limits.max_output_tokens),
         prices=prices,
@@ -181,8 +187,38 @@ def _without_paths(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any
     return json.loads(text.replace(json.dumps(instance_dir)[1:-1], "~"))
 
 
+def _own_agent(config: Mapping[str, Any], agent: str) -> dict[str, Any]:
+    """The entry of an agent in the config; of the default agent, only what the user added to it."""
+    entry = mapping_in(mapping_in(config.get("agent")).get(agent))
+    ours = DEFAULT_AGENT_KEYS if agent == DEFAULT_AGENT else ()
+    return {key: value for key, value in entry.items() if key not in (*LOOKS, *ours)}
+
+
+def _agent_settings(config: Mapping[str, Any], agent: str, allowed: Collection[str]) -> dict[str, Any]:
+    """What an agent has beside its entry: MCP servers, sub-agents, permissions, instructions.
+
+    The default agent has the MCP servers of its ``allowed`` tools only.
+    """
+    clean = config_without_secrets(config)
+    servers = {
+        name: server
+        for name, server in mapping_in(clean.get("mcp")).items()
+        if mapping_in(server).get("enabled") is not False
+    }
+    if agent == DEFAULT_AGENT:
+        named = {name: server for name, server in servers.items() if f"{tool_prefix(name)}_*" in allowed}
+        return {"mcp": named} if named else {}
+    agents = {
+        name: entry
+        for name, entry in mapping_in(clean.get("agent")).items()
+        if name not in (agent, DEFAULT_AGENT) and mapping_in(entry).get("mode") in ("subagent", "all")
+    }
+    shared = {name: clean[name] for name in ("permission", "tools", "instructions") if clean.get(name)}
+    return {"mcp": servers, "agents": agents, **shared}
+
+
 def _answer_settings(config: Mapping[str, Any], model_ref: str) -> dict[str, Any]:
-    """Settings of the model and the MCP servers, without secrets and time-outs."""
+    """Settings of the model, without secrets and time-outs."""
     provider, _, model = model_ref.partition("/")
     clean = config_without_secrets(config)
     own = mapping_in(mapping_in(clean.get("provider")).get(provider))
@@ -191,5 +227,4 @@ def _answer_settings(config: Mapping[str, Any], model_ref: str) -> dict[str, Any
     return {
         "provider": {"npm": own.get("npm"), "options": options},
         "model": {key: value for key, value in settings.items() if key not in ("name", "cost")},
-        "mcp": clean.get("mcp"),
     }

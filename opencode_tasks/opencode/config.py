@@ -63,7 +63,7 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
 def allowed_tools(spec: OpencodeSpec) -> list[str]:
     """The tools of the default agent: those of the named MCP servers."""
     names = [*(tool.name for tool in spec.tools), *spec.mcp_servers]
-    return [f"{_tool_prefix(name)}_*" for name in names]
+    return [f"{tool_prefix(name)}_*" for name in names]
 
 
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
@@ -158,5 +158,6 @@ def _mcp(tool: RemoteTool) -> dict[str, Any]:
     return {"type": "remote", "url": f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp", "enabled": True}
 
 
-def _tool_prefix(name: str) -> str:
+def tool_prefix(name: str) -> str:
+    """The beginning of the names that opencode gives to the tools of an MCP server."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", name)

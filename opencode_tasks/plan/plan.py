@@ -21,7 +21,6 @@ from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
 from opencode_tasks.opencode.backend import (
-    DEFAULT_AGENT,
     BackendName,
     OpencodeSpec,
 )
@@ -286,14 +285,11 @@ def _choice_faults(options: Options) -> list[str]:
 def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None) -> PlannedRows:
     if catalog is None:
         return PlannedRows(rows=Checked().rows, key_of=str)
-    agent_config = dict(catalog.agent_config)
-    if spec.agent == DEFAULT_AGENT:
-        agent_config.pop("prompt", None)
     key_of = row_keys(
         system=system_text(spec, options.system, options.schema) or "",
         model_ref=catalog.model_ref,
         agent=spec.agent,
-        agent_config=agent_config,
+        agent_config=catalog.agent_config,
         tools=[*spec.tools, *spec.mcp_servers],
         schema=options.schema,
         variant=options.variant,

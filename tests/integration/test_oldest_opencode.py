@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rig import BASH, Rig
 
@@ -18,11 +21,26 @@ from opencode_tasks.errors import (
 )
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.binary import MIN_VERSION, check_version, machine_packages, version_of
+from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.install import _npm_install
+from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.plan import make_plan
+from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply
 
 pytestmark = pytest.mark.slow
 BOTH: list[BackendName] = ["server", "cli"]
+# The keys of two prompts, by agent.
+STORED_KEYS: dict[str | None, list[str]] = {
+    None: [
+        "3e0b2aae7cfa7c29eeee46a7a2f40cfe8fea30a8556ce73e928da85b96aff996",
+        "7e5e5cb554d38dc7581fb882c434fa8220f91dc51c85fa7f43458e8ce85165d1",
+    ],
+    "worker": [
+        "ffa8fad45513861d6bc9cfe4d251025a22d9164488fea3b5f9bda1f1de0e02c4",
+        "18b2c3f21d24a78b4286502b25b8c9718a20ea5aaf3ad4c82c6c6e580bc75814",
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +119,30 @@ def test_a_session_with_a_finished_step_waits_inside_opencode(oldest: Rig) -> No
     assert asked.text == "recovered"
     assert len(asked.calls) == 3
     assert len(asked.attempt.inner_retries) == 1
+
+
+def keys(rig: Rig, folder: Path, agent: str | None, more: dict[str, Any]) -> list[str]:
+    """The row keys of two prompts."""
+    frame = pd.DataFrame({"prompt": ["one", "two"]})
+    options = Options(
+        model="fake/echo",
+        agent=agent,
+        opencode_config=merge(rig.spec.config, more),
+        opencode_bin=str(rig.spec.binary),
+        ledger=str(folder / "ledger.db"),
+    )
+    return [row.row_key for row in make_plan(frame, ResolvedOptions(options=options)).rows]
+
+
+UNUSED = {"mcp": {"unused": {"type": "remote", "url": "http://127.0.0.1:9/mcp", "enabled": False}}}
+
+
+@pytest.mark.parametrize("agent", [None, "worker"])
+def test_the_keys_of_rows_do_not_depend_on_the_version(
+    oldest: Rig, rig: Rig, tmp_path: Path, agent: str | None
+) -> None:
+    found = keys(rig, tmp_path, agent, {})
+    assert keys(oldest, tmp_path, agent, {}) == found
+    assert keys(oldest, tmp_path, agent, UNUSED) == keys(rig, tmp_path, agent, UNUSED) == found
+    # A change here sends all rows of all users again.
+    assert found == STORED_KEYS[agent]
