@@ -28,8 +28,11 @@ def register(app: typer.Typer) -> None:
 
 def gates(
     action: Annotated[
-        Literal["open"] | None, typer.Argument(metavar="open", help="Open the gate that is named next.")
-    ] = None,
+        Literal["list", "open"],
+        typer.Argument(
+            metavar="list|open", show_default=False, help="List the gates, or open the one named next."
+        ),
+    ] = "list",
     gate: Annotated[str | None, typer.Argument(metavar="GATE", help="Name of the gate, as listed.")] = None,
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print a JSON list.")] = False,
@@ -45,8 +48,10 @@ def gates(
       opencode-tasks gates
       opencode-tasks gates open anthropic/claude-haiku-4-5#0f3a52c19b7e
     """  # noqa: D301  click reads the character \b
-    if action is not None and gate is None:
+    if action == "open" and gate is None:
         raise InputError(("GATE: name the gate to open (see: opencode-tasks gates)",))
+    if action == "list" and gate is not None:
+        raise InputError((f"GATE: {gate!r} cannot be listed alone; leave it out",))
     now = datetime.now(UTC)
     with open_existing(ledger) as opened:
         if gate is not None:

@@ -23,7 +23,7 @@ def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
     assert (gate["state"], gate["error_type"], gate["until"]) == ("closed", "authentication_failed", None)
     assert gate["error_message"].endswith("Your key has expired.")
     assert gate["waiting_rows"] == 3
-    listed = desk.run("gates", "--ledger", ledger).stdout
+    listed = desk.run("gates", "list", "--ledger", ledger).stdout
     assert f"{name}  closed since 20" in listed
     assert "until a person acts; 3 rows wait\n  authentication_failed: " in listed
     assert "Your key has expired.\n  fix: " in listed
