@@ -13,7 +13,7 @@ SYNCED := .venv/.synced
 # own HOME and Prefect server. The groups of tests/conftest.py stay in one process.
 PYTEST_PARALLEL := $(PYTHON) -m pytest -n 3 --dist loadgroup
 
-.PHONY: help demo docs pictures live wires test test-all chaos bench lint format lock-check setup setup-local clean
+.PHONY: help demo docs pictures live wires test test-all chaos bench lint style types public-types format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,15 +54,21 @@ live: setup ## Try a real model (MODEL=provider/model MAX_COST=0.10), and print 
 wires: setup ## Try faults and answers on the wires of all providers, and print the tables (about an hour)
 	$(PYTHON) tests/wire_table.py --write
 
-lint: docs ## Check format, style, imports, types, the lock file, the image and the documentation's links
+lint: docs style types public-types ## Check format, style, imports, types, the lock file, the image and the documentation's links
+
+style: $(SYNCED)
 	$(UV) lock --check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-logo --no-cache
-	.venv/bin/pyright
-# Of every public name of the package, as the type checker of a user sees it. It finds the package by PATH.
-	PATH=$(CURDIR)/.venv/bin:$$PATH .venv/bin/pyright --verifytypes opencode_tasks --ignoreexternal | grep -A 2 'error:\|score'
 	.venv/bin/hadolint deployments/docker/Dockerfile
+
+types: $(SYNCED)
+	.venv/bin/pyright
+
+# Of every public name of the package, as the type checker of a user sees it. It finds the package by PATH.
+public-types: $(SYNCED)
+	PATH=$(CURDIR)/.venv/bin:$$PATH .venv/bin/pyright --verifytypes opencode_tasks --ignoreexternal | grep -A 2 'error:\|score'
 
 format: $(SYNCED) ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff format .
