@@ -9,11 +9,10 @@ SHELL := /bin/bash
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
-# Three processes on two cores, because tests wait for timers and for each other's programs. Each has its
-# own HOME and Prefect server. The groups of tests/conftest.py stay in one process.
-PYTEST_PARALLEL := $(PYTHON) -m pytest -n 3 --dist loadgroup
+# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
+PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs pictures live wires test test-all chaos bench lint format lock-check setup setup-local clean
+.PHONY: help demo docs pictures live wires test test-all test-alone test-others chaos bench lint style types public-types format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +25,18 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests, without the slow ones
-	$(PYTEST_PARALLEL) -m "not slow and not chaos" --durations=30
+	$(PYTHON) -m pytest -m "alone and not slow and not chaos"
+	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos"
 
-test-all: setup-local ## Run all tests, the slow ones too
-	$(PYTEST_PARALLEL) -m "not chaos" --durations=30
+test-all: test-alone test-others ## Run all tests, the slow ones too; with make -j 2, those on Ray beside the others
+
+# One at a time: two Rays would wait for each other's processes, and some pages start servers at usual ports.
+# A Makefile keeps them apart, because pytest-xdist 3.8 ignores the groups of --dist loadgroup with pytest 9.2.
+test-alone: setup-local
+	$(PYTHON) -m pytest -m "alone and not chaos" --durations=30
+
+test-others: setup-local
+	$(PYTEST_BY_TWO) -m "not alone and not chaos" --durations=30
 
 chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
 	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
@@ -54,15 +61,21 @@ live: setup ## Try a real model (MODEL=provider/model MAX_COST=0.10), and print 
 wires: setup ## Try faults and answers on the wires of all providers, and print the tables (about an hour)
 	$(PYTHON) tests/wire_table.py --write
 
-lint: docs ## Check format, style, imports, types, the lock file, the image and the documentation's links
+lint: docs style types public-types ## Check format, style, imports, types, the lock file, the image and the documentation's links
+
+style: $(SYNCED)
 	$(UV) lock --check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-logo --no-cache
-	.venv/bin/pyright
-# Of every public name of the package, as the type checker of a user sees it. It finds the package by PATH.
-	PATH=$(CURDIR)/.venv/bin:$$PATH .venv/bin/pyright --verifytypes opencode_tasks --ignoreexternal | grep -A 2 'error:\|score'
 	.venv/bin/hadolint deployments/docker/Dockerfile
+
+types: $(SYNCED)
+	.venv/bin/pyright
+
+# Of every public name of the package, as the type checker of a user sees it. It finds the package by PATH.
+public-types: $(SYNCED)
+	PATH=$(CURDIR)/.venv/bin:$$PATH .venv/bin/pyright --verifytypes opencode_tasks --ignoreexternal | grep -A 2 'error:\|score'
 
 format: $(SYNCED) ## Format the code and mend what can be mended by itself
 	.venv/bin/ruff format .

@@ -75,29 +75,16 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.setenv(name, value)
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a part in one process of pytest-xdist.
-
-    Tests on Ray share one: two Rays at a time would wait for each other's processes, and the pages that
-    start servers use the same ports. The fixtures of a module are made once, not once per process.
-    """
+    """Mark the tests on Ray: two at a time, its processes would wait for each other."""
     for item in items:
         parameters: Any = getattr(item, "callspec", None)
         wanted = {
             *getattr(item, "fixturenames", ()),
             *map(str, parameters.params.values() if parameters else ()),
         }
-        if wanted & {"ray_address", "ray_desk", "ray"} or item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        elif _has_module_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def _has_module_fixture(item: pytest.Item) -> bool:
-    info: Any = getattr(item, "_fixtureinfo", None)
-    return info is not None and any(defs[-1].scope == "module" for defs in info.name2fixturedefs.values())
+        if wanted & {"ray_address", "ray_desk", "ray"}:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session", autouse=True)
