@@ -11,7 +11,6 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd
-from opencode_tasks.engine.driver import driver_text, listed_drivers
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def runs(
 
 def _with_drivers(ledger: Ledger, runs_found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs, each with its ``drivers``: the processes that worked on it, in the order of their starts."""
+    from opencode_tasks.engine.driver import listed_drivers
+
     drivers = listed_drivers(ledger, [run["run_id"] for run in runs_found])
     return [
         {**run, "drivers": [one for one in drivers if one["run_id"] == run["run_id"]]} for run in runs_found
@@ -123,6 +124,8 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
 
 
 def _print_run(found: dict[str, Any]) -> None:
+    from opencode_tasks.engine.driver import driver_text
+
     drivers = found.pop("drivers")
     _print_fields(found)
     for driver in drivers:
