@@ -28,7 +28,7 @@ test: setup ## Run the tests, without the slow ones
 	$(PYTHON) -m pytest -m "alone and not slow and not chaos"
 	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos"
 
-test-all: test-alone test-others ## Run all tests, the slow ones too; with make -j 2, those on Ray beside the others
+test-all: test-alone test-others ## Run all tests, the slow ones too
 
 # One at a time: two Rays would wait for each other's processes, and some pages start servers at usual ports.
 # A Makefile keeps them apart, because pytest-xdist 3.8 ignores the groups of --dist loadgroup with pytest 9.2.
