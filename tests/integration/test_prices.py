@@ -24,6 +24,7 @@ from opencode_tasks.opencode.model_prices import (
     read_catalogue,
 )
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.settings import settings
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
 # Prices of Gemini 2.5 Pro, in USD per million tokens.
@@ -173,12 +174,20 @@ def test_a_reservation_has_the_output_tokens_that_a_variant_requests(opencode_bi
             server_pool.call(server_pool.end_server, spec)
 
 
-def test_a_single_prompt_is_priced_as_a_row(
-    shop_rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A price of the user's own for a model without one."""
     own = tmp_path / "prices.json"
     own.write_text(json.dumps({"shop/no-cost": {"input": 2, "output": 10}}))
     monkeypatch.setenv("OPENCODE_TASKS_PRICES", str(own))
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("own_prices")
+def test_a_single_prompt_is_priced_as_a_row(shop_rig: Rig) -> None:
     known = Usage(input_tokens=200_000, cache_read_tokens=50_000, output_tokens=8000)
     costs = {"in-config": LONG_PICO, "no-cost": 250_000 * 2 * 10**6 + 8000 * 10**7, "free": 0}
     for name, cost_pico in costs.items():
