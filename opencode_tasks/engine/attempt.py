@@ -108,8 +108,8 @@ class BatchContext:
         self.faults_of_all_rows: int = 0
         # Duration of the last row that was answered.
         self.last_row_s: float = 0.0
-        self.note_session: Final = WriteBatcher(self._note_sessions)
-        self.finish: Final = WriteBatcher(self._finish)
+        self.note_session: Final = WriteBatcher(self._note_sessions, concerns_all=SetupError)
+        self.finish: Final = WriteBatcher(self._finish, concerns_all=SetupError)
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the ledger in a thread, off the event loop."""
@@ -255,7 +255,7 @@ class _Attempt:
         if answer is not None:
             try:
                 return await self._record_answer(answer)
-            except LeaseLostError:
+            except (LeaseLostError, SetupError):
                 raise
             except Exception as surprise:  # noqa: BLE001  one that no ledger can store
                 error = self._unstorable(answer, surprise)

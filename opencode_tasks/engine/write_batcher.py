@@ -18,11 +18,18 @@ class WriteBatcher(Generic[Item, Result]):
     ``write`` takes the items in order and returns a result for each. It runs in a thread. An item that
     arrives alone is written at once, or after the delay that it allows. If ``write`` fails for a group,
     it is called again for each item alone, so that one item that cannot be written does not fail the
-    others: ``write`` must be repeatable. For use on one event loop.
+    others: ``write`` must be repeatable. An error of the type ``concerns_all`` concerns every item of the
+    group. For use on one event loop.
     """
 
-    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        concerns_all: type[Exception] | tuple[()] = (),
+    ) -> None:
         self._write = write
+        self._concerns_all = concerns_all
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -46,12 +53,14 @@ class WriteBatcher(Generic[Item, Result]):
     async def _write_group(self, group: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await asyncio.to_thread(self._write, [item for item, _ in group])
-        except Exception as error:  # noqa: BLE001  raised where the item was given
-            if len(group) > 1:
+        except Exception as error:  # noqa: BLE001  raised where the items were given
+            if len(group) > 1 and not isinstance(error, self._concerns_all):
                 for one in group:
                     await self._write_group([one])
-            elif not group[0][1].done():
-                group[0][1].set_exception(error)
+                return
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
             return
         for (_, future), result in zip(group, results, strict=True):
             if not future.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger.column_types import json_text
 from opencode_tasks.ledger.migrate import upgrade
 from opencode_tasks.ledger.url import make_file, read_url, refusal
@@ -22,7 +24,11 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 30
 CACHE_KIB = 16 * 1024
 # A server that restarts or fails over is back within this time.
-MAX_OUTAGE_S = 60.0
+SERVER_OUTAGE_S = 60.0
+# Another process has the lock on a SQLite file for this long at most, as in a VACUUM of a large ledger.
+LONG_LOCK_S = 180.0
+# A full disk, or one that fails, may recover.
+DISK_FAULT_S = 15.0
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 4.0
 # PostgreSQL's serialization_failure and deadlock_detected: the transaction may run again at once.
@@ -39,16 +45,18 @@ class Database:
         self._write_engine = engine.execution_options(ledger_write=True)
         # Threads of one process wait here and not in SQLite's busy loop, which sleeps.
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        # Whether the last transaction found no database: the next one does not wait for it again.
+        self._is_lost = False
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that only reads. It must be repeatable."""
+        """Run ``work`` in a transaction that only reads, and repeat it as ``write`` does."""
         return self._repeated(self._read_once, work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one write transaction. It must be repeatable.
 
         It runs again after a deadlock, and while the database cannot be reached or is locked, since what
-        it records is already paid for. After a minute of that, the last error is raised.
+        it records is already paid for. After a minute (a locked file: three) it raises SetupError.
         """
         return self._repeated(self._write_once, work)
 
@@ -65,21 +73,32 @@ class Database:
             cursor.close()
 
     def _repeated(self, once: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
-        deadline, backoff_s = time.monotonic() + MAX_OUTAGE_S, FIRST_BACKOFF_S
+        started, backoff_s = time.monotonic(), FIRST_BACKOFF_S
         while True:
             try:
-                return once(work)
+                result = once(work)
             except DBAPIError as error:
-                state = getattr(error.orig, "sqlstate", None)
-                if state in REPEATABLE_ERRORS and time.monotonic() < deadline:
-                    continue
-                is_away = isinstance(error, OperationalError) or error.connection_invalidated
-                if not (is_away or state == READ_ONLY) or time.monotonic() + backoff_s > deadline:
+                limit_s = _repeatable_for_s(error)
+                if limit_s is None:
                     raise
-            if state == READ_ONLY:
-                self.engine.dispose()
-            time.sleep(backoff_s)
-            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+                if self._is_lost or time.monotonic() - started + backoff_s > limit_s:
+                    self._is_lost = True
+                    raise self._unreachable(error) from error
+                if _state(error) == READ_ONLY:
+                    self.engine.dispose()
+                if _state(error) not in REPEATABLE_ERRORS:
+                    time.sleep(backoff_s)
+                    backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
+            else:
+                self._is_lost = False
+                return result
+
+    def _unreachable(self, error: DBAPIError) -> SetupError:
+        cause = " ".join(str(error.orig).split())
+        return refusal(
+            f"The ledger {self.engine.url.render_as_string()} cannot be reached: {cause}.",
+            "Make it reachable again, then run opencode-tasks resume.",
+        )
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection:
@@ -88,6 +107,24 @@ class Database:
     def _write_once(self, work: Callable[[Connection], T]) -> T:
         with self._write_lock, self._write_engine.begin() as connection:
             return work(connection)
+
+
+def _state(error: DBAPIError) -> str | None:
+    """PostgreSQL's code of an error; None on SQLite and for a lost connection."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _repeatable_for_s(error: DBAPIError) -> float | None:
+    """Seconds for which a transaction is repeated after an error; None if that cannot help."""
+    if _state(error) in (*REPEATABLE_ERRORS, READ_ONLY) or error.connection_invalidated:
+        return SERVER_OUTAGE_S
+    if not isinstance(error, OperationalError):
+        return None
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is None:
+        return SERVER_OUTAGE_S
+    # The lower byte is the kind of the error (https://www.sqlite.org/rescode.html).
+    return LONG_LOCK_S if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else DISK_FAULT_S
 
 
 def open_database(text: str) -> Database:

@@ -25,7 +25,7 @@ from opencode_tasks.opencode.server import OpencodeServer
 
 # Keys of an agent's entry that decide no answer.
 LOOKS = ("name", "color", "hidden")
-# Keys of the default agent's entry that this package writes, or that are in the key of a row by themselves.
+# Keys of the default agent's entry that this package writes. Its prompt is in the key as the system text.
 DEFAULT_AGENT_KEYS = ("prompt", "permission", "tools", "mode", "description", "disable")
 
 
@@ -35,10 +35,10 @@ class Catalog:
 
     ``agent_config`` is the entry of the agent in the config of the user. ``settings`` holds the part of
     the config that decides the model's answers, without secrets. Neither has what a version of opencode
-    adds by default. ``unpriced`` holds the ``provider/model`` names that
-    have no price; ``price`` is None if the model is one of them. ``prices`` are those of all other
-    models. ``max_output_tokens`` is the maximum number of output tokens that opencode requests from the
-    model, thinking included; ``max_input_tokens`` is the size of its context, None if it is unknown.
+    adds by default. ``unpriced`` holds the ``provider/model`` names that have no price; ``price`` is None
+    if the model is one of them. ``prices`` are those of all other models. ``max_output_tokens`` is the
+    maximum number of output tokens that opencode requests from the model, thinking included;
+    ``max_input_tokens`` is the size of its context, None if it is unknown.
     """
 
     version: str

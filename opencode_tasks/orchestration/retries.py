@@ -21,9 +21,9 @@ MAX_WAITS = 1_000_000
 MIN_DELAY_S = 0.001
 
 _until: ContextVar[datetime | None] = ContextVar("until", default=None)
-# Attempts of the prompt of each task run, and the time of the first: Prefect counts its runs only, of
-# which some are no attempt.
-_tallies: dict[UUID, tuple[AttemptCounts, datetime]] = {}
+# Id of the task run, the attempts of its prompt, and the time of its first failure. Prefect counts the
+# executions of a task, of which some are no attempt.
+_tally: ContextVar[tuple[UUID, AttemptCounts, datetime] | None] = ContextVar("tally", default=None)
 
 
 def should_retry_batch(task: Any, task_run: Any, state: Any) -> bool:
@@ -45,19 +45,16 @@ def should_retry_prompt(task: Any, task_run: Any, state: Any) -> bool:
     error = state.data
     if not isinstance(error, OpenCodeError):
         return False
-    now = datetime.now(UTC)
-    counts, since = _tallies.setdefault(task_run.id, (AttemptCounts(), now))
+    now, tally = datetime.now(UTC), _tally.get()
+    if tally is None or tally[0] != task_run.id:
+        tally = (task_run.id, AttemptCounts(), now)
+        _tally.set(tally)
+    _, counts, since = tally
     decision = decide(error, counts.count(error), now, RetryLimits())
     if not isinstance(decision, Retry) or not _is_near(decision.at, now, since):
-        del _tallies[task_run.id]
         return False
     _until.set(decision.at)
     return True
-
-
-def forget_tally(task_run_id: UUID) -> None:
-    """Drop the attempts of a task run that has its answer."""
-    _tallies.pop(task_run_id, None)
 
 
 def _is_near(at: datetime, now: datetime, since: datetime) -> bool:

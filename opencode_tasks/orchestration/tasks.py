@@ -11,7 +11,6 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import TaskRunContext
 
 from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.single_prompt import ask_single
@@ -22,7 +21,6 @@ from opencode_tasks.orchestration.block_resolver import read_credentials, with_s
 from opencode_tasks.orchestration.retries import (
     MAX_WAITS,
     RetryDelays,
-    forget_tally,
     should_retry_batch,
     should_retry_prompt,
 )
@@ -116,7 +114,7 @@ def opencode_task(
         >>> check(7)
         'yes'
     """
-    answer = ask_single(
+    return ask_single(
         prompt,
         model=model,
         system=system,
@@ -130,6 +128,3 @@ def opencode_task(
         backend=backend,
         clocks=make_clocks(timeout, first_event_timeout, stall_timeout),
     )
-    if (context := TaskRunContext.get()) is not None:
-        forget_tally(context.task_run.id)
-    return answer

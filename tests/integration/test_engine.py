@@ -12,12 +12,17 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from opencode_tasks import AnnotationResult, Hold, RunEvent, RunPausedError
 from opencode_tasks.engine import attempt as attempt_module
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.errors import SetupError
+from opencode_tasks.ledger import Ledger, database
+from opencode_tasks.opencode.leftovers import instance_dirs, unrecorded_sessions
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.options import Options
 from opencode_tasks.plan.plan import Plan, make_plan
@@ -268,3 +273,27 @@ def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
     failed = engine.outcomes()[2]
     assert (failed["error_type"], failed["attempts"]) == ("unknown", 1)
     assert "unexpected RecursionError: too deep" in failed["error_message"]
+
+
+def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str] = []
+
+    def lose(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("UPDATE attempts") and "exit_code" in statement and not lost:
+            lost.append(statement)
+            raise OperationalError(statement, parameters, Exception("the server is away"))
+
+    # No time to try it again.
+    monkeypatch.setattr(database, "SERVER_OUTAGE_S", 0.0)
+    event.listen(sqlalchemy.Engine, "before_cursor_execute", lose)
+    try:
+        with pytest.raises(SetupError, match="the server is away"):
+            engine.execute(engine.plan())
+    finally:
+        event.remove(sqlalchemy.Engine, "before_cursor_execute", lose)
+    statuses = [row["status"] for row in engine.outcomes()]
+    assert statuses.count("failed") == 0
+    kept = unrecorded_sessions(instance_dirs())
+    assert 1 <= len(kept) <= statuses.count("open")
