@@ -190,8 +190,9 @@ def _without_paths(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any
 def _own_agent(config: Mapping[str, Any], agent: str) -> dict[str, Any]:
     """The entry of an agent in the config; of the default agent, only what the user added to it."""
     entry = mapping_in(mapping_in(config.get("agent")).get(agent))
-    ours = DEFAULT_AGENT_KEYS if agent == DEFAULT_AGENT else ()
-    return {key: value for key, value in entry.items() if key not in (*LOOKS, *ours)}
+    left_out = (*LOOKS, *DEFAULT_AGENT_KEYS) if agent == DEFAULT_AGENT else LOOKS
+    # Versions differ in the empty values that they add.
+    return {key: value for key, value in entry.items() if key not in left_out and value not in ({}, [], None)}
 
 
 def _agent_settings(config: Mapping[str, Any], agent: str, allowed: Collection[str]) -> dict[str, Any]:

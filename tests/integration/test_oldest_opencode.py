@@ -33,12 +33,12 @@ BOTH: list[BackendName] = ["server", "cli"]
 # The keys of two prompts, by agent.
 STORED_KEYS: dict[str | None, list[str]] = {
     None: [
-        "3e0b2aae7cfa7c29eeee46a7a2f40cfe8fea30a8556ce73e928da85b96aff996",
-        "7e5e5cb554d38dc7581fb882c434fa8220f91dc51c85fa7f43458e8ce85165d1",
+        "b9a31a169d5a601935383225356fc5fd5d5719076db6b84e44accd6b492422fc",
+        "ee2d7882caa7f7a18ae197d7af9dd946d289f4a917348cb51cdffef12684dbdb",
     ],
     "worker": [
-        "ffa8fad45513861d6bc9cfe4d251025a22d9164488fea3b5f9bda1f1de0e02c4",
-        "18b2c3f21d24a78b4286502b25b8c9718a20ea5aaf3ad4c82c6c6e580bc75814",
+        "544f981652247ad389bd1f51f8715caba6da7778e09dfe30a6c5134630f64a89",
+        "2d74164f2a0bcc321aab2209893440be8accd837f4be3271713575e41b106181",
     ],
 }
 
