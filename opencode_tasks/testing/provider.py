@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import socket
 import threading
@@ -163,7 +164,7 @@ class ScriptedProvider:
             wire: Wire of the provider. opencode contains the SDKs of all wires.
 
         Returns:
-            The config as ``opencode.json`` would contain it.
+            The config as ``opencode.json`` would contain it, a copy of its own.
         """
         spec = WIRES[wire]
         key = {} if api_key is None else {"apiKey": api_key}
@@ -172,8 +173,12 @@ class ScriptedProvider:
                 name: {
                     "npm": spec.npm,
                     "name": "Scripted provider",
-                    "options": {"baseURL": f"{self._origin}{spec.base}", **spec.options, **key},
-                    "models": self.models,
+                    "options": {
+                        "baseURL": f"{self._origin}{spec.base}",
+                        **copy.deepcopy(spec.options),
+                        **key,
+                    },
+                    "models": copy.deepcopy(self.models),
                 }
             }
         }

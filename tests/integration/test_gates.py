@@ -47,6 +47,7 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
             "run",
             [RowInput(row_id=name, position=n, row_key=name, prompt=name) for n, name in enumerate("abc")],
         )
+        opened.runs.ready("run")
         yield opened
 
 

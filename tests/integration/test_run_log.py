@@ -168,7 +168,7 @@ def test_a_flow_that_calls_the_flow_gets_the_fault_and_logs_one_line(desk: Desk)
 
 
 def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_prefect(desk: Desk) -> None:
-    desk.provider.on("row", limited(5), Reply(text="late"))
+    desk.provider.on("row", limited(5), Reply(text="late", delay_s=2.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(2)])
     ran = desk.run(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "1"))
     assert ran.code == 0, ran.stderr

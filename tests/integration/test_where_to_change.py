@@ -104,7 +104,7 @@ def test_the_option_reaches_the_provider_and_decides_the_answer(changed: Path, d
 
 
 def test_the_column_and_the_error_class_are_in_the_output(changed: Path, desk: Desk) -> None:
-    desk.provider.on("bad", Reply(status=451, body={"error": {"message": "not in your region"}}))
+    desk.provider.on("bad", Reply(status=421, body={"error": {"message": "not in your region"}}))
     desk.write_csv("in.csv", [{"prompt": "good"}, {"prompt": "bad"}])
     ran = desk.run(*desk.arguments("in.csv", "-o", "out.csv"), env={"PYTHONPATH": str(changed)})
     assert ran.code == 1, ran.stderr

@@ -40,6 +40,13 @@ def test_stream_counts_until_its_end() -> None:
         assert statuses(scripted, 1, stream=True) == [200]
 
 
+def test_a_config_is_a_copy() -> None:
+    with ScriptedProvider() as provider:
+        changed = provider.opencode_config()
+        changed["provider"]["fake"]["models"]["echo"]["temperature"] = True
+        assert "temperature" not in provider.opencode_config()["provider"]["fake"]["models"]["echo"]
+
+
 def test_refusal_has_the_configured_retry_after() -> None:
     with ScriptedProvider() as scripted:
         scripted.limit_concurrency(0, retry_after_s=7)
