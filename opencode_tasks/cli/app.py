@@ -53,6 +53,7 @@ def with_commands() -> typer.Typer:
     """The application with all its commands."""
     from opencode_tasks.cli import (
         annotate,
+        audit,
         doctor,
         export,
         gates,
@@ -65,7 +66,19 @@ def with_commands() -> typer.Typer:
     )
 
     if not app.registered_commands:
-        for module in (setup, doctor, annotate, resume, export, runs, gates, report, purge, local_model):
+        for module in (
+            setup,
+            doctor,
+            annotate,
+            resume,
+            export,
+            runs,
+            audit,
+            gates,
+            report,
+            purge,
+            local_model,
+        ):
             module.register(app)
     return app
 

@@ -6,6 +6,7 @@ All SQL of this package is here, except that ``frames`` reads and writes the use
 from __future__ import annotations
 
 from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, BatchRows, OrphanedAttempt
+from opencode_tasks.ledger.audit_queries import AttemptPair, AuditFacts, SentAttempt
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
@@ -37,6 +38,8 @@ __all__ = [
     "Allocation",
     "AlreadyFinished",
     "AlreadyLeased",
+    "AttemptPair",
+    "AuditFacts",
     "BatchRows",
     "Budget",
     "BudgetReachedError",
@@ -61,6 +64,7 @@ __all__ = [
     "Purged",
     "QueueState",
     "ReportQueries",
+    "SentAttempt",
     "WaitingRun",
     "is_there",
     "shown_url",

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from opencode_tasks.ledger.attempts import Attempts
+from opencode_tasks.ledger.audit_queries import Audits
 from opencode_tasks.ledger.budgets import Budgets
 from opencode_tasks.ledger.concurrency import Concurrency
 from opencode_tasks.ledger.database import Database, open_database
@@ -29,7 +30,7 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency`` and ``series``. Readers: ``results`` (of one run) and ``reports`` (over all runs).
+    ``concurrency`` and ``series``. Readers: ``results`` and ``audits`` (of one run), ``reports`` (over all).
     Upkeep: ``imports`` and ``retention``.
     """
 
@@ -46,6 +47,7 @@ class Ledger:
         self.series: Final = Series(database)
         self.results: Final = Results(database)
         self.reports: Final = ReportQueries(database)
+        self.audits: Final = Audits(database)
         self.imports: Final = Imports(database)
         self.retention: Final = Retention(database)
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "opencode_tasks"
 PAGES = ROOT / "docs" / "explanation"
 ARCHITECTURE = (PAGES / "architecture.md").read_text(encoding="utf-8")
+PROMISES = (PAGES / "promises.md").read_text(encoding="utf-8")
 INTERNALS = (PAGES / "prefect-and-ray-internals.md").read_text(encoding="utf-8")
 CHANGES = re.sub(
     r"```.*?```", "", (PAGES / "where-to-change.md").read_text(encoding="utf-8"), flags=re.DOTALL
@@ -38,8 +39,9 @@ def test_every_file_and_function_exists(page: str) -> None:
         assert [name for name in names if not defines(path, name)] == [], file
 
 
-def test_every_internal_has_a_test_that_exists() -> None:
-    rows = [line for line in INTERNALS.splitlines() if line.startswith("| ") and "| test |" not in line]
+@pytest.mark.parametrize("page", [INTERNALS, PROMISES], ids=["internals", "promises"])
+def test_every_fact_and_promise_has_a_test_that_exists(page: str) -> None:
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "| test |" not in line]
     assert len(rows) > 15
     for row in rows:
         [(file, name)] = TEST.findall(row)
