@@ -35,7 +35,7 @@ def audited(desk: Desk, code: int = 0) -> dict[str, Any]:
 
 def usd(call: Call) -> float:
     """What the scripted provider charges for a request, by the price of its model."""
-    return call.input_tokens * 1.25e-6 + call.output_tokens * 1e-5
+    return call.input_tokens * 1e-6 + call.output_tokens * 2e-6
 
 
 def test_the_audit_agrees_with_the_record_of_the_provider(desk: Desk) -> None:

@@ -1,0 +1,450 @@
+"""A run under faults that a seed draws, its continuation to the end, and the check of every promise.
+
+Each seed draws the runner's services, the ledger and the faults with their times. The faults hit real
+parts: the command, a Ray worker, the raylet, an opencode server, a Prefect server, PostgreSQL, the disk,
+the network to the provider. The provider's record of requests decides what was sent and charged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+import psycopg
+from cluster import Desk
+from processes import ours
+
+from opencode_tasks.testing import Call, Reply
+
+ROWS = 300
+CONCURRENCY = 8
+FAULTS_PER_RUN = 4
+MAX_COMMANDS = 12
+COMMAND_LIMIT_S = 400
+KEY = "sk-chaos-4b1d77"
+DISK_MB = 512
+PREFECT = Path(os.sys.executable).with_name("prefect")  # type: ignore[attr-defined]
+OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
+
+
+class PrefectServer:
+    """A Prefect server at a port of this machine, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: Final = probe.getsockname()[1]
+        self.url: Final = f"http://127.0.0.1:{self.port}/api"
+        self._folder: Final = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        variables = {"PREFECT_HOME": str(self._folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"]
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=os.environ | variables, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not self._is_healthy():
+            assert time.monotonic() < deadline, (self._folder / "server.log").read_text()
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        for process in (*parent.children(recursive=True), parent):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(timeout=20)
+
+    def _is_healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=2.0).is_success
+        except httpx.HTTPError:
+            return False
+
+
+@dataclass(slots=True, kw_only=True)
+class FaultRun:
+    """One run: its parts, and what a fault needs of them."""
+
+    desk: Desk
+    random: random.Random
+    ledger: str
+    server: PrefectServer | None
+    disk: Path | None
+    process: subprocess.Popen[str] | None = None
+    cuts_left: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def in_flight(self) -> int:
+        return sum(call.status == 0 for call in list(self.desk.provider.calls))
+
+    def take_cut(self, call: Call) -> bool:
+        """Whether the stream of a request is to be cut."""
+        del call
+        with self.lock:
+            self.cuts_left -= 1
+            return self.cuts_left >= 0
+
+    def pid_of(self, part: str) -> int | None:
+        """The newest process of a part; None if none runs."""
+        if part == "command":
+            return None if self.process is None else self.process.pid
+        wanted = {
+            "worker": lambda words: words[0].startswith("ray::opencode-batch"),
+            "raylet": lambda words: words[0].endswith("/raylet"),
+            "opencode": lambda words: words[1:2] == ["serve"] and "opencode" in words[0],
+        }[part]
+        found = [(process.create_time(), process.pid) for process, words in ours() if words and wanted(words)]
+        return max(found)[1] if found else None
+
+    def send(self, part: str, number: signal.Signals) -> bool:
+        pid = self.pid_of(part)
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return True
+
+
+def _kill(part: str) -> Callable[[FaultRun], bool]:
+    return lambda run: run.send(part, signal.SIGKILL)
+
+
+def _stop_for_a_while(part: str) -> Callable[[FaultRun], bool]:
+    def stop(run: FaultRun) -> bool:
+        pid = run.pid_of(part)
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(run.random.uniform(1, 15))
+            os.kill(pid, signal.SIGCONT)
+        return True
+
+    return stop
+
+
+def _interrupt(run: FaultRun) -> bool:
+    return run.send("command", signal.SIGINT)
+
+
+def _restart_prefect(run: FaultRun) -> bool:
+    if run.server is None:
+        return False
+    run.server.kill()
+    time.sleep(run.random.uniform(0, 5))
+    run.server.start()
+    return True
+
+
+def _restart_postgresql(run: FaultRun) -> bool:
+    if "postgresql" not in run.ledger:
+        return False
+    end = time.monotonic() + run.random.uniform(1, 8)
+    while time.monotonic() < end:
+        with psycopg.connect(run.ledger, autocommit=True) as admin:
+            admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        time.sleep(0.02)
+    return True
+
+
+def _cut_streams(run: FaultRun) -> bool:
+    with run.lock:
+        run.cuts_left = 6
+    return True
+
+
+def _fill_disk(run: FaultRun) -> bool:
+    if run.disk is None:
+        return False
+    filling = run.disk / "filling"
+    with suppress(OSError), filling.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    time.sleep(run.random.uniform(1, 10))
+    filling.unlink()
+    return True
+
+
+FAULTS: Mapping[str, Callable[[FaultRun], bool]] = {
+    "kill command": _kill("command"),
+    "interrupt command": _interrupt,
+    "kill worker": _kill("worker"),
+    "kill raylet": _kill("raylet"),
+    "kill opencode": _kill("opencode"),
+    "kill Prefect server": _restart_prefect,
+    "lose PostgreSQL": _restart_postgresql,
+    "stop command for a while": _stop_for_a_while("command"),
+    "stop worker for a while": _stop_for_a_while("worker"),
+    "stop opencode for a while": _stop_for_a_while("opencode"),
+    "cut streams": _cut_streams,
+    "fill disk": _fill_disk,
+}
+
+
+def _applicable(run: FaultRun, runner: str) -> list[str]:
+    """The faults that can happen to a run with its parts."""
+    missing: set[str] = set()
+    if runner != "ray":
+        missing |= {"kill worker", "kill raylet", "stop worker for a while"}
+    if run.server is None:
+        missing.add("kill Prefect server")
+    if "postgresql" not in run.ledger:
+        missing.add("lose PostgreSQL")
+    if run.disk is None:
+        missing.add("fill disk")
+    return sorted(FAULTS.keys() - missing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a seed drew and what its run ended in. Amounts are in USD."""
+
+    seed: int
+    runner: str
+    ledger: str
+    server: str
+    faults: Sequence[str]
+    exit_codes: Sequence[int]
+    lost: int
+    doubled: int
+    failed: int
+    sent_twice: int
+    in_flight: int
+    ledger_usd: float
+    provider_usd: float
+    at_most_usd: float
+    audit_faults: Sequence[str]
+    left: Sequence[str]
+
+    def line(self) -> str:
+        """As a line of the table."""
+        cells = (
+            self.seed,
+            f"{self.runner}, {self.ledger}, {self.server}",
+            "; ".join(self.faults),
+            "/".join(map(str, self.exit_codes)),
+            self.lost,
+            self.doubled,
+            self.failed,
+            f"{self.sent_twice} ({self.in_flight})",
+            f"{self.ledger_usd:.6f}",
+            f"{self.provider_usd:.6f}",
+            f"{self.at_most_usd:.6f}",
+            len(self.audit_faults),
+            len(self.left),
+        )
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+
+HEAD = (
+    "| seed | parts | faults (after requests) | exit codes | lost | doubled | failed | sent twice (in flight) "
+    "| ledger $ | provider $ | at most $ | faults in audit | left |\n" + "|---" * 13 + "|"
+)
+
+
+def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None) -> Result:
+    """Annotate rows while faults happen, resume until the run has ended, and check every promise."""
+    drawn = random.Random(seed)
+    before = set(psutil.pids())
+    runner = drawn.choice(["threads", "ray", "ray"])
+    kind = drawn.choice(["sqlite", "postgresql"])
+    server = PrefectServer(desk.folder / "prefect") if drawn.random() < 0.5 else None
+    folder = disk or desk.folder
+    run = FaultRun(
+        desk=desk,
+        random=drawn,
+        ledger=postgresql if kind == "postgresql" else str(folder / "ledger.db"),
+        server=server,
+        disk=disk,
+    )
+    if server is not None:
+        server.start()
+    try:
+        names = drawn.sample(_applicable(run, runner), FAULTS_PER_RUN)
+        planned = sorted((drawn.randint(5, ROWS - 20), name) for name in names)
+        happened, codes, in_flight = _run_to_the_end(run, runner, planned)
+        return _checked(
+            run,
+            seed=seed,
+            runner=runner,
+            kind=kind,
+            faults=happened,
+            codes=codes,
+            in_flight=in_flight,
+            before=before,
+        )
+    finally:
+        if server is not None:
+            server.kill()
+
+
+def _run_to_the_end(
+    run: FaultRun, runner: str, planned: list[tuple[int, str]]
+) -> tuple[list[str], list[int], int]:
+    desk = run.desk
+    desk.provider.on(run.take_cut, Reply(text="abcdefghij", chunks=5, cut_after=2))
+    desk.provider.on("row", Reply(delay_s=0.4))
+    desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"row {n:03}"} for n in range(ROWS)])
+    config = desk.folder / "opencode.json"
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--max-attempts", "10")
+    config.write_text(json.dumps(desk.provider.opencode_config(api_key=KEY)), encoding="utf-8")
+    arguments += ["--runner", runner, "--concurrency", str(CONCURRENCY), "--ledger", run.ledger]
+    env = dict(OWN_SERVICES)
+    if run.server is not None:
+        env["PREFECT_API_URL"] = run.server.url
+    if run.disk is not None:
+        env["XDG_DATA_HOME"] = str(run.disk / "share")
+    happened: list[str] = []
+    codes: list[int] = []
+    in_flight = 0
+    command = arguments
+    while len(codes) < MAX_COMMANDS:
+        with desk.start(*command, env=env) as process, _drained(process):
+            run.process = process
+            deadline = time.monotonic() + COMMAND_LIMIT_S
+            while process.poll() is None:
+                assert time.monotonic() < deadline, "the command does not end"
+                if planned and len(desk.provider.calls) >= planned[0][0]:
+                    at, name = planned.pop(0)
+                    # Some requests may still arrive, so a few more than these can be in flight.
+                    in_flight += max(run.in_flight(), CONCURRENCY)
+                    if FAULTS[name](run):
+                        happened.append(f"{name} ({at})")
+                time.sleep(0.02)
+        codes.append(process.returncode)
+        if process.returncode in (0, 1):
+            return happened, codes, in_flight
+        command = ["resume", "--ledger", run.ledger]
+    return happened, codes, in_flight
+
+
+@contextmanager
+def _drained(process: subprocess.Popen[str]) -> Generator[None]:
+    """Read what a command prints into files that a person can look at, so that it never waits for that."""
+
+    def copy(stream: Any, path: Path) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            for line in stream:
+                file.write(line)
+
+    folder = Path(os.environ.get("OPENCODE_TASKS_TEST_OUTPUT", os.environ["TMPDIR"]))
+    readers = [
+        threading.Thread(target=copy, args=(stream, folder / f"command-{name}.txt"), daemon=True)
+        for name, stream in (("out", process.stdout), ("err", process.stderr))
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        yield
+    finally:
+        for reader in readers:
+            reader.join(timeout=20)
+
+
+def _checked(
+    run: FaultRun,
+    *,
+    seed: int,
+    runner: str,
+    kind: str,
+    faults: list[str],
+    codes: list[int],
+    in_flight: int,
+    before: set[int],
+) -> Result:
+    desk = run.desk
+    [newest] = json.loads(desk.run("runs", "--json", "--limit", "1", "--ledger", run.ledger).stdout)
+    audit = desk.run("audit", newest["run_id"], "--json", "--ledger", run.ledger).summary
+    output = desk.read_csv("out.csv")
+    by_id = Counter(row["id"] for row in output)
+    right = {row["id"] for row in output if row["status"] == "completed" and row["response"] == row["prompt"]}
+    failed = sum(row["status"] != "completed" for row in output)
+    sent = Counter(desk.provider.prompts())
+    calls = [call for call in desk.provider.calls if call.status == 200]
+    return Result(
+        seed=seed,
+        runner=runner,
+        ledger=kind,
+        server="own Prefect" if run.server is None else "given Prefect",
+        faults=faults,
+        exit_codes=codes,
+        lost=ROWS - len(right) - failed,
+        doubled=len(output) - len(by_id),
+        failed=failed,
+        sent_twice=sum(count - 1 for count in sent.values()),
+        in_flight=in_flight,
+        ledger_usd=audit["cost_usd"],
+        provider_usd=sum(_charge(desk, call) for call in calls),
+        at_most_usd=audit["at_most_usd"],
+        audit_faults=audit["faults"],
+        left=[*_processes_left(before, run), *_files_left(run), *_keys_left(run)],
+    )
+
+
+def _charge(desk: Desk, call: Call) -> float:
+    """What the provider charges for a request, in USD."""
+    price = desk.provider.models["echo"]["cost"]
+    return (call.input_tokens * price["input"] + call.output_tokens * price["output"]) / 1e6
+
+
+def _processes_left(before: set[int], run: FaultRun) -> list[str]:
+    kept = set[int]()
+    if run.server is not None:
+        pid = run.server._process.pid  # type: ignore[union-attr]  # noqa: SLF001
+        kept = {pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))}
+    deadline = time.monotonic() + 20
+    while True:
+        left = [
+            f"process {process.pid}: {' '.join(words)[:120]}"
+            for process, words in ours()
+            if process.pid not in before | kept and "postgres" not in " ".join(words)[:40]
+        ]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
+
+
+def _files_left(run: FaultRun) -> list[str]:
+    data = run.disk / "share" if run.disk is not None else Path(os.environ["XDG_DATA_HOME"])
+    found = [*(data / "opencode-tasks" / "opencode").glob("*"), *Path(os.environ["TMPDIR"]).glob("oct-*")]
+    return [f"file {path}" for path in found]
+
+
+def _keys_left(run: FaultRun) -> list[str]:
+    """Files with the key, except the config in which the user wrote it."""
+    found: list[str] = []
+    folders = [
+        Path(os.environ["HOME"]),
+        Path(os.environ["TMPDIR"]),
+        run.desk.folder,
+        *([run.disk] if run.disk else []),
+    ]
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if path.name == "opencode.json" or not path.is_file() or path.is_symlink():
+                continue
+            with suppress(OSError):
+                if path.stat().st_size < 1 << 27 and KEY.encode() in path.read_bytes():
+                    found.append(f"key in {path}")
+    return found

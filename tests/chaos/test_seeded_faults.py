@@ -1,0 +1,67 @@
+"""Runs of 300 rows under faults that a seed draws: nothing is lost, and what may be paid twice is listed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Desk
+from seeded_faults import DISK_MB, HEAD, run_seed
+
+from opencode_tasks.testing import ScriptedProvider
+
+SEEDS = int(os.environ.get("OPENCODE_TASKS_TEST_SEEDS", "3"))
+FIRST = int(os.environ.get("OPENCODE_TASKS_TEST_FIRST_SEED", "1"))
+
+
+@pytest.fixture(scope="module")
+def table() -> Path | None:
+    """The file for the results; None if none is requested."""
+    path = os.environ.get("OPENCODE_TASKS_TEST_SEED_TABLE")
+    if path is None:
+        return None
+    Path(path).write_text(HEAD + "\n", encoding="utf-8")
+    return Path(path)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path | None]:
+    """A small disk that a fault can fill; None for a user who may not mount one."""
+    folder = Path(tempfile.mkdtemp(prefix="disk"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        yield None
+    else:
+        yield folder
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
+def test_a_run_under_faults_keeps_every_promise(
+    tmp_path: Path,
+    provider: ScriptedProvider,
+    opencode_binary: Path,
+    empty_postgresql: str,
+    disk: Path | None,
+    table: Path | None,
+    seed: int,
+) -> None:
+    desk = Desk(folder=tmp_path, provider=provider, binary=opencode_binary)
+    result = run_seed(seed, desk, empty_postgresql, disk)
+    if table is not None:
+        with table.open("a", encoding="utf-8") as file:
+            file.write(result.line() + "\n")
+    assert (result.lost, result.doubled, result.failed) == (0, 0, 0), result
+    assert result.audit_faults == [], result
+    assert result.left == [], result
+    assert result.sent_twice <= result.in_flight, result
+    assert result.ledger_usd <= result.provider_usd + 1e-9, result
+    assert result.provider_usd <= result.at_most_usd + 1e-9, result
