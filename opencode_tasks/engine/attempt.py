@@ -38,6 +38,8 @@ from opencode_tasks.ledger import (
     OpenRow,
 )
 from opencode_tasks.opencode.backend import Backend
+from opencode_tasks.opencode.disk_space import disk_error
+from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system.process_identity import lease_owner
@@ -204,6 +206,9 @@ class _Attempt:
             # Not a fault of the row: opencode cannot run here at all.
             await self._record_interruption()
             raise
+        except OSError as fault:
+            await self._record_interruption()
+            raise disk_error(instance_dirs_root(), fault) from fault
         except asyncio.CancelledError:
             await asyncio.shield(self._record_interruption())
             raise

@@ -24,6 +24,7 @@ from opencode_tasks.opencode.backend import (
     Request,
 )
 from opencode_tasks.opencode.credentials import Credentials
+from opencode_tasks.opencode.disk_space import check_space
 from opencode_tasks.opencode.instance_dir import (
     InstanceDir,
     environment,
@@ -138,7 +139,7 @@ class CliBackend:
             instance_dir.remove()
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``."""
+        """See ``Backend.run``. Raises SetupError if the disk is full."""
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
         instance_dir = known or await asyncio.to_thread(make_instance_dir, self._folder)
@@ -154,6 +155,8 @@ class CliBackend:
                 env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))
             env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
             result = await self._run(request, instance_dir, spec, env, on_session)
+            if result.is_opencode_fault:
+                check_space(instance_dir.root)
             return self._secrets.mask.result(result)
         finally:
             credentials.close()

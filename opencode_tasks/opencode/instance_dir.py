@@ -90,10 +90,17 @@ class InstanceDir:
         return self.root / "run"
 
     def mark(self, session_id: str, attempt_id: str = "") -> None:
-        """Mark a session of an attempt as unrecorded. ``attempt_id`` is empty if there is no attempt."""
+        """Mark a session of an attempt as unrecorded. ``attempt_id`` is empty if there is no attempt.
+
+        Raises OSError, without a mark, if the disk fails.
+        """
         mark = self.marks / session_id
-        mark.touch(mode=0o600)
-        mark.write_text(attempt_id)
+        try:
+            mark.touch(mode=0o600)
+            mark.write_text(attempt_id)
+        except OSError:
+            self.unmark(session_id)
+            raise
 
     def unmark(self, session_id: str) -> None:
         """Remove the mark of a session that is recorded."""

@@ -34,4 +34,12 @@ class JournalReader:
         if not whole:
             return []
         self._position += len(whole) + 1
-        return [json.loads(line) for line in whole.splitlines() if line]
+        return [record for line in whole.splitlines() if (record := _record_in(line)) is not None]
+
+
+def _record_in(line: bytes) -> Mapping[str, Any] | None:
+    """The record of a line; None for a line that was written in part, as on a full disk."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

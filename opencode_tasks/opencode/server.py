@@ -170,8 +170,8 @@ class OpencodeServer:
 
     def mark_unrecorded(self, session_id: str, attempt_id: str) -> None:
         """Keep a session of an attempt until ``mark_recorded``, even if this process is killed."""
-        self.unrecorded.add(session_id)
         self.instance_dir.mark(session_id, attempt_id)
+        self.unrecorded.add(session_id)
 
     def mark_recorded(self, session_id: str) -> None:
         """Forget a session that is recorded in the ledger."""

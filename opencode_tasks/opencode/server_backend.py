@@ -23,6 +23,7 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
+from opencode_tasks.opencode.disk_space import check_space
 from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
@@ -86,10 +87,13 @@ class ServerBackend:
         """Nothing to close: the server pool closes the servers."""
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``. Raises SetupError if a server is needed and does not start."""
+        """See ``Backend.run``. Raises SetupError if a server does not start, or if its disk is full."""
         async with self._servers.use(request.session_id) as server:
             conversation = _Conversation(server, self._spec, self.unpriced)
-            return self._secrets.mask.result(await conversation.run(request, on_session))
+            result = await conversation.run(request, on_session)
+            if result.is_opencode_fault:
+                check_space(server.instance_dir.root)
+            return self._secrets.mask.result(result)
 
 
 class _Conversation:

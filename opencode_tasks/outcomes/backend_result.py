@@ -51,3 +51,9 @@ class SessionResult:
     events: Sequence[Mapping[str, Any]] = ()
     usage_known: bool = True
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_opencode_fault(self) -> bool:
+        """Whether opencode itself failed: it opened no session, or did not finish the request."""
+        has_failed = self.exit_code != 0 and self.error is None and self.stopped is None
+        return self.session_id is None or bool(self.fault) or has_failed

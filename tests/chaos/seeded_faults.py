@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ MAX_COMMANDS = 12
 COMMAND_LIMIT_S = 400
 KEY = "sk-chaos-4b1d77"
 DISK_MB = 512
-PREFECT = Path(os.sys.executable).with_name("prefect")  # type: ignore[attr-defined]
+PREFECT = Path(sys.executable).with_name("prefect")
 OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
@@ -70,6 +71,11 @@ class PrefectServer:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(timeout=20)
+
+    def pids(self) -> set[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
 
     def _is_healthy(self) -> bool:
         try:
@@ -258,7 +264,7 @@ class Result:
 
 
 HEAD = (
-    "| seed | parts | faults (after requests) | exit codes | lost | doubled | failed | sent twice (in flight) "
+    "| seed | parts | faults (after requests) | exit | lost | doubled | failed | sent twice (in flight) "
     "| ledger $ | provider $ | at most $ | faults in audit | left |\n" + "|---" * 13 + "|"
 )
 
@@ -409,10 +415,7 @@ def _charge(desk: Desk, call: Call) -> float:
 
 
 def _processes_left(before: set[int], run: FaultRun) -> list[str]:
-    kept = set[int]()
-    if run.server is not None:
-        pid = run.server._process.pid  # type: ignore[union-attr]  # noqa: SLF001
-        kept = {pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))}
+    kept = run.server.pids() if run.server is not None else set[int]()
     deadline = time.monotonic() + 20
     while True:
         left = [

@@ -29,6 +29,12 @@ def table() -> Path | None:
 
 
 @pytest.fixture
+def quiet_desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Desk:
+    """A user's folder without the Prefect server and the Ray of the session."""
+    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary)
+
+
+@pytest.fixture
 def disk() -> Iterator[Path | None]:
     """A small disk that a fault can fill; None for a user who may not mount one."""
     folder = Path(tempfile.mkdtemp(prefix="disk"))
@@ -46,16 +52,13 @@ def disk() -> Iterator[Path | None]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
 def test_a_run_under_faults_keeps_every_promise(
-    tmp_path: Path,
-    provider: ScriptedProvider,
-    opencode_binary: Path,
+    quiet_desk: Desk,
     empty_postgresql: str,
     disk: Path | None,
     table: Path | None,
     seed: int,
 ) -> None:
-    desk = Desk(folder=tmp_path, provider=provider, binary=opencode_binary)
-    result = run_seed(seed, desk, empty_postgresql, disk)
+    result = run_seed(seed, quiet_desk, empty_postgresql, disk)
     if table is not None:
         with table.open("a", encoding="utf-8") as file:
             file.write(result.line() + "\n")

@@ -18,3 +18,9 @@ def test_each_complete_line_is_read_once(tmp_path: Path) -> None:
         journal.write('ive","session":"ses_1"}\n')
     assert reader.new_records() == [{"kind": "alive", "session": "ses_1"}]
     assert reader.new_records() == []
+
+
+def test_a_line_that_was_written_in_part_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"kind":"al{"kind":"loaded"}\n{"kind":"alive"}\n')
+    assert JournalReader(path).new_records() == [{"kind": "alive"}]
