@@ -90,8 +90,14 @@ class Settings(BaseSettings):
     outage: float = Field(
         default=59.0,
         ge=0,
-        description="Time from a row's first failure to its last attempt while the provider is unavailable "
-        "(no connection, HTTP 502, 503, 504 or 529), in seconds: so long an outage fails no row.",
+        description="Time from a row's first failure to its last attempt if the provider is unavailable for "
+        "this row (no connection, HTTP 502, 503, 504 or 529) and answers others, in seconds.",
+    )
+    max_outage_wait: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest time for which a run waits while the provider is unavailable and answers no "
+        "row, in seconds. A longer outage puts the run on hold until a person resumes it; no row fails.",
     )
     drain: float = Field(
         default=60.0,

@@ -1,7 +1,8 @@
 """The retry policy: the decision about a row after an error.
 
 ``decide`` is a pure function of the error, the row's attempts and the limits. ``OpenCodeLLM`` and the
-flows both use it, and nothing else decides about retries.
+flows both use it, and nothing else decides about retries. For the rows of a run, ``decide_row`` also knows
+whether the provider answers other rows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from opencode_tasks.domain.outage import Cause
 from opencode_tasks.errors import OpenCodeError
 
 BACKOFF_START_S = 5.0
@@ -32,8 +34,10 @@ class RetryLimits:
         max_rate_limit_wait_s: Longest time for which a run makes no progress because of rate limits, in
             seconds. A limit that ends later puts the run on hold until a person resumes it.
         breaker_failures: Number of server errors and timeouts in a row after which the gate closes.
-        outage_s: Time from a row's first failure to its last attempt, in seconds, while the provider is
-            unavailable: so long an outage fails no row.
+        outage_s: Least time from a row's first failure to its last attempt, in seconds, if the provider is
+            unavailable for this row alone.
+        max_outage_wait_s: Longest time for which a run makes no progress because the provider is
+            unavailable, in seconds. A longer outage puts the run on hold until a person resumes it.
         backoff_start_s: First wait after an error, in seconds.
         backoff_max_s: Longest wait after an error whose end the provider does not name, in seconds.
 
@@ -51,6 +55,7 @@ class RetryLimits:
     max_rate_limit_wait_s: float = 24 * 3600.0
     breaker_failures: int = 10
     outage_s: float = 0.0
+    max_outage_wait_s: float = 600.0
     backoff_start_s: float = BACKOFF_START_S
     backoff_max_s: float = BACKOFF_MAX_S
 
@@ -83,11 +88,13 @@ class AttemptCounts:
         used: Attempts that count towards the limit, cut-off answers included.
         cut_off: Answers that were cut off at a token limit.
         limited: Rate limits.
+        outages: Attempts that met an outage of the provider.
     """
 
     used: int = 0
     cut_off: int = 0
     limited: int = 0
+    outages: int = 0
 
     def count(self, error: OpenCodeError) -> int:
         """Count an attempt that ended in ``error``; return its number (from 1) for ``decide``."""
@@ -133,6 +140,38 @@ def decide(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimit
             assert_never(reaction.action)
 
 
+def decide_row(
+    error: OpenCodeError,
+    cause: Cause,
+    counts: AttemptCounts,
+    first_failure: datetime | None,
+    now: datetime,
+    limits: RetryLimits,
+) -> Decision:
+    """Return what happens to a row of a run after an attempt ended in ``error``, and count the attempt.
+
+    Only the row's own failures make it final: see ``domain.outage`` for the ``cause``. ``first_failure`` is
+    the time of the row's first failure (aware UTC); None if this is the first one.
+    """
+    if cause == "provider":
+        counts.outages += 1
+        return Retry(now + timedelta(seconds=outage_wait_s(error, counts.outages, limits)))
+    decision = decide(error, counts.count(error), now, limits)
+    if isinstance(decision, Fail) and cause == "unclear":
+        return Retry(now + timedelta(seconds=backoff_s(error, counts.used, limits)))
+    if isinstance(decision, Retry) and error.reaction.wait == "backoff":
+        return Retry(after_outage(decision.at, error, counts, first_failure or now, limits))
+    return decision
+
+
+def outage_wait_s(error: OpenCodeError, count: int, limits: RetryLimits) -> float:
+    """Return the seconds to wait after the ``count``-th failure in an outage: more each time.
+
+    The provider's wish is the minimum: some providers ask for the same short time again and again.
+    """
+    return max(error.retry_after or 0.0, doubled_s(count, limits))
+
+
 def _retry_time(error: OpenCodeError, attempt: int, now: datetime, limits: RetryLimits) -> datetime:
     match error.reaction.wait:
         case "none":
@@ -148,9 +187,9 @@ def _retry_time(error: OpenCodeError, attempt: int, now: datetime, limits: Retry
 def after_outage(
     at: datetime, error: OpenCodeError, counts: AttemptCounts, first_failure: datetime, limits: RetryLimits
 ) -> datetime:
-    """Return the time of the next attempt at a row: not before an outage of usual length has ended.
+    """Return the time of the next attempt at a row: the last one is not made before ``outage_s`` has passed.
 
-    Only the last attempt of a row waits so long, and only if the provider is unavailable. ``at`` is the
+    This concerns a row that meets an unavailable provider while other rows are answered. ``at`` is the
     time of the attempt without this rule, and ``first_failure`` that of the row's first failure (both
     aware UTC).
     """

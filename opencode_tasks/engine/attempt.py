@@ -12,15 +12,15 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from opencode_tasks.domain.outage import FailureSeries, cause_of
 from opencode_tasks.domain.policy import (
     AttemptCounts,
-    AwaitPerson,
+    Decision,
     Fail,
     Retry,
-    after_outage,
-    decide,
-    doubled_s,
+    decide_row,
     limit_end,
+    outage_wait_s,
 )
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
@@ -75,22 +75,8 @@ class RowHistory:
     @classmethod
     def of(cls, row: OpenRow) -> RowHistory:
         """History of a row as the ledger has it."""
-        counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited)
+        counts = AttemptCounts(used=row.used, cut_off=row.cut_off, limited=row.limited, outages=row.outages)
         return cls(row=row, counts=counts, failed_since=row.failed_since)
-
-    def decide(self, error: OpenCodeError, now: datetime, run_spec: RunSpec) -> Retry | AwaitPerson | None:
-        """Whether the row is retried or waits for a person; None if it fails with this error."""
-        decision = decide(error, self.counts.count(error), now, run_spec.limits)
-        match decision:
-            case Retry(at=at):
-                if error.reaction.wait == "until_reset":
-                    return decision
-                first_failure = self.failed_since or now
-                return Retry(after_outage(at, error, self.counts, first_failure, run_spec.limits))
-            case AwaitPerson():
-                return decision
-            case Fail():
-                return None
 
 
 class BatchContext:
@@ -291,16 +277,18 @@ class _Attempt:
     async def _record_error(self, error: OpenCodeError) -> AttemptEnd:
         """Report the error to the gate first, so that the gate closes at once, then commit the row."""
         context, now = self.context, datetime.now(UTC)
-        await context.db(self._report_to_gate, error, now)
+        series = await context.db(self._report_to_gate, error, now)
         await self._observe(error)
-        decision = self.history.decide(error, now, context.run_spec)
-        if decision is None:
+        history = self.history
+        cause = cause_of(error, series, history.failed_since)
+        limits = context.run_spec.limits
+        decision = decide_row(error, cause, history.counts, history.failed_since, now, limits)
+        if isinstance(decision, Fail):
             await context.db(self._fail, error, now)
             if error.concerns_all_rows:
                 await self._fail_others(error, now)
             return AttemptEnd.ENDED
-        until = decision.at if isinstance(decision, Retry) else None
-        await context.db(self._wait, error, until, now)
+        await context.db(self._wait, error, decision, now, cause == "provider")
         return AttemptEnd.WAITS
 
     async def _fail_others(self, error: OpenCodeError, now: datetime) -> None:
@@ -335,17 +323,17 @@ class _Attempt:
             exceeds_known_limit=self.context.limiter.is_trying,
         )
 
-    def _report_to_gate(self, error: OpenCodeError, now: datetime) -> None:
+    def _report_to_gate(self, error: OpenCodeError, now: datetime) -> FailureSeries:
         run_spec = self.context.run_spec
 
         def until_limit_ends(count: int) -> datetime:
             return limit_end(error, count, now)
 
-        self.context.ledger.gates.record(
+        return self.context.ledger.gates.record(
             self._observation(error),
             now=now,
             limit_end=until_limit_ends,
-            outage_end=lambda count: now + timedelta(seconds=doubled_s(count, run_spec.limits)),
+            outage_end=lambda count: now + timedelta(seconds=outage_wait_s(error, count, run_spec.limits)),
             breaker_failures=run_spec.limits.breaker_failures,
         )
 
@@ -374,9 +362,11 @@ class _Attempt:
             )
         )
 
-    def _wait(self, error: OpenCodeError, until: datetime | None, now: datetime) -> None:
+    def _wait(self, error: OpenCodeError, decision: Decision, now: datetime, is_outage: bool) -> None:  # noqa: FBT001
         ledger, run_spec = self.context.ledger, self.context.run_spec
-        ledger.attempts.end(self.claimed.attempt_id, record=self.record, error=error, now=now)
+        until = decision.at if isinstance(decision, Retry) else None
+        end = partial(ledger.attempts.end, self.claimed.attempt_id, record=self.record, error=error)
+        end(now=now, is_outage=is_outage)
         ledger.queue.wait(
             self.claimed.lease,
             run_id=run_spec.run_id,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
-from opencode_tasks.errors import RunPausedError
+from opencode_tasks.domain.policy import RetryLimits
+from opencode_tasks.errors import RunPausedError, ServerError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger
 
 TICK_S = 1.0
@@ -18,11 +19,12 @@ OnHold = Callable[[str, Hold], None]
 """Called with the run id and the hold. Returns when the rows may be sent, or raises."""
 
 
-def current_hold(ledger: Ledger, run_id: str, gate_id: str, *, max_wait_s: float) -> Hold | None:
+def current_hold(ledger: Ledger, run_id: str, gate_id: str, limits: RetryLimits) -> Hold | None:
     """Reason why a run without a running batch is on hold; None if no row is open or one may be sent.
 
-    A hold that would end more than ``max_wait_s`` after the last progress of the run lasts until a person
-    resumes the run: all its rows share that fate.
+    A hold that would end more than ``max_rate_limit_wait_s`` after the last progress of the run, or an
+    outage that lasts longer than ``max_outage_wait_s``, lasts until a person resumes the run: all its rows
+    share that fate.
     """
     open_rows = ledger.rows.count_open(run_id)
     if not open_rows:
@@ -30,7 +32,26 @@ def current_hold(ledger: Ledger, run_id: str, gate_id: str, *, max_wait_s: float
     hold = _budget_hold(ledger, run_id) or _gate_hold(ledger, gate_id) or _rows_hold(ledger, run_id)
     if hold is None:
         return None
-    return replace(_limited(hold, ledger, run_id, max_wait_s), open_rows=open_rows)
+    hold = outage_limited(hold, ledger, gate_id, limits)
+    return replace(_limited(hold, ledger, run_id, limits.max_rate_limit_wait_s), open_rows=open_rows)
+
+
+def outage_limited(hold: Hold, ledger: Ledger, gate_id: str, limits: RetryLimits) -> Hold:
+    """The hold, until a person acts if the provider has been unavailable for too long."""
+    if hold.until is None or hold.error_type != ServerError.error_type:
+        return hold
+    gate = ledger.gates.get(gate_id)
+    if gate is None or gate.failing_since is None:
+        return hold
+    outage_s = (datetime.now(UTC) - gate.failing_since).total_seconds()
+    if outage_s <= limits.max_outage_wait_s:
+        return hold
+    message = (
+        f"{gate.error_message or hold.message} (the provider has answered no row for "
+        f"{timedelta(seconds=round(outage_s))}; the limit of OPENCODE_TASKS_MAX_OUTAGE_WAIT is "
+        f"{timedelta(seconds=round(limits.max_outage_wait_s))})"
+    )
+    return replace(hold, until=None, message=message)
 
 
 def _budget_hold(ledger: Ledger, run_id: str) -> Hold | None:

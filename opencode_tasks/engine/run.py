@@ -327,8 +327,7 @@ class _Run:
         )
 
     def _current_hold(self, run_spec: RunSpec) -> Hold | None:
-        max_wait_s = run_spec.limits.max_rate_limit_wait_s
-        return current_hold(self.ledger, self.run_id, run_spec.gate_id, max_wait_s=max_wait_s)
+        return current_hold(self.ledger, self.run_id, run_spec.gate_id, run_spec.limits)
 
     def _skip_rows(self, hold: Hold) -> None:
         self.ledger.rows.skip_open(

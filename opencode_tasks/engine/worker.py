@@ -17,6 +17,7 @@ from functools import partial
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
+from opencode_tasks.engine.hold_check import outage_limited
 from opencode_tasks.engine.recovery import recover_attempts
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import (
@@ -87,6 +88,7 @@ def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
         hold = server_pool.call(batch.run)
         if hold is None:
             return BatchResult(ended=batch.ended)
+        hold = outage_limited(hold, ledger, run_spec.gate_id, run_spec.limits)
         hold = replace(hold, open_rows=ledger.rows.count_open(run_spec.run_id))
     if hold.is_longer_than(run_spec.limits.max_inline_wait_s, datetime.now(UTC)):
         return BatchResult(ended=batch.ended, hold=hold)

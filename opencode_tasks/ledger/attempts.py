@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Text, bindparam, exists, func, select, true
+from sqlalchemy import Connection, RowMapping, Text, bindparam, case, exists, func, select, true
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import AttemptRecord
@@ -30,7 +30,7 @@ INTERRUPTED = "interrupted"
 UNCOUNTED_ERRORS = (*error_types(lambda reaction: not reaction.uses_attempt), INTERRUPTED)
 CUT_OFF = error_types(lambda reaction: reaction.counter == "cut_off_answers")
 LIMITED = error_types(lambda reaction: reaction.counter == "rate_limits")
-COUNTS = ("used", "cut_off", "limited", "failed_since")
+COUNTS = ("used", "cut_off", "limited", "outages", "failed_since")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +99,15 @@ def end_attempt(
     record: AttemptRecord,
     error: OpenCodeError | None,
     now: datetime,
+    is_outage: bool = False,
 ) -> None:
     """Write the end and the usage of an attempt, whoever has the lease now, and update its row's totals.
 
+    ``is_outage``: the attempt does not count against ``max_attempts``.
     A second record of the same attempt fills in what was unknown (the usage of a recovered session)
     and changes nothing that is known. Raises LookupError if there is no such attempt.
     """
-    before = write_end(connection, attempt_id, record=record, error=error, now=now)
+    before = write_end(connection, attempt_id, record=record, error=error, now=now, is_outage=is_outage)
     update_row_totals(connection, before["run_id"], before["row_id"])
 
 
@@ -130,6 +132,7 @@ def write_end(
     record: AttemptRecord,
     error: OpenCodeError | None,
     now: datetime,
+    is_outage: bool = False,
 ) -> RowMapping:
     """``end_attempt`` without the totals of the row, which stays locked until the transaction ends.
 
@@ -143,7 +146,8 @@ def write_end(
         "usage_known": true() if record.usage_known else attempts.c.usage_known,
     }
     if before["ended_at"] is None:
-        values |= {"ended_at": now, "exit_code": record.exit_code, **_end_columns(error)}
+        values |= {"ended_at": now, "exit_code": record.exit_code, "is_outage": is_outage}
+        values |= _end_columns(error)
     connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**values))
     origin = {"attempt_id": attempt_id, "run_id": before["run_id"], "row_id": before["row_id"]}
     write_usage(connection, [(record, origin, before["row_key"])])
@@ -169,13 +173,16 @@ def attempt_counts(connection: Connection, run_id: str, row_ids: Sequence[str]) 
     if not row_ids:
         return {}
     error_type = attempts.c.error_type
+    is_outage = attempts.c.is_outage.is_(True)
+    is_used = error_type.not_in(UNCOUNTED_ERRORS) | error_type.is_(None)
     query = (
         select(
             attempts.c.row_id,
-            count_if(error_type.not_in(UNCOUNTED_ERRORS) | error_type.is_(None)).label("used"),
+            count_if(is_used & ~is_outage).label("used"),
             count_if(error_type.in_(CUT_OFF)).label("cut_off"),
             count_if(error_type.in_(LIMITED)).label("limited"),
-            func.min(attempts.c.ended_at).label("failed_since"),
+            count_if(is_outage).label("outages"),
+            func.min(case((is_used, attempts.c.ended_at))).label("failed_since"),
         )
         .where(attempts.c.run_id == run_id, attempts.c.row_id.in_(row_ids))
         .group_by(attempts.c.row_id)

@@ -72,8 +72,8 @@ class OpenRow:
     """A row that has not ended; ``attempts`` counts all attempts that were started.
 
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
-    among them. ``limited`` counts rate limits. ``failed_since`` is the end of the first attempt; None
-    without one.
+    among them. ``limited`` counts rate limits, and ``outages`` the attempts that met an outage.
+    ``failed_since`` is the end of the first attempt that failed otherwise or in an outage; None without one.
     """
 
     row_id: str
@@ -85,6 +85,7 @@ class OpenRow:
     used: int = 0
     cut_off: int = 0
     limited: int = 0
+    outages: int = 0
     failed_since: datetime | None = None
     error_type: str | None = None
 

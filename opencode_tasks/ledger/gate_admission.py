@@ -18,6 +18,7 @@ LOOK_AGAIN_S = 0.5
 
 NO_PROBE = {"probe_owner": None, "probe_until": None}
 NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
+NO_FAILURES = {"failures": 0, "failing_since": None, "failing_run_id": None, "failing_row_id": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,8 @@ class Gate:
     """State of a gate.
 
     ``reset_time`` None in a closed gate means that a person must act. ``is_confirmed`` is False
-    while one other row is to show whether the refusal concerns only the first one.
+    while one other row is to show whether the refusal concerns only the first one. ``failing_since`` is
+    the time since which the provider is unavailable; None if it is not.
     """
 
     gate_id: str
@@ -44,6 +46,7 @@ class Gate:
     error_message: str | None
     reset_time: datetime | None
     is_confirmed: bool
+    failing_since: datetime | None
 
 
 def get_gate(connection: Connection, gate_id: str) -> Gate | None:
@@ -51,7 +54,7 @@ def get_gate(connection: Connection, gate_id: str) -> Gate | None:
     found = find_gate(connection, gate_id)
     if found is None:
         return None
-    names = ("model_ref", "is_open", "error_type", "error_message", "reset_time")
+    names = ("model_ref", "is_open", "error_type", "error_message", "reset_time", "failing_since")
     is_confirmed = found["suspect_row_id"] is None
     return Gate(gate_id=gate_id, is_confirmed=is_confirmed, **{name: found[name] for name in names})
 
@@ -74,8 +77,10 @@ def update_gate(connection: Connection, gate_id: str, **values: Any) -> None:
 def half_open(connection: Connection, gate_id: str, *, now: datetime) -> None:
     """Let one row pass a gate that waits for a person, since a run was started or resumed.
 
-    A gate that is open or waits until a time is not changed.
+    The time of an outage is counted from now on. A gate that is open or waits until a time does not change
+    otherwise.
     """
+    connection.execute(gates.update().where(gates.c.gate_id == gate_id).values(**NO_FAILURES))
     connection.execute(
         gates.update()
         .where(gates.c.gate_id == gate_id, gates.c.is_open.is_(False), gates.c.reset_time.is_(None))

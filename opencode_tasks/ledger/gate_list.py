@@ -11,7 +11,7 @@ from sqlalchemy import Connection, ScalarSelect, exists, func, select
 
 from opencode_tasks.domain.concurrency import MAX_AGE_S, AdaptiveLimit
 from opencode_tasks.ledger.concurrency import limit_of
-from opencode_tasks.ledger.gate_admission import NO_PROBE, NO_SUSPECT, find_gate, update_gate
+from opencode_tasks.ledger.gate_admission import NO_FAILURES, NO_PROBE, NO_SUSPECT, find_gate, update_gate
 from opencode_tasks.ledger.runs import UNFINISHED
 from opencode_tasks.ledger.schema import attempts, concurrency_limits, gates, rows, runs
 
@@ -73,9 +73,9 @@ def open_gate(connection: Connection, gate_id: str, *, now: datetime) -> bool | 
         reset_time=None,
         error_type=None,
         error_message=None,
-        failures=0,
         closures=0,
         changed_at=now,
+        **NO_FAILURES,
         **NO_PROBE,
         **NO_SUSPECT,
     )

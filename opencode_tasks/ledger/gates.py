@@ -19,10 +19,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, exists, select
 
+from opencode_tasks.domain.outage import FailureSeries
 from opencode_tasks.errors import OpenCodeError, error_types
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_row
 from opencode_tasks.ledger.gate_admission import (
+    NO_FAILURES,
     NO_PROBE,
     NO_SUSPECT,
     extend_probe,
@@ -78,14 +80,15 @@ def record_end(
     limit_end: ClosedUntil,
     outage_end: ClosedUntil,
     breaker_failures: int,
-) -> None:
+) -> FailureSeries:
     """Open, close or keep a gate by the end of an attempt.
 
     A rate limit closes it until ``limit_end`` of the closure's number. Server errors and timeouts
-    close it until ``outage_end``, after ``breaker_failures`` of them in a row.
+    close it until ``outage_end``, after ``breaker_failures`` of them in a row. Returns the failures of an
+    unavailable provider since the last answer, with this one.
     """
     if not _changes_gate(connection, observation):
-        return
+        return FailureSeries()
     gate = _locked_gate(connection, observation, now)
     error = observation.error
     match error.reaction.gate if error else "open":
@@ -105,6 +108,28 @@ def record_end(
             release_probe(connection, observation.gate_id, observation.owner, observation.row_id)
         case "open":
             _record_answer(connection, gate, observation, now)
+    return _series(connection, gate, observation, now)
+
+
+def _series(
+    connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
+) -> FailureSeries:
+    """Add a failure of an unavailable provider to those since the last answer; ``gate`` is without it."""
+    if observation.error is None or not observation.error.is_unavailable:
+        return FailureSeries()
+    row = (observation.run_id, observation.row_id)
+    is_first = gate["failing_since"] is None
+    is_shared = not is_first and (gate["failing_run_id"], gate["failing_row_id"]) != row
+    since = now if is_first else gate["failing_since"]
+    run_id, row_id = (None, None) if is_shared else row
+    update_gate(
+        connection,
+        observation.gate_id,
+        failing_since=since,
+        failing_run_id=run_id,
+        failing_row_id=row_id,
+    )
+    return FailureSeries(since=since, is_shared=is_shared, answered_at=gate["answered_at"])
 
 
 def _locked_gate(connection: Connection, observation: GateObservation, now: datetime) -> Mapping[Any, Any]:
@@ -227,7 +252,7 @@ def _record_answer(
     connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
 ) -> None:
     if gate["is_open"]:
-        update_gate(connection, observation.gate_id, failures=0, closures=0)
+        update_gate(connection, observation.gate_id, closures=0, answered_at=now, **NO_FAILURES)
         return
     is_evidence = gate["suspect_since"] is not None and observation.started_at > gate["suspect_since"]
     if not is_evidence and not _is_probe(gate, observation):
@@ -248,9 +273,10 @@ def _record_answer(
         reset_time=None,
         error_type=None,
         error_message=None,
-        failures=0,
         closures=0,
         changed_at=now,
+        answered_at=now,
+        **NO_FAILURES,
         **NO_PROBE,
         **NO_SUSPECT,
     )

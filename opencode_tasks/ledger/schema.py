@@ -184,6 +184,8 @@ attempts: Final = Table(
     _counter("spent_pico"),
     # Upper bound for the cost of one more call of an agent with tools; 0 without tools.
     _counter("max_call_pico"),
+    # Whether it met an outage of the provider, and so does not count against ``max_attempts``.
+    Column("is_outage", Boolean),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )
@@ -286,6 +288,12 @@ gates: Final = Table(
     Column("suspect_run_id", Text),
     Column("suspect_row_id", AnyText),
     Column("suspect_since", UtcTime),
+    # Failures of an unavailable provider since the last answer: the time of the first one, and the row if
+    # it is one row alone. ``answered_at`` is the first answer after the failures before these.
+    Column("failing_since", UtcTime),
+    Column("failing_run_id", Text),
+    Column("failing_row_id", AnyText),
+    Column("answered_at", UtcTime),
 )
 
 # How many rows may be in flight at a gate. ``state`` holds the fields of

@@ -139,6 +139,7 @@ def limits_of(options: Options) -> RetryLimits:
         max_rate_limit_wait_s=settings().max_rate_limit_wait,
         breaker_failures=settings().breaker_failures,
         outage_s=settings().outage,
+        max_outage_wait_s=settings().max_outage_wait,
     )
 
 
