@@ -49,9 +49,14 @@ class ServerPool:
     prompt end after a while, and immediately if their environment, logins or config have changed.
     """
 
-    def __init__(self, limits: RotationLimits | None = None) -> None:
-        """Make an empty pool. ``limits`` None takes the limits of its servers from the settings."""
+    def __init__(self, limits: RotationLimits | None = None, *, idle_s: float | None = None) -> None:
+        """Make an empty pool.
+
+        ``limits`` None takes the limits of its servers from the settings, and ``idle_s`` None the time in
+        seconds after which an idle server ends.
+        """
         self._limits = limits
+        self._idle_s = idle_s
         # By the part of the server key that the spec decides.
         self._groups: dict[str, ServerGroup] = {}
         self._superseded: set[ServerGroup] = set()
@@ -231,7 +236,7 @@ class ServerPool:
 
     async def _watch_idle(self) -> None:
         """End servers that are not needed, every few seconds."""
-        idle_s = settings().server_idle
+        idle_s = self._idle_s or settings().server_idle
         while True:
             await asyncio.sleep(min(IDLE_CHECK_S, idle_s))
             self._end_superseded()
