@@ -241,7 +241,6 @@ class OpenCodeLLM:
             catalog = await server_pool.catalog(spec, self.variant, self.backend)
         except InputError as error:
             raise InvalidRequestError(current_node_id(), -1, str(error)) from None
-        backend = await server_pool.backend(spec, self.backend, catalog.unpriced)
         prices, faults = own_prices()
         if faults:
             raise InvalidRequestError(current_node_id(), -1, "; ".join(faults))
@@ -254,12 +253,13 @@ class OpenCodeLLM:
             prices=replace(prices, configured=catalog.prices),
         )
         session: list[str] = []
-        try:
-            return await ask(backend, request, node_id=current_node_id(), on_session=session.append)
-        finally:
-            # Without a ledger, the session is not needed again.
-            for session_id in session[-1:]:
-                backend.release_session(session_id)
+        async with server_pool.use(spec, self.backend, catalog.unpriced) as backend:
+            try:
+                return await ask(backend, request, node_id=current_node_id(), on_session=session.append)
+            finally:
+                # Without a ledger, the session is not needed again.
+                for session_id in session[-1:]:
+                    backend.release_session(session_id)
 
     def _spec(self, tools: tuple[RemoteTool, ...]) -> OpencodeSpec:
         explicit = None if self.opencode_bin == DEFAULT_BINARY_NAME else self.opencode_bin

@@ -131,6 +131,13 @@ class Settings(BaseSettings):
         "checked after its first 100 rows. Unset: half of the machine's memory per CPU, between 1,500 and "
         "4,000.",
     )
+    server_idle: float = Field(
+        default=60.0,
+        gt=0,
+        description="Time without a prompt after which an opencode server ends, in seconds. The next prompt "
+        "starts one again. A server whose key, login or config has changed ends with its last prompt, and "
+        "at most two settings (agents, tools, time limits, …) keep idle servers.",
+    )
 
     store_prompts: bool = Field(
         default=True, description="Whether the ledger keeps the prompts of a run after its end."

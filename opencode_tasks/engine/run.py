@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
-from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.plan import Plan
@@ -187,9 +185,7 @@ def _new_budget_pico(plan: Plan, context: RunContext) -> int | None:
 
 def _gate_of(plan: Plan) -> str | None:
     """Gate of the rows of the plan; None for an empty plan."""
-    if plan.catalog is None:
-        return None
-    return gate_id(plan.catalog.model_ref, plan.spec, os.environ)
+    return None if plan.catalog is None else plan.gate_id
 
 
 def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> None:

@@ -75,7 +75,6 @@ async def _ask(
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
-    backend = await server_pool.backend(spec, backend_name, catalog.unpriced)
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,
@@ -85,10 +84,11 @@ async def _ask(
         prices=replace(prices, configured=catalog.prices),
     )
     sessions: list[str] = []
-    try:
-        return await ask(
-            backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
-        )
-    finally:
-        for session_id in sessions[-1:]:
-            backend.release_session(session_id)
+    async with server_pool.use(spec, backend_name, catalog.unpriced) as backend:
+        try:
+            return await ask(
+                backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
+            )
+        finally:
+            for session_id in sessions[-1:]:
+                backend.release_session(session_id)

@@ -128,16 +128,13 @@ class _Batch:
         queue_state = await self._read_queue()
         if not queue_state.ready and not queue_state.leased:
             return self.hold
-        lane = server_pool.take_lane(self.run_spec.spec)
-        try:
-            # Started here, so that a failed start is a failure of the batch and not of each row.
-            self.backend = await server_pool.backend(
-                self.run_spec.spec, self.run_spec.backend, self.run_spec.unpriced, lane
-            )
+        run_spec = self.run_spec
+        # Started here, so that a failed start is a failure of the batch and not of each row.
+        async with server_pool.use(
+            run_spec.spec, run_spec.backend, run_spec.unpriced, own_server=True
+        ) as self.backend:
             await self.context.limiter.join()
             return await self._run()
-        finally:
-            server_pool.release_lane(self.run_spec.spec, lane)
 
     async def _run(self) -> Hold | None:
         watch = asyncio.create_task(self._watch())

@@ -38,7 +38,8 @@ class Catalog:
     adds by default. ``unpriced`` holds the ``provider/model`` names that have no price; ``price`` is None
     if the model is one of them. ``prices`` are those of all other models. ``max_output_tokens`` is the
     maximum number of output tokens that opencode requests from the model, thinking included;
-    ``max_input_tokens`` is the size of its context, None if it is unknown.
+    ``max_input_tokens`` is the size of its context, None if it is unknown. ``key_variables`` are the names
+    of the variables from which opencode reads the keys of the model's provider.
     """
 
     version: str
@@ -52,6 +53,7 @@ class Catalog:
     plugin_loaded: bool
     max_input_tokens: int | None = None
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    key_variables: tuple[str, ...] = ()
 
 
 async def read_catalog(
@@ -114,7 +116,15 @@ async def read_catalog(
         max_output_tokens=limits.max_output_tokens,
         max_input_tokens=limits.max_input_tokens,
         plugin_loaded=server.plugin_loaded,
+        key_variables=_key_variables(resolved, providers),
     )
+
+
+def _key_variables(model_ref: str, providers: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the variables with the keys of the model's provider, as opencode lists them."""
+    name = model_ref.partition("/")[0]
+    found = [list_in(one.get("env")) for one in list_in(providers.get("providers")) if one["id"] == name]
+    return tuple(str(variable) for variables in found for variable in variables)
 
 
 def _thinking_tokens(model: Mapping[str, Any], agent: Mapping[str, Any], variant: str | None) -> int:

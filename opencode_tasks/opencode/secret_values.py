@@ -16,21 +16,18 @@ from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.config import read_config
 from opencode_tasks.opencode.credentials import AUTH_CONTENT, read_store, user_store
-from opencode_tasks.opencode.instance_dir import user_config_path
+from opencode_tasks.opencode.user_config import expand_references, read_user_config
 from opencode_tasks.outcomes.secret_mask import MIN_LENGTH, SecretMask
 
-CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _SECRET_WORDS = frozenset(
     ("key", "keys", "apikey", "token", "secret", "password", "passwd", "authorization", "bearer", "cookie")
 )
 # Words in the names of a block's variables that hold no secret.
 _PLACE_WORDS = frozenset(("region", "location", "profile", "project", "endpoint", "url", "host", "resource"))
-_REFERENCE = re.compile(r"\{(env|file):([^}]+)\}")
 _OAUTH_SECRETS = ("access", "refresh", "key", "token")
 
 
@@ -73,9 +70,7 @@ def _fixed_secrets(spec: OpencodeSpec) -> Iterator[str]:
         with contextlib.suppress(ValueError):
             yield from _logins(mapping_in(json.loads(content)))
     yield from _config_secrets(spec.config, environ)
-    for name in CONFIG_FILES:
-        with contextlib.suppress(InputError):
-            yield from _config_secrets(read_config(user_config_path() / name, name), environ)
+    yield from _config_secrets(read_user_config(), environ)
 
 
 def _config_secrets(value: Any, environ: Mapping[str, str], name: str = "") -> Iterator[str]:
@@ -87,22 +82,11 @@ def _config_secrets(value: Any, environ: Mapping[str, str], name: str = "") -> I
         for item in cast("list[Any]", value):
             yield from _config_secrets(item, environ, name)
     elif isinstance(value, str):
-        expanded = _REFERENCE.sub(lambda found: _referenced(found, environ), value)
+        expanded = expand_references(value, environ)
         if is_secret_name(name):
             yield from _parts(expanded)
         elif "://" in expanded:
             yield from _url_secrets(expanded)
-
-
-def _referenced(found: re.Match[str], environ: Mapping[str, str]) -> str:
-    """The value of an ``{env:NAME}`` or ``{file:PATH}`` of the config; empty if there is none."""
-    kind, name = found.groups()
-    if kind == "env":
-        return environ.get(name, "")
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError, RuntimeError):
-        return ""
 
 
 def _url_secrets(url: str) -> Iterator[str]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import hashlib
 import importlib
-import itertools
-import json
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -27,10 +24,16 @@ from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.config import allowed_tools, max_output_tokens
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.server import OpencodeServer
+from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
+from opencode_tasks.opencode.server_key import ServerKey, server_key, settings_digest
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
+from opencode_tasks.settings import settings
 from opencode_tasks.system import defer_stop
 
 T = TypeVar("T")
+
+# Interval between two looks for servers that are not needed.
+IDLE_CHECK_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -42,19 +45,24 @@ importlib.import_module("concurrent.futures.thread")
 class ServerPool:
     """An event loop in its own thread, and the servers and backends on it.
 
-    Methods that say "on the loop only" are called from coroutines that ``call`` runs. A *lane* is the
-    number of a batch that has a server for itself.
+    Methods that say "on the loop only" are called from coroutines that ``call`` runs. Servers without a
+    prompt end after a while, and immediately if their environment, logins or config have changed.
     """
 
-    def __init__(self, limits: RotationLimits | None = None) -> None:
-        """Make an empty pool. ``limits`` None takes the limits of its servers from the settings."""
+    def __init__(self, limits: RotationLimits | None = None, *, idle_s: float | None = None) -> None:
+        """Make an empty pool.
+
+        ``limits`` None takes the limits of its servers from the settings, and ``idle_s`` None the time in
+        seconds after which an idle server ends.
+        """
         self._limits = limits
-        self._servers: dict[tuple[str, int], ServerRotation] = {}
-        self._lanes: dict[str, set[int]] = {}
-        self._backends: dict[tuple[BackendName, str, int], Backend] = {}
-        self._catalogs: dict[str, Catalog] = {}
-        self._expected: dict[str, Future[Catalog]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._idle_s = idle_s
+        # By the part of the server key that the spec decides.
+        self._groups: dict[str, ServerGroup] = {}
+        self._superseded: set[ServerGroup] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._expected: dict[tuple[ServerKey, str | None, str | None], Future[Catalog]] = {}
+        self._watch: asyncio.Task[None] | None = None
         self._stack = contextlib.ExitStack()
         self._portal: BlockingPortal | None = None
         self._portal_lock = threading.Lock()
@@ -79,70 +87,62 @@ class ServerPool:
 
         Raises SetupError if it does not start.
         """
-        return await self.rotation(spec).running_server()
+        group = self._group(spec)
+        await self._release_login(group, spec)
+        return await group.rotation().running_server()
 
-    def take_lane(self, spec: OpencodeSpec) -> int:
-        """Reserve the lowest free lane of a spec; call ``release_lane`` afterwards. On the loop only.
+    @contextlib.asynccontextmanager
+    async def use(
+        self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], *, own_server: bool = False
+    ) -> AsyncGenerator[Backend]:
+        """Keep the backend of this name for the block. On the loop only.
 
-        A login that only one server at a time may use is shared by all: then the lane is always 0.
+        With ``own_server`` no other block has the server that it uses, unless the provider has a login
+        that only one server at a time may use. Raises SetupError if the server does not start.
         """
-        if self.has_exclusive_login(spec):
-            return 0
-        taken = self._lanes.setdefault(server_key(spec), set())
-        lane = next(number for number in itertools.count() if number not in taken)
-        taken.add(lane)
-        return lane
-
-    def release_lane(self, spec: OpencodeSpec, lane: int) -> None:
-        """Make a lane free for another batch. On the loop only."""
-        self._lanes.get(server_key(spec), set[int]()).discard(lane)
-
-    async def backend(
-        self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], lane: int = 0
-    ) -> Backend:
-        """The backend of this name for a spec. On the loop only.
-
-        A backend that uses servers has one for each ``lane``, and starts it again if it dies. Raises
-        SetupError if the server does not start.
-        """
-        kind = BACKENDS[name]
-        servers = self.rotation(spec, lane)
-        if kind.uses_servers:
-            await servers.running_server()
-        key = (name, server_key(spec), lane if kind.uses_servers else 0)
-        if key not in self._backends:
-            self._backends[key] = kind.create(spec, unpriced, servers)
-        return self._backends[key]
+        with contextlib.ExitStack() as stack:
+            group = self._group(spec)
+            stack.callback(self._end_superseded)
+            stack.enter_context(group.use())
+            is_own = own_server and not self.has_exclusive_login(spec)
+            lane = stack.enter_context(group.lane()) if is_own else 0
+            await self._release_login(group, spec)
+            yield await group.backend(spec, name, unpriced, lane)
 
     async def catalog(
         self, spec: OpencodeSpec, variant: str | None = None, backend: BackendName = "server"
     ) -> Catalog:
-        """Model, agent and prices of a spec, read once for each spec and variant. On the loop only.
+        """Model, agent and prices of a spec, read once for each variant and state of the config.
 
-        A server that was started only for this call is ended if ``backend`` does not use servers. Raises
-        InputError if opencode does not know the model, agent or variant, SetupError if it does not start.
+        On the loop only. A server that was started only for this call is ended if ``backend`` does not use
+        servers. Raises InputError if opencode does not know the model, agent or variant, SetupError if it
+        does not start.
         """
         kind = BACKENDS[backend]
         if kind.catalog is not None:
             return kind.catalog()
-        key = _catalog_key(spec, variant)
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            if key not in self._catalogs:
-                catalog = await self._expected_catalog(key)
-                self._catalogs[key] = catalog or await self._read_catalog(
-                    spec, variant, keep_server=kind.uses_servers
-                )
-            return self._catalogs[key]
+        group = self._group(spec)
+        key = (spec.model_ref, variant)
+        with group.use():
+            async with group.locks.setdefault(key, asyncio.Lock()):
+                if key not in group.catalogs:
+                    catalog = await self._expected_catalog(group, key)
+                    group.catalogs[key] = catalog or await self._read_catalog(
+                        group, spec, variant, keep_server=kind.uses_servers
+                    )
+                return group.catalogs[key]
 
     def expect(self, spec: OpencodeSpec, variant: str | None, catalog: Future[Catalog]) -> None:
         """Make ``catalog()`` wait for the result of another process; InputError and SetupError are raised.
 
         If the other process fails in another way, a server of this process is asked instead.
         """
-        self._expected[_catalog_key(spec, variant)] = catalog
+        self._expected[(server_key(spec), spec.model_ref, variant)] = catalog
 
-    async def _expected_catalog(self, key: str) -> Catalog | None:
-        expected = self._expected.pop(key, None)
+    async def _expected_catalog(
+        self, group: ServerGroup, key: tuple[str | None, str | None]
+    ) -> Catalog | None:
+        expected = self._expected.pop((group.key, *key), None)
         if expected is None:
             return None
         try:
@@ -153,11 +153,14 @@ class ServerPool:
             _log.warning("a worker could not read the models and agents of opencode", exc_info=True)
             return None
 
-    async def _read_catalog(self, spec: OpencodeSpec, variant: str | None, *, keep_server: bool) -> Catalog:
-        had_server = self.rotation(spec).current is not None
+    async def _read_catalog(
+        self, group: ServerGroup, spec: OpencodeSpec, variant: str | None, *, keep_server: bool
+    ) -> Catalog:
+        had_server = group.rotation().current is not None
+        await self._release_login(group, spec)
         try:
             return await read_catalog(
-                await self.server(spec),
+                await group.rotation().running_server(),
                 model_ref=spec.model_ref,
                 agent=spec.agent,
                 variant=variant,
@@ -169,12 +172,13 @@ class ServerPool:
             )
         finally:
             if not keep_server and not had_server:
-                await self.end_server(spec)
+                await group.end_servers()
 
     async def end_server(self, spec: OpencodeSpec) -> None:
-        """End the servers of a spec in all lanes; its catalog stays. On the loop only."""
-        servers = [rotation for (key, _), rotation in self._servers.items() if key == server_key(spec)]
-        await asyncio.gather(*(rotation.aclose() for rotation in servers))
+        """End the servers of a spec that no batch uses; its catalog stays. On the loop only."""
+        settings = settings_digest(spec)
+        groups = [group for group in self._all_groups() if group.key.settings == settings]
+        await asyncio.gather(*(group.end_servers() for group in groups if not group.is_used))
 
     def has_exclusive_login(self, spec: OpencodeSpec) -> bool:
         """Whether the provider of a spec has a login that only one server at a time may use.
@@ -194,19 +198,59 @@ class ServerPool:
             self._portal = None
             self._stack.close()
 
-    def rotation(self, spec: OpencodeSpec, lane: int = 0) -> ServerRotation:
-        """The servers of a spec in a lane, running or not. On the loop only."""
-        key = (server_key(spec), lane)
-        if key not in self._servers:
-            self._servers[key] = ServerRotation(spec, self._limits or limits_in_force())
-        return self._servers[key]
+    def rotation(self, spec: OpencodeSpec) -> ServerRotation:
+        """The servers that prompts of a spec share, running or not. On the loop only."""
+        return self._group(spec).rotation()
+
+    def _group(self, spec: OpencodeSpec) -> ServerGroup:
+        """The group for the spec in its present surroundings."""
+        key = server_key(spec)
+        group = self._groups.get(key.settings)
+        if group is None or group.key != key:
+            if group is not None:
+                group.is_superseded = True
+                self._superseded.add(group)
+            group = self._groups[key.settings] = ServerGroup(key, spec, self._limits or limits_in_force())
+            self._end_superseded()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_idle())
+        return group
+
+    def _all_groups(self) -> list[ServerGroup]:
+        return [*self._groups.values(), *self._superseded]
+
+    async def _release_login(self, group: ServerGroup, spec: OpencodeSpec) -> None:
+        """End the other idle servers with an exclusive login, if the spec needs the login."""
+        if self.has_exclusive_login(spec):
+            await asyncio.gather(*self._ending)
+            others = [other for other in self._all_groups() if other is not group and other.is_idle]
+            await asyncio.gather(*(other.aclose() for other in others if other.has_exclusive_login))
+
+    def _end_superseded(self) -> None:
+        """End the superseded groups that are idle, in the background."""
+        for group in [group for group in self._superseded if group.is_idle]:
+            self._superseded.discard(group)
+            task = asyncio.create_task(group.aclose())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _watch_idle(self) -> None:
+        """End servers that are not needed, every few seconds."""
+        idle_s = self._idle_s or settings().server_idle
+        while True:
+            await asyncio.sleep(min(IDLE_CHECK_S, idle_s))
+            self._end_superseded()
+            ending = groups_to_end(self._groups.values(), time.monotonic(), idle_s)
+            await asyncio.gather(*(group.aclose() for group in ending))
 
     async def _aclose(self) -> None:
-        closing = [*self._servers.values(), *self._backends.values()]
-        self._servers.clear()
-        self._backends.clear()
-        self._locks.clear()
-        await asyncio.gather(*(item.aclose() for item in closing), return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        closing = self._all_groups()
+        self._groups.clear()
+        self._superseded.clear()
+        await asyncio.gather(*(group.aclose() for group in closing), *self._ending, return_exceptions=True)
 
     def _start_portal(self) -> BlockingPortal:
         with self._portal_lock:
@@ -218,21 +262,6 @@ class ServerPool:
                 at_threads_end(self.close)
                 atexit.register(self.close)
             return self._portal
-
-
-def server_key(spec: OpencodeSpec) -> str:
-    """Digest of the fields that two specs must share to share a server.
-
-    The system text is not one of them, since each message carries it. Of the model only the provider is.
-    """
-    values = asdict(spec)
-    values.pop("system")
-    values["model_ref"] = spec.model_ref.partition("/")[0] if spec.model_ref else None
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _catalog_key(spec: OpencodeSpec, variant: str | None) -> str:
-    return f"{server_key(spec)} {spec.model_ref} {variant}"
 
 
 server_pool: Final = ServerPool()

@@ -116,16 +116,31 @@ class ServerRotation:
             server.mark_recorded(session_id)
             self._close_if_idle(server)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a server starts or works on a request. Its unrecorded sessions need no process."""
+        servers = [*self._former, self.current] if self.current else [*self._former]
+        is_starting = self._lock.locked() or self._successor is not None
+        return is_starting or any(server.active_requests for server in servers)
+
     async def aclose(self) -> None:
-        """End every server. The data of an unrecorded session stays until the session is recorded."""
+        """End every server. The data of an unrecorded session stays until the session is recorded.
+
+        A server that is needed meanwhile starts when the others have ended.
+        """
+        await self._cancel_successor()
+        async with self._lock:
+            await self._cancel_successor()
+            if self.current is not None:
+                self._former.add(self.current)
+                self.current = None
+            ending = [self._close(server) for server in self._former if not server.is_closing]
+            await asyncio.gather(*ending, *self._closing, return_exceptions=True)
+
+    async def _cancel_successor(self) -> None:
         if self._successor is not None:
             self._successor.cancel()
             await asyncio.gather(self._successor, return_exceptions=True)
-        if self.current is not None:
-            self._former.add(self.current)
-            self.current = None
-        ending = [self._close(server) for server in self._former if not server.is_closing]
-        await asyncio.gather(*ending, *self._closing, return_exceptions=True)
 
     def _is_over_limit(self, server: OpencodeServer) -> bool:
         limits, count = self._limits, server.session_count

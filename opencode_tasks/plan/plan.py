@@ -92,6 +92,12 @@ class Plan:
         assert self.options.ledger is not None
         return self.options.ledger
 
+    @property
+    def gate_id(self) -> str:
+        """Gate of the rows, for the credential that they use now. Not for an empty input."""
+        assert self.catalog is not None
+        return gate_id(self.catalog.model_ref, self.spec, os.environ, self.catalog.key_variables)
+
     def run_spec(
         self, run_id: str, driver_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
     ) -> RunSpec:
@@ -114,7 +120,7 @@ class Plan:
             variant=options.variant,
             schema=options.schema,
             limits=limits_of(options),
-            gate_id=gate_id(self.catalog.model_ref, self.spec, os.environ),
+            gate_id=self.gate_id,
             concurrency=concurrency,
             start=start,
             rate_limits=RateLimits(

@@ -32,11 +32,11 @@ binary, config, ending = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 spec = OpencodeSpec(binary=binary, config=config, model_ref="fake/echo")
 
 async def one(prompt, recorded):
-    backend = await server_pool.backend(spec, "server", frozenset())
-    result = await backend.run(Request(prompt=prompt, model_ref="fake/echo"), lambda s: None)
-    if recorded:
-        backend.release_session(result.session_id)
-    return backend.server
+    async with server_pool.use(spec, "server", frozenset()) as backend:
+        result = await backend.run(Request(prompt=prompt, model_ref="fake/echo"), lambda s: None)
+        if recorded:
+            backend.release_session(result.session_id)
+        return backend.server
 
 server = server_pool.call(one, "first", ending != "unrecorded")
 print(json.dumps({"pid": server.process.pid, "home": str(server.instance_dir.root)}), flush=True)

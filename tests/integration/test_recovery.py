@@ -53,12 +53,12 @@ binary, config, name, asks = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.arg
 spec = OpencodeSpec(binary=binary, config=config, model_ref="fake/echo")
 
 async def one(prompt, agent):
-    backend = await server_pool.backend(spec, name, frozenset())
     request = Request(prompt=prompt, model_ref="fake/echo", agent=agent)
-    def tell(session_id):
-        told = {"session": session_id, "data": str(backend.data_dir(session_id))}
-        print(json.dumps(told), flush=True)
-    await backend.run(request, tell)
+    async with server_pool.use(spec, name, frozenset()) as backend:
+        def tell(session_id):
+            told = {"session": session_id, "data": str(backend.data_dir(session_id))}
+            print(json.dumps(told), flush=True)
+        await backend.run(request, tell)
     print("{}", flush=True)
 
 for prompt, agent in asks:

@@ -57,10 +57,10 @@ spec = OpencodeSpec(binary=Path(sys.argv[1]), config=json.loads(sys.argv[2]), mo
 server_pool = ServerPool(RotationLimits(rows=1, memory_bytes=1 << 60))
 
 async def one(prompt):
-    backend = await server_pool.backend(spec, "server", frozenset())
-    def tell(session_id):
-        print(json.dumps([prompt, session_id, str(backend.data_dir(session_id))]), flush=True)
-    await backend.run(Request(prompt=prompt, model_ref="fake/echo"), tell)
+    async with server_pool.use(spec, "server", frozenset()) as backend:
+        def tell(session_id):
+            print(json.dumps([prompt, session_id, str(backend.data_dir(session_id))]), flush=True)
+        await backend.run(Request(prompt=prompt, model_ref="fake/echo"), tell)
 
 async def all():
     servers = server_pool.rotation(spec)
@@ -99,15 +99,14 @@ class Asker:
         self.seen: list[OpencodeServer] = []
 
     async def row(self, prompt: str, schema: dict[str, Any] | None = None) -> Answer:
-        backend = await self.server_pool.backend(self.spec, "server", frozenset())
-        assert isinstance(backend, ServerBackend)
         sessions: list[str] = []
         request = Request(prompt=prompt, model_ref="fake/echo")
-        try:
-            return await ask(backend, request, node_id="n", on_session=sessions.append, schema=schema)
-        finally:
-            backend.release_session(sessions[-1])
-            self.note()
+        async with self.server_pool.use(self.spec, "server", frozenset()) as backend:
+            try:
+                return await ask(backend, request, node_id="n", on_session=sessions.append, schema=schema)
+            finally:
+                backend.release_session(sessions[-1])
+                self.note()
 
     def note(self) -> None:
         current = self.server_pool.rotation(self.spec).current
