@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from opencode_tasks.ledger import GateHold, Lease, Ledger, budgets
+from opencode_tasks import Hold
+from opencode_tasks.ledger import Lease, Ledger, budgets
 from opencode_tasks.ledger.attempts import attempt_id_of, write_attempts
 from opencode_tasks.ledger.gate_admission import admit, closed_gate
 
@@ -52,10 +53,10 @@ def begin_attempt(
 
 def admitted(
     ledger: Ledger, gate_id: str, run_id: str, row_id: str, *, now: datetime, has_failed: bool = False
-) -> GateHold | None:
+) -> Hold | None:
     """Whether a gate lets a row pass: None if so, through a half-open gate as its probe."""
 
-    def ask(connection: Connection) -> GateHold | None:
+    def ask(connection: Connection) -> Hold | None:
         if closed_gate(connection, gate_id) is None:
             return None
         return admit(

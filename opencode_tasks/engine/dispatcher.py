@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from opencode_tasks.domain.next_step import RunState, is_longer_than, next_step
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
-from opencode_tasks.engine.hold_check import must_stop_sending
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec
@@ -60,8 +60,6 @@ class _Dispatch:
         self.failures_in_succession = 0
         self.crashes: Counter[str] = Counter()
         self.next_progress = 0.0
-        # A batch reported that the remaining rows must wait.
-        self.is_held = False
 
     def run(self) -> None:
         try:
@@ -79,17 +77,15 @@ class _Dispatch:
 
     def _submit(self) -> bool:
         """Submit batches while there are lanes and rows for them. Returns whether any was submitted."""
-        if len(self.running) >= self.sizes.lanes or self._must_stop():
+        if len(self.running) >= self.sizes.lanes:
             return False
         rows_per_batch = min(self.sizes.batch_size, ROWS_PER_SERVER)
         # If all rows wait for a short time, one batch shows it by its state.
         wait_s = 0.0 if self.running else self.run_spec.limits.max_inline_wait_s
-        ready = self.ledger.queue.state(
-            self.run_spec.run_id,
-            limit=rows_per_batch * self.sizes.lanes,
-            wait_s=wait_s,
-        ).ready
-        missing = min(self.sizes.lanes, -(-ready // rows_per_batch)) - len(self.running)
+        state = self._state(limit=rows_per_batch * self.sizes.lanes, wait_s=wait_s)
+        if self._must_stop(state):
+            return False
+        missing = min(self.sizes.lanes, -(-state.ready // rows_per_batch)) - len(self.running)
         for _ in range(missing):
             self._submit_batch()
         return missing > 0
@@ -104,17 +100,17 @@ class _Dispatch:
 
         threading.Thread(target=wait, name=f"opencode-wait-{batch_id}", daemon=True).start()
 
-    def _must_stop(self) -> bool:
-        return self.is_held or must_stop_sending(
-            self.ledger,
-            self.run_spec.run_id,
-            self.run_spec.gate_id,
-            max_inline_wait_s=self.run_spec.limits.max_inline_wait_s,
-        )
+    def _state(self, *, limit: int = 1, wait_s: float = 0.0) -> RunState:
+        run_spec = self.run_spec
+        return self.ledger.queue.state(run_spec.run_id, run_spec.gate_id, limit=limit, wait_s=wait_s)
+
+    def _must_stop(self, state: RunState) -> bool:
+        limits = self.run_spec.limits
+        return is_longer_than(next_step(state, limits), limits.max_inline_wait_s, state.now)
 
     def _has_leased_rows(self) -> bool:
         """Whether open rows are leased to another driver, or to a worker that may be dead."""
-        if self._must_stop():
+        if self._must_stop(self._state()):
             return False
         owners = self.ledger.queue.owners(self.run_spec.run_id)
         if any(is_dead(owner) for owner in owners):
@@ -126,7 +122,6 @@ class _Dispatch:
         """Count a batch that failed; raises its error if another batch would fail in the same way."""
         if end.result is not None:
             self.failures_in_succession = 0
-            self.is_held = end.result.hold is not None
             return
         if isinstance(end.error, SetupError):
             raise end.error

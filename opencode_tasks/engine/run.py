@@ -13,10 +13,11 @@ import pandas as pd
 from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
+from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.executor import Executor
-from opencode_tasks.engine.hold_check import OnHold, current_hold, must_stop_sending, raise_paused
+from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
@@ -245,7 +246,7 @@ class _Run:
         self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
         while open_rows := self.ledger.rows.count_open(self.run_id):
             run_spec = self._dispatch(open_rows)
-            hold = self._current_hold(run_spec)
+            hold = hold_of(self._next_step(run_spec))
             if hold is None:
                 continue
             if hold.error_type == BUDGET_REACHED and self.plan.options.on_budget == "skip":
@@ -285,10 +286,8 @@ class _Run:
             has_budget=self.ledger.budgets.get(self.run_id).max_cost_pico is not None,
         )
         emit_progress = partial(self._emit_progress, run_spec)
-        max_inline_wait_s = run_spec.limits.max_inline_wait_s
-        if not must_stop_sending(
-            self.ledger, self.run_id, run_spec.gate_id, max_inline_wait_s=max_inline_wait_s
-        ):
+        inline_s = run_spec.limits.max_inline_wait_s
+        if not is_longer_than(self._next_step(run_spec), inline_s, datetime.now(UTC)):
             dispatch(run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress)
         return run_spec
 
@@ -317,13 +316,13 @@ class _Run:
                 run_id=self.run_id,
                 progress=progress,
                 pace=concurrency,
-                hold=self._current_hold(run_spec) if is_idle else None,
+                hold=hold_of(self._next_step(run_spec)) if is_idle else None,
                 reused_rows=self.reused_rows,
             )
         )
 
-    def _current_hold(self, run_spec: RunSpec) -> Hold | None:
-        return current_hold(self.ledger, self.run_id, run_spec.gate_id, run_spec.limits)
+    def _next_step(self, run_spec: RunSpec) -> NextStep:
+        return next_step(self.ledger.queue.state(self.run_id, run_spec.gate_id), run_spec.limits)
 
     def _skip_rows(self, hold: Hold) -> None:
         self.ledger.rows.skip_open(

@@ -11,24 +11,21 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from opencode_tasks.domain.hold import Hold
+from opencode_tasks.domain.next_step import NextStep, Run, Wait, hold_of, is_longer_than, next_step
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
-from opencode_tasks.engine.hold_check import outage_limited
 from opencode_tasks.engine.recovery import recover_attempts
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import (
-    BUDGET_REACHED,
-    BudgetReachedError,
     ClaimedRow,
     ClaimRequest,
     ClaimResult,
     LeaseLostError,
     Ledger,
-    QueueState,
 )
 from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.server_pool import server_pool
@@ -51,14 +48,9 @@ MAX_BATCH_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """Result of a batch: the number of rows that ended in it.
-
-    ``hold`` is set if the remaining rows must wait for longer than a batch waits: another batch would
-    find nothing to send.
-    """
+    """Result of a batch: the number of rows that ended in it."""
 
     ended: int
-    hold: Hold | None = None
 
 
 class RowsWaitError(Exception):
@@ -85,14 +77,12 @@ def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
         span("opencode batch", run_spec.trace, run_id=run_spec.run_id, model_ref=run_spec.model_ref),
     ):
         batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), max_rows)
-        hold = server_pool.call(batch.run)
-        if hold is None:
-            return BatchResult(ended=batch.ended)
-        hold = outage_limited(hold, ledger, run_spec.gate_id, run_spec.limits)
-        hold = replace(hold, open_rows=ledger.rows.count_open(run_spec.run_id))
-    if hold.is_longer_than(run_spec.limits.max_inline_wait_s, datetime.now(UTC)):
-        return BatchResult(ended=batch.ended, hold=hold)
-    raise RowsWaitError(hold)
+        server_pool.call(batch.run)
+        step = batch.step
+    limits = run_spec.limits
+    if isinstance(step, Wait) and not is_longer_than(step, limits.max_inline_wait_s, datetime.now(UTC)):
+        raise RowsWaitError(step.hold)
+    return BatchResult(ended=batch.ended)
 
 
 class _Batch:
@@ -109,38 +99,40 @@ class _Batch:
         self.has_answer = False
         # Time of the monotonic clock before which no row is claimed.
         self.next_claim = 0.0
-        # Reason why the last claim returned fewer rows than there was room for.
-        self.hold: Hold | None = None
+        # What the rows that this batch does not have in flight wait for.
+        self.step: NextStep = Run()
         self.is_queue_empty = False
+        # Time until which the first row waits; None without one.
+        self.next_ready: datetime | None = None
         self.drain_deadline: float | None = None
         self.in_flight: dict[asyncio.Task[AttemptEnd | None], ClaimedRow] = {}
         # Rows whose attempt is written and whose task has not started.
         self.unsent: dict[str, ClaimedRow] = {}
 
-    async def run(self) -> Hold | None:
-        """Execute rows. Returns what the remaining rows wait for, None if none remain for this batch."""
+    async def run(self) -> None:
+        """Execute rows until none is left for this batch; ``step`` is then what the others wait for."""
         if await self.context.db(self.context.ledger.runs.status, self.run_spec.run_id) is None:
             raise SetupError(
                 "unknown",
                 raw_message=f"the ledger of this worker has no run {self.run_spec.run_id}",
                 hint="use a ledger that every worker reaches: --ledger postgresql://…",
             )
-        queue_state = await self._read_queue()
-        if not queue_state.ready and not queue_state.leased:
-            return self.hold
+        has_leased = await self._read_state()
+        if self.is_queue_empty and not has_leased:
+            return
         run_spec = self.run_spec
         # Started here, so that a failed start is a failure of the batch and not of each row.
         async with server_pool.use(
             run_spec.spec, run_spec.backend, run_spec.unpriced, own_server=True
         ) as self.backend:
             await self.context.limiter.join()
-            return await self._run()
+            await self._run()
 
-    async def _run(self) -> Hold | None:
+    async def _run(self) -> None:
         watch = asyncio.create_task(self._watch())
         try:
             await recover_attempts(self.context)
-            return await self._work()
+            await self._work()
         finally:
             watch.cancel()
             for task in self.in_flight:
@@ -150,34 +142,39 @@ class _Batch:
                 await give_up(self.context, claimed, AttemptRecord())
             await self.context.limiter.leave()
 
-    async def _read_queue(self) -> QueueState:
-        """Read the open rows of the run; if none is ready, set ``hold`` to what the first waits for."""
-        read = partial(self.context.ledger.queue.state, self.run_spec.run_id, limit=1)
-        queue_state = await self.context.db(read)
-        self.is_queue_empty, self.hold = queue_state.ready == 0, None
-        if self.is_queue_empty and queue_state.next_at is not None:
-            self.hold = Hold(
-                until=queue_state.next_at, error_type=queue_state.error_type, message=queue_state.message
-            )
-        return queue_state
+    async def _read_state(self) -> bool:
+        """Read the state of the run. Returns whether rows are leased, to this batch or to others."""
+        run_spec = self.run_spec
+        state = await self.context.db(self.context.ledger.queue.state, run_spec.run_id, run_spec.gate_id)
+        # Rows in flight elsewhere are no work for this batch.
+        self.step = next_step(replace(state, has_leased=bool(self.in_flight)), run_spec.limits)
+        self.is_queue_empty = state.ready == 0
+        self.next_ready = state.first_wait.until if state.first_wait is not None else None
+        return state.has_leased
 
-    async def _work(self) -> Hold | None:
+    @property
+    def hold(self) -> Hold | None:
+        """Reason why the batch may send no row now; None if it may, or if there is none."""
+        return hold_of(self.step)
+
+    async def _work(self) -> None:
         while True:
             await self._fill()
             if self.in_flight:
                 await self._collect()
                 self._end_drain()
             elif self.is_stopping or self._rows_left() <= 0:
-                return None
+                self.step = Run()
+                return
             elif self.hold is None:
                 if self.is_queue_empty:
-                    return None
+                    return
                 # A row is ready, but there may be no slot yet.
                 await asyncio.sleep(max(SHORT_POLL_INTERVAL_S, self.next_claim - time.monotonic()))
             else:
                 now = datetime.now(UTC)
                 if self.hold.is_longer_than(SHORT_WAIT_S, now):
-                    return self.hold
+                    return
                 await asyncio.sleep(self.hold.remaining_s(now) or 0.0)
                 self.next_claim = 0.0
 
@@ -191,8 +188,9 @@ class _Batch:
         """Number of rows that may be added to those in flight."""
         at_most = self.run_spec.concurrency
         ready = 0 if self.is_queue_empty else min(at_most, self._rows_left())
-        until = self.hold.until if self.hold is not None else None
-        slots = self.context.limiter.slots(ready, until=until, now=datetime.now(UTC), at_most=at_most)
+        slots = self.context.limiter.slots(
+            ready, until=self.next_ready, now=datetime.now(UTC), at_most=at_most
+        )
         return min(slots - len(self.in_flight), self._rows_left())
 
     async def _fill(self) -> None:
@@ -200,8 +198,11 @@ class _Batch:
         if self.is_stopping or time.monotonic() < self.next_claim:
             return
         self.next_claim = time.monotonic() + POLL_INTERVAL_S
-        if self.is_queue_empty or (self.hold is not None and not self.hold.applies_to_all):
-            await self._read_queue()
+        if self.is_queue_empty or self.hold is not None:
+            await self._read_state()
+        if self.hold is not None:
+            self.has_answer = self.has_answer and not self.hold.applies_to_all
+            return
         free_slots = self._free_slots()
         if free_slots <= 0:
             if not self.is_queue_empty:
@@ -213,11 +214,10 @@ class _Batch:
             self.context.limiter.add(claimed.attempt_id, claimed.row.prompt)
             self.in_flight[asyncio.create_task(self._try(claimed))] = claimed
         self.ended += claim_result.finished
-        self.hold = None
         if len(claim_result.rows) == free_slots or claim_result.finished:
             self.next_claim = 0.0
-        else:
-            await self._note_shortage(claim_result)
+        elif not claim_result.rows:
+            await self._read_state()
 
     async def _claim_rows(self, free_slots: int) -> ClaimResult:
         run_spec, context = self.run_spec, self.context
@@ -246,22 +246,6 @@ class _Batch:
             is_idle=not self.in_flight,
         )
         return await context.db(context.ledger.queue.claim, request)
-
-    async def _note_shortage(self, claim_result: ClaimResult) -> None:
-        """Set ``hold`` to the reason why a claim returned fewer rows than there was room for."""
-        if claim_result.gate_hold is not None:
-            gate = claim_result.gate_hold
-            self.has_answer = False
-            self.hold = Hold(
-                until=gate.until,
-                error_type=gate.error_type,
-                message=gate.error_message,
-                applies_to_all=True,
-            )
-        elif claim_result.budget_error is not None:
-            self.hold = _budget_hold(claim_result.budget_error)
-        elif not claim_result.rows:
-            await self._read_queue()
 
     async def _collect(self) -> None:
         """Wait until rows in flight end, or until other rows may be claimed."""
@@ -334,10 +318,3 @@ class _Batch:
             if isinstance(error, SetupError):
                 raise
             return None
-
-
-def _budget_hold(reached: BudgetReachedError) -> Hold:
-    """Hold for a budget that is too small: short if rows in flight may release a part of it."""
-    until = datetime.now(UTC) + timedelta(seconds=POLL_INTERVAL_S) if reached.in_flight else None
-    message = "the run's budget is too small for another row"
-    return Hold(until=until, error_type=BUDGET_REACHED, message=message, applies_to_all=True)

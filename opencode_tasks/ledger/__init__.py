@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, BatchRows, OrphanedAttempt
 from opencode_tasks.ledger.audit_queries import AttemptPair, AuditFacts, SentAttempt
-from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, BudgetReachedError
+from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.finish import FinishedRow
-from opencode_tasks.ledger.gate_admission import Gate, GateHold
+from opencode_tasks.ledger.gate_admission import Gate
 from opencode_tasks.ledger.gate_list import ListedGate
 from opencode_tasks.ledger.gates import GateObservation
 from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.progress import Progress
-from opencode_tasks.ledger.queue import AlreadyFinished, AlreadyLeased, QueueState
+from opencode_tasks.ledger.queue import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
@@ -42,7 +42,6 @@ __all__ = [
     "AuditFacts",
     "BatchRows",
     "Budget",
-    "BudgetReachedError",
     "ClaimRequest",
     "ClaimResult",
     "ClaimedRow",
@@ -51,7 +50,6 @@ __all__ = [
     "ConcurrencyState",
     "FinishedRow",
     "Gate",
-    "GateHold",
     "GateObservation",
     "Grouping",
     "Lease",
@@ -62,7 +60,6 @@ __all__ = [
     "OrphanedAttempt",
     "Progress",
     "Purged",
-    "QueueState",
     "ReportQueries",
     "SentAttempt",
     "WaitingRun",

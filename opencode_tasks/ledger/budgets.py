@@ -16,6 +16,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
+from opencode_tasks.domain.money import format_usd
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
 
@@ -50,17 +51,6 @@ class Budget:
     refused_pico: int | None
 
 
-class BudgetReachedError(Exception):
-    """A reservation does not fit the budget.
-
-    ``in_flight`` says that rows are in flight, which may need less than is set aside for them.
-    """
-
-    def __init__(self, *, in_flight: bool) -> None:
-        super().__init__(in_flight)
-        self.in_flight = in_flight
-
-
 def get_budget(connection: Connection, run_id: str) -> Budget:
     """The budget of a run. Raises LookupError if there is no such run."""
     columns = (runs.c.max_cost_pico, runs.c.spent_pico, runs.c.reserved_pico, runs.c.refused_pico)
@@ -68,6 +58,15 @@ def get_budget(connection: Connection, run_id: str) -> Budget:
     if found is None:
         raise LookupError(f"the ledger has no run {run_id!r}")
     return Budget(**found)
+
+
+def budget_message(budget: Budget) -> str:
+    """Message for a budget that is too small for the next row: amounts spent, uncertain and needed."""
+    message = f"{format_usd(budget.spent_pico)} of {format_usd(budget.max_cost_pico)} is spent"
+    if budget.reserved_pico:
+        uncertain = format_usd(budget.reserved_pico)
+        message += f", up to {uncertain} more may have been spent by attempts that were cut short"
+    return f"{message}; the next row may cost up to {format_usd(budget.refused_pico)}"
 
 
 def set_budget(connection: Connection, run_id: str, max_cost_pico: int | None) -> None:
@@ -95,19 +94,14 @@ def try_reserve(connection: Connection, run_id: str, pico: int) -> bool:
     return bool(connection.execute(_RESERVE, {"of_run": run_id, "amount": pico}).rowcount)
 
 
-def reserve(connection: Connection, run_id: str, pico: int, lease_now: datetime) -> None:
-    """Set an amount aside in the budget of a run. Raises BudgetReachedError if it does not fit."""
-    if not try_reserve(connection, run_id, pico):
-        raise BudgetReachedError(in_flight=_has_rows_in_flight(connection, run_id, lease_now))
-
-
 def record_refusal(connection: Connection, run_id: str, pico: int) -> None:
     """Record that a reservation did not fit with no row in flight."""
     is_smaller = or_(runs.c.refused_pico.is_(None), runs.c.refused_pico > pico)
     connection.execute(runs.update().where(runs.c.run_id == run_id, is_smaller).values(refused_pico=pico))
 
 
-def _has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime) -> bool:
+def has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime) -> bool:
+    """Whether rows are in flight, which may need less than is set aside for them."""
     is_leased = and_(
         leases.c.row_key == attempts.c.row_key,
         leases.c.owner == attempts.c.owner,

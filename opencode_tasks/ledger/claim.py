@@ -15,14 +15,11 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, o
 
 from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.attempts import CRASHED, attempt_counts, attempt_id_of, write_attempts
-from opencode_tasks.ledger.budgets import BudgetReachedError
 from opencode_tasks.ledger.clock import Times, times
 from opencode_tasks.ledger.finish import fail_row
 from opencode_tasks.ledger.gate_admission import (
-    GateHold,
     admit,
     closed_gate,
-    hold_of,
     release_probe,
     suspect_of,
 )
@@ -108,15 +105,12 @@ class ClaimedRow:
 class ClaimResult:
     """Result of a claim.
 
-    ``finished`` rows ended during the claim, with a reused answer or by their cost limit.
-    ``gate_hold`` is set if a closed gate lets no row pass. ``budget_error`` is set if the run's
-    budget does not cover the next row.
+    ``finished`` rows ended during the claim, with a reused answer or by their cost limit. If there are
+    fewer rows than requested, ``ledger.queue.state`` has the reason.
     """
 
     rows: list[ClaimedRow] = field(default_factory=list[ClaimedRow])
     finished: int = 0
-    gate_hold: GateHold | None = None
-    budget_error: BudgetReachedError | None = None
 
 
 _attempt_count = (
@@ -164,7 +158,7 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
     if gate is None:
         return _start(connection, request, at, _candidates(connection, request, at, request.limit))
     if gate["reset_time"] is not None and gate["reset_time"] > at.now:
-        return ClaimResult(gate_hold=hold_of(gate))
+        return ClaimResult()
     found = _candidates(connection, request, at, PROBES, excluded=suspect_of(gate, request.run_id))
     for row in found:
         hold = admit(
@@ -179,14 +173,12 @@ def claim(connection: Connection, request: ClaimRequest) -> ClaimResult:
             has_failed=row["attempts"] > 0,
         )
         if hold is not None:
-            return ClaimResult(gate_hold=hold)
+            return ClaimResult()
     result = _start(connection, request, at, found)
     started = {claimed.row.row_id for claimed in result.rows}
     for row in found:
         if row["row_id"] not in started:
             release_probe(connection, request.gate_id, request.owner, row["row_id"])
-    if not found and gate["reset_time"] is None:
-        result.gate_hold = hold_of(gate)
     return result
 
 
@@ -301,29 +293,21 @@ def _start_attempts(
     Returns the leases of the rows that the budget does not cover.
     """
     costs = [request.max_cost_of(one.row.prompt) for one in claimed]
-    covered = len(claimed)
-    if claimed and not budgets.try_reserve(connection, request.run_id, sum(costs)):
-        covered = _reserve_each(connection, request, at, result, costs)
+    covered = _reserve(connection, request.run_id, costs)
     result.rows = list(claimed[:covered])
     values = [_attempt_values(request, at, one, cost) for one, cost in zip(result.rows, costs, strict=False)]
     write_attempts(connection, values)
-    if result.budget_error is not None and covered:
-        # These rows are in flight now, and may need less than is reserved for them.
-        result.budget_error = BudgetReachedError(in_flight=True)
-    elif result.budget_error is not None and not result.budget_error.in_flight:
+    if claimed and not covered and not budgets.has_rows_in_flight(connection, request.run_id, at.lease_now):
         budgets.record_refusal(connection, request.run_id, costs[0])
     return [one.lease for one in claimed[covered:]]
 
 
-def _reserve_each(
-    connection: Connection, request: ClaimRequest, at: Times, result: ClaimResult, costs: Sequence[int]
-) -> int:
-    """Reserve one cost after the other until one does not fit; returns the number that fit."""
+def _reserve(connection: Connection, run_id: str, costs: Sequence[int]) -> int:
+    """Reserve the costs in order, up to the first that the budget does not cover; returns their number."""
+    if budgets.try_reserve(connection, run_id, sum(costs)):
+        return len(costs)
     for number, cost in enumerate(costs):
-        try:
-            budgets.reserve(connection, request.run_id, cost, at.lease_now)
-        except BudgetReachedError as error:
-            result.budget_error = error
+        if not budgets.try_reserve(connection, run_id, cost):
             return number
     return len(costs)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select
 
+from opencode_tasks.domain.hold import Hold
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.schema import attempts, gates, leases
 
@@ -19,15 +20,6 @@ LOOK_AGAIN_S = 0.5
 NO_PROBE = {"probe_owner": None, "probe_until": None}
 NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
 NO_FAILURES = {"failures": 0, "failing_since": None, "failing_run_id": None, "failing_row_id": None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateHold:
-    """Why a gate lets no row pass: its error, and the time to try again (None: a person must act)."""
-
-    until: datetime | None
-    error_type: str
-    error_message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +86,13 @@ def closed_gate(connection: Connection, gate_id: str) -> Mapping[Any, Any] | Non
     return None if gate is None or gate["is_open"] else gate
 
 
-def hold_of(gate: Mapping[Any, Any], *, until: datetime | None = None) -> GateHold:
+def hold_of(gate: Mapping[Any, Any], *, until: datetime | None = None) -> Hold:
     """Why a closed gate lets no row pass, until its reset time or (if given) until another time."""
-    return GateHold(
+    return Hold(
         until=until or gate["reset_time"],
-        error_type=gate["error_type"],
-        error_message=gate["error_message"],
+        error_type=gate["error_type"] or "",
+        message=gate["error_message"] or "",
+        applies_to_all=True,
     )
 
 
@@ -119,7 +112,7 @@ def admit(
     lease_now: datetime,
     probe_s: float,
     has_failed: bool = False,
-) -> GateHold | None:
+) -> Hold | None:
     """Let a row pass (None), through a half-open gate as its probe for ``probe_s`` seconds.
 
     A row that has failed before lets other rows pass first for a while: by its own fault it would

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection
 
 from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.bulk_finish import finish_rows
-from opencode_tasks.ledger.claim import READY_ROWS, claim
+from opencode_tasks.ledger.claim import claim
 from opencode_tasks.ledger.clock import times
 from opencode_tasks.ledger.finish import FinishedRow, finish_row, wait_row
 from opencode_tasks.ledger.gates import GateObservation, record_completions
@@ -27,7 +27,7 @@ from opencode_tasks.ledger.leases import (
 )
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import copy_outcome, row_with_source
-from opencode_tasks.ledger.schema import leases, rows
+from opencode_tasks.ledger.run_state import run_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +44,6 @@ class AlreadyLeased:
 
     owner: str
     expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueState:
-    """State of a run's open rows: ``ready`` may be sent now, counted up to a limit.
-
-    ``leased`` says that some are leased. ``next_at`` is the first time until which a row waits, with
-    the error of that row; None if no row waits until a time.
-    """
-
-    ready: int
-    leased: bool
-    next_at: datetime | None
-    error_type: str
-    message: str
 
 
 def claim_row(
@@ -99,48 +84,10 @@ def claim_row(
     return AlreadyFinished(status=row["source_status"], reused=True)
 
 
-def queue_state(
-    connection: Connection,
-    run_id: str,
-    *,
-    limit: int,
-    wait_s: float = 0.0,
-    now: datetime | None = None,
-) -> QueueState:
-    """The state of a run's open rows.
-
-    Rows that wait for ``wait_s`` seconds at most count as ready. Ready rows are counted up to ``limit``.
-    """
-    now, lease_now = times(connection, now)
-    until = now + timedelta(seconds=wait_s)
-    ready = select(func.count()).select_from(READY_ROWS.limit(bindparam("limit")).subquery())
-    leased = (
-        select(rows.c.row_id)
-        .join(leases, leases.c.row_key == rows.c.row_key)
-        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > lease_now)
-        .limit(1)
-    )
-    first_waiting = (
-        select(rows.c.waits_until, rows.c.error_type, rows.c.error_message)
-        .where(rows.c.run_id == run_id, rows.c.status == "open", rows.c.waits_until > now)
-        .order_by(rows.c.waits_until)
-        .limit(1)
-    )
-    waiting = connection.execute(first_waiting).one_or_none()
-    values = {"of_run": run_id, "lease_now": lease_now, "until": until, "limit": limit}
-    return QueueState(
-        ready=connection.execute(ready, values).scalar_one(),
-        leased=connection.execute(leased).first() is not None,
-        next_at=waiting.waits_until if waiting else None,
-        error_type=(waiting.error_type if waiting else None) or "waiting",
-        message=(waiting.error_message if waiting else None) or "rows wait",
-    )
-
-
 class Queue(Group):
     """``ledger.queue``: open rows and their leases, from the claim to the outcome."""
 
-    state: Final = read(queue_state)
+    state: Final = read(run_state)
     claim: Final = write(claim)
     claim_row: Final = write(claim_row)
     heartbeat: Final = write(heartbeat)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from opencode_tasks.domain.hold import Hold
-from opencode_tasks.engine.hold_check import OnHold, raise_paused, wait_until
+from opencode_tasks.engine.on_hold import OnHold, raise_paused, wait_until
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
 from opencode_tasks.engine.thread_executor import ThreadExecutor

@@ -9,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attempts import admitted, begin_attempt
 
-from opencode_tasks import errors
+from opencode_tasks import Hold, errors
 from opencode_tasks.domain.policy import limit_end
 from opencode_tasks.domain.records import AttemptRecord, RowInput
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import (
     ClaimRequest,
     ConcurrencyRequest,
-    GateHold,
     GateObservation,
     Lease,
     Ledger,
@@ -55,7 +54,7 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def admit(ledger: Ledger, row: str, seconds: float) -> GateHold | None:
+def admit(ledger: Ledger, row: str, seconds: float) -> Hold | None:
     return admitted(ledger, GATE, "run", row, now=at(seconds))
 
 
@@ -264,7 +263,7 @@ def test_a_new_run_does_not_open_a_gate_with_a_reset_time(ledger: Ledger) -> Non
 
 
 def test_a_row_that_failed_before_lets_another_row_pass_first(ledger: Ledger) -> None:
-    def admit_failed(seconds: float) -> GateHold | None:
+    def admit_failed(seconds: float) -> Hold | None:
         return admitted(ledger, GATE, "run", "a", now=at(seconds), has_failed=True)
 
     assert admit_failed(0) is None
@@ -323,9 +322,9 @@ def test_a_person_opens_a_gate_and_ends_the_waits_of_its_rows(ledger: Ledger) ->
     lease = ledger.queue.claim_row("run", "a", owner="owner", now=at(3), lease_s=60)
     assert isinstance(lease, Lease)
     ledger.queue.wait(lease, run_id="run", row_id="a", error=limited(9000), until=at(9000))
-    assert ledger.queue.state("run", now=at(4), limit=9).ready == 2
+    assert ledger.queue.state("run", GATE, now=at(4), limit=9).ready == 2
     assert [ledger.gates.open(GATE, now=at(5)) for _ in range(2)] == [True, False]
     assert ledger.gates.open("fake/other#0", now=at(5)) is None
     assert ledger.gates.list(now=at(5)) == []
     assert admit(ledger, "b", 5) is None
-    assert ledger.queue.state("run", now=at(6), limit=9).ready == 3
+    assert ledger.queue.state("run", GATE, now=at(6), limit=9).ready == 3

@@ -29,7 +29,9 @@ REPLIES: Mapping[str, Reply] = {
 def begin(desk: Desk, count: int, *more: str, env: Mapping[str, str] | None = None) -> Ran:
     """Annotate ``count`` rows, at most four at a time."""
     desk.write_csv("in.csv", [{"prompt": f"row {number:03}"} for number in range(count)])
-    return desk.run(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more), env=env)
+    return desk.run(
+        *desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more), env=env
+    )
 
 
 def statuses(desk: Desk) -> Counter[str]:
@@ -72,7 +74,7 @@ def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> 
             answered = Counter(call.prompt for call in one.provider.calls if call.ended and is_answer(call))
             assert set(answered.values()) == {1}
             refused = len(one.provider.calls) - count
-            print(f"{kind}: {count} rows, {refused} requests during {OUTAGE_S:.0f} s")
+
             # Ten failures close the gate; those in flight come on top, and probes after 5 and 10 s.
             assert refused <= min(3 * count, 10 + 4 + 3)
 

@@ -272,14 +272,11 @@ def test_a_row_that_waits_is_not_ready_before_its_time(ledger: Ledger) -> None:
     ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
     ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(30))
     assert ids(claim(ledger, "r", 5, now=at(1))) == ["r1"]
-    queue_state = ledger.queue.state("r", now=at(1), limit=9)
-    assert (queue_state.ready, queue_state.leased, queue_state.next_at, queue_state.error_type) == (
-        0,
-        True,
-        at(30),
-        "server_error",
-    )
-    assert ledger.queue.state("r", now=at(1), wait_s=39, limit=9).ready == 1
+    state = ledger.queue.state("r", GATE, now=at(1), limit=9)
+    assert state.first_wait is not None
+    assert (state.ready, state.has_leased) == (0, True)
+    assert (state.first_wait.until, state.first_wait.error_type) == (at(30), "server_error")
+    assert ledger.queue.state("r", GATE, now=at(1), wait_s=39, limit=9).ready == 1
     again = claim(ledger, "r", 5, now=at(31)).rows[0]
     assert (again.row.used, again.number, again.row.error_type) == (1, 2, "server_error")
 
@@ -311,15 +308,14 @@ def test_a_gate_lets_one_row_pass_after_its_reset_time(ledger: Ledger) -> None:
     ledger.gates.record(limited, now=at(1), breaker_failures=10, **until)
     ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
     ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(20))
-    hold = claim(ledger, "r", 5, now=at(2)).gate_hold
-    assert hold is not None
-    assert (hold.until, hold.error_type) == (at(20), "rate_limit")
+    assert claim(ledger, "r", 5, now=at(2)) == ClaimResult()
+    gate = ledger.queue.state("r", GATE, now=at(2)).gate
+    assert gate is not None
+    assert (gate.until, gate.error_type) == (at(20), "rate_limit")
     # The row with the rate limit is not the first to be sent.
     probe = claim(ledger, "r", 5, now=at(20.5), prefer_untried=True).rows
     assert [one.row.row_id for one in probe] == ["r1"]
-    waiting = claim(ledger, "r", 5, now=at(20.6), owner="other")
-    assert waiting.gate_hold is not None
-    assert not waiting.rows
+    assert claim(ledger, "r", 5, now=at(20.6), owner="other") == ClaimResult()
     assert end(ledger, "r", probe[0], now=at(21))
     assert ids(claim(ledger, "r", 5, now=at(25))) == ["r0", "r2"]
 
@@ -328,18 +324,17 @@ def test_a_claim_stops_at_the_budget(ledger: Ledger) -> None:
     create_run(ledger, "r", ["a", "b", "c"], max_cost_pico=25)
     claim_result = claim(ledger, "r", 3, max_cost_of=lambda _: 10)
     assert ids(claim_result) == ["r0", "r1"]
-    assert claim_result.budget_error is not None
-    assert claim_result.budget_error.in_flight
+    assert claim(ledger, "r", 3, max_cost_of=lambda _: 10) == ClaimResult()
+    # The rows in flight may cost less than is reserved for them.
+    assert ledger.budgets.get("r").refused_pico is None
     assert ledger.budgets.get("r").reserved_pico == 20
     for claimed in claim_result.rows:
         usage = record(claimed.row.row_id, step(claimed.row.row_id, 1, 10, "reported"))
         ended = finished_row("r", claimed, answer(usage, 0), NOW)
         assert ledger.queue.finish_many([ended], [observation("r", claimed)]) == [True]
-    refused = claim(ledger, "r", 3, max_cost_of=lambda _: 10)
-    assert not refused.rows
-    assert refused.budget_error is not None
-    assert not refused.budget_error.in_flight
+    assert claim(ledger, "r", 3, max_cost_of=lambda _: 10) == ClaimResult()
     assert ledger.budgets.get("r").refused_pico == 10
+    assert "the next row may cost up to" in str(ledger.queue.state("r", GATE, now=NOW).budget_message)
 
 
 def test_a_row_at_its_cost_limit_fails(ledger: Ledger) -> None:
