@@ -29,7 +29,9 @@ REPLIES: Mapping[str, Reply] = {
 def begin(desk: Desk, count: int, *more: str, env: Mapping[str, str] | None = None) -> Ran:
     """Annotate ``count`` rows, at most four at a time."""
     desk.write_csv("in.csv", [{"prompt": f"row {number:03}"} for number in range(count)])
-    return desk.run(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more), env=env)
+    return desk.run(
+        *desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more), env=env
+    )
 
 
 def statuses(desk: Desk) -> Counter[str]:
@@ -38,7 +40,7 @@ def statuses(desk: Desk) -> Counter[str]:
 
 @contextmanager
 def desks(like: Desk, folder: Path) -> Iterator[dict[int, Desk]]:
-    """A desk with a provider and a ledger of its own for each number of rows."""
+    """A desk with its provider and ledger for each number of rows."""
     with ExitStack() as stack:
         found: dict[int, Desk] = {}
         for count in ROWS:
@@ -59,7 +61,10 @@ def until(seconds: float) -> Callable[[Call], bool]:
     return is_down
 
 
-@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize(
+    "kind",
+    ["503", *(pytest.param(kind, marks=pytest.mark.chaos) for kind in REPLIES if kind != "503")],
+)
 def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> None:
     with desks(desk, tmp_path) as found:
         for one in found.values():
@@ -72,7 +77,6 @@ def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> 
             answered = Counter(call.prompt for call in one.provider.calls if call.ended and is_answer(call))
             assert set(answered.values()) == {1}
             refused = len(one.provider.calls) - count
-            print(f"{kind}: {count} rows, {refused} requests during {OUTAGE_S:.0f} s")
             # Ten failures close the gate; those in flight come on top, and probes after 5 and 10 s.
             assert refused <= min(3 * count, 10 + 4 + 3)
 
