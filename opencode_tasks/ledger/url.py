@@ -72,7 +72,8 @@ def make_file(path: Path) -> None:
     if kind is not None and not settings().shared_file_systems:
         raise refusal(
             f"The ledger {path} is on a network or shared file system ({kind}), on which SQLite loses data.",
-            "Put it on a local disk (--ledger PATH), or use PostgreSQL if several machines write to it.",
+            "Put it on a local disk (--ledger PATH), or use PostgreSQL if several machines write to it. If "
+            "locks and shared memory work there, set OPENCODE_TASKS_SHARED_FILE_SYSTEMS=true.",
         )
     try:
         _make_folder(path.parent)

@@ -137,7 +137,7 @@ def instance_dirs_root() -> Path:
             return local / "opencode"
     raise SetupError(
         "unknown",
-        raw_message=f"{root} is on a network or shared file system ({kind}), and no local directory is usable",
+        raw_message=f"{root} is on a network file system ({kind}), and no local directory is usable",
         hint="set XDG_DATA_HOME or TMPDIR to a folder on a local disk",
     )
 

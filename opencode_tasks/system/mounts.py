@@ -6,6 +6,8 @@ from pathlib import Path
 
 # proc_pid_mountinfo(5). Other systems have no such file.
 MOUNTINFO = Path("/proc/self/mountinfo")
+# Index of the field.
+MOUNT_POINT = 4
 
 # Network file systems, and folders of a host in a virtual machine or container.
 SHARED = frozenset(
@@ -58,13 +60,15 @@ def file_system(path: Path, mountinfo: str) -> str:
     """The type of the file system of a path by the text of mountinfo; "" if unknown."""
     types: dict[Path, str] = {}
     for line in mountinfo.split("\n"):
-        fields = line.split(" ")
-        if len(fields) < 7 or "-" not in fields:
+        # The number of optional fields before the separator varies.
+        mount, separator, device = line.partition(" - ")
+        fields = mount.split(" ")
+        if not separator or len(fields) <= MOUNT_POINT:
             continue
-        mount_point = Path(_unescaped(fields[4]))
+        mount_point = Path(_unescaped(fields[MOUNT_POINT]))
         # A later mount hides earlier ones at the same point and below it.
         types = {point: kind for point, kind in types.items() if not point.is_relative_to(mount_point)}
-        types[mount_point] = fields[fields.index("-") + 1]
+        types[mount_point] = device.split(" ")[0]
     found = [point for point in types if path.is_relative_to(point)]
     return types[max(found, key=lambda point: len(point.parts))] if found else ""
 

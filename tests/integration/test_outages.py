@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,7 +39,7 @@ def statuses(desk: Desk) -> Counter[str]:
 
 
 @contextmanager
-def desks(like: Desk, folder: Path) -> Iterator[dict[int, Desk]]:
+def desks(like: Desk, folder: Path) -> Generator[dict[int, Desk]]:
     """A desk with its provider and ledger for each number of rows."""
     with ExitStack() as stack:
         found: dict[int, Desk] = {}

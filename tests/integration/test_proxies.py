@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -45,7 +45,7 @@ def behind(proxy: str, *, lower: bool = False, no_proxy: str | None = None) -> d
 
 
 @contextmanager
-def forwarding_proxy(provider: ScriptedProvider) -> Iterator[tuple[str, list[str]]]:
+def forwarding_proxy(provider: ScriptedProvider) -> Generator[tuple[str, list[str]]]:
     """A proxy that reaches the provider by its name; and the URLs that it was asked for."""
     seen: list[str] = []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from opencode_tasks.opencode import instance_dir
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.system import mounts
 from opencode_tasks.system.mounts import file_system, is_shared, shared_file_system
@@ -83,6 +85,12 @@ def test_opencode_runs_on_a_local_disk_if_the_home_is_on_the_network(
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(f"{MOUNTINFO}90 21 0:60 / {home} rw - nfs4 server:/home rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
+    monkeypatch.setattr(instance_dir, "LASTING_TEMP", tmp_path)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     local = instance_dirs_root()
-    assert not local.is_relative_to(home)
+    assert local.is_relative_to(tmp_path)
     assert local.parent.stat().st_mode & 0o077 == 0
+    # Another user may have made it: the next directory for temporary files is used.
+    local.parent.chmod(0o777)
+    assert instance_dirs_root().is_relative_to(tmp_path / "tmp")
