@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         description="Longest time for which a run waits while the provider is unavailable and answers no "
         "row, in seconds. A longer outage puts the run on hold until a person resumes it; no row fails.",
     )
+    shared_file_systems: bool = Field(
+        default=False,
+        description="Whether a SQLite ledger and the directories of opencode may be on a network file system "
+        "or on a folder of a host (NFS, SMB, 9p, virtiofs, vboxsf, FUSE). SQLite may lose data there.",
+    )
     drain: float = Field(
         default=60.0,
         gt=0,

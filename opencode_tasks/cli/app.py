@@ -10,6 +10,7 @@ import typer
 
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.help_text import CONTEXT, print_help
+from opencode_tasks.system.loopback import loopback_bypass
 
 app: Final = typer.Typer(
     name="opencode-tasks",
@@ -95,6 +96,8 @@ def main() -> NoReturn:
     # Prefect would print a notice about usage data on a terminal, and send such data.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # For every client in this process and the processes that it starts.
+    os.environ.update(loopback_bypass(os.environ))
     application = with_commands()
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)

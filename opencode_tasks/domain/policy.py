@@ -159,7 +159,7 @@ def decide_row(
     decision = decide(error, counts.count(error), now, limits)
     if isinstance(decision, Fail) and cause == "unclear":
         return Retry(now + timedelta(seconds=backoff_s(error, counts.used, limits)))
-    if isinstance(decision, Retry) and error.reaction.wait == "backoff":
+    if isinstance(decision, Retry) and cause == "row" and error.reaction.wait == "backoff":
         return Retry(after_outage(decision.at, error, counts, first_failure or now, limits))
     return decision
 

@@ -146,7 +146,7 @@ def write_end(
         "usage_known": true() if record.usage_known else attempts.c.usage_known,
     }
     if before["ended_at"] is None:
-        values |= {"ended_at": now, "exit_code": record.exit_code, "is_outage": is_outage}
+        values |= {"ended_at": now, "exit_code": record.exit_code, "is_outage": is_outage or None}
         values |= _end_columns(error)
     connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**values))
     origin = {"attempt_id": attempt_id, "run_id": before["run_id"], "row_id": before["row_id"]}

@@ -184,7 +184,7 @@ attempts: Final = Table(
     _counter("spent_pico"),
     # Upper bound for the cost of one more call of an agent with tools; 0 without tools.
     _counter("max_call_pico"),
-    # Whether it met an outage of the provider, and so does not count against ``max_attempts``.
+    # True if it met an outage of the provider: it does not count against ``max_attempts``. Else NULL.
     Column("is_outage", Boolean),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),

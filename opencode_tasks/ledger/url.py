@@ -13,20 +13,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.settings import settings
+from opencode_tasks.system.mounts import shared_file_system
 
-MOUNTS = Path("/proc/mounts")
 POSTGRES_DRIVER = "postgresql+psycopg"
 POSTGRES_NAMES = ("postgres", "postgresql", POSTGRES_DRIVER)
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"),
-        *("beegfs", "gpfs", "davfs", "ncpfs"),
-    }
-)
-NETWORK_FUSE = frozenset(
-    f"fuse.{name}"
-    for name in ("sshfs", "s3fs", "gcsfuse", "rclone", "ceph", "glusterfs", "juicefs", "davfs", "goofys")
-)
 
 
 def refusal(message: str, hint: str) -> SetupError:
@@ -77,11 +68,12 @@ def make_file(path: Path) -> None:
 
     Raises SetupError on a network file system, and if the file cannot be created or is a folder.
     """
-    kind = file_system(path, MOUNTS.read_text() if MOUNTS.exists() else "")
-    if kind in NETWORK_FILE_SYSTEMS | NETWORK_FUSE:
+    kind = shared_file_system(path)
+    if kind is not None and not settings().shared_file_systems:
         raise refusal(
-            f"The ledger {path} is on a network file system ({kind}), on which SQLite loses data.",
-            "Put it on a local disk, or use PostgreSQL if several machines write to it.",
+            f"The ledger {path} is on a network or shared file system ({kind}), on which SQLite loses data.",
+            "Put it on a local disk (--ledger PATH), or use PostgreSQL if several machines write to it. If "
+            "locks and shared memory work there, set OPENCODE_TASKS_SHARED_FILE_SYSTEMS=true.",
         )
     try:
         _make_folder(path.parent)
@@ -102,21 +94,3 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def file_system(path: Path, mounts: str) -> str:
-    """The type of the file system of ``path`` by the text of /proc/mounts; "" if unknown."""
-    found, kind = "", ""
-    for line in filter(None, mounts.split("\n")):
-        _device, escaped, type_, *_options = line.split(" ")
-        mount_point = _unescaped(escaped)
-        # A later mount on the same point hides an earlier one.
-        if path.is_relative_to(mount_point) and len(mount_point) >= len(found):
-            found, kind = mount_point, type_
-    return kind
-
-
-def _unescaped(field: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, character)
-    return field

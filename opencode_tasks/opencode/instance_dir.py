@@ -6,17 +6,21 @@ import fcntl
 import json
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_data_path
 
+from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
 from opencode_tasks.system.loopback import loopback_bypass
+from opencode_tasks.system.mounts import shared_file_system
 
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
@@ -38,6 +42,9 @@ LEAN_ENVIRONMENT = {
     # The plugin sees HTTP requests. Over a WebSocket, opencode retries failures silently.
     "OPENCODE_EXPERIMENTAL_WEBSOCKETS": "false",
 }
+
+# Directory for temporary files that are kept when the machine restarts.
+LASTING_TEMP = Path("/var/tmp")  # noqa: S108
 
 # Descriptors of the locked files of the instance directories that this process uses, by their root.
 _locks: dict[Path, int] = {}
@@ -121,8 +128,35 @@ class InstanceDir:
 
 
 def instance_dirs_root() -> Path:
-    """Parent of the instance directories, below the user's data directory on a local disk."""
-    return user_data_path("opencode-tasks") / "opencode"
+    """Parent of the instance directories: below the user's data directory, or on a local disk.
+
+    opencode keeps a SQLite database in each of them. If the data directory is on a network or shared file
+    system, a private directory in /var/tmp or in the directory for temporary files is used. Raises
+    SetupError if there is no usable one.
+    """
+    root = user_data_path("opencode-tasks") / "opencode"
+    kind = shared_file_system(root.resolve())
+    if kind is None or settings().shared_file_systems:
+        return root
+    for folder in (LASTING_TEMP, Path(tempfile.gettempdir())):
+        local = folder.resolve() / f"opencode-tasks-{os.getuid()}"
+        if shared_file_system(local) is None and _is_private(local):
+            return local / "opencode"
+    raise SetupError(
+        "unknown",
+        raw_message=f"{root} is on a network file system ({kind}), and no local directory is usable",
+        hint="set XDG_DATA_HOME or TMPDIR to a folder on a local disk",
+    )
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether a directory is ours alone; makes it if there is none. Others can write to its parent."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -> InstanceDir:

@@ -9,10 +9,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def loopback_bypass(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that keep requests to this machine from the proxy of an environment; {} without a proxy."""
+    """Variables that keep requests to this machine from the proxy of an environment; {} without a proxy.
+
+    The user's exceptions are kept. Programs read one or the other spelling of ``NO_PROXY``, so both are set.
+    """
     if not any(environment.get(name) or environment.get(name.upper()) for name in PROXIES):
         return {}
-    named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    hosts = [host.strip() for host in named.split(",") if host.strip()]
-    value = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+    named = [environment.get("no_proxy", ""), environment.get("NO_PROXY", ""), *LOOPBACK]
+    hosts = [host.strip() for host in ",".join(named).split(",") if host.strip()]
+    value = ",".join(dict.fromkeys(hosts))
     return {"NO_PROXY": value, "no_proxy": value}

@@ -11,8 +11,8 @@ from wire_cases import WIRES
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
-OUTAGE_S = 60.0
-FEW_ROWS = 3
+OUTAGE_S = 90.0
+FEW_ROWS = (1, 3, 6)
 
 
 @pytest.fixture
@@ -26,15 +26,16 @@ def show(title: str, runs: list[Ended]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["status", "stream"])
-def test_a_minute_of_outage_fails_no_row(office: Office, kind: str) -> None:
+def test_an_outage_of_90_seconds_fails_no_row(office: Office, kind: str) -> None:
     def is_down(service: Service) -> bool:
         return service.seconds() < OUTAGE_S
 
     services = [(service, ROWS) for service in on_all_wires(lambda wire: down(wire, kind), is_down)]
     # A short run has too few failures to close the gate.
-    short = Service("chat", "free", down("chat", kind), is_down)
-    runs = office.run([*services, (short, FEW_ROWS)])
-    show(f"A minute of outage: {kind}", runs)
+    models = zip(("free", "alone", "unpriced"), FEW_ROWS, strict=True)
+    short = [(Service("chat", model, down("chat", kind), is_down), rows) for model, rows in models]
+    runs = office.run([*services, *short])
+    show(f"An outage of 90 seconds: {kind}", runs)
     assert [ended.statuses for ended in runs] == [{"completed": ended.rows} for ended in runs]
     assert [ended.sent_twice for ended in runs] == [[] for _ in runs]
 

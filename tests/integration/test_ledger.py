@@ -34,8 +34,8 @@ from opencode_tasks.errors import (
     UnknownOpenCodeError,
 )
 from opencode_tasks.ledger import AlreadyFinished, AlreadyLeased, FinishedRow, Lease, LeaseLostError, Ledger
-from opencode_tasks.ledger import url as ledger_urls
 from opencode_tasks.ledger.schema import metadata
+from opencode_tasks.system import mounts
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -173,34 +173,12 @@ def test_the_file_and_its_folders_are_private(tmp_path: Path) -> None:
     ] * 2
 
 
-MOUNTS = """\
-/dev/vda / ext4 rw 0 0
-server:/home /home nfs4 rw 0 0
-//box/share /mnt/my\\040share cifs rw 0 0
-me@host: /home/me/far fuse.sshfs rw 0 0
-tmpfs /home/me/near tmpfs rw 0 0
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/var/ledger.db", "ext4"),
-        ("/homes/ledger.db", "ext4"),
-        ("/home/x/ledger.db", "nfs4"),
-        ("/mnt/my share/ledger.db", "cifs"),
-        ("/home/me/far/ledger.db", "fuse.sshfs"),
-        ("/home/me/near/ledger.db", "tmpfs"),
-    ],
-)
-def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(path: str, kind: str) -> None:
-    assert ledger_urls.file_system(Path(path), MOUNTS) == kind
-
-
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    monkeypatch.setattr(ledger_urls, "MOUNTS", mounts)
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        f"21 1 254:0 / / rw - ext4 /dev/vda rw\n88 21 0:51 / {tmp_path} rw - nfs4 server:/x rw\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
     with pytest.raises(SetupError, match="nfs4") as caught:
         Ledger.open(str(tmp_path / "ledger.db"))
     assert "PostgreSQL" in caught.value.hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,8 +39,8 @@ def statuses(desk: Desk) -> Counter[str]:
 
 
 @contextmanager
-def desks(like: Desk, folder: Path) -> Iterator[dict[int, Desk]]:
-    """A desk with a provider and a ledger of its own for each number of rows."""
+def desks(like: Desk, folder: Path) -> Generator[dict[int, Desk]]:
+    """A desk with its provider and ledger for each number of rows."""
     with ExitStack() as stack:
         found: dict[int, Desk] = {}
         for count in ROWS:
@@ -61,7 +61,10 @@ def until(seconds: float) -> Callable[[Call], bool]:
     return is_down
 
 
-@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize(
+    "kind",
+    ["503", *(pytest.param(kind, marks=pytest.mark.chaos) for kind in REPLIES if kind != "503")],
+)
 def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> None:
     with desks(desk, tmp_path) as found:
         for one in found.values():
@@ -74,7 +77,6 @@ def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> 
             answered = Counter(call.prompt for call in one.provider.calls if call.ended and is_answer(call))
             assert set(answered.values()) == {1}
             refused = len(one.provider.calls) - count
-
             # Ten failures close the gate; those in flight come on top, and probes after 5 and 10 s.
             assert refused <= min(3 * count, 10 + 4 + 3)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks import errors
+from opencode_tasks.domain.outage import Cause, FailureSeries, cause_of
 from opencode_tasks.domain.policy import (
     AttemptCounts,
     AwaitPerson,
@@ -19,6 +20,7 @@ from opencode_tasks.domain.policy import (
     RetryLimits,
     backoff_s,
     decide,
+    decide_row,
     rest_s,
 )
 from opencode_tasks.errors import OpenCodeError, row_error_classes
@@ -165,3 +167,41 @@ def test_the_rest_after_a_rate_limit_ends_at_its_reset(
     error = errors.RateLimitError("n", NOW + timedelta(seconds=reset_s))
     error.reset_is_named = is_named
     assert rest_s(error, NOW) == seconds
+
+
+def unavailable() -> OpenCodeError:
+    error = errors.ServerError("n")
+    error.is_unavailable = True
+    return error
+
+
+FIRST = NOW - timedelta(seconds=100)
+# Whether other rows failed, the time of the last answer before, that of the row's first failure, the cause.
+CAUSES: list[tuple[bool, datetime | None, datetime | None, Cause]] = [
+    (False, None, None, "unclear"),
+    (False, NOW, None, "unclear"),
+    (True, NOW, None, "provider"),
+    (True, NOW, FIRST, "provider"),
+    (False, None, FIRST, "provider"),
+    (False, FIRST - timedelta(seconds=1), FIRST, "provider"),
+    (False, NOW, FIRST, "row"),
+]
+
+
+@pytest.mark.parametrize(("is_shared", "answered_at", "first_failure", "cause"), CAUSES)
+def test_the_cause_of_a_failure_follows_from_the_other_rows(
+    is_shared: bool, answered_at: datetime | None, first_failure: datetime | None, cause: Cause
+) -> None:
+    series = FailureSeries(since=FIRST, is_shared=is_shared, answered_at=answered_at)
+    assert cause_of(unavailable(), series, first_failure) == cause
+    assert cause_of(errors.ServerError("n"), series, first_failure) == "row"
+
+
+def test_only_failures_of_the_row_make_it_final() -> None:
+    counts = AttemptCounts()
+    waits = [decide_row(unavailable(), "provider", counts, FIRST, NOW, LIMITS) for _ in range(6)]
+    assert waits == [after(seconds) for seconds in (5, 10, 20, 40, 60, 60)]
+    assert counts.used == 0
+    once = RetryLimits(max_attempts=1)
+    assert decide_row(unavailable(), "unclear", AttemptCounts(), None, NOW, once) == after(5)
+    assert decide_row(unavailable(), "row", AttemptCounts(), FIRST, NOW, once) == Fail()
