@@ -1,4 +1,4 @@
-"""Each public entry point, called from each kind of code; a script that prints what each call came to.
+"""Each public entry point, called from each kind of code; a script that prints the result of each call.
 
 It reads a JSON object from standard input and writes one line of JSON for each call.
 """
@@ -37,18 +37,19 @@ from opencode_tasks.opencode.config import merge
 
 GIVEN: dict[str, Any] = json.load(sys.stdin) if __name__ == "__main__" else {}
 FOLDER = Path(GIVEN.get("folder", "."))
-CONFIG = {"opencode_config": GIVEN.get("config"), "opencode_bin": GIVEN.get("binary")}
+CONFIG: dict[str, Any] = {"opencode_config": GIVEN.get("config"), "opencode_bin": GIVEN.get("binary")}
+RUNNER: Any = ThreadPoolTaskRunner()
 SECRET_LEDGER = "block://secret/ledger-url"
 
 
 def call_annotate() -> Any:
     frame = pd.DataFrame({"prompt": ["one"]})
-    blocks = {"agent": "opencode-agent/reviewer", "ledger": SECRET_LEDGER}
+    blocks: dict[str, Any] = {"agent": "opencode-agent/reviewer", "ledger": SECRET_LEDGER}
     return list(annotate(frame, refresh=True, **blocks, **CONFIG).frame["response"])
 
 
 def call_dataset() -> Any:
-    totals = annotate_dataset(
+    totals: Any = annotate_dataset(
         str(FOLDER / "in.csv"),
         str(FOLDER / "out.csv"),
         agent="opencode-agent/reviewer",
@@ -82,17 +83,17 @@ ENTRIES: dict[str, Callable[[], Any]] = {
 }
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 def in_flow(name: str) -> list[Any]:
     return [ENTRIES[name]()]
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 async def in_async_flow(name: str) -> list[Any]:
     return [ENTRIES[name]()]
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 async def in_sync_subflow_of_async(name: str) -> list[Any]:
     return in_flow(name)
 
@@ -107,12 +108,12 @@ async def an_async_task(name: str) -> list[Any]:
     return [ENTRIES[name]()]
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 def in_submitted_task(name: str) -> list[Any]:
     return a_task.submit(name).result()
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 async def in_async_task(name: str) -> list[Any]:
     return await an_async_task(name)
 
@@ -122,31 +123,29 @@ async def in_notebook(name: str) -> list[Any]:
 
 
 CALLERS: dict[str, Callable[[str], Any]] = {
-    one.__name__: one
-    for one in (
-        in_notebook,
-        in_flow,
-        in_async_flow,
-        in_sync_subflow_of_async,
-        in_submitted_task,
-        in_async_task,
-    )
+    "in_notebook": in_notebook,
+    "in_flow": in_flow,
+    "in_async_flow": in_async_flow,
+    "in_sync_subflow_of_async": in_sync_subflow_of_async,
+    "in_submitted_task": in_submitted_task,
+    "in_async_task": in_async_task,
 }
 
 
 def spend() -> Any:
     """Pause: the first of two rows spends nearly the whole budget."""
     frame = pd.DataFrame({"prompt": ["expensive 1", "expensive 2"]})
-    options = {"agent": "opencode-agent/reviewer", "ledger": SECRET_LEDGER, "on_wait": "sleep"}
-    return annotate(frame, refresh=True, concurrency=1, max_cost=0.012, **options, **CONFIG)
+    blocks: dict[str, Any] = {"agent": "opencode-agent/reviewer", "ledger": SECRET_LEDGER}
+    limits: dict[str, Any] = {"concurrency": 1, "max_cost": 0.012, "on_wait": "sleep"}
+    return annotate(frame, refresh=True, **blocks, **limits, **CONFIG)
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 def pausing_flow() -> None:
     spend()
 
 
-@flow(task_runner=ThreadPoolTaskRunner(), persist_result=False)
+@flow(task_runner=RUNNER, persist_result=False)
 async def async_pausing_flow() -> None:
     spend()
 
@@ -162,7 +161,7 @@ def paused(pausing: Any) -> list[Any]:
             ended = run_flow(pausing, flow_run=flow_run)
             if asyncio.iscoroutine(ended):
                 asyncio.run(ended)
-        state = client.read_flow_run(flow_run.id).state
+        state: Any = client.read_flow_run(flow_run.id).state
         keyset = state.state_details.run_input_keyset
         form = json.loads(client.read_flow_run_input(flow_run.id, keyset["schema"]))
         default = form["properties"]["max_cost"]["default"]
@@ -193,9 +192,10 @@ def write(*values: Any) -> None:
 def save_blocks() -> None:
     keys: Any = {"fake": GIVEN["key"]}
     OpenCodeCredentials(api_keys=keys).save("team", overwrite=True)
-    credentials = OpenCodeCredentials.load("team")
+    credentials: Any = OpenCodeCredentials.load("team")
     OpenCodeAgent(model="fake/echo", credentials=credentials).save("reviewer", overwrite=True)
-    Secret(value=str(FOLDER / "ledger.db")).save("ledger-url", overwrite=True)
+    url: Any = str(FOLDER / "ledger.db")
+    Secret(value=url).save("ledger-url", overwrite=True)
 
 
 def main() -> None:
@@ -211,7 +211,8 @@ def main() -> None:
             except Exception as error:  # noqa: BLE001  the test shows it
                 result = [f"{type(error).__name__}: {error}"]
             write(name, caller_name, *result, sorted((artifacts() - before).elements()))
-    for pausing in (pausing_flow, async_pausing_flow):
+    pausing_flows: tuple[Any, ...] = (pausing_flow, async_pausing_flow)
+    for pausing in pausing_flows:
         write("pause", pausing.fn.__name__, *paused(pausing))
 
 
