@@ -13,7 +13,7 @@ from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.credentials import AUTH_CONTENT, read_store, user_store
 from opencode_tasks.opencode.user_config import expand_references, read_user_config
 
-# What AWS reads beside the variables that opencode lists.
+# Variables of AWS that opencode does not list.
 AWS_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 
 

@@ -19,7 +19,7 @@ MAX_IDLE_GROUPS = 2
 
 
 class ServerGroup:
-    """What rows with one server key share. Used on one event loop.
+    """Servers, backends and catalogs of the rows with one server key. Used on one event loop.
 
     A *lane* is the number of a batch that has a server for itself.
 

@@ -94,7 +94,7 @@ def _logins() -> Any:
 
 
 def _file_state(path: Path) -> list[Any]:
-    """What changes if another file is put at the path; large files are not read."""
+    """Path, size and time of change of a file, which is too large to be read."""
     try:
         state = path.stat()
     except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
@@ -10,6 +10,7 @@ from prefect.types import SecretDict
 from pydantic import Field, ValidationError
 
 from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.plan.option_signatures import DATASET
 
 B = TypeVar("B", bound=Block)
@@ -126,8 +127,7 @@ def load_block(kind: type[B], name: str) -> B | None:
     class.
     """
     try:
-        # _sync: in an async flow Prefect would return a coroutine.
-        return cast("B", cast("Any", kind).load(name, _sync=True))
+        return call_blocking(kind.aload, name)
     except ValidationError as error:
         faults = "; ".join(fault["msg"] for fault in error.errors(include_input=False))
         raise InputError(

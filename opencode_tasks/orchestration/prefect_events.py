@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
 )
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
@@ -26,6 +26,7 @@ from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Ledger, Progress
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.orchestration.prefect_server import is_private_server
 from opencode_tasks.settings import settings
@@ -86,10 +87,11 @@ class PrefectPublisher:
         text = f"Run {run_id}: {done} of {progress.total} rows, {progress.failed} failed, {cost}"
         self._artifact = self._artifact or _earlier_artifact()
         if self._artifact is None:
-            artifact: Any = create_progress_artifact(percent, key=PROGRESS_KEY, description=text)
-            self._artifact = artifact
+            self._artifact = call_blocking(
+                acreate_progress_artifact, percent, key=PROGRESS_KEY, description=text
+            )
         else:
-            update_progress_artifact(self._artifact, progress=percent, description=text)
+            call_blocking(aupdate_progress_artifact, self._artifact, progress=percent, description=text)
 
     def _publish_usage(self, run_id: str, progress: Progress) -> None:
         if progress.known_cost_pico == self._published_pico:
@@ -106,7 +108,8 @@ class PrefectPublisher:
         self.progress(run_id, progress)
         with suppress(Exception):
             lines = [_cost_line(line) for line in cost]
-            create_table_artifact(lines, key=COST_KEY, description=f"Cost of run {run_id} by model")
+            description = f"Cost of run {run_id} by model"
+            call_blocking(acreate_table_artifact, lines, key=COST_KEY, description=description)
         self._publish_usage(run_id, progress)
         _emit(RUN_FINISHED, run_id, summary)
 

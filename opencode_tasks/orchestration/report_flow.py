@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.write_file import encoded, write_bytes
 from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
 from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.reports.cost_lines import group_columns, lines_frame, read_since, report_lines
 from opencode_tasks.reports.focus import focus_csv
@@ -91,9 +92,10 @@ def _write_reports(
     for name, content in files.items():
         write_bytes(content, folder + name)
     page_url = link or _url_of(folder + f"{NAME}.html")
-    create_table_artifact(lines, key=f"{KEY}-table", description=f"Cost by {', '.join(by) or 'all'}")
-    create_markdown_artifact(_summary(totals, failed, first_day, now, page_url), key=KEY)
-    create_link_artifact(page_url, key=f"{KEY}-page", link_text="The cost report")
+    columns = ", ".join(by) or "all"
+    call_blocking(acreate_table_artifact, lines, key=f"{KEY}-table", description=f"Cost by {columns}")
+    call_blocking(acreate_markdown_artifact, _summary(totals, failed, first_day, now, page_url), key=KEY)
+    call_blocking(acreate_link_artifact, page_url, key=f"{KEY}-page", link_text="The cost report")
     return {"files": [folder + name for name in files], **totals}
 
 

@@ -19,6 +19,7 @@ from pydantic import Field
 from opencode_tasks.domain.money import pico_to_usd, usd_to_pico
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger, WaitingRun
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run, deployment_of, is_deployed
 from opencode_tasks.plan.command import PreparedRun
 
@@ -68,8 +69,7 @@ def request_budget(flow_run_id: UUID, pause_key: str, message: str, max_cost_pic
     """
     keyset = keyset_from_base_key(f"suspended-{pause_key}")
     form: Any = NewBudget.with_initial_data(description=message, max_cost=pico_to_usd(max_cost_pico))
-    # _sync: in an async flow Prefect would return a coroutine.
-    form.save(keyset, flow_run_id=flow_run_id, _sync=True)
+    call_blocking(form.asave, keyset, flow_run_id=flow_run_id)
     return keyset
 
 

@@ -27,6 +27,7 @@ from opencode_tasks.engine.executor import (
 from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.block_resolver import without_secrets
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, ray_folder, ray_options
 from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.option_declarations import RunnerName
@@ -142,8 +143,7 @@ def _batch_end(state: State[Any] | None) -> BatchEnd:
 def _result_of(state: State[Any]) -> Any:
     """The value that a batch returned, or its error."""
     try:
-        # _sync: in an async flow Prefect would return a coroutine.
-        return cast("Any", state).result(raise_on_failure=False, _sync=True)
+        return call_blocking(state.aresult, raise_on_failure=False)
     except Exception as error:  # noqa: BLE001  whatever the runner stored is the cause
         return error
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
@@ -25,6 +25,7 @@ from opencode_tasks.domain.money import format_usd
 from opencode_tasks.engine.summary_text import paused_line
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress
+from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run, is_deployed
 from opencode_tasks.orchestration.prefect_events import publish_paused
 from opencode_tasks.orchestration.resume import BUDGET_KEY, request_budget
@@ -92,8 +93,7 @@ def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any
         budget = ledger.budgets.get(paused.run_id)
     # The suspension must not fail if the artifact cannot be stored.
     with suppress(Exception):
-        # _sync: in an async flow Prefect would return a coroutine.
-        cast("Any", create_markdown_artifact)(report, key=ARTIFACT_KEY, description=str(paused), _sync=True)
+        call_blocking(acreate_markdown_artifact, report, key=ARTIFACT_KEY, description=str(paused))
     return _suspended_state(flow_run_id, paused, budget)
 
 
