@@ -14,7 +14,9 @@ from opencode_tasks.ledger import Ledger
 def test_the_default_isolation_of_the_database_has_no_effect(empty_postgresql: str, level: str) -> None:
     with psycopg.connect(empty_postgresql, autocommit=True) as connection:
         database = connection.info.dbname
-        connection.execute(f"alter database \"{database}\" set default_transaction_isolation = '{level}'")
+        connection.execute(
+            f"alter database \"{database}\" set default_transaction_isolation = '{level}'".encode()
+        )
     try:
         with Ledger.open(empty_postgresql) as ledger:
             shown = ledger._database.read(
@@ -27,7 +29,7 @@ def test_the_default_isolation_of_the_database_has_no_effect(empty_postgresql: s
         assert claim_in_processes(empty_postgresql, 3, 0) == ["", "", ""]
     finally:
         with psycopg.connect(empty_postgresql, autocommit=True) as connection:
-            connection.execute(f'alter database "{database}" reset default_transaction_isolation')
+            connection.execute(f'alter database "{database}" reset default_transaction_isolation'.encode())
 
 
 def test_no_statement_is_prepared_on_the_server(empty_postgresql: str) -> None:
