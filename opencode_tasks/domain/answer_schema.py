@@ -24,9 +24,15 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
+from opencode_tasks.domain.json_values import is_deeper
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
+# The writers of OUTPUT recurse into an answer, and Python limits the depth of that.
+MAX_DEPTH = 100
+# Digits of the largest number that a float can hold; validation divides by floats.
+MAX_DIGITS = 308
+SHOWN_DIGITS = 40
 
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
 _FENCE = re.compile(r"```(?:json)?\s*(?=\{)", re.IGNORECASE)
@@ -168,6 +174,8 @@ def _as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         # The type of the model's answer is wrong, not that of an argument.
         raise ValueError(f"the answer is {_kind(value)}, not a JSON object")  # noqa: TRY004
+    if is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"the answer is nested more than {MAX_DEPTH} levels deep")
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -182,11 +190,17 @@ def _no_constant(name: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"the number {text[:40]} is too large")
+        raise ValueError(f"the number {text[:SHOWN_DIGITS]} is too large")
     return number
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+def _short_integer(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"the number {text[:SHOWN_DIGITS]}… has more than {MAX_DIGITS} digits")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_short_integer)
 
 
 def _loads(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -15,6 +15,21 @@ def mapping_in(value: Any) -> Mapping[str, Any]:
 def list_in(value: Any) -> list[Any]:
     """The value if it is a JSON array, else an empty one."""
     return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Whether objects and arrays are nested more than ``limit`` deep; the last level may be empty."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [child for item in level for child in _children(item)]
+    return bool(level)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    """The members of an object or an array; none of another value."""
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()
 
 
 def text_in(value: Any) -> str | None:

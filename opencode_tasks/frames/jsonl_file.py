@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import pandas as pd
 
+from opencode_tasks.domain.answer_schema import MAX_DEPTH
+from opencode_tasks.domain.json_values import is_deeper
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import json_text, json_value
 from opencode_tasks.frames.content import decode_text, one_line
@@ -45,6 +47,10 @@ def _rows(name: str, text: str) -> Iterator[dict[str, Any]]:
             raise InputError((f"INPUT {name}, line {number}: not JSON: {one_line(error)}",)) from error
         if not isinstance(row, dict):
             raise InputError((f"INPUT {name}, line {number}: not a JSON object",))
+        # OUTPUT repeats the cell, and its writers recurse. Counting is fast and decides for most lines.
+        if line.count("[") + line.count("{") > MAX_DEPTH and is_deeper(row, MAX_DEPTH):
+            fault = f"INPUT {name}, line {number}: nested more than {MAX_DEPTH} levels deep"
+            raise InputError((fault,))
         yield cast("dict[str, Any]", row)
 
 

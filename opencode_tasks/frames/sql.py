@@ -32,6 +32,8 @@ DATABASE_OPTION = "--database"
 OUTPUT_COLUMNS = frozenset({"response", "status", "error_type", "session_id"})
 IDS_PER_STATEMENT = 500
 ROWS_PER_STATEMENT = 200
+# A database has 64-bit integers.
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 _QUERY = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 _TABLE = re.compile(r"\w+(\.\w+)?")
 
@@ -95,10 +97,16 @@ def write_sql(frame: pd.DataFrame, name: str, database: str | None, *, key: str 
     is None, all rows of the table are replaced. Raises OSError if the database reports an error.
     """
     table = name.removeprefix(PREFIX)
-    plain = pd.DataFrame({column: _sql_values(cast("pd.Series", frame[column])) for column in frame.columns})
     schema, _, table_name = table.rpartition(".")
     try:
         with _open_engine(database) as engine, engine.begin() as connection:
+            keeps_nul = engine.dialect.name != "postgresql"
+            plain = pd.DataFrame(
+                {
+                    column: _sql_values(cast("pd.Series", frame[column]), keeps_nul=keeps_nul)
+                    for column in frame.columns
+                }
+            )
             if _column_names(connection, table) is not None:
                 _delete_rows(connection, _table(connection, table), key, plain)
             plain.to_sql(
@@ -163,17 +171,29 @@ def _column_names(connection: Connection, name: str) -> frozenset[str] | None:
     return frozenset(column["name"] for column in inspector.get_columns(table_name, schema=schema or None))
 
 
-def _sql_values(column: pd.Series) -> pd.Series:
-    """Return a column with None for null and JSON text for nested values."""
-    if column.dtype != object:
+def _sql_values(column: pd.Series, *, keeps_nul: bool) -> pd.Series:
+    r"""Return a column with None for null and JSON text for nested values.
+
+    A column with an integer above 64 bits is text. Characters that a database cannot store are written
+    as in Python: ``\x00``, ``\udc80``.
+    """
+    if column.dtype != object and not pd.api.types.is_string_dtype(column.dtype):
         return column
-    return pd.Series([_sql_value(value) for value in column.tolist()], index=column.index, dtype=object)
+    values = [_sql_value(value, keeps_nul=keeps_nul) for value in column.tolist()]
+    if any(isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER for value in values):
+        values = [None if value is None else str(value) for value in values]
+    return pd.Series(values, index=column.index, dtype=object)
 
 
-def _sql_value(value: Any) -> Any:
+def _sql_value(value: Any, *, keeps_nul: bool) -> Any:
     if is_null(value):
         return None
-    return json.dumps(value, ensure_ascii=False, default=str) if is_nested(value) else value
+    if is_nested(value):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    if not isinstance(value, str):
+        return value
+    text_value = value if keeps_nul else value.replace("\0", "\\x00")
+    return text_value.encode("utf-8", "backslashreplace").decode()
 
 
 def _database_message(error: SQLAlchemyError) -> str:

@@ -28,6 +28,8 @@ MAX_PROMPT_BYTES = 10_000_000
 MAX_LISTED_ROWS = 5
 MAX_LISTED_COLUMNS = 20
 MAX_ID_LENGTH = 80
+# An entry of an index of PostgreSQL has at most 2,704 bytes, and the id of the run is in it too.
+MAX_ID_BYTES = 2_500
 CHUNK_ROWS = 10_000
 # From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
 OUTPUT_SIGNS = 4
@@ -232,6 +234,13 @@ def _id_faults(ids: list[Any], row_ids: list[str], id_column: str) -> Iterator[s
     ]
     if invalid:
         yield f"{column}: the id is not a valid text or number: {_list_rows(invalid, {})}"
+    long = [
+        position
+        for position, row_id in enumerate(row_ids)
+        if len(row_id.encode("utf-8", "replace")) > MAX_ID_BYTES
+    ]
+    if long:
+        yield f"{column}: the id is longer than {MAX_ID_BYTES:,} bytes: {_list_rows(long, {})}"
     counts = Counter(row_id for row_id in row_ids if row_id.strip())
     repeated = [position for position, row_id in enumerate(row_ids) if counts[row_id] > 1]
     if repeated:

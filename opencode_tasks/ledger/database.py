@@ -158,7 +158,16 @@ def open_database(text: str) -> Database:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, json_serializer=json_text, pool_pre_ping=True, pool_timeout=60)
+        return create_engine(
+            url,
+            json_serializer=json_text,
+            pool_pre_ping=True,
+            pool_timeout=60,
+            # Locked rows are read again after a wait, whatever the default of the server or the role is.
+            isolation_level="READ COMMITTED",
+            # A pooler such as PgBouncer may give each transaction another connection of the server.
+            connect_args={"prepare_threshold": None},
+        )
     engine = create_engine(
         url,
         json_serializer=json_text,

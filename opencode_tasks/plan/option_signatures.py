@@ -22,6 +22,10 @@ from opencode_tasks.plan.option_declarations import (
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN_CHARS = 80
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+# Parameters of signed URLs (S3, Google Cloud, Azure) and of URLs with a token.
+_URL_SIGNATURE = re.compile(
+    r"([?&](?:[\w-]*signature|[\w-]*credential|[\w-]*token|sig|password|[\w-]*key)=)[^&#\s]*", re.IGNORECASE
+)
 _TYPE_NAMES = {
     str: "text",
     int: "a whole number",
@@ -142,8 +146,8 @@ def storable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_password(text: str) -> str:
-    """The text with ``***`` for the password of each URL in it."""
-    return _URL_PASSWORD.sub(r"\1:***@", text)
+    """The text with ``***`` for the password and the signature of each URL in it."""
+    return _URL_SIGNATURE.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", text))
 
 
 def with_parameters(function: F) -> F:

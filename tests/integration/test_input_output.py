@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,38 @@ def test_incremental_runs_from_a_query_to_a_table(desk: Desk, database: str) -> 
     assert purged.code == 0, purged.stderr
     fourth = desk.run(*arguments, env=env)
     assert (fourth.code, len(desk.provider.calls)) == (0, 6)
+
+
+HOSTILE_VALUES = [
+    "a\0b",
+    "half \ud800",
+    10**30,
+    {"deep": json.loads("[" * 99 + "]" * 99)},
+    {"text": "a\0b \ud800", "number": 10**30},
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE_VALUES, ids=["nul", "surrogate", "integer", "deep", "nested"])
+def test_a_value_that_a_database_cannot_store_leaves_the_others_right(database: str, value: Any) -> None:
+    good = 7 if isinstance(value, int) else "good"
+    columns = {"response": ["a", "b"], "status": ["completed"] * 2, "error_type": [None, None]}
+    frame = pd.DataFrame({**columns, "session_id": ["s", "t"]})
+    frame["given"] = pd.Series([good, value], dtype=object)
+    Output(name="sql:labels", database=database).write([frame], "r1")
+    stored = run_sql(database, "select response, given from labels order by response")
+    assert [row[0] for row in stored] == ["a", "b"]
+    assert str(stored[0][1]) == str(good)
+    assert stored[1][1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_values_that_a_file_cannot_hold_leave_the_others_right(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"id": range(len(HOSTILE_VALUES)), "given": pd.Series(HOSTILE_VALUES, dtype=object)})
+    target = str(tmp_path / f"out.{suffix}")
+    Output(name=target).write([frame], "r1")
+    read = read_input(target)
+    assert [int(value) for value in read["id"]] == list(range(len(HOSTILE_VALUES)))
+    assert str(10**30) in str(read["given"][2])
 
 
 def test_table_without_a_key_is_replaced(database: str) -> None:

@@ -55,12 +55,23 @@ def test_where_an_object_is_found(text: str) -> None:
         ('{"label": "pos", "score": 1e999}', "too large"),
         ('{"label": "\\ud800"}', "lone surrogate"),
         ('{"a":' * 100_000, "recursion"),
+        ('{"a":' * 500 + "1" + "}" * 500, "nested more than 100 levels"),
+        ('{"label": "pos", "a": ' + "[" * 101 + "]" * 101 + "}", "nested more than 100 levels"),
+        ('{"label": "pos", "score": ' + "9" * 400 + "}", "more than 308 digits"),
+        ('{"label": "pos", "score": ' + "9" * 5_000 + "}", "more than 308 digits"),
     ],
 )
 def test_what_does_not_fit(text: str, problem: str) -> None:
     parsed = parse_structured(text, SCHEMA)
     assert isinstance(parsed, InvalidAnswer)
     assert problem in parsed.problems[0]
+
+
+def test_the_largest_number_is_divided() -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "number", "multipleOf": 0.01}}}
+    parsed = parse_structured('{"score": ' + "9" * 308 + "}", schema)
+    assert isinstance(parsed, InvalidAnswer)
+    assert parsed.problems[0].endswith("is not a multiple of 0.01") or parsed.problems[0].endswith("…")
 
 
 def test_values_stay_exact() -> None:

@@ -99,6 +99,12 @@ def test_ids_are_unique_texts_or_numbers() -> None:
     ]
 
 
+def test_an_id_fits_into_an_index_of_postgresql() -> None:
+    frame = pd.DataFrame({"id": ["é" * 1_250, "é" * 1_251], "prompt": "p"})
+    fault = "INPUT column 'id' (--id-column): the id is longer than 2,500 bytes: row 1"
+    assert check_frame(frame, id_column="id").faults == [fault]
+
+
 def test_row_faults_do_not_affect_other_rows() -> None:
     prompts = ["good", None, "", " \n", 5, "n\0l", "\ud800", "x" * 10_000_001, np.nan, "fine"]
     ids = [f"r{number}" for number in range(10)]

@@ -31,6 +31,7 @@ from opencode_tasks.plan.option_signatures import (
     storable,
     value_faults,
     with_defaults,
+    without_password,
 )
 from opencode_tasks.plan.options import Options, make_options, make_spec
 from opencode_tasks.plan.plan import make_plan, option_faults
@@ -273,3 +274,20 @@ def test_the_keywords_of_the_flow_and_of_annotate_differ_where_they_must() -> No
     shared: Sequence[str] = sorted(get_type_hints(AnnotateOptions).keys() & get_type_hints(DatasetOptions))
     assert ANNOTATE.keys() - set(shared) == {"on_wait"}
     assert "no_wait" in DATASET.keys() - set(shared)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        (
+            "https://h/a.csv?X-Amz-Date=1&X-Amz-Signature=secret",
+            "https://h/a.csv?X-Amz-Date=1&X-Amz-Signature=***",
+        ),
+        ("https://h/a.csv?sv=1&sig=secret%3D&se=2", "https://h/a.csv?sv=1&sig=***&se=2"),
+        ("https://h/a.csv?token=secret", "https://h/a.csv?token=***"),
+        ("rows.csv", "rows.csv"),
+    ],
+)
+def test_a_shown_url_has_no_secret(url: str, shown: str) -> None:
+    assert without_password(url) == shown

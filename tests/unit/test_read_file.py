@@ -83,6 +83,7 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
         ("a.csv.gz", b"p\n1\n", "cannot be read"),
         ("a.jsonl", b'{"p": 1}\n{"p"\n', "line 2: not JSON"),
         ("a.jsonl", b'{"p": 1}\n\n[1]\n', "line 3: not a JSON object"),
+        ("a.jsonl", b'{"p": ' + b"[" * 200 + b"]" * 200 + b"}", "line 1: nested more than 100 levels deep"),
         ("a.parquet", b"PAR?", "not Parquet"),
     ],
 )
