@@ -84,7 +84,6 @@ _END_ATTEMPT = (
         ended_at=bindparam("new_ended_at"),
         exit_code=bindparam("new_exit_code"),
         status="completed",
-        is_outage=False,
         reserved_pico=bindparam("new_reserved"),
         spent_pico=bindparam("new_spent"),
     )

@@ -19,7 +19,12 @@ LOOK_AGAIN_S = 0.5
 
 NO_PROBE = {"probe_owner": None, "probe_until": None}
 NO_SUSPECT = {"suspect_run_id": None, "suspect_row_id": None, "suspect_since": None}
-NO_FAILURES = {"failures": 0, "failing_since": None, "failing_run_id": None, "failing_row_id": None}
+NO_FAILURES: dict[str, Any] = {
+    "failures": 0,
+    "failing_since": None,
+    "failing_run_id": None,
+    "failing_row_id": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class ServerGroup:
         self.is_superseded = False
         self.catalogs: dict[tuple[str | None, str | None], Catalog] = {}
         self.locks: dict[tuple[str | None, str | None], asyncio.Lock] = {}
-        self.last_used = time.monotonic()
+        self.last_used: float = time.monotonic()
         self._spec = spec
         self._limits = limits
         self._rotations: dict[int, ServerRotation] = {}
