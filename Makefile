@@ -38,8 +38,10 @@ test-alone: setup-local
 test-others: setup-local
 	$(PYTEST_BY_TWO) -m "not alone and not chaos" --durations=30
 
-chaos: setup ## Kill parts of a run at many moments, print the toll; then the rarer cases of other tests
-	OPENCODE_TASKS_TEST_TOLLS=.tolls.md $(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .tolls.md
+SEEDS ?= 20
+chaos: setup ## Runs under drawn faults (SEEDS=20), kills at many times, and the rarer cases of other tests; prints tables
+	OPENCODE_TASKS_TEST_SEEDS=$(SEEDS) OPENCODE_TASKS_TEST_SEED_TABLE=.seeds.md OPENCODE_TASKS_TEST_TOLLS=.tolls.md \
+		$(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .seeds.md .tolls.md
 	$(PYTHON) -m pytest -m chaos tests/integration
 
 bench: setup ## Measure speed beside the floor, the reference way and a peer: over an hour, the machine for itself

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cluster import Desk
 from kills import HEAD, IN_FLIGHT, Target, kill_and_go_on
 
 ROWS = 200
-TARGETS = ("driver", "worker", "server")
+TARGETS: tuple[Target, ...] = ("driver", "worker", "server")
 MOMENTS = (2, 47, 101, 148, 193)
-# One time of each kind in every full run; `make chaos` runs all of them and prints the table.
-CASES: list[Any] = [
-    pytest.param(target, moment, marks=pytest.mark.slow if moment == MOMENTS[2] else pytest.mark.chaos)
-    for target in TARGETS
-    for moment in MOMENTS
-]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +24,10 @@ def table() -> Path | None:
     return Path(path)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("target", "moment"), CASES)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_loses_nothing_and_buys_at_most_what_was_in_flight_twice(
     ray_desk: Desk, table: Path | None, target: Target, moment: int
 ) -> None:
