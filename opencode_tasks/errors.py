@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.domain.text import shorten
+from opencode_tasks.domain.url_secrets import without_url_secrets
 
 Clock = Literal["first_event", "stall", "total"]
 
@@ -575,7 +576,8 @@ class InputError(OpenCodeTasksError, ValueError):
     """The input or an option is wrong. Nothing was sent.
 
     Attributes:
-        faults: One line for each fault, with the row or option, the reason and what to do.
+        faults: One line for each fault, with the row or option, the reason and what to do. Passwords, tokens
+            and signatures of URLs are replaced by ``***``.
 
     Examples:
         >>> import pandas as pd
@@ -588,8 +590,9 @@ class InputError(OpenCodeTasksError, ValueError):
     """
 
     def __init__(self, faults: tuple[str, ...]) -> None:
-        super().__init__(tuple(faults))
-        self.faults: Final = tuple(faults)
+        shown = tuple(without_url_secrets(fault) for fault in faults)
+        super().__init__(shown)
+        self.faults: Final = shown
 
     def __str__(self) -> str:
         return "\n".join(self.faults)

@@ -154,12 +154,14 @@ class Settings(BaseSettings):
     )
     store_traces: bool = Field(
         default=True,
-        description="Whether the ledger keeps the messages of a run's sessions after its end.",
+        description="Whether the ledger keeps the messages of a run's sessions after its end. They contain "
+        "prompts and answers, so they are kept only if both are.",
     )
 
     def not_kept(self) -> frozenset[str]:
         """The kinds of text (prompts, answers, traces) that the ledger removes at the end of a run."""
-        kinds = {"prompts": self.store_prompts, "answers": self.store_answers, "traces": self.store_traces}
+        keeps_traces = self.store_traces and self.store_prompts and self.store_answers
+        kinds = {"prompts": self.store_prompts, "answers": self.store_answers, "traces": keeps_traces}
         return frozenset(kind for kind, is_kept in kinds.items() if not is_kept)
 
     def ledger_url(self) -> str:

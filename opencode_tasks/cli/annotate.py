@@ -17,8 +17,9 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes
 from opencode_tasks.cli.help_text import Command
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
-from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable, without_password
+from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable
 
 if TYPE_CHECKING:
     # pandas, Prefect and rich behind these take seconds to load, and --help must be fast.
@@ -244,7 +245,7 @@ def _run_flow(
 
 def resume_arguments(arguments: list[str]) -> list[str]:
     """The arguments that continue a command: without --refresh, which sends again, and without passwords."""
-    return [without_password(word) for word in arguments if word != "--refresh"]
+    return [without_url_secrets(word) for word in arguments if word != "--refresh"]
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

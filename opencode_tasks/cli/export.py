@@ -8,6 +8,8 @@ import typer
 
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.resume import AGAIN
+from opencode_tasks.domain.url_secrets import without_url_secrets
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +28,10 @@ def export(
             help="Table to write: a csv, jsonl or parquet file, as a path or fsspec URL.",
         ),
     ],
+    source: Annotated[
+        str | None,
+        typer.Option("--input", metavar="URL", help=AGAIN.format("INPUT")),
+    ] = None,
     ledger: LedgerOption = None,
 ) -> None:
     """Write the rows of a run, finished or not, to a file.
@@ -41,6 +47,6 @@ def export(
     from opencode_tasks.orchestration.block_resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
-        counts = export_run(opened, run_id, output, database=resolve_database_url(None))
+        counts = export_run(opened, run_id, output, database=resolve_database_url(None), source=source)
     rows = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
-    typer.echo(f"{rows} -> {output}")
+    typer.echo(without_url_secrets(f"{rows} -> {output}"))

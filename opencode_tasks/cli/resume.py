@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +11,11 @@ from opencode_tasks.cli.annotate import run_command
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.errors import InputError
 from opencode_tasks.plan.option_signatures import DATASET, TABLES, with_defaults
+
+AGAIN = "Address of {}, if it had a password, a token or a signature: these are not stored."
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +29,14 @@ def resume(
         typer.Argument(metavar="RUN_ID", help="Run to resume. Default: the newest run that has open rows."),
     ] = None,
     ledger: LedgerOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--input", metavar="URL", help=AGAIN.format("INPUT")),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="URL", help=AGAIN.format("OUTPUT")),
+    ] = None,
     max_cost: Annotated[
         float | None,
         declared("max_cost", help_text="New cost limit of the whole run, in USD. Default: the old limit."),
@@ -53,9 +65,23 @@ def resume(
     options = {**TABLES, **DATASET}
     # An option that this version does not know any more is left out.
     saved = {name: value for name, value in command.items() if name in options}
+    saved |= _addresses(found, command, input=source, output=target)
     # Without a new budget the run keeps the one in its ledger.
     values = with_defaults(saved, options) | {"ledger": ledger, "max_cost": max_cost, "no_wait": no_wait}
     return run_command(values, as_json=as_json, is_verbose=verbose, run_id=found)
+
+
+def _addresses(run_id: str, command: Mapping[str, Any], **given: str | None) -> dict[str, str]:
+    """INPUT and OUTPUT as given again. Raises InputError if one is needed: a secret in it is not stored."""
+    faults = [
+        f"run {run_id}: the address of {name.upper()} had a secret, which is not stored ({command[name]}): "
+        f"give it again with --{name}"
+        for name, address in given.items()
+        if address is None and has_hidden_part(command.get(name) or "")
+    ]
+    if faults:
+        raise InputError(tuple(faults))
+    return {name: address for name, address in given.items() if address is not None}
 
 
 def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], str, str | None]:

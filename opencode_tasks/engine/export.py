@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
@@ -14,19 +15,26 @@ from opencode_tasks.ledger import Ledger
 from opencode_tasks.plan.incremental import IncrementalInput
 
 
-def export_run(ledger: Ledger, run_id: str, target: str, *, database: str | None) -> dict[str, int]:
+def export_run(
+    ledger: Ledger, run_id: str, target: str, *, database: str | None, source: str | None = None
+) -> dict[str, int]:
     """Write the OUTPUT of a run as the ledger has it now; returns the number of rows by status.
 
     ``database`` is the resolved URL of ``sql:`` tables, None without one. The columns of the input
-    are read from the input again. A run without a stored input (``annotate()`` in Python) gets
-    ``row_id`` and its labels instead. Raises InputError if the run does not exist, if the number of
-    rows in the input has changed, or if the target cannot be written.
+    are read from the input again; ``source`` is its address if the stored one lacks a secret. A run
+    without a stored input (``annotate()`` in Python) gets ``row_id`` and its labels instead. Raises
+    InputError if the run does not exist, if the number of rows in the input has changed, or if the
+    target cannot be written.
     """
     output = Output(name=target, database=database)
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
-    command: dict[str, Any] = run["parameters"].get("command") or {}
+    command: dict[str, Any] = dict(run["parameters"].get("command") or {})
+    command["input"] = source or command.get("input")
+    if has_hidden_part(command["input"] or ""):
+        fault = "the address of INPUT had a secret, which is not stored: give it again with --input"
+        raise InputError((f"run {run_id}: {fault}",))
     if command.get("input"):
         frame = _read_source(ledger, run, command, database)
     else:

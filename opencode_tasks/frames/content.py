@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import fsspec
@@ -15,12 +16,23 @@ from opencode_tasks.errors import InputError
 MAX_ERROR_LENGTH = 200
 
 
+def is_compressed(path_or_url: str | os.PathLike[str]) -> bool:
+    """Whether the suffix of a name means a compressed file."""
+    return file_name(path_or_url).endswith(".gz")
+
+
+def file_name(path_or_url: str | os.PathLike[str]) -> str:
+    """The name in lower case, without the parameters of a web address, such as a signature."""
+    name = os.fspath(path_or_url).lower()
+    return name.partition("#")[0].partition("?")[0] if name.startswith(("http://", "https://")) else name
+
+
 def read_content(name: str) -> bytes:
     """Return the content of a path or fsspec URL, decompressed if the name ends with ``.gz``.
 
     Raises InputError if there is no such file, if it cannot be read or if it is empty.
     """
-    compression = "gzip" if name.lower().endswith(".gz") else None
+    compression = "gzip" if is_compressed(name) else None
     try:
         opened: Any = fsspec.open(name, "rb", compression=compression)
         with opened as file:

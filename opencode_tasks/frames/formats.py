@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.frames.content import file_name
 from opencode_tasks.frames.csv_file import read_csv, write_csv
 from opencode_tasks.frames.jsonl_file import read_jsonl, write_jsonl
 from opencode_tasks.frames.parquet_file import read_parquet, write_parquet
@@ -44,7 +45,7 @@ FORMATS = (
 
 def format_of(path_or_url: str | os.PathLike[str]) -> FileFormat | None:
     """Return the format for the suffix of a name, in upper or lower case; None if it is unknown."""
-    name = os.fspath(path_or_url).lower()
+    name = file_name(path_or_url)
     return next((found for found in FORMATS if name.endswith(found.suffixes)), None)
 
 

@@ -25,6 +25,7 @@ import fsspec
 import pandas as pd
 from fsspec.implementations.local import LocalFileSystem
 
+from opencode_tasks.frames.content import is_compressed
 from opencode_tasks.frames.formats import format_of, unknown_suffix
 
 
@@ -61,7 +62,7 @@ def write_frames(frames: Iterable[pd.DataFrame], path_or_url: str | os.PathLike[
     if file_format is None:
         raise ValueError(f"OUTPUT {name}: {unknown_suffix()}")
     with _open_output(name) as file:
-        if name.lower().endswith(".gz"):
+        if is_compressed(name):
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as compressed:
                 file_format.write(frames, compressed)
         else:

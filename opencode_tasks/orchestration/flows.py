@@ -15,6 +15,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.task_runners import TaskRunner
 
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.result import output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
@@ -30,7 +31,7 @@ from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
 from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
-from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters, without_password
+from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters
 
 FLOW_NAME = "annotate-dataset"
 
@@ -203,7 +204,7 @@ def _execute_and_write(
             )
         raise
     prepared.output.write(result.parts(), result.run_id)
-    get_run_logger().info("output: %s", without_password(prepared.context.command["output"]))
+    get_run_logger().info("output: %s", without_url_secrets(prepared.context.command["output"]))
     forget_texts(plan.ledger_url, result.run_id)
     started_s = None if started_at is None else started_at.timestamp()
     totals = summary(result.run_id, result.progress, result.budget, started=started_s)

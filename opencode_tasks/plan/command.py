@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
@@ -150,7 +151,8 @@ def _output(
 def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the ledger keeps them for ``resume``: absolute paths, and no secret.
 
-    A config that was given as a value can hold a secret: only the fact that there was one is kept.
+    A config that was given as a value can hold a secret: only the fact that there was one is kept. A secret
+    in a URL is replaced by ``***``.
     """
     kept = {name: value for name, value in options.items() if OPTIONS[name].info.is_saved}
     if is_block_url(options.get("database")):
@@ -161,6 +163,8 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
             kept[name] = str(Path(value).absolute())
         elif isinstance(value, Mapping) and name == "opencode_config":
             kept[name] = {GIVEN_AS_VALUE: True}
+        elif isinstance(value, str):
+            kept[name] = without_url_secrets(value)
     return kept
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import pandas as pd
 
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.frames.validate import row_ids_in, take_rows
 from opencode_tasks.ledger import Ledger
@@ -25,7 +26,8 @@ class IncrementalInput:
         """Series of an input; None without a key."""
         if key is None:
             return None
-        address = source if is_sql(source) or "://" in source else str(Path(source).absolute())
+        is_path = not is_sql(source) and "://" not in source
+        address = str(Path(source).absolute()) if is_path else without_url_secrets(source)
         return cls(series=f"{key} of {address}", key=key)
 
     def rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.plan.option_declarations import (
     AnnotateOptions,
     CommandOptions,
@@ -21,11 +21,6 @@ from opencode_tasks.plan.option_declarations import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN_CHARS = 80
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
-# Parameters of signed URLs (S3, Google Cloud, Azure) and of URLs with a token.
-_URL_SIGNATURE = re.compile(
-    r"([?&](?:[\w-]*signature|[\w-]*credential|[\w-]*token|sig|password|[\w-]*key)=)[^&#\s]*", re.IGNORECASE
-)
 _TYPE_NAMES = {
     str: "text",
     int: "a whole number",
@@ -137,17 +132,12 @@ def value_faults(values: Mapping[str, Any]) -> list[str]:
 
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that Prefect may store: no option that can hold a secret, and no password in a URL."""
+    """The values that Prefect may store: no option that can hold a secret, and no secret in a URL."""
     return {
-        name: without_password(value) if isinstance(value, str) else value
+        name: without_url_secrets(value) if isinstance(value, str) else value
         for name, value in values.items()
         if not OPTIONS[name].info.is_secret
     }
-
-
-def without_password(text: str) -> str:
-    """The text with ``***`` for the password and the signature of each URL in it."""
-    return _URL_SIGNATURE.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", text))
 
 
 def with_parameters(function: F) -> F:

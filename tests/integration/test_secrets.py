@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import socket
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from cluster import Desk
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from opencode_tasks.testing import Reply
 
@@ -69,3 +78,59 @@ def test_no_file_and_no_line_contains_the_key(desk: Desk, backend: str) -> None:
     doctor = desk.run("doctor", env={"OPENCODE_TASKS_LEDGER": str(ledger)})
     assert KEY not in gates.stdout + gates.stderr + doctor.stdout + doctor.stderr
     assert Path(ledger).stat().st_size
+
+
+TOKEN = "tok-9z8Y7x6W5v"
+PROMPT = "a private sentence of a customer"
+
+
+@pytest.fixture
+def table_url() -> Iterator[str]:
+    """URL of a csv table that needs a token."""
+
+    content = f"id,prompt\n1,{PROMPT}\n2,row two\n"
+
+    def table(request: Request) -> Response:
+        return Response(content) if request.query_params.get("token") == TOKEN else Response(status_code=403)
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(Starlette(routes=[Route("/in.csv", table)]), log_level="critical")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/in.csv?version=3&token="
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+def files_with(text: str, *folders: Path) -> list[str]:
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+    return [str(path) for path in files if text.encode() in path.read_bytes()]
+
+
+def test_a_secret_in_an_address_is_stored_nowhere_and_given_again(desk: Desk, table_url: str) -> None:
+    refused = Reply(status=401, body={"error": {"message": "no"}})
+    desk.provider.on("", refused, refused, Reply(text="fine"))
+    home, ledger = Path(os.environ["HOME"]), str(desk.folder / "ledger.db")
+    keeps = {"OPENCODE_TASKS_STORE_PROMPTS": "false"}
+    arguments = desk.arguments(f"{table_url}{TOKEN}", "-o", "out.csv", "--id-column", "id", "--no-wait")
+    paused = desk.run(*arguments, "--concurrency", "1", env=keeps)
+    assert paused.code == 75, paused.stderr
+    assert TOKEN not in paused.stdout + paused.stderr
+    assert files_with(TOKEN, home, desk.folder) == []
+    again = desk.run("resume", "--ledger", ledger, env=keeps)
+    assert again.code == 2, again.stderr
+    assert "the address of INPUT had a secret, which is not stored" in again.stderr
+    assert f"{table_url}***): give it again with --input" in again.stderr
+    resumed = desk.run("resume", "--ledger", ledger, "--input", f"{table_url}{TOKEN}", env=keeps)
+    assert resumed.code == 0, resumed.stderr
+    assert [row["status"] for row in desk.read_csv("out.csv")] == ["completed"] * 2
+    assert files_with(TOKEN, home, desk.folder) == []
+    # OUTPUT repeats the input columns, so it has the prompt; nothing else does.
+    assert files_with(PROMPT, home, desk.folder) == [str(desk.folder / "out.csv")]
+    [run] = json.loads(desk.run("runs", "--json", "--ledger", ledger).stdout)
+    shown = desk.run("show", run["run_id"], "1", "--ledger", ledger)
+    assert (shown.code, PROMPT in shown.stdout) == (0, False)

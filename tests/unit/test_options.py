@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from opencode_tasks import OpenCodeAgent, annotate, opencode_task
 from opencode_tasks.cli.app import with_commands
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.orchestration.block_resolver import resolve_options
@@ -31,7 +32,6 @@ from opencode_tasks.plan.option_signatures import (
     storable,
     value_faults,
     with_defaults,
-    without_password,
 )
 from opencode_tasks.plan.options import Options, make_options, make_spec
 from opencode_tasks.plan.plan import make_plan, option_faults
@@ -286,8 +286,12 @@ def test_the_keywords_of_the_flow_and_of_annotate_differ_where_they_must() -> No
         ),
         ("https://h/a.csv?sv=1&sig=secret%3D&se=2", "https://h/a.csv?sv=1&sig=***&se=2"),
         ("https://h/a.csv?token=secret", "https://h/a.csv?token=***"),
+        ("INPUT (https://h/a.csv?sig=se:cret): gone", "INPUT (https://h/a.csv?sig=***): gone"),
+        ("https://secret@host/a.csv", "https://***@host/a.csv"),
+        ("INPUT https://me:se@cret@h/a.csv: gone", "INPUT https://me:***@h/a.csv: gone"),
+        ("sftp://me@host/a.csv", "sftp://me@host/a.csv"),
         ("rows.csv", "rows.csv"),
     ],
 )
 def test_a_shown_url_has_no_secret(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+    assert without_url_secrets(url) == shown
