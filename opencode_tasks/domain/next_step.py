@@ -70,6 +70,10 @@ class RunState:
         """Whether rows can be sent, or wait to be sent, once gate and budget allow it."""
         return bool(self.ready) or self.has_leased or self.first_wait is not None
 
+    def waits_at_most(self, seconds: float) -> bool:
+        """Whether a row waits, for ``seconds`` at most."""
+        return self.first_wait is not None and (self.first_wait.until - self.now).total_seconds() <= seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -80,12 +80,14 @@ class _Dispatch:
         if len(self.running) >= self.sizes.lanes:
             return False
         rows_per_batch = min(self.sizes.batch_size, ROWS_PER_SERVER)
-        # If all rows wait for a short time, one batch shows it by its state.
-        wait_s = 0.0 if self.running else self.run_spec.limits.max_inline_wait_s
-        state = self._state(limit=rows_per_batch * self.sizes.lanes, wait_s=wait_s)
+        state = self._state(limit=rows_per_batch * self.sizes.lanes)
         if self._must_stop(state):
             return False
-        missing = min(self.sizes.lanes, -(-state.ready // rows_per_batch)) - len(self.running)
+        wanted = min(self.sizes.lanes, -(-state.ready // rows_per_batch))
+        if not self.running and state.waits_at_most(self.run_spec.limits.max_inline_wait_s):
+            # All rows wait for a short time: one batch shows it by its state.
+            wanted = max(wanted, 1)
+        missing = wanted - len(self.running)
         for _ in range(missing):
             self._submit_batch()
         return missing > 0
@@ -100,9 +102,8 @@ class _Dispatch:
 
         threading.Thread(target=wait, name=f"opencode-wait-{batch_id}", daemon=True).start()
 
-    def _state(self, *, limit: int = 1, wait_s: float = 0.0) -> RunState:
-        run_spec = self.run_spec
-        return self.ledger.queue.state(run_spec.run_id, run_spec.gate_id, limit=limit, wait_s=wait_s)
+    def _state(self, *, limit: int = 1) -> RunState:
+        return self.ledger.queue.state(self.run_spec.run_id, self.run_spec.gate_id, limit=limit)
 
     def _must_stop(self, state: RunState) -> bool:
         limits = self.run_spec.limits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, func, or_, select
@@ -41,20 +41,16 @@ def run_state(
     gate_id: str,
     *,
     limit: int = 1,
-    wait_s: float = 0.0,
     now: datetime | None = None,
 ) -> RunState:
-    """The state of a run with its gate.
-
-    Rows that wait for ``wait_s`` seconds at most count as ready. Ready rows are counted up to ``limit``.
-    """
+    """The state of a run with its gate. Ready rows are counted up to ``limit``."""
     now, lease_now = times(connection, now)
     gate = find_gate(connection, gate_id)
     suspect = None if gate is None or gate["is_open"] else suspect_of(gate, run_id)
     values = {
         "of_run": run_id,
         "lease_now": lease_now,
-        "until": now + timedelta(seconds=wait_s),
+        "until": now,
         "limit": limit,
         "suspect": suspect,
     }

@@ -276,7 +276,8 @@ def test_a_row_that_waits_is_not_ready_before_its_time(ledger: Ledger) -> None:
     assert state.first_wait is not None
     assert (state.ready, state.has_leased) == (0, True)
     assert (state.first_wait.until, state.first_wait.error_type) == (at(30), "server_error")
-    assert ledger.queue.state("r", GATE, now=at(1), wait_s=39, limit=9).ready == 1
+    assert (state.waits_at_most(28), state.waits_at_most(29)) == (False, True)
+    assert ledger.queue.state("r", GATE, now=at(31), limit=9).ready == 1
     again = claim(ledger, "r", 5, now=at(31)).rows[0]
     assert (again.row.used, again.number, again.row.error_type) == (1, 2, "server_error")
 
