@@ -7,10 +7,13 @@ row fails. The difference is in the other rows of the gate: ``cause_of`` compare
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from opencode_tasks.errors import OpenCodeError
+
+# An answer so long before the first failure of a row still shows that the provider answers.
+RECENT = timedelta(seconds=60)
 
 Cause = Literal["row", "provider", "unclear"]
 
@@ -22,8 +25,7 @@ class FailureSeries:
     Attributes:
         since: Time of the first of these failures (aware UTC); None without one.
         is_shared: Whether more than one row failed in this way.
-        answered_at: Time of the first answer after the failures before these (aware UTC); None without
-            one.
+        answered_at: Time of the last answer to another row of the run (aware UTC); None without one.
     """
 
     since: datetime | None = None
@@ -46,5 +48,5 @@ def cause_of(error: OpenCodeError, series: FailureSeries, first_failure: datetim
         return "provider"
     if first_failure is None:
         return "unclear"
-    was_answered = series.answered_at is not None and series.answered_at > first_failure
-    return "row" if was_answered else "provider"
+    answered_at = series.answered_at
+    return "row" if answered_at is not None and answered_at > first_failure - RECENT else "provider"

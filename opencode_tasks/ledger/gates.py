@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, exists, func, select
 
 from opencode_tasks.domain.outage import FailureSeries
 from opencode_tasks.errors import OpenCodeError, error_types
@@ -38,7 +38,7 @@ from opencode_tasks.ledger.gate_admission import (
 from opencode_tasks.ledger.gate_list import list_gates, open_gate
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.outcome_values import message_of
-from opencode_tasks.ledger.schema import attempts, gates
+from opencode_tasks.ledger.schema import attempts, gates, rows
 
 REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")
 
@@ -129,7 +129,16 @@ def _series(
         failing_run_id=run_id,
         failing_row_id=row_id,
     )
-    return FailureSeries(since=since, is_shared=is_shared, answered_at=gate["answered_at"])
+    answered_at = None if is_shared else _last_answer(connection, observation.run_id)
+    return FailureSeries(since=since, is_shared=is_shared, answered_at=answered_at)
+
+
+def _last_answer(connection: Connection, run_id: str) -> datetime | None:
+    """Time of the last answer to a row of a run; None without one."""
+    query = select(func.max(rows.c.completed_at)).where(
+        rows.c.run_id == run_id, rows.c.status == "completed", rows.c.reused.is_(False)
+    )
+    return connection.execute(query).scalar_one()
 
 
 def _locked_gate(connection: Connection, observation: GateObservation, now: datetime) -> Mapping[Any, Any]:
@@ -252,7 +261,7 @@ def _record_answer(
     connection: Connection, gate: Mapping[Any, Any], observation: GateObservation, now: datetime
 ) -> None:
     if gate["is_open"]:
-        update_gate(connection, observation.gate_id, closures=0, answered_at=now, **NO_FAILURES)
+        update_gate(connection, observation.gate_id, closures=0, **NO_FAILURES)
         return
     is_evidence = gate["suspect_since"] is not None and observation.started_at > gate["suspect_since"]
     if not is_evidence and not _is_probe(gate, observation):
@@ -275,7 +284,6 @@ def _record_answer(
         error_message=None,
         closures=0,
         changed_at=now,
-        answered_at=now,
         **NO_FAILURES,
         **NO_PROBE,
         **NO_SUSPECT,

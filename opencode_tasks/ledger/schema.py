@@ -289,11 +289,10 @@ gates: Final = Table(
     Column("suspect_row_id", AnyText),
     Column("suspect_since", UtcTime),
     # Failures of an unavailable provider since the last answer: the time of the first one, and the row if
-    # it is one row alone. ``answered_at`` is the first answer after the failures before these.
+    # it is one row alone.
     Column("failing_since", UtcTime),
     Column("failing_run_id", Text),
     Column("failing_row_id", AnyText),
-    Column("answered_at", UtcTime),
 )
 
 # How many rows may be in flight at a gate. ``state`` holds the fields of

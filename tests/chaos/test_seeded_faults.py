@@ -14,8 +14,8 @@ from seeded_faults import DISK_MB, HEAD, run_seed
 
 from opencode_tasks.testing import ScriptedProvider
 
-# Three that kill the command, a worker and the raylet, on threads and on Ray, with both kinds of ledger.
-SHORT = (3, 6, 12)
+# Two that kill the command, a worker and the raylet, on threads and on Ray, with both kinds of ledger.
+SHORT = (3, 12)
 SEEDS_VARIABLE = "OPENCODE_TASKS_TEST_SEEDS"
 
 

@@ -110,7 +110,8 @@ def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     out = desk.read_csv("out.csv")
     assert [row["response"] for row in out] == ["plain", '"quoted" -- 😀\n', ""]
     assert [row["error_type"] for row in out] == ["", "", "server_error"]
-    assert len(desk.provider.calls) == 3
+    # A single failure of an unavailable provider can be an outage, so the row is sent once more.
+    assert len(desk.provider.calls) == 4
 
 
 def test_doctor_reports_the_environment(desk: Desk) -> None:

@@ -101,13 +101,14 @@ def test_rows_in_flight_at_a_kill_are_named_before_and_after_the_resume(desk: De
     before = audited(desk)
     sent = [call.prompt for call in desk.provider.calls]
     open_rows = {f"r{prompt[4:]}" for prompt in sent} - answered(desk)
-    assert {one["row_id"] for one in before["repeated"]} == open_rows
+    assert {one["row_id"] for one in before["repeated"]} >= open_rows
     assert before["in_flight"] == []
     assert desk.run("resume", "--ledger", ledger_of(desk)).code == 0
     after = audited(desk)
     assert after["faults"] == []
     counts = Counter(desk.provider.prompts())
-    assert {one["row_id"] for one in after["repeated"]} == {f"r{p[4:]}" for p, n in counts.items() if n > 1}
+    # The provider may not have seen the request of an attempt that was written before the kill.
+    assert {f"r{p[4:]}" for p, n in counts.items() if n > 1} <= {one["row_id"] for one in after["repeated"]}
     assert {one["error_type"] for one in after["repeated"]} == {"crashed"}
     assert sum(usd(call) for call in desk.provider.calls) <= after["at_most_usd"]
 

@@ -183,7 +183,8 @@ CAUSES: list[tuple[bool, datetime | None, datetime | None, Cause]] = [
     (True, NOW, None, "provider"),
     (True, NOW, FIRST, "provider"),
     (False, None, FIRST, "provider"),
-    (False, FIRST - timedelta(seconds=1), FIRST, "provider"),
+    (False, FIRST - timedelta(seconds=61), FIRST, "provider"),
+    (False, FIRST - timedelta(seconds=1), FIRST, "row"),
     (False, NOW, FIRST, "row"),
 ]
 

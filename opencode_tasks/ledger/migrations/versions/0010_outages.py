@@ -15,4 +15,3 @@ def upgrade() -> None:
     op.add_column("gates", sa.Column("failing_since", sa.DateTime(timezone=True)))
     op.add_column("gates", sa.Column("failing_run_id", sa.Text()))
     op.add_column("gates", sa.Column("failing_row_id", sa.Text()))
-    op.add_column("gates", sa.Column("answered_at", sa.DateTime(timezone=True)))
