@@ -100,7 +100,8 @@ def audit(ledger: Ledger, run_id: str) -> Audit | None:
         by_row.setdefault(attempt.row_id, []).append(attempt)
     outcomes = {_outcome(found) for found in by_row.values()}
     in_flight = [one for one in facts.unclear if _is_in_flight(one, by_row[one.row_id])]
-    others = [one for one in facts.unclear if one.attempt_id not in outcomes and one not in in_flight]
+    settled = outcomes | {one.attempt_id for one in in_flight}
+    others = [one for one in facts.unclear if one.attempt_id not in settled]
     counts = {
         name: facts.counts[name] for name in ("total", "completed", "failed", "skipped", "open", "reused")
     }

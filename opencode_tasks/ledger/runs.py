@@ -257,7 +257,6 @@ class Runs(Group):
     end: Final = write(end_run)
     get: Final = read(get_run)
     status: Final = read(run_status)
-    last_progress: Final = read(last_progress)
     progress: Final = read(progress)
     silent_providers: Final = read(silent_providers)
     newest: Final = read(newest_runs)

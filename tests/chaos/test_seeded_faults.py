@@ -72,6 +72,7 @@ def test_a_run_under_faults_keeps_every_promise(
     if table is not None:
         with table.open("a", encoding="utf-8") as file:
             file.write(result.line() + "\n")
+    assert result.faults, "no fault happened, so nothing was tested"
     assert (result.lost, result.doubled, result.failed) == (0, 0, 0), result
     assert result.audit_faults == [], result
     assert result.left == [], result
