@@ -269,10 +269,20 @@ HEAD = (
 )
 
 
+class Existing:
+    """The processes and files that were there before a run, for example a session's servers."""
+
+    def __init__(self) -> None:
+        self.pids: Final = frozenset(psutil.pids())
+        self.files: Final = frozenset(
+            _temporary_files() | _instance_directories(Path(os.environ["XDG_DATA_HOME"]))
+        )
+
+
 def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None) -> Result:
     """Annotate rows while faults happen, resume until the run has ended, and check every promise."""
     drawn = random.Random(seed)
-    before = set(psutil.pids())
+    before = Existing()
     runner = drawn.choice(["threads", "ray", "ray"])
     kind = drawn.choice(["sqlite", "postgresql"])
     server = PrefectServer(desk.folder / "prefect") if drawn.random() < 0.5 else None
@@ -377,7 +387,7 @@ def _checked(
     faults: list[str],
     codes: list[int],
     in_flight: int,
-    before: set[int],
+    before: Existing,
 ) -> Result:
     desk = run.desk
     [newest] = json.loads(desk.run("runs", "--json", "--limit", "1", "--ledger", run.ledger).stdout)
@@ -404,7 +414,7 @@ def _checked(
         provider_usd=sum(_charge(desk, call) for call in calls),
         at_most_usd=audit["at_most_usd"],
         audit_faults=audit["faults"],
-        left=[*_processes_left(before, run), *_files_left(run), *_keys_left(run)],
+        left=[*_processes_left(before, run), *_files_left(before, run), *_keys_left(run)],
     )
 
 
@@ -414,24 +424,33 @@ def _charge(desk: Desk, call: Call) -> float:
     return (call.input_tokens * price["input"] + call.output_tokens * price["output"]) / 1e6
 
 
-def _processes_left(before: set[int], run: FaultRun) -> list[str]:
+def _processes_left(before: Existing, run: FaultRun) -> list[str]:
     kept = run.server.pids() if run.server is not None else set[int]()
     deadline = time.monotonic() + 20
     while True:
         left = [
             f"process {process.pid}: {' '.join(words)[:120]}"
             for process, words in ours()
-            if process.pid not in before | kept and "postgres" not in " ".join(words)[:40]
+            if process.pid not in before.pids | kept and "postgres" not in " ".join(words)[:40]
         ]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.2)
 
 
-def _files_left(run: FaultRun) -> list[str]:
+def _files_left(before: Existing, run: FaultRun) -> list[str]:
     data = run.disk / "share" if run.disk is not None else Path(os.environ["XDG_DATA_HOME"])
-    found = [*(data / "opencode-tasks" / "opencode").glob("*"), *Path(os.environ["TMPDIR"]).glob("oct-*")]
-    return [f"file {path}" for path in found]
+    found = {*_instance_directories(data), *_temporary_files()} - before.files
+    return [f"file {path}" for path in sorted(found)]
+
+
+def _instance_directories(data: Path) -> set[Path]:
+    return set((data / "opencode-tasks" / "opencode").glob("*"))
+
+
+def _temporary_files() -> set[Path]:
+    """The files of our own servers, also those of a session's Prefect and Ray."""
+    return set(Path(os.environ["TMPDIR"]).glob("oct-*"))
 
 
 def _keys_left(run: FaultRun) -> list[str]:
