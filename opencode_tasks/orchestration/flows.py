@@ -6,9 +6,10 @@ names that pickle by reference, such as functions of modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
+import pandas as pd
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
@@ -18,7 +19,7 @@ from prefect.task_runners import TaskRunner
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.result import output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
-from opencode_tasks.errors import RunPausedError, TooManyFailedError
+from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.orchestration.annotate import execute_here
@@ -29,6 +30,7 @@ from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.orchestration.runners import started, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
+from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
 from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
 from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters
@@ -60,7 +62,8 @@ def annotate_dataset(
 
     Raises:
         InputError: If the input or an option is invalid, with every fault.
-        SetupError: If something that the run needs is not ready.
+        SetupError: If something that the run needs is not ready, or if the output cannot be written. Then
+            the answers are in the ledger, and ``opencode-tasks export`` writes them.
         TooManyFailedError: If more rows failed than ``max_failed`` allows. The output is written.
 
     Examples:
@@ -190,20 +193,20 @@ def _execute_and_write(
     try:
         result = execute_here(plan, frame, context=prepared.context, runner=runner, on_event=emit)
     except RunPausedError as paused:
-        _write_open(prepared, paused.run_id)
+        _write_open(prepared, paused.run_id, emit)
         publisher.stopped(plan.ledger_url, paused.run_id)
         if plan.options.on_wait == "sleep":
             end_process_for(paused, plan)
         raise
     except (KeyboardInterrupt, TerminationSignal):
         if run_ids:
-            _write_open(prepared, run_ids[0])
+            _write_open(prepared, run_ids[0], emit)
             publisher.stopped(plan.ledger_url, run_ids[0])
             get_run_logger().warning(
                 "run %s was stopped; finished rows are kept: opencode-tasks resume continues it", run_ids[0]
             )
         raise
-    prepared.output.write(result.parts(), result.run_id)
+    _write(prepared, result.parts(), result.run_id)
     get_run_logger().info("output: %s", without_url_secrets(prepared.context.command["output"]))
     forget_texts(plan.ledger_url, result.run_id)
     started_s = None if started_at is None else started_at.timestamp()
@@ -216,12 +219,32 @@ def _execute_and_write(
     return totals
 
 
-def _write_open(prepared: PreparedRun, run_id: str) -> None:
-    """Write the output of a run that has open rows."""
+def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent) -> None:
+    """Write the output of a run that has open rows; warn if that fails, because the run can continue."""
     plan = prepared.plan
-    with Ledger.open(plan.ledger_url) as ledger:
-        parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+    try:
+        with Ledger.open(plan.ledger_url) as ledger:
+            parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+            _write(prepared, parts, run_id)
+    except SetupError as error:
+        get_run_logger().warning("%s", error.raw_message)
+        emit(RunEvent(run_id=run_id, warning=error.raw_message))
+
+
+def _write(prepared: PreparedRun, parts: Iterable[pd.DataFrame], run_id: str) -> None:
+    """Write the output of a run. Raises SetupError, with the way to write it later, if that fails."""
+    try:
         prepared.output.write(parts, run_id)
+    except Exception as error:
+        target = without_url_secrets(prepared.context.command["output"])
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise SetupError(
+            "unknown",
+            raw_message=f"OUTPUT {target} cannot be written: {reason or one_line(str(error))}; "
+            f"the answers of run {run_id} are in the ledger",
+            hint=f"opencode-tasks export {run_id} -o FILE, or run the same command again: "
+            "rows with an answer are not sent again",
+        ) from error
 
 
 def _ignore(message: str) -> None:

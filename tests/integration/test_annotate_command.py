@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cluster import COMMAND, LIMIT_S, Desk, read_all
 
-from opencode_tasks.testing import Reply
+from opencode_tasks.testing import Call, Reply
 
 PROMPTS = [f'Row {i}: "quoted", it\'s\n a new line, --flag, 😀, ünï' for i in range(200)]
 
@@ -54,6 +54,31 @@ def test_two_commands_at_once_send_each_row_once(desk: Desk) -> None:
     for name in ("a.csv", "b.csv"):
         assert [row["response"] for row in desk.read_csv(name)] == PROMPTS
     assert sum(json.loads(stdout)["rows"]["reused"] for stdout, _ in ends) == 200
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "status"),
+    [(Reply(text="2"), 70, "completed"), (Reply(status=401), 75, "open")],
+)
+def test_answers_are_kept_if_output_cannot_be_written(
+    desk: Desk, reply: Reply, code: int, status: str
+) -> None:
+    folder = desk.folder / "results"
+    folder.mkdir()
+
+    def remove_folder(call: Call) -> bool:
+        folder.rmdir()
+        return call.prompt == "two"
+
+    desk.provider.on(remove_folder, reply)
+    desk.write_csv("in.csv", [{"id": "a", "prompt": "two"}])
+    ran = desk.annotate("in.csv", "-o", "results/out.csv", "--id-column", "id", "--no-wait")
+    assert ran.code == code, ran.stderr
+    assert f"OUTPUT {folder / 'out.csv'} cannot be written: No such file or directory" in ran.stderr
+    [run_id] = set(re.findall(r"opencode-tasks (?:export|resume) (\S+)", ran.stderr))
+    assert desk.run("export", run_id, "-o", "later.csv", "--ledger", str(desk.folder / "ledger.db")).code == 0
+    assert [row["status"] for row in desk.read_csv("later.csv")] == [status]
+    assert len(desk.provider.calls) == 1
 
 
 def test_an_empty_input_is_a_run_of_no_rows(desk: Desk) -> None:
