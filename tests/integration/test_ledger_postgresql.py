@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+
+import pgbouncer
 import psycopg
 import pytest
+from cluster import Desk
 from ledger_processes import claim_in_processes
 from sqlalchemy import text
 
@@ -42,3 +47,24 @@ def test_no_statement_is_prepared_on_the_server(empty_postgresql: str) -> None:
             lambda opened: opened.execute(text("select count(*) from pg_prepared_statements")).scalar_one()
         )
     assert prepared == 0
+
+
+def test_a_run_through_pgbouncer_in_transaction_mode_sends_each_row_once(
+    desk: Desk, empty_postgresql: str
+) -> None:
+    if not pgbouncer.is_installed() and not os.environ.get("CI"):
+        pytest.skip(pgbouncer.MISSING)
+    prompts = [f"row {number}" for number in range(100)]
+    desk.write_csv("in.csv", [{"prompt": prompt} for prompt in prompts])
+    with pgbouncer.pgbouncer(empty_postgresql) as url:
+        both = [
+            desk.start(*desk.arguments("in.csv", "-o", name, "--ledger", url, "--json"))
+            for name in ("a.csv", "b.csv")
+        ]
+        ends = [process.communicate(timeout=240) for process in both]
+        assert [process.returncode for process in both] == [0, 0], ends
+        assert sorted(desk.provider.prompts()) == sorted(prompts)
+        for name in ("a.csv", "b.csv"):
+            assert [row["response"] for row in desk.read_csv(name)] == prompts
+        [newest, *_] = json.loads(desk.run("runs", "--json", "--ledger", url).stdout)
+        assert desk.run("audit", newest["run_id"], "--json", "--ledger", url).summary["faults"] == []
