@@ -123,7 +123,7 @@ def test_a_browser_draws_every_picture_and_stays_on_the_host(
     assert wrong == {}
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_the_pictures_can_be_made_again(tmp_path: Path, opencode_binary: Path) -> None:
     assert opencode_binary.is_file()
