@@ -22,7 +22,12 @@ SERVER_CONNECTIONS = 3
 
 def is_installed() -> bool:
     """Whether there is a PgBouncer on this machine."""
-    return shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin") is not None
+    return _program() is not None
+
+
+def _program() -> str | None:
+    # Debian installs it in a folder that is not on the PATH of all users.
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def pgbouncer(postgresql_url: str) -> Generator[str]:
     (folder / "users.txt").write_text(f'"{info["user"]}" ""\n', encoding="utf-8")
     for path in (folder, *folder.iterdir()):
         shutil.chown(path, owner)
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    program = _program()
     assert program is not None, MISSING
     as_owner = ["-u", owner] if os.geteuid() == 0 else []
     process = subprocess.Popen([program, "-q", *as_owner, str(config)], cwd=folder)

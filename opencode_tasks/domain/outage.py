@@ -12,7 +12,7 @@ from typing import Literal
 
 from opencode_tasks.errors import OpenCodeError
 
-# An answer so long before the first failure of a row still shows that the provider answers.
+# A provider that gave an answer at most this long before a row's first failure counts as answering.
 RECENT = timedelta(seconds=60)
 
 Cause = Literal["row", "provider", "unclear"]

@@ -242,8 +242,7 @@ def _write(prepared: PreparedRun, parts: Iterable[pd.DataFrame], run_id: str) ->
             "unknown",
             raw_message=f"OUTPUT {target} cannot be written: {reason or one_line(str(error))}; "
             f"the answers of run {run_id} are in the ledger",
-            hint=f"opencode-tasks export {run_id} -o FILE, or run the same command again: "
-            "rows with an answer are not sent again",
+            hint=f"opencode-tasks export {run_id} -o FILE (with the same --ledger) writes them",
         ) from error
 
 

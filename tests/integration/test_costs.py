@@ -159,7 +159,7 @@ def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
         # Only the cost of an interrupted stream is not reported.
         assert {line["row_id"] for line in ledger.reports.unreported()} == {"83"}
     # A second run reuses the completed rows and sends the failed ones again.
-    # Nothing shows it that only this row has an outage, so the run would wait for its end.
+    # No other row is answered in this run, so the 503 of one row is an outage, and the run waits for its end.
     again = desk.run(*arguments(desk, url, "plain"), env={"OPENCODE_TASKS_MAX_OUTAGE_WAIT": "1"})
     assert again.summary["rows"]["reused"] == ROWS - 4
     total_pico = charged(desk.provider.calls)["known_cost_pico"]
