@@ -149,13 +149,18 @@ def _run(
     """Run a prepared run as a flow and print its result; return the exit code."""
     from opencode_tasks.cli.startup_report import StartupReport
     from opencode_tasks.cli.summary import say_paused
+    from opencode_tasks.ledger import ledger_argument
 
     plan, output = prepared.plan, prepared.context.command["output"]
+    ledger = ledger_argument(plan.ledger_url)
     startup = StartupReport(plan.ledger_url, display.say) if is_verbose else None
+    output_faults: list[str] = []
 
     def show(event: RunEvent) -> None:
         if startup is not None:
             startup.show(event)
+        if event.output_fault is not None:
+            output_faults.append(event.output_fault)
         display.show(event)
 
     try:
@@ -166,7 +171,13 @@ def _run(
             from opencode_tasks.engine.result import read_summary
 
             typer.echo(json.dumps(read_summary(plan.ledger_url, paused.run_id)))
-        say_paused(display.say, paused, output, plan.model_ref)
+        say_paused(
+            display.say,
+            paused,
+            plan.model_ref,
+            output=None if output_faults else output,
+            ledger=ledger,
+        )
         return exits.PAUSED
     except TooManyFailedError as many:
         summary = dict(many.summary)
@@ -182,7 +193,7 @@ def _print_result(
 ) -> None:
     from opencode_tasks.cli.summary import print_summary
     from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, usd
-    from opencode_tasks.ledger import Ledger
+    from opencode_tasks.ledger import Ledger, ledger_argument
 
     if as_json:
         typer.echo(json.dumps(summary))
@@ -194,7 +205,8 @@ def _print_result(
     if failed:
         with Ledger.open(prepared.plan.ledger_url) as ledger:
             groups = ledger.results.failure_messages(run_id, limit=SHOWN_GROUPS)
-        for line in failure_lines(groups, failed, run_id, prepared.plan.model_ref):
+        ledger_option = ledger_argument(prepared.plan.ledger_url)
+        for line in failure_lines(groups, failed, run_id, prepared.plan.model_ref, ledger_option):
             display.say(line)
 
 
@@ -207,6 +219,7 @@ def _run_flow(
     on_event: OnRunEvent,
 ) -> dict[str, Any]:
     from opencode_tasks.cli.stop_notice import stop_notice
+    from opencode_tasks.ledger import ledger_argument
     from opencode_tasks.system.startup_times import timed_imports
 
     with timed_imports():
@@ -235,8 +248,9 @@ def _run_flow(
         if not (isinstance(error, KeyboardInterrupt) or stop_notice.is_stopping):
             raise
         stop_notice.is_explained = True
+        resume = f"opencode-tasks resume{ledger_argument(prepared.plan.ledger_url)}"
         display.say(
-            "interrupted: finished rows are in the ledger; to continue, run opencode-tasks resume, "
+            f"interrupted: finished rows are in the ledger; to continue, run {resume}, "
             "or run the same command again:"
         )
         display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")

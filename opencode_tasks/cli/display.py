@@ -81,8 +81,9 @@ class Display:
 
     def show(self, event: RunEvent) -> None:
         """Show an event of the run."""
-        if event.warning is not None:
-            self.say(f"warning: {event.warning}")
+        for warning in (event.warning, event.output_fault):
+            if warning is not None:
+                self.say(f"warning: {warning}")
         if event.sizes is not None:
             self._begin(event)
         elif event.progress is not None:

@@ -22,16 +22,26 @@ def print_summary(summary: Mapping[str, Any], output: str) -> None:
         typer.echo(line)
 
 
-def say_paused(say: Say, paused: RunPausedError, output: str, model_ref: str) -> None:
-    """Say why a run is paused, what to fix, what the output has, and how to resume."""
+def say_paused(
+    say: Say, paused: RunPausedError, model_ref: str, *, output: str | None, ledger: str = ""
+) -> None:
+    """Say why a run is paused, what to fix, what the output has, and how to resume.
+
+    ``output`` is None if it could not be written; ``ledger`` is that of ``ledger_argument``.
+    """
     say(paused_line(paused))
-    more = " --max-cost USD" if paused.error_type == "budget_exceeded" else ""
+    budget = " --max-cost USD" if paused.error_type == "budget_exceeded" else ""
+    resume = f"opencode-tasks resume {paused.run_id}{ledger}{budget}"
+    export = f"opencode-tasks export {paused.run_id} -o FILE{ledger}"
     if paused.until is None:
         say(f"fix: {fix_for(paused.error_type, model_ref)}")
-        say(f"then resume: opencode-tasks resume {paused.run_id}{more}")
+        say(f"then resume: {resume}")
     else:
-        say(f"resume after {paused.until:%Y-%m-%d %H:%M:%S} UTC: opencode-tasks resume {paused.run_id}{more}")
-    say(f"finished rows are in {short_path(output)} (or: opencode-tasks export {paused.run_id} -o FILE)")
+        say(f"resume after {paused.until:%Y-%m-%d %H:%M:%S} UTC: {resume}")
+    if output is None:
+        say(f"finished rows are in the ledger: {export}")
+    else:
+        say(f"finished rows are in {short_path(output)} (or: {export})")
 
 
 def short_path(path: str) -> str:

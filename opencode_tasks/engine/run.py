@@ -47,6 +47,8 @@ class RunEvent:
             every second, during a long wait, until the run continues with ``sizes``.
         warning: Fact that a person should know, once in a run: a provider does not report the usage, or
             another process works on the run too.
+        output_fault: Why the output of a run with open rows could not be written, at the end of this
+            process. None in all other events.
 
     Examples:
         >>> import pandas as pd
@@ -65,6 +67,7 @@ class RunEvent:
     pace: ConcurrencyState | None = None
     hold: Hold | None = None
     warning: str | None = None
+    output_fault: str | None = None
 
 
 OnRunEvent = Callable[[RunEvent], None]

@@ -40,10 +40,12 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
     ]
 
 
-def failure_lines(groups: Sequence[Mapping[str, Any]], failed: int, run_id: str, model_ref: str) -> list[str]:
+def failure_lines(
+    groups: Sequence[Mapping[str, Any]], failed: int, run_id: str, model_ref: str, ledger: str = ""
+) -> list[str]:
     """The most frequent messages of the failed rows, with their counts and the fix of each error type.
 
-    ``groups`` are those of ``ledger.results.failure_messages``.
+    ``groups`` are those of ``ledger.results.failure_messages``; ``ledger`` is that of ``ledger_argument``.
     """
     lines = [
         f"{count_of(group['failed_rows'])} failed with {group['error_type']}: "
@@ -51,7 +53,7 @@ def failure_lines(groups: Sequence[Mapping[str, Any]], failed: int, run_id: str,
         for group in groups
     ]
     lines += [
-        f"fix for {error_type}: {fix_for(error_type, model_ref).replace('RUN_ID', run_id)}"
+        f"fix for {error_type}: {_with_names(fix_for(error_type, model_ref), run_id, ledger)}"
         for error_type in dict.fromkeys(group["error_type"] or "" for group in groups)
     ]
     others = failed - sum(group["failed_rows"] for group in groups)
@@ -60,6 +62,11 @@ def failure_lines(groups: Sequence[Mapping[str, Any]], failed: int, run_id: str,
             f"{count_of(others)} failed with other messages: see the column error_message of the output"
         )
     return lines
+
+
+def _with_names(fix: str, run_id: str, ledger: str) -> str:
+    """The fix with the run and its ledger in the command that it names."""
+    return fix.replace("RUN_ID ROW_ID", f"{run_id} ROW_ID{ledger}")
 
 
 def paused_line(paused: RunPausedError) -> str:

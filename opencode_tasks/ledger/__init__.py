@@ -24,7 +24,7 @@ from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, U
 from opencode_tasks.ledger.retention import Purged
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
-from opencode_tasks.ledger.url import is_there, shown_url
+from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 
 __all__ = [
     "ATTEMPT_COLUMNS",
@@ -64,5 +64,6 @@ __all__ = [
     "SentAttempt",
     "WaitingRun",
     "is_there",
+    "ledger_argument",
     "shown_url",
 ]

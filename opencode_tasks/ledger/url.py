@@ -7,11 +7,13 @@ file system (https://www.sqlite.org/wal.html).
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import SetupError
 from opencode_tasks.settings import settings
 from opencode_tasks.system.mounts import shared_file_system
@@ -55,6 +57,16 @@ def is_there(text: str) -> bool:
 def shown_url(url: str) -> str:
     """The URL of a ledger for messages, with the password hidden."""
     return make_url(url).render_as_string(hide_password=True)
+
+
+def ledger_argument(url: str) -> str:
+    """The option that names a ledger, with a space before it, for a command that a message shows.
+
+    Empty for the ledger of the settings, which a command uses anyway. A password is hidden.
+    """
+    if read_url(url) == read_url(settings().ledger_url()):
+        return ""
+    return f" --ledger {shlex.quote(without_url_secrets(url))}"
 
 
 def _sqlite(text: str) -> URL:

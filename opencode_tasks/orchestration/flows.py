@@ -20,7 +20,7 @@ from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.result import output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.orchestration.annotate import execute_here
 from opencode_tasks.orchestration.block_resolver import BlockResolver
@@ -203,7 +203,10 @@ def _execute_and_write(
             _write_open(prepared, run_ids[0], emit)
             publisher.stopped(plan.ledger_url, run_ids[0])
             get_run_logger().warning(
-                "run %s was stopped; finished rows are kept: opencode-tasks resume continues it", run_ids[0]
+                "run %s was stopped; finished rows are kept: opencode-tasks resume %s%s continues it",
+                run_ids[0],
+                run_ids[0],
+                ledger_argument(plan.ledger_url),
             )
         raise
     _write(prepared, result.parts(), result.run_id)
@@ -228,7 +231,7 @@ def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent) -> None:
             _write(prepared, parts, run_id)
     except SetupError as error:
         get_run_logger().warning("%s", error.raw_message)
-        emit(RunEvent(run_id=run_id, warning=error.raw_message))
+        emit(RunEvent(run_id=run_id, output_fault=error.raw_message))
 
 
 def _write(prepared: PreparedRun, parts: Iterable[pd.DataFrame], run_id: str) -> None:
@@ -238,11 +241,12 @@ def _write(prepared: PreparedRun, parts: Iterable[pd.DataFrame], run_id: str) ->
     except Exception as error:
         target = without_url_secrets(prepared.context.command["output"])
         reason = error.strerror if isinstance(error, OSError) else None
+        export = f"opencode-tasks export {run_id} -o FILE{ledger_argument(prepared.plan.ledger_url)}"
         raise SetupError(
             "unknown",
             raw_message=f"OUTPUT {target} cannot be written: {reason or one_line(str(error))}; "
             f"the answers of run {run_id} are in the ledger",
-            hint=f"opencode-tasks export {run_id} -o FILE (with the same --ledger) writes them",
+            hint=f"{export} writes them",
         ) from error
 
 

@@ -21,7 +21,7 @@ from opencode_tasks.engine.result import AnnotationResult, summary
 from opencode_tasks.engine.run import RunEvent
 from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, paused_line, summary_lines
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.plan import Plan
@@ -76,7 +76,13 @@ class RunLog:
             return
         with Ledger.open(self._plan.ledger_url) as ledger:
             groups = ledger.results.failure_messages(result.run_id, limit=SHOWN_GROUPS)
-        for line in failure_lines(groups, result.progress.failed, result.run_id, self._plan.model_ref):
+        for line in failure_lines(
+            groups,
+            result.progress.failed,
+            result.run_id,
+            self._plan.model_ref,
+            ledger_argument(self._plan.ledger_url),
+        ):
             self._log.warning("%s", line)
 
     def _progress(self, event: RunEvent) -> None:

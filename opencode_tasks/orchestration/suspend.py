@@ -24,7 +24,7 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.engine.summary_text import paused_line
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress
+from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress, ledger_argument
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run, is_deployed
 from opencode_tasks.orchestration.prefect_events import publish_paused
@@ -64,7 +64,7 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
     flow_run = current_flow_run()
     if not is_deployed():
         raise paused
-    _log_pause(paused, plan.model_ref)
+    _log_pause(paused, plan)
     if paused.until is None:
         state = _suspend(flow_run.id, paused, plan)
     else:
@@ -75,21 +75,26 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
     raise Pause(state=state)
 
 
-def _log_pause(paused: RunPausedError, model_ref: str) -> None:
+def _log_pause(paused: RunPausedError, plan: Plan) -> None:
     """Log why the process of this flow run ends, and what starts it again."""
     log = get_run_logger()
     log.warning("%s", paused_line(paused))
     if paused.until is not None:
         log.info("sleeping until %s UTC: Prefect starts this flow run again then", f"{paused.until:{TIME}}")
         return
-    log.warning("fix: %s", fix_for(paused.error_type, model_ref))
-    log.warning("then resume this flow run in Prefect, or run: opencode-tasks resume %s", paused.run_id)
+    log.warning("fix: %s", fix_for(paused.error_type, plan.model_ref))
+    log.warning(
+        "then resume this flow run in Prefect, or run: opencode-tasks resume %s%s",
+        paused.run_id,
+        ledger_argument(plan.ledger_url),
+    )
 
 
 def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any]:
     """State of a flow run that waits for a person, after its report is stored as an artifact."""
     with Ledger.open(plan.ledger_url) as ledger:
-        report = pause_report(paused, plan.model_ref, ledger.runs.progress(paused.run_id))
+        progress = ledger.runs.progress(paused.run_id)
+        report = pause_report(paused, plan.model_ref, progress, ledger_argument(plan.ledger_url))
         budget = ledger.budgets.get(paused.run_id)
     # The suspension must not fail if the artifact cannot be stored.
     with suppress(Exception):
@@ -110,8 +115,10 @@ def _suspended_state(flow_run_id: UUID, paused: RunPausedError, budget: Budget) 
     return state
 
 
-def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> str:
+def pause_report(paused: RunPausedError, model_ref: str, progress: Progress, ledger: str = "") -> str:
     """Markdown for the person who must act: what happened, what to do, and the cost so far.
+
+    ``ledger`` is that of ``ledger_argument``.
 
     The message of the provider is shown as a quoted block, so that it cannot format the page.
     """
@@ -132,5 +139,5 @@ def pause_report(paused: RunPausedError, model_ref: str, progress: Progress) -> 
 | cost so far | {format_usd(progress.known_cost_pico)}{unknown} |
 
 **What to do.** {fix[0].upper()}{fix[1:]}. Then resume this flow run in Prefect, or run
-`opencode-tasks resume {paused.run_id}`. One row is tried first; completed rows are not sent again.
+`opencode-tasks resume {paused.run_id}{ledger}`. One row is tried first; completed rows are not sent again.
 """

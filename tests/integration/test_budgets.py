@@ -71,7 +71,8 @@ def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher
     assert statuses(desk) == {"completed": sold // ANSWER_PICO, "open": 30 - sold // ANSWER_PICO}
     assert "budget_exceeded" in paused.stderr
     run_id = paused.summary["run_id"]
-    assert f"opencode-tasks resume {run_id} --max-cost USD" in paused.stderr
+    ledger = desk.folder / "ledger.db"
+    assert f"opencode-tasks resume {run_id} --ledger {ledger} --max-cost USD" in paused.stderr
     assert paused.summary["budget"] == {
         "max_usd": 0.016,
         "spent_usd": pytest.approx(sold / 10**12, abs=0),

@@ -105,8 +105,9 @@ def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk
     )
     assert reason.endswith("…")
     assert "fix: add credit to the account of provider fake, or use another model or key" in said
-    assert f"then resume: opencode-tasks resume {run_id}" in said
-    assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE)" in said
+    ledger = f"--ledger {desk.folder / 'ledger.db'}"
+    assert f"then resume: opencode-tasks resume {run_id} {ledger}" in said
+    assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE {ledger})" in said
 
 
 @pytest.mark.slow
