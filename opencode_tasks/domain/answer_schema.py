@@ -9,34 +9,27 @@ are never fetched.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import validator_for
+from jsonschema.validators import extend, validator_for  # pyright: ignore[reportUnknownVariableType]
 from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
 from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
-from opencode_tasks.domain.json_values import is_deeper
+from opencode_tasks.domain.json_in_text import Found, values_in
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
-# The writers of OUTPUT recurse into an answer, and Python limits the depth of that.
-MAX_DEPTH = 100
-# Digits of the largest number that a float can hold; validation divides by floats.
-MAX_DIGITS = 308
-SHOWN_DIGITS = 40
 
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
-_FENCE = re.compile(r"```(?:json)?\s*(?=\{)", re.IGNORECASE)
-_OBJECT_START = re.compile(r"\{\s*[\"}]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +102,34 @@ def repair_prompt(problems: Sequence[str]) -> str:
 def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     """Return the JSON object in an answer, or the reasons why it does not fit the schema.
 
-    The object is the whole text, else the one in the first code fence that has one, else the first in the
-    text. An object that is cut off is a fault; its inner objects are not used instead.
+    It is the last object in the text that fits; objects inside other objects and arrays do not count. If
+    none fits, the reasons are those of the last one. A text that ends inside an object is a fault.
     """
-    try:
-        value = _object_in(text)
-    except (ValueError, RecursionError) as error:
-        return InvalidAnswer(problems=(_short(str(error)),))
-    problems = validate(value, schema)
-    return InvalidAnswer(problems=tuple(problems)) if problems else ValidAnswer(value=value)
+    problems: list[str] = []
+    has_object = False
+    for found in values_in(text):
+        is_object = _is_object(found.value)
+        faults = _faults_of(found, schema)
+        if not faults:
+            return ValidAnswer(value=cast("dict[str, Any]", found.value))
+        if not problems or (is_object and not has_object):
+            problems, has_object = faults, is_object
+        if found.is_cut_off:
+            break
+    return InvalidAnswer(problems=tuple(problems) or ("the answer contains no JSON object",))
+
+
+def _faults_of(found: Found, schema: Mapping[str, Any]) -> list[str]:
+    if found.fault is not None:
+        return [_short(found.fault)]
+    value: Any = found.value
+    return (
+        validate(value, schema) if _is_object(value) else [f"the answer is {_kind(value)}, not a JSON object"]
+    )
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:
@@ -141,74 +153,20 @@ def validate(value: Any, schema: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _object_in(text: str) -> dict[str, Any]:
-    stripped = text.strip()
-    try:
-        return _as_object(_loads(stripped))
-    except json.JSONDecodeError:
-        pass
-    for start in _starts(stripped):
-        try:
-            value, _ = _DECODER.raw_decode(stripped, start)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"the JSON object is broken at character {error.pos + 1}: {error.msg}"
-            ) from error
-        return _as_object(value)
-    raise ValueError("the answer contains no JSON object")
-
-
-def _starts(text: str) -> Iterator[int]:
-    """The most likely start of an object: the start of the text, else a code fence, else the first brace."""
-    fence = _FENCE.search(text)
-    found = _OBJECT_START.search(text)
-    if _OBJECT_START.match(text):
-        yield 0
-    elif fence:
-        yield fence.end()
-    elif found:
-        yield found.start()
-
-
-def _as_object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        # The type of the model's answer is wrong, not that of an argument.
-        raise ValueError(f"the answer is {_kind(value)}, not a JSON object")  # noqa: TRY004
-    if is_deeper(value, MAX_DEPTH):
-        raise ValueError(f"the answer is nested more than {MAX_DEPTH} levels deep")
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the answer contains an invalid character (a lone surrogate)") from error
-    return cast("dict[str, Any]", value)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:SHOWN_DIGITS]} is too large")
-    return number
-
-
-def _short_integer(text: str) -> int:
-    if len(text.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"the number {text[:SHOWN_DIGITS]}… has more than {MAX_DIGITS} digits")
-    return int(text)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_short_integer)
-
-
-def _loads(text: str) -> Any:
-    return _DECODER.decode(text)
-
-
 def _validator_class(schema: Mapping[str, Any]) -> Any:
-    return validator_for(dict(schema), default=Draft202012Validator)
+    return _with_decimals(validator_for(dict(schema), default=Draft202012Validator))
+
+
+@cache
+def _with_decimals(draft: Any) -> Any:
+    return cast("Any", extend)(draft, {"multipleOf": _multiple_of})
+
+
+def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Check ``multipleOf`` in decimal numbers, as they are written: 4.02 is a multiple of 0.01."""
+    del schema
+    if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(divisor)):
+        yield ValidationError(f"{instance!r} is not a multiple of {divisor}")
 
 
 def _reference_faults(schema: Mapping[str, Any]) -> Iterator[str]:

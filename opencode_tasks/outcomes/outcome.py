@@ -24,6 +24,7 @@ from opencode_tasks.outcomes.classify import CONNECTION_LOST, Context, classify,
 from opencode_tasks.outcomes.error_message import error_message
 from opencode_tasks.outcomes.failure import Failure, read_failure
 from opencode_tasks.outcomes.plugin_refusal import Refusal, error_of, read_refusal
+from opencode_tasks.outcomes.reasoning_text import split_reasoning
 from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
     answer_text,
@@ -52,6 +53,7 @@ NEVER_SENT = ("unable to connect", "was there a typo in the url", "econnrefused"
 
 def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answer:
     """The answer in ``result``. Raises the typed error, with its ``attempt``, if there is none."""
+    result = replace(result, stream_text=split_reasoning(result.stream_text)[1])
     refusal = read_refusal(last_error(_messages(result)) or result.error)
     if refusal is not None:
         result = _without_refused(result)

@@ -14,6 +14,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
+from opencode_tasks.outcomes.reasoning_text import split_reasoning
 from opencode_tasks.outcomes.token_counts import UNKNOWN, read_token_counts
 
 Message = Mapping[str, Any]
@@ -43,12 +44,15 @@ def has_output(messages: Iterable[Message]) -> bool:
 
 
 def answer_text(messages: Iterable[Message]) -> str:
-    """The joined text parts of the last assistant message with text; summaries are skipped."""
+    """The joined text parts of the last assistant message with an answer.
+
+    Summaries are skipped, and reasoning in the text is no answer.
+    """
     for message in reversed(assistant_messages(messages)):
         if is_summary(message):
             continue
         shown = [part for part in parts_of(message, "text") if not part.get("ignored")]
-        text = "".join(text_in(part.get("text")) or "" for part in shown)
+        _, text = split_reasoning("".join(text_in(part.get("text")) or "" for part in shown))
         if text:
             return text
     return ""

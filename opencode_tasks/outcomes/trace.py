@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.outcomes.reasoning_text import split_reasoning
 
 VALUE_LIMIT = 2_000
 PROMPT_LIMIT = 500
@@ -81,7 +82,11 @@ def _append_whole(path: Path, entry: bytes) -> None:
 def _part_blocks(part: Mapping[str, Any]) -> Iterator[str]:
     match part.get("type"):
         case "text" if part.get("text"):
-            yield f"[Response]\n{_shown(part['text'])}"
+            reasoning, answer = split_reasoning(str(part["text"]))
+            if reasoning:
+                yield f"[Thinking]\n{_shown(reasoning)}"
+            if answer:
+                yield f"[Response]\n{_shown(answer)}"
         case "reasoning" if part.get("text"):
             yield f"[Thinking]\n{_shown(part['text'])}"
         case "tool":

@@ -31,7 +31,7 @@ ANYTHING: dict[str, Any] = {"type": "object"}
         ' \n{"label": "pos"} \n',
         'Sure:\n```json\n{"label": "pos"}\n```\nDone.',
         '```\n{"label": "pos"}\n```',
-        'Given {x}, I say {"label": "pos"} and not {"label": "neg"}.',
+        'Given {x}, I say {"label": "neg"}, no, {"label": "pos"}.',
         'First {"label": "neg"}, but:\n```JSON\n{"label": "pos"}\n```',
         '{"label": "pos"} trailing',
     ],
@@ -54,7 +54,7 @@ def test_where_an_object_is_found(text: str) -> None:
         ('{"label": "pos", "score": NaN}', "NaN is not JSON"),
         ('{"label": "pos", "score": 1e999}', "too large"),
         ('{"label": "\\ud800"}', "lone surrogate"),
-        ('{"a":' * 100_000, "recursion"),
+        ('{"a":' * 100_000, "nested too deeply"),
         ('{"a":' * 500 + "1" + "}" * 500, "nested more than 100 levels"),
         ('{"label": "pos", "a": ' + "[" * 101 + "]" * 101 + "}", "nested more than 100 levels"),
         ('{"label": "pos", "score": ' + "9" * 400 + "}", "more than 308 digits"),
@@ -67,11 +67,71 @@ def test_what_does_not_fit(text: str, problem: str) -> None:
     assert problem in parsed.problems[0]
 
 
-def test_the_largest_number_is_divided() -> None:
-    schema = {"type": "object", "properties": {"score": {"type": "number", "multipleOf": 0.01}}}
-    parsed = parse_structured('{"score": ' + "9" * 308 + "}", schema)
+@pytest.mark.parametrize(
+    ("number", "divisor", "is_multiple"),
+    [
+        ("4.02", 0.01, True),
+        ("0.3", 0.1, True),
+        ("4.025", 0.01, False),
+        ("1e2", 0.01, True),
+        ("1.5", 0.5, True),
+        ("7", 2, False),
+        ("9" * 308, 0.01, True),
+        ("9" * 308, 2, False),
+    ],
+)
+def test_multiples_are_decimal(number: str, divisor: float, is_multiple: bool) -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "number", "multipleOf": divisor}}}
+    parsed = parse_structured(f'{{"score": {number}}}', schema)
+    assert isinstance(parsed, ValidAnswer) == is_multiple
+    if isinstance(parsed, InvalidAnswer):
+        assert parsed.problems[0].endswith((f"is not a multiple of {divisor}", "…"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"{\\"label\\": \\"pos\\"}"',
+        '{"label": "pos",}',
+        "{'label': 'pos'}",
+        '{"label": "pos" /* sure */}',
+        '{"label": "pos", "label": "pos"}',
+        'See [1] and [2]: {"label": "pos"} [3]',
+        '{"label": "pos"} (not {x})',
+        ':-{ {"label": "pos"}',
+        '[{"label": "neg"}] becomes {"label": "pos"}',
+        '{"label": "bad"}, {"label": "pos"}, {"label": "worse"}',
+    ],
+)
+def test_json_with_one_meaning_is_read(text: str) -> None:
+    assert parse_structured(text, SCHEMA) == ValidAnswer(value={"label": "pos"})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('```json\n[{"label": "pos"}]\n```', "the answer is an array"),
+        ('{"label": "pos", "label": "neg"}', "the key 'label' occurs twice with different values"),
+        ('{"label": "pos", "score": -Infinity,}', "Infinity is not JSON"),
+        ('{"label": "p\\u0000"}', "a NUL character"),
+        ('{"label": "neg"}, better: {"label": "po', "broken at character"),
+        ('{"label": True}', "broken at character"),
+    ],
+)
+def test_json_with_another_meaning_is_refused(text: str, problem: str) -> None:
+    parsed = parse_structured(text, SCHEMA | {"properties": {"label": {"enum": ["pos", "neg", "p\0"]}}})
     assert isinstance(parsed, InvalidAnswer)
-    assert parsed.problems[0].endswith("is not a multiple of 0.01") or parsed.problems[0].endswith("…")
+    assert problem in parsed.problems[0]
+
+
+@pytest.mark.parametrize("part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}'])
+def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
+    parsed = parse_structured(part * 50_000, SCHEMA)
+    assert isinstance(parsed, InvalidAnswer)
+
+
+def test_line_breaks_in_strings_are_kept() -> None:
+    assert parse_structured('{"a": "x\ny\t"}', ANYTHING) == ValidAnswer(value={"a": "x\ny\t"})
 
 
 def test_values_stay_exact() -> None:

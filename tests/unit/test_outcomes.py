@@ -139,6 +139,9 @@ def test_faults(came: SessionResult, expected: type[OpenCodeError]) -> None:
         # Where the export failed the stream's text stands.
         (result(sessions=(), stream_text="streamed"), "streamed"),
         (result(DONE, stream_text="streamed"), "yes"),
+        (result(turn(text("<think>no?</think>\n\nyes"), finish="stop")), "yes"),
+        (result(turn(text("<think>no?"), text("</think>yes"), finish="stop")), "yes"),
+        (result(sessions=(), stream_text="no?</think>yes"), "yes"),
         (result(DONE, exit_code=1), "yes"),
     ],
 )

@@ -1,0 +1,200 @@
+"""JSON values in the text of an answer. Pure.
+
+A model may put words, code fences or a draft around the value that was asked for, and may write JSON that
+a strict parser refuses. What has one meaning is accepted; everything else is a fault with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import json5
+
+from opencode_tasks.domain.json_values import is_deeper
+
+# The writers of OUTPUT recurse into an answer, and Python limits the depth of that.
+MAX_DEPTH = 100
+# Digits of the largest number that a float can hold.
+MAX_DIGITS = 308
+SHOWN_DIGITS = 40
+# json5 needs a second for 50,000 characters.
+MAX_LENIENT_LENGTH = 4_000
+# Values that are read, from the end of a text, and brackets without an end that are passed over.
+MAX_VALUES = 20
+MAX_LONE_BRACKETS = 20
+
+_BRACKETS = {"{": "}", "[": "]"}
+# A bracket, a string, or a quotation mark that ends nowhere.
+_TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_START = re.compile(r'\{\s*["}]|\[\s*[\[{"]')
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A JSON value in a text, or the ``fault`` that prevents reading it.
+
+    ``is_cut_off`` says that the text ends before the value does.
+    """
+
+    value: Any = None
+    fault: str | None = None
+    is_cut_off: bool = False
+
+
+def values_in(text: str) -> Iterator[Found]:
+    """Yield the objects and arrays in a text that are not inside others, the last one first, twenty at most.
+
+    If the whole text is another JSON value, that is the only one; a text in quotation marks that holds an
+    object or an array is that. Something in brackets that is no JSON is yielded with its fault. So is an
+    object that is cut off: its inner objects are not used instead.
+    """
+    whole = _whole(text.strip())
+    if whole is not None:
+        yield whole
+        return
+    for part, is_cut_off in reversed(deque(_parts(text), MAX_VALUES)):
+        yield replace(_read(part), is_cut_off=is_cut_off)
+
+
+def _whole(text: str) -> Found | None:
+    """The value of a text that is JSON as a whole; None if it is not."""
+    if not text or text[0] in _BRACKETS:
+        # Other values may follow, and the faults are found there.
+        return None
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    inner = value.strip() if isinstance(value, str) else ""
+    return _read(inner) if inner[:1] in _BRACKETS else _read(text)
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The parts of a text from a bracket to the one that closes it; (the rest, True) if none does."""
+    start, lone_brackets = 0, 0
+    while (opening := _next_bracket(text, start)) is not None and lone_brackets < MAX_LONE_BRACKETS:
+        end = _end(text, opening)
+        if end is not None:
+            yield text[opening:end], False
+            start = end
+        elif _START.match(text, opening):
+            yield text[opening:], True
+            return
+        else:
+            start = opening + 1
+            lone_brackets += 1
+
+
+def _next_bracket(text: str, start: int) -> int | None:
+    found = [at for at in (text.find(bracket, start) for bracket in _BRACKETS) if at >= 0]
+    return min(found, default=None)
+
+
+def _end(text: str, start: int) -> int | None:
+    """The position after the bracket that closes the one at ``start``; None if there is none."""
+    open_brackets: list[str] = []
+    for token in _TOKEN.finditer(text, start):
+        sign = token[0]
+        if sign in _BRACKETS:
+            open_brackets.append(_BRACKETS[sign])
+        elif sign[0] == '"':
+            continue
+        elif open_brackets.pop() != sign:
+            return None
+        if not open_brackets:
+            return token.end()
+    return None
+
+
+def _read(text: str) -> Found:
+    try:
+        return Found(_checked(_loads(text)))
+    except RecursionError:
+        return Found(fault="the answer is nested too deeply")
+    except ValueError as error:
+        return Found(fault=str(error))
+
+
+def _loads(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        if len(text) <= MAX_LENIENT_LENGTH:
+            try:
+                return _lenient(text)
+            except _RefusedError:
+                raise
+            except ValueError:
+                pass
+        kind = "array" if text.startswith("[") else "object"
+        raise ValueError(f"the JSON {kind} is broken at character {error.pos + 1}: {error.msg}") from error
+
+
+def _lenient(text: str) -> Any:
+    """JSON with comments, single quotes or a comma after the last item."""
+    return cast("Any", json5).loads(
+        text,
+        parse_constant=_no_constant,
+        parse_float=_finite,
+        parse_int=_short_integer,
+        object_pairs_hook=_object,
+    )
+
+
+def _checked(value: Any) -> Any:
+    if is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"the answer is nested more than {MAX_DEPTH} levels deep")
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the answer contains an invalid character (a lone surrogate)") from error
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("the answer contains a NUL character")
+    return value
+
+
+class _RefusedError(ValueError):
+    """A value that is readable and not accepted."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members and members[key] != value:
+            raise _RefusedError(f"the key {key[:SHOWN_DIGITS]!r} occurs twice with different values")
+        members[key] = value
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise _RefusedError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _RefusedError(f"the number {text[:SHOWN_DIGITS]} is too large")
+    return number
+
+
+def _short_integer(text: str, base: int = 10) -> int:
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise _RefusedError(f"the number {text[:SHOWN_DIGITS]}… has more than {MAX_DIGITS} digits")
+    return int(text, base)
+
+
+# Not strict: a line break inside a string has one meaning.
+_DECODER = json.JSONDecoder(
+    parse_constant=_no_constant,
+    parse_float=_finite,
+    parse_int=_short_integer,
+    object_pairs_hook=_object,
+    strict=False,
+)
