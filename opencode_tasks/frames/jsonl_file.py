@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import MAX_DEPTH
+from opencode_tasks.domain.json_in_text import MAX_DEPTH
 from opencode_tasks.domain.json_values import is_deeper
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import json_text, json_value
