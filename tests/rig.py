@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import pytest
+
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.engine.ask import ask
@@ -34,6 +36,10 @@ from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 
+# The backends that run opencode. A row of "cli" starts two processes of opencode, which takes seconds: most
+# behaviour that does not depend on the backend is tried with "server" alone outside of `make chaos`.
+BOTH = ["server", pytest.param("cli", marks=pytest.mark.slow)]
+RARELY_CLI = ["server", pytest.param("cli", marks=pytest.mark.chaos)]
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)
 BASH = ("bash", {"command": "echo stepped", "description": "say a word"})
 # A user's own value in the header that opencode names the session in.

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from rig import BASH, CLOCKS, Asked, Rig
+from rig import BASH, BOTH, CLOCKS, RARELY_CLI, Asked, Rig
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -143,7 +143,8 @@ FAULTS: dict[str, Fault] = {
     "closed": Fault(reply=Reply(reset=True), kind=ServerError, usage_known=False),
     "cut": Fault(reply=Reply(text="abcdef", chunks=3, cut_after=1), kind=ServerError, usage_known=False),
 }
-CLI_TODAY = ("429-integer", "length")
+# One of each kind.
+CLI_KINDS = ("401", "402", "400", "429-integer", "503", "length", "filter", "empty", "cut")
 
 
 def scripted(fault: Fault) -> Reply:
@@ -173,16 +174,14 @@ def test_a_fault_is_its_exception_through_a_server(rig: Rig, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in CLI_TODAY else pytest.mark.slow) for n in FAULTS]
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in CLI_KINDS else pytest.mark.chaos) for n in FAULTS],
 )
 def test_a_fault_is_its_exception_through_the_command_line(rig: Rig, name: str) -> None:
     check(FAULTS[name], rig.ask(scripted(FAULTS[name]), backend="cli"))
 
 
-BOTH = ["server", pytest.param("cli", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_nothing_listens(rig: Rig, backend: BackendName) -> None:
     asked = rig.ask(model="refuses/echo", backend=backend)
     error = asked.failed(ServerError)
@@ -190,7 +189,7 @@ def test_nothing_listens(rig: Rig, backend: BackendName) -> None:
     assert asked.attempt.usage_known
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_the_connection_is_reset(rig: Rig, backend: BackendName) -> None:
     before = rig.dead_ends.connections
     asked = rig.ask(model="resets/echo", backend=backend)
@@ -199,7 +198,7 @@ def test_the_connection_is_reset(rig: Rig, backend: BackendName) -> None:
     assert not asked.attempt.usage_known
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 @pytest.mark.parametrize(
     ("reply", "clocks", "clock", "seconds"),
     [
@@ -272,8 +271,8 @@ def test_a_prompt_arrives_byte_for_byte_through_a_server(rig: Rig, name: str) ->
     [
         # All the hard ones at once, so that one process shows them.
         "--help \n" + "\n".join(PROMPTS.values()) + "\r\n\n",
-        pytest.param(PROMPTS["newlines"], marks=pytest.mark.slow),
-        pytest.param(PROMPTS["punctuation"], marks=pytest.mark.slow),
+        pytest.param(PROMPTS["newlines"], marks=pytest.mark.chaos),
+        pytest.param(PROMPTS["punctuation"], marks=pytest.mark.chaos),
     ],
     ids=["all", "newlines", "punctuation"],
 )
@@ -301,7 +300,7 @@ def test_the_system_text_arrives_as_given(rig: Rig, backend: BackendName) -> Non
         assert [call.system for call in asked.calls] == [system]
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_agent_of_the_config_keeps_its_own_prompt(rig: Rig, backend: BackendName) -> None:
     asked = rig.ask(agent="plain", system=None, backend=backend)
     assert len(asked.calls) == 1
@@ -370,7 +369,7 @@ def test_a_child_session_is_counted(rig: Rig, backend: BackendName) -> None:
     assert len(asked.calls) == 3
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_session_with_a_finished_step_waits_inside_opencode(rig: Rig, backend: BackendName) -> None:
     asked = rig.ask(
         Reply(tool_calls=[BASH]),

@@ -32,7 +32,7 @@ PRICED: Mapping[str, Any] = {
 
 @pytest.mark.parametrize(
     "runner",
-    [pytest.param("threads", marks=pytest.mark.chaos), pytest.param("ray", marks=pytest.mark.slow)],
+    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
 )
 def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk: Desk, runner: str) -> None:
     seconds = 30 if runner == "threads" else 45
