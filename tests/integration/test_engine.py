@@ -1,11 +1,11 @@
-"""The engine on threads of this process, against the real opencode: no Prefect server, no Ray."""
+"""The engine on threads of this process with the scripted backend: no opencode, no Prefect server, no Ray."""
 
 from __future__ import annotations
 
 import _thread
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,32 +30,25 @@ from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.settings import settings
 from opencode_tasks.testing import Reply, ScriptedProvider
+from opencode_tasks.testing.scripted_backend import scripted_backend
 
 LIMIT_S = 60.0
 FRAME = pd.DataFrame({"prompt": [f"row {i}" for i in range(6)]})
 
 
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
-    server_pool.close()
-
-
 class Engine:
     """Plans over ``FRAME``, and the ledger of their runs."""
 
-    def __init__(self, folder: Path, provider: ScriptedProvider, binary: Path) -> None:
+    def __init__(self, folder: Path, provider: ScriptedProvider, way: Mapping[str, Any]) -> None:
         self.provider = provider
         self.ledger_url = str(folder / "ledger.db")
-        self._binary = binary
+        self._way = way
 
     def plan(self, **more: Any) -> Plan:
         options = Options(
-            model="fake/echo",
-            opencode_config=self.provider.opencode_config(),
-            opencode_bin=str(self._binary),
             ledger=self.ledger_url,
             concurrency=2,
+            **self._way,
             **more,
         )
         return make_plan(FRAME, ResolvedOptions(options=options))
@@ -75,8 +68,21 @@ class Engine:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Engine:
-    return Engine(tmp_path, provider, opencode_binary)
+def engine(tmp_path: Path, provider: ScriptedProvider) -> Iterator[Engine]:
+    with scripted_backend(provider) as name:
+        yield Engine(tmp_path, provider, {"backend": name})
+
+
+@pytest.fixture
+def real_engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Iterator[Engine]:
+    """An engine whose backend is a server of opencode."""
+    way = {
+        "model": "fake/echo",
+        "opencode_config": provider.opencode_config(),
+        "opencode_bin": str(opencode_binary),
+    }
+    yield Engine(tmp_path, provider, way)
+    server_pool.close()
 
 
 @pytest.fixture
@@ -276,7 +282,7 @@ def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
 
 
 def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    real_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost: list[str] = []
 
@@ -290,10 +296,10 @@ def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
     event.listen(sqlalchemy.Engine, "before_cursor_execute", lose)
     try:
         with pytest.raises(SetupError, match="the server is away"):
-            engine.execute(engine.plan())
+            real_engine.execute(real_engine.plan())
     finally:
         event.remove(sqlalchemy.Engine, "before_cursor_execute", lose)
-    statuses = [row["status"] for row in engine.outcomes()]
+    statuses = [row["status"] for row in real_engine.outcomes()]
     assert statuses.count("failed") == 0
     kept = unrecorded_sessions(instance_dirs())
     assert 1 <= len(kept) <= statuses.count("open")
