@@ -125,7 +125,7 @@ def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     assert len(desk.provider.calls) == 6
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_rows_of_a_worker_that_dies_are_sent_by_another_batch(ray_desk: Desk) -> None:
     ray_desk.provider.on("slow", Reply(delay_s=1.0))
     frame = pd.DataFrame({"prompt": [f"slow {i}" for i in range(6)]})
