@@ -46,8 +46,8 @@ class Engine:
         self._way = way
 
     def plan(self, **more: Any) -> Plan:
-        options = Options(**{"ledger": self.ledger_url, "concurrency": 2, **self._way, **more})
-        return make_plan(self.frame, ResolvedOptions(options=options))
+        values: dict[str, Any] = {"ledger": self.ledger_url, "concurrency": 2, **self._way, **more}
+        return make_plan(self.frame, ResolvedOptions(options=Options(**values)))
 
     def execute(self, plan: Plan, **more: Any) -> AnnotationResult:
         return execute(plan, self.frame, executor=ThreadExecutor(), **more)

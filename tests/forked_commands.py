@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 MAX_JOB_BYTES = 1 << 20
 # These are read when they are needed. A command with another difference loads its modules itself, since
 # Prefect, for example, reads its variables while it is loaded.
@@ -108,6 +110,10 @@ class LoadedCommand:
             return None
         job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
         return ForkedCommand(self._jobs, job)
+
+    def starts(self, process: psutil.Process) -> bool:
+        """Whether a process is the one that has loaded the modules, or one that waits for a command."""
+        return self._process is not None and self._process.pid in (process.pid, process.ppid())
 
     def close(self) -> None:
         """End the process; commands that run continue."""
