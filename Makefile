@@ -9,6 +9,8 @@ SHELL := /bin/bash
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
+# The twenty slowest tests are printed; .durations/ keeps the times of all.
+TIMED = --durations=20 --junitxml=.durations/$@.xml
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
@@ -25,18 +27,18 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests, without the slow ones
-	$(PYTHON) -m pytest -m "alone and not slow and not chaos"
-	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos"
+	$(PYTHON) -m pytest -m "alone and not slow and not chaos" --durations=20
+	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos" $(TIMED)
 
 test-all: test-alone test-others ## Run all tests, the slow ones too
 
 # One at a time: two Rays would wait for each other's processes, and some pages start servers at usual ports.
 # A Makefile keeps them apart, because pytest-xdist 3.8 ignores the groups of --dist loadgroup with pytest 9.2.
 test-alone: setup-local
-	$(PYTHON) -m pytest -m "alone and not chaos" --durations=30
+	$(PYTHON) -m pytest -m "alone and not chaos" $(TIMED)
 
 test-others: setup-local
-	$(PYTEST_BY_TWO) -m "not alone and not chaos" --durations=30
+	$(PYTEST_BY_TWO) -m "not alone and not chaos" $(TIMED)
 
 SEEDS ?= 20
 chaos: setup ## Runs under drawn faults (SEEDS=20), kills at many times, and the rarer cases of other tests; prints tables
@@ -93,7 +95,7 @@ setup-local: $(SYNCED) ## The same, and the small local model
 	.venv/bin/opencode-tasks setup --local
 
 clean: ## Remove what the targets made in this checkout
-	rm -rf .venv .uv .cache site .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
+	rm -rf .venv .uv .cache site .durations .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forked_commands import loaded_command
+
 from opencode_tasks.testing import ScriptedProvider
 
 COMMAND = Path(sys.executable).with_name("opencode-tasks")
@@ -79,10 +81,14 @@ class Desk:
         return Ran(code=process.returncode, stdout=stdout, stderr=stderr)
 
     def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
+        command = [str(COMMAND), *arguments]
+        environment = {k: v for k, v in (os.environ | dict(env or {})).items() if v is not None}
+        if (forked := loaded_command.start(command, self.folder, environment)) is not None:
+            return forked
         return subprocess.Popen(
-            [str(COMMAND), *arguments],
+            command,
             cwd=self.folder,
-            env={k: v for k, v in (os.environ | dict(env or {})).items() if v is not None},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

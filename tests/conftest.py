@@ -16,6 +16,7 @@ import chromium
 import psycopg
 import pytest
 from cluster import Desk
+from forked_commands import loaded_command
 from hypothesis import HealthCheck, settings
 from processes import ours
 from rig import Rig, Served, Unplugged
@@ -92,6 +93,7 @@ def _nothing_is_left() -> Iterator[None]:
     """After the last test, no process of the session runs and no folder or library of one stays."""
     yield
     server_pool.close()
+    loaded_command.close()
     deadline = time.monotonic() + CLEAN_UP_LIMIT_S
     while (left := [*_our_processes(), *_our_files()]) and time.monotonic() < deadline:
         time.sleep(0.1)

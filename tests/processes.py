@@ -9,14 +9,22 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+from forked_commands import loaded_command
 
 
 def ours() -> Iterator[tuple[psutil.Process, list[str]]]:
-    """Each other process that lives in the session's HOME and is no zombie, with its command line."""
+    """Each other process that lives in the session's HOME and is no zombie, with its command line.
+
+    Those that only start commands are left out.
+    """
     home = os.environ["HOME"]
     for process in psutil.process_iter():
         try:
-            if process.pid == os.getpid() or process.environ().get("HOME") != home:
+            if (
+                process.pid == os.getpid()
+                or loaded_command.starts(process)
+                or process.environ().get("HOME") != home
+            ):
                 continue
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process, process.cmdline()

@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
+
+import pytest
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import Answer, AttemptRecord
@@ -33,7 +35,13 @@ from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
+from opencode_tasks.testing.scripted_backend import ScriptedBackend, scripted_catalog
 
+# The backends that run opencode. A row of "cli" starts two processes of opencode, which takes seconds: most
+# behaviour that does not depend on the backend is tried with "server" alone outside of `make chaos`.
+BOTH = ["server", pytest.param("cli", marks=pytest.mark.slow)]
+RARELY_CLI = ["server", pytest.param("cli", marks=pytest.mark.chaos)]
+TestedBackend = BackendName | Literal["scripted"]
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)
 BASH = ("bash", {"command": "echo stepped", "description": "say a word"})
 # A user's own value in the header that opencode names the session in.
@@ -160,6 +168,7 @@ class Rig:
             use_plugin=use_plugin,
         )
         self._cli: CliBackend | None = None
+        self._scripted: ScriptedBackend | None = None
         self._prices: PriceBook | None = None
 
     def configure(self, extra: Mapping[str, Any]) -> None:
@@ -179,7 +188,7 @@ class Rig:
         self,
         *replies: Reply,
         prompt: str | None = None,
-        backend: BackendName = "server",
+        backend: TestedBackend = "server",
         clocks: Clocks | None = None,
         agent: str = DEFAULT_AGENT,
         system: str | None = "Be brief.",
@@ -203,7 +212,7 @@ class Rig:
             agent=agent,
             system=system,
             max_cost_pico=max_cost_pico,
-            prices=self.prices() if max_cost_pico is not None else PriceBook(),
+            prices=self.prices(backend) if max_cost_pico is not None else PriceBook(),
             variant=variant,
         )
         spec = replace(self.spec, clocks=clocks or self.spec.clocks)
@@ -233,8 +242,10 @@ class Rig:
             calls = [call for call in calls if TOKEN.findall(json.dumps(call.body))[:1] in ([], [token])]
         return Asked(answer=answer, error=error, calls=calls, seconds=seconds, at=at)
 
-    def prices(self) -> PriceBook:
+    def prices(self, backend: TestedBackend = "server") -> PriceBook:
         """The prices of all models of the config."""
+        if backend == "scripted":
+            return PriceBook(configured=scripted_catalog(self.provider, "echo").prices)
         if self._prices is None:
 
             async def read() -> PriceBook:
@@ -246,8 +257,13 @@ class Rig:
             self._prices = server_pool.call(read)
         return self._prices
 
-    async def backend(self, name: BackendName, spec: OpencodeSpec) -> Backend:
+    async def backend(self, name: TestedBackend, spec: OpencodeSpec) -> Backend:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""
+        if name == "scripted":
+            if self._scripted is None:
+                self._scripted = ScriptedBackend(self.provider, spec)
+            self._scripted.spec = spec
+            return self._scripted
         if name == "server":
             await self.server()
             return ServerBackend(server_pool.rotation(self.spec), spec, frozenset({"fake/unpriced"}))
@@ -262,8 +278,9 @@ class Rig:
 
     async def _aclose(self) -> None:
         await server_pool.end_server(self.spec)
-        if self._cli is not None:
-            await self._cli.aclose()
+        for backend in (self._cli, self._scripted):
+            if backend is not None:
+                await backend.aclose()
 
 
 class Served(Rig):

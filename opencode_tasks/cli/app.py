@@ -84,8 +84,8 @@ def with_commands() -> typer.Typer:
     return app
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
+def set_environment() -> None:
+    """Set the variables that Prefect, Ray and HTTP clients read while they are loaded."""
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         # The logs of Prefect and Ray would hide the lines of the command. Those of the flow run are sent
         # to its API.
@@ -98,6 +98,11 @@ def main() -> NoReturn:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # For every client in this process and the processes that it starts.
     os.environ.update(loopback_bypass(os.environ))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    set_environment()
     application = with_commands()
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)

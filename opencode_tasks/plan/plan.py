@@ -21,7 +21,6 @@ from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
 from opencode_tasks.opencode.backend import (
-    BackendName,
     OpencodeSpec,
 )
 from opencode_tasks.opencode.backend_table import BACKENDS
@@ -274,7 +273,7 @@ def _clock_faults(options: Options) -> list[str]:
 def _choice_faults(options: Options) -> list[str]:
     """Faults of options with a closed list of values."""
     choices = {
-        "backend": (options.backend, get_args(BackendName)),
+        "backend": (options.backend, tuple(BACKENDS)),
         "bad-rows": (options.bad_rows, get_args(BadRows)),
         "on-budget": (options.on_budget, get_args(OnBudget)),
     }

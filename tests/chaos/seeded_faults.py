@@ -31,15 +31,25 @@ from processes import ours
 
 from opencode_tasks.testing import Call, Reply
 
-ROWS = 300
 CONCURRENCY = 8
-FAULTS_PER_RUN = 4
 MAX_COMMANDS = 12
 COMMAND_LIMIT_S = 400
 KEY = "sk-chaos-4b1d77"
 DISK_MB = 512
 PREFECT = Path(sys.executable).with_name("prefect")
 OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Number of rows of a run, and number of its faults."""
+
+    rows: int
+    faults: int
+
+
+WHOLE: Final = Size(rows=300, faults=4)
+SHORT: Final = Size(rows=100, faults=2)
 
 
 class PrefectServer:
@@ -91,6 +101,7 @@ class FaultRun:
     desk: Desk
     random: random.Random
     ledger: str
+    rows: int
     server: PrefectServer | None
     disk: Path | None
     process: subprocess.Popen[str] | None = None
@@ -279,7 +290,7 @@ class Existing:
         )
 
 
-def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None) -> Result:
+def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None, size: Size) -> Result:
     """Annotate rows while faults happen, resume until the run has ended, and check every promise."""
     drawn = random.Random(seed)
     before = Existing()
@@ -291,14 +302,15 @@ def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None) -> Resul
         desk=desk,
         random=drawn,
         ledger=postgresql if kind == "postgresql" else str(folder / "ledger.db"),
+        rows=size.rows,
         server=server,
         disk=disk,
     )
     if server is not None:
         server.start()
     try:
-        names = drawn.sample(_applicable(run, runner), FAULTS_PER_RUN)
-        planned = sorted((drawn.randint(5, ROWS - 20), name) for name in names)
+        names = drawn.sample(_applicable(run, runner), size.faults)
+        planned = sorted((drawn.randint(5, size.rows - 20), name) for name in names)
         happened, codes, in_flight = _run_to_the_end(run, runner, planned)
         return _checked(
             run,
@@ -321,7 +333,7 @@ def _run_to_the_end(
     desk = run.desk
     desk.provider.on(run.take_cut, Reply(text="abcdefghij", chunks=5, cut_after=2))
     desk.provider.on("row", Reply(delay_s=0.4))
-    desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"row {n:03}"} for n in range(ROWS)])
+    desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"row {n:03}"} for n in range(run.rows)])
     config = desk.folder / "opencode.json"
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--max-attempts", "10")
     config.write_text(json.dumps(desk.provider.opencode_config(api_key=KEY)), encoding="utf-8")
@@ -405,7 +417,7 @@ def _checked(
         server="own Prefect" if run.server is None else "given Prefect",
         faults=faults,
         exit_codes=codes,
-        lost=ROWS - len(right) - failed,
+        lost=run.rows - len(right) - failed,
         doubled=len(output) - len(by_id),
         failed=failed,
         sent_twice=sum(count - 1 for count in sent.values()),

@@ -32,7 +32,7 @@ PRICED: Mapping[str, Any] = {
 
 @pytest.mark.parametrize(
     "runner",
-    [pytest.param("threads", marks=pytest.mark.chaos), pytest.param("ray", marks=pytest.mark.slow)],
+    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
 )
 def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk: Desk, runner: str) -> None:
     seconds = 30 if runner == "threads" else 45
@@ -139,9 +139,9 @@ def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_r
 @pytest.mark.parametrize(
     ("runner", "waits"),
     [
-        pytest.param("threads", False, marks=pytest.mark.chaos),
+        pytest.param("threads", False, marks=pytest.mark.slow),
         pytest.param("threads", True, marks=pytest.mark.chaos),
-        pytest.param("ray", False, marks=pytest.mark.slow),
+        pytest.param("ray", False, marks=pytest.mark.chaos),
     ],
 )
 def test_a_cancelled_run_ends_within_seconds_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:

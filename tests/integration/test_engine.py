@@ -1,4 +1,4 @@
-"""The engine on threads of this process, against the real opencode: no Prefect server, no Ray."""
+"""The engine on threads of this process with the scripted backend: no opencode, no Prefect server, no Ray."""
 
 from __future__ import annotations
 
@@ -10,83 +10,48 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import sqlalchemy
+from engine_runs import Engine, setting
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from opencode_tasks import AnnotationResult, Hold, RunEvent, RunPausedError
+from opencode_tasks import Hold, RunEvent, RunPausedError
 from opencode_tasks.engine import attempt as attempt_module
-from opencode_tasks.engine.run import execute
-from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger, database
 from opencode_tasks.opencode.leftovers import instance_dirs, unrecorded_sessions
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.plan.options import Options
-from opencode_tasks.plan.plan import Plan, make_plan
-from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.run_context import RunContext
-from opencode_tasks.settings import settings
 from opencode_tasks.testing import Reply, ScriptedProvider
+from opencode_tasks.testing.scripted_backend import scripted_backend
 
 LIMIT_S = 60.0
-FRAME = pd.DataFrame({"prompt": [f"row {i}" for i in range(6)]})
 
 
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
+@pytest.fixture
+def engine(tmp_path: Path, provider: ScriptedProvider) -> Iterator[Engine]:
+    with scripted_backend(provider) as name:
+        yield Engine(tmp_path, provider, {"backend": name})
+
+
+@pytest.fixture
+def real_engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Iterator[Engine]:
+    """An engine whose backend is a server of opencode."""
+    way = {
+        "model": "fake/echo",
+        "opencode_config": provider.opencode_config(),
+        "opencode_bin": str(opencode_binary),
+    }
+    yield Engine(tmp_path, provider, way)
     server_pool.close()
 
 
-class Engine:
-    """Plans over ``FRAME``, and the ledger of their runs."""
-
-    def __init__(self, folder: Path, provider: ScriptedProvider, binary: Path) -> None:
-        self.provider = provider
-        self.ledger_url = str(folder / "ledger.db")
-        self._binary = binary
-
-    def plan(self, **more: Any) -> Plan:
-        options = Options(
-            model="fake/echo",
-            opencode_config=self.provider.opencode_config(),
-            opencode_bin=str(self._binary),
-            ledger=self.ledger_url,
-            concurrency=2,
-            **more,
-        )
-        return make_plan(FRAME, ResolvedOptions(options=options))
-
-    def execute(self, plan: Plan, **more: Any) -> AnnotationResult:
-        return execute(plan, FRAME, executor=ThreadExecutor(), **more)
-
-    def run(self) -> dict[str, Any]:
-        """The newest run of the ledger."""
-        with Ledger.open(self.ledger_url) as ledger:
-            return ledger.runs.newest()[0]
-
-    def outcomes(self) -> list[dict[str, Any]]:
-        """The rows of the newest run."""
-        with Ledger.open(self.ledger_url) as ledger:
-            return ledger.results.outcomes(ledger.runs.newest()[0]["run_id"])
-
-
 @pytest.fixture
-def engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Engine:
-    return Engine(tmp_path, provider, opencode_binary)
-
-
-@pytest.fixture
-def short_inline_wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_inline_wait() -> Iterator[None]:
     """A batch waits for at most one second; a longer wait is a hold of the run."""
-    monkeypatch.setenv("OPENCODE_TASKS_MAX_INLINE_WAIT", "1")
-    settings.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.cache_clear()
+    with setting("MAX_INLINE_WAIT", "1"):
+        yield
 
 
 def limited(seconds: int) -> Reply:
@@ -96,7 +61,7 @@ def limited(seconds: int) -> Reply:
 def test_rows_complete_and_events_report_sizes_and_progress(engine: Engine) -> None:
     events: list[RunEvent] = []
     result = engine.execute(engine.plan(), on_event=events.append)
-    assert list(result.frame["response"]) == list(FRAME["prompt"])
+    assert list(result.frame["response"]) == list(engine.frame["prompt"])
     assert result.counts == {"open": 0, "completed": 6, "failed": 0, "skipped": 0}
     assert events[0].sizes is not None
     assert events[0].sizes.rows == 6
@@ -235,26 +200,19 @@ def test_a_stop_ends_one_driver_and_the_other_completes_the_run(engine: Engine) 
     assert len(warnings) == 1
     assert "another process works on this run too" in warnings[0]
     # A row in flight at the stop has 4 s to end, and needs 2 s.
-    assert sorted(call.prompt for call in engine.provider.calls) == list(FRAME["prompt"])
+    assert sorted(call.prompt for call in engine.provider.calls) == list(engine.frame["prompt"])
     with Ledger.open(engine.ledger_url) as ledger:
         assert [one["status"] for one in ledger.drivers.of([run_id])] == ["ended"] * 2
 
 
-def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT", "90")
-    settings.cache_clear()
-    is_over: list[bool] = []
-    engine.provider.on(lambda call: not is_over and call.prompt >= "row 3", limited(3600))
-    plan = engine.plan()
-    with pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT") as paused:
-        engine.execute(plan)
+def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(engine: Engine) -> None:
+    engine.provider.on(lambda call: call.prompt >= "row 3", limited(3600))
+    expected = pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT")
+    with setting("MAX_RATE_LIMIT_WAIT", "90"), expected as paused:
+        engine.execute(engine.plan())
     assert (paused.value.until, paused.value.error_type) == (None, "rate_limit")
     counts = engine.run()
     assert (counts["status"], counts["failed"], counts["completed"] + counts["open"]) == ("paused", 0, 6)
-    monkeypatch.undo()
-    settings.cache_clear()
 
 
 def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
@@ -276,7 +234,7 @@ def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
 
 
 def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    real_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost: list[str] = []
 
@@ -290,10 +248,10 @@ def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
     event.listen(sqlalchemy.Engine, "before_cursor_execute", lose)
     try:
         with pytest.raises(SetupError, match="the server is away"):
-            engine.execute(engine.plan())
+            real_engine.execute(real_engine.plan())
     finally:
         event.remove(sqlalchemy.Engine, "before_cursor_execute", lose)
-    statuses = [row["status"] for row in engine.outcomes()]
+    statuses = [row["status"] for row in real_engine.outcomes()]
     assert statuses.count("failed") == 0
     kept = unrecorded_sessions(instance_dirs())
     assert 1 <= len(kept) <= statuses.count("open")

@@ -221,8 +221,10 @@ def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
     assert json.loads(desk.run("runs", "--json", "--ledger", str(desk.folder / "ledger.db")).stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["desk", "ray_desk"])
+@pytest.mark.parametrize(
+    "where",
+    [pytest.param("desk", marks=pytest.mark.slow), pytest.param("ray_desk", marks=pytest.mark.chaos)],
+)
 def test_mixed_failures_have_the_same_outcomes_on_threads_and_on_ray(
     request: pytest.FixtureRequest, where: str
 ) -> None:

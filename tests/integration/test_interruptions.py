@@ -85,8 +85,15 @@ def assert_clean(before: Before, ended_at: float) -> None:
         assert home.stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("runner", ["threads", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("runner", "number"),
+    [
+        ("threads", signal.SIGINT),
+        pytest.param("threads", signal.SIGTERM, marks=pytest.mark.chaos),
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.chaos),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_before_the_first_row_ends_the_command_at_once(
     desk: Desk, runner: str, number: signal.Signals
 ) -> None:
@@ -151,7 +158,7 @@ def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     ("runner", "service", "stop"),
     [
         pytest.param("threads", "prefect", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.chaos),
         pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.chaos),
         pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.chaos),
         pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rig import BASH, Rig
+from rig import BASH, RARELY_CLI, Rig
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -55,7 +55,7 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 @pytest.mark.parametrize(
     ("name", "reply", "kind"),
     [
@@ -91,7 +91,7 @@ def test_a_prompt_arrives_byte_for_byte_and_is_counted(oldest: Rig, backend: Bac
     assert asked.attempt.notes == ()
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_end_that_opencode_does_not_know_costs_one_request(oldest: Rig, backend: BackendName) -> None:
     asked = oldest.ask(Reply(text="done", finish_reason="eos"), agent="plain", system=None, backend=backend)
     # This version does not repeat the request, so the plugin reports nothing of the provider's word.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
@@ -11,9 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import Desk, Ran
+from engine_runs import Engine, setting
 
+from opencode_tasks import AnnotationResult, RunPausedError
+from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
+from opencode_tasks.testing.scripted_backend import scripted_backend
 
 OUTAGE_S = 12.0
 ROWS = (1, 3, 6, 30)
@@ -26,28 +28,23 @@ REPLIES: Mapping[str, Reply] = {
 }
 
 
-def begin(desk: Desk, count: int, *more: str, env: Mapping[str, str] | None = None) -> Ran:
-    """Annotate ``count`` rows, at most four at a time."""
-    desk.write_csv("in.csv", [{"prompt": f"row {number:03}"} for number in range(count)])
-    return desk.run(
-        *desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "4", "--json", *more), env=env
-    )
-
-
-def statuses(desk: Desk) -> Counter[str]:
-    return Counter(row["status"] for row in desk.read_csv("out.csv"))
+@contextmanager
+def engine(folder: Path, rows: int, provider: ScriptedProvider) -> Generator[Engine]:
+    """An engine with a ledger in a folder; at most four of its rows are in flight."""
+    folder.mkdir(exist_ok=True)
+    with scripted_backend(provider) as name:
+        yield Engine(folder, provider, {"backend": name, "concurrency": 4}, rows=rows)
 
 
 @contextmanager
-def desks(like: Desk, folder: Path) -> Generator[dict[int, Desk]]:
-    """A desk with its provider and ledger for each number of rows."""
+def engines(folder: Path) -> Generator[list[Engine]]:
+    """An engine with its provider and ledger for each number of rows."""
     with ExitStack() as stack:
-        found: dict[int, Desk] = {}
-        for count in ROWS:
-            (folder / f"{count}").mkdir()
-            provider = stack.enter_context(ScriptedProvider())
-            found[count] = Desk(folder=folder / f"{count}", provider=provider, binary=like.binary)
-        yield found
+        providers = [stack.enter_context(ScriptedProvider()) for _ in ROWS]
+        yield [
+            stack.enter_context(engine(folder / f"{count}", count, provider))
+            for count, provider in zip(ROWS, providers, strict=True)
+        ]
 
 
 def until(seconds: float) -> Callable[[Call], bool]:
@@ -65,15 +62,18 @@ def until(seconds: float) -> Callable[[Call], bool]:
     "kind",
     ["503", *(pytest.param(kind, marks=pytest.mark.chaos) for kind in REPLIES if kind != "503")],
 )
-def test_an_outage_makes_no_row_final(desk: Desk, tmp_path: Path, kind: str) -> None:
-    with desks(desk, tmp_path) as found:
-        for one in found.values():
+def test_an_outage_makes_no_row_final(tmp_path: Path, kind: str) -> None:
+    def run(one: Engine) -> AnnotationResult:
+        return one.execute(one.plan(max_attempts=2))
+
+    with engines(tmp_path) as found:
+        for one in found:
             one.provider.on(until(OUTAGE_S), REPLIES[kind])
         with ThreadPoolExecutor(len(found)) as pool:
-            ran = list(pool.map(lambda count: begin(found[count], count, "--max-attempts", "2"), found))
-        for (count, one), end in zip(found.items(), ran, strict=True):
-            assert end.code == 0, (count, end.stderr)
-            assert statuses(one) == {"completed": count}
+            results = list(pool.map(run, found))
+        for one, result in zip(found, results, strict=True):
+            count = len(one.frame)
+            assert result.counts["completed"] == count
             answered = Counter(call.prompt for call in one.provider.calls if call.ended and is_answer(call))
             assert set(answered.values()) == {1}
             refused = len(one.provider.calls) - count
@@ -85,33 +85,27 @@ def is_answer(call: Call) -> bool:
     return call.status == 200 and call.output_tokens > 0
 
 
-def test_a_row_that_alone_is_not_answered_fails(desk: Desk) -> None:
-    desk.provider.on("row 002", DOWN)
-    ran = begin(desk, 12, env={"OPENCODE_TASKS_OUTAGE": "0"})
-    assert ran.code == 1, ran.stderr
-    assert statuses(desk) == {"completed": 11, "failed": 1}
-    sent = Counter(desk.provider.prompts())
-    assert sent == Counter({f"row {number:03}": 1 for number in range(12)} | {"row 002": 3})
+def test_a_row_that_alone_is_not_answered_fails(tmp_path: Path, provider: ScriptedProvider) -> None:
+    provider.on(lambda call: call.prompt == "row 2", DOWN)
+    with setting("OUTAGE", "0"), engine(tmp_path, 12, provider) as one:
+        result = one.execute(one.plan())
+    assert (result.counts["completed"], result.counts["failed"]) == (11, 1)
+    sent = Counter(provider.prompts())
+    assert sent == Counter({f"row {number}": 1 for number in range(12)} | {"row 2": 3})
 
 
 @pytest.mark.parametrize("count", [1, 12])
-def test_an_outage_without_end_pauses_the_run_and_resume_completes_it(desk: Desk, count: int) -> None:
+def test_an_outage_without_end_pauses_the_run_and_resume_completes_it(tmp_path: Path, count: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    desk.write_csv("in.csv", [{"prompt": f"row {number:03}"} for number in range(count)])
-    with ScriptedProvider(port=port) as provider:
-        # Its port is closed after this block: connections are refused.
-        closed = Desk(folder=desk.folder, provider=provider, binary=desk.binary)
-        arguments = closed.arguments("in.csv", "-o", "out.csv", "--json")
-    ran = closed.run(*arguments, env={"OPENCODE_TASKS_MAX_OUTAGE_WAIT": "4"})
-    assert ran.code == 75, ran.stderr
-    assert statuses(closed) == {"open": count}
-    assert "the provider has answered no row for" in ran.stderr
-    assert "OPENCODE_TASKS_MAX_OUTAGE_WAIT" in ran.stderr
-    command = re.search(r"opencode-tasks (resume \S+)", ran.stderr)
-    assert command is not None, ran.stderr
-    with ScriptedProvider(port=port) as provider:
-        again = desk.run(*command[1].split(), "--ledger", str(desk.folder / "ledger.db"))
-        assert again.code == 0, again.stderr
-        assert statuses(closed) == {"completed": count}
+    with ScriptedProvider(port=port) as closed:
+        """Its port is closed after this block: connections are refused."""
+    with setting("MAX_OUTAGE_WAIT", "4"), engine(tmp_path, count, closed) as one:
+        with pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_OUTAGE_WAIT") as paused:
+            one.execute(one.plan())
+        assert "the provider has answered no row for" in str(paused.value)
+        assert {row["status"] for row in one.outcomes()} == {"open"}
+    with ScriptedProvider(port=port) as provider, engine(tmp_path, count, provider) as one:
+        result = one.execute(one.plan(), context=RunContext(resumed_run_id=paused.value.run_id))
+        assert result.counts["completed"] == count
         assert set(Counter(provider.prompts()).values()) == {1}

@@ -17,6 +17,8 @@ PAGES = sorted(
 )
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
+# Those that take minutes, and whose parts have tests: the cluster, the automations, a provider of one's own.
+RARE = {"how-to/run-on-a-cluster.md", "how-to/notifications.md", "how-to/use-your-provider.md"}
 KEY = "sk-ant-your-key"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
@@ -27,11 +29,13 @@ def test_every_page_is_in_the_menu() -> None:
     assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
 
 
-@pytest.mark.slow
+def marks(page: str) -> list[pytest.MarkDecorator]:
+    rare = pytest.mark.chaos if page in RARE else pytest.mark.slow
+    return [rare, pytest.mark.alone] if page in ALONE else [rare]
+
+
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.alone] if page in ALONE else []) for page in PAGES]
-)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=marks(page)) for page in PAGES])
 def test_a_page_can_be_followed_word_for_word(
     page: str, provider: ScriptedProvider, postgresql_url: str, opencode_binary: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cluster import Desk
-from rig import BASH, Rig
+from rig import BASH, RARELY_CLI, Rig
 
 from opencode_tasks.errors import (
     BillingError,
@@ -22,7 +22,6 @@ from opencode_tasks.testing import Call, Reply
 
 TASK = {"description": "one thing", "prompt": "do the one thing", "subagent_type": "hand"}
 GONE = {"error": {"message": "The model `echo` has been deprecated", "code": "model_not_found"}}
-BOTH = ["server", pytest.param("cli", marks=pytest.mark.slow)]
 
 
 def once_in(calls: int) -> Any:
@@ -54,7 +53,7 @@ def test_a_model_that_is_retired_ends_the_run(desk: Desk) -> None:
     assert {row["attempts"] for row in unsent} == {"0"}
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_failure_of_a_sub_agent_is_the_rows(rig: Rig, backend: Any) -> None:
     limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow down"}})
     prompt = f"do the one thing, {backend}"

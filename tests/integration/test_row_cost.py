@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import BASH, Asked, Rig
+from rig import BASH, BOTH, RARELY_CLI, Asked, Rig
 
 from opencode_tasks.errors import BudgetExceededError
 from opencode_tasks.opencode.backend import BackendName
@@ -26,7 +26,6 @@ LONG_WORK = Reply(tool_calls=[BASH], input_tokens=250_000, cache_read_tokens=50_
 LONG_PICO = 200_000 * 2_500_000 + 50_000 * 250_000 + 400 * 15_000_000
 SILENT_WORK = Reply(tool_calls=[BASH], reports_usage=False)
 TASK = {"description": "one thing", "prompt": "do the long thing", "subagent_type": "hand"}
-BOTH: Sequence[BackendName] = ["server", "cli"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_price_tiers_of_the_config_count(row_rig: Rig, backend: BackendName) -> 
     check(asked, cap_pico, calls=3)
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_call_without_usage_counts_by_its_upper_bound(row_rig: Rig, backend: BackendName) -> None:
     # The bound of a call: some thousand bytes of input, and 4000 tokens of output.
     cap_pico = 150_000_000_000
@@ -80,7 +79,7 @@ def test_a_call_without_usage_counts_by_its_upper_bound(row_rig: Rig, backend: B
     assert cap_pico < (error.spent_usd or 0) * 10**12 <= most
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_calls_of_a_sub_agent_count_with_the_open_call_of_its_parent(
     row_rig: Rig, backend: BackendName
 ) -> None:

@@ -92,11 +92,20 @@ def cost_pico(tokens: tuple[int, ...]) -> int:
     return sum(count * price for count, price in zip(tokens, PICO_PER_TOKEN, strict=True))
 
 
-BACKENDS = ["server", pytest.param("cli", marks=pytest.mark.slow)]
+# The wires that are tried through the command line too, outside of `make chaos`.
+CLI_WIRES: tuple[Wire, ...] = ("anthropic", "bedrock")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    ("wire", "backend"),
+    [
+        *((wire, "server") for wire in WIRES),
+        *(
+            pytest.param(wire, "cli", marks=pytest.mark.slow if wire in CLI_WIRES else pytest.mark.chaos)
+            for wire in WIRES
+        ),
+    ],
+)
 def test_an_answer_has_its_texts_tokens_and_cost(wired: Rig, wire: Wire, backend: BackendName) -> None:
     asked = wired.ask(ANSWER, model=f"{wire}/echo", system=SYSTEM, backend=backend)
     (call,) = asked.calls

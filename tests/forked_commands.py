@@ -1,0 +1,208 @@
+"""Runs the command line in processes that are forked from one that has loaded its modules.
+
+Loading takes about five seconds of CPU time, more than most commands need for everything else. As a program,
+this file is the process that has loaded them: for each job that arrives, it starts a process that runs the
+command as the installed script does, with its own session, environment, folder and standard streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+MAX_JOB_BYTES = 1 << 20
+# These are read when they are needed. A command with another difference loads its modules itself, since
+# Prefect, for example, reads its variables while it is loaded.
+READ_LATE = "OPENCODE_TASKS_"
+IGNORED = "PYTEST_"
+# What commands load besides the modules of the package.
+ALSO_LOADED = (
+    "alembic.command",
+    "genai_prices",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "pyarrow.parquet",
+    "sqlalchemy.dialects.sqlite",
+    "graphviz",
+    "fastapi",
+)
+LEFT_OUT = (
+    "opencode_tasks.local_model.__main__",
+    "opencode_tasks.ledger.migrations",
+    "opencode_tasks.testing",
+)
+
+
+def early(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that may be read while modules are loaded."""
+    return {k: v for k, v in environment.items() if not k.startswith((READ_LATE, IGNORED))}
+
+
+class ForkedCommand(subprocess.Popen[str]):
+    """A command in a forked process, used as one that was started with ``text=True`` and two pipes."""
+
+    def __init__(self, jobs: socket.socket, job: Mapping[str, Any]) -> None:
+        # The state on which ``communicate`` works; ``Popen.__init__`` would start a program.
+        self._child_created = False
+        self._communication_started = False
+        self._input = None
+        self._fileobj2output: dict[Any, Any] = {}
+        self._sigint_wait_secs = 0.25
+        self.text_mode = True
+        self.args = job["arguments"]
+        self.stdin = None
+        self.returncode: int | Any = None
+        pipes = [os.pipe() for _ in range(3)]
+        socket.send_fds(jobs, [json.dumps(job).encode()], [write for _, write in pipes])
+        for _, write in pipes:
+            os.close(write)
+        out, err, status = (open(read, encoding="utf-8") for read, _ in pipes)  # noqa: SIM115, PTH123
+        self.stdout, self.stderr, self._status = out, err, status
+        self.pid = int(status.readline())
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            watched = select.poll()
+            watched.register(self._status, select.POLLIN)
+            if not watched.poll(None if timeout is None else 1000 * timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            # A process that is killed with its parent reports nothing.
+            self.returncode = int(self._status.readline() or -signal.SIGKILL)
+            self._status.close()
+        return self.returncode
+
+
+class LoadedCommand:
+    """The process from which commands are forked. It starts with the first of them."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._jobs: socket.socket | None = None
+        self._environment: dict[str, str] = {}
+
+    def start(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> ForkedCommand | None:
+        """Start a command; None if its environment differs in what may be read while modules are loaded."""
+        if self._jobs is None:
+            self._load(environment)
+        if self._jobs is None or early(environment) != self._environment:
+            return None
+        job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
+        return ForkedCommand(self._jobs, job)
+
+    def starts(self, process: psutil.Process) -> bool:
+        """Whether a process is the one that has loaded the modules, or one that waits for a command."""
+        return self._process is not None and self._process.pid in (process.pid, process.ppid())
+
+    def close(self) -> None:
+        """End the process; commands that run continue."""
+        if self._process is not None and self._jobs is not None:
+            self._jobs.close()
+            self._process.wait(timeout=20)
+        self._process = self._jobs = None
+
+    def _load(self, environment: Mapping[str, str]) -> None:
+        self._environment = early(environment)
+        self._jobs, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env=self._environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+
+
+loaded_command: Final = LoadedCommand()
+
+
+def load() -> None:
+    """Load what commands load, as ``opencode_tasks.cli.app.main`` does."""
+    from opencode_tasks.cli.app import set_environment, with_commands
+
+    set_environment()
+    import opencode_tasks
+
+    for found in pkgutil.walk_packages(opencode_tasks.__path__, "opencode_tasks."):
+        if not found.name.startswith(LEFT_OUT):
+            importlib.import_module(found.name)
+    for name in ALSO_LOADED:
+        importlib.import_module(name)
+    with_commands()
+
+
+def serve(jobs: socket.socket) -> None:
+    """Start a process for each job until the other side closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load()
+    gc.collect()
+    gc.freeze()
+    # No process here waits for those that watch the commands.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(jobs, MAX_JOB_BYTES, 3)
+        if not message:
+            return
+        if os.fork() == 0:
+            jobs.close()
+            watch(json.loads(message), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def watch(job: Mapping[str, Any], stdout: int, stderr: int, status: int) -> None:
+    """Run a job in a child process, and report its process id and its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.close(status)
+        run(job, stdout, stderr)
+    os.close(stdout)
+    os.close(stderr)
+    os.write(status, f"{pid}\n".encode())
+    _, code = os.waitpid(pid, 0)
+    os.write(status, f"{os.waitstatus_to_exitcode(code)}\n".encode())
+    os._exit(0)
+
+
+def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
+    """Run the command line in this process and end it."""
+    from opencode_tasks.cli.app import main
+
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for descriptor, place in ((stdout, 1), (stderr, 2)):
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    time.tzset()
+    sys.argv = list(job["arguments"])
+    main()
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        serve(listening)
