@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, Update, and_, bindparam, exists, select
+from sqlalchemy import Connection, RowMapping, Update, bindparam, exists, select
 
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.errors import OpenCodeError, RateLimitError
@@ -156,18 +155,18 @@ def _write_ends(
     """Write the attempts, and move what they cost from reserved to spent."""
     found = {one["attempt_id"]: one for of_row in of_rows.values() for one in of_row}
     moved: list[tuple[Amounts, Amounts]] = []
-    changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    changes: list[dict[str, Any]] = []
     for end, one in zip(ends, before, strict=True):
         attempt = found[end.attempt_id]
         old, new = amounts(attempt)
         moved.append((old, new))
-        values = {"usage_known": attempt["usage_known"], **new._asdict()}
+        values = {"of_attempt": end.attempt_id, "usage_known": attempt["usage_known"], **new._asdict()}
         if one["session_id"] is None:
             values["session_id"] = end.record.session_id
         if one["ended_at"] is None:
             values |= _end_values(end)
-        changes.append(({"attempt_id": end.attempt_id}, values))
-    _update(connection, attempts, changes)
+        changes.append(values)
+    _update(connection, _OF_ATTEMPT, changes)
     count_amounts(connection, run_id, moved)
 
 
@@ -194,40 +193,30 @@ _ChangedRow = tuple[str, RowChange | None, Sequence[Mapping[str, Any]], datetime
 
 def _write_rows(connection: Connection, run_id: str, changed: Sequence[_ChangedRow]) -> None:
     """Write changes of rows of a run, and the totals of their attempts."""
-    changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    changes: list[dict[str, Any]] = []
     for row_id, change, of_row, now in changed:
-        values = row_totals(of_row)
+        values = {"of_run": run_id, "of_row": row_id, **row_totals(of_row)}
         if change is not None:
             values |= change.columns
         if change is not None and change.is_final:
             started = values["started_at"]
-            duration_s = 0.0 if started is None else (now - started).total_seconds()
-            values |= {"completed_at": now, "duration_s": duration_s}
-        changes.append(({"run_id": run_id, "row_id": row_id}, values))
-    _update(connection, rows, changes)
+            values["completed_at"] = now
+            values["duration_s"] = 0.0 if started is None else (now - started).total_seconds()
+        changes.append(values)
+    _update(connection, _OF_ROW, changes)
 
 
-def _update(
-    connection: Connection, table: Table, changes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
-) -> None:
-    """Update lines of a table: of each the columns of its key, and the new values of other columns."""
+_OF_ATTEMPT = attempts.update().where(attempts.c.attempt_id == bindparam("of_attempt"))
+_OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
+
+
+def _update(connection: Connection, statement: Update, changes: Sequence[dict[str, Any]]) -> None:
+    """Execute an update for each of the changes, which may have different columns."""
     by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for key, values in changes:
-        parameters = {f"of_{name}": value for name, value in key.items()}
-        parameters |= {f"new_{name}": value for name, value in values.items()}
-        by_columns[tuple(parameters)].append(parameters)
-    for names, parameters in by_columns.items():
-        connection.execute(_update_statement(table, names), parameters)
-
-
-@cache
-def _update_statement(table: Table, names: tuple[str, ...]) -> Update:
-    """The statement for columns of a key, each with the prefix ``of_``, and new values with ``new_``."""
-    key = [name.removeprefix("of_") for name in names if name.startswith("of_")]
-    new = [name.removeprefix("new_") for name in names if name.startswith("new_")]
-    is_line = and_(*(table.c[name] == bindparam(f"of_{name}") for name in key))
-    values = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in new}
-    return table.update().where(is_line).values(values)
+    for values in changes:
+        by_columns[tuple(values)].append(values)
+    for same_columns in by_columns.values():
+        connection.execute(statement, same_columns)
 
 
 def fail_rows(
