@@ -1,4 +1,4 @@
-"""Steps of a claim, one row at a time, for tests of what follows a claim."""
+"""Start and end of a single attempt, for tests of the ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from opencode_tasks import Hold
-from opencode_tasks.ledger import Lease, Ledger, budgets
+from opencode_tasks.domain.records import Answer, AttemptRecord
+from opencode_tasks.errors import OpenCodeError
+from opencode_tasks.ledger import EndedAttempt, Lease, Ledger, budgets, completed, failed, waiting
 from opencode_tasks.ledger.attempts import attempt_id_of, write_attempts
 from opencode_tasks.ledger.gate_admission import admit, closed_gate
 
@@ -49,6 +51,51 @@ def begin_attempt(
 
     ledger._database.write(write)
     return attempt_id
+
+
+def finish(
+    ledger: Ledger,
+    lease: Lease,
+    attempt_id: str,
+    end: Answer | OpenCodeError,
+    record: AttemptRecord,
+    *,
+    now: datetime,
+) -> bool:
+    """Finish a row by its answer or its error; False if its lease was lost."""
+    return ledger.queue.end([finished(lease, attempt_id, end, record, now=now)])[0]
+
+
+def finished(
+    lease: Lease, attempt_id: str, end: Answer | OpenCodeError, record: AttemptRecord, *, now: datetime
+) -> EndedAttempt:
+    """The end of an attempt by an answer or an error after which the row is not sent again."""
+    error = end if isinstance(end, OpenCodeError) else None
+    return EndedAttempt(
+        lease=lease,
+        attempt_id=attempt_id,
+        record=record,
+        now=now,
+        error=error,
+        row=completed(end) if isinstance(end, Answer) else failed(end, record),
+    )
+
+
+def wait(
+    ledger: Ledger,
+    lease: Lease,
+    attempt_id: str,
+    error: OpenCodeError,
+    record: AttemptRecord,
+    *,
+    now: datetime,
+    until: datetime | None,
+) -> bool:
+    """Leave a row open until a time after an error; False if its lease was lost."""
+    end = EndedAttempt(
+        lease=lease, attempt_id=attempt_id, record=record, now=now, error=error, row=waiting(error, until)
+    )
+    return ledger.queue.end([end])[0]
 
 
 def admitted(

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 from opencode_tasks.domain.outage import FailureSeries, cause_of
 from opencode_tasks.domain.policy import (
     AttemptCounts,
-    Decision,
     Fail,
     Retry,
     decide_row,
@@ -31,11 +30,15 @@ from opencode_tasks.errors import OpenCodeError, SetupError, UnknownOpenCodeErro
 from opencode_tasks.ledger import (
     INTERRUPTED,
     ClaimedRow,
-    FinishedRow,
+    EndedAttempt,
     GateObservation,
     LeaseLostError,
     Ledger,
     OpenRow,
+    RowChange,
+    completed,
+    failed,
+    waiting,
 )
 from opencode_tasks.opencode.backend import Backend
 from opencode_tasks.opencode.disk_space import disk_error
@@ -97,7 +100,7 @@ class BatchContext:
         # Duration of the last row that was answered.
         self.last_row_s: float = 0.0
         self.note_session: Final = WriteBatcher(self._note_sessions, concerns_all=SetupError)
-        self.finish: Final = WriteBatcher(self._finish, concerns_all=SetupError)
+        self.end: Final = WriteBatcher(self._end, concerns_all=SetupError)
 
     async def db(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the ledger in a thread, off the event loop."""
@@ -114,9 +117,9 @@ class BatchContext:
         self.ledger.attempts.record_sessions(notes)
         return [None] * len(notes)
 
-    def _finish(self, ended: Sequence[tuple[FinishedRow, GateObservation]]) -> Sequence[bool]:
-        finishes, observations = [one for one, _ in ended], [one for _, one in ended]
-        return self.ledger.queue.finish_many(finishes, observations)
+    def _end(self, ended: Sequence[tuple[EndedAttempt, GateObservation]]) -> Sequence[bool]:
+        ends, observations = [one for one, _ in ended], [one for _, one in ended]
+        return self.ledger.queue.end(ends, observations)
 
 
 async def attempt(context: BatchContext, backend: Backend, claimed: ClaimedRow) -> AttemptEnd:
@@ -131,9 +134,10 @@ async def give_up(context: BatchContext, claimed: ClaimedRow, record: AttemptRec
     """Record an attempt that we cut short, with what is known of it, and release its row."""
     error = OpenCodeError(context.node_id, INTERRUPTED, raw_message="the run was stopped")
     record = context.run_spec.prices.priced_record(record)
-    end = partial(context.ledger.attempts.end, claimed.attempt_id, record=record, error=error)
-    await context.db(lambda: end(now=datetime.now(UTC)))
-    await context.db(context.ledger.queue.release, claimed.lease)
+    end = EndedAttempt(
+        attempt_id=claimed.attempt_id, record=record, now=datetime.now(UTC), lease=claimed.lease, error=error
+    )
+    await context.db(context.ledger.queue.end, [end])
 
 
 class _Attempt:
@@ -265,13 +269,13 @@ class _Attempt:
         return error
 
     async def _record_answer(self, answer: Answer) -> AttemptEnd:
-        context, lease, now = self.context, self.claimed.lease, datetime.now(UTC)
+        context, now = self.context, datetime.now(UTC)
         context.faults_of_all_rows = 0
         await self._observe(None)
         context.last_row_s = (now - self.started_at).total_seconds()
-        ended = (self._finish_of(answer, now), self._observation(None))
-        if not await context.finish(ended, max_delay_s=context.max_delay_s):
-            raise LeaseLostError(lease.row_key, lease.owner, lease.fence)
+        ended = (self._ended(now, completed(answer)), self._observation(None))
+        if not await context.end(ended, max_delay_s=context.max_delay_s):
+            raise LeaseLostError.of(self.claimed.lease)
         return AttemptEnd.ENDED
 
     async def _record_error(self, error: OpenCodeError) -> AttemptEnd:
@@ -284,11 +288,13 @@ class _Attempt:
         limits = context.run_spec.limits
         decision = decide_row(error, cause, history.counts, history.failed_since, now, limits)
         if isinstance(decision, Fail):
-            await context.db(self._fail, error, now)
+            await context.db(self._end, self._ended(now, failed(error, self.record), error))
             if error.concerns_all_rows:
                 await self._fail_others(error, now)
             return AttemptEnd.ENDED
-        await context.db(self._wait, error, decision, now, cause == "provider")
+        change = waiting(error, decision.at if isinstance(decision, Retry) else None)
+        end = self._ended(now, change, error, is_outage=cause == "provider")
+        await context.db(self._end, end)
         return AttemptEnd.WAITS
 
     async def _fail_others(self, error: OpenCodeError, now: datetime) -> None:
@@ -337,43 +343,22 @@ class _Attempt:
             breaker_failures=run_spec.limits.breaker_failures,
         )
 
-    def _finish_of(self, answer: Answer, now: datetime) -> FinishedRow:
-        return FinishedRow(
+    def _ended(
+        self, now: datetime, row: RowChange, error: OpenCodeError | None = None, *, is_outage: bool = False
+    ) -> EndedAttempt:
+        return EndedAttempt(
             lease=self.claimed.lease,
             attempt_id=self.claimed.attempt_id,
             record=self.record,
-            run_id=self.context.run_spec.run_id,
-            row_id=self.history.row.row_id,
-            answer=answer,
             now=now,
-        )
-
-    def _fail(self, error: OpenCodeError, now: datetime) -> None:
-        self.context.ledger.queue.finish(
-            FinishedRow(
-                lease=self.claimed.lease,
-                attempt_id=self.claimed.attempt_id,
-                record=self.record,
-                run_id=self.context.run_spec.run_id,
-                row_id=self.history.row.row_id,
-                answer=None,
-                error=error,
-                now=now,
-            )
-        )
-
-    def _wait(self, error: OpenCodeError, decision: Decision, now: datetime, is_outage: bool) -> None:  # noqa: FBT001
-        ledger, run_spec = self.context.ledger, self.context.run_spec
-        until = decision.at if isinstance(decision, Retry) else None
-        end = partial(ledger.attempts.end, self.claimed.attempt_id, record=self.record, error=error)
-        end(now=now, is_outage=is_outage)
-        ledger.queue.wait(
-            self.claimed.lease,
-            run_id=run_spec.run_id,
-            row_id=self.history.row.row_id,
             error=error,
-            until=until,
+            row=row,
+            is_outage=is_outage,
         )
+
+    def _end(self, end: EndedAttempt) -> None:
+        if not self.context.ledger.queue.end([end])[0]:
+            raise LeaseLostError.of(self.claimed.lease)
 
     def _record_of(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
         found = answer.attempt if answer else error.attempt if error else None

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from opencode_tasks.domain.next_step import RunState, is_longer_than, next_step
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
 from opencode_tasks.errors import SetupError
-from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
+from opencode_tasks.ledger import CRASHED, ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
@@ -145,10 +145,7 @@ class _Dispatch:
 
     def _fail_crashed(self, row_id: str) -> None:
         message = f"the worker died {MAX_CRASHES_PER_ROW} times with this row in flight"
-        now = datetime.now(UTC)
-        self.ledger.rows.fail(
-            self.run_spec.run_id, row_id, error_type="crashed", error_message=message, now=now
-        )
+        self.ledger.rows.fail(self.run_spec.run_id, {row_id: (CRASHED, message)}, now=datetime.now(UTC))
 
     def _report_progress(self) -> None:
         """Report the progress, less often if it takes long to compute."""

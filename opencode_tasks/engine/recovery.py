@@ -19,7 +19,15 @@ from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
 from opencode_tasks.errors import OpenCodeError, SetupError
-from opencode_tasks.ledger import CRASHED, AlreadyLeased, FinishedRow, Lease, LeaseLostError, OrphanedAttempt
+from opencode_tasks.ledger import (
+    CRASHED,
+    AlreadyLeased,
+    EndedAttempt,
+    Lease,
+    OrphanedAttempt,
+    completed,
+    failed,
+)
 from opencode_tasks.opencode.instance_dir import is_locked
 from opencode_tasks.opencode.leftovers import (
     ended_at,
@@ -149,34 +157,20 @@ def _record_end(
     record = context.run_spec.prices.priced_record(
         record or unfinished_record(orphan.session_id or "", sessions)
     )
-    is_final = answer is not None or isinstance(
-        error and decide(error, 1, now, context.run_spec.limits), Fail
-    )
-    ledger = context.ledger
-    if lease is not None and is_final:
-        try:
-            ledger.queue.finish(
-                FinishedRow(
-                    lease=lease,
-                    attempt_id=orphan.attempt_id,
-                    record=record,
-                    run_id=orphan.run_id,
-                    row_id=orphan.row_id,
-                    answer=answer,
-                    error=error,
-                    now=now,
-                )
-            )
-        except LeaseLostError:
-            return
-    else:
-        crash = OpenCodeError(
+    row = None
+    if answer is not None:
+        row = completed(answer)
+    elif error is not None and isinstance(decide(error, 1, now, context.run_spec.limits), Fail):
+        row = failed(error, record)
+    elif error is None:
+        error = OpenCodeError(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
-        cause = error or (None if answer else crash)
-        ledger.attempts.end(orphan.attempt_id, record=record, error=cause, now=now)
-        if lease is not None:
-            ledger.queue.release(lease)
+    end = EndedAttempt(
+        lease=lease, attempt_id=orphan.attempt_id, record=record, now=now, error=error, row=row
+    )
+    if not context.ledger.queue.end([end])[0]:
+        return
     if orphan.data_dir is not None and orphan.session_id is not None:
         forget_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id)
 

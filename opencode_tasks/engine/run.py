@@ -224,8 +224,8 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
     )
     ledger.rows.add(run_id, plan.rows)
     ids = plan.checked.rows.ids(plan.checked.row_faults)
-    for position, fault in plan.checked.row_faults.items():
-        ledger.rows.fail(run_id, ids[position], error_type="invalid_input", error_message=fault, now=now)
+    faults = {ids[position]: ("invalid_input", fault) for position, fault in plan.checked.row_faults.items()}
+    ledger.rows.fail(run_id, faults, now=now)
     ledger.runs.ready(run_id)
 
 

@@ -10,18 +10,19 @@ from opencode_tasks.ledger.audit_queries import AttemptPair, AuditFacts, SentAtt
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
-from opencode_tasks.ledger.finish import FinishedRow
+from opencode_tasks.ledger.finish import EndedAttempt
 from opencode_tasks.ledger.gate_admission import Gate
 from opencode_tasks.ledger.gate_list import ListedGate
 from opencode_tasks.ledger.gates import GateObservation
 from opencode_tasks.ledger.incremental_series import CompletedRows
+from opencode_tasks.ledger.leased_rows import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
 from opencode_tasks.ledger.progress import Progress
-from opencode_tasks.ledger.queue import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
+from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
@@ -48,7 +49,7 @@ __all__ = [
     "CompletedRows",
     "ConcurrencyRequest",
     "ConcurrencyState",
-    "FinishedRow",
+    "EndedAttempt",
     "Gate",
     "GateObservation",
     "Grouping",
@@ -61,9 +62,13 @@ __all__ = [
     "Progress",
     "Purged",
     "ReportQueries",
+    "RowChange",
     "SentAttempt",
     "WaitingRun",
+    "completed",
+    "failed",
     "is_there",
     "ledger_argument",
     "shown_url",
+    "waiting",
 ]

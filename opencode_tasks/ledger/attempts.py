@@ -1,4 +1,4 @@
-"""Attempts: written before a row is sent and after its end, with the usage that they had."""
+"""Attempts: written before a row is sent; ``ledger/finish.py`` writes their end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Text, bindparam, case, exists, func, select, true
+from sqlalchemy import Connection, Text, bindparam, case, exists, func, select
 
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.records import AttemptRecord
-from opencode_tasks.errors import OpenCodeError, RateLimitError, error_types
-from opencode_tasks.ledger.budgets import update_spending
+from opencode_tasks.errors import error_types
 from opencode_tasks.ledger.leases import Lease
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.outcome_values import message_of
 from opencode_tasks.ledger.schema import attempts, rows, runs
 from opencode_tasks.ledger.upsert import Upsert, do_nothing
-from opencode_tasks.ledger.usage import write_usage
-from opencode_tasks.ledger.usage_sums import count_if, update_row_totals
+from opencode_tasks.ledger.usage_sums import count_if
 
 # ``error_type`` of an attempt whose process died, and of a row whose worker died.
 CRASHED = "crashed"
@@ -90,82 +86,6 @@ def record_sessions(connection: Connection, sessions: Sequence[tuple[str, str, s
         for attempt_id, session_id, data_dir in sessions
     ]
     connection.execute(_SET_SESSION, values)
-
-
-def end_attempt(
-    connection: Connection,
-    attempt_id: str,
-    *,
-    record: AttemptRecord,
-    error: OpenCodeError | None,
-    now: datetime,
-    is_outage: bool = False,
-) -> None:
-    """Write the end and the usage of an attempt, whoever has the lease now, and update its row's totals.
-
-    ``is_outage``: the attempt does not count against ``max_attempts``.
-    A second record of the same attempt fills in what was unknown (the usage of a recovered session)
-    and changes nothing that is known. Raises LookupError if there is no such attempt.
-    """
-    before = write_end(connection, attempt_id, record=record, error=error, now=now, is_outage=is_outage)
-    update_row_totals(connection, before["run_id"], before["row_id"])
-
-
-_ATTEMPT_WITH_ROW = (
-    select(
-        attempts.c.run_id,
-        attempts.c.row_id,
-        attempts.c.row_key,
-        attempts.c.ended_at,
-        rows.c.status.label("row_status"),
-    )
-    .join(rows, (rows.c.run_id == attempts.c.run_id) & (rows.c.row_id == attempts.c.row_id))
-    .where(attempts.c.attempt_id == bindparam("of_attempt"))
-    .with_for_update(of=rows)
-)
-
-
-def write_end(
-    connection: Connection,
-    attempt_id: str,
-    *,
-    record: AttemptRecord,
-    error: OpenCodeError | None,
-    now: datetime,
-    is_outage: bool = False,
-) -> RowMapping:
-    """``end_attempt`` without the totals of the row, which stays locked until the transaction ends.
-
-    Returns the attempt as it was before, with the ``row_status`` of its row.
-    """
-    before = connection.execute(_ATTEMPT_WITH_ROW, {"of_attempt": attempt_id}).mappings().one_or_none()
-    if before is None:
-        raise LookupError(f"the ledger has no attempt {attempt_id!r}")
-    values = {
-        "session_id": func.coalesce(attempts.c.session_id, record.session_id),
-        "usage_known": true() if record.usage_known else attempts.c.usage_known,
-    }
-    if before["ended_at"] is None:
-        values |= {"ended_at": now, "exit_code": record.exit_code, "is_outage": is_outage or None}
-        values |= _end_columns(error)
-    connection.execute(attempts.update().where(attempts.c.attempt_id == attempt_id).values(**values))
-    origin = {"attempt_id": attempt_id, "run_id": before["run_id"], "row_id": before["row_id"]}
-    write_usage(connection, [(record, origin, before["row_key"])])
-    update_spending(connection, attempt_id)
-    return before
-
-
-def _end_columns(error: OpenCodeError | None) -> dict[str, Any]:
-    if error is None:
-        return {"status": "completed"}
-    return {
-        "status": "failed",
-        "error_type": error.error_type,
-        "error_message": message_of(error),
-        "node_id": attempts.c.node_id if error.node_id == "unknown" else error.node_id,
-        "reset_time": error.reset_time if isinstance(error, RateLimitError) else None,
-        "retry_after_s": error.retry_after,
-    }
 
 
 def attempt_counts(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -284,7 +204,6 @@ class Attempts(Group):
     """``ledger.attempts``: executions of rows. ``ledger.queue.claim`` starts them."""
 
     record_sessions: Final = write(record_sessions)
-    end: Final = write(end_attempt)
     orphaned: Final = read(orphaned_attempts)
     ended: Final = read(ended_attempts)
     mark_crashed: Final = write(mark_crashed)

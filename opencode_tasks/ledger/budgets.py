@@ -10,15 +10,16 @@ in the last row of a run as in its first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.schema import attempts, leases, rows, runs, usage
+from opencode_tasks.ledger.schema import attempts, leases, rows, runs
 
 # ``error_type`` of rows that the budget of their run does not cover.
 BUDGET_REACHED = "budget_exceeded"
@@ -113,44 +114,43 @@ def has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime)
     return connection.execute(running.limit(1)).first() is not None
 
 
-def unreported_pico(set_aside: int, cost: int, unknown_steps: int, max_call: int) -> int:
-    """Upper bound of what an attempt of unknown usage may have cost beyond ``cost``, in pico-dollars.
+class Amounts(NamedTuple):
+    """What an attempt spent, and what is set aside for it; both in pico-dollars."""
 
-    ``max_call`` is the bound of one call of an agent with tools; 0 for an attempt that its reservation
-    covers.
+    spent_pico: int
+    reserved_pico: int
+
+
+def amounts(attempt: Mapping[str, Any]) -> tuple[Amounts, Amounts]:
+    """The amounts of an attempt as they are stored, and as they are after its end.
+
+    ``attempt`` is a line of ``attempts_with_sums``. What stays set aside is the upper bound of what the
+    attempt may have cost beyond its known steps: the rest of its reservation, or one more call of an
+    agent with tools for each step of unknown cost. It is 0 if everything is known.
     """
-    return max(0, set_aside - cost, unknown_steps * max_call)
+    old = Amounts(attempt["spent_pico"], attempt["reserved_pico"])
+    spent, unknown_steps = attempt["cost_pico"], attempt["steps"] - attempt["known_cost_pico"]
+    if attempt["usage_known"] and not unknown_steps:
+        return old, Amounts(spent, 0)
+    return old, Amounts(spent, max(0, sum(old) - spent, unknown_steps * attempt["max_call_pico"]))
 
 
-def update_spending(connection: Connection, attempt_id: str) -> None:
-    """Count the cost of an attempt's recorded steps, and release what is set aside and not needed."""
-    before = connection.execute(select(attempts).where(attempts.c.attempt_id == attempt_id)).mappings().one()
-    recorded = connection.execute(
-        select(
-            func.coalesce(func.sum(usage.c.cost_pico), 0).label("cost"),
-            (func.count() - func.count(usage.c.cost_pico)).label("unknown"),
-        )
-        .where(usage.c.run_id == before["run_id"], usage.c.row_id == before["row_id"])
-        .where(usage.c.attempt_id == attempt_id)
-    ).one()
-    cost = int(recorded.cost)
-    set_aside = before["reserved_pico"] + before["spent_pico"]
-    is_known = before["usage_known"] and not recorded.unknown
-    unreported = unreported_pico(set_aside, cost, recorded.unknown, before["max_call_pico"])
-    reserved = 0 if is_known else unreported
-    connection.execute(
-        attempts.update()
-        .where(attempts.c.attempt_id == attempt_id)
-        .values(reserved_pico=reserved, spent_pico=cost)
+_COUNT_AMOUNTS = (
+    runs.update()
+    .where(runs.c.run_id == bindparam("of_run"))
+    .values(
+        spent_pico=runs.c.spent_pico + bindparam("spent", type_=runs.c.spent_pico.type),
+        reserved_pico=runs.c.reserved_pico + bindparam("reserved", type_=runs.c.reserved_pico.type),
     )
-    connection.execute(
-        runs.update()
-        .where(runs.c.run_id == before["run_id"])
-        .values(
-            spent_pico=runs.c.spent_pico + (cost - before["spent_pico"]),
-            reserved_pico=runs.c.reserved_pico + (reserved - before["reserved_pico"]),
-        )
-    )
+)
+
+
+def count_amounts(connection: Connection, run_id: str, moved: Sequence[tuple[Amounts, Amounts]]) -> None:
+    """Add the changes of attempts, each from its old to its new amounts, to the counters of their run."""
+    spent = sum(new.spent_pico - old.spent_pico for old, new in moved)
+    reserved = sum(new.reserved_pico - old.reserved_pico for old, new in moved)
+    if spent or reserved:
+        connection.execute(_COUNT_AMOUNTS, {"of_run": run_id, "spent": spent, "reserved": reserved})
 
 
 def high_row_cost(connection: Connection, run_id: str) -> int | None:
@@ -171,12 +171,20 @@ def high_row_cost(connection: Connection, run_id: str) -> int | None:
     return connection.execute(query.limit(1).offset(count * COSTLIEST_PERCENT // 100)).scalar_one()
 
 
-def spent_on_row(connection: Connection, run_id: str, row_id: str) -> int:
-    """The cost of a row's ended attempts in pico-dollars, unreported calls by their upper bound."""
-    query = select(func.coalesce(func.sum(attempts.c.spent_pico + attempts.c.reserved_pico), 0)).where(
-        attempts.c.run_id == run_id, attempts.c.row_id == row_id, attempts.c.ended_at.is_not(None)
+def spent_on_rows(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, int]:
+    """The cost of the ended attempts of rows in pico-dollars, unreported calls by their upper bound.
+
+    Rows without an ended attempt are left out.
+    """
+    if not row_ids:
+        return {}
+    spent = func.sum(attempts.c.spent_pico + attempts.c.reserved_pico)
+    query = (
+        select(attempts.c.row_id, spent.label("spent"))
+        .where(attempts.c.run_id == run_id, attempts.c.row_id.in_(row_ids), attempts.c.ended_at.is_not(None))
+        .group_by(attempts.c.row_id)
     )
-    return int(connection.execute(query).scalar_one())
+    return {row.row_id: int(row.spent) for row in connection.execute(query)}
 
 
 class Budgets(Group):

@@ -6,7 +6,7 @@ idle while another has rows left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,15 +16,15 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, bindparam, func, o
 from opencode_tasks.ledger import budgets
 from opencode_tasks.ledger.attempts import CRASHED, attempt_counts, attempt_id_of, write_attempts
 from opencode_tasks.ledger.clock import Times, times
-from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.finish import fail_rows
 from opencode_tasks.ledger.gate_admission import (
     admit,
     closed_gate,
     release_probe,
     suspect_of,
 )
-from opencode_tasks.ledger.leases import Lease, acquire, release_all
-from opencode_tasks.ledger.reuse import copy_outcome, sources_of
+from opencode_tasks.ledger.leased_rows import lease_rows
+from opencode_tasks.ledger.leases import Lease, release_all
 from opencode_tasks.ledger.schema import attempts, leases, rows
 
 # A half-open gate lets one row pass, so one candidate is enough.
@@ -209,59 +209,38 @@ def _start(
     connection: Connection, request: ClaimRequest, at: Times, found: Sequence[Mapping[str, Any]]
 ) -> ClaimResult:
     """Lease the rows, finish those that need no attempt, and start the attempts of the others."""
-    result = ClaimResult()
-    # Of rows with the same key only the first is sent.
-    by_key = {row["row_key"]: row for row in reversed(found)}
-    acquired = acquire(
-        connection,
-        list(by_key),
-        owner=request.owner,
-        lease_now=at.lease_now,
-        lease_s=request.lease_s,
-    )
-    if not acquired:
-        return result
-    leased = [row for row in found if row["row_key"] in acquired and by_key[row["row_key"]] is row]
-    row_ids = [row["row_id"] for row in leased]
-    # Read under the leases: no other worker can finish a row with one of these keys now.
-    sources = sources_of(connection, request.run_id, row_ids)
-    counts = attempt_counts(connection, request.run_id, [row["row_id"] for row in leased if row["attempts"]])
-    unused: list[Lease] = []
-    claimed: list[ClaimedRow] = []
-    for row in leased:
-        lease, row_id = acquired[row["row_key"]], row["row_id"]
-        if row_id in sources:
-            _copy(connection, request, at, row_id, sources[row_id])
-        remaining = None if row_id in sources else _remaining_cost(connection, request, at, row)
-        if row_id in sources or (remaining is not None and remaining <= 0):
-            result.finished += 1
-            unused.append(lease)
-            continue
-        claimed.append(_claimed_row(request, row, counts.get(row_id, {}), lease, remaining))
-    unused += _start_attempts(connection, request, at, result, claimed)
-    release_all(connection, unused)
+    keys = {row["row_id"]: row["row_key"] for row in found}
+    run_id, owner, lease_s = request.run_id, request.owner, request.lease_s
+    leased, copies = lease_rows(connection, run_id, keys, owner=owner, lease_s=lease_s, at=at)
+    tried = [row["row_id"] for row in found if row["row_id"] in leased and row["attempts"]]
+    counts = attempt_counts(connection, run_id, tried)
+    has_limit = request.max_row_pico is not None
+    spent = budgets.spent_on_rows(connection, run_id, tried) if has_limit else {}
+    costly = _fail_costly(connection, request, at, spent)
+    claimed = [
+        _claimed_row(request, row, counts.get(row_id, {}), leased[row_id], spent.get(row_id, 0))
+        for row in found
+        if (row_id := row["row_id"]) in leased and row_id not in costly
+    ]
+    result = ClaimResult(finished=copies + len(costly))
+    uncovered = _start_attempts(connection, request, at, result, claimed)
+    release_all(connection, [*(leased[row_id] for row_id in costly), *uncovered])
     return result
 
 
-def _copy(
-    connection: Connection, request: ClaimRequest, at: Times, row_id: str, source: tuple[str, str]
-) -> None:
-    run_id, now = request.run_id, at.now
-    copy_outcome(connection, run_id, row_id, source_run_id=source[0], source_row_id=source[1], now=now)
-
-
-def _remaining_cost(
-    connection: Connection, request: ClaimRequest, at: Times, row: Mapping[str, Any]
-) -> int | None:
-    """The cost limit of a row minus its cost so far; fails the row if nothing remains."""
-    if request.max_row_pico is None or not row["attempts"]:
-        return request.max_row_pico
-    remaining = request.max_row_pico - budgets.spent_on_row(connection, request.run_id, row["row_id"])
-    if remaining <= 0:
-        kind, message = request.row_cost_error(request.max_row_pico - remaining)
-        row_id, now = row["row_id"], at.now
-        fail_row(connection, request.run_id, row_id, error_type=kind, error_message=message, now=now)
-    return remaining
+def _fail_costly(
+    connection: Connection, request: ClaimRequest, at: Times, spent: Mapping[str, int]
+) -> Collection[str]:
+    """Fail the rows that have cost as much as a row may cost; returns their ids."""
+    limit = request.max_row_pico
+    errors = {
+        row_id: request.row_cost_error(cost)
+        for row_id, cost in spent.items()
+        if limit is not None and cost >= limit
+    }
+    if errors:
+        fail_rows(connection, request.run_id, errors, now=at.now)
+    return errors
 
 
 def _claimed_row(
@@ -269,15 +248,15 @@ def _claimed_row(
     row: Mapping[str, Any],
     counts: Mapping[str, Any],
     lease: Lease,
-    remaining: int | None,
+    spent_pico: int,
 ) -> ClaimedRow:
-    number = row["attempts"] + 1
+    number, limit = row["attempts"] + 1, request.max_row_pico
     return ClaimedRow(
         row=OpenRow(**row, **counts),
         lease=lease,
         attempt_id=attempt_id_of(request.run_id, row["row_id"], lease, number),
         number=number,
-        remaining_pico=remaining,
+        remaining_pico=None if limit is None else limit - spent_pico,
     )
 
 

@@ -1,135 +1,236 @@
-"""Finish one row, or leave it open to wait. A commit under a lost lease is refused."""
+"""The end of attempts and of their rows. A single one is written in the same way as many.
+
+The end of an attempt and its usage are always recorded. Its row changes only under a valid lease.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, RowMapping, Update, bindparam, exists, select
 
-from opencode_tasks.domain.records import Answer, AttemptRecord
-from opencode_tasks.errors import OpenCodeError
-from opencode_tasks.ledger import outcome_values as outcomes
-from opencode_tasks.ledger.attempts import write_end
-from opencode_tasks.ledger.leases import Lease, LeaseLostError, is_current, release
-from opencode_tasks.ledger.outcome_values import Outcome
+from opencode_tasks.domain.records import AttemptRecord
+from opencode_tasks.errors import OpenCodeError, RateLimitError
+from opencode_tasks.ledger.budgets import Amounts, amounts, count_amounts
+from opencode_tasks.ledger.leases import Lease, release_all
 from opencode_tasks.ledger.reuse import copy_to_equal_rows
-from opencode_tasks.ledger.schema import rows
-from opencode_tasks.ledger.usage_sums import row_totals, update_row_totals
+from opencode_tasks.ledger.row_outcomes import RowChange, failed_unsent, message_of
+from opencode_tasks.ledger.schema import attempts, leases, rows
+from opencode_tasks.ledger.usage import write_usage
+from opencode_tasks.ledger.usage_sums import attempts_with_sums, row_totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedRow:
-    """A row whose last attempt ended, with an answer (completed) or an error (failed), one of the two.
+class EndedAttempt:
+    """An attempt that ended, and what becomes of its row.
 
-    ``record`` is what the attempt left, its steps priced; ``lease`` is the one under which the row
-    was sent; ``now`` is the time of the end.
+    - ``record``: what the attempt left, its steps priced; ``error``: its error, None for an answer.
+    - ``now``: time of the end.
+    - ``lease``: the lease under which the row was sent, which is released. None without one.
+    - ``row``: change of the row if the lease is valid (``ledger/row_outcomes.py``); None for none.
+    - ``is_outage``: the attempt does not count against ``max_attempts``.
     """
 
-    lease: Lease
     attempt_id: str
     record: AttemptRecord
-    run_id: str
-    row_id: str
-    answer: Answer | None = None
-    error: OpenCodeError | None = None
     now: datetime
-
-    def __post_init__(self) -> None:
-        if (self.answer is None) == (self.error is None):
-            raise ValueError("a row is finished with an answer or with an error, not with both or none")
-
-    @property
-    def outcome(self) -> Outcome:
-        """The final record of the row."""
-        if self.answer is not None:
-            return outcomes.completed(self.answer)
-        assert self.error is not None
-        return outcomes.failed(self.error, self.record)
+    lease: Lease | None = None
+    error: OpenCodeError | None = None
+    row: RowChange | None = None
+    is_outage: bool = False
 
 
-def finish_row(connection: Connection, row: FinishedRow) -> bool:
-    """End the attempt and its row; False if the lease was lost and only the attempt was written."""
-    has_lease = is_current(connection, row.lease)
-    before = write_end(connection, row.attempt_id, record=row.record, error=row.error, now=row.now)
-    if not has_lease:
-        update_row_totals(connection, row.run_id, row.row_id)
-        # If this is a repeated call, the first one was under a valid lease.
-        return before["ended_at"] is not None and before["row_status"] != "open"
-    if before["row_status"] == "open":
-        _write_outcome(connection, row.run_id, row.row_id, row.outcome, row.now)
-        copy_to_equal_rows(connection, row.run_id, row.row_id, row.lease.row_key, row.now)
-    else:
-        update_row_totals(connection, row.run_id, row.row_id)
-    release(connection, row.lease)
-    return True
+def end_attempts(connection: Connection, ends: Sequence[EndedAttempt]) -> list[bool]:
+    """Write the ends and the usage of attempts, and what becomes of their rows.
+
+    The tokens, cost and attempts of a row are those of all its attempts. Open rows of the run with the
+    same key receive a final outcome as reused. A second record of an attempt fills in what was unknown
+    (the usage of a recovered session) and changes nothing that is known.
+
+    Returns for each attempt, in order, False if another owner has the lease now: the attempt is recorded
+    then, and its row is not changed. Raises LookupError if there is no such attempt.
+    """
+    valid: list[bool] = []
+    while remaining := ends[len(valid) :]:
+        before = _locked(connection, remaining)
+        group = _leading_group(remaining, before)
+        valid += _end_group(connection, group, [before[end.attempt_id] for end in group])
+    return valid
 
 
-def _write_outcome(connection: Connection, run_id: str, row_id: str, outcome: Outcome, now: datetime) -> None:
-    totals = row_totals(connection, run_id, row_id)
-    started = totals["started_at"]
-    columns = outcome.columns
-    # An outcome without a session keeps the one of an earlier attempt, and its model.
-    kept = {name: func.coalesce(columns[name], rows.c[name]) for name in ("session_id", "model_ref")}
-    connection.execute(
-        rows.update()
-        .where(rows.c.run_id == run_id, rows.c.row_id == row_id)
-        .values(
-            **(columns | kept | totals),
-            completed_at=now,
-            duration_s=0.0 if started is None else (now - started).total_seconds(),
-        )
+_other = rows.alias("other")
+_has_equal = exists().where(
+    _other.c.row_key == attempts.c.row_key,
+    _other.c.status == "open",
+    _other.c.run_id == attempts.c.run_id,
+    _other.c.row_id != attempts.c.row_id,
+)
+_LOCKED = (
+    select(
+        *(
+            attempts.c[name]
+            for name in ("attempt_id", "run_id", "row_id", "row_key", "session_id", "ended_at")
+        ),
+        rows.c.status.label("row_status"),
+        rows.c.reused,
+        leases.c.fence,
+        _has_equal.label("has_equal"),
     )
+    .join(rows, (rows.c.run_id == attempts.c.run_id) & (rows.c.row_id == attempts.c.row_id))
+    .join(leases, leases.c.row_key == attempts.c.row_key)
+    .where(attempts.c.attempt_id.in_(bindparam("ids", expanding=True)))
+    .order_by(attempts.c.row_key)
+    .with_for_update(of=(attempts, rows, leases))
+)
 
 
-def wait_row(
+def _locked(connection: Connection, ends: Sequence[EndedAttempt]) -> dict[str, RowMapping]:
+    """The attempts as they are now; they, their rows and leases are locked until the transaction ends."""
+    ids = [end.attempt_id for end in ends]
+    found = {one["attempt_id"]: one for one in connection.execute(_LOCKED, {"ids": ids}).mappings()}
+    if missing := [attempt_id for attempt_id in ids if attempt_id not in found]:
+        raise LookupError(f"the ledger has no attempt {missing[0]!r}")
+    return found
+
+
+def _leading_group(ends: Sequence[EndedAttempt], before: Mapping[str, RowMapping]) -> Sequence[EndedAttempt]:
+    """The first ends, as far as they are of one run and each has another key: none depends on another."""
+    run_id, keys = before[ends[0].attempt_id]["run_id"], set[str]()
+    for number, end in enumerate(ends):
+        attempt = before[end.attempt_id]
+        if attempt["run_id"] != run_id or attempt["row_key"] in keys:
+            return ends[:number]
+        keys.add(attempt["row_key"])
+    return ends
+
+
+def _end_group(
+    connection: Connection, ends: Sequence[EndedAttempt], before: Sequence[RowMapping]
+) -> list[bool]:
+    run_id = before[0]["run_id"]
+    write_usage(
+        connection,
+        [
+            (end.record, {name: one[name] for name in ("attempt_id", "run_id", "row_id")}, one["row_key"])
+            for end, one in zip(ends, before, strict=True)
+        ],
+    )
+    is_known = {end.attempt_id: end.record.usage_known for end in ends}
+    of_rows = attempts_with_sums(connection, run_id, [one["row_id"] for one in before], is_known)
+    _write_ends(connection, run_id, ends, before, of_rows)
+    has_lease = [
+        end.lease is not None and end.lease.fence == one["fence"]
+        for end, one in zip(ends, before, strict=True)
+    ]
+    changed: list[_ChangedRow] = []
+    copied: list[tuple[str, str, datetime]] = []
+    for end, one, is_valid in zip(ends, before, has_lease, strict=True):
+        change = end.row if is_valid and one["row_status"] == "open" else None
+        # A reused row shows the totals of its source.
+        if change is not None or not one["reused"]:
+            changed.append((one["row_id"], change, of_rows[one["row_id"]], end.now))
+        if change is not None and change.is_final and one["has_equal"]:
+            copied.append((one["row_id"], one["row_key"], end.now))
+    _write_rows(connection, run_id, changed)
+    copy_to_equal_rows(connection, run_id, copied)
+    release_all(connection, [end.lease for end in ends if end.lease is not None])
+    # If this is a repeated call, the first one was under a valid lease.
+    return [
+        is_valid or end.lease is None or (one["ended_at"] is not None and one["row_status"] != "open")
+        for end, one, is_valid in zip(ends, before, has_lease, strict=True)
+    ]
+
+
+def _write_ends(
     connection: Connection,
-    lease: Lease,
-    *,
     run_id: str,
-    row_id: str,
-    error: OpenCodeError,
-    until: datetime | None,
+    ends: Sequence[EndedAttempt],
+    before: Sequence[RowMapping],
+    of_rows: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> None:
-    """Leave a row open with its error until a time (None: until a person acts), and release its lease.
+    """Write the attempts, and move what they cost from reserved to spent."""
+    found = {one["attempt_id"]: one for of_row in of_rows.values() for one in of_row}
+    moved: list[tuple[Amounts, Amounts]] = []
+    changes: list[dict[str, Any]] = []
+    for end, one in zip(ends, before, strict=True):
+        attempt = found[end.attempt_id]
+        old, new = amounts(attempt)
+        moved.append((old, new))
+        values = {"of_attempt": end.attempt_id, "usage_known": attempt["usage_known"], **new._asdict()}
+        if one["session_id"] is None:
+            values["session_id"] = end.record.session_id
+        if one["ended_at"] is None:
+            values |= _end_values(end)
+        changes.append(values)
+    _update(connection, _OF_ATTEMPT, changes)
+    count_amounts(connection, run_id, moved)
 
-    Raises LeaseLostError if another owner has the lease now.
+
+def _end_values(end: EndedAttempt) -> dict[str, Any]:
+    error = end.error
+    values = {"ended_at": end.now, "exit_code": end.record.exit_code, "is_outage": end.is_outage or None}
+    if error is None:
+        return {**values, "status": "completed"}
+    if error.node_id != "unknown":
+        values["node_id"] = error.node_id
+    return {
+        **values,
+        "status": "failed",
+        "error_type": error.error_type,
+        "error_message": message_of(error),
+        "reset_time": error.reset_time if isinstance(error, RateLimitError) else None,
+        "retry_after_s": error.retry_after,
+    }
+
+
+_ChangedRow = tuple[str, RowChange | None, Sequence[Mapping[str, Any]], datetime]
+"""The id of a row, its change, its attempts with their sums, and the time of the change."""
+
+
+def _write_rows(connection: Connection, run_id: str, changed: Sequence[_ChangedRow]) -> None:
+    """Write changes of rows of a run, and the totals of their attempts."""
+    changes: list[dict[str, Any]] = []
+    for row_id, change, of_row, now in changed:
+        values = {"of_run": run_id, "of_row": row_id, **row_totals(of_row)}
+        if change is not None:
+            values |= change.columns
+        if change is not None and change.is_final:
+            started = values["started_at"]
+            values["completed_at"] = now
+            values["duration_s"] = 0.0 if started is None else (now - started).total_seconds()
+        changes.append(values)
+    _update(connection, _OF_ROW, changes)
+
+
+_OF_ATTEMPT = attempts.update().where(attempts.c.attempt_id == bindparam("of_attempt"))
+_OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
+
+
+def _update(connection: Connection, statement: Update, changes: Sequence[dict[str, Any]]) -> None:
+    """Execute an update for each of the changes, which may have different columns."""
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for values in changes:
+        by_columns[tuple(values)].append(values)
+    for same_columns in by_columns.values():
+        connection.execute(statement, same_columns)
+
+
+def fail_rows(
+    connection: Connection, run_id: str, errors: Mapping[str, tuple[str, str]], *, now: datetime
+) -> None:
+    """Fail open rows without a lease; the cost of their attempts stays.
+
+    ``errors`` has the error type and the message of each row, by its id. For rows that are refused
+    before their first attempt, or whose worker died too often.
     """
-    if not is_current(connection, lease):
-        raise LeaseLostError.of(lease)
-    if _locked_status(connection, run_id, row_id) == "open":
-        values: dict[str, Any] = {
-            "error_type": error.error_type,
-            "error_message": outcomes.message_of(error),
-            "waits_until": until,
-            **row_totals(connection, run_id, row_id),
-        }
-        connection.execute(
-            rows.update().where(rows.c.run_id == run_id, rows.c.row_id == row_id).values(**values)
-        )
-    release(connection, lease)
-
-
-def finish_unleased(
-    connection: Connection, run_id: str, row_id: str, outcome: Outcome, now: datetime
-) -> None:
-    """Finish an open row that no worker can be processing."""
-    if _locked_status(connection, run_id, row_id) == "open":
-        _write_outcome(connection, run_id, row_id, outcome, now)
-
-
-def _locked_status(connection: Connection, run_id: str, row_id: str) -> str | None:
-    query = select(rows.c.status).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
-    return connection.execute(query.with_for_update()).scalar_one_or_none()
-
-
-def fail_row(
-    connection: Connection, run_id: str, row_id: str, *, error_type: str, error_message: str, now: datetime
-) -> None:
-    """Fail an open row without a lease; the cost of its attempts stays.
-
-    For a row that is refused before its first attempt, or whose worker died too often.
-    """
-    outcome = Outcome(status="failed", error_type=error_type, error_message=error_message)
-    finish_unleased(connection, run_id, row_id, outcome, now)
+    query = select(rows.c.row_id).where(
+        rows.c.run_id == run_id, rows.c.row_id.in_(list(errors)), rows.c.status == "open"
+    )
+    row_ids = list(connection.execute(query.with_for_update()).scalars())
+    of_rows = attempts_with_sums(connection, run_id, row_ids)
+    failures = [(row_id, failed_unsent(*errors[row_id]), of_rows[row_id], now) for row_id in row_ids]
+    _write_rows(connection, run_id, failures)

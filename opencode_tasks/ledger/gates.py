@@ -22,7 +22,7 @@ from sqlalchemy import Connection, exists, func, select
 from opencode_tasks.domain.outage import FailureSeries
 from opencode_tasks.errors import OpenCodeError, error_types
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.finish import fail_rows
 from opencode_tasks.ledger.gate_admission import (
     NO_FAILURES,
     NO_PROBE,
@@ -37,7 +37,7 @@ from opencode_tasks.ledger.gate_admission import (
 )
 from opencode_tasks.ledger.gate_list import list_gates, open_gate
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.outcome_values import message_of
+from opencode_tasks.ledger.row_outcomes import message_of
 from opencode_tasks.ledger.schema import attempts, gates, rows
 
 REFUSALS = error_types(lambda reaction: reaction.gate == "close_until_person")
@@ -215,8 +215,8 @@ def _record_refusal(
         return  # The gate is closed until a time; the row is sent again afterwards.
     if _others_were_answered(connection, observation):
         release_probe(connection, gate_id, observation.owner, observation.row_id)
-        message = message_of(observation.error)
-        fail_row(connection, *row, error_type=error_type, error_message=message, now=now)
+        errors = {observation.row_id: (error_type, message_of(observation.error))}
+        fail_rows(connection, observation.run_id, errors, now=now)
         return
     suspect = (gate["suspect_run_id"], gate["suspect_row_id"])
     has_suspect = is_closed and suspect[1] is not None
@@ -267,14 +267,8 @@ def _record_answer(
     if not is_evidence and not _is_probe(gate, observation):
         return
     if gate["suspect_row_id"] is not None:
-        fail_row(
-            connection,
-            gate["suspect_run_id"],
-            gate["suspect_row_id"],
-            error_type=gate["error_type"],
-            error_message=gate["error_message"],
-            now=now,
-        )
+        errors = {gate["suspect_row_id"]: (gate["error_type"], gate["error_message"])}
+        fail_rows(connection, gate["suspect_run_id"], errors, now=now)
     update_gate(
         connection,
         observation.gate_id,

@@ -9,16 +9,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from opencode_tasks.domain.records import AttemptRecord, RowInput
-from opencode_tasks.ledger.attempts import write_end
-from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.finish import finish_unleased
+from opencode_tasks.ledger.attempts import write_attempts
+from opencode_tasks.ledger.clock import lease_time
+from opencode_tasks.ledger.finish import EndedAttempt, end_attempts
+from opencode_tasks.ledger.leases import acquire
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.outcome_values import Outcome
+from opencode_tasks.ledger.row_outcomes import imported
 from opencode_tasks.ledger.rows import insert_rows
 from opencode_tasks.ledger.runs import insert_run
-from opencode_tasks.ledger.schema import attempts, sessions
+from opencode_tasks.ledger.schema import sessions
 from opencode_tasks.ledger.usage import count_turns
-from opencode_tasks.ledger.usage_sums import update_row_totals
 
 ORIGIN = "import"
 
@@ -49,32 +49,27 @@ def import_session(
     insert_run(connection, _run_values(run_id, model_ref, version, started_at, ended_at))
     insert_rows(connection, run_id, [RowInput(row_id=session_id, position=0, row_key=row_key, prompt=prompt)])
     attempt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, row_key))
+    lease_now = lease_time(connection)
+    leases = acquire(connection, [row_key], owner=ORIGIN, lease_now=lease_now, lease_s=0)
     values: dict[str, Any] = {
+        **dict.fromkeys(("node_id", "host", "data_dir", "gate_id")),
         "attempt_id": attempt_id,
         "run_id": run_id,
         "row_id": session_id,
         "row_key": row_key,
         "attempt": 1,
-        "fence": 0,
+        "fence": 1,
         "owner": ORIGIN,
         "started_at": started_at,
-        "status": "open",
         "backend": ORIGIN,
-        "usage_known": True,
+        "reserved_pico": 0,
+        "max_call_pico": 0,
     }
-    connection.execute(insert_into(connection, attempts).values(**values).on_conflict_do_nothing())
-    before = write_end(connection, attempt_id, record=record, error=None, now=ended_at)
-    if before["row_status"] != "open":
-        update_row_totals(connection, run_id, session_id)
-        return run_id
-    answer = {
-        "response": text,
-        "session_id": session_id,
-        "turns": count_turns(record.sessions[0].messages),
-        "model_ref": model_ref,
-    }
-    outcome = Outcome(status="completed", values=answer)
-    finish_unleased(connection, run_id, session_id, outcome, ended_at)
+    write_attempts(connection, [values])
+    turns = count_turns(record.sessions[0].messages)
+    row = imported(text, session_id=session_id, turns=turns, model_ref=model_ref)
+    end = EndedAttempt(lease=leases[row_key], attempt_id=attempt_id, record=record, row=row, now=ended_at)
+    end_attempts(connection, [end])
     return run_id
 
 

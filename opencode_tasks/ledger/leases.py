@@ -161,11 +161,3 @@ def break_lease(connection: Connection, row_key: str, owner: str) -> None:
         .where(leases.c.row_key == row_key, leases.c.owner == owner)
         .values(owner=None, expires_at=EXPIRED)
     )
-
-
-def is_current(connection: Connection, lease: Lease) -> bool:
-    """Whether no other owner acquired the key since; until the transaction ends none can."""
-    fence = connection.execute(
-        select(leases.c.fence).where(leases.c.row_key == lease.row_key).with_for_update()
-    ).scalar_one_or_none()
-    return fence == lease.fence

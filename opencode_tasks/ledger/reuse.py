@@ -14,7 +14,6 @@ from typing import Any, Final
 from sqlalchemy import (
     Connection,
     FromClause,
-    RowMapping,
     and_,
     bindparam,
     func,
@@ -83,7 +82,7 @@ def _has_answer(candidate: FromClause) -> Any:
     )
 
 
-def _copy(candidate: FromClause, now: datetime) -> dict[str, Any]:
+def _copy(candidate: FromClause, now: Any) -> dict[str, Any]:
     return {
         **{name: candidate.c[name] for name in REUSED_COLUMNS},
         "waits_until": null(),
@@ -109,43 +108,13 @@ def _may_copy(wanted: FromClause) -> Any:
 
 
 _target = rows.alias("target")
-_ROW_WITH_SOURCE = (
-    select(
-        _target.c.row_key,
-        _target.c.status,
-        _target.c.reused,
-        source.c.run_id.label("source_run_id"),
-        source.c.row_id.label("source_row_id"),
-        source.c.status.label("source_status"),
-    )
-    .select_from(_target)
-    .join(runs, runs.c.run_id == _target.c.run_id)
-    .outerjoin(source, _may_copy(_target))
-    .where(_target.c.run_id == bindparam("run"), _target.c.row_id == bindparam("row"))
-    # "completed" sorts before "failed".
-    .order_by(source.c.status, source.c.completed_at.desc())
-    .limit(1)
-)
-
-
-def row_with_source(connection: Connection, run_id: str, row_id: str) -> RowMapping:
-    """The ``row_key``, ``status`` and ``reused`` of a row, and the row whose outcome it may copy.
-
-    The latter in ``source_run_id``, ``source_row_id`` and ``source_status``, None without one.
-    Raises LookupError if there is no such row.
-    """
-    found = connection.execute(_ROW_WITH_SOURCE, {"run": run_id, "row": row_id}).mappings().one_or_none()
-    if found is None:
-        raise LookupError(f"the ledger has no row {row_id!r} in run {run_id!r}")
-    return found
-
-
 _SOURCES = (
     select(_target.c.row_id, source.c.run_id.label("source_run_id"), source.c.row_id.label("source_row_id"))
     .select_from(_target)
     .join(runs, runs.c.run_id == _target.c.run_id)
     .join(source, _may_copy(_target))
     .where(_target.c.run_id == bindparam("run"), _target.c.row_id.in_(bindparam("ids", expanding=True)))
+    # "completed" sorts before "failed".
     .order_by(source.c.status, source.c.completed_at.desc())
 )
 
@@ -158,36 +127,51 @@ def sources_of(connection: Connection, run_id: str, row_ids: Sequence[str]) -> d
     return found
 
 
-def copy_outcome(
-    connection: Connection, run_id: str, row_id: str, *, source_run_id: str, source_row_id: str, now: datetime
+_COPY_OUTCOME = (
+    rows.update()
+    .where(
+        rows.c.run_id == bindparam("of_run"),
+        rows.c.row_id == bindparam("of_row"),
+        rows.c.status == "open",
+        source.c.row_key == rows.c.row_key,
+        source.c.run_id == bindparam("of_source_run"),
+        source.c.row_id == bindparam("of_source_row"),
+    )
+    .values(_copy(source, bindparam("now", type_=rows.c.completed_at.type)))
+)
+
+
+def copy_outcomes(
+    connection: Connection, run_id: str, sources: Sequence[tuple[str, str, str, datetime]]
 ) -> None:
-    """Copy the outcome of a source to an open row."""
-    connection.execute(
-        rows.update()
-        .where(
-            rows.c.run_id == run_id,
-            rows.c.row_id == row_id,
-            rows.c.status == "open",
-            source.c.row_key == rows.c.row_key,
-            source.c.run_id == source_run_id,
-            source.c.row_id == source_row_id,
+    """Copy outcomes to open rows of a run.
+
+    Each source is the id of the open row, the run and the row with the outcome, and the time of the copy.
+    """
+    names = ("of_row", "of_source_run", "of_source_row", "now")
+    if sources:
+        connection.execute(
+            _COPY_OUTCOME, [{"of_run": run_id, **dict(zip(names, one, strict=True))} for one in sources]
         )
-        .values(_copy(source, now))
-    )
 
 
-def copy_to_equal_rows(connection: Connection, run_id: str, row_id: str, row_key: str, now: datetime) -> None:
-    """Copy the outcome of a row to the open rows of its run with the same key."""
-    connection.execute(
-        rows.update()
-        .where(
-            rows.c.run_id == run_id,
-            rows.c.row_key == row_key,
-            rows.c.status == "open",
-            rows.c.row_id != row_id,
-            source.c.row_key == rows.c.row_key,
-            source.c.run_id == run_id,
-            source.c.row_id == row_id,
-        )
-        .values(_copy(source, now))
-    )
+_EQUAL_ROWS = select(rows.c.row_id, rows.c.row_key).where(
+    rows.c.run_id == bindparam("of_run"),
+    rows.c.row_key.in_(bindparam("keys", expanding=True)),
+    rows.c.status == "open",
+)
+
+
+def copy_to_equal_rows(
+    connection: Connection, run_id: str, finished: Sequence[tuple[str, str, datetime]]
+) -> None:
+    """Copy the outcomes of finished rows of a run to its open rows with the same keys.
+
+    Each finished row is its id, its key and the time of its end; the keys are distinct.
+    """
+    by_key = {row_key: (row_id, now) for row_id, row_key, now in finished}
+    if not by_key:
+        return
+    found = connection.execute(_EQUAL_ROWS, {"of_run": run_id, "keys": list(by_key)})
+    equal = [(row.row_id, run_id, *by_key[row.row_key]) for row in found]
+    copy_outcomes(connection, run_id, equal)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, case, exists, func, select, true
 
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.finish import fail_row
+from opencode_tasks.ledger.finish import fail_rows
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import reuse_answers
 from opencode_tasks.ledger.schema import attempts, leases, rows
@@ -73,43 +73,33 @@ def skip_open(
     connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
 ) -> int:
     """Skip every open row of a run; returns the number of skipped rows."""
-    has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
-    zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
-    return connection.execute(
-        rows.update()
-        .where(rows.c.run_id == run_id, rows.c.status == "open")
-        .values(
-            status="skipped",
-            error_type=error_type,
-            error_message=error_message,
-            waits_until=None,
-            completed_at=now,
-            **zeros,
-        )
-    ).rowcount
+    ended = {"status": "skipped", "error_type": error_type, "error_message": error_message}
+    return _end_open(connection, run_id, true(), ended, now)
 
 
 def fail_open(
     connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
 ) -> int:
     """Fail every open row of a run that no worker processes; returns the number of failed rows."""
-    has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
     is_leased = exists().where(
         leases.c.row_key == rows.c.row_key, leases.c.expires_at > lease_time(connection)
     )
+    ended = {"status": "failed", "error_type": error_type, "error_message": error_message}
+    return _end_open(connection, run_id, ~is_leased, ended, now)
+
+
+def _end_open(
+    connection: Connection,
+    run_id: str,
+    condition: ColumnElement[bool],
+    ended: Mapping[str, str],
+    now: datetime,
+) -> int:
+    """Finish the open rows of a run that meet a condition. The totals of their attempts are written."""
+    has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
     zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
-    return connection.execute(
-        rows.update()
-        .where(rows.c.run_id == run_id, rows.c.status == "open", ~is_leased)
-        .values(
-            status="failed",
-            error_type=error_type,
-            error_message=error_message,
-            waits_until=None,
-            completed_at=now,
-            **zeros,
-        )
-    ).rowcount
+    statement = rows.update().where(rows.c.run_id == run_id, rows.c.status == "open", condition)
+    return connection.execute(statement.values(**ended, waits_until=None, completed_at=now, **zeros)).rowcount
 
 
 class Rows(Group):
@@ -124,10 +114,15 @@ class Rows(Group):
         while chunk := list(islice(remaining, ROWS_PER_INSERT)):
             self.database.write(lambda connection, chunk=chunk: insert_rows(connection, run_id, chunk))
 
+    def fail(self, run_id: str, errors: Mapping[str, tuple[str, str]], *, now: datetime) -> None:
+        """Fail rows by ``fail_rows``. Each transaction writes a part of them."""
+        remaining = iter(errors.items())
+        while chunk := dict(islice(remaining, ROWS_PER_INSERT)):
+            self.database.write(lambda connection, chunk=chunk: fail_rows(connection, run_id, chunk, now=now))
+
     keys: Final = read(row_keys)
     count_open: Final = read(count_open)
     reuse_answers: Final = write(reuse_answers)
-    fail: Final = write(fail_row)
     fail_open: Final = write(fail_open)
     skip_open: Final = write(skip_open)
     hold_open: Final = write(hold_open)

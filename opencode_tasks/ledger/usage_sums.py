@@ -6,7 +6,7 @@ usage. It is 0 if there was no usage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -14,17 +14,16 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    and_,
     bindparam,
     case,
     cast,
     func,
-    not_,
     select,
-    true,
 )
 
-from opencode_tasks.domain.records import TOKEN_COLUMNS, AttemptRecord
-from opencode_tasks.ledger.schema import attempts, rows, usage
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.ledger.schema import attempts, usage
 
 SUM_COLUMNS = (*TOKEN_COLUMNS, "cost_pico")
 
@@ -64,58 +63,63 @@ def cost_source(found: Mapping[Any, Any]) -> str:
     return "computed" if found["computed"] else "reported"
 
 
-def _totals(found: Mapping[Any, Any], unknown_attempts: int) -> dict[str, Any]:
-    """The columns of ``known_sums`` and ``cost_source``, which is None if nothing is known."""
-    totals = known_sums(found, unknown_attempts)
-    is_known = found["steps"] or totals["cost_pico"] == 0
-    return {**totals, "cost_source": cost_source(found) if is_known else None}
+_SUMMED = tuple(column.name for column in sums())
 
 
-def _row_totals_query() -> Select[Any]:
-    counted = select(
-        func.count().label("attempts"),
-        count_if(not_(attempts.c.usage_known)).label("unknown"),
-        func.min(attempts.c.started_at).label("started_at"),
-    ).where(attempts.c.run_id == bindparam("run"), attempts.c.row_id == bindparam("row"))
-    summed = select(*sums()).where(usage.c.run_id == bindparam("run"), usage.c.row_id == bindparam("row"))
-    first, second = counted.subquery("counted"), summed.subquery("summed")
-    return select(first, second).select_from(first.join(second, true()))
-
-
-# Built once: it runs for every row, and building it costs more than running it.
-_ROW_TOTALS = _row_totals_query()
-
-
-def row_totals(connection: Connection, run_id: str, row_id: str) -> dict[str, Any]:
-    """The columns of ``rows`` that are computed from its attempts, failed ones included.
-
-    These are the columns with the source ``attempts``, and ``started_at``.
-    """
-    found = connection.execute(_ROW_TOTALS, {"run": run_id, "row": row_id}).mappings().one()
-    return {
-        **_totals(found, found["unknown"]),
-        "attempts": found["attempts"],
-        "started_at": found["started_at"],
-    }
-
-
-def record_totals(record: AttemptRecord) -> dict[str, Any]:
-    """The token columns, ``cost_pico`` and ``cost_source`` of a row with this one attempt."""
-    steps = record.steps
-    found: dict[str, Any] = {
-        "steps": len(steps),
-        **{source: any(step.cost_source == source for step in steps) for source in ("unpriced", "computed")},
-    }
-    for name in SUM_COLUMNS:
-        values = [value for step in steps if (value := getattr(step.usage, name)) is not None]
-        found |= {name: sum(values), f"known_{name}": len(values)}
-    return _totals(found, 0 if record.usage_known else 1)
-
-
-def update_row_totals(connection: Connection, run_id: str, row_id: str) -> None:
-    """Write the totals of a row. A reused row is not changed: it shows those of its source."""
-    connection.execute(
-        rows.update()
-        .where(rows.c.run_id == run_id, rows.c.row_id == row_id, not_(rows.c.reused))
-        .values(**row_totals(connection, run_id, row_id))
+def _with_sums_query() -> Select[Any]:
+    is_of_attempt = and_(
+        usage.c.run_id == attempts.c.run_id,
+        usage.c.row_id == attempts.c.row_id,
+        usage.c.attempt_id == attempts.c.attempt_id,
     )
+    names = ("attempt_id", "row_id", "started_at", "usage_known", "spent_pico", "reserved_pico")
+    return (
+        select(*(attempts.c[name] for name in (*names, "max_call_pico")), *sums())
+        .outerjoin(usage, is_of_attempt)
+        .where(
+            attempts.c.run_id == bindparam("of_run"),
+            attempts.c.row_id.in_(bindparam("ids", expanding=True)),
+        )
+        .group_by(attempts.c.attempt_id)
+    )
+
+
+# Built once: building it costs more than running it.
+_WITH_SUMS = _with_sums_query()
+
+
+def attempts_with_sums(
+    connection: Connection, run_id: str, row_ids: Sequence[str], is_known: Mapping[str, bool] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The attempts of each of these rows of a run, with the ``sums`` of their usage.
+
+    The usage of an attempt is also known if ``is_known`` says so for its id.
+    """
+    found: dict[str, list[dict[str, Any]]] = {row_id: [] for row_id in row_ids}
+    if not found:
+        return found
+    known = is_known or {}
+    result = connection.execute(_WITH_SUMS, {"of_run": run_id, "ids": list(row_ids)})
+    names = list(result.keys())
+    for line in result:
+        one = dict(zip(names, line, strict=True))
+        one["usage_known"] = one["usage_known"] or known.get(one["attempt_id"], False)
+        found[one["row_id"]].append(one)
+    return found
+
+
+def row_totals(of_row: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of a row that are computed from its ``attempts_with_sums``, failed ones included.
+
+    These are the columns with the source ``attempts``, and ``started_at``. ``cost_source`` is None if
+    nothing is known.
+    """
+    found = of_row[0] if len(of_row) == 1 else {name: sum(one[name] for one in of_row) for name in _SUMMED}
+    totals = known_sums(found, sum(not one["usage_known"] for one in of_row))
+    is_known = found["steps"] or totals["cost_pico"] == 0
+    return {
+        **totals,
+        "cost_source": cost_source(found) if is_known else None,
+        "attempts": len(of_row),
+        "started_at": min((one["started_at"] for one in of_row), default=None),
+    }

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attempts import begin_attempt
+from attempts import begin_attempt, finish, wait
 from sqlalchemy import text
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
-from opencode_tasks.ledger import GROUPINGS, FinishedRow, Grouping, Lease, Ledger
+from opencode_tasks.ledger import GROUPINGS, Grouping, Lease, Ledger
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.reports.cost_lines import report_lines
 from opencode_tasks.reports.focus import focus_csv
@@ -133,9 +133,7 @@ class Runs:
                 ],
                 usage_known=i != 3,
             )
-            self._end(
-                lease, attempt_id, record, error, at, row=(run_id, row_id), is_last=number == len(errors)
-            )
+            self._end(lease, attempt_id, record, error, at, is_last=number == len(errors))
 
     def _calls(self, session_id: str, model: str, i: int, at: datetime) -> list[Step]:
         """A call of the root session and one of a child, the second on another model."""
@@ -153,30 +151,16 @@ class Runs:
         error: Any,
         at: datetime,
         *,
-        row: tuple[str, str],
         is_last: bool,
     ) -> None:
-        run_id, row_id = row
         if error is not None and not is_last:
-            self.ledger.attempts.end(attempt_id, record=record, error=error, now=at)
-            self.ledger.queue.wait(lease, run_id=run_id, row_id=row_id, error=error, until=at)
+            wait(self.ledger, lease, attempt_id, error, record, now=at, until=at)
             return
         answer = Answer(
             text="yes", structured=None, finish_reason="stop", turns=1, model_ref="p/one", attempt=record
         )
         for _ in range(2):  # Every write is idempotent.
-            self.ledger.queue.finish(
-                FinishedRow(
-                    lease=lease,
-                    attempt_id=attempt_id,
-                    record=record,
-                    run_id=run_id,
-                    row_id=row_id,
-                    answer=None if error else answer,
-                    error=error,
-                    now=at,
-                )
-            )
+            assert finish(self.ledger, lease, attempt_id, error or answer, record, now=at)
 
 
 def added(calls: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from attempts import admitted, begin_attempt
+from attempts import admitted, begin_attempt, wait
 
 from opencode_tasks import Hold, errors
 from opencode_tasks.domain.policy import limit_end
@@ -16,6 +16,7 @@ from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger import (
     ClaimRequest,
     ConcurrencyRequest,
+    EndedAttempt,
     GateObservation,
     Lease,
     Ledger,
@@ -99,8 +100,10 @@ def attempt(ledger: Ledger, row: str, number: int, error: OpenCodeError | None) 
     lease = ledger.queue.claim_row("run", row, owner="owner", now=at(number), lease_s=60)
     assert isinstance(lease, Lease)
     attempt_id = begin_attempt(ledger, lease, "run", row, attempt=number, now=at(number), gate_id=GATE)
-    ledger.attempts.end(attempt_id, record=AttemptRecord(), error=error, now=at(number))
-    ledger.queue.release(lease)
+    end = EndedAttempt(
+        lease=lease, attempt_id=attempt_id, record=AttemptRecord(), now=at(number), error=error
+    )
+    assert ledger.queue.end([end]) == [True]
 
 
 def limited(seconds: float) -> errors.RateLimitError:
@@ -321,7 +324,8 @@ def test_a_person_opens_a_gate_and_ends_the_waits_of_its_rows(ledger: Ledger) ->
     record(ledger, "a", 2, limited(9000))
     lease = ledger.queue.claim_row("run", "a", owner="owner", now=at(3), lease_s=60)
     assert isinstance(lease, Lease)
-    ledger.queue.wait(lease, run_id="run", row_id="a", error=limited(9000), until=at(9000))
+    attempt_id = begin_attempt(ledger, lease, "run", "a", attempt=2, now=at(3), gate_id=GATE)
+    assert wait(ledger, lease, attempt_id, limited(9000), AttemptRecord(), now=at(3), until=at(9000))
     assert ledger.queue.state("run", GATE, now=at(4), limit=9).ready == 2
     assert [ledger.gates.open(GATE, now=at(5)) for _ in range(2)] == [True, False]
     assert ledger.gates.open("fake/other#0", now=at(5)) is None

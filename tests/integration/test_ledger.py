@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attempts import begin_attempt
+from attempts import begin_attempt, wait
+from attempts import finish as end
 from ledger_processes import claim_in_processes
 
 from opencode_tasks.domain.records import (
@@ -33,7 +34,7 @@ from opencode_tasks.errors import (
     SetupError,
     UnknownOpenCodeError,
 )
-from opencode_tasks.ledger import AlreadyFinished, AlreadyLeased, FinishedRow, Lease, LeaseLostError, Ledger
+from opencode_tasks.ledger import AlreadyFinished, AlreadyLeased, EndedAttempt, Lease, LeaseLostError, Ledger
 from opencode_tasks.ledger.schema import metadata
 from opencode_tasks.system import mounts
 
@@ -136,18 +137,8 @@ def finish(
 ) -> None:
     lease = claim_row(ledger, run_id, row_id, now=now)
     attempt_id = begin(ledger, lease, run_id, row_id, now=now)
-    ledger.queue.finish(
-        FinishedRow(
-            lease=lease,
-            attempt_id=attempt_id,
-            record=found,
-            run_id=run_id,
-            row_id=row_id,
-            answer=answer(found, structured=structured) if error is None else None,
-            error=error,
-            now=now + timedelta(seconds=2),
-        )
-    )
+    result = answer(found, structured=structured) if error is None else error
+    assert end(ledger, lease, attempt_id, result, found, now=now + timedelta(seconds=2))
 
 
 def everything(ledger: Ledger) -> dict[str, list[Any]]:
@@ -273,39 +264,17 @@ def test_a_commit_under_an_expired_lease_is_refused(ledger: Ledger) -> None:
     new = claim_row(ledger, "r", "0", owner="new", now=at(60))
     assert (old.fence, new.fence) == (1, 2)
     late = record("ses_old", step("ses_old", cost=7))
-    ending: dict[str, Any] = {"run_id": "r", "row_id": "0"}
-    with pytest.raises(LeaseLostError) as caught:
-        ledger.queue.finish(
-            FinishedRow(
-                lease=old,
-                attempt_id=first,
-                record=late,
-                answer=answer(late),
-                error=None,
-                now=at(61),
-                **ending,
-            )
-        )
-    assert (caught.value.row_key, caught.value.owner, caught.value.fence) == ("k", "old", 1)
-    assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
-    with pytest.raises(LeaseLostError):
-        ledger.queue.wait(old, error=UnknownOpenCodeError("n"), until=at(99), **ending)
+    assert end(ledger, old, first, answer(late), late, now=at(61)) is False
+    assert wait(ledger, old, first, UnknownOpenCodeError("n"), late, now=at(61), until=at(99)) is False
+    lost = LeaseLostError.of(old)
+    assert (lost.row_key, lost.owner, lost.fence) == ("k", "old", 1)
+    assert vars(pickle.loads(pickle.dumps(lost))) == vars(lost)
     # The usage is recorded, and the row still belongs to the new owner.
     row = ledger.results.outcomes("r")[0]
     assert (row["status"], row["cost_pico"], row["response"]) == ("open", 7, None)
     second = begin(ledger, new, "r", "0", attempt=2, now=at(62))
     valid = record("ses_new", step("ses_new", cost=5))
-    ledger.queue.finish(
-        FinishedRow(
-            lease=new,
-            attempt_id=second,
-            record=valid,
-            answer=answer(valid, "new"),
-            error=None,
-            now=at(63),
-            **ending,
-        )
-    )
+    assert end(ledger, new, second, answer(valid, "new"), valid, now=at(63))
     row = ledger.results.outcomes("r")[0]
     assert (row["status"], row["response"], row["cost_pico"], row["attempts"]) == ("completed", "new", 12, 2)
     assert (row["started_at"], row["duration_s"]) == (NOW, 63.0)
@@ -422,46 +391,19 @@ def test_a_repeated_write_changes_nothing(ledger: Ledger) -> None:
 
     twice(lambda: create_run(ledger, "r", ["a", "a", "b", "c", "d"]))
     twice(lambda: ledger.runs.add_flow_run("r", "flow-2"))
-    twice(lambda: ledger.rows.fail("r", "3", error_type="input", error_message="null prompt", now=NOW))
+    twice(lambda: ledger.rows.fail("r", {"3": ("input", "null prompt")}, now=NOW))
     lease = claim_row(ledger, "r", "0")
     attempt = twice(lambda: begin(ledger, lease, "r", "0"))
     twice(lambda: ledger.attempts.record_sessions([(attempt, "ses_1", "/d")]))
     twice(lambda: ledger.queue.heartbeat("w", now=at(1), lease_s=60))
-    twice(lambda: ledger.attempts.end(attempt, record=first, error=error, now=at(2)))
-    twice(lambda: ledger.queue.wait(lease, run_id="r", row_id="0", error=error, until=at(30)))
+    twice(lambda: wait(ledger, lease, attempt, error, first, now=at(2), until=at(30)))
     again = claim_row(ledger, "r", "0", now=at(31))
     attempt = begin(ledger, again, "r", "0", attempt=2, now=at(31))
-    twice(
-        lambda: ledger.queue.finish(
-            FinishedRow(
-                lease=again,
-                attempt_id=attempt,
-                record=second,
-                run_id="r",
-                row_id="0",
-                answer=answer(second),
-                error=None,
-                now=at(32),
-            )
-        )
-    )
+    twice(lambda: end(ledger, again, attempt, answer(second), second, now=at(32)))
     other = claim_row(ledger, "r", "2")
     third = record("ses_3")
     last = begin(ledger, other, "r", "2")
-    twice(
-        lambda: ledger.queue.finish(
-            FinishedRow(
-                lease=other,
-                attempt_id=last,
-                record=third,
-                run_id="r",
-                row_id="2",
-                answer=answer(third),
-                error=None,
-                now=at(4),
-            )
-        )
-    )
+    twice(lambda: end(ledger, other, last, answer(third), third, now=at(4)))
     twice(lambda: ledger.queue.release(other))
     twice(lambda: ledger.queue.break_lease("b", "w"))
     ledger.rows.skip_open("r", error_type="budget_exceeded", error_message="spent", now=at(5))
@@ -486,18 +428,7 @@ def test_a_repeated_finish_after_another_claim_changes_nothing(ledger: Ledger) -
     found = record("ses_1", step("ses_1"))
 
     def write() -> None:
-        ledger.queue.finish(
-            FinishedRow(
-                lease=lease,
-                attempt_id=attempt,
-                record=found,
-                run_id="r1",
-                row_id="0",
-                answer=answer(found),
-                error=None,
-                now=at(2),
-            )
-        )
+        end(ledger, lease, attempt, answer(found), found, now=at(2))
 
     write()
     create_run(ledger, "r2", ["a"], refresh=True, now=at(5))
@@ -546,10 +477,8 @@ def test_the_cost_of_a_row_includes_failed_attempts_and_child_sessions(ledger: L
     lease = claim_row(ledger, "r", "0")
     first = begin(ledger, lease, "r", "0")
     error = ServerError("node", 1, "overloaded", retry_after=2.5)
-    ledger.attempts.end(
-        first, record=record("ses_1", step("ses_1", cost=10), retries=1), error=error, now=at(1)
-    )
-    ledger.queue.wait(lease, run_id="r", row_id="0", error=error, until=at(5))
+    found = record("ses_1", step("ses_1", cost=10), retries=1)
+    assert wait(ledger, lease, first, error, found, now=at(1), until=at(5))
     waiting = ledger.results.outcomes("r")[0]
     assert (waiting["status"], waiting["attempts"], waiting["waits_until"]) == ("open", 1, at(5))
     row = ledger.results.outcomes("r")[0]
@@ -610,11 +539,16 @@ def test_a_recovered_session_fills_in_unknown_usage(ledger: Ledger) -> None:
     attempt = begin(ledger, lease, "r", "0")
     assert ledger.runs.progress("r").unknown_attempts == 1
     aborted = AttemptRecord(usage_known=False)
-    ledger.attempts.end(attempt, record=aborted, error=UnknownOpenCodeError("n"), now=at(1))
+
+    def record_end(found: AttemptRecord, error: OpenCodeError | None, seconds: float) -> None:
+        ended = EndedAttempt(attempt_id=attempt, record=found, now=at(seconds), error=error)
+        assert ledger.queue.end([ended]) == [True]
+
+    record_end(aborted, UnknownOpenCodeError("n"), 1)
     assert ledger.results.outcomes("r")[0]["cost_pico"] is None
     unpriced = record("ses_1", step("ses_1", cost=None, source="unpriced"))
-    ledger.attempts.end(attempt, record=unpriced, error=None, now=at(2))
-    ledger.attempts.end(attempt, record=record("ses_1", step("ses_1", cost=6)), error=None, now=at(3))
+    record_end(unpriced, None, 2)
+    record_end(record("ses_1", step("ses_1", cost=6)), None, 3)
     row, stored = ledger.results.outcomes("r")[0], ledger.results.attempts("r")[0]
     assert (row["cost_pico"], row["cost_source"], row["status"]) == (6, "reported", "open")
     assert (stored["status"], stored["ended_at"], stored["usage_known"]) == ("failed", at(1), True)
@@ -674,7 +608,7 @@ def test_runs_are_listed_newest_first_with_their_counts(ledger: Ledger) -> None:
 def test_outcomes_are_in_input_order(ledger: Ledger) -> None:
     create_run(ledger, "r", [])
     ledger.rows.add("r", list(reversed(inputs([f"k{i}" for i in range(12)]))))
-    ledger.rows.fail("r", "4", error_type="input", error_message="null prompt", now=NOW)
+    ledger.rows.fail("r", {"4": ("input", "null prompt")}, now=NOW)
     found = ledger.results.outcomes("r")
     assert [row["row_id"] for row in found] == [str(i) for i in range(12)]
     assert [row["row_id"] for row in ledger.results.outcomes("r", range(3, 6))] == ["3", "4", "5"]

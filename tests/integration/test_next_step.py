@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import finished, wait
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +27,7 @@ from opencode_tasks.ledger import (
     ClaimedRow,
     ClaimRequest,
     ClaimResult,
-    FinishedRow,
     GateObservation,
-    LeaseLostError,
     Ledger,
 )
 from opencode_tasks.ledger.claim import claim
@@ -89,16 +88,8 @@ def answer(one: Situation, number: int) -> None:
     found = Answer(
         text="yes", finish_reason="stop", attempt=record, structured=None, turns=1, model_ref="p/m"
     )
-    ended = FinishedRow(
-        lease=claimed.lease,
-        attempt_id=claimed.attempt_id,
-        record=record,
-        run_id="run",
-        row_id=claimed.row.row_id,
-        answer=found,
-        now=one.now,
-    )
-    one.ledger.queue.finish_many([ended], [observation(one, claimed, None)])
+    ended = finished(claimed.lease, claimed.attempt_id, found, record, now=one.now)
+    one.ledger.queue.end([ended], [observation(one, claimed, None)])
 
 
 def observation(one: Situation, claimed: ClaimedRow, error: OpenCodeError | None) -> GateObservation:
@@ -131,12 +122,8 @@ def fails(
             outage_end=lambda _: one.now + timedelta(seconds=20),
             breaker_failures=2,
         )
-        one.ledger.attempts.end(claimed.attempt_id, record=AttemptRecord(), error=error, now=one.now)
-        # A check may have claimed the row after its lease had expired.
-        with suppress(LeaseLostError):
-            one.ledger.queue.wait(
-                claimed.lease, run_id="run", row_id=claimed.row.row_id, error=error, until=until
-            )
+        # False if a check has claimed the row after its lease had expired.
+        wait(one.ledger, claimed.lease, claimed.attempt_id, error, AttemptRecord(), now=one.now, until=until)
 
     return fail
 

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from attempts import finished, wait
+
 from opencode_tasks.domain.records import (
     Answer,
     AttemptRecord,
@@ -17,8 +19,8 @@ from opencode_tasks.domain.records import (
     Step,
     Usage,
 )
-from opencode_tasks.errors import RateLimitError, ServerError
-from opencode_tasks.ledger import ClaimedRow, ClaimRequest, ClaimResult, FinishedRow, GateObservation, Ledger
+from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
+from opencode_tasks.ledger import ClaimedRow, ClaimRequest, ClaimResult, EndedAttempt, GateObservation, Ledger
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GATE = "p/m#0"
@@ -120,16 +122,19 @@ def answer(found: AttemptRecord, number: int) -> Answer:
     )
 
 
-def finished_row(run_id: str, claimed: ClaimedRow, found: Answer, now: datetime) -> FinishedRow:
-    return FinishedRow(
-        lease=claimed.lease,
-        attempt_id=claimed.attempt_id,
-        record=found.attempt,
-        run_id=run_id,
-        row_id=claimed.row.row_id,
-        answer=found,
-        now=now,
-    )
+def finished_row(claimed: ClaimedRow, found: Answer, now: datetime) -> EndedAttempt:
+    return finished(claimed.lease, claimed.attempt_id, found, found.attempt, now=now)
+
+
+def wait_until(
+    ledger: Ledger,
+    claimed: ClaimedRow,
+    error: OpenCodeError,
+    until: datetime,
+    usage: AttemptRecord | None = None,
+) -> None:
+    found = usage or record("s")
+    assert wait(ledger, claimed.lease, claimed.attempt_id, error, found, now=NOW, until=until)
 
 
 def observation(run_id: str, claimed: ClaimedRow) -> GateObservation:
@@ -145,8 +150,8 @@ def observation(run_id: str, claimed: ClaimedRow) -> GateObservation:
 
 
 def end(ledger: Ledger, run_id: str, claimed: ClaimedRow, number: int = 0, now: datetime = NOW) -> bool:
-    ended = finished_row(run_id, claimed, answer(record(f"{run_id}{claimed.row.row_id}"), number), now)
-    return ledger.queue.finish_many([ended], [observation(run_id, claimed)])[0]
+    ended = finished_row(claimed, answer(record(f"{run_id}{claimed.row.row_id}"), number), now)
+    return ledger.queue.end([ended], [observation(run_id, claimed)])[0]
 
 
 def contents(ledger: Ledger, run_id: str, prefix: str) -> Any:
@@ -179,25 +184,11 @@ def test_rows_finished_in_bulk_are_written_like_rows_finished_one_at_a_time(ledg
         create_run(ledger, run_id, [f"{run_id}{n}" for n in range(5)], max_cost_pico=1000)
         claimed = claim(ledger, run_id, 5, max_cost_of=lambda prompt: 10 + int(prompt[1:])).rows
         answers = [answer(found, number) for number, found in enumerate(records(run_id))]
-        ended = [finished_row(run_id, one, found, at(3)) for one, found in zip(claimed, answers, strict=True)]
+        ended = [finished_row(one, found, at(3)) for one, found in zip(claimed, answers, strict=True)]
         if run_id == "many":
-            assert (
-                ledger.queue.finish_many(ended, [observation(run_id, one) for one in claimed]) == [True] * 5
-            )
+            assert ledger.queue.end(ended, [observation(run_id, one) for one in claimed]) == [True] * 5
         else:
-            for one, found in zip(claimed, answers, strict=True):
-                ledger.queue.finish(
-                    FinishedRow(
-                        lease=one.lease,
-                        attempt_id=one.attempt_id,
-                        record=found.attempt,
-                        run_id=run_id,
-                        row_id=one.row.row_id,
-                        answer=found,
-                        error=None,
-                        now=at(3),
-                    )
-                )
+            assert [ledger.queue.end([one]) for one in ended] == [[True]] * 5
     assert contents(ledger, "many", "many") == contents(ledger, "each", "each")
     assert ledger.budgets.get("many") == ledger.budgets.get("each")
     assert ledger.budgets.get("many").spent_pico == 7 + 5 + 9
@@ -209,11 +200,11 @@ def test_rows_finished_in_bulk_are_written_like_rows_finished_one_at_a_time(ledg
 def test_finishing_rows_twice_changes_nothing(ledger: Ledger) -> None:
     create_run(ledger, "r", ["a", "b"])
     claimed = claim(ledger, "r", 2).rows
-    ended = [finished_row("r", one, answer(record(one.row.row_id), 1), NOW) for one in claimed]
+    ended = [finished_row(one, answer(record(one.row.row_id), 1), NOW) for one in claimed]
     observations = [observation("r", one) for one in claimed]
-    assert ledger.queue.finish_many(ended, observations) == [True, True]
+    assert ledger.queue.end(ended, observations) == [True, True]
     before = ledger.results.outcomes("r"), ledger.results.attempts("r"), ledger.results.usage("r")
-    assert ledger.queue.finish_many(ended, observations) == [True, True]
+    assert ledger.queue.end(ended, observations) == [True, True]
     assert (ledger.results.outcomes("r"), ledger.results.attempts("r"), ledger.results.usage("r")) == before
 
 
@@ -269,8 +260,7 @@ def test_a_row_that_waits_is_not_ready_before_its_time(ledger: Ledger) -> None:
     create_run(ledger, "r", ["a", "b"])
     claimed = claim(ledger, "r", 1).rows[0]
     error = ServerError("n", 0, "busy", 30.0)
-    ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
-    ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(30))
+    wait_until(ledger, claimed, error, at(30))
     assert ids(claim(ledger, "r", 5, now=at(1))) == ["r1"]
     state = ledger.queue.state("r", GATE, now=at(1), limit=9)
     assert state.first_wait is not None
@@ -286,8 +276,7 @@ def test_untried_rows_come_first_on_request(ledger: Ledger) -> None:
     create_run(ledger, "r", ["a", "b"])
     claimed = claim(ledger, "r", 1).rows[0]
     error = ServerError("n", 0, "busy", 1.0)
-    ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
-    ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(1))
+    wait_until(ledger, claimed, error, at(1))
     assert ids(claim(ledger, "r", 1, now=at(2), prefer_untried=True)) == ["r1"]
     assert ids(claim(ledger, "r", 1, now=at(2), prefer_untried=True)) == ["r0"]
 
@@ -307,8 +296,7 @@ def test_a_gate_lets_one_row_pass_after_its_reset_time(ledger: Ledger) -> None:
     )
     until: dict[str, Any] = {"limit_end": lambda _: at(20), "outage_end": lambda _: at(20)}
     ledger.gates.record(limited, now=at(1), breaker_failures=10, **until)
-    ledger.attempts.end(claimed.attempt_id, record=record("s"), error=error, now=NOW)
-    ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(20))
+    wait_until(ledger, claimed, error, at(20))
     assert claim(ledger, "r", 5, now=at(2)) == ClaimResult()
     gate = ledger.queue.state("r", GATE, now=at(2)).gate
     assert gate is not None
@@ -331,8 +319,8 @@ def test_a_claim_stops_at_the_budget(ledger: Ledger) -> None:
     assert ledger.budgets.get("r").reserved_pico == 20
     for claimed in claim_result.rows:
         usage = record(claimed.row.row_id, step(claimed.row.row_id, 1, 10, "reported"))
-        ended = finished_row("r", claimed, answer(usage, 0), NOW)
-        assert ledger.queue.finish_many([ended], [observation("r", claimed)]) == [True]
+        ended = finished_row(claimed, answer(usage, 0), NOW)
+        assert ledger.queue.end([ended], [observation("r", claimed)]) == [True]
     assert claim(ledger, "r", 3, max_cost_of=lambda _: 10) == ClaimResult()
     assert ledger.budgets.get("r").refused_pico == 10
     assert "the next row may cost up to" in str(ledger.queue.state("r", GATE, now=NOW).budget_message)
@@ -344,8 +332,7 @@ def test_a_row_at_its_cost_limit_fails(ledger: Ledger) -> None:
     assert claimed.remaining_pico == 9
     error = ServerError("n", 0, "broke off", 1.0)
     usage = record("s", step("s", 1, 9, "reported"))
-    ledger.attempts.end(claimed.attempt_id, record=usage, error=error, now=NOW)
-    ledger.queue.wait(claimed.lease, run_id="r", row_id="r0", error=error, until=at(1))
+    wait_until(ledger, claimed, error, at(1), usage)
     claim_result = claim(
         ledger,
         "r",
