@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from opencode_tasks.domain.next_step import RunState, is_longer_than, next_step
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
@@ -18,6 +19,7 @@ from opencode_tasks.ledger import ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
+from opencode_tasks.system import Stop
 from opencode_tasks.system.process_identity import is_dead
 
 POLL_INTERVAL_S = 1.0
@@ -32,30 +34,44 @@ OnProgress = Callable[[Progress, ConcurrencyState | None], None]
 
 
 def dispatch(
-    run_spec: RunSpec, ledger: Ledger, executor: Executor, *, sizes: Sizes, on_progress: OnProgress
+    run_spec: RunSpec,
+    ledger: Ledger,
+    executor: Executor,
+    *,
+    sizes: Sizes,
+    on_progress: OnProgress,
+    stop: Stop,
 ) -> None:
     """Execute the open rows of the run, ``sizes.lanes`` batches at a time.
 
     Rows that must wait for longer than a batch waits stay open. If the gate is closed for that long,
     or if the budget of the run is used up, no further batch is submitted. If the worker of a batch
     dies, other batches take the rows that it left open; a row whose worker died twice fails as
-    ``crashed``. After KeyboardInterrupt, or any other exception, the rows in flight are ended and
-    recorded before it is raised again. Raises SetupError if no worker can start opencode.
+    ``crashed``. A request of ``stop`` raises KeyboardInterrupt. After this, or any other exception, the rows
+    in flight are ended and recorded before it is raised again. Raises SetupError if no worker can start
+    opencode.
     """
-    _Dispatch(run_spec, ledger, executor, sizes, on_progress).run()
+    _Dispatch(run_spec, ledger, executor, sizes, on_progress, stop).run()
 
 
 class _Dispatch:
     def __init__(
-        self, run_spec: RunSpec, ledger: Ledger, executor: Executor, sizes: Sizes, on_progress: OnProgress
+        self,
+        run_spec: RunSpec,
+        ledger: Ledger,
+        executor: Executor,
+        sizes: Sizes,
+        on_progress: OnProgress,
+        stop: Stop,
     ) -> None:
         self.run_spec = run_spec
         self.ledger = ledger
         self.executor = executor
         self.sizes = sizes
         self.on_progress = on_progress
-        # Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
-        self.ended: queue.SimpleQueue[tuple[str, BatchEnd]] = queue.SimpleQueue()
+        self.stop = stop
+        # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
+        self.ended: queue.SimpleQueue[tuple[str, BatchEnd] | None] = queue.SimpleQueue()
         self.running: dict[str, BatchHandle] = {}
         self.failures_in_succession = 0
         self.crashes: Counter[str] = Counter()
@@ -63,17 +79,29 @@ class _Dispatch:
 
     def run(self) -> None:
         try:
-            while self._submit() or self.running or self._has_leased_rows():
-                with suppress(queue.Empty):
-                    batch_id, end = self.ended.get(timeout=POLL_INTERVAL_S)
-                    self.running.pop(batch_id)
-                    self._handle_end(batch_id, end)
-                self._report_progress()
+            with self.stop.calling(partial(self.ended.put, None)):
+                self._run_batches()
         except BaseException:
             # The workers of this driver read it, end what is in flight and record it.
             self.ledger.drivers.stop(self.run_spec.driver_id, now=datetime.now(UTC))
             self._drain()
             raise
+
+    def _run_batches(self) -> None:
+        self.stop.check()
+        while self._submit() or self.running or self._has_leased_rows():
+            if (ended := self._next_end(POLL_INTERVAL_S)) is not None:
+                self._handle_end(*ended)
+            self.stop.check()
+            self._report_progress()
+
+    def _next_end(self, timeout_s: float) -> tuple[str, BatchEnd] | None:
+        """The next batch that ends, which is no longer running; None after ``timeout_s``, or at a stop."""
+        with suppress(queue.Empty):
+            if (ended := self.ended.get(timeout=timeout_s)) is not None:
+                self.running.pop(ended[0])
+                return ended
+        return None
 
     def _submit(self) -> bool:
         """Submit batches while there are lanes and rows for them. Returns whether any was submitted."""
@@ -165,5 +193,4 @@ class _Dispatch:
             handle.stop_waiting()
         deadline = time.monotonic() + settings().grace
         while self.running and (remaining_s := deadline - time.monotonic()) > 0:
-            with suppress(queue.Empty):
-                self.running.pop(self.ended.get(timeout=remaining_s)[0])
+            self._next_end(remaining_s)
