@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -54,28 +55,20 @@ def dispatch(
     _Dispatch(run_spec, ledger, executor, sizes, on_progress, stop).run()
 
 
+@dataclass(slots=True)
 class _Dispatch:
-    def __init__(
-        self,
-        run_spec: RunSpec,
-        ledger: Ledger,
-        executor: Executor,
-        sizes: Sizes,
-        on_progress: OnProgress,
-        stop: Stop,
-    ) -> None:
-        self.run_spec = run_spec
-        self.ledger = ledger
-        self.executor = executor
-        self.sizes = sizes
-        self.on_progress = on_progress
-        self.stop = stop
-        # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
-        self.ended: queue.SimpleQueue[tuple[str, BatchEnd] | None] = queue.SimpleQueue()
-        self.running: dict[str, BatchHandle] = {}
-        self.failures_in_succession = 0
-        self.crashes: Counter[str] = Counter()
-        self.next_progress = 0.0
+    run_spec: RunSpec
+    ledger: Ledger
+    executor: Executor
+    sizes: Sizes
+    on_progress: OnProgress
+    stop: Stop
+    # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
+    ended: queue.SimpleQueue[tuple[str, BatchEnd] | None] = field(default_factory=queue.SimpleQueue)
+    running: dict[str, BatchHandle] = field(default_factory=dict[str, BatchHandle])
+    failures_in_succession: int = 0
+    crashes: Counter[str] = field(default_factory=Counter[str])
+    next_progress: float = 0.0
 
     def run(self) -> None:
         try:
