@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -49,38 +49,24 @@ def annotate(**values: Any) -> int:
           --schema route.json --max-cost 5 --dry-run
     """  # noqa: D301  click reads the character \b
     command = {name: values.pop(name) for name in COMMAND}
-    if command["dry_run"]:
-        return _dry_run(values, as_json=command["as_json"])
-    return run_command(values, as_json=command["as_json"], is_verbose=command["verbose"])
+    return run_command(
+        values, as_json=command["as_json"], is_verbose=command["verbose"], is_dry=command["dry_run"]
+    )
 
 
 def run_command(
-    values: Mapping[str, Any], *, as_json: bool, is_verbose: bool, run_id: str | None = None
+    values: Mapping[str, Any],
+    *,
+    as_json: bool,
+    is_verbose: bool,
+    run_id: str | None = None,
+    is_dry: bool = False,
 ) -> int:
-    """Run the rows of ``input`` and print the result; return the exit code.
+    """Run the rows of ``input`` and print the result; return the exit code. For the main thread.
 
-    ``values`` are the options of ``annotate_dataset``. ``run_id`` is a run of the ledger to resume.
+    ``values`` are the options of ``annotate_dataset``. ``run_id`` is a run of the ledger to resume. With
+    ``is_dry`` no row is sent, and the result is what a run would send.
     """
-
-    def run(stack: contextlib.ExitStack, notice: StopNotice) -> int:
-        notice.display.start()
-        prepared, services = _prepare(stack, notice.display, values, run_id=run_id)
-        return _run(stack, notice, prepared, services, as_json=as_json, is_verbose=is_verbose)
-
-    return _in_thread(run)
-
-
-def _dry_run(values: Mapping[str, Any], *, as_json: bool) -> int:
-    def run(stack: contextlib.ExitStack, notice: StopNotice) -> int:
-        prepared, _ = _prepare(stack, notice.display, values, is_dry=True)
-        _print_plan(prepared.plan, as_json)
-        return exits.COMPLETED
-
-    return _in_thread(run)
-
-
-def _in_thread(command: Callable[[contextlib.ExitStack, StopNotice], int]) -> int:
-    """Run a command beside the main thread, which waits for it and for signals."""
     from opencode_tasks.cli.display import Display
     from opencode_tasks.cli.stop_notice import StopNotice
     from opencode_tasks.settings import settings
@@ -89,8 +75,14 @@ def _in_thread(command: Callable[[contextlib.ExitStack, StopNotice], int]) -> in
 
     def run() -> int:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(notice.display)
-            return command(stack, notice)
+            display = stack.enter_context(notice.display)
+            if not is_dry:
+                display.start()
+            prepared, services = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
+            if is_dry:
+                _print_plan(prepared.plan, as_json)
+                return exits.COMPLETED
+            return _run(stack, notice, prepared, services, as_json=as_json, is_verbose=is_verbose)
 
     return notice.run(run)
 
@@ -100,8 +92,8 @@ def _prepare(
     display: Display,
     values: Mapping[str, Any],
     *,
-    run_id: str | None = None,
-    is_dry: bool = False,
+    run_id: str | None,
+    is_dry: bool,
 ) -> tuple[PreparedRun, EarlyServices]:
     """Check input and options, and say what will be sent. The services start in the meantime."""
     from opencode_tasks.cli.early_start import start_early

@@ -32,31 +32,19 @@ MAX_CRASHES_PER_ROW = 2
 MAX_FAILURES_IN_SUCCESSION = 2
 
 OnProgress = Callable[[Progress, ConcurrencyState | None], None]
+Ended = tuple[str, BatchEnd]
 
 
-def dispatch(
-    run_spec: RunSpec,
-    ledger: Ledger,
-    executor: Executor,
-    *,
-    sizes: Sizes,
-    on_progress: OnProgress,
-    stop: Stop,
-) -> None:
-    """Execute the open rows of the run, ``sizes.lanes`` batches at a time.
+@dataclass(slots=True)
+class Dispatch:
+    """Execution of the open rows of a run, ``sizes.lanes`` batches at a time.
 
     Rows that must wait for longer than a batch waits stay open. If the gate is closed for that long,
     or if the budget of the run is used up, no further batch is submitted. If the worker of a batch
     dies, other batches take the rows that it left open; a row whose worker died twice fails as
-    ``crashed``. A request of ``stop`` raises KeyboardInterrupt. After this, or any other exception, the rows
-    in flight are ended and recorded before it is raised again. Raises SetupError if no worker can start
-    opencode.
+    ``crashed``.
     """
-    _Dispatch(run_spec, ledger, executor, sizes, on_progress, stop).run()
 
-
-@dataclass(slots=True)
-class _Dispatch:
     run_spec: RunSpec
     ledger: Ledger
     executor: Executor
@@ -64,13 +52,18 @@ class _Dispatch:
     on_progress: OnProgress
     stop: Stop
     # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
-    ended: queue.SimpleQueue[tuple[str, BatchEnd] | None] = field(default_factory=queue.SimpleQueue)
+    ended: queue.SimpleQueue[Ended | None] = field(default_factory=queue.SimpleQueue[Ended | None])
     running: dict[str, BatchHandle] = field(default_factory=dict[str, BatchHandle])
     failures_in_succession: int = 0
     crashes: Counter[str] = field(default_factory=Counter[str])
     next_progress: float = 0.0
 
     def run(self) -> None:
+        """Execute the rows. A request of ``stop`` raises KeyboardInterrupt.
+
+        After this, or any other exception, the rows in flight are ended and recorded before it is raised
+        again. Raises SetupError if no worker can start opencode.
+        """
         try:
             with self.stop.calling(partial(self.ended.put, None)):
                 self._run_batches()
@@ -88,7 +81,7 @@ class _Dispatch:
             self.stop.check()
             self._report_progress()
 
-    def _next_end(self, timeout_s: float) -> tuple[str, BatchEnd] | None:
+    def _next_end(self, timeout_s: float) -> Ended | None:
         """The next batch that ends, which is no longer running; None after ``timeout_s``, or at a stop."""
         with suppress(queue.Empty):
             if (ended := self.ended.get(timeout=timeout_s)) is not None:

@@ -14,7 +14,7 @@ from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
-from opencode_tasks.engine.dispatcher import dispatch
+from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
@@ -292,14 +292,9 @@ class _Run:
         emit_progress = partial(self._emit_progress, run_spec)
         inline_s = run_spec.limits.max_inline_wait_s
         if not is_longer_than(self._next_step(run_spec), inline_s, datetime.now(UTC)):
-            dispatch(
-                run_spec,
-                self.ledger,
-                self.executor,
-                sizes=sizes,
-                on_progress=emit_progress,
-                stop=self.stop,
-            )
+            Dispatch(
+                run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress, stop=self.stop
+            ).run()
         return run_spec
 
     def _choose_sizes(self, open_rows: int) -> Sizes:
