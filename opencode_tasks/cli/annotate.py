@@ -6,10 +6,10 @@ import contextlib
 import importlib
 import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,7 +17,6 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import RunPausedError, TooManyFailedError
 from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     # pandas, Prefect and rich behind these take seconds to load, and --help must be fast.
     from opencode_tasks.cli.display import Display
     from opencode_tasks.cli.early_start import EarlyServices
+    from opencode_tasks.cli.stop_notice import StopNotice
     from opencode_tasks.engine.run import OnRunEvent, RunEvent
     from opencode_tasks.plan.command import PreparedRun
 
@@ -49,40 +49,42 @@ def annotate(**values: Any) -> int:
           --schema route.json --max-cost 5 --dry-run
     """  # noqa: D301  click reads the character \b
     command = {name: values.pop(name) for name in COMMAND}
-    if command["dry_run"]:
-        return _dry_run(values, as_json=command["as_json"])
-    return run_command(values, as_json=command["as_json"], is_verbose=command["verbose"])
+    return run_command(
+        values, as_json=command["as_json"], is_verbose=command["verbose"], is_dry=command["dry_run"]
+    )
 
 
 def run_command(
-    values: Mapping[str, Any], *, as_json: bool, is_verbose: bool, run_id: str | None = None
+    values: Mapping[str, Any],
+    *,
+    as_json: bool,
+    is_verbose: bool,
+    run_id: str | None = None,
+    is_dry: bool = False,
 ) -> int:
-    """Run the rows of ``input`` and print the result; return the exit code.
+    """Run the rows of ``input`` and print the result; return the exit code. For the main thread.
 
-    ``values`` are the options of ``annotate_dataset``. ``run_id`` is a run of the ledger to resume.
+    ``values`` are the options of ``annotate_dataset``. ``run_id`` is a run of the ledger to resume. With
+    ``is_dry`` no row is sent, and the result is what a run would send.
     """
-    with contextlib.ExitStack() as stack:
-        display = _open_display(stack)
-        display.start()
-        prepared, services = _prepare(stack, display, values, run_id=run_id)
-        return _run(stack, display, prepared, services, as_json=as_json, is_verbose=is_verbose)
-
-
-def _dry_run(values: Mapping[str, Any], *, as_json: bool) -> int:
-    with contextlib.ExitStack() as stack:
-        prepared, _ = _prepare(stack, _open_display(stack), values, is_dry=True)
-        _print_plan(prepared.plan, as_json)
-    return exits.COMPLETED
-
-
-def _open_display(stack: contextlib.ExitStack) -> Display:
     from opencode_tasks.cli.display import Display
-    from opencode_tasks.cli.stop_notice import stop_notice
+    from opencode_tasks.cli.stop_notice import StopNotice
     from opencode_tasks.settings import settings
 
-    display = stack.enter_context(Display(grace_s=settings().grace))
-    stack.enter_context(stop_notice.shown_by(display))
-    return display
+    notice = StopNotice(Display(grace_s=settings().grace))
+
+    def run() -> int:
+        with contextlib.ExitStack() as stack:
+            display = stack.enter_context(notice.display)
+            if not is_dry:
+                display.start()
+            prepared, services = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
+            if is_dry:
+                _print_plan(prepared.plan, as_json)
+                return exits.COMPLETED
+            return _run(stack, notice, prepared, services, as_json=as_json, is_verbose=is_verbose)
+
+    return notice.run(run)
 
 
 def _prepare(
@@ -90,8 +92,8 @@ def _prepare(
     display: Display,
     values: Mapping[str, Any],
     *,
-    run_id: str | None = None,
-    is_dry: bool = False,
+    run_id: str | None,
+    is_dry: bool,
 ) -> tuple[PreparedRun, EarlyServices]:
     """Check input and options, and say what will be sent. The services start in the meantime."""
     from opencode_tasks.cli.early_start import start_early
@@ -139,7 +141,7 @@ def _say_plan(display: Display, plan: Any) -> None:
 
 def _run(
     stack: contextlib.ExitStack,
-    display: Display,
+    notice: StopNotice,
     prepared: PreparedRun,
     services: EarlyServices,
     *,
@@ -151,7 +153,7 @@ def _run(
     from opencode_tasks.cli.summary import say_paused
     from opencode_tasks.ledger import ledger_argument
 
-    plan, output = prepared.plan, prepared.context.command["output"]
+    display, plan, output = notice.display, prepared.plan, prepared.context.command["output"]
     ledger = ledger_argument(plan.ledger_url)
     startup = StartupReport(plan.ledger_url, display.say) if is_verbose else None
     output_faults: list[str] = []
@@ -164,7 +166,7 @@ def _run(
         display.show(event)
 
     try:
-        summary = _run_flow(stack, display, prepared, services, on_event=show)
+        summary = _run_flow(stack, notice, prepared, services, on_event=show)
     except RunPausedError as paused:
         display.finish()
         if as_json:
@@ -212,13 +214,12 @@ def _print_result(
 
 def _run_flow(
     stack: contextlib.ExitStack,
-    display: Display,
+    notice: StopNotice,
     prepared: PreparedRun,
     services: EarlyServices,
     *,
     on_event: OnRunEvent,
 ) -> dict[str, Any]:
-    from opencode_tasks.cli.stop_notice import stop_notice
     from opencode_tasks.ledger import ledger_argument
     from opencode_tasks.system.startup_times import timed_imports
 
@@ -227,39 +228,28 @@ def _run_flow(
         from opencode_tasks.orchestration.prefect_server import limit_retries, prefect_api
         from opencode_tasks.orchestration.run_log import send_to_api_only
 
-    values = prepared.context.command
-    stop_notice.add(limit_retries)
+    display, values, stop = notice.display, prepared.context.command, prepared.context.stop
     if os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
         send_to_api_only()
     stack.enter_context(prefect_api(display.say, services.prefect))
+    # In a copy of this context, which has the settings of this API.
+    stack.enter_context(stop.calling(partial(copy_context().run, limit_retries)))
     if values["runner"] == "ray":
         address = values["ray_address"]
         display.say(f"Ray: joining {address}" if address else "Ray: a local one, for this run alone")
     if services.ray is not None:
         services.ray.wait()
     shown = storable(values)
-    stop_notice.started()
+    notice.started(stop, ledger_argument(prepared.plan.ledger_url))
     try:
         return prepared_flow(prepared, on_event=on_event)(
             input=shown.pop("input"), output=shown.pop("output"), options=shown
         )
     except BaseException as error:
         # Prefect raises its own errors if it cannot record the end of the flow run.
-        if not (isinstance(error, KeyboardInterrupt) or stop_notice.is_stopping):
+        if not (isinstance(error, KeyboardInterrupt) or notice.is_stopping):
             raise
-        stop_notice.is_explained = True
-        resume = f"opencode-tasks resume{ledger_argument(prepared.plan.ledger_url)}"
-        display.say(
-            f"interrupted: finished rows are in the ledger; to continue, run {resume}, "
-            "or run the same command again:"
-        )
-        display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
-        raise KeyboardInterrupt from None
-
-
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """The arguments that continue a command: without --refresh, which sends again, and without passwords."""
-    return [without_url_secrets(word) for word in arguments if word != "--refresh"]
+        raise notice.stopped() from None
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

@@ -106,9 +106,7 @@ def main() -> NoReturn:
     application = with_commands()
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)
-    from opencode_tasks.cli.stop_notice import stop_notice
-    from opencode_tasks.system import install_stop_handlers
+    from opencode_tasks.system import interrupt_on_sigterm
 
-    # Prefect handles SIGTERM while a flow runs, and passes it to the handler that it found.
-    install_stop_handlers(stop_notice)
+    interrupt_on_sigterm()
     sys.exit(exits.guarded(application))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,9 +25,13 @@ LINE_EVERY_S = 5.0
 
 
 class Display:
-    """Phases, progress and holds of one run. ``grace_s`` is the time that rows get after a stop."""
+    """Phases, progress and holds of one run. ``grace_s`` is the time that rows get after a stop.
+
+    Other threads print no line while a thread holds ``lock``.
+    """
 
     def __init__(self, *, grace_s: float) -> None:
+        self.lock: AbstractContextManager[object] = RLock()
         self._grace_s = grace_s
         self._console = Console(stderr=True, highlight=False)
         self._live = Progress(
@@ -60,7 +66,7 @@ class Display:
     def say(self, message: str) -> None:
         """Print a line for people."""
         # A terminal that is gone must not end a run that costs money.
-        with contextlib.suppress(OSError, SystemExit):
+        with self.lock, contextlib.suppress(OSError, SystemExit):
             self._console.print(message, markup=False, soft_wrap=True)
 
     def start(self) -> None:

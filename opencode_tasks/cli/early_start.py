@@ -80,9 +80,10 @@ def _wait_for(server: LocalServer) -> None:
 
 
 def _start_ray(stack: ExitStack, spec: OpencodeSpec, variant: str | None, *, in_worker: bool) -> EarlyRay:
-    from opencode_tasks.orchestration.local_ray import EarlyRay, ray_folder
+    from opencode_tasks.orchestration.local_ray import EarlyRay, ray_folder, ray_options
 
-    ray = EarlyRay(stack.enter_context(ray_folder()), (spec, variant) if in_worker else None)
+    options = ray_options(stack.enter_context(ray_folder()))
+    ray = EarlyRay("local", options, (spec, variant) if in_worker else None)
     stack.callback(ray.end)
     return ray
 

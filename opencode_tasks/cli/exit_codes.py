@@ -11,10 +11,11 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from opencode_tasks.cli.stop_notice import INTERRUPTED, stop_notice
+from opencode_tasks.cli.stop_notice import CommandStopped
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.outcomes.message_cleanup import one_line, presentable
 from opencode_tasks.plan.option_signatures import OPTIONS
+from opencode_tasks.system.signals import INTERRUPTED
 
 COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED = 0, 1, 2, 70, 75
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
@@ -25,9 +26,11 @@ def guarded(app: typer.Typer) -> int:
     """Run the application; print what it raises as lines on stderr and return the exit code."""
     try:
         code: Any = app(standalone_mode=False)
-        if code == INTERRUPTED and not stop_notice.is_explained:
+        if code == INTERRUPTED:
             # typer turns a KeyboardInterrupt into this code.
             return print_line("interrupted", INTERRUPTED)
+    except CommandStopped:
+        code = INTERRUPTED
     except (Abort, KeyboardInterrupt):
         return print_line("interrupted", INTERRUPTED)
     except TyperException as error:

@@ -1,83 +1,93 @@
-"""The reaction of a command to Ctrl-C and SIGTERM, as soon as the signal arrives."""
+"""The reaction of ``annotate`` and ``resume`` to Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from opencode_tasks.system import end_programs, ignore_stop_signals
+from opencode_tasks.domain.url_secrets import without_url_secrets
+from opencode_tasks.system import Stop, end_programs, run_in_thread
+from opencode_tasks.system.signals import INTERRUPTED
 
 if TYPE_CHECKING:
     from opencode_tasks.cli.display import Display
 
+T = TypeVar("T")
+
 # Guards that need longer than this end their programs after the command.
 END_LIMIT_S = 8.0
-INTERRUPTED = 130
+
+
+class CommandStopped(Exception):
+    """The command was stopped and has said so."""
 
 
 class StopNotice:
-    """Called by the signal handler in the main thread. ``is_stopping`` is True from the first signal on.
+    """What a command shows and does at a signal.
 
-    ``is_explained``: the command has said that it was interrupted.
+    While the command starts, the process ends at once: there is nothing to record, and what loads and
+    starts (Prefect, opencode, Ray) may take many seconds. After ``started`` the run is asked to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, display: Display) -> None:
+        self.display = display
         self.is_stopping: bool = False
-        self.is_explained: bool = False
-        self._is_starting = False
-        self._display: Display | None = None
-        self._actions: list[Callable[[], None]] = []
+        self._stop: Stop | None = None
+        self._ledger = ""
+        self._is_explained = False
 
-    @contextmanager
-    def shown_by(self, display: Display) -> Generator[None]:
-        """Use ``display`` for a stop that comes in this context. The command starts, until ``started``."""
-        self._display, self._is_starting = display, True
-        try:
-            yield
-        finally:
-            self._display, self._is_starting = None, False
-            self._actions.clear()
+    def run(self, command: Callable[[], T]) -> T:
+        """Return or raise what ``command`` does in its own thread. For the main thread."""
+        return run_in_thread(command, on_stop=self._stop_command, on_kill=self._explain)
 
-    def started(self) -> None:
-        """From now on rows can be in flight: a stop raises KeyboardInterrupt and does not end the process."""
-        self._is_starting = False
+    def started(self, stop: Stop, ledger: str) -> None:
+        """From now on rows can be in flight: a signal requests ``stop`` and does not end the process.
 
-    def add(self, action: Callable[[], None]) -> None:
-        """Call ``action`` at the first signal, up to the end of the context of the display.
-
-        It runs in a signal handler: it must return at once.
+        ``ledger`` is that of ``ledger_argument``.
         """
-        self._actions.append(action)
-
-    def __call__(self) -> None:
-        """Show the stop and call the actions; nothing happens for a second signal.
-
-        Ends the process if the command starts: there is nothing to record, and what loads and starts
-        (Prefect, opencode, Ray) cannot be interrupted for many seconds.
-        """
+        self._ledger, self._stop = ledger, stop
         if self.is_stopping:
+            raise KeyboardInterrupt
+
+    def stopped(self) -> CommandStopped:
+        """Say how to continue. The error is for the caller to raise."""
+        self._explain()
+        return CommandStopped()
+
+    def _stop_command(self) -> None:
+        self.is_stopping, stop = True, self._stop
+        if stop is not None:
+            stop.request()
+        # The command prints nothing between these lines.
+        with self.display.lock:
+            # A terminal that is gone must not prevent the stop.
+            with suppress(Exception):
+                self.display.stopping()
+            if stop is None:
+                end_programs(END_LIMIT_S)
+                self._explain()
+                os._exit(INTERRUPTED)
+
+    def _explain(self) -> None:
+        if self._is_explained:
             return
-        self.is_stopping = True
-        # A signal handler must not raise, whatever the terminal does.
+        self._is_explained = True
         with suppress(Exception):
-            for action in self._actions:
-                action()
-            if self._display is not None:
-                self._display.stopping()
-        if self._is_starting:
-            self._end_process()
-
-    def _end_process(self) -> NoReturn:
-        try:
-            ignore_stop_signals()
-            end_programs(END_LIMIT_S)
-            if self._display is not None:
-                self._display.finish()
-                self._display.say("interrupted: no row was sent; to start again, run the same command")
-        finally:
-            os._exit(INTERRUPTED)
+            self.display.finish()
+            if self._stop is None:
+                self.display.say("interrupted: no row was sent; to start again, run the same command")
+                return
+            self.display.say(
+                "interrupted: finished rows are in the ledger; to continue, run "
+                f"opencode-tasks resume{self._ledger}, or run the same command again:"
+            )
+            self.display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
 
 
-stop_notice: Final = StopNotice()
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """The arguments that continue a command: without --refresh, which sends again, and without passwords."""
+    return [without_url_secrets(word) for word in arguments if word != "--refresh"]

@@ -9,7 +9,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from opencode_tasks.domain.next_step import RunState, is_longer_than, next_step
 from opencode_tasks.engine.executor import BatchEnd, BatchHandle, Executor
@@ -18,6 +20,7 @@ from opencode_tasks.ledger import CRASHED, ConcurrencyState, Ledger, Progress
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
+from opencode_tasks.system import Stop
 from opencode_tasks.system.process_identity import is_dead
 
 POLL_INTERVAL_S = 1.0
@@ -29,51 +32,62 @@ MAX_CRASHES_PER_ROW = 2
 MAX_FAILURES_IN_SUCCESSION = 2
 
 OnProgress = Callable[[Progress, ConcurrencyState | None], None]
+Ended = tuple[str, BatchEnd]
 
 
-def dispatch(
-    run_spec: RunSpec, ledger: Ledger, executor: Executor, *, sizes: Sizes, on_progress: OnProgress
-) -> None:
-    """Execute the open rows of the run, ``sizes.lanes`` batches at a time.
+@dataclass(slots=True)
+class Dispatch:
+    """Execution of the open rows of a run, ``sizes.lanes`` batches at a time.
 
     Rows that must wait for longer than a batch waits stay open. If the gate is closed for that long,
     or if the budget of the run is used up, no further batch is submitted. If the worker of a batch
     dies, other batches take the rows that it left open; a row whose worker died twice fails as
-    ``crashed``. After KeyboardInterrupt, or any other exception, the rows in flight are ended and
-    recorded before it is raised again. Raises SetupError if no worker can start opencode.
+    ``crashed``.
     """
-    _Dispatch(run_spec, ledger, executor, sizes, on_progress).run()
 
-
-class _Dispatch:
-    def __init__(
-        self, run_spec: RunSpec, ledger: Ledger, executor: Executor, sizes: Sizes, on_progress: OnProgress
-    ) -> None:
-        self.run_spec = run_spec
-        self.ledger = ledger
-        self.executor = executor
-        self.sizes = sizes
-        self.on_progress = on_progress
-        # Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
-        self.ended: queue.SimpleQueue[tuple[str, BatchEnd]] = queue.SimpleQueue()
-        self.running: dict[str, BatchHandle] = {}
-        self.failures_in_succession = 0
-        self.crashes: Counter[str] = Counter()
-        self.next_progress = 0.0
+    run_spec: RunSpec
+    ledger: Ledger
+    executor: Executor
+    sizes: Sizes
+    on_progress: OnProgress
+    stop: Stop
+    # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
+    ended: queue.SimpleQueue[Ended | None] = field(default_factory=queue.SimpleQueue[Ended | None])
+    running: dict[str, BatchHandle] = field(default_factory=dict[str, BatchHandle])
+    failures_in_succession: int = 0
+    crashes: Counter[str] = field(default_factory=Counter[str])
+    next_progress: float = 0.0
 
     def run(self) -> None:
+        """Execute the rows. A request of ``stop`` raises KeyboardInterrupt.
+
+        After this, or any other exception, the rows in flight are ended and recorded before it is raised
+        again. Raises SetupError if no worker can start opencode.
+        """
         try:
-            while self._submit() or self.running or self._has_leased_rows():
-                with suppress(queue.Empty):
-                    batch_id, end = self.ended.get(timeout=POLL_INTERVAL_S)
-                    self.running.pop(batch_id)
-                    self._handle_end(batch_id, end)
-                self._report_progress()
+            with self.stop.calling(partial(self.ended.put, None)):
+                self._run_batches()
         except BaseException:
             # The workers of this driver read it, end what is in flight and record it.
             self.ledger.drivers.stop(self.run_spec.driver_id, now=datetime.now(UTC))
             self._drain()
             raise
+
+    def _run_batches(self) -> None:
+        self.stop.check()
+        while self._submit() or self.running or self._has_leased_rows():
+            if (ended := self._next_end(POLL_INTERVAL_S)) is not None:
+                self._handle_end(*ended)
+            self.stop.check()
+            self._report_progress()
+
+    def _next_end(self, timeout_s: float) -> Ended | None:
+        """The next batch that ends, which is no longer running; None after ``timeout_s``, or at a stop."""
+        with suppress(queue.Empty):
+            if (ended := self.ended.get(timeout=timeout_s)) is not None:
+                self.running.pop(ended[0])
+                return ended
+        return None
 
     def _submit(self) -> bool:
         """Submit batches while there are lanes and rows for them. Returns whether any was submitted."""
@@ -162,5 +176,4 @@ class _Dispatch:
             handle.stop_waiting()
         deadline = time.monotonic() + settings().grace
         while self.running and (remaining_s := deadline - time.monotonic()) > 0:
-            with suppress(queue.Empty):
-                self.running.pop(self.ended.get(timeout=remaining_s)[0])
+            self._next_end(remaining_s)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.errors import RunPausedError
+from opencode_tasks.system import Stop
 
 TICK_S = 1.0
 
@@ -20,8 +20,8 @@ def raise_paused(run_id: str, hold: Hold) -> None:
     raise RunPausedError(run_id, hold.until, hold.error_type, hold.message, hold.open_rows)
 
 
-def wait_until(time_utc: datetime, on_tick: Callable[[], None]) -> None:
-    """Sleep until ``time_utc``. ``on_tick`` is called about every second."""
+def wait_until(time_utc: datetime, on_tick: Callable[[], None], stop: Stop) -> None:
+    """Sleep until ``time_utc``. ``on_tick`` is called about every second. ``stop`` ends the sleep."""
     while (remaining_s := (time_utc - datetime.now(UTC)).total_seconds()) > 0:
         on_tick()
-        time.sleep(min(TICK_S, remaining_s))
+        stop.sleep(min(TICK_S, remaining_s))

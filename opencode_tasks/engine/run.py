@@ -14,7 +14,7 @@ from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
-from opencode_tasks.engine.dispatcher import dispatch
+from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
@@ -29,6 +29,7 @@ from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import Sizes, choose_sizes
 from opencode_tasks.settings import settings
+from opencode_tasks.system import Stop
 from opencode_tasks.telemetry import span
 
 
@@ -86,7 +87,8 @@ def execute(
 
     ``context`` names the run to continue, if there is one. ``on_hold`` is called when the run must
     wait for longer than a batch waits, after the hold is recorded in the ledger: the run continues
-    when it returns, and ends when it raises. By default it raises RunPausedError.
+    when it returns, and ends when it raises. By default it raises RunPausedError. A stop requested through
+    ``context`` raises KeyboardInterrupt here, after the rows in flight are recorded.
 
     Texts that the settings do not keep are still in the ledger afterwards: call ``forget_texts`` when
     the answers are stored elsewhere. Raises InputError if the run to continue does not exist or has
@@ -106,6 +108,7 @@ def execute(
                 executor=executor,
                 emit=on_event or _ignore,
                 on_hold=on_hold or raise_paused,
+                stop=context.stop,
             )
             run.warn_of_others()
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
@@ -222,7 +225,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )
-    ledger.rows.add(run_id, plan.rows)
+    ledger.rows.add(run_id, context.stop.checked(plan.rows))
     ids = plan.checked.rows.ids(plan.checked.row_faults)
     faults = {ids[position]: ("invalid_input", fault) for position, fault in plan.checked.row_faults.items()}
     ledger.rows.fail(run_id, faults, now=now)
@@ -240,6 +243,7 @@ class _Run:
     executor: Executor
     emit: OnRunEvent
     on_hold: OnHold
+    stop: Stop
     reused_rows: int = 0
     has_warned: bool = False
 
@@ -291,7 +295,9 @@ class _Run:
         emit_progress = partial(self._emit_progress, run_spec)
         inline_s = run_spec.limits.max_inline_wait_s
         if not is_longer_than(self._next_step(run_spec), inline_s, datetime.now(UTC)):
-            dispatch(run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress)
+            Dispatch(
+                run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress, stop=self.stop
+            ).run()
         return run_spec
 
     def _choose_sizes(self, open_rows: int) -> Sizes:

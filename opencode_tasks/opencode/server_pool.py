@@ -28,7 +28,6 @@ from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
 from opencode_tasks.opencode.server_key import ServerKey, server_key, settings_digest
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
 from opencode_tasks.settings import settings
-from opencode_tasks.system import defer_stop
 
 T = TypeVar("T")
 
@@ -71,10 +70,7 @@ class ServerPool:
         """Run a coroutine function on the loop and wait for its result. Not for use on the loop itself."""
         future: Future[T] | None = None
         try:
-            # Interrupted while it starts, anyio (4.16) would wait forever for a loop that is not stopped.
-            # The future must be assigned before an interruption, so that it can be cancelled.
-            with defer_stop():
-                future = self._start_portal().start_task_soon(function, *args)
+            future = self._start_portal().start_task_soon(function, *args)
             return future.result()
         except BaseException:
             # Ctrl-C does not wait for a call that may never end.

@@ -29,6 +29,7 @@ from opencode_tasks.plan.options import make_options
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.settings import settings
+from opencode_tasks.system import Stop
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
@@ -117,7 +118,7 @@ def execute_here(
             executor=ThreadExecutor(),
             context=context,
             on_event=on_event,
-            on_hold=_hold_handler(plan.options.on_wait, on_event or _ignore_event),
+            on_hold=_hold_handler(plan.options.on_wait, on_event or _ignore_event, context.stop),
         )
     return _execute_in_flow(plan, frame, context, runner or flow.task_runner, on_event or _ignore_event)
 
@@ -150,7 +151,9 @@ def _execute_in_flow(
                 new_budget_pico=take_budget(),
             ),
             on_event=emit,
-            on_hold=_hold_handler(plan.options.on_wait, emit, log=run_log.hold, show=awaiting_retry),
+            on_hold=_hold_handler(
+                plan.options.on_wait, emit, context.stop, log=run_log.hold, show=awaiting_retry
+            ),
         )
     except RunPausedError as paused:
         run_log.paused(paused)
@@ -162,6 +165,7 @@ def _execute_in_flow(
 def _hold_handler(
     on_wait: OnWait,
     on_event: OnRunEvent,
+    stop: Stop,
     *,
     log: Callable[[Hold], None] | None = None,
     show: Callable[[Hold], AbstractContextManager[object]] = nullcontext,
@@ -181,7 +185,7 @@ def _hold_handler(
             raise_paused(run_id, hold)
             return
         with show(hold):
-            wait_until(hold.until, emit)
+            wait_until(hold.until, emit, stop)
 
     return on_hold
 

@@ -28,7 +28,7 @@ from opencode_tasks.orchestration.context import is_deployed, run_context
 from opencode_tasks.orchestration.prefect_events import PrefectPublisher
 from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.run_log import errors_in_one_line
-from opencode_tasks.orchestration.runners import started, task_runner
+from opencode_tasks.orchestration.runners import task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
@@ -158,7 +158,7 @@ def _execute_on(
 ) -> dict[str, Any]:
     if runner is None:
         return _execute_and_write(prepared, None, on_event)
-    with task_runner(runner, ray_address) as chosen, started(chosen):
+    with task_runner(runner, ray_address) as chosen, chosen:
         return _execute_and_write(prepared, chosen, on_event)
 
 
@@ -209,7 +209,7 @@ def _execute_and_write(
                 ledger_argument(plan.ledger_url),
             )
         raise
-    _write(prepared, result.parts(), result.run_id)
+    _write(prepared, prepared.context.stop.checked(result.parts()), result.run_id)
     get_run_logger().info("output: %s", without_url_secrets(prepared.context.command["output"]))
     forget_texts(plan.ledger_url, result.run_id)
     started_s = None if started_at is None else started_at.timestamp()

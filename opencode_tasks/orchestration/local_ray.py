@@ -1,4 +1,4 @@
-"""A local Ray for one run, started early; neither Prefect nor pandas is imported here."""
+"""The Ray of a run, in its own thread; neither Prefect nor pandas is imported here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, cast
@@ -104,19 +104,43 @@ def is_running() -> bool:
     return "ray" in sys.modules and bool(cast("Any", sys.modules["ray"]).is_initialized())
 
 
+@contextmanager
+def running_ray(address: str | None) -> Generator[None]:
+    """The Ray at ``address``, or a local one, which a RayTaskRunner uses in this context.
+
+    Raises SetupError, or the error of Ray, if it cannot be joined or started.
+    """
+    with ExitStack() as stack:
+        if address is None:
+            ray = EarlyRay("local", ray_options(stack.enter_context(ray_folder())))
+        else:
+            ray = EarlyRay(address, {"log_to_driver": False, "logging_level": logging.ERROR})
+        stack.callback(ray.end)
+        ray.wait()
+        yield
+
+
 class EarlyRay:
-    """A Ray that starts in a thread; a RayTaskRunner of this process uses it.
+    """A Ray that is started or joined in a thread; a RayTaskRunner of this process uses it.
+
+    In the main thread, ``ray.init`` would replace the handler of SIGTERM.
 
     With ``first_task`` (a spec and a variant), a worker starts opencode at once, reads ``catalog``
     from it, and loads the modules of a batch: the first batch finds the worker ready. The future
     ``catalog`` raises as ``server_pool.catalog`` does, and if Ray did not start.
     """
 
-    def __init__(self, folder: Path, first_task: tuple[OpencodeSpec, str | None] | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        options: Mapping[str, Any],
+        first_task: tuple[OpencodeSpec, str | None] | None = None,
+    ) -> None:
         self.catalog: Future[Catalog] = Future()
         # A caller that no longer waits for it must not cancel it for others.
         self.catalog.set_running_or_notify_cancel()
-        self._folder = folder
+        self._address = address
+        self._options = options
         self._first_task = first_task
         self._failure: BaseException | None = None
         self._is_up = Event()
@@ -157,7 +181,7 @@ class EarlyRay:
     def _run(self) -> None:
         try:
             with startup_timing.part("Ray"):
-                _start(self._folder)
+                _start(self._address, self._options)
         except BaseException as error:  # noqa: BLE001  raised in the threads that wait for Ray
             self._failure = error
             self.catalog.set_exception(error)
@@ -210,9 +234,12 @@ def _ended() -> SetupError:
     return SetupError("unknown", raw_message="Ray was ended before opencode had answered")
 
 
-def _start(folder: Path) -> None:
+def _start(address: str, options: Mapping[str, Any]) -> None:
     import ray
+    from ray._private import ray_constants
 
+    # Ray's handler of SIGTERM prints a stack and aborts the process after three seconds (ray 2.60).
+    cast("Any", ray_constants).RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     # It warns that only a main thread sets a handler for SIGTERM; our handler stays.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    cast("Any", ray).init(address="local", namespace=NAMESPACE, **ray_options(folder))
+    cast("Any", ray).init(address=address, namespace=NAMESPACE, **options)

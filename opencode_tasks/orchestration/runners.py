@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from pathlib import Path
 from threading import Thread
@@ -28,11 +27,10 @@ from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.block_resolver import without_secrets
 from opencode_tasks.orchestration.blocking_calls import call_blocking
-from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, ray_folder, ray_options
+from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, running_ray
 from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.system import restore_sigterm_handler
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -177,9 +175,9 @@ class InterruptibleThreads(ThreadPoolTaskRunner[Any]):
 
 @contextmanager
 def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[TaskRunner[Any]]:
-    """A task runner for ``started``; a Ray that is started here has the credentials resource.
+    """A task runner to enter; a Ray that is started here has the credentials resource.
 
-    A Ray that this process has started already is used. The folder of a Ray that is started here is
+    A Ray that this process has started or joined already is used. The folder of a Ray that is started here is
     private and is removed with this process.
     """
     if name == "threads":
@@ -188,19 +186,10 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     if ray_address is not None:
         # Before Ray is imported, which reads the environment.
         _use_token()
-    from prefect_ray import RayTaskRunner
+    with nullcontext() if is_running() else running_ray(ray_address):
+        from prefect_ray import RayTaskRunner
 
-    if ray_address is not None:
-        yield RayTaskRunner(
-            address=ray_address, init_kwargs={"log_to_driver": False, "logging_level": logging.ERROR}
-        )
-        return
-    if is_running():
-        # Started early, and ended by the code that started it.
         yield RayTaskRunner(address="local")
-        return
-    with ray_folder() as folder:
-        yield RayTaskRunner(address="local", init_kwargs=ray_options(folder))
 
 
 def _use_token() -> None:
@@ -211,19 +200,6 @@ def _use_token() -> None:
     has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if has_token or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-@contextmanager
-def started(runner: TaskRunner[Any]) -> Generator[TaskRunner[Any]]:
-    """The runner, accepting tasks, with the handler of SIGTERM unchanged.
-
-    Ray sets a handler that ends the process at once (ray 2.60); with Prefect's handler the flow
-    records what is in flight first.
-    """
-    with ExitStack() as stack:
-        with restore_sigterm_handler():
-            stack.enter_context(runner)
-        yield runner
 
 
 def is_ray(runner: TaskRunner[Any]) -> bool:

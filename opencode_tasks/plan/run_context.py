@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from opencode_tasks.system import Stop
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
@@ -23,6 +25,7 @@ class RunContext:
       None keeps the budget of the run.
     - ``command``: options that ``opencode-tasks resume`` needs to prepare the run again; empty for a
       run that no command started. Holds no secrets.
+    - ``stop``: request to end the run in order, which the caller may make.
     """
 
     resumed_run_id: str | None = None
@@ -31,3 +34,4 @@ class RunContext:
     started_at: datetime | None = None
     new_budget_pico: int | None = None
     command: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stop: Stop = field(default_factory=Stop)

@@ -1,20 +1,15 @@
 """Processes, signals and this machine. The only package that starts and stops other programs."""
 
 from opencode_tasks.system.processes import CommandResult, GuardedProcess, end_programs, run_command
-from opencode_tasks.system.signals import (
-    defer_stop,
-    ignore_stop_signals,
-    install_stop_handlers,
-    restore_sigterm_handler,
-)
+from opencode_tasks.system.signals import interrupt_on_sigterm, run_in_thread
+from opencode_tasks.system.stop import Stop
 
 __all__ = [
     "CommandResult",
     "GuardedProcess",
-    "defer_stop",
+    "Stop",
     "end_programs",
-    "ignore_stop_signals",
-    "install_stop_handlers",
-    "restore_sigterm_handler",
+    "interrupt_on_sigterm",
     "run_command",
+    "run_in_thread",
 ]

@@ -21,7 +21,7 @@ from opencode_tasks.errors import SetupError
 GUARD = Path(__file__).with_name("process_guard.py")
 START_LIMIT_S = 20.0
 
-# The guards that run, by object id. ``end_programs`` reads it in a signal handler, so it has no lock.
+# The guards that run, by object id. ``end_programs`` reads it beside other threads.
 _guards: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -179,9 +179,8 @@ class GuardedProcess:
 def end_programs(timeout_s: float) -> None:
     """End all programs that run under guards, and wait until their directories are removed.
 
-    For a signal handler whose process ends next: it takes no lock, and the objects of these programs
-    cannot be used afterwards. A guard that needs longer than ``timeout_s`` seconds ends its program
-    after this process.
+    For a process that ends next: the objects of these programs cannot be used afterwards. A guard that needs
+    longer than ``timeout_s`` seconds ends its program after this process.
     """
     ends = select.poll()
     waiting: set[int] = set()

@@ -139,9 +139,9 @@ def test_ctrl_c_ends_the_rows_in_flight_and_a_resume_completes_the_run(engine: E
 
 def test_a_stop_ends_a_batch_that_waits(engine: Engine) -> None:
     engine.provider.on("row", limited(50))
-    plan = engine.plan()
+    context = RunContext()
 
-    def interrupt() -> None:
+    def request_stop() -> None:
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             waiting = [thread for thread in threading.enumerate() if thread.name.startswith("opencode-batch")]
@@ -149,11 +149,11 @@ def test_a_stop_ends_a_batch_that_waits(engine: Engine) -> None:
                 break
             time.sleep(0.05)
         time.sleep(1.0)
-        _thread.interrupt_main()
+        context.stop.request()
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    threading.Thread(target=request_stop, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        engine.execute(plan)
+        engine.execute(engine.plan(), context=context)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("opencode-batch")]
     assert engine.run()["status"] == "interrupted"
 

@@ -154,6 +154,24 @@ def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     assert len(sent) == ROWS
 
 
+@pytest.mark.slow
+def test_a_second_signal_ends_the_command_at_once_and_the_next_one_continues(desk: Desk) -> None:
+    desk.provider.on("row 3", Reply(hang=True), Reply(text="row 3"))
+    process, before = started(desk, "threads")
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    # The row that gets no answer has four seconds to end.
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "recorded\ninterrupted: finished rows are in the ledger" in stderr
+    assert "Traceback" not in stderr
+    assert_clean(before, time.monotonic())
+    # The command was killed, so it wrote no output.
+    assert not (desk.folder / "out.csv").exists()
+    assert sum(finished(desk).values()) - ROWS <= IN_FLIGHT
+
+
 @pytest.mark.parametrize(
     ("runner", "service", "stop"),
     [

@@ -1,155 +1,145 @@
-"""A signal to stop, at moments at which KeyboardInterrupt would do harm or be lost."""
+"""Signals to a command that works in a thread, and a stop that a run is asked for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from opencode_tasks.system import Stop
+
 LIMIT_S = 30.0
 BEGIN = """
 import os, signal, sys, threading, time
-from opencode_tasks.system import install_stop_handlers
+from opencode_tasks.system import Stop, run_in_thread
 
-install_stop_handlers()
+stop = Stop()
 
-def stop_after(seconds):
-    threading.Timer(seconds, os.kill, (os.getpid(), int(sys.argv[1]))).start()
+def on_stop():
+    say("stopping")
+    stop.request()
+
+def say(line):
+    print(line, flush=True)
+
+def receive(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+def command(work):
+    return run_in_thread(work, on_stop=on_stop, on_kill=lambda: say("killed"))
 """
-WAITS = """
-def load():
+# Each module of a program swallows what a signal raises, and the import lock is held for a while.
+IMPORTS = """
+def work():
+    threading.Timer(0.2, receive, (sys.argv[1],)).start()
     import slow
-    import json.tool
-    print("loaded", flush=True)
+    say(slow.END)
+    stop.sleep(20)
 
-loader = threading.Thread(target=load)
-loader.start()
-while "slow" not in sys.modules:
-    time.sleep(0.01)
-stop_after(0.2)
 try:
-    import slow
-    time.sleep(20)
+    command(work)
 except KeyboardInterrupt:
-    loaded = hasattr(sys.modules["slow"], "END")
-    loader.join(5)
-    print("stopped", loaded, flush=True)
+    say("ended")
 """
-LOADS = """
-for seconds in sys.argv[2:]:
-    stop_after(float(seconds))
-try:
-    import slow
-    time.sleep(20)
-except KeyboardInterrupt:
+SWALLOWS = "import time\ntry:\n    time.sleep(1)\nexcept BaseException:\n    pass\nEND = 'loaded'\n"
+TWICE = """
+def work():
+    receive("SIGINT")
+    receive("SIGTERM")
+    while not stop_was_requested():
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[1]))
+    receive("SIGINT")
     time.sleep(1)
-    print("stopped", slow.END, flush=True)
+    return "ended"
+
+def stop_was_requested():
+    try:
+        stop.check()
+    except KeyboardInterrupt:
+        return True
+
+say(command(work))
 """
-
-# To close its connection takes some time.
-CLOSES = """
-import sqlite3
-from sqlalchemy import create_engine, text
-
-class Slow(sqlite3.Connection):
-    def close(self):
-        print("closing", flush=True)
-        time.sleep(float(sys.argv[3]))
-        super().close()
-        print("closed", flush=True)
-
-engine = create_engine("sqlite://", connect_args={"factory": Slow})
-with engine.connect() as connection:
-    connection.execute(text("select 1"))
-stop_after(float(sys.argv[2]))
-try:
-    engine.dispose()
-    time.sleep(20)
-except KeyboardInterrupt:
-    print("stopped", flush=True)
-"""
-FINALIZES = """
-class Slow:
-    def __del__(self):
-        time.sleep(1)
-
-slow = Slow()
-stop_after(0.2)
-try:
-    del slow
-    time.sleep(20)
-except KeyboardInterrupt:
-    time.sleep(0.5)
-    print("stopped", flush=True)
-"""
-
-# The start of the loop takes long here.
-STARTS_A_LOOP = """
-import asyncio
-from opencode_tasks.opencode.server_pool import ServerPool
-
-class Slow(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self):
-        time.sleep(1)
-        return super().new_event_loop()
-
-asyncio.set_event_loop_policy(Slow())
-stop_after(0.3)
-try:
-    ServerPool().call(asyncio.sleep, 20)
-except KeyboardInterrupt:
-    print("stopped", flush=True)
+AT_THE_END = """
+command(lambda: None)
+receive("SIGINT")
+time.sleep(0.6)
+receive("SIGTERM")
+time.sleep(20)
 """
 
 
-def told(folder: Path, program: str, number: int, *seconds: str, errors: bool = False) -> list[str]:
-    """The lines, in order of their letters, that a program prints which gets that signal."""
+def run(folder: Path, program: str, *arguments: str) -> tuple[int, list[str]]:
+    """Exit code and lines of a program."""
     ran = subprocess.run(
-        [sys.executable, "-c", BEGIN + program, str(number), *seconds],
+        [sys.executable, "-c", BEGIN + program, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
-        check=True,
+        check=False,
     )
-    assert errors or ran.stderr == ""
-    return sorted(ran.stdout.splitlines())
+    assert ran.stderr == ""
+    return ran.returncode, ran.stdout.splitlines()
 
 
-@pytest.mark.parametrize("number", [2, 15])
-def test_a_wait_for_an_import_of_another_thread_is_not_broken_off(tmp_path: Path, number: int) -> None:
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\nEND = True\n")
-    assert told(tmp_path, WAITS, number) == ["loaded", "stopped True"]
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_breaks_off_no_import(tmp_path: Path, name: str) -> None:
+    (tmp_path / "slow.py").write_text(SWALLOWS)
+    assert run(tmp_path, IMPORTS, name) == (0, ["stopping", "loaded", "ended"])
 
 
-@pytest.mark.parametrize("number", [2, 15])
-def test_a_module_that_swallows_it_does_not_lose_the_signal(tmp_path: Path, number: int) -> None:
-    swallows = "import time\ntry:\n    time.sleep(1)\nexcept BaseException:\n    pass\nEND = True\n"
-    (tmp_path / "slow.py").write_text(swallows)
-    assert told(tmp_path, LOADS, number, "0.2") == ["stopped True"]
+def test_a_signal_that_arrives_twice_at_once_is_one(tmp_path: Path) -> None:
+    assert run(tmp_path, TWICE, "0") == (0, ["stopping", "ended"])
 
 
-def test_two_signals_while_a_module_is_loaded_are_one(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\nEND = True\n")
-    assert told(tmp_path, LOADS, 2, "0.2", "0.4") == ["stopped True"]
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    assert run(tmp_path, TWICE, "0.6") == (130, ["stopping", "killed"])
 
 
-@pytest.mark.parametrize("number", [2, 15])
-def test_a_database_connection_is_closed_before_the_stop_and_nothing_is_logged(
-    tmp_path: Path, number: int
-) -> None:
-    assert told(tmp_path, CLOSES, number, "0.2", "1") == ["closed", "closing", "stopped"]
+def test_a_second_signal_ends_a_process_whose_work_has_ended(tmp_path: Path) -> None:
+    assert run(tmp_path, AT_THE_END) == (130, ["killed"])
 
 
-def test_a_database_that_does_not_answer_keeps_nobody_from_stopping(tmp_path: Path) -> None:
-    assert told(tmp_path, CLOSES, 2, "0.2", "60", errors=True) == ["closing", "stopped"]
+def test_an_ignored_sigint_stays_ignored(tmp_path: Path) -> None:
+    ignored = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\ncommand(lambda: receive('SIGINT'))\nsay('ended')\n"
+    )
+    assert run(tmp_path, ignored) == (0, ["ended"])
 
 
-def test_a_stop_while_the_loop_of_the_servers_starts_does_not_hang(tmp_path: Path) -> None:
-    assert told(tmp_path, STARTS_A_LOOP, 2) == ["stopped"]
+def test_an_error_of_the_work_is_raised(tmp_path: Path) -> None:
+    raises = "try:\n    command(lambda: 1 / 0)\nexcept ZeroDivisionError:\n    say('raised')\n"
+    assert run(tmp_path, raises) == (0, ["raised"])
 
 
-def test_a_stop_in_what_python_lets_no_error_out_of_is_not_lost(tmp_path: Path) -> None:
-    assert told(tmp_path, FINALIZES, 2) == ["stopped"]
+def test_a_sleep_ends_when_a_stop_is_requested() -> None:
+    stop = Stop()
+    threading.Thread(target=stop.request, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        stop.sleep(LIMIT_S)
+
+
+def test_items_end_when_a_stop_is_requested() -> None:
+    stop = Stop()
+    items = stop.checked([1, 2, 3])
+    assert next(items) == 1
+    stop.request()
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+
+
+def test_an_action_is_called_once_for_a_request_before_or_in_its_context_and_not_after() -> None:
+    stop = Stop()
+    calls: list[str] = []
+    with stop.calling(lambda: calls.append("left")):
+        pass
+    with stop.calling(lambda: calls.append("in")):
+        stop.request()
+    with stop.calling(lambda: calls.append("before")):
+        pass
+    assert calls == ["in", "before"]
