@@ -250,7 +250,7 @@ class Rig:
         """A backend with the spec's clocks over what is shared. On the warm loop only."""
         if name == "server":
             await self.server()
-            return ServerBackend(server_pool.rotation(self.spec), spec, frozenset({"fake/unpriced"}))
+            return ServerBackend(server_pool.servers(self.spec), spec, frozenset({"fake/unpriced"}))
         if self._cli is None:
             self._cli = CliBackend(self.spec, frozenset({"fake/unpriced"}))
         self._cli._spec = spec

@@ -34,7 +34,7 @@ OnProgress = Callable[[Progress, ConcurrencyState | None], None]
 def dispatch(
     run_spec: RunSpec, ledger: Ledger, executor: Executor, *, sizes: Sizes, on_progress: OnProgress
 ) -> None:
-    """Execute the open rows of the run, ``sizes.lanes`` batches at a time.
+    """Execute the open rows of the run, ``sizes.batches`` batches at a time.
 
     Rows that must wait for longer than a batch waits stay open. If the gate is closed for that long,
     or if the budget of the run is used up, no further batch is submitted. If the worker of a batch
@@ -76,14 +76,14 @@ class _Dispatch:
             raise
 
     def _submit(self) -> bool:
-        """Submit batches while there are lanes and rows for them. Returns whether any was submitted."""
-        if len(self.running) >= self.sizes.lanes:
+        """Submit batches while there are rows for them. Returns whether any was submitted."""
+        if len(self.running) >= self.sizes.batches:
             return False
         rows_per_batch = min(self.sizes.batch_size, ROWS_PER_SERVER)
-        state = self._state(limit=rows_per_batch * self.sizes.lanes)
+        state = self._state(limit=rows_per_batch * self.sizes.batches)
         if self._must_stop(state):
             return False
-        wanted = min(self.sizes.lanes, -(-state.ready // rows_per_batch))
+        wanted = min(self.sizes.batches, -(-state.ready // rows_per_batch))
         if not self.running and state.waits_at_most(self.run_spec.limits.max_inline_wait_s):
             # All rows wait for a short time: one batch shows it by its state.
             wanted = max(wanted, 1)
