@@ -305,7 +305,8 @@ def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
             assert sum(on_first) == 2
             os.kill(first.process.pid, signal.SIGKILL)
             await asking.until(lambda: sum(task.done() for task in hanging) == 2)
-            assert all(task.result().exit_code for task in hanging if task.done())
+            assert all(task.result().stderr for task in hanging if task.done())
+            await asking.until(lambda: not first.is_running)
             # The other server serves new rows, while a successor of the killed one starts.
             assert (await send(backend, "new", sessions)).exit_code == 0
             assert servers.server_with(sessions[-1]) is second
