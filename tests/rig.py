@@ -266,7 +266,7 @@ class Rig:
             return self._scripted
         if name == "server":
             await self.server()
-            return ServerBackend(server_pool.rotation(self.spec), spec, frozenset({"fake/unpriced"}))
+            return ServerBackend(server_pool.servers(self.spec), spec, frozenset({"fake/unpriced"}))
         if self._cli is None:
             self._cli = CliBackend(self.spec, frozenset({"fake/unpriced"}))
         self._cli._spec = spec

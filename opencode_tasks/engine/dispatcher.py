@@ -37,7 +37,7 @@ Ended = tuple[str, BatchEnd]
 
 @dataclass(slots=True)
 class Dispatch:
-    """Execution of the open rows of a run, ``sizes.lanes`` batches at a time.
+    """Execution of the open rows of a run, ``sizes.batches`` batches at a time.
 
     Rows that must wait for longer than a batch waits stay open. If the gate is closed for that long,
     or if the budget of the run is used up, no further batch is submitted. If the worker of a batch
@@ -90,14 +90,14 @@ class Dispatch:
         return None
 
     def _submit(self) -> bool:
-        """Submit batches while there are lanes and rows for them. Returns whether any was submitted."""
-        if len(self.running) >= self.sizes.lanes:
+        """Submit batches while there are rows for them. Returns whether any was submitted."""
+        if len(self.running) >= self.sizes.batches:
             return False
         rows_per_batch = min(self.sizes.batch_size, ROWS_PER_SERVER)
-        state = self._state(limit=rows_per_batch * self.sizes.lanes)
+        state = self._state(limit=rows_per_batch * self.sizes.batches)
         if self._must_stop(state):
             return False
-        wanted = min(self.sizes.lanes, -(-state.ready // rows_per_batch))
+        wanted = min(self.sizes.batches, -(-state.ready // rows_per_batch))
         if not self.running and state.waits_at_most(self.run_spec.limits.max_inline_wait_s):
             # All rows wait for a short time: one batch shows it by its state.
             wanted = max(wanted, 1)

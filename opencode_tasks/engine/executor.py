@@ -18,9 +18,9 @@ PROCESS_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Number of batches, prompts and opencode processes that an executor can run at the same time."""
+    """CPUs for batches and servers, and the prompts and opencode processes that may run at the same time."""
 
-    batches: int
+    cpus: int
     prompts: int
     processes: int
 
@@ -61,7 +61,7 @@ class Executor(Protocol):
         ...
 
     def capacity(self) -> Capacity:
-        """Number of batches, prompts and processes that can run at the same time."""
+        """CPUs, and the number of prompts and processes that can run at the same time."""
         ...
 
     def check(self, ledger_url: str) -> None:
@@ -74,9 +74,9 @@ class Executor(Protocol):
 
 
 def local_capacity() -> Capacity:
-    """Capacity of this machine: a batch per CPU, and the opencode processes that its free memory holds."""
+    """Capacity of this machine, with the opencode processes that its free memory holds."""
     return Capacity(
-        batches=os.cpu_count() or 1,
+        cpus=os.cpu_count() or 1,
         prompts=NO_PROMPT_LIMIT,
         processes=max(1, memory_available_bytes() // PROCESS_BYTES),
     )

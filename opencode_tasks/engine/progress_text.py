@@ -89,7 +89,7 @@ def start_lines(event: RunEvent) -> list[str]:
     in_flight = f"{count_of(sizes.concurrency)} in flight"
     if sizes.is_found:
         in_flight = f"up to {in_flight}, the number is found by trial"
-    batches = f"in batches of up to {sizes.batch_size}, {sizes.lanes} at once"
+    batches = f"in batches of up to {sizes.batch_size}, {sizes.batches} at once"
     lines = [f"run {event.run_id}: {count_of(sizes.rows)} {batches}, {in_flight}"]
     if event.reused_rows:
         lines.append(

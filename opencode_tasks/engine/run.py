@@ -288,8 +288,7 @@ class _Run:
             self.run_id,
             self.driver_id,
             self.ledger.url,
-            sizes.concurrency_per_batch,
-            start=sizes.start,
+            sizes,
             has_budget=self.ledger.budgets.get(self.run_id).max_cost_pico is not None,
         )
         emit_progress = partial(self._emit_progress, run_spec)
@@ -304,7 +303,8 @@ class _Run:
         options, capacity = self.plan.options, self.executor.capacity()
         return choose_sizes(
             rows=open_rows,
-            lanes=capacity.batches,
+            cpus=capacity.cpus,
+            shares_process=not self.executor.is_remote,
             batch_size=options.batch_size,
             concurrency=options.concurrency,
             backend=options.backend,

@@ -123,7 +123,7 @@ class _Batch:
         run_spec = self.run_spec
         # Started here, so that a failed start is a failure of the batch and not of each row.
         async with server_pool.use(
-            run_spec.spec, run_spec.backend, run_spec.unpriced, own_server=True
+            run_spec.spec, run_spec.backend, run_spec.unpriced, servers=run_spec.servers
         ) as self.backend:
             await self.context.limiter.join()
             await self._run()
@@ -186,11 +186,8 @@ class _Batch:
 
     def _free_slots(self) -> int:
         """Number of rows that may be added to those in flight."""
-        at_most = self.run_spec.concurrency
-        ready = 0 if self.is_queue_empty else min(at_most, self._rows_left())
-        slots = self.context.limiter.slots(
-            ready, until=self.next_ready, now=datetime.now(UTC), at_most=at_most
-        )
+        ready = 0 if self.is_queue_empty else min(self.run_spec.concurrency, self._rows_left())
+        slots = self.context.limiter.slots(ready, until=self.next_ready, now=datetime.now(UTC))
         return min(slots - len(self.in_flight), self._rows_left())
 
     async def _fill(self) -> None:

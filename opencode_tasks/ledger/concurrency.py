@@ -30,8 +30,6 @@ from opencode_tasks.ledger.schema import concurrency_limits, concurrency_shares
 
 # A worker that has not asked for this long counts as dead.
 WORKER_TIMEOUT_S = 15.0
-# A worker with no more rows may start another batch soon.
-LEAVING_TIMEOUT_S = 2.0
 
 _LIMIT_FIELDS = {one.name for one in fields(AdaptiveLimit)}
 
@@ -41,8 +39,7 @@ class ConcurrencyRequest:
     """Report of a worker since its last request, and what it asks for.
 
     - ``in_flight``: its rows in flight; ``wants``: the number that it could have in flight.
-    - ``is_pressed``: it had more rows to send than slots. ``is_leaving``: it has no more rows, though
-      it may start others soon.
+    - ``is_pressed``: it had more rows to send than slots. ``is_leaving``: it asks for the last time.
     - ``answers``, ``refusals``: start times of its rows that were answered, and refused.
     - ``refused_of``: its rows in flight at the refusal. ``rest_s``: seconds during which the provider
       accepts no rows.
@@ -128,7 +125,11 @@ def sync_concurrency(
         .where(concurrency_limits.c.gate_id == gate_id)
         .values(state=_state_of(limit), **levels)
     )
-    _write_share(connection, gate_id, owner, request, slots, lease_now)
+    if request.is_leaving:
+        shares = concurrency_shares
+        connection.execute(shares.delete().where(shares.c.gate_id == gate_id, shares.c.owner == owner))
+    else:
+        _write_share(connection, gate_id, owner, request, slots, lease_now)
     return Allocation(slots=slots, sends=sends, is_trying=limit.tried_at is not None)
 
 
@@ -211,19 +212,16 @@ def _write_share(
     slots: int,
     lease_now: datetime,
 ) -> None:
-    timeout_s = LEAVING_TIMEOUT_S if request.is_leaving else WORKER_TIMEOUT_S
     values = {
         "slots": slots,
         "in_flight": request.in_flight,
         "wants": request.wants,
-        "expires_at": lease_now + timedelta(seconds=timeout_s),
+        "expires_at": lease_now + timedelta(seconds=WORKER_TIMEOUT_S),
     }
-    # A worker that leaves keeps its slots for a short time, since its next batch may start soon.
-    changed = {name: values[name] for name in values if name != "slots" or not request.is_leaving}
     connection.execute(
         insert_into(connection, concurrency_shares)
         .values(gate_id=gate_id, owner=owner, **values)
-        .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=changed)
+        .on_conflict_do_update(index_elements=["gate_id", "owner"], set_=values)
     )
 
 

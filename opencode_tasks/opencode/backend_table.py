@@ -10,7 +10,7 @@ from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.null_backend import NullBackend, null_catalog
 from opencode_tasks.opencode.server_backend import ServerBackend
-from opencode_tasks.opencode.server_rotation import ServerRotation
+from opencode_tasks.opencode.server_set import ServerSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class BackendKind:
         catalog: Catalog of a backend that does not run opencode; None reads it from an opencode server.
     """
 
-    create: Callable[[OpencodeSpec, frozenset[str], ServerRotation], Backend]
+    create: Callable[[OpencodeSpec, frozenset[str], ServerSet], Backend]
     uses_servers: bool = False
     starts_process_per_row: bool = False
     catalog: Callable[[], Catalog] | None = None

@@ -27,7 +27,7 @@ from opencode_tasks.opencode.disk_space import check_space
 from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
-from opencode_tasks.opencode.server_rotation import ServerRotation
+from opencode_tasks.opencode.server_set import ServerSet
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.event_stream import EventFold, SessionEvents
 from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
@@ -55,7 +55,7 @@ class ServerBackend:
     name: BackendName = "server"
 
     def __init__(
-        self, servers: ServerRotation, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
+        self, servers: ServerSet, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()
     ) -> None:
         self.unpriced = unpriced
         self._servers = servers
@@ -64,7 +64,7 @@ class ServerBackend:
 
     @property
     def server(self) -> OpencodeServer | None:
-        """The server for new sessions; None if there is none."""
+        """The server for the next new session; None if there is none."""
         return self._servers.current
 
     def data_dir(self, session_id: str | None) -> Path | None:

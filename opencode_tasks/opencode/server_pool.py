@@ -26,7 +26,8 @@ from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
 from opencode_tasks.opencode.server_key import ServerKey, server_key, settings_digest
-from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation, limits_in_force
+from opencode_tasks.opencode.server_rotation import RotationLimits, limits_in_force
+from opencode_tasks.opencode.server_set import ServerSet
 from opencode_tasks.settings import settings
 
 T = TypeVar("T")
@@ -79,31 +80,29 @@ class ServerPool:
             raise
 
     async def server(self, spec: OpencodeSpec) -> OpencodeServer:
-        """The running server of a spec, started if there is none. On the loop only.
+        """A running server of a spec, started if there is none. On the loop only.
 
         Raises SetupError if it does not start.
         """
         group = self._group(spec)
         await self._release_login(group, spec)
-        return await group.rotation().running_server()
+        return await group.servers.running_server()
 
     @contextlib.asynccontextmanager
     async def use(
-        self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], *, own_server: bool = False
+        self, spec: OpencodeSpec, name: BackendName, unpriced: frozenset[str], *, servers: int = 1
     ) -> AsyncGenerator[Backend]:
         """Keep the backend of this name for the block. On the loop only.
 
-        With ``own_server`` no other block has the server that it uses, unless the provider has a login
-        that only one server at a time may use. Raises SetupError if the server does not start.
+        Its prompts are divided among ``servers`` servers, unless the provider has a login that only one
+        server at a time may use. Raises SetupError if no server starts.
         """
         with contextlib.ExitStack() as stack:
             group = self._group(spec)
             stack.callback(self._end_superseded)
-            stack.enter_context(group.use())
-            is_own = own_server and not self.has_exclusive_login(spec)
-            lane = stack.enter_context(group.lane()) if is_own else 0
+            stack.enter_context(group.use(1 if self.has_exclusive_login(spec) else servers))
             await self._release_login(group, spec)
-            yield await group.backend(spec, name, unpriced, lane)
+            yield await group.backend(spec, name, unpriced)
 
     async def catalog(
         self, spec: OpencodeSpec, variant: str | None = None, backend: BackendName = "server"
@@ -152,11 +151,11 @@ class ServerPool:
     async def _read_catalog(
         self, group: ServerGroup, spec: OpencodeSpec, variant: str | None, *, keep_server: bool
     ) -> Catalog:
-        had_server = group.rotation().current is not None
+        had_server = group.servers.has_process
         await self._release_login(group, spec)
         try:
             return await read_catalog(
-                await group.rotation().running_server(),
+                await group.servers.running_server(),
                 model_ref=spec.model_ref,
                 agent=spec.agent,
                 variant=variant,
@@ -168,13 +167,13 @@ class ServerPool:
             )
         finally:
             if not keep_server and not had_server:
-                await group.end_servers()
+                await group.servers.aclose()
 
     async def end_server(self, spec: OpencodeSpec) -> None:
         """End the servers of a spec that no batch uses; its catalog stays. On the loop only."""
         settings = settings_digest(spec)
         groups = [group for group in self._all_groups() if group.key.settings == settings]
-        await asyncio.gather(*(group.end_servers() for group in groups if not group.is_used))
+        await asyncio.gather(*(group.servers.aclose() for group in groups if not group.is_used))
 
     def has_exclusive_login(self, spec: OpencodeSpec) -> bool:
         """Whether the provider of a spec has a login that only one server at a time may use.
@@ -194,9 +193,9 @@ class ServerPool:
             self._portal = None
             self._stack.close()
 
-    def rotation(self, spec: OpencodeSpec) -> ServerRotation:
-        """The servers that prompts of a spec share, running or not. On the loop only."""
-        return self._group(spec).rotation()
+    def servers(self, spec: OpencodeSpec) -> ServerSet:
+        """The servers of a spec, running or not. On the loop only."""
+        return self._group(spec).servers
 
     def _group(self, spec: OpencodeSpec) -> ServerGroup:
         """The group for the spec in its present surroundings."""
@@ -208,6 +207,7 @@ class ServerPool:
                 self._superseded.add(group)
             group = self._groups[key.settings] = ServerGroup(key, spec, self._limits or limits_in_force())
             self._end_superseded()
+        group.last_used = time.monotonic()
         if self._watch is None:
             self._watch = asyncio.create_task(self._watch_idle())
         return group
@@ -220,7 +220,7 @@ class ServerPool:
         if self.has_exclusive_login(spec):
             await asyncio.gather(*self._ending)
             others = [other for other in self._all_groups() if other is not group and other.is_idle]
-            await asyncio.gather(*(other.aclose() for other in others if other.has_exclusive_login))
+            await asyncio.gather(*(other.aclose() for other in others if other.servers.has_exclusive_login))
 
     def _end_superseded(self) -> None:
         """End the superseded groups that are idle, in the background."""

@@ -1,4 +1,4 @@
-"""Rotation of the servers of one spec: a server grows with its rows, so a new one replaces it.
+"""Rotation of a server: it grows with its rows, so a new one replaces it.
 
 The successor starts in the background while its predecessor works, so that no row waits for it. When it
 answers, new sessions go to it. The sessions of the predecessor end there, later prompts included, and the
@@ -22,7 +22,7 @@ from opencode_tasks.system.ray_node import memory_limit_bytes
 
 MB = 1_000_000
 # A server and its successor run at the same time for a while.
-SHARE_OF_LANE = 0.5
+SHARE_OF_CPU = 0.5
 MIN_MEMORY_BYTES, MAX_MEMORY_BYTES = 1_500 * MB, 4_000 * MB
 # A start costs the CPU time of about a hundred rows. A memory limit below the size of a new server must
 # not replace servers all the time.
@@ -50,7 +50,7 @@ class RotationLimits:
 def limits_in_force() -> RotationLimits:
     """Limits from the settings, or from the memory of this machine if the settings name none."""
     current = settings()
-    memory_bytes = SHARE_OF_LANE * memory_limit_bytes() / (os.cpu_count() or 1)
+    memory_bytes = SHARE_OF_CPU * memory_limit_bytes() / (os.cpu_count() or 1)
     if current.server_memory is not None:
         memory_bytes = current.server_memory * MB
     else:
@@ -59,10 +59,16 @@ def limits_in_force() -> RotationLimits:
 
 
 class ServerRotation:
-    """Current server of a spec, and former servers that still have sessions. Used on one event loop."""
+    """Current server in one place, and former servers that still have sessions. Used on one event loop.
+
+    Attributes:
+        current: Server for new sessions; None before the first one.
+        load: Number of requests, including those that wait for the start of a server.
+    """
 
     def __init__(self, spec: OpencodeSpec, limits: RotationLimits) -> None:
         self.current: OpencodeServer | None = None
+        self.load: int = 0
         self._spec = spec
         self._limits = limits
         self._former: set[OpencodeServer] = set()
@@ -74,7 +80,7 @@ class ServerRotation:
     async def running_server(self) -> OpencodeServer:
         """Server for new sessions, started if none runs. Raises SetupError if it does not start."""
         async with self._lock:
-            if self.current is not None and not self.current.is_running and self._successor is not None:
+            if not self.is_running and self._successor is not None:
                 await asyncio.wait({self._successor})
             server = self.current
             if server is None or not server.is_running or self._must_be_replaced(server):
@@ -91,18 +97,28 @@ class ServerRotation:
 
         Raises SetupError if a server is needed and does not start.
         """
-        server = self.server_with(session_id) if session_id is not None else None
-        if server is None:
-            server = await self.running_server()
-            server.session_count += 1
-            if self._successor is None and self._needs_successor(server):
-                self._successor = asyncio.create_task(self._start_successor())
-        server.active_requests += 1
+        self.load += 1
         try:
-            yield server
+            server = self.server_with(session_id) if session_id is not None else None
+            if server is None:
+                server = await self.running_server()
+                server.session_count += 1
+                if self._successor is None and self._needs_successor(server):
+                    self._successor = asyncio.create_task(self._start_successor())
+            server.active_requests += 1
+            try:
+                yield server
+            finally:
+                server.active_requests -= 1
+                self._close_if_idle(server)
         finally:
-            server.active_requests -= 1
-            self._close_if_idle(server)
+            self.load -= 1
+
+    def start_soon(self) -> None:
+        """Start a server in the background if none runs. If it does not start, that is logged."""
+        is_starting = self._lock.locked() or self._successor is not None
+        if not self.is_running and not is_starting and time.monotonic() >= self._not_before:
+            self._successor = asyncio.create_task(self._start_successor())
 
     def server_with(self, session_id: str) -> OpencodeServer | None:
         """Server with an unrecorded session; None if no server has it."""
@@ -115,6 +131,11 @@ class ServerRotation:
         if server is not None:
             server.mark_recorded(session_id)
             self._close_if_idle(server)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the current server runs."""
+        return self.current is not None and self.current.is_running
 
     @property
     def is_busy(self) -> bool:
@@ -171,19 +192,22 @@ class ServerRotation:
         return True
 
     async def _start_successor(self) -> None:
-        """Start the successor and make it the current server. If it does not start, the old one stays."""
+        """Start a server and make it the current one. If it does not start, the old one stays."""
         try:
             successor = await OpencodeServer.start(self._spec)
-        except Exception as error:  # noqa: BLE001  rows continue on the old server whatever the error is
+        except Exception as error:  # noqa: BLE001  rows continue on other servers whatever the error is
             self._not_before = time.monotonic() + self._limits.retry_delay_s
-            _log.warning("a new opencode server did not start, the old one stays in use: %s", error)
+            _log.warning("a new opencode server did not start, those that run stay in use: %s", error)
             return
         finally:
             self._successor = None
         former, self.current = self.current, successor
         if former is not None:
             self._former.add(former)
-            self._close_if_idle(former)
+            if former.is_running:
+                self._close_if_idle(former)
+            else:
+                self._close_soon(former)
 
     def _close_if_idle(self, server: OpencodeServer) -> None:
         """Close a former server that has no request and no unrecorded session."""

@@ -58,7 +58,7 @@ class TaskRunnerExecutor:
         memory = [one.get("memory", unknown_memory) for one in with_credentials]
         credentials = sum(float(one[CREDENTIALS]) for one in with_credentials)
         return Capacity(
-            batches=max(1, sum(int(one.get("CPU", 0)) for one in with_credentials)),
+            cpus=max(1, sum(int(one.get("CPU", 0)) for one in with_credentials)),
             prompts=int(credentials / CREDENTIALS_PER_PROMPT + 0.5),
             processes=max(1, sum(int(size) // PROCESS_BYTES for size in memory)),
         )

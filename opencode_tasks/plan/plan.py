@@ -32,6 +32,7 @@ from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico, system_text
+from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
@@ -98,12 +99,9 @@ class Plan:
         return gate_id(self.catalog.model_ref, self.spec, os.environ, self.catalog.key_variables)
 
     def run_spec(
-        self, run_id: str, driver_id: str, ledger_url: str, concurrency: int, *, start: int, has_budget: bool
+        self, run_id: str, driver_id: str, ledger_url: str, sizes: Sizes, *, has_budget: bool
     ) -> RunSpec:
-        """The RunSpec for the batches of a driver of a run of this plan.
-
-        ``concurrency`` is the number of rows in flight of one batch, ``start`` that of the gate.
-        """
+        """The RunSpec for the batches of a driver of a run of this plan."""
         assert self.catalog is not None
         options = self.options
         return RunSpec(
@@ -120,8 +118,9 @@ class Plan:
             schema=options.schema,
             limits=limits_of(options),
             gate_id=self.gate_id,
-            concurrency=concurrency,
-            start=start,
+            concurrency=sizes.concurrency_per_batch,
+            servers=sizes.servers,
+            start=sizes.start,
             rate_limits=RateLimits(
                 requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute
             ),

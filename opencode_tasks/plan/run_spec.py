@@ -32,7 +32,8 @@ class RunSpec:
       batch reads them from the block.
     - ``unpriced``: models without a price in opencode.
     - ``system``: system text that the user gave, None without one.
-    - ``concurrency``: most rows in flight of one batch.
+    - ``concurrency``: most rows in flight of one batch. ``servers``: opencode servers of the process, if
+      the backend uses them.
     - ``gate_id``: gate of the provider, model and credential.
     - ``start``: rows in flight at the gate while nothing is known about the provider's limit.
     - ``rate_limits``: requests and tokens per minute that the provider allows.
@@ -58,6 +59,7 @@ class RunSpec:
     schema: Mapping[str, Any] | None
     limits: RetryLimits
     concurrency: int
+    servers: int = 1
     gate_id: str
     start: int
     rate_limits: RateLimits = field(default_factory=RateLimits)

@@ -21,7 +21,8 @@ class Sizes:
     """Number and size of the batches of a run.
 
     Attributes:
-        lanes: Number of batches that run at the same time.
+        batches: Number of batches that run at the same time.
+        servers: Number of opencode servers of a process, if the backend uses them.
         batch_size: Maximum number of rows that a batch claims.
         concurrency_per_batch: Maximum number of rows in flight of one batch.
         rows: Number of open rows.
@@ -31,12 +32,15 @@ class Sizes:
 
     Examples:
         >>> from opencode_tasks import Sizes
-        >>> sizes = Sizes(lanes=2, batch_size=50, concurrency_per_batch=8, rows=100, start=4, is_found=True)
+        >>> sizes = Sizes(
+        ...     batches=2, servers=1, batch_size=50, concurrency_per_batch=8, rows=100, start=4, is_found=True
+        ... )
         >>> sizes.concurrency
         16
     """
 
-    lanes: int
+    batches: int
+    servers: int
     batch_size: int
     concurrency_per_batch: int
     rows: int
@@ -46,13 +50,14 @@ class Sizes:
     @property
     def concurrency(self) -> int:
         """Maximum number of rows in flight in the whole run."""
-        return min(self.rows, self.lanes * min(self.batch_size, self.concurrency_per_batch))
+        return min(self.rows, self.batches * min(self.batch_size, self.concurrency_per_batch))
 
 
 def choose_sizes(
     *,
     rows: int,
-    lanes: int,
+    cpus: int,
+    shares_process: bool,
     batch_size: int | None,
     concurrency: int | None,
     backend: BackendName,
@@ -61,32 +66,36 @@ def choose_sizes(
     most: int,
     most_processes: int,
 ) -> Sizes:
-    """Sizes for ``rows`` open rows on a runner that can run ``lanes`` batches; the user's values are kept.
+    """Sizes for ``rows`` open rows on a runner with ``cpus`` CPUs; the user's values are kept.
 
+    With ``shares_process``, all batches run in one process. One batch then uses all servers, unless the
+    user's ``batch_size`` divides the rows. Otherwise each batch has a process with one server.
     ``one_owner``: only one server at a time may use the user's login. ``most`` is the number of prompts
     that the credentials of the runner's nodes allow at the same time, ``most_processes`` the number of
     opencode processes for which their memory suffices.
     """
-    lanes = max(1, min(lanes, most_processes))
+    cpus = max(1, min(cpus, most_processes))
     kind = BACKENDS[backend]
     is_found = concurrency is None and kind.uses_servers and not model_ref.startswith("local/")
-    wanted = min(concurrency or _default_concurrency(kind, model_ref, lanes), max(1, rows), most)
+    wanted = min(concurrency or _default_concurrency(kind, model_ref, cpus), max(1, rows), most)
     if one_owner and kind.starts_process_per_row:
         wanted = 1
-    used = 1 if one_owner else max(1, min(lanes, wanted, -(-rows // (batch_size or ROWS_PER_SERVER))))
-    # Batches claim rows one by one, so a large batch does not keep rows from the others.
-    size = batch_size or max(1, min(MAX_BATCH, rows))
+    at_once = 1 if one_owner else max(1, min(cpus, wanted))
+    rows_per_batch = batch_size or (rows if shares_process else ROWS_PER_SERVER)
+    batches = min(at_once, -(-rows // rows_per_batch))
     return Sizes(
-        lanes=used,
-        batch_size=size,
-        concurrency_per_batch=max(1, wanted // used),
+        batches=batches,
+        servers=min(at_once, -(-rows // ROWS_PER_SERVER)) if shares_process else 1,
+        # Batches claim rows one by one, so a large batch does not keep rows from the others.
+        batch_size=batch_size or max(1, min(MAX_BATCH, rows)),
+        concurrency_per_batch=max(1, wanted // batches),
         rows=rows,
         start=FIRST_LIMIT if is_found else wanted,
         is_found=is_found,
     )
 
 
-def _default_concurrency(kind: BackendKind, model_ref: str, lanes: int) -> int:
+def _default_concurrency(kind: BackendKind, model_ref: str, cpus: int) -> int:
     if kind.starts_process_per_row:
-        return lanes
+        return cpus
     return LOCAL_MODEL_CONCURRENCY if model_ref.startswith("local/") else MAX_CONCURRENCY

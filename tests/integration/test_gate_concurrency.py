@@ -14,7 +14,7 @@ from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import AttemptRecord, Session, Step, Usage
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest, ConcurrencyState, Ledger
-from opencode_tasks.ledger.concurrency import LEAVING_TIMEOUT_S, WORKER_TIMEOUT_S
+from opencode_tasks.ledger.concurrency import WORKER_TIMEOUT_S
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.plan.run_spec import RunSpec
 
@@ -58,13 +58,12 @@ def test_a_worker_without_rows_leaves_all_slots_to_the_others(ledger: Ledger) ->
     assert sync_concurrency(ledger, "b", 1).slots == 4
 
 
-def test_an_allocation_is_kept_briefly_for_the_next_batch(ledger: Ledger) -> None:
-    sync_concurrency(ledger, "a", 0)
+def test_a_worker_that_leaves_returns_its_slots_at_once(ledger: Ledger) -> None:
+    sync_concurrency(ledger, "a", 0, in_flight=3)
+    assert sync_concurrency(ledger, "b", 1).slots == 0
     sync_concurrency(ledger, "a", 1, wants=0, is_leaving=True)
-    assert sync_concurrency(ledger, "b", 1.5).slots == 0
-    assert sync_concurrency(ledger, "a", 2).slots == 2
-    sync_concurrency(ledger, "a", 3, wants=0, is_leaving=True)
-    assert sync_concurrency(ledger, "b", 3 + LEAVING_TIMEOUT_S).slots == 4
+    assert sync_concurrency(ledger, "b", 1).slots == 4
+    assert now(ledger, 1).in_flight == 0
 
 
 def test_the_allocation_of_a_dead_worker_expires(ledger: Ledger) -> None:
@@ -114,7 +113,7 @@ def test_tokens_are_reserved_and_corrected(ledger: Ledger) -> None:
     assert sync_concurrency(ledger, "a", 0, rate_limits=rate_limits, **unsent).sends == 7
 
 
-# Batches of a process
+# Batches
 
 
 def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
@@ -152,26 +151,44 @@ def record(tokens: int) -> AttemptRecord:
     return AttemptRecord(sessions=[Session(session_id="s", parent_id=None, messages=[], steps=[step])])
 
 
-def test_the_batches_of_a_process_divide_its_allocation(ledger: Ledger) -> None:
+def test_two_batches_divide_the_gate_and_the_last_gets_all_of_it(ledger: Ledger) -> None:
     async def work() -> None:
         now = datetime.now(UTC)
-        one, two = Limiter(run_spec(ledger), ledger, "worker"), Limiter(run_spec(ledger), ledger, "worker")
+        one, two = Limiter(run_spec(ledger), ledger, "one"), Limiter(run_spec(ledger), ledger, "two")
         await one.join()
+        assert one.slots(9, until=None, now=now) == 4
         await two.join()
-        # A batch that accepts one row leaves the other slots to the other batch.
-        assert two.slots(9, until=None, now=now, at_most=1) == 1
-        assert one.slots(9, until=None, now=now, at_most=30) == 3
-        assert two.slots(9, until=None, now=now, at_most=30) == 2
-        for row in "ab":
-            one.add(row, "prompt")
-        assert one.slots(9, until=None, now=now, at_most=30) == 2
-        two.add("c", "prompt")
-        assert two.slots(0, until=None, now=now, at_most=30) == 1
-        assert one.slots(9, until=None, now=now, at_most=30) == 3
-        two.slots(9, until=None, now=now, at_most=30)
+        assert two.slots(9, until=None, now=now) == 0
+        one.add("a", "prompt")
+        await one.sync()
+        await two.sync()
+        assert (one.slots(9, until=None, now=now), two.slots(9, until=None, now=now)) == (2, 2)
+        # A batch without a row that is ready soon keeps only the slots of its rows in flight.
+        assert one.slots(0, until=None, now=now) == 1
+        await one.sync()
+        await two.sync()
+        assert two.slots(9, until=None, now=now) == 3
+        one.remove("a")
         await one.leave()
-        assert two.slots(9, until=None, now=now, at_most=30) == 4
+        await two.sync()
+        assert two.slots(9, until=None, now=now) == 4
         await two.leave()
+
+    asyncio.run(work())
+
+
+def test_leaving_during_an_exchange_returns_the_slots(ledger: Ledger) -> None:
+    async def work() -> None:
+        limiter = Limiter(run_spec(ledger), ledger, "one")
+        await limiter.join()
+        exchange = asyncio.create_task(limiter.sync())
+        await asyncio.sleep(0)
+        await limiter.leave()
+        await exchange
+        assert (
+            ledger.concurrency.sync(GATE, "two", ConcurrencyRequest(in_flight=0, wants=30, start=4)).slots
+            == 4
+        )
 
     asyncio.run(work())
 
@@ -181,14 +198,14 @@ def test_a_refusal_is_synchronized_at_once(ledger: Ledger) -> None:
         now = datetime.now(UTC)
         limiter = Limiter(run_spec(ledger, start=10), ledger, "worker")
         await limiter.join()
-        for number in range(limiter.slots(30, until=None, now=now, at_most=30)):
+        for number in range(limiter.slots(30, until=None, now=now)):
             limiter.add(str(number), "prompt")
         error = errors.RateLimitError("n", now)
         await limiter.observe("9", "prompt", error, datetime.now(UTC), AttemptRecord())
         limiter.remove("9")
         found = ledger.concurrency.get(GATE, now=datetime.now(UTC))
         assert found == ConcurrencyState(in_flight=10, limit=9, ceiling=9)
-        assert limiter.slots(30, until=None, now=now, at_most=30) == 9
+        assert limiter.slots(30, until=None, now=now) == 9
         await limiter.leave()
 
     asyncio.run(work())
@@ -201,18 +218,18 @@ def test_rate_limits_hold_rows_back(ledger: Ledger) -> None:
             run_spec(ledger, start=10, rate_limits=RateLimits(requests_per_minute=30)), ledger, "worker"
         )
         await limiter.join()
-        limiter.slots(30, until=None, now=now, at_most=30)
-        await limiter.process.sync()
-        assert limiter.slots(30, until=None, now=now, at_most=30) == 2
+        limiter.slots(30, until=None, now=now)
+        await limiter.sync()
+        assert limiter.slots(30, until=None, now=now) == 2
         limiter.add("a", "prompt")
         limiter.add("b", "prompt")
         await limiter.observe("a", "prompt", None, now, record(700))
         limiter.remove("a")
-        assert limiter.slots(30, until=None, now=now, at_most=30) == 1
+        assert limiter.slots(30, until=None, now=now) == 1
         # A row that was not sent returns its request for another row.
         limiter.remove("b")
-        await limiter.process.sync()
-        assert limiter.slots(30, until=None, now=now, at_most=30) == 1
+        await limiter.sync()
+        assert limiter.slots(30, until=None, now=now) == 1
         await limiter.leave()
 
     asyncio.run(work())

@@ -19,7 +19,7 @@ import pytest
 
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.engine.ask import ask
-from opencode_tasks.opencode.backend import OnSession, OpencodeSpec, Request
+from opencode_tasks.opencode.backend import Backend, OnSession, OpencodeSpec, Request
 from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root
 from opencode_tasks.opencode.leftovers import (
     finished_result,
@@ -63,7 +63,7 @@ async def one(prompt):
         await backend.run(Request(prompt=prompt, model_ref="fake/echo"), tell)
 
 async def all():
-    servers = server_pool.rotation(spec)
+    servers = server_pool.servers(spec)
     old = await servers.running_server()
     # Both begin at once: the first of them has the successor started, which takes seconds.
     rows = [asyncio.create_task(one(prompt)) for prompt in ("hangs on the old one", "done on the old one")]
@@ -109,7 +109,7 @@ class Asker:
                 self.note()
 
     def note(self) -> None:
-        current = self.server_pool.rotation(self.spec).current
+        current = self.server_pool.servers(self.spec).current
         if current is not None and current not in self.seen:
             self.seen.append(current)
 
@@ -130,7 +130,7 @@ class Asker:
 
     async def followed(self, old: OpencodeServer) -> OpencodeServer:
         """The next server once it has taken over."""
-        await self.until(lambda: self.server_pool.rotation(self.spec).current is not old)
+        await self.until(lambda: self.server_pool.servers(self.spec).current is not old)
         self.note()
         return self.seen[-1]
 
@@ -202,7 +202,7 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
     asking = asker(rows=2)
 
     async def run() -> tuple[Any, list[str]]:
-        servers = asking.server_pool.rotation(asking.spec)
+        servers = asking.server_pool.servers(asking.spec)
         await asking.row("first")
         old = asking.seen[0]
 
@@ -247,18 +247,18 @@ def test_a_successor_that_does_not_start_is_tried_again_later(
     prompts = [f"row {number}" for number in range(40)]
 
     async def run() -> None:
-        servers = asking.server_pool.rotation(asking.spec)
+        servers = asking.server_pool.servers(asking.spec)
         await asking.row("warm")
         flag.touch()
         assert await asking.rows(prompts) == prompts
-        await asking.until(lambda: servers._successor is None)
+        await asking.until(lambda: servers.rotations[0]._successor is None)
         assert await asking.rows(["later"]) == ["later"]
         assert len(asking.seen) == 1
         # Not tried again, however many rows there were: there was one more home, and it is gone.
         assert [home.name for home in instance_dirs()] == [asking.seen[0].instance_dir.root.name]
-        assert servers._successor is None
+        assert servers.rotations[0]._successor is None
         flag.unlink()
-        servers._not_before = 0.0
+        servers.rotations[0]._not_before = 0.0
         await asking.row("at last")
         await asking.followed(asking.seen[0])
 
@@ -281,6 +281,48 @@ def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provid
     assert provider.prompts() == ["first", "second"]
 
 
+def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
+    asker: Callable[..., Asker], provider: ScriptedProvider
+) -> None:
+    provider.on("hangs", Reply(hang=True))
+    asking = asker()
+
+    async def send(backend: Backend, prompt: str, sessions: list[str]) -> SessionResult:
+        return await backend.run(Request(prompt=prompt, model_ref="fake/echo"), sessions.append)
+
+    async def run() -> None:
+        servers = asking.server_pool.servers(asking.spec)
+        async with asking.server_pool.use(asking.spec, "server", frozenset(), servers=2) as backend:
+            await asking.until(lambda: all(place.is_running for place in servers.rotations))
+            first, second = [place.current for place in servers.rotations]
+            assert first is not None
+            assert second is not None
+            sessions: list[str] = []
+            hanging = [asyncio.create_task(send(backend, f"hangs {n}", sessions)) for n in range(4)]
+            await asking.until(lambda: len(sessions) == 4)
+            assert (first.active_requests, second.active_requests) == (2, 2)
+            on_first = [servers.server_with(session_id) is first for session_id in sessions]
+            assert sum(on_first) == 2
+            os.kill(first.process.pid, signal.SIGKILL)
+            await asking.until(lambda: sum(task.done() for task in hanging) == 2)
+            assert all(task.result().stderr for task in hanging if task.done())
+            await asking.until(lambda: not first.is_running)
+            # The other server serves new rows, while a successor of the killed one starts.
+            assert (await send(backend, "new", sessions)).exit_code == 0
+            assert servers.server_with(sessions[-1]) is second
+            await asking.until(lambda: servers.rotations[0].is_running)
+            await asking.until(lambda: not psutil.pid_exists(first.process.pid))
+            assert sum(task.done() for task in hanging) == 2
+            assert servers.rotations[0].current is not first
+            for task in hanging:
+                task.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+            for session_id in sessions:
+                backend.release_session(session_id)
+
+    asking.server_pool.call(run)
+
+
 def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker]) -> None:
     asking = asker(rows=1)
 
@@ -288,7 +330,7 @@ def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker])
         # On a busy machine a successor can have started before the row that wanted it ends.
         for number in range(ROWS_UNTIL_ONE_STARTS):
             await asking.row(f"row {number}")
-            if asking.server_pool.rotation(asking.spec)._successor is not None:
+            if asking.server_pool.servers(asking.spec).rotations[0]._successor is not None:
                 break
         else:
             pytest.fail("no row ended while a successor was starting")

@@ -146,7 +146,7 @@ def test_aws_accounts_have_their_own_gates(home: Path) -> None:
 def group_of(spec: OpencodeSpec, last_used: float) -> ServerGroup:
     """A group with a backend, used at a time."""
     group = ServerGroup(server_key(spec), spec, limits_in_force())
-    asyncio.run(group.backend(spec, "null", frozenset(), lane=0))
+    asyncio.run(group.backend(spec, "null", frozenset()))
     group.last_used = last_used
     return group
 

@@ -20,7 +20,8 @@ from opencode_tasks.plan.sizes import (
 
 def sizes(rows: int = 1000, **changes: Any) -> Sizes:
     usual: dict[str, Any] = {
-        "lanes": 4,
+        "cpus": 4,
+        "shares_process": True,
         "batch_size": None,
         "concurrency": None,
         "backend": "server",
@@ -33,35 +34,44 @@ def sizes(rows: int = 1000, **changes: Any) -> Sizes:
 
 
 @pytest.mark.parametrize(
-    ("changes", "lanes", "per_batch"),
+    ("changes", "units", "in_flight"),
     [
-        ({}, 4, MAX_CONCURRENCY // 4),
-        ({"lanes": 1}, 1, MAX_CONCURRENCY),
+        ({}, 4, MAX_CONCURRENCY),
+        ({"cpus": 1}, 1, MAX_CONCURRENCY),
         # A second server must earn its start.
         ({"rows": 1}, 1, 1),
-        ({"most": 3, "lanes": 1}, 1, 3),
+        ({"most": 3, "cpus": 1}, 1, 3),
         ({"one_owner": True, "backend": "cli"}, 1, 1),
         ({"rows": ROWS_PER_SERVER}, 1, MAX_CONCURRENCY),
-        ({"rows": ROWS_PER_SERVER + 1}, 2, MAX_CONCURRENCY // 2),
+        ({"rows": ROWS_PER_SERVER + 1}, 2, MAX_CONCURRENCY),
         ({"one_owner": True}, 1, MAX_CONCURRENCY),
-        ({"concurrency": 2}, 2, 1),
-        ({"concurrency": 40}, 4, 10),
+        ({"concurrency": 2}, 2, 2),
+        ({"concurrency": 40}, 4, 40),
         ({"concurrency": 1}, 1, 1),
-        ({"model_ref": "local/smollm2"}, 4, LOCAL_MODEL_CONCURRENCY // 4),
+        ({"model_ref": "local/smollm2"}, 4, LOCAL_MODEL_CONCURRENCY),
         ({"model_ref": "local/smollm2", "rows": 5}, 1, LOCAL_MODEL_CONCURRENCY),
-        ({"model_ref": "locals/m"}, 4, MAX_CONCURRENCY // 4),
-        ({"backend": "cli"}, 4, 1),
-        ({"backend": "cli", "lanes": 2}, 2, 1),
-        ({"rows": 10, "batch_size": 5}, 2, 5),
+        ({"model_ref": "locals/m"}, 4, MAX_CONCURRENCY),
+        ({"backend": "cli"}, 4, 4),
+        ({"backend": "cli", "cpus": 2}, 2, 2),
         # A server needs its memory.
-        ({"most_processes": 2}, 2, MAX_CONCURRENCY // 2),
+        ({"most_processes": 2}, 2, MAX_CONCURRENCY),
         ({"most_processes": 0}, 1, MAX_CONCURRENCY),
-        ({"most_processes": 2, "backend": "cli"}, 2, 1),
+        ({"most_processes": 2, "backend": "cli"}, 2, 2),
     ],
 )
-def test_lanes_and_what_each_carries(changes: dict[str, Any], lanes: int, per_batch: int) -> None:
+def test_one_batch_has_all_servers_of_a_process(changes: dict[str, Any], units: int, in_flight: int) -> None:
     found = sizes(**changes)
-    assert (found.lanes, found.concurrency_per_batch) == (lanes, per_batch)
+    assert (found.batches, found.servers, found.concurrency_per_batch) == (1, units, in_flight)
+    # With a process for each batch, as many batches have one server each.
+    apart = sizes(**changes, shares_process=False)
+    assert (apart.batches, apart.servers, apart.concurrency_per_batch) == (units, 1, in_flight // units)
+
+
+@pytest.mark.parametrize("shares_process", [True, False])
+def test_small_batches_run_at_the_same_time(shares_process: bool) -> None:
+    found = sizes(rows=10, batch_size=5, shares_process=shares_process)
+    assert (found.batches, found.servers, found.concurrency_per_batch) == (2, 1, 5)
+    assert found.concurrency == 10
 
 
 def test_what_the_user_set_is_kept() -> None:
@@ -81,21 +91,25 @@ counts = st.integers(1, 100_000)
     st.integers(1, 64),
     st.none() | st.integers(1, 500),
     st.none() | st.integers(1, 500),
-    st.sampled_from(["server", "cli"]),
-    st.booleans(),
+    st.fixed_dictionaries(
+        {
+            "backend": st.sampled_from(["server", "cli"]),
+            "one_owner": st.booleans(),
+            "shares_process": st.booleans(),
+        }
+    ),
 )
 def test_sizes_are_usable(
-    rows: int, lanes: int, batch_size: int | None, concurrency: int | None, backend: str, one_owner: bool
+    rows: int,
+    cpus: int,
+    batch_size: int | None,
+    concurrency: int | None,
+    others: dict[str, Any],
 ) -> None:
-    found = sizes(
-        rows,
-        lanes=lanes,
-        batch_size=batch_size,
-        concurrency=concurrency,
-        backend=backend,
-        one_owner=one_owner,
-    )
-    assert 1 <= found.lanes <= (1 if one_owner else lanes)
+    found = sizes(rows, cpus=cpus, batch_size=batch_size, concurrency=concurrency, **others)
+    most = 1 if others["one_owner"] else cpus
+    assert 1 <= found.batches <= most
+    assert 1 <= found.servers <= most
     assert found.batch_size == batch_size or 1 <= found.batch_size <= min(MAX_BATCH, rows)
     assert found.concurrency_per_batch >= 1
     assert 1 <= found.concurrency <= rows
