@@ -172,7 +172,11 @@ def _write_ends(
 
 def _end_values(end: EndedAttempt) -> dict[str, Any]:
     error = end.error
-    values = {"ended_at": end.now, "exit_code": end.record.exit_code, "is_outage": end.is_outage or None}
+    values: dict[str, Any] = {
+        "ended_at": end.now,
+        "exit_code": end.record.exit_code,
+        "is_outage": end.is_outage or None,
+    }
     if error is None:
         return {**values, "status": "completed"}
     if error.node_id != "unknown":
@@ -195,7 +199,7 @@ def _write_rows(connection: Connection, run_id: str, changed: Sequence[_ChangedR
     """Write changes of rows of a run, and the totals of their attempts."""
     changes: list[dict[str, Any]] = []
     for row_id, change, of_row, now in changed:
-        values = {"of_run": run_id, "of_row": row_id, **row_totals(of_row)}
+        values: dict[str, Any] = {"of_run": run_id, "of_row": row_id, **row_totals(of_row)}
         if change is not None:
             values |= change.columns
         if change is not None and change.is_final:

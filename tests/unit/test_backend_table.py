@@ -11,7 +11,8 @@ import pytest
 from opencode_tasks import OpenCodeLLM
 from opencode_tasks.opencode.backend import BACKEND_SUMMARIES, Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
-from opencode_tasks.opencode.server_rotation import ServerRotation, limits_in_force
+from opencode_tasks.opencode.server_rotation import limits_in_force
+from opencode_tasks.opencode.server_set import ServerSet
 
 NAMES: tuple[BackendName, ...] = get_args(BackendName)
 
@@ -25,7 +26,7 @@ def test_a_row_makes_the_backend_of_its_name(name: BackendName, tmp_path: Path) 
     spec = OpencodeSpec(binary=tmp_path / "opencode")
 
     async def make() -> Backend:
-        made = BACKENDS[name].create(spec, frozenset(), ServerRotation(spec, limits_in_force()))
+        made = BACKENDS[name].create(spec, frozenset(), ServerSet(spec, limits_in_force()))
         await made.aclose()
         return made
 
