@@ -20,6 +20,7 @@ def write_price_list(folder: Path, prices: PriceBook) -> Path:
     path = folder / f"prices-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if not path.exists():
         new = path.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}")
+        new.touch(mode=0o600)
         new.write_text(text, encoding="utf-8")
         new.replace(path)
     return path

@@ -14,12 +14,16 @@ class Stop:
     """Request to end a run, made by any thread.
 
     The thread of the run raises KeyboardInterrupt at the next check, as Ctrl-C does in a script: whoever
-    asks for the end, the run ends in the same way.
+    asks for the end, the run ends in the same way. A copy in another process is a new one.
     """
 
     def __init__(self) -> None:
         self._event = Event()
         self._actions: list[Callable[[], None]] = []
+
+    def __reduce__(self) -> tuple[type[Stop], tuple[()]]:
+        """A new one: a request stays in its process."""
+        return type(self), ()
 
     def request(self) -> None:
         """Ask for the end, and call the actions of ``calling`` in this thread."""
