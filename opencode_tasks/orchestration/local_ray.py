@@ -20,7 +20,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.system import GuardedProcess
+from opencode_tasks.system import GuardedProcess, undisturbed
 from opencode_tasks.system.startup_times import Part, startup_timing, timed_imports
 
 CREDENTIALS = "opencode_creds"
@@ -49,8 +49,9 @@ def ray_folder() -> Generator[Path]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Without it, Ray writes a token into the user's home directory, which is never removed.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    folder = _make_folder(_temporary_dirs(os.environ))
-    guard = GuardedProcess.watch(remove=[folder], kill_users_of=folder)
+    with undisturbed():
+        folder = _make_folder(_temporary_dirs(os.environ))
+        guard = GuardedProcess.watch(remove=[folder], kill_users_of=folder)
     try:
         yield folder
     finally:

@@ -30,7 +30,7 @@ import httpx
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import cache_dir
-from opencode_tasks.system import GuardedProcess
+from opencode_tasks.system import GuardedProcess, undisturbed
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.startup_times import Part, startup_timing
 
@@ -75,14 +75,15 @@ class LocalServer:
         """Start a server without waiting for it. Raises SetupError if its process cannot be started."""
         # Prefect's client reads the proxy from the environment of this process.
         os.environ.update(loopback_bypass(os.environ))
-        folder = Path(tempfile.mkdtemp(prefix="oct-prefect-"))
-        try:
-            if template().exists():
-                shutil.copyfile(template(), folder / "prefect.db")
-            return cls(*_start(folder), folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with undisturbed():
+            folder = Path(tempfile.mkdtemp(prefix="oct-prefect-"))
+            try:
+                if template().exists():
+                    shutil.copyfile(template(), folder / "prefect.db")
+                return cls(*_start(folder), folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def wait(self) -> None:
         """Wait until the server answers, in any thread. Raises SetupError if it does not within 120 s."""

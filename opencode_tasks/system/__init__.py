@@ -1,6 +1,12 @@
 """Processes, signals and this machine. The only package that starts and stops other programs."""
 
-from opencode_tasks.system.processes import CommandResult, GuardedProcess, end_programs, run_command
+from opencode_tasks.system.processes import (
+    CommandResult,
+    GuardedProcess,
+    end_programs,
+    run_command,
+    undisturbed,
+)
 from opencode_tasks.system.signals import interrupt_on_sigterm, run_in_thread
 from opencode_tasks.system.stop import Stop
 
@@ -12,4 +18,5 @@ __all__ = [
     "interrupt_on_sigterm",
     "run_command",
     "run_in_thread",
+    "undisturbed",
 ]

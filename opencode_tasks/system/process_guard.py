@@ -30,6 +30,8 @@ from typing import Any, Final
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_LIMIT_S = 5.0
+# The line of a parent that is about to end. Any other line asks for the clean-up.
+ENDING = b"ending\n"
 
 libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -49,11 +51,21 @@ def main() -> None:
 
 
 def watch_parent(job: dict[str, Any], parent: int) -> int:
-    """Wait until the parent ends or asks for the clean-up, without a program to run."""
+    """Wait until the parent ends or asks for the clean-up, without a program to run.
+
+    If the parent says that it is about to end, it may still write to its directories until then.
+    """
     report("started 0")
     wait_for_any([0, parent])
+    # After the end of the parent, a process that it forked may hold the pipe open.
+    is_ending = has_data(0) and read_line(0) == ENDING
     if job["kill_users_of"]:
         kill_users_of(job["kill_users_of"], job["parent"])
+    if is_ending:
+        report("ending")
+        wait_for_any([parent])
+        if job["kill_users_of"]:
+            kill_users_of(job["kill_users_of"], job["parent"])
     return 0
 
 
@@ -130,6 +142,13 @@ def clean_instance_dir(path: str) -> None:
         for name in os.listdir(path):
             clean_instance_dir(os.path.join(path, name))
         os.rmdir(path)
+
+
+def has_data(fd: int) -> bool:
+    """Whether a read of the descriptor returns at once."""
+    watched = select.poll()
+    watched.register(fd, select.POLLIN | select.POLLHUP)
+    return bool(watched.poll(0))
 
 
 def read_line(fd: int) -> bytes:

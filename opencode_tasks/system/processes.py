@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.system.process_guard import ENDING
 
 GUARD = Path(__file__).with_name("process_guard.py")
 START_LIMIT_S = 20.0
 
+# Held while a directory exists that no guard knows yet.
+_starting = threading.Lock()
 # The guards that run, by object id. ``end_programs`` reads it beside other threads.
 _guards: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -176,12 +179,21 @@ class GuardedProcess:
         return line.decode(errors="replace")
 
 
-def end_programs(timeout_s: float) -> None:
-    """End all programs that run under guards, and wait until their directories are removed.
+@contextlib.contextmanager
+def undisturbed() -> Generator[None]:
+    """Make a directory and start its guard in this context: ``end_programs`` waits for it."""
+    with _starting:
+        yield
 
-    For a process that ends next: the objects of these programs cannot be used afterwards. A guard that needs
-    longer than ``timeout_s`` seconds ends its program after this process.
+
+def end_programs(timeout_s: float) -> None:
+    """End all programs that run under guards, and wait for that.
+
+    For a process that ends next: the objects of these programs cannot be used afterwards, and other threads
+    wait at ``undisturbed``. The directories of programs are removed at once, those of this process when it
+    has ended. A guard that needs longer than ``timeout_s`` seconds ends its program after this process.
     """
+    _starting.acquire(timeout=timeout_s)
     ends = select.poll()
     waiting: set[int] = set()
     for guard in list(_guards.values()):
@@ -189,10 +201,10 @@ def end_programs(timeout_s: float) -> None:
         with contextlib.suppress(OSError, ValueError):
             assert guard.stdin is not None
             assert guard.stdout is not None
-            # A guard closes its standard output when it has ended.
-            ends.register(guard.stdout.fileno(), 0)
+            # A guard writes a line and closes its standard output when it has ended its programs.
+            ends.register(guard.stdout.fileno(), select.POLLIN)
             waiting.add(guard.stdout.fileno())
-            os.write(guard.stdin.fileno(), b"stop\n")
+            os.write(guard.stdin.fileno(), ENDING)
     deadline = time.monotonic() + timeout_s
     while waiting and (remaining_s := deadline - time.monotonic()) > 0:
         for fd, _ in ends.poll(1000 * remaining_s):
