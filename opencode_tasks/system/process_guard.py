@@ -30,6 +30,8 @@ from typing import Any, Final
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_LIMIT_S = 5.0
+# A program between its fork and its exec cannot be recognized; it uses its directory within this time.
+QUIET_S = 1.0
 # The line of a parent that is about to end. Any other line asks for the clean-up.
 ENDING = b"ending\n"
 
@@ -65,8 +67,20 @@ def watch_parent(job: dict[str, Any], parent: int) -> int:
         report("ending")
         wait_for_any([parent])
         if job["kill_users_of"]:
-            kill_users_of(job["kill_users_of"], job["parent"])
+            remove_for_good(job["kill_users_of"], job["parent"])
     return 0
+
+
+def remove_for_good(folder: str, parent: int) -> None:
+    """Remove a directory that programs may still be about to use, until it stays away for a moment."""
+    deadline = time.monotonic() + KILL_LIMIT_S
+    absent_since = time.monotonic()
+    while time.monotonic() < min(deadline, absent_since + QUIET_S):
+        if os.path.exists(folder):
+            kill_users_of(folder, parent)
+            shutil.rmtree(folder, ignore_errors=True)
+            absent_since = time.monotonic()
+        time.sleep(0.05)
 
 
 def kill_users_of(folder: str, parent: int) -> None:
