@@ -26,7 +26,7 @@ from opencode_tasks.ledger.usage_sums import attempts_with_sums, row_totals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedAttempt:
-    """An attempt that ended, and what becomes of its row.
+    """An attempt that ended, and the change of its row.
 
     - ``record``: what the attempt left, its steps priced; ``error``: its error, None for an answer.
     - ``now``: time of the end.

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
@@ -18,7 +18,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.local_model.provider import LOCAL_PREFIX, opencode_provider_config
 from opencode_tasks.opencode.install import is_model, model_path
-from opencode_tasks.system import GuardedProcess
+from opencode_tasks.system import GuardedProcess, undisturbed
 
 START_LIMIT_S = 60.0
 POLL_S = 0.05
@@ -88,22 +88,24 @@ def start_local_model(
             hint="Run `pip install 'opencode-tasks[local]'`, or `uv sync --extra local` in a checkout.",
         )
     path = _existing(model)
-    folder = Path(tempfile.mkdtemp(prefix="opencode-tasks-model-"))
-    log, ready_file = folder / "log", folder / "ready"
-    log.touch()
-    # Opened before the start, because the guard removes the folder when the server ends.
-    with log.open(errors="replace") as reader:
-        process = GuardedProcess.start(
-            [
-                *(sys.executable, "-m", "opencode_tasks.local_model"),
-                *("--model", str(path), "--port", str(port), "--parallel", str(parallel)),
-                *("--threads", str(threads or _default_threads()), "--ready-file", str(ready_file)),
-            ],
-            env=os.environ,
-            cwd=folder,
-            stdout=log,
-            remove=[folder],
-        )
+    with ExitStack() as stack:
+        with undisturbed():
+            folder = Path(tempfile.mkdtemp(prefix="opencode-tasks-model-"))
+            log, ready_file = folder / "log", folder / "ready"
+            log.touch()
+            # Opened before the start, because the guard removes the folder when the server ends.
+            reader = stack.enter_context(log.open(errors="replace"))
+            process = GuardedProcess.start(
+                [
+                    *(sys.executable, "-m", "opencode_tasks.local_model"),
+                    *("--model", str(path), "--port", str(port), "--parallel", str(parallel)),
+                    *("--threads", str(threads or _default_threads()), "--ready-file", str(ready_file)),
+                ],
+                env=os.environ,
+                cwd=folder,
+                stdout=log,
+                remove=[folder],
+            )
         try:
             base_url = _wait_until_ready(process, ready_file, reader, start_limit_s)
         except BaseException:

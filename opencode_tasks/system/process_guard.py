@@ -72,7 +72,7 @@ def watch_parent(job: dict[str, Any], parent: int) -> int:
 
 
 def remove_for_good(folder: str, parent: int) -> None:
-    """Remove a directory that programs may still be about to use, until it stays away for a moment."""
+    """Remove a directory that programs may still be about to use, until it is absent for ``QUIET_S``."""
     deadline = time.monotonic() + KILL_LIMIT_S
     absent_since = time.monotonic()
     while time.monotonic() < min(deadline, absent_since + QUIET_S):

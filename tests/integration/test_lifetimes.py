@@ -211,3 +211,43 @@ def test_a_program_that_ignores_the_polite_end_is_killed(tmp_path: Path) -> None
     assert process.stop() == -signal.SIGKILL
     assert time.monotonic() - started < LIMIT_S
     assert not is_running(process.pid)
+
+
+# The process ends while one of its threads makes directories, or fills one that is watched.
+ENDS_DURING_START = """
+import os, sys, tempfile, threading, time
+from pathlib import Path
+from opencode_tasks.system import GuardedProcess, end_programs, undisturbed
+
+parent, is_busy = Path(sys.argv[1]), threading.Event()
+
+def begin():
+    with undisturbed():
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        is_busy.set()
+        time.sleep(0.5)
+        GuardedProcess.watch(remove=[folder], kill_users_of=folder)
+
+def fill():
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    GuardedProcess.watch(remove=[folder], kill_users_of=folder)
+    is_busy.set()
+    while True:
+        folder.mkdir(exist_ok=True)
+        time.sleep(0.001)
+
+threading.Thread(target={"begin": begin, "fill": fill}[sys.argv[2]], daemon=True).start()
+is_busy.wait()
+end_programs(8.0)
+time.sleep(0.5)
+os._exit(130)
+"""
+
+
+@pytest.mark.parametrize("work", ["begin", "fill"])
+def test_a_process_that_ends_during_its_start_leaves_no_directory(tmp_path: Path, work: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDS_DURING_START, tmp_path, work], timeout=60, check=False)
+    assert ended.returncode == 130
+    assert eventually(lambda: not list(tmp_path.iterdir()))
+    time.sleep(0.5)
+    assert list(tmp_path.iterdir()) == []
