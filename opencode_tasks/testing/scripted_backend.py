@@ -116,7 +116,9 @@ class ScriptedBackend:
         self.unpriced: frozenset[str] = _unpriced(provider) if unpriced is None else unpriced
         self._provider: Final = provider
         self.spec: OpencodeSpec = spec
-        self._client: Final = httpx.AsyncClient(timeout=CONNECTION_LIMIT_S, trust_env=False)
+        # An idle connection would belong to the loop that opened it, which the backend may outlive.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._client: Final = httpx.AsyncClient(timeout=CONNECTION_LIMIT_S, limits=limits, trust_env=False)
         self._sessions: Final[dict[str, list[Message]]] = {}
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:

@@ -35,6 +35,7 @@ from opencode_tasks.opencode.backend import Clocks, Request
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.outcomes.trace import render_trace
 from opencode_tasks.testing import Reply
+from opencode_tasks.testing.scripted_backend import ScriptedBackend
 
 ALL = ["scripted", *BOTH]
 MOSTLY = ["scripted", *RARELY_CLI]
@@ -411,6 +412,15 @@ def test_a_prompt_that_is_cancelled_ends_its_request(rig: Rig, backend: TestedBa
     assert session.steps == []
     (call,) = [call for call in rig.provider.calls if call.prompt == prompt]
     assert not call.ended
+
+
+def test_a_scripted_backend_outlives_the_loop_of_its_requests(rig: Rig) -> None:
+    backend = ScriptedBackend(rig.provider, rig.spec)
+    request = Request(prompt="another loop", model_ref="fake/echo", system="Be brief.")
+    asyncio.run(backend.run(request, lambda _: None))
+    result = asyncio.run(backend.run(request, lambda _: None))
+    asyncio.run(backend.aclose())
+    assert (result.fault, len(result.sessions[0].steps)) == ("", 1)
 
 
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}}, "required": ["label"]}
