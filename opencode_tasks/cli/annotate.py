@@ -111,7 +111,9 @@ def _prepare(
 
         if not is_dry:
             # Prefect is loaded while opencode starts.
-            importlib.import_module("opencode_tasks.orchestration.flows")
+            importlib.import_module(
+                f"opencode_tasks.orchestration.{'flows' if services.uses_prefect else 'run_to_output'}"
+            )
 
     options = dict(values)
     on_wait = "raise" if options.pop("no_wait") else "wait"
@@ -148,7 +150,7 @@ def _run(
     as_json: bool,
     is_verbose: bool,
 ) -> int:
-    """Run a prepared run as a flow and print its result; return the exit code."""
+    """Run a prepared run and print its result; return the exit code."""
     from opencode_tasks.cli.startup_report import StartupReport
     from opencode_tasks.cli.summary import say_paused
     from opencode_tasks.ledger import ledger_argument
@@ -166,7 +168,10 @@ def _run(
         display.show(event)
 
     try:
-        summary = _run_flow(stack, notice, prepared, services, on_event=show)
+        if services.uses_prefect:
+            _join_services(stack, display, prepared, services)
+        notice.started(prepared.context.stop, ledger)
+        summary = _run_rows(notice, prepared, services, on_event=show)
     except RunPausedError as paused:
         display.finish()
         if as_json:
@@ -212,23 +217,14 @@ def _print_result(
             display.say(line)
 
 
-def _run_flow(
-    stack: contextlib.ExitStack,
-    notice: StopNotice,
-    prepared: PreparedRun,
-    services: EarlyServices,
-    *,
-    on_event: OnRunEvent,
-) -> dict[str, Any]:
-    from opencode_tasks.ledger import ledger_argument
-    from opencode_tasks.system.startup_times import timed_imports
+def _join_services(
+    stack: contextlib.ExitStack, display: Display, prepared: PreparedRun, services: EarlyServices
+) -> None:
+    """Wait for the Prefect API and for the Ray of the run, for the rest of ``stack``."""
+    from opencode_tasks.orchestration.prefect_server import limit_retries, prefect_api
+    from opencode_tasks.orchestration.run_log import send_to_api_only
 
-    with timed_imports():
-        from opencode_tasks.orchestration.flows import prepared_flow
-        from opencode_tasks.orchestration.prefect_server import limit_retries, prefect_api
-        from opencode_tasks.orchestration.run_log import send_to_api_only
-
-    display, values, stop = notice.display, prepared.context.command, prepared.context.stop
+    values, stop = prepared.context.command, prepared.context.stop
     if os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
         send_to_api_only()
     stack.enter_context(prefect_api(display.say, services.prefect))
@@ -239,12 +235,23 @@ def _run_flow(
         display.say(f"Ray: joining {address}" if address else "Ray: a local one, for this run alone")
     if services.ray is not None:
         services.ray.wait()
-    shown = storable(values)
-    notice.started(stop, ledger_argument(prepared.plan.ledger_url))
+
+
+def _run_rows(
+    notice: StopNotice, prepared: PreparedRun, services: EarlyServices, *, on_event: OnRunEvent
+) -> dict[str, Any]:
+    """Run the rows, as a flow if Prefect is used; returns the summary. Raises CommandStopped after a stop."""
     try:
-        return prepared_flow(prepared, on_event=on_event)(
-            input=shown.pop("input"), output=shown.pop("output"), options=shown
-        )
+        if services.uses_prefect:
+            from opencode_tasks.orchestration.flows import prepared_flow
+
+            shown = storable(prepared.context.command)
+            return prepared_flow(prepared, on_event=on_event)(
+                input=shown.pop("input"), output=shown.pop("output"), options=shown
+            )
+        from opencode_tasks.orchestration.run_to_output import run_to_output
+
+        return run_to_output(prepared, on_event=on_event)
     except BaseException as error:
         # Prefect raises its own errors if it cannot record the end of the flow run.
         if not (isinstance(error, KeyboardInterrupt) or notice.is_stopping):

@@ -54,7 +54,7 @@ def prefect() -> Finding:
     if not url:
         return {
             "ok": True,
-            "detail": "PREFECT_API_URL is not set: each run starts its own server",
+            "detail": "PREFECT_API_URL is not set: runs on threads need no server, runs on Ray start their own",
             "url": None,
         }
     try:

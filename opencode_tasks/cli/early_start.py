@@ -1,4 +1,7 @@
-"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray."""
+"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray.
+
+``docs/explanation/performance.md`` has what each of these saves.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,13 @@ API_URL = "PREFECT_API_URL"
 
 @dataclass(frozen=True, slots=True)
 class EarlyServices:
-    """The services that were started; None for one that was not."""
+    """The services that were started; None for one that was not.
 
+    ``uses_prefect`` says whether the rows run as a flow: on Ray, and wherever an API may be configured. On
+    threads without an API there would only be a server that ends with the command, and nobody would see it.
+    """
+
+    uses_prefect: bool
     prefect: LocalServer | None
     ray: EarlyRay | None
 
@@ -37,13 +45,16 @@ def start_early(
     """
     from opencode_tasks.opencode.backend_table import BACKENDS
     from opencode_tasks.opencode.server_pool import server_pool
+    from opencode_tasks.orchestration.prefect_server import may_be_configured
 
     kind = BACKENDS[values["backend"]]
     with ExitStack() as stack:
         source = values["input"]
         # If the input does not exist, the command ends soon and needs no service.
         is_run = not is_dry and (":" in source or Path(source).exists())
-        prefect = _start_prefect(stack) if is_run else None
+        has_api = may_be_configured(os.environ, Path.cwd())
+        uses_prefect = has_api or values["runner"] == "ray"
+        prefect = _start_prefect(stack) if is_run and uses_prefect and not has_api else None
         # The keys of a block would need another server.
         spec = None if values["credentials"] else _spec(values, base_config)
         # A Ray worker reads the address of the Prefect API from the environment in which Ray was started.
@@ -57,14 +68,12 @@ def start_early(
                 spec = None
         if spec is not None and kind.catalog is None:
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
-        yield EarlyServices(prefect, ray)
+        yield EarlyServices(uses_prefect, prefect, ray)
 
 
-def _start_prefect(stack: ExitStack) -> LocalServer | None:
-    from opencode_tasks.orchestration.prefect_server import LocalServer, announce, may_be_configured
+def _start_prefect(stack: ExitStack) -> LocalServer:
+    from opencode_tasks.orchestration.prefect_server import LocalServer, announce
 
-    if may_be_configured(os.environ, Path.cwd()):
-        return None
     server = LocalServer.start()
     stack.callback(server.stop)
     announce(server)

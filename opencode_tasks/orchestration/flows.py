@@ -6,32 +6,25 @@ names that pickle by reference, such as functions of modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
-import pandas as pd
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
-from prefect.task_runners import TaskRunner
 
-from opencode_tasks.domain.url_secrets import without_url_secrets
-from opencode_tasks.engine.result import output_parts, summary
-from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
-from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
-from opencode_tasks.ledger import Ledger, ledger_argument
+from opencode_tasks.engine.run import OnRunEvent
+from opencode_tasks.errors import RunPausedError
 from opencode_tasks.local_model import local_provider
-from opencode_tasks.orchestration.annotate import execute_here
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.orchestration.context import is_deployed, run_context
 from opencode_tasks.orchestration.prefect_events import PrefectPublisher
 from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.run_log import errors_in_one_line
+from opencode_tasks.orchestration.run_to_output import run_to_output
 from opencode_tasks.orchestration.runners import task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
-from opencode_tasks.outcomes.message_cleanup import one_line
-from opencode_tasks.plan.command import PreparedRun, allowed_failures, prepare
+from opencode_tasks.plan.command import PreparedRun, prepare
 from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
 from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters
 
@@ -67,8 +60,7 @@ def annotate_dataset(
         TooManyFailedError: If more rows failed than ``max_failed`` allows. The output is written.
 
     Examples:
-        >>> import pandas as pd
-        >>> from opencode_tasks import annotate_dataset
+        >>>         >>> from opencode_tasks import annotate_dataset
         >>> pd.DataFrame({"prompt": ["one", "two"]}).to_csv("prompts.csv", index=False)
         >>> summary = annotate_dataset("prompts.csv", "answers.csv", backend="null", runner="threads")
         >>> summary["rows"]["completed"]
@@ -156,10 +148,17 @@ def _annotate_dataset(
 def _execute_on(
     runner: RunnerName | None, ray_address: str | None, prepared: PreparedRun, on_event: OnRunEvent | None
 ) -> dict[str, Any]:
-    if runner is None:
-        return _execute_and_write(prepared, None, on_event)
-    with task_runner(runner, ray_address) as chosen, chosen:
-        return _execute_and_write(prepared, chosen, on_event)
+    """Execute a prepared run in the current flow run. A pause ends the process of a deployment's flow run."""
+    publisher = PrefectPublisher()
+    try:
+        if runner is None:
+            return run_to_output(prepared, None, on_event, publisher)
+        with task_runner(runner, ray_address) as chosen, chosen:
+            return run_to_output(prepared, chosen, on_event, publisher)
+    except RunPausedError as paused:
+        if prepared.plan.options.on_wait == "sleep":
+            end_process_for(paused, prepared.plan)
+        raise
 
 
 def _wait_mode(*, no_wait: bool) -> OnWait:
@@ -167,87 +166,6 @@ def _wait_mode(*, no_wait: bool) -> OnWait:
     if is_deployed():
         return "sleep"
     return "raise" if no_wait else "wait"
-
-
-def _execute_and_write(
-    prepared: PreparedRun, runner: TaskRunner[Any] | None, on_event: OnRunEvent | None
-) -> dict[str, Any]:
-    """Execute a prepared run in the current flow and write its output; returns the summary.
-
-    The output is also written if the run is stopped, cancelled or paused, with open rows in it. In a
-    deployment a paused run ends the process of the flow run; elsewhere RunPausedError is raised.
-    Raises TooManyFailedError, with the output written, if more rows failed than are allowed.
-    """
-    frame, plan = prepared.frame, prepared.plan
-    started_at = run_context().started_at
-    run_ids: list[str] = []
-    publisher = PrefectPublisher()
-
-    def emit(event: RunEvent) -> None:
-        run_ids.append(event.run_id)
-        if event.progress is not None:
-            publisher.progress(event.run_id, event.progress)
-        if on_event is not None:
-            on_event(event)
-
-    try:
-        result = execute_here(plan, frame, context=prepared.context, runner=runner, on_event=emit)
-    except RunPausedError as paused:
-        _write_open(prepared, paused.run_id, emit)
-        publisher.stopped(plan.ledger_url, paused.run_id)
-        if plan.options.on_wait == "sleep":
-            end_process_for(paused, plan)
-        raise
-    except (KeyboardInterrupt, TerminationSignal):
-        if run_ids:
-            _write_open(prepared, run_ids[0], emit)
-            publisher.stopped(plan.ledger_url, run_ids[0])
-            get_run_logger().warning(
-                "run %s was stopped; finished rows are kept: opencode-tasks resume %s%s continues it",
-                run_ids[0],
-                run_ids[0],
-                ledger_argument(plan.ledger_url),
-            )
-        raise
-    _write(prepared, prepared.context.stop.checked(result.parts()), result.run_id)
-    get_run_logger().info("output: %s", without_url_secrets(prepared.context.command["output"]))
-    forget_texts(plan.ledger_url, result.run_id)
-    started_s = None if started_at is None else started_at.timestamp()
-    totals = summary(result.run_id, result.progress, result.budget, started=started_s)
-    with Ledger.open(plan.ledger_url) as ledger:
-        publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)
-    allowed = allowed_failures(prepared.max_failed, len(frame))
-    if allowed is not None and result.progress.failed > allowed:
-        raise TooManyFailedError(result.run_id, result.progress.failed, allowed, totals)
-    return totals
-
-
-def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent) -> None:
-    """Write the output of a run that has open rows; warn if that fails, because the run can continue."""
-    plan = prepared.plan
-    try:
-        with Ledger.open(plan.ledger_url) as ledger:
-            parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
-            _write(prepared, parts, run_id)
-    except SetupError as error:
-        get_run_logger().warning("%s", error.raw_message)
-        emit(RunEvent(run_id=run_id, output_fault=error.raw_message))
-
-
-def _write(prepared: PreparedRun, parts: Iterable[pd.DataFrame], run_id: str) -> None:
-    """Write the output of a run. Raises SetupError, with the way to write it later, if that fails."""
-    try:
-        prepared.output.write(parts, run_id)
-    except Exception as error:
-        target = without_url_secrets(prepared.context.command["output"])
-        reason = error.strerror if isinstance(error, OSError) else None
-        export = f"opencode-tasks export {run_id} -o FILE{ledger_argument(prepared.plan.ledger_url)}"
-        raise SetupError(
-            "unknown",
-            raw_message=f"OUTPUT {target} cannot be written: {reason or one_line(str(error))}; "
-            f"the answers of run {run_id} are in the ledger",
-            hint=f"{export} writes them",
-        ) from error
 
 
 def _ignore(message: str) -> None:

@@ -21,6 +21,7 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.events import emit_event
+from prefect.logging import get_run_logger
 
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
@@ -79,6 +80,14 @@ class PrefectPublisher:
             with Ledger.open(ledger_url) as ledger:
                 progress = ledger.runs.progress(run_id)
             self._update_artifact(run_id, progress)
+
+    def info(self, text: str) -> None:
+        """Log a line of the flow run."""
+        get_run_logger().info("%s", text)
+
+    def warning(self, text: str) -> None:
+        """Log a warning of the flow run."""
+        get_run_logger().warning("%s", text)
 
     def _update_artifact(self, run_id: str, progress: Progress) -> None:
         done = progress.total - progress.open
