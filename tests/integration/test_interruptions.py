@@ -175,7 +175,8 @@ def test_a_second_signal_ends_the_command_at_once_and_the_next_one_continues(des
 @pytest.mark.parametrize(
     ("runner", "service", "stop"),
     [
-        pytest.param("threads", "prefect", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("threads", "serve --hostname", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("ray", "prefect", signal.SIGTERM, marks=pytest.mark.chaos),
         pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.chaos),
         pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.chaos),
         pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.chaos),

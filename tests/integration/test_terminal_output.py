@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from cluster import COMMAND, Desk, read_all
-from processes import ours
 
+from opencode_tasks.orchestration.prefect_server import LocalServer
 from opencode_tasks.testing import Reply
 
 HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head>" + "<p>edge</p>" * 400 + "</html>"
@@ -110,22 +111,31 @@ def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk
     assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE {ledger})" in said
 
 
+def test_without_an_api_a_command_on_threads_uses_no_prefect(desk: Desk) -> None:
+    ran = desk.run(*arguments(desk, 1, "--verbose"), env={"PREFECT_API_URL": None})
+    assert ran.code == 0, ran.stderr
+    # It would be among the parts of the start.
+    assert "opencode" in ran.stderr
+    assert "Prefect" not in ran.stderr
+    shown = desk.run("runs", "--ledger", str(desk.folder / "ledger.db"), "--json")
+    (run,) = json.loads(shown.stdout)
+    assert run["status"] == "completed"
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=1.0))
-    before = {process.pid for process, _ in ours()}
-    process = desk.start(*arguments(desk, 60), env={"PREFECT_API_URL": None})
-    deadline = time.monotonic() + 120
-    while len(desk.provider.calls) < 8:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    servers = [
-        found for found, words in ours() if found.pid not in before and words[-7:-5] == ["server", "start"]
-    ]
-    assert servers
-    for server in servers:
-        server.kill()
+    server = LocalServer.start()
+    try:
+        server.wait()
+        process = desk.start(*arguments(desk, 60), env={"PREFECT_API_URL": server.url})
+        deadline = time.monotonic() + 120
+        while len(desk.provider.calls) < 8:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        server.stop()
     os.killpg(process.pid, signal.SIGINT)
     # Its requests to the server that is gone are repeated for over a minute otherwise.
     _, stderr = process.communicate(timeout=40)
