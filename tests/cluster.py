@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forked_commands import loaded_command
+from forked_commands import SCRIPTED, loaded_command
 
 from opencode_tasks.testing import ScriptedProvider
 
@@ -37,12 +37,17 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """A user's working folder with a provider's config in it."""
+    """A user's working folder with a provider's config in it.
+
+    With ``is_scripted`` the provider's backend answers in place of opencode, for tests of everything else:
+    a command then takes a second or two. ``test_backend_contract`` shows that it answers as opencode does.
+    """
 
     folder: Path
     provider: ScriptedProvider
     binary: Path
     ray_address: str | None = None
+    is_scripted: bool = False
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, str]]) -> Path:
         path = self.folder / name
@@ -65,8 +70,10 @@ class Desk:
             if self.ray_address
             else ["--runner", "threads"]
         )
-        fixed = ["--model", "fake/echo", "--opencode-config", str(config), "--opencode-bin", str(self.binary)]
-        return ["annotate", *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
+        fixed = ["--opencode-config", str(config), "--opencode-bin", str(self.binary)]
+        # A backend that does not run opencode has its own model.
+        model = [] if self.is_scripted else ["--model", "fake/echo"]
+        return ["annotate", *model, *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
 
     def annotate(self, *more: str) -> Ran:
         return self.run(*self.arguments(*more))
@@ -83,6 +90,9 @@ class Desk:
     def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
         command = [str(COMMAND), *arguments]
         environment = {k: v for k, v in (os.environ | dict(env or {})).items() if v is not None}
+        if self.is_scripted:
+            known = {"config": self.provider.opencode_config(), "models": self.provider.models}
+            environment[SCRIPTED] = json.dumps(known)
         if (forked := loaded_command.start(command, self.folder, environment)) is not None:
             return forked
         return subprocess.Popen(

@@ -176,9 +176,16 @@ def ray_address(prefect_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, prefect_server: str) -> Desk:
-    """A user's folder; ``annotate`` there runs on threads."""
-    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary)
+def desk(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    provider: ScriptedProvider,
+    opencode_binary: Path,
+    prefect_server: str,
+) -> Desk:
+    """A user's folder; ``annotate`` there runs on threads, without opencode if the test has the mark."""
+    is_scripted = request.node.get_closest_marker("scripted") is not None
+    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, is_scripted=is_scripted)
 
 
 @pytest.fixture

@@ -29,6 +29,9 @@ MAX_JOB_BYTES = 1 << 20
 # These are read when they are needed. A command with another difference loads its modules itself, since
 # Prefect, for example, reads its variables while it is loaded.
 READ_LATE = "OPENCODE_TASKS_"
+# Config and models of a scripted provider, as JSON, that answers in place of opencode. Only forked commands
+# know it: others run opencode, with the same answers.
+SCRIPTED = "OPENCODE_TASKS_TEST_SCRIPTED"
 IGNORED = "PYTEST_"
 # What commands load besides the modules of the package.
 ALSO_LOADED = (
@@ -186,6 +189,31 @@ def watch(job: Mapping[str, Any], stdout: int, stderr: int, status: int) -> None
     os._exit(0)
 
 
+class ProviderElsewhere:
+    """A scripted provider that another process serves."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self.models = known["models"]
+        self._config = known["config"]
+
+    def opencode_config(self) -> dict[str, Any]:
+        return self._config
+
+
+def replace_opencode(known: Mapping[str, Any]) -> None:
+    """Have the backend ``server`` of this process send its prompts to a scripted provider itself."""
+    from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
+    from opencode_tasks.testing.scripted_backend import ScriptedBackend, scripted_catalog
+
+    provider = ProviderElsewhere(known)
+    table: Any = BACKENDS
+    table["server"] = BackendKind(
+        create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
+        catalog=lambda: scripted_catalog(provider, "echo"),
+        uses_servers=True,
+    )
+
+
 def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     """Run the command line in this process and end it."""
     from opencode_tasks.cli.app import main
@@ -200,6 +228,8 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     os.environ.update(job["environment"])
     time.tzset()
     sys.argv = list(job["arguments"])
+    if (scripted := os.environ.pop(SCRIPTED, None)) is not None:
+        replace_opencode(json.loads(scripted))
     main()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import httpx
 
@@ -30,7 +30,6 @@ from opencode_tasks.opencode.server_backend import check_clocks
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
 from opencode_tasks.testing.chat_client import AnswerFailedError, chunks
-from opencode_tasks.testing.provider import ScriptedProvider
 
 NAME = "scripted"
 PROVIDER = "fake"
@@ -47,11 +46,26 @@ FINISHES: Mapping[str | None, str] = {
 }
 
 Message = dict[str, Any]
+
+
+class ServedProvider(Protocol):
+    """What a backend must know of a scripted provider, which may be served by another process."""
+
+    @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """Models by name, as in an opencode config."""
+        ...
+
+    def opencode_config(self) -> dict[str, Any]:
+        """An opencode config with the address and the key of the provider."""
+        ...
+
+
 _numbers = itertools.count(1)
 
 
 @contextmanager
-def scripted_backend(provider: ScriptedProvider, model: str = "echo") -> Generator[BackendName]:
+def scripted_backend(provider: ServedProvider, model: str = "echo") -> Generator[BackendName]:
     """Register a backend that sends prompts to ``provider``, for the block and for this process.
 
     Args:
@@ -74,7 +88,7 @@ def scripted_backend(provider: ScriptedProvider, model: str = "echo") -> Generat
         del table[name]
 
 
-def scripted_catalog(provider: ScriptedProvider, model: str) -> Catalog:
+def scripted_catalog(provider: ServedProvider, model: str) -> Catalog:
     """The catalog of a model of a scripted provider."""
     prices = {
         f"{PROVIDER}/{name}": _price(entry) for name, entry in provider.models.items() if "cost" in entry
@@ -102,7 +116,7 @@ def _price(entry: Mapping[str, Any]) -> Price:
     return read_price({**entry, "cost": {**cost, "cache": cache}})
 
 
-def _unpriced(provider: ScriptedProvider) -> frozenset[str]:
+def _unpriced(provider: ServedProvider) -> frozenset[str]:
     return frozenset(f"{PROVIDER}/{name}" for name, entry in provider.models.items() if "cost" not in entry)
 
 
@@ -110,7 +124,7 @@ class ScriptedBackend:
     """Sessions with a scripted provider; see ``Backend``."""
 
     def __init__(
-        self, provider: ScriptedProvider, spec: OpencodeSpec, unpriced: frozenset[str] | None = None
+        self, provider: ServedProvider, spec: OpencodeSpec, unpriced: frozenset[str] | None = None
     ) -> None:
         self.name: BackendName = cast("BackendName", NAME)
         self.unpriced: frozenset[str] = _unpriced(provider) if unpriced is None else unpriced

@@ -43,6 +43,7 @@ def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     assert ran.summary["tokens"]["input_tokens"] == sum(c.input_tokens for c in ray_desk.provider.calls)
 
 
+@pytest.mark.scripted
 def test_two_commands_at_once_send_each_row_once(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS))
     both = [
@@ -57,6 +58,7 @@ def test_two_commands_at_once_send_each_row_once(desk: Desk) -> None:
     assert sum(json.loads(stdout)["rows"]["reused"] for stdout, _ in ends) == 200
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(
     ("reply", "code", "status"),
     [(Reply(text="2"), 70, "completed"), (Reply(status=401), 75, "open")],
@@ -84,6 +86,7 @@ def test_answers_are_kept_if_output_cannot_be_written(
     assert len(desk.provider.calls) == 1
 
 
+@pytest.mark.scripted
 def test_an_empty_input_is_a_run_of_no_rows(desk: Desk) -> None:
     (desk.folder / "in.csv").write_text("id,prompt\n")
     ran = desk.annotate("in.csv", "-o", "out.csv", "--json")
@@ -129,7 +132,7 @@ def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> No
         assert f"{part} " in line, line
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503))
     desk.write_csv("in.csv", rows(["plain", '"quoted" -- 😀\n', "down"]))
@@ -152,6 +155,7 @@ def test_doctor_reports_the_environment(desk: Desk) -> None:
     assert "FAIL  opencode" in away.stdout
 
 
+@pytest.mark.scripted
 def test_a_dry_run_sends_nothing(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["a", "b", "b"]))
     dry = desk.annotate("in.csv", "-o", "out.csv", "--dry-run", "--json")

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from cluster import Desk, Ran
 from prefect.client.orchestration import get_client
+from rig import RARELY_CLI
 
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.ledger import Ledger
@@ -88,6 +89,7 @@ def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher
     assert max(Counter(desk.provider.prompts()).values()) == 1
 
 
+@pytest.mark.scripted
 def test_rows_beyond_the_budget_are_skipped_where_that_is_asked(desk: Desk) -> None:
     desk.provider.on("row", ANSWER)
     ran = desk.run(*budgeted(desk, 12, "--max-cost", "0.005", "--on-budget", "skip"))
@@ -100,6 +102,7 @@ def test_rows_beyond_the_budget_are_skipped_where_that_is_asked(desk: Desk) -> N
     assert {(row["cost_usd"], row["attempts"]) for row in skipped} == {("0.0", "0")}
 
 
+@pytest.mark.scripted
 def test_failed_attempts_count_and_what_was_refused_does_not(desk: Desk) -> None:
     """A refusal costs nothing; an answer that is no good was paid for."""
     refused = Reply(status=400, body={"error": {"message": "no"}})
@@ -111,6 +114,7 @@ def test_failed_attempts_count_and_what_was_refused_does_not(desk: Desk) -> None
     assert ran.summary["budget"]["spent_usd"] == pytest.approx(6 * ANSWER_PICO / 10**12)
 
 
+@pytest.mark.scripted
 def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk: Desk) -> None:
     desk.provider.on("row", Reply(text="dear", input_tokens=50, output_tokens=900))
     ran = desk.run(*budgeted(desk, 4, "--max-cost", "0.008", "--concurrency", "1"))
@@ -154,7 +158,7 @@ AGENT = {
 }
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: Desk, backend: str) -> None:
     step = Reply(
         tool_calls=[("bash", {"command": "sleep 0.3", "description": "wait"})],
@@ -191,6 +195,7 @@ def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None
         assert sum(line["at_most_pico"] for line in ledger.reports.unreported()) == most_pico
 
 
+@pytest.mark.scripted
 def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(desk: Desk) -> None:
     cut = Reply(text="cut in two", chunks=4, cut_after=2)
     desk.provider.on("row", cut, cut, Reply(text="done"))
@@ -202,6 +207,7 @@ def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(de
     assert len(desk.provider.calls) == 1
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(("max_failed", "state"), [("1", "Failed"), ("50%", "Completed")])
 def test_a_flow_run_is_failed_where_more_rows_failed_than_may(
     desk: Desk, max_failed: str, state: str

@@ -166,9 +166,10 @@ def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
     assert sums(views(url)["model"], {"known_cost_pico": 0}) == {"known_cost_pico": total_pico}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     "url",
-    [pytest.param("sqlite", marks=pytest.mark.slow), pytest.param("postgresql", marks=pytest.mark.chaos)],
+    ["sqlite", "postgresql"],
     indirect=True,
 )
 @pytest.mark.timeout(600)

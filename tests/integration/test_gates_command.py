@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from cluster import Desk
 
 from opencode_tasks.testing import Reply
@@ -11,6 +12,7 @@ from opencode_tasks.testing import Reply
 REFUSED = {"error": {"message": "Your key has expired.", "type": "invalid_key"}}
 
 
+@pytest.mark.scripted
 def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
     ledger = str(desk.folder / "ledger.db")
     desk.provider.on("", Reply(status=401, body=REFUSED), Reply(status=401, body=REFUSED), Reply())

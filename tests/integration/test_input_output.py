@@ -88,6 +88,7 @@ def add_reviews(database: str, numbers: range) -> None:
     )
 
 
+@pytest.mark.scripted
 def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     write_bytes(b"id,prompt\n007,row 7\n008,row 8\n", f"{s3}/in/reviews.csv")
     ran = desk.annotate(f"{s3}/in/reviews.csv", "-o", f"{s3}/out/labelled.parquet", "--id-column", "id")
@@ -107,6 +108,7 @@ def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     assert read_input("memory://out.csv")["response"].tolist() == ["row 9"]
 
 
+@pytest.mark.scripted
 def test_incremental_runs_from_a_query_to_a_table(desk: Desk, database: str) -> None:
     add_reviews(database, range(3))
     desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}), Reply(text="fixed"))
@@ -187,6 +189,7 @@ def test_table_without_a_key_is_replaced(database: str) -> None:
     assert faults == ["OUTPUT sql:labels: the table has no columns color; use another name"]
 
 
+@pytest.mark.scripted
 def test_faults_of_tables_are_found_before_a_prompt_is_sent(desk: Desk, database: str) -> None:
     run_sql(database, "create table mine (id integer)", "insert into mine values (1)")
     secret = f"d{uuid.uuid4().hex[:8]}"
@@ -252,6 +255,7 @@ def test_partitioned_parquet_grows_with_each_run(
     assert sorted(files) == [f"{second}-0.parquet", f"{second}-0.parquet", "mine.txt"]
 
 
+@pytest.mark.scripted
 def test_partitions_are_checked_before_a_prompt_is_sent(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "a", "day": "x"}])
     ran = desk.annotate("in.csv", "-o", "out.csv", "--partition-by", "day")
@@ -265,6 +269,7 @@ def test_partitions_are_checked_before_a_prompt_is_sent(desk: Desk) -> None:
     assert "--incremental: day is the row id, but --id-column is prompt" in ran.stderr
 
 
+@pytest.mark.scripted
 def test_resumed_incremental_run_keeps_its_rows(desk: Desk) -> None:
     refused = Reply(status=401, body={"error": {"message": "bad key"}})
     desk.provider.on("row 1", refused, Reply(text="late"))

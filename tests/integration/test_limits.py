@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from raw_provider import ANSWER, MODELS, RawProvider
-from rig import BASH, BOTH, RARELY_CLI, Rig
+from rig import BASH, RARELY_CLI, Rig
 
 from opencode_tasks.errors import (
     BudgetExceededError,
@@ -189,7 +189,7 @@ def test_failing_tool_calls_with_a_success_between_them_are_no_loop(rig: Rig) ->
     assert len(asked.calls) == 16
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_session_sends_no_request_once_it_has_cost_more_than_its_limit(
     rig: Rig, backend: BackendName
 ) -> None:
@@ -240,7 +240,7 @@ def short_rig(opencode_binary: Path) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_the_requests_of_a_prompt_are_limited(short_rig: Rig, backend: BackendName) -> None:
     asked = short_rig.ask(WORK, agent="worker", system=None, backend=backend)
     error = asked.failed(BudgetExceededError)

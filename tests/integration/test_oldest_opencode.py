@@ -29,7 +29,6 @@ from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply
 
 pytestmark = pytest.mark.slow
-BOTH: list[BackendName] = ["server", "cli"]
 # The keys of two prompts, by agent.
 STORED_KEYS: dict[str | None, list[str]] = {
     None: [
@@ -77,7 +76,7 @@ def test_a_fault_is_its_exception(
         assert (error.reset_time - datetime.now(UTC)).total_seconds() == pytest.approx(7200, abs=10)
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_prompt_arrives_byte_for_byte_and_is_counted(oldest: Rig, backend: BackendName) -> None:
     prompt = "--help \"q\" 'y'\r\n\t😀 \n\n"
     asked = oldest.ask(prompt=prompt, backend=backend)
@@ -99,7 +98,7 @@ def test_an_end_that_opencode_does_not_know_costs_one_request(oldest: Rig, backe
     assert len(asked.calls) == 1
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_session_sends_no_request_once_it_has_cost_more_than_its_limit(
     oldest: Rig, backend: BackendName
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import BASH, BOTH, RARELY_CLI, Asked, Rig
+from rig import BASH, RARELY_CLI, Asked, Rig
 
 from opencode_tasks.errors import BudgetExceededError
 from opencode_tasks.opencode.backend import BackendName
@@ -56,7 +56,7 @@ def check(asked: Asked, cap_pico: int, calls: int) -> None:
     assert error.spent_usd == pytest.approx(real_pico(asked.calls) / 10**12)
 
 
-@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_price_tiers_of_the_config_count(row_rig: Rig, backend: BackendName) -> None:
     cap_pico = 2 * LONG_PICO
     asked = row_rig.ask(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from cluster import Desk
+from rig import RARELY_CLI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,7 +42,7 @@ def texts_in(value: Any) -> list[str]:
         return [value]
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_no_file_and_no_line_contains_the_key(desk: Desk, backend: str) -> None:
     for status in (400, 500):
         desk.provider.on(f"status {status}", Reply(status=status, body={"error": ECHO}))

@@ -34,6 +34,7 @@ def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
     return desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "4", *more)
 
 
+@pytest.mark.scripted
 def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Desk) -> None:
     desk.provider.on("row", LIMITED, Reply(text="late"))
     # One row in flight, so that the hold begins with the refusal.
@@ -74,6 +75,7 @@ def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
         return read_all(screen), process.wait(240)
 
 
+@pytest.mark.scripted
 def test_the_most_frequent_failures_are_named_with_their_count_and_fix(desk: Desk) -> None:
     desk.provider.on(re.compile("row [0-3]"), refusal(400, "unsupported parameter: temperature"))
     desk.provider.on("row 4", Reply(status=502, headers={"content-type": "text/html"}, body=HTML))
@@ -93,6 +95,7 @@ def test_the_most_frequent_failures_are_named_with_their_count_and_fix(desk: Des
     assert re.search(r"loading \d.*opencode \d.*first prompt \d", timings)
 
 
+@pytest.mark.scripted
 def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk: Desk) -> None:
     desk.provider.on(re.compile("row [0-2]"), Reply(text="yes"))
     desk.provider.on("row", refusal(402, LONG))
