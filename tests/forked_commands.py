@@ -210,7 +210,6 @@ def replace_opencode(known: Mapping[str, Any]) -> None:
     table["server"] = BackendKind(
         create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
         catalog=lambda: scripted_catalog(provider, "echo"),
-        uses_servers=True,
     )
 
 
