@@ -67,6 +67,7 @@ def events(name: str, run_id: str) -> list[dict[str, Any]]:
     return []
 
 
+@pytest.mark.scripted
 def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}))
     ran = desk.run(*table(desk, 4))
@@ -87,6 +88,7 @@ def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> Non
     assert recorded[-1]["input_tokens"] == ran.summary["tokens"]["input_tokens"]
 
 
+@pytest.mark.scripted
 def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:
     assert desk.run(*table(desk, 3)).code == 0
     totals = cost_report(
@@ -180,6 +182,7 @@ def test_spans_and_metrics_have_genai_names(
     assert counted(reader, "gen_ai.client.operation.duration")[""] > 0
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(
     "kind",
     [
@@ -221,6 +224,7 @@ def queries() -> list[tuple[str, str]]:
     return found + [(f"metabase: {card['name']}", card["dataset_query"]["native"]["query"]) for card in cards]
 
 
+@pytest.mark.scripted
 def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     desk.provider.on("row 0", Reply(status=400, body={"error": {"message": "no"}}))
     assert desk.run(*table(desk, 3), "--ledger", empty_postgresql).code == 1
