@@ -59,6 +59,7 @@ def names(states: Sequence[State]) -> list[str | None]:
     return [state.name for state in states]
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(
     ("where", "seconds"),
     [("desk", 4), ("ray_desk", 4), pytest.param("ray_desk", 50, marks=pytest.mark.chaos)],
@@ -84,6 +85,7 @@ def test_a_rate_limit_is_an_awaiting_retry_until_the_reset_time(
     assert max(Counter(desk.provider.prompts()).values()) == 2
 
 
+@pytest.mark.scripted
 def test_a_rate_limit_holds_every_row_until_its_reset_time(desk: Desk) -> None:
     desk.provider.on(lambda call: call.prompt == "row 005", limited(4), Reply(text="late"))
     desk.provider.on("row", Reply(delay_s=0.3))
@@ -97,6 +99,7 @@ def test_a_rate_limit_holds_every_row_until_its_reset_time(desk: Desk) -> None:
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(30)} | {"row 005": 2})
 
 
+@pytest.mark.scripted
 def test_a_local_run_waits_for_a_long_rate_limit_and_shows_the_reason(desk: Desk) -> None:
     desk.provider.on("row 001", limited(8), Reply(text="late"))
     ran = desk.run(*table(desk, 3), env={"OPENCODE_TASKS_MAX_INLINE_WAIT": "2"})
@@ -119,6 +122,7 @@ def resumed(desk: Desk, ran: Ran, *more: str) -> Ran:
     return desk.run(*told[1].split(), "--ledger", str(desk.folder / "ledger.db"), *more)
 
 
+@pytest.mark.scripted
 def test_no_wait_stops_with_open_rows_and_prints_the_resume_command(desk: Desk) -> None:
     desk.provider.on("row 001", limited(5), Reply(text="late"))
     short = {"OPENCODE_TASKS_MAX_INLINE_WAIT": "1"}
@@ -142,6 +146,7 @@ def test_no_wait_stops_with_open_rows_and_prints_the_resume_command(desk: Desk) 
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(8)} | {"row 001": 2})
 
 
+@pytest.mark.scripted
 def test_an_invalid_key_pauses_the_run_and_a_fixed_key_resumes_it(desk: Desk) -> None:
     fixed: list[bool] = []
 
@@ -167,6 +172,7 @@ def test_an_invalid_key_pauses_the_run_and_a_fixed_key_resumes_it(desk: Desk) ->
     assert len(completed) == 30
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_refusal_of_a_single_row_fails_that_row(desk: Desk, concurrency: int) -> None:
     desk.provider.on("row 003", REFUSED)
@@ -178,6 +184,7 @@ def test_a_refusal_of_a_single_row_fails_that_row(desk: Desk, concurrency: int) 
     assert Counter(desk.provider.prompts()) == Counter(f"row {i:03}" for i in range(12))
 
 
+@pytest.mark.scripted
 def test_an_outage_does_not_use_up_the_attempts_of_all_rows(desk: Desk) -> None:
     ups: list[float] = []
     desk.provider.on(
@@ -199,6 +206,7 @@ def test_an_outage_does_not_use_up_the_attempts_of_all_rows(desk: Desk) -> None:
     assert statuses(desk) == {"completed": 40}
 
 
+@pytest.mark.scripted
 def test_resume_without_an_unfinished_run_is_an_error(desk: Desk) -> None:
     with Ledger.open(str(desk.folder / "ledger.db")):
         """Create an empty ledger."""
@@ -210,6 +218,7 @@ def test_resume_without_an_unfinished_run_is_an_error(desk: Desk) -> None:
     assert "no run no-such-run" in ran.stderr
 
 
+@pytest.mark.scripted
 def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
     desk.provider.on("row", REFUSED)
     ran = desk.run(*table(desk, 2))
@@ -221,6 +230,7 @@ def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
     assert json.loads(desk.run("runs", "--json", "--ledger", str(desk.folder / "ledger.db")).stdout)
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(
     "where",
     [pytest.param("desk", marks=pytest.mark.slow), pytest.param("ray_desk", marks=pytest.mark.chaos)],
