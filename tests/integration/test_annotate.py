@@ -185,7 +185,7 @@ def test_a_result_does_not_change_with_the_input_frame(
 
 def test_an_input_that_is_no_frame_is_refused() -> None:
     not_a_frame: Any = [{"prompt": "a"}]
-    with pytest.raises(InputError, match="a pandas DataFrame is required, not list"):
+    with pytest.raises(InputError, match="or another object with __arrow_c_stream__ is required, not list"):
         annotate(not_a_frame)
 
 
