@@ -64,7 +64,7 @@ def json_value(value: Any) -> Any:  # noqa: C901, PLR0911 - one line for each ki
         return _iso_time(value)
     if isinstance(value, timedelta):
         return _iso_duration(value)
-    if isinstance(value, np.float16 | np.float32):
+    if isinstance(value, (np.float16, np.float32)):
         return float(str(value))
     if isinstance(value, np.generic):
         return json_value(value.item())

@@ -79,7 +79,8 @@ class InputFile:
     @contextmanager
     def _open_stored(self) -> Generator[Any]:
         try:
-            opened: Any = fsspec.open(self.name, "rb").open()
+            file: Any = fsspec.open(self.name, "rb")
+            opened: Any = file.open()
         except FileNotFoundError as error:
             raise InputError((f"INPUT {self.name}: no such file",)) from error
         except ImportError as error:

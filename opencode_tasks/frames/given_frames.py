@@ -54,7 +54,8 @@ def given_back(parts: Iterable[pd.DataFrame], kind: type[FrameT] | None) -> Fram
     table = arrow_table(parts)
     if issubclass(kind, pa.Table):
         return table
-    for make in (getattr(kind, "from_arrow", None), kind):
+    makers: tuple[Any, ...] = (getattr(kind, "from_arrow", None), kind)
+    for make in makers:
         if make is not None:
             try:
                 return cast("FrameT", make(table))

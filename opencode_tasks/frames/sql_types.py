@@ -88,7 +88,7 @@ def with_raw_types(table: Table, connection: Connection) -> Table:
     return table
 
 
-def new_column_type(series: pd.Series, attributes: Mapping[str, Any], dialect: str) -> Any:
+def new_column_type(series: pd.Series, attributes: Mapping[Any, Any], dialect: str) -> Any:
     """Return the type of a new column: that in PostgreSQL if it came from there, else by its values."""
     named = attributes.get(TYPE_NAMES, {}).get(series.name)
     if dialect == POSTGRESQL and named is not None:

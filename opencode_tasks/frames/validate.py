@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import schema_columns
@@ -143,9 +144,8 @@ def check_frame(
     ]
     unread, new_ids = dict(unreadable or {}), dict[int, str]()
     if id_column is not None and names.count(id_column) == 1:
-        row_ids = row_ids_in(frame, id_column)
-        new_ids = _ids_of_unread(row_ids, unread)
-        faults += _id_faults(_cells(frame, id_column), row_ids, id_column)
+        new_ids = _ids_of_unread(frame, id_column, unread)
+        faults += _id_faults(frame, id_column, new_ids)
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
     row_faults = _prompt_faults(frame, prompt_columns, template) | unread
@@ -237,40 +237,46 @@ def _wrong_separator(names: list[str]) -> str | None:
     return next((name for sign, name in SEPARATORS.items() if sign in names[0]), None)
 
 
-def _ids_of_unread(row_ids: list[str], unread: Mapping[int, str]) -> dict[int, str]:
-    """Replace missing and repeated ids of unread rows in ``row_ids``; return the new ones by position."""
+def _ids_of_unread(frame: pd.DataFrame, id_column: str, unread: Mapping[int, str]) -> dict[int, str]:
+    """Return other ids, by position, for rows that could not be read and have none or that of another row."""
     if not unread:
         return {}
+    row_ids = row_ids_in(frame, id_column)
     counts = Counter(row_ids)
-    new = {at: f"row-{at}" for at in unread if not row_ids[at].strip() or counts[row_ids[at]] > 1}
-    for at, row_id in new.items():
-        row_ids[at] = row_id
-    return new
+    return {at: f"row-{at}" for at in unread if not row_ids[at].strip() or counts[row_ids[at]] > 1}
 
 
-def _id_faults(ids: list[Any], row_ids: list[str], id_column: str) -> Iterator[str]:
+def _id_faults(frame: pd.DataFrame, id_column: str, new_ids: Mapping[int, str]) -> Iterator[str]:
     column = f"INPUT column {id_column!r} (--id-column)"
-    empty = [position for position, row_id in enumerate(row_ids) if not row_id.strip()]
-    if empty:
-        yield f"{column}: the id is empty: {_list_rows(empty, {})}"
-    invalid = [
-        position
-        for position, value in enumerate(ids)
-        if is_nested(value) or _character_fault(row_ids[position])
-    ]
-    if invalid:
-        yield f"{column}: the id is not a valid text or number: {_list_rows(invalid, {})}"
-    long = [
-        position
-        for position, row_id in enumerate(row_ids)
-        if len(row_id.encode("utf-8", "replace")) > MAX_ID_BYTES
-    ]
-    if long:
-        yield f"{column}: the id is longer than {MAX_ID_BYTES:,} bytes: {_list_rows(long, {})}"
-    counts = Counter(row_id for row_id in row_ids if row_id.strip())
-    repeated = [position for position, row_id in enumerate(row_ids) if counts[row_id] > 1]
-    if repeated:
-        yield f"{column}: the id is not unique: {_list_rows(repeated, dict(enumerate(row_ids)))}"
+    found: dict[str, list[int]] = {"empty": [], "invalid": [], "long": []}
+    hashes = np.zeros(len(frame), np.int64)
+    for start, chunk in _chunks(frame):
+        for position, cell in enumerate(_cells(chunk, id_column), start=start):
+            row_id = new_ids.get(position, cell_text(cell) or "")
+            hashes[position] = hash(row_id)
+            if not row_id.strip():
+                found["empty"].append(position)
+            if is_nested(cell) or _character_fault(row_id):
+                found["invalid"].append(position)
+            if len(row_id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+                found["long"].append(position)
+    faults = {
+        "empty": "the id is empty",
+        "invalid": "the id is not a valid text or number",
+        "long": f"the id is longer than {MAX_ID_BYTES:,} bytes",
+    }
+    for name, positions in found.items():
+        if positions:
+            yield f"{column}: {faults[name]}: {_list_rows(positions, {})}"
+    # Equal ids have equal hashes: only these few are compared as texts.
+    ordered = np.sort(hashes)
+    repeated_hashes = ordered[1:][ordered[1:] == ordered[:-1]]
+    alike = np.flatnonzero(np.isin(hashes, repeated_hashes)).tolist() if len(repeated_hashes) else []
+    ids = dict(zip(alike, row_ids_in(take_rows(frame, alike), id_column), strict=True))
+    ids |= {position: new_ids[position] for position in alike if position in new_ids}
+    times = Counter(row_id for row_id in ids.values() if row_id.strip())
+    if repeated := [position for position, row_id in ids.items() if times[row_id] > 1]:
+        yield f"{column}: the id is not unique: {_list_rows(repeated, ids)}"
 
 
 def _list_rows(positions: list[int], ids: Mapping[int, str]) -> str:

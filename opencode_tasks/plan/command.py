@@ -209,7 +209,7 @@ def text_options(values: Mapping[str, Any]) -> dict[str, Any]:
     if encoding is not None and not is_encoding(encoding):
         faults.append(f"--encoding: {encoding!r} is not an encoding; examples are utf-8, cp1252 and utf-16")
     if delimiter is not None:
-        delimiter = _DELIMITER_NAMES.get(delimiter.lower(), delimiter)
+        delimiter = _DELIMITER_NAMES.get(str(delimiter).lower(), str(delimiter))
         if len(delimiter) != 1 or delimiter in '"\r\n':
             faults.append(f"--delimiter: {delimiter!r} is not a single character, such as ; or tab")
     if faults:
@@ -224,6 +224,6 @@ def _output_faults(output: Output, source: str, table: InputTable | None, schema
     usable = schema if schema is not None and not check_schema(schema) else None
     names = [*map(str, table.frame.columns), *(column.name for column in output_columns(usable))]
     first = table.frame.head(_TRIED_ROWS)
-    sample = output_frame(first, [{}] * len(first), schema=usable)
+    sample = output_frame(first, [dict[str, Any]()] * len(first), schema=usable)
     sample.attrs = first.attrs
     return output.faults(source, names, sample)

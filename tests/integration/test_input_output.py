@@ -349,7 +349,8 @@ def test_decimals_and_times_of_sqlite_are_kept(tmp_path: Path) -> None:
     run_sql(
         database,
         "create table mine (id integer, price numeric(10, 2), whole numeric, seen timestamp, flag boolean)",
-        r"insert into mine values (1, 1.10, 7.0, '2026-01-02 03\:04\:05', true), (2, '1e3x', null, 'late', null)",
+        r"insert into mine values (1, 1.10, 7.0, '2026-01-02 03\:04\:05', true)",
+        "insert into mine values (2, '1e3x', null, 'late', null)",
     )
     frame = read_input("sql:mine", database=database)
     prompts = {

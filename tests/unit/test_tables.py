@@ -132,6 +132,10 @@ def prompts(frame: pd.DataFrame) -> list[str]:
     return [row.prompt for row in checked.rows]
 
 
+def inputs_of(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(frame[["id", "x", "note"]])
+
+
 def written(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Write the OUTPUT of a run over a frame, and read it again."""
     done = output_frame(frame, [{"response": "=2", "status": "completed"}] * len(frame), schema=None)
@@ -160,11 +164,11 @@ def test_a_second_run_has_the_same_prompts_and_cells(name: str, suffix: str, tmp
     frame = frame_of(table_of(KINDS[name]))
     first = written(frame, tmp_path / f"first.{suffix}")
     assert first["response"].tolist() == ["=2"] * 3
-    inputs = first[["id", "x", "note"]]
+    inputs = inputs_of(first)
     assert prompts(inputs) == prompts(frame)
     second = written(inputs, tmp_path / f"second.{suffix}")
-    assert arrow_table([second[["id", "x", "note"]]]).to_pylist() == arrow_table([inputs]).to_pylist()
-    assert prompts(second[["id", "x", "note"]]) == prompts(frame)
+    assert arrow_table([inputs_of(second)]).to_pylist() == arrow_table([inputs]).to_pylist()
+    assert prompts(inputs_of(second)) == prompts(frame)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
