@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any, Final, Generic, cast
 
@@ -98,11 +97,10 @@ class AnnotationResult(Generic[FrameT]):
         return given_back(self.parts(), self._kind)
 
     def of_kind(self, kind: type[T]) -> AnnotationResult[T]:
-        """This result with a ``frame`` of another class of frames."""
-        changed = cast("AnnotationResult[T]", copy(self))
-        changed.__dict__ |= {"_kind": kind}
-        changed.__dict__.pop("frame", None)
-        return changed
+        """This result, whose ``frame`` becomes a frame of another class."""
+        self.__dict__ |= {"_kind": kind}
+        self.__dict__.pop("frame", None)
+        return cast("AnnotationResult[T]", self)
 
     @cached_property
     def usage(self) -> pd.DataFrame:
