@@ -10,26 +10,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from opencode_tasks import AnnotationResult
 from opencode_tasks.engine.export import export_run
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.io import read_input
+from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.plan.command import PreparedRun, prepare
-from opencode_tasks.testing import Reply, ScriptedProvider
-from opencode_tasks.testing.scripted_backend import scripted_backend
 
 
 class Runs:
-    """Runs in this process, with a ledger of their own."""
+    """Runs in this process whose answers are the prompts, with a ledger of their own."""
 
-    def __init__(self, folder: Path, binary: Path, backend: Any) -> None:
+    def __init__(self, folder: Path, binary: Path) -> None:
         self.folder = folder
         self.ledger = str(folder / "ledger.db")
         self.options: dict[str, Any] = {
-            "backend": backend,
+            "backend": "null",
             "opencode_bin": str(binary),
             "ledger": self.ledger,
         }
@@ -38,18 +37,17 @@ class Runs:
         values = {**self.options, "bad_rows": "stop", **options}
         return prepare(str(source), str(target), resolver=BlockResolver(), base_config={}, **values)
 
-    def run(self, source: Path, target: Path, **options: Any) -> tuple[str, list[str]]:
-        """Write OUTPUT; return the id of the run and the lines for the user."""
+    def run(self, source: Path, target: Path, **options: Any) -> tuple[AnnotationResult, list[str]]:
+        """Write OUTPUT; return the result and the lines for the user."""
         prepared = self.prepare(source, target, **options)
         result = execute(prepared.plan, prepared.frame, executor=ThreadExecutor(), context=prepared.context)
         prepared.output.write(result.parts(), result.run_id)
-        return result.run_id, list(prepared.notes)
+        return result, list(prepared.notes)
 
 
 @pytest.fixture
-def runs(tmp_path: Path, opencode_binary: Path, provider: ScriptedProvider) -> Any:
-    with scripted_backend(provider) as name:
-        yield Runs(tmp_path, opencode_binary, name)
+def runs(tmp_path: Path, opencode_binary: Path) -> Runs:
+    return Runs(tmp_path, opencode_binary)
 
 
 def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
@@ -61,7 +59,7 @@ def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 3: 4 cells, but the header has 3"):
         runs.prepare(source, target, encoding="cp1252")
     options: dict[str, Any] = {"encoding": "cp1252", "bad_rows": "fail", "id_column": "id"}
-    run_id, notes = runs.run(source, target, **options)
+    result, notes = runs.run(source, target, **options)
     assert notes == [
         f"INPUT {source}: the cells are separated by semicolons",
         f"INPUT {source}: columns without a name are called column_3",
@@ -75,30 +73,26 @@ def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
     assert out["status"].tolist() == ["completed", "failed", "completed"]
     assert out["error_message"][1] == "line 3: 4 cells, but the header has 3"
     with Ledger.open(runs.ledger) as ledger:
-        export_run(ledger, run_id, str(tmp_path / "people.csv"), database=None, protects_cells=True)
-        export_run(ledger, run_id, str(tmp_path / "again.csv"), database=None)
+        export_run(ledger, result.run_id, str(tmp_path / "people.csv"), database=None, protects_cells=True)
+        export_run(ledger, result.run_id, str(tmp_path / "again.csv"), database=None)
     assert read_input(tmp_path / "people.csv")["id"].tolist() == ["'=1", "'=2", "'=3"]
     assert (tmp_path / "again.csv").read_bytes() == target.read_bytes()
 
 
-def test_a_second_stage_gets_the_answers_unchanged(
-    runs: Runs, provider: ScriptedProvider, tmp_path: Path
-) -> None:
-    provider.on("first", Reply(text="=SUM(A1) and -1"))
+def test_a_second_stage_gets_the_answers_unchanged(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('id,prompt\n=7,"=SUM(A1), and -1"\n')
     for suffix in ("csv", "jsonl", "parquet", "xlsx"):
-        (tmp_path / "in.csv").write_text("id,prompt\n=7,first\n")
         first, middle, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "middle", "second"))
         runs.run(tmp_path / "in.csv", first, id_column="id")
-        renamed = read_input(first)[["id", "response"]].rename(columns={"response": "draft"})
-        runs_of = runs.prepare(tmp_path / "in.csv", middle)
-        runs_of.output.write([renamed], "run")
-        runs.run(middle, second, id_column="id", prompt_column="draft")
+        drafts = read_input(first)[["id", "response"]].rename(columns={"response": "draft"})
+        Output(name=str(middle)).write([drafts], "run")
+        result, _ = runs.run(middle, second, id_column="id", prompt_column="draft")
+        # The same prompt has the same key, whatever the format.
+        assert result.progress.reused == 1
         out = read_input(second)
-        assert out["id"].tolist() == ["=7"]
-        assert out["draft"].tolist() == ["=SUM(A1) and -1"]
-    assert set(provider.prompts()) == {"first", "=SUM(A1) and -1"}
-    # The same prompt has the same key, whatever the format.
-    assert len(provider.prompts()) == 2
+        assert out[["id", "draft", "response"]].to_numpy().tolist() == [
+            ["=7", "=SUM(A1), and -1", "=SUM(A1), and -1"]
+        ]
 
 
 def test_large_ids_and_types_of_a_parquet_file(runs: Runs, tmp_path: Path) -> None:
