@@ -12,6 +12,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import date, datetime, time
 from itertools import islice
 from typing import Any
@@ -94,16 +95,18 @@ def write_excel(frames: Iterable[pd.DataFrame], file: Any) -> None:
             made.value = plain
         return made
 
-    written = 0
-    for number, frame in enumerate(frames):
-        if number == 0:
-            sheet.append([cell(str(name)) for name in frame.columns])
-        written += len(frame)
-        if written >= MAX_ROWS or len(frame.columns) > MAX_COLUMNS:
-            raise OSError(f"an Excel worksheet has at most {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns")
-        columns = [column_cells(frame.iloc[:, at]) for at in range(len(frame.columns))]
-        for row in zip(*columns, strict=True):
-            sheet.append([cell(value) for value in row])
+    # A sheet that is not closed reports an error when it is collected.
+    with closing(sheet):
+        written = 0
+        for number, frame in enumerate(frames):
+            if number == 0:
+                sheet.append([cell(str(name)) for name in frame.columns])
+            written += len(frame)
+            if written >= MAX_ROWS or len(frame.columns) > MAX_COLUMNS:
+                raise OSError(f"an Excel worksheet has at most {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns")
+            columns = [column_cells(frame.iloc[:, at]) for at in range(len(frame.columns))]
+            for row in zip(*columns, strict=True):
+                sheet.append([cell(value) for value in row])
     book.save(file)
 
 
