@@ -42,7 +42,7 @@ def has_bytes(value: Any) -> bool:
     return any(map(has_bytes, value)) if is_nested(value) else isinstance(value, _BYTES)
 
 
-def json_value(value: Any) -> Any:  # noqa: C901, PLR0911 - one line for each kind of value
+def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
     """Return the value as JSON can hold it.
 
     Missing values become None, times ISO 8601 text (aware ones in UTC with Z), arrays lists, bytes base64
@@ -64,10 +64,10 @@ def json_value(value: Any) -> Any:  # noqa: C901, PLR0911 - one line for each ki
         return _iso_time(value)
     if isinstance(value, timedelta):
         return _iso_duration(value)
-    if isinstance(value, (np.float16, np.float32)):
-        return float(str(value))
     if isinstance(value, np.generic):
-        return json_value(value.item())
+        item: Any = value.item()
+        # The shortest number that is this 32-bit float.
+        return float(str(value)) if isinstance(item, float) and math.isfinite(item) else json_value(item)
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 

@@ -53,7 +53,10 @@ class IncrementalInput:
             run_id = ledger.series.run_of_flow_run(self.series, flow_run_id)
         own_rows = None if run_id is None else ledger.series.row_ids_of_run(self.series, run_id)
         if own_rows is not None:
-            return table.take([position for position, row_id in enumerate(row_ids) if row_id in own_rows])
+            # A row that could not be read may have no id in the input.
+            return table.take(
+                [at for at, row_id in enumerate(row_ids) if row_id in own_rows or at in table.row_faults]
+            )
         answered = ledger.series.completed_rows(self.series)
         positions = [position for position, row_id in enumerate(row_ids) if refresh or row_id not in answered]
         return table.take(positions[:limit])

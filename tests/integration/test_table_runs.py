@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,7 +35,7 @@ class Runs:
         }
 
     def prepare(self, source: Path, target: Path, **options: Any) -> PreparedRun:
-        values = {**self.options, "bad_rows": "stop", **options}
+        values: dict[str, Any] = {**self.options, "bad_rows": "stop", **options}
         return prepare(str(source), str(target), resolver=BlockResolver(), base_config={}, **values)
 
     def run(self, source: Path, target: Path, **options: Any) -> tuple[AnnotationResult, list[str]]:
@@ -84,7 +85,8 @@ def test_a_second_stage_gets_the_answers_unchanged(runs: Runs, tmp_path: Path) -
     for suffix in ("csv", "jsonl", "parquet", "xlsx"):
         first, middle, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "middle", "second"))
         runs.run(tmp_path / "in.csv", first, id_column="id")
-        drafts = read_input(first)[["id", "response"]].rename(columns={"response": "draft"})
+        drafts = pd.DataFrame(read_input(first)[["id", "response"]])
+        drafts.columns = ["id", "draft"]
         Output(name=str(middle)).write([drafts], "run")
         result, _ = runs.run(middle, second, id_column="id", prompt_column="draft")
         # The same prompt has the same key, whatever the format.
