@@ -1,10 +1,10 @@
 """Cost of a row without opencode, from a thousand rows to a hundred thousand.
 
-    python benchmarks/scale.py [--rows 1000,10000,100000] [--runners threads,ray] [--markdown]
+    python benchmarks/scale.py [--rows 1000,10000,100000] [--runners threads,ray] [--suffix csv] [--markdown]
 
 The ``null`` backend answers in the worker, so the figures show the cost of this library: to read INPUT, to
 claim and record rows, and to write OUTPUT. Each run has a new ledger. The largest one is run again over its
-finished rows.
+finished rows. INPUT and OUTPUT have the suffix csv, jsonl or parquet.
 
 - rows/s, CPU ms/row: from the start of the run until the command ends. CPU time is that of the command and of
   its descendants.
@@ -16,7 +16,6 @@ finished rows.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -28,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import psutil
 from tables import format_table
 
@@ -77,7 +77,7 @@ class Sampler:
 
 def run(folder: Path, source: Path, runner: str) -> Sampler:
     """Annotate the table with the ledger of the folder; raises SystemExit if a row does not complete."""
-    args = [COMMAND, "annotate", str(source), "-o", str(folder / "out.csv"), "--id-column", "id"]
+    args = [COMMAND, "annotate", str(source), "-o", str(folder / f"out{source.suffix}"), "--id-column", "id"]
     args += ["--backend", "null", "--runner", runner, "--concurrency", "64", "--json"]
     env = os.environ | {"OPENCODE_TASKS_LEDGER": str(folder / "ledger.db")}
     process = subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -103,24 +103,27 @@ def run(folder: Path, source: Path, runner: str) -> Sampler:
 
 def write_input(path: Path, rows: int) -> None:
     """Write a table of different prompts."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "prompt"])
-        for number in range(rows):
-            review = f"It came on day {number}, was bigger than it looked, and the cat slept in its box."
-            writer.writerow([f"r{number}", f"Is this review positive or negative? {review}"])
+    days = "It came on day {}, was bigger than it looked, and the cat slept in its box."
+    prompts = [f"Is this review positive or negative? {days.format(number)}" for number in range(rows)]
+    frame = pd.DataFrame({"id": [f"r{number}" for number in range(rows)], "prompt": prompts})
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
 
 
-def measure(runner: str, rows: int, *, repeat: bool) -> list[str]:
+def measure(runner: str, rows: int, suffix: str, *, repeat: bool) -> list[str]:
     """Return a line of the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = folder / "in.csv"
+        source = folder / f"in.{suffix}"
         write_input(source, rows)
         print(f"{runner}, {rows} rows", file=sys.stderr)
         sampler = run(folder, source, runner)
         assert sampler.started is not None
-        size = (folder / "out.csv").stat().st_size
+        size = (folder / f"out.{suffix}").stat().st_size
         second_run = "-"
         if repeat:
             started = time.monotonic()
@@ -145,11 +148,12 @@ def main() -> None:
     )
     parser.add_argument("--rows", default="1000,10000,100000", help="numbers of rows, one run each")
     parser.add_argument("--runners", default="threads,ray")
+    parser.add_argument("--suffix", default="csv", choices=["csv", "jsonl", "parquet"])
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     counts = [int(count) for count in options.rows.split(",")]
     lines = [
-        measure(runner, rows, repeat=rows == max(counts))
+        measure(runner, rows, options.suffix, repeat=rows == max(counts))
         for runner in options.runners.split(",")
         for rows in counts
     ]

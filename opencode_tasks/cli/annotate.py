@@ -127,6 +127,8 @@ def _prepare(
         run_id=run_id,
         **options,
     )
+    for note in prepared.notes:
+        display.say(note)
     _say_plan(display, prepared.plan)
     return prepared, services
 

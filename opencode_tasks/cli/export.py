@@ -25,13 +25,22 @@ def export(
             "-o",
             "--output",
             metavar="FILE",
-            help="Table to write: a csv, jsonl or parquet file, as a path or fsspec URL.",
+            help="Table to write: a csv, tsv, jsonl, json, parquet, arrow, feather or xlsx file, as a path "
+            "or fsspec URL.",
         ),
     ],
     source: Annotated[
         str | None,
         typer.Option("--input", metavar="URL", help=AGAIN.format("INPUT")),
     ] = None,
+    protect_cells: Annotated[
+        bool,
+        typer.Option(
+            "--protect-cells",
+            help="Put an apostrophe before each cell of a csv or tsv file that a spreadsheet would run as a "
+            "formula. For people: as INPUT, the file has other values.",
+        ),
+    ] = False,
     ledger: LedgerOption = None,
 ) -> None:
     """Write the rows of a run, finished or not, to a file.
@@ -47,6 +56,13 @@ def export(
     from opencode_tasks.orchestration.block_resolver import resolve_database_url
 
     with open_existing(ledger) as opened:
-        counts = export_run(opened, run_id, output, database=resolve_database_url(None), source=source)
+        counts = export_run(
+            opened,
+            run_id,
+            output,
+            database=resolve_database_url(None),
+            source=source,
+            protects_cells=protect_cells,
+        )
     rows = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
     typer.echo(without_url_secrets(f"{rows} -> {output}"))

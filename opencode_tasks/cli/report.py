@@ -172,9 +172,11 @@ def _content(report_queries: Any, by: list[Any], since: date | None, form: Forma
         return f"{json.dumps(lines, indent=2)}\n".encode()
     if form is Format.table:
         return _table(lines, by).encode()
+    from opencode_tasks.frames.csv_file import protected
     from opencode_tasks.frames.write_file import encoded
 
-    return encoded(lines_frame(lines, by), "parquet" if form is Format.parquet else "csv")
+    frame = lines_frame(lines, by)
+    return encoded(frame, "parquet") if form is Format.parquet else encoded(protected(frame), "csv")
 
 
 def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:

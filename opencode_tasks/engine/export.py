@@ -10,23 +10,31 @@ from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
-from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.io import Output, read_table
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.plan.command import text_options
 from opencode_tasks.plan.incremental import IncrementalInput
 
 
 def export_run(
-    ledger: Ledger, run_id: str, target: str, *, database: str | None, source: str | None = None
+    ledger: Ledger,
+    run_id: str,
+    target: str,
+    *,
+    database: str | None,
+    source: str | None = None,
+    protects_cells: bool = False,
 ) -> dict[str, int]:
     """Write the OUTPUT of a run as the ledger has it now; returns the number of rows by status.
 
     ``database`` is the resolved URL of ``sql:`` tables, None without one. The columns of the input
-    are read from the input again; ``source`` is its address if the stored one lacks a secret. A run
+    are read from the input again; ``source`` is its address if the stored one lacks a secret.
+    ``protects_cells`` is for people who open a CSV file in a spreadsheet. A run
     without a stored input (``annotate()`` in Python) gets ``row_id`` and its labels instead. Raises
     InputError if the run does not exist, if the number of rows in the input has changed, or if the
     target cannot be written.
     """
-    output = Output(name=target, database=database)
+    output = Output(name=target, database=database, protects_cells=protects_cells)
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
@@ -56,9 +64,16 @@ def _read_source(
     """Read the input of a run again. Raises InputError if its number of rows has changed."""
     source, run_id = command["input"], run["run_id"]
     incremental = IncrementalInput.of(source, command.get("incremental"))
-    frame = read_input(source, database=database, limit=None if incremental else command.get("limit"))
+    table = read_table(
+        source,
+        database=database,
+        limit=None if incremental else command.get("limit"),
+        keeps_bad_rows=True,
+        **text_options(command),
+    )
     if incremental is not None:
-        frame = incremental.rows(frame, ledger, run_id=run_id, limit=None, refresh=False)
+        table = incremental.rows(table, ledger, run_id=run_id, limit=None, refresh=False)
+    frame = table.frame
     if len(frame) != run["total"]:
         changed = f"{source} has {len(frame)} rows now, the run has {run['total']}"
         raise InputError((f"run {run_id}: {changed}; restore the input of the run",))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, cast
 
 import pandas as pd
+from typing_extensions import TypeVar
 
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.frames.given_frames import given_back
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
@@ -22,11 +24,13 @@ from opencode_tasks.ledger import (
     Progress,
 )
 
+FrameT = TypeVar("FrameT", default=pd.DataFrame)
+T = TypeVar("T")
 STATUSES = ("open", "completed", "failed", "skipped")
 ROWS_PER_PART = 10_000
 
 
-class AnnotationResult:
+class AnnotationResult(Generic[FrameT]):
     """Result of a run. The frames are read from the ledger on first access.
 
     Money is in US dollars. Unknown values are null.
@@ -36,8 +40,8 @@ class AnnotationResult:
         counts: Number of rows by status (open, completed, failed, skipped).
         progress: Totals of the run: rows, tokens and cost.
         budget: Cost limit of the run, and the part of it that is spent.
-        frame: The input with the answer columns added: one row per input row, in input order, with the
-            input's index.
+        frame: The input with the answer columns added: one row per input row, in input order. It is of the
+            same kind as the input; a pandas frame has the input's index.
         usage: One row per model call.
         attempts: One row per execution of a row.
         cost: One row per model.
@@ -66,7 +70,9 @@ class AnnotationResult:
         ledger_url: str,
         source: pd.DataFrame,
         schema: Mapping[str, Any] | None,
+        kind: type[FrameT] | None = None,
     ) -> None:
+        self._kind = kind
         self.run_id = run_id
         self.progress = progress
         self.budget = budget
@@ -86,9 +92,15 @@ class AnnotationResult:
             yield from output_parts(ledger, self.run_id, self._source, self._schema)
 
     @cached_property
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> FrameT:
         """The input with the answer columns added."""
-        return pd.concat(list(self.parts()))
+        return given_back(self.parts(), self._kind)
+
+    def of_kind(self, kind: type[T]) -> AnnotationResult[T]:
+        """This result, whose ``frame`` becomes a frame of another class."""
+        self.__dict__ |= {"_kind": kind}
+        self.__dict__.pop("frame", None)
+        return cast("AnnotationResult[T]", self)
 
     @cached_property
     def usage(self) -> pd.DataFrame:
@@ -130,7 +142,10 @@ def output_parts(
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        yield output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
+        part = output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
+        # The types of the columns of the source.
+        part.attrs = source.attrs
+        yield part
 
 
 def summary(run_id: str, progress: Progress, budget: Budget, *, started: float | None) -> dict[str, Any]:

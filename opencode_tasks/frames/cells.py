@@ -1,4 +1,7 @@
-"""Values of single cells: missing, nested or plain, and as JSON."""
+"""Cells of a table as Python values, as JSON and as text. Every prompt, id, label and CSV cell is made here.
+
+The same value has the same text, whatever table it comes from; ``docs/reference/tables.md`` lists the rules.
+"""
 
 # pandas and numpy have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -6,14 +9,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def is_null(value: Any) -> bool:
@@ -28,25 +35,40 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, (Mapping, list, tuple, set, np.ndarray))
 
 
+def has_bytes(value: Any) -> bool:
+    """Return whether the cell is bytes, or an object or list with bytes at any depth."""
+    if isinstance(value, Mapping):
+        return any(map(has_bytes, cast("Mapping[Any, Any]", value).values()))
+    return any(map(has_bytes, value)) if is_nested(value) else isinstance(value, _BYTES)
+
+
 def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
     """Return the value as JSON can hold it.
 
-    Missing values become None, times ISO 8601 text (aware ones in UTC with Z), arrays lists, infinite
-    numbers and values of other types text.
+    Missing values become None, times ISO 8601 text (aware ones in UTC with Z), arrays lists, bytes base64
+    text, and decimals, infinite numbers and values of other types text.
     """
     if is_null(value):
         return None
+    if isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {str(key): json_value(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {_key(key): json_value(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if is_nested(value):
         return [json_value(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
-        return json_value(value.item())
-    if isinstance(value, date):
+    if isinstance(value, _BYTES):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (date, time)):
         return _iso_time(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if isinstance(value, (int, str)) else str(value)
+    if isinstance(value, timedelta):
+        return _iso_duration(value)
+    if isinstance(value, np.generic):
+        item: Any = value.item()
+        # The shortest number that is this 32-bit float.
+        return float(str(value)) if isinstance(item, float) and math.isfinite(item) else json_value(item)
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 def json_text(value: Any) -> str:
@@ -54,7 +76,56 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _iso_time(value: date) -> str:
+def cell_text(value: Any) -> str | None:
+    """Return the text of a cell in prompts, ids, labels and CSV files; None for a missing value.
+
+    Text is unchanged, a whole float has no ``.0``, a boolean is ``True`` or ``False``, a nested value is
+    JSON, and other values are as in ``json_value``.
+    """
+    if isinstance(value, str):
+        return value
+    plain = json_value(value)
+    if plain is None or isinstance(plain, str):
+        return plain
+    if isinstance(plain, (dict, list)):
+        return json_text(_without_fractions(plain))
+    return str(_without_fractions(plain))
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else cell_text(key) or ""
+
+
+def _without_fractions(value: Any) -> Any:
+    """Return a JSON value in which each whole float that would be shown with ``.0`` is an integer."""
+    if isinstance(value, dict):
+        return {key: _without_fractions(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_without_fractions(item) for item in cast("list[Any]", value)]
+    return int(value) if isinstance(value, float) and repr(value).endswith(".0") else value
+
+
+def _iso_time(value: date | time) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return value.isoformat()
+
+
+def _iso_duration(value: timedelta) -> str:
+    """Return an ISO 8601 duration such as ``P1DT2H3M4.5S``; a negative one begins with a minus sign."""
+    nanoseconds = (value.days * 86_400 + value.seconds) * 10**9 + value.microseconds * 1_000
+    nanoseconds += getattr(value, "nanoseconds", 0)
+    seconds, fraction = divmod(abs(nanoseconds), 10**9)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    exact = f"{seconds}.{fraction:09}".rstrip("0").rstrip(".")
+    clock = "".join(
+        f"{amount}{unit}"
+        for amount, unit in ((hours, "H"), (minutes, "M"), (exact, "S"))
+        if amount not in (0, "0")
+    )
+    sign = "-" if nanoseconds < 0 else ""
+    if not clock:
+        return f"{sign}P{days}D" if days else "PT0S"
+    return f"{sign}P{days}DT{clock}" if days else f"{sign}PT{clock}"

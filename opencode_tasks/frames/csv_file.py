@@ -1,6 +1,6 @@
 """CSV files. Cells are text in both directions, so ``007``, ``NA`` and ``1e5`` stay as they are."""
 
-# pandas has no complete type information.
+# pandas and pyarrow have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -8,75 +8,163 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any, cast
+import re
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.cells import json_text, json_value
-from opencode_tasks.frames.content import decode_text
-from opencode_tasks.frames.csv_text import csv_line
+from opencode_tasks.frames.arrow_frame import batches, column_cells, frame_of
+from opencode_tasks.frames.cells import cell_text
+from opencode_tasks.frames.content import MAX_LINE_CHARS, InputFile
+from opencode_tasks.frames.csv_text import csv_line, protected_cell
 
-CELL_LIMIT_BYTES = 64 * 1024 * 1024
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# The reader's own limit of a cell; a row has a lower one.
+MAX_CELL_CHARS = 2**31 - 1
+SAMPLE_ROWS = 50
+# A spreadsheet writes such a line to say how the cells are separated.
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 
 
-def read_csv(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
-    """Parse a CSV file; ``name`` is used in error messages, ``limit`` is the maximum number of rows.
+def read_csv(file: InputFile) -> pd.DataFrame:
+    """Read a CSV file; cells are text, "" for an empty one. A file with only a header has no rows.
 
-    Columns are Python strings, "" for an empty cell. A file with only a header is a frame without rows.
-    Raises InputError if the file is not CSV, or if a line has more or fewer cells than the header.
+    The delimiter is detected if it is not given. A column without a name is ``column_N``, N counted from 1.
+    Raises InputError if the file is not CSV. A line with more or fewer cells than the header, or with more
+    than 64 million characters, is a bad row.
     """
-    # Not pandas: it pads short lines, and its message about long lines is less clear.
-    text = decode_text(name, content)
-    previous_limit = csv.field_size_limit(CELL_LIMIT_BYTES)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        try:
-            header = next((cells for cells in reader if cells), None)
-            rows = [] if header is None else list(islice(_rows(name, reader, len(header)), limit))
-        except csv.Error as error:
-            raise InputError((f"INPUT {name}, line {reader.line_num}: not CSV: {error}",)) from error
-    finally:
-        csv.field_size_limit(previous_limit)
-    if header is None:
-        raise InputError((f"INPUT {name}: the file is empty",))
-    return pd.DataFrame(rows, columns=pd.Index(header, dtype=object), dtype=object)
+    # Not pandas or Arrow: they guess types, and their messages about long lines are less clear.
+    with file.open_text(newline="") as text, _large_cells():
+        delimiter, lines = _delimiter_of(file, text)
+        reader = csv.reader(lines, strict=True, delimiter=delimiter)
+        records = _records(file, reader)
+        header = next(records, None)
+        if header is None:
+            raise InputError((f"INPUT {file.name}: the file is empty",))
+        names = _column_names(file, header[1])
+        parts = [
+            pa.record_batch(
+                [pa.array(cells, pa.large_string()) for cells in zip(*rows, strict=True)], names=names
+            )
+            for rows in batches(islice(_rows(file, records, len(names)), file.limit))
+        ]
+    schema = pa.schema([(name, pa.large_string()) for name in names])
+    return frame_of(pa.Table.from_batches(parts, schema=schema))
 
 
-def _rows(name: str, reader: Any, width: int) -> Iterator[list[str]]:
-    first_line = reader.line_num + 1
-    for cells in cast("Iterator[list[str]]", reader):
-        # A blank line is not a row. In a table of one column, an empty cell is written as "".
-        if cells:
-            if len(cells) != width:
-                raise InputError(
-                    (f"INPUT {name}, line {first_line}: {len(cells)} cells, but the header has {width}",)
-                )
-            yield cells
-        first_line = reader.line_num + 1
-
-
-def write_csv(frames: Iterable[pd.DataFrame], file: Any) -> None:
-    """Write frames as one CSV file in UTF-8.
-
-    Null is an empty cell, times are ISO 8601 with Z, and nested values are JSON. See ``csv_text`` for
-    cells that a spreadsheet would run.
-    """
+def write_csv(frames: Iterable[pd.DataFrame], file: Any, delimiter: str = ",") -> None:
+    """Write frames as one CSV file in UTF-8. Null is an empty cell; see ``cell_text`` for other values."""
     for number, frame in enumerate(frames):
         if number == 0:
-            _write(file, csv_line(map(str, frame.columns)))
-        columns = [map(_cell_text, frame.iloc[:, at].tolist()) for at in range(len(frame.columns))]
-        _write(file, "".join(map(csv_line, zip(*columns, strict=True))))
+            _write(file, csv_line(map(str, frame.columns), delimiter))
+        columns = [map(cell_text, column_cells(frame.iloc[:, at])) for at in range(len(frame.columns))]
+        _write(file, "".join(csv_line(cells, delimiter) for cells in zip(*columns, strict=True)))
+
+
+def protected(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame of text whose cells and header a spreadsheet does not run as formulas."""
+    columns = [
+        pd.Series(
+            [None if (text := cell_text(cell)) is None else protected_cell(text) for cell in cells],
+            dtype=object,
+        )
+        for cells in (column_cells(frame.iloc[:, at]) for at in range(len(frame.columns)))
+    ]
+    shown = pd.DataFrame(dict(enumerate(columns)), index=pd.RangeIndex(len(frame)))
+    shown.columns = pd.Index([protected_cell(str(name)) for name in frame.columns], dtype=object)
+    return shown
+
+
+@contextmanager
+def _large_cells() -> Generator[None]:
+    previous = csv.field_size_limit(MAX_CELL_CHARS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _delimiter_of(file: InputFile, text: io.TextIOWrapper) -> tuple[str, Iterable[str]]:
+    """Return the delimiter, and the lines of the file after one that names it."""
+    head = file.read_head(text)
+    first = next(text, "")
+    if found := _SEPARATOR_LINE.fullmatch(first):
+        return file.delimiter or found[1], text
+    delimiter = file.delimiter or detect_delimiter(head)
+    if file.delimiter is None and delimiter != ",":
+        file.notes.append(f"INPUT {file.name}: the cells are separated by {DELIMITERS[delimiter]}")
+    return delimiter, chain([first], text)
+
+
+def detect_delimiter(head: str) -> str:
+    """Return the delimiter by which most rows at the beginning of a file have as many cells as the header.
+
+    It is a comma unless the header has several cells by another one.
+    """
+    best, best_score = ",", (0.0, 0)
+    for delimiter in DELIMITERS:
+        rows = filter(None, csv.reader(io.StringIO(head, newline=""), delimiter=delimiter))
+        widths = [len(cells) for cells in islice(rows, SAMPLE_ROWS)]
+        if not widths or widths[0] == 1:
+            continue
+        score = (widths.count(widths[0]) / len(widths), widths[0])
+        if score > best_score and score[0] > 1 / 2:
+            best, best_score = delimiter, score
+    return best
+
+
+def _records(file: InputFile, reader: Any) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the line number and the cells of each record that is not a blank line; for a bad one, its fault.
+
+    Raises InputError if a quotation mark is not closed: it is unknown where the next row begins.
+    """
+    while True:
+        first_line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fault = f"not CSV: {error}"
+            if reader.line_num != first_line or "unexpected end" in str(error):
+                raise InputError((f"INPUT {file.name}, line {reader.line_num}: {fault}",)) from error
+            yield first_line, fault
+            continue
+        # A blank line is not a row. In a table of one column, an empty cell is written as "".
+        if cells:
+            yield first_line, cells
+
+
+def _rows(
+    file: InputFile, records: Iterator[tuple[int, list[str] | str]], width: int
+) -> Iterator[list[str | None]]:
+    for position, (line, cells) in enumerate(records):
+        if isinstance(cells, str):
+            file.bad_row(position, f"line {line}: {cells}")
+            yield [None] * width
+        elif sum(map(len, cells)) > MAX_LINE_CHARS:
+            file.bad_row(position, f"line {line}: longer than {MAX_LINE_CHARS // 2**20} million characters")
+            yield [None] * width
+        elif len(cells) != width:
+            file.bad_row(position, f"line {line}: {len(cells)} cells, but the header has {width}")
+            yield [*cells[:width], *[None] * (width - len(cells))]
+        else:
+            yield [*cells]
+
+
+def _column_names(file: InputFile, header: list[str] | str) -> list[str]:
+    if isinstance(header, str):
+        raise InputError((f"INPUT {file.name}, line 1: {header}",))
+    names = [name or f"column_{number}" for number, name in enumerate(header, start=1)]
+    if unnamed := [name for name, given in zip(names, header, strict=True) if not given]:
+        file.notes.append(f"INPUT {file.name}: columns without a name are called {', '.join(unnamed)}")
+    return names
 
 
 def _write(file: Any, text: str) -> None:
     file.write(text.encode("utf-8", "backslashreplace"))
-
-
-def _cell_text(value: Any) -> str | None:
-    plain = json_value(value)
-    if plain is None or isinstance(plain, str):
-        return plain
-    return json_text(plain) if isinstance(plain, (dict, list)) else str(plain)

@@ -1,4 +1,4 @@
-"""JSON Lines files: one JSON object per line."""
+"""JSON Lines files, with one JSON object per line, and JSON files with an array of objects."""
 
 # pandas has no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import pandas as pd
@@ -16,48 +16,123 @@ import pandas as pd
 from opencode_tasks.domain.json_in_text import MAX_DEPTH
 from opencode_tasks.domain.json_values import is_deeper
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.arrow_frame import ColumnBuilder, batches, column_cells
 from opencode_tasks.frames.cells import json_text, json_value
-from opencode_tasks.frames.content import decode_text, one_line
+from opencode_tasks.frames.content import MAX_LINE_CHARS, InputFile, one_line
+
+BLANKS = " \t\r\n"
 
 
-def read_jsonl(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
-    """Parse a JSON Lines file; ``name`` is used in error messages, ``limit`` is the maximum number of rows.
+def read_jsonl(file: InputFile) -> pd.DataFrame:
+    """Read a JSON Lines file. Integers are exact, and nested values are kept.
 
-    Columns are Python objects as in JSON: integers are exact, and nested values are kept. A cell is None
-    if the value is null or if the line does not have the key. Raises InputError if a line is not a JSON
-    object.
+    A cell is null if the value is null or if the line does not have the key. A line that is not a JSON
+    object, or has more than 64 million characters, is a bad row.
     """
-    columns: dict[str, None] = {}
-    rows: list[dict[str, Any]] = []
-    for row in islice(_rows(name, decode_text(name, content)), limit):
-        columns.update(dict.fromkeys(row))
-        rows.append(row)
-    data = {column: pd.Series([row.get(column) for row in rows], dtype=object) for column in columns}
-    return pd.DataFrame(data, index=pd.RangeIndex(len(rows)), columns=pd.Index(list(columns), dtype=object))
+    with file.open_text() as text:
+        return _frame(islice(_rows(file, text), file.limit))
 
 
-def _rows(name: str, text: str) -> Iterator[dict[str, Any]]:
-    # Not splitlines: JSON text may contain U+2028 and similar characters unescaped.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError((f"INPUT {name}, line {number}: not JSON: {one_line(error)}",)) from error
-        if not isinstance(row, dict):
-            raise InputError((f"INPUT {name}, line {number}: not a JSON object",))
-        # OUTPUT repeats the cell, and its writers recurse. Counting is fast and decides for most lines.
-        if line.count("[") + line.count("{") > MAX_DEPTH and is_deeper(row, MAX_DEPTH):
-            fault = f"INPUT {name}, line {number}: nested more than {MAX_DEPTH} levels deep"
-            raise InputError((fault,))
-        yield cast("dict[str, Any]", row)
+def read_json(file: InputFile) -> pd.DataFrame:
+    """Read a JSON file with an array of objects, or a JSON Lines file with the suffix of such a file.
+
+    Raises InputError if it is neither. An element that is not an object is a bad row.
+    """
+    with file.open_text() as text:
+        head = next((line for line in text if line.strip()), "").lstrip()
+        if not head.startswith("["):
+            return _frame(islice(_rows(file, chain([head], text)), file.limit))
+        return _frame(islice(_elements(file, head + text.read()), file.limit))
 
 
 def write_jsonl(frames: Iterable[pd.DataFrame], file: Any) -> None:
     """Write frames as one JSON Lines file in UTF-8. Nested values are kept, and null is null."""
     for frame in frames:
-        names = [str(name) for name in frame.columns]
-        columns = [map(json_value, frame.iloc[:, at].tolist()) for at in range(len(names))]
-        lines = (f"{json_text(dict(zip(names, row, strict=True)))}\n" for row in zip(*columns, strict=True))
-        file.write("".join(lines).encode("utf-8", "backslashreplace"))
+        file.write("".join(f"{line}\n" for line in _lines(frame)).encode("utf-8", "backslashreplace"))
+
+
+def write_json(frames: Iterable[pd.DataFrame], file: Any) -> None:
+    """Write frames as one JSON array in UTF-8, with an object per line."""
+    before = "[\n"
+    for line in chain.from_iterable(map(_lines, frames)):
+        file.write(f"{before}{line}".encode("utf-8", "backslashreplace"))
+        before = ",\n"
+    file.write(b"\n]\n" if before == ",\n" else b"[]\n")
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    builder = ColumnBuilder()
+    for batch in batches(rows):
+        builder.add(batch)
+    return builder.frame()
+
+
+def _rows(file: InputFile, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    position = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row, fault = _object(line)
+        if fault is not None:
+            file.bad_row(position, f"line {number}: {fault}")
+        yield row
+        position += 1
+
+
+def _object(line: str) -> tuple[dict[str, Any], str | None]:
+    """Return the object of a line and its fault."""
+    if len(line) > MAX_LINE_CHARS:
+        return {}, f"longer than {MAX_LINE_CHARS // 2**20} million characters"
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, f"not JSON: {one_line(error)}"
+    fault = _object_fault(row, line.count("[") + line.count("{"))
+    return ({} if fault else row), fault
+
+
+def _object_fault(row: Any, brackets: int) -> str | None:
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    # OUTPUT repeats the cell, and its writers recurse. Counting is fast and decides for most lines.
+    if brackets > MAX_DEPTH and is_deeper(row, MAX_DEPTH):
+        return f"nested more than {MAX_DEPTH} levels deep"
+    return None
+
+
+def _elements(file: InputFile, text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of an array, so that all of them are not Python objects at the same time."""
+    decoder, at, position = json.JSONDecoder(), 1, 0
+    while True:
+        at = _next_sign(text, at)
+        if position == 0 and text[at : at + 1] == "]":
+            break
+        try:
+            row, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            line = text.count("\n", 0, at) + 1
+            raise InputError((f"INPUT {file.name}, line {line}: not JSON: {one_line(error)}",)) from error
+        fault = _object_fault(row, text.count("[", at, end) + text.count("{", at, end))
+        if fault is not None:
+            file.bad_row(position, f"element {position} of the array: {fault}")
+        yield {} if fault else cast("dict[str, Any]", row)
+        position += 1
+        at = _next_sign(text, end)
+        if text[at : at + 1] != ",":
+            break
+        at += 1
+    if text[at : at + 1] != "]" or text[at + 1 :].strip():
+        line = text.count("\n", 0, at) + 1
+        raise InputError((f"INPUT {file.name}, line {line}: not JSON: the array does not end correctly",))
+
+
+def _next_sign(text: str, at: int) -> int:
+    while text[at : at + 1] in BLANKS and at < len(text):
+        at += 1
+    return at
+
+
+def _lines(frame: pd.DataFrame) -> Iterator[str]:
+    names = [str(name) for name in frame.columns]
+    columns = [map(json_value, column_cells(frame.iloc[:, at])) for at in range(len(names))]
+    return (json_text(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True))

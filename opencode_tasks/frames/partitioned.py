@@ -1,4 +1,4 @@
-"""Folders of Parquet files, partitioned into ``column=value`` folders. Each run writes its own files."""
+"""Folders of files, partitioned into ``column=value`` folders. Each run writes its own files."""
 
 # pandas, pyarrow and fsspec have no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pandas as pd
@@ -16,10 +18,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.content import one_line
-from opencode_tasks.frames.parquet_file import arrow_table
+from opencode_tasks.frames.arrow_frame import arrow_table, frame_of, without_empty_structs
+from opencode_tasks.frames.content import InputFile, one_line
+from opencode_tasks.frames.formats import FileFormat, format_of
 
 MAX_FOLDERS = 10_000
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 # A file that a run wrote; the first group is the id of the run.
 _RUN_FILE = re.compile(r"/([0-9]{8}-[0-9]{6}-[0-9a-f]{6})-[0-9]+\.parquet$")
 
@@ -43,7 +48,7 @@ def write_parts(
         for name in _parquet_files(filesystem, path)
         if (match := _RUN_FILE.search(name)) and (match[1] == run_id or not keep_others)
     ]
-    table = arrow_table(frames)
+    table = without_empty_structs(arrow_table(frames))
     fields = [table.schema.field(name) for name in partition_by]
     written: list[str] = []
 
@@ -73,17 +78,93 @@ def write_parts(
             filesystem.rm_file(name)
 
 
-def read_parts(folder: str) -> pd.DataFrame:
-    """Return all rows below a folder of Parquet files in a fixed order; partition columns are included.
+def read_parts(file: InputFile) -> pd.DataFrame:
+    """Return the rows of all files below a folder, in the order of their names.
 
-    Raises InputError if the folder cannot be read as Parquet files.
+    The files are Parquet files, or files of one other format of ``FORMATS``. The values of ``column=value``
+    folders are columns; they are integers if each of them is written as one, else text. Raises InputError
+    if the folder has no such files, or if they cannot be read as one table.
     """
-    filesystem, path = _open_folder(folder)
     try:
-        dataset = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
-        return dataset.to_table().to_pandas()
+        filesystem, path = _open_folder(file.name)
+        names = sorted(name for name in filesystem.find(path) if _is_data(name, path))
+        formats = {found.name: found for name in names if (found := format_of(name)) is not None}
+        if len(formats) != 1:
+            found = " and ".join(sorted(formats)) or "no"
+            raise InputError(
+                (f"INPUT {file.name}: a folder with files of one format is needed; it has {found} files",)
+            )
+        (file_format,) = formats.values()
+        names = [name for name in names if format_of(name) is file_format]
+        if file_format.name == "parquet":
+            keys = [_partitions(name, path) for name in names]
+            partitioning = ds.partitioning(_partition_schema(keys), flavor="hive")
+            dataset = ds.dataset(
+                names,
+                filesystem=filesystem,
+                format="parquet",
+                partitioning=partitioning,
+                partition_base_dir=path,
+            )
+            return frame_of(dataset.to_table() if file.limit is None else dataset.head(file.limit))
+        return _read_files(
+            file,
+            file_format,
+            [(filesystem.unstrip_protocol(name), _partitions(name, path)) for name in names],
+        )
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError((f"INPUT {folder}: not a folder of Parquet files: {one_line(error)}",)) from None
+        raise InputError(
+            (f"INPUT {file.name}: not a folder of files of one table: {one_line(error)}",)
+        ) from None
+
+
+def _read_files(
+    file: InputFile, file_format: FileFormat, parts: list[tuple[str, dict[str, str | None]]]
+) -> pd.DataFrame:
+    tables: list[Any] = []
+    schema = _partition_schema([keys for _, keys in parts])
+    rows = 0
+    for name, keys in parts:
+        part = replace(
+            file, name=name, limit=None if file.limit is None else file.limit - rows, row_faults={}
+        )
+        table = arrow_table([file_format.read(part)])
+        for field in schema:
+            if field.name not in table.column_names:
+                value = pa.scalar(keys.get(field.name), pa.string()).cast(field.type)
+                table = table.append_column(field, pa.repeat(value, len(table)))
+        file.row_faults.update(
+            {rows + position: f"{name}: {fault}" for position, fault in part.row_faults.items()}
+        )
+        rows += len(table)
+        tables.append(table)
+    return frame_of(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _is_data(name: str, folder: str) -> bool:
+    """Whether a file holds data: no part of its path below the folder begins with a dot or an underscore."""
+    below = _without_root(name).removeprefix(_without_root(folder)).strip("/")
+    return not any(part.startswith((".", "_")) for part in below.split("/"))
+
+
+def _partitions(name: str, folder: str) -> dict[str, str | None]:
+    """The columns in the ``column=value`` folders of a path."""
+    below = _without_root(name).removeprefix(_without_root(folder)).strip("/")
+    pairs = (part.partition("=") for part in below.split("/")[:-1] if "=" in part)
+    return {unquote(key): None if value == _NULL_FOLDER else unquote(value) for key, _, value in pairs}
+
+
+def _partition_schema(keys: list[dict[str, str | None]]) -> Any:
+    columns: dict[str, list[str]] = {}
+    for values in keys:
+        for name, value in values.items():
+            columns.setdefault(name, []).extend([] if value is None else [value])
+    return pa.schema(
+        [
+            (name, pa.int64() if values and all(map(_INTEGER.fullmatch, values)) else pa.string())
+            for name, values in columns.items()
+        ]
+    )
 
 
 def folder_faults(folder: str, partition_by: Sequence[str], columns: Sequence[str] | None) -> list[str]:

@@ -9,7 +9,6 @@ The URL of the database is a separate option, because it can contain a password.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,20 @@ from itertools import islice
 from typing import Any, cast
 
 import pandas as pd
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, inspect, make_url, text
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, delete, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
 from sqlalchemy.schema import MetaData
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.cells import is_nested, is_null
 from opencode_tasks.frames.content import one_line
+from opencode_tasks.frames.sql_types import (
+    TYPE_NAMES,
+    column_types,
+    new_column_type,
+    stored_values,
+    with_exact_types,
+    with_raw_types,
+)
 from opencode_tasks.ledger.url import POSTGRES_DRIVER, POSTGRES_NAMES
 
 PREFIX = "sql:"
@@ -32,8 +38,6 @@ DATABASE_OPTION = "--database"
 OUTPUT_COLUMNS = frozenset({"response", "status", "error_type", "session_id"})
 IDS_PER_STATEMENT = 500
 ROWS_PER_STATEMENT = 200
-# A database has 64-bit integers.
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 _QUERY = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 _TABLE = re.compile(r"\w+(\.\w+)?")
 
@@ -57,21 +61,40 @@ def read_sql(name: str, database: str | None, *, limit: int | None = None) -> pd
         with _open_engine(database) as engine, engine.connect() as connection:
             if is_query:
                 # Colons belong to the query: it has no parameters.
-                result = connection.execute(text(source.replace(":", r"\:")))
+                statement: Any = text(source.replace(":", r"\:"))
             else:
-                result = connection.execute(_table(connection, source).select())
-            rows = [tuple(row) for row in islice(result, limit)]
-            columns = pd.Index(list(result.keys()), dtype=object)
+                statement = with_exact_types(_table(connection, source), connection).select()
+            try:
+                frame = _read(connection, statement, limit)
+            except ValueError:
+                # SQLite stores any text in a column for times.
+                raw = with_raw_types(_table(connection, source), connection)
+                frame = _read(connection, raw.select(), limit)
             connection.rollback()
+            return frame
     except NoSuchTableError:
         raise InputError((f"INPUT {name}: there is no such table",)) from None
     except SQLAlchemyError as error:
         raise InputError((f"INPUT {name}: cannot be read: {_database_message(error)}",)) from None
-    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def table_faults(name: str, database: str | None, columns: Sequence[str] | None) -> list[str]:
-    """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown."""
+def _read(connection: Connection, statement: Any, limit: int | None) -> pd.DataFrame:
+    """Return the rows of a statement, with the names of PostgreSQL's types in the attributes of the frame."""
+    result = connection.execute(statement)
+    types = column_types(connection, result)
+    rows = [tuple(row) for row in islice(result, limit)]
+    frame = pd.DataFrame(rows, columns=pd.Index(list(result.keys()), dtype=object), dtype=object)
+    frame.attrs[TYPE_NAMES] = types
+    return frame
+
+
+def table_faults(
+    name: str, database: str | None, columns: Sequence[str] | None, sample: pd.DataFrame | None = None
+) -> list[str]:
+    """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown.
+
+    The rows of ``sample`` are written in a transaction that is rolled back.
+    """
     table = name.removeprefix(PREFIX)
     if not _TABLE.fullmatch(table):
         return [f"OUTPUT {name}: not the name of a table"]
@@ -82,52 +105,93 @@ def table_faults(name: str, database: str | None, columns: Sequence[str] | None)
         return list(error.faults)
     except SQLAlchemyError as error:
         return [f"OUTPUT {name}: the database cannot be reached: {_database_message(error)}"]
-    if existing is None:
+    missing = ", ".join(column for column in columns or () if existing and column not in existing)
+    faults = [
+        f"OUTPUT {name}: the columns {pair} differ by case only; rename one of them"
+        for pair in _differ_by_case(columns or ())
+    ]
+    if existing is not None and not existing >= OUTPUT_COLUMNS:
+        faults = [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]
+    elif missing:
+        faults.append(f"OUTPUT {name}: the table has no columns {missing}; use another name")
+    return faults or _trial_faults(name, database, sample)
+
+
+def _differ_by_case(columns: Sequence[str]) -> list[str]:
+    """Return the columns that a database may take for the same, such as ``Status and status``."""
+    spellings: dict[str, dict[str, None]] = {}
+    for column in columns:
+        spellings.setdefault(column.casefold(), {})[column] = None
+    return [" and ".join(map(repr, found)) for found in spellings.values() if len(found) > 1]
+
+
+def _trial_faults(name: str, database: str | None, sample: pd.DataFrame | None) -> list[str]:
+    if sample is None or not sample.columns.is_unique:
         return []
-    if not existing >= OUTPUT_COLUMNS:
-        return [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]
-    missing = ", ".join(column for column in columns or () if column not in existing)
-    return [f"OUTPUT {name}: the table has no columns {missing}; use another name"] if missing else []
+    try:
+        with _open_engine(database) as engine, engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                # The driver begins a transaction before an INSERT, but not before a CREATE TABLE.
+                connection.exec_driver_sql("BEGIN")
+            try:
+                _write(connection, sample, name.removeprefix(PREFIX), key=None, replaces=False)
+            finally:
+                connection.rollback()
+    except (SQLAlchemyError, ValueError, TypeError, OverflowError) as error:
+        return [f"OUTPUT {name}: the columns cannot be written: {_database_message(error)}"]
+    return []
 
 
 def write_sql(frame: pd.DataFrame, name: str, database: str | None, *, key: str | None) -> None:
     """Write the frame to a table in one transaction; the table is created if it does not exist.
 
     ``key`` is a column: rows of the table with the same key are replaced, and the others are kept. If it
-    is None, all rows of the table are replaced. Raises OSError if the database reports an error.
+    is None, all rows of the table are replaced. A column that came from PostgreSQL has its type there; see
+    ``sql_types`` for others. Raises OSError if the database reports an error.
     """
-    table = name.removeprefix(PREFIX)
-    schema, _, table_name = table.rpartition(".")
     try:
         with _open_engine(database) as engine, engine.begin() as connection:
-            keeps_nul = engine.dialect.name != "postgresql"
-            plain = pd.DataFrame(
-                {
-                    column: _sql_values(cast("pd.Series", frame[column]), keeps_nul=keeps_nul)
-                    for column in frame.columns
-                }
-            )
-            if _column_names(connection, table) is not None:
-                _delete_rows(connection, _table(connection, table), key, plain)
-            plain.to_sql(
-                table_name,
-                connection,
-                schema=schema or None,
-                if_exists="append",
-                index=False,
-                chunksize=ROWS_PER_STATEMENT,
-            )
+            _write(connection, frame, name.removeprefix(PREFIX), key=key, replaces=True)
     except SQLAlchemyError as error:
         raise OSError(f"OUTPUT {name}: cannot be written: {_database_message(error)}") from None
 
 
-def _delete_rows(connection: Connection, table: Table, key: str | None, frame: pd.DataFrame) -> None:
+def _write(
+    connection: Connection, frame: pd.DataFrame, name: str, *, key: str | None, replaces: bool
+) -> None:
+    """Add the rows of a frame to a table, which is created if there is none.
+
+    With ``replaces``, rows with the same ``key`` are removed first, or all rows if it is None.
+    """
+    if _column_names(connection, name) is None:
+        schema, _, table_name = name.rpartition(".")
+        dialect = connection.dialect.name
+        made = [
+            Column(str(label), new_column_type(cast("pd.Series", frame[label]), frame.attrs, dialect))
+            for label in frame.columns
+        ]
+        Table(table_name, MetaData(), *made, schema=schema or None).create(connection)
+    table = with_raw_types(_table(connection, name), connection)
+    columns = {
+        str(label): stored_values(
+            cast("pd.Series", frame[label]), table.c[str(label)], connection.dialect.name
+        )
+        for label in frame.columns
+    }
+    if replaces:
+        _delete_rows(connection, table, None if key is None else table.c[key], columns.get(key or "", []))
+    for start in range(0, len(frame), ROWS_PER_STATEMENT):
+        span = slice(start, start + ROWS_PER_STATEMENT)
+        rows = zip(*(values[span] for values in columns.values()), strict=True)
+        connection.execute(table.insert(), [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def _delete_rows(connection: Connection, table: Table, key: Column[Any] | None, ids: list[Any]) -> None:
     if key is None:
         connection.execute(delete(table))
         return
-    ids = frame[key].tolist()
     for start in range(0, len(ids), IDS_PER_STATEMENT):
-        connection.execute(delete(table).where(table.c[key].in_(ids[start : start + IDS_PER_STATEMENT])))
+        connection.execute(delete(table).where(key.in_(ids[start : start + IDS_PER_STATEMENT])))
 
 
 @contextmanager
@@ -171,31 +235,6 @@ def _column_names(connection: Connection, name: str) -> frozenset[str] | None:
     return frozenset(column["name"] for column in inspector.get_columns(table_name, schema=schema or None))
 
 
-def _sql_values(column: pd.Series, *, keeps_nul: bool) -> pd.Series:
-    r"""Return a column with None for null and JSON text for nested values.
-
-    A column with an integer above 64 bits is text. Characters that a database cannot store are written
-    as in Python: ``\x00``, ``\udc80``.
-    """
-    if column.dtype != object and not pd.api.types.is_string_dtype(column.dtype):
-        return column
-    values = [_sql_value(value, keeps_nul=keeps_nul) for value in column.tolist()]
-    if any(isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER for value in values):
-        values = [None if value is None else str(value) for value in values]
-    return pd.Series(values, index=column.index, dtype=object)
-
-
-def _sql_value(value: Any, *, keeps_nul: bool) -> Any:
-    if is_null(value):
-        return None
-    if is_nested(value):
-        value = json.dumps(value, ensure_ascii=False, default=str)
-    if not isinstance(value, str):
-        return value
-    text_value = value if keeps_nul else value.replace("\0", "\\x00")
-    return text_value.encode("utf-8", "backslashreplace").decode()
-
-
-def _database_message(error: SQLAlchemyError) -> str:
+def _database_message(error: Exception) -> str:
     """Return the message of the database driver: SQLAlchemy's contains the statement and its rows."""
     return one_line(cast("Any", error).__dict__.get("orig") or error)

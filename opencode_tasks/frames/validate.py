@@ -9,20 +9,21 @@ A fault is one line of text for the user.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import schema_columns
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.cells import is_nested, is_null
+from opencode_tasks.frames.arrow_frame import column_cells, holds_bytes
+from opencode_tasks.frames.cells import cell_text, is_nested
 
 MAX_PROMPT_BYTES = 10_000_000
 MAX_LISTED_ROWS = 5
@@ -55,7 +56,8 @@ class PromptRows:
     """The rows of an input in its order.
 
     A row is created when it is iterated over, so that a million rows are not Python objects at the same
-    time. Another iteration creates them again.
+    time. Another iteration creates them again. ``new_ids`` are ids of rows that have none of their own, by
+    position.
     """
 
     frame: pd.DataFrame
@@ -64,6 +66,7 @@ class PromptRows:
     id_column: str | None = None
     labels: Sequence[str] = ()
     faulty: Collection[int] = ()
+    new_ids: Mapping[int, str] = field(default_factory=dict[int, str])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -77,15 +80,17 @@ class PromptRows:
             prompts = _prompts(chunk, self.prompt_columns, self.template)
             for offset, (_, prompt) in enumerate(prompts):
                 position = start + offset
-                row_id = str(position) if ids is None else ids[offset]
-                yield PromptRow(position, row_id, "" if position in self.faulty else prompt, labels[offset])
+                row_id = str(position) if ids is None else self.new_ids.get(position, ids[offset])
+                text = "" if position in self.faulty else prompt or ""
+                yield PromptRow(position, row_id, text, labels[offset])
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
         """Return the ids of these rows by position."""
         if self.id_column is None:
             return {position: str(position) for position in positions}
         listed = list(positions)
-        return dict(zip(listed, row_ids_in(take_rows(self.frame, listed), self.id_column), strict=True))
+        found = dict(zip(listed, row_ids_in(take_rows(self.frame, listed), self.id_column), strict=True))
+        return found | {position: self.new_ids[position] for position in listed if position in self.new_ids}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +115,12 @@ def check_frame(
     id_column: str | None = None,
     labels: Sequence[str] = (),
     schema: Mapping[str, Any] | None = None,
+    unreadable: Mapping[int, str] | None = None,
 ) -> Checked:
     """Find all faults of the frame, and the ids, prompts and labels of its rows.
 
-    With a ``template``, ``prompt_column`` is not used. Without an id column, the id of a row is its
+    ``unreadable`` are the faults of rows that could not be read, by position. With a ``template``,
+    ``prompt_column`` is not used. Without an id column, the id of a row is its
     position. The names of the schema's fields are compared with the columns; ``check_schema`` validates
     the schema itself. A frame without rows and columns is valid. A fault is never an exception.
     """
@@ -130,11 +137,18 @@ def check_frame(
     required += [("--label", name) for name in labels]
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
     faults += _column_faults(names, id_column, schema)
+    faults += [
+        f"INPUT column {name!r} ({option}) holds bytes, which have no text; use another column"
+        for option, name in dict.fromkeys(required)
+        if names.count(name) == 1 and holds_bytes(frame.iloc[:, names.index(name)])
+    ]
+    unread, new_ids = dict(unreadable or {}), dict[int, str]()
     if id_column is not None and names.count(id_column) == 1:
-        faults += _id_faults(_cells(frame, id_column), row_ids_in(frame, id_column), id_column)
+        new_ids = _ids_of_unread(frame, id_column, unread)
+        faults += _id_faults(frame, id_column, new_ids)
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
-    row_faults = _prompt_faults(frame, prompt_columns, template)
+    row_faults = _prompt_faults(frame, prompt_columns, template) | unread
     if faults:
         return Checked(faults=faults, row_faults=row_faults)
     rows = PromptRows(
@@ -144,13 +158,14 @@ def check_frame(
         id_column=id_column,
         labels=labels,
         faulty=row_faults.keys(),
+        new_ids=new_ids,
     )
     return Checked(rows=rows, row_faults=row_faults)
 
 
 def row_ids_in(frame: pd.DataFrame, id_column: str) -> list[str]:
     """Return the ids of the rows as text, as the ledger stores them; "" for null."""
-    return ["" if is_null(value) else str(value) for value in _cells(frame, id_column)]
+    return [cell_text(value) or "" for value in _cells(frame, id_column)]
 
 
 def take_rows(frame: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
@@ -205,7 +220,7 @@ def _missing_column(name: str, option: str, names: list[str]) -> str:
     similar = get_close_matches(name.strip().lower(), [other.lower() for other in names], n=1)
     suggestion = next((other for other in names if similar and other.lower() == similar[0]), None)
     if (separator := _wrong_separator(names)) is not None:
-        hint = f". The cells are separated by {separator}; save the file with commas."
+        hint = f". The cells are separated by {separator}: name the separator with --delimiter."
     elif suggestion is not None:
         hint = f"; did you mean {suggestion!r}?"
     else:
@@ -222,29 +237,46 @@ def _wrong_separator(names: list[str]) -> str | None:
     return next((name for sign, name in SEPARATORS.items() if sign in names[0]), None)
 
 
-def _id_faults(ids: list[Any], row_ids: list[str], id_column: str) -> Iterator[str]:
+def _ids_of_unread(frame: pd.DataFrame, id_column: str, unread: Mapping[int, str]) -> dict[int, str]:
+    """Return other ids, by position, for rows that could not be read and have none or that of another row."""
+    if not unread:
+        return {}
+    row_ids = row_ids_in(frame, id_column)
+    counts = Counter(row_ids)
+    return {at: f"row-{at}" for at in unread if not row_ids[at].strip() or counts[row_ids[at]] > 1}
+
+
+def _id_faults(frame: pd.DataFrame, id_column: str, new_ids: Mapping[int, str]) -> Iterator[str]:
     column = f"INPUT column {id_column!r} (--id-column)"
-    empty = [position for position, row_id in enumerate(row_ids) if not row_id.strip()]
-    if empty:
-        yield f"{column}: the id is empty: {_list_rows(empty, {})}"
-    invalid = [
-        position
-        for position, value in enumerate(ids)
-        if is_nested(value) or _character_fault(row_ids[position])
-    ]
-    if invalid:
-        yield f"{column}: the id is not a valid text or number: {_list_rows(invalid, {})}"
-    long = [
-        position
-        for position, row_id in enumerate(row_ids)
-        if len(row_id.encode("utf-8", "replace")) > MAX_ID_BYTES
-    ]
-    if long:
-        yield f"{column}: the id is longer than {MAX_ID_BYTES:,} bytes: {_list_rows(long, {})}"
-    counts = Counter(row_id for row_id in row_ids if row_id.strip())
-    repeated = [position for position, row_id in enumerate(row_ids) if counts[row_id] > 1]
-    if repeated:
-        yield f"{column}: the id is not unique: {_list_rows(repeated, dict(enumerate(row_ids)))}"
+    found: dict[str, list[int]] = {"empty": [], "invalid": [], "long": []}
+    hashes = np.zeros(len(frame), np.int64)
+    for start, chunk in _chunks(frame):
+        for position, cell in enumerate(_cells(chunk, id_column), start=start):
+            row_id = new_ids.get(position, cell_text(cell) or "")
+            hashes[position] = hash(row_id)
+            if not row_id.strip():
+                found["empty"].append(position)
+            if is_nested(cell) or _character_fault(row_id):
+                found["invalid"].append(position)
+            if len(row_id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+                found["long"].append(position)
+    faults = {
+        "empty": "the id is empty",
+        "invalid": "the id is not a valid text or number",
+        "long": f"the id is longer than {MAX_ID_BYTES:,} bytes",
+    }
+    for name, positions in found.items():
+        if positions:
+            yield f"{column}: {faults[name]}: {_list_rows(positions, {})}"
+    # Equal ids have equal hashes: only these few are compared as texts.
+    ordered = np.sort(hashes)
+    repeated_hashes = ordered[1:][ordered[1:] == ordered[:-1]]
+    alike = np.flatnonzero(np.isin(hashes, repeated_hashes)).tolist() if len(repeated_hashes) else []
+    ids = dict(zip(alike, row_ids_in(take_rows(frame, alike), id_column), strict=True))
+    ids |= {position: new_ids[position] for position in alike if position in new_ids}
+    times = Counter(row_id for row_id in ids.values() if row_id.strip())
+    if repeated := [position for position, row_id in ids.items() if times[row_id] > 1]:
+        yield f"{column}: the id is not unique: {_list_rows(repeated, ids)}"
 
 
 def _list_rows(positions: list[int], ids: Mapping[int, str]) -> str:
@@ -268,12 +300,12 @@ def _chunks(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
 
 def _prompts(
     frame: pd.DataFrame, columns: tuple[str, ...], template: str | None
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yield for each row the cells that the prompt is made of, and the prompt, valid or not."""
-    cells = [_cells(frame, column) for column in columns]
+) -> Iterator[tuple[dict[str, str | None], str | None]]:
+    """Yield the texts that each prompt is made of, and the prompt, valid or not; None for null."""
+    cells = [map(cell_text, _cells(frame, column)) for column in columns]
     for values in zip(*cells, strict=True):
         row = dict(zip(columns, values, strict=True))
-        yield row, values[0] if template is None else render(template, _without_nulls(row))
+        yield row, values[0] if template is None else render(template, row)
 
 
 def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str | None) -> dict[int, str]:
@@ -285,12 +317,10 @@ def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str 
     }
 
 
-def _prompt_fault(row: Mapping[str, Any], prompt: Any, *, has_template: bool) -> str | None:
-    nulls = [column for column, value in row.items() if is_null(value)]
-    if nulls:
+def _prompt_fault(row: Mapping[str, str | None], prompt: str | None, *, has_template: bool) -> str | None:
+    nulls = [column for column, value in row.items() if value is None]
+    if nulls or prompt is None:
         return f"the column {nulls[0]!r} of the template is null" if has_template else "the prompt is null"
-    if not isinstance(prompt, str):
-        return "the prompt is not text"
     if not prompt.strip():
         return "the prompt is empty"
     fault = _character_fault(prompt)
@@ -309,28 +339,23 @@ def _character_fault(text: str) -> str | None:
     return None
 
 
-def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {column: None if is_null(value) else value for column, value in row.items()}
-
-
 def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, str]]:
-    cells = {column: _cells(frame, column) for column in columns}
+    texts = {column: list(map(cell_text, _cells(frame, column))) for column in columns}
     return [
         {
-            column: _label_text(values[position])
-            for column, values in cells.items()
-            if not is_null(values[position])
+            column: _label_text(text)
+            for column, values in texts.items()
+            if (text := values[position]) is not None
         }
         for position in range(len(frame))
     ]
 
 
-def _label_text(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str) if is_nested(value) else str(value)
+def _label_text(text: str) -> str:
     # A database rejects NUL and lone surrogates, and a label is not a reason to reject a row.
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _cells(frame: pd.DataFrame, column: str) -> list[Any]:
     position = [str(name) for name in frame.columns].index(column)
-    return frame.iloc[:, position].tolist()
+    return column_cells(frame.iloc[:, position])

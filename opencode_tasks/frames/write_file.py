@@ -23,9 +23,11 @@ from typing import Any
 
 import fsspec
 import pandas as pd
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from opencode_tasks.frames.content import is_compressed
+from opencode_tasks.frames.content import compression_of
+from opencode_tasks.frames.excel_file import INSTALL, is_installed, write_excel
 from opencode_tasks.frames.formats import format_of, unknown_suffix
 
 
@@ -38,8 +40,11 @@ def file_faults(
     """
     name = os.fspath(path_or_url)
     faults: list[str] = []
-    if format_of(name) is None:
+    file_format = format_of(name)
+    if file_format is None:
         faults.append(f"OUTPUT {name}: {unknown_suffix()}")
+    elif file_format.write is write_excel and not is_installed():
+        faults.append(f"OUTPUT {name}: {INSTALL}")
     try:
         local = _local_path(name)
     except (ValueError, ImportError) as error:
@@ -61,12 +66,22 @@ def write_frames(frames: Iterable[pd.DataFrame], path_or_url: str | os.PathLike[
     file_format = format_of(name)
     if file_format is None:
         raise ValueError(f"OUTPUT {name}: {unknown_suffix()}")
-    with _open_output(name) as file:
-        if is_compressed(name):
-            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as compressed:
-                file_format.write(frames, compressed)
-        else:
-            file_format.write(frames, file)
+    with _open_output(name) as file, _compressed(file, compression_of(name)) as target:
+        file_format.write(frames, target)
+
+
+@contextmanager
+def _compressed(file: Any, compression: str | None) -> Generator[Any]:
+    """Compress what the block writes to a file, in the way that a suffix means."""
+    if compression is None:
+        yield file
+    elif compression == ".gz":
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as target:
+            yield target
+    else:
+        kept = pa.PythonFile(_Unclosed(file), mode="w")
+        with pa.CompressedOutputStream(kept, "zstd") as target:
+            yield target
 
 
 def encoded(frame: pd.DataFrame, suffix: str) -> bytes:
@@ -83,6 +98,19 @@ def write_bytes(content: bytes, path_or_url: str | os.PathLike[str]) -> None:
     """Write a file; raises OSError if it cannot be written."""
     with _open_output(os.fspath(path_or_url)) as file:
         file.write(content)
+
+
+class _Unclosed:
+    """A file that stays open when the stream that writes to it is closed."""
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self.write = file.write
+        self.flush = file.flush
+
+    def close(self) -> None:
+        """Leave the file open."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import pandas as pd
 
@@ -19,7 +19,8 @@ from opencode_tasks.engine.on_hold import OnHold, raise_paused, wait_until
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
 from opencode_tasks.engine.thread_executor import ThreadExecutor
-from opencode_tasks.errors import InputError, RunPausedError
+from opencode_tasks.errors import RunPausedError
+from opencode_tasks.frames.given_frames import ArrowFrame, taken
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.block_resolver import resolve_options
@@ -34,10 +35,12 @@ from opencode_tasks.system import Stop
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
+FrameT = TypeVar("FrameT", bound=ArrowFrame)
+
 
 def annotate(
-    frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
-) -> AnnotationResult:
+    frame: FrameT, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
+) -> AnnotationResult[FrameT]:
     """Send the prompt of each row through opencode and return the answers.
 
     In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that is
@@ -45,7 +48,9 @@ def annotate(
     notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
 
     Args:
-        frame: Table with one row per prompt. It is copied: later changes to it do not affect the result.
+        frame: Table with one row per prompt: a frame of pandas or polars, a pyarrow table, or any object with
+            ``__arrow_c_stream__``. The frame of the result is of the same kind. A pandas frame is copied:
+            later changes to it do not affect the result.
         on_event: Function that is called in this thread, about every second, with the sizes, the progress
             and the holds of the run.
         **options: Options of ``AnnotateOptions``, named as on the command line.
@@ -75,15 +80,13 @@ def annotate(
         >>> bool(result.cost["cost_usd"].sum() > 0)
         True
     """
-    if not isinstance(frame, pd.DataFrame):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
-        raise InputError((f"frame: a pandas DataFrame is required, not {type(frame).__name__}",))
+    source = taken(frame)
     wanted = make_options(options)
-    source = frame.copy()
     with local_provider(wanted.model, _ignore) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(source, resolve_options(wanted))
         try:
-            result = execute_here(plan, source, on_event=on_event)
+            result = execute_here(plan, source, on_event=on_event).of_kind(type(frame))
         except RunPausedError as paused:
             if wanted.on_wait == "sleep" and flow_context() is not None:
                 from opencode_tasks.orchestration.suspend import end_process_for

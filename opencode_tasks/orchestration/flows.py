@@ -45,8 +45,8 @@ def annotate_dataset(
     "continued by".
 
     Args:
-        input: Table to read: a csv, jsonl or parquet file (path or fsspec URL), a folder, or ``sql:``.
-        output: Table to write: a csv, jsonl or parquet file (path or fsspec URL), or ``sql:``.
+        input: Table to read: a file (path or fsspec URL), a folder, or ``sql:``.
+        output: Table to write: a file (path or fsspec URL), or ``sql:``.
         **options: Options of ``DatasetOptions``, named as on the command line. If ``runner`` is None, the
             rows run on the flow's own task runner, as ``with_options(task_runner=...)`` sets it.
 
@@ -139,6 +139,8 @@ def _annotate_dataset(
             on_wait=_wait_mode(no_wait=no_wait),
             **options,
         )
+        for note in prepared.notes:
+            get_run_logger().info("%s", note)
         if (end := find_sleeping_run(prepared)) is not None:
             get_run_logger().info("%s", end.message)
             return end

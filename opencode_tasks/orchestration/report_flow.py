@@ -12,6 +12,7 @@ from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, 
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.csv_file import protected
 from opencode_tasks.frames.write_file import encoded, write_bytes
 from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
 from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
@@ -86,7 +87,7 @@ def _write_reports(
         failed = _failed_attempts(queries, first_day)
     files = {
         f"{NAME}.html": page.encode(),
-        f"{NAME}.csv": encoded(lines_frame(lines, by), "csv"),
+        f"{NAME}.csv": encoded(protected(lines_frame(lines, by)), "csv"),
         f"{NAME}-focus.csv": charges.encode("utf-8", "backslashreplace"),
     }
     for name, content in files.items():

@@ -15,7 +15,9 @@ from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
-from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.content import is_encoding
+from opencode_tasks.frames.io import InputTable, Output, read_table
+from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import merge
@@ -31,6 +33,9 @@ GIVEN_AS_VALUE = "given as a value"
 
 _FAILURE_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
 _ALL_PERCENT = 100
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
+# Rows with which writing a table of a database is tried.
+_TRIED_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,8 @@ class PreparedRun:
     """A checked input, ready to run.
 
     ``context`` names the run to continue and holds the command that ``resume`` needs. ``max_failed``
-    is the number (``N``) or share (``N%``) of rows that may fail, None for no limit.
+    is the number (``N``) or share (``N%``) of rows that may fail, None for no limit. ``notes`` say how the
+    input was read.
     """
 
     frame: pd.DataFrame
@@ -46,6 +52,7 @@ class PreparedRun:
     plan: Plan
     context: RunContext
     max_failed: str | int | None = None
+    notes: Sequence[str] = ()
 
 
 def prepare(
@@ -74,7 +81,7 @@ def prepare(
     command = command_of(values)
     faults: list[str] = []
     schema, config, output = None, dict(base_config), Output(name=target)
-    frame: pd.DataFrame | None = None
+    table: InputTable | None = None
     plan: Plan | None = None
     with _Collected(faults):
         schema = read_schema(options.pop("schema", None))
@@ -85,30 +92,38 @@ def prepare(
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
     with _Collected(faults):
         output = _output(target, incremental, options, resolver)
+    reading = {name: options.pop(name, None) for name in ("encoding", "delimiter")}
     with _Collected(faults):
         # The limit of an incremental input counts new rows, which are not known yet.
-        frame = read_input(source, database=output.database, limit=None if incremental else limit)
-    faults += output.faults(source, None if frame is None else _output_names(frame, schema))
+        table = read_table(
+            source,
+            database=output.database,
+            limit=None if incremental else limit,
+            keeps_bad_rows=options.get("bad_rows") == "fail",
+            **text_options(reading),
+        )
+    faults += _output_faults(output, source, table, schema)
     max_failed = options.pop("max_failed", None)
     with _Collected(faults):
         allowed_failures(max_failed, 0)
     series = incremental.series if incremental else None
     wanted = Options(series=series, schema=schema, opencode_config=config, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
-        if incremental is not None and frame is not None:
-            frame = incremental.rows(
-                frame, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh, flow_run_id=flow_run_id
+        if incremental is not None and table is not None:
+            table = incremental.rows(
+                table, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh, flow_run_id=flow_run_id
             )
     with _Collected(faults):
-        plan = make_plan(frame, resolver.options(wanted))
-    if faults or plan is None or frame is None:
+        plan = make_plan(table and table.frame, resolver.options(wanted), table.row_faults if table else {})
+    if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))
     return PreparedRun(
-        frame=frame,
+        frame=table.frame,
         output=output,
         plan=plan,
         context=RunContext(resumed_run_id=run_id, command=command),
         max_failed=max_failed,
+        notes=table.notes,
     )
 
 
@@ -184,7 +199,31 @@ def allowed_failures(max_failed: str | int | None, rows: int) -> int | None:
     return int(found[1]) if percent is None else int(percent * rows / _ALL_PERCENT)
 
 
-def _output_names(frame: pd.DataFrame, schema: Any) -> Sequence[str]:
-    """Columns that OUTPUT will have; a schema with faults adds none."""
+def text_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Encoding and delimiter of INPUT, from the options; the delimiter ``tab`` becomes the character.
+
+    Raises InputError if one is not valid.
+    """
+    encoding, delimiter = values.get("encoding"), values.get("delimiter")
+    faults: list[str] = []
+    if encoding is not None and not is_encoding(encoding):
+        faults.append(f"--encoding: {encoding!r} is not an encoding; examples are utf-8, cp1252 and utf-16")
+    if delimiter is not None:
+        delimiter = _DELIMITER_NAMES.get(str(delimiter).lower(), str(delimiter))
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            faults.append(f"--delimiter: {delimiter!r} is not a single character, such as ; or tab")
+    if faults:
+        raise InputError(tuple(faults))
+    return {"encoding": encoding, "delimiter": delimiter}
+
+
+def _output_faults(output: Output, source: str, table: InputTable | None, schema: Any) -> list[str]:
+    """Reasons why OUTPUT cannot be written; a schema with faults adds no columns."""
+    if table is None:
+        return output.faults(source, None)
     usable = schema if schema is not None and not check_schema(schema) else None
-    return [*map(str, frame.columns), *(column.name for column in output_columns(usable))]
+    names = [*map(str, table.frame.columns), *(column.name for column in output_columns(usable))]
+    first = table.frame.head(_TRIED_ROWS)
+    sample = output_frame(first, [dict[str, Any]()] * len(first), schema=usable)
+    sample.attrs = first.attrs
+    return output.faults(source, names, sample)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import pandas as pd
-
 from opencode_tasks.domain.url_secrets import without_url_secrets
+from opencode_tasks.frames.io import InputTable
 from opencode_tasks.frames.sql import is_sql
-from opencode_tasks.frames.validate import row_ids_in, take_rows
+from opencode_tasks.frames.validate import row_ids_in
 from opencode_tasks.ledger import Ledger
 
 
@@ -32,31 +31,32 @@ class IncrementalInput:
 
     def rows(
         self,
-        frame: pd.DataFrame,
+        table: InputTable,
         ledger: Ledger,
         *,
         run_id: str | None,
         limit: int | None,
         refresh: bool,
         flow_run_id: str | None = None,
-    ) -> pd.DataFrame:
-        """Rows of ``frame`` that a run takes, with a plain range as index.
+    ) -> InputTable:
+        """Rows of ``table`` that a run takes, with a plain range as index.
 
         A run that continues takes the rows that it had: the run ``run_id``, else the run of the
         series that ``flow_run_id`` started. A new run takes the first ``limit`` rows (None: all) that
         no run of the series has completed, or with ``refresh`` the first rows of the input.
         """
-        if self.key not in frame.columns:
+        if self.key not in table.frame.columns:
             # The check of the columns reports it.
-            return frame
-        row_ids = row_ids_in(frame, self.key)
+            return table
+        row_ids = row_ids_in(table.frame, self.key)
         if run_id is None and flow_run_id is not None:
             run_id = ledger.series.run_of_flow_run(self.series, flow_run_id)
         own_rows = None if run_id is None else ledger.series.row_ids_of_run(self.series, run_id)
         if own_rows is not None:
-            return take_rows(
-                frame, [position for position, row_id in enumerate(row_ids) if row_id in own_rows]
+            # A row that could not be read may have no id in the input.
+            return table.take(
+                [at for at, row_id in enumerate(row_ids) if row_id in own_rows or at in table.row_faults]
             )
         answered = ledger.series.completed_rows(self.series)
         positions = [position for position, row_id in enumerate(row_ids) if refresh or row_id not in answered]
-        return take_rows(frame, positions[:limit])
+        return table.take(positions[:limit])

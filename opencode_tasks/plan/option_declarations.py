@@ -303,6 +303,20 @@ class DatasetOptions(SharedOptions, total=False):
         ['limit', 'model', 'runner']
     """
 
+    encoding: Annotated[
+        str | None,
+        _INPUT(
+            "Encoding of a text file, such as cp1252.", absent="UTF-8, or as the file says", metavar="NAME"
+        ),
+    ]
+    delimiter: Annotated[
+        str | None,
+        _INPUT(
+            "Character between the cells of a CSV file, or tab.",
+            absent="detected among , ; | and tab",
+            metavar="CHARACTER",
+        ),
+    ]
     limit: Annotated[int | None, _INPUT("Process the first N rows only.", absent="all rows", metavar="N")]
     incremental: Annotated[
         str | None,
@@ -360,8 +374,8 @@ class TableOptions(TypedDict):
     input: Annotated[
         str,
         _INPUT(
-            "Table to read: a csv, jsonl or parquet file (path or fsspec URL), a folder of Parquet files "
-            "(DIR/), sql:TABLE or sql:SELECT ….",
+            "Table to read: a csv, tsv, jsonl, json, parquet, arrow, feather or xlsx file (path or fsspec "
+            "URL), a folder of such files (DIR/), sql:TABLE or sql:SELECT ….",
             default=...,
             metavar="INPUT",
             is_path=True,
@@ -370,8 +384,8 @@ class TableOptions(TypedDict):
     output: Annotated[
         str,
         _OUTPUT(
-            "Table to write, with the columns of INPUT and the answer columns: a csv, jsonl or parquet file "
-            "(path or fsspec URL), or sql:TABLE.",
+            "Table to write, with the columns of INPUT and the answer columns: a csv, tsv, jsonl, json, "
+            "parquet, arrow, feather or xlsx file (path or fsspec URL), or sql:TABLE.",
             default=...,
             metavar="OUTPUT",
             is_path=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -147,10 +147,13 @@ def limits_of(options: Options) -> RetryLimits:
     )
 
 
-def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
+def make_plan(
+    frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None = None
+) -> Plan:
     """Check frame and options, and look up model, agent and variant in opencode.
 
-    A ``frame`` of None means that the input could not be read. With ``bad_rows="fail"``, faults of
+    A ``frame`` of None means that the input could not be read, ``unreadable`` are the faults of single rows
+    that could not, by position. With ``bad_rows="fail"``, faults of
     single rows are left in the plan. Raises InputError with every fault, and SetupError if opencode
     cannot be found or started.
     """
@@ -162,6 +165,7 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         id_column=options.id_column,
         labels=options.label,
         schema=options.schema if not check_schema(options.schema) else None,
+        unreadable=unreadable,
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.frames.csv_text import csv_line
+from opencode_tasks.frames.csv_text import csv_line, protected_cell
 
 Charge = Mapping[str, Any]
 PICO_DIGITS = 12
@@ -24,7 +24,8 @@ def focus_csv(charges: Iterable[Charge]) -> Iterator[str]:
     """Yield the lines of the CSV file, the header first."""
     yield csv_line(COLUMNS)
     for charge in charges:
-        yield csv_line(value_of(charge) or None for value_of in COLUMNS.values())
+        cells = (value_of(charge) for value_of in COLUMNS.values())
+        yield csv_line(protected_cell(cell) if cell else None for cell in cells)
 
 
 def decimal_usd(pico: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import cloudpickle
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from cluster import Desk
 from flow_parts import async_flow, parent_flow, users_flow
@@ -21,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from opencode_tasks import AnnotationResult, InputError, annotate
+from opencode_tasks import AnnotateOptions, AnnotationResult, InputError, annotate
 from opencode_tasks.frames.io import Output
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
@@ -183,9 +186,61 @@ def test_a_result_does_not_change_with_the_input_frame(
     assert list(result.frame["response"]) == ["a", "b", "c"]
 
 
+class Stream:
+    """An object with Arrow's PyCapsule interface and nothing else."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+ROWS = pa.table(
+    {
+        "prompt": ["a", "b"],
+        "id": pa.array([2**53 + 1, 2**53 + 2], pa.int64()),
+        "part": pa.array([[1], None], pa.list_(pa.int8())),
+    }
+)
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pa.Table, Stream])
+def test_the_frame_of_a_result_is_of_the_kind_of_the_input(
+    kind: type[Any], tmp_path: Path, opencode_binary: Path
+) -> None:
+    frame = ROWS if kind is pa.Table else kind(ROWS)
+    result = annotate(
+        frame,
+        backend="null",
+        opencode_bin=str(opencode_binary),
+        ledger=str(tmp_path / "ledger.db"),
+        id_column="id",
+    )
+    assert type(result.frame) is kind
+    found = pa.table(result.frame)
+    assert found.column("response").to_pylist() == ["a", "b"]
+    assert found.select(ROWS.column_names).to_pylist() == ROWS.to_pylist()
+    assert found.schema.field("id").type == pa.int64()
+    assert sorted(result.attempts["row_id"]) == [str(2**53 + 1), str(2**53 + 2)]
+    assert type(pickle.loads(pickle.dumps(result)).frame) is kind
+
+
+def test_the_frame_of_a_result_is_typed(tmp_path: Path, opencode_binary: Path) -> None:
+    options: AnnotateOptions = {
+        "backend": "null",
+        "opencode_bin": str(opencode_binary),
+        "ledger": str(tmp_path / "ledger.db"),
+    }
+    of_polars: AnnotationResult[pl.DataFrame] = annotate(pl.DataFrame({"prompt": ["a"]}), **options)
+    assert of_polars.frame.get_column("response").to_list() == ["a"]
+    of_pandas: AnnotationResult = annotate(pd.DataFrame({"prompt": ["a"]}), **options)
+    assert of_pandas.frame["response"].tolist() == ["a"]
+
+
 def test_an_input_that_is_no_frame_is_refused() -> None:
     not_a_frame: Any = [{"prompt": "a"}]
-    with pytest.raises(InputError, match="a pandas DataFrame is required, not list"):
+    with pytest.raises(InputError, match="or another object with __arrow_c_stream__ is required, not list"):
         annotate(not_a_frame)
 
 

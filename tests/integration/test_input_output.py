@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from sqlalchemy import create_engine, text
 
 from opencode_tasks import InputError
 from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.output_frame import output_frame
+from opencode_tasks.frames.validate import check_frame
 from opencode_tasks.frames.write_file import write_bytes
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
@@ -288,3 +292,108 @@ def test_resumed_incremental_run_keeps_its_rows(desk: Desk) -> None:
     ran = desk.run(*arguments)
     assert ran.code == 0, ran.stderr
     assert [row["id"] for row in desk.read_csv("out.csv")] == ["2"]
+
+
+POSTGRESQL_TYPES = {
+    "id": ("uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    "exact": ("numeric(30,10)", "12345678901234567890.0000000001", "12345678901234567890.0000000001"),
+    "loose": ("numeric", "1.10", "1.10"),
+    "doc": ("jsonb", """'{"b": [1, 2.5], "a": null}'""", '{"a": null, "b": [1, 2.5]}'),
+    "list": ("text[]", "array['x', null, 'é']", '["x", null, "é"]'),
+    "ids": ("uuid[]", "array['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid]", None),
+    "zoned": ("timestamptz", "'2026-01-02 03:04:05.5+02'", "2026-01-02T01:04:05.500000Z"),
+    "local": ("timestamp", "'2026-01-02 03:04:05'", "2026-01-02T03:04:05"),
+    "span": ("interval", "'1 day 2 seconds'", "P1DT2S"),
+    "host": ("inet", "'10.0.0.1'", "10.0.0.1"),
+    "net": ("cidr", "'10.0.0.0/8'", "10.0.0.0/8"),
+    "blob": ("bytea", r"'\x8950'", None),
+    "small": ("smallint", "7", "7"),
+    "flag": ("boolean", "true", "True"),
+    "day": ("date", "'2026-01-02'", "2026-01-02"),
+    "code": ("varchar(9)", "'007'", "007"),
+}
+
+
+@pytest.mark.parametrize("is_query", [False, True])
+def test_types_of_postgresql_are_read_and_written(postgresql_url: str, is_query: bool) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _, _) in POSTGRESQL_TYPES.items())
+    values = ", ".join(value for _, value, _ in POSTGRESQL_TYPES.values())
+    nulls = ", ".join(["gen_random_uuid()", *["null"] * (len(POSTGRESQL_TYPES) - 1)])
+    try:
+        run_sql(postgresql_url, f"create table typed ({columns})")
+        run_sql(postgresql_url, f"insert into typed values ({values})".replace(":", r"\:"))
+        run_sql(postgresql_url, f"insert into typed values ({nulls})")
+        frame = read_input("sql:select * from typed" if is_query else "sql:typed", database=postgresql_url)
+        for name, (_, _, prompt) in POSTGRESQL_TYPES.items():
+            checked = check_frame(frame, prompt_column=name)
+            if name == "blob":
+                assert "holds bytes" in checked.faults[0]
+            else:
+                found = next(iter(checked.rows)).prompt
+                assert found == prompt or (prompt is None and found.startswith('["a0ee'))
+        done = output_frame(frame, [{"status": "completed"}] * 2, schema=None)
+        done.attrs = frame.attrs
+        output = Output(name="sql:typed_out", database=postgresql_url, key="id")
+        assert output.faults("sql:typed", list(done.columns), done) == []
+        assert run_sql(postgresql_url, "select to_regclass('typed_out')") == [(None,)]
+        output.write([done], "r1")
+        output.write([done], "r1")
+        names = ", ".join(POSTGRESQL_TYPES)
+        out = run_sql(postgresql_url, f"select {names} from typed_out order by small")
+        assert out == run_sql(postgresql_url, f"select {names} from typed order by small")
+        kinds = "select column_name, data_type, udt_name from information_schema.columns where table_name = "
+        described = {row[0]: row[1:] for row in run_sql(postgresql_url, f"{kinds}'typed_out'")}
+        for name, *kind in run_sql(postgresql_url, f"{kinds}'typed'"):
+            assert described[name] == tuple(kind)
+    finally:
+        run_sql(postgresql_url, "drop table if exists typed", "drop table if exists typed_out")
+
+
+def test_decimals_and_times_of_sqlite_are_kept(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'data.db'}"
+    run_sql(
+        database,
+        "create table mine (id integer, price numeric(10, 2), whole numeric, seen timestamp, flag boolean)",
+        r"insert into mine values (1, 1.10, 7.0, '2026-01-02 03\:04\:05', true)",
+        "insert into mine values (2, '1e3x', null, 'late', null)",
+    )
+    frame = read_input("sql:mine", database=database)
+    prompts = {
+        name: [row.prompt for row in check_frame(frame, prompt_column=name).rows] for name in frame.columns
+    }
+    assert prompts["price"] == ["1.1", "1e3x"]
+    assert prompts["whole"] == ["7", ""]
+    assert prompts["flag"] == ["True", ""]
+    written = pd.DataFrame({"response": ["a"], "status": [None], "error_type": [None], "session_id": [None]})
+    written["price"] = pd.Series([Decimal("1.10")], dtype=object)
+    written["seen"] = pd.Series([datetime(2026, 1, 2, tzinfo=UTC)])
+    output = Output(name="sql:labels", database=database)
+    assert output.faults("in.csv", list(written.columns), written) == []
+    output.write([written], "r1")
+    found = run_sql(database, "select price, seen from labels")
+    assert found == [("1.10", "2026-01-02T00:00:00Z")]
+    again = read_input("sql:labels", database=database)
+    output.write([again], "r2")
+    assert run_sql(database, "select price, seen from labels") == found
+
+
+def test_columns_that_a_table_cannot_have_are_found_before_a_prompt_is_sent(
+    database: str, tmp_path: Path
+) -> None:
+    output = Output(name="sql:labels", database=database)
+
+    def faults(*names: str) -> list[str]:
+        frame = pd.DataFrame([["x"] * len(names)], columns=pd.Index(names))
+        sample = output_frame(frame, [{}], schema=None)
+        return output.faults("in.csv", list(sample.columns), sample)
+
+    assert faults("id", "a.b", "{x}", "50%", "group", " lead", 'q"uote', "a(b):c") == []
+    for name in ("Response", "STATUS"):
+        (fault,) = faults(name)
+        assert "differ by case only" in fault
+        assert repr(name) in fault
+    (fault,) = faults("a\0b")
+    assert fault.startswith("OUTPUT sql:labels: the columns cannot be written")
+    if database.startswith("postgresql"):
+        assert "xmin" in faults("xmin")[0]
+    assert faults("id") == []

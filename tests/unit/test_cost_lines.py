@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.csv_file import protected
 from opencode_tasks.frames.write_file import encoded
 from opencode_tasks.reports.charts import (
     MAX_BARS,
@@ -90,7 +91,7 @@ def test_unknown_values_are_empty() -> None:
 @pytest.mark.parametrize("name", ["=cmd()", "-2+3", "-5", "@x", "\r=1", "", None])
 def test_text_is_escaped_as_in_output(name: str | None) -> None:
     (charge,) = charges({"deployment": name})
-    written = encoded(pd.DataFrame({"name": [name], "other": ["x"]}), "csv").decode()
+    written = encoded(protected(pd.DataFrame({"name": [name], "other": ["x"]})), "csv").decode()
     (row,) = csv.DictReader(io.StringIO(written, newline=""))
     assert charge["SubAccountId"] == row["name"]
 

@@ -5,14 +5,24 @@
 from __future__ import annotations
 
 import gzip
+import sys
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import openpyxl
 import pandas as pd
 import pytest
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.read_file import read_frame
+from opencode_tasks.frames import csv_file
+from opencode_tasks.frames.arrow_frame import column_cells
+from opencode_tasks.frames.cells import cell_text
+from opencode_tasks.frames.csv_file import detect_delimiter
+from opencode_tasks.frames.io import Output, read_table
+from opencode_tasks.frames.io import read_input as read_frame
+from opencode_tasks.frames.validate import check_frame
 
 
 def write_file(folder: Path, name: str, content: bytes | str) -> Path:
@@ -22,7 +32,8 @@ def write_file(folder: Path, name: str, content: bytes | str) -> Path:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    return [dict(zip(frame.columns, row, strict=True)) for row in frame.to_numpy(dtype=object).tolist()]
+    columns = [column_cells(frame.iloc[:, at]) for at in range(len(frame.columns))]
+    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def test_csv_cells_are_text(tmp_path: Path) -> None:
@@ -65,21 +76,22 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pd.DataFrame({"n": [1, 2], "p": ["a", None]}, index=pd.Index([5, 6])).to_parquet(path)
     frame = read_frame(path, limit=1)
-    assert frame["n"].dtype == "int64"
+    assert records(frame) == [{"n": 1, "p": "a"}]
     assert frame.index.tolist() == [0]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", b"x", "unknown suffix; use .csv"),
+        ("a.ods", b"x", "unknown suffix; use .csv"),
         ("a.csv", b"", "the file is empty"),
         ("a.csv", b"\n\n", "the file is empty"),
         ("a.csv", b"p,q\n1,2\n3\n", "line 3: 1 cells, but the header has 2"),
         ("a.csv", b'p,q\n"1\n2",2\n3,4,5\n', "line 4: 3 cells, but the header has 2"),
         ("a.csv", b'p\n"open\n', "not CSV"),
         ("a.csv", b"p\nok\n\xe9\n", "line 3: not UTF-8"),
-        ("a.csv", "p\nx".encode("utf-16"), "line 1: not UTF-8"),
+        ("a.csv", b"p\nok\n\xe9\n", "name its encoding with --encoding"),
+        ("a.csv", "p\nx".encode("utf-16")[:-1], "not utf-16"),
         ("a.csv.gz", b"p\n1\n", "cannot be read"),
         ("a.jsonl", b'{"p": 1}\n{"p"\n', "line 2: not JSON"),
         ("a.jsonl", b'{"p": 1}\n\n[1]\n', "line 3: not a JSON object"),
@@ -101,3 +113,136 @@ def test_unreadable_file_is_one_line(tmp_path: Path, name: str, content: bytes, 
 def test_missing_file_or_protocol_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"INPUT .*(no such file|cannot be read)"):
         read_frame(name if "://" in name else tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("id,prompt\n1,a;b\n", ","),
+        ("id;prompt;x\n1;a,b;3,5\n2;c;4,5\n", ";"),
+        ("id;prompt\n1;a, b\n2;bad;row\n3;c\n", ";"),
+        ("id\tprompt\n1\ta\n", "\t"),
+        ("id|prompt\n1|a\n", "|"),
+        ("prompt\nHello, you; there\n", ","),
+        ('"a;b",c\n1,2\n', ","),
+        ("question|answer format\nno bar here\nnor here\n", ","),
+        ("", ","),
+    ],
+)
+def test_the_delimiter_is_detected_by_the_first_rows(text: str, delimiter: str) -> None:
+    assert detect_delimiter(text) == delimiter
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", "id,é\n1,x\n".encode("utf-8-sig"), {}),
+        ("a.csv", "id,é\r1,x\r".encode("utf-16"), {}),
+        ("a.csv", "id;é\n1;x\n".encode("utf-16-le"), {}),
+        ("a.csv", "id\té\n1\tx\n".encode("utf-16-be"), {}),
+        ("a.csv", "sep=;\r\nid;é\r\n1;x\r\n".encode(), {}),
+        ("a.csv", "id|é\n1|x\n".encode("cp1252"), {"encoding": "cp1252"}),
+        ("a.csv", "id^é\n1^x\n".encode(), {"delimiter": "^"}),
+        ("a.tsv", "id\té\n1\tx\n".encode(), {}),
+        ("a.tsv.gz", gzip.compress("id\té\n1\tx\n".encode()), {}),
+        ("a.json", '\ufeff [{"id": "1", "é": "x"}] '.encode(), {}),
+        ("a.json", '{"id": "1",\t"é": "x"}\n'.encode(), {}),
+        ("a.jsonl", '{"id": "1", "é": "x"}\n'.encode("latin-1"), {"encoding": "latin-1"}),
+    ],
+)
+def test_encodings_and_delimiters(tmp_path: Path, name: str, content: bytes, options: dict[str, Any]) -> None:
+    table = read_table(str(write_file(tmp_path, name, content)), **options)
+    assert records(table.frame) == [{"id": "1", "é": "x"}]
+
+
+def test_bad_rows_can_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "MAX_LINE_CHARS", 100)
+    text = f'id,prompt\n1,a\n2\n1,b,c\n"x"y,d\n,{"e" * 101}\n3,f\n'
+    path = str(write_file(tmp_path, "a.csv", text))
+    table = read_table(path, keeps_bad_rows=True)
+    assert table.row_faults == {
+        1: "line 3: 1 cells, but the header has 2",
+        2: "line 4: 3 cells, but the header has 2",
+        3: "line 5: not CSV: ',' expected after '\"'",
+        4: "line 6: longer than 0 million characters",
+    }
+    checked = check_frame(table.frame, id_column="id", unreadable=table.row_faults)
+    assert [(row.row_id, row.prompt) for row in checked.rows] == [
+        ("1", "a"), ("2", ""), ("row-2", ""), ("row-3", ""), ("row-4", ""), ("3", "f"),
+    ]  # fmt: skip
+    assert checked.row_faults == table.row_faults
+    assert read_table(path, keeps_bad_rows=True).take([5, 2]).row_faults == {1: table.row_faults[2]}
+    lines = write_file(tmp_path, "a.jsonl", '{"prompt": "a"}\n{"prompt"\n[1]\n')
+    assert list(read_table(str(lines), keeps_bad_rows=True).row_faults) == [1, 2]
+    broken = write_file(tmp_path, "b.csv", 'id,prompt\n1,"open\n2,b\n')
+    with pytest.raises(InputError, match="unexpected end of data"):
+        read_table(str(broken), keeps_bad_rows=True)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_compressed_file_is_a_fault(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.csv{suffix}"
+    frame = pd.DataFrame({"prompt": [f"row {number * 7919 % 10_007}" for number in range(20_000)]})
+    Output(name=str(path)).write([frame], "run")
+    assert read_frame(path)["prompt"].tolist() == frame["prompt"].tolist()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_frame(path)
+
+
+def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
+    table = read_table(str(write_file(tmp_path, "a.csv", ",prompt,\n1,a,\n")))
+    assert list(table.frame.columns) == ["column_1", "prompt", "column_3"]
+    assert table.notes == [f"INPUT {tmp_path}/a.csv: columns without a name are called column_1, column_3"]
+
+
+def test_folders_of_files_of_one_format_are_one_table(tmp_path: Path) -> None:
+    for day, text in (("007", "id,prompt\n1,a\n"), ("8", "id,prompt\n2,b\n3,c\n")):
+        (tmp_path / f"day={day}" / "n=1").mkdir(parents=True)
+        write_file(tmp_path / f"day={day}" / "n=1", "part.csv", text)
+    write_file(tmp_path, "_SUCCESS", "")
+    found = records(read_frame(f"{tmp_path}/"))
+    assert found == [
+        {"id": "1", "prompt": "a", "day": "007", "n": 1},
+        {"id": "2", "prompt": "b", "day": "8", "n": 1},
+        {"id": "3", "prompt": "c", "day": "8", "n": 1},
+    ]
+    assert records(read_frame(f"{tmp_path}/", limit=2)) == found[:2]
+    write_file(tmp_path, "b.jsonl", "{}\n")
+    with pytest.raises(InputError, match="it has csv and jsonl files"):
+        read_frame(f"{tmp_path}/")
+
+
+def test_hub_files_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match="pip install huggingface_hub"):
+        read_frame("hf://datasets/user/name/train.csv")
+
+
+def test_excel_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    path = write_file(tmp_path, "a.xlsx", b"PK")
+    with pytest.raises(InputError, match=r"pip install 'opencode-tasks\[excel\]'"):
+        read_frame(path)
+    assert "opencode-tasks[excel]" in Output(name=str(tmp_path / "o.xlsx")).faults("in.csv", None)[0]
+
+
+def test_excel_workbooks_as_people_have_them(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    sheet.append([])
+    sheet.append(["id", None, "day", "seen", "price"])
+    sheet.append([1, "x", date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), 7.0])  # noqa: DTZ001
+    sheet.append([])
+    sheet.append([2.5, None, None, datetime(2026, 1, 2), "=1+1"])  # noqa: DTZ001
+    book.create_sheet("other")
+    book.save(tmp_path / "a.xlsx")
+    table = read_table(str(tmp_path / "a.xlsx"))
+    assert table.notes == [f"INPUT {tmp_path}/a.xlsx: only the worksheet 'Sheet' is read"]
+    texts = [[cell_text(cell) for cell in row.values()] for row in records(table.frame)]
+    assert texts == [
+        ["1", "x", "2026-01-02", "2026-01-02T03:04:00", "7"],
+        ["2.5", None, None, "2026-01-02T00:00:00", None],
+    ]
+    with pytest.raises(OSError, match="at most 32,767 characters, and one has 32,768"):
+        Output(name=str(tmp_path / "o.xlsx")).write([pd.DataFrame({"a": ["x" * 32_768]})], "run")

@@ -20,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.frames import formats
+from opencode_tasks.frames.content import InputFile
 from opencode_tasks.frames.formats import FileFormat
 from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.io import read_input as read_frame
 from opencode_tasks.frames.output_frame import output_frame
-from opencode_tasks.frames.read_file import read_frame
 from opencode_tasks.frames.write_file import file_faults, write_frames
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -62,7 +63,7 @@ def test_csv_output(tmp_path: Path) -> None:
     write_frame(output(DONE, {"structured": None}), path)
     done, empty = csv_rows(path)
     assert done["prompt"] == "é=1"
-    assert done["response"] == "'=1+1"
+    assert done["response"] == "=1+1"
     assert json.loads(done["tags"]) == ["a", "é"]
     assert json.loads(done["more"]) == {"k": [1, None]}
     assert (done["n"], done["input_tokens"], done["cost_usd"]) == ("3", "5", "1e-07")
@@ -88,17 +89,19 @@ def test_csv_output(tmp_path: Path) -> None:
         ("007", "007"),
     ],
 )
-def test_formulas_are_escaped_in_cells_and_header(tmp_path: Path, cell: str, written: str) -> None:
+def test_formulas_are_escaped_for_people_only(tmp_path: Path, cell: str, written: str) -> None:
     path = tmp_path / "o.csv"
-    write_frame(pd.DataFrame({"a": [cell], "=h": ["x"]}), path)
+    frame = pd.DataFrame({"a": [cell], "=h": ["x"]})
+    Output(name=str(path), protects_cells=True).write([frame], "run")
     assert csv_rows(path) == [{"a": written, "'=h": "x"}]
+    Output(name=str(path)).write([frame], "run")
+    assert csv_rows(path) == [{"a": cell, "=h": "x"}]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
-def test_csv_is_read_back_except_for_the_apostrophe(cells: list[str]) -> None:
+def test_csv_is_read_back(cells: list[str]) -> None:
     write_frame(pd.DataFrame({"p": pd.Series(cells, dtype=object)}), "memory://round/o.csv")
-    back = [str(cell) for cell in read_frame("memory://round/o.csv")["p"].tolist()]
-    assert [cell if cell in cells else cell.removeprefix("'") for cell in back] == cells
+    assert read_frame("memory://round/o.csv")["p"].tolist() == cells
 
 
 def test_jsonl_output(tmp_path: Path) -> None:
@@ -193,7 +196,10 @@ def test_faults_of_output_files(tmp_path: Path) -> None:
     assert faults(f"{tmp_path}/o.csv") == []
     assert faults("memory://x/o.csv") == []
     assert faults(f"{tmp_path}/o.txt") == [
-        "unknown suffix; use .csv, .csv.gz, .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet"
+        (
+            "unknown suffix; use .csv, .tsv, .tab, .jsonl, .ndjson, .json, .parquet, .arrow, .feather or "
+            ".xlsx (text formats also with .gz or .zst)"
+        )
     ]
     assert faults(f"{tmp_path}/none/o.csv") == [f"the folder {tmp_path}/none does not exist"]
     assert faults(f"{tmp_path}/dir.csv") == ["this is a folder; use the name of a file"]
@@ -228,15 +234,15 @@ def test_several_frames_are_one_table(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_format_is_one_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_lines(name: str, content: bytes, limit: int | None) -> pd.DataFrame:
-        del name
-        return pd.DataFrame({"line": content.decode().splitlines()[:limit]})
+    def read_lines(file: InputFile) -> pd.DataFrame:
+        with file.open_text() as text:
+            return pd.DataFrame({"line": text.read().splitlines()[: file.limit]})
 
     def write_lines(frames: Iterable[pd.DataFrame], file: Any) -> None:
         for frame in frames:
             file.write("".join(f"{line}\n" for line in frame["line"]).encode())
 
-    added = FileFormat(name="lines", suffixes=(".txt", ".txt.gz"), read=read_lines, write=write_lines)
+    added = FileFormat(name="lines", suffixes=(".txt",), read=read_lines, write=write_lines, is_text=True)
     monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, added))
     for name in ("a.txt", "a.txt.gz"):
         path = str(tmp_path / name)
@@ -244,4 +250,4 @@ def test_a_format_is_one_line_of_the_table(tmp_path: Path, monkeypatch: pytest.M
         Output(name=path).write([pd.DataFrame({"line": ["x", "y"]}), pd.DataFrame({"line": ["z"]})], "run")
         assert read_input(path, limit=2)["line"].tolist() == ["x", "y"]
     assert gzip.decompress((tmp_path / "a.txt.gz").read_bytes()) == b"x\ny\nz\n"
-    assert "or .txt.gz" in Output(name="a.xlsx").faults("in.csv", None)[0]
+    assert "or .txt (" in Output(name="a.ods").faults("in.csv", None)[0]

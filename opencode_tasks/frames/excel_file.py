@@ -1,0 +1,169 @@
+"""Excel workbooks: the first worksheet, with a header. The extra ``excel`` installs openpyxl."""
+
+# pandas and openpyxl have no complete type information.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportMissingModuleSource=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# ruff: noqa: PLC0415  openpyxl is optional
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from datetime import date, datetime, time
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.arrow_frame import ColumnBuilder, batches, column_cells
+from opencode_tasks.frames.cells import cell_text, is_null
+from opencode_tasks.frames.content import InputFile, one_line
+
+INSTALL = "needs the package openpyxl: pip install 'opencode-tasks[excel]'"
+# Limits of the format.
+MAX_ROWS, MAX_COLUMNS, MAX_CELL_CHARS = 1_048_576, 16_384, 32_767
+# A spreadsheet has 15 exact digits.
+MAX_EXACT_INTEGER = 10**15
+# Dates of 1900 differ between spreadsheets.
+FIRST_YEAR = 1900
+# The format writes characters that XML does not allow, and texts that look like that, in this way.
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_TO_ESCAPE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)|[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def is_installed() -> bool:
+    """Return whether openpyxl can be imported."""
+    try:
+        import openpyxl
+    except ImportError:
+        return False
+    return bool(openpyxl)
+
+
+def read_excel(file: InputFile) -> pd.DataFrame:
+    """Read the first worksheet of a workbook. The first row that is not empty has the names of the columns.
+
+    Cells are texts, numbers, booleans and times, as the workbook has them; of a formula, its last result.
+    Raises InputError if the file is not a workbook, or if openpyxl is not installed.
+    """
+    if not is_installed():
+        raise InputError((f"INPUT {file.name}: {INSTALL}",))
+    import openpyxl
+
+    with file.open_bytes() as opened:
+        content = io.BytesIO(opened.read())
+    try:
+        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()
+        rows = (cells for cells in map(_values, sheet.iter_rows()) if any(cell is not None for cell in cells))
+        header = next(rows, None)
+        if header is None:
+            raise InputError((f"INPUT {file.name}: the first worksheet is empty",))
+        if len(book.sheetnames) > 1:
+            file.notes.append(f"INPUT {file.name}: only the worksheet {sheet.title!r} is read")
+        return _frame(file, header, rows)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, IndexError) as error:
+        raise InputError((f"INPUT {file.name}: not an Excel workbook: {one_line(error)}",)) from error
+
+
+def write_excel(frames: Iterable[pd.DataFrame], file: Any) -> None:
+    """Write frames as one workbook with one worksheet.
+
+    Numbers, booleans and times without a zone are cells of their types; other values are text, which no
+    spreadsheet runs as a formula. So are numbers with more than 15 digits. Raises OSError if the table has
+    more rows, columns or characters in a cell than a workbook can hold.
+    """
+    import openpyxl
+    from openpyxl.cell import WriteOnlyCell
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("Sheet1")
+
+    def cell(value: Any) -> Any:
+        plain = _excel_value(value)
+        made = WriteOnlyCell(sheet)
+        if isinstance(plain, str):
+            # Not by ``value``: it makes formulas, and cuts long texts.
+            made._value, made.data_type = plain, "s"  # noqa: SLF001
+        elif plain is not None:
+            made.value = plain
+        return made
+
+    # A sheet that is not closed reports an error when it is collected.
+    with closing(sheet):
+        written = 0
+        for number, frame in enumerate(frames):
+            if number == 0:
+                sheet.append([cell(str(name)) for name in frame.columns])
+            written += len(frame)
+            if written >= MAX_ROWS or len(frame.columns) > MAX_COLUMNS:
+                raise OSError(f"an Excel worksheet has at most {MAX_ROWS:,} rows and {MAX_COLUMNS:,} columns")
+            columns = [column_cells(frame.iloc[:, at]) for at in range(len(frame.columns))]
+            for row in zip(*columns, strict=True):
+                sheet.append([cell(value) for value in row])
+    book.save(file)
+
+
+def _frame(file: InputFile, header: tuple[Any, ...], rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
+    width = max(at for at, name in enumerate(header, start=1) if name is not None)
+    names = [cell_text(name) or f"column_{at}" for at, name in enumerate(header[:width], start=1)]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(
+            (f"INPUT {file.name}: several columns are named {repeated[0]!r}; rename all but one",)
+        )
+    builder = ColumnBuilder()
+    for batch in batches(islice(_cells(file, rows, width), file.limit)):
+        builder.add([dict(zip(names, cells, strict=True)) for cells in batch])
+    frame = builder.frame()
+    return frame if builder.rows else pd.DataFrame(columns=pd.Index(names, dtype=object))
+
+
+def _cells(file: InputFile, rows: Iterator[tuple[Any, ...]], width: int) -> Iterator[list[Any]]:
+    for position, row in enumerate(rows):
+        cells = [*row[:width]]
+        if any(cell is not None for cell in row[width:]):
+            file.bad_row(position, f"row {position}: more cells than the header has")
+        yield cells + [None] * (width - len(cells))
+
+
+def _values(row: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(map(_value, row))
+
+
+def _value(cell: Any) -> Any:
+    value = cell.value
+    if isinstance(value, datetime) and value.time() == time() and "h" not in cell.number_format.lower():
+        return value.date()
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value) if isinstance(value, str) else value
+
+
+def _excel_value(value: Any) -> Any:
+    if is_null(value):
+        return None
+    if isinstance(value, pd.Timestamp) and not value.nanosecond:
+        value = value.to_pydatetime()
+    if isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)) or _is_exact(value):
+        return value
+    text = _TO_ESCAPE.sub(lambda found: f"_x{ord(found[0]):04X}_", cell_text(value) or "")
+    if len(text) > MAX_CELL_CHARS:
+        fault = f"a cell of Excel has at most {MAX_CELL_CHARS:,} characters, and one has {len(text):,}"
+        raise OSError(f"{fault}; use another format")
+    return text
+
+
+def _is_exact(value: Any) -> bool:
+    """Return whether a cell can hold the value, so that it is read back as the same value."""
+    if isinstance(value, int):
+        return abs(value) < MAX_EXACT_INTEGER
+    if isinstance(value, datetime):
+        is_plain = value.tzinfo is None and not value.microsecond and not isinstance(value, pd.Timestamp)
+        return is_plain and value.year > FIRST_YEAR
+    if isinstance(value, time):
+        return value.tzinfo is None and not value.microsecond
+    return isinstance(value, date) and value.year > FIRST_YEAR

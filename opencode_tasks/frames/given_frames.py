@@ -1,0 +1,64 @@
+"""Frames of other libraries: taken and given back through Arrow, without code for any of them."""
+
+# pandas and pyarrow have no complete type information.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar, cast
+
+import pandas as pd
+import pyarrow as pa
+
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.arrow_frame import arrow_table, frame_of
+from opencode_tasks.frames.content import one_line
+
+FrameT = TypeVar("FrameT")
+
+
+class ArrowFrame(Protocol):
+    """A table with the PyCapsule interface of Arrow, such as a frame of pandas or polars."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return the table as an Arrow stream."""
+        ...
+
+
+def taken(frame: Any) -> pd.DataFrame:
+    """Return a frame of any library as a pandas frame. A pandas frame is copied.
+
+    Raises InputError if it has no Arrow stream.
+    """
+    if isinstance(frame, pd.DataFrame):
+        return frame.copy()
+    if not hasattr(frame, "__arrow_c_stream__"):
+        kinds = "a frame of pandas or polars, a pyarrow table, or another object with __arrow_c_stream__"
+        raise InputError((f"frame: {kinds} is required, not {type(frame).__name__}",))
+    try:
+        return frame_of(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError((f"frame: {type(frame).__name__} is not a table: {one_line(error)}",)) from error
+
+
+def given_back(parts: Iterable[pd.DataFrame], kind: type[FrameT] | None) -> FrameT:
+    """Return the parts of a table as one frame of a class; a pandas frame keeps its index.
+
+    The class is called with the Arrow table, or its method ``from_arrow`` is. A class that offers neither
+    gives a pyarrow table.
+    """
+    if kind is None or issubclass(kind, pd.DataFrame):
+        return cast("FrameT", pd.concat(list(parts)))
+    table = arrow_table(parts)
+    if issubclass(kind, pa.Table):
+        return table
+    makers: tuple[Any, ...] = (getattr(kind, "from_arrow", None), kind)
+    for make in makers:
+        if make is not None:
+            try:
+                return cast("FrameT", make(table))
+            except (TypeError, ValueError, AttributeError):
+                continue
+    return table

@@ -1,0 +1,128 @@
+"""Runs over files as people have them: read, sent, written, exported, and read again."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from opencode_tasks import AnnotationResult
+from opencode_tasks.engine.export import export_run
+from opencode_tasks.engine.run import execute
+from opencode_tasks.engine.thread_executor import ThreadExecutor
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.orchestration.block_resolver import BlockResolver
+from opencode_tasks.plan.command import PreparedRun, prepare
+
+
+class Runs:
+    """Runs in this process whose answers are the prompts, with a ledger of their own."""
+
+    def __init__(self, folder: Path, binary: Path) -> None:
+        self.folder = folder
+        self.ledger = str(folder / "ledger.db")
+        self.options: dict[str, Any] = {
+            "backend": "null",
+            "opencode_bin": str(binary),
+            "ledger": self.ledger,
+        }
+
+    def prepare(self, source: Path, target: Path, **options: Any) -> PreparedRun:
+        values: dict[str, Any] = {**self.options, "bad_rows": "stop", **options}
+        return prepare(str(source), str(target), resolver=BlockResolver(), base_config={}, **values)
+
+    def run(self, source: Path, target: Path, **options: Any) -> tuple[AnnotationResult, list[str]]:
+        """Write OUTPUT; return the result and the lines for the user."""
+        prepared = self.prepare(source, target, **options)
+        result = execute(prepared.plan, prepared.frame, executor=ThreadExecutor(), context=prepared.context)
+        prepared.output.write(result.parts(), result.run_id)
+        return result, list(prepared.notes)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, opencode_binary: Path) -> Runs:
+    return Runs(tmp_path, opencode_binary)
+
+
+def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv.gz", tmp_path / "out.csv"
+    lines = ["id;prompt;", "=1;Preis 5 €;x", "=2;a;b;c", '=3;"-2+3\n";', ""]
+    source.write_bytes(gzip.compress("\r\n".join(lines).encode("cp1252")))
+    with pytest.raises(InputError, match="name its encoding with --encoding"):
+        runs.prepare(source, target)
+    with pytest.raises(InputError, match="line 3: 4 cells, but the header has 3"):
+        runs.prepare(source, target, encoding="cp1252")
+    options: dict[str, Any] = {"encoding": "cp1252", "bad_rows": "fail", "id_column": "id"}
+    result, notes = runs.run(source, target, **options)
+    assert notes == [
+        f"INPUT {source}: the cells are separated by semicolons",
+        f"INPUT {source}: columns without a name are called column_3",
+    ]
+    out = read_input(target)
+    assert out[["id", "prompt", "column_3"]].to_numpy().tolist() == [
+        ["=1", "Preis 5 €", "x"],
+        ["=2", "a", "b"],
+        ["=3", "-2+3\n", ""],
+    ]
+    assert out["status"].tolist() == ["completed", "failed", "completed"]
+    assert out["error_message"][1] == "line 3: 4 cells, but the header has 3"
+    with Ledger.open(runs.ledger) as ledger:
+        export_run(ledger, result.run_id, str(tmp_path / "people.csv"), database=None, protects_cells=True)
+        export_run(ledger, result.run_id, str(tmp_path / "again.csv"), database=None)
+    assert read_input(tmp_path / "people.csv")["id"].tolist() == ["'=1", "'=2", "'=3"]
+    assert (tmp_path / "again.csv").read_bytes() == target.read_bytes()
+
+
+def test_a_second_stage_gets_the_answers_unchanged(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('id,prompt\n=7,"=SUM(A1), and -1"\n')
+    for suffix in ("csv", "jsonl", "parquet", "xlsx"):
+        first, middle, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "middle", "second"))
+        runs.run(tmp_path / "in.csv", first, id_column="id")
+        drafts = pd.DataFrame(read_input(first)[["id", "response"]])
+        drafts.columns = ["id", "draft"]
+        Output(name=str(middle)).write([drafts], "run")
+        result, _ = runs.run(middle, second, id_column="id", prompt_column="draft")
+        # The same prompt has the same key, whatever the format.
+        assert result.progress.reused == 1
+        out = read_input(second)
+        assert out[["id", "draft", "response"]].to_numpy().tolist() == [
+            ["=7", "=SUM(A1), and -1", "=SUM(A1), and -1"]
+        ]
+
+
+def test_large_ids_and_types_of_a_parquet_file(runs: Runs, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([2**53 + 1, 2**53 + 2], pa.int64()),
+            "n": pa.array([7, None], pa.int64()),
+            "image": pa.array([{"bytes": b"\x89PNG"}, None], pa.struct([("bytes", pa.binary())])),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    runs.run(
+        tmp_path / "in.parquet",
+        tmp_path / "out.parquet",
+        template="n={n}",
+        id_column="id",
+        label=["n"],
+        bad_rows="fail",
+    )
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out.select(table.column_names).equals(table)
+    assert out.column("response").to_pylist() == ["n=7", None]
+    with pytest.raises(InputError, match="holds bytes"):
+        runs.prepare(tmp_path / "in.parquet", tmp_path / "o.csv", template="{image}")
+
+
+def test_options_of_text_files_are_checked(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("prompt\na\n")
+    with pytest.raises(InputError) as caught:
+        runs.prepare(tmp_path / "in.csv", tmp_path / "o.csv", encoding="none-such", delimiter="ab")
+    assert [fault[:20] for fault in caught.value.faults] == ["--encoding: 'none-su", "--delimiter: 'ab' is"]

@@ -1,0 +1,300 @@
+"""Types of values by formats: what a table gives as prompt, id, label and OUTPUT, and in a second run."""
+
+# pandas and pyarrow have no complete type information.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from opencode_tasks.frames.arrow_frame import arrow_table, frame_of
+from opencode_tasks.frames.io import Output, read_input
+from opencode_tasks.frames.output_frame import output_frame
+from opencode_tasks.frames.validate import check_frame, fault_lines
+
+BERLIN = pa.timestamp("us", "Europe/Berlin")
+TIME = dt.datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=dt.UTC)
+BIG = 2**53 + 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type with two values and a null between them, and their texts; None if a value has no text."""
+
+    type: Any
+    cells: tuple[Any, Any]
+    texts: tuple[str, str] | None
+
+
+KINDS = {
+    "text": Kind(pa.string(), ("=1+1", " ü,\"'\n"), ("=1+1", " ü,\"'\n")),
+    "large text": Kind(pa.large_string(), ("007", "NA"), ("007", "NA")),
+    "text view": Kind(pa.string_view(), ("a", "b"), ("a", "b")),
+    "dictionary": Kind(pa.dictionary(pa.int8(), pa.string()), ("red", "blue"), ("red", "blue")),
+    "int64": Kind(pa.int64(), (BIG, BIG + 1), (str(BIG), str(BIG + 1))),
+    "small int": Kind(pa.int8(), (7, -1), ("7", "-1")),
+    "uint64": Kind(pa.uint64(), (2**64 - 1, 0), (str(2**64 - 1), "0")),
+    "float": Kind(pa.float64(), (7.0, 0.1), ("7", "0.1")),
+    "large float": Kind(pa.float64(), (1e300, -2.5), ("1e+300", "-2.5")),
+    "float32": Kind(pa.float32(), (0.1, 3.0), ("0.1", "3")),
+    "boolean": Kind(pa.bool_(), (True, False), ("True", "False")),
+    "decimal": Kind(pa.decimal128(20, 2), (Decimal("1.10"), Decimal(7)), ("1.10", "7.00")),
+    "large decimal": Kind(
+        pa.decimal256(60, 3), (Decimal(10) ** 50, Decimal("-0.001")), ("1" + "0" * 50 + ".000", "-0.001")
+    ),
+    "date": Kind(pa.date32(), (dt.date(2026, 1, 2), dt.date(1969, 7, 20)), ("2026-01-02", "1969-07-20")),
+    "time": Kind(pa.time64("us"), (dt.time(1, 2, 3), dt.time(0, 0, 0, 5)), ("01:02:03", "00:00:00.000005")),
+    "time of day in ns": Kind(pa.time64("ns"), (3_000_000_001, 0), ("00:00:03.000000001", "00:00:00")),
+    "timestamp": Kind(
+        pa.timestamp("us"),
+        (dt.datetime(2026, 1, 2, 3, 4, 5), dt.datetime(2026, 1, 2)),  # noqa: DTZ001
+        ("2026-01-02T03:04:05", "2026-01-02T00:00:00"),
+    ),
+    "timestamp in ns": Kind(
+        pa.timestamp("ns"), (10**18 + 1, 10**18), ("2001-09-09T01:46:40.000000001", "2001-09-09T01:46:40")
+    ),
+    "timestamp with zone": Kind(
+        BERLIN,
+        (TIME, TIME + dt.timedelta(days=200)),
+        ("2026-01-02T03:04:05.678000Z", "2026-07-21T03:04:05.678000Z"),
+    ),
+    "duration": Kind(
+        pa.duration("us"),
+        (dt.timedelta(days=1, seconds=5), dt.timedelta(seconds=-90)),
+        ("P1DT5S", "-PT1M30S"),
+    ),
+    "list": Kind(pa.list_(pa.int64()), ([1, BIG], []), (f"[1, {BIG}]", "[]")),
+    "list of floats": Kind(pa.list_(pa.float32()), ([0.1, 7.0], [None]), ("[0.1, 7]", "[null]")),
+    "list of text": Kind(pa.large_list(pa.string_view()), (["é"], ["a", None]), ('["é"]', '["a", null]')),
+    "fixed list": Kind(pa.list_(pa.int8(), 2), ([1, 2], [3, 4]), ("[1, 2]", "[3, 4]")),
+    "struct": Kind(
+        pa.struct([("a", pa.int64()), ("t", BERLIN)]),
+        ({"a": 1, "t": TIME}, {"a": None, "t": None}),
+        ('{"a": 1, "t": "2026-01-02T03:04:05.678000Z"}', '{"a": null, "t": null}'),
+    ),
+    "chat": Kind(
+        pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+        ([{"role": "user", "content": "hi"}], []),
+        ('[{"role": "user", "content": "hi"}]', "[]"),
+    ),
+    "map": Kind(pa.map_(pa.string(), pa.int64()), ([("a", 1)], []), ('{"a": 1}', "{}")),
+    "map with a key twice": Kind(
+        pa.map_(pa.string(), pa.int64()),
+        ([("a", 1), ("a", 2)], [("b", 3)]),
+        ('[["a", 1], ["a", 2]]', '{"b": 3}'),
+    ),
+    "bytes": Kind(pa.binary(), (b"\x89PNG\0", b""), None),
+    "fixed bytes": Kind(pa.binary(2), (b"ab", b"\0\0"), None),
+    "bytes in a struct": Kind(
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        ({"bytes": b"\x89", "path": "a.png"}, {"bytes": None, "path": None}),
+        None,
+    ),
+    "bytes in a list": Kind(pa.list_(pa.large_binary()), ([b"\x89"], []), None),
+    "uuid": Kind(
+        pa.uuid(),
+        (b"0" * 16, b"1" * 16),
+        ("30303030-3030-3030-3030-303030303030", "31313131-3131-3131-3131-313131313131"),
+    ),
+}
+BYTES = [name for name, kind in KINDS.items() if kind.texts is None]
+TEXTS = [name for name in KINDS if name not in BYTES]
+SUFFIXES = ("csv", "tsv", "jsonl", "json", "parquet", "arrow", "feather", "xlsx", "csv.gz", "jsonl.zst")
+
+
+def table_of(kind: Kind) -> pa.Table:
+    first, second = kind.cells
+    if isinstance(kind.type, pa.BaseExtensionType):
+        values = pa.ExtensionArray.from_storage(
+            kind.type, pa.array([first, None, second], kind.type.storage_type)
+        )
+    else:
+        values = pa.array([first, None, second], kind.type)
+    return pa.table({"id": ["1", "2", "3"], "x": values, "note": [None, None, "n"]})
+
+
+def prompts(frame: pd.DataFrame) -> list[str]:
+    checked = check_frame(frame, prompt_column="x", id_column="id", labels=["x"])
+    assert checked.faults == []
+    assert [row.labels.get("x", "") for row in checked.rows] == [row.prompt for row in checked.rows]
+    return [row.prompt for row in checked.rows]
+
+
+def inputs_of(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(frame[["id", "x", "note"]])
+
+
+def written(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Write the OUTPUT of a run over a frame, and read it again."""
+    done = output_frame(frame, [{"response": "=2", "status": "completed"}] * len(frame), schema=None)
+    done.attrs = frame.attrs
+    Output(name=str(path)).write([done.iloc[:2], done.iloc[2:]], "run")
+    return read_input(path)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_text_of_a_value_is_the_same_in_prompts_templates_ids_and_labels(name: str) -> None:
+    kind = KINDS[name]
+    assert kind.texts is not None
+    first, second = kind.texts
+    frame = frame_of(table_of(kind))
+    assert prompts(frame) == [first, "", second]
+    template = [row.prompt for row in check_frame(frame, template="<{x}>").rows]
+    assert template == [f"<{first}>", "", f"<{second}>"]
+    if not first.startswith(("[", "{")):
+        ids = [row.row_id for row in check_frame(frame.iloc[[0, 2]], prompt_column="id", id_column="x").rows]
+        assert ids == [first, second]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_second_run_has_the_same_prompts_and_cells(name: str, suffix: str, tmp_path: Path) -> None:
+    frame = frame_of(table_of(KINDS[name]))
+    first = written(frame, tmp_path / f"first.{suffix}")
+    assert first["response"].tolist() == ["=2"] * 3
+    inputs = inputs_of(first)
+    assert prompts(inputs) == prompts(frame)
+    second = written(inputs, tmp_path / f"second.{suffix}")
+    assert arrow_table([inputs_of(second)]).to_pylist() == arrow_table([inputs]).to_pylist()
+    assert prompts(inputs_of(second)) == prompts(frame)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("name", KINDS)
+def test_columns_keep_type_and_value(name: str, suffix: str, tmp_path: Path) -> None:
+    source = tmp_path / f"in.{suffix}"
+    table = table_of(KINDS[name])
+    if suffix == "parquet":
+        pq.write_table(table, source)
+        table = pq.read_table(source)
+    else:
+        with pa.OSFile(str(source), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    written(read_input(source), tmp_path / f"out.{suffix}")
+    out = (
+        pq.read_table(tmp_path / "out.parquet")
+        if suffix == "parquet"
+        else pa.ipc.open_file(tmp_path / "out.arrow").read_all()
+    )
+    assert out.select(["id", "x", "note"]).schema.remove_metadata() == table.schema.remove_metadata()
+    assert out.select(["id", "x", "note"]).to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes_are_refused_where_text_is_needed(name: str) -> None:
+    frame = frame_of(table_of(KINDS[name]))
+    for options in ({"prompt_column": "x"}, {"template": "{x}"}, {"labels": ["x"], "prompt_column": "id"}):
+        (fault,) = check_frame(frame, **options).faults  # pyright: ignore[reportArgumentType]
+        assert "INPUT column 'x'" in fault
+        assert "bytes" in fault
+    assert "bytes" in check_frame(frame, prompt_column="id", id_column="x").faults[0]
+    objects = pd.DataFrame({"prompt": ["a"], "x": pd.Series([{"deep": [b"\x89"]}], dtype=object)})
+    assert "bytes" in check_frame(objects, labels=["x"]).faults[0]
+    assert check_frame(objects).faults == []
+
+
+def test_bytes_are_base64_in_text_formats(tmp_path: Path) -> None:
+    frame = frame_of(table_of(KINDS["bytes in a struct"]))
+    assert written(frame, tmp_path / "o.csv")["x"][0] == '{"bytes": "iQ==", "path": "a.png"}'
+    written(frame, tmp_path / "o.jsonl")
+    line = (tmp_path / "o.jsonl").read_text().splitlines()[0]
+    assert json.loads(line)["x"] == {"bytes": "iQ==", "path": "a.png"}
+
+
+def test_a_stored_index_is_columns_if_it_has_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"prompt": ["a", "b"]})
+    for index, columns in (
+        (pd.Index([5, 6], name="id"), ["prompt", "id"]),
+        (pd.Index([5, 6]), ["prompt"]),
+        (pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["a", None]), ["prompt", "a"]),
+        (pd.RangeIndex(2), ["prompt"]),
+    ):
+        frame.set_index(index).to_parquet(tmp_path / "in.parquet")
+        assert list(read_input(tmp_path / "in.parquet").columns) == columns
+
+
+def test_a_column_without_values_keeps_its_type(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            ("empty", pa.float32()),
+            ("nothing", pa.null()),
+            ("blob", pa.binary()),
+            ("times", pa.list_(BERLIN)),
+        ]
+    )
+    rows = [
+        {"id": number, "empty": None, "nothing": None, "blob": None, "times": None} for number in range(3)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "in.parquet")
+    written(read_input(tmp_path / "in.parquet"), tmp_path / "out.parquet")
+    out = pq.read_schema(tmp_path / "out.parquet")
+    assert [out.field(name) for name in schema.names] == list(pq.read_schema(tmp_path / "in.parquet"))
+
+
+def test_a_parquet_file_of_polars_is_kept(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"prompt": ["a", None], "tags": [["x"], []], "kind": pl.Series(["u", "v"], dtype=pl.Categorical)}
+    )
+    frame.write_parquet(tmp_path / "in.parquet")
+    written(read_input(tmp_path / "in.parquet"), tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet").select(frame.columns).equals(frame)
+
+
+def test_a_struct_without_fields_is_text_in_parquet(tmp_path: Path) -> None:
+    frame = frame_of(pa.table({"x": pa.array([{}, None], pa.struct([]))}))
+    assert written(frame, tmp_path / "o.parquet")["x"].tolist()[0] == "{}"
+
+
+JSON_COLUMNS: dict[str, tuple[list[Any], list[str]]] = {
+    "mixed": ([1, "one", [1.0], {"a": None}, True], ["1", "one", "[1]", '{"a": null}', "True"]),
+    "numbers": ([1, 2.5, 2**53, 7.0, -0.5], ["1", "2.5", str(2**53), "7", "-0.5"]),
+    "large": ([2**80, 1, BIG, -1, 0], [str(2**80), "1", str(BIG), "-1", "0"]),
+    "exact": ([BIG, 0.5, 1, 2, 3], [str(BIG), "0.5", "1", "2", "3"]),
+    "half": (["\ud800 half", "b", "c", "d", "e"], ["", "b", "c", "d", "e"]),
+    "nested": (
+        [[1] * 2000, [], {"b": 1, "a": 2}, {}, [[]]],
+        [str([1] * 2000), "[]", '{"b": 1, "a": 2}', "{}", "[[]]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JSON_COLUMNS)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_json_values_of_any_mixture_are_kept(name: str, suffix: str, tmp_path: Path) -> None:
+    values, texts = JSON_COLUMNS[name]
+    rows = [{"id": str(number), "x": value} for number, value in enumerate(values)]
+    lines = [json.dumps(row) for row in rows]
+    content = "\n".join(lines) if suffix == "jsonl" else f" [{','.join(lines)}]\n"
+    (tmp_path / f"in.{suffix}").write_text(content)
+    frame = read_input(tmp_path / f"in.{suffix}")
+    assert [row.prompt for row in check_frame(frame, prompt_column="x").rows] == texts
+    written(frame, tmp_path / f"out.{suffix}")
+    text = (tmp_path / f"out.{suffix}").read_text(encoding="utf-8")
+    again = [json.loads(line) for line in text.splitlines()] if suffix == "jsonl" else json.loads(text)
+    assert [row["x"] for row in again] == values
+    assert fault_lines(check_frame(read_input(tmp_path / f"out.{suffix}"), prompt_column="id")) != []
+
+
+def test_columns_of_later_batches_are_joined(tmp_path: Path) -> None:
+    rows = [{"x": 1} for _ in range(10_000)] + [{"x": 2.5, "late": "a"}, {"x": None}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    frame = read_input(tmp_path / "in.jsonl")
+    assert frame["late"].isna().sum() == len(rows) - 1
+    assert check_frame(frame.iloc[9_999:10_001], prompt_column="x").rows.frame["x"].tolist() == [1.0, 2.5]
+    rows[-1] = {"x": "text"}
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    frame = read_input(tmp_path / "in.jsonl").iloc[9_999:]
+    assert [row.prompt for row in check_frame(frame, prompt_column="x").rows] == ["1", "2.5", "text"]
