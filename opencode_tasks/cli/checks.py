@@ -54,7 +54,7 @@ def prefect() -> Finding:
     if not url:
         return {
             "ok": True,
-            "detail": "PREFECT_API_URL is not set: runs on threads need no server, runs on Ray start their own",
+            "detail": "PREFECT_API_URL is not set: a run on threads needs none, one on Ray starts its own",
             "url": None,
         }
     try:
