@@ -30,7 +30,7 @@ class Reservations:
         if run_spec.price is None:
             return 0
         limit_pico = attempt_cost_limit_pico(
-            run_spec.price, prompt, spec=run_spec.spec, system=run_spec.system, schema=run_spec.schema
+            run_spec.price, prompt, run_spec.system, calls=run_spec.calls_per_row
         )
         return max(limit_pico, self._costliest_row()) if run_spec.has_budget else limit_pico
 

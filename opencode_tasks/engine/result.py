@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import pandas as pd
 
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
@@ -21,12 +22,20 @@ from opencode_tasks.ledger import (
     Ledger,
     Progress,
 )
+from opencode_tasks.plan.answer_format import AnswerFormat
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # noqa: TC004  that of Python 3.11 has no default
+
+    T = TypeVar("T", default=Any)
+else:
+    T = TypeVar("T")
 
 STATUSES = ("open", "completed", "failed", "skipped")
 ROWS_PER_PART = 10_000
 
 
-class AnnotationResult:
+class AnnotationResult(Generic[T]):
     """Result of a run. The frames are read from the ledger on first access.
 
     Money is in US dollars. Unknown values are null.
@@ -41,6 +50,9 @@ class AnnotationResult:
         usage: One row per model call.
         attempts: One row per execution of a row.
         cost: One row per model.
+        answers: Answers of the rows in input order, None for a row without one: instances of the
+            ``output_type`` of ``annotate``, the JSON values of other structured answers, else texts. Raises
+            pydantic's ValidationError if an answer that was reused does not pass the type's validators.
 
     Examples:
         >>> import pandas as pd
@@ -65,7 +77,8 @@ class AnnotationResult:
         budget: Budget,
         ledger_url: str,
         source: pd.DataFrame,
-        schema: Mapping[str, Any] | None,
+        columns: Sequence[Column],
+        answer_format: AnswerFormat | None = None,
     ) -> None:
         self.run_id = run_id
         self.progress = progress
@@ -73,22 +86,35 @@ class AnnotationResult:
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
-        self._schema = schema
+        self._columns = columns
+        self._answer_format = answer_format
 
     def __getstate__(self) -> dict[str, Any]:
         """All frames, without the URL of the ledger, which can hold a password."""
-        _ = self.frame, self.usage, self.attempts, self.cost
+        _ = self.frame, self.usage, self.attempts, self.cost, self.answers
         return self.__dict__ | {"_ledger_url": "", "_source": pd.DataFrame()}
 
     def parts(self) -> Iterator[pd.DataFrame]:
         """The frame in parts of 10,000 rows, at least one part, each read when it is needed."""
         with Ledger.open(self._ledger_url) as ledger:
-            yield from output_parts(ledger, self.run_id, self._source, self._schema)
+            yield from output_parts(ledger, self.run_id, self._source, self._columns)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The input with the answer columns added."""
         return pd.concat(list(self.parts()))
+
+    @cached_property
+    def answers(self) -> list[T | None]:
+        """The answer of each row."""
+        with Ledger.open(self._ledger_url) as ledger:
+            outcomes = ledger.results.outcomes(self.run_id)
+        return [self._answer(outcome) if outcome["status"] == "completed" else None for outcome in outcomes]
+
+    def _answer(self, outcome: Mapping[str, Any]) -> Any:
+        if self._answer_format is None:
+            return outcome[RESPONSE.ledger_name]
+        return self._answer_format.read(outcome[SCHEMA_FIELDS.ledger_name])
 
     @cached_property
     def usage(self) -> pd.DataFrame:
@@ -110,8 +136,12 @@ class AnnotationResult:
 
 
 def read_result(
-    ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
-) -> AnnotationResult:
+    ledger: Ledger,
+    run_id: str,
+    source: pd.DataFrame,
+    columns: Sequence[Column],
+    answer_format: AnswerFormat | None,
+) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
         run_id=run_id,
@@ -119,18 +149,19 @@ def read_result(
         budget=ledger.budgets.get(run_id),
         ledger_url=ledger.url,
         source=source,
-        schema=schema,
+        columns=columns,
+        answer_format=answer_format,
     )
 
 
 def output_parts(
-    ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
+    ledger: Ledger, run_id: str, source: pd.DataFrame, columns: Sequence[Column]
 ) -> Iterator[pd.DataFrame]:
     """OUTPUT of a run over ``source``, in parts of 10,000 rows; one empty part for an empty source."""
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        yield output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
+        yield output_frame(rows, ledger.results.outcomes(run_id, span), columns)
 
 
 def summary(run_id: str, progress: Progress, budget: Budget, *, started: float | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.answer_format import AnswerFormat
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.run_spec import system_text
 from opencode_tasks.settings import settings
@@ -36,7 +37,7 @@ def ask_single(
     agent: str | None,
     secrets: Secrets,
     variant: str | None,
-    schema: Mapping[str, Any] | None,
+    answer_format: AnswerFormat | None,
     tools: Sequence[RemoteTool],
     opencode_config: Mapping[str, Any] | None,
     opencode_bin: str | None,
@@ -57,7 +58,7 @@ def ask_single(
         secrets=secrets,
         clocks=clocks,
     )
-    return server_pool.call(_ask, spec, prompt, system, variant, schema, backend)
+    return server_pool.call(_ask, spec, prompt, system, variant, answer_format, backend)
 
 
 async def _ask(
@@ -65,7 +66,7 @@ async def _ask(
     prompt: str,
     system: str | None,
     variant: str | None,
-    schema: Mapping[str, Any] | None,
+    answer_format: AnswerFormat | None,
     backend_name: BackendName,
 ) -> Answer:
     try:
@@ -79,7 +80,7 @@ async def _ask(
         prompt=prompt,
         model_ref=catalog.model_ref,
         agent=spec.agent,
-        system=system_text(spec, system, schema),
+        system=system_text(spec, system, answer_format.schema if answer_format else None),
         variant=variant,
         prices=replace(prices, configured=catalog.prices),
     )
@@ -87,7 +88,11 @@ async def _ask(
     async with server_pool.use(spec, backend_name, catalog.unpriced) as backend:
         try:
             return await ask(
-                backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
+                backend,
+                request,
+                node_id=current_node_id(),
+                on_session=sessions.append,
+                answer_format=answer_format,
             )
         finally:
             for session_id in sessions[-1:]:

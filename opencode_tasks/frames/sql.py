@@ -70,8 +70,13 @@ def read_sql(name: str, database: str | None, *, limit: int | None = None) -> pd
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def table_faults(name: str, database: str | None, columns: Sequence[str] | None) -> list[str]:
-    """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown."""
+def table_faults(
+    name: str, database: str | None, columns: Sequence[str] | None, prefix: str = ""
+) -> list[str]:
+    """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown.
+
+    ``prefix`` precedes the names of the columns that OUTPUT adds.
+    """
     table = name.removeprefix(PREFIX)
     if not _TABLE.fullmatch(table):
         return [f"OUTPUT {name}: not the name of a table"]
@@ -84,7 +89,7 @@ def table_faults(name: str, database: str | None, columns: Sequence[str] | None)
         return [f"OUTPUT {name}: the database cannot be reached: {_database_message(error)}"]
     if existing is None:
         return []
-    if not existing >= OUTPUT_COLUMNS:
+    if not existing >= {prefix + column for column in OUTPUT_COLUMNS}:
         return [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]
     missing = ", ".join(column for column in columns or () if column not in existing)
     return [f"OUTPUT {name}: the table has no columns {missing}; use another name"] if missing else []

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import schema_columns
-from opencode_tasks.domain.columns import RESERVED_COLUMNS
+from opencode_tasks.domain.columns import OUTPUT, Column
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_nested, is_null
@@ -33,6 +32,7 @@ MAX_ID_BYTES = 2_500
 CHUNK_ROWS = 10_000
 # From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
 OUTPUT_SIGNS = 4
+OTHER_NAMES = "--column-prefix, for example --column-prefix new_"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # Between braces these are signs of JSON, because column names seldom have them.
 JSON_SIGNS = frozenset('":\n[')
@@ -109,13 +109,13 @@ def check_frame(
     template: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] = (),
-    schema: Mapping[str, Any] | None = None,
+    added: Sequence[Column] = OUTPUT,
 ) -> Checked:
     """Find all faults of the frame, and the ids, prompts and labels of its rows.
 
     With a ``template``, ``prompt_column`` is not used. Without an id column, the id of a row is its
-    position. The names of the schema's fields are compared with the columns; ``check_schema`` validates
-    the schema itself. A frame without rows and columns is valid. A fault is never an exception.
+    position. ``added`` are the columns that OUTPUT adds, whose names no column may have. A frame without
+    rows and columns is valid. A fault is never an exception.
     """
     names = [str(name) for name in frame.columns]
     if not names and not len(frame):
@@ -123,13 +123,13 @@ def check_frame(
     try:
         prompt_columns = (prompt_column,) if template is None else template_columns(template)
     except InputError as error:
-        return Checked(faults=[*error.faults, *_column_faults(names, id_column, schema)])
+        return Checked(faults=[*error.faults, *_column_faults(names, id_column, added)])
     option = "--prompt-column" if template is None else "--template"
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
-    faults += _column_faults(names, id_column, schema)
+    faults += _column_faults(names, id_column, added)
     if id_column is not None and names.count(id_column) == 1:
         faults += _id_faults(_cells(frame, id_column), row_ids_in(frame, id_column), id_column)
     if any(names.count(name) != 1 for name in prompt_columns):
@@ -170,30 +170,34 @@ def fault_lines(checked: Checked) -> list[str]:
     ]
 
 
-def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str, Any] | None) -> list[str]:
+def _column_faults(names: list[str], id_column: str | None, added: Sequence[Column]) -> list[str]:
     faults = [
         f"INPUT has {count} columns named {name!r}; rename all but one"
         for name, count in Counter(names).items()
         if count > 1
     ]
-    fields = schema_columns(schema)
-    reserved = [name for name in dict.fromkeys(names) if name in RESERVED_COLUMNS and name != "row_id"]
+    own = {column.name for column in added if column.field is None}
+    fields = {column.name for column in added if column.field is not None}
+    reserved = [name for name in dict.fromkeys(names) if name in own]
     if len(reserved) >= OUTPUT_SIGNS:
         listed = f"{', '.join(reserved[:2])} and {len(reserved) - 2} more"
         faults.append(
-            f"INPUT has columns that OUTPUT adds: {listed}. It is probably the OUTPUT of a run: "
-            "use the INPUT of that run, or remove these columns"
+            f"INPUT has columns that OUTPUT adds: {listed}. It is probably the OUTPUT of a run: use the "
+            f"INPUT of that run, remove these columns, or name the new columns with {OTHER_NAMES}"
         )
     else:
         faults += [
-            f"INPUT column {name!r} has the name of a column that OUTPUT adds; rename it" for name in reserved
+            f"INPUT column {name!r} has the name of a column that OUTPUT adds; rename it, or name the new "
+            f"columns with {OTHER_NAMES}"
+            for name in reserved
         ]
     if "row_id" in names and id_column != "row_id":
         faults.append("INPUT column 'row_id' has a reserved name; use --id-column row_id or rename it")
     faults += [
-        f"INPUT column {name!r} has the name of a field of the schema; rename one of them"
+        f"INPUT column {name!r} has the name of a field of the schema; rename one of them, or name the new "
+        f"columns with {OTHER_NAMES}"
         for name in dict.fromkeys(names)
-        if name in fields and name not in RESERVED_COLUMNS
+        if name in fields
     ]
     return faults
 

@@ -31,7 +31,7 @@ COUNTS = ("used", "cut_off", "limited", "outages", "failed_since")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedAttempt:
-    """An attempt without an end: it is running, or its process died. ``schema`` is that of its run."""
+    """An attempt without an end: it is running, or its process died."""
 
     attempt_id: str
     run_id: str
@@ -40,7 +40,6 @@ class OrphanedAttempt:
     owner: str
     session_id: str | None
     data_dir: str | None
-    schema: Mapping[str, Any] | None
 
 
 def attempt_id_of(run_id: str, row_id: str, lease: Lease, attempt: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import pandas as pd
 
@@ -34,10 +34,32 @@ from opencode_tasks.system import Stop
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
+T = TypeVar("T")
 
+
+@overload
 def annotate(
-    frame: pd.DataFrame, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
-) -> AnnotationResult:
+    frame: pd.DataFrame,
+    *,
+    output_type: type[T],
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[T]: ...
+@overload
+def annotate(
+    frame: pd.DataFrame,
+    *,
+    output_type: Any = None,
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[Any]: ...
+def annotate(
+    frame: pd.DataFrame,
+    *,
+    output_type: Any = None,
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[Any]:
     """Send the prompt of each row through opencode and return the answers.
 
     In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that is
@@ -46,6 +68,10 @@ def annotate(
 
     Args:
         frame: Table with one row per prompt. It is copied: later changes to it do not affect the result.
+        output_type: Type of the answers, in place of ``schema``: a pydantic model, a dataclass, a TypedDict
+            or another type that pydantic knows, such as ``list[str]``. Each field becomes a column, and
+            ``answers`` of the result has the instances. The validators of the type check each answer that
+            arrives. None for none.
         on_event: Function that is called in this thread, about every second, with the sizes, the progress
             and the holds of the run.
         **options: Options of ``AnnotateOptions``, named as on the command line.
@@ -74,10 +100,24 @@ def annotate(
         1   2  Broke after a day.  negative  completed
         >>> bool(result.cost["cost_usd"].sum() > 0)
         True
+
+        Typed answers:
+
+        >>> from typing import Literal
+        >>> from pydantic import BaseModel
+        >>> class Label(BaseModel):
+        ...     label: Literal["positive", "negative"]
+        >>> result = annotate(
+        ...     reviews, output_type=Label, prompt_column="text", model="anthropic/claude-haiku-4-5"
+        ... )
+        >>> result.frame["label"].tolist()
+        ['positive', 'negative']
+        >>> [answer.label for answer in result.answers if answer]
+        ['positive', 'negative']
     """
     if not isinstance(frame, pd.DataFrame):  # pyright: ignore[reportUnnecessaryIsInstance]  untyped callers
         raise InputError((f"frame: a pandas DataFrame is required, not {type(frame).__name__}",))
-    wanted = make_options(options)
+    wanted = make_options(options, output_type)
     source = frame.copy()
     with local_provider(wanted.model, _ignore) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
@@ -103,7 +143,7 @@ def execute_here(
     context: RunContext | None = None,
     runner: TaskRunner[Any] | None = None,
     on_event: OnRunEvent | None = None,
-) -> AnnotationResult:
+) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute``.
 
     In a flow, batches run on ``runner``, by default the task runner of the flow, and the flow run is
@@ -125,7 +165,7 @@ def execute_here(
 
 def _execute_in_flow(
     plan: Plan, frame: pd.DataFrame, context: RunContext, runner: TaskRunner[Any], on_event: OnRunEvent
-) -> AnnotationResult:
+) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, which logs the events of the run."""
     from opencode_tasks.orchestration.resume import take_budget
     from opencode_tasks.orchestration.run_log import RunLog

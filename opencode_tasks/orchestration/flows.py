@@ -227,7 +227,7 @@ def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent) -> None:
     plan = prepared.plan
     try:
         with Ledger.open(plan.ledger_url) as ledger:
-            parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+            parts = output_parts(ledger, run_id, prepared.frame, plan.columns)
             _write(prepared, parts, run_id)
     except SetupError as error:
         get_run_logger().warning("%s", error.raw_message)

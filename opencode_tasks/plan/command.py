@@ -22,7 +22,7 @@ from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
-from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
+from opencode_tasks.plan.options import Options, read_files
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.run_context import RunContext
@@ -73,13 +73,11 @@ def prepare(
         raise InputError(tuple(wrong))
     command = command_of(values)
     faults: list[str] = []
-    schema, config, output = None, dict(base_config), Output(name=target)
+    output = Output(name=target)
     frame: pd.DataFrame | None = None
     plan: Plan | None = None
-    with _Collected(faults):
-        schema = read_schema(options.pop("schema", None))
-    with _Collected(faults):
-        config = merge(base_config, read_opencode_config(options.pop("opencode_config", None)))
+    faults += read_files(options)
+    options["opencode_config"] = merge(base_config, options["opencode_config"] or {})
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
@@ -88,12 +86,12 @@ def prepare(
     with _Collected(faults):
         # The limit of an incremental input counts new rows, which are not known yet.
         frame = read_input(source, database=output.database, limit=None if incremental else limit)
-    faults += output.faults(source, None if frame is None else _output_names(frame, schema))
+    faults += output.faults(source, None if frame is None else _output_names(frame, options))
     max_failed = options.pop("max_failed", None)
     with _Collected(faults):
         allowed_failures(max_failed, 0)
     series = incremental.series if incremental else None
-    wanted = Options(series=series, schema=schema, opencode_config=config, **options)
+    wanted = Options(series=series, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
         if incremental is not None and frame is not None:
             frame = incremental.rows(
@@ -143,6 +141,7 @@ def _output(
         name=target,
         database=resolver.database_url(database),
         key=options.get("id_column"),
+        prefix=options.get("column_prefix") or "",
         partition_by=tuple(partition_by),
         grows=incremental is not None,
     )
@@ -184,7 +183,8 @@ def allowed_failures(max_failed: str | int | None, rows: int) -> int | None:
     return int(found[1]) if percent is None else int(percent * rows / _ALL_PERCENT)
 
 
-def _output_names(frame: pd.DataFrame, schema: Any) -> Sequence[str]:
+def _output_names(frame: pd.DataFrame, options: Mapping[str, Any]) -> Sequence[str]:
     """Columns that OUTPUT will have; a schema with faults adds none."""
-    usable = schema if schema is not None and not check_schema(schema) else None
-    return [*map(str, frame.columns), *(column.name for column in output_columns(usable))]
+    usable = None if check_schema(options["schema"]) else options["schema"]
+    added = output_columns(usable, options.get("column_prefix"))
+    return [*map(str, frame.columns), *(column.name for column in added)]

@@ -99,10 +99,18 @@ class SharedOptions(TypedDict, total=False):
     schema: Annotated[
         str | Mapping[str, Any] | None,
         _PROMPT(
-            "JSON Schema of the answer. Each field becomes a column.",
+            "JSON Schema of the answer. Each field of an object becomes a column.",
             absent="the answer is text",
             metavar="FILE.json",
             is_path=True,
+        ),
+    ]
+    choices: Annotated[
+        str | Sequence[str] | None,
+        _PROMPT(
+            "Labels of which the answer is one: positive,negative.",
+            absent="the answer is text",
+            metavar="LABEL,LABEL",
         ),
     ]
 
@@ -170,6 +178,14 @@ class SharedOptions(TypedDict, total=False):
     ]
 
     # Output
+    column_prefix: Annotated[
+        str | None,
+        _OUTPUT(
+            "Text before the name of each column that OUTPUT adds to those of INPUT.",
+            absent="no text",
+            metavar="TEXT",
+        ),
+    ]
     log_dir: Annotated[
         str | Path | None,
         _OUTPUT(
@@ -229,6 +245,14 @@ class SharedOptions(TypedDict, total=False):
         ),
     ]
     max_attempts: Annotated[int, _LIMITS("Maximum number of attempts of one row.", default=3, metavar="N")]
+    max_repairs: Annotated[
+        int,
+        _LIMITS(
+            "Maximum number of requests for a corrected answer, if one does not fit --schema or --choices.",
+            default=1,
+            metavar="N",
+        ),
+    ]
     requests_per_minute: Annotated[
         int | None,
         _LIMITS(

@@ -19,6 +19,7 @@ from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
 from opencode_tasks.opencode.backend import (
     OpencodeSpec,
@@ -40,7 +41,7 @@ from opencode_tasks.telemetry import carrier
 MAX_USD = 9_000_000
 # The options that are in the key by the prompt, by opencode's answer about them, or by name.
 _IN_KEY = {
-    *("prompt_column", "template", "system", "schema", "work_dir"),
+    *("prompt_column", "template", "system", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
 }
 
@@ -70,7 +71,11 @@ class PlannedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input."""
+    """A checked input, and how its rows are sent.
+
+    ``catalog`` is None for an empty input. ``system`` is the system text of each row, None for that of a
+    named agent.
+    """
 
     options: Options
     checked: Checked
@@ -79,12 +84,18 @@ class Plan:
     rows: PlannedRows
     fingerprint: str
     prices: PriceBook
+    system: str | None
     secrets_block: str | None = None
 
     @property
     def model_ref(self) -> str:
         """Resolved model; empty for an empty input without a model."""
         return self.catalog.model_ref if self.catalog else self.options.model or ""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns that OUTPUT adds to INPUT."""
+        return output_columns(self.options.schema, self.options.column_prefix)
 
     @property
     def ledger_url(self) -> str:
@@ -113,9 +124,9 @@ class Plan:
             backend=options.backend,
             model_ref=self.catalog.model_ref,
             unpriced=self.catalog.unpriced,
-            system=options.system,
+            system=self.system,
             variant=options.variant,
-            schema=options.schema,
+            answer_format=options.answer_format,
             limits=limits_of(options),
             gate_id=self.gate_id,
             concurrency=sizes.concurrency_per_batch,
@@ -161,7 +172,9 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         template=options.template,
         id_column=options.id_column,
         labels=options.label,
-        schema=options.schema if not check_schema(options.schema) else None,
+        added=output_columns(
+            options.schema if not check_schema(options.schema) else None, options.column_prefix
+        ),
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
@@ -179,8 +192,9 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
-    rows = _rows(checked, options, spec, catalog)
-    if catalog and (fault := _budget_fault(rows, options, spec, catalog, prices)):
+    system = system_text(spec, options.system, options.schema)
+    rows = _rows(checked, options, spec, catalog, system)
+    if catalog and (fault := _budget_fault(rows, options, system, catalog, prices)):
         raise InputError((fault,))
     return Plan(
         options=options,
@@ -190,6 +204,7 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
+        system=system,
         secrets_block=resolved.secrets_block,
     )
 
@@ -202,7 +217,7 @@ def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
 
 
 def _budget_fault(
-    rows: PlannedRows, options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
+    rows: PlannedRows, options: Options, system: str | None, catalog: Catalog, prices: PriceBook
 ) -> str | None:
     """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
@@ -218,10 +233,8 @@ def _budget_fault(
         )
     if options.max_cost is None or not rows:
         return None
-    smallest_pico = min(
-        attempt_cost_limit_pico(price, row.prompt, spec=spec, system=options.system, schema=options.schema)
-        for row in rows
-    )
+    calls = 1 if options.schema is None else 1 + options.max_repairs
+    smallest_pico = min(attempt_cost_limit_pico(price, row.prompt, system, calls=calls) for row in rows)
     if smallest_pico <= usd_to_pico(options.max_cost):
         return None
     return (
@@ -244,6 +257,8 @@ def option_faults(options: Options) -> list[str]:
     for name, value in counts.items():
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
+    if options.max_repairs < 0:
+        faults.append(f"--max-repairs: {options.max_repairs} is below 0")
     faults += _clock_faults(options)
     for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
         if cost is not None and not (0 < cost < MAX_USD):
@@ -287,11 +302,13 @@ def _choice_faults(options: Options) -> list[str]:
     return faults
 
 
-def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None) -> PlannedRows:
+def _rows(
+    checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: str | None
+) -> PlannedRows:
     if catalog is None:
         return PlannedRows(rows=Checked().rows, key_of=str)
     key_of = row_keys(
-        system=system_text(spec, options.system, options.schema) or "",
+        system=system or "",
         model_ref=catalog.model_ref,
         agent=spec.agent,
         agent_config=catalog.agent_config,
