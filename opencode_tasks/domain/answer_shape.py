@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, cast
 
 from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
@@ -43,12 +42,12 @@ class Shape:
     @property
     def is_object(self) -> bool:
         """Whether every answer is an object, or null."""
-        return self.types == {"object"}
+        return self.types == frozenset({"object"})
 
     @property
     def is_label(self) -> bool:
         """Whether every answer is one of the labels, or null."""
-        return bool(self.labels) and self.types == {"string"}
+        return bool(self.labels) and self.types == frozenset({"string"})
 
 
 def shape_of(schema: Mapping[str, Any]) -> Shape:
@@ -110,7 +109,7 @@ def _types(node: Node, seen: frozenset[int]) -> Types | None:
             stated.append(frozenset[str]().union(*known))
     known = [types for types in stated if types is not None]
     if known:
-        return reduce(frozenset[str].intersection, known)
+        return known[0].intersection(*known[1:])
     return next((frozenset({kind}) for keyword, kind in _IMPLIED.items() if keyword in schema), None)
 
 
@@ -154,7 +153,7 @@ def _fields(node: Node, seen: frozenset[int]) -> Iterator[tuple[str, Node]]:
         yield from _fields(part, inner)
 
 
-_NAMES: Mapping[type, str] = {
+_NAMES: Mapping[type[Any], str] = {
     type(None): "null",
     bool: "boolean",
     int: "integer",
@@ -165,4 +164,4 @@ _NAMES: Mapping[type, str] = {
 
 
 def _type_of(value: Any) -> str:
-    return _NAMES.get(type(value), "object")
+    return _NAMES.get(cast("type[Any]", type(value)), "object")

@@ -24,7 +24,7 @@ from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.answer_format import AnswerFormat
 from opencode_tasks.plan.own_prices import own_prices
-from opencode_tasks.plan.run_spec import system_text
+from opencode_tasks.plan.system_text import SystemText
 from opencode_tasks.settings import settings
 from opencode_tasks.system.ray_node import current_node_id
 
@@ -76,11 +76,12 @@ async def _ask(
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
+    base = spec.system if spec.agent == DEFAULT_AGENT else system
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,
         agent=spec.agent,
-        system=system_text(spec, system, answer_format.schema if answer_format else None),
+        system=SystemText(base=base, schema=answer_format.schema if answer_format else None).common,
         variant=variant,
         prices=replace(prices, configured=catalog.prices),
     )

@@ -41,13 +41,15 @@ JSON_SIGNS = frozenset('":\n[')
 class PromptRow(NamedTuple):
     """A row of the input. ``prompt`` is rendered; it is "" if the row has a fault.
 
-    ``labels`` has no key for a label column that is null in this row.
+    ``labels`` has no key for a label column that is null in this row. ``system`` is the row's own system
+    text, None without one.
     """
 
     position: int
     row_id: str
     prompt: str
     labels: dict[str, str]
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class PromptRows:
     template: str | None = None
     id_column: str | None = None
     labels: Sequence[str] = ()
+    system_column: str | None = None
     faulty: Collection[int] = ()
 
     def __len__(self) -> int:
@@ -75,10 +78,18 @@ class PromptRows:
             ids = None if self.id_column is None else row_ids_in(chunk, self.id_column)
             labels = _labels(chunk, self.labels)
             prompts = _prompts(chunk, self.prompt_columns, self.template)
+            systems = _systems(chunk, self.system_column)
             for offset, (_, prompt) in enumerate(prompts):
                 position = start + offset
                 row_id = str(position) if ids is None else ids[offset]
-                yield PromptRow(position, row_id, "" if position in self.faulty else prompt, labels[offset])
+                is_faulty = position in self.faulty
+                yield PromptRow(
+                    position,
+                    row_id,
+                    "" if is_faulty else prompt,
+                    labels[offset],
+                    None if is_faulty else systems[offset],
+                )
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
         """Return the ids of these rows by position."""
@@ -109,6 +120,7 @@ def check_frame(
     template: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] = (),
+    system_column: str | None = None,
     added: Sequence[Column] = OUTPUT,
 ) -> Checked:
     """Find all faults of the frame, and the ids, prompts and labels of its rows.
@@ -128,6 +140,7 @@ def check_frame(
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
+    required += [("--system-column", system_column)] if system_column is not None else []
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
     faults += _column_faults(names, id_column, added)
     if id_column is not None and names.count(id_column) == 1:
@@ -135,6 +148,8 @@ def check_frame(
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
     row_faults = _prompt_faults(frame, prompt_columns, template)
+    if system_column is not None and names.count(system_column) == 1:
+        row_faults = _system_faults(frame, system_column) | row_faults
     if faults:
         return Checked(faults=faults, row_faults=row_faults)
     rows = PromptRows(
@@ -143,6 +158,7 @@ def check_frame(
         template=template,
         id_column=id_column,
         labels=labels,
+        system_column=system_column,
         faulty=row_faults.keys(),
     )
     return Checked(rows=rows, row_faults=row_faults)
@@ -289,18 +305,37 @@ def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str 
     }
 
 
+def _system_faults(frame: pd.DataFrame, column: str) -> dict[int, str]:
+    return {
+        position: fault
+        for position, value in enumerate(_cells(frame, column))
+        if not is_null(value) and (fault := _text_fault(value, "system text")) is not None
+    }
+
+
+def _systems(frame: pd.DataFrame, column: str | None) -> list[str | None]:
+    """Return the own system text of each row; None for a null or empty one."""
+    if column is None:
+        return [None] * len(frame)
+    return [None if is_null(value) else value or None for value in _cells(frame, column)]
+
+
 def _prompt_fault(row: Mapping[str, Any], prompt: Any, *, has_template: bool) -> str | None:
     nulls = [column for column, value in row.items() if is_null(value)]
     if nulls:
         return f"the column {nulls[0]!r} of the template is null" if has_template else "the prompt is null"
-    if not isinstance(prompt, str):
-        return "the prompt is not text"
-    if not prompt.strip():
+    if isinstance(prompt, str) and not prompt.strip():
         return "the prompt is empty"
-    fault = _character_fault(prompt)
-    if fault is None and len(prompt.encode()) > MAX_PROMPT_BYTES:
-        return f"the prompt is longer than {MAX_PROMPT_BYTES // 1_000_000} MB"
-    return None if fault is None else f"the prompt contains {fault}"
+    return _text_fault(prompt, "prompt")
+
+
+def _text_fault(text: Any, name: str) -> str | None:
+    if not isinstance(text, str):
+        return f"the {name} is not text"
+    fault = _character_fault(text)
+    if fault is None and len(text.encode()) > MAX_PROMPT_BYTES:
+        return f"the {name} is longer than {MAX_PROMPT_BYTES // 1_000_000} MB"
+    return None if fault is None else f"the {name} contains {fault}"
 
 
 def _character_fault(text: str) -> str | None:

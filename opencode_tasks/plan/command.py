@@ -22,7 +22,7 @@ from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
-from opencode_tasks.plan.options import Options, read_files
+from opencode_tasks.plan.options import Options, read_files, with_file_texts
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.run_context import RunContext
@@ -68,6 +68,7 @@ def prepare(
     one. ``runner`` and ``ray_address`` are kept for ``resume``. Raises InputError with every fault.
     """
     values = {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
+    options = with_file_texts(options)
     values |= options
     if wrong := value_faults(values):
         raise InputError(tuple(wrong))

@@ -83,17 +83,36 @@ class SharedOptions(TypedDict, total=False):
     template: Annotated[
         str | None,
         _PROMPT(
-            'Prompt text with {column} placeholders: "Label this: {text}". Write {{ and }} for braces.',
+            'Prompt text with {column} placeholders: "Label this: {text}". Write {{ and }} for braces. @FILE '
+            "is the content of a file, @@ an @ at the beginning.",
             absent="the text of --prompt-column",
-            metavar="TEXT",
+            metavar="TEXT|@FILE",
         ),
     ]
     system: Annotated[
         str | None,
         _PROMPT(
-            "System text of the agent.",
+            "System text of the agent. @FILE is the content of a file, @@ an @ at the beginning.",
             absent='"You are a helpful assistant.", or the text of the agent that --agent names',
-            metavar="TEXT",
+            metavar="TEXT|@FILE",
+        ),
+    ]
+    system_column: Annotated[
+        str | None,
+        _PROMPT(
+            "Column with the system text of each row. A null or empty cell is a row without an own text.",
+            absent="the same text for all rows",
+            metavar="COLUMN",
+        ),
+    ]
+    examples: Annotated[
+        str | None,
+        _PROMPT(
+            "Table with examples for the model: the columns of INPUT and the answer, in the column response "
+            "or in the columns of the schema. A row with the prompt of an example does not get that example.",
+            absent="no examples",
+            metavar="FILE",
+            is_path=True,
         ),
     ]
     schema: Annotated[

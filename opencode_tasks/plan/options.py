@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_d
 from opencode_tasks.settings import settings
 
 MIN_LABELS = 2
+FILE_TEXTS = ("system", "template")
+"""Options whose text ``@FILE`` is the content of a file, and whose text ``@@…`` begins with one ``@``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Options:
     id_column: str | None = None
     label: Sequence[str] = ()
     system: str | None = None
+    system_column: str | None = None
+    examples: str | None = None
     agent: str | None = None
     credentials: str | None = None
     mcp_server: Sequence[str] = ()
@@ -89,7 +93,7 @@ def make_options(keywords: Mapping[str, Any], output_type: Any = None) -> Option
     Raises TypeError for an unknown keyword, and InputError with a line for each value that is not
     allowed and each file that cannot be read.
     """
-    values = with_defaults(keywords, ANNOTATE)
+    values = with_file_texts(with_defaults(keywords, ANNOTATE))
     if faults := [*value_faults(values), *read_files(values, output_type)]:
         raise InputError(tuple(faults))
     return Options(**values, output_type=output_type)
@@ -101,9 +105,12 @@ def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
     ``schema`` is the schema of ``choices`` or of ``output_type`` if these are given.
     """
     faults: list[str] = []
-    readers = {
+    if values.get("system") is not None and values.get("system_column") is not None:
+        faults.append("--system and --system-column: each is the system text of the rows; give one of them")
+    readers: dict[str, Callable[[Any], Any]] = {
         "schema": lambda schema: answer_schema(schema, values.get("choices"), output_type),
         "opencode_config": read_opencode_config,
+        **dict.fromkeys(FILE_TEXTS, _literal),
     }
     for name, read in readers.items():
         if value_faults({option: values.get(option) for option in (name, "choices")}):
@@ -114,6 +121,44 @@ def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
             faults.extend(error.faults)
             values[name] = None
     return faults
+
+
+def with_file_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the content of the files that ``@FILE`` names, in a form that names no file.
+
+    So a file is read once, and ``resume`` has its text. Raises InputError for each file that cannot be read.
+    """
+    found, faults = dict(values), list[str]()
+    for name in FILE_TEXTS:
+        value = found.get(name)
+        if not isinstance(value, str) or not value.startswith("@") or value.startswith("@@"):
+            continue
+        try:
+            text = _read_text(f"--{name}", value[1:])
+        except InputError as error:
+            faults.extend(error.faults)
+        else:
+            found[name] = f"@{text}" if text.startswith("@") else text
+    if faults:
+        raise InputError(tuple(faults))
+    return found
+
+
+def _literal(text: str | None) -> str | None:
+    return text[1:] if text is not None and text.startswith("@@") else text
+
+
+def _read_text(option: str, name: str) -> str:
+    advice = "write @@ for a text that begins with @"
+    try:
+        text = Path(name).read_bytes().decode()
+    except OSError as error:
+        raise InputError((f"{option}: cannot read the file {name!r}: {error.strerror}; {advice}",)) from None
+    except ValueError:
+        raise InputError((f"{option}: the file {name!r} is not text in UTF-8; {advice}",)) from None
+    if "\0" in text:
+        raise InputError((f"{option}: the file {name!r} contains a NUL character",))
+    return text
 
 
 def answer_schema(

@@ -21,19 +21,19 @@ from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
-from opencode_tasks.opencode.backend import (
-    OpencodeSpec,
-)
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.examples import read_examples
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
-from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico, system_text
+from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
+from opencode_tasks.plan.system_text import Example, SystemText
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
@@ -41,7 +41,7 @@ from opencode_tasks.telemetry import carrier
 MAX_USD = 9_000_000
 # The options that are in the key by the prompt, by opencode's answer about them, or by name.
 _IN_KEY = {
-    *("prompt_column", "template", "system", "schema", "choices", "work_dir"),
+    *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
 }
 
@@ -51,7 +51,8 @@ class PlannedRows:
     """Rows of a run in input order. Each iteration renders them again, so that none is kept in memory."""
 
     rows: PromptRows
-    key_of: Callable[[str], str]
+    key_of: Callable[[str, str | None], str]
+    system: SystemText
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -60,22 +61,20 @@ class PlannedRows:
     def __iter__(self) -> Iterator[RowInput]:
         """Rows with their keys."""
         for row in self.rows:
+            own = self.system.of_row(row.prompt, row.system)
             yield RowInput(
                 row_id=row.row_id,
                 position=row.position,
-                row_key=self.key_of(row.prompt),
+                row_key=self.key_of(row.prompt, own),
                 prompt=row.prompt,
                 labels=row.labels,
+                system=own,
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A checked input, and how its rows are sent.
-
-    ``catalog`` is None for an empty input. ``system`` is the system text of each row, None for that of a
-    named agent.
-    """
+    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input."""
 
     options: Options
     checked: Checked
@@ -84,7 +83,6 @@ class Plan:
     rows: PlannedRows
     fingerprint: str
     prices: PriceBook
-    system: str | None
     secrets_block: str | None = None
 
     @property
@@ -124,7 +122,7 @@ class Plan:
             backend=options.backend,
             model_ref=self.catalog.model_ref,
             unpriced=self.catalog.unpriced,
-            system=self.system,
+            system=self.rows.system.common,
             variant=options.variant,
             answer_format=options.answer_format,
             limits=limits_of(options),
@@ -172,6 +170,7 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         template=options.template,
         id_column=options.id_column,
         labels=options.label,
+        system_column=options.system_column,
         added=output_columns(
             options.schema if not check_schema(options.schema) else None, options.column_prefix
         ),
@@ -180,6 +179,11 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
     prices, price_faults = own_prices()
     faults += price_faults
+    examples: list[Example] = []
+    try:
+        examples = read_examples(options, None if frame is None else [*map(str, frame.columns)])
+    except InputError as error:
+        faults += error.faults
     spec, catalog = None, None
     try:
         spec = make_spec(options, resolved.secrets)
@@ -192,9 +196,10 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
-    system = system_text(spec, options.system, options.schema)
+    base = spec.system if spec.agent == DEFAULT_AGENT else options.system
+    system = SystemText(base=base, examples=examples, schema=options.schema)
     rows = _rows(checked, options, spec, catalog, system)
-    if catalog and (fault := _budget_fault(rows, options, system, catalog, prices)):
+    if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
     return Plan(
         options=options,
@@ -204,7 +209,6 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
-        system=system,
         secrets_block=resolved.secrets_block,
     )
 
@@ -216,9 +220,7 @@ def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
     )
 
 
-def _budget_fault(
-    rows: PlannedRows, options: Options, system: str | None, catalog: Catalog, prices: PriceBook
-) -> str | None:
+def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices: PriceBook) -> str | None:
     """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
@@ -234,7 +236,10 @@ def _budget_fault(
     if options.max_cost is None or not rows:
         return None
     calls = 1 if options.schema is None else 1 + options.max_repairs
-    smallest_pico = min(attempt_cost_limit_pico(price, row.prompt, system, calls=calls) for row in rows)
+    smallest_pico = min(
+        attempt_cost_limit_pico(price, row.prompt, row.system or rows.system.common, calls=calls)
+        for row in rows
+    )
     if smallest_pico <= usd_to_pico(options.max_cost):
         return None
     return (
@@ -303,12 +308,12 @@ def _choice_faults(options: Options) -> list[str]:
 
 
 def _rows(
-    checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: str | None
+    checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: SystemText
 ) -> PlannedRows:
     if catalog is None:
-        return PlannedRows(rows=Checked().rows, key_of=str)
+        return PlannedRows(rows=Checked().rows, key_of=lambda prompt, _: prompt, system=system)
     key_of = row_keys(
-        system=system or "",
+        system=system.common or "",
         model_ref=catalog.model_ref,
         agent=spec.agent,
         agent_config=catalog.agent_config,
@@ -321,7 +326,7 @@ def _rows(
             **_other_deciding_options(options),
         },
     )
-    return PlannedRows(rows=checked.rows, key_of=key_of)
+    return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from opencode_tasks.domain.answer_schema import schema_instruction
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
-from opencode_tasks.ledger import ClaimedRow
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
+from opencode_tasks.ledger import ClaimedRow, OpenRow
+from opencode_tasks.opencode.backend import BackendName, OpencodeSpec, Request
 from opencode_tasks.plan.answer_format import AnswerFormat
 from opencode_tasks.telemetry import Carrier
 
@@ -30,7 +27,7 @@ class RunSpec:
       one. An executor that sends the batch elsewhere removes the secrets from ``spec``, and the
       batch reads them from the block.
     - ``unpriced``: models without a price in opencode.
-    - ``system``: system text of each row, None for that of a named agent.
+    - ``system``: system text of a row without one of its own, None for that of a named agent.
     - ``answer_format``: what the answers must be; None for text.
     - ``concurrency``: most rows in flight of one batch. ``servers``: opencode servers of the process, if
       the backend uses them.
@@ -78,27 +75,23 @@ class RunSpec:
         """Maximum number of model calls of one attempt without tools."""
         return 1 if self.answer_format is None else 1 + self.answer_format.max_repairs
 
+    def system_of(self, row: OpenRow) -> str | None:
+        """System text of a row; None keeps that of a named agent."""
+        return self.system if row.system is None else row.system
+
     def request(self, claimed: ClaimedRow) -> Request:
         """Request for a claimed row."""
         return Request(
             prompt=claimed.row.prompt,
             model_ref=self.model_ref,
             agent=self.spec.agent,
-            system=self.system,
+            system=self.system_of(claimed.row),
             variant=self.variant,
             title=f"{self.run_id} {claimed.row.row_id}"[:TITLE_LIMIT],
             max_cost_pico=claimed.remaining_pico,
             prices=self.prices,
             attempt_id=claimed.attempt_id,
         )
-
-
-def system_text(spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None) -> str | None:
-    """System text of every request; None keeps the system text of a named agent."""
-    text = spec.system if spec.agent == DEFAULT_AGENT else system
-    if schema is None:
-        return text
-    return "\n\n".join(filter(None, [text, schema_instruction(schema)]))
 
 
 def attempt_cost_limit_pico(price: Price, prompt: str, system: str | None, *, calls: int) -> int:

@@ -287,7 +287,13 @@ def test_a_prompt_of_a_megabyte_arrives(rig: Rig, backend: TestedBackend) -> Non
 
 @pytest.mark.parametrize("backend", ALL)
 def test_the_system_text_arrives_as_given(rig: Rig, backend: TestedBackend) -> None:
-    for system in ("You label.\n\n  Answer \"yes\" or 'no'.\n", "Du bist knapp. 👍"):
+    texts = (
+        "You label.\n\n  Answer \"yes\" or 'no'.\n",
+        "Du bist knapp. 👍",
+        "{file:missing} {env:HOME} {file:/etc/hostname} \\u007bfile:x} {{}} $HOME",
+        "long " * 60_000,
+    )
+    for system in texts:
         asked = rig.ask(system=system, backend=backend)
         assert [call.system for call in asked.calls] == [system]
 

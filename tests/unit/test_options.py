@@ -169,7 +169,7 @@ def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     assert saved.keys() == OPTIONS.keys() - not_saved
     paths = {name for name, value in saved.items() if Path(value).is_absolute()}
     assert paths == {
-        *("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
+        *("input", "output", "schema", "examples", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
     }
     assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
         "input": "s3://b/in.csv",
@@ -182,6 +182,7 @@ OTHERS: dict[str, Any] = {
     "prompt_column": "other",
     "template": "say {prompt}",
     "system": "Be brief.",
+    "system_column": "other",
     "schema": {"type": "object", "properties": {"answer": {"type": "string"}}},
     "choices": ["positive", "negative"],
     "variant": "high",
@@ -208,7 +209,7 @@ OTHERS: dict[str, Any] = {
 }
 UNTRIED = {
     *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
-    *("max_cost", "max_row_cost"),
+    *("max_cost", "max_row_cost", "examples"),
 }
 
 
