@@ -31,6 +31,7 @@ from opencode_tasks.domain.label_in_text import label_in, without_fence
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
 
+_REPAIR = "Your last answer"
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
 
 
@@ -103,11 +104,16 @@ def repair_prompt(problems: Sequence[str], schema: Mapping[str, Any]) -> str:
     listed = "\n".join(f"- {problem}" for problem in problems)
     shape = shape_of(schema)
     if shape.is_label:
-        return f"Your last answer cannot be used:\n{listed}\nAnswer again with only one of these labels."
+        return f"{_REPAIR} cannot be used:\n{listed}\nAnswer again with only one of these labels."
     return (
-        f"Your last answer does not fit the JSON Schema:\n{listed}\n"
+        f"{_REPAIR} does not fit the JSON Schema:\n{listed}\n"
         f"Answer again with only the whole corrected JSON {'object' if shape.is_object else 'value'}."
     )
+
+
+def is_repair(prompt: str) -> bool:
+    """Return whether a prompt is one that ``repair_prompt`` returned."""
+    return prompt.startswith(_REPAIR)
 
 
 def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:

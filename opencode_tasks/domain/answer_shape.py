@@ -116,8 +116,8 @@ def _types(node: Node, seen: frozenset[int]) -> Types | None:
 def _own_types(schema: Mapping[str, Any]) -> Types | None:
     declared = schema.get("type")
     if declared is not None:
-        kinds = cast("list[str]", declared) if isinstance(declared, list) else [str(declared)]
-        return frozenset(kinds) | (frozenset({"integer"}) if "number" in kinds else frozenset())
+        kinds = list(map(str, cast("list[Any]", declared) if isinstance(declared, list) else [declared]))
+        return frozenset([*kinds, "integer"] if "number" in kinds else kinds)
     values = _own_choices(schema)
     return None if values is None else frozenset(map(_type_of, values))
 

@@ -81,7 +81,7 @@ def echo(tmp_path: Path, *answers: str, **options: Any) -> AnnotationResult[Any]
 def test_a_model_gives_typed_columns_and_instances(tmp_path: Path) -> None:
     result = echo(tmp_path, GOOD, '{"label": "negative"}', "none", output_type=Review)
     columns = result.frame[["label", "stars", "tags"]]
-    assert [str(dtype) for dtype in columns.dtypes] == ["string", "Int64", "object"]
+    assert [str(columns[name].dtype) for name in columns.columns] == ["string", "Int64", "object"]
     assert columns["stars"].tolist()[:2] == [2**53 + 1, pd.NA]
     assert columns["tags"].tolist() == [["a"], None, None]
     assert result.answers == [
