@@ -15,6 +15,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from naughty import NAUGHTY
 from rig import BASH, BOTH, RARELY_CLI, Asked, Rig, TestedBackend
 
 from opencode_tasks.errors import (
@@ -252,6 +253,7 @@ PROMPTS = {
     "emoji": "👩‍👩‍👧 naïve ﬁ \u2028 e\u0301",
     "punctuation": "?!",
     "at": "@file.txt /command !bash",
+    "naughty": "\n".join(NAUGHTY.values()),
 }
 
 
@@ -292,6 +294,7 @@ def test_the_system_text_arrives_as_given(rig: Rig, backend: TestedBackend) -> N
         "Du bist knapp. 👍",
         "{file:missing} {env:HOME} {file:/etc/hostname} \\u007bfile:x} {{}} $HOME",
         "long " * 60_000,
+        PROMPTS["naughty"],
     )
     for system in texts:
         asked = rig.ask(system=system, backend=backend)
