@@ -28,6 +28,7 @@ from opencode_tasks.frames.io import read_input
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_resolver import BlockResolver
+from opencode_tasks.outcomes.session_messages import repair_ids
 from opencode_tasks.plan.command import prepare
 from opencode_tasks.plan.options import make_options
 from opencode_tasks.testing import Reply, ScriptedProvider
@@ -164,6 +165,11 @@ def test_the_number_of_repairs_is_a_setting(engine: Engine, repairs: int) -> Non
     plan = engine.plan(schema=options.schema, max_repairs=repairs)
     result = engine.execute(plan)
     assert len(engine.provider.calls) == repairs + 1
+    with Ledger.open(engine.ledger_url) as ledger:
+        found: Any = ledger.results.row(result.run_id, "0")
+    repaired = repair_ids(found["sessions"][0]["messages"])
+    steps = [(step["output_tokens"], step["message_id"] in repaired) for step in found["usage"]]
+    assert steps == [(5, False), *[(5, True)] * repairs]
     assert result.counts["failed"] == 1
 
 
