@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from opencode_tasks.domain.answer_schema import schema_instruction
 from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import InputError, InvalidRequestError
@@ -77,11 +78,12 @@ async def _ask(
     if faults:
         raise InputError(tuple(faults))
     base = spec.system if spec.agent == DEFAULT_AGENT else system
+    instruction = None if answer_format is None else schema_instruction(answer_format.schema)
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,
         agent=spec.agent,
-        system=SystemText(base=base, schema=answer_format.schema if answer_format else None).common,
+        system=SystemText(base=base, instruction=instruction).common,
         variant=variant,
         prices=replace(prices, configured=catalog.prices),
     )

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.fingerprints import fingerprint, row_keys
 from opencode_tasks.domain.max_cost import Price
@@ -197,7 +197,8 @@ def make_plan(frame: pd.DataFrame | None, resolved: ResolvedOptions) -> Plan:
         raise InputError(tuple(faults))
     assert spec is not None
     base = spec.system if spec.agent == DEFAULT_AGENT else options.system
-    system = SystemText(base=base, examples=examples, schema=options.schema)
+    instruction = None if options.schema is None else schema_instruction(options.schema)
+    system = SystemText(base=base, examples=examples, instruction=instruction)
     rows = _rows(checked, options, spec, catalog, system)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))

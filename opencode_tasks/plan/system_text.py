@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from opencode_tasks.domain.answer_schema import schema_instruction
+from typing import NamedTuple
 
 _HEADING = "Examples of prompts, each with its answer:"
 
@@ -23,11 +21,12 @@ class SystemText:
     """The system texts of a run.
 
     ``base`` is the system text of a row without one of its own; None is that of a named agent.
+    ``instruction`` says how the answer must look; None for text.
     """
 
     base: str | None
     examples: Sequence[Example] = ()
-    schema: Mapping[str, Any] | None = None
+    instruction: str | None = None
 
     @property
     def common(self) -> str | None:
@@ -46,8 +45,7 @@ class SystemText:
         return None if text == self.common else text
 
     def _text(self, base: str | None, examples: Sequence[Example]) -> str | None:
-        instruction = None if self.schema is None else schema_instruction(self.schema)
-        parts = [base, _examples_text(examples), instruction]
+        parts = [base, _examples_text(examples), self.instruction]
         return base if not any(parts[1:]) else "\n\n".join(filter(None, parts))
 
 
