@@ -362,7 +362,7 @@ class StructuredOutputError(OpenCodeError):
     """
 
     error_type = "structured_output"
-    fix = "simplify the schema, or use a model that follows it"
+    fix = "simplify the schema or the labels, raise --max-repairs, or use a model that follows them"
     reaction: ClassVar[Reaction] = Reaction(
         action="fail", gate="open", concurrency="accepted", keeps_partial_text=True
     )

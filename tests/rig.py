@@ -34,6 +34,7 @@ from opencode_tasks.opencode.model_prices import model_prices, read_catalogue
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.answer_format import MAX_REPAIRS, answer_format
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 from opencode_tasks.testing.scripted_backend import ScriptedBackend, scripted_catalog
 
@@ -194,6 +195,7 @@ class Rig:
         system: str | None = "Be brief.",
         model: str = "fake/echo",
         schema: Mapping[str, Any] | None = None,
+        max_repairs: int = MAX_REPAIRS,
         max_cost_pico: int | None = None,
         variant: str | None = None,
     ) -> Asked:
@@ -225,7 +227,13 @@ class Rig:
             at, started = time.time(), time.monotonic()
             sessions: list[str] = []
             try:
-                return await ask(way, request, node_id="node", on_session=sessions.append, schema=schema)
+                return await ask(
+                    way,
+                    request,
+                    node_id="node",
+                    on_session=sessions.append,
+                    answer_format=answer_format(schema, None, max_repairs),
+                )
             finally:
                 for session_id in sessions[-1:]:
                     way.release_session(session_id)

@@ -99,12 +99,14 @@ def _prepare(
     from opencode_tasks.cli.early_start import start_early
     from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.server_pool import server_pool
+    from opencode_tasks.plan.options import with_file_texts
     from opencode_tasks.system.startup_times import Part, process_start_time, startup_timing, timed_imports
 
     startup_timing.add([Part("loading", process_start_time(), time.time())])
+    options = with_file_texts(values)
     stack.callback(server_pool.close)
     base_config = stack.enter_context(local_provider(values["model"], display.say))
-    services = stack.enter_context(start_early(values, base_config, is_dry=is_dry))
+    services = stack.enter_context(start_early(options, base_config, is_dry=is_dry))
     with timed_imports():
         from opencode_tasks.orchestration.block_resolver import BlockResolver
         from opencode_tasks.plan.command import prepare
@@ -115,7 +117,6 @@ def _prepare(
                 f"opencode_tasks.orchestration.{'flows' if services.uses_prefect else 'run_to_output'}"
             )
 
-    options = dict(values)
     on_wait = "raise" if options.pop("no_wait") else "wait"
     source, target = options.pop("input"), options.pop("output")
     prepared = prepare(

@@ -98,7 +98,7 @@ def show(
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
-    """Show a run, or a row with its attempts, errors, usage and trace.
+    """Show a run, or a row with its attempts, errors, usage (that of repairs is marked) and trace.
 
     \b
     Examples:
@@ -110,6 +110,8 @@ def show(
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))
+    if row_id is not None:
+        _mark_repairs(found)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
     elif row_id is None:
@@ -132,6 +134,15 @@ def _print_run(found: dict[str, Any]) -> None:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 
 
+def _mark_repairs(found: dict[str, Any]) -> None:
+    """Set ``is_repair`` of each step: whether it answers a request for a corrected answer."""
+    from opencode_tasks.outcomes.session_messages import repair_ids
+
+    repairs = {key for session in found["sessions"] for key in repair_ids(session["messages"] or [])}
+    for step in found["usage"]:
+        step["is_repair"] = step["message_id"] in repairs
+
+
 def _print_row(found: dict[str, Any]) -> None:
     from opencode_tasks.outcomes.trace import render_trace
 
@@ -144,7 +155,8 @@ def _print_row(found: dict[str, Any]) -> None:
     for step in found["usage"]:
         tokens = f"{step['input_tokens']} in, {step['output_tokens']} out"
         cost = format_usd(step["cost_pico"])
-        typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {cost}")
+        repair = ", repair" if step["is_repair"] else ""
+        typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {cost}{repair}")
     for session in found["sessions"]:
         typer.echo(f"\n--- session {session['session_id']}\n{render_trace(session['messages'] or [])}")
 

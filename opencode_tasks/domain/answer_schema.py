@@ -1,4 +1,4 @@
-"""Answers as JSON objects: checks of the schema, instruction for the model, validation of answers. Pure.
+"""Answers that fit a JSON Schema: checks of the schema, instruction for the model, validation. Pure.
 
 The structured output of opencode 1.18.33 makes one attempt through a synthetic tool and cannot repair an
 answer. Therefore the schema is part of the system text, and the answer is validated here, by
@@ -23,20 +23,23 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from opencode_tasks.domain.answer_shape import inside, shape_of
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
+from opencode_tasks.domain.label_in_text import label_in, without_fence
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
 
+_REPAIR = "Your last answer"
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidAnswer:
-    """An answer that fits its schema."""
+    """An answer that fits its schema; ``value`` is a JSON value."""
 
-    value: dict[str, Any]
+    value: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,8 @@ Parsed = ValidAnswer | InvalidAnswer
 def check_schema(schema: Any) -> list[str]:
     """Return one line for each fault of a schema; [] if it has none.
 
-    Faults are: the value is not a JSON Schema; it does not describe an object; a reference has no target in
-    the schema; a field has the name of a column of OUTPUT.
+    Faults are: the value is not a JSON Schema; it does not say the type of the answer; a reference has no
+    target in the schema; a field has the name of a column of OUTPUT.
     """
     if not isinstance(schema, Mapping):
         return [f"--schema: a JSON Schema is an object, not {_kind(schema)}"]
@@ -65,8 +68,11 @@ def check_schema(schema: Any) -> list[str]:
     except RecursionError:
         return ["--schema: nested too deeply"]
     faults = [f"--schema: {fault}" for fault in _reference_faults(plain)]
-    if plain.get("type") != "object":
-        faults.append('--schema: the top level must be an object: {"type": "object", "properties": …}')
+    if not faults and not shape_of(plain).types:
+        faults.append(
+            "--schema: the top level does not say the type of the answer, for example "
+            '{"type": "object", "properties": …}'
+        )
     faults.extend(
         f"--schema: the field {field!r} is named like a column of OUTPUT; rename it"
         for field in schema_columns(plain)
@@ -76,56 +82,89 @@ def check_schema(schema: Any) -> list[str]:
 
 
 def schema_columns(schema: Mapping[str, Any] | None) -> list[str]:
-    """Return the names of the schema's top-level properties in order; [] if there are none."""
-    properties = (schema or {}).get("properties")
-    return list(cast("Mapping[str, Any]", properties)) if isinstance(properties, Mapping) else []
+    """Return the fields of the objects that fit the schema, in order; [] if it describes other answers."""
+    return [] if schema is None else list(shape_of(schema).fields)
 
 
 def schema_instruction(schema: Mapping[str, Any]) -> str:
     """Return the instruction that is appended to the system text."""
+    shape = shape_of(schema)
+    if shape.is_label:
+        listed = "\n".join(shape.labels)
+        return f"Answer with exactly one of these labels and nothing else, no words around it:\n{listed}"
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return (
-        "Answer with exactly one JSON object and nothing else: no words around it, no code fence. "
-        f"It must fit this JSON Schema:\n{text}"
+        f"Answer with exactly one JSON {'object' if shape.is_object else 'value'} and nothing else: no words "
+        f"around it, no code fence. It must fit this JSON Schema:\n{text}"
     )
 
 
-def repair_prompt(problems: Sequence[str]) -> str:
+def repair_prompt(problems: Sequence[str], schema: Mapping[str, Any]) -> str:
     """Return the prompt that lists the faults of the last answer and requests a corrected one."""
     listed = "\n".join(f"- {problem}" for problem in problems)
+    shape = shape_of(schema)
+    if shape.is_label:
+        return f"{_REPAIR} cannot be used:\n{listed}\nAnswer again with only one of these labels."
     return (
-        f"Your last answer does not fit the JSON Schema:\n{listed}\n"
-        "Answer again with only the whole corrected JSON object."
+        f"{_REPAIR} does not fit the JSON Schema:\n{listed}\n"
+        f"Answer again with only the whole corrected JSON {'object' if shape.is_object else 'value'}."
     )
+
+
+def is_repair(prompt: str) -> bool:
+    """Return whether a prompt is one that ``repair_prompt`` returned."""
+    return prompt.startswith(_REPAIR)
 
 
 def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
-    """Return the JSON object in an answer, or the reasons why it does not fit the schema.
+    """Return the JSON value in an answer, or the reasons why it does not fit the schema.
 
-    It is the last object in the text that fits; objects inside other objects and arrays do not count. If
-    none fits, the reasons are those of the last one. A text that ends inside an object is a fault.
+    For a schema of objects, it is the last object in the text that fits; objects inside other objects and
+    arrays do not count. If none fits, the reasons are those of the last one. A text that ends inside an
+    object is a fault. For other schemas, it is the whole text if that is JSON, else the last object or array
+    in it that fits, else the text itself if a text fits, else the label that it names (``label_in``).
     """
+    shape = shape_of(schema)
+    if shape.is_object:
+        return _last_that_fits(text, schema)
+    plain = without_fence(text)
+    parsed = _last_that_fits(plain, schema, of_objects=False)
+    if isinstance(parsed, ValidAnswer) or "string" not in shape.types:
+        return parsed
+    found = Found(plain).checked()
+    if not (faults := _faults_of(found, schema, of_objects=False)):
+        return ValidAnswer(value=found.value)
+    if (label := label_in(plain, shape.labels)) is not None:
+        return ValidAnswer(value=label)
+    if shape.is_label:
+        faults = [f"the answer is not one of the labels {', '.join(shape.labels)}"]
+    return InvalidAnswer(problems=tuple(faults))
+
+
+def _last_that_fits(text: str, schema: Mapping[str, Any], *, of_objects: bool = True) -> Parsed:
     problems: list[str] = []
     has_object = False
     for found in values_in(text):
         is_object = _is_object(found.value)
-        faults = _faults_of(found, schema)
+        faults = _faults_of(found, schema, of_objects=of_objects)
         if not faults:
-            return ValidAnswer(value=cast("dict[str, Any]", found.value))
+            return ValidAnswer(value=found.value)
         if not problems or (is_object and not has_object):
             problems, has_object = faults, is_object
         if found.is_cut_off:
             break
-    return InvalidAnswer(problems=tuple(problems) or ("the answer contains no JSON object",))
+    kind = "object" if of_objects else "value"
+    return InvalidAnswer(problems=tuple(problems) or (f"the answer contains no JSON {kind}",))
 
 
-def _faults_of(found: Found, schema: Mapping[str, Any]) -> list[str]:
+def _faults_of(found: Found, schema: Mapping[str, Any], *, of_objects: bool) -> list[str]:
     if found.fault is not None:
         return [_short(found.fault)]
     value: Any = found.value
-    return (
-        validate(value, schema) if _is_object(value) else [f"the answer is {_kind(value)}, not a JSON object"]
-    )
+    faults = validate(value, schema)
+    if not of_objects or _is_object(value) or (value is None and not faults):
+        return faults
+    return [f"the answer is {_kind(value)}, not a JSON object"]
 
 
 def _is_object(value: Any) -> bool:
@@ -171,17 +210,14 @@ def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> It
 
 def _reference_faults(schema: Mapping[str, Any]) -> Iterator[str]:
     root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
-    resolver = REGISTRY.resolver_with_root(root)
-    pending: list[tuple[Any, Any]] = [(schema, resolver)]
+    pending: list[tuple[Any, Any]] = [(schema, REGISTRY.resolver_with_root(root))]
     while pending:
         value, near = pending.pop()
         if isinstance(value, list):
             pending.extend((item, near) for item in cast("list[Any]", value))
         if not isinstance(value, Mapping):
             continue
-        node = cast("Mapping[str, Any]", value)
-        if node is not schema and isinstance(node.get("$id"), str):
-            near = near.in_subresource(Resource.from_contents(dict(node), default_specification=DRAFT202012))
+        node, near = (schema, near) if value is schema else inside(value, near)
         reference = node.get("$ref")
         if isinstance(reference, str):
             try:

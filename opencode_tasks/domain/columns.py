@@ -23,6 +23,7 @@ class Column:
     - ``source``: ``answer`` (written once, from ``answer_field`` of the row's ``Answer``), ``attempts``
       (computed from the row's attempts and their usage) or ``row`` (set by the ledger).
     - ``stored_as``: its column in the ledger's table ``rows``; None if that has the same name.
+    - ``field``: the field of the answer's JSON object that it holds; None for all other columns.
     - ``initial``: its value in a new row, after which it is never null; None for null.
     - ``is_reused``: whether a reused answer copies it from the row that was sent.
     - ``text``: set if it holds text. ``answers`` is removed with the answers, ``messages`` by a purge.
@@ -34,6 +35,7 @@ class Column:
     source: Source = "row"
     answer_field: str | None = None
     stored_as: str | None = None
+    field: str | None = None
     initial: str | int | bool | None = None
     is_reused: bool = False
     text: Literal["answers", "messages"] | None = None
@@ -51,7 +53,8 @@ def _tokens(name: str, meaning: str) -> Column:
 RESPONSE = Column(
     name="response",
     dtype="string",
-    meaning="The answer; null for a row without one.",
+    meaning="The answer; null for a row without one. With `--choices` and schemas of other values than "
+    "objects: the value, with its own type.",
     source="answer",
     answer_field="text",
     is_reused=True,
@@ -61,7 +64,7 @@ RESPONSE = Column(
 SCHEMA_FIELDS = Column(
     name="*a field of the schema*",
     dtype="object",
-    meaning="With `--schema`: its own type.",
+    meaning="With a schema of objects: the field, with its own type.",
     source="answer",
     answer_field="structured",
     stored_as="structured",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -38,8 +39,10 @@ def row_keys(
     variant: str | None,
     settings: Mapping[str, Any] | None,
     number: int = 0,
-) -> Callable[[str], str]:
-    """Return the function that computes the row key of a rendered prompt.
+) -> Callable[[str, str | None], str]:
+    """Return the function that computes the row key of a rendered prompt and the row's own system text.
+
+    The own system text is None for a row with ``system``.
 
     The key is a SHA-256 of everything that decides the answer, in hexadecimal, and the same in all
     processes and releases. ``model_ref`` is the resolved model. ``number`` is the number of the answer if
@@ -62,11 +65,15 @@ def row_keys(
     before = {key: value for key, value in decisive.items() if key < "prompt"}
     after = {key: value for key, value in decisive.items() if key > "prompt"}
     prefix = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
-    end = b"," + _canonical(after)[1:]
 
-    def key_of(prompt: str) -> str:
+    @lru_cache(maxsize=256)
+    def end_with(own: str | None) -> bytes:
+        return b"," + _canonical(after if own is None else after | {"system": own})[1:]
+
+    def key_of(prompt: str, own: str | None = None) -> str:
         digest = prefix.copy()
-        digest.update(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass") + end)
+        text = json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        digest.update(text + end_with(own))
         return digest.hexdigest()
 
     return key_of

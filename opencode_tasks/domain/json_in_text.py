@@ -46,6 +46,13 @@ class Found:
     fault: str | None = None
     is_cut_off: bool = False
 
+    def checked(self) -> Found:
+        """The value, or the fault of one that no output can hold: too deep, NUL, half of a character."""
+        try:
+            return replace(self, value=_checked(self.value))
+        except ValueError as error:
+            return Found(fault=str(error))
+
 
 def values_in(text: str) -> Iterator[Found]:
     """Yield the objects and arrays in a text that are not inside others, the last one first, twenty at most.
@@ -114,7 +121,7 @@ def _end(text: str, start: int) -> int | None:
 
 def _read(text: str) -> Found:
     try:
-        return Found(_checked(_loads(text)))
+        return Found(_loads(text)).checked()
     except RecursionError:
         return Found(fault="the answer is nested too deeply")
     except ValueError as error:

@@ -269,10 +269,14 @@ class RemoteTool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowInput:
-    """A row as it enters a run: ``position`` from 0 in the input, ``prompt`` rendered."""
+    """A row as it enters a run: ``position`` from 0 in the input, ``prompt`` rendered.
+
+    ``system`` is its system text if it differs from that of the run, else None.
+    """
 
     row_id: str
     position: int
     row_key: str
     prompt: str
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    system: str | None = None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
-from opencode_tasks.domain.answer_schema import ValidAnswer, parse_structured, repair_prompt
+from opencode_tasks.domain.answer_schema import InvalidAnswer, repair_prompt
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.errors import OpenCodeError, StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
+from opencode_tasks.plan.answer_format import AnswerFormat
 
 
 async def ask(
@@ -20,16 +19,16 @@ async def ask(
     *,
     node_id: str,
     on_session: OnSession,
-    schema: Mapping[str, Any] | None = None,
+    answer_format: AnswerFormat | None = None,
 ) -> Answer:
     """Send a request and return the answer. Raises the typed errors, each with its ``attempt``.
 
-    With a schema, ``structured`` of the answer is a value that fits it. If the first answer does not
-    fit, one repair turn in the same session names the faults; StructuredOutputError if that fails too.
+    With a format, ``structured`` of the answer is its JSON value. If the first answer does not fit, repair
+    turns in the same session name the faults; StructuredOutputError if the last answer does not fit either.
     The steps of the attempt are priced by the prices of the request.
     """
     try:
-        return await _ask(backend, request, node_id, on_session, schema)
+        return await _ask(backend, request, node_id, on_session, answer_format)
     except OpenCodeError as error:
         if error.attempt is not None:
             error.attempt = request.prices.priced_record(error.attempt)
@@ -41,18 +40,21 @@ async def _ask(
     request: Request,
     node_id: str,
     on_session: OnSession,
-    schema: Mapping[str, Any] | None,
+    answer_format: AnswerFormat | None,
 ) -> Answer:
     answer = await _send(backend, request, node_id, on_session)
-    if schema is None:
+    if answer_format is None:
         return answer
-    parsed = parse_structured(answer.text, schema)
-    if not isinstance(parsed, ValidAnswer):
+    parsed = answer_format.parse(answer.text)
+    for _ in range(answer_format.max_repairs):
+        if not isinstance(parsed, InvalidAnswer):
+            break
         _check_cost(request, answer, node_id)
-        repair = replace(request, prompt=repair_prompt(parsed.problems), session_id=answer.attempt.session_id)
+        prompt = repair_prompt(parsed.problems, answer_format.schema)
+        repair = replace(request, prompt=prompt, session_id=answer.attempt.session_id)
         answer = await _send(backend, repair, node_id, on_session)
-        parsed = parse_structured(answer.text, schema)
-    if not isinstance(parsed, ValidAnswer):
+        parsed = answer_format.parse(answer.text)
+    if isinstance(parsed, InvalidAnswer):
         error = StructuredOutputError(node_id, 0, "; ".join(parsed.problems), answer.text)
         error.attempt = answer.attempt
         raise error

@@ -188,7 +188,7 @@ class _Attempt:
                 context.run_spec.request(self.claimed),
                 node_id=context.node_id,
                 on_session=self._note_session,
-                schema=context.run_spec.schema,
+                answer_format=context.run_spec.answer_format,
             )
         except OpenCodeError as error:
             return None, error

@@ -34,10 +34,12 @@ def export_run(
     InputError if the run does not exist, if the number of rows in the input has changed, or if the
     target cannot be written.
     """
-    output = Output(name=target, database=database, protects_cells=protects_cells)
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+    prefix = run["parameters"].get("column_prefix")
+    columns = output_columns(run["parameters"].get("schema"), prefix)
+    output = Output(name=target, database=database, prefix=prefix or "", protects_cells=protects_cells)
     command: dict[str, Any] = dict(run["parameters"].get("command") or {})
     command["input"] = source or command.get("input")
     if has_hidden_part(command["input"] or ""):
@@ -50,11 +52,10 @@ def export_run(
         frame = pd.DataFrame(
             [{"row_id": outcome["row_id"], **(outcome["labels"] or {})} for outcome in outcomes]
         )
-    schema = run["parameters"].get("schema")
-    names = [*map(str, frame.columns), *(column.name for column in output_columns(schema))]
+    names = [*map(str, frame.columns), *(column.name for column in columns)]
     if faults := output.faults(command.get("input") or "", names):
         raise InputError(tuple(faults))
-    output.write(output_parts(ledger, run_id, frame, schema), run_id)
+    output.write(output_parts(ledger, run_id, frame, columns), run_id)
     return {name: run[name] for name in STATUSES}
 
 

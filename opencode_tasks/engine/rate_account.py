@@ -11,7 +11,7 @@ from typing import Any
 
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.ledger import Allocation, ConcurrencyRequest
-from opencode_tasks.plan.run_spec import RunSpec, system_text
+from opencode_tasks.plan.run_spec import RunSpec
 
 BYTES_PER_TOKEN = 4
 # Tokens of an answer, including instructions of the agent, until answers are known.
@@ -32,9 +32,7 @@ class RateAccount:
     def __init__(self, run_spec: RunSpec) -> None:
         self.sends: int | None = None
         self._run_spec = run_spec
-        self._system_bytes = len(
-            (system_text(run_spec.spec, run_spec.system, run_spec.schema) or "").encode()
-        )
+        self._system_bytes = len((run_spec.system or "").encode())
         # Tokens that are counted for each row in flight.
         self._counted: dict[str, float] = {}
         self._unsent: set[str] = set()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.domain.answer_schema import ValidAnswer, parse_structured
+from opencode_tasks.domain.answer_schema import InvalidAnswer
 from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.engine.attempt import BatchContext
@@ -151,7 +151,7 @@ async def _read_sessions(
 def _record_end(
     context: BatchContext, orphan: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
 ) -> None:
-    answer, error = _read_end(context, orphan, sessions)
+    answer, error = _read_end(context, sessions)
     now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
     record = context.run_spec.prices.priced_record(
@@ -176,9 +176,10 @@ def _record_end(
 
 
 def _read_end(
-    context: BatchContext, orphan: OrphanedAttempt, sessions: Sequence[Session]
+    context: BatchContext, sessions: Sequence[Session]
 ) -> tuple[Answer | None, OpenCodeError | None]:
     """The answer or the error in which a session ended; neither if it had not ended."""
+    answer_format = context.run_spec.answer_format
     result = finished_result(sessions)
     if result is None:
         return None, None
@@ -186,10 +187,10 @@ def _read_end(
         answer = read_outcome(result, node_id=context.node_id, now=ended_at(sessions) or datetime.now(UTC))
     except OpenCodeError as error:
         return None, error
-    if orphan.schema is None:
+    if answer_format is None:
         return answer, None
-    parsed = parse_structured(answer.text, orphan.schema)
-    if not isinstance(parsed, ValidAnswer):
+    parsed = answer_format.parse(answer.text)
+    if isinstance(parsed, InvalidAnswer):
         # The repair turn was still to come.
         return None, None
     return replace(answer, structured=parsed.value), None

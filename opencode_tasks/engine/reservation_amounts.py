@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import Ledger, OpenRow
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 
@@ -24,13 +24,13 @@ class Reservations:
         self._costliest_row_pico = 0
         self._refreshed_at: float | None = None
 
-    def for_prompt(self, prompt: str) -> int:
-        """Amount to reserve for one attempt; 0 if the price of the model is unknown."""
+    def for_row(self, row: OpenRow) -> int:
+        """Amount to reserve for one attempt at a row; 0 if the price of the model is unknown."""
         run_spec = self.run_spec
         if run_spec.price is None:
             return 0
         limit_pico = attempt_cost_limit_pico(
-            run_spec.price, prompt, spec=run_spec.spec, system=run_spec.system, schema=run_spec.schema
+            run_spec.price, row.prompt, run_spec.system_of(row), calls=run_spec.calls_per_row
         )
         return max(limit_pico, self._costliest_row()) if run_spec.has_budget else limit_pico
 

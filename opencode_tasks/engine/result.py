@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.given_frames import given_back
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.ledger import (
@@ -23,14 +24,16 @@ from opencode_tasks.ledger import (
     Ledger,
     Progress,
 )
+from opencode_tasks.plan.answer_format import AnswerFormat
 
 FrameT = TypeVar("FrameT", default=pd.DataFrame)
-T = TypeVar("T")
+T = TypeVar("T", default=Any)
+K = TypeVar("K")
 STATUSES = ("open", "completed", "failed", "skipped")
 ROWS_PER_PART = 10_000
 
 
-class AnnotationResult(Generic[FrameT]):
+class AnnotationResult(Generic[FrameT, T]):
     """Result of a run. The frames are read from the ledger on first access.
 
     Money is in US dollars. Unknown values are null.
@@ -45,6 +48,9 @@ class AnnotationResult(Generic[FrameT]):
         usage: One row per model call.
         attempts: One row per execution of a row.
         cost: One row per model.
+        answers: Answers of the rows in input order, None for a row without one: instances of the
+            ``output_type`` of ``annotate``, the JSON values of other structured answers, else texts. Raises
+            pydantic's ValidationError if an answer that was reused does not pass the type's validators.
 
     Examples:
         >>> import pandas as pd
@@ -69,7 +75,8 @@ class AnnotationResult(Generic[FrameT]):
         budget: Budget,
         ledger_url: str,
         source: pd.DataFrame,
-        schema: Mapping[str, Any] | None,
+        columns: Sequence[Column],
+        answer_format: AnswerFormat | None = None,
         kind: type[FrameT] | None = None,
     ) -> None:
         self._kind = kind
@@ -79,28 +86,41 @@ class AnnotationResult(Generic[FrameT]):
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
-        self._schema = schema
+        self._columns = columns
+        self._answer_format = answer_format
 
     def __getstate__(self) -> dict[str, Any]:
         """All frames, without the URL of the ledger, which can hold a password."""
-        _ = self.frame, self.usage, self.attempts, self.cost
+        _ = self.frame, self.usage, self.attempts, self.cost, self.answers
         return self.__dict__ | {"_ledger_url": "", "_source": pd.DataFrame()}
 
     def parts(self) -> Iterator[pd.DataFrame]:
         """The frame in parts of 10,000 rows, at least one part, each read when it is needed."""
         with Ledger.open(self._ledger_url) as ledger:
-            yield from output_parts(ledger, self.run_id, self._source, self._schema)
+            yield from output_parts(ledger, self.run_id, self._source, self._columns)
 
     @cached_property
     def frame(self) -> FrameT:
         """The input with the answer columns added."""
         return given_back(self.parts(), self._kind)
 
-    def of_kind(self, kind: type[T]) -> AnnotationResult[T]:
+    def of_kind(self, kind: type[K]) -> AnnotationResult[K, T]:
         """This result, whose ``frame`` becomes a frame of another class."""
         self.__dict__ |= {"_kind": kind}
         self.__dict__.pop("frame", None)
-        return cast("AnnotationResult[T]", self)
+        return cast("AnnotationResult[K, T]", self)
+
+    @cached_property
+    def answers(self) -> list[T | None]:
+        """The answer of each row."""
+        with Ledger.open(self._ledger_url) as ledger:
+            outcomes = ledger.results.outcomes(self.run_id)
+        return [self._answer(outcome) if outcome["status"] == "completed" else None for outcome in outcomes]
+
+    def _answer(self, outcome: Mapping[str, Any]) -> Any:
+        if self._answer_format is None:
+            return outcome[RESPONSE.ledger_name]
+        return self._answer_format.read(outcome[SCHEMA_FIELDS.ledger_name])
 
     @cached_property
     def usage(self) -> pd.DataFrame:
@@ -122,8 +142,12 @@ class AnnotationResult(Generic[FrameT]):
 
 
 def read_result(
-    ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
-) -> AnnotationResult:
+    ledger: Ledger,
+    run_id: str,
+    source: pd.DataFrame,
+    columns: Sequence[Column],
+    answer_format: AnswerFormat | None,
+) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
         run_id=run_id,
@@ -131,18 +155,19 @@ def read_result(
         budget=ledger.budgets.get(run_id),
         ledger_url=ledger.url,
         source=source,
-        schema=schema,
+        columns=columns,
+        answer_format=answer_format,
     )
 
 
 def output_parts(
-    ledger: Ledger, run_id: str, source: pd.DataFrame, schema: Mapping[str, Any] | None
+    ledger: Ledger, run_id: str, source: pd.DataFrame, columns: Sequence[Column]
 ) -> Iterator[pd.DataFrame]:
     """OUTPUT of a run over ``source``, in parts of 10,000 rows; one empty part for an empty source."""
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        part = output_frame(rows, ledger.results.outcomes(run_id, span), schema=schema)
+        part = output_frame(rows, ledger.results.outcomes(run_id, span), columns)
         # The types of the columns of the source.
         part.attrs = source.attrs
         yield part

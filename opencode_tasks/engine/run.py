@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -82,7 +83,7 @@ def execute(
     context: RunContext | None = None,
     on_event: OnRunEvent | None = None,
     on_hold: OnHold | None = None,
-) -> AnnotationResult:
+) -> AnnotationResult[Any]:
     """Execute a plan over ``frame`` and return the result.
 
     ``context`` names the run to continue, if there is one. ``on_hold`` is called when the run must
@@ -118,7 +119,7 @@ def execute(
             run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
             status = "failed" if progress.failed else "completed"
             ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
-        return read_result(ledger, run_id, frame, plan.options.schema)
+        return read_result(ledger, run_id, frame, plan.columns, plan.options.answer_format)
 
 
 def forget_texts(ledger_url: str, run_id: str) -> None:
@@ -209,6 +210,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
             "agent": options.agent,
             "variant": options.variant,
             "schema": options.schema,
+            "column_prefix": options.column_prefix,
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
             "command": dict(context.command),

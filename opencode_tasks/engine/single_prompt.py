@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from opencode_tasks.domain.answer_schema import schema_instruction
 from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.ask import ask
 from opencode_tasks.errors import InputError, InvalidRequestError
@@ -22,8 +23,9 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.answer_format import AnswerFormat
 from opencode_tasks.plan.own_prices import own_prices
-from opencode_tasks.plan.run_spec import system_text
+from opencode_tasks.plan.system_text import SystemText
 from opencode_tasks.settings import settings
 from opencode_tasks.system.ray_node import current_node_id
 
@@ -36,7 +38,7 @@ def ask_single(
     agent: str | None,
     secrets: Secrets,
     variant: str | None,
-    schema: Mapping[str, Any] | None,
+    answer_format: AnswerFormat | None,
     tools: Sequence[RemoteTool],
     opencode_config: Mapping[str, Any] | None,
     opencode_bin: str | None,
@@ -57,7 +59,7 @@ def ask_single(
         secrets=secrets,
         clocks=clocks,
     )
-    return server_pool.call(_ask, spec, prompt, system, variant, schema, backend)
+    return server_pool.call(_ask, spec, prompt, system, variant, answer_format, backend)
 
 
 async def _ask(
@@ -65,7 +67,7 @@ async def _ask(
     prompt: str,
     system: str | None,
     variant: str | None,
-    schema: Mapping[str, Any] | None,
+    answer_format: AnswerFormat | None,
     backend_name: BackendName,
 ) -> Answer:
     try:
@@ -75,11 +77,13 @@ async def _ask(
     prices, faults = own_prices()
     if faults:
         raise InputError(tuple(faults))
+    base = spec.system if spec.agent == DEFAULT_AGENT else system
+    instruction = None if answer_format is None else schema_instruction(answer_format.schema)
     request = Request(
         prompt=prompt,
         model_ref=catalog.model_ref,
         agent=spec.agent,
-        system=system_text(spec, system, schema),
+        system=SystemText(base=base, instruction=instruction).common,
         variant=variant,
         prices=replace(prices, configured=catalog.prices),
     )
@@ -87,7 +91,11 @@ async def _ask(
     async with server_pool.use(spec, backend_name, catalog.unpriced) as backend:
         try:
             return await ask(
-                backend, request, node_id=current_node_id(), on_session=sessions.append, schema=schema
+                backend,
+                request,
+                node_id=current_node_id(),
+                on_session=sessions.append,
+                answer_format=answer_format,
             )
         finally:
             for session_id in sessions[-1:]:

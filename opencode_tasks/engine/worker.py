@@ -235,7 +235,7 @@ class _Batch:
             host=context.host,
             backend=run_spec.backend,
             data_dir=None if data_dir is None else str(data_dir),
-            max_cost_of=context.reservations.for_prompt,
+            max_cost_of=context.reservations.for_row,
             max_call_pico=context.reservations.further_call(),
             max_row_pico=row_cap_pico,
             row_cost_error=over_row_cap,

@@ -5,35 +5,53 @@ The columns themselves are declared in ``domain.columns``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
-from opencode_tasks.domain.answer_schema import schema_columns
+from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.columns import AFTER_FIELDS, OUTPUT, RESPONSE, SCHEMA_FIELDS, Column, Dtype
 
 __all__ = ["OUTPUT", "RESPONSE", "SCHEMA_FIELDS", "Column", "Dtype", "output_columns"]
 
-_FIELD_DTYPES: Mapping[str, Dtype] = {
-    "string": "string",
-    "integer": "Int64",
-    "number": "Float64",
-    "boolean": "boolean",
-}
 
+def output_columns(schema: Mapping[str, Any] | None, prefix: str | None = None) -> tuple[Column, ...]:
+    """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
-def output_columns(schema: Mapping[str, Any] | None) -> tuple[Column, ...]:
-    """The columns that OUTPUT adds for this schema, in order."""
+    If the answers are not objects, the first column is the value of the answer, else its text.
+    """
+    shape = shape_of(schema) if schema is not None else None
     fields = (
-        Column(name=name, dtype=_field_dtype(schema, name), meaning=f"The field {name} of the answer.")
-        for name in schema_columns(schema)
+        Column(
+            name=name,
+            dtype=_dtype(types),
+            meaning=f"The field {name} of the answer.",
+            stored_as=SCHEMA_FIELDS.ledger_name,
+            field=name,
+        )
+        for name, types in (shape.fields.items() if shape else ())
     )
-    return (RESPONSE, *fields, *AFTER_FIELDS)
+    response = RESPONSE
+    if shape is not None and not shape.is_object:
+        response = replace(RESPONSE, dtype=_dtype(shape.types), stored_as=SCHEMA_FIELDS.ledger_name)
+    columns = (response, *fields, *AFTER_FIELDS)
+    if not prefix:
+        return columns
+    return tuple(
+        replace(column, name=prefix + column.name, stored_as=column.ledger_name) for column in columns
+    )
 
 
-def _field_dtype(schema: Mapping[str, Any] | None, name: str) -> Dtype:
-    """The field's own type if the schema names one simple type (null aside), else objects."""
-    declared: Any = (schema or {})["properties"][name]
-    kind: Any = cast("Mapping[str, Any]", declared).get("type") if isinstance(declared, Mapping) else None
-    kinds = cast("list[Any]", kind) if isinstance(kind, list) else [kind]
-    named = [item for item in kinds if item != "null"]
-    return _FIELD_DTYPES.get(named[0], "object") if len(named) == 1 else "object"
+def _dtype(types: Collection[str] | None) -> Dtype:
+    """The type of a column whose values have these JSON types, null aside; object for several or unknown."""
+    match sorted(set(types or ()) - {"null"}):
+        case ["string"]:
+            return "string"
+        case ["boolean"]:
+            return "boolean"
+        case ["integer"]:
+            return "Int64"
+        case ["integer", "number"] | ["number"]:
+            return "Float64"
+        case _:
+            return "object"

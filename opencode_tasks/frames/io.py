@@ -86,7 +86,8 @@ class Output:
     """The output of a run: a file, a folder or a table.
 
     ``database`` is the URL of the database for ``sql:`` tables. ``key`` is the column by which rows of a
-    table are replaced; None replaces the whole table. ``partition_by`` are columns: the output is then a
+    table are replaced; None replaces the whole table. ``prefix`` precedes the names of the columns that the
+    run adds. ``partition_by`` are columns: the output is then a
     folder of Parquet files with a folder for each of their values, and with ``grows`` the files of
     earlier runs are kept. ``protects_cells`` marks the cells of a CSV file that a spreadsheet would run.
     """
@@ -94,6 +95,7 @@ class Output:
     name: str
     database: str | None = field(default=None, repr=False)
     key: str | None = None
+    prefix: str = ""
     partition_by: tuple[str, ...] = ()
     grows: bool = False
     protects_cells: bool = False
@@ -107,7 +109,7 @@ class Output:
         ``sample`` are some rows of it, with which writing a table is tried.
         """
         if is_sql(self.name):
-            faults = table_faults(self.name, self.database, columns, sample)
+            faults = table_faults(self.name, self.database, columns, self.prefix, sample)
             if self.name == source:
                 faults.append(f"OUTPUT {self.name}: this is the INPUT table; use another name")
             return [*faults, *self._partition_faults()]

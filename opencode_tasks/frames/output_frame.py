@@ -11,42 +11,51 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import schema_columns
+from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import pico_to_usd
-from opencode_tasks.frames.columns import Column, Dtype, output_columns
+from opencode_tasks.frames.columns import Column, Dtype
+
+# From this number on, a float does not hold every integer.
+_EXACT_INTEGERS = 2**53
 
 
 def output_frame(
-    frame: pd.DataFrame, outcomes: Sequence[Mapping[str, Any]], *, schema: Mapping[str, Any] | None
+    frame: pd.DataFrame,
+    outcomes: Sequence[Mapping[str, Any]],
+    columns: Sequence[Column],
 ) -> pd.DataFrame:
-    """Return the input with OUTPUT's columns (``frames.columns``), in input order and with its index.
+    """Return the input with the columns that OUTPUT adds, in input order and with its index.
 
-    ``outcomes`` has one mapping per row, in input order. Its keys are the names of these columns, except
-    that ``cost_pico`` is the cost and ``structured`` the JSON object of the answer (None without one), from
-    which the columns of the schema's fields are made. A missing key is null. The dtypes do not depend on
-    the number of rows. A schema column whose values do not have the type that the schema names has dtype
-    object. Raises ValueError if the number of outcomes is not the number of rows.
+    ``outcomes`` has one mapping per row, in input order. Its keys are the names of the ledger's columns:
+    ``cost_pico`` is the cost and ``structured`` the JSON value of the answer (None without one), from which
+    the columns of the schema's fields are made. A missing key is null. The dtypes do not depend on
+    the number of rows. A column whose values do not have the type that the schema names, or that a float
+    cannot hold exactly, has dtype object. Raises ValueError if the number of outcomes is not the number of
+    rows.
     """
     if len(outcomes) != len(frame):
         raise ValueError(f"{len(outcomes)} outcomes for {len(frame)} rows")
-    fields = set(schema_columns(schema))
-    added: dict[str, pd.Series] = {}
-    for column in output_columns(schema):
-        values = [_value(outcome, column, of_answer=column.name in fields) for outcome in outcomes]
-        added[column.name] = _series(values, column.dtype)
+    added = {
+        column.name: _series([_value(outcome, column) for outcome in outcomes], column.dtype)
+        for column in columns
+    }
     beside = pd.DataFrame(added)
     beside.index = frame.index
     return pd.concat([frame, beside], axis="columns")
 
 
-def _value(outcome: Mapping[str, Any], column: Column, *, of_answer: bool) -> Any:
-    if of_answer:
-        return (outcome.get("structured") or {}).get(column.name)
+def _value(outcome: Mapping[str, Any], column: Column) -> Any:
     value = outcome.get(column.ledger_name)
+    if column.field is not None:
+        return mapping_in(value).get(column.field)
     return pico_to_usd(value) if column.ledger_name.endswith("_pico") else value
 
 
 def _series(values: list[Any], dtype: Dtype) -> pd.Series:
+    if dtype == "Float64" and any(
+        isinstance(value, int) and abs(value) > _EXACT_INTEGERS for value in values
+    ):
+        dtype = "object"
     try:
         return pd.Series(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError):

@@ -89,11 +89,16 @@ def _read(connection: Connection, statement: Any, limit: int | None) -> pd.DataF
 
 
 def table_faults(
-    name: str, database: str | None, columns: Sequence[str] | None, sample: pd.DataFrame | None = None
+    name: str,
+    database: str | None,
+    columns: Sequence[str] | None,
+    prefix: str = "",
+    sample: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return one line for each reason why ``write_sql`` would fail; ``columns`` None is unknown.
 
-    The rows of ``sample`` are written in a transaction that is rolled back.
+    ``prefix`` precedes the names of the columns that OUTPUT adds. The rows of ``sample`` are written in a
+    transaction that is rolled back.
     """
     table = name.removeprefix(PREFIX)
     if not _TABLE.fullmatch(table):
@@ -110,7 +115,7 @@ def table_faults(
         f"OUTPUT {name}: the columns {pair} differ by case only; rename one of them"
         for pair in _differ_by_case(columns or ())
     ]
-    if existing is not None and not existing >= OUTPUT_COLUMNS:
+    if existing is not None and not existing >= {prefix + column for column in OUTPUT_COLUMNS}:
         faults = [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]
     elif missing:
         faults.append(f"OUTPUT {name}: the table has no columns {missing}; use another name")

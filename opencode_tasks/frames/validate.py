@@ -18,8 +18,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import schema_columns
-from opencode_tasks.domain.columns import RESERVED_COLUMNS
+from opencode_tasks.domain.columns import OUTPUT, Column
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import column_cells, holds_bytes
@@ -34,6 +33,7 @@ MAX_ID_BYTES = 2_500
 CHUNK_ROWS = 10_000
 # From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
 OUTPUT_SIGNS = 4
+OTHER_NAMES = "--column-prefix, for example --column-prefix new_"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # Between braces these are signs of JSON, because column names seldom have them.
 JSON_SIGNS = frozenset('":\n[')
@@ -42,13 +42,15 @@ JSON_SIGNS = frozenset('":\n[')
 class PromptRow(NamedTuple):
     """A row of the input. ``prompt`` is rendered; it is "" if the row has a fault.
 
-    ``labels`` has no key for a label column that is null in this row.
+    ``labels`` has no key for a label column that is null in this row. ``system`` is the row's own system
+    text, None without one.
     """
 
     position: int
     row_id: str
     prompt: str
     labels: dict[str, str]
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class PromptRows:
     template: str | None = None
     id_column: str | None = None
     labels: Sequence[str] = ()
+    system_column: str | None = None
     faulty: Collection[int] = ()
     new_ids: Mapping[int, str] = field(default_factory=dict[int, str])
 
@@ -78,11 +81,18 @@ class PromptRows:
             ids = None if self.id_column is None else row_ids_in(chunk, self.id_column)
             labels = _labels(chunk, self.labels)
             prompts = _prompts(chunk, self.prompt_columns, self.template)
+            systems = _systems(chunk, self.system_column)
             for offset, (_, prompt) in enumerate(prompts):
                 position = start + offset
                 row_id = str(position) if ids is None else self.new_ids.get(position, ids[offset])
-                text = "" if position in self.faulty else prompt or ""
-                yield PromptRow(position, row_id, text, labels[offset])
+                is_faulty = position in self.faulty
+                yield PromptRow(
+                    position,
+                    row_id,
+                    "" if is_faulty else prompt or "",
+                    labels[offset],
+                    None if is_faulty else systems[offset],
+                )
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
         """Return the ids of these rows by position."""
@@ -114,15 +124,16 @@ def check_frame(
     template: str | None = None,
     id_column: str | None = None,
     labels: Sequence[str] = (),
-    schema: Mapping[str, Any] | None = None,
+    system_column: str | None = None,
+    added: Sequence[Column] = OUTPUT,
     unreadable: Mapping[int, str] | None = None,
 ) -> Checked:
     """Find all faults of the frame, and the ids, prompts and labels of its rows.
 
     ``unreadable`` are the faults of rows that could not be read, by position. With a ``template``,
-    ``prompt_column`` is not used. Without an id column, the id of a row is its
-    position. The names of the schema's fields are compared with the columns; ``check_schema`` validates
-    the schema itself. A frame without rows and columns is valid. A fault is never an exception.
+    ``prompt_column`` is not used. Without an id column, the id of a row is its position. ``added`` are the
+    columns that OUTPUT adds, whose names no column may have. A frame without rows and columns is valid. A
+    fault is never an exception.
     """
     names = [str(name) for name in frame.columns]
     if not names and not len(frame):
@@ -130,13 +141,14 @@ def check_frame(
     try:
         prompt_columns = (prompt_column,) if template is None else template_columns(template)
     except InputError as error:
-        return Checked(faults=[*error.faults, *_column_faults(names, id_column, schema)])
+        return Checked(faults=[*error.faults, *_column_faults(names, id_column, added)])
     option = "--prompt-column" if template is None else "--template"
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
+    required += [("--system-column", system_column)] if system_column is not None else []
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
-    faults += _column_faults(names, id_column, schema)
+    faults += _column_faults(names, id_column, added)
     faults += [
         f"INPUT column {name!r} ({option}) holds bytes, which have no text; use another column"
         for option, name in dict.fromkeys(required)
@@ -148,7 +160,10 @@ def check_frame(
         faults += _id_faults(frame, id_column, new_ids)
     if any(names.count(name) != 1 for name in prompt_columns):
         return Checked(faults=faults)
-    row_faults = _prompt_faults(frame, prompt_columns, template) | unread
+    row_faults = _prompt_faults(frame, prompt_columns, template)
+    if system_column is not None and names.count(system_column) == 1:
+        row_faults = _system_faults(frame, system_column) | row_faults
+    row_faults |= unread
     if faults:
         return Checked(faults=faults, row_faults=row_faults)
     rows = PromptRows(
@@ -157,6 +172,7 @@ def check_frame(
         template=template,
         id_column=id_column,
         labels=labels,
+        system_column=system_column,
         faulty=row_faults.keys(),
         new_ids=new_ids,
     )
@@ -185,30 +201,34 @@ def fault_lines(checked: Checked) -> list[str]:
     ]
 
 
-def _column_faults(names: list[str], id_column: str | None, schema: Mapping[str, Any] | None) -> list[str]:
+def _column_faults(names: list[str], id_column: str | None, added: Sequence[Column]) -> list[str]:
     faults = [
         f"INPUT has {count} columns named {name!r}; rename all but one"
         for name, count in Counter(names).items()
         if count > 1
     ]
-    fields = schema_columns(schema)
-    reserved = [name for name in dict.fromkeys(names) if name in RESERVED_COLUMNS and name != "row_id"]
+    own = {column.name for column in added if column.field is None}
+    fields = {column.name for column in added if column.field is not None}
+    reserved = [name for name in dict.fromkeys(names) if name in own]
     if len(reserved) >= OUTPUT_SIGNS:
         listed = f"{', '.join(reserved[:2])} and {len(reserved) - 2} more"
         faults.append(
-            f"INPUT has columns that OUTPUT adds: {listed}. It is probably the OUTPUT of a run: "
-            "use the INPUT of that run, or remove these columns"
+            f"INPUT has columns that OUTPUT adds: {listed}. It is probably the OUTPUT of a run: use the "
+            f"INPUT of that run, remove these columns, or name the new columns with {OTHER_NAMES}"
         )
     else:
         faults += [
-            f"INPUT column {name!r} has the name of a column that OUTPUT adds; rename it" for name in reserved
+            f"INPUT column {name!r} has the name of a column that OUTPUT adds; rename it, or name the new "
+            f"columns with {OTHER_NAMES}"
+            for name in reserved
         ]
     if "row_id" in names and id_column != "row_id":
         faults.append("INPUT column 'row_id' has a reserved name; use --id-column row_id or rename it")
     faults += [
-        f"INPUT column {name!r} has the name of a field of the schema; rename one of them"
+        f"INPUT column {name!r} has the name of a field of the schema; rename one of them, or name the new "
+        f"columns with {OTHER_NAMES}"
         for name in dict.fromkeys(names)
-        if name in fields and name not in RESERVED_COLUMNS
+        if name in fields
     ]
     return faults
 
@@ -317,16 +337,35 @@ def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str 
     }
 
 
+def _system_faults(frame: pd.DataFrame, column: str) -> dict[int, str]:
+    return {
+        position: fault
+        for position, text in enumerate(_systems(frame, column))
+        if text is not None and (fault := _text_fault(text, "system text")) is not None
+    }
+
+
+def _systems(frame: pd.DataFrame, column: str | None) -> list[str | None]:
+    """Return the own system text of each row; None for a null or empty one."""
+    if column is None:
+        return [None] * len(frame)
+    return [cell_text(value) or None for value in _cells(frame, column)]
+
+
 def _prompt_fault(row: Mapping[str, str | None], prompt: str | None, *, has_template: bool) -> str | None:
     nulls = [column for column, value in row.items() if value is None]
     if nulls or prompt is None:
         return f"the column {nulls[0]!r} of the template is null" if has_template else "the prompt is null"
     if not prompt.strip():
         return "the prompt is empty"
-    fault = _character_fault(prompt)
-    if fault is None and len(prompt.encode()) > MAX_PROMPT_BYTES:
-        return f"the prompt is longer than {MAX_PROMPT_BYTES // 1_000_000} MB"
-    return None if fault is None else f"the prompt contains {fault}"
+    return _text_fault(prompt, "prompt")
+
+
+def _text_fault(text: str, name: str) -> str | None:
+    fault = _character_fault(text)
+    if fault is None and len(text.encode()) > MAX_PROMPT_BYTES:
+        return f"the {name} is longer than {MAX_PROMPT_BYTES // 1_000_000} MB"
+    return None if fault is None else f"the {name} contains {fault}"
 
 
 def _character_fault(text: str) -> str | None:

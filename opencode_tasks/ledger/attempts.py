@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Text, bindparam, case, exists, func, select
 
-from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import error_types
 from opencode_tasks.ledger.leases import Lease
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.schema import attempts, rows, runs
+from opencode_tasks.ledger.schema import attempts, rows
 from opencode_tasks.ledger.upsert import Upsert, do_nothing
 from opencode_tasks.ledger.usage_sums import count_if
 
@@ -31,7 +30,7 @@ COUNTS = ("used", "cut_off", "limited", "outages", "failed_since")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedAttempt:
-    """An attempt without an end: it is running, or its process died. ``schema`` is that of its run."""
+    """An attempt without an end: it is running, or its process died."""
 
     attempt_id: str
     run_id: str
@@ -40,7 +39,6 @@ class OrphanedAttempt:
     owner: str
     session_id: str | None
     data_dir: str | None
-    schema: Mapping[str, Any] | None
 
 
 def attempt_id_of(run_id: str, row_id: str, lease: Lease, attempt: int) -> str:
@@ -116,8 +114,7 @@ def orphaned_attempts(connection: Connection, run_id: str, host: str) -> list[Or
     """The attempts of any run without an end on a host, at keys of open rows of a run; oldest first."""
     names = ("attempt_id", "run_id", "row_id", "row_key", "owner", "session_id", "data_dir")
     query = (
-        select(*(attempts.c[name] for name in names), runs.c.parameters)
-        .join(runs, runs.c.run_id == attempts.c.run_id)
+        select(*(attempts.c[name] for name in names))
         .where(
             attempts.c.ended_at.is_(None),
             attempts.c.host == host,
@@ -128,10 +125,7 @@ def orphaned_attempts(connection: Connection, run_id: str, host: str) -> list[Or
         .order_by(attempts.c.started_at)
     )
     return [
-        OrphanedAttempt(
-            **{name: row[name] for name in names}, schema=mapping_in(row["parameters"]).get("schema")
-        )
-        for row in connection.execute(query).mappings()
+        OrphanedAttempt(**{name: row[name] for name in names}) for row in connection.execute(query).mappings()
     ]
 
 

@@ -39,7 +39,7 @@ class ClaimRequest:
       fault would close a gate at which it is the first.
     - ``is_idle``: no row is in flight at the worker. Only an idle worker receives a row that was in
       flight when a worker died, and receives that row alone.
-    - ``max_cost_of``: the amount to reserve for a prompt; ``max_call_pico``: upper bound for one more
+    - ``max_cost_of``: the amount to reserve for a row; ``max_call_pico``: upper bound for one more
       call of an agent; both in pico-dollars.
     - ``max_row_pico``: a row that has cost this much is not sent again (None: no limit). It fails with
       the error type and message that ``row_cost_error`` returns for its cost.
@@ -55,7 +55,7 @@ class ClaimRequest:
     host: str
     backend: str
     data_dir: str | None
-    max_cost_of: Callable[[str], int] = lambda _: 0
+    max_cost_of: Callable[[OpenRow], int] = lambda _: 0
     max_call_pico: int = 0
     max_row_pico: int | None = None
     row_cost_error: Callable[[int], tuple[str, str]] = lambda _: ("budget_exceeded", "the row cost too much")
@@ -71,11 +71,13 @@ class OpenRow:
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
     among them. ``limited`` counts rate limits, and ``outages`` the attempts that met an outage.
     ``failed_since`` is the end of the first attempt that failed otherwise or in an outage; None without one.
+    ``system`` is the system text of the row, None for that of the run.
     """
 
     row_id: str
     row_key: str
     prompt: str
+    system: str | None
     attempts: int
     waits_until: datetime | None
     position: int
@@ -120,7 +122,7 @@ _attempt_count = (
     .scalar_subquery()
     .label("attempts")
 )
-_ROW_COLUMNS = ("row_id", "row_key", "prompt", "waits_until", "position", "error_type")
+_ROW_COLUMNS = ("row_id", "row_key", "prompt", "system", "waits_until", "position", "error_type")
 READY_ROWS = (
     select(*(rows.c[name] for name in _ROW_COLUMNS), _attempt_count)
     .outerjoin(leases, leases.c.row_key == rows.c.row_key)
@@ -271,7 +273,7 @@ def _start_attempts(
 
     Returns the leases of the rows that the budget does not cover.
     """
-    costs = [request.max_cost_of(one.row.prompt) for one in claimed]
+    costs = [request.max_cost_of(one.row) for one in claimed]
     covered = _reserve(connection, request.run_id, costs)
     result.rows = list(claimed[:covered])
     values = [_attempt_values(request, at, one, cost) for one, cost in zip(result.rows, costs, strict=False)]

@@ -25,11 +25,11 @@ def _dicts(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
 
 
 def outcomes(connection: Connection, run_id: str, span: range | None = None) -> list[dict[str, Any]]:
-    """The rows of a run in input order: every column of ``rows`` except run_id and prompt.
+    """The rows of a run in input order: every column of ``rows`` except run_id and texts that are sent.
 
     ``span`` limits them to the rows at these positions; it has the step 1.
     """
-    columns = [column for column in rows.c if column.name not in ("run_id", "prompt")]
+    columns = [column for column in rows.c if column.name not in ("run_id", "prompt", "system")]
     query = select(*columns).where(rows.c.run_id == run_id)
     if span is not None:
         query = query.where(rows.c.position >= span.start, rows.c.position < span.stop)

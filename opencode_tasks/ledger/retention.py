@@ -59,7 +59,7 @@ def remove_texts(
 ) -> None:
     """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused."""
     if "prompts" in kinds:
-        connection.execute(_update(rows, run_ids).values(prompt=null()))
+        connection.execute(_update(rows, run_ids).values(prompt=null(), system=null()))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
     if "traces" in kinds:

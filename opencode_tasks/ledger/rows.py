@@ -35,6 +35,7 @@ def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
         "position": row.position,
         "row_key": row.row_key,
         "prompt": row.prompt,
+        "system": row.system,
         # PostgreSQL's JSON functions, which the views call, refuse NUL.
         "labels": {storable(name): storable(value) for name, value in row.labels.items()},
     }

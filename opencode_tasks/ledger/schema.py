@@ -141,6 +141,7 @@ rows: Final = Table(
     Column("position", Integer, nullable=False),
     Column("row_key", Text, nullable=False),
     Column("prompt", AnyText),
+    Column("system", AnyText),
     _json("labels"),
     *_outcome_columns(),
     Column("source_run_id", Text),

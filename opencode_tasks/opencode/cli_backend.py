@@ -149,7 +149,10 @@ class CliBackend:
         try:
             env = environment(instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
-                env["OPENCODE_TASKS_SYSTEM"] = request.system
+                system = instance_dir.run / "system.txt"
+                system.touch(mode=0o600)
+                system.write_bytes(request.system.encode())
+                env["OPENCODE_TASKS_SYSTEM_FILE"] = str(system)
             if request.max_cost_pico is not None:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
                 env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))

@@ -15,11 +15,12 @@ from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, Clocks, OpencodeSpec
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, DEFAULT_SYSTEM, Clocks, OpencodeSpec
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
 TIMEOUT_MARGIN_S = 30.0
+MAX_CONFIG_SYSTEM_BYTES = 10_000
 TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
 
 
@@ -42,13 +43,15 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
 def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
     """Keys that override the user's config."""
     allowed = dict.fromkeys(allowed_tools(spec), True)
+    # Each request carries its system text. A variable of the environment has at most 131,072 bytes.
+    is_long = len(spec.system.encode("utf-8", "replace")) > MAX_CONFIG_SYSTEM_BYTES
     config: dict[str, Any] = {
         "share": "disabled",
         "autoupdate": False,
         "agent": {
             DEFAULT_AGENT: {
                 "mode": "primary",
-                "prompt": spec.system,
+                "prompt": DEFAULT_SYSTEM if is_long else spec.system,
                 "tools": {"*": False, **allowed},
             }
         },
@@ -58,6 +61,14 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
     if spec.use_plugin:
         config["plugin"] = [f"file://{PLUGIN}"]
     return config
+
+
+def literal_json(config: Mapping[str, Any]) -> str:
+    """The JSON of a config in which opencode replaces nothing: it would read ``{file:…}`` and ``{env:…}``.
+
+    In JSON, such a text can only occur inside a string, where the escaped brace is the same character.
+    """
+    return re.sub(r"\{(?=file:|env:)", r"\\u007b", json.dumps(config))
 
 
 def allowed_tools(spec: OpencodeSpec) -> list[str]:

@@ -16,7 +16,7 @@ from platformdirs import user_data_path
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.config import fixed_config, merged_config, provider_limits
+from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
 from opencode_tasks.system.loopback import loopback_bypass
@@ -223,7 +223,7 @@ def environment(
         "XDG_STATE_HOME": str(instance_dir.run / "state"),
         "TMPDIR": str(instance_dir.run / "tmp"),
         "OPENCODE_CONFIG": str(config_file),
-        "OPENCODE_CONFIG_CONTENT": json.dumps(fixed_config(spec)),
+        "OPENCODE_CONFIG_CONTENT": literal_json(fixed_config(spec)),
         "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),

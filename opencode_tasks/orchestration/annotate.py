@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import pandas as pd
 
@@ -36,11 +36,32 @@ if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
 FrameT = TypeVar("FrameT", bound=ArrowFrame)
+T = TypeVar("T")
 
 
+@overload
 def annotate(
-    frame: FrameT, *, on_event: OnRunEvent | None = None, **options: Unpack[AnnotateOptions]
-) -> AnnotationResult[FrameT]:
+    frame: FrameT,
+    *,
+    output_type: type[T],
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[FrameT, T]: ...
+@overload
+def annotate(
+    frame: FrameT,
+    *,
+    output_type: Any = None,
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[FrameT, Any]: ...
+def annotate(
+    frame: FrameT,
+    *,
+    output_type: Any = None,
+    on_event: OnRunEvent | None = None,
+    **options: Unpack[AnnotateOptions],
+) -> AnnotationResult[FrameT, Any]:
     """Send the prompt of each row through opencode and return the answers.
 
     In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that is
@@ -51,6 +72,10 @@ def annotate(
         frame: Table with one row per prompt: a frame of pandas or polars, a pyarrow table, or any object with
             ``__arrow_c_stream__``. The frame of the result is of the same kind. A pandas frame is copied:
             later changes to it do not affect the result.
+        output_type: Type of the answers, in place of ``schema``: a pydantic model, a dataclass, a TypedDict
+            or another type that pydantic knows, such as ``list[str]``. Each field becomes a column, and
+            ``answers`` of the result has the instances. The validators of the type check each answer that
+            arrives. None for none.
         on_event: Function that is called in this thread, about every second, with the sizes, the progress
             and the holds of the run.
         **options: Options of ``AnnotateOptions``, named as on the command line.
@@ -79,9 +104,23 @@ def annotate(
         1   2  Broke after a day.  negative  completed
         >>> bool(result.cost["cost_usd"].sum() > 0)
         True
+
+        Typed answers:
+
+        >>> from typing import Literal
+        >>> from pydantic import BaseModel
+        >>> class Label(BaseModel):
+        ...     label: Literal["positive", "negative"]
+        >>> result = annotate(
+        ...     reviews, output_type=Label, prompt_column="text", model="anthropic/claude-haiku-4-5"
+        ... )
+        >>> result.frame["label"].tolist()
+        ['positive', 'negative']
+        >>> [answer.label for answer in result.answers if answer]
+        ['positive', 'negative']
     """
     source = taken(frame)
-    wanted = make_options(options)
+    wanted = make_options(options, output_type)
     with local_provider(wanted.model, _ignore) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(source, resolve_options(wanted))
@@ -106,7 +145,7 @@ def execute_here(
     context: RunContext | None = None,
     runner: TaskRunner[Any] | None = None,
     on_event: OnRunEvent | None = None,
-) -> AnnotationResult:
+) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute``.
 
     In a flow, batches run on ``runner``, by default the task runner of the flow, and the flow run is
@@ -128,7 +167,7 @@ def execute_here(
 
 def _execute_in_flow(
     plan: Plan, frame: pd.DataFrame, context: RunContext, runner: TaskRunner[Any], on_event: OnRunEvent
-) -> AnnotationResult:
+) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, which logs the events of the run."""
     from opencode_tasks.orchestration.resume import take_budget
     from opencode_tasks.orchestration.run_log import RunLog

@@ -126,7 +126,7 @@ def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent, publisher:
     plan = prepared.plan
     try:
         with Ledger.open(plan.ledger_url) as ledger:
-            parts = output_parts(ledger, run_id, prepared.frame, plan.options.schema)
+            parts = output_parts(ledger, run_id, prepared.frame, plan.columns)
             _write(prepared, parts, run_id)
     except SetupError as error:
         publisher.warning(error.raw_message)

@@ -24,7 +24,8 @@ from opencode_tasks.orchestration.retries import (
     should_retry_batch,
     should_retry_prompt,
 )
-from opencode_tasks.plan.options import make_clocks
+from opencode_tasks.plan.answer_format import MAX_REPAIRS, answer_format
+from opencode_tasks.plan.options import answer_schema, make_clocks
 from opencode_tasks.plan.run_spec import RunSpec
 
 
@@ -61,6 +62,9 @@ def opencode_task(
     credentials: str | None = None,
     variant: str | None = None,
     schema: Mapping[str, Any] | None = None,
+    choices: str | Sequence[str] | None = None,
+    output_type: Any = None,
+    max_repairs: int = MAX_REPAIRS,
     tools: Sequence[RemoteTool] = (),
     opencode_config: Mapping[str, Any] | None = None,
     opencode_bin: str | None = None,
@@ -86,6 +90,10 @@ def opencode_task(
         credentials: Name of an ``OpenCodeCredentials`` block; None for the logins and keys of the machine.
         variant: Variant of the model, such as its reasoning effort; None for the model's default.
         schema: JSON Schema of the answer; None for text.
+        choices: Labels of which the answer is one, in place of a schema.
+        output_type: Type of the answer, in place of a schema: a pydantic model, a dataclass, a TypedDict or
+            another type that pydantic knows. Its validators check the answer.
+        max_repairs: Maximum number of requests for a corrected answer, if one does not fit.
         tools: Remote MCP servers whose tools the agent may use.
         opencode_config: opencode config, merged over the user's global one; None adds nothing.
         opencode_bin: Path of the opencode binary; None for the one that ``opencode-tasks setup`` reports.
@@ -97,7 +105,7 @@ def opencode_task(
             ``timeout``.
 
     Returns:
-        The answer, with its sessions and usage.
+        The answer, with its sessions and usage. Its attribute ``structured`` is the JSON value.
 
     Raises:
         OpenCodeError: One of its subclasses, if a retry cannot fix the error, or the attempts are used up, or
@@ -121,7 +129,7 @@ def opencode_task(
         agent=agent,
         secrets=read_credentials(credentials),
         variant=variant,
-        schema=schema,
+        answer_format=answer_format(answer_schema(schema, choices, output_type), output_type, max_repairs),
         tools=tools,
         opencode_config=opencode_config,
         opencode_bin=opencode_bin,

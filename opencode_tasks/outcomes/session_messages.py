@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from opencode_tasks.domain.answer_schema import is_repair
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
@@ -35,6 +36,15 @@ def prompt_text(messages: Sequence[Message]) -> str:
     """The text of the last user message; "" without one."""
     users = [m for m in messages if _info(m).get("role") == "user"]
     return "\n".join(text_in(part.get("text")) or "" for part in parts_of(users[-1], "text")) if users else ""
+
+
+def repair_ids(messages: Sequence[Message]) -> set[str]:
+    """The ids of the messages that answer a request for a corrected answer."""
+    found: set[str] = set()
+    for index, message in enumerate(messages):
+        if _info(message).get("role") == "assistant" and is_repair(prompt_text(messages[:index])):
+            found.add(str(_info(message).get("id")))
+    return found
 
 
 def has_output(messages: Iterable[Message]) -> bool:

@@ -24,7 +24,7 @@ from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
-from opencode_tasks.plan.options import Options, read_opencode_config, read_schema
+from opencode_tasks.plan.options import Options, read_files, with_file_texts
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.run_context import RunContext
@@ -75,18 +75,17 @@ def prepare(
     one. ``runner`` and ``ray_address`` are kept for ``resume``. Raises InputError with every fault.
     """
     values = {"input": source, "output": target, "limit": limit, "runner": runner, "ray_address": ray_address}
+    options = with_file_texts(options)
     values |= options
     if wrong := value_faults(values):
         raise InputError(tuple(wrong))
     command = command_of(values)
     faults: list[str] = []
-    schema, config, output = None, dict(base_config), Output(name=target)
+    output = Output(name=target)
     table: InputTable | None = None
     plan: Plan | None = None
-    with _Collected(faults):
-        schema = read_schema(options.pop("schema", None))
-    with _Collected(faults):
-        config = merge(base_config, read_opencode_config(options.pop("opencode_config", None)))
+    faults += read_files(options)
+    options["opencode_config"] = merge(base_config, options["opencode_config"] or {})
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
@@ -102,12 +101,12 @@ def prepare(
             keeps_bad_rows=options.get("bad_rows") == "fail",
             **text_options(reading),
         )
-    faults += _output_faults(output, source, table, schema)
+    faults += _output_faults(output, source, table, options)
     max_failed = options.pop("max_failed", None)
     with _Collected(faults):
         allowed_failures(max_failed, 0)
     series = incremental.series if incremental else None
-    wanted = Options(series=series, schema=schema, opencode_config=config, **options)
+    wanted = Options(series=series, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
         if incremental is not None and table is not None:
             table = incremental.rows(
@@ -158,6 +157,7 @@ def _output(
         name=target,
         database=resolver.database_url(database),
         key=options.get("id_column"),
+        prefix=options.get("column_prefix") or "",
         partition_by=tuple(partition_by),
         grows=incremental is not None,
     )
@@ -217,13 +217,16 @@ def text_options(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"encoding": encoding, "delimiter": delimiter}
 
 
-def _output_faults(output: Output, source: str, table: InputTable | None, schema: Any) -> list[str]:
+def _output_faults(
+    output: Output, source: str, table: InputTable | None, options: Mapping[str, Any]
+) -> list[str]:
     """Reasons why OUTPUT cannot be written; a schema with faults adds no columns."""
     if table is None:
         return output.faults(source, None)
-    usable = schema if schema is not None and not check_schema(schema) else None
-    names = [*map(str, table.frame.columns), *(column.name for column in output_columns(usable))]
+    usable = None if check_schema(options["schema"]) else options["schema"]
+    added = output_columns(usable, options.get("column_prefix"))
+    names = [*map(str, table.frame.columns), *(column.name for column in added)]
     first = table.frame.head(_TRIED_ROWS)
-    sample = output_frame(first, [dict[str, Any]()] * len(first), schema=usable)
+    sample = output_frame(first, [dict[str, Any]()] * len(first), added)
     sample.attrs = first.attrs
     return output.faults(source, names, sample)

@@ -83,26 +83,53 @@ class SharedOptions(TypedDict, total=False):
     template: Annotated[
         str | None,
         _PROMPT(
-            'Prompt text with {column} placeholders: "Label this: {text}". Write {{ and }} for braces.',
+            'Prompt text with {column} placeholders: "Label this: {text}". Write {{ and }} for braces. @FILE '
+            "is the content of a file, @@ an @ at the beginning.",
             absent="the text of --prompt-column",
-            metavar="TEXT",
+            metavar="TEXT|@FILE",
         ),
     ]
     system: Annotated[
         str | None,
         _PROMPT(
-            "System text of the agent.",
+            "System text of the agent. @FILE is the content of a file, @@ an @ at the beginning.",
             absent='"You are a helpful assistant.", or the text of the agent that --agent names',
-            metavar="TEXT",
+            metavar="TEXT|@FILE",
+        ),
+    ]
+    system_column: Annotated[
+        str | None,
+        _PROMPT(
+            "Column with the system text of each row. A null or empty cell is a row without an own text.",
+            absent="the same text for all rows",
+            metavar="COLUMN",
+        ),
+    ]
+    examples: Annotated[
+        str | None,
+        _PROMPT(
+            "Table with examples for the model: the columns of INPUT and the answer, in the column response "
+            "or in the columns of the schema. A row with the prompt of an example does not get that example.",
+            absent="no examples",
+            metavar="FILE",
+            is_path=True,
         ),
     ]
     schema: Annotated[
         str | Mapping[str, Any] | None,
         _PROMPT(
-            "JSON Schema of the answer. Each field becomes a column.",
+            "JSON Schema of the answer. Each field of an object becomes a column.",
             absent="the answer is text",
             metavar="FILE.json",
             is_path=True,
+        ),
+    ]
+    choices: Annotated[
+        str | Sequence[str] | None,
+        _PROMPT(
+            "Labels of which the answer is one: positive,negative.",
+            absent="the answer is text",
+            metavar="LABEL,LABEL",
         ),
     ]
 
@@ -170,6 +197,14 @@ class SharedOptions(TypedDict, total=False):
     ]
 
     # Output
+    column_prefix: Annotated[
+        str | None,
+        _OUTPUT(
+            "Text before the name of each column that OUTPUT adds to those of INPUT.",
+            absent="no text",
+            metavar="TEXT",
+        ),
+    ]
     log_dir: Annotated[
         str | Path | None,
         _OUTPUT(
@@ -229,6 +264,14 @@ class SharedOptions(TypedDict, total=False):
         ),
     ]
     max_attempts: Annotated[int, _LIMITS("Maximum number of attempts of one row.", default=3, metavar="N")]
+    max_repairs: Annotated[
+        int,
+        _LIMITS(
+            "Maximum number of requests for a corrected answer, if one does not fit --schema or --choices.",
+            default=1,
+            metavar="N",
+        ),
+    ]
     requests_per_minute: Annotated[
         int | None,
         _LIMITS(

@@ -54,8 +54,8 @@ class Option:
 
     @property
     def is_list(self) -> bool:
-        """Whether the option takes several values."""
-        return self.accepts(Sequence)
+        """Whether the option is given once for each of its values."""
+        return self.accepts(Sequence) and not self.accepts(str)
 
     def accepts(self, kind: type) -> bool:
         """Whether ``kind`` is one of the types of the option."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,23 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.binary import find_binary
 from opencode_tasks.opencode.config import config_in_force, read_config
+from opencode_tasks.plan.answer_format import MAX_REPAIRS, AnswerFormat, answer_format, schema_of
 from opencode_tasks.plan.option_declarations import BadRows, OnBudget, OnWait
 from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_defaults
 from opencode_tasks.settings import settings
+
+MIN_LABELS = 2
+FILE_TEXTS = ("system", "template")
+"""Options whose text ``@FILE`` is the content of a file, and whose text ``@@…`` begins with one ``@``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Options of a run: those of ``AnnotateOptions`` with the same names and defaults, files read.
 
-    ``schema`` and ``opencode_config`` are JSON objects here. ``series`` names the runs over one growing
-    input that this run belongs to; None without an incremental input.
+    ``schema`` and ``opencode_config`` are JSON objects here; the schema of ``choices`` is in ``schema`` too.
+    ``output_type`` is the type from which the schema was made, None for none. ``series`` names the runs over
+    one growing input that this run belongs to; None without an incremental input.
     """
 
     model: str | None = None
@@ -42,14 +48,19 @@ class Options:
     id_column: str | None = None
     label: Sequence[str] = ()
     system: str | None = None
+    system_column: str | None = None
+    examples: str | None = None
     agent: str | None = None
     credentials: str | None = None
     mcp_server: Sequence[str] = ()
     variant: str | None = None
     schema: Mapping[str, Any] | None = None
+    choices: str | Sequence[str] | None = None
+    output_type: Any = None
     opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     opencode_bin: str | None = None
     work_dir: str | Path | None = None
+    column_prefix: str | None = None
     log_dir: str | Path | None = None
     batch_size: int | None = None
     concurrency: int | None = None
@@ -60,6 +71,7 @@ class Options:
     first_event_timeout: float | None = None
     stall_timeout: float | None = None
     max_attempts: int = 3
+    max_repairs: int = MAX_REPAIRS
     bad_rows: BadRows = "stop"
     ledger: str | None = None
     refresh: bool = False
@@ -69,23 +81,118 @@ class Options:
     on_budget: OnBudget = "pause"
     series: str | None = None
 
+    @property
+    def answer_format(self) -> AnswerFormat | None:
+        """What the answers must be; None for text."""
+        return answer_format(self.schema, self.output_type, self.max_repairs)
 
-def make_options(keywords: Mapping[str, Any]) -> Options:
+
+def make_options(keywords: Mapping[str, Any], output_type: Any = None) -> Options:
     """Options from the keywords of ``annotate()``, the files that they name read.
 
     Raises TypeError for an unknown keyword, and InputError with a line for each value that is not
     allowed and each file that cannot be read.
     """
-    values = with_defaults(keywords, ANNOTATE)
-    faults = value_faults(values)
-    for name, read in (("schema", read_schema), ("opencode_config", read_opencode_config)):
+    values = with_file_texts(with_defaults(keywords, ANNOTATE))
+    if faults := [*value_faults(values), *read_files(values, output_type)]:
+        raise InputError(tuple(faults))
+    return Options(**values, output_type=output_type)
+
+
+def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
+    """Replace the options that name files by what these hold; return a line for each fault.
+
+    ``schema`` is the schema of ``choices`` or of ``output_type`` if these are given.
+    """
+    faults: list[str] = []
+    if values.get("system") is not None and values.get("system_column") is not None:
+        faults.append("--system and --system-column: each is the system text of the rows; give one of them")
+    readers: dict[str, Callable[[Any], Any]] = {
+        "schema": lambda schema: answer_schema(schema, values.get("choices"), output_type),
+        "opencode_config": read_opencode_config,
+        **dict.fromkeys(FILE_TEXTS, _literal),
+    }
+    for name, read in readers.items():
+        if value_faults({option: values.get(option) for option in (name, "choices")}):
+            continue
         try:
-            values[name] = read(values[name])
+            values[name] = read(values.get(name))
         except InputError as error:
             faults.extend(error.faults)
+            values[name] = None
+    return faults
+
+
+def with_file_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the content of the files that ``@FILE`` names, in a form that names no file.
+
+    So a file is read once, and ``resume`` has its text. Raises InputError for each file that cannot be read.
+    """
+    found, faults = dict(values), list[str]()
+    for name in FILE_TEXTS:
+        value = found.get(name)
+        if not isinstance(value, str) or not value.startswith("@") or value.startswith("@@"):
+            continue
+        try:
+            text = _read_text(f"--{name}", value[1:])
+        except InputError as error:
+            faults.extend(error.faults)
+        else:
+            found[name] = f"@{text}" if text.startswith("@") else text
     if faults:
         raise InputError(tuple(faults))
-    return Options(**values)
+    return found
+
+
+def _literal(text: str | None) -> str | None:
+    return text[1:] if text is not None and text.startswith("@@") else text
+
+
+def _read_text(option: str, name: str) -> str:
+    advice = "write @@ for a text that begins with @"
+    try:
+        text = Path(name).read_bytes().decode()
+    except OSError as error:
+        raise InputError((f"{option}: cannot read the file {name!r}: {error.strerror}; {advice}",)) from None
+    except ValueError:
+        raise InputError((f"{option}: the file {name!r} is not text in UTF-8; {advice}",)) from None
+    if "\0" in text:
+        raise InputError((f"{option}: the file {name!r} contains a NUL character",))
+    return text
+
+
+def answer_schema(
+    schema: str | Mapping[str, Any] | None, choices: str | Sequence[str] | None, output_type: Any = None
+) -> Any:
+    """The schema that one of three options gives, as its JSON value; None without any.
+
+    Raises InputError if two of them are given, or if the given one is not valid.
+    """
+    given = {"--schema": schema, "--choices": choices, "output_type": output_type}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise InputError((f"{' and '.join(names)}: each says what the answer is; give one of them",))
+    if choices is not None:
+        return choices_schema(choices)
+    return read_schema(schema) if output_type is None else schema_of(output_type)
+
+
+def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
+    """The schema of an answer that is one of several labels; a text has them between commas.
+
+    Raises InputError if there are fewer than two labels, an empty one, or one twice.
+    """
+    labels = [label.strip() for label in (choices.split(",") if isinstance(choices, str) else choices)]
+    faults: list[str] = []
+    if not all(labels):
+        faults.append("--choices: a label is empty; write them as positive,negative")
+    if len(set(labels)) < len(labels):
+        faults.append("--choices: a label is named twice")
+    if len(labels) < MIN_LABELS and not faults:
+        faults.append(f"--choices: {labels[0] if labels else ''!r} is no choice; name at least two labels")
+    if faults:
+        raise InputError(tuple(faults))
+    return {"type": "string", "enum": labels}
 
 
 def read_schema(value: str | Mapping[str, Any] | None) -> Any:

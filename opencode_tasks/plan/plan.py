@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.fingerprints import fingerprint, row_keys
 from opencode_tasks.domain.max_cost import Price
@@ -19,20 +19,21 @@ from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
-from opencode_tasks.opencode.backend import (
-    OpencodeSpec,
-)
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.examples import read_examples
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
-from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico, system_text
+from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
+from opencode_tasks.plan.system_text import Example, SystemText
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
@@ -40,7 +41,7 @@ from opencode_tasks.telemetry import carrier
 MAX_USD = 9_000_000
 # The options that are in the key by the prompt, by opencode's answer about them, or by name.
 _IN_KEY = {
-    *("prompt_column", "template", "system", "schema", "work_dir"),
+    *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
 }
 
@@ -50,7 +51,8 @@ class PlannedRows:
     """Rows of a run in input order. Each iteration renders them again, so that none is kept in memory."""
 
     rows: PromptRows
-    key_of: Callable[[str], str]
+    key_of: Callable[[str, str | None], str]
+    system: SystemText
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -59,12 +61,14 @@ class PlannedRows:
     def __iter__(self) -> Iterator[RowInput]:
         """Rows with their keys."""
         for row in self.rows:
+            own = self.system.of_row(row.prompt, row.system)
             yield RowInput(
                 row_id=row.row_id,
                 position=row.position,
-                row_key=self.key_of(row.prompt),
+                row_key=self.key_of(row.prompt, own),
                 prompt=row.prompt,
                 labels=row.labels,
+                system=own,
             )
 
 
@@ -85,6 +89,11 @@ class Plan:
     def model_ref(self) -> str:
         """Resolved model; empty for an empty input without a model."""
         return self.catalog.model_ref if self.catalog else self.options.model or ""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns that OUTPUT adds to INPUT."""
+        return output_columns(self.options.schema, self.options.column_prefix)
 
     @property
     def ledger_url(self) -> str:
@@ -113,9 +122,9 @@ class Plan:
             backend=options.backend,
             model_ref=self.catalog.model_ref,
             unpriced=self.catalog.unpriced,
-            system=options.system,
+            system=self.rows.system.common,
             variant=options.variant,
-            schema=options.schema,
+            answer_format=options.answer_format,
             limits=limits_of(options),
             gate_id=self.gate_id,
             concurrency=sizes.concurrency_per_batch,
@@ -164,13 +173,21 @@ def make_plan(
         template=options.template,
         id_column=options.id_column,
         labels=options.label,
-        schema=options.schema if not check_schema(options.schema) else None,
         unreadable=unreadable,
+        system_column=options.system_column,
+        added=output_columns(
+            options.schema if not check_schema(options.schema) else None, options.column_prefix
+        ),
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
     prices, price_faults = own_prices()
     faults += price_faults
+    examples: list[Example] = []
+    try:
+        examples = read_examples(options, None if frame is None else [*map(str, frame.columns)])
+    except InputError as error:
+        faults += error.faults
     spec, catalog = None, None
     try:
         spec = make_spec(options, resolved.secrets)
@@ -183,8 +200,11 @@ def make_plan(
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
-    rows = _rows(checked, options, spec, catalog)
-    if catalog and (fault := _budget_fault(rows, options, spec, catalog, prices)):
+    base = spec.system if spec.agent == DEFAULT_AGENT else options.system
+    instruction = None if options.schema is None else schema_instruction(options.schema)
+    system = SystemText(base=base, examples=examples, instruction=instruction)
+    rows = _rows(checked, options, spec, catalog, system)
+    if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
     return Plan(
         options=options,
@@ -205,9 +225,7 @@ def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
     )
 
 
-def _budget_fault(
-    rows: PlannedRows, options: Options, spec: OpencodeSpec, catalog: Catalog, prices: PriceBook
-) -> str | None:
+def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices: PriceBook) -> str | None:
     """Reason why the cost limits do not allow any row to be sent; None if they do."""
     if options.max_cost is None and options.max_row_cost is None:
         return None
@@ -222,8 +240,9 @@ def _budget_fault(
         )
     if options.max_cost is None or not rows:
         return None
+    calls = 1 if options.schema is None else 1 + options.max_repairs
     smallest_pico = min(
-        attempt_cost_limit_pico(price, row.prompt, spec=spec, system=options.system, schema=options.schema)
+        attempt_cost_limit_pico(price, row.prompt, row.system or rows.system.common, calls=calls)
         for row in rows
     )
     if smallest_pico <= usd_to_pico(options.max_cost):
@@ -248,6 +267,8 @@ def option_faults(options: Options) -> list[str]:
     for name, value in counts.items():
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
+    if options.max_repairs < 0:
+        faults.append(f"--max-repairs: {options.max_repairs} is below 0")
     faults += _clock_faults(options)
     for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
         if cost is not None and not (0 < cost < MAX_USD):
@@ -291,11 +312,13 @@ def _choice_faults(options: Options) -> list[str]:
     return faults
 
 
-def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None) -> PlannedRows:
+def _rows(
+    checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: SystemText
+) -> PlannedRows:
     if catalog is None:
-        return PlannedRows(rows=Checked().rows, key_of=str)
+        return PlannedRows(rows=Checked().rows, key_of=lambda prompt, _: prompt, system=system)
     key_of = row_keys(
-        system=system_text(spec, options.system, options.schema) or "",
+        system=system.common or "",
         model_ref=catalog.model_ref,
         agent=spec.agent,
         agent_config=catalog.agent_config,
@@ -308,7 +331,7 @@ def _rows(checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catal
             **_other_deciding_options(options),
         },
     )
-    return PlannedRows(rows=checked.rows, key_of=key_of)
+    return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:

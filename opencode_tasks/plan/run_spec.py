@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from opencode_tasks.domain.answer_schema import schema_instruction
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
-from opencode_tasks.ledger import ClaimedRow
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec, Request
+from opencode_tasks.ledger import ClaimedRow, OpenRow
+from opencode_tasks.opencode.backend import BackendName, OpencodeSpec, Request
+from opencode_tasks.plan.answer_format import AnswerFormat
 from opencode_tasks.telemetry import Carrier
 
 TITLE_LIMIT = 100
-# An answer that does not fit its schema gets one repair turn.
-CALLS_WITH_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +22,13 @@ class RunSpec:
     """One run as its batches see it.
 
     - ``driver_id``: driver whose batches these are: its stop ends them.
-    - ``spec``: how opencode is started, with ``system`` being the system text of the default agent.
+    - ``spec``: how opencode is started.
     - ``secrets_block``: Prefect block (``type/name``) that holds the secrets of ``spec``; None without
       one. An executor that sends the batch elsewhere removes the secrets from ``spec``, and the
       batch reads them from the block.
     - ``unpriced``: models without a price in opencode.
-    - ``system``: system text that the user gave, None without one.
+    - ``system``: system text of a row without one of its own, None for that of a named agent.
+    - ``answer_format``: what the answers must be; None for text.
     - ``concurrency``: most rows in flight of one batch. ``servers``: opencode servers of the process, if
       the backend uses them.
     - ``gate_id``: gate of the provider, model and credential.
@@ -56,7 +53,7 @@ class RunSpec:
     unpriced: frozenset[str]
     system: str | None
     variant: str | None
-    schema: Mapping[str, Any] | None
+    answer_format: AnswerFormat | None
     limits: RetryLimits
     concurrency: int
     servers: int = 1
@@ -73,13 +70,22 @@ class RunSpec:
     lease_s: float = 60.0
     secrets_block: str | None = None
 
+    @property
+    def calls_per_row(self) -> int:
+        """Maximum number of model calls of one attempt without tools."""
+        return 1 if self.answer_format is None else 1 + self.answer_format.max_repairs
+
+    def system_of(self, row: OpenRow) -> str | None:
+        """System text of a row; None keeps that of a named agent."""
+        return self.system if row.system is None else row.system
+
     def request(self, claimed: ClaimedRow) -> Request:
         """Request for a claimed row."""
         return Request(
             prompt=claimed.row.prompt,
             model_ref=self.model_ref,
             agent=self.spec.agent,
-            system=system_text(self.spec, self.system, self.schema),
+            system=self.system_of(claimed.row),
             variant=self.variant,
             title=f"{self.run_id} {claimed.row.row_id}"[:TITLE_LIMIT],
             max_cost_pico=claimed.remaining_pico,
@@ -88,18 +94,7 @@ class RunSpec:
         )
 
 
-def system_text(spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None) -> str | None:
-    """System text of every request; None keeps the system text of a named agent."""
-    text = spec.system if spec.agent == DEFAULT_AGENT else system
-    if schema is None:
-        return text
-    return "\n\n".join(filter(None, [text, schema_instruction(schema)]))
-
-
-def attempt_cost_limit_pico(
-    price: Price, prompt: str, *, spec: OpencodeSpec, system: str | None, schema: Mapping[str, Any] | None
-) -> int:
+def attempt_cost_limit_pico(price: Price, prompt: str, system: str | None, *, calls: int) -> int:
     """Most that one attempt at a prompt can cost without tools, in pico-dollars."""
-    texts = (prompt, system_text(spec, system, schema) or "")
-    size_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return price.max_cost(size_bytes, calls=1 if schema is None else CALLS_WITH_SCHEMA)
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for text in (prompt, system or ""))
+    return price.max_cost(size_bytes, calls=calls)

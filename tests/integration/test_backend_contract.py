@@ -15,6 +15,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from naughty import NAUGHTY
 from rig import BASH, BOTH, RARELY_CLI, Asked, Rig, TestedBackend
 
 from opencode_tasks.errors import (
@@ -252,6 +253,7 @@ PROMPTS = {
     "emoji": "👩‍👩‍👧 naïve ﬁ \u2028 e\u0301",
     "punctuation": "?!",
     "at": "@file.txt /command !bash",
+    "naughty": "\n".join(NAUGHTY.values()),
 }
 
 
@@ -287,7 +289,14 @@ def test_a_prompt_of_a_megabyte_arrives(rig: Rig, backend: TestedBackend) -> Non
 
 @pytest.mark.parametrize("backend", ALL)
 def test_the_system_text_arrives_as_given(rig: Rig, backend: TestedBackend) -> None:
-    for system in ("You label.\n\n  Answer \"yes\" or 'no'.\n", "Du bist knapp. 👍"):
+    texts = (
+        "You label.\n\n  Answer \"yes\" or 'no'.\n",
+        "Du bist knapp. 👍",
+        "{file:missing} {env:HOME} {file:/etc/hostname} \\u007bfile:x} {{}} $HOME",
+        "long " * 60_000,
+        PROMPTS["naughty"],
+    )
+    for system in texts:
         asked = rig.ask(system=system, backend=backend)
         assert [call.system for call in asked.calls] == [system]
 

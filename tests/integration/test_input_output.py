@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from opencode_tasks import InputError
+from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.validate import check_frame
@@ -331,7 +332,7 @@ def test_types_of_postgresql_are_read_and_written(postgresql_url: str, is_query:
             else:
                 found = next(iter(checked.rows)).prompt
                 assert found == prompt or (prompt is None and found.startswith('["a0ee'))
-        done = output_frame(frame, [{"status": "completed"}] * 2, schema=None)
+        done = output_frame(frame, [{"status": "completed"}] * 2, output_columns(None))
         done.attrs = frame.attrs
         output = Output(name="sql:typed_out", database=postgresql_url, key="id")
         assert output.faults("sql:typed", list(done.columns), done) == []
@@ -384,7 +385,7 @@ def test_columns_that_a_table_cannot_have_are_found_before_a_prompt_is_sent(
 
     def faults(*names: str) -> list[str]:
         frame = pd.DataFrame([["x"] * len(names)], columns=pd.Index(names))
-        sample = output_frame(frame, [{}], schema=None)
+        sample = output_frame(frame, [{}], output_columns(None))
         return output.faults("in.csv", list(sample.columns), sample)
 
     assert faults("id", "a.b", "{x}", "50%", "group", " lead", 'q"uote', "a(b):c") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def test_a_page_can_be_followed_word_for_word(
         return call.authorization not in (f"Bearer {KEY}", "Bearer sk-house")
 
     provider.on(is_refused, Reply(status=401, body={"error": {"message": "invalid x-api-key"}}))
+    for prompt, label in (("Works well.", "positive"), ("Broke after a day.", "negative")):
+        provider.on(re.compile(f"^{prompt}$"), Reply(text=json.dumps({"label": label})))
     replaced = {
         "https://llm.example.com/v1": provider.base_url,
         "postgresql://annotator@db.example.com/ledger": postgresql_url,

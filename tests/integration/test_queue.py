@@ -182,7 +182,7 @@ def contents(ledger: Ledger, run_id: str, prefix: str) -> Any:
 def test_rows_finished_in_bulk_are_written_like_rows_finished_one_at_a_time(ledger: Ledger) -> None:
     for run_id in ("many", "each"):
         create_run(ledger, run_id, [f"{run_id}{n}" for n in range(5)], max_cost_pico=1000)
-        claimed = claim(ledger, run_id, 5, max_cost_of=lambda prompt: 10 + int(prompt[1:])).rows
+        claimed = claim(ledger, run_id, 5, max_cost_of=lambda row: 10 + int(row.prompt[1:])).rows
         answers = [answer(found, number) for number, found in enumerate(records(run_id))]
         ended = [finished_row(one, found, at(3)) for one, found in zip(claimed, answers, strict=True)]
         if run_id == "many":

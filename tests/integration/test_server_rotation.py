@@ -32,6 +32,7 @@ from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import ServerPool
 from opencode_tasks.opencode.server_rotation import RotationLimits
 from opencode_tasks.outcomes.backend_result import SessionResult
+from opencode_tasks.plan.answer_format import MAX_REPAIRS, answer_format
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 LIMIT_S = 60.0
@@ -51,6 +52,7 @@ import asyncio, json, sys
 from pathlib import Path
 from opencode_tasks.opencode.backend import OpencodeSpec, Request
 from opencode_tasks.opencode.server_rotation import RotationLimits
+from opencode_tasks.plan.answer_format import MAX_REPAIRS, answer_format
 from opencode_tasks.opencode.server_pool import ServerPool
 
 spec = OpencodeSpec(binary=Path(sys.argv[1]), config=json.loads(sys.argv[2]), model_ref="fake/echo")
@@ -103,7 +105,10 @@ class Asker:
         request = Request(prompt=prompt, model_ref="fake/echo")
         async with self.server_pool.use(self.spec, "server", frozenset()) as backend:
             try:
-                return await ask(backend, request, node_id="n", on_session=sessions.append, schema=schema)
+                wanted = answer_format(schema, None, MAX_REPAIRS)
+                return await ask(
+                    backend, request, node_id="n", on_session=sessions.append, answer_format=wanted
+                )
             finally:
                 backend.release_session(sessions[-1])
                 self.note()
@@ -219,7 +224,8 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
         backend = GateHold(servers, asking.spec)
         sessions: list[str] = []
         request = Request(prompt="give n", model_ref="fake/echo")
-        answer = await ask(backend, request, node_id="n", on_session=sessions.append, schema=SCHEMA)
+        wanted = answer_format(SCHEMA, None, MAX_REPAIRS)
+        answer = await ask(backend, request, node_id="n", on_session=sessions.append, answer_format=wanted)
         assert old.is_running
         assert backend.data_dir(sessions[0]) == old.instance_dir.data
         assert backend.data_dir(None) == asking.seen[-1].instance_dir.data != old.instance_dir.data

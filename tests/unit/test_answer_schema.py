@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from opencode_tasks.domain.answer_schema import (
     schema_instruction,
     validate,
 )
+from opencode_tasks.domain.answer_shape import shape_of
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -146,8 +148,13 @@ def test_values_stay_exact() -> None:
         ([], "an array"),
         ({"type": "strange"}, "not a JSON Schema"),
         ({"type": "object", "properties": {"a": {"pattern": "("}}}, "not a JSON Schema"),
-        ({"type": "array"}, "top level"),
         ({}, "top level"),
+        ({"sentiment": "string"}, "top level"),
+        ({"anyOf": [{"type": "string"}, {}]}, "top level"),
+        ({"type": "null"}, "top level"),
+        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "top level"),
+        ({"$ref": "#"}, "top level"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"status": {}}}}}, "'status'"),
         ({"type": "object", "properties": {"cost_usd": {}}}, "'cost_usd'"),
         ({"type": "object", "properties": {"row_id": {}}}, "'row_id'"),
         ({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "has no target"),
@@ -202,4 +209,172 @@ def test_columns_and_words() -> None:
     assert schema_columns(SCHEMA) == ["label", "score"]
     assert schema_columns(None) == schema_columns({}) == []
     assert '"enum":["pos","neg"]' in schema_instruction(SCHEMA)
-    assert "- $.a: wrong" in repair_prompt(["$.a: wrong", "b"])
+    assert "- $.a: wrong" in repair_prompt(["$.a: wrong", "b"], SCHEMA)
+
+
+# As the exporters of msgspec, zod and pydantic write the schema of one object with a label and a score.
+FIELDS: dict[str, Any] = {"label": {"type": "string", "enum": ["pos", "neg"]}, "score": {"type": "integer"}}
+MSGSPEC: dict[str, Any] = {
+    "$ref": "#/$defs/Review",
+    "$defs": {"Review": {"title": "Review", "type": "object", "properties": FIELDS, "required": ["label"]}},
+}
+ZOD_4: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": FIELDS,
+    "required": ["label"],
+    "additionalProperties": False,
+}
+ZOD_3: dict[str, Any] = {
+    "$ref": "#/definitions/Review",
+    "definitions": {"Review": {"type": "object", "properties": FIELDS, "additionalProperties": False}},
+    "$schema": "http://json-schema.org/draft-07/schema#",
+}
+INHERITED: dict[str, Any] = {
+    "allOf": [{"$ref": "#/$defs/Base"}, {"properties": {"score": {"$ref": "#/$defs/Score"}}}],
+    "$defs": {
+        "Base": {
+            "type": ["object"],
+            "properties": {"label": {"$ref": "#/$defs/Label"}},
+            "required": ["label"],
+        },
+        "Label": {"enum": ["pos", "neg"]},
+        "Score": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    },
+}
+UNION: dict[str, Any] = {
+    "anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}, {"type": "null"}],
+    "$defs": {
+        "A": {"type": "object", "properties": {"label": {"const": "pos"}}, "required": ["label"]},
+        "B": {"type": "object", "properties": {"label": {"const": "neg"}, "score": {"type": "integer"}}},
+    },
+}
+IDENTIFIED: dict[str, Any] = {"$id": "https://e/x", "$ref": "#/$defs/R", "$defs": {"R": ZOD_4}}
+
+
+@pytest.mark.parametrize("schema", [MSGSPEC, ZOD_4, ZOD_3, INHERITED, UNION, IDENTIFIED])
+def test_schemas_of_other_libraries(schema: dict[str, Any]) -> None:
+    assert check_schema(schema) == []
+    assert shape_of(schema).fields == {
+        "label": {"string"}, "score": {"integer", "null"} if schema is INHERITED else {"integer"},
+    }  # fmt: skip
+    answer = {"label": "pos", "score": 2**53 + 1}
+    assert parse_structured(f"Sure: {json.dumps(answer)}", schema) == ValidAnswer(value=answer)
+    assert isinstance(parse_structured('{"label": "bad"}', schema), InvalidAnswer)
+    assert isinstance(parse_structured("[]", schema), InvalidAnswer)
+    assert "JSON object" in schema_instruction(schema)
+
+
+def test_a_type_that_contains_itself_has_fields() -> None:
+    tree = {
+        "$ref": "#/$defs/T",
+        "$defs": {
+            "T": {
+                "type": "object",
+                "properties": {"next": {"anyOf": [{"$ref": "#/$defs/T"}, {"type": "null"}]}},
+            }
+        },
+    }
+    assert check_schema(tree) == []
+    assert shape_of(tree).fields == {"next": {"object", "null"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "integer"}, " 9007199254740993\n", 9007199254740993),
+        ({"type": "integer"}, "```json\n42\n```", 42),
+        ({"type": ["integer", "null"]}, "null", None),
+        ({"type": "boolean"}, "false", False),
+        ({"type": "array", "items": {"type": "string"}}, 'Tags: ["a", "b"].', ["a", "b"]),
+        ({"type": "array"}, "[]", []),
+        ({"type": "array"}, "```json\n[1]\n```", [1]),
+        ({"$ref": "#/$defs/L", "$defs": {"L": {"type": "array"}}}, '[{"a": 1}]', [{"a": 1}]),
+        ({"type": "string"}, "Paris", "Paris"),
+        ({"type": "string"}, '"Paris"', "Paris"),
+        ({"type": "string", "maxLength": 9}, "[1] {a}", "[1] {a}"),
+        ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, "7", 7),
+        ({"enum": [1, 2, None]}, "2", 2),
+    ],
+)  # fmt: skip
+def test_answers_that_are_no_object(schema: dict[str, Any], text: str, value: Any) -> None:
+    assert check_schema(schema) == []
+    assert parse_structured(text, schema) == ValidAnswer(value=value)
+    assert schema_columns(schema) == []
+    assert "one JSON value" in schema_instruction(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "integer"}, "The answer is 42."),
+        ({"type": "integer"}, "4.5"),
+        ({"type": "boolean"}, "True"),
+        ({"type": "array", "items": {"type": "string"}}, '{"tags": ["a"]}'),
+        ({"type": "array"}, '["a", '),
+        ({"type": "string", "maxLength": 3}, "Paris"),
+        ({"type": "string"}, "a\0b"),
+        ({"type": "string"}, "a\ud800"),
+        ({"enum": [1, 2]}, "3"),
+    ],
+)
+def test_other_values_are_not_guessed(schema: dict[str, Any], text: str) -> None:
+    assert isinstance(parse_structured(text, schema), InvalidAnswer)
+
+
+CHOICES: dict[str, Any] = {"type": "string", "enum": ["positive", "negative", "very positive", "N/A", "C++"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("positive", "positive"),
+        (" Positive.\n", "positive"),
+        ('"NEGATIVE"', "negative"),
+        ("**positive**", "positive"),
+        ("`n/a`", "N/A"),
+        ("c++", "C++"),
+        ("very\n positive", "very positive"),
+        ("```\npositive\n```", "positive"),
+        ("Label: positive", "positive"),
+        ("Final answer: **Very positive**.", "very positive"),
+        ("It is negative.", "negative"),
+        ("The sentiment is: positive", "positive"),
+        ("The sentiment of this review is 'positive'.", "positive"),
+        ("This is a positive", "positive"),
+    ],
+)
+def test_a_label_is_read(text: str, label: str) -> None:
+    assert parse_structured(text, CHOICES) == ValidAnswer(value=label)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "***", "not positive", "It is not positive.", "positive or negative", "positive, not negative",
+        "I doubt that it is positive.", "positively", "The only thing that is positive",
+        "positive\n\nBecause it works.",
+        "The label is neither positive nor negative", '{"label": "positive"}', '["positive"]', "pos",
+        "positive negative",
+        "It could be positive.", "Sentiment: not positive", "a: b: positive", "unpositive",
+    ],
+)  # fmt: skip
+def test_a_label_is_never_guessed(text: str) -> None:
+    parsed = parse_structured(text, CHOICES)
+    assert parsed == InvalidAnswer(
+        problems=("the answer is not one of the labels positive, negative, very positive, N/A, C++",)
+    )
+
+
+def test_labels_that_differ_by_case_need_the_exact_text() -> None:
+    schema = {"enum": ["US", "us", "No", "No."]}
+    assert [parse_structured(text, schema) for text in ("US", "us", "No", "No.")] == [
+        ValidAnswer(value=text) for text in ("US", "us", "No", "No.")
+    ]
+    assert isinstance(parse_structured("Us", schema), InvalidAnswer)
+    assert isinstance(parse_structured("no", schema), InvalidAnswer)
+
+
+def test_the_model_is_told_the_labels() -> None:
+    assert schema_instruction(CHOICES).endswith("\npositive\nnegative\nvery positive\nN/A\nC++")
+    assert "labels" in repair_prompt(["wrong"], CHOICES)

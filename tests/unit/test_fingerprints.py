@@ -21,11 +21,11 @@ BASE: dict[str, Any] = {
 
 def key(prompt: str = "p", **changes: Any) -> str:
     arguments: dict[str, Any] = {**BASE, **changes}
-    return row_keys(**arguments)(prompt)
+    return row_keys(**arguments)(prompt, None)
 
 
 def test_the_key_is_stable() -> None:
-    assert key() == row_keys(**dict(reversed(BASE.items())), number=0)("p")
+    assert key() == row_keys(**dict(reversed(BASE.items())), number=0)("p", None)
     assert key() == "4eeceeca14d331dededb3c0d81c81fb25672582f6bc4cd53a02ef8f7d9c22ae2"
 
 
@@ -101,3 +101,9 @@ def test_the_input_is_known_by_rows_and_order() -> None:
     }
     assert len(prints) == 4
     assert fingerprint(iter(rows)) == fingerprint(rows)
+
+
+def test_the_own_system_text_of_a_row_is_in_its_key_as_that_of_the_run() -> None:
+    key_of = row_keys(**BASE)
+    assert key_of("p", "other") == row_keys(**BASE | {"system": "other"})("p", None)
+    assert len({key_of("p", None), key_of("p", "other"), key_of("p", "")}) == 3

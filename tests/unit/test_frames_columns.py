@@ -19,6 +19,6 @@ def test_fields_come_after_the_response_with_their_types() -> None:
     columns = output_columns(schema)
     assert [column.name for column in columns[:10]] == ["response", *"sinblmet", "status"]
     assert [column.dtype for column in columns[1:9]] == [
-        "string", "Int64", "Float64", "boolean", "object", "object", "object", "object",
+        "string", "Int64", "Float64", "boolean", "object", "object", "Int64", "object",
     ]  # fmt: skip
     assert output_columns(None) == OUTPUT

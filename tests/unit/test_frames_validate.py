@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from opencode_tasks.frames.columns import OUTPUT
+from opencode_tasks.frames.columns import OUTPUT, output_columns
 from opencode_tasks.frames.validate import PromptRow, check_frame, fault_lines
+
+OR_PREFIX = "or name the new columns with --column-prefix, for example --column-prefix new_"
 
 
 def test_valid_frame() -> None:
@@ -43,7 +45,7 @@ def test_all_faults_are_found() -> None:
         [["a", 1, 2, 3, 4, 5]], columns=pd.Index(["Prompts", "dup", "dup", "status", "row_id", "label"])
     )
     schema = {"type": "object", "properties": {"label": {}}}
-    checked = check_frame(frame, id_column="key", labels=["none"], schema=schema)
+    checked = check_frame(frame, id_column="key", labels=["none"], added=output_columns(schema))
     listed = "It has 'Prompts', 'dup', 'dup', 'status', 'row_id', 'label'"
     assert list(checked.rows) == []
     assert checked.faults == [
@@ -51,9 +53,9 @@ def test_all_faults_are_found() -> None:
         f"INPUT has no column 'key' (--id-column). {listed}",
         f"INPUT has no column 'none' (--label). {listed}",
         "INPUT has 2 columns named 'dup'; rename all but one",
-        "INPUT column 'status' has the name of a column that OUTPUT adds; rename it",
+        f"INPUT column 'status' has the name of a column that OUTPUT adds; rename it, {OR_PREFIX}",
         "INPUT column 'row_id' has a reserved name; use --id-column row_id or rename it",
-        "INPUT column 'label' has the name of a field of the schema; rename one of them",
+        f"INPUT column 'label' has the name of a field of the schema; rename one of them, {OR_PREFIX}",
     ]
 
 
@@ -62,8 +64,31 @@ def test_output_as_input_is_one_fault() -> None:
     (fault,) = check_frame(pd.DataFrame([[""] * len(columns)], columns=pd.Index(columns))).faults
     assert fault == (
         f"INPUT has columns that OUTPUT adds: response, status and {len(OUTPUT) - 2} more. It is probably "
-        "the OUTPUT of a run: use the INPUT of that run, or remove these columns"
+        "the OUTPUT of a run: use the INPUT of that run, remove these columns, or name the new columns with "
+        "--column-prefix, for example --column-prefix new_"
     )
+
+
+def test_a_prefix_lets_every_input_column_be() -> None:
+    columns = ["prompt", *(column.name for column in OUTPUT), "label"]
+    frame = pd.DataFrame([["x"] * len(columns)], columns=pd.Index(columns))
+    schema = {"type": "object", "properties": {"label": {}}}
+    assert check_frame(frame, added=output_columns(schema, "ai_")).faults == []
+    (fault,) = check_frame(frame.assign(ai_label=1), added=output_columns(schema, "ai_")).faults
+    assert "'ai_label'" in fault
+
+
+@pytest.mark.parametrize("name", ["{x}", "a.b", " lead", "", "ü\u200b", 7, ("a", 1), None])
+def test_odd_names_of_columns_can_be_used(name: object) -> None:
+    frame = pd.DataFrame([["hello", "k"]], columns=pd.Index([name, "id"], dtype=object, tupleize_cols=False))
+    checked = check_frame(frame, prompt_column=str(name), id_column="id", labels=[str(name)])
+    assert list(checked.rows) == [PromptRow(0, "k", "hello", {str(name): "hello"})]
+    assert checked.faults == []
+
+
+def test_names_that_are_the_same_text_are_duplicates() -> None:
+    frame = pd.DataFrame([["a", "b", "c"]], columns=pd.Index(["prompt", 1, "1"], dtype=object))
+    assert check_frame(frame).faults == ["INPUT has 2 columns named '1'; rename all but one"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,7 @@ def test_row_faults_follow_input_faults() -> None:
     checked = check_frame(frame)
     assert list(checked.rows) == []
     assert fault_lines(checked) == [
-        "INPUT column 'status' has the name of a column that OUTPUT adds; rename it",
+        f"INPUT column 'status' has the name of a column that OUTPUT adds; rename it, {OR_PREFIX}",
         "INPUT: the prompt is null: row 0",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from opencode_tasks.opencode.config import (
     absolute_files,
     default_config,
     fixed_config,
+    literal_json,
     merge,
     merged_config,
 )
@@ -156,3 +158,11 @@ def test_a_clock_is_as_long_as_the_whole_by_default_and_never_longer(
     total: float, parts: dict[str, float], clocks: Clocks
 ) -> None:
     assert Clocks.within(total, **parts) == clocks
+
+
+def test_nothing_in_our_own_part_of_the_config_is_replaced() -> None:
+    system = 'Say {file:missing}, {env:HOME}, {"file": 1} and \\{file:x}.'
+    text = literal_json(fixed_config(spec(system=system)))
+    assert "{file:" not in text
+    assert "{env:" not in text
+    assert json.loads(text)["agent"]["opencode-tasks"]["prompt"] == system

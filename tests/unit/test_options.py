@@ -43,7 +43,7 @@ READ = {"schema": Mapping[str, Any] | None, "opencode_config": Mapping[str, Any]
 
 def test_the_options_of_a_run_have_the_declared_names_types_and_defaults() -> None:
     hints = get_type_hints(Options)
-    declared = {field.name: field for field in fields(Options) if field.name != "series"}
+    declared = {field.name: field for field in fields(Options) if field.name not in ("series", "output_type")}
     assert declared.keys() == ANNOTATE.keys()
     for name, option in ANNOTATE.items():
         assert hints[name] == READ.get(name, option.type), name
@@ -53,7 +53,7 @@ def test_the_options_of_a_run_have_the_declared_names_types_and_defaults() -> No
 
 def test_annotate_takes_the_declared_keywords() -> None:
     parameters = inspect.signature(annotate).parameters
-    assert [*parameters] == ["frame", "on_event", "options"]
+    assert [*parameters] == ["frame", "output_type", "on_event", "options"]
     assert get_args(get_type_hints(annotate)["options"]) == (AnnotateOptions,)
     with pytest.raises(TypeError, match="did you mean 'model'"):
         make_options({"modell": "a/b"})
@@ -63,7 +63,7 @@ def test_one_prompt_as_a_task_has_the_same_names_and_types() -> None:
     hints = get_type_hints(opencode_task.fn)
     parameters = inspect.signature(opencode_task.fn).parameters
     shared = {name for name in parameters if name in ANNOTATE}
-    assert parameters.keys() - shared == {"prompt", "tools"}
+    assert parameters.keys() - shared == {"prompt", "tools", "output_type"}
     for name in shared:
         assert hints[name] == READ.get(name, ANNOTATE[name].type) or name == "opencode_config", name
         assert parameters[name].default == ANNOTATE[name].info.default, name
@@ -169,7 +169,7 @@ def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     assert saved.keys() == OPTIONS.keys() - not_saved
     paths = {name for name, value in saved.items() if Path(value).is_absolute()}
     assert paths == {
-        *("input", "output", "schema", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
+        *("input", "output", "schema", "examples", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
     }
     assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
         "input": "s3://b/in.csv",
@@ -182,7 +182,9 @@ OTHERS: dict[str, Any] = {
     "prompt_column": "other",
     "template": "say {prompt}",
     "system": "Be brief.",
+    "system_column": "other",
     "schema": {"type": "object", "properties": {"answer": {"type": "string"}}},
+    "choices": ["positive", "negative"],
     "variant": "high",
     "agent": "another",
     "mcp_server": ["files"],
@@ -190,6 +192,7 @@ OTHERS: dict[str, Any] = {
     "id_column": "id",
     "label": ["id"],
     "bad_rows": "fail",
+    "column_prefix": "ai_",
     "log_dir": "/",
     "batch_size": 5,
     "concurrency": 2,
@@ -198,6 +201,7 @@ OTHERS: dict[str, Any] = {
     "first_event_timeout": 4.0,
     "stall_timeout": 3.0,
     "max_attempts": 1,
+    "max_repairs": 3,
     "requests_per_minute": 9,
     "tokens_per_minute": 9,
     "on_budget": "skip",
@@ -205,7 +209,7 @@ OTHERS: dict[str, Any] = {
 }
 UNTRIED = {
     *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
-    *("max_cost", "max_row_cost"),
+    *("max_cost", "max_row_cost", "examples"),
 }
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opencode_tasks.frames.arrow_frame import arrow_table, frame_of
+from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.validate import check_frame, fault_lines
@@ -138,7 +139,7 @@ def inputs_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def written(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Write the OUTPUT of a run over a frame, and read it again."""
-    done = output_frame(frame, [{"response": "=2", "status": "completed"}] * len(frame), schema=None)
+    done = output_frame(frame, [{"response": "=2", "status": "completed"}] * len(frame), output_columns(None))
     done.attrs = frame.attrs
     Output(name=str(path)).write([done.iloc[:2], done.iloc[2:]], "run")
     return read_input(path)
@@ -238,7 +239,7 @@ def test_a_column_without_values_keeps_its_type(tmp_path: Path) -> None:
     rows = [
         {"id": number, "empty": None, "nothing": None, "blob": None, "times": None} for number in range(3)
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "in.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, output_columns(schema)), tmp_path / "in.parquet")
     written(read_input(tmp_path / "in.parquet"), tmp_path / "out.parquet")
     out = pq.read_schema(tmp_path / "out.parquet")
     assert [out.field(name) for name in schema.names] == list(pq.read_schema(tmp_path / "in.parquet"))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import blocks_of
 
 PYRIGHT = Path(sys.executable).with_name("pyright")
 VENV = Path(sys.prefix)
@@ -32,18 +33,46 @@ def wrong(frame: pd.DataFrame) -> None:
 """
 
 
+TYPED = """
+import pandas as pd
+from pydantic import BaseModel
+from typing_extensions import assert_type
+from opencode_tasks import AnnotationResult, annotate
+
+class Review(BaseModel):
+    label: str
+
+def typed(frame: pd.DataFrame, result: AnnotationResult) -> None:
+    assert_type(annotate(frame, output_type=Review).answers, list[Review | None])
+    assert_type(annotate(frame, output_type=list[str]).answers, list[list[str] | None])
+"""
+
+
+def label_example() -> str:
+    """The documented example of typed answers."""
+    (block,) = [one for one in blocks_of("how-to/write-your-own-flow.md") if one.title == "label.py"]
+    assert len(block.text.splitlines()) < 15
+    return block.text
+
+
 @pytest.mark.slow
 def test_a_mistyped_keyword_and_a_wrong_type_are_errors(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "wrong.py").write_text(WRONG)
+    (tmp_path / "typed.py").write_text(TYPED)
+    (tmp_path / "label.py").write_text(label_example())
     config = {"venvPath": str(VENV.parent), "venv": VENV.name, "typeCheckingMode": "strict"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
     done = subprocess.run(
         [PYRIGHT, "--outputjson"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
     )
+    diagnostics = json.loads(done.stdout)["generalDiagnostics"]
+    assert [one for one in diagnostics if Path(one["file"]).name in ("label.py", "typed.py")] == [], (
+        done.stdout
+    )
     found = [
         (Path(one["file"]).name, one["range"]["start"]["line"] + 1)
-        for one in json.loads(done.stdout)["generalDiagnostics"]
+        for one in diagnostics
         if one["severity"] == "error" and one["rule"] in ("reportCallIssue", "reportArgumentType")
     ]
     assert sorted(set(found)) == [("wrong.py", line) for line in (7, 8, 9, 10, 11)], done.stdout

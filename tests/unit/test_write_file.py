@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_tasks.frames import formats
+from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.content import InputFile
 from opencode_tasks.frames.formats import FileFormat
 from opencode_tasks.frames.io import Output, read_input
@@ -36,7 +37,7 @@ SCHEMA: dict[str, Any] = {
 
 def output(*outcomes: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame({"prompt": ["é=1"] * len(outcomes)})
-    return output_frame(frame, outcomes, schema=SCHEMA)
+    return output_frame(frame, outcomes, output_columns(SCHEMA))
 
 
 DONE: dict[str, Any] = {

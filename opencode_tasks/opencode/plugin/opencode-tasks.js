@@ -34,12 +34,12 @@
 //   OPENCODE_TASKS_INLINE_WAIT_S   longest wait that is left to opencode, in seconds
 //   OPENCODE_TASKS_PROVIDER_LIMITS options of a provider, as JSON: time limits that fit those of the run
 //   OPENCODE_TASKS_MAX_STEPS       most provider requests of one prompt, sub-agents included
-//   OPENCODE_TASKS_SYSTEM, OPENCODE_TASKS_MAX_COST_PICO, OPENCODE_TASKS_PRICE_LIST
-//                                  system text, cost limit and file of prices of the first session, for
+//   OPENCODE_TASKS_SYSTEM_FILE, OPENCODE_TASKS_MAX_COST_PICO, OPENCODE_TASKS_PRICE_LIST
+//                                  file of the system text, cost limit and file of prices of the first session, for
 //                                  `opencode run`. A server takes limit and prices from the metadata of
 //                                  the prompt's text part.
 
-import { appendFileSync } from "node:fs"
+import { appendFileSync, readFileSync } from "node:fs"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
 import { Spending } from "./spending.js"
 import { isEventStream, watched } from "./stream.js"
@@ -62,7 +62,8 @@ const INLINE_WAIT_MS = Number(process.env.OPENCODE_TASKS_INLINE_WAIT_S ?? "60") 
 const MAX_STEPS = Number(process.env.OPENCODE_TASKS_MAX_STEPS ?? "Infinity")
 const PROVIDER_LIMITS = JSON.parse(process.env.OPENCODE_TASKS_PROVIDER_LIMITS ?? "{}")
 const MAX_FAILED_STEPS = 8
-const SYSTEM = process.env.OPENCODE_TASKS_SYSTEM
+const SYSTEM_FILE = process.env.OPENCODE_TASKS_SYSTEM_FILE
+const SYSTEM = SYSTEM_FILE && readFileSync(SYSTEM_FILE, "utf8")
 const LIMIT = { maxCostPico: process.env.OPENCODE_TASKS_MAX_COST_PICO, prices: process.env.OPENCODE_TASKS_PRICE_LIST }
 const NEVER_SENT = /unable to connect|econnrefused|connection refused/i
 const OUTPUT = new Set(["text", "reasoning", "tool"]) // types of parts

@@ -1,0 +1,167 @@
+"""Shape of the answers that a JSON Schema describes: their types, their fields, their labels. Pure.
+
+References within the schema and ``allOf``, ``anyOf`` and ``oneOf`` are followed at the top level and in each
+field, since exporters of other libraries put the definition of the answer there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
+from referencing import Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from opencode_tasks.domain.json_values import list_in, mapping_in
+
+Types = frozenset[str]
+Node = tuple[Mapping[str, Any], Any]
+"""A schema, and the resolver of its references."""
+
+_ALTERNATIVES = ("anyOf", "oneOf")
+# Keywords that say the type if the schema has no "type".
+_IMPLIED = {"properties": "object", "required": "object", "items": "array", "prefixItems": "array"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a schema says about its answers.
+
+    ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
+    has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for
+    unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen.
+    """
+
+    types: Types
+    fields: Mapping[str, Types | None]
+    labels: tuple[str, ...]
+
+    @property
+    def is_object(self) -> bool:
+        """Whether every answer is an object, or null."""
+        return self.types == frozenset({"object"})
+
+    @property
+    def is_label(self) -> bool:
+        """Whether every answer is one of the labels, or null."""
+        return bool(self.labels) and self.types == frozenset({"string"})
+
+
+def shape_of(schema: Mapping[str, Any]) -> Shape:
+    """Return the shape of the answers that fit a schema."""
+    root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
+    node = (schema, REGISTRY.resolver_with_root(root))
+    types = _types(node, frozenset()) or frozenset()
+    choices = _choices(node, frozenset()) or []
+    shape = Shape(
+        types=types - {"null"}, fields={}, labels=tuple(text for text in choices if isinstance(text, str))
+    )
+    if not shape.is_object:
+        return shape
+    fields: dict[str, Types | None] = {}
+    for name, field in _fields(node, frozenset()):
+        found = _types(field, frozenset())
+        known = fields.get(name, found)
+        fields[name] = None if found is None or known is None else found | known
+    return Shape(types=shape.types, fields=fields, labels=())
+
+
+def inside(value: Any, near: Any) -> Node:
+    """Return a schema inside another one with the resolver of its references; not a schema is empty."""
+    node = mapping_in(value)
+    if isinstance(node.get("$id"), str):
+        near = near.in_subresource(Resource.from_contents(dict(node), default_specification=DRAFT202012))
+    return node, near
+
+
+def _parts(node: Node, seen: frozenset[int], *keywords: str) -> Iterator[tuple[Node, frozenset[int]]]:
+    """The schemas that a schema combines by these keywords; none of a schema that contains itself."""
+    schema, near = node
+    if id(schema) in seen:
+        return
+    seen |= {id(schema)}
+    reference = schema.get("$ref")
+    if "$ref" in keywords and isinstance(reference, str):
+        try:
+            found = near.lookup(reference)
+        except Unresolvable:
+            return
+        yield (mapping_in(found.contents), found.resolver), seen
+    for keyword in keywords:
+        for part in list_in(schema.get(keyword)):
+            yield inside(part, near), seen
+
+
+def _types(node: Node, seen: frozenset[int]) -> Types | None:
+    """The JSON types that fit a schema; None if it does not say them."""
+    schema, _ = node
+    stated = [
+        _own_types(schema),
+        *(_types(part, inner) for part, inner in _parts(node, seen, "$ref", "allOf")),
+    ]
+    for keyword in _ALTERNATIVES:
+        found = [_types(part, inner) for part, inner in _parts(node, seen, keyword)]
+        known = [types for types in found if types is not None]
+        if known and len(known) == len(found):
+            stated.append(frozenset[str]().union(*known))
+    known = [types for types in stated if types is not None]
+    if known:
+        return known[0].intersection(*known[1:])
+    return next((frozenset({kind}) for keyword, kind in _IMPLIED.items() if keyword in schema), None)
+
+
+def _own_types(schema: Mapping[str, Any]) -> Types | None:
+    declared = schema.get("type")
+    if declared is not None:
+        kinds = list(map(str, cast("list[Any]", declared) if isinstance(declared, list) else [declared]))
+        return frozenset([*kinds, "integer"] if "number" in kinds else kinds)
+    values = _own_choices(schema)
+    return None if values is None else frozenset(map(_type_of, values))
+
+
+def _own_choices(schema: Mapping[str, Any]) -> list[Any] | None:
+    if "const" in schema:
+        return [schema["const"]]
+    return list_in(schema["enum"]) if "enum" in schema else None
+
+
+def _choices(node: Node, seen: frozenset[int]) -> list[Any] | None:
+    """The values among which an answer is chosen; None if they are not listed."""
+    if (own := _own_choices(node[0])) is not None:
+        return own
+    for part, inner in _parts(node, seen, "$ref", "allOf"):
+        if (found := _choices(part, inner)) is not None:
+            return found
+    alternatives = [(_choices(part, inner), part) for part, inner in _parts(node, seen, *_ALTERNATIVES)]
+    listed = [[None] if part[0].get("type") == "null" else values for values, part in alternatives]
+    if not listed or None in listed:
+        return None
+    return [value for values in listed if values is not None for value in values]
+
+
+def _fields(node: Node, seen: frozenset[int]) -> Iterator[tuple[str, Node]]:
+    """The fields of an object in the order of the schema, one of several alternatives more than once."""
+    schema, near = node
+    for part, inner in _parts(node, seen, "$ref", "allOf"):
+        yield from _fields(part, inner)
+    for name, field in mapping_in(schema.get("properties")).items():
+        yield name, inside(field, near)
+    for part, inner in _parts(node, seen, *_ALTERNATIVES):
+        yield from _fields(part, inner)
+
+
+_NAMES: Mapping[type[Any], str] = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+}
+
+
+def _type_of(value: Any) -> str:
+    return _NAMES.get(cast("type[Any]", type(value)), "object")
