@@ -239,7 +239,7 @@ def test_a_column_without_values_keeps_its_type(tmp_path: Path) -> None:
     rows = [
         {"id": number, "empty": None, "nothing": None, "blob": None, "times": None} for number in range(3)
     ]
-    pq.write_table(pa.Table.from_pylist(rows, output_columns(schema)), tmp_path / "in.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "in.parquet")
     written(read_input(tmp_path / "in.parquet"), tmp_path / "out.parquet")
     out = pq.read_schema(tmp_path / "out.parquet")
     assert [out.field(name) for name in schema.names] == list(pq.read_schema(tmp_path / "in.parquet"))
