@@ -1,7 +1,8 @@
 """The opencode binary: where it is, and whether its version is supported.
 
-The supported range was measured at both ends: plugin, HTTP routes and error shapes are the same from
-1.15.13 to 1.18.33. Opencode 2.x has other commands and routes and is refused.
+The tested range was measured at both ends: plugin, HTTP routes and error shapes are the same from
+1.15.13 to 1.18.33. A later version 1.x must pass the checks of ``opencode.capabilities`` when it starts.
+Opencode 2.x has other commands and routes and is refused.
 
 ``opencode`` of npm is a Node script that starts the binary of the platform. If the package was installed
 without its install scripts, it is a stub that prints an error. The package of the platform is beside it.
@@ -24,7 +25,9 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.system import run_command
 
 MIN_VERSION = "1.15.13"
-MAX_VERSION_EXCLUSIVE = "1.19.0"
+# From this version on nobody has run the tests.
+UNTESTED_FROM = "1.19.0"
+MAX_VERSION_EXCLUSIVE = "2.0.0"
 PINNED_VERSION = "1.18.33"
 
 BINARY_VARIABLE = "OPENCODE_TASKS_OPENCODE_BIN"
@@ -154,14 +157,27 @@ def version_to_run(binary: Path) -> str:
 
 def check_version(version: str) -> None:
     """Raise SetupError if ``version`` is outside the supported range."""
-    if not _numbers(MIN_VERSION) <= _numbers(version) < _numbers(MAX_VERSION_EXCLUSIVE):
+    numbers = _numbers(version)
+    if _numbers(MIN_VERSION) <= numbers < _numbers(MAX_VERSION_EXCLUSIVE):
+        return
+    if numbers >= _numbers(MAX_VERSION_EXCLUSIVE):
         raise SetupError(
             "unknown",
-            raw_message=f"opencode {version} is not supported: "
-            f"it must be at least {MIN_VERSION} and below {MAX_VERSION_EXCLUSIVE}",
-            hint=f"Run `opencode-tasks setup` to install {PINNED_VERSION}, "
-            "or name another binary with --opencode-bin.",
+            raw_message=f"opencode {numbers[0]} is not supported yet, and this is opencode {version}",
+            hint=f"Run `opencode-tasks setup`: it installs {PINNED_VERSION} beside it.",
         )
+    raise SetupError(
+        "unknown",
+        raw_message=f"opencode {version} is not supported: "
+        f"it must be at least {MIN_VERSION} and below {MAX_VERSION_EXCLUSIVE}",
+        hint=f"Run `opencode-tasks setup` to install {PINNED_VERSION}, "
+        "or name another binary with --opencode-bin.",
+    )
+
+
+def is_untested(version: str) -> bool:
+    """Whether a supported version is later than the tested ones."""
+    return _numbers(version) >= _numbers(UNTESTED_FROM)
 
 
 def _named(name: str, source: str) -> Path:

@@ -20,7 +20,8 @@ from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
-from opencode_tasks.opencode.binary import check_version, version_to_run
+from opencode_tasks.opencode.binary import PINNED_VERSION, check_version, is_untested, version_to_run
+from opencode_tasks.opencode.capabilities import check_capabilities
 from opencode_tasks.opencode.client import HTTP_LIMIT_S, Client, NoAnswerError, Response
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.instance_dir import InstanceDir, environment, make_instance_dir
@@ -83,7 +84,8 @@ class OpencodeServer:
         ``over`` is an instance directory to use, without the user's logins; None makes a new one with
         them. Raises SetupError if the version is not supported or the server does not start.
         """
-        check_version(version_to_run(spec.binary))
+        version = version_to_run(spec.binary)
+        check_version(version)
         password = secrets.token_urlsafe(24)
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
@@ -117,6 +119,8 @@ class OpencodeServer:
         server = cls(process, instance_dir, client, credentials, spec_secrets)
         try:
             await server._open(spec)
+            if is_untested(version):
+                await check_capabilities(server, version, needs_plugin=spec.use_plugin)
         except BaseException:
             await server.aclose()
             raise
@@ -186,13 +190,21 @@ class OpencodeServer:
     async def get(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Any:
         """GET a route; the JSON of the response.
 
-        Raises NoAnswerError if there is no response, SetupError if its status is not 200.
+        Raises NoAnswerError if there is no response, SetupError if its status is not 200 or it is not JSON.
         """
         response = await self.get_response(path, timeout_s=timeout_s)
         if response.status != HTTPStatus.OK:
             message = f"opencode refused {path}: {_error_message(response)}"
             raise SetupError("unknown", raw_message=self._secrets.mask.text(message))
-        return response.json()
+        try:
+            return response.json()
+        except ValueError:
+            # Opencode 2 answers the routes of opencode 1 with its web page.
+            raise SetupError(
+                "unknown",
+                raw_message=f"opencode answered {path} with something else than JSON; is this opencode 2?",
+                hint=f"Run `opencode-tasks setup`: it installs {PINNED_VERSION}.",
+            ) from None
 
     async def get_response(self, path: str, *, timeout_s: float = HTTP_LIMIT_S) -> Response:
         """GET a route; the response, whatever its status. Raises NoAnswerError."""

@@ -52,10 +52,21 @@ def _read(path: Path) -> Mapping[str, Any] | str:
     except ValueError:
         return f"{OPTION}: {path} is not JSON; create the file with: opencode export SESSION > FILE"
     export = mapping_in(content)
+    if _is_of_version_2(export):
+        return f"{OPTION}: {path} is a session of opencode 2, which cannot be imported yet"
     session_id = text_in(mapping_in(export.get("info")).get("id"))
     if session_id is None or not isinstance(export.get("messages"), list):
         return f"{OPTION}: {path} is not an exported session: it has no info.id or messages"
     return export
+
+
+def _is_of_version_2(export: Mapping[str, Any]) -> bool:
+    """Whether opencode 2 wrote an export: its messages have a type or ``content``, and no ``info``."""
+    versions = [text_in(mapping_in(export.get(name)).get("version")) for name in ("info", "session")]
+    messages = [mapping_in(message) for message in list_in(export.get("messages"))]
+    return any((version or "").removeprefix("v").startswith("2.") for version in versions) or any(
+        "info" not in message and ("content" in message or "type" in message) for message in messages
+    )
 
 
 def _import(ledger: Ledger, export: Mapping[str, Any], prices: PriceBook) -> str:

@@ -14,8 +14,10 @@ from opencode_tasks.opencode.binary import (
     MAX_VERSION_EXCLUSIVE,
     MIN_VERSION,
     PINNED_VERSION,
+    UNTESTED_FROM,
     check_version,
     find_binary,
+    is_untested,
     machine_packages,
     native_binary,
     package_names,
@@ -66,11 +68,24 @@ def test_package_of_a_machine(machine: str, libc: str, has_avx2: bool, expected:
 @pytest.mark.parametrize("version", [MIN_VERSION, PINNED_VERSION, "1.16.0", "1.18.99", "v1.17.2"])
 def test_tested_versions_are_taken(version: str) -> None:
     check_version(version)
+    assert not is_untested(version)
 
 
-@pytest.mark.parametrize(
-    "version", ["1.15.12", "0.99.99", MAX_VERSION_EXCLUSIVE, "1.19.0-beta.1", "1.100.0", "2.0.0", "local", ""]
-)
+@pytest.mark.parametrize("version", [UNTESTED_FROM, "1.19.0-beta.1", "1.100.0"])
+def test_later_versions_are_taken_and_are_untested(version: str) -> None:
+    check_version(version)
+    assert is_untested(version)
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.3.2", "v2.0.0-beta", "3.1.0"])
+def test_the_next_major_version_has_a_line_of_its_own(version: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        check_version(version)
+    assert f"opencode {version.removeprefix('v')[0]} is not supported yet" in str(caught.value)
+    assert f"installs {PINNED_VERSION} beside it" in caught.value.hint
+
+
+@pytest.mark.parametrize("version", ["1.15.12", "0.99.99", "local", ""])
 def test_other_versions_are_refused_with_the_range_and_the_way_out(version: str) -> None:
     with pytest.raises(SetupError) as caught:
         check_version(version)
