@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
-from opencode_tasks.errors import InvalidRequestError, OpenCodeTimeoutError, ServerError
+from opencode_tasks.errors import InputError, InvalidRequestError, OpenCodeTimeoutError, ServerError
 from opencode_tasks.ledger import GROUPINGS, Grouping, Lease, Ledger
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.reports.cost_lines import report_lines
@@ -419,6 +419,27 @@ def test_an_export_is_imported_once_and_marked(ledger: Ledger, tmp_path: Path) -
     assert {charge["origin"] for charge in ledger.reports.charges()} == {"import"}
     (run,) = ledger.runs.newest()
     assert (run["status"], run["origin"], run["completed"]) == ("completed", "import", 1)
+
+
+@pytest.mark.parametrize(
+    "export",
+    [
+        {
+            "info": {"id": "ses_new", "version": "2.3.2"},
+            "messages": [{"id": "msg_1", "type": "user", "content": [{"type": "text", "text": "hello"}]}],
+        },
+        {"id": "ses_new", "messages": [{"type": "assistant", "content": [], "cost": 0.5, "finish": "stop"}]},
+        {"session": {"id": "ses_new", "version": "2.0.1"}, "messages": []},
+    ],
+)
+def test_an_export_of_the_next_major_version_is_refused_by_name(
+    ledger: Ledger, tmp_path: Path, export: dict[str, Any]
+) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(export))
+    with pytest.raises(InputError, match=r"export\.json is a session of opencode 2, which cannot be"):
+        list(import_sessions([path], ledger.url, PriceBook()))
+    assert ledger.runs.newest() == []
 
 
 def old_export(cost: float, model: str = "claude-haiku-4-5") -> dict[str, Any]:
