@@ -1,9 +1,8 @@
 """Frames whose columns are Arrow arrays, so that every type and value of a table is kept.
 
 A table that is read from a file, or given as an Arrow object, is a pandas frame with ``pd.ArrowDtype``
-columns.
-Two extension types hold what pandas has no column for: ``Held`` and ``JsonCells``. They are for this process
-alone: ``arrow_table`` never returns them.
+columns. Two extension types hold what pandas has no column for: ``_Held`` and ``_JsonCells``. They are for
+this process alone: ``arrow_table`` never returns them.
 """
 
 # pandas and pyarrow have no complete type information.
@@ -36,7 +35,7 @@ REQUIRED = "opencode_tasks.required"
 _STORED_INDEX = re.compile(r"__index_level_\d+__")
 
 
-class Held(pa.ExtensionType):
+class _Held(pa.ExtensionType):
     """A column in a type that pandas can hold, of which ``original`` is the type in the file."""
 
     def __init__(self, original: Any) -> None:
@@ -57,14 +56,14 @@ class Held(pa.ExtensionType):
         return cls(pa.ipc.read_schema(pa.py_buffer(serialized)).field(0).type)
 
 
-class JsonCells(pa.ExtensionType):
+class _JsonCells(pa.ExtensionType):
     """A column with the JSON text of each cell, for cells without a common Arrow type."""
 
     def __init__(self) -> None:
         super().__init__(pa.large_string(), "opencode_tasks.json_cells")
 
     def __hash__(self) -> int:
-        return hash(JsonCells)
+        return hash(_JsonCells)
 
     def __arrow_ext_serialize__(self) -> bytes:
         """Serialize nothing: the type has no parameters."""
@@ -112,9 +111,9 @@ def column_cells(series: pd.Series) -> list[Any]:
         array = _stored_array(series)
     except (pa.ArrowException, TypeError, ValueError):
         return series.tolist()
-    if isinstance(array.type, JsonCells):
+    if isinstance(array.type, _JsonCells):
         return [None if text is None else json.loads(text) for text in _storage(array).to_pylist()]
-    is_foreign = isinstance(array.type, pa.BaseExtensionType) and not isinstance(array.type, Held)
+    is_foreign = isinstance(array.type, pa.BaseExtensionType) and not isinstance(array.type, _Held)
     return series.tolist() if is_foreign else _pylist(array)
 
 
@@ -130,7 +129,7 @@ def original_type(series: pd.Series) -> Any:
     kind = (
         series.dtype.pyarrow_dtype if isinstance(series.dtype, pd.ArrowDtype) else _stored_array(series).type
     )
-    return kind.original if isinstance(kind, Held) else kind
+    return kind.original if isinstance(kind, _Held) else kind
 
 
 def arrow_array(series: pd.Series) -> Any:
@@ -140,11 +139,11 @@ def arrow_array(series: pd.Series) -> Any:
     """
     try:
         array = _stored_array(series)
-        if isinstance(array.type, Held):
+        if isinstance(array.type, _Held):
             return _cast(_storage(array), array.type.original)
-        if isinstance(series.dtype, pd.ArrowDtype) and not isinstance(array.type, JsonCells):
+        if isinstance(series.dtype, pd.ArrowDtype) and not isinstance(array.type, _JsonCells):
             return array
-        if isinstance(array.type, JsonCells):
+        if isinstance(array.type, _JsonCells):
             array = pa.array(column_cells(series))
         if kinds.is_null(array.type):
             return array.cast(pa.string())
@@ -214,7 +213,7 @@ class ColumnBuilder:
     """
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows: int = 0
         self._parts: dict[str, list[Any]] = {}
         self._filled: dict[str, int] = {}
 
@@ -249,10 +248,10 @@ def _join_exact(parts: list[Any]) -> Any:
     ):
         types = {pa.float64()}
     if len(types) > 1:
-        types = {JsonCells()}
+        types = {_JsonCells()}
         parts = [
             part
-            if isinstance(part.type, JsonCells) or kinds.is_null(part.type)
+            if isinstance(part.type, _JsonCells) or kinds.is_null(part.type)
             else _as_json(part.to_pylist())
             for part in parts
         ]
@@ -267,7 +266,7 @@ def _join_exact(parts: list[Any]) -> Any:
 
 def _as_json(values: Sequence[Any]) -> Any:
     texts = [None if value is None else json.dumps(_plain(value)) for value in values]
-    return pa.ExtensionArray.from_storage(JsonCells(), pa.array(texts, pa.large_string()))
+    return pa.ExtensionArray.from_storage(_JsonCells(), pa.array(texts, pa.large_string()))
 
 
 def _plain(value: Any) -> Any:
@@ -286,10 +285,10 @@ def _pandas_array(column: Any) -> Any:
     supported = _supported(column.type)
     if supported != column.type:
         chunks = [
-            pa.ExtensionArray.from_storage(Held(column.type), chunk)
+            pa.ExtensionArray.from_storage(_Held(column.type), chunk)
             for chunk in _cast(_storage(column), supported).chunks
         ]
-        column = pa.chunked_array(chunks, type=Held(column.type))
+        column = pa.chunked_array(chunks, type=_Held(column.type))
     return pd.arrays.ArrowExtensionArray(column)
 
 
@@ -312,7 +311,7 @@ def _cast(column: Any, kind: Any) -> Any:
 
 def _supported(kind: Any) -> Any:
     """Return a type with the same values of which pandas can take rows."""
-    if isinstance(kind, JsonCells):
+    if isinstance(kind, _JsonCells):
         return kind
     if isinstance(kind, pa.BaseExtensionType):
         return _supported(kind.storage_type)
@@ -338,7 +337,7 @@ def _with_inner(kind: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _pylist(array: Any) -> list[Any]:
-    if isinstance(array.type, Held):
+    if isinstance(array.type, _Held):
         cells = _pylist(_storage(array))
         if array.type.original == pa.uuid():
             return [None if cell is None else uuid.UUID(bytes=cell) for cell in cells]

@@ -44,7 +44,7 @@ _EXACT_IN_POSTGRESQL = (types.Numeric, types.Uuid, types.Interval, INET, CIDR)
 class NamedType(types.UserDefinedType[Any]):
     """A type of PostgreSQL by its name there."""
 
-    cache_ok = True
+    cache_ok: bool | None = True
 
     def __init__(self, name: str) -> None:
         self.name = name
