@@ -92,6 +92,8 @@ def follow(page: str, folder: Path, replaced: Mapping[str, str], env: Mapping[st
         "HOME": str(folder),
         "PATH": path,
         "PREFECT_HOME": str(folder / ".prefect"),
+        # A flow without an API starts a server, for which Prefect waits 20 s by default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         **env,
     }
     environment |= {"RAY_TMPDIR": str(folder)}

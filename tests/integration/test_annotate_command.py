@@ -229,7 +229,7 @@ def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk:
     assert ran.code == 0, ran.stderr
     out = desk.read_csv("out.csv")
     assert [row["response"] for row in out] == PROMPTS[:20]
-    assert {(row["model_ref"], row["cost_usd"]) for row in out} == {("null/echo", "0.0")}
+    assert {(row["model_ref"], row["cost_usd"]) for row in out} == {("null/echo", "0")}
     assert desk.provider.calls == []
     real = desk.annotate(*usual, "--json")
     assert real.summary["rows"]["reused"] == 0

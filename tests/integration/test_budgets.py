@@ -99,7 +99,7 @@ def test_rows_beyond_the_budget_are_skipped_where_that_is_asked(desk: Desk) -> N
     assert statuses(desk) == {"completed": asked, "skipped": 12 - asked}
     skipped = [row for row in desk.read_csv("out.csv") if row["status"] == "skipped"]
     assert {row["error_type"] for row in skipped} == {"budget_exceeded"}
-    assert {(row["cost_usd"], row["attempts"]) for row in skipped} == {("0.0", "0")}
+    assert {(row["cost_usd"], row["attempts"]) for row in skipped} == {("0", "0")}
 
 
 @pytest.mark.scripted
