@@ -104,20 +104,6 @@ def annotate(
         1   2  Broke after a day.  negative  completed
         >>> bool(result.cost["cost_usd"].sum() > 0)
         True
-
-        Typed answers:
-
-        >>> from typing import Literal
-        >>> from pydantic import BaseModel
-        >>> class Label(BaseModel):
-        ...     label: Literal["positive", "negative"]
-        >>> result = annotate(
-        ...     reviews, output_type=Label, prompt_column="text", model="anthropic/claude-haiku-4-5"
-        ... )
-        >>> result.frame["label"].tolist()
-        ['positive', 'negative']
-        >>> [answer.label for answer in result.answers if answer]
-        ['positive', 'negative']
     """
     source = taken(frame)
     wanted = make_options(options, output_type)

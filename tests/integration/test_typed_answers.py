@@ -24,6 +24,7 @@ from opencode_tasks.engine.export import export_run
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
+from opencode_tasks.frames.arrow_frame import column_cells
 from opencode_tasks.frames.io import read_input
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
@@ -197,7 +198,7 @@ def test_values_reach_every_format_and_an_export(tmp_path: Path, suffix: str, pr
         export_run(opened, result.run_id, str(exported), database=None)
     name = f"{prefix or ''}response"
     for path in (target, exported):
-        cells = read_input(str(path))[name].tolist()
+        cells = column_cells(read_input(str(path))[name])
         if suffix == "csv":
             cells = [json.loads(cell) for cell in cells]
         assert [list(cell) for cell in cells] == [[1, 2], [], [2**53 + 1]]
