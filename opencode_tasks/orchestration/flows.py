@@ -60,7 +60,8 @@ def annotate_dataset(
         TooManyFailedError: If more rows failed than ``max_failed`` allows. The output is written.
 
     Examples:
-        >>>         >>> from opencode_tasks import annotate_dataset
+        >>> import pandas as pd
+        >>> from opencode_tasks import annotate_dataset
         >>> pd.DataFrame({"prompt": ["one", "two"]}).to_csv("prompts.csv", index=False)
         >>> summary = annotate_dataset("prompts.csv", "answers.csv", backend="null", runner="threads")
         >>> summary["rows"]["completed"]
