@@ -1,7 +1,4 @@
-"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray.
-
-``docs/explanation/performance.md`` has what each of these saves.
-"""
+"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class EarlyServices:
     """The services that were started; None for one that was not.
 
     ``uses_prefect`` says whether the rows run as a flow: on Ray, and wherever an API may be configured. On
-    threads without an API there would only be a server that ends with the command, and nobody would see it.
+    threads without an API there would only be a server that ends with the command, with nothing to look at.
     """
 
     uses_prefect: bool

@@ -25,7 +25,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.system import run_command
 
 MIN_VERSION = "1.15.13"
-# From this version on nobody has run the tests.
+# The tests have not been run with this version and later ones.
 UNTESTED_FROM = "1.19.0"
 MAX_VERSION_EXCLUSIVE = "2.0.0"
 PINNED_VERSION = "1.18.33"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
 
 
-class Publisher(Protocol):
-    """Takes what happens in a run, to show it elsewhere. Its own failures never end a run."""
+class Publisher:
+    """Shows elsewhere what happens in a run; this one shows nothing. Its own failures never end a run."""
 
     def progress(self, run_id: str, progress: Progress) -> None:
         """Take the progress, about every second."""
@@ -46,27 +46,6 @@ class Publisher(Protocol):
         """Log a warning."""
 
 
-class NoPublisher:
-    """Shows nothing elsewhere; see ``Publisher``."""
-
-    def progress(self, run_id: str, progress: Progress) -> None:
-        """Do nothing."""
-
-    def stopped(self, ledger_url: str, run_id: str) -> None:
-        """Do nothing."""
-
-    def finished(
-        self, run_id: str, progress: Progress, cost: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-    ) -> None:
-        """Do nothing."""
-
-    def info(self, text: str) -> None:
-        """Do nothing."""
-
-    def warning(self, text: str) -> None:
-        """Do nothing."""
-
-
 def run_to_output(
     prepared: PreparedRun,
     runner: TaskRunner[Any] | None = None,
@@ -84,7 +63,7 @@ def run_to_output(
     started_at = run_context().started_at
     started_s = time.time() if started_at is None else started_at.timestamp()
     run_ids: list[str] = []
-    publisher = publisher or NoPublisher()
+    publisher = publisher or Publisher()
 
     def emit(event: RunEvent) -> None:
         run_ids.append(event.run_id)
