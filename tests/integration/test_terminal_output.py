@@ -172,6 +172,9 @@ def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--template", 'Answer {"label": 1}')
     assert ran.code == 2
     assert "double the braces of JSON and other text: {{ and }}" in ran.stderr
+    ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--delimiter", ",")
+    assert ran.code == 2
+    assert "separated by semicolons: name the separator with --delimiter" in ran.stderr
     desk.write_csv("in.csv", [{"prompt": "hello"}])
     assert desk.annotate("in.csv", "-o", "answers.csv").code == 0
     ran = desk.annotate("answers.csv", "-o", "again.csv")
