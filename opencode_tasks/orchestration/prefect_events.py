@@ -30,7 +30,7 @@ from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.orchestration.prefect_server import is_private_server
-from opencode_tasks.orchestration.run_to_output import Publisher
+from opencode_tasks.orchestration.publisher import Publisher
 from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"

@@ -6,7 +6,7 @@ Prefect is not imported here: the command line runs on threads without it unless
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,35 +15,15 @@ from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.result import output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
-from opencode_tasks.ledger import Ledger, Progress, ledger_argument
+from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.annotate import execute_here
 from opencode_tasks.orchestration.context import run_context
+from opencode_tasks.orchestration.publisher import Publisher
 from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.command import PreparedRun, allowed_failures
 
 if TYPE_CHECKING:
     from prefect.task_runners import TaskRunner
-
-
-class Publisher:
-    """Shows elsewhere what happens in a run; this one shows nothing. Its own failures never end a run."""
-
-    def progress(self, run_id: str, progress: Progress) -> None:
-        """Take the progress, about every second."""
-
-    def stopped(self, ledger_url: str, run_id: str) -> None:
-        """Take that the run is paused or stopped, before its state changes."""
-
-    def finished(
-        self, run_id: str, progress: Progress, cost: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
-    ) -> None:
-        """Take the end of the run. ``cost`` has a ledger line per model."""
-
-    def info(self, text: str) -> None:
-        """Log a line."""
-
-    def warning(self, text: str) -> None:
-        """Log a warning."""
 
 
 def run_to_output(
