@@ -198,7 +198,7 @@ def test_values_reach_every_format_and_an_export(tmp_path: Path, suffix: str, pr
         export_run(opened, result.run_id, str(exported), database=None)
     name = f"{prefix or ''}response"
     for path in (target, exported):
-        cells = column_cells(read_input(str(path))[name])
+        cells = column_cells(pd.Series(read_input(str(path))[name]))
         if suffix == "csv":
             cells = [json.loads(cell) for cell in cells]
         assert [list(cell) for cell in cells] == [[1, 2], [], [2**53 + 1]]
