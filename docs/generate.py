@@ -251,7 +251,7 @@ def _only_of(name: str) -> str:
 
 
 def _type(kind: Any) -> str:
-    text = re.sub(r"\b(typing|collections\.abc|pathlib)\.", "", inspect.formatannotation(kind))
+    text = re.sub(r"\b(typing|collections\.abc|pathlib|_local)\.", "", inspect.formatannotation(kind))
     text = re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
     return f"`{text.replace('|', chr(92) + '|')}`"
 

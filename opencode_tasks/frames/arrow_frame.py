@@ -82,7 +82,14 @@ def frame_of(data: Any) -> pd.DataFrame:
     No value is copied. Levels of a stored pandas index are columns if they have a name.
     """
     table = data if isinstance(data, pa.Table) else pa.table(data)
-    stored = (table.schema.pandas_metadata or {}).get("index_columns", ())
+    stored = _index_levels(table.schema)
+    for level in stored:
+        # pandas 3 makes a range of an index of integers with one step, and no values are stored.
+        if isinstance(level, Mapping) and level["name"] is not None:
+            name, start, step = str(level["name"]), level["start"], level["step"]
+            if name not in table.column_names:
+                values = range(start, start + step * len(table), step)
+                table = table.append_column(name, pa.array(values, pa.int64()))
     kept = [
         at
         for at, name in enumerate(table.column_names)
@@ -94,6 +101,14 @@ def frame_of(data: Any) -> pd.DataFrame:
     frame.columns = pd.Index([table.column_names[at] for at in kept], dtype=object)
     frame.attrs[REQUIRED] = [field.name for field in table.schema if not field.nullable]
     return frame
+
+
+def _index_levels(schema: Any) -> Sequence[Any]:
+    """Return the levels of a stored pandas index: the name of a column, or the mapping of a range."""
+    try:
+        return (schema.pandas_metadata or {}).get("index_columns", ())
+    except ValueError:  # the metadata are not JSON
+        return ()
 
 
 def batches(rows: Iterable[T]) -> Iterator[list[T]]:

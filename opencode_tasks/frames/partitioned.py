@@ -96,17 +96,6 @@ def read_parts(file: InputFile) -> pd.DataFrame:
             )
         (file_format,) = formats.values()
         names = [name for name in names if format_of(name) is file_format]
-        if file_format.name == "parquet":
-            keys = [_partitions(name, path) for name in names]
-            partitioning = ds.partitioning(_partition_schema(keys), flavor="hive")
-            dataset = ds.dataset(
-                names,
-                filesystem=filesystem,
-                format="parquet",
-                partitioning=partitioning,
-                partition_base_dir=path,
-            )
-            return frame_of(dataset.to_table() if file.limit is None else dataset.head(file.limit))
         return _read_files(
             file,
             file_format,
@@ -125,6 +114,8 @@ def _read_files(
     schema = _partition_schema([keys for _, keys in parts])
     rows = 0
     for name, keys in parts:
+        if file.limit is not None and rows >= file.limit > 0:
+            break
         part = replace(
             file, name=name, limit=None if file.limit is None else file.limit - rows, row_faults={}
         )

@@ -158,6 +158,6 @@ def test_row_faults_follow_input_faults() -> None:
 
 
 def test_label_values_are_text_that_a_database_accepts() -> None:
-    frame = pd.DataFrame({"prompt": ["p"], "a": [["é"]], "b": ["\0\ud800"], "c": [True]})
+    frame = pd.DataFrame({"prompt": ["p"], "a": [["é"]], "b": ["\0\ud800"], "c": [True]}, dtype=object)
     (row,) = check_frame(frame, labels=["a", "b", "c"]).rows
     assert row.labels == {"a": '["é"]', "b": "\\0\\ud800", "c": "True"}

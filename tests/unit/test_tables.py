@@ -221,9 +221,12 @@ def test_a_stored_index_is_columns_if_it_has_names(tmp_path: Path) -> None:
         (pd.Index([5, 6]), ["prompt"]),
         (pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["a", None]), ["prompt", "a"]),
         (pd.RangeIndex(2), ["prompt"]),
+        (pd.RangeIndex(5, 9, 2, name="id"), ["prompt", "id"]),
     ):
         frame.set_index(index).to_parquet(tmp_path / "in.parquet")
         assert list(read_input(tmp_path / "in.parquet").columns) == columns
+    assert list(read_input(tmp_path / "in.parquet", limit=1)["id"]) == [5]
+    assert list(read_input(tmp_path / "in.parquet")["id"]) == [5, 7]
 
 
 def test_a_column_without_values_keeps_its_type(tmp_path: Path) -> None:
