@@ -1,4 +1,4 @@
-# Everything that a checkout needs, from a machine with python3 (3.11 or 3.12), its venv module and git.
+# Everything that a checkout needs, from a machine with python3 (3.11 to 3.14), its venv module and git.
 # `make` lists the targets. A second run of any of them finds what the first one made.
 
 SHELL := /bin/bash
@@ -14,7 +14,7 @@ TIMED = --durations=20 --junitxml=.durations/$@.xml
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs pictures live wires test test-all test-alone test-others chaos bench lint style types public-types format lock-check setup setup-local clean
+.PHONY: help demo docs pictures live wires test test-all test-alone test-others smoke smoke-lowest smoke-newest lowest chaos bench lint style types public-types format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,32 @@ test-alone: setup-local
 
 test-others: setup-local
 	$(PYTEST_BY_TWO) -m "not alone and not chaos" $(TIMED)
+
+smoke: smoke-lowest smoke-newest ## Run unit tests and a run on each runner with the lowest versions, and on the newest Python here
+SMOKE = -m pytest -n 2 --dist worksteal -p no:cacheprovider -m "not slow and not chaos" tests/unit
+SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke tests/integration
+
+smoke-lowest: setup
+	$(UV) venv -q --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys._base_executable)')" .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(UV) pip sync -q tests/lowest.txt
+	VIRTUAL_ENV=.venv-lowest $(UV) pip install -q --no-deps -e .
+	VIRTUAL_ENV=.venv-lowest $(UV) pip check
+	.venv-lowest/bin/python $(SMOKE)
+	.venv-lowest/bin/python $(SMOKE_RUNS)
+
+# 3.14 has not been at hand yet. pyenv shows no interpreter that it was not told to show.
+NEWEST = $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(wildcard $(HOME)/.pyenv/versions/$(v)*/bin/python) \
+	$(shell $(UV) python find --no-python-downloads $(v) 2>/dev/null)))
+smoke-newest: setup
+	UV_PROJECT_ENVIRONMENT=.venv-newest $(UV) sync -q --locked --all-extras --no-group dev --group test --python $(NEWEST)
+	VIRTUAL_ENV=.venv-newest $(UV) pip check
+	.venv-newest/bin/python --version
+	.venv-newest/bin/python $(SMOKE)
+	.venv-newest/bin/python $(SMOKE_RUNS)
+
+lowest: $(UV) ## Resolve the lowest versions that pyproject.toml allows, for `make smoke`
+	$(UV) pip compile -q pyproject.toml --group test --resolution lowest-direct --all-extras --python-version 3.11 \
+		--no-header --no-annotate -o tests/lowest.txt
 
 SEEDS ?= 20
 chaos: setup ## Runs under drawn faults (SEEDS=20), kills at many times, and the rarer cases of other tests; prints tables
@@ -95,7 +121,7 @@ setup-local: $(SYNCED) ## The same, and the small local model
 	.venv/bin/opencode-tasks setup --local
 
 clean: ## Remove what the targets made in this checkout
-	rm -rf .venv .uv .cache site .durations .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
+	rm -rf .venv .venv-lowest .venv-newest .uv .cache site .durations .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras

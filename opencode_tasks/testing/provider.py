@@ -105,6 +105,7 @@ class ScriptedProvider:
             log_level="critical",
             access_log=False,
             lifespan="off",
+            ws="none",
             timeout_graceful_shutdown=1,
             timeout_keep_alive=KEEP_ALIVE_S,
         )

@@ -22,6 +22,7 @@ def rows(prompts: list[str]) -> list[dict[str, str]]:
     return [{"id": f"r{i:03}", "prompt": prompt} for i, prompt in enumerate(prompts)]
 
 
+@pytest.mark.smoke
 def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     ray_desk.write_csv("in.csv", rows(PROMPTS))
     ran = ray_desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--json")
