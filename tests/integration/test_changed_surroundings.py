@@ -140,7 +140,7 @@ def test_a_prompt_in_flight_ends_on_the_server_with_the_old_key(
 ) -> None:
     user.configure("{env:TEAM_KEY}")
     monkeypatch.setenv("TEAM_KEY", RIGHT)
-    user.provider.on("slow", Reply(delay_s=12.0))
+    user.provider.on("slow", Reply(delay_s=40.0))
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(user.llm().prompt, "slow")
         until(lambda: "slow" in user.provider.prompts())

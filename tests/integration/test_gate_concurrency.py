@@ -127,7 +127,7 @@ def run_spec(ledger: Ledger, **more: Any) -> RunSpec:
         "unpriced": frozenset(),
         "system": None,
         "variant": None,
-        "schema": None,
+        "answer_format": None,
         "limits": RetryLimits(),
         "concurrency": 30,
         "gate_id": GATE,

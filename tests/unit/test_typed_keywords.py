@@ -52,7 +52,7 @@ def typed(frame: pd.DataFrame, result: AnnotationResult) -> None:
 def label_example() -> str:
     """The documented example of typed answers."""
     (block,) = [one for one in blocks_of("how-to/write-your-own-flow.md") if one.title == "label.py"]
-    assert len(block.text.splitlines()) < 15
+    assert len([line for line in block.text.splitlines() if line]) < 15
     return block.text
 
 
