@@ -212,8 +212,7 @@ def _money_frame(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
     """Ledger records as a frame, pico-dollars converted to USD; without records, the columns alone."""
     frame = pd.DataFrame(records, columns=pd.Index(columns))
     for name in [column for column in columns if column.endswith("_pico")]:
-        pico = list_in(cast("Any", frame[name]).tolist())
+        pico = list_in(cast("Any", frame.pop(name)).tolist())
         usd = pd.array([pico_to_usd(value) for value in pico], dtype="Float64")
         frame[name.removesuffix("_pico") + "_usd"] = usd
-        frame = frame.drop(columns=name)
     return frame

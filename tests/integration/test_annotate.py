@@ -182,7 +182,7 @@ def test_a_result_does_not_change_with_the_input_frame(
     )
     pd.testing.assert_frame_equal(frame, before)
     change(frame)
-    pd.testing.assert_frame_equal(result.frame[["prompt", "number", "share"]], before)
+    pd.testing.assert_frame_equal(result.frame.loc[:, ["prompt", "number", "share"]], before)
     assert list(result.frame["response"]) == ["a", "b", "c"]
 
 

@@ -75,7 +75,7 @@ def test_a_short_rate_limit_is_waited_for_in_the_batch(engine: Engine) -> None:
     engine.provider.on("row 2", limited(3), Reply(text="late"))
     events: list[RunEvent] = []
     result = engine.execute(engine.plan(), on_event=events.append)
-    assert result.frame["response"][2] == "late"
+    assert result.frame["response"].tolist()[2] == "late"
     first, second = (call.at for call in engine.provider.calls if call.prompt == "row 2")
     assert second - first >= 3.0
     assert [event for event in events if event.hold is not None and event.progress is None] == []

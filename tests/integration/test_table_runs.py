@@ -72,7 +72,7 @@ def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
         ["=3", "-2+3\n", ""],
     ]
     assert out["status"].tolist() == ["completed", "failed", "completed"]
-    assert out["error_message"][1] == "line 3: 4 cells, but the header has 3"
+    assert out["error_message"].tolist()[1] == "line 3: 4 cells, but the header has 3"
     with Ledger.open(runs.ledger) as ledger:
         export_run(ledger, result.run_id, str(tmp_path / "people.csv"), database=None, protects_cells=True)
         export_run(ledger, result.run_id, str(tmp_path / "again.csv"), database=None)
