@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import ClassVar
 
-from platformdirs import user_data_path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -163,10 +161,6 @@ class Settings(BaseSettings):
         keeps_traces = self.store_traces and self.store_prompts and self.store_answers
         kinds = {"prompts": self.store_prompts, "answers": self.store_answers, "traces": keeps_traces}
         return frozenset(kind for kind, is_kept in kinds.items() if not is_kept)
-
-    def ledger_url(self) -> str:
-        """Path or URL of the ledger; a SQLite file in the user's data folder if none is set."""
-        return self.ledger or str(Path(user_data_path("opencode-tasks")) / "ledger.db")
 
 
 @cache

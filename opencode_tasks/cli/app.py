@@ -10,6 +10,7 @@ import typer
 
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.help_text import CONTEXT, print_help
+from opencode_tasks.system.folders import can_be_made, home, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 
 app: Final = typer.Typer(
@@ -96,6 +97,9 @@ def set_environment() -> None:
     # Prefect would print a notice about usage data on a terminal, and send such data.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "PREFECT_HOME" not in os.environ and not can_be_made(home() / ".prefect"):
+        for folder in private_temp_folders()[:1]:
+            os.environ["PREFECT_HOME"] = str(folder / "prefect")
     # For every client in this process and the processes that it starts.
     os.environ.update(loopback_bypass(os.environ))
 

@@ -14,8 +14,10 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import check_version, find_binary, version_of
 from opencode_tasks.opencode.credentials import read_store, user_store
+from opencode_tasks.opencode.instance_dir import instance_dirs_root, problem_of
 from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
 from opencode_tasks.settings import settings
+from opencode_tasks.system.folders import data_folder
 
 Finding = dict[str, Any]
 HTTP_LIMIT_S = 5.0
@@ -31,6 +33,21 @@ def opencode() -> Finding:
     except SetupError as error:
         finding |= {"ok": False, "detail": error.raw_message, "fix": error.hint}
     return finding
+
+
+def folders() -> Finding:
+    """The folder in which opencode keeps its sessions during a run."""
+    data = data_folder() / "opencode"
+    used = instance_dirs_root()
+    if used == data:
+        return {"ok": True, "detail": f"opencode runs below {used}", "path": str(used)}
+    return {
+        "ok": True,
+        "detail": f"{data} {problem_of(data)}: opencode runs below {used}",
+        "path": str(used),
+        "fix": "to recover the answers of a run whose container or machine is lost, set XDG_DATA_HOME to a "
+        "writable folder on a local disk that stays",
+    }
 
 
 def credentials() -> Finding:
@@ -133,6 +150,7 @@ def local_model() -> Finding:
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "opencode": opencode,
+    "folders": folders,
     "credentials": credentials,
     "prefect": prefect,
     "ray": ray,

@@ -51,7 +51,8 @@ def _checked(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except SetupError as error:
-        return {"ok": False, "detail": presentable(error.raw_message), "fix": error.hint}
+        detail = presentable(error.raw_message).removesuffix(error.hint or "").rstrip()
+        return {"ok": False, "detail": detail, "fix": error.hint}
     # An error of a broken component is the finding.
     except Exception as error:  # noqa: BLE001
         return {"ok": False, "detail": presentable(f"{type(error).__name__}: {error}"), "fix": None}

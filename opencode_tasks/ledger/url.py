@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import SetupError
 from opencode_tasks.settings import settings
+from opencode_tasks.system.folders import data_folder
 from opencode_tasks.system.mounts import shared_file_system
 
 POSTGRES_DRIVER = "postgresql+psycopg"
@@ -59,12 +60,17 @@ def shown_url(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
+def default_ledger() -> str:
+    """Path or URL of the ledger of the settings; a SQLite file in the user's data folder if none is set."""
+    return settings().ledger or str(data_folder() / "ledger.db")
+
+
 def ledger_argument(url: str) -> str:
     """The option that names a ledger, with a space before it, for a command that a message shows.
 
     Empty for the ledger of the settings, which a command uses anyway. A password is hidden.
     """
-    if read_url(url) == read_url(settings().ledger_url()):
+    if read_url(url) == read_url(default_ledger()):
         return ""
     return f" --ledger {shlex.quote(without_url_secrets(url))}"
 
@@ -97,7 +103,7 @@ def make_file(path: Path) -> None:
     except OSError as error:
         raise refusal(
             f"The ledger {path} cannot be created: {error.strerror}.",
-            "Name a path to which you may write.",
+            "Name a file to which you may write, with --ledger PATH or OPENCODE_TASKS_LEDGER.",
         ) from error
 
 

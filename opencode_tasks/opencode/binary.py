@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import platformdirs
-
 from opencode_tasks.errors import SetupError
 from opencode_tasks.system import run_command
+from opencode_tasks.system.folders import cache_folder
 
 MIN_VERSION = "1.15.13"
 # The tests have not been run with this version and later ones.
@@ -40,7 +39,7 @@ ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "
 
 def cache_dir() -> Path:
     """Directory of the downloads of ``setup``, in the user's cache. It may not exist."""
-    return platformdirs.user_cache_path("opencode-tasks")
+    return cache_folder()
 
 
 def package_names(machine: str, libc: str, *, has_avx2: bool) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from platformdirs import user_data_path
-
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import Secrets
+from opencode_tasks.system.folders import can_be_made, data_folder, home, private_temp_folders
 
 # Environment variable with logins in the format of opencode's login store.
 AUTH_CONTENT = "OPENCODE_AUTH_CONTENT"
@@ -68,7 +67,10 @@ class Credentials:
 
     def _lock_store(self) -> None:
         name = hashlib.sha256(str(self._store).encode()).hexdigest()[:12]
-        path = user_data_path("opencode-tasks") / f"login-{name}.lock"
+        folder = data_folder()
+        if not can_be_made(folder):
+            folder = next(iter(private_temp_folders()), folder)
+        path = folder / f"login-{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = path.open("w")
         try:
@@ -85,7 +87,7 @@ class Credentials:
 
 def user_store() -> Path:
     """Path of the user's opencode login store."""
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    data = os.environ.get("XDG_DATA_HOME") or str(home() / ".local" / "share")
     return Path(data) / "opencode" / "auth.json"
 
 

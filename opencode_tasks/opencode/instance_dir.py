@@ -6,19 +6,16 @@ import fcntl
 import json
 import os
 import shutil
-import stat
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-from platformdirs import user_data_path
 
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
+from opencode_tasks.system.folders import can_be_made, data_folder, home, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
@@ -42,9 +39,6 @@ LEAN_ENVIRONMENT = {
     # The plugin sees HTTP requests. Over a WebSocket, opencode retries failures silently.
     "OPENCODE_EXPERIMENTAL_WEBSOCKETS": "false",
 }
-
-# Directory for temporary files that are kept when the machine restarts.
-LASTING_TEMP = Path("/var/tmp")  # noqa: S108
 
 # Descriptors of the locked files of the instance directories that this process uses, by their root.
 _locks: dict[Path, int] = {}
@@ -130,33 +124,35 @@ class InstanceDir:
 def instance_dirs_root() -> Path:
     """Parent of the instance directories: below the user's data directory, or on a local disk.
 
-    opencode keeps a SQLite database in each of them. If the data directory is on a network or shared file
-    system, a private directory in /var/tmp or in the directory for temporary files is used. Raises
-    SetupError if there is no usable one.
+    opencode keeps a SQLite database in each of them. If the data directory cannot be written, or is on a
+    network or shared file system, a private directory in /var/tmp or in the directory for temporary files is
+    used. Raises SetupError if there is no usable one.
     """
-    root = user_data_path("opencode-tasks") / "opencode"
-    kind = shared_file_system(root.resolve())
-    if kind is None or settings().shared_file_systems:
-        return root
-    for folder in (LASTING_TEMP, Path(tempfile.gettempdir())):
-        local = folder.resolve() / f"opencode-tasks-{os.getuid()}"
-        if shared_file_system(local) is None and _is_private(local):
-            return local / "opencode"
+    root = data_folder() / "opencode"
+    return (own_local_folder() if problem_of(root) else data_folder()) / "opencode"
+
+
+def own_local_folder() -> Path:
+    """A private folder for temporary files on a local disk. Raises SetupError if there is none."""
+    for folder in private_temp_folders():
+        if settings().shared_file_systems or shared_file_system(folder) is None:
+            return folder
+    root = data_folder() / "opencode"
     raise SetupError(
         "unknown",
-        raw_message=f"{root} is on a network file system ({kind}), and no local directory is usable",
-        hint="set XDG_DATA_HOME or TMPDIR to a folder on a local disk",
+        raw_message=f"{root} {problem_of(root)}, and no local directory for temporary files is usable",
+        hint="set XDG_DATA_HOME or TMPDIR to a writable folder on a local disk",
     )
 
 
-def _is_private(folder: Path) -> bool:
-    """Whether a directory is ours alone; makes it if there is none. Others can write to its parent."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+def problem_of(root: Path) -> str | None:
+    """Why instance directories cannot be below a directory; None if they can."""
+    if not can_be_made(root):
+        return "cannot be written"
+    kind = shared_file_system(root.resolve())
+    if kind is None or settings().shared_file_systems:
+        return None
+    return f"is on a network file system ({kind})"
 
 
 def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -> InstanceDir:
@@ -242,14 +238,14 @@ def catalogue_path() -> Path | None:
     """
     if named := os.environ.get("OPENCODE_MODELS_PATH"):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    cache = os.environ.get("XDG_CACHE_HOME") or str(home() / ".cache")
     path = Path(cache) / "opencode" / "models.json"
     return path if path.is_file() else None
 
 
 def user_config_path() -> Path:
     """Path of the user's global opencode config directory."""
-    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    config = os.environ.get("XDG_CONFIG_HOME") or str(home() / ".config")
     return Path(config) / "opencode"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.config import merge, read_config
 from opencode_tasks.opencode.instance_dir import GLOBAL_CONFIG_NAMES, user_config_path
+from opencode_tasks.system.folders import home
 
 CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
 MANAGED_CONFIG = Path("/etc/opencode")
@@ -81,7 +82,7 @@ def _read(path: Path) -> bytes:
 
 
 def _config_files() -> Iterator[Path]:
-    for folder in (user_config_path(), Path.home() / ".opencode", MANAGED_CONFIG):
+    for folder in (user_config_path(), home() / ".opencode", MANAGED_CONFIG):
         for name in GLOBAL_CONFIG_NAMES:
             yield from _files_at(folder / name)
 

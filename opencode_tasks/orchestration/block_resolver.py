@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from opencode_tasks.errors import InputError, SetupError
+from opencode_tasks.ledger.url import default_ledger
 from opencode_tasks.opencode.backend import Secrets
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.context import flow_context
@@ -53,7 +54,7 @@ class BlockResolver:
 
 def resolve_ledger_url(url: str | None) -> str:
     """URL of the ledger that the option names, else of the settings. Raises as ``resolve_options`` does."""
-    return _resolve_url(url or settings().ledger_url(), "--ledger")
+    return _resolve_url(url or default_ledger(), "--ledger")
 
 
 def resolve_database_url(url: str | None) -> str | None:

@@ -37,6 +37,9 @@ MAX_TMPDIR_BYTES = MAX_SOCKET_PATH_BYTES - len(LONGEST_SOCKET) - len(FOLDER_PREF
 TMPDIR_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 FALLBACK_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp makes a private directory in it
 
+# Switch of Ray (2.60) for environments of workers after `uv run`. The user may set it.
+UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+
 _log = logging.getLogger(__name__)
 
 
@@ -239,8 +242,13 @@ def _start(address: str, options: Mapping[str, Any]) -> None:
     import ray
     from ray._private import ray_constants
 
+    constants = cast("Any", ray_constants)
     # Ray's handler of SIGTERM prints a stack and aborts the process after three seconds (ray 2.60).
-    cast("Any", ray_constants).RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    if UV_RUN not in os.environ:
+        # After `uv run`, Ray would upload the working directory and make an environment for the workers,
+        # which have ours. It refuses a project that is not in the working directory.
+        constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     # It warns that only a main thread sets a handler for SIGTERM; our handler stays.
     logging.getLogger("ray").setLevel(logging.ERROR)
     cast("Any", ray).init(address=address, namespace=NAMESPACE, **options)

@@ -31,6 +31,7 @@ import httpx
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.binary import cache_dir
 from opencode_tasks.system import GuardedProcess, undisturbed
+from opencode_tasks.system.folders import home
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.startup_times import Part, startup_timing
 
@@ -220,8 +221,8 @@ def may_be_configured(environ: Mapping[str, str], folder: Path) -> bool:
         return True
     if environ.get(API_URL) or environ.get("PREFECT_API_KEY"):
         return True
-    home = Path(environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
-    profiles = Path(environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    prefect_home = Path(environ.get("PREFECT_HOME") or home() / ".prefect").expanduser()
+    profiles = Path(environ.get("PREFECT_PROFILES_PATH") or prefect_home / "profiles.toml").expanduser()
     files = (profiles, *(folder / name for name in (".env", "prefect.toml", "pyproject.toml")))
     return any(_may_name_an_api(file) for file in files)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
-from pathlib import Path
 from threading import Thread
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
@@ -31,6 +30,7 @@ from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, runn
 from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
+from opencode_tasks.system.folders import home
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -198,7 +198,7 @@ def _use_token() -> None:
     ``ray.init`` alone does not (ray 2.60). A cluster that requires none ignores it.
     """
     has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if has_token or (Path.home() / ".ray" / "auth_token").exists():
+    if has_token or (home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 

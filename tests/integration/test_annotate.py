@@ -166,6 +166,7 @@ def rename(frame: pd.DataFrame) -> None:
     frame.index.name = "changed"
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of pandas 3.1
 @pytest.mark.parametrize(
     "change", [sort, drop_rows, drop_column, reset_index, assign_column, assign_cells, rename]
 )

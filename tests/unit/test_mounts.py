@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.opencode import instance_dir
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
-from opencode_tasks.system import mounts
+from opencode_tasks.system import folders, mounts
 from opencode_tasks.system.mounts import file_system, is_shared, shared_file_system
 
 MOUNTINFO = """\
@@ -85,7 +84,7 @@ def test_opencode_runs_on_a_local_disk_if_the_home_is_on_the_network(
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(f"{MOUNTINFO}90 21 0:60 / {home} rw - nfs4 server:/home rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
-    monkeypatch.setattr(instance_dir, "LASTING_TEMP", tmp_path)
+    monkeypatch.setattr(folders, "LASTING_TEMP", tmp_path)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     local = instance_dirs_root()
