@@ -21,9 +21,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
+
+if TYPE_CHECKING:
+    from opencode_tasks.testing.scripted_backend import ServedProvider
 
 MAX_JOB_BYTES = 1 << 20
 # These are read when they are needed. A command with another difference loads its modules itself, since
@@ -200,12 +203,11 @@ class ProviderElsewhere:
         return self._config
 
 
-def replace_opencode(known: Mapping[str, Any]) -> None:
+def replace_opencode(provider: ServedProvider) -> None:
     """Have the backend ``server`` of this process send its prompts to a scripted provider itself."""
     from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
     from opencode_tasks.testing.scripted_backend import ScriptedBackend, scripted_catalog
 
-    provider = ProviderElsewhere(known)
     table: Any = BACKENDS
     table["server"] = BackendKind(
         create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
@@ -228,7 +230,7 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     time.tzset()
     sys.argv = list(job["arguments"])
     if (scripted := os.environ.pop(SCRIPTED, None)) is not None:
-        replace_opencode(json.loads(scripted))
+        replace_opencode(ProviderElsewhere(json.loads(scripted)))
     main()
 
 

@@ -32,11 +32,11 @@ def table(desk: Desk, source: str = "in.csv", output: str = "out.csv", **more: A
         "model": "fake/echo",
         "opencode_config": desk.provider.opencode_config(),
         "opencode_bin": str(desk.binary),
-        "ledger": str(desk.folder / "ledger.db"),
     }
-    summary: Any = annotate_dataset(
-        str(desk.folder / source), str(desk.folder / output), runner="threads", **(options | more)
-    )
+    if desk.is_scripted:
+        del options["model"]
+    options |= {"ledger": str(desk.folder / "ledger.db"), "runner": "threads"}
+    summary: Any = annotate_dataset(str(desk.folder / source), str(desk.folder / output), **(options | more))
     return summary["rows"]
 
 
@@ -63,6 +63,7 @@ def test_a_changed_prompt_system_text_or_model_is_sent_again(desk: Desk) -> None
     assert desk.provider.prompts() == ["one", "one", "one", "one!"]
 
 
+@pytest.mark.scripted
 def test_failures_are_recorded_in_their_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503, body={"error": {"message": "overloaded"}}))
     desk.provider.on("wrong", Reply(status=400, body={"error": {"message": "no such thing"}}))
@@ -92,6 +93,7 @@ def test_failures_are_recorded_in_their_columns(desk: Desk) -> None:
     }
 
 
+@pytest.mark.scripted
 def test_a_row_completes_after_a_short_rate_limit(desk: Desk) -> None:
     desk.provider.on("later", Reply(status=429, headers={"Retry-After": "1"}), Reply(text="now"))
     desk.write_csv("in.csv", rows(["later", "first"]))
@@ -103,6 +105,7 @@ def test_a_row_completes_after_a_short_rate_limit(desk: Desk) -> None:
     assert again - limited >= 1.0
 
 
+@pytest.mark.scripted
 def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
     schema = {
         "type": "object",
@@ -128,6 +131,7 @@ def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
     assert out[1]["input_tokens"] == sum(c.input_tokens for c in desk.provider.calls[1:3])
 
 
+@pytest.mark.scripted
 def test_parquet_in_and_out_keeps_types(desk: Desk) -> None:
     frame = pd.DataFrame(
         {"prompt": ["a", "b"], "n": [1, 2], "when": pd.to_datetime(["2026-01-01", "2026-01-02"])}
@@ -150,6 +154,7 @@ def test_an_unpriced_model_has_no_cost_and_a_free_one_costs_nothing(desk: Desk) 
     assert (float(free["cost_usd"]), free["cost_source"]) == (0.0, "reported")
 
 
+@pytest.mark.scripted
 def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["good", "", "  "]))
     with pytest.raises(InputError, match="prompt is empty"):
@@ -160,6 +165,7 @@ def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
     assert desk.provider.prompts() == ["good"]
 
 
+@pytest.mark.scripted
 def test_a_postgresql_ledger_serves_two_runs(desk: Desk, empty_postgresql: str) -> None:
     desk.write_csv("in.csv", rows(["pg one", "pg two"]))
     assert table(desk, ledger=empty_postgresql)["completed"] == 2
@@ -176,6 +182,7 @@ def test_a_config_cannot_give_our_own_agent_tools(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.scripted
 def test_a_rate_limit_without_duration_is_not_retried_without_end(desk: Desk) -> None:
     desk.provider.on("now", Reply(status=429, headers={"Retry-After": "0"}), Reply(text="yes"))
     desk.write_csv("in.csv", rows(["now"]))
