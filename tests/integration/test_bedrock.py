@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bedrock import MODEL, BedrockServer
-from rig import Asked, Rig
+from rig import RARELY_CLI, Asked, Rig
 
 from opencode_tasks.errors import AuthenticationError
 from opencode_tasks.opencode.backend import BackendName, Secrets
@@ -38,7 +38,7 @@ def ask(
         return rig.ask(model=f"amazon-bedrock/{MODEL}", backend=backend)
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_signed_request_is_accepted_and_its_answer_is_counted(
     opencode_binary: Path, bedrock: BedrockServer, backend: BackendName
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from cluster import Desk
 from mcp.server import MCPServer
-from rig import Rig
+from rig import RARELY_CLI, Rig
 
 from opencode_tasks import OpenCodeAgent, OpenCodeLLM
 from opencode_tasks.domain.records import RemoteTool
@@ -49,7 +49,7 @@ def stock() -> Iterator[tuple[RemoteTool, list[str]]]:
         thread.join(timeout=10)
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     assert llm.last_metadata["tools"][0]["name"] == "stock"
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_end_that_opencode_does_not_know_costs_one_request_with_tools_too(
     rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName
 ) -> None:

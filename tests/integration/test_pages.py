@@ -18,8 +18,11 @@ PAGES = sorted(
 )
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
-# Those that take minutes, and whose parts have tests: the cluster, the automations, a provider of one's own.
-RARE = {"how-to/run-on-a-cluster.md", "how-to/notifications.md", "how-to/use-your-provider.md"}
+# Those that take minutes, and whose parts have tests.
+RARE = {
+    *("how-to/run-on-a-cluster.md", "how-to/notifications.md", "how-to/use-your-provider.md"),
+    *("how-to/schedule-nightly.md", "how-to/test-your-own-flow.md"),
+}
 KEY = "sk-ant-your-key"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
