@@ -129,8 +129,9 @@ class Portable:
         """A function that returns whether a process has ended."""
         if not hasattr(select, "kqueue"):
             return functools.partial(self._has_ended, pid)
-        queue = select.kqueue()
-        event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+        bsd: Any = select
+        queue = bsd.kqueue()
+        event = bsd.kevent(pid, bsd.KQ_FILTER_PROC, bsd.KQ_EV_ADD, bsd.KQ_NOTE_EXIT)
         try:
             queue.control([event], 0)
         except OSError:
@@ -263,9 +264,7 @@ def main() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     system.adopt_orphans()
-    code = (
-        watch_parent(system, job, parent) if job["args"] is None else run_program(system, job, parent)
-    )
+    code = watch_parent(system, job, parent) if job["args"] is None else run_program(system, job, parent)
     clean_up(job)
     report(f"exited {code}")
 
@@ -308,7 +307,7 @@ def kill_users_of(system: Any, folder: str, parent: int) -> None:
     """
     spared = {os.getpid(), parent}
     deadline = time.monotonic() + KILL_LIMIT_S
-    while (found := [pid for pid in system.users_of(folder) if pid not in spared]) and time.monotonic() < deadline:
+    while (found := set(system.users_of(folder)) - spared) and time.monotonic() < deadline:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

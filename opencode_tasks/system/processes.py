@@ -29,7 +29,7 @@ _guards: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def is_portable() -> bool:
-    """Whether guards do without what only Linux has. The variable OPENCODE_TASKS_PORTABLE_GUARD asks for it."""
+    """Whether guards do without what only Linux has, as OPENCODE_TASKS_PORTABLE_GUARD=1 requests."""
     return sys.platform != "linux" or os.environ.get("OPENCODE_TASKS_PORTABLE_GUARD") == "1"
 
 
