@@ -32,8 +32,10 @@ PINNED_VERSION = "1.18.33"
 BINARY_VARIABLE = "OPENCODE_TASKS_OPENCODE_BIN"
 SETUP_HINT = "Run `opencode-tasks setup` to install opencode."
 
-ELF_MAGIC = b"\x7fELF"
+# The first bytes of native programs of Linux and macOS.
+NATIVE_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe")
 VERSION_LIMIT_S = 60.0
+SYSTEMS = {"Linux": "linux", "Darwin": "darwin"}
 ARCHITECTURES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -42,34 +44,32 @@ def cache_dir() -> Path:
     return cache_folder()
 
 
-def package_names(machine: str, libc: str, *, has_avx2: bool) -> tuple[str, ...]:
-    """The npm packages with a Linux binary for a machine, the fastest first; empty if there is none.
+def package_names(system: str, machine: str, libc: str, *, has_avx2: bool) -> tuple[str, ...]:
+    """The npm packages with a binary for a machine, the fastest first; empty if there is none.
 
-    ``machine`` is a value of ``platform.machine()``, ``libc`` a name of ``platform.libc_ver()``.
+    ``system`` and ``machine`` are values of ``platform.system()`` and ``platform.machine()``, ``libc`` a name
+    of ``platform.libc_ver()``, which only Linux has.
     """
     architecture = ARCHITECTURES.get(machine.lower())
-    suffix = "" if libc == "glibc" else "-musl"
-    match architecture:
-        case None:
-            return ()
-        case "x64":
-            baseline = f"opencode-linux-x64-baseline{suffix}"
-            return (f"opencode-linux-x64{suffix}", baseline) if has_avx2 else (baseline,)
-        case _:
-            return (f"opencode-linux-{architecture}{suffix}",)
+    if architecture is None or system not in SYSTEMS:
+        return ()
+    name = f"opencode-{SYSTEMS[system]}-{architecture}"
+    suffix = "-musl" if system == "Linux" and libc != "glibc" else ""
+    if architecture != "x64":
+        return (f"{name}{suffix}",)
+    baseline = f"{name}-baseline{suffix}"
+    return (f"{name}{suffix}", baseline) if has_avx2 else (baseline,)
 
 
 def machine_packages() -> tuple[str, ...]:
     """``package_names`` of this machine. Raises SetupError if opencode has no binary for it."""
-    machine = platform.machine()
-    names: tuple[str, ...] = ()
-    if platform.system() == "Linux":
-        names = package_names(machine, platform.libc_ver()[0], has_avx2=_has_avx2())
+    system, machine = platform.system(), platform.machine()
+    names = package_names(system, machine, platform.libc_ver()[0], has_avx2=_has_avx2())
     if not names:
         raise SetupError(
             "unknown",
-            raw_message=f"opencode has no binary for {platform.system()} {machine}",
-            hint="Use a Linux machine with an x86-64 or arm64 processor.",
+            raw_message=f"opencode has no binary for {system} {machine}",
+            hint="Use a machine with Linux or macOS and an x86-64 or arm64 processor.",
         )
     return names
 
@@ -120,7 +120,7 @@ def native_binary(path: Path, packages: Sequence[str]) -> Path:
     """
     resolved = path.resolve()
     with resolved.open("rb") as file:
-        if file.read(len(ELF_MAGIC)) == ELF_MAGIC:
+        if file.read(4) in NATIVE_MAGIC:
             return resolved
     for folder in resolved.parents:
         for package in packages:
@@ -219,6 +219,9 @@ def _is_executable(path: Path) -> bool:
 
 
 def _has_avx2() -> bool:
+    if platform.system() == "Darwin":
+        features = run_command(["/usr/sbin/sysctl", "-n", "machdep.cpu.leaf7_features"], timeout_s=10)
+        return "AVX2" in features.stdout
     try:
         return re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()) is not None
     except OSError:

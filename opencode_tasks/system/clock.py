@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_SESSION = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
 
 def wall_time() -> datetime:
@@ -15,10 +19,16 @@ def wall_time() -> datetime:
 
 def seconds_since_boot() -> float:
     """Seconds since the boot, those in suspension included. All processes of the machine agree on it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    # On macOS the monotonic clock runs during suspension too.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @cache
 def boot_id() -> str:
     """Name of this boot of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        # macOS. Unlike the time of the boot, it does not move when somebody sets the clock.
+        asked = subprocess.run(BOOT_SESSION, capture_output=True, text=True, timeout=10, check=True)
+        return asked.stdout.strip().lower()

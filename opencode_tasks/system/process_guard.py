@@ -8,15 +8,20 @@ closed or has a line. Then it kills the whole tree of the program, processes tha
 included, and removes the directories named in the job. It writes ``started PID`` and ``exited CODE``
 to standard output.
 
-The parent is watched through a pidfd. A parent-death signal is not enough: it is sent when the thread
-that started the child ends, even if the process is still running. The program itself gets that signal,
-in case the guard is killed.
+On Linux the parent is watched through a pidfd. A parent-death signal is not enough: it is sent when the
+thread that started the child ends, even if the process is still running. The program itself gets that
+signal, in case the guard is killed.
+
+Elsewhere ``Portable`` watches processes with a kqueue where there is one, and finds them with ``ps``. Two
+things are weaker there: a program outlives a guard that is killed, and a process that leaves the tree of the
+program within ``TRACK_S`` of its start is not found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import select
@@ -25,87 +30,288 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_LIMIT_S = 5.0
 # A program between its fork and its exec cannot be recognized; it uses its directory within this time.
 QUIET_S = 1.0
+# Time between two looks at processes that are not watched through a descriptor, and at those of a program.
+LOOK_S = 0.2
+TRACK_S = 1.0
+PS_LIMIT_S = 10.0
 # The line of a parent that is about to end. Any other line asks for the clean-up.
 ENDING = b"ending\n"
 
-libc: Final = ctypes.CDLL(None, use_errno=True)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+
+
+class Linux:
+    """Processes by pidfd, prctl and /proc: nothing that the program starts can leave its tree."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def adopt_orphans(self) -> None:
+        """Become the parent of every process of the program whose own parent ends."""
+        self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def prepare_program(self) -> None:
+        """Have the program killed if the guard is killed. This runs in the child before the program."""
+        restore_signals()
+        self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    def watch(self, pid: int) -> int:
+        """A descriptor that is readable when a process has ended."""
+        return os.pidfd_open(pid)
+
+    def wait(self, watched: Sequence[int], *, reads_stdin: bool = True) -> None:
+        """Wait until a watched process ends, or standard input has data or is closed."""
+        ends = select.poll()
+        for fd in (*watched, *([0] if reads_stdin else [])):
+            ends.register(fd, select.POLLIN | select.POLLHUP)
+        ends.poll()
+
+    def descendants(self, program: int) -> list[int]:
+        """Running processes of the program: those below this process, which adopts orphans."""
+        del program
+        children: dict[int, list[int]] = {}
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            with contextlib.suppress(OSError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as stat:
+                    fields = stat.read().rpartition(b")")[2].split()
+                if fields[0] != b"Z":
+                    children.setdefault(int(fields[1]), []).append(int(name))
+        return below([os.getpid()], children)
+
+    def reap(self, program: subprocess.Popen[bytes]) -> None:
+        """Collect ended child processes, except the program: its ``Popen`` object needs the exit code."""
+        program.poll()
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if info is None or info.si_pid == program.pid:
+                    return
+                os.waitpid(info.si_pid, os.WNOHANG)
+
+    def users_of(self, folder: str) -> list[int]:
+        """Processes that name a directory on their command line or have a file in it open."""
+        found: list[int] = []
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError):
+                    if is_on_command_line(folder, name) or has_open_file_in(folder, name):
+                        found.append(int(name))
+        return found
+
+
+class Portable:
+    """Processes by kqueue or signal 0, process groups, ``ps`` and, if it is installed, ``lsof``."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+        self._program = 0
+        self._tracked_at = 0.0
+        self._looked_at: dict[int, float] = {}
+
+    def adopt_orphans(self) -> None:
+        """Nothing: there is no such call. ``descendants`` remembers what it has seen."""
+
+    def prepare_program(self) -> None:
+        """Restore the signals. This runs in the child before the program."""
+        restore_signals()
+
+    def watch(self, pid: int) -> Callable[[], bool]:
+        """A function that returns whether a process has ended."""
+        if not hasattr(select, "kqueue"):
+            return functools.partial(self._has_ended, pid)
+        bsd: Any = select
+        queue = bsd.kqueue()
+        event = bsd.kevent(pid, bsd.KQ_FILTER_PROC, bsd.KQ_EV_ADD, bsd.KQ_NOTE_EXIT)
+        try:
+            queue.control([event], 0)
+        except OSError:
+            return lambda: True
+        ended: list[bool] = []
+
+        def has_ended() -> bool:
+            # The event is delivered once.
+            ended.extend(True for _ in queue.control(None, 1, 0))
+            return bool(ended)
+
+        return has_ended
+
+    def _has_ended(self, pid: int) -> bool:
+        if time.monotonic() - self._looked_at.get(pid, 0.0) > TRACK_S:
+            self._looked_at[pid] = time.monotonic()
+            return not is_running(pid)
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def wait(self, watched: Sequence[Callable[[], bool]], *, reads_stdin: bool = True) -> None:
+        """Wait until a watched process ends, or standard input has data or is closed."""
+        while not any(has_ended() for has_ended in watched):
+            if reads_stdin and has_data(0, LOOK_S):
+                return
+            if not reads_stdin:
+                time.sleep(LOOK_S)
+            if self._program and time.monotonic() - self._tracked_at > TRACK_S:
+                self.descendants(self._program)
+
+    def descendants(self, program: int) -> list[int]:
+        """Running processes of the program: its tree, its group, and what was once in either."""
+        self._program = program
+        table = processes()
+        self._tracked_at = time.monotonic()
+        children: dict[int, list[int]] = {}
+        for pid, (parent, _, _) in table.items():
+            children.setdefault(parent, []).append(pid)
+        # A later process can have the id of one that has ended.
+        roots = [pid for pid, started in self._known.items() if pid in table and table[pid][2] == started]
+        roots += [pid for pid, (_, group, _) in table.items() if program in (pid, group)]
+        found = {*roots, *below(roots, children)} - {os.getpid()}
+        self._known = {pid: table[pid][2] for pid in found}
+        return list(found)
+
+    def reap(self, program: subprocess.Popen[bytes]) -> None:
+        """Collect the program if it has ended. It is the only child process here."""
+        program.poll()
+
+    def users_of(self, folder: str) -> list[int]:
+        """Processes that name a directory on their command line or have a file in it open."""
+        found = {
+            int(line.split(None, 1)[0])
+            for line in output_of(["ps", "-axww", "-o", "pid=,command="]).splitlines()
+            if folder in line
+        }
+        user = 0
+        for line in output_of(["lsof", "-n", "-P", "-w", "-F", "pn"]).splitlines():
+            if line.startswith("p"):
+                user = int(line[1:])
+            elif line.startswith(f"n{folder}/"):
+                found.add(user)
+        return [pid for pid in found if is_running(pid)]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    return output_of(["ps", "-o", "stat=", "-p", str(pid)]).strip()[:1] not in {"", "Z"}
+
+
+def processes() -> dict[int, tuple[int, int, str]]:
+    """Parent, group and time of the start of each running process, by its id."""
+    found: dict[int, tuple[int, int, str]] = {}
+    for line in output_of(["ps", "-ax", "-o", "pid=,ppid=,pgid=,stat=,lstart="]).splitlines():
+        pid, parent, group, state, started = line.split(None, 4)
+        if not state.startswith("Z"):
+            found[int(pid)] = int(parent), int(group), started
+    return found
+
+
+def output_of(args: list[str]) -> str:
+    """What a program of the system prints, without its own line; "" if it is not installed."""
+    program = shutil.which(args[0], path="/bin:/usr/bin:/usr/sbin")
+    if program is None:
+        return ""
+    environment = {"LC_ALL": "C", "TZ": "UTC"}
+    with subprocess.Popen(
+        [program, *args[1:]],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        try:
+            output = running.communicate(timeout=PS_LIMIT_S)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            running.kill()
+            return ""
+    own = str(running.pid)
+    return "\n".join(line for line in output.splitlines() if line.split(None, 1)[:1] != [own])
+
+
+def below(roots: Sequence[int], children: Mapping[int, Sequence[int]]) -> list[int]:
+    """All processes below some in a tree of processes."""
+    found: list[int] = []
+    queue = list(roots)
+    while queue:
+        for pid in children.get(queue.pop(), []):
+            if pid not in found:
+                found.append(pid)
+                queue.append(pid)
+    return found
 
 
 def main() -> None:
     """Read the job, leave the process tree of the parent, run the program and clean up."""
     job = json.loads(read_line(0))
-    parent = os.pidfd_open(job["parent"])
+    system: Any = Portable() if job["portable"] else Linux()
+    parent = system.watch(job["parent"])
     if os.fork():
         os._exit(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    if job["portable"]:
+        # A kqueue is not inherited.
+        parent = system.watch(job["parent"])
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    code = watch_parent(job, parent) if job["args"] is None else run_program(job, parent)
+    system.adopt_orphans()
+    code = watch_parent(system, job, parent) if job["args"] is None else run_program(system, job, parent)
     clean_up(job)
     report(f"exited {code}")
 
 
-def watch_parent(job: dict[str, Any], parent: int) -> int:
+def watch_parent(system: Any, job: dict[str, Any], parent: Any) -> int:
     """Wait until the parent ends or asks for the clean-up, without a program to run.
 
     If the parent says that it is about to end, it may still write to its directories until then.
     """
     report("started 0")
-    wait_for_any([0, parent])
+    system.wait([parent])
     # After the end of the parent, a process that it forked may hold the pipe open.
     is_ending = has_data(0) and read_line(0) == ENDING
     if job["kill_users_of"]:
-        kill_users_of(job["kill_users_of"], job["parent"])
+        kill_users_of(system, job["kill_users_of"], job["parent"])
     if is_ending:
         report("ending")
-        wait_for_any([parent])
+        system.wait([parent], reads_stdin=False)
         if job["kill_users_of"]:
-            remove_for_good(job["kill_users_of"], job["parent"])
+            remove_for_good(system, job["kill_users_of"], job["parent"])
     return 0
 
 
-def remove_for_good(folder: str, parent: int) -> None:
+def remove_for_good(system: Any, folder: str, parent: int) -> None:
     """Remove a directory that programs may still be about to use, until it is absent for ``QUIET_S``."""
     deadline = time.monotonic() + KILL_LIMIT_S
     absent_since = time.monotonic()
     while time.monotonic() < min(deadline, absent_since + QUIET_S):
         if os.path.exists(folder):
-            kill_users_of(folder, parent)
+            kill_users_of(system, folder, parent)
             shutil.rmtree(folder, ignore_errors=True)
             absent_since = time.monotonic()
         time.sleep(0.05)
 
 
-def kill_users_of(folder: str, parent: int) -> None:
+def kill_users_of(system: Any, folder: str, parent: int) -> None:
     """Kill every process that uses a directory, except this one and its parent.
 
     Open files count as much as the command line, since a process can rewrite its command line.
     """
     spared = {os.getpid(), parent}
     deadline = time.monotonic() + KILL_LIMIT_S
-    while (found := [pid for pid in users_of(folder) if pid not in spared]) and time.monotonic() < deadline:
+    while (found := set(system.users_of(folder)) - spared) and time.monotonic() < deadline:
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-
-
-def users_of(folder: str) -> list[int]:
-    """Processes that name a directory on their command line or have a file in it open."""
-    found: list[int] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if is_on_command_line(folder, name) or has_open_file_in(folder, name):
-                    found.append(int(name))
-    return found
 
 
 def is_on_command_line(folder: str, pid: str) -> bool:
@@ -124,14 +330,15 @@ def has_open_file_in(folder: str, pid: str) -> bool:
     return False
 
 
-def run_program(job: dict[str, Any], parent: int) -> int:
+def run_program(system: Any, job: dict[str, Any], parent: Any) -> int:
     """Run the program until it, or its parent, ends; its exit code."""
-    program = start(job)
+    program = start(system, job)
     if program is None:
         return -1
     report(f"started {program.pid}")
-    wait_for_any([0, parent, os.pidfd_open(program.pid)])
-    return end_tree(program, job["grace_s"])
+    end = (lambda: program.poll() is not None) if job["portable"] else system.watch(program.pid)
+    system.wait([parent, end])
+    return end_tree(system, program, job["grace_s"])
 
 
 def clean_up(job: dict[str, Any]) -> None:
@@ -158,11 +365,11 @@ def clean_instance_dir(path: str) -> None:
         os.rmdir(path)
 
 
-def has_data(fd: int) -> bool:
-    """Whether a read of the descriptor returns at once."""
+def has_data(fd: int, timeout_s: float = 0.0) -> bool:
+    """Whether a read of the descriptor returns within a time."""
     watched = select.poll()
     watched.register(fd, select.POLLIN | select.POLLHUP)
-    return bool(watched.poll(0))
+    return bool(watched.poll(1000 * timeout_s))
 
 
 def read_line(fd: int) -> bytes:
@@ -182,7 +389,7 @@ def report(line: str) -> None:
         os.write(1, line.encode() + b"\n")
 
 
-def start(job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+def start(system: Any, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
     """Start the program; None, with the reason reported, if it cannot be started."""
     try:
         stdin = open(job["stdin"], "rb") if job["stdin"] else subprocess.DEVNULL
@@ -197,36 +404,26 @@ def start(job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=prepare_program,
+            preexec_fn=system.prepare_program,
         )
     except OSError as error:
         report(f"failed {error}")
         return None
 
 
-def prepare_program() -> None:
-    """Restore the default signals in the program, and have it killed if the guard is killed.
-
-    This runs in the child process before the program.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+def restore_signals() -> None:
+    """Restore the default signals in a program; this process ignores them."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def wait_for_any(fds: list[int]) -> None:
-    """Wait until a process behind one of the descriptors ends, or standard input has data or is closed."""
-    watched = select.poll()
-    for fd in fds:
-        watched.register(fd, select.POLLIN | select.POLLHUP)
-    watched.poll()
-
-
-def end_tree(program: subprocess.Popen[bytes], grace_s: float) -> int:
+def end_tree(system: Any, program: subprocess.Popen[bytes], grace_s: float) -> int:
     """Send SIGTERM to the program, then kill its whole process tree; its exit code.
 
     The program has ``grace_s`` seconds to end after SIGTERM.
     """
+    # The processes of the program are known by it for as long as it runs.
+    system.descendants(program.pid)
     ended = program.poll()
     if ended is None:
         with contextlib.suppress(ProcessLookupError):
@@ -234,45 +431,14 @@ def end_tree(program: subprocess.Popen[bytes], grace_s: float) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             ended = program.wait(grace_s)
     deadline = time.monotonic() + KILL_LIMIT_S
-    while (children := descendants(os.getpid())) and time.monotonic() < deadline:
+    while (children := system.descendants(program.pid)) and time.monotonic() < deadline:
         for pid in children:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        reap(program)
+        system.reap(program)
         time.sleep(0.02)
     code = program.poll()
     return -signal.SIGKILL if code is None else code
-
-
-def reap(program: subprocess.Popen[bytes]) -> None:
-    """Collect ended child processes, except the program: its ``Popen`` object needs the exit code."""
-    program.poll()
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if info is None or info.si_pid == program.pid:
-                return
-            os.waitpid(info.si_pid, os.WNOHANG)
-
-
-def descendants(root: int) -> list[int]:
-    """Running descendants of a process, read from /proc."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError, IndexError):
-            with open(f"/proc/{name}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-            if fields[0] != b"Z":
-                children.setdefault(int(fields[1]), []).append(int(name))
-    found: list[int] = []
-    queue = [root]
-    while queue:
-        for pid in children.get(queue.pop(), []):
-            found.append(pid)
-            queue.append(pid)
-    return found
 
 
 if __name__ == "__main__":

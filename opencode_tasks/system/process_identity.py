@@ -6,8 +6,11 @@ import os
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from opencode_tasks.system.clock import boot_id
 
+STATS = Path("/proc/self/stat")
 # Fields of /proc/<pid>/stat after the name of the program (proc_pid_stat(5)).
 STATE = 0
 START_TICKS = 19
@@ -17,7 +20,9 @@ ENDED_STATES = ("Z", "X", "x")
 @cache
 def machine_id() -> str:
     """Name of this boot of this machine and this process namespace, in which a pid is unique."""
-    return f"{boot_id()}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    # Linux alone has process namespaces.
+    namespace = Path("/proc/self/ns/pid")
+    return f"{boot_id()}.{namespace.stat().st_ino if namespace.exists() else 0}"
 
 
 def lease_owner(batch_id: str) -> str:
@@ -42,7 +47,16 @@ def is_dead(owner: str) -> bool:
 
 
 def _start_ticks(pid: int) -> str | None:
-    """The start of a process in clock ticks since the boot; None if it has ended."""
+    """The start of a process in clock ticks since the boot; None if it has ended.
+
+    Where there is no /proc, in microseconds since 1970, as the system noted it at the start.
+    """
+    if not STATS.exists():
+        try:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time() * 1e6:.0f}"
+        except psutil.NoSuchProcess:
+            return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

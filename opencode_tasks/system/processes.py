@@ -28,6 +28,11 @@ _starting = threading.Lock()
 _guards: dict[int, subprocess.Popen[bytes]] = {}
 
 
+def is_portable() -> bool:
+    """Whether guards do without what only Linux has, as OPENCODE_TASKS_PORTABLE_GUARD=1 requests."""
+    return sys.platform != "linux" or os.environ.get("OPENCODE_TASKS_PORTABLE_GUARD") == "1"
+
+
 class GuardedProcess:
     """Program that runs under a guard and ends with this process, even if this process is killed.
 
@@ -74,6 +79,7 @@ class GuardedProcess:
             "instance_dirs": [str(path) for path in instance_dirs],
             "grace_s": grace_s,
             "parent": os.getpid(),
+            "portable": is_portable(),
         }
         return cls._start_guard(job, env=env, cwd=cwd)
 
@@ -95,6 +101,7 @@ class GuardedProcess:
             "instance_dirs": [str(path) for path in instance_dirs],
             "kill_users_of": str(kill_users_of) if kill_users_of else None,
             "parent": os.getpid(),
+            "portable": is_portable(),
         }
         return cls._start_guard(job, env={}, cwd=Path("/"))
 

@@ -105,6 +105,12 @@ def eventually(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
     return holds()
 
 
+@pytest.fixture(params=["linux", "portable"], autouse=True)
+def _guard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs with the guard of Linux, and with the one for other systems."""
+    monkeypatch.setenv("OPENCODE_TASKS_PORTABLE_GUARD", str(int(request.param == "portable")))
+
+
 @pytest.fixture
 def own(
     opencode_binary: Path, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,19 +50,24 @@ def script(path: Path, *lines: str, interpreter: str = "/bin/sh") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("machine", "libc", "has_avx2", "expected"),
+    ("system", "machine", "libc", "has_avx2", "expected"),
     [
-        ("x86_64", "glibc", True, ("opencode-linux-x64", "opencode-linux-x64-baseline")),
-        ("x86_64", "glibc", False, ("opencode-linux-x64-baseline",)),
-        ("x86_64", "", True, ("opencode-linux-x64-musl", "opencode-linux-x64-baseline-musl")),
-        ("x86_64", "", False, ("opencode-linux-x64-baseline-musl",)),
-        ("aarch64", "glibc", False, ("opencode-linux-arm64",)),
-        ("aarch64", "", False, ("opencode-linux-arm64-musl",)),
-        ("riscv64", "glibc", False, ()),
+        ("Linux", "x86_64", "glibc", True, ("opencode-linux-x64", "opencode-linux-x64-baseline")),
+        ("Linux", "x86_64", "glibc", False, ("opencode-linux-x64-baseline",)),
+        ("Linux", "x86_64", "", True, ("opencode-linux-x64-musl", "opencode-linux-x64-baseline-musl")),
+        ("Linux", "x86_64", "", False, ("opencode-linux-x64-baseline-musl",)),
+        ("Linux", "aarch64", "glibc", False, ("opencode-linux-arm64",)),
+        ("Linux", "aarch64", "", False, ("opencode-linux-arm64-musl",)),
+        ("Linux", "riscv64", "glibc", False, ()),
+        ("Darwin", "arm64", "", False, ("opencode-darwin-arm64",)),
+        ("Darwin", "x86_64", "", True, ("opencode-darwin-x64", "opencode-darwin-x64-baseline")),
+        ("Windows", "AMD64", "", True, ()),
     ],
 )
-def test_package_of_a_machine(machine: str, libc: str, has_avx2: bool, expected: tuple[str, ...]) -> None:
-    assert package_names(machine, libc, has_avx2=has_avx2) == expected
+def test_package_of_a_machine(
+    system: str, machine: str, libc: str, has_avx2: bool, expected: tuple[str, ...]
+) -> None:
+    assert package_names(system, machine, libc, has_avx2=has_avx2) == expected
 
 
 @pytest.mark.parametrize("version", [MIN_VERSION, PINNED_VERSION, "1.16.0", "1.18.99", "v1.17.2"])
