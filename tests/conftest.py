@@ -16,14 +16,13 @@ import chromium
 import psycopg
 import pytest
 from cluster import Desk
-from forked_commands import loaded_command, replace_opencode
+from forked_commands import loaded_command
 from hypothesis import HealthCheck, settings
 from processes import ours
 from rig import Rig, Served, Unplugged
 from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.install import install_opencode
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import ScriptedProvider
@@ -183,15 +182,10 @@ def desk(
     provider: ScriptedProvider,
     opencode_binary: Path,
     prefect_server: str,
-) -> Iterator[Desk]:
+) -> Desk:
     """A user's folder; ``annotate`` there runs on threads, without opencode if the test has the mark."""
     is_scripted = request.node.get_closest_marker("scripted") is not None
-    table: Any = BACKENDS
-    opencode = table["server"]
-    if is_scripted:
-        replace_opencode(provider)
-    yield Desk(folder=tmp_path, provider=provider, binary=opencode_binary, is_scripted=is_scripted)
-    table["server"] = opencode
+    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, is_scripted=is_scripted)
 
 
 @pytest.fixture

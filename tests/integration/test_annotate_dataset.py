@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from cluster import Desk
+from forked_commands import replace_opencode
 
 from opencode_tasks import InputError
+from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
@@ -20,6 +22,17 @@ from opencode_tasks.testing import Reply
 def _no_server_stays_warm() -> Iterator[None]:
     yield
     server_pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _without_opencode(desk: Desk) -> Iterator[None]:
+    """In this process too, the provider's backend answers in place of opencode if the test has the mark."""
+    table: Any = BACKENDS
+    opencode = table["server"]
+    if desk.is_scripted:
+        replace_opencode(desk.provider)
+    yield
+    table["server"] = opencode
 
 
 def rows(prompts: list[str]) -> list[dict[str, str]]:
