@@ -117,6 +117,7 @@ class Portable:
         self._program = 0
         self._tracked_at = 0.0
         self._looked_at: dict[int, float] = {}
+        self._ended: set[int] = set()
 
     def adopt_orphans(self) -> None:
         """Nothing: there is no such call. ``descendants`` remembers what it has seen."""
@@ -146,16 +147,18 @@ class Portable:
         return has_ended
 
     def _has_ended(self, pid: int) -> bool:
+        # Signal 0 also reaches a zombie, so ``ps`` looks too, but less often.
         if time.monotonic() - self._looked_at.get(pid, 0.0) > TRACK_S:
             self._looked_at[pid] = time.monotonic()
-            return not is_running(pid)
+            if not is_running(pid):
+                self._ended.add(pid)
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            return True
+            self._ended.add(pid)
         except PermissionError:
             pass
-        return False
+        return pid in self._ended
 
     def wait(self, watched: Sequence[Callable[[], bool]], *, reads_stdin: bool = True) -> None:
         """Wait until a watched process ends, or standard input has data or is closed."""
