@@ -14,7 +14,7 @@ TIMED = --durations=20 --junitxml=.durations/$@.xml
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
 PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
 
-.PHONY: help demo docs pictures live wires test test-all test-alone test-others smoke smoke-lowest smoke-newest lowest chaos bench lint style types public-types format lock-check setup setup-local clean
+.PHONY: help demo docs pictures live wires test test-all test-alone test-others nightly smoke smoke-lowest smoke-newest lowest chaos bench lint style types public-types format lock-check setup setup-local clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,22 +26,21 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 		--model local/smollm2 --ledger demo/ledger.db --runner ray
 	$(PYTHON) demo/show.py
 
-test: setup ## Run the tests, without the slow ones
-	$(PYTHON) -m pytest -m "alone and not slow and not chaos" --durations=20
-	$(PYTEST_BY_TWO) -m "not alone and not slow and not chaos" $(TIMED)
+test: setup ## Run the tests that take seconds
+	$(PYTEST_BY_TWO) -m "not alone and not slow and not nightly" $(TIMED)
 
-test-all: test-alone test-others ## Run all tests, the slow ones too
+test-all: test-alone test-others ## Run these and the slow ones, as for each change
 
 # One at a time: two Rays would wait for each other's processes, and some pages start servers at usual ports.
 # A Makefile keeps them apart, because pytest-xdist 3.8 ignores the groups of --dist loadgroup with pytest 9.2.
 test-alone: setup-local
-	$(PYTHON) -m pytest -m "alone and not chaos" $(TIMED)
+	$(PYTHON) -m pytest -m "alone and not nightly" $(TIMED)
 
 test-others: setup-local
-	$(PYTEST_BY_TWO) -m "not alone and not chaos" $(TIMED)
+	$(PYTEST_BY_TWO) -m "not alone and not nightly" $(TIMED)
 
 smoke: smoke-lowest smoke-newest ## Run unit tests and a run on each runner with the lowest versions, and on the newest Python here
-SMOKE = -m pytest -n 2 --dist worksteal -p no:cacheprovider -m "not slow and not chaos" tests/unit
+SMOKE = -m pytest -n 2 --dist worksteal -p no:cacheprovider -m "not slow and not nightly" tests/unit
 SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke tests/integration
 
 smoke-lowest: setup
@@ -67,11 +66,14 @@ lowest: $(UV) ## Resolve the lowest versions that pyproject.toml allows, for `ma
 	$(UV) pip compile -q pyproject.toml --group test --resolution lowest-direct --all-extras --python-version 3.11 \
 		--no-header --no-annotate -o tests/lowest.txt
 
+nightly: chaos setup-local ## Run what is left out for each change, as before a release: over two hours
+	$(PYTHON) -m pytest -m "alone and nightly" tests/unit tests/integration $(TIMED)
+	$(PYTEST_BY_TWO) -m "not alone and nightly" tests/unit tests/integration $(TIMED)
+
 SEEDS ?= 20
-chaos: setup ## Runs under drawn faults (SEEDS=20), kills at many times, and the rarer cases of other tests; prints tables
+chaos: setup ## Runs under drawn faults (SEEDS=20), and kills at many times; prints tables
 	OPENCODE_TASKS_TEST_SEEDS=$(SEEDS) OPENCODE_TASKS_TEST_SEED_TABLE=.seeds.md OPENCODE_TASKS_TEST_TOLLS=.tolls.md \
-		$(PYTHON) -m pytest -s -m "chaos or slow" tests/chaos; cat .seeds.md .tolls.md
-	$(PYTHON) -m pytest -m chaos tests/integration
+		$(PYTHON) -m pytest -s -m "nightly or slow" tests/chaos; cat .seeds.md .tolls.md
 
 bench: setup ## Measure speed beside the floor, the reference way and a peer: over an hour, the machine for itself
 	$(PYTHON) benchmarks/speed.py --markdown

@@ -39,9 +39,9 @@ from opencode_tasks.testing import Call, Reply, ScriptedProvider
 from opencode_tasks.testing.scripted_backend import ScriptedBackend, scripted_catalog
 
 # The backends that run opencode. A row of "cli" starts two processes of opencode, which takes seconds: most
-# behaviour that does not depend on the backend is tried with "server" alone outside of `make chaos`.
+# behaviour that does not depend on the backend is tried with "server" alone outside of `make nightly`.
 BOTH = ["server", pytest.param("cli", marks=pytest.mark.slow)]
-RARELY_CLI = ["server", pytest.param("cli", marks=pytest.mark.chaos)]
+RARELY_CLI = ["server", pytest.param("cli", marks=pytest.mark.nightly)]
 TestedBackend = BackendName | Literal["scripted"]
 CLOCKS = Clocks(first_event_s=40, stall_s=40, total_s=90)
 BASH = ("bash", {"command": "echo stepped", "description": "say a word"})

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.input import RunInput
-from prefect.input.run_input import Keyset, keyset_from_base_key
+from prefect.input.run_input import keyset_from_base_key
 from prefect.states import Completed, Scheduled
 from pydantic import Field
 
@@ -62,15 +62,19 @@ def resume_flow_run(flow_run_id: str, *, max_cost: float | None = None) -> str:
         return f"flow run {flow_run.name} was scheduled; its worker starts it again"
 
 
-def request_budget(flow_run_id: UUID, pause_key: str, message: str, max_cost_pico: int | None) -> Keyset:
-    """Have Prefect show the form ``NewBudget`` on resume, filled with the old budget.
-
-    Returns the keys that the Suspended state must name.
-    """
+def budget_keys(pause_key: str) -> dict[str, str]:
+    """Keys of the form for a new budget, which the Suspended state with this pause key must name."""
     keyset = keyset_from_base_key(f"suspended-{pause_key}")
+    return {str(name): key for name, key in keyset.items()}
+
+
+def request_budget(flow_run_id: UUID, pause_key: str, message: str, max_cost_pico: int | None) -> None:
+    """Have Prefect show the form ``NewBudget`` on resume, filled with the old budget, in USD.
+
+    The flow run must be suspended with this pause key already.
+    """
     form: Any = NewBudget.with_initial_data(description=message, max_cost=pico_to_usd(max_cost_pico))
-    call_blocking(form.asave, keyset, flow_run_id=flow_run_id)
-    return keyset
+    call_blocking(form.asave, keyset_from_base_key(f"suspended-{pause_key}"), flow_run_id=flow_run_id)
 
 
 def give_budget(flow_run_id: UUID, max_cost: float) -> None:

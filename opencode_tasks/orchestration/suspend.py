@@ -24,11 +24,11 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.engine.summary_text import paused_line
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.ledger import BUDGET_REACHED, Budget, Ledger, Progress, ledger_argument
+from opencode_tasks.ledger import BUDGET_REACHED, Ledger, Progress, ledger_argument
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run, is_deployed
 from opencode_tasks.orchestration.prefect_events import publish_paused
-from opencode_tasks.orchestration.resume import BUDGET_KEY, request_budget
+from opencode_tasks.orchestration.resume import BUDGET_KEY, budget_keys, request_budget
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.settings import settings
 
@@ -69,10 +69,14 @@ def end_process_for(paused: RunPausedError, plan: Plan) -> NoReturn:
         state = _suspend(flow_run.id, paused, plan)
     else:
         state = AwaitingRetry(scheduled_time=paused.until, message=str(paused))
-    publish_paused(paused)
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, state, force=paused.until is not None)
+        publish_paused(paused)
+        _set_state(flow_run.id, state, force=True)
     raise Pause(state=state)
+
+
+def _set_state(flow_run_id: UUID, state: State[Any], *, force: bool) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run_id, state, force=force)
 
 
 def _log_pause(paused: RunPausedError, plan: Plan) -> None:
@@ -91,7 +95,11 @@ def _log_pause(paused: RunPausedError, plan: Plan) -> None:
 
 
 def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any]:
-    """State of a flow run that waits for a person, after its report is stored as an artifact."""
+    """Have the flow run wait for a person, with a report as an artifact; its new state.
+
+    If the budget is used up, Prefect shows the form for a new one when the person resumes the run. The form
+    follows the state: at the change to a new pause key, Prefect 3.9 deletes what is stored under it.
+    """
     with Ledger.open(plan.ledger_url) as ledger:
         progress = ledger.runs.progress(paused.run_id)
         report = pause_report(paused, plan.model_ref, progress, ledger_argument(plan.ledger_url))
@@ -99,19 +107,16 @@ def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any
     # The suspension must not fail if the artifact cannot be stored.
     with suppress(Exception):
         call_blocking(acreate_markdown_artifact, report, key=ARTIFACT_KEY, description=str(paused))
-    return _suspended_state(flow_run_id, paused, budget)
-
-
-def _suspended_state(flow_run_id: UUID, paused: RunPausedError, budget: Budget) -> State[Any]:
-    # A new key each time: with an old key Prefect takes the flow run for resumed already.
-    key = uuid4().hex
+    publish_paused(paused)
     asks_for_budget = paused.error_type == BUDGET_REACHED
-    if asks_for_budget:
-        key = f"{BUDGET_KEY}{key}"
+    # A new key each time: with an old key Prefect takes the flow run for resumed already.
+    key = f"{BUDGET_KEY if asks_for_budget else ''}{uuid4().hex}"
     state = Suspended(timeout_seconds=int(settings().suspend_timeout), pause_key=key, message=str(paused))
     if asks_for_budget:
-        keyset = request_budget(flow_run_id, key, str(paused), budget.max_cost_pico)
-        state.state_details.run_input_keyset = {str(name): key for name, key in keyset.items()}
+        state.state_details.run_input_keyset = budget_keys(key)
+    _set_state(flow_run_id, state, force=False)
+    if asks_for_budget:
+        request_budget(flow_run_id, key, str(paused), budget.max_cost_pico)
     return state
 
 

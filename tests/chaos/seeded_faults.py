@@ -49,7 +49,7 @@ class Size:
 
 
 WHOLE: Final = Size(rows=300, faults=4)
-SHORT: Final = Size(rows=100, faults=2)
+SHORT: Final = Size(rows=60, faults=2)
 
 
 class PrefectServer:

@@ -18,7 +18,7 @@ PREFETCH_S = 12
 FLOW_STATES = ("Running", "AwaitingRetry", "Suspended", "Completed", "Failed", "Crashed")
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 def test_a_limit_of_90_seconds_is_slept_through(desk: Desk) -> None:
     limited = Reply(status=429, headers={"Retry-After": "90"}, body={"error": {"message": "slow"}})
     desk.provider.on("row 011", limited, Reply(text="late"))
@@ -51,7 +51,7 @@ def test_a_limit_of_90_seconds_is_slept_through(desk: Desk) -> None:
     assert bought == {f"row {i:03}": 1 for i in range(40)}
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 def test_a_key_refused_at_row_37_of_100_is_mended_by_a_person(desk: Desk) -> None:
     """The key becomes invalid when row 37 is sent."""
     dead: list[str] = []

@@ -24,7 +24,7 @@ def table() -> Path | None:
     return Path(path)
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("moment", MOMENTS)

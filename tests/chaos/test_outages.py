@@ -10,7 +10,7 @@ from wire_cases import WIRES
 
 from opencode_tasks.testing import Reply, ScriptedProvider
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 OUTAGE_S = 90.0
 FEW_ROWS = (1, 3, 6)
 

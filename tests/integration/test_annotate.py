@@ -85,6 +85,7 @@ def options_of(folder: Path, provider: ScriptedProvider, binary: Path) -> dict[s
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [PLAIN, NOTEBOOK], ids=["script", "notebook"])
 def test_a_script_and_a_notebook_need_no_prefect(
     call: str, tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path
@@ -117,6 +118,7 @@ def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
 
 
 # Prefect 3.8 can leave a connection of its client open when the event loop of an async flow ends.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["sync", "async", "subflow"])
 def test_in_a_flow_the_batches_are_task_runs_of_the_flow(desk: Desk, kind: str) -> None:

@@ -22,6 +22,7 @@ def rows(prompts: list[str]) -> list[dict[str, str]]:
     return [{"id": f"r{i:03}", "prompt": prompt} for i, prompt in enumerate(prompts)]
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     ray_desk.write_csv("in.csv", rows(PROMPTS))
@@ -44,6 +45,7 @@ def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     assert ran.summary["tokens"]["input_tokens"] == sum(c.input_tokens for c in ray_desk.provider.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_two_commands_at_once_send_each_row_once(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS))
@@ -120,6 +122,7 @@ def test_every_fault_is_reported_before_a_prompt_is_sent(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two"]))
@@ -133,7 +136,7 @@ def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> No
         assert f"{part} " in line, line
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503))
     desk.write_csv("in.csv", rows(["plain", '"quoted" -- 😀\n', "down"]))
@@ -197,6 +200,7 @@ def test_usage_errors_are_lines_with_exit_code_2(desk: Desk, arguments: list[str
     assert desk.provider.calls == []
 
 
+@pytest.mark.slow
 def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     logs: Path = desk.folder / "logs"
     logs.mkdir()
@@ -219,6 +223,7 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert "[Response]\ntwo" in log
 
 
+@pytest.mark.slow
 def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:20]))
     usual = ["in.csv", "-o", "out.csv", "--id-column", "id"]
@@ -237,6 +242,7 @@ def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk:
     assert len(desk.provider.calls) == 20
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_activity_from_the_start(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:3]))
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id")

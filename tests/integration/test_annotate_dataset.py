@@ -67,6 +67,7 @@ def test_equal_rows_are_sent_once_and_a_second_run_sends_none(desk: Desk) -> Non
     assert len(desk.provider.calls) == 4
 
 
+@pytest.mark.nightly
 def test_a_changed_prompt_system_text_or_model_is_sent_again(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one"]))
     for more in ({}, {"system": "Be brief."}, {"model": "fake/free"}, {"template": "{prompt}!"}):
@@ -76,6 +77,7 @@ def test_a_changed_prompt_system_text_or_model_is_sent_again(desk: Desk) -> None
     assert desk.provider.prompts() == ["one", "one", "one", "one!"]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_failures_are_recorded_in_their_columns(desk: Desk) -> None:
     desk.provider.on("down", Reply(status=503, body={"error": {"message": "overloaded"}}))
@@ -106,6 +108,7 @@ def test_failures_are_recorded_in_their_columns(desk: Desk) -> None:
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_row_completes_after_a_short_rate_limit(desk: Desk) -> None:
     desk.provider.on("later", Reply(status=429, headers={"Retry-After": "1"}), Reply(text="now"))
@@ -118,6 +121,7 @@ def test_a_row_completes_after_a_short_rate_limit(desk: Desk) -> None:
     assert again - limited >= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
     schema = {
@@ -158,6 +162,7 @@ def test_parquet_in_and_out_keeps_types(desk: Desk) -> None:
     assert out["input_tokens"].dtype.kind == "i" or str(out["input_tokens"].dtype) == "Int64"
 
 
+@pytest.mark.nightly
 def test_an_unpriced_model_has_no_cost_and_a_free_one_costs_nothing(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["x"]))
     table(desk, output="u.csv", model="fake/unpriced")
@@ -167,6 +172,7 @@ def test_an_unpriced_model_has_no_cost_and_a_free_one_costs_nothing(desk: Desk) 
     assert (float(free["cost_usd"]), free["cost_source"]) == (0.0, "reported")
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["good", "", "  "]))
@@ -178,6 +184,7 @@ def test_bad_rows_can_fail_while_the_rest_runs(desk: Desk) -> None:
     assert desk.provider.prompts() == ["good"]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_postgresql_ledger_serves_two_runs(desk: Desk, empty_postgresql: str) -> None:
     desk.write_csv("in.csv", rows(["pg one", "pg two"]))
@@ -195,6 +202,7 @@ def test_a_config_cannot_give_our_own_agent_tools(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_rate_limit_without_duration_is_not_retried_without_end(desk: Desk) -> None:
     desk.provider.on("now", Reply(status=429, headers={"Retry-After": "0"}), Reply(text="yes"))

@@ -38,6 +38,7 @@ def usd(call: Call) -> float:
     return call.input_tokens * 1e-6 + call.output_tokens * 2e-6
 
 
+@pytest.mark.slow
 def test_the_audit_agrees_with_the_record_of_the_provider(desk: Desk) -> None:
     limited = Reply(status=429, headers={"Retry-After": "1"}, body={"error": {"message": "slow down"}})
     desk.provider.on("limited", limited, Reply())

@@ -60,6 +60,7 @@ def test_prefect_finds_the_blocks_through_the_entry_point() -> None:
     assert module.OpenCodeCredentials is OpenCodeCredentials
 
 
+@pytest.mark.slow
 def test_a_key_reaches_opencode_and_is_stored_nowhere_else(ray_desk: Desk) -> None:
     secret, variable = f"sk-{uuid.uuid4().hex}", f"var-{uuid.uuid4().hex}"
     credentials = OpenCodeCredentials(
@@ -133,6 +134,7 @@ def files_with(word: str, folders: list[Path]) -> list[Path]:
     return found
 
 
+@pytest.mark.nightly
 def test_an_agent_block_sets_model_system_text_and_credentials(desk: Desk) -> None:
     secret = f"sk-{uuid.uuid4().hex}"
     credentials = OpenCodeCredentials(api_keys={"fake": secret})  # pyright: ignore[reportArgumentType]
@@ -164,6 +166,7 @@ def test_an_agent_block_sets_model_system_text_and_credentials(desk: Desk) -> No
     assert (desk.provider.calls[-1].model, desk.provider.calls[-1].system) == ("echo", "Two words.")
 
 
+@pytest.mark.nightly
 def test_a_missing_block_is_reported_before_any_row_is_sent(desk: Desk) -> None:
     arguments = keyless(desk)
     ran = desk.run(*arguments, "--credentials", "missing")
@@ -180,6 +183,7 @@ def test_a_missing_block_is_reported_before_any_row_is_sent(desk: Desk) -> None:
     assert "set PREFECT_API_URL" in ran.stderr
 
 
+@pytest.mark.slow
 def test_opencode_task_accepts_a_credentials_block(desk: Desk) -> None:
     block = save(OpenCodeCredentials(api_keys={"fake": "sk-of-a-task"}))  # pyright: ignore[reportArgumentType]
     options = {

@@ -27,7 +27,7 @@ ANSWER = Reply(text="fine", input_tokens=50, output_tokens=80)
 ANSWER_PICO = 50 * 10**6 + 80 * 10**7
 
 
-@pytest.fixture(params=[pytest.param("desk", marks=pytest.mark.chaos), "ray_desk"])
+@pytest.fixture(params=["desk", pytest.param("ray_desk", marks=pytest.mark.nightly)])
 def any_desk(request: pytest.FixtureRequest) -> Desk:
     desk: Desk = request.getfixturevalue(request.param)
     return desk
@@ -183,6 +183,7 @@ def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: De
     assert (dear["status"], dear["response"]) == ("completed", "dear")
 
 
+@pytest.mark.slow
 def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None:
     work = Reply(tool_calls=[("bash", {"command": "true", "description": "work"})], reports_usage=False)
     desk.provider.on("row", *[work] * 4, Reply(text="done", reports_usage=False))
@@ -195,6 +196,7 @@ def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None
         assert sum(line["at_most_pico"] for line in ledger.reports.unreported()) == most_pico
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(desk: Desk) -> None:
     cut = Reply(text="cut in two", chunks=4, cut_after=2)

@@ -39,6 +39,7 @@ def catalogue_rig(opencode_binary: Path) -> Iterator[Rig]:
             yield rig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_answers_and_errors_of_a_provider_of_the_catalogue(catalogue_rig: Rig, name: str) -> None:
     model, _, _, path = PROVIDERS[name]

@@ -98,6 +98,7 @@ def until(holds: Callable[[], bool]) -> None:
     assert holds()
 
 
+@pytest.mark.nightly
 def test_a_corrected_key_is_used_without_a_restart(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     user.configure("{env:TEAM_KEY}")
     monkeypatch.setenv("TEAM_KEY", WRONG)

@@ -128,7 +128,7 @@ def views(url: str) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize(
     "url",
-    [pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("sqlite", marks=pytest.mark.chaos)],
+    [pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("sqlite", marks=pytest.mark.nightly)],
     indirect=True,
 )
 @pytest.mark.timeout(600)
@@ -166,7 +166,7 @@ def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
     assert sums(views(url)["model"], {"known_cost_pico": 0}) == {"known_cost_pico": total_pico}
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "url",
     ["sqlite", "postgresql"],

@@ -32,7 +32,7 @@ PRICED: Mapping[str, Any] = {
 
 @pytest.mark.parametrize(
     "runner",
-    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
+    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.nightly)],
 )
 def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk: Desk, runner: str) -> None:
     seconds = 30 if runner == "threads" else 45
@@ -116,7 +116,7 @@ def test_an_invalid_key_suspends_the_run_until_a_person_resumes_it(desk: Desk) -
 
 @pytest.mark.parametrize(
     "is_refused",
-    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.chaos)],
+    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.nightly)],
 )
 def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
     """Before and after Prefect has turned it into a failure, as it does when it is resumed too late."""
@@ -140,8 +140,8 @@ def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_r
     ("runner", "waits"),
     [
         pytest.param("threads", False, marks=pytest.mark.slow),
-        pytest.param("threads", True, marks=pytest.mark.chaos),
-        pytest.param("ray", False, marks=pytest.mark.chaos),
+        pytest.param("threads", True, marks=pytest.mark.nightly),
+        pytest.param("ray", False, marks=pytest.mark.nightly),
     ],
 )
 def test_a_cancelled_run_ends_within_seconds_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:

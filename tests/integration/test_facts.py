@@ -328,7 +328,7 @@ def test_two_system_texts_share_a_server(rig: Rig) -> None:
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.timeout(500)
 def test_recordings_made_now_have_the_committed_shapes(opencode_binary: Path, tmp_path: Path) -> None:
     del opencode_binary

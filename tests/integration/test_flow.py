@@ -103,6 +103,7 @@ def test_every_error_crosses_a_ray_task_with_all_its_fields(ray_address: str) ->
         assert vars(pickle.loads(pickle.dumps(got))) == vars(error)
 
 
+@pytest.mark.slow
 def test_opencode_task_can_be_mapped_on_ray(ray_desk: Desk) -> None:
     wanted = {name: value for name, value in options(ray_desk).items() if name != "ledger"}
     runner: Any = RayTaskRunner()
@@ -125,7 +126,7 @@ def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     assert len(desk.provider.calls) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_of_a_worker_that_dies_are_sent_by_another_batch(ray_desk: Desk) -> None:
     ray_desk.provider.on("slow", Reply(delay_s=1.0))
     frame = pd.DataFrame({"prompt": [f"slow {i}" for i in range(6)]})
@@ -142,6 +143,7 @@ def test_rows_of_a_worker_that_dies_are_sent_by_another_batch(ray_desk: Desk) ->
     assert names == {"Crashed", "Completed"}
 
 
+@pytest.mark.slow
 def test_the_deployable_flow_and_its_batches_are_runs_in_prefect(ray_desk: Desk) -> None:
     spec = importlib.util.spec_from_file_location("annotate", ROOT / "flows" / "annotate.py")
     assert spec is not None

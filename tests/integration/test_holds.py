@@ -62,7 +62,7 @@ def names(states: Sequence[State]) -> list[str | None]:
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     ("where", "seconds"),
-    [("desk", 4), ("ray_desk", 4), pytest.param("ray_desk", 50, marks=pytest.mark.chaos)],
+    [("desk", 4), *(pytest.param("ray_desk", s, marks=pytest.mark.nightly) for s in (4, 50))],
 )
 def test_a_rate_limit_is_an_awaiting_retry_until_the_reset_time(
     request: pytest.FixtureRequest, where: str, seconds: int
@@ -233,7 +233,7 @@ def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     "where",
-    [pytest.param("desk", marks=pytest.mark.slow), pytest.param("ray_desk", marks=pytest.mark.chaos)],
+    [pytest.param("desk", marks=pytest.mark.slow), pytest.param("ray_desk", marks=pytest.mark.nightly)],
 )
 def test_mixed_failures_have_the_same_outcomes_on_threads_and_on_ray(
     request: pytest.FixtureRequest, where: str

@@ -89,8 +89,8 @@ def assert_clean(before: Before, ended_at: float) -> None:
     ("runner", "number"),
     [
         ("threads", signal.SIGINT),
-        pytest.param("threads", signal.SIGTERM, marks=pytest.mark.chaos),
-        pytest.param("ray", signal.SIGINT, marks=pytest.mark.chaos),
+        pytest.param("threads", signal.SIGTERM, marks=pytest.mark.nightly),
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
@@ -130,8 +130,8 @@ def finished(desk: Desk) -> Counter[str]:
     ("runner", "stop"),
     [
         pytest.param("threads", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("ray", signal.SIGINT, marks=pytest.mark.chaos),
-        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("ray", signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param("ray", signal.SIGTERM, marks=pytest.mark.nightly),
     ],
 )
 def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
@@ -176,10 +176,10 @@ def test_a_second_signal_ends_the_command_at_once_and_the_next_one_continues(des
     ("runner", "service", "stop"),
     [
         pytest.param("threads", "serve --hostname", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("ray", "prefect", signal.SIGTERM, marks=pytest.mark.chaos),
-        pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.chaos),
-        pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.chaos),
-        pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.chaos),
+        pytest.param("ray", "prefect", signal.SIGTERM, marks=pytest.mark.nightly),
+        pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.nightly),
         pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_command_that_is_stopped_while_it_starts_leaves_no_process_or_file(
     assert desk.provider.calls == []
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("runner", ["threads", "ray"])
 def test_a_stop_at_any_time_of_the_start_ends_the_command(
@@ -235,7 +235,7 @@ def test_a_fault_found_by_a_worker_of_a_local_ray_is_reported_as_usual(desk: Des
 
 @pytest.mark.parametrize(
     "backend",
-    [pytest.param("server", marks=pytest.mark.slow), pytest.param("cli", marks=pytest.mark.chaos)],
+    [pytest.param("server", marks=pytest.mark.slow), pytest.param("cli", marks=pytest.mark.nightly)],
 )
 def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, backend: str) -> None:
     def has_result(call: Call) -> bool:
@@ -268,7 +268,7 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
 
 @pytest.mark.parametrize(
     "runner",
-    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.chaos)],
+    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.nightly)],
 )
 def test_a_killed_driver_leaves_no_process_and_few_rows_are_sent_twice(desk: Desk, runner: str) -> None:
     process, before = started(desk, runner)
@@ -350,7 +350,7 @@ def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "inline_wait", [pytest.param("60", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.chaos)]
+    "inline_wait", [pytest.param("60", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.nightly)]
 )
 def test_ctrl_c_ends_a_wait_and_resume_continues(desk: Desk, inline_wait: str) -> None:
     limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})

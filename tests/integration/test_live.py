@@ -29,7 +29,7 @@ def tried(folder: Path, binary: Path, provider: ScriptedProvider) -> subprocess.
     )
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 def test_what_differs_is_printed(tmp_path: Path, opencode_binary: Path) -> None:
     with ScriptedProvider() as provider:
         provider.on("Reply with the word blue.", Reply(text="blue", reports_usage=False))

@@ -220,6 +220,7 @@ def test_tools_are_named_in_the_metadata(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_command_line_backend(rig: Rig) -> None:
     # Its server, which only checks the model, is ended: it must not be the session's.
     model = llm(rig, backend="cli", config={**rig.spec.config, "snapshot": False})

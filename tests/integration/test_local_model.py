@@ -83,6 +83,7 @@ def test_four_at_once_get_their_own_answers(model: RunningLocalModel) -> None:
     assert len(set(answers)) == 4
 
 
+@pytest.mark.nightly
 def test_each_slot_has_the_whole_context(model: RunningLocalModel) -> None:
     prompts = [f"{word} " * 600 for word in ("apple", "river", "window", "tiger")]
     with ThreadPoolExecutor(4) as pool:
@@ -114,7 +115,7 @@ def test_the_config_fits_the_server(model: RunningLocalModel) -> None:
     assert served["meta"]["n_ctx"] == entry["limit"]["context"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("words", "ending"), [(1700, "step_finish"), (3000, "error")])
 def test_opencode_asks_it_once_whatever_the_length(
     model: RunningLocalModel, tmp_path: Path, words: int, ending: str

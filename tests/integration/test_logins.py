@@ -60,6 +60,7 @@ def token_server() -> Iterator[str]:
     thread.join(timeout=5)
 
 
+@pytest.mark.slow
 def test_a_refused_refresh_is_a_failed_login(
     opencode_binary: Path, token_server: str, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def keys(rig: Rig, folder: Path, agent: str | None, more: dict[str, Any]) -> lis
 UNUSED = {"mcp": {"unused": {"type": "remote", "url": "http://127.0.0.1:9/mcp", "enabled": False}}}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("agent", [None, "worker"])
 def test_the_keys_of_rows_do_not_depend_on_the_version(
     oldest: Rig, rig: Rig, tmp_path: Path, agent: str | None

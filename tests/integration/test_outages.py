@@ -58,9 +58,10 @@ def until(seconds: float) -> Callable[[Call], bool]:
     return is_down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["503", *(pytest.param(kind, marks=pytest.mark.chaos) for kind in REPLIES if kind != "503")],
+    ["503", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in REPLIES if kind != "503")],
 )
 def test_an_outage_makes_no_row_final(tmp_path: Path, kind: str) -> None:
     def run(one: Engine) -> AnnotationResult:
@@ -85,6 +86,7 @@ def is_answer(call: Call) -> bool:
     return call.status == 200 and call.output_tokens > 0
 
 
+@pytest.mark.slow
 def test_a_row_that_alone_is_not_answered_fails(tmp_path: Path, provider: ScriptedProvider) -> None:
     provider.on(lambda call: call.prompt == "row 2", DOWN)
     with setting("OUTAGE", "0"), engine(tmp_path, 12, provider) as one:
@@ -94,7 +96,8 @@ def test_a_row_that_alone_is_not_answered_fails(tmp_path: Path, provider: Script
     assert sent == Counter({f"row {number}": 1 for number in range(12)} | {"row 2": 3})
 
 
-@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.nightly)])
 def test_an_outage_without_end_pauses_the_run_and_resume_completes_it(tmp_path: Path, count: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -18,11 +18,8 @@ PAGES = sorted(
 )
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
-# Those that take minutes, and whose parts have tests.
-RARE = {
-    *("how-to/run-on-a-cluster.md", "how-to/notifications.md", "how-to/use-your-provider.md"),
-    *("how-to/schedule-nightly.md", "how-to/test-your-own-flow.md"),
-}
+# Those that take less than a minute. The parts of the others have tests.
+SHORT = {"how-to/dashboards.md", "how-to/mcp-tools.md"}
 KEY = "sk-ant-your-key"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
@@ -34,8 +31,8 @@ def test_every_page_is_in_the_menu() -> None:
 
 
 def marks(page: str) -> list[pytest.MarkDecorator]:
-    rare = pytest.mark.chaos if page in RARE else pytest.mark.slow
-    return [rare, pytest.mark.alone] if page in ALONE else [rare]
+    rarity = pytest.mark.slow if page in SHORT else pytest.mark.nightly
+    return [rarity, pytest.mark.alone] if page in ALONE else [rarity]
 
 
 @pytest.mark.timeout(500)

@@ -67,6 +67,7 @@ def events(name: str, run_id: str) -> list[dict[str, Any]]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}))
@@ -88,6 +89,7 @@ def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> Non
     assert recorded[-1]["input_tokens"] == ran.summary["tokens"]["input_tokens"]
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:
     assert desk.run(*table(desk, 3)).code == 0
@@ -139,6 +141,7 @@ def counted(reader: InMemoryMetricReader, name: str) -> dict[str, float]:
     return sums
 
 
+@pytest.mark.slow
 def test_spans_and_metrics_have_genai_names(
     desk: Desk, exported: tuple[InMemorySpanExporter, InMemoryMetricReader]
 ) -> None:
@@ -186,9 +189,9 @@ def test_spans_and_metrics_have_genai_names(
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("prompts", marks=pytest.mark.chaos),
+        pytest.param("prompts", marks=pytest.mark.nightly),
         pytest.param("answers", marks=pytest.mark.slow),
-        pytest.param("traces", marks=pytest.mark.chaos),
+        pytest.param("traces", marks=pytest.mark.nightly),
     ],
 )
 def test_a_run_deletes_texts_that_the_settings_do_not_keep(desk: Desk, kind: str) -> None:
@@ -224,6 +227,7 @@ def queries() -> list[tuple[str, str]]:
     return found + [(f"metabase: {card['name']}", card["dataset_query"]["native"]["query"]) for card in cards]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_every_query_of_the_dashboards_runs_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     desk.provider.on("row 0", Reply(status=400, body={"error": {"message": "no"}}))

@@ -79,6 +79,7 @@ def shop_rig(opencode_binary: Path, tmp_path_factory: pytest.TempPathFactory) ->
         yield rig
 
 
+@pytest.mark.nightly
 def test_a_price_of_0_is_known_only_if_it_is_stated(shop_rig: Rig) -> None:
     async def read() -> tuple[Any, Any]:
         server = await shop_rig.server()
@@ -112,6 +113,7 @@ def reply_of(usage: Usage) -> Reply:
     )
 
 
+@pytest.mark.slow
 def test_a_catalogue_model_without_a_price_is_unpriced(desk: Desk) -> None:
     env = write_catalogue(desk.folder / "models.json", desk.provider)
     desk.write_csv("in.csv", [{"prompt": "row 1"}])
@@ -134,6 +136,7 @@ def provider_pico(calls: Sequence[Call]) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_a_budget_holds_for_prices_with_tiers(desk: Desk) -> None:
     desk.provider.models = {"echo": {"cost": TIERED, "limit": LIMIT}}
     desk.provider.on("row", LONG)
@@ -159,6 +162,7 @@ THINKING = {
 }
 
 
+@pytest.mark.nightly
 def test_a_reservation_has_the_output_tokens_that_a_variant_requests(opencode_binary: Path) -> None:
     with RawProvider() as raw:
         config = raw.opencode_config()
@@ -186,6 +190,7 @@ def own_prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     settings.cache_clear()
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("own_prices")
 def test_a_single_prompt_is_priced_as_a_row(shop_rig: Rig) -> None:
     known = Usage(input_tokens=200_000, cache_read_tokens=50_000, output_tokens=8000)
@@ -208,6 +213,7 @@ def test_a_single_prompt_is_priced_as_a_row(shop_rig: Rig) -> None:
     assert [step.usage.cost_pico for step in answer.attempt.steps] == [None]
 
 
+@pytest.mark.slow
 def test_the_catalogue_in_the_binary_says_which_models_are_free(
     opencode_binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +236,7 @@ def test_the_catalogue_in_the_binary_says_which_models_are_free(
     assert any(ref.startswith("poe/") for ref in unpriced)
 
 
+@pytest.mark.nightly
 def test_own_prices_bound_the_further_calls_of_an_agent(desk: Desk) -> None:
     prices = desk.folder / "prices.json"
     prices.write_text(json.dumps({"fake/unpriced": {"input": 2, "output": 10, "cache_write": 4}}))

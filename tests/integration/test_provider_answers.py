@@ -42,7 +42,7 @@ def first_of_each_kind() -> set[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in first_of_each_kind() else pytest.mark.chaos) for name in ANSWERS],
+    [pytest.param(n, marks=() if n in first_of_each_kind() else pytest.mark.nightly) for n in ANSWERS],
 )
 def test_an_answer_has_its_class_after_one_request(wired: Rig, name: str) -> None:
     answer: FailedAnswer = next(one for one in failed_answers() if one.name == name)

@@ -36,6 +36,7 @@ def once_in(calls: int) -> Any:
     return is_later
 
 
+@pytest.mark.nightly
 def test_a_model_that_is_retired_ends_the_run(desk: Desk) -> None:
     desk.provider.on(once_in(10), Reply(status=404, body=GONE))
     desk.write_csv("in.csv", [{"prompt": f"row {i:03}"} for i in range(60)])

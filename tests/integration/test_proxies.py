@@ -88,7 +88,7 @@ def responses(desk: Desk) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("runner", "lower"), [("threads", False), pytest.param("ray", True, marks=pytest.mark.slow)]
+    ("runner", "lower"), [("threads", False), pytest.param("ray", True, marks=pytest.mark.nightly)]
 )
 def test_a_run_reaches_this_machine_behind_a_dead_proxy(desk: Desk, runner: str, lower: bool) -> None:
     ran = annotate(desk, behind(DEAD, lower=lower), "--runner", runner)

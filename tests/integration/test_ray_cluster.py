@@ -130,7 +130,7 @@ def annotated(desk: Desk, cluster: Cluster, rows: int, *, kill_after: int | None
     return Ran(code=process.returncode, stdout=out, stderr=err)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.alone
 @pytest.mark.timeout(500)
 def test_rows_run_only_on_nodes_with_credentials_and_survive_a_lost_node(

@@ -74,10 +74,10 @@ def with_seven_digits(path: str) -> int:
 @pytest.mark.parametrize(
     ("length", "is_used"),
     [
-        pytest.param(MAX_TMPDIR_BYTES - 1, True, marks=pytest.mark.chaos),
+        pytest.param(MAX_TMPDIR_BYTES - 1, True, marks=pytest.mark.nightly),
         pytest.param(MAX_TMPDIR_BYTES, True, marks=pytest.mark.slow),
-        pytest.param(MAX_TMPDIR_BYTES + 1, False, marks=pytest.mark.chaos),
-        pytest.param(200, False, marks=pytest.mark.chaos),
+        pytest.param(MAX_TMPDIR_BYTES + 1, False, marks=pytest.mark.nightly),
+        pytest.param(200, False, marks=pytest.mark.nightly),
     ],
 )
 def test_ray_starts_around_the_limit(length: int, is_used: bool) -> None:
@@ -94,8 +94,9 @@ def test_ray_starts_around_the_limit(length: int, is_used: bool) -> None:
     assert longest <= 107
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["missing", pytest.param("file", marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kind", ["missing", "file"])
 def test_ray_starts_with_a_tmpdir_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
     with directory_of_length(12) as parent:
         tmpdir = parent / kind

@@ -47,7 +47,7 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_a_sleeping_or_suspended_run_survives_restarts_of_server_and_worker(
     desk: Desk, monkeypatch: pytest.MonkeyPatch

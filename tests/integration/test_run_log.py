@@ -189,7 +189,7 @@ def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_pre
 
 
 @pytest.mark.scripted
-@pytest.mark.chaos
+@pytest.mark.nightly
 def test_a_long_run_logs_its_progress_every_minute(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=11.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(7)])

@@ -73,7 +73,7 @@ def test_each_silence_ends_in_its_class_within_its_clock(wired: Rig) -> None:
     check(wired, "server", side_by_side=len(WIRES) * len(SILENCES))
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_each_silence_ends_in_its_class_within_its_clock_without_a_server(wired: Rig) -> None:
     check(wired, "cli", side_by_side=6)

@@ -89,7 +89,7 @@ def test_sources_of_scripts_and_diagrams_are_not_published(site: Path) -> None:
         pytest.param("[x](nowhere.md)", marks=pytest.mark.slow),
         pytest.param('<img src="nowhere.svg">', marks=pytest.mark.slow),
         *(
-            pytest.param(fault, marks=pytest.mark.chaos)
+            pytest.param(fault, marks=pytest.mark.nightly)
             for fault in (
                 "[x](reference/columns.md#nowhere)",
                 "[`x`][opencode_tasks.nowhere]",
@@ -128,7 +128,7 @@ def test_a_browser_draws_every_picture_and_stays_on_the_host(
     assert wrong == {}
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_pictures_can_be_made_again(tmp_path: Path, opencode_binary: Path) -> None:
     assert opencode_binary.is_file()

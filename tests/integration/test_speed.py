@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = 6
 
 
-@pytest.mark.chaos
+@pytest.mark.nightly
 @pytest.mark.usefixtures("opencode_binary")
 def test_quick_run_of_the_floor(tmp_path: Path) -> None:
     json_file = tmp_path / "speed.json"

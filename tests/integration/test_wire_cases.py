@@ -60,7 +60,7 @@ def wired(opencode_binary: Path) -> Iterator[Rig]:
 
 
 def sample() -> set[tuple[str, str]]:
-    """What is tried outside of `make chaos`: each provider with its own forms and one case of each group."""
+    """What is tried for each change: each provider with its own forms and one case of each group."""
     providers = list(PROVIDERS)
     turns = [(name, group[turn % len(group)]) for turn, name in enumerate(providers) for group in GROUPS]
     return {*turns, *((name, case) for name in providers for case in WIRE_FORMS)}
@@ -69,7 +69,7 @@ def sample() -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("provider", "name"),
     [
-        pytest.param(*pair, marks=() if pair in sample() else pytest.mark.chaos)
+        pytest.param(*pair, marks=() if pair in sample() else pytest.mark.nightly)
         for pair in product(PROVIDERS, CASES)
     ],
 )

@@ -92,7 +92,7 @@ def cost_pico(tokens: tuple[int, ...]) -> int:
     return sum(count * price for count, price in zip(tokens, PICO_PER_TOKEN, strict=True))
 
 
-# The wires that are tried through the command line too, outside of `make chaos`.
+# The wires that are tried through the command line too, outside of `make nightly`.
 CLI_WIRES: tuple[Wire, ...] = ("anthropic", "bedrock")
 
 
@@ -101,7 +101,7 @@ CLI_WIRES: tuple[Wire, ...] = ("anthropic", "bedrock")
     [
         *((wire, "server") for wire in WIRES),
         *(
-            pytest.param(wire, "cli", marks=pytest.mark.slow if wire in CLI_WIRES else pytest.mark.chaos)
+            pytest.param(wire, "cli", marks=pytest.mark.slow if wire in CLI_WIRES else pytest.mark.nightly)
             for wire in WIRES
         ),
     ],
