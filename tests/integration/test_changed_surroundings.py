@@ -113,6 +113,7 @@ def test_a_corrected_key_is_used_without_a_restart(user: User, monkeypatch: pyte
         assert gate.error_type == "authentication_failed"
 
 
+@pytest.mark.nightly
 def test_each_place_of_a_key_is_looked_at_again(user: User) -> None:
     provider = user.provider
 
@@ -136,6 +137,7 @@ def test_each_place_of_a_key_is_looked_at_again(user: User) -> None:
     until(lambda: len(servers()) == 1)
 
 
+@pytest.mark.nightly
 def test_a_prompt_in_flight_ends_on_the_server_with_the_old_key(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_prompt_in_flight_ends_on_the_server_with_the_old_key(
     assert len(servers()) == 1
 
 
+@pytest.mark.nightly
 def test_idle_servers_end_and_busy_ones_stay(user: User) -> None:
     user.configure(RIGHT)
     user.provider._rules.clear()
@@ -177,6 +180,7 @@ def test_idle_servers_end_and_busy_ones_stay(user: User) -> None:
         pool.close()
 
 
+@pytest.mark.slow
 def test_a_changed_agent_is_another_row(user: User) -> None:
     user.configure(RIGHT)
     agent = user.config / "agent" / "judge.md"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from opencode_tasks import annotate
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 
+@pytest.mark.slow
 def test_each_clock_is_an_option(opencode_binary: Path, tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["silent", "stops"], "prompt": ["a silent one", "one that stops"]})
     with (

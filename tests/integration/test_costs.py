@@ -126,11 +126,8 @@ def views(url: str) -> dict[str, list[dict[str, Any]]]:
         }
 
 
-@pytest.mark.parametrize(
-    "url",
-    [pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("sqlite", marks=pytest.mark.nightly)],
-    indirect=True,
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("url", ["postgresql", "sqlite"], indirect=True)
 @pytest.mark.timeout(600)
 def test_views_have_the_costs_of_the_provider(desk: Desk, url: str) -> None:
     add_rules(desk)

@@ -73,7 +73,7 @@ def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk:
     assert sent == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_invalid_key_suspends_the_run_until_a_person_resumes_it(desk: Desk) -> None:
     fixed: list[bool] = []
     desk.provider.on(
@@ -228,7 +228,7 @@ def notify(inbox: Inbox) -> None:
     assert len(ours) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_restarts_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) -> None:
     desk.provider.models = {"echo": PRICED}
     limited = Reply(status=429, headers={"Retry-After": "15"}, body={"error": {"message": "slow"}})
@@ -273,7 +273,7 @@ def test_a_worker_restarts_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) 
     assert "of $0.006 is spent" in person
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_automations_notify_people_of_many_failures_and_of_a_long_wait(desk: Desk) -> None:
     refused = Reply(status=400, body={"error": {"message": "no such thing"}})
     limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow"}})

@@ -35,7 +35,7 @@ def has_other_key(call: Call) -> bool:
     return call.authorization != f"Bearer {KEY}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_blocks_artifacts_and_forms_work_from_every_kind_of_code(
     tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path, prefect_server: str
 ) -> None:

@@ -80,6 +80,7 @@ def task_names(client: SyncPrefectClient, flow_run_id: UUID) -> list[str]:
     return sorted(run.name for run in client.read_task_runs(flow_run_filter=wanted))
 
 
+@pytest.mark.nightly
 def test_a_deployed_run_tells_its_story_in_prefect(desk: Desk) -> None:
     desk.provider.on("row 007", limited(10), Reply(text="late"))
     desk.provider.on("row 010", Reply(status=400, body={"error": {"message": "no such thing"}}))
@@ -124,6 +125,7 @@ def test_a_deployed_run_tells_its_story_in_prefect(desk: Desk) -> None:
     assert [name for name in names if name.startswith(f"{ended + 1} rows, 0 to ")], names
 
 
+@pytest.mark.nightly
 def test_a_fault_of_a_deployed_run_is_one_line(desk: Desk) -> None:
     log = desk.folder / "serve.log"
     with served(desk, "faulty") as client:
@@ -152,6 +154,7 @@ def newest_run(client: SyncPrefectClient, flow_name: str) -> UUID:
     return client.read_flow_runs(flow_filter=wanted, limit=1, sort=FlowRunSort.START_TIME_DESC)[0].id
 
 
+@pytest.mark.slow
 def test_a_flow_that_calls_the_flow_gets_the_fault_and_logs_one_line(desk: Desk) -> None:
     parameters = {**parameters_of(desk, 1), "ledger": str(desk.folder / "ledger.db"), "template": "{nothing}"}
     with (
@@ -167,8 +170,9 @@ def test_a_flow_that_calls_the_flow_gets_the_fault_and_logs_one_line(desk: Desk)
             assert not any("Traceback" in message for message in messages)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_prefect(desk: Desk) -> None:
-    desk.provider.on("row", limited(5), Reply(text="late", delay_s=2.0))
+    desk.provider.on("row", limited(8), Reply(text="late", delay_s=2.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(2)])
     ran = desk.run(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "1"))
     assert ran.code == 0, ran.stderr

@@ -43,7 +43,7 @@ def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
     return [run.id for run in found]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_concurrent_runs_are_queued_and_a_sleeping_run_keeps_its_rows(
     desk: Desk, postgresql_url: str
 ) -> None:
@@ -99,7 +99,7 @@ def test_concurrent_runs_are_queued_and_a_sleeping_run_keeps_its_rows(
     assert sent == Counter({f"row {i:03}": 1 for i in range(ROWS)} | {"row 003": 2})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_serve_runs_the_flow_on_its_schedule(desk: Desk) -> None:
     """``deployments/serve.py`` with a schedule of every minute, and a provider of the user's config."""
     desk.write_csv("in.csv", [{"id": str(i), "text": f"row {i}"} for i in range(3)])

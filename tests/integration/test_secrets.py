@@ -42,6 +42,7 @@ def texts_in(value: Any) -> list[str]:
         return [value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_no_file_and_no_line_contains_the_key(desk: Desk, backend: str) -> None:
     for status in (400, 500):
@@ -112,6 +113,7 @@ def files_with(text: str, *folders: Path) -> list[str]:
     return [str(path) for path in files if text.encode() in path.read_bytes()]
 
 
+@pytest.mark.nightly
 def test_a_secret_in_an_address_is_stored_nowhere_and_given_again(desk: Desk, table_url: str) -> None:
     refused = Reply(status=401, body={"error": {"message": "no"}})
     desk.provider.on("", refused, refused, Reply(text="fine"))

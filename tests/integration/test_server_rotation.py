@@ -162,6 +162,7 @@ def is_gone(server: OpencodeServer) -> bool:
     return not psutil.pid_exists(server.process.pid) and not server.instance_dir.root.exists()
 
 
+@pytest.mark.nightly
 def test_rows_in_flight_end_while_servers_follow_each_other(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
@@ -184,6 +185,7 @@ def test_rows_in_flight_end_while_servers_follow_each_other(
         assert (server.active_requests, server.unrecorded, server._replies) == (0, set(), set())
 
 
+@pytest.mark.nightly
 def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> None:
     asking = asker(memory_bytes=1_000_000, min_rows=10)
 
@@ -200,6 +202,7 @@ def test_a_server_above_its_memory_is_followed(asker: Callable[..., Asker]) -> N
     assert asking.server_pool.call(run) == (1, 2)
 
 
+@pytest.mark.nightly
 def test_a_repair_goes_to_the_server_that_has_the_session(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
@@ -239,6 +242,7 @@ def test_a_repair_goes_to_the_server_that_has_the_session(
     assert len(provider.calls) == 4
 
 
+@pytest.mark.nightly
 def test_a_successor_that_does_not_start_is_tried_again_later(
     asker: Callable[..., Asker], spec: OpencodeSpec, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_successor_that_does_not_start_is_tried_again_later(
     assert Counter(provider.prompts()) == Counter([*prompts, "warm", "later", "at last"])
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provider: ScriptedProvider) -> None:
     asking = asker()
 
@@ -287,6 +292,7 @@ def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provid
     assert provider.prompts() == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
@@ -329,6 +335,7 @@ def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
     asking.server_pool.call(run)
 
 
+@pytest.mark.slow
 def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker]) -> None:
     asking = asker(rows=1)
 

@@ -15,7 +15,7 @@ from cluster import Desk
 
 from opencode_tasks.testing import Reply
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "where-to-change.md"
