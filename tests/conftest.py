@@ -149,9 +149,9 @@ def unplugged(opencode_binary: Path) -> Iterator[Rig]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """A real Prefect server for the session; its API URL is in the environment meanwhile."""
-    from opencode_tasks.orchestration.prefect_server import prefect_api
+    from prefect_server import prefect_api
 
-    with prefect_api(lambda _: None) as url:
+    with prefect_api() as url:
         yield url
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextvars import copy_context
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,9 +24,10 @@ from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable
 if TYPE_CHECKING:
     # pandas, Prefect and rich behind these take seconds to load, and --help must be fast.
     from opencode_tasks.cli.display import Display
-    from opencode_tasks.cli.early_start import EarlyServices
     from opencode_tasks.cli.stop_notice import StopNotice
+    from opencode_tasks.engine.executor import Executor
     from opencode_tasks.engine.run import OnRunEvent, RunEvent
+    from opencode_tasks.orchestration.local_ray import EarlyRay
     from opencode_tasks.plan.command import PreparedRun
 
 
@@ -78,11 +80,11 @@ def run_command(
             display = stack.enter_context(notice.display)
             if not is_dry:
                 display.start()
-            prepared, services = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
+            prepared, ray = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
             if is_dry:
                 _print_plan(prepared.plan, as_json)
                 return exits.COMPLETED
-            return _run(stack, notice, prepared, services, as_json=as_json, is_verbose=is_verbose)
+            return _run(stack, notice, prepared, ray, as_json=as_json, is_verbose=is_verbose)
 
     return notice.run(run)
 
@@ -94,7 +96,7 @@ def _prepare(
     *,
     run_id: str | None,
     is_dry: bool,
-) -> tuple[PreparedRun, EarlyServices]:
+) -> tuple[PreparedRun, EarlyRay | None]:
     """Check input and options, and say what will be sent. The services start in the meantime."""
     from opencode_tasks.cli.early_start import start_early
     from opencode_tasks.local_model import local_provider
@@ -114,7 +116,7 @@ def _prepare(
         if not is_dry:
             # Prefect is loaded while opencode starts.
             importlib.import_module(
-                f"opencode_tasks.orchestration.{'flows' if services.uses_prefect else 'run_to_output'}"
+                f"opencode_tasks.orchestration.{'flows' if services.may_use_prefect else 'run_to_output'}"
             )
 
     on_wait = "raise" if options.pop("no_wait") else "wait"
@@ -131,7 +133,7 @@ def _prepare(
     for note in prepared.notes:
         display.say(note)
     _say_plan(display, prepared.plan)
-    return prepared, services
+    return prepared, services.ray
 
 
 def _say_plan(display: Display, plan: Any) -> None:
@@ -148,7 +150,7 @@ def _run(
     stack: contextlib.ExitStack,
     notice: StopNotice,
     prepared: PreparedRun,
-    services: EarlyServices,
+    ray: EarlyRay | None,
     *,
     as_json: bool,
     is_verbose: bool,
@@ -157,6 +159,7 @@ def _run(
     from opencode_tasks.cli.startup_report import StartupReport
     from opencode_tasks.cli.summary import say_paused
     from opencode_tasks.ledger import ledger_argument
+    from opencode_tasks.orchestration.prefect_api import is_configured
 
     display, plan, output = notice.display, prepared.plan, prepared.context.command["output"]
     ledger = ledger_argument(plan.ledger_url)
@@ -171,10 +174,13 @@ def _run(
         display.show(event)
 
     try:
-        if services.uses_prefect:
-            _join_services(stack, display, prepared, services)
+        as_flow = is_configured(os.environ, Path.cwd())
+        if as_flow:
+            _use_prefect(stack, prepared)
+        if prepared.context.command["runner"] == "ray":
+            _join_ray(stack, display, prepared, ray)
         notice.started(prepared.context.stop, ledger)
-        summary = _run_rows(notice, prepared, services, on_event=show)
+        summary = _run_rows(notice, prepared, as_flow=as_flow, on_event=show)
     except RunPausedError as paused:
         display.finish()
         if as_json:
@@ -220,32 +226,36 @@ def _print_result(
             display.say(line)
 
 
-def _join_services(
-    stack: contextlib.ExitStack, display: Display, prepared: PreparedRun, services: EarlyServices
-) -> None:
-    """Wait for the Prefect API and for the Ray of the run, for the rest of ``stack``."""
-    from opencode_tasks.orchestration.prefect_server import limit_retries, prefect_api
+def _use_prefect(stack: contextlib.ExitStack, prepared: PreparedRun) -> None:
+    """Have Prefect log to its API alone, and give up sooner after a stop, for the rest of ``stack``."""
+    from opencode_tasks.orchestration.prefect_api import limit_retries
     from opencode_tasks.orchestration.run_log import send_to_api_only
 
-    values, stop = prepared.context.command, prepared.context.stop
     if os.environ.get("PREFECT_LOGGING_LEVEL") == "CRITICAL":
         send_to_api_only()
-    stack.enter_context(prefect_api(display.say, services.prefect))
-    # In a copy of this context, which has the settings of this API.
-    stack.enter_context(stop.calling(partial(copy_context().run, limit_retries)))
-    if values["runner"] == "ray":
-        address = values["ray_address"]
-        display.say(f"Ray: joining {address}" if address else "Ray: a local one, for this run alone")
-    if services.ray is not None:
-        services.ray.wait()
+    # In a copy of this context, which has Prefect's settings.
+    stack.enter_context(prepared.context.stop.calling(partial(copy_context().run, limit_retries)))
+
+
+def _join_ray(
+    stack: contextlib.ExitStack, display: Display, prepared: PreparedRun, ray: EarlyRay | None
+) -> None:
+    """Join the Ray of the run, or start one if none was started early, for the rest of ``stack``."""
+    from opencode_tasks.orchestration.local_ray import running_ray
+
+    address = prepared.context.command["ray_address"]
+    display.say(f"Ray: joining {address}" if address else "Ray: a local one, for this run alone")
+    if ray is not None:
+        ray.wait()
+    stack.enter_context(running_ray(address))
 
 
 def _run_rows(
-    notice: StopNotice, prepared: PreparedRun, services: EarlyServices, *, on_event: OnRunEvent
+    notice: StopNotice, prepared: PreparedRun, *, as_flow: bool, on_event: OnRunEvent
 ) -> dict[str, Any]:
-    """Run the rows, as a flow if Prefect is used; returns the summary. Raises CommandStopped after a stop."""
+    """Run the rows, as a flow if that is wanted; returns the summary. Raises CommandStopped after a stop."""
     try:
-        if services.uses_prefect:
+        if as_flow:
             from opencode_tasks.orchestration.flows import prepared_flow
 
             shown = storable(prepared.context.command)
@@ -254,12 +264,23 @@ def _run_rows(
             )
         from opencode_tasks.orchestration.run_to_output import run_to_output
 
-        return run_to_output(prepared, on_event=on_event)
+        return run_to_output(prepared, _executor(prepared), on_event)
     except BaseException as error:
         # Prefect raises its own errors if it cannot record the end of the flow run.
         if not (isinstance(error, KeyboardInterrupt) or notice.is_stopping):
             raise
         raise notice.stopped() from None
+
+
+def _executor(prepared: PreparedRun) -> Executor:
+    """Where the batches run without Prefect."""
+    if prepared.context.command["runner"] == "ray":
+        from opencode_tasks.orchestration.ray_executor import RayExecutor
+
+        return RayExecutor()
+    from opencode_tasks.engine.thread_executor import ThreadExecutor
+
+    return ThreadExecutor()
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

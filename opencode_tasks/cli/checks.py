@@ -65,13 +65,13 @@ def credentials() -> Finding:
 
 def prefect() -> Finding:
     """The Prefect API that is configured, and whether it answers."""
-    from opencode_tasks.orchestration.prefect_server import configured_api
+    from opencode_tasks.orchestration.prefect_api import configured_api
 
     url = configured_api()
     if not url:
         return {
             "ok": True,
-            "detail": "PREFECT_API_URL is not set: a run on threads needs none, one on Ray starts its own",
+            "detail": "PREFECT_API_URL is not set: commands run without Prefect",
             "url": None,
         }
     try:

@@ -1,4 +1,4 @@
-"""Services that take seconds to start, started while modules are loaded: opencode, a Prefect server, Ray."""
+"""Services that take seconds to start, started while modules are loaded: opencode and Ray."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from opencode_tasks.opencode.backend import OpencodeSpec
-    from opencode_tasks.orchestration.local_ray import EarlyRay
-    from opencode_tasks.orchestration.prefect_server import LocalServer
+    from opencode_tasks.orchestration.local_ray import EarlyRay, FirstTask
 
-API_URL = "PREFECT_API_URL"
+# The modules of a batch on Ray, as a task run of Prefect and without Prefect.
+FLOW_BATCH = ("opencode_tasks.orchestration.tasks", "prefect_ray.task_runners")
+PLAIN_BATCH = ("opencode_tasks.engine.worker",)
 
 
 @dataclass(frozen=True, slots=True)
 class EarlyServices:
-    """The services that were started; None for one that was not.
+    """The services that were started.
 
-    ``uses_prefect`` says whether the rows run as a flow: on Ray, and wherever an API may be configured. On
-    threads without an API there would only be a server that ends with the command, with nothing to look at.
+    ``may_use_prefect`` is False if no Prefect API is configured, for certain: then the rows run without
+    Prefect, whose flow run would end with the command, with nothing to look at. ``ray`` is None if no Ray was
+    started.
     """
 
-    uses_prefect: bool
-    prefect: LocalServer | None
+    may_use_prefect: bool
     ray: EarlyRay | None
 
 
@@ -42,54 +43,38 @@ def start_early(
     """
     from opencode_tasks.opencode.backend_table import BACKENDS
     from opencode_tasks.opencode.server_pool import server_pool
-    from opencode_tasks.orchestration.prefect_server import may_be_configured
+    from opencode_tasks.orchestration.local_ray import FirstTask
+    from opencode_tasks.orchestration.prefect_api import API_URL, may_be_configured
 
     kind = BACKENDS[values["backend"]]
     with ExitStack() as stack:
         source = values["input"]
         # If the input does not exist, the command ends soon and needs no service.
         is_run = not is_dry and (":" in source or Path(source).exists())
-        has_api = may_be_configured(os.environ, Path.cwd())
-        uses_prefect = has_api or values["runner"] == "ray"
-        prefect = _start_prefect(stack) if is_run and uses_prefect and not has_api else None
+        may_use_prefect = may_be_configured(os.environ, Path.cwd())
         # The keys of a block would need another server.
         spec = None if values["credentials"] else _spec(values, base_config)
-        # A Ray worker reads the address of the Prefect API from the environment in which Ray was started.
         is_own_ray = values["runner"] == "ray" and values["ray_address"] is None
+        # A Ray worker reads the address of the Prefect API from the environment in which Ray was started.
+        workers_know_the_api = API_URL in os.environ or not may_use_prefect
         ray = None
-        if is_run and is_own_ray and spec is not None and API_URL in os.environ:
+        if is_run and is_own_ray and spec is not None and workers_know_the_api:
             in_worker = kind.uses_servers and _may_have_many(spec)
-            ray = _start_ray(stack, spec, values["variant"], in_worker=in_worker)
+            modules = FLOW_BATCH if may_use_prefect else PLAIN_BATCH
+            first_task = FirstTask(spec=spec, variant=values["variant"], modules=modules)
+            ray = _start_ray(stack, first_task if in_worker else None)
             if in_worker:
                 server_pool.expect(spec, values["variant"], ray.catalog)
                 spec = None
         if spec is not None and kind.catalog is None:
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
-        yield EarlyServices(uses_prefect, prefect, ray)
+        yield EarlyServices(may_use_prefect, ray)
 
 
-def _start_prefect(stack: ExitStack) -> LocalServer:
-    from opencode_tasks.orchestration.prefect_server import LocalServer, announce
-
-    server = LocalServer.start()
-    stack.callback(server.stop)
-    announce(server)
-    stack.callback(os.environ.pop, API_URL, None)
-    Thread(target=_wait_for, args=(server,), daemon=True).start()
-    return server
-
-
-def _wait_for(server: LocalServer) -> None:
-    # The first user of the server reports its failure.
-    with suppress(Exception):
-        server.wait()
-
-
-def _start_ray(stack: ExitStack, spec: OpencodeSpec, variant: str | None, *, in_worker: bool) -> EarlyRay:
+def _start_ray(stack: ExitStack, first_task: FirstTask | None) -> EarlyRay:
     from opencode_tasks.orchestration.local_ray import EarlyRay, ray_folder, ray_options
 
-    options = ray_options(stack.enter_context(ray_folder()))
-    ray = EarlyRay("local", options, (spec, variant) if in_worker else None)
+    ray = EarlyRay("local", ray_options(stack.enter_context(ray_folder())), first_task)
     stack.callback(ray.end)
     return ray
 

@@ -20,8 +20,8 @@ def setup(
 ) -> None:
     """Find opencode, or install its pinned version from npm.
 
-    The binary is installed into the user's cache, and its path is printed. The command also prepares the
-    database of the Prefect server that a run starts. It changes nothing if it is run again.
+    The binary is installed into the user's cache, and its path is printed. The command changes nothing if it
+    is run again.
 
     \b
     Example:
@@ -29,7 +29,6 @@ def setup(
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.opencode.binary import check_version, find_binary, version_of
     from opencode_tasks.opencode.install import install_local_model, install_opencode
-    from opencode_tasks.orchestration.prefect_server import make_template
     from opencode_tasks.settings import settings
 
     def say(message: str) -> None:
@@ -42,7 +41,6 @@ def setup(
         binary = install_opencode(say)
     say(f"opencode {version_of(binary)} is ready")
     typer.echo(str(binary))
-    make_template(say)
     if local:
         model = install_local_model(say)
         say("the local model is ready")

@@ -12,6 +12,10 @@ from opencode_tasks.engine.worker import BatchResult, RowsWaitError, work_on
 from opencode_tasks.plan.run_spec import RunSpec
 
 
+class WorkerLostError(Exception):
+    """The process that executed a batch died. Its cause says how."""
+
+
 class ThreadExecutor:
     """Runs each batch in a daemon thread. The end of the process does not wait for them."""
 
@@ -31,7 +35,11 @@ class ThreadExecutor:
 
 
 class ThreadBatch:
-    """A batch in its thread, executed again after each short wait."""
+    """A batch with a thread of its own, executed again after each short wait.
+
+    ``work`` executes it once, here or elsewhere. It raises RowsWaitError to be executed again later, and
+    WorkerLostError if the process that executed it died.
+    """
 
     def __init__(self, work: Callable[[], BatchResult], *, name: str) -> None:
         self._work = work
@@ -52,6 +60,8 @@ class ThreadBatch:
     def _run(self) -> None:
         try:
             self._end = BatchEnd(result=self._work_through_waits())
+        except WorkerLostError as lost:
+            self._end = BatchEnd(error=lost.__cause__, is_crashed=True)
         except BaseException as error:  # noqa: BLE001  the dispatcher raises it
             self._end = BatchEnd(error=error)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import pandas as pd
 
 from opencode_tasks.domain.hold import Hold
+from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused, wait_until
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
@@ -31,9 +32,6 @@ from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
-
-if TYPE_CHECKING:
-    from prefect.task_runners import TaskRunner
 
 FrameT = TypeVar("FrameT", bound=ArrowFrame)
 T = TypeVar("T")
@@ -129,13 +127,13 @@ def execute_here(
     frame: pd.DataFrame,
     *,
     context: RunContext | None = None,
-    runner: TaskRunner[Any] | None = None,
+    executor: Executor | None = None,
     on_event: OnRunEvent | None = None,
 ) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute``.
 
-    In a flow, batches run on ``runner``, by default the task runner of the flow, and the flow run is
-    AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
+    Batches run on ``executor``: by default the task runner of the flow, or threads without a flow. The flow
+    run is AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
     """
     context = context or RunContext()
     flow = flow_context()
@@ -143,21 +141,24 @@ def execute_here(
         return execute(
             plan,
             frame,
-            executor=ThreadExecutor(),
+            executor=executor or ThreadExecutor(),
             context=context,
             on_event=on_event,
             on_hold=_hold_handler(plan.options.on_wait, on_event or _ignore_event, context.stop),
         )
-    return _execute_in_flow(plan, frame, context, runner or flow.task_runner, on_event or _ignore_event)
+    if executor is None:
+        from opencode_tasks.orchestration.runners import TaskRunnerExecutor
+
+        executor = TaskRunnerExecutor(flow.task_runner)
+    return _execute_in_flow(plan, frame, context, executor, on_event or _ignore_event)
 
 
 def _execute_in_flow(
-    plan: Plan, frame: pd.DataFrame, context: RunContext, runner: TaskRunner[Any], on_event: OnRunEvent
+    plan: Plan, frame: pd.DataFrame, context: RunContext, executor: Executor, on_event: OnRunEvent
 ) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, which logs the events of the run."""
     from opencode_tasks.orchestration.resume import take_budget
     from opencode_tasks.orchestration.run_log import RunLog
-    from opencode_tasks.orchestration.runners import TaskRunnerExecutor
     from opencode_tasks.orchestration.suspend import awaiting_retry
 
     flow_run, run_log = run_context(), RunLog(plan)
@@ -170,7 +171,7 @@ def _execute_in_flow(
         result = execute(
             plan,
             frame,
-            executor=TaskRunnerExecutor(runner),
+            executor=executor,
             context=replace(
                 context,
                 flow_run_id=flow_run.flow_run_id,

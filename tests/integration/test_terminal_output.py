@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from cluster import COMMAND, Desk, read_all
+from prefect_server import LocalServer
 
-from opencode_tasks.orchestration.prefect_server import LocalServer
 from opencode_tasks.testing import Reply
 
 HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head>" + "<p>edge</p>" * 400 + "</html>"
@@ -113,8 +113,10 @@ def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk
     assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE {ledger})" in said
 
 
-def test_without_an_api_a_command_on_threads_uses_no_prefect(desk: Desk) -> None:
-    ran = desk.run(*arguments(desk, 1, "--verbose"), env={"PREFECT_API_URL": None})
+@pytest.mark.parametrize("runner", ["threads", pytest.param("ray", marks=pytest.mark.nightly)])
+def test_without_an_api_a_command_uses_no_prefect(desk: Desk, runner: str) -> None:
+    env = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
+    ran = desk.run(*arguments(desk, 1, "--verbose", "--runner", runner), env=env)
     assert ran.code == 0, ran.stderr
     # It would be among the parts of the start.
     assert "opencode" in ran.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.orchestration.prefect_server import may_be_configured
+from opencode_tasks.orchestration.prefect_api import may_be_configured
 
 OWN = '[tool.prefect]\napi.url = "http://host/api"'
 
