@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Set by some images. Each of the many processes of the tests would compile anew all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The uv on PATH where there is one that works, else one of this checkout's own.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
@@ -128,7 +130,7 @@ clean: ## Remove what the targets made in this checkout
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras
-# Where PYTHONDONTWRITEBYTECODE is set, each process would compile all that it imports anew: seconds each.
+# The first processes would do that at the same time.
 	$(PYTHON) -m compileall -q -j 0 .venv/lib opencode_tasks >/dev/null || true
 	@touch $@
 
