@@ -13,8 +13,10 @@ PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
 # The twenty slowest tests are printed; .durations/ keeps the times of all.
 TIMED = --durations=20 --junitxml=.durations/$@.xml
-# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start.
-PYTEST_BY_TWO := $(PYTHON) -m pytest -n 2 --dist worksteal
+# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start. A file stays
+# together, so that its servers are started once, and the files of unit tests, which are short, come last.
+BY_TWO = -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_BY_TWO := $(PYTHON) -m pytest $(BY_TWO)
 
 .PHONY: help demo docs pictures live wires test test-all test-alone test-others nightly smoke smoke-lowest smoke-newest lowest chaos bench lint style types public-types format lock-check setup setup-local clean
 
@@ -42,7 +44,7 @@ test-others: setup-local
 	$(PYTEST_BY_TWO) -m "not alone and not nightly" $(TIMED)
 
 smoke: smoke-lowest smoke-newest ## Run unit tests and a run on each runner with the lowest versions, and on the newest Python here
-SMOKE = -m pytest -n 2 --dist worksteal -p no:cacheprovider -m "not slow and not nightly" tests/unit
+SMOKE = -m pytest $(BY_TWO) -p no:cacheprovider -m "not slow and not nightly" tests/unit
 SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke tests/integration
 
 smoke-lowest: setup

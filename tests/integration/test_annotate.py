@@ -86,7 +86,9 @@ def options_of(folder: Path, provider: ScriptedProvider, binary: Path) -> dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [PLAIN, NOTEBOOK], ids=["script", "notebook"])
+@pytest.mark.parametrize(
+    "call", [PLAIN, pytest.param(NOTEBOOK, marks=pytest.mark.nightly)], ids=["script", "notebook"]
+)
 def test_a_script_and_a_notebook_need_no_prefect(
     call: str, tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path
 ) -> None:
@@ -120,7 +122,9 @@ def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
 # Prefect 3.8 can leave a connection of its client open when the event loop of an async flow ends.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", ["sync", "async", "subflow"])
+@pytest.mark.parametrize(
+    "kind", ["sync", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("async", "subflow"))]
+)
 def test_in_a_flow_the_batches_are_task_runs_of_the_flow(desk: Desk, kind: str) -> None:
     flows: dict[str, Any] = {"sync": users_flow, "async": async_flow, "subflow": parent_flow}
     chosen = flows[kind].with_options(task_runner=ThreadPoolTaskRunner())

@@ -22,7 +22,7 @@ def rows(prompts: list[str]) -> list[dict[str, str]]:
     return [{"id": f"r{i:03}", "prompt": prompt} for i, prompt in enumerate(prompts)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.smoke
 def test_two_hundred_rows_on_ray(ray_desk: Desk) -> None:
     ray_desk.write_csv("in.csv", rows(PROMPTS))
@@ -223,7 +223,7 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert "[Response]\ntwo" in log
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:20]))
     usual = ["in.csv", "-o", "out.csv", "--id-column", "id"]
@@ -242,7 +242,7 @@ def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk:
     assert len(desk.provider.calls) == 20
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_terminal_shows_activity_from_the_start(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:3]))
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id")

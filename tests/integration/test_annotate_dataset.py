@@ -53,6 +53,7 @@ def table(desk: Desk, source: str = "in.csv", output: str = "out.csv", **more: A
     return summary["rows"]
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_equal_rows_are_sent_once_and_a_second_run_sends_none(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["same", "same", "other"]))

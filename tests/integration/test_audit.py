@@ -86,7 +86,7 @@ def test_the_audit_agrees_with_the_record_of_the_provider(desk: Desk) -> None:
     assert shown.splitlines()[-1].startswith("checks     no contradiction")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_in_flight_at_a_kill_are_named_before_and_after_the_resume(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=3.0))
     desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"row {n}"} for n in range(4)])

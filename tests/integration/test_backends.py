@@ -128,7 +128,7 @@ def test_a_long_wait_after_a_finished_step_is_not_left_to_opencode(rig: Rig) -> 
     assert [step.usage.input_tokens for step in asked.attempt.steps] == [100]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_the_plugin_a_long_wait_is_ended_and_tells_its_end(unplugged: Rig) -> None:
     asked = unplugged.ask(Reply(status=429, headers={"Retry-After": "7200"}, body=RATE))
     error = asked.failed(RateLimitError)

@@ -60,7 +60,7 @@ def test_a_header_of_ours_is_signed_too(opencode_binary: Path, bedrock: BedrockS
     assert asked.text == bedrock.text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_wrong_key_is_an_authentication_error(opencode_binary: Path, bedrock: BedrockServer) -> None:
     asked = ask(opencode_binary, bedrock, AWS_SECRET_ACCESS_KEY="another key")
     asked.failed(AuthenticationError)

@@ -27,7 +27,12 @@ ANSWER = Reply(text="fine", input_tokens=50, output_tokens=80)
 ANSWER_PICO = 50 * 10**6 + 80 * 10**7
 
 
-@pytest.fixture(params=["desk", pytest.param("ray_desk", marks=pytest.mark.nightly)])
+@pytest.fixture(
+    params=[
+        pytest.param("desk", marks=pytest.mark.scripted),
+        pytest.param("ray_desk", marks=pytest.mark.nightly),
+    ]
+)
 def any_desk(request: pytest.FixtureRequest) -> Desk:
     desk: Desk = request.getfixturevalue(request.param)
     return desk
@@ -61,6 +66,7 @@ def flow_run_state(desk: Desk) -> str | None:
     return state.name if state else None
 
 
+@pytest.mark.slow
 def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher_one(any_desk: Desk) -> None:
     desk = any_desk
     desk.provider.on("row", ANSWER)
@@ -158,6 +164,7 @@ AGENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: Desk, backend: str) -> None:
     step = Reply(
@@ -183,7 +190,7 @@ def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: De
     assert (dear["status"], dear["response"]) == ("completed", "dear")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None:
     work = Reply(tool_calls=[("bash", {"command": "true", "description": "work"})], reports_usage=False)
     desk.provider.on("row", *[work] * 4, Reply(text="done", reports_usage=False))

@@ -49,6 +49,7 @@ def program(folder: Path, version: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_untested_version_that_passes_the_checks_runs_with_a_warning(
     opencode_binary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

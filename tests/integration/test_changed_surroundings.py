@@ -180,7 +180,7 @@ def test_idle_servers_end_and_busy_ones_stay(user: User) -> None:
         pool.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_changed_agent_is_another_row(user: User) -> None:
     user.configure(RIGHT)
     agent = user.config / "agent" / "judge.md"

@@ -11,7 +11,7 @@ from opencode_tasks import annotate
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_clock_is_an_option(opencode_binary: Path, tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["silent", "stops"], "prompt": ["a silent one", "one that stops"]})
     with (

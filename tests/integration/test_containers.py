@@ -48,7 +48,7 @@ def contained(desk: Desk, temporary: Path, home: str | None, *arguments: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("home", ["/", None])
+@pytest.mark.parametrize("home", [pytest.param("/", marks=pytest.mark.nightly), None])
 def test_rows_are_answered_without_a_home(desk: Desk, temporary: Path, home: str | None) -> None:
     desk.write_csv("in.csv", [{"prompt": "a"}, {"prompt": "b"}])
     done = contained(desk, temporary, home, *desk.arguments("in.csv", "-o", "out.csv"))
@@ -71,7 +71,7 @@ def test_doctor_names_the_folders_that_cannot_be_written(desk: Desk, temporary: 
     assert "OPENCODE_TASKS_LEDGER" in lines[at + 1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_after_uv_run_the_workers_have_this_environment(desk: Desk) -> None:
     """Ray would upload the working directory, and refuse a project outside of it."""

@@ -35,7 +35,7 @@ PRICED: Mapping[str, Any] = {
     [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.nightly)],
 )
 def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk: Desk, runner: str) -> None:
-    seconds = 30 if runner == "threads" else 45
+    seconds = 20 if runner == "threads" else 45
     limited = Reply(status=429, headers={"Retry-After": str(seconds)}, body={"error": {"message": "slow"}})
     desk.provider.on("row 003", limited, Reply(text="late"))
     name = f"sleeper-{runner}"
@@ -114,9 +114,10 @@ def test_an_invalid_key_suspends_the_run_until_a_person_resumes_it(desk: Desk) -
     assert set(completed.values()) == {1}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "is_refused",
-    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.nightly)],
+    [False, True],
 )
 def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_refused: bool) -> None:
     """Before and after Prefect has turned it into a failure, as it does when it is resumed too late."""
@@ -136,12 +137,13 @@ def test_an_expired_suspension_is_resumed_from_the_command_line(desk: Desk, is_r
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 1}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("runner", "waits"),
     [
-        pytest.param("threads", False, marks=pytest.mark.slow),
-        pytest.param("threads", True, marks=pytest.mark.nightly),
-        pytest.param("ray", False, marks=pytest.mark.nightly),
+        ("threads", False),
+        ("threads", True),
+        ("ray", False),
     ],
 )
 def test_a_cancelled_run_ends_within_seconds_and_can_be_resumed(desk: Desk, runner: str, waits: bool) -> None:

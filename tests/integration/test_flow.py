@@ -55,6 +55,7 @@ def annotated(desk: Desk, frame: pd.DataFrame, **more: Any) -> AnnotationResult:
     return users_flow.with_options(task_runner=runner)(frame, options(desk) | more)[0]
 
 
+@pytest.mark.slow
 def test_annotate_returns_frames_in_input_order(desk: Desk) -> None:
     desk.provider.on("first", Reply(delay_s=0.5))
     frame = pd.DataFrame({"text": ["first", "second", "third"]}, index=pd.Index([7, 8, 9]))
@@ -112,6 +113,7 @@ def test_opencode_task_can_be_mapped_on_ray(ray_desk: Desk) -> None:
     assert sorted(ray_desk.provider.prompts()) == ["one", "three", "two"]
 
 
+@pytest.mark.nightly
 def test_opencode_task_waits_until_the_reset_time(desk: Desk) -> None:
     refused = Reply(status=429, headers={"Retry-After": "1"})
     desk.provider.on("late", refused, refused, refused, Reply(status=503), Reply(text="now"))

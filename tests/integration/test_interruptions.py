@@ -154,7 +154,7 @@ def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     assert len(sent) == ROWS
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_signal_ends_the_command_at_once_and_the_next_one_continues(desk: Desk) -> None:
     desk.provider.on("row 3", Reply(hang=True), Reply(text="row 3"))
     process, before = started(desk, "threads")
@@ -199,7 +199,7 @@ def test_on_rays_own_workers_rows_wait_and_survive_a_killed_worker(desk: Desk) -
         pytest.param("ray", "raylet", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", "serve --hostname", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", "gcs_server", signal.SIGTERM, marks=pytest.mark.nightly),
-        pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("ray", "raylet", signal.SIGKILL, marks=pytest.mark.nightly),
     ],
 )
 def test_a_command_that_is_stopped_while_it_starts_leaves_no_process_or_file(
@@ -239,7 +239,7 @@ def test_a_stop_at_any_time_of_the_start_ends_the_command(
         assert_clean(before, time.monotonic())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_fault_found_by_a_worker_of_a_local_ray_is_reported_as_usual(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
@@ -252,9 +252,10 @@ def test_a_fault_found_by_a_worker_of_a_local_ray_is_reported_as_usual(desk: Des
     assert_clean(before, time.monotonic())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "backend",
-    [pytest.param("server", marks=pytest.mark.slow), pytest.param("cli", marks=pytest.mark.nightly)],
+    ["server", "cli"],
 )
 def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, backend: str) -> None:
     def has_result(call: Call) -> bool:
@@ -285,9 +286,10 @@ def test_the_finished_steps_of_an_interrupted_agent_are_counted(desk: Desk, back
     assert unsure["at_most_pico"] == 1_000_000 * 1_250_000 + 4096 * 2_000_000
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "runner",
-    [pytest.param("threads", marks=pytest.mark.slow), pytest.param("ray", marks=pytest.mark.nightly)],
+    ["threads", "ray"],
 )
 def test_a_killed_driver_leaves_no_process_and_few_rows_are_sent_twice(desk: Desk, runner: str) -> None:
     process, before = started(desk, runner)
@@ -300,7 +302,7 @@ def test_a_killed_driver_leaves_no_process_and_few_rows_are_sent_twice(desk: Des
     assert sum(sent.values()) - ROWS <= IN_FLIGHT
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_session_that_a_killed_driver_had_not_recorded_is_found_on_the_disk(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=2.0, input_tokens=11))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(IN_FLIGHT)])
@@ -333,7 +335,7 @@ def test_a_session_that_a_killed_driver_had_not_recorded_is_found_on_the_disk(de
     assert instance_dirs() == before.instance_dirs
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_next_run(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row 1"}, {"prompt": "row 2"}])
     assert desk.annotate("in.csv", "-o", "out.csv").code == 0
@@ -355,7 +357,7 @@ def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_nex
     shutil.rmtree(shared.root)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
     process, before = started(desk, "threads")
     servers = [process for process, words in ours() if process.pid not in before.pids and "serve" in words]
@@ -368,9 +370,8 @@ def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
     assert_clean(before, time.monotonic())
 
 
-@pytest.mark.parametrize(
-    "inline_wait", [pytest.param("60", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("inline_wait", ["60", "1"])
 def test_ctrl_c_ends_a_wait_and_resume_continues(desk: Desk, inline_wait: str) -> None:
     limited = Reply(status=429, headers={"Retry-After": "30"}, body={"error": {"message": "slow down"}})
     desk.provider.on("row 2", limited, Reply(text="late"))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +173,7 @@ def assert_sums(ledger: Ledger) -> None:
             assert [run.spent_pico, run.reserved_pico] == sums
 
 
+@pytest.mark.nightly
 def test_a_group_is_written_like_its_members_one_at_a_time(tmp_path: Path) -> None:
     Ledger.open(str(tmp_path / "empty.db")).close()
 

@@ -165,7 +165,14 @@ def left(data: Path) -> list[Path]:
     return [path for path in (data / "opencode-tasks").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(("ending", "code"), [("normal", 0), ("exception", 1), ("exit", 3)])
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        pytest.param("normal", 0, marks=pytest.mark.nightly),
+        pytest.param("exception", 1, marks=pytest.mark.nightly),
+        ("exit", 3),
+    ],
+)
 def test_an_owner_that_ends_leaves_nothing(
     own: Callable[[str], Owned], tmp_path: Path, ending: str, code: int
 ) -> None:
@@ -197,6 +204,7 @@ def test_a_killed_owner_leaves_the_data_of_what_was_in_flight(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_an_unrecorded_session_keeps_its_data(own: Callable[[str], Owned]) -> None:
     owned = own("unrecorded")
     assert owned.owner.wait(30) == 0

@@ -265,7 +265,7 @@ def test_each_prompt_of_a_session_has_all_its_requests(short_rig: Rig) -> None:
     assert len(asked.calls) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_long_conversation_is_summarized_but_a_long_prompt_is_not(opencode_binary: Path) -> None:
     refused = {"error": {"message": "maximum context length is 100", "code": "context_length_exceeded"}}
     too_long = Reply(status=400, body=refused)
@@ -279,7 +279,7 @@ def test_a_long_conversation_is_summarized_but_a_long_prompt_is_not(opencode_bin
     assert len(work.calls) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_the_plugin_a_repeated_request_is_ended(unplugged: Rig) -> None:
     asked = unplugged.ask(Reply(text="x", finish_reason="eos"), agent="plain", system=None)
     assert "ended abnormally (unknown)" in asked.failed(ServerError).raw_message

@@ -162,7 +162,7 @@ def test_an_unknown_error_is_returned(rig: Rig) -> None:
 
 def test_a_time_out_is_returned(rig: Rig) -> None:
     # Other clocks would start another server; the backend's own are what runs out.
-    clocks = Clocks(first_event_s=1.5, stall_s=60, total_s=60)
+    clocks = Clocks(first_event_s=4, stall_s=60, total_s=60)
     told = tell(rig, llm(rig, retries=1, clocks=clocks), Reply(hang=True), prompt="llm waits in vain")
     assert isinstance(told.result, QueryResult)
     assert not told.result.success
@@ -179,6 +179,7 @@ def test_an_unknown_model_is_an_invalid_request(rig: Rig) -> None:
     assert len(rig.provider.calls) == before
 
 
+@pytest.mark.nightly
 def test_no_model_lets_opencode_choose_and_says_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     model = llm(rig, config={**rig.spec.config, "model": "fake/free"})
     model.model = None
@@ -220,7 +221,7 @@ def test_tools_are_named_in_the_metadata(rig: Rig) -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_line_backend(rig: Rig) -> None:
     # Its server, which only checks the model, is ended: it must not be the session's.
     model = llm(rig, backend="cli", config={**rig.spec.config, "snapshot": False})

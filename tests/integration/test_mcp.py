@@ -112,7 +112,7 @@ def test_an_end_that_opencode_does_not_know_costs_one_request_with_tools_too(
     assert "finish reason 'eos', and sent no text" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("by", [pytest.param("option", marks=pytest.mark.nightly), "block"])
 def test_rows_use_the_tools_of_a_server_of_the_config_or_of_an_agents_block(
     desk: Desk, stock: tuple[RemoteTool, list[str]], by: str

@@ -86,7 +86,7 @@ def is_answer(call: Call) -> bool:
     return call.status == 200 and call.output_tokens > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_row_that_alone_is_not_answered_fails(tmp_path: Path, provider: ScriptedProvider) -> None:
     provider.on(lambda call: call.prompt == "row 2", DOWN)
     with setting("OUTAGE", "0"), engine(tmp_path, 12, provider) as one:

@@ -67,7 +67,7 @@ def events(name: str, run_id: str) -> list[dict[str, Any]]:
     return []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> None:
     desk.provider.on("row 1", Reply(status=400, body={"error": {"message": "no"}}))

@@ -113,7 +113,7 @@ def reply_of(usage: Usage) -> Reply:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_catalogue_model_without_a_price_is_unpriced(desk: Desk) -> None:
     env = write_catalogue(desk.folder / "models.json", desk.provider)
     desk.write_csv("in.csv", [{"prompt": "row 1"}])

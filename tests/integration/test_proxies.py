@@ -96,6 +96,7 @@ def test_a_run_reaches_this_machine_behind_a_dead_proxy(desk: Desk, runner: str,
     assert responses(desk) == ["one", "two"]
 
 
+@pytest.mark.nightly
 def test_a_script_reaches_this_machine_behind_a_dead_proxy(desk: Desk) -> None:
     env = {name: value for name, value in behind(DEAD, no_proxy="").items() if value is not None}
     desk.arguments()
@@ -118,6 +119,7 @@ def test_doctor_reaches_a_prefect_server_here_behind_a_dead_proxy(desk: Desk, pr
     assert checks["prefect"]["ok"], ran.stdout
 
 
+@pytest.mark.slow
 def test_requests_to_the_provider_use_the_proxy(desk: Desk) -> None:
     config = json.loads(json.dumps(desk.provider.opencode_config()).replace("127.0.0.1", PROVIDER))
     arguments = desk.arguments("in.csv", "-o", "out.csv")

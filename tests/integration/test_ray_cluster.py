@@ -159,7 +159,7 @@ def test_rows_run_only_on_nodes_with_credentials_and_survive_a_lost_node(
     assert twice <= 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_cluster_that_cannot_run_a_batch_is_refused_before_any_row_is_sent(desk: Desk) -> None:

@@ -75,7 +75,7 @@ def with_seven_digits(path: str) -> int:
     ("length", "is_used"),
     [
         pytest.param(MAX_TMPDIR_BYTES - 1, True, marks=pytest.mark.nightly),
-        pytest.param(MAX_TMPDIR_BYTES, True, marks=pytest.mark.slow),
+        pytest.param(MAX_TMPDIR_BYTES, True, marks=pytest.mark.nightly),
         pytest.param(MAX_TMPDIR_BYTES + 1, False, marks=pytest.mark.nightly),
         pytest.param(200, False, marks=pytest.mark.nightly),
     ],

@@ -30,6 +30,7 @@ def run(block: str, page: Path) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.nightly
 def test_the_script_annotates_with_the_local_model(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +45,7 @@ def test_the_script_annotates_with_the_local_model(
     assert capsys.readouterr().out.count("completed") == 2
 
 
+@pytest.mark.nightly
 def test_the_example_of_the_home_page_prints_its_table(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

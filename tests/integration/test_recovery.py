@@ -166,6 +166,7 @@ def judged(sessions: list[Session]) -> Any:
     return read_outcome(result, node_id="node", now=at)
 
 
+@pytest.mark.slow
 def test_the_sessions_of_a_killed_server_are_adopted(
     own: Callable[..., Owner], spec: OpencodeSpec, provider: ScriptedProvider
 ) -> None:
@@ -234,6 +235,7 @@ def test_the_sessions_of_a_killed_server_are_adopted(
     assert read(spec, data_dir, finishes) == {}
 
 
+@pytest.mark.nightly
 def test_the_sessions_of_killed_runs_are_adopted(
     own: Callable[..., Owner], spec: OpencodeSpec, provider: ScriptedProvider
 ) -> None:
@@ -256,6 +258,7 @@ def test_the_sessions_of_killed_runs_are_adopted(
     assert list(instance_dirs_root().iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_a_reader_that_is_killed_loses_nothing(opencode_binary: Path) -> None:
     home = left(marks=["ses_1"])
     (home.data / "opencode").mkdir()

@@ -154,7 +154,7 @@ def newest_run(client: SyncPrefectClient, flow_name: str) -> UUID:
     return client.read_flow_runs(flow_filter=wanted, limit=1, sort=FlowRunSort.START_TIME_DESC)[0].id
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_flow_that_calls_the_flow_gets_the_fault_and_logs_one_line(desk: Desk) -> None:
     parameters = {**parameters_of(desk, 1), "ledger": str(desk.folder / "ledger.db"), "template": "{nothing}"}
     with (

@@ -292,7 +292,7 @@ def test_a_killed_server_is_replaced_at_once(asker: Callable[..., Asker], provid
     assert provider.prompts() == ["first", "second"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
     asker: Callable[..., Asker], provider: ScriptedProvider
 ) -> None:
@@ -354,6 +354,7 @@ def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker])
     asking.server_pool.call(run)
 
 
+@pytest.mark.nightly
 def test_a_worker_killed_between_two_servers_leaves_the_sessions_of_both(
     spec: OpencodeSpec, provider: ScriptedProvider
 ) -> None:

@@ -69,6 +69,7 @@ def expected(silence: str, wire: Wire) -> str:
     return f"the provider sent nothing within {limit} s (--first-event-timeout {limit})"
 
 
+@pytest.mark.nightly
 def test_each_silence_ends_in_its_class_within_its_clock(wired: Rig) -> None:
     check(wired, "server", side_by_side=len(WIRES) * len(SILENCES))
 

@@ -110,7 +110,7 @@ def test_a_fault_in_a_page_stops_the_build_or_the_check(tmp_path: Path, fault: s
         assert len(site_faults(folder / "site")) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_browser_draws_every_picture_and_stays_on_the_host(
     site: Path, address: str, browser: Chrome
 ) -> None:

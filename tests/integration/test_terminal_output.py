@@ -51,6 +51,7 @@ def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Des
     assert "first row after" not in ran.stderr
 
 
+@pytest.mark.nightly
 def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
     desk.provider.on("row", LIMITED, Reply(text="late"))
     shown, code = on_a_terminal(desk, arguments(desk, 2, "--concurrency", "1"))
@@ -126,7 +127,7 @@ def test_without_an_api_a_command_uses_no_prefect(desk: Desk, runner: str) -> No
     assert run["status"] == "completed"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=1.0))
     server = LocalServer.start()
@@ -166,6 +167,7 @@ def test_a_wrong_value_is_one_line(desk: Desk, wrong: list[str], line: str) -> N
     assert len(ran.stderr.splitlines()) == 1
 
 
+@pytest.mark.scripted
 def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     (desk.folder / "semicolons.csv").write_text("id;prompt\na;hello\n")
     ran = desk.annotate("semicolons.csv", "-o", "out.csv", "--template", '{"say": "{prompt}"}')

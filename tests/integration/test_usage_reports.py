@@ -97,6 +97,7 @@ def test_an_answer_without_its_output_tokens_has_no_known_cost(rig: Rig) -> None
     assert not asked.attempt.usage_known
 
 
+@pytest.mark.nightly
 def test_usage_through_the_command_line_is_the_same(rig: Rig) -> None:
     sent, expected = REPORTED["reasoning beside"]
     assert usage_of(rig.ask(Reply(text="fine", usage=sent), backend="cli")) == expected
