@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -17,6 +18,7 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 import pytest
 from chromium import open_page, requested
+from forked_commands import loaded_command
 from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
@@ -29,9 +31,14 @@ HOSTILE = '</td></text><script>document.title="hacked"</script><img src=x onerro
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [str(COMMAND), *arguments], cwd=folder, capture_output=True, timeout=LIMIT_S, check=False
-    )
+    command = [str(COMMAND), *arguments]
+    started = loaded_command.start(command, folder, os.environ)
+    assert started is not None
+    with started:
+        streams: Any = (started.stdout, started.stderr)
+        # The lines on stderr are few: they fit into their pipe meanwhile.
+        stdout, stderr = (stream.buffer.read() for stream in streams)
+        return subprocess.CompletedProcess(command, started.wait(LIMIT_S), stdout, stderr)
 
 
 @pytest.fixture(scope="module")
