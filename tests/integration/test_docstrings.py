@@ -19,7 +19,11 @@ PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"conte
 ANSWERS = {"Is 7 a prime number?": "yes", "Works well.": "positive", "Broke after a day.": "negative"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    # The page of the functions takes half a minute.
+    [pytest.param(page, marks=pytest.mark.nightly if page == "python-api.md" else ()) for page in PAGES],
+)
 def test_the_examples_of_a_page_run_as_they_stand(
     page: str,
     monkeypatch: pytest.MonkeyPatch,

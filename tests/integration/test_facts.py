@@ -29,6 +29,8 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply, ScriptedProvider
 
 T = TypeVar("T")
+# They can change with opencode alone, whose version is pinned.
+pytestmark = pytest.mark.nightly
 
 
 def with_server(spec: OpencodeSpec, work: Callable[[OpencodeServer], Awaitable[T]]) -> T:
@@ -328,7 +330,6 @@ def test_two_system_texts_share_a_server(rig: Rig) -> None:
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(500)
 def test_recordings_made_now_have_the_committed_shapes(opencode_binary: Path, tmp_path: Path) -> None:
     del opencode_binary

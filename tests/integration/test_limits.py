@@ -286,6 +286,7 @@ def test_without_the_plugin_a_repeated_request_is_ended(unplugged: Rig) -> None:
     assert not asked.attempt.usage_known
 
 
+@pytest.mark.nightly
 def test_without_the_plugin_a_session_that_costs_too_much_is_ended(unplugged: Rig) -> None:
     asked = unplugged.ask(WORK, agent="worker", system=None, max_cost_pico=2 * WORK_PICO)
     error = asked.failed(BudgetExceededError)

@@ -170,7 +170,7 @@ def test_a_flow_that_calls_the_flow_gets_the_fault_and_logs_one_line(desk: Desk)
             assert not any("Traceback" in message for message in messages)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_of_the_command_line_has_its_lines_once_on_the_terminal_and_in_prefect(desk: Desk) -> None:
     desk.provider.on("row", limited(8), Reply(text="late", delay_s=2.0))
     desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(2)])

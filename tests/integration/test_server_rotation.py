@@ -335,7 +335,7 @@ def test_rows_go_to_the_least_busy_server_and_only_those_of_a_killed_one_break(
     asking.server_pool.call(run)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_servers_are_ended_while_a_successor_starts(asker: Callable[..., Asker]) -> None:
     asking = asker(rows=1)
 

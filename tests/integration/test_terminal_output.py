@@ -76,6 +76,7 @@ def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
         return read_all(screen), process.wait(240)
 
 
+@pytest.mark.nightly
 def test_the_most_frequent_failures_are_named_with_their_count_and_fix(desk: Desk) -> None:
     desk.provider.on(re.compile("row [0-3]"), refusal(400, "unsupported parameter: temperature"))
     desk.provider.on("row 4", Reply(status=502, headers={"content-type": "text/html"}, body=HTML))

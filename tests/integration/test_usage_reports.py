@@ -106,6 +106,7 @@ def test_usage_through_the_command_line_is_the_same(rig: Rig) -> None:
     assert not asked.attempt.usage_known
 
 
+@pytest.mark.nightly
 def test_without_the_plugin_the_total_restores_what_it_can(unplugged: Rig) -> None:
     for name in ("reasoning beside", "more cached than prompt"):
         sent, expected = REPORTED[name]

@@ -92,18 +92,11 @@ def cost_pico(tokens: tuple[int, ...]) -> int:
     return sum(count * price for count, price in zip(tokens, PICO_PER_TOKEN, strict=True))
 
 
-# The wires that are tried through the command line too, outside of `make nightly`.
-CLI_WIRES: tuple[Wire, ...] = ("anthropic", "bedrock")
-
-
 @pytest.mark.parametrize(
     ("wire", "backend"),
     [
         *((wire, "server") for wire in WIRES),
-        *(
-            pytest.param(wire, "cli", marks=pytest.mark.slow if wire in CLI_WIRES else pytest.mark.nightly)
-            for wire in WIRES
-        ),
+        *(pytest.param(wire, "cli", marks=pytest.mark.nightly) for wire in WIRES),
     ],
 )
 def test_an_answer_has_its_texts_tokens_and_cost(wired: Rig, wire: Wire, backend: BackendName) -> None:
