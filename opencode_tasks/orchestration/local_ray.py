@@ -267,8 +267,10 @@ def _ended() -> SetupError:
 
 def _start(address: str, options: Mapping[str, Any]) -> None:
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, worker
 
+    # It prints errors of the cluster on stdout, which is data here, whatever log_to_driver says (ray 2.60).
+    cast("Any", worker)._worker_logs_enabled = False  # noqa: SLF001
     constants = cast("Any", ray_constants)
     # Ray's handler of SIGTERM prints a stack and aborts the process after three seconds (ray 2.60).
     constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True

@@ -478,7 +478,7 @@ def _processes_left(before: Existing, run: FaultRun) -> list[str]:
         left = [
             f"process {process.pid}: {' '.join(words)[:120]}"
             for process, words in ours()
-            if process.pid not in before.pids | kept and "postgres" not in " ".join(words)[:40]
+            if process.pid not in before.pids | kept and "postgres" not in Path(" ".join(words[:1])).name
         ]
         if not left or time.monotonic() > deadline:
             return left

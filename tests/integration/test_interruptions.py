@@ -187,9 +187,9 @@ def test_on_rays_own_workers_rows_wait_and_survive_a_killed_worker(desk: Desk) -
     assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(ROWS)]
     # Rows in flight at the kill are sent once more, unless opencode had finished them.
     assert sum(finished(desk).values()) - ROWS <= IN_FLIGHT
-    [run] = json.loads(desk.run("runs", "--json").stdout)
-    audit = desk.run("audit", run["run_id"], "--json").summary
-    assert audit["faults"] == []
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    killed = json.loads(desk.run("runs", "--json", *ledger).stdout)[-1]
+    assert desk.run("audit", killed["run_id"], "--json", *ledger).summary["faults"] == []
 
 
 @pytest.mark.parametrize(
