@@ -44,7 +44,7 @@ test-others: setup-local
 	$(PYTEST_BY_TWO) -m "not alone and not nightly" $(TIMED)
 
 smoke: smoke-lowest smoke-newest ## Run unit tests and a run on each runner with the lowest versions, and on the newest Python here
-SMOKE = -m pytest $(BY_TWO) -p no:cacheprovider -m "not slow and not nightly" tests/unit
+SMOKE = -m pytest -n 2 --dist loadfile -p no:cacheprovider -m "not slow and not nightly" tests/unit
 SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke tests/integration
 
 smoke-lowest: setup
