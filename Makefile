@@ -14,7 +14,7 @@ SYNCED := .venv/.synced
 # The twenty slowest tests are printed; .durations/ keeps the times of all.
 TIMED = --durations=20 --junitxml=.durations/$@.xml
 # Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start. A file stays
-# together, so that its servers are started once, and the files of unit tests, which are short, come last.
+# together, so that its servers are started once, in the order of their folders.
 BY_TWO = -n 2 --dist loadfile --no-loadscope-reorder
 PYTEST_BY_TWO := $(PYTHON) -m pytest $(BY_TWO)
 

@@ -57,7 +57,7 @@ def test_a_model_that_is_retired_ends_the_run(desk: Desk) -> None:
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_failure_of_a_sub_agent_is_the_rows(rig: Rig, backend: Any) -> None:
     limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow down"}})
-    prompt = f"do the one thing, {backend}"
+    prompt = f"fail at the one thing, {backend}"
     rig.provider.on(prompt, limited)
     asked = rig.ask(
         Reply(tool_calls=[("task", {**TASK, "prompt": prompt})]),
