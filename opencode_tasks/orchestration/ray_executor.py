@@ -1,4 +1,4 @@
-"""Executor on Ray alone, for commands without a Prefect API: nobody could look at their flow run."""
+"""Executor on Ray alone, for commands without a Prefect API: their flow run could not be seen anywhere."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> No
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
     line = next(line for line in ran.stderr.splitlines() if line.startswith("first row after"))
-    for part in ("loading", "Ray", "opencode", "Prefect", "worker", "first prompt"):
+    for part in ("loading", "Ray", "opencode", "worker", "first prompt"):
         assert f"{part} " in line, line
 
 

@@ -160,7 +160,7 @@ FAULTS: dict[str, Fault] = {
     "closed": Fault(reply=Reply(reset=True), kind=ServerError, usage_known=False),
     "cut": Fault(reply=Reply(text="abcdef", chunks=3, cut_after=1), kind=ServerError, usage_known=False),
 }
-# One that ends the run; the others are the server's, in another process.
+# What the command line is tried with for each change; the other faults are for `make nightly`.
 CLI_KINDS = ("401",)
 
 
