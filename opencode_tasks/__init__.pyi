@@ -19,6 +19,7 @@ from opencode_tasks.errors import BudgetExceededError as BudgetExceededError
 from opencode_tasks.errors import ContentFilteredError as ContentFilteredError
 from opencode_tasks.errors import InputError as InputError
 from opencode_tasks.errors import InvalidRequestError as InvalidRequestError
+from opencode_tasks.errors import LowAccuracyError as LowAccuracyError
 from opencode_tasks.errors import MaxOutputTokensError as MaxOutputTokensError
 from opencode_tasks.errors import OpenCodeError as OpenCodeError
 from opencode_tasks.errors import OpenCodeTasksError as OpenCodeTasksError
@@ -48,3 +49,7 @@ from opencode_tasks.outcomes.cli_output import parse_session_id as parse_session
 from opencode_tasks.plan.option_declarations import AnnotateOptions as AnnotateOptions
 from opencode_tasks.plan.option_declarations import DatasetOptions as DatasetOptions
 from opencode_tasks.plan.sizes import Sizes as Sizes
+from opencode_tasks.quality.estimate import Estimate as Estimate
+from opencode_tasks.quality.estimate import Range as Range
+from opencode_tasks.quality.gold import ClassQuality as ClassQuality
+from opencode_tasks.quality.gold import FieldQuality as FieldQuality

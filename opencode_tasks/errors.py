@@ -572,6 +572,40 @@ class TooManyFailedError(OpenCodeTasksError):
         return f"run {self.run_id}: {rows} failed, and --max-failed allows {self.allowed}"
 
 
+class LowAccuracyError(OpenCodeTasksError):
+    """The answers of a run are less accurate than ``min_accuracy`` requires. The output is written.
+
+    Attributes:
+        run_id: The run.
+        field: Field of the answers; ``response`` for answers without fields.
+        accuracy: Share of answers that equal the gold value; None if no row with one has an answer.
+        required: Share that is required.
+        summary: The run's summary, as ``annotate --json`` prints it.
+
+    Examples:
+        >>> from opencode_tasks import LowAccuracyError
+        >>> print(LowAccuracyError("r1", "response", 0.8125, 0.9, {}))
+        run r1: accuracy of response is 81.2 %, and --min-accuracy requires 90 %
+    """
+
+    def __init__(
+        self, run_id: str, field: str, accuracy: float | None, required: float, summary: Mapping[str, Any]
+    ) -> None:
+        super().__init__(run_id, field, accuracy, required, summary)
+        self.run_id = run_id
+        self.field = field
+        self.accuracy = accuracy
+        self.required = required
+        self.summary = summary
+
+    def __str__(self) -> str:
+        found = "unknown" if self.accuracy is None else f"{self.accuracy * 100:.3g} %"
+        return (
+            f"run {self.run_id}: accuracy of {self.field} is {found}, "
+            f"and --min-accuracy requires {self.required * 100:g} %"
+        )
+
+
 class InputError(OpenCodeTasksError, ValueError):
     """The input or an option is wrong. Nothing was sent.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         "at most two settings (agents, tools, time limits, …) keep idle servers.",
     )
 
+    after_pilot: Literal["continue", "hold"] = Field(
+        default="continue",
+        description="What a run with --pilot does when the rows of the pilot have ended and nobody can be "
+        "asked: continue with the other rows, or hold the run until a person resumes it.",
+    )
     store_prompts: bool = Field(
         default=True, description="Whether the ledger keeps the prompts of a run after its end."
     )

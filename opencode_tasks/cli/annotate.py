@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.errors import RunPausedError, TooManyFailedError
+from opencode_tasks.errors import LowAccuracyError, RunPausedError, TooManyFailedError
 from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ def annotate(**values: Any) -> int:
     """  # noqa: D301  click reads the character \b
     command = {name: values.pop(name) for name in COMMAND}
     return run_command(
-        values, as_json=command["as_json"], is_verbose=command["verbose"], is_dry=command["dry_run"]
+        values,
+        as_json=command["as_json"],
+        is_verbose=command["verbose"],
+        is_dry=command["dry_run"],
+        is_approved=command["yes"],
     )
 
 
@@ -63,11 +68,13 @@ def run_command(
     is_verbose: bool,
     run_id: str | None = None,
     is_dry: bool = False,
+    is_approved: bool = False,
 ) -> int:
     """Run the rows of ``input`` and print the result; return the exit code. For the main thread.
 
     ``values`` are the options of ``annotate_dataset``. ``run_id`` is a run of the ledger to resume. With
-    ``is_dry`` no row is sent, and the result is what a run would send.
+    ``is_dry`` no row is sent, and the result is what a run would send. With ``is_approved`` the rows after a
+    pilot are sent without a question.
     """
     from opencode_tasks.cli.display import Display
     from opencode_tasks.cli.stop_notice import StopNotice
@@ -81,8 +88,9 @@ def run_command(
             if not is_dry:
                 display.start()
             prepared, ray = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
+            prepared = _with_question(prepared, display, is_approved=is_approved)
             if is_dry:
-                _print_plan(prepared.plan, as_json)
+                _print_forecast(prepared, as_json=as_json)
                 return exits.COMPLETED
             return _run(stack, notice, prepared, ray, as_json=as_json, is_verbose=is_verbose)
 
@@ -136,6 +144,14 @@ def _prepare(
     return prepared, services.ray
 
 
+def _with_question(prepared: PreparedRun, display: Display, *, is_approved: bool) -> PreparedRun:
+    """The run, with a question on a terminal before the rows after its pilot are sent."""
+    from opencode_tasks.cli.pilot_question import PilotQuestion
+
+    question = PilotQuestion(display, prepared.context.stop, is_approved=is_approved)
+    return replace(prepared, context=replace(prepared.context, on_pilot=question))
+
+
 def _say_plan(display: Display, plan: Any) -> None:
     """Say which opencode and model answer, and which rows are invalid."""
     from opencode_tasks.engine.progress_text import plan_lines
@@ -165,6 +181,7 @@ def _run(
     ledger = ledger_argument(plan.ledger_url)
     startup = StartupReport(plan.ledger_url, display.say) if is_verbose else None
     output_faults: list[str] = []
+    is_failed = False
 
     def show(event: RunEvent) -> None:
         if startup is not None:
@@ -195,13 +212,13 @@ def _run(
             ledger=ledger,
         )
         return exits.PAUSED
-    except TooManyFailedError as many:
-        summary = dict(many.summary)
-        display.say(str(many))
+    except (TooManyFailedError, LowAccuracyError) as error:
+        summary, is_failed = dict(error.summary), True
+        display.say(str(error))
     display.finish()
     _print_result(display, summary, prepared, as_json=as_json)
     rows = summary["rows"]
-    return exits.SOME_FAILED if rows["failed"] or rows["skipped"] else exits.COMPLETED
+    return exits.SOME_FAILED if is_failed or rows["failed"] or rows["skipped"] else exits.COMPLETED
 
 
 def _print_result(
@@ -283,18 +300,16 @@ def _executor(prepared: PreparedRun) -> Executor:
     return ThreadExecutor()
 
 
-def _print_plan(plan: Any, as_json: bool) -> None:
-    """Print what a run would send, on stdout."""
-    found = {
-        "dry_run": True,
-        "rows": len(plan.rows),
-        "bad_rows": len(plan.checked.row_faults),
-        "different_rows": len({row.row_key for row in plan.rows}),
-        "model_ref": plan.catalog.model_ref if plan.catalog else None,
-        "opencode": plan.catalog.version if plan.catalog else None,
-    }
+def _print_forecast(prepared: PreparedRun, *, as_json: bool) -> None:
+    """Print on stdout what a run would send, and what it may cost."""
+    from opencode_tasks.engine.estimates import forecast
+    from opencode_tasks.engine.forecast_text import forecast_json, forecast_lines
+    from opencode_tasks.ledger import Ledger
+
+    with Ledger.open(prepared.plan.ledger_url) as ledger:
+        found = forecast(ledger, prepared.plan)
     if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        rows = f"{found['rows']} rows ({found['different_rows']} different)"
-        typer.echo(f"{rows} would be sent to {found['model_ref']}")
+        typer.echo(json.dumps(forecast_json(prepared.plan, found)))
+        return
+    for line in forecast_lines(prepared.plan, found):
+        typer.echo(line)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from select import select
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, count_of, countdown
 
 if TYPE_CHECKING:
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from opencode_tasks.domain.hold import Hold
     from opencode_tasks.engine.run import RunEvent
     from opencode_tasks.ledger import Progress as Counts
+    from opencode_tasks.system import Stop
 
 LINE_EVERY_S = 5.0
+ASK_EVERY_S = 0.2
 
 
 class Display:
@@ -96,6 +101,23 @@ class Display:
             self._show_progress(event, event.progress)
         elif event.hold is not None:
             self._show_hold(event.hold)
+        if event.estimate is not None:
+            for line in estimate_lines(event.estimate):
+                self.say(line)
+
+    def ask(self, question: str, stop: Stop) -> bool:
+        """Ask a person on the terminal; True for yes. Raises KeyboardInterrupt after a stop."""
+        has_bar = self._bar is not None
+        if has_bar:
+            self._live.stop()
+        with self.lock:
+            self._console.print(f"{question} [y/N] ", markup=False, end="")
+        while not select([sys.stdin], [], [], ASK_EVERY_S)[0]:
+            stop.check()
+        answer = sys.stdin.readline().strip().lower()
+        if has_bar:
+            self._live.start()
+        return answer in {"y", "yes"}
 
     def _begin(self, event: RunEvent) -> None:
         assert event.sizes is not None

@@ -7,7 +7,7 @@ field, since exporters of other libraries put the definition of the answer there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
@@ -32,12 +32,14 @@ class Shape:
 
     ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
     has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for
-    unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen.
+    unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen,
+    ``field_labels`` those of each field that is chosen among texts.
     """
 
     types: Types
     fields: Mapping[str, Types | None]
     labels: tuple[str, ...]
+    field_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def is_object(self) -> bool:
@@ -62,11 +64,14 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
     if not shape.is_object:
         return shape
     fields: dict[str, Types | None] = {}
-    for name, field in _fields(node, frozenset()):
-        found = _types(field, frozenset())
+    labels: dict[str, tuple[str, ...]] = {}
+    for name, part in _fields(node, frozenset()):
+        found = _types(part, frozenset())
         known = fields.get(name, found)
         fields[name] = None if found is None or known is None else found | known
-    return Shape(types=shape.types, fields=fields, labels=())
+        texts = [text for text in _choices(part, frozenset()) or [] if isinstance(text, str)]
+        labels[name] = (*labels.get(name, ()), *texts)
+    return Shape(types=shape.types, fields=fields, labels=(), field_labels=labels)
 
 
 def inside(value: Any, near: Any) -> Node:
@@ -147,8 +152,8 @@ def _fields(node: Node, seen: frozenset[int]) -> Iterator[tuple[str, Node]]:
     schema, near = node
     for part, inner in _parts(node, seen, "$ref", "allOf"):
         yield from _fields(part, inner)
-    for name, field in mapping_in(schema.get("properties")).items():
-        yield name, inside(field, near)
+    for name, part in mapping_in(schema.get("properties")).items():
+        yield name, inside(part, near)
     for part, inner in _parts(node, seen, *_ALTERNATIVES):
         yield from _fields(part, inner)
 

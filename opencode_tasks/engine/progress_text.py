@@ -148,6 +148,8 @@ def progress_line(counts: Counts, completed_now: int, seconds: float, in_flight:
     cost = format_usd(counts.known_cost_pico)
     is_unknown = counts.cost_pico is None and not counts.open
     parts.append(f"{cost} (and an unknown part)" if is_unknown else f"{cost} so far" if counts.open else cost)
+    if counts.projected_cost_pico is not None:
+        parts.append(f"about {format_usd(counts.projected_cost_pico)} in total")
     return ", ".join(parts)
 
 

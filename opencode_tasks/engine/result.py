@@ -25,6 +25,7 @@ from opencode_tasks.ledger import (
     Progress,
 )
 from opencode_tasks.plan.answer_format import AnswerFormat
+from opencode_tasks.quality.gold import FieldQuality, quality_json
 
 FrameT = TypeVar("FrameT", default=pd.DataFrame)
 T = TypeVar("T", default=Any)
@@ -46,6 +47,7 @@ class AnnotationResult(Generic[FrameT, T]):
         frame: The input with the answer columns added: one row per input row, in input order. It is of the
             same kind as the input; a pandas frame has the input's index.
         usage: One row per model call.
+        quality: Quality of each field that ``gold`` compares, by the name of the field.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -78,11 +80,13 @@ class AnnotationResult(Generic[FrameT, T]):
         columns: Sequence[Column],
         answer_format: AnswerFormat | None = None,
         kind: type[FrameT] | None = None,
+        qualities: Sequence[FieldQuality] = (),
     ) -> None:
         self._kind = kind
         self.run_id = run_id
         self.progress = progress
         self.budget = budget
+        self.quality: Final = {one.field: one for one in qualities}
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
@@ -147,6 +151,8 @@ def read_result(
     source: pd.DataFrame,
     columns: Sequence[Column],
     answer_format: AnswerFormat | None,
+    *,
+    qualities: Sequence[FieldQuality] = (),
 ) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
@@ -157,6 +163,7 @@ def read_result(
         source=source,
         columns=columns,
         answer_format=answer_format,
+        qualities=qualities,
     )
 
 
@@ -173,12 +180,19 @@ def output_parts(
         yield part
 
 
-def summary(run_id: str, progress: Progress, budget: Budget, *, started: float | None) -> dict[str, Any]:
+def summary(
+    run_id: str,
+    progress: Progress,
+    budget: Budget,
+    *,
+    started: float | None,
+    quality: Mapping[str, FieldQuality] | None = None,
+) -> dict[str, Any]:
     """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
 
     ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
     (None without one), the amount spent, the most that calls without a report may have cost, and the
-    amount by which the limit is exceeded.
+    amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
@@ -189,6 +203,7 @@ def summary(run_id: str, progress: Progress, budget: Budget, *, started: float |
         "known_cost_usd": pico_to_usd(progress.known_cost_pico),
         "budget": _budget_summary(budget),
         "seconds": None if started is None else round(time.time() - started, 3),
+        "quality": quality_json([*(quality or {}).values()]),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -17,8 +18,10 @@ from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
+from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
+from opencode_tasks.engine.quality import gold_values, measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
@@ -26,12 +29,16 @@ from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.plan import Plan
-from opencode_tasks.plan.run_context import RunContext
+from opencode_tasks.plan.run_context import OnPilot, RunContext
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import Sizes, choose_sizes
+from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
 from opencode_tasks.telemetry import span
+
+PILOT = "pilot"
+PILOT_MESSAGE = "the rows of the pilot have ended; a person decides whether the others are sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,7 @@ class RunEvent:
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
+        estimate: Estimate of the rows after the pilot, once the rows of the pilot have ended.
         warning: Fact that a person should know, once in a run: a provider does not report the usage, or
             another process works on the run too.
         output_fault: Why the output of a run with open rows could not be written, at the end of this
@@ -68,6 +76,7 @@ class RunEvent:
     progress: Progress | None = None
     pace: ConcurrencyState | None = None
     hold: Hold | None = None
+    estimate: Estimate | None = None
     warning: str | None = None
     output_fault: str | None = None
 
@@ -99,7 +108,8 @@ def execute(
     remove_orphaned_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
-        run_id = _start_or_continue(ledger, plan, context)
+        started = _start_or_continue(ledger, plan, frame, context)
+        run_id = started.run_id
         with driving(ledger, run_id) as driver_id:
             run = _Run(
                 plan=plan,
@@ -109,7 +119,10 @@ def execute(
                 executor=executor,
                 emit=on_event or _ignore,
                 on_hold=on_hold or raise_paused,
+                on_pilot=context.on_pilot or _by_setting,
                 stop=context.stop,
+                reused_rows=started.reused_rows,
+                is_approved=started.is_approved,
             )
             run.warn_of_others()
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
@@ -117,9 +130,12 @@ def execute(
             progress = ledger.runs.progress(run_id)
             run.warn(progress)
             run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
+            qualities = measure_quality(ledger, run_id)
             status = "failed" if progress.failed else "completed"
             ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
-        return read_result(ledger, run_id, frame, plan.columns, plan.options.answer_format)
+        return read_result(
+            ledger, run_id, frame, plan.columns, plan.options.answer_format, qualities=qualities
+        )
 
 
 def forget_texts(ledger_url: str, run_id: str) -> None:
@@ -137,26 +153,34 @@ def _new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
-def _start_or_continue(ledger: Ledger, plan: Plan, context: RunContext) -> str:
-    """Id of the run to work on: the one to resume, the one that this flow run started, or a new one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Started:
+    """The run to work on. ``is_approved``: a person has seen its pilot and resumed it."""
+
+    run_id: str
+    reused_rows: int = 0
+    is_approved: bool = False
+
+
+def _start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> _Started:
+    """The run to work on: the one to resume, the one that this flow run started, or a new one."""
     run_id = context.resumed_run_id
     if run_id is None and context.flow_run_id is not None:
         run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
     if run_id is None:
-        return _start(ledger, plan, context)
-    _continue(ledger, plan, context, run_id)
-    return run_id
+        return _start(ledger, plan, frame, context)
+    return _continue(ledger, plan, context, run_id)
 
 
-def _start(ledger: Ledger, plan: Plan, context: RunContext) -> str:
+def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> _Started:
     run_id = _new_run_id()
-    _create(ledger, run_id, plan, context)
+    reused_rows = _create(ledger, run_id, plan, frame, context)
     if gate := _gate_of(plan):
         ledger.gates.half_open(gate, now=datetime.now(UTC))
-    return run_id
+    return _Started(run_id=run_id, reused_rows=reused_rows)
 
 
-def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> None:
+def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> _Started:
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
@@ -179,6 +203,8 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> N
         ledger.budgets.set(run_id, budget_pico)
     if context.flow_run_id is not None:
         ledger.runs.add_flow_run(run_id, context.flow_run_id)
+    is_approved = run["status"] == "paused" and ledger.rows.count_open(run_id) == 0
+    return _Started(run_id=run_id, is_approved=is_approved)
 
 
 def _new_budget_pico(plan: Plan, context: RunContext) -> int | None:
@@ -196,7 +222,8 @@ def _gate_of(plan: Plan) -> str | None:
     return None if plan.catalog is None else plan.gate_id
 
 
-def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> None:
+def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, context: RunContext) -> int:
+    """Write a new run with its rows; returns the number of rows that reuse an answer already."""
     now = datetime.now(UTC)
     options = plan.options
     ledger.runs.create(
@@ -231,7 +258,23 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, context: RunContext) -> Non
     ids = plan.checked.rows.ids(plan.checked.row_faults)
     faults = {ids[position]: ("invalid_input", fault) for position, fault in plan.checked.row_faults.items()}
     ledger.rows.fail(run_id, faults, now=now)
+    ledger.gold.add(run_id, context.stop.checked(gold_values(frame, plan)))
+    reused_rows = 0
+    if options.pilot is not None:
+        reused_rows = ledger.rows.reuse_answers(run_id, now=now)
+        keys = ledger.rows.keys_to_send(run_id)
+        if options.pilot < len(keys):
+            # The same rows if the command is repeated. No secret depends on it.
+            drawn = Random(plan.fingerprint).sample(keys, options.pilot)  # noqa: S311
+            ledger.rows.hold_back(run_id, drawn)
     ledger.runs.ready(run_id)
+    return reused_rows
+
+
+def _by_setting(run_id: str, estimate: Estimate | None) -> bool:
+    """Whether a run continues after its pilot if nobody can be asked."""
+    del run_id, estimate
+    return settings().after_pilot == "continue"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -245,14 +288,23 @@ class _Run:
     executor: Executor
     emit: OnRunEvent
     on_hold: OnHold
+    on_pilot: OnPilot
     stop: Stop
+    is_approved: bool = False
     reused_rows: int = 0
     has_warned: bool = False
 
     def run(self) -> None:
         """Send rows, and wait if they must wait, until no row is open."""
         self.has_warned = self.ledger.runs.progress(self.run_id).unreported_calls > 0
-        self.reused_rows = self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
+        self._send()
+        if held := self.ledger.rows.held_chars(self.run_id):
+            self._end_pilot(held)
+            self._send()
+
+    def _send(self) -> None:
+        """Send the open rows, and wait if they must wait, until none is open."""
+        self.reused_rows += self.ledger.rows.reuse_answers(self.run_id, now=datetime.now(UTC))
         while open_rows := self.ledger.rows.count_open(self.run_id):
             run_spec = self._dispatch(open_rows)
             hold = hold_of(self._next_step(run_spec))
@@ -262,6 +314,16 @@ class _Run:
                 self._skip_rows(hold)
                 return
             self._hold(hold)
+
+    def _end_pilot(self, held_chars: Sequence[int]) -> None:
+        """Estimate the rows that were held back, ask whether they may be sent, and open them."""
+        estimate = estimate_rest(self.ledger, self.run_id, held_chars)
+        if estimate is not None:
+            self.emit(RunEvent(run_id=self.run_id, estimate=estimate))
+        if not self.is_approved and not self.on_pilot(self.run_id, estimate):
+            open_rows = self.ledger.runs.progress(self.run_id).open
+            self._hold(Hold(until=None, error_type=PILOT, message=PILOT_MESSAGE, open_rows=open_rows))
+        self.ledger.rows.release(self.run_id)
 
     def warn(self, progress: Progress) -> None:
         """Emit a warning if a provider reports no usage; once in a run, also if the run is resumed."""

@@ -37,6 +37,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"{counts}{reused}{f' -> {output}' if output else ''}",
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
+        *(_quality_line(field, found) for field, found in summary.get("quality", {}).items()),
     ]
 
 
@@ -80,6 +81,20 @@ def paused_line(paused: RunPausedError) -> str:
 def usd(amount: float) -> str:
     """An amount of USD as text."""
     return format_usd(usd_to_pico(amount))
+
+
+def _quality_line(field: str, found: Mapping[str, Any]) -> str:
+    if found["accuracy"] is None:
+        return f"quality of {field}: no row with a gold value has an answer"
+    share = f"{found['accuracy']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+    parts = [f"accuracy {share} over {count_of(found['n'])}"]
+    if found["unanswered"]:
+        parts.append(f"{found['unanswered']} without an answer")
+    if found["kappa"] is not None:
+        parts.append(f"kappa {found['kappa']:.2f}")
+    if found["mae"] is not None:
+        parts.append(f"mean absolute error {found['mae']:.4g}")
+    return f"quality of {field}: {', '.join(parts)}"
 
 
 def _cost(summary: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from opencode_tasks.ledger.finish import EndedAttempt
 from opencode_tasks.ledger.gate_admission import Gate
 from opencode_tasks.ledger.gate_list import ListedGate
 from opencode_tasks.ledger.gates import GateObservation
+from opencode_tasks.ledger.gold import GoldAnswer, GoldValue
 from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leased_rows import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
@@ -52,6 +53,8 @@ __all__ = [
     "EndedAttempt",
     "Gate",
     "GateObservation",
+    "GoldAnswer",
+    "GoldValue",
     "Grouping",
     "Lease",
     "LeaseLostError",

@@ -15,7 +15,9 @@ from opencode_tasks.ledger.budgets import Budgets
 from opencode_tasks.ledger.concurrency import Concurrency
 from opencode_tasks.ledger.database import Database, open_database
 from opencode_tasks.ledger.drivers import Drivers
+from opencode_tasks.ledger.ended_rows import EndedRows
 from opencode_tasks.ledger.gates import Gates
+from opencode_tasks.ledger.gold import Gold
 from opencode_tasks.ledger.imported_sessions import Imports
 from opencode_tasks.ledger.incremental_series import Series
 from opencode_tasks.ledger.queue import Queue
@@ -30,8 +32,8 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency`` and ``series``. Readers: ``results`` and ``audits`` (of one run), ``reports`` (over all).
-    Upkeep: ``imports`` and ``retention``.
+    ``concurrency``, ``series`` and ``gold``. Readers: ``results`` and ``audits`` (of one run), ``reports``
+    (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
@@ -45,6 +47,8 @@ class Ledger:
         self.budgets: Final = Budgets(database)
         self.concurrency: Final = Concurrency(database)
         self.series: Final = Series(database)
+        self.gold: Final = Gold(database)
+        self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)
         self.reports: Final = ReportQueries(database)
         self.audits: Final = Audits(database)

@@ -9,9 +9,11 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Connection, Select, func, not_, select
 
 from opencode_tasks.domain.records import RowStatus
-from opencode_tasks.ledger.schema import attempts, rows, usage
+from opencode_tasks.ledger.schema import attempts, rows, shown_status, usage
 from opencode_tasks.ledger.usage_sums import count_if, known_sums, sums
 
+# Fewer rows say too little about the cost of others.
+MIN_ENDED_ROWS = 5
 ROW_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 
@@ -61,6 +63,17 @@ class Progress:
     unknown_attempts: int
     unreported_calls: int = 0
 
+    @property
+    def projected_cost_pico(self) -> int | None:
+        """Cost of the whole run if the open rows cost as much as those that ended, in pico-dollars.
+
+        None if too few rows have ended, if no row is open, or if nothing is known about the cost.
+        """
+        ended = self.completed + self.failed - self.reused
+        if not self.open or ended < MIN_ENDED_ROWS or not self.known_cost_pico:
+            return None
+        return self.known_cost_pico + self.known_cost_pico * self.open // ended
+
 
 def progress(connection: Connection, run_id: str) -> Progress:
     """The progress of a run; all zeros if there is no such run."""
@@ -72,7 +85,7 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
     rows_query = select(
         rows.c.run_id,
         func.count().label("total"),
-        *(count_if(rows.c.status == status).label(status) for status in ROW_STATUSES),
+        *(count_if(shown_status == status).label(status) for status in ROW_STATUSES),
         count_if(rows.c.reused).label("reused"),
     )
     unknown_query = select(attempts.c.run_id, count_if(not_(attempts.c.usage_known)).label("unknown"))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, case, func, select
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger import schema
 from opencode_tasks.ledger.operation_groups import Group, read
-from opencode_tasks.ledger.schema import attempts, inner_retries, rows, sessions, usage
+from opencode_tasks.ledger.schema import HELD, attempts, inner_retries, rows, sessions, shown_status, usage
 from opencode_tasks.ledger.usage import unpack_messages
 from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums
 
@@ -29,8 +29,9 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
 
     ``span`` limits them to the rows at these positions; it has the step 1.
     """
-    columns = [column for column in rows.c if column.name not in ("run_id", "prompt", "system")]
-    query = select(*columns).where(rows.c.run_id == run_id)
+    left_out = ("run_id", "prompt", "system", "status")
+    columns = [column for column in rows.c if column.name not in left_out]
+    query = select(*columns, shown_status.label("status")).where(rows.c.run_id == run_id)
     if span is not None:
         query = query.where(rows.c.position >= span.start, rows.c.position < span.stop)
     return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
@@ -119,7 +120,7 @@ def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, A
     ids = [attempt["attempt_id"] for attempt in row_attempts]
     retries = select(inner_retries).where(inner_retries.c.attempt_id.in_(ids))
     return {
-        "row": row[0],
+        "row": row[0] | ({"status": "open"} if row[0]["status"] == HELD else {}),
         "attempts": row_attempts,
         "sessions": [one | {"messages": unpack_messages(one["messages"])} for one in row_sessions],
         "usage": lines_of(usage, usage.c.ended_at, usage.c.step_id),

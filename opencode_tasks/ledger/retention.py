@@ -14,7 +14,7 @@ from opencode_tasks.domain.columns import STORED
 from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import UNFINISHED
-from opencode_tasks.ledger.schema import attempts, inner_retries, rows, runs, sessions, usage
+from opencode_tasks.ledger.schema import attempts, gold_values, inner_retries, rows, runs, sessions, usage
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500
@@ -62,6 +62,7 @@ def remove_texts(
         connection.execute(_update(rows, run_ids).values(prompt=null(), system=null()))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
+        connection.execute(_update(gold_values, run_ids).values(value=null()))
     if "traces" in kinds:
         connection.execute(_update(sessions, run_ids).values(messages=null()))
         of_runs = select(attempts.c.attempt_id).where(attempts.c.run_id.in_(run_ids))
@@ -75,7 +76,7 @@ def _update(table: Table, run_ids: Sequence[str]) -> Any:
 
 
 def _replace_ids(connection: Connection, run_ids: Sequence[str]) -> None:
-    for table in (usage, sessions, attempts, rows):
+    for table in (usage, sessions, attempts, gold_values, rows):
         position = (
             select(rows.c.position)
             .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -16,7 +16,7 @@ from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_rows
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import reuse_answers
-from opencode_tasks.ledger.schema import attempts, leases, rows
+from opencode_tasks.ledger.schema import HELD, attempts, leases, rows
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 ROWS_PER_INSERT = 5000
@@ -44,6 +44,43 @@ def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
 def row_keys(connection: Connection, run_id: str) -> frozenset[str]:
     """The keys of a run's rows."""
     return frozenset(connection.execute(select(rows.c.row_key).where(rows.c.run_id == run_id)).scalars())
+
+
+def keys_to_send(connection: Connection, run_id: str) -> list[str]:
+    """The keys of the open rows of a run, each once, in the order of their first rows."""
+    query = (
+        select(rows.c.row_key)
+        .where(rows.c.run_id == run_id, rows.c.status == "open")
+        .group_by(rows.c.row_key)
+        .order_by(func.min(rows.c.position))
+    )
+    return list(connection.execute(query).scalars())
+
+
+def hold_back(connection: Connection, run_id: str, sent_keys: Sequence[str]) -> None:
+    """Keep the open rows of a run from being sent until ``release``, except those with these keys."""
+    is_of_run = rows.c.run_id == run_id
+    connection.execute(rows.update().where(is_of_run, rows.c.status == "open").values(status=HELD))
+    for start in range(0, len(sent_keys), ROWS_PER_INSERT):
+        wanted = rows.c.row_key.in_(sent_keys[start : start + ROWS_PER_INSERT])
+        connection.execute(
+            rows.update().where(is_of_run, rows.c.status == HELD, wanted).values(status="open")
+        )
+
+
+def release(connection: Connection, run_id: str) -> None:
+    """Open the rows that ``hold_back`` kept from being sent."""
+    is_held = (rows.c.run_id == run_id) & (rows.c.status == HELD)
+    connection.execute(rows.update().where(is_held).values(status="open"))
+
+
+def held_chars(connection: Connection, run_id: str) -> list[int]:
+    """The lengths in characters of the texts of rows that are held back, one row of each key."""
+    chars = func.length(rows.c.prompt) + func.coalesce(func.length(rows.c.system), 0)
+    query = (
+        select(func.min(chars)).where(rows.c.run_id == run_id, rows.c.status == HELD).group_by(rows.c.row_key)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def count_open(connection: Connection, run_id: str) -> int:
@@ -122,7 +159,11 @@ class Rows(Group):
             self.database.write(lambda connection, chunk=chunk: fail_rows(connection, run_id, chunk, now=now))
 
     keys: Final = read(row_keys)
+    keys_to_send: Final = read(keys_to_send)
+    held_chars: Final = read(held_chars)
     count_open: Final = read(count_open)
+    hold_back: Final = write(hold_back)
+    release: Final = write(release)
     reuse_answers: Final = write(reuse_answers)
     fail_open: Final = write(fail_open)
     skip_open: Final = write(skip_open)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    case,
     false,
     true,
 )
@@ -30,6 +31,9 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.column_types import AnyText, UtcTime
 
 metadata: Final = MetaData()
+
+# Status of a row that is kept from being sent for now. Readers of the ledger get "open".
+HELD: Final = "held"
 
 
 def _json(name: str) -> Column[Any]:
@@ -244,6 +248,20 @@ usage: Final = Table(
     Column("finish_reason", Text),
     Column("ended_at", UtcTime),
     Index("usage_run_row", "run_id", "row_id"),
+)
+
+# The status of a row for readers.
+shown_status: Final = case((rows.c.status == HELD, "open"), else_=rows.c.status)
+
+# Known correct values of answers. ``is_correct`` is NULL while the row has no answer.
+gold_values: Final = Table(
+    "gold_values",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("row_id", AnyText, primary_key=True),
+    Column("field", Text, primary_key=True),
+    _json("value"),
+    Column("is_correct", Boolean),
 )
 
 # One lease for each row_key across all runs; ``owner`` is NULL after a release. Leases are never

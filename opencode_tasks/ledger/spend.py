@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Text, and_, case, cast, func, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.ledger.schema import attempts, rows, runs, sessions, usage
+from opencode_tasks.ledger.schema import attempts, rows, runs, sessions, shown_status, usage
 from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, label_pairs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
@@ -39,7 +39,7 @@ def items() -> Select[Any]:
             runs.c.run_id.label("run"),
             runs.c.origin,
             rows.c.row_id,
-            rows.c.status.label("row_status"),
+            shown_status.label("row_status"),
             rows.c.reused,
             attempts.c.attempt_id,
             attempts.c.status.label("attempt_status"),

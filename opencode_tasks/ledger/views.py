@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Select, bindparam, text
 from sqlalchemy.schema import DDL
 
+from opencode_tasks.ledger.quality_sums import quality_by_model, quality_by_run
 from opencode_tasks.ledger.spend import by_run, failures, items, spent, unreported
 
 DROPPED: tuple[str, ...] = ()
@@ -51,6 +52,8 @@ VIEWS: tuple[View, ...] = (
     View(name="cost_by_run", line="a run", query=by_run()),
     View(name="cost_by_label", line="a value of a label", query=spent(("label",))),
     View(name="failures_by_type", line="a day, model and error type", query=failures()),
+    View(name="quality_by_run", line="a run and a field with gold values", query=quality_by_run()),
+    View(name="quality_by_model", line="a model and a field with gold values", query=quality_by_model()),
     View(
         name="unreported_attempts",
         line="an attempt that may have cost more than was reported",
@@ -104,6 +107,11 @@ MEANINGS: dict[str, str] = {
     "cost_computed_pico": "Cost of its tokens by the prices of `price_source`; null if these have no price.",
     "price_source": "Source of the prices: genai-prices with its version, as of the day of the call, "
     "the user's own, or opencode's.",
+    "field": "Field of the answer; `response` for answers without fields.",
+    "answered_rows": "Number of rows with a gold value and an answer.",
+    "unanswered_rows": "Number of rows with a gold value and without an answer.",
+    "correct_rows": "Number of answers that equal the gold value.",
+    "accuracy": "Share of correct answers among the answered rows; null without one.",
     "labels": "Labels of the row as a JSON object.",
     "at_most_pico": "Upper bound of the unreported cost, in pico-dollars; 0 if the price of the model is "
     "unknown.",

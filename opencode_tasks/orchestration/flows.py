@@ -58,6 +58,8 @@ def annotate_dataset(
         SetupError: If something that the run needs is not ready, or if the output cannot be written. Then
             the answers are in the ledger, and ``opencode-tasks export`` writes them.
         TooManyFailedError: If more rows failed than ``max_failed`` allows. The output is written.
+        LowAccuracyError: If the answers are less accurate than ``min_accuracy`` requires. The output is
+            written.
 
     Examples:
         >>> import pandas as pd

@@ -34,6 +34,8 @@ from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"
 COST_KEY = "opencode-cost"
+QUALITY_KEY = "opencode-quality"
+QUALITY_COLUMNS = ("accuracy", "low", "high", "n", "unanswered", "kappa", "mae")
 USAGE_RECORDED = "opencode.usage.recorded"
 RUN_FINISHED = "opencode.run.finished"
 RUN_PAUSED = "opencode.run.paused"
@@ -90,6 +92,8 @@ class PrefectPublisher(Publisher):
         percent = 100.0 * done / progress.total if progress.total else 100.0
         cost = format_usd(progress.known_cost_pico)
         text = f"Run {run_id}: {done} of {progress.total} rows, {progress.failed} failed, {cost}"
+        if progress.projected_cost_pico is not None:
+            text += f", about {format_usd(progress.projected_cost_pico)} in total"
         self._artifact = self._artifact or _earlier_artifact()
         if self._artifact is None:
             self._artifact = call_blocking(
@@ -113,8 +117,17 @@ class PrefectPublisher(Publisher):
             lines = [_cost_line(line) for line in cost]
             description = f"Cost of run {run_id} by model"
             call_blocking(acreate_table_artifact, lines, key=COST_KEY, description=description)
+        if summary.get("quality"):
+            with suppress(Exception):
+                lines = [_quality_line(field, found) for field, found in summary["quality"].items()]
+                description = f"Quality of run {run_id}: answers compared with gold values"
+                call_blocking(acreate_table_artifact, lines, key=QUALITY_KEY, description=description)
         self._publish_usage(run_id, progress)
         _emit(RUN_FINISHED, run_id, summary)
+
+
+def _quality_line(field: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"field": field} | {name: found[name] for name in QUALITY_COLUMNS}
 
 
 def _earlier_artifact() -> UUID | None:

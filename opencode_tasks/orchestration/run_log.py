@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from prefect.logging import get_run_logger
 
 from opencode_tasks.domain.hold import Hold
+from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, limits_line, plan_lines, progress_line
 from opencode_tasks.engine.result import AnnotationResult, summary
 from opencode_tasks.engine.run import RunEvent
@@ -45,6 +46,8 @@ class RunLog:
         """Log an event if it is due: progress about every minute, anything else at once."""
         if event.warning is not None:
             self._log.warning("%s", event.warning)
+        if event.estimate is not None:
+            self._info(*estimate_lines(event.estimate))
         if event.sizes is not None:
             self._info(*self._lines.start(event, time.monotonic()))
             if not self._is_started:
@@ -71,7 +74,10 @@ class RunLog:
     def finished(self, result: AnnotationResult, started_at: datetime | None) -> None:
         """Log rows by status, tokens and cost, and the most frequent messages of failed rows."""
         started_s = None if started_at is None else started_at.timestamp()
-        self._info(*summary_lines(summary(result.run_id, result.progress, result.budget, started=started_s)))
+        totals = summary(
+            result.run_id, result.progress, result.budget, started=started_s, quality=result.quality
+        )
+        self._info(*summary_lines(totals))
         if not result.progress.failed:
             return
         with Ledger.open(self._plan.ledger_url) as ledger:

@@ -13,9 +13,9 @@ import pandas as pd
 
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.executor import Executor
-from opencode_tasks.engine.result import output_parts, summary
+from opencode_tasks.engine.result import AnnotationResult, output_parts, summary
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
-from opencode_tasks.errors import RunPausedError, SetupError, TooManyFailedError
+from opencode_tasks.errors import LowAccuracyError, RunPausedError, SetupError, TooManyFailedError
 from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.annotate import execute_here
 from opencode_tasks.orchestration.context import run_context
@@ -35,7 +35,8 @@ def run_to_output(
     Batches run on ``executor``: by default the task runner of the flow, or threads without a flow.
 
     The output is also written if the run is stopped, cancelled or paused, with open rows in it. Raises
-    RunPausedError if the run is paused, and TooManyFailedError if more rows failed than are allowed.
+    RunPausedError if the run is paused, TooManyFailedError if more rows failed than are allowed, and
+    LowAccuracyError if the answers are less accurate than is required.
     """
     frame, plan = prepared.frame, prepared.plan
     started_at = run_context().started_at
@@ -69,13 +70,22 @@ def run_to_output(
     _write(prepared, prepared.context.stop.checked(result.parts()), result.run_id)
     publisher.info(f"output: {without_url_secrets(prepared.context.command['output'])}")
     forget_texts(plan.ledger_url, result.run_id)
-    totals = summary(result.run_id, result.progress, result.budget, started=started_s)
+    totals = summary(result.run_id, result.progress, result.budget, started=started_s, quality=result.quality)
     with Ledger.open(plan.ledger_url) as ledger:
         publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)
-    allowed = allowed_failures(prepared.max_failed, len(frame))
-    if allowed is not None and result.progress.failed > allowed:
-        raise TooManyFailedError(result.run_id, result.progress.failed, allowed, totals)
+    _check_limits(prepared, result, totals)
     return totals
+
+
+def _check_limits(prepared: PreparedRun, result: AnnotationResult[Any], totals: dict[str, Any]) -> None:
+    """Raise TooManyFailedError or LowAccuracyError if the result is not as good as the options require."""
+    failed = result.progress.failed
+    allowed = allowed_failures(prepared.max_failed, len(prepared.frame))
+    if allowed is not None and failed > allowed:
+        raise TooManyFailedError(result.run_id, failed, allowed, totals)
+    for field, quality in result.quality.items():
+        if prepared.min_accuracy is not None and (quality.accuracy or 0.0) < prepared.min_accuracy:
+            raise LowAccuracyError(result.run_id, field, quality.accuracy, prepared.min_accuracy, totals)
 
 
 def _write_open(prepared: PreparedRun, run_id: str, emit: OnRunEvent, publisher: Publisher) -> None:

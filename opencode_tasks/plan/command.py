@@ -43,8 +43,9 @@ class PreparedRun:
     """A checked input, ready to run.
 
     ``context`` names the run to continue and holds the command that ``resume`` needs. ``max_failed``
-    is the number (``N``) or share (``N%``) of rows that may fail, None for no limit. ``notes`` say how the
-    input was read.
+    is the number (``N``) or share (``N%``) of rows that may fail, None for no limit. ``min_accuracy`` is the
+    share of correct answers that each gold field must reach, None for no limit. ``notes`` say how the input
+    was read.
     """
 
     frame: pd.DataFrame
@@ -52,6 +53,7 @@ class PreparedRun:
     plan: Plan
     context: RunContext
     max_failed: str | int | None = None
+    min_accuracy: float | None = None
     notes: Sequence[str] = ()
 
 
@@ -105,6 +107,11 @@ def prepare(
     max_failed = options.pop("max_failed", None)
     with _Collected(faults):
         allowed_failures(max_failed, 0)
+    min_accuracy = options.pop("min_accuracy", None)
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        faults.append(f"--min-accuracy: {min_accuracy:g} is not a share from 0 to 1")
+    if min_accuracy is not None and not options.get("gold"):
+        faults.append("--min-accuracy: no accuracy is measured without --gold COLUMN")
     series = incremental.series if incremental else None
     wanted = Options(series=series, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
@@ -122,6 +129,7 @@ def prepare(
         plan=plan,
         context=RunContext(resumed_run_id=run_id, command=command),
         max_failed=max_failed,
+        min_accuracy=min_accuracy,
         notes=table.notes,
     )
 

@@ -78,6 +78,16 @@ class SharedOptions(TypedDict, total=False):
         ),
     ]
 
+    gold: Annotated[
+        Sequence[str],
+        _INPUT(
+            "Column with the known correct answers, or FIELD=COLUMN for a field of the schema. It shows how "
+            "good the answers are, and is never sent.",
+            default=(),
+            metavar="COLUMN|FIELD=COLUMN",
+        ),
+    ]
+
     # Prompt
     prompt_column: Annotated[str, _PROMPT("Column with the prompt.", default="prompt", metavar="COLUMN")]
     template: Annotated[
@@ -312,6 +322,17 @@ class SharedOptions(TypedDict, total=False):
         ),
     ]
 
+    pilot: Annotated[
+        int | None,
+        _LIMITS(
+            "Number of rows, drawn at random, that are sent first and give an estimate for the others. On a "
+            "terminal you are asked before the others are sent; elsewhere the setting "
+            "OPENCODE_TASKS_AFTER_PILOT decides.",
+            absent="all rows are sent at once",
+            metavar="N",
+        ),
+    ]
+
 
 class AnnotateOptions(SharedOptions, total=False):
     """Keywords of ``annotate()``. Every key is optional.
@@ -401,6 +422,15 @@ class DatasetOptions(SharedOptions, total=False):
         bool,
         _ONE_COMMAND("If rows must wait for more than a minute, exit with code 75 and print how to resume."),
     ]
+    min_accuracy: Annotated[
+        float | None,
+        _LIMITS(
+            "Accuracy, from 0 to 1, that each field with --gold must reach. Otherwise the flow run is Failed "
+            "after OUTPUT is written.",
+            absent="any accuracy",
+            metavar="SHARE",
+        ),
+    ]
     max_failed: Annotated[
         str | int | None,
         _LIMITS(
@@ -440,8 +470,13 @@ class CommandOptions(TypedDict, total=False):
     """Options of the command line alone."""
 
     dry_run: Annotated[
-        bool, _ONE_COMMAND("Check input and options, print what would be sent, and call no provider.")
+        bool,
+        _ONE_COMMAND(
+            "Check input and options, print the first prompts, what would be sent and an estimate of its "
+            "cost, and call no provider."
+        ),
     ]
+    yes: Annotated[bool, _ONE_COMMAND("Send the rows after --pilot without a question.")]
     as_json: Annotated[
         bool, _OUTPUT("Print the summary as one JSON object.", default=False, flag="--json", is_saved=False)
     ]

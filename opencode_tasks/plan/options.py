@@ -47,6 +47,7 @@ class Options:
     template: str | None = None
     id_column: str | None = None
     label: Sequence[str] = ()
+    gold: Sequence[str] = ()
     system: str | None = None
     system_column: str | None = None
     examples: str | None = None
@@ -79,6 +80,7 @@ class Options:
     max_cost: float | None = None
     max_row_cost: float | None = None
     on_budget: OnBudget = "pause"
+    pilot: int | None = None
     series: str | None = None
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +27,7 @@ from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.examples import read_examples
+from opencode_tasks.plan.gold import GoldField, gold_fields, value_faults
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
@@ -34,6 +35,7 @@ from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.plan.system_text import Example, SystemText
+from opencode_tasks.quality.gold import require_extra
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
 
@@ -83,6 +85,7 @@ class Plan:
     rows: PlannedRows
     fingerprint: str
     prices: PriceBook
+    gold: Sequence[GoldField] = ()
     secrets_block: str | None = None
 
     @property
@@ -188,6 +191,15 @@ def make_plan(
         examples = read_examples(options, None if frame is None else [*map(str, frame.columns)])
     except InputError as error:
         faults += error.faults
+    gold: list[GoldField] = []
+    has_schema_faults = options.schema is not None and bool(check_schema(options.schema))
+    if frame is not None and options.gold and not has_schema_faults:
+        require_extra()
+        try:
+            gold = gold_fields(options, [*map(str, frame.columns)])
+            faults += value_faults(frame, gold)
+        except InputError as error:
+            faults += error.faults
     spec, catalog = None, None
     try:
         spec = make_spec(options, resolved.secrets)
@@ -214,6 +226,7 @@ def make_plan(
         rows=rows,
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
+        gold=gold,
         secrets_block=resolved.secrets_block,
     )
 
@@ -263,6 +276,7 @@ def option_faults(options: Options) -> list[str]:
         "requests-per-minute": options.requests_per_minute,
         "tokens-per-minute": options.tokens_per_minute,
         "max-attempts": options.max_attempts,
+        "pilot": options.pilot,
     }
     for name, value in counts.items():
         if value is not None and value < 1:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.system import Stop
+
+OnPilot = Callable[[str, Estimate | None], bool]
+"""Called with the run id and the estimate of the rows after the pilot. True sends them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class RunContext:
       None keeps the budget of the run.
     - ``command``: options that ``opencode-tasks resume`` needs to prepare the run again; empty for a
       run that no command started. Holds no secrets.
+    - ``on_pilot``: called when the rows of the pilot have ended: if it returns False, the run is on hold
+      until a person resumes it. None lets the setting ``after_pilot`` decide.
     - ``stop``: request to end the run in order, which the caller may make.
     """
 
@@ -34,4 +40,5 @@ class RunContext:
     started_at: datetime | None = None
     new_budget_pico: int | None = None
     command: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    on_pilot: OnPilot | None = None
     stop: Stop = field(default_factory=Stop)

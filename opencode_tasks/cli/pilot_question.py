@@ -1,0 +1,35 @@
+"""The question after a pilot: whether the other rows are sent."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from opencode_tasks.settings import settings
+
+if TYPE_CHECKING:
+    from opencode_tasks.cli.display import Display
+    from opencode_tasks.quality.estimate import Estimate
+    from opencode_tasks.system import Stop
+
+
+class PilotQuestion:
+    """Decides after the pilot: ``is_approved`` sends the other rows, else a person on a terminal is asked.
+
+    Without a terminal the setting ``after_pilot`` decides.
+    """
+
+    def __init__(self, display: Display, stop: Stop, *, is_approved: bool) -> None:
+        self._display = display
+        self._stop = stop
+        self._is_approved = is_approved
+
+    def __call__(self, run_id: str, estimate: Estimate | None) -> bool:
+        """Whether the rows after the pilot of a run are sent."""
+        del run_id
+        if self._is_approved:
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return settings().after_pilot == "continue"
+        rows = "the other rows" if estimate is None else f"the other {estimate.rows} rows"
+        return self._display.ask(f"Send {rows}?", self._stop)

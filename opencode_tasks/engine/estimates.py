@@ -1,0 +1,148 @@
+"""Estimates of a run: before it starts from earlier runs or from its texts, and after its pilot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.plan.plan import Plan, price_in
+from opencode_tasks.quality.estimate import EndedRow, Estimate, EstimateSource, estimate_rows
+from opencode_tasks.quality.text_estimate import SentText, estimate_texts
+
+SHOWN_PROMPTS = 3
+MAX_ENDED_ROWS = 2000
+# Parameters of a run, as the ledger saves them, that decide how long its answers are.
+_DECIDING = ("prompt_column", "template", "system", "agent", "variant", "schema")
+# How far the rows in flight on average may be from those of the rows that ended.
+_IN_FLIGHT_FACTORS = (0.75, 1.5)
+
+
+class RowToSend(NamedTuple):
+    """A row that a run would send: its position, and the length of its texts."""
+
+    position: int
+    chars: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a run would do with its rows.
+
+    ``send`` are the rows to send, one of each key, and ``first`` the first of them. ``reused`` rows have an
+    answer in the ledger, ``equal`` rows get the answer of another row of the run, ``invalid`` rows fail
+    without being sent. ``estimate`` is None if no row is sent or nothing is known about the rows.
+    """
+
+    send: Sequence[RowToSend]
+    first: Sequence[RowInput]
+    reused: int
+    equal: int
+    invalid: int
+    estimate: Estimate | None
+
+
+def forecast(ledger: Ledger, plan: Plan) -> Forecast:
+    """What a run of this plan would do now."""
+    faulty = plan.checked.row_faults
+    by_key: dict[str, RowToSend] = {}
+    counts: dict[str, int] = {}
+    for row in plan.rows:
+        if row.position in faulty:
+            continue
+        counts[row.row_key] = counts.get(row.row_key, 0) + 1
+        if row.row_key not in by_key:
+            texts = (row.prompt, row.system or "")
+            by_key[row.row_key] = RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
+    answered = set[str]() if plan.options.refresh else ledger.ended_rows.answered([*by_key])
+    send = [row for key, row in by_key.items() if key not in answered]
+    reused = sum(counts[key] for key in answered)
+    return Forecast(
+        send=send,
+        first=_rows_at(plan, [row.position for row in send[:SHOWN_PROMPTS]]),
+        reused=reused,
+        equal=sum(counts.values()) - reused - len(send),
+        invalid=len(faulty),
+        estimate=_estimate(ledger, plan, send),
+    )
+
+
+def estimate_rest(ledger: Ledger, run_id: str, chars: Sequence[int]) -> Estimate | None:
+    """Estimate of rows with texts of these lengths after the pilot of a run.
+
+    None if too few rows of the pilot have ended.
+    """
+    return _from_rows(ledger, [run_id], chars, "pilot")
+
+
+def _estimate(ledger: Ledger, plan: Plan, send: Sequence[RowToSend]) -> Estimate | None:
+    """Estimate from rows of like runs if enough of them ended, else from the texts."""
+    if plan.catalog is None or not send:
+        return None
+    options = plan.options
+    like = {name: getattr(options, name) for name in _DECIDING}
+    if options.template is not None:
+        del like["prompt_column"]
+    run_ids = ledger.ended_rows.like_runs(plan.model_ref, like)
+    estimate = _from_rows(ledger, run_ids, [row.chars for row in send], "ledger")
+    if estimate is not None:
+        return estimate
+    common = plan.rows.system.common or ""
+    return estimate_texts(
+        [SentText(row.chars + len(common), row.bytes + _bytes(common)) for row in send],
+        price_in(plan.catalog, plan.prices),
+        calls=1 if options.schema is None else 1 + options.max_repairs,
+    )
+
+
+def _rows_at(plan: Plan, positions: Sequence[int]) -> list[RowInput]:
+    wanted, found = set(positions), list[RowInput]()
+    for row in plan.rows:
+        if row.position in wanted:
+            found.append(row)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _from_rows(
+    ledger: Ledger, run_ids: Sequence[str], chars: Sequence[int], source: EstimateSource
+) -> Estimate | None:
+    ended = [_ended(row) for row in ledger.ended_rows.of_runs(run_ids, MAX_ENDED_ROWS)]
+    if any(row.prompt_chars < 0 for row in ended):
+        # Prompts that are not kept have no length.
+        ended = [replace(row, prompt_chars=0) for row in ended]
+    estimate = estimate_rows(chars, ended, source=source, in_flight=_in_flight(ledger, run_ids))
+    return estimate if estimate.is_known else None
+
+
+def _in_flight(ledger: Ledger, run_ids: Sequence[str]) -> tuple[float, float] | None:
+    times = [time for run_id in run_ids if (time := ledger.ended_rows.run_time(run_id)) is not None]
+    if not times:
+        return None
+    averages = [time.in_flight for time in times]
+    low, high = _IN_FLIGHT_FACTORS
+    return min(averages) * low, max(averages) * high
+
+
+def _ended(row: Mapping[str, Any]) -> EndedRow:
+    tokens = {name: row[name] for name in TOKEN_COLUMNS}
+    return EndedRow(
+        prompt_chars=-1 if row["prompt_chars"] is None else row["prompt_chars"],
+        input_tokens=_sum(tokens["input_tokens"], tokens["cache_read_tokens"], tokens["cache_write_tokens"]),
+        output_tokens=_sum(tokens["output_tokens"], tokens["reasoning_tokens"]),
+        cost_pico=row["cost_pico"],
+        duration_s=row["duration_s"],
+    )
+
+
+def _sum(*parts: int | None) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

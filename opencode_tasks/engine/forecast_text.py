@@ -1,0 +1,59 @@
+"""Lines and JSON that say what a run would do. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opencode_tasks.engine.estimate_text import estimate_json, estimate_lines
+from opencode_tasks.engine.progress_text import count_of
+
+if TYPE_CHECKING:
+    from opencode_tasks.engine.estimates import Forecast
+    from opencode_tasks.plan.plan import Plan
+
+
+def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
+    """The first prompts in full, what happens to the rows, and the estimate."""
+    lines: list[str] = []
+    for row in forecast.first:
+        lines += [f"--- prompt of row {row.row_id}", row.prompt]
+    if lines:
+        lines.append("---")
+    lines.append(_rows_line(plan, forecast))
+    if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
+        lines.append(f"pilot: {count_of(plan.options.pilot)} of them first")
+    if forecast.estimate is not None:
+        lines += estimate_lines(forecast.estimate, max_cost=plan.options.max_cost)
+    return lines
+
+
+def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
+    """The same as a JSON object."""
+    return {
+        "dry_run": True,
+        "rows": len(plan.rows),
+        "bad_rows": forecast.invalid,
+        "different_rows": len({row.row_key for row in plan.rows}),
+        "send": len(forecast.send),
+        "reused": forecast.reused,
+        "equal": forecast.equal,
+        "model_ref": plan.catalog.model_ref if plan.catalog else None,
+        "opencode": plan.catalog.version if plan.catalog else None,
+        "prompts": [row.prompt for row in forecast.first],
+        "estimate": estimate_json(forecast.estimate),
+    }
+
+
+def _rows_line(plan: Plan, forecast: Forecast) -> str:
+    model = f" to {plan.catalog.model_ref}" if plan.catalog else ""
+    others = {
+        "{} an answer of the ledger": (forecast.reused, "reuses", "reuse"),
+        "{} another row of INPUT": (forecast.equal, "equals", "equal"),
+        "{} before a prompt is sent": (forecast.invalid, "fails", "fail"),
+    }
+    parts = [
+        f"{count} {text.format(one if count == 1 else many)}"
+        for text, (count, one, many) in others.items()
+        if count
+    ]
+    return ", ".join([f"{len(forecast.send)} of {count_of(len(plan.rows))} would be sent{model}", *parts])

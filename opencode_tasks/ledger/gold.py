@@ -1,0 +1,95 @@
+"""Gold values: the known correct values of answers, beside the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, select
+
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.schema import gold_values, rows
+
+VALUES_PER_INSERT = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldValue:
+    """A known value of a field of a row, as a JSON value. ``field`` is ``response`` for a whole answer."""
+
+    row_id: str
+    field: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldAnswer:
+    """A gold value with the outcome of its row; ``response`` and ``structured`` may be None."""
+
+    row_id: str
+    field: str
+    value: Any
+    status: str
+    response: str | None
+    structured: Any
+
+
+def insert_values(connection: Connection, run_id: str, values: Sequence[GoldValue]) -> None:
+    """Write gold values of a run; existing ones are not changed."""
+    statement = insert_into(connection, gold_values).on_conflict_do_nothing()
+    found = [{"run_id": run_id, "row_id": v.row_id, "field": v.field, "value": v.value} for v in values]
+    connection.execute(statement, found)
+
+
+def gold_answers(connection: Connection, run_id: str) -> list[GoldAnswer]:
+    """The gold values of a run with the answers, in input order and by field."""
+    is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
+    query = (
+        select(
+            gold_values.c.row_id,
+            gold_values.c.field,
+            gold_values.c.value,
+            rows.c.status,
+            rows.c.response,
+            rows.c.structured,
+        )
+        .join(rows, is_of_row)
+        .where(gold_values.c.run_id == run_id)
+        .order_by(rows.c.position, gold_values.c.field)
+    )
+    return [GoldAnswer(**row) for row in connection.execute(query).mappings()]
+
+
+def set_correct(connection: Connection, run_id: str, found: Sequence[tuple[str, str, bool | None]]) -> None:
+    """Write whether answers equal the gold values: row id, field, and None without an answer."""
+    if not found:
+        return
+    statement = (
+        gold_values.update()
+        .where(
+            gold_values.c.run_id == run_id,
+            gold_values.c.row_id == bindparam("of_row"),
+            gold_values.c.field == bindparam("of_field"),
+        )
+        .values(is_correct=bindparam("found"))
+    )
+    connection.execute(
+        statement,
+        [{"of_row": row, "of_field": field, "found": is_correct} for row, field, is_correct in found],
+    )
+
+
+class Gold(Group):
+    """``ledger.gold``: known correct values of answers."""
+
+    def add(self, run_id: str, values: Iterable[GoldValue]) -> None:
+        """Write gold values of a run; each transaction writes a part of them."""
+        remaining = iter(values)
+        while chunk := list(islice(remaining, VALUES_PER_INSERT)):
+            self.database.write(lambda connection, chunk=chunk: insert_values(connection, run_id, chunk))
+
+    answers: Final = read(gold_answers)
+    set_correct: Final = write(set_correct)

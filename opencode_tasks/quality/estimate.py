@@ -1,0 +1,259 @@
+"""Estimate of tokens, cost and time of rows that are not sent yet, from rows that have ended. Pure.
+
+A quantity of a row, such as its output tokens, has an unknown distribution with a long tail. The total of
+many rows is predicted in two ways: by a log-normal distribution whose parameters are uncertain, and by rows
+drawn anew from those that ended, with a tail beyond the largest of them. The range covers both, so it errs on
+the wide side: the total is in it in 8 to 9 of 10 cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+EstimateSource = Literal["ledger", "pilot", "text"]
+DRAWS = 2000
+MIN_ROWS = 5
+"""Fewer rows that ended say too little about others."""
+# Both ways are too sure of themselves about a long tail: further out, ranges hold what they promise.
+_LOW, _HIGH = 0.06, 0.94
+# Shape of the tail beyond the largest row that ended: its rows are 1.7 times as large on average.
+_TAIL = 2.5
+# Up to this number of rows, each row is drawn; more have a normal total.
+_DRAWN_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRow:
+    """A row that ended. ``prompt_chars`` is the length of the texts that were sent; None is unknown."""
+
+    prompt_chars: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_pico: int | None
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Expected value, and the 10th and the 90th percentile of what it may become.
+
+    Attributes:
+        low: The 10th percentile.
+        expected: The mean; None if it is unknown.
+        high: The 90th percentile.
+
+    Examples:
+        >>> from opencode_tasks import Range
+        >>> Range(low=0.8, expected=1.0, high=1.4).high
+        1.4
+    """
+
+    low: float
+    expected: float | None
+    high: float
+
+    def plus(self, known: float) -> Range:
+        """The range with an amount that is known already."""
+        expected = None if self.expected is None else self.expected + known
+        return Range(low=self.low + known, expected=expected, high=self.high + known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What rows that are not sent yet will use. A range is None if nothing is known about it.
+
+    Attributes:
+        rows: Number of rows that will be sent.
+        source: ``ledger``: rows of earlier runs with the same model and options. ``pilot``: rows of this
+            run. ``text``: the texts and the price of the model; the range goes from answers of one token
+            to the longest answers.
+        source_rows: Number of rows from which the ranges come; 0 for ``text``.
+        input_tokens: Input tokens, cached ones included.
+        output_tokens: Output tokens with reasoning.
+        cost_usd: Cost in US dollars.
+        seconds: Time from the first to the last answer.
+
+    Examples:
+        >>> from opencode_tasks import Estimate
+        >>> Estimate(rows=10, source="text", source_rows=0).cost_usd is None
+        True
+    """
+
+    rows: int
+    source: EstimateSource
+    source_rows: int
+    input_tokens: Range | None = None
+    output_tokens: Range | None = None
+    cost_usd: Range | None = None
+    seconds: Range | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known about the rows."""
+        return not (self.input_tokens is None and self.output_tokens is None and self.seconds is None)
+
+
+def estimate_rows(
+    prompt_chars: Sequence[int],
+    ended: Sequence[EndedRow],
+    *,
+    source: EstimateSource,
+    in_flight: tuple[float, float] | None,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate rows with prompts of these lengths from rows that ended.
+
+    ``in_flight`` are the fewest and the most rows that will be in flight on average; None leaves the time
+    unknown. Draws are made with ``seed``, so that the same rows give the same estimate.
+    """
+    rng = np.random.default_rng(seed)
+    rows = len(prompt_chars)
+    input_tokens = _input(prompt_chars, ended)
+    output = _known([row.output_tokens for row in ended])
+    totals = None if output is None else _totals(output, rows, rng)
+    cost = _cost(ended, rows, input_tokens, totals, rng)
+    return Estimate(
+        rows=rows,
+        source=source,
+        source_rows=len(ended),
+        input_tokens=input_tokens,
+        output_tokens=None if totals is None else totals.range(),
+        cost_usd=cost,
+        seconds=_seconds(ended, rows, in_flight, rng),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """Expected total of many rows, and draws of what it may become, by each of the two ways."""
+
+    expected: float
+    draws: tuple[Any, ...]
+
+    def times(self, factor: float, plus: float = 0.0) -> _Totals:
+        return _Totals(self.expected * factor + plus, tuple(one * factor + plus for one in self.draws))
+
+    def range(self) -> Range:
+        low = min(float(np.quantile(one, _LOW)) for one in self.draws)
+        high = max(float(np.quantile(one, _HIGH)) for one in self.draws)
+        return Range(low=min(low, self.expected), expected=self.expected, high=max(high, self.expected))
+
+
+def _known(values: Sequence[float | None]) -> Any:
+    """The values as an array; None if one is unknown or there are too few."""
+    if len(values) < MIN_ROWS or any(value is None for value in values):
+        return None
+    return np.asarray(values, dtype=float)
+
+
+def _totals(values: Any, rows: int, rng: np.random.Generator) -> _Totals:
+    """Totals of ``rows`` further rows of which these are examples."""
+    return _Totals(
+        float(values.mean()) * rows, (_resampled(values, rows, rng), _log_normal(values, rows, rng))
+    )
+
+
+def _resampled(values: Any, rows: int, rng: np.random.Generator) -> Any:
+    drawn = rng.choice(values, size=(DRAWS, len(values)))
+    # A further row is the largest of all with this probability.
+    larger = rng.binomial(rows, 1 / (len(values) + 1), DRAWS)
+    tail = _tail_totals(float(values.max()), larger, rng)
+    rest = rows - larger
+    spread = drawn.std(axis=1, ddof=1) * np.sqrt(rest)
+    return drawn.mean(axis=1) * rest + rng.standard_normal(DRAWS) * spread + tail
+
+
+def _tail_totals(largest: float, counts: Any, rng: np.random.Generator) -> Any:
+    ends = np.cumsum(counts)
+    sums = np.concatenate([[0.0], np.cumsum(largest * (1 + rng.pareto(_TAIL, int(ends[-1]))))])
+    return sums[ends] - sums[ends - counts]
+
+
+def _log_normal(values: Any, rows: int, rng: np.random.Generator) -> Any:
+    """Totals by a log-normal distribution whose parameters have the usual flat prior."""
+    logs = np.log(np.maximum(values, 1e-9 * max(float(values.max()), 1e-9)))
+    count, variance = len(logs), float(logs.var(ddof=1))
+    if variance == 0.0:
+        return np.full(DRAWS, float(values.mean()) * rows)
+    variances = variance * (count - 1) / rng.chisquare(count - 1, DRAWS)
+    means = rng.normal(float(logs.mean()), np.sqrt(variances / count))
+    if rows <= _DRAWN_ROWS:
+        shape = (DRAWS, max(rows, 0))
+        drawn = np.exp(means[:, None] + np.sqrt(variances)[:, None] * rng.standard_normal(shape))
+        return drawn.sum(axis=1)
+    # The mean of a log-normal distribution, and the variance of a total of many.
+    mean = np.exp(means + variances / 2)
+    spread = mean * np.sqrt(np.expm1(variances) * rows)
+    return np.maximum(mean * rows + rng.standard_normal(DRAWS) * spread, 0.0)
+
+
+def _input(prompt_chars: Sequence[int], ended: Sequence[EndedRow]) -> Range | None:
+    """Input tokens, which follow the length of the prompt almost exactly."""
+    tokens = _known([row.input_tokens for row in ended])
+    if tokens is None:
+        return None
+    chars = np.asarray([row.prompt_chars for row in ended], dtype=float)
+    new = np.asarray(prompt_chars, dtype=float)
+    slope, base = 0.0, float(tokens.mean())
+    if float(chars.std()) > 0.0:
+        fitted = np.polynomial.Polynomial.fit(chars, tokens, 1).convert().coef
+        if len(fitted) > 1 and fitted[1] > 0:
+            slope, base = float(fitted[1]), float(fitted[0])
+    expected = float(np.maximum(new * slope + base, 0.0).sum())
+    spread = float((tokens - chars * slope - base).std(ddof=1))
+    rows = len(new)
+    # 1.2816 is the 90th percentile of the normal distribution.
+    margin = 1.2816 * spread * math.sqrt(rows + rows**2 / len(tokens))
+    return Range(low=max(0.0, expected - margin), expected=expected, high=expected + margin)
+
+
+def _cost(
+    ended: Sequence[EndedRow],
+    rows: int,
+    input_tokens: Range | None,
+    output: _Totals | None,
+    rng: np.random.Generator,
+) -> Range | None:
+    """Cost, with the part of the input as its tokens say, if the costs follow from the tokens."""
+    costs = _known([row.cost_pico for row in ended])
+    if costs is None:
+        return None
+    if input_tokens is not None and output is not None:
+        prices = _prices(ended, costs)
+        if prices is not None:
+            of_input = (input_tokens.expected or 0.0) * prices[0]
+            return output.times(prices[1] / 1e12, of_input / 1e12).range()
+    return _totals(costs, rows, rng).times(1e-12).range()
+
+
+def _prices(ended: Sequence[EndedRow], costs: Any) -> tuple[float, float] | None:
+    """Cost of an input and of an output token in pico-dollars; None if the costs do not follow from them."""
+    tokens = np.asarray([[row.input_tokens, row.output_tokens] for row in ended], dtype=float)
+    linear_algebra: Any = np.linalg
+    found, _, rank, _ = linear_algebra.lstsq(tokens, costs, rcond=None)
+    left = costs - tokens @ found
+    is_exact = float(np.abs(left).sum()) <= 0.02 * float(costs.sum())
+    if rank < tokens.shape[1] or not is_exact or float(found.min()) < 0:
+        return None
+    return float(found[0]), float(found[1])
+
+
+def _seconds(
+    ended: Sequence[EndedRow],
+    rows: int,
+    in_flight: tuple[float, float] | None,
+    rng: np.random.Generator,
+) -> Range | None:
+    durations = _known([row.duration_s for row in ended])
+    if durations is None or in_flight is None:
+        return None
+    fewest, most = (max(1.0, min(number, float(rows or 1))) for number in in_flight)
+    busy = _totals(durations, rows, rng).range()
+    return Range(
+        low=busy.low / most, expected=(busy.expected or 0.0) * 2 / (fewest + most), high=busy.high / fewest
+    )

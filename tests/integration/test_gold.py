@@ -1,0 +1,158 @@
+"""Quality of answers measured with known values, on the command line, in Python and in the ledger."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cluster import Desk
+
+from opencode_tasks import LowAccuracyError, annotate
+from opencode_tasks.testing import Reply
+
+# Gold label, answer of the model.
+CASES = [("positive", "positive")] * 12 + [("negative", "negative")] * 4 + [("negative", "positive")] * 4
+
+
+@pytest.fixture
+def desk(desk: Desk) -> Desk:
+    desk.provider.on(lambda call: "answer positive" in call.prompt, Reply(text="positive"))
+    desk.provider.on(lambda call: "answer negative" in call.prompt, Reply(text="negative"))
+    desk.provider.on(lambda call: "fail" in call.prompt, Reply(status=400, body={"error": {"message": "no"}}))
+    desk.write_csv(
+        "in.csv",
+        [
+            *({"prompt": f"{i}: answer {answer}", "human": gold} for i, (gold, answer) in enumerate(CASES)),
+            {"prompt": "20: answer positive", "human": ""},
+            {"prompt": "21: fail", "human": "positive"},
+        ],
+    )
+    return desk
+
+
+LABELS = ("in.csv", "-o", "out.csv", "--choices", "positive,negative", "--gold", "human")
+
+
+@pytest.mark.scripted
+def test_accuracy_of_labels(desk: Desk) -> None:
+    ran = desk.annotate(*LABELS, "--json")
+    assert ran.code == 1, "a row failed"
+    quality = ran.summary["quality"]["response"]
+    assert (quality["n"], quality["unanswered"], quality["accuracy"]) == (20, 1, 0.8)
+    assert quality["low"] == pytest.approx(0.584, abs=1e-3)
+    assert quality["high"] == pytest.approx(0.919, abs=1e-3)
+    # Rows negative, positive by columns negative, positive.
+    assert quality["confusion"] == [[4, 4], [0, 12]]
+    assert {c["label"]: round(c["recall"], 3) for c in quality["classes"]} == {
+        "negative": 0.5,
+        "positive": 1.0,
+    }
+    assert all("human" not in call.prompt + call.system for call in desk.provider.calls)
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        by_run = ledger.execute("select field, answered_rows, unanswered_rows, accuracy from quality_by_run")
+        assert by_run.fetchall() == [("response", 20, 1, 0.8)]
+        by_model = ledger.execute("select correct_rows from quality_by_model").fetchall()
+        assert sum(count for (count,) in by_model) == 16
+
+
+@pytest.mark.scripted
+def test_the_summary_for_people_and_a_required_accuracy(desk: Desk) -> None:
+    ran = desk.annotate(*LABELS, "--limit", "20", "--min-accuracy", "0.9")
+    assert ran.code == 1
+    assert "accuracy of response is 80 %, and --min-accuracy requires 90 %" in ran.stderr
+    assert "quality of response: accuracy 80.0% (58.4% to 91.9%) over 20 rows" in ran.stdout
+    assert len(desk.read_csv("out.csv")) == 20
+    assert desk.annotate(*LABELS, "--limit", "20", "--min-accuracy", "0.8").code == 0
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--gold", "nobody"], "--gold: INPUT has no column 'nobody'"),
+        (["--gold", "prompt"], "--gold: the column 'prompt' is sent to the model"),
+        (
+            ["--gold", "human", "--template", "{prompt} {human}"],
+            "--gold: the column 'human' is sent to the model",
+        ),
+        (["--gold", "label=human"], "--gold: the answer has no fields; write --gold human"),
+        (["--min-accuracy", "0.9"], "--min-accuracy: no accuracy is measured without --gold COLUMN"),
+        (["--gold", "human", "--min-accuracy", "90"], "--min-accuracy: 90 is not a share from 0 to 1"),
+        (
+            ["--gold", "human", "--choices", "Positive,Negative"],
+            "--gold: column 'human' has values that no answer can have: 'positive' (13), 'negative' (8)",
+        ),
+    ],
+)
+def test_faults_are_found_before_a_prompt_is_sent(desk: Desk, options: list[str], fault: str) -> None:
+    ran = desk.annotate("in.csv", "-o", "out.csv", *options)
+    assert ran.code == 2
+    assert fault in ran.stderr
+    assert desk.provider.calls == []
+
+
+@pytest.mark.scripted
+def test_fields_of_a_schema(desk: Desk) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "label": {"enum": ["a", "b"]},
+            "stars": {"type": "integer"},
+            "why": {"type": "string"},
+        },
+        "required": ["label", "stars", "why"],
+    }
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    answer = {"label": "a", "stars": 4, "why": "Slow delivery."}
+    desk.provider.on("schema", Reply(text=json.dumps(answer)))
+    desk.write_csv(
+        "fields.csv",
+        [
+            {"prompt": "schema 1", "l": "a", "s": "5", "w": "slow delivery"},
+            {"prompt": "schema 2", "l": "b", "s": "4", "w": "Rude staff"},
+        ],
+    )
+    gold = ("--gold", "label=l", "--gold", "stars=s", "--gold", "why=w")
+    arguments = ("fields.csv", "-o", "out.csv", "--schema", "schema.json")
+    quality = desk.annotate(*arguments, *gold, "--json").summary["quality"]
+    assert {name: found["accuracy"] for name, found in quality.items()} == {
+        "label": 0.5,
+        "stars": 0.5,
+        "why": 0.5,
+    }
+    assert quality["stars"]["mae"] == 0.5
+    assert quality["stars"]["classes"] == []
+    unnamed = desk.annotate(*arguments, "--gold", "l")
+    assert "the answer has the fields label, stars, why; name one: --gold label=l" in unnamed.stderr
+
+
+def test_quality_in_python(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"prompt": ["x", "y", "z"], "human": ["X ", "Y.", "q"]})
+    result = annotate(frame, backend="null", gold=["human"], ledger=str(tmp_path / "ledger.db"))
+    found = result.quality["response"]
+    assert (found.kind, found.n, found.correct) == ("text", 3, 2)
+
+
+def test_a_low_accuracy_fails_the_flow_after_the_output_is_written(
+    tmp_path: Path, prefect_server: str
+) -> None:
+    from opencode_tasks import annotate_dataset
+
+    del prefect_server
+    pd.DataFrame({"prompt": ["x", "y"], "human": ["x", "n"]}).to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(LowAccuracyError) as found:
+        annotate_dataset(
+            str(tmp_path / "in.csv"),
+            str(tmp_path / "out.csv"),
+            backend="null",
+            runner="threads",
+            gold=["human"],
+            min_accuracy=0.9,
+            ledger=str(tmp_path / "ledger.db"),
+        )
+    assert found.value.accuracy == 0.5
+    assert pd.read_csv(tmp_path / "out.csv")["response"].tolist() == ["x", "y"]

@@ -1,0 +1,154 @@
+"""What is known before money is spent: the dry run, the pilot, the projected cost."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Sequence
+
+import pytest
+from cluster import COMMAND, LIMIT_S, Desk, read_all
+
+from opencode_tasks.testing import Reply
+
+ROWS = [{"id": f"r{i:02}", "prompt": f"Row number {i} of the pilot"} for i in range(40)]
+PILOT = ("in.csv", "-o", "out.csv", "--id-column", "id", "--pilot", "10")
+
+
+@pytest.fixture
+def desk(desk: Desk) -> Desk:
+    desk.provider.on(re.compile("."), Reply(output_tokens=20))
+    desk.write_csv("in.csv", ROWS)
+    return desk
+
+
+@pytest.mark.scripted
+def test_a_dry_run_shows_prompts_and_an_estimate_without_a_call(desk: Desk) -> None:
+    arguments = ("in.csv", "-o", "out.csv", "--template", "Say: {prompt}", "--max-cost", "1")
+    ran = desk.annotate(*arguments, "--dry-run")
+    assert ran.code == 0, ran.stderr
+    assert "Say: Row number 0 of the pilot\n" in ran.stdout
+    assert "Say: Row number 2 of the pilot\n" in ran.stdout
+    assert "Row number 3" not in ran.stdout
+    assert "40 of 40 rows would be sent" in ran.stdout
+    assert "from the texts and the price alone" in ran.stdout
+    assert desk.provider.calls == []
+    found = desk.annotate(*arguments, "--dry-run", "--json").summary
+    assert (found["send"], found["reused"], found["estimate"]["source"]) == (40, 0, "text")
+    assert found["estimate"]["cost_usd"]["low"] < found["estimate"]["cost_usd"]["high"]
+    assert found["prompts"] == [f"Say: Row number {i} of the pilot" for i in range(3)]
+
+
+@pytest.mark.scripted
+def test_a_dry_run_estimates_from_rows_of_earlier_runs(desk: Desk) -> None:
+    first = desk.annotate("in.csv", "-o", "out.csv", "--limit", "20", "--json").summary
+    desk.write_csv("in.csv", [*ROWS, ROWS[39], ROWS[0]])
+    found = desk.annotate("in.csv", "-o", "out.csv", "--dry-run", "--json").summary
+    # The last two rows equal others; one of these has an answer.
+    assert (found["rows"], found["send"], found["reused"], found["equal"]) == (42, 20, 21, 1)
+    estimate = found["estimate"]
+    assert (estimate["source"], estimate["source_rows"], estimate["rows"]) == ("ledger", 20, 20)
+    assert estimate["cost_usd"]["low"] <= first["cost_usd"] * 1.05
+    assert estimate["cost_usd"]["high"] >= first["cost_usd"] * 0.95
+    assert estimate["output_tokens"]["expected"] == 400
+    other = desk.annotate("in.csv", "-o", "out.csv", "--system", "Be brief.", "--dry-run", "--json").summary
+    assert other["estimate"]["source"] == "text"
+    text = desk.annotate("in.csv", "-o", "out.csv", "--dry-run").stdout
+    assert "20 of 42 rows would be sent" in text
+    assert "21 reuse an answer of the ledger, 1 equals another row of INPUT" in text
+
+
+@pytest.mark.scripted
+def test_a_pilot_draws_rows_and_goes_on_without_a_terminal(desk: Desk) -> None:
+    ran = desk.annotate(*PILOT, "--json")
+    assert ran.code == 0, ran.stderr
+    assert "estimate for 30 rows, from 10 rows of the pilot" in ran.stderr
+    prompts = desk.provider.prompts()
+    assert sorted(prompts) == sorted(row["prompt"] for row in ROWS)
+    assert set(prompts[:10]) != {row["prompt"] for row in ROWS[:10]}, "drawn at random"
+    assert ran.summary["rows"]["completed"] == 40
+    assert [row["id"] for row in desk.read_csv("out.csv")] == [row["id"] for row in ROWS]
+
+
+@pytest.mark.scripted
+def test_a_held_pilot_shows_its_answers_and_a_resume_sends_the_others(desk: Desk) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
+        held = desk.annotate(*PILOT, "--json")
+    assert held.code == 75, held.stderr
+    assert held.summary["rows"] == {
+        "total": 40, "open": 30, "completed": 10, "failed": 0, "skipped": 0, "reused": 0,
+    }  # fmt: skip
+    out = desk.read_csv("out.csv")
+    assert len(out) == 40
+    assert [row["status"] for row in out].count("completed") == 10
+    assert {row["status"] for row in out} == {"completed", "open"}
+    ledger = str(desk.folder / "ledger.db")
+    run_id = held.summary["run_id"]
+    assert f"opencode-tasks resume {run_id}" in held.stderr
+    shown = desk.run("show", run_id, "--ledger", ledger)
+    assert not re.search(r"\bheld\b", shown.stdout.replace(str(desk.folder), ""))
+    resumed = desk.run("resume", run_id, "--ledger", ledger, "--json")
+    assert resumed.code == 0, resumed.stderr
+    assert resumed.summary["rows"]["completed"] == 40
+    assert resumed.summary["run_id"] == run_id
+    assert len(desk.provider.prompts()) == 40
+    audit = desk.run("audit", run_id, "--ledger", ledger)
+    assert audit.code == 0, audit.stdout + audit.stderr
+
+
+@pytest.mark.scripted
+def test_equal_rows_and_answered_rows_are_not_in_the_pilot(desk: Desk) -> None:
+    desk.annotate("in.csv", "-o", "out.csv", "--limit", "30")
+    before = len(desk.provider.prompts())
+    desk.write_csv("in.csv", [*ROWS, *({"id": f"x{i}", "prompt": ROWS[35]["prompt"]} for i in range(20))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
+        held = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--pilot", "5", "--json")
+    assert held.code == 75, held.stderr
+    assert len(desk.provider.prompts()) - before == 5
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--json")
+    assert ran.summary["rows"]["completed"] == 60
+    assert len(desk.provider.prompts()) == 40
+
+
+@pytest.mark.scripted
+def test_a_pilot_as_large_as_the_input_is_no_pilot(desk: Desk) -> None:
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--pilot", "40", "--json")
+    assert ran.code == 0
+    assert "estimate" not in ran.stderr
+    bad = desk.annotate("in.csv", "-o", "out.csv", "--pilot", "0")
+    assert (bad.code, "--pilot: 0 is not at least 1" in bad.stderr) == (2, True)
+
+
+def _ask(desk: Desk, answer: bytes, *more: str) -> tuple[int, str]:
+    """The command on a terminal, and what the terminal showed."""
+    arguments: Sequence[str] = [str(COMMAND), *desk.arguments(*PILOT, *more)]
+    screen, terminal = pty.openpty()
+    with subprocess.Popen(
+        arguments, cwd=desk.folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as process:
+        os.close(terminal)
+        os.write(screen, answer)
+        shown = read_all(screen)
+        return process.wait(LIMIT_S), shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "code", "sent"), [(b"y\n", 0, 40), (b"\n", 75, 10)])
+def test_a_person_on_a_terminal_is_asked(desk: Desk, answer: bytes, code: int, sent: int) -> None:
+    found, shown = _ask(desk, answer)
+    assert found == code, shown
+    assert "Send the other 30 rows? [y/N]" in shown
+    assert "cost:" in shown
+    assert len(desk.provider.prompts()) == sent
+
+
+@pytest.mark.slow
+def test_yes_asks_nobody(desk: Desk) -> None:
+    code, shown = _ask(desk, b"", "--yes")
+    assert code == 0, shown
+    assert "[y/N]" not in shown
+    assert len(desk.provider.prompts()) == 40

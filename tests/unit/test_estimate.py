@@ -1,0 +1,102 @@
+"""Estimates of rows from rows that ended, and from texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from opencode_tasks.domain.max_cost import Price
+from opencode_tasks.quality.estimate import EndedRow, Estimate, estimate_rows
+from opencode_tasks.quality.text_estimate import SentText, estimate_texts
+
+INPUT_PICO, OUTPUT_PICO = 1_000_000, 5_000_000
+PRICE = Price(input=INPUT_PICO * 10**6, output=OUTPUT_PICO * 10**6, max_output_tokens=1000)
+
+
+def row(chars: int, output_tokens: int, duration_s: float = 1.0) -> EndedRow:
+    read = chars // 4 + 30
+    return EndedRow(
+        prompt_chars=chars,
+        input_tokens=read,
+        output_tokens=output_tokens,
+        cost_pico=read * INPUT_PICO + output_tokens * OUTPUT_PICO,
+        duration_s=duration_s,
+    )
+
+
+def long_tailed(seed: int, rows: int) -> list[EndedRow]:
+    """Rows whose lengths differ by orders of magnitude, as those of real answers do."""
+    random = np.random.default_rng(seed)
+    chars = random.lognormal(6, 1, rows).astype(int) + 20
+    tokens = np.maximum(1, random.lognormal(4, 1, rows)).astype(int)
+    return [row(int(a), int(b), float(b) / 50 + 0.3) for a, b in zip(chars, tokens, strict=True)]
+
+
+def estimate(pilot: list[EndedRow], others: list[EndedRow]) -> Estimate:
+    return estimate_rows([one.prompt_chars for one in others], pilot, source="pilot", in_flight=(4.0, 8.0))
+
+
+@pytest.mark.parametrize(("first", "others"), [(20, 500), (50, 2000)])
+def test_the_cost_of_long_tailed_rows_is_in_the_range(first: int, others: int) -> None:
+    hits, widths = 0, list[float]()
+    for seed in range(20):
+        rows = long_tailed(seed, first + others)
+        found = estimate(rows[:first], rows[first:]).cost_usd
+        assert found is not None
+        cost = sum(one.cost_pico or 0 for one in rows[first:]) / 1e12
+        hits += found.low <= cost <= found.high
+        widths.append(found.high / found.low)
+    assert hits >= 16
+    # A range that holds everything says nothing.
+    assert np.median(widths) < 2.5
+
+
+def test_equal_answers_have_an_exact_estimate() -> None:
+    found = estimate([row(400, 2) for _ in range(10)], [row(400, 2) for _ in range(90)])
+    assert found.output_tokens is not None
+    assert found.output_tokens.expected == 180
+    assert found.output_tokens.low == pytest.approx(180)
+    assert found.cost_usd is not None
+    assert found.cost_usd.expected == pytest.approx(90 * (130 * INPUT_PICO + 2 * OUTPUT_PICO) / 1e12)
+
+
+def test_longer_prompts_cost_more_in_proportion() -> None:
+    pilot = [row(chars, 5) for chars in range(100, 2100, 100)]
+    found = estimate(pilot, [row(40_000, 5) for _ in range(10)])
+    assert found.input_tokens is not None
+    assert found.input_tokens.expected == pytest.approx(100_300, rel=0.01)
+    assert found.cost_usd is not None
+    assert found.cost_usd.expected == pytest.approx(
+        10 * (10_030 * INPUT_PICO + 5 * OUTPUT_PICO) / 1e12, rel=0.01
+    )
+
+
+def test_an_unknown_cost_is_none_and_few_rows_say_nothing() -> None:
+    unpriced = [EndedRow(prompt_chars=9, input_tokens=9, output_tokens=3, cost_pico=None, duration_s=1.0)] * 9
+    found = estimate(unpriced, unpriced)
+    assert found.cost_usd is None
+    assert found.output_tokens is not None
+    few = estimate([row(10, 3)] * 4, [row(10, 3)] * 100)
+    assert not few.is_known
+
+
+def test_the_time_depends_on_the_rows_in_flight() -> None:
+    found = estimate([row(10, 3, 2.0)] * 10, [row(10, 3, 2.0)] * 100)
+    assert found.seconds is not None
+    assert found.seconds.low == pytest.approx(25)
+    assert 50 <= found.seconds.high < 60
+
+
+def test_texts_alone_give_bounds() -> None:
+    text = "The delivery was late, but the support was friendly. " * 20
+    found = estimate_texts([SentText(len(text), len(text))] * 50, PRICE, calls=2)
+    assert found.source == "text"
+    assert found.input_tokens is not None
+    assert found.output_tokens is not None
+    assert found.cost_usd is not None
+    # 11 words in 53 characters.
+    assert found.input_tokens.low < 50 * 20 * 11.5 < found.input_tokens.high
+    assert (found.output_tokens.low, found.output_tokens.high) == (50, 50 * 1000 * 2)
+    assert found.cost_usd.low > 0
+    assert found.cost_usd.high >= 50 * 2 * 1000 * OUTPUT_PICO / 1e12
+    assert estimate_texts([SentText(9, 9)], None, calls=1).cost_usd is None
