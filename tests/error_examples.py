@@ -30,6 +30,9 @@ VALUES: dict[str, Any] = {
     "open_rows": 3,
     "failed": 5,
     "allowed": 2,
+    "field": "label",
+    "accuracy": 0.5,
+    "required": 0.9,
     "summary": {"rows": 9},
     "faults": ("one", "two"),
 }

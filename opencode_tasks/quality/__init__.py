@@ -1,1 +1,1 @@
-"""How good the answers are and what more of them will cost: statistics over rows that ended. Pure."""
+"""Statistics over rows that ended: estimates of further rows, and comparison with known answers. Pure."""

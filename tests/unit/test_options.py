@@ -165,7 +165,17 @@ def test_prefect_stores_no_value_that_can_hold_a_secret() -> None:
 def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     values = dict.fromkeys(OPTIONS, "x")
     saved = command_of(values)
-    not_saved = {"ledger", "database", "refresh", "on_wait", "no_wait", "dry_run", "as_json", "verbose"}
+    not_saved = {
+        "ledger",
+        "database",
+        "refresh",
+        "on_wait",
+        "no_wait",
+        "dry_run",
+        "as_json",
+        "verbose",
+        "yes",
+    }
     assert saved.keys() == OPTIONS.keys() - not_saved
     paths = {name for name, value in saved.items() if Path(value).is_absolute()}
     assert paths == {
@@ -191,6 +201,7 @@ OTHERS: dict[str, Any] = {
     "work_dir": "/",
     "id_column": "id",
     "label": ["id"],
+    "gold": ["id"],
     "bad_rows": "fail",
     "column_prefix": "ai_",
     "log_dir": "/",
@@ -205,6 +216,7 @@ OTHERS: dict[str, Any] = {
     "requests_per_minute": 9,
     "tokens_per_minute": 9,
     "on_budget": "skip",
+    "pilot": 1,
     "on_wait": "raise",
 }
 UNTRIED = {
