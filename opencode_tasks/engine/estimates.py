@@ -30,7 +30,7 @@ class RowToSend(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a run would do with its rows.
+    """Rows of a plan by the effect of a run on them, and an estimate of those that are sent.
 
     ``send`` are the rows to send, one of each key, and ``first`` the first of them. ``reused`` rows have an
     answer in the ledger, ``equal`` rows get the answer of another row of the run, ``invalid`` rows fail
@@ -46,7 +46,7 @@ class Forecast:
 
 
 def forecast(ledger: Ledger, plan: Plan) -> Forecast:
-    """What a run of this plan would do now."""
+    """Sort the rows of a plan as a run would do it now, and estimate those to send."""
     faulty = plan.checked.row_faults
     by_key: dict[str, RowToSend] = {}
     counts: dict[str, int] = {}

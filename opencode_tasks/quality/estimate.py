@@ -65,7 +65,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What rows that are not sent yet will use. A range is None if nothing is known about it.
+    """Expected use of tokens, money and time by rows that are not sent yet. A range is None if nothing is known about it.
 
     Attributes:
         rows: Number of rows that will be sent.
