@@ -56,6 +56,7 @@ def with_commands() -> typer.Typer:
     from opencode_tasks.cli import (
         annotate,
         audit,
+        compare,
         doctor,
         export,
         gates,
@@ -76,6 +77,7 @@ def with_commands() -> typer.Typer:
             export,
             runs,
             audit,
+            compare,
             gates,
             report,
             purge,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opencode_tasks.domain.hold import PILOT
 from opencode_tasks.errors import OpenCodeError, row_error_classes
 
 # Values of ``error_type`` that belong to no exception.
 _FIXES = {
-    "pilot": "look at the answers of the pilot; resume the run to send the other rows",
+    PILOT: "look at the answers of the pilot; resume the run to send the other rows",
     "invalid_input": "correct these rows of INPUT",
     "crashed": "lower --concurrency or use a machine with more memory, then run the command again",
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 MESSAGE_LIMIT = 200
+# ``error_type`` of the hold after a pilot, which no failure caused.
+PILOT = "pilot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
@@ -36,26 +38,50 @@ def measure_quality(ledger: Ledger, run_id: str) -> list[FieldQuality]:
     answers = ledger.gold.answers(run_id)
     if not answers:
         return []
+    schema = schema_of_run(ledger, run_id)
+    return [
+        _measure(
+            ledger,
+            run_id,
+            field,
+            kind_in(schema, field),
+            [answer for answer in answers if answer.field == field],
+            is_text=schema is None,
+        )
+        for field in dict.fromkeys(answer.field for answer in answers)
+    ]
+
+
+def schema_of_run(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
+    """The schema of the answers of a run; None for texts, and if there is no such run."""
     run = ledger.runs.get(run_id)
-    schema = None if run is None else mapping_in(run["parameters"]).get("schema")
-    shape = None if schema is None else shape_of(schema)
-    found: list[FieldQuality] = []
-    for field in dict.fromkeys(answer.field for answer in answers):
-        of_field = [answer for answer in answers if answer.field == field]
-        if shape is None:
-            kind: GoldKind = kind_of(None, ())
-        elif shape.is_object:
-            kind = kind_of(shape.fields.get(field), shape.field_labels.get(field, ()))
-        else:
-            kind = kind_of(shape.types, shape.labels)
-        found.append(_measure(ledger, run_id, field, kind, of_field, is_text=schema is None))
-    return found
+    return None if run is None else mapping_in(run["parameters"]).get("schema")
+
+
+def kind_in(schema: Mapping[str, Any] | None, field: str) -> GoldKind:
+    """How the values of a field are compared."""
+    if schema is None:
+        return kind_of(None, ())
+    shape = shape_of(schema)
+    if shape.is_object:
+        return kind_of(shape.fields.get(field), shape.field_labels.get(field, ()))
+    return kind_of(shape.types, shape.labels)
+
+
+def answer_in(outcome: Mapping[str, Any], field: str, *, is_text: bool) -> Any:
+    """The value of a field in the outcome of a row, by the ledger's columns; None without an answer."""
+    if outcome["status"] != "completed":
+        return None
+    if is_text:
+        return outcome["response"]
+    structured = outcome["structured"]
+    return structured if field == RESPONSE.name else mapping_in(structured).get(field)
 
 
 def _measure(
     ledger: Ledger, run_id: str, field: str, kind: GoldKind, answers: Sequence[GoldAnswer], *, is_text: bool
 ) -> FieldQuality:
-    pairs = [(answer.value, _answer(answer, field, is_text=is_text)) for answer in answers]
+    pairs = [(one.value, answer_in(asdict(one), field, is_text=is_text)) for one in answers]
     ledger.gold.set_correct(
         run_id,
         [
@@ -69,12 +95,3 @@ def _measure(
     )
     answered = [(value, found) for value, found in pairs if found is not None]
     return measure(field, kind, answered, len(pairs) - len(answered))
-
-
-def _answer(answer: GoldAnswer, field: str, *, is_text: bool) -> object:
-    """The value to compare; None without an answer."""
-    if answer.status != "completed":
-        return None
-    if is_text:
-        return answer.response
-    return answer.structured if field == RESPONSE.name else mapping_in(answer.structured).get(field)

@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.domain.advice import usage_warning
-from opencode_tasks.domain.hold import Hold
+from opencode_tasks.domain.hold import PILOT, Hold
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
+from opencode_tasks.engine.estimate_text import cost_text
 from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
@@ -36,9 +37,6 @@ from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
 from opencode_tasks.telemetry import span
-
-PILOT = "pilot"
-PILOT_MESSAGE = "the rows of the pilot have ended; a person decides whether the others are sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +320,10 @@ class _Run:
             self.emit(RunEvent(run_id=self.run_id, estimate=estimate))
         if not self.is_approved and not self.on_pilot(self.run_id, estimate):
             open_rows = self.ledger.runs.progress(self.run_id).open
-            self._hold(Hold(until=None, error_type=PILOT, message=PILOT_MESSAGE, open_rows=open_rows))
+            message = "the rows of the pilot have ended; a person decides whether the others are sent"
+            if estimate is not None and estimate.cost_usd is not None:
+                message += f", which cost {cost_text(estimate.cost_usd)}"
+            self._hold(Hold(until=None, error_type=PILOT, message=message, open_rows=open_rows))
         self.ledger.rows.release(self.run_id)
 
     def warn(self, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Running, Suspended
 
 from opencode_tasks.domain.advice import fix_for
-from opencode_tasks.domain.hold import Hold
+from opencode_tasks.domain.hold import PILOT, Hold
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.engine.summary_text import paused_line
 from opencode_tasks.errors import RunPausedError
@@ -130,9 +130,12 @@ def pause_report(paused: RunPausedError, model_ref: str, progress: Progress, led
     message = "\n".join(f"    {line}" for line in (paused.message or "(no message)").splitlines())
     fix = fix_for(paused.error_type, model_ref)
     unknown = " and an unknown part" if progress.cost_pico is None else ""
+    is_pilot = paused.error_type == PILOT
+    cause = "Its pilot has ended:" if is_pilot else f"`{model_ref}` refused with **{paused.error_type}**:"
+    first = "Completed" if is_pilot else "One row is tried first; completed"
     return f"""# Run {paused.run_id} needs a person
 
-`{model_ref}` refused with **{paused.error_type}**:
+{cause}
 
 {message}
 
@@ -144,5 +147,5 @@ def pause_report(paused: RunPausedError, model_ref: str, progress: Progress, led
 | cost so far | {format_usd(progress.known_cost_pico)}{unknown} |
 
 **What to do.** {fix[0].upper()}{fix[1:]}. Then resume this flow run in Prefect, or run
-`opencode-tasks resume {paused.run_id}{ledger}`. One row is tried first; completed rows are not sent again.
+`opencode-tasks resume {paused.run_id}{ledger}`. {first} rows are not sent again.
 """

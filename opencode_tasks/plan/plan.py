@@ -194,7 +194,7 @@ def make_plan(
     gold: list[GoldField] = []
     has_schema_faults = options.schema is not None and bool(check_schema(options.schema))
     if frame is not None and options.gold and not has_schema_faults:
-        require_extra()
+        require_extra("--gold")
         try:
             gold = gold_fields(options, [*map(str, frame.columns)])
             faults += value_faults(frame, gold)

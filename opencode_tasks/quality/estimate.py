@@ -65,7 +65,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Expected use of tokens, money and time by rows that are not sent yet. A range is None if nothing is known about it.
+    """Expected use of tokens, money and time by rows that are not sent yet. An unknown range is None.
 
     Attributes:
         rows: Number of rows that will be sent.

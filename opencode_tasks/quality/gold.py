@@ -95,12 +95,12 @@ class FieldQuality:
         return self.correct / self.n if self.n else None
 
 
-def require_extra() -> None:
-    """Raise SetupError if the libraries of the extra ``quality`` are not installed."""
+def require_extra(user: str) -> None:
+    """Raise SetupError if the libraries of the extra ``quality``, which ``user`` needs, are not installed."""
     if find_spec("sklearn") is None:
         raise SetupError(
             "unknown",
-            raw_message="--gold needs scikit-learn, which is not installed",
+            raw_message=f"{user} needs scikit-learn, which is not installed",
             hint='pip install "opencode-tasks[quality]"',
         )
 
@@ -167,7 +167,7 @@ def interval(successes: int, n: int) -> tuple[float | None, float | None]:
     """The Wilson interval of a share at 95 %; None twice if ``n`` is 0."""
     if not n:
         return None, None
-    stats = _library("scipy.stats")
+    stats = library("scipy.stats")
     found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
@@ -181,12 +181,12 @@ def _with_classes(found: FieldQuality, known: Sequence[str], answers: Sequence[s
         return replace(found, classes=(only,), confusion=((found.n,),))
     if not labels or len(labels) > MAX_CLASSES:
         return found
-    metrics = _library("sklearn.metrics")
+    metrics = library("sklearn.metrics")
     scores = metrics.precision_recall_fscore_support(known, answers, labels=labels, zero_division=0.0)
     matrix = metrics.confusion_matrix(known, answers, labels=labels)
     return replace(
         found,
-        kappa=float(metrics.cohen_kappa_score(known, answers)),
+        kappa=kappa_of(known, answers),
         classes=tuple(
             ClassQuality(label=label, precision=float(p), recall=float(r), f1=float(f), n=int(n))
             for label, p, r, f, n in zip(labels, *scores, strict=True)
@@ -195,16 +195,23 @@ def _with_classes(found: FieldQuality, known: Sequence[str], answers: Sequence[s
     )
 
 
+def kappa_of(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Cohen's kappa of two lists of labels; None if it is not defined: without rows, or with one label."""
+    if len({*first, *second}) < 2:  # noqa: PLR2004
+        return None
+    return float(library("sklearn.metrics").cohen_kappa_score(first, second))
+
+
 def _mean_error(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     """Mean absolute error of the pairs in which both values are numbers; None without one."""
     numbers = [(_number(a), _number(b)) for a, b in pairs]
     known = [(float(a), float(b)) for a, b in numbers if a is not None and b is not None]
     if not known:
         return None
-    return float(_library("sklearn.metrics").mean_absolute_error(*zip(*known, strict=True)))
+    return float(library("sklearn.metrics").mean_absolute_error(*zip(*known, strict=True)))
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
     """A module of the extra, which takes a second to load and has no complete types."""
     return importlib.import_module(name)
 
