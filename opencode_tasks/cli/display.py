@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import termios
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, count_of, countdown
+from opencode_tasks.engine.summary_text import quality_lines
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds to load.
@@ -102,7 +104,7 @@ class Display:
         elif event.hold is not None:
             self._show_hold(event.hold)
         if event.estimate is not None:
-            for line in estimate_lines(event.estimate):
+            for line in (*estimate_lines(event.estimate), *quality_lines(event.quality)):
                 self.say(line)
 
     def ask(self, question: str, stop: Stop) -> bool:
@@ -110,6 +112,8 @@ class Display:
         has_bar = self._bar is not None
         if has_bar:
             self._live.stop()
+        # Keys that were pressed before are no answer.
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
         with self.lock:
             self._console.print(f"{question} [y/N] ", markup=False, end="")
         while not select([sys.stdin], [], [], ASK_EVERY_S)[0]:

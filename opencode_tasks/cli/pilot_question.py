@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from opencode_tasks.settings import settings
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from opencode_tasks.cli.display import Display
     from opencode_tasks.quality.estimate import Estimate
     from opencode_tasks.system import Stop
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is a terminal; it is None if its descriptor was closed."""
+    return stream is not None and stream.isatty()
 
 
 class PilotQuestion:
@@ -29,7 +34,7 @@ class PilotQuestion:
         del run_id
         if self._is_approved:
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
             return settings().after_pilot == "continue"
         rows = "the other rows" if estimate is None else f"the other {estimate.rows} rows"
         return self._display.ask(f"Send {rows}?", self._stop)

@@ -9,7 +9,7 @@ from opencode_tasks.errors import OpenCodeError, row_error_classes
 
 # Values of ``error_type`` that belong to no exception.
 _FIXES = {
-    PILOT: "look at the answers of the pilot; resume the run to send the other rows",
+    PILOT: "look at its answers; to send the other rows, resume the run, or run it again without pilot",
     "invalid_input": "correct these rows of INPUT",
     "crashed": "lower --concurrency or use a machine with more memory, then run the command again",
 }

@@ -33,7 +33,7 @@ class Shape:
     ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
     has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for
     unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen,
-    ``field_labels`` those of each field that is chosen among texts.
+    ``field_labels`` those of each field that is always one of certain texts, or null.
     """
 
     types: Types
@@ -65,13 +65,18 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
         return shape
     fields: dict[str, Types | None] = {}
     labels: dict[str, tuple[str, ...]] = {}
+    unlisted = set[str]()
     for name, part in _fields(node, frozenset()):
         found = _types(part, frozenset())
         known = fields.get(name, found)
         fields[name] = None if found is None or known is None else found | known
-        texts = [text for text in _choices(part, frozenset()) or [] if isinstance(text, str)]
-        labels[name] = (*labels.get(name, ()), *texts)
-    return Shape(types=shape.types, fields=fields, labels=(), field_labels=labels)
+        choices = _choices(part, frozenset()) or [0]
+        if all(choice is None or isinstance(choice, str) for choice in choices):
+            labels[name] = (*labels.get(name, ()), *(text for text in choices if text is not None))
+        else:
+            unlisted.add(name)
+    of_fields = {name: texts for name, texts in labels.items() if name not in unlisted}
+    return Shape(types=shape.types, fields=fields, labels=(), field_labels=of_fields)
 
 
 def inside(value: Any, near: Any) -> Node:

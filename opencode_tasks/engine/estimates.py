@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.plan.plan import Plan, price_in
-from opencode_tasks.quality.estimate import EndedRow, Estimate, EstimateSource, estimate_rows
+from opencode_tasks.quality.estimate import EndedRow, Estimate, EstimateSource, covered_s, estimate_rows
 from opencode_tasks.quality.text_estimate import SentText, estimate_texts
 
 SHOWN_PROMPTS = 3
 MAX_ENDED_ROWS = 2000
-# Parameters of a run, as the ledger saves them, that decide how long its answers are.
-_DECIDING = ("prompt_column", "template", "system", "agent", "variant", "schema")
+# Name under which a run saves its ``like_parameters``.
+LIKE = "like"
 # How far the rows in flight on average may be from those of the rows that ended.
 _IN_FLIGHT_FACTORS = (0.75, 1.5)
 
@@ -70,12 +70,29 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
     )
 
 
-def estimate_rest(ledger: Ledger, run_id: str, chars: Sequence[int]) -> Estimate | None:
+def estimate_rest(
+    ledger: Ledger, plan: Plan, run_id: str, chars: Sequence[int], *, concurrency: int
+) -> Estimate | None:
     """Estimate of rows with texts of these lengths after the pilot of a run.
 
-    None if too few rows of the pilot have ended.
+    They come from the rows of the pilot, or from those of like runs if too few rows of the pilot have ended;
+    None if these are too few as well. Up to ``concurrency`` rows will be in flight.
     """
-    return _from_rows(ledger, [run_id], chars, "pilot")
+    found = _from_rows(ledger, [run_id], chars, "pilot", most_in_flight=concurrency)
+    return found or _from_rows(ledger, _like_runs(ledger, plan), chars, "ledger", most_in_flight=concurrency)
+
+
+def like_parameters(plan: Plan) -> dict[str, Any]:
+    """The saved parameters of a run that must be equal for its rows to be examples of others.
+
+    The digest stands for everything that decides an answer except the prompt.
+    """
+    options = plan.options
+    return {
+        "template": options.template,
+        "prompt_column": None if options.template is not None else options.prompt_column,
+        "settings_digest": plan.rows.key_of("", None),
+    }
 
 
 def _estimate(ledger: Ledger, plan: Plan, send: Sequence[RowToSend]) -> Estimate | None:
@@ -83,11 +100,7 @@ def _estimate(ledger: Ledger, plan: Plan, send: Sequence[RowToSend]) -> Estimate
     if plan.catalog is None or not send:
         return None
     options = plan.options
-    like = {name: getattr(options, name) for name in _DECIDING}
-    if options.template is not None:
-        del like["prompt_column"]
-    run_ids = ledger.ended_rows.like_runs(plan.model_ref, like)
-    estimate = _from_rows(ledger, run_ids, [row.chars for row in send], "ledger")
+    estimate = _from_rows(ledger, _like_runs(ledger, plan), [row.chars for row in send], "ledger")
     if estimate is not None:
         return estimate
     common = plan.rows.system.common or ""
@@ -108,24 +121,45 @@ def _rows_at(plan: Plan, positions: Sequence[int]) -> list[RowInput]:
     return found
 
 
+def _like_runs(ledger: Ledger, plan: Plan) -> list[str]:
+    return ledger.ended_rows.like_runs(plan.model_ref, {LIKE: like_parameters(plan)})
+
+
 def _from_rows(
-    ledger: Ledger, run_ids: Sequence[str], chars: Sequence[int], source: EstimateSource
+    ledger: Ledger,
+    run_ids: Sequence[str],
+    chars: Sequence[int],
+    source: EstimateSource,
+    *,
+    most_in_flight: int | None = None,
 ) -> Estimate | None:
-    ended = [_ended(row) for row in ledger.ended_rows.of_runs(run_ids, MAX_ENDED_ROWS)]
+    found = ledger.ended_rows.of_runs(run_ids, MAX_ENDED_ROWS)
+    ended = [_ended(row) for row in found]
     if any(row.prompt_chars < 0 for row in ended):
         # Prompts that are not kept have no length.
         ended = [replace(row, prompt_chars=0) for row in ended]
-    estimate = estimate_rows(chars, ended, source=source, in_flight=_in_flight(ledger, run_ids))
+    in_flight = _in_flight(found, most_in_flight)
+    estimate = estimate_rows(chars, ended, source=source, in_flight=in_flight)
     return estimate if estimate.is_known else None
 
 
-def _in_flight(ledger: Ledger, run_ids: Sequence[str]) -> tuple[float, float] | None:
-    times = [time for run_id in run_ids if (time := ledger.ended_rows.run_time(run_id)) is not None]
-    if not times:
+def _in_flight(rows: Sequence[Mapping[str, Any]], most: int | None) -> tuple[float, float] | None:
+    """The fewest and the most rows in flight on average, from the times of rows that ended.
+
+    Times in which no row was in flight do not count, such as those between two runs. ``most`` is known of the
+    rows to come.
+    """
+    times = [
+        (row["started_at"].timestamp(), row["completed_at"].timestamp())
+        for row in rows
+        if row["started_at"] is not None and row["completed_at"] is not None
+    ]
+    elapsed_s = covered_s(times)
+    if not elapsed_s:
         return None
-    averages = [time.in_flight for time in times]
+    average = sum(last - first for first, last in times) / elapsed_s
     low, high = _IN_FLIGHT_FACTORS
-    return min(averages) * low, max(averages) * high
+    return average * low, max(average * high, most or 0)
 
 
 def _ended(row: Mapping[str, Any]) -> EndedRow:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,8 @@ import pandas as pd
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.frames.columns import RESPONSE
-from opencode_tasks.ledger import GoldAnswer, GoldValue, Ledger
-from opencode_tasks.plan.gold import gold_cells
+from opencode_tasks.ledger import GoldValue, Ledger
+from opencode_tasks.plan.gold import GoldField, gold_cells
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.quality.gold import FieldQuality, GoldKind, comparable, kind_of, measure
 
@@ -30,26 +29,15 @@ def gold_values(frame: pd.DataFrame, plan: Plan) -> Iterator[GoldValue]:
         yield GoldValue(row_id=ids[position], field=field, value=value)
 
 
-def measure_quality(ledger: Ledger, run_id: str) -> list[FieldQuality]:
-    """The quality of each field of a run with gold values; [] without any.
+def measure_quality(ledger: Ledger, run_id: str, fields: Sequence[GoldField]) -> list[FieldQuality]:
+    """The quality of the answers of a run so far, in each field with a gold column.
 
     Whether each answer equals its gold value is recorded in the ledger.
     """
-    answers = ledger.gold.answers(run_id)
-    if not answers:
+    if not fields:
         return []
     schema = schema_of_run(ledger, run_id)
-    return [
-        _measure(
-            ledger,
-            run_id,
-            field,
-            kind_in(schema, field),
-            [answer for answer in answers if answer.field == field],
-            is_text=schema is None,
-        )
-        for field in dict.fromkeys(answer.field for answer in answers)
-    ]
+    return [_measure(ledger, run_id, one.field, kind_in(schema, one.field), schema) for one in fields]
 
 
 def schema_of_run(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
@@ -68,30 +56,29 @@ def kind_in(schema: Mapping[str, Any] | None, field: str) -> GoldKind:
     return kind_of(shape.types, shape.labels)
 
 
-def answer_in(outcome: Mapping[str, Any], field: str, *, is_text: bool) -> Any:
-    """The value of a field in the outcome of a row, by the ledger's columns; None without an answer."""
-    if outcome["status"] != "completed":
-        return None
-    if is_text:
-        return outcome["response"]
-    structured = outcome["structured"]
+def has_answer(status: str, response: str | None) -> bool:
+    """Whether a row has an answer, which may be null; a purged answer is none."""
+    return status == "completed" and response is not None
+
+
+def answer_in(response: str | None, structured: Any, field: str, schema: Mapping[str, Any] | None) -> Any:
+    """The value of a field in the answer of a row; None for null, or if the answer lacks the field."""
+    if schema is None:
+        return response
     return structured if field == RESPONSE.name else mapping_in(structured).get(field)
 
 
 def _measure(
-    ledger: Ledger, run_id: str, field: str, kind: GoldKind, answers: Sequence[GoldAnswer], *, is_text: bool
+    ledger: Ledger, run_id: str, field: str, kind: GoldKind, schema: Mapping[str, Any] | None
 ) -> FieldQuality:
-    pairs = [(one.value, answer_in(asdict(one), field, is_text=is_text)) for one in answers]
+    answers = ledger.gold.answers(run_id, field)
+    answered = [one for one in answers if has_answer(one.status, one.response)]
+    pairs = [(one.value, answer_in(one.response, one.structured, field, schema)) for one in answered]
     ledger.gold.set_correct(
         run_id,
-        [
-            (
-                answer.row_id,
-                field,
-                None if found is None else comparable(value, kind) == comparable(found, kind),
-            )
-            for answer, (value, found) in zip(answers, pairs, strict=True)
-        ],
+        (
+            (one.row_id, field, comparable(value, kind) == comparable(found, kind))
+            for one, (value, found) in zip(answered, pairs, strict=True)
+        ),
     )
-    answered = [(value, found) for value, found in pairs if found is not None]
-    return measure(field, kind, answered, len(pairs) - len(answered))
+    return measure(field, kind, pairs, len(answers) - len(answered))

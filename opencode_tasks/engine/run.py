@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -19,7 +19,7 @@ from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, n
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.estimate_text import cost_text
-from opencode_tasks.engine.estimates import estimate_rest
+from opencode_tasks.engine.estimates import LIKE, estimate_rest, like_parameters
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.quality import gold_values, measure_quality
@@ -34,6 +34,7 @@ from opencode_tasks.plan.run_context import OnPilot, RunContext
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import Sizes, choose_sizes
 from opencode_tasks.quality.estimate import Estimate
+from opencode_tasks.quality.gold import FieldQuality
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
 from opencode_tasks.telemetry import span
@@ -53,6 +54,7 @@ class RunEvent:
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
         estimate: Estimate of the rows after the pilot, once the rows of the pilot have ended.
+        quality: Quality of the answers of the pilot by field, at the same time; empty without gold values.
         warning: Fact that a person should know, once in a run: a provider does not report the usage, or
             another process works on the run too.
         output_fault: Why the output of a run with open rows could not be written, at the end of this
@@ -75,6 +77,7 @@ class RunEvent:
     pace: ConcurrencyState | None = None
     hold: Hold | None = None
     estimate: Estimate | None = None
+    quality: Mapping[str, FieldQuality] = field(default_factory=dict[str, FieldQuality])
     warning: str | None = None
     output_fault: str | None = None
 
@@ -128,7 +131,7 @@ def execute(
             progress = ledger.runs.progress(run_id)
             run.warn(progress)
             run.emit(RunEvent(run_id=run_id, progress=progress, reused_rows=run.reused_rows))
-            qualities = measure_quality(ledger, run_id)
+            qualities = measure_quality(ledger, run_id, plan.gold)
             status = "failed" if progress.failed else "completed"
             ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
         return read_result(
@@ -201,7 +204,9 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> _
         ledger.budgets.set(run_id, budget_pico)
     if context.flow_run_id is not None:
         ledger.runs.add_flow_run(run_id, context.flow_run_id)
-    is_approved = run["status"] == "paused" and ledger.rows.count_open(run_id) == 0
+    # Prefect starts the flow run of a deployment again when a person resumes it; elsewhere it is a retry.
+    is_resumed = context.resumed_run_id is not None or plan.options.on_wait == "sleep"
+    is_approved = is_resumed and run["status"] == "paused" and ledger.rows.count_open(run_id) == 0
     return _Started(run_id=run_id, is_approved=is_approved)
 
 
@@ -236,6 +241,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "variant": options.variant,
             "schema": options.schema,
             "column_prefix": options.column_prefix,
+            LIKE: like_parameters(plan),
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
             "command": dict(context.command),
@@ -262,9 +268,9 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
         reused_rows = ledger.rows.reuse_answers(run_id, now=now)
         keys = ledger.rows.keys_to_send(run_id)
         if options.pilot < len(keys):
-            # The same rows if the command is repeated. No secret depends on it.
+            # The same rows for the same rows without an answer. No secret depends on it.
             drawn = Random(plan.fingerprint).sample(keys, options.pilot)  # noqa: S311
-            ledger.rows.hold_back(run_id, drawn)
+            ledger.rows.hold_back(run_id, drawn, rows_in_run=len(plan.rows))
     ledger.runs.ready(run_id)
     return reused_rows
 
@@ -295,10 +301,13 @@ class _Run:
     def run(self) -> None:
         """Send rows, and wait if they must wait, until no row is open."""
         self.has_warned = self.ledger.runs.progress(self.run_id).unreported_calls > 0
-        self._send()
-        if held := self.ledger.rows.held_chars(self.run_id):
-            self._end_pilot(held)
+        while True:
             self._send()
+            if held := self.ledger.rows.held_chars(self.run_id):
+                self._end_pilot(held)
+            # Another process of the run may have opened rows since.
+            elif not self.ledger.rows.count_open(self.run_id):
+                return
 
     def _send(self) -> None:
         """Send the open rows, and wait if they must wait, until none is open."""
@@ -315,16 +324,18 @@ class _Run:
 
     def _end_pilot(self, held_chars: Sequence[int]) -> None:
         """Estimate the rows that were held back, ask whether they may be sent, and open them."""
-        estimate = estimate_rest(self.ledger, self.run_id, held_chars)
-        if estimate is not None:
-            self.emit(RunEvent(run_id=self.run_id, estimate=estimate))
-        if not self.is_approved and not self.on_pilot(self.run_id, estimate):
+        concurrency = self._choose_sizes(len(held_chars)).concurrency
+        estimate = estimate_rest(self.ledger, self.plan, self.run_id, held_chars, concurrency=concurrency)
+        quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
+        self.emit(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
+        is_wanted = self.is_approved or self.on_pilot(self.run_id, estimate)
+        if not is_wanted and self.ledger.rows.held_chars(self.run_id):
             open_rows = self.ledger.runs.progress(self.run_id).open
             message = "the rows of the pilot have ended; a person decides whether the others are sent"
             if estimate is not None and estimate.cost_usd is not None:
                 message += f", which cost {cost_text(estimate.cost_usd)}"
             self._hold(Hold(until=None, error_type=PILOT, message=message, open_rows=open_rows))
-        self.ledger.rows.release(self.run_id)
+        self.ledger.rows.release(self.run_id, rows_in_run=len(self.plan.rows))
 
     def warn(self, progress: Progress) -> None:
         """Emit a warning if a provider reports no usage; once in a run, also if the run is resumed."""

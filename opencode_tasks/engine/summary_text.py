@@ -13,6 +13,7 @@ from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.outcomes.message_cleanup import presentable
+from opencode_tasks.quality.gold import FieldQuality, quality_json
 
 SHOWN_GROUPS = 3
 
@@ -37,7 +38,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"{counts}{reused}{f' -> {output}' if output else ''}",
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
-        *(_quality_line(field, found) for field, found in summary.get("quality", {}).items()),
+        *(_quality_line(field, found) for field, found in summary["quality"].items()),
     ]
 
 
@@ -81,6 +82,11 @@ def paused_line(paused: RunPausedError) -> str:
 def usd(amount: float) -> str:
     """An amount of USD as text."""
     return format_usd(usd_to_pico(amount))
+
+
+def quality_lines(quality: Mapping[str, FieldQuality]) -> list[str]:
+    """One line for each field that is compared with gold values."""
+    return [_quality_line(field, found) for field, found in quality_json([*quality.values()]).items()]
 
 
 def _quality_line(field: str, found: Mapping[str, Any]) -> str:

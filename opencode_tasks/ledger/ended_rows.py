@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
@@ -15,53 +13,38 @@ from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import rows, runs
 
 COMPARED_RUNS = 50
+MAX_LIKE_RUNS = 5
 KEYS_PER_QUERY = 5000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTime:
-    """When a run sent its first row and recorded its last outcome, and the seconds of all its rows."""
-
-    started_at: datetime
-    ended_at: datetime
-    busy_s: float
-
-    @property
-    def in_flight(self) -> float:
-        """Rows in flight on average; at least one."""
-        elapsed_s = (self.ended_at - self.started_at).total_seconds()
-        return max(1.0, self.busy_s / elapsed_s) if elapsed_s > 0 else 1.0
-
-
 def like_runs(connection: Connection, model_ref: str, parameters: Mapping[str, Any]) -> list[str]:
-    """The newest runs of a model whose saved parameters have these values, newest first."""
+    """Up to five of the newest runs of a model whose saved parameters have these values, newest first."""
     query = (
         select(runs.c.run_id, runs.c.parameters)
         .where(runs.c.model_ref == model_ref, runs.c.origin == "annotate")
         .order_by(runs.c.created_at.desc())
         .limit(COMPARED_RUNS)
     )
-    found = connection.execute(query).all()
-    return [
+    alike = [
         run.run_id
-        for run in found
+        for run in connection.execute(query)
         if all(mapping_in(run.parameters).get(name) == value for name, value in parameters.items())
     ]
+    return alike[:MAX_LIKE_RUNS]
 
 
 def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> list[dict[str, Any]]:
     """Up to ``limit`` rows of runs that were sent and ended, the last ones first.
 
     Keys: ``prompt_chars`` (characters of the prompt and of the row's own system text; None if the prompt is
-    not kept), the token columns, ``cost_pico`` and ``duration_s``.
+    not kept), the token columns, ``cost_pico``, ``started_at``, ``completed_at`` and ``duration_s``.
     """
     chars = func.length(rows.c.prompt) + func.coalesce(func.length(rows.c.system), 0)
     query = (
         select(
             chars.label("prompt_chars"),
             *(rows.c[name] for name in TOKEN_COLUMNS),
-            rows.c.cost_pico,
-            rows.c.duration_s,
+            *(rows.c[name] for name in ("cost_pico", "started_at", "completed_at", "duration_s")),
         )
         .where(
             rows.c.run_id.in_(run_ids),
@@ -73,19 +56,6 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
         .limit(limit)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def run_time(connection: Connection, run_id: str) -> RunTime | None:
-    """The time of the rows of a run that were sent; None if none has ended."""
-    query = select(
-        func.min(rows.c.started_at).label("started_at"),
-        func.max(rows.c.completed_at).label("ended_at"),
-        func.sum(rows.c.duration_s).label("busy_s"),
-    ).where(rows.c.run_id == run_id, rows.c.reused.is_(False), rows.c.started_at.is_not(None))
-    found = connection.execute(query).one()
-    if found.started_at is None or found.ended_at is None or found.busy_s is None:
-        return None
-    return RunTime(started_at=found.started_at, ended_at=found.ended_at, busy_s=found.busy_s)
 
 
 def answered_keys(connection: Connection, keys: Sequence[str]) -> set[str]:
@@ -107,5 +77,4 @@ class EndedRows(Group):
 
     like_runs: Final = read(like_runs)
     of_runs: Final = read(ended_rows)
-    run_time: Final = read(run_time)
     answered: Final = read(answered_keys)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, select
 
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import gold_values, rows
 
 VALUES_PER_INSERT = 5000
@@ -44,8 +44,8 @@ def insert_values(connection: Connection, run_id: str, values: Sequence[GoldValu
     connection.execute(statement, found)
 
 
-def gold_answers(connection: Connection, run_id: str) -> list[GoldAnswer]:
-    """The gold values of a run with the answers, in input order and by field."""
+def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAnswer]:
+    """The gold values of a field of a run with the answers, in input order."""
     is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
     query = (
         select(
@@ -57,16 +57,20 @@ def gold_answers(connection: Connection, run_id: str) -> list[GoldAnswer]:
             rows.c.structured,
         )
         .join(rows, is_of_row)
-        .where(gold_values.c.run_id == run_id)
-        .order_by(rows.c.position, gold_values.c.field)
+        .where(gold_values.c.run_id == run_id, gold_values.c.field == field)
+        .order_by(rows.c.position)
     )
     return [GoldAnswer(**row) for row in connection.execute(query).mappings()]
 
 
-def set_correct(connection: Connection, run_id: str, found: Sequence[tuple[str, str, bool | None]]) -> None:
-    """Write whether answers equal the gold values: row id, field, and None without an answer."""
-    if not found:
-        return
+def gold_fields(connection: Connection, run_id: str) -> list[str]:
+    """The fields of a run that have gold values, in alphabetical order."""
+    query = select(gold_values.c.field.distinct()).where(gold_values.c.run_id == run_id)
+    return sorted(connection.execute(query).scalars())
+
+
+def set_correct(connection: Connection, run_id: str, found: Sequence[tuple[str, str, bool]]) -> None:
+    """Write whether answers equal the gold values: row id, field, and whether they do."""
     statement = (
         gold_values.update()
         .where(
@@ -91,5 +95,11 @@ class Gold(Group):
         while chunk := list(islice(remaining, VALUES_PER_INSERT)):
             self.database.write(lambda connection, chunk=chunk: insert_values(connection, run_id, chunk))
 
+    def set_correct(self, run_id: str, found: Iterable[tuple[str, str, bool]]) -> None:
+        """Write whether answers equal the gold values; each transaction writes a part of them."""
+        remaining = iter(found)
+        while chunk := list(islice(remaining, VALUES_PER_INSERT)):
+            self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
+
+    fields: Final = read(gold_fields)
     answers: Final = read(gold_answers)
-    set_correct: Final = write(set_correct)

@@ -37,6 +37,7 @@ class Progress:
         known_cost_pico: Sum of the known costs in pico-dollars.
         unknown_attempts: Number of attempts, running ones included, with possibly more usage than reported.
         unreported_calls: Number of ended model calls whose usage the provider did not report.
+        sent_rows: Number of rows that were sent and have ended.
 
     Examples:
         >>> import pandas as pd
@@ -62,6 +63,7 @@ class Progress:
     known_cost_pico: int
     unknown_attempts: int
     unreported_calls: int = 0
+    sent_rows: int = 0
 
     @property
     def projected_cost_pico(self) -> int | None:
@@ -69,10 +71,9 @@ class Progress:
 
         None if too few rows have ended, if no row is open, or if nothing is known about the cost.
         """
-        ended = self.completed + self.failed - self.reused
-        if not self.open or ended < MIN_ENDED_ROWS or not self.known_cost_pico:
+        if not self.open or self.sent_rows < MIN_ENDED_ROWS or not self.known_cost_pico:
             return None
-        return self.known_cost_pico + self.known_cost_pico * self.open // ended
+        return self.known_cost_pico + self.known_cost_pico * self.open // self.sent_rows
 
 
 def progress(connection: Connection, run_id: str) -> Progress:
@@ -87,6 +88,7 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
         func.count().label("total"),
         *(count_if(shown_status == status).label(status) for status in ROW_STATUSES),
         count_if(rows.c.reused).label("reused"),
+        count_if(rows.c.status.in_(("completed", "failed")) & (rows.c.attempts > 0)).label("sent_rows"),
     )
     unknown_query = select(attempts.c.run_id, count_if(not_(attempts.c.usage_known)).label("unknown"))
 
@@ -102,7 +104,10 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
         unknown_attempts = unknown.get(run_id, {}).get("unknown", 0)
         found: Mapping[Any, Any] = summed.get(run_id, {"steps": 0})
         counts[run_id] = {
-            **{name: by_status.get(run_id, {}).get(name, 0) for name in ("total", *ROW_STATUSES, "reused")},
+            **{
+                name: by_status.get(run_id, {}).get(name, 0)
+                for name in ("total", *ROW_STATUSES, "reused", "sent_rows")
+            },
             **known_sums(found, unknown_attempts),
             "known_cost_pico": found.get("cost_pico", 0),
             "unknown_attempts": unknown_attempts,

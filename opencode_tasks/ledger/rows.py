@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -57,21 +57,11 @@ def keys_to_send(connection: Connection, run_id: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def hold_back(connection: Connection, run_id: str, sent_keys: Sequence[str]) -> None:
-    """Keep the open rows of a run from being sent until ``release``, except those with these keys."""
-    is_of_run = rows.c.run_id == run_id
-    connection.execute(rows.update().where(is_of_run, rows.c.status == "open").values(status=HELD))
-    for start in range(0, len(sent_keys), ROWS_PER_INSERT):
-        wanted = rows.c.row_key.in_(sent_keys[start : start + ROWS_PER_INSERT])
-        connection.execute(
-            rows.update().where(is_of_run, rows.c.status == HELD, wanted).values(status="open")
-        )
-
-
-def release(connection: Connection, run_id: str) -> None:
-    """Open the rows that ``hold_back`` kept from being sent."""
-    is_held = (rows.c.run_id == run_id) & (rows.c.status == HELD)
-    connection.execute(rows.update().where(is_held).values(status="open"))
+def _set_status(
+    connection: Connection, run_id: str, old: str, new: str, condition: ColumnElement[bool]
+) -> None:
+    is_old = (rows.c.run_id == run_id) & (rows.c.status == old)
+    connection.execute(rows.update().where(is_old, condition).values(status=new))
 
 
 def held_chars(connection: Connection, run_id: str) -> list[int]:
@@ -110,7 +100,7 @@ def hold_open(
 def skip_open(
     connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
 ) -> int:
-    """Skip every open row of a run; returns the number of skipped rows."""
+    """Skip every open row of a run, those held back included; returns the number of skipped rows."""
     ended = {"status": "skipped", "error_type": error_type, "error_message": error_message}
     return _end_open(connection, run_id, true(), ended, now)
 
@@ -118,7 +108,10 @@ def skip_open(
 def fail_open(
     connection: Connection, run_id: str, *, error_type: str, error_message: str, now: datetime
 ) -> int:
-    """Fail every open row of a run that no worker processes; returns the number of failed rows."""
+    """Fail every open row of a run that no worker processes; returns the number of failed rows.
+
+    Rows that are held back are among them.
+    """
     is_leased = exists().where(
         leases.c.row_key == rows.c.row_key, leases.c.expires_at > lease_time(connection)
     )
@@ -136,8 +129,17 @@ def _end_open(
     """Finish the open rows of a run that meet a condition. The totals of their attempts are written."""
     has_attempts = exists().where(attempts.c.run_id == rows.c.run_id, attempts.c.row_id == rows.c.row_id)
     zeros = {name: case((has_attempts, rows.c[name]), else_=0) for name in SUM_COLUMNS}
-    statement = rows.update().where(rows.c.run_id == run_id, rows.c.status == "open", condition)
+    is_open = rows.c.status.in_(("open", HELD))
+    statement = rows.update().where(rows.c.run_id == run_id, is_open, condition)
     return connection.execute(statement.values(**ended, waits_until=None, completed_at=now, **zeros)).rowcount
+
+
+def _spans(count: int) -> Iterator[range]:
+    return (range(start, start + ROWS_PER_INSERT) for start in range(0, count, ROWS_PER_INSERT))
+
+
+def _positions(span: range) -> ColumnElement[bool]:
+    return (rows.c.position >= span.start) & (rows.c.position < span.stop)
 
 
 class Rows(Group):
@@ -158,12 +160,24 @@ class Rows(Group):
         while chunk := dict(islice(remaining, ROWS_PER_INSERT)):
             self.database.write(lambda connection, chunk=chunk: fail_rows(connection, run_id, chunk, now=now))
 
+    def hold_back(self, run_id: str, sent_keys: Sequence[str], *, rows_in_run: int) -> None:
+        """Keep the open rows of a run from being sent until ``release``, except those with these keys."""
+        self._change(run_id, "open", HELD, [_positions(span) for span in _spans(rows_in_run)])
+        chunks = [sent_keys[at : at + ROWS_PER_INSERT] for at in range(0, len(sent_keys), ROWS_PER_INSERT)]
+        self._change(run_id, HELD, "open", [rows.c.row_key.in_(chunk) for chunk in chunks])
+
+    def release(self, run_id: str, *, rows_in_run: int) -> None:
+        """Open the rows that ``hold_back`` kept from being sent."""
+        self._change(run_id, HELD, "open", [_positions(span) for span in _spans(rows_in_run)])
+
+    def _change(self, run_id: str, old: str, new: str, parts: Sequence[ColumnElement[bool]]) -> None:
+        for part in parts:
+            self.database.write(lambda connection, part=part: _set_status(connection, run_id, old, new, part))
+
     keys: Final = read(row_keys)
     keys_to_send: Final = read(keys_to_send)
     held_chars: Final = read(held_chars)
     count_open: Final = read(count_open)
-    hold_back: Final = write(hold_back)
-    release: Final = write(release)
     reuse_answers: Final = write(reuse_answers)
     fail_open: Final = write(fail_open)
     skip_open: Final = write(skip_open)

@@ -20,7 +20,13 @@ from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, limits_line, plan_lines, progress_line
 from opencode_tasks.engine.result import AnnotationResult, summary
 from opencode_tasks.engine.run import RunEvent
-from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, paused_line, summary_lines
+from opencode_tasks.engine.summary_text import (
+    SHOWN_GROUPS,
+    failure_lines,
+    paused_line,
+    quality_lines,
+    summary_lines,
+)
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.context import current_flow_run
@@ -47,7 +53,7 @@ class RunLog:
         if event.warning is not None:
             self._log.warning("%s", event.warning)
         if event.estimate is not None:
-            self._info(*estimate_lines(event.estimate))
+            self._info(*estimate_lines(event.estimate), *quality_lines(event.quality))
         if event.sizes is not None:
             self._info(*self._lines.start(event, time.monotonic()))
             if not self._is_started:

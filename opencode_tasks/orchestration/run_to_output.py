@@ -84,6 +84,7 @@ def _check_limits(prepared: PreparedRun, result: AnnotationResult[Any], totals: 
     if allowed is not None and failed > allowed:
         raise TooManyFailedError(result.run_id, failed, allowed, totals)
     for field, quality in result.quality.items():
+        # None of the rows with a known value may have an answer.
         if prepared.min_accuracy is not None and (quality.accuracy or 0.0) < prepared.min_accuracy:
             raise LowAccuracyError(result.run_id, field, quality.accuracy, prepared.min_accuracy, totals)
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -23,6 +25,8 @@ from opencode_tasks.plan.options import Options
 from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
 
 SHOWN_VALUES = 5
+BOOLEAN = frozenset({"boolean"})
+BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": None}
 CHUNK_ROWS = 10_000
 
 
@@ -63,23 +67,40 @@ def gold_fields(options: Options, columns: Sequence[str]) -> list[GoldField]:
 
 
 def value_faults(frame: pd.DataFrame, fields: Sequence[GoldField]) -> list[str]:
-    """One line for each field with values that no answer can have."""
+    """One line for each field with values that no answer can have, or without any value."""
     faults: list[str] = []
     for one in fields:
-        if not one.labels:
-            continue
-        allowed = {comparable(label, one.kind) for label in one.labels}
-        values = Counter(
-            str(value) for _, value in _values(frame, one) if comparable(value, one.kind) not in allowed
-        )
-        if values:
-            listed = ", ".join(f"{value!r} ({count})" for value, count in values.most_common(SHOWN_VALUES))
-            more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
+        values = [value for _, value in _values(frame, one)]
+        if len(frame) and not values:
+            faults.append(f"--gold: column {one.column!r} is empty, so no answer can be compared with it")
+        wrong = Counter(str(value) for value in values if not _is_possible(value, one))
+        if wrong:
+            listed = ", ".join(f"{value!r} ({count})" for value, count in wrong.most_common(SHOWN_VALUES))
+            more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
             faults.append(
                 f"--gold: column {one.column!r} has values that no answer can have: {listed}{more}; "
-                f"the answers are {', '.join(one.labels)}"
+                f"{_answers_text(one)}"
             )
     return faults
+
+
+def _is_possible(value: Any, one: GoldField) -> bool:
+    """Whether an answer can equal a gold value."""
+    if one.labels:
+        return comparable(value, one.kind) in {comparable(label, one.kind) for label in one.labels}
+    if _known_types(one.types) == BOOLEAN:
+        return isinstance(value, bool)
+    if one.kind == "number":
+        return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return True
+
+
+def _answers_text(one: GoldField) -> str:
+    if one.labels:
+        return f"the answers are {', '.join(one.labels)}"
+    return (
+        "the answers are true and false" if _known_types(one.types) == BOOLEAN else "the answers are numbers"
+    )
 
 
 def gold_cells(frame: pd.DataFrame, fields: Sequence[GoldField]) -> Iterator[tuple[int, str, Any]]:
@@ -113,11 +134,12 @@ def _gold_field(text: str, shape: Shape | None, columns: Sequence[str]) -> GoldF
         raise InputError((f"--gold: the answer has no field {field!r}; it has {', '.join(named)}",))
     if not named and field != RESPONSE.name:
         raise InputError((f"--gold: the answer has no fields; write --gold {column}",))
-    if named:
-        types = named[field]
-        labels = shape.field_labels.get(field, ()) if shape is not None else ()
-    else:
-        types, labels = (shape.types, shape.labels) if shape is not None else (None, ())
+    types: Types | None = None
+    labels: tuple[str, ...] = ()
+    if named and shape is not None:
+        types, labels = named[field], shape.field_labels.get(field, ())
+    elif shape is not None:
+        types, labels = shape.types, shape.labels if shape.is_label else ()
     return GoldField(field, column, kind_of(types, labels), types, labels)
 
 
@@ -131,7 +153,9 @@ def _values(frame: pd.DataFrame, one: GoldField) -> Iterator[tuple[int, Any]]:
 
 
 def _typed(value: Any, types: Types | None) -> Any:
-    """A cell of a file of texts, such as csv, as the JSON value that it is; None for an empty one."""
+    """A cell as the JSON value that it is, also in a file of texts, such as csv; None for an empty one."""
+    if _known_types(types) == BOOLEAN:
+        return BOOLEANS.get(str(value).strip().lower(), value) if value != "" else None
     if not isinstance(value, str):
         return value
     if not value.strip():
@@ -139,9 +163,15 @@ def _typed(value: Any, types: Types | None) -> Any:
     if types is None or "string" in types:
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except ValueError:
         return value
+    # Python's JSON has NaN, which is no value.
+    return None if isinstance(found, float) and math.isnan(found) else found
+
+
+def _known_types(types: Types | None) -> Types:
+    return (types or frozenset[str]()) - {"null"}
 
 
 def _sent_columns(options: Options) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opencode_tasks.quality.gold import GoldKind, comparable, kappa_of, library
+from opencode_tasks.quality.gold import NULL, GoldKind, comparable, kappa_of, library
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,8 @@ class FieldComparison:
 
 def compare(field: str, kind: GoldKind, answers: Sequence[ChangedAnswer]) -> FieldComparison:
     """Compare the answers of rows that have both, equal or not."""
-    first = [comparable(one.first, kind) or "" for one in answers]
-    second = [comparable(one.second, kind) or "" for one in answers]
+    first = [comparable(one.first, kind) or NULL for one in answers]
+    second = [comparable(one.second, kind) or NULL for one in answers]
     changed = [one for one, a, b in zip(answers, first, second, strict=True) if a != b]
     return FieldComparison(
         field=field,

@@ -23,8 +23,13 @@ MIN_ROWS = 5
 _LOW, _HIGH = 0.06, 0.94
 # Shape of the tail beyond the largest row that ended: its rows are 1.7 times as large on average.
 _TAIL = 2.5
-# Up to this number of rows, each row is drawn; more have a normal total.
+# Up to this number of rows of the tail, each one is drawn.
 _DRAWN_ROWS = 64
+# Share of rows whose use of something must be known.
+_MIN_KNOWN = 0.8
+# Variance of the logarithms, and standard deviation in multiples of the largest row: what lies beyond is no
+# property of the rows, but of having seen few of them.
+_MAX_VARIANCE, _MAX_SPREAD = 20.0, 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +103,15 @@ class Estimate:
         return not (self.input_tokens is None and self.output_tokens is None and self.seconds is None)
 
 
+def covered_s(intervals: Sequence[tuple[float, float]]) -> float:
+    """Seconds that are in at least one of these intervals of times in seconds."""
+    total, end = 0.0, -math.inf
+    for first, last in sorted(intervals):
+        total += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return total
+
+
 def estimate_rows(
     prompt_chars: Sequence[int],
     ended: Sequence[EndedRow],
@@ -145,51 +159,68 @@ class _Totals:
 
 
 def _known(values: Sequence[float | None]) -> Any:
-    """The values as an array; None if one is unknown or there are too few."""
-    if len(values) < MIN_ROWS or any(value is None for value in values):
+    """The known values as an array; None if too few or too small a part of them are known."""
+    known = [value for value in values if value is not None]
+    if len(known) < MIN_ROWS or len(known) < _MIN_KNOWN * len(values):
         return None
-    return np.asarray(values, dtype=float)
+    return np.asarray(known, dtype=float)
 
 
 def _totals(values: Any, rows: int, rng: np.random.Generator) -> _Totals:
-    """Totals of ``rows`` further rows of which these are examples."""
-    return _Totals(
-        float(values.mean()) * rows, (_resampled(values, rows, rng), _log_normal(values, rows, rng))
-    )
+    """Totals of ``rows`` further rows of which these are examples.
+
+    A row may use nothing, for example if the provider refuses it: such rows are drawn apart from the others.
+    """
+    used = values[values > 0]
+    expected = float(values.mean()) * rows
+    if len(used) < MIN_ROWS:
+        return _Totals(expected, (_resampled(values, np.full(DRAWS, rows), rng),))
+    zeros = len(values) - len(used)
+    share = rng.beta(len(used) + 1, zeros + 1, DRAWS) if zeros else 1.0
+    counts = rng.binomial(rows, share, DRAWS)
+    return _Totals(expected, (_resampled(used, counts, rng), _log_normal(used, counts, rng)))
 
 
-def _resampled(values: Any, rows: int, rng: np.random.Generator) -> Any:
+def _resampled(values: Any, counts: Any, rng: np.random.Generator) -> Any:
+    """Totals of these numbers of rows, drawn from the values and a tail beyond the largest."""
     drawn = rng.choice(values, size=(DRAWS, len(values)))
     # A further row is the largest of all with this probability.
-    larger = rng.binomial(rows, 1 / (len(values) + 1), DRAWS)
-    tail = _tail_totals(float(values.max()), larger, rng)
-    rest = rows - larger
+    larger: Any = rng.binomial(counts, 1 / (len(values) + 1))
+    rest = counts - larger
     spread = drawn.std(axis=1, ddof=1) * np.sqrt(rest)
+    tail = float(values.max()) * _tail_sums(larger, rng)
     return drawn.mean(axis=1) * rest + rng.standard_normal(DRAWS) * spread + tail
 
 
-def _tail_totals(largest: float, counts: Any, rng: np.random.Generator) -> Any:
-    ends = np.cumsum(counts)
-    sums = np.concatenate([[0.0], np.cumsum(largest * (1 + rng.pareto(_TAIL, int(ends[-1]))))])
-    return sums[ends] - sums[ends - counts]
+def _tail_sums(counts: Any, rng: np.random.Generator) -> Any:
+    """Sums of these numbers of values of the tail, as multiples of its start; many have a normal sum."""
+    few = np.minimum(counts, _DRAWN_ROWS)
+    ends = np.cumsum(few)
+    sums = np.concatenate([[0.0], np.cumsum(1 + rng.pareto(_TAIL, int(ends[-1])))])
+    drawn = sums[ends] - sums[ends - few]
+    mean = _TAIL / (_TAIL - 1)
+    variance = _TAIL / ((_TAIL - 1) ** 2 * (_TAIL - 2))
+    normal = counts * mean + rng.standard_normal(DRAWS) * np.sqrt(counts * variance)
+    return np.where(counts <= _DRAWN_ROWS, drawn, normal)
 
 
-def _log_normal(values: Any, rows: int, rng: np.random.Generator) -> Any:
-    """Totals by a log-normal distribution whose parameters have the usual flat prior."""
-    logs = np.log(np.maximum(values, 1e-9 * max(float(values.max()), 1e-9)))
+def _log_normal(values: Any, counts: Any, rng: np.random.Generator) -> Any:
+    """Totals by a log-normal distribution whose parameters have the usual flat prior.
+
+    A few values can look as if there were no limit. The mean of the distribution is taken to be at most the
+    largest value.
+    """
+    logs, largest = np.log(values), float(values.max())
     count, variance = len(logs), float(logs.var(ddof=1))
     if variance == 0.0:
-        return np.full(DRAWS, float(values.mean()) * rows)
+        return counts * float(values.mean())
     variances = variance * (count - 1) / rng.chisquare(count - 1, DRAWS)
-    means = rng.normal(float(logs.mean()), np.sqrt(variances / count))
-    if rows <= _DRAWN_ROWS:
-        shape = (DRAWS, max(rows, 0))
-        drawn = np.exp(means[:, None] + np.sqrt(variances)[:, None] * rng.standard_normal(shape))
-        return drawn.sum(axis=1)
-    # The mean of a log-normal distribution, and the variance of a total of many.
-    mean = np.exp(means + variances / 2)
-    spread = mean * np.sqrt(np.expm1(variances) * rows)
-    return np.maximum(mean * rows + rng.standard_normal(DRAWS) * spread, 0.0)
+    centers = rng.normal(float(logs.mean()), np.sqrt(variances / count))
+    means = np.exp(np.minimum(centers + variances / 2, math.log(largest)))
+    # The standard deviation of one row, bounded like the mean.
+    spreads = means * np.sqrt(np.expm1(np.minimum(variances, _MAX_VARIANCE)))
+    spreads = np.minimum(spreads, _MAX_SPREAD * largest)
+    return np.maximum(means * counts + rng.standard_normal(DRAWS) * spreads * np.sqrt(counts), 0.0)
 
 
 def _input(prompt_chars: Sequence[int], ended: Sequence[EndedRow]) -> Range | None:
@@ -197,7 +228,7 @@ def _input(prompt_chars: Sequence[int], ended: Sequence[EndedRow]) -> Range | No
     tokens = _known([row.input_tokens for row in ended])
     if tokens is None:
         return None
-    chars = np.asarray([row.prompt_chars for row in ended], dtype=float)
+    chars = np.asarray([row.prompt_chars for row in ended if row.input_tokens is not None], dtype=float)
     new = np.asarray(prompt_chars, dtype=float)
     slope, base = 0.0, float(tokens.mean())
     if float(chars.std()) > 0.0:
@@ -233,7 +264,11 @@ def _cost(
 
 def _prices(ended: Sequence[EndedRow], costs: Any) -> tuple[float, float] | None:
     """Cost of an input and of an output token in pico-dollars; None if the costs do not follow from them."""
+    if len(costs) < len(ended):
+        return None
     tokens = np.asarray([[row.input_tokens, row.output_tokens] for row in ended], dtype=float)
+    if not np.isfinite(tokens).all():
+        return None
     linear_algebra: Any = np.linalg
     found, _, rank, _ = linear_algebra.lstsq(tokens, costs, rcond=None)
     left = costs - tokens @ found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ MAX_CLASSES = 50
 """A field with more different values has no table of classes."""
 
 _SPACE = re.compile(r"\s+")
+# Marks of sentences and quotations: no sign of a number or a name, such as - % # or +.
+_MARKS = ".,;:!?\u2026\"'\u2018\u2019\u201c\u201d\u00ab\u00bb\u3002\uff0c\u3001\u00bf\u00a1()[]"
+NULL = "null"
 _TRUE, _FALSE = ("true", "false")
 
 
@@ -57,9 +61,9 @@ class FieldQuality:
     Attributes:
         field: Name of the field; ``response`` for answers without fields.
         kind: ``label`` for values of a small set, ``number``, or ``text`` for other texts, which are compared
-            without case, accents of width, punctuation at their ends and repeated spaces.
+            without case, forms of width, marks of sentences at their ends and repeated spaces.
         n: Number of rows with a known value and an answer.
-        unanswered: Number of rows with a known value and without an answer. They are in no other figure.
+        unanswered: Number of rows with a known value that failed or are open. They are in no other figure.
         correct: Number of answers that equal the known value.
         low: Lower end of the 95 % Wilson interval of the accuracy; None without a row.
         high: Upper end of that interval.
@@ -135,20 +139,15 @@ def comparable(value: Any, kind: GoldKind) -> str | None:
 
 
 def normalized(text: str) -> str:
-    """A text without case, forms of width, repeated spaces, and punctuation at its ends."""
+    """A text without case, forms of width, repeated spaces, and marks of sentences at its ends."""
     folded = _SPACE.sub(" ", unicodedata.normalize("NFKC", text)).strip().casefold()
-    start, end = 0, len(folded)
-    while start < end and _is_mark(folded[start]):
-        start += 1
-    while end > start and _is_mark(folded[end - 1]):
-        end -= 1
-    return folded[start:end] or folded
+    return folded.strip(_MARKS + " ") or folded
 
 
 def measure(field: str, kind: GoldKind, pairs: Sequence[tuple[Any, Any]], unanswered: int) -> FieldQuality:
-    """Quality of a field, from pairs of the known value and the answer, both not None."""
-    known = [comparable(value, kind) or "" for value, _ in pairs]
-    answers = [comparable(value, kind) or "" for _, value in pairs]
+    """Quality of a field, from pairs of the known value and the answer, which is None for null."""
+    known = [comparable(value, kind) or NULL for value, _ in pairs]
+    answers = [comparable(value, kind) or NULL for _, value in pairs]
     correct = sum(a == b for a, b in zip(known, answers, strict=True))
     low, high = interval(correct, len(pairs))
     found = FieldQuality(
@@ -206,7 +205,8 @@ def _mean_error(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     """Mean absolute error of the pairs in which both values are numbers; None without one."""
     numbers = [(_number(a), _number(b)) for a, b in pairs]
     known = [(float(a), float(b)) for a, b in numbers if a is not None and b is not None]
-    if not known:
+    # An integer of hundreds of digits is infinite as a float.
+    if not known or not all(math.isfinite(a) and math.isfinite(b) for a, b in known):
         return None
     return float(library("sklearn.metrics").mean_absolute_error(*zip(*known, strict=True)))
 
@@ -227,10 +227,6 @@ def _number(value: Any) -> Decimal | None:
 def _number_text(value: Any) -> str:
     number = _number(value)
     return str(value).strip() if number is None else format(number.normalize(), "f")
-
-
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PZ"
 
 
 def quality_json(qualities: Sequence[FieldQuality]) -> Mapping[str, Mapping[str, Any]]:

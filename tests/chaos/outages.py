@@ -182,6 +182,7 @@ class Office:
 
     def __init__(self, provider: ScriptedProvider, binary: Path, folder: Path) -> None:
         self._provider = provider
+        provider.models = {**provider.models, "alone": provider.models["free"]}
         self._binary = binary
         self._folder = folder
 

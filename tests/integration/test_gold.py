@@ -26,9 +26,12 @@ def desk(desk: Desk) -> Desk:
     desk.write_csv(
         "in.csv",
         [
-            *({"prompt": f"{i}: answer {answer}", "human": gold} for i, (gold, answer) in enumerate(CASES)),
-            {"prompt": "20: answer positive", "human": ""},
-            {"prompt": "21: fail", "human": "positive"},
+            *(
+                {"prompt": f"{i}: answer {answer}", "human": gold, "nothing": ""}
+                for i, (gold, answer) in enumerate(CASES)
+            ),
+            {"prompt": "20: answer positive", "human": "", "nothing": ""},
+            {"prompt": "21: fail", "human": "positive", "nothing": ""},
         ],
     )
     return desk
@@ -86,6 +89,7 @@ def test_the_summary_for_people_and_a_required_accuracy(desk: Desk) -> None:
             ["--gold", "human", "--choices", "Positive,Negative"],
             "--gold: column 'human' has values that no answer can have: 'positive' (13), 'negative' (8)",
         ),
+        (["--gold", "nothing"], "--gold: column 'nothing' is empty, so no answer can be compared with it"),
     ],
 )
 def test_faults_are_found_before_a_prompt_is_sent(desk: Desk, options: list[str], fault: str) -> None:
@@ -128,6 +132,33 @@ def test_fields_of_a_schema(desk: Desk) -> None:
     assert quality["stars"]["classes"] == []
     unnamed = desk.annotate(*arguments, "--gold", "l")
     assert "the answer has the fields label, stars, why; name one: --gold label=l" in unnamed.stderr
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("kind", "gold", "answer", "accuracy", "fault"),
+    [
+        ("boolean", ["1", "0", "True"], True, 2 / 3, None),
+        ("boolean", ["yes", "no", "no"], True, None, "the answers are true and false"),
+        ("number", ["4", "NaN", "5.0"], 5, 0.5, None),
+        ("number", ["1,5", "2", "n/a"], 5, None, "values that no answer can have: '1,5' (1), 'n/a' (1)"),
+        ("null", ["a", "a", "b"], None, 0.0, None),
+    ],
+)
+def test_gold_values_of_a_text_file_by_the_type_of_the_field(
+    desk: Desk, kind: str, gold: list[str], answer: object, accuracy: float | None, fault: str | None
+) -> None:
+    field = {"enum": ["a", "b", None]} if kind == "null" else {"type": kind}
+    schema = {"type": "object", "properties": {"value": field}, "required": ["value"]}
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    desk.provider.on("typed", Reply(text=json.dumps({"value": answer})))
+    desk.write_csv("typed.csv", [{"prompt": f"typed {i}", "gold": value} for i, value in enumerate(gold)])
+    ran = desk.annotate("typed.csv", "-o", "out.csv", "--schema", "schema.json", "--gold", "gold", "--json")
+    if fault is not None:
+        assert (ran.code, fault in ran.stderr) == (2, True), ran.stderr
+        return
+    assert ran.code == 0, ran.stderr
+    assert ran.summary["quality"]["value"]["accuracy"] == pytest.approx(accuracy)
 
 
 def test_quality_in_python(tmp_path: Path) -> None:

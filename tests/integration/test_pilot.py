@@ -19,7 +19,7 @@ PILOT = ("in.csv", "-o", "out.csv", "--id-column", "id", "--pilot", "10")
 
 @pytest.fixture
 def desk(desk: Desk) -> Desk:
-    desk.provider.on(re.compile("."), Reply(output_tokens=20))
+    desk.provider.on("Row number", Reply(output_tokens=20))
     desk.write_csv("in.csv", ROWS)
     return desk
 
@@ -123,6 +123,28 @@ def test_a_pilot_as_large_as_the_input_is_no_pilot(desk: Desk) -> None:
     assert (bad.code, "--pilot: 0 is not at least 1" in bad.stderr) == (2, True)
 
 
+@pytest.mark.scripted
+def test_refused_rows_of_a_pilot_do_not_spoil_the_estimate(desk: Desk) -> None:
+    desk.provider.on("Refuse", Reply(status=400, body={"error": {"message": "no"}}))
+    refused = [{"id": f"x{i}", "prompt": f"Refuse row {i}"} for i in range(4)]
+    desk.write_csv("some.csv", [*ROWS[:36], *refused])
+    ran = desk.annotate("some.csv", "-o", "out.csv", "--pilot", "20", "--json")
+    assert ran.code == 1, ran.stderr
+    assert ran.summary["rows"]["completed"] == 36
+    cost = re.search(r"cost: \$([0-9.]+) to \$([0-9.]+)", ran.stderr)
+    assert cost is not None, ran.stderr
+    assert float(cost[2]) < 3 * ran.summary["cost_usd"]
+
+
+@pytest.mark.scripted
+def test_a_pilot_shows_the_quality_of_its_answers(desk: Desk) -> None:
+    desk.write_csv("gold.csv", [row | {"human": row["prompt"]} for row in ROWS])
+    ran = desk.annotate("gold.csv", "-o", "out.csv", "--pilot", "10", "--gold", "human", "--json")
+    assert ran.code == 0, ran.stderr
+    assert "quality of response: accuracy" in ran.stderr
+    assert ran.summary["quality"]["response"]["n"] == 40
+
+
 def _ask(desk: Desk, answer: bytes, *more: str) -> tuple[int, str]:
     """The command on a terminal, and what the terminal showed."""
     arguments: Sequence[str] = [str(COMMAND), *desk.arguments(*PILOT, *more)]
@@ -131,8 +153,14 @@ def _ask(desk: Desk, answer: bytes, *more: str) -> tuple[int, str]:
         arguments, cwd=desk.folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     ) as process:
         os.close(terminal)
-        os.write(screen, answer)
-        shown = read_all(screen)
+        shown = ""
+        if answer:
+            # Keys that were pressed before the question are no answer.
+            os.write(screen, b"y\n")
+            while "[y/N]" not in shown:
+                shown += os.read(screen, 1000).decode()
+            os.write(screen, answer)
+        shown += read_all(screen)
         return process.wait(LIMIT_S), shown
 
 

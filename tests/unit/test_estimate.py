@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from opencode_tasks.domain.max_cost import Price
-from opencode_tasks.quality.estimate import EndedRow, Estimate, estimate_rows
+from opencode_tasks.quality.estimate import EndedRow, Estimate, covered_s, estimate_rows
 from opencode_tasks.quality.text_estimate import SentText, estimate_texts
 
 INPUT_PICO, OUTPUT_PICO = 1_000_000, 5_000_000
 PRICE = Price(input=INPUT_PICO * 10**6, output=OUTPUT_PICO * 10**6, max_output_tokens=1000)
+
+
+EMPTY = EndedRow(prompt_chars=400, input_tokens=0, output_tokens=0, cost_pico=0, duration_s=0.5)
 
 
 def row(chars: int, output_tokens: int, duration_s: float = 1.0) -> EndedRow:
@@ -69,6 +74,43 @@ def test_longer_prompts_cost_more_in_proportion() -> None:
     assert found.cost_usd.expected == pytest.approx(
         10 * (10_030 * INPUT_PICO + 5 * OUTPUT_PICO) / 1e12, rel=0.01
     )
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("answers", [[20] * 9 + [0], [20] * 49 + [0], [1, 1, 2, 1, 300], [0] * 10])
+def test_rows_that_used_nothing_and_a_few_long_ones_give_no_absurd_range(answers: list[int]) -> None:
+    pilot = [row(400, tokens) if tokens else EMPTY for tokens in answers]
+    found = estimate(pilot, [row(400, 20) for _ in range(1000)])
+    assert found.cost_usd is not None
+    assert found.output_tokens is not None
+    assert 0 <= found.output_tokens.low <= found.output_tokens.high
+    # No more than a multiple of the longest answer for each row.
+    assert found.output_tokens.high <= 2 * 1000 * max(answers)
+
+
+def test_a_few_unknown_rows_do_not_hide_what_the_others_used() -> None:
+    unknown = EndedRow(prompt_chars=9, input_tokens=None, output_tokens=None, cost_pico=None, duration_s=None)
+    found = estimate([row(400, 2)] * 9 + [unknown], [row(400, 2)] * 90)
+    assert found.cost_usd is not None
+    assert found.output_tokens is not None
+    assert found.output_tokens.expected == 180
+    assert estimate([row(400, 2)] * 6 + [unknown] * 4, [row(400, 2)] * 90).cost_usd is None
+
+
+def test_a_million_rows_need_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        pilot = [row(400, tokens) for tokens in (1, 1, 2, 1, 9, 3)]
+        found = estimate_rows([400] * 1_000_000, pilot, source="pilot", in_flight=(1.0, 2.0))
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert found.cost_usd is not None
+
+
+def test_the_time_in_which_rows_were_in_flight() -> None:
+    assert covered_s([(0.0, 2.0), (1.0, 3.0), (10.0, 11.0), (10.5, 10.7)]) == 4.0
+    assert covered_s([]) == 0.0
 
 
 def test_an_unknown_cost_is_none_and_few_rows_say_nothing() -> None:

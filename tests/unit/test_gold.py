@@ -34,6 +34,9 @@ def test_equal_values(gold: object, answer: object, kind: GoldKind) -> None:
         (9007199254740993, 9007199254740992, "number"),
         ("7", "8", "number"),
         ("New York", "York", "text"),
+        ("-5", "5", "text"),
+        ("5%", "5", "text"),
+        ("C#", "C", "text"),
         ("?", "!", "text"),
     ],
 )
@@ -60,6 +63,16 @@ def test_figures_of_a_hand_computed_case() -> None:
     # Agreement by chance is 0.5 * 0.6 + 0.5 * 0.4.
     assert found.kappa == pytest.approx((0.7 - 0.5) / 0.5)
     assert found.mae is None
+
+
+def test_a_null_answer_is_an_answer() -> None:
+    found = measure("label", "label", [("a", None), ("a", "a")], unanswered=0)
+    assert (found.n, found.correct) == (2, 1)
+    assert [one.label for one in found.classes] == ["a", "null"]
+
+
+def test_a_number_that_no_float_holds_has_no_error() -> None:
+    assert measure("n", "number", [(10**400, 5)], unanswered=0).mae is None
 
 
 def test_numbers_have_an_error_and_no_classes() -> None:

@@ -109,22 +109,19 @@ def test_a_hold_has_its_reason_its_end_and_the_message_of_the_provider(
 
 
 @pytest.mark.parametrize(
-    ("completed", "failed", "reused", "known_pico", "projected_pico"),
+    ("completed", "sent", "known_pico", "projected_pico"),
     [
-        (10, 0, 0, 10**10, 4 * 10**10),
-        (8, 2, 0, 10**10, 4 * 10**10),
+        (10, 10, 10**10, 4 * 10**10),
         # Reused answers cost nothing, and the rows that are left do.
-        (15, 0, 5, 10**10, 10**10 + 25 * 10**9),
-        (4, 0, 0, 10**10, None),
-        (40, 0, 0, 10**10, None),
-        (10, 0, 0, 0, None),
+        (15, 10, 10**10, 10**10 + 25 * 10**9),
+        (10, 4, 10**10, None),
+        (40, 40, 10**10, None),
+        (10, 10, 0, None),
     ],
 )
-def test_the_projected_cost_follows_the_rows_that_ended(
-    completed: int, failed: int, reused: int, known_pico: int, projected_pico: int | None
+def test_the_projected_cost_follows_the_rows_that_were_sent(
+    completed: int, sent: int, known_pico: int, projected_pico: int | None
 ) -> None:
-    counts = replace(
-        counts_of(completed=completed, failed=failed), reused=reused, known_cost_pico=known_pico
-    )
+    counts = replace(counts_of(completed=completed), sent_rows=sent, known_cost_pico=known_pico)
     assert counts.projected_cost_pico == projected_pico
     assert ("in total" in progress_line(counts, 0, 0.0, 0)) == (projected_pico is not None)
