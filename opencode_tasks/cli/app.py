@@ -16,8 +16,8 @@ from opencode_tasks.system.loopback import loopback_bypass
 app: Final = typer.Typer(
     name="opencode-tasks",
     epilog=(
-        "Exit codes: 0 all rows completed, 1 some rows failed or --min-accuracy was missed, 2 usage error (nothing was sent), "
-        "70 internal error, 75 paused (continue with opencode-tasks resume), 130 Ctrl-C."
+        "Exit codes: 0 all rows completed, 1 some rows failed or --min-accuracy was missed, 2 usage error "
+        "(nothing was sent), 70 internal error, 75 paused (continue with opencode-tasks resume), 130 Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

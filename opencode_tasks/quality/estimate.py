@@ -125,7 +125,7 @@ def estimate_rows(
     ``in_flight`` are the fewest and the most rows that will be in flight on average; None leaves the time
     unknown. Draws are made with ``seed``, so that the same rows give the same estimate.
     """
-    rng = np.random.default_rng(seed)
+    rng: Any = np.random.default_rng(seed)
     rows = len(prompt_chars)
     input_tokens = _input(prompt_chars, ended)
     output = _known([row.output_tokens for row in ended])
@@ -166,7 +166,7 @@ def _known(values: Sequence[float | None]) -> Any:
     return np.asarray(known, dtype=float)
 
 
-def _totals(values: Any, rows: int, rng: np.random.Generator) -> _Totals:
+def _totals(values: Any, rows: int, rng: Any) -> _Totals:
     """Totals of ``rows`` further rows of which these are examples.
 
     A row may use nothing, for example if the provider refuses it: such rows are drawn apart from the others.
@@ -181,7 +181,7 @@ def _totals(values: Any, rows: int, rng: np.random.Generator) -> _Totals:
     return _Totals(expected, (_resampled(used, counts, rng), _log_normal(used, counts, rng)))
 
 
-def _resampled(values: Any, counts: Any, rng: np.random.Generator) -> Any:
+def _resampled(values: Any, counts: Any, rng: Any) -> Any:
     """Totals of these numbers of rows, drawn from the values and a tail beyond the largest."""
     drawn = rng.choice(values, size=(DRAWS, len(values)))
     # A further row is the largest of all with this probability.
@@ -192,7 +192,7 @@ def _resampled(values: Any, counts: Any, rng: np.random.Generator) -> Any:
     return drawn.mean(axis=1) * rest + rng.standard_normal(DRAWS) * spread + tail
 
 
-def _tail_sums(counts: Any, rng: np.random.Generator) -> Any:
+def _tail_sums(counts: Any, rng: Any) -> Any:
     """Sums of these numbers of values of the tail, as multiples of its start; many have a normal sum."""
     few = np.minimum(counts, _DRAWN_ROWS)
     ends = np.cumsum(few)
@@ -204,7 +204,7 @@ def _tail_sums(counts: Any, rng: np.random.Generator) -> Any:
     return np.where(counts <= _DRAWN_ROWS, drawn, normal)
 
 
-def _log_normal(values: Any, counts: Any, rng: np.random.Generator) -> Any:
+def _log_normal(values: Any, counts: Any, rng: Any) -> Any:
     """Totals by a log-normal distribution whose parameters have the usual flat prior.
 
     A few values can look as if there were no limit. The mean of the distribution is taken to be at most the
@@ -248,7 +248,7 @@ def _cost(
     rows: int,
     input_tokens: Range | None,
     output: _Totals | None,
-    rng: np.random.Generator,
+    rng: Any,
 ) -> Range | None:
     """Cost, with the part of the input as its tokens say, if the costs follow from the tokens."""
     costs = _known([row.cost_pico for row in ended])
@@ -282,7 +282,7 @@ def _seconds(
     ended: Sequence[EndedRow],
     rows: int,
     in_flight: tuple[float, float] | None,
-    rng: np.random.Generator,
+    rng: Any,
 ) -> Range | None:
     durations = _known([row.duration_s for row in ended])
     if durations is None or in_flight is None:
