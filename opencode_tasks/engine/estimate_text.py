@@ -16,7 +16,7 @@ def estimate_lines(estimate: Estimate, *, max_cost: float | None = None) -> list
     """The estimate for people, and whether a cost limit in USD may be too low for it; None for no limit."""
     lines = [f"estimate for {count_of(estimate.rows)}, {_source(estimate)}:"]
     if estimate.cost_usd is not None:
-        lines.append(f"  cost: {cost_text(estimate.cost_usd)}")
+        lines.append(f"  cost: {_range(estimate.cost_usd, _usd)}")
     else:
         lines.append("  cost: unknown, because the price of the model or the usage is")
     tokens = {"input": estimate.input_tokens, "output": estimate.output_tokens}
@@ -41,11 +41,6 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
         "source_rows": estimate.source_rows,
         **{name: _json(getattr(estimate, name)) for name in ranges},
     }
-
-
-def cost_text(cost: Range) -> str:
-    """A range of costs in USD as text."""
-    return _range(cost, _usd)
 
 
 def _source(estimate: Estimate) -> str:

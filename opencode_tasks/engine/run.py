@@ -14,11 +14,10 @@ import pandas as pd
 
 from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import PILOT, Hold
-from opencode_tasks.domain.money import usd_to_pico
+from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
-from opencode_tasks.engine.estimate_text import cost_text
 from opencode_tasks.engine.estimates import LIKE, estimate_rest, like_parameters
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
@@ -333,7 +332,9 @@ class _Run:
             open_rows = self.ledger.runs.progress(self.run_id).open
             message = "the rows of the pilot have ended; a person decides whether the others are sent"
             if estimate is not None and estimate.cost_usd is not None:
-                message += f", which cost {cost_text(estimate.cost_usd)}"
+                ends = (estimate.cost_usd.low, estimate.cost_usd.high)
+                low, high = (format_usd(usd_to_pico(end)) for end in ends)
+                message += f", which cost {low} to {high}"
             self._hold(Hold(until=None, error_type=PILOT, message=message, open_rows=open_rows))
         self.ledger.rows.release(self.run_id, rows_in_run=len(self.plan.rows))
 

@@ -26,7 +26,11 @@ from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
 
 SHOWN_VALUES = 5
 BOOLEAN = frozenset({"boolean"})
-BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": None}
+BOOLEANS: Mapping[str, bool | None] = {
+    **dict.fromkeys(("true", "1", "1.0"), True),
+    **dict.fromkeys(("false", "0", "0.0"), False),
+    "none": None,
+}
 CHUNK_ROWS = 10_000
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opencode_tasks.quality.gold import NULL, GoldKind, comparable, kappa_of, library
+from opencode_tasks.quality.gold import NULL, GoldKind, comparable, kappa_of, statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def _accuracy(kind: GoldKind, answers: Sequence[ChangedAnswer]) -> AccuracyDiffe
     only_first = sum(a and not b for a, b in right)
     only_second = sum(b and not a for a, b in right)
     differing = only_first + only_second
-    p_value = library("scipy.stats").binomtest(only_first, differing, 0.5).pvalue if differing else 1.0
+    p_value = statistics().binomtest(only_first, differing, 0.5).pvalue if differing else 1.0
     return AccuracyDifference(
         n=len(right),
         first=sum(a for a, _ in right) / len(right),

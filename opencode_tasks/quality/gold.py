@@ -5,7 +5,6 @@ The statistics come from scikit-learn and scipy, the extra ``quality``.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -166,8 +165,7 @@ def interval(successes: int, n: int) -> tuple[float | None, float | None]:
     """The Wilson interval of a share at 95 %; None twice if ``n`` is 0."""
     if not n:
         return None, None
-    stats = library("scipy.stats")
-    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    found = statistics().binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 
@@ -180,9 +178,9 @@ def _with_classes(found: FieldQuality, known: Sequence[str], answers: Sequence[s
         return replace(found, classes=(only,), confusion=((found.n,),))
     if not labels or len(labels) > MAX_CLASSES:
         return found
-    metrics = library("sklearn.metrics")
-    scores = metrics.precision_recall_fscore_support(known, answers, labels=labels, zero_division=0.0)
-    matrix = metrics.confusion_matrix(known, answers, labels=labels)
+    api = metrics()
+    scores = api.precision_recall_fscore_support(known, answers, labels=labels, zero_division=0.0)
+    matrix = api.confusion_matrix(known, answers, labels=labels)
     return replace(
         found,
         kappa=kappa_of(known, answers),
@@ -198,7 +196,7 @@ def kappa_of(first: Sequence[str], second: Sequence[str]) -> float | None:
     """Cohen's kappa of two lists of labels; None if it is not defined: without rows, or with one label."""
     if len({*first, *second}) < 2:  # noqa: PLR2004
         return None
-    return float(library("sklearn.metrics").cohen_kappa_score(first, second))
+    return float(metrics().cohen_kappa_score(first, second))
 
 
 def _mean_error(pairs: Sequence[tuple[Any, Any]]) -> float | None:
@@ -208,12 +206,21 @@ def _mean_error(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     # An integer of hundreds of digits is infinite as a float.
     if not known or not all(math.isfinite(a) and math.isfinite(b) for a, b in known):
         return None
-    return float(library("sklearn.metrics").mean_absolute_error(*zip(*known, strict=True)))
+    return float(metrics().mean_absolute_error(*zip(*known, strict=True)))
 
 
-def library(name: str) -> Any:
-    """A module of the extra, which takes a second to load and has no complete types."""
-    return importlib.import_module(name)
+def statistics() -> Any:
+    """Statistics of scipy, which take a second to load and have no complete types."""
+    import scipy.stats  # noqa: PLC0415
+
+    return scipy.stats
+
+
+def metrics() -> Any:
+    """Metrics of scikit-learn, which take seconds to load and have no complete types."""
+    import sklearn.metrics  # noqa: PLC0415
+
+    return sklearn.metrics
 
 
 def _number(value: Any) -> Decimal | None:
