@@ -93,7 +93,8 @@ class Desk:
         if self.is_scripted:
             known = {"config": self.provider.opencode_config(), "models": self.provider.models}
             environment[SCRIPTED] = json.dumps(known)
-        if (forked := loaded_command.start(command, self.folder, environment)) is not None:
+            return loaded_command.start(command, self.folder, environment)
+        if (forked := loaded_command.start_if_loaded(command, self.folder, environment)) is not None:
             return forked
         return subprocess.Popen(
             command,

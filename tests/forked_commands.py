@@ -33,7 +33,7 @@ MAX_JOB_BYTES = 1 << 20
 # Prefect, for example, reads its variables while it is loaded.
 READ_LATE = "OPENCODE_TASKS_"
 # Config and models of a scripted provider, as JSON, that answers in place of opencode. Only forked commands
-# know it: others run opencode, with the same answers.
+# know it.
 SCRIPTED = "OPENCODE_TASKS_TEST_SCRIPTED"
 IGNORED = "PYTEST_"
 # What commands load besides the modules of the package.
@@ -62,7 +62,9 @@ def early(environment: Mapping[str, str]) -> dict[str, str]:
 class ForkedCommand(subprocess.Popen[str]):
     """A command in a forked process, used as one that was started with ``text=True`` and two pipes."""
 
-    def __init__(self, jobs: socket.socket, job: Mapping[str, Any]) -> None:
+    def __init__(
+        self, jobs: socket.socket, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> None:
         # The state on which ``communicate`` works; ``Popen.__init__`` would start a program.
         self._child_created = False
         self._communication_started = False
@@ -70,9 +72,10 @@ class ForkedCommand(subprocess.Popen[str]):
         self._fileobj2output: dict[Any, Any] = {}
         self._sigint_wait_secs = 0.25
         self.text_mode = True
-        self.args = job["arguments"]
+        self.args = arguments
         self.stdin = None
         self.returncode: int | Any = None
+        job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
         pipes = [os.pipe() for _ in range(3)]
         socket.send_fds(jobs, [json.dumps(job).encode()], [write for _, write in pipes])
         for _, write in pipes:
@@ -99,45 +102,60 @@ class ForkedCommand(subprocess.Popen[str]):
 
 
 class LoadedCommand:
-    """The process from which commands are forked. It starts with the first of them."""
+    """The processes from which commands are forked, one for each environment of a scripted command.
+
+    Each starts with the first of its commands. A test may start a server for the session, whose address is
+    then in the environment of all later commands.
+    """
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._jobs: socket.socket | None = None
-        self._environment: dict[str, str] = {}
+        self._loaded: dict[tuple[tuple[str, str], ...], tuple[subprocess.Popen[bytes], socket.socket]] = {}
 
-    def start(
+    def start(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> ForkedCommand:
+        """Start a command."""
+        return ForkedCommand(self._jobs(environment), arguments, folder, environment)
+
+    def start_if_loaded(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> ForkedCommand | None:
-        """Start a command; None if its environment differs in what may be read while modules are loaded."""
-        if self._jobs is None:
-            self._load(environment)
-        if self._jobs is None or early(environment) != self._environment:
+        """Start a command; None if other commands have loaded the modules, in other environments alone."""
+        if self._loaded and _key(environment) not in self._loaded:
             return None
-        job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
-        return ForkedCommand(self._jobs, job)
+        return self.start(arguments, folder, environment)
+
+    def _jobs(self, environment: Mapping[str, str]) -> socket.socket:
+        key = _key(environment)
+        if key not in self._loaded:
+            self._loaded[key] = _load(dict(key))
+        return self._loaded[key][1]
 
     def starts(self, process: psutil.Process) -> bool:
-        """Whether a process is the one that has loaded the modules, or one that waits for a command."""
-        return self._process is not None and self._process.pid in (process.pid, process.ppid())
+        """Whether a process is one that has loaded the modules, or one that waits for a command."""
+        ours = {process.pid, process.ppid()}
+        return any(loaded.pid in ours for loaded, _ in self._loaded.values())
 
     def close(self) -> None:
-        """End the process; commands that run continue."""
-        if self._process is not None and self._jobs is not None:
-            self._jobs.close()
-            self._process.wait(timeout=20)
-        self._process = self._jobs = None
+        """End the processes; commands that run continue."""
+        for process, jobs in self._loaded.values():
+            jobs.close()
+            process.wait(timeout=20)
+        self._loaded.clear()
 
-    def _load(self, environment: Mapping[str, str]) -> None:
-        self._environment = early(environment)
-        self._jobs, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                env=self._environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+
+def _key(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(early(environment).items()))
+
+
+def _load(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    jobs, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    return process, jobs
 
 
 loaded_command: Final = LoadedCommand()

@@ -32,9 +32,7 @@ HOSTILE = '</td></text><script>document.title="hacked"</script><img src=x onerro
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
     command = [str(COMMAND), *arguments]
-    started = loaded_command.start(command, folder, os.environ)
-    assert started is not None
-    with started:
+    with loaded_command.start(command, folder, os.environ) as started:
         streams: Any = (started.stdout, started.stderr)
         # The lines on stderr are few: they fit into their pipe meanwhile.
         stdout, stderr = (stream.buffer.read() for stream in streams)
