@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -68,6 +69,8 @@ class StopNotice:
             with suppress(Exception):
                 self.display.stopping()
             if stop is None:
+                # What other threads report about programs that end is no news.
+                logging.disable()
                 end_programs(END_LIMIT_S)
                 self._explain()
                 os._exit(INTERRUPTED)
