@@ -49,6 +49,7 @@ def test_a_page_can_be_followed_word_for_word(
     provider.on(is_refused, Reply(status=401, body={"error": {"message": "invalid x-api-key"}}))
     for prompt, label in (("Works well.", "positive"), ("Broke after a day.", "negative")):
         provider.on(re.compile(f"^{prompt}$"), Reply(text=json.dumps({"label": label})))
+    provider.on("Positive or negative?", Reply(text="positive"))
     replaced = {
         "https://llm.example.com/v1": provider.base_url,
         "postgresql://annotator@db.example.com/ledger": postgresql_url,
