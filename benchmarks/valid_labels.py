@@ -121,7 +121,7 @@ def measure(command: str, folder: Path, way: str, rows: list[dict[str, str]]) ->
         valid=sum(answer in LABELS for _, answer in found),
         right=sum(answer == label for label, answer in found),
         tokens=sum(int(count or 0) for count in summary["tokens"].values()),
-        seconds=float(summary["duration_s"]),
+        seconds=float(summary["seconds"]),
     )
 
 
