@@ -103,9 +103,9 @@ class Display:
             self._show_progress(event, event.progress)
         elif event.hold is not None:
             self._show_hold(event.hold)
-        if event.estimate is not None:
-            for line in (*estimate_lines(event.estimate), *quality_lines(event.quality)):
-                self.say(line)
+        estimate = () if event.estimate is None else estimate_lines(event.estimate)
+        for line in (*estimate, *quality_lines(event.quality)):
+            self.say(line)
 
     def ask(self, question: str, stop: Stop) -> bool:
         """Ask a person on the terminal; True for yes. Raises KeyboardInterrupt after a stop."""

@@ -9,7 +9,7 @@ from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of, duration
 from opencode_tasks.quality.estimate import Estimate, Range
 
-CERTAINTY = "8 of 10 times the total is in a range"
+CERTAINTY = "8 of 10 times the cost is in its range"
 
 
 def estimate_lines(estimate: Estimate, *, max_cost: float | None = None) -> list[str]:

@@ -63,12 +63,6 @@ def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAn
     return [GoldAnswer(**row) for row in connection.execute(query).mappings()]
 
 
-def gold_fields(connection: Connection, run_id: str) -> list[str]:
-    """The fields of a run that have gold values, in alphabetical order."""
-    query = select(gold_values.c.field.distinct()).where(gold_values.c.run_id == run_id)
-    return sorted(connection.execute(query).scalars())
-
-
 def set_correct(connection: Connection, run_id: str, found: Sequence[tuple[str, str, bool]]) -> None:
     """Write whether answers equal the gold values: row id, field, and whether they do."""
     statement = (
@@ -101,5 +95,4 @@ class Gold(Group):
         while chunk := list(islice(remaining, VALUES_PER_INSERT)):
             self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
 
-    fields: Final = read(gold_fields)
     answers: Final = read(gold_answers)

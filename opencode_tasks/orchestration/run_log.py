@@ -53,7 +53,8 @@ class RunLog:
         if event.warning is not None:
             self._log.warning("%s", event.warning)
         if event.estimate is not None:
-            self._info(*estimate_lines(event.estimate), *quality_lines(event.quality))
+            self._info(*estimate_lines(event.estimate))
+        self._info(*quality_lines(event.quality))
         if event.sizes is not None:
             self._info(*self._lines.start(event, time.monotonic()))
             if not self._is_started:

@@ -62,11 +62,6 @@ class Range:
     expected: float | None
     high: float
 
-    def plus(self, known: float) -> Range:
-        """The range with an amount that is known already."""
-        expected = None if self.expected is None else self.expected + known
-        return Range(low=self.low + known, expected=expected, high=self.high + known)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
