@@ -14,6 +14,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     and_,
+    case,
     cast,
     exists,
     func,
@@ -193,7 +194,7 @@ def _unclear(connection: Connection, run_id: str) -> list[SentAttempt]:
 def _overlaps(connection: Connection, run_id: str) -> list[AttemptPair]:
     other = attempts.alias("other")
     both_ended = and_(attempts.c.ended_at.is_not(None), other.c.ended_at.is_not(None))
-    overlap = and_(other.c.started_at < attempts.c.ended_at, attempts.c.started_at < other.c.ended_at)
+    overlap = and_(~_ended_before(attempts, other), ~_ended_before(other, attempts))
     # Each pair within the run once.
     is_first = or_(other.c.run_id != run_id, other.c.attempt_id > attempts.c.attempt_id)
     return _pairs(connection, run_id, other, and_(both_ended, overlap, is_first))
@@ -208,9 +209,20 @@ def _unused_answers(connection: Connection, run_id: str) -> list[AttemptPair]:
         answered.c.status == "completed",
         answered.c.reused.is_(False),
         answered.c.response.is_not(None),
-        answered.c.completed_at < attempts.c.started_at,
     )
-    return _pairs(connection, run_id, other, and_(other.c.status == "completed", could_be_reused))
+    return _pairs(connection, run_id, other, and_(other.c.status == "completed", _ended_before(other, attempts), could_be_reused))
+
+
+def _ended_before(first: FromClause, second: FromClause) -> ColumnElement[bool]:
+    """Whether an attempt ended before another one at the same prompt began.
+
+    The fences of the key's leases tell the order. Clocks differ between machines and are set, so they
+    decide only about ends of earlier versions, and of sessions that were read after their process died.
+    """
+    return case(
+        (first.c.ended_fence.is_not(None), first.c.ended_fence < second.c.fence),
+        else_=first.c.ended_at <= second.c.started_at,
+    )
 
 
 def _pairs(

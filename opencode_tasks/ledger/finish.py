@@ -164,16 +164,18 @@ def _write_ends(
         if one["session_id"] is None:
             values["session_id"] = end.record.session_id
         if one["ended_at"] is None:
-            values |= _end_values(end)
+            values |= _end_values(end, one["fence"])
         changes.append(values)
     _update(connection, _OF_ATTEMPT, changes)
     count_amounts(connection, run_id, moved)
 
 
-def _end_values(end: EndedAttempt) -> dict[str, Any]:
+def _end_values(end: EndedAttempt, fence: int) -> dict[str, Any]:
     error = end.error
     values: dict[str, Any] = {
         "ended_at": end.now,
+        # Without a lease it may have ended long before this, with its process.
+        "ended_fence": None if end.lease is None else fence,
         "exit_code": end.record.exit_code,
         "is_outage": end.is_outage or None,
     }

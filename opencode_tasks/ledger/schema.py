@@ -191,6 +191,8 @@ attempts: Final = Table(
     _counter("max_call_pico"),
     # True if it met an outage of the provider: it does not count against ``max_attempts``. Else NULL.
     Column("is_outage", Boolean),
+    # Fence of the key when the end was written: attempts with a higher one began later. NULL if not known.
+    Column("ended_fence", Integer),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )

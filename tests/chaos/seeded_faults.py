@@ -43,7 +43,12 @@ DISK_MB = 512
 PREFECT = Path(sys.executable).with_name("prefect")
 # Steps the wall clock of the programs that load it.
 FAKE_CLOCK = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
-CLOCK_SETTINGS = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+CLOCK_SETTINGS = {
+    "FAKETIME_CACHE_DURATION": "1",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    # They fork with threads, and the child would wait for ever for the library's lock.
+    "FAKETIME_SKIP_CMDS": "raylet,gcs_server",
+}
 OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
@@ -398,8 +403,14 @@ def _run_to_the_end(
         codes.append(process.returncode)
         if process.returncode in (0, 1):
             return happened, codes, in_flight
-        command = ["resume", "--ledger", run.ledger]
+        # A command that died before it wrote a run is repeated.
+        command = ["resume", "--ledger", run.ledger] if _has_run(run) else arguments
     return happened, codes, in_flight
+
+
+def _has_run(run: FaultRun) -> bool:
+    found = run.desk.run("runs", "--json", "--limit", "1", "--ledger", run.ledger)
+    return found.code == 0 and json.loads(found.stdout) != []
 
 
 @contextmanager
