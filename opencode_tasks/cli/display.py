@@ -50,6 +50,7 @@ class Display:
         )
         self._bar: TaskID | None = None
         self._in_flight: int | None = None
+        self._part: str | None = None
         self._lines = RunLines()
         self._has_ended = False
         self._line_at = 0.0
@@ -125,7 +126,8 @@ class Display:
 
     def _begin(self, event: RunEvent) -> None:
         assert event.sizes is not None
-        is_resumed, self._in_flight = self._in_flight is not None, 0
+        is_resumed = self._in_flight is not None and event.part == self._part
+        self._in_flight, self._part = 0, event.part
         for line in self._lines.start(event, time.monotonic()):
             self.say(line)
         # After a wait, the line shows the rows that ended before.

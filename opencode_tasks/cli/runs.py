@@ -122,14 +122,19 @@ def show(
 
 def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
     run = ledger.runs.get(run_id)
-    return None if run is None else _with_drivers(ledger, [run])[0]
+    if run is None:
+        return None
+    parts = [{"part": one.part, "run_id": one.run_id, "status": one.status} for one in ledger.votes.parts(run_id)]
+    return {**_with_drivers(ledger, [run])[0], "parts": parts}
 
 
 def _print_run(found: dict[str, Any]) -> None:
     from opencode_tasks.engine.driver import driver_text
 
-    drivers = found.pop("drivers")
+    drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
+    for one in parts:
+        typer.echo(f"{'vote ' + str(one['part']):<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 
@@ -147,6 +152,10 @@ def _print_row(found: dict[str, Any]) -> None:
     from opencode_tasks.outcomes.trace import render_trace
 
     _print_fields(found["row"])
+    for vote in found["votes"]:
+        typer.echo(f"\n--- vote {vote['part']}: {vote['status']}, run {vote['run_id']}")
+        names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
+        _print_fields({name: vote[name] for name in names if vote[name] is not None})
     for attempt in found["attempts"]:
         typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}")
         _print_fields(

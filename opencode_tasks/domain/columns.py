@@ -171,10 +171,32 @@ AFTER_FIELDS = (
     ),
 )
 
+VOTE_COLUMNS = (
+    Column(
+        name="agreement",
+        dtype="float64",
+        meaning="With `--votes`: share of the votes with an answer that equal the answer of the row, from 0 to "
+        "1; the mean over the fields that are voted on. Null without an answer.",
+    ),
+    Column(
+        name="votes",
+        dtype="string",
+        meaning="With `--votes`: what each vote answered, as a JSON list in the order of the votes; null in it "
+        "for a vote without an answer. Null for a row without a vote.",
+        text="answers",
+    ),
+    Column(
+        name="needs_review",
+        dtype="boolean",
+        meaning="With `--votes`: whether two answers have as many votes, so that the first one was taken.",
+    ),
+)
+"""The columns that OUTPUT adds if each row has several votes."""
+
 OUTPUT = (RESPONSE, *AFTER_FIELDS)
 """The columns that OUTPUT always adds, in order; those of a schema follow the first."""
 
-STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS)
+STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS, *VOTE_COLUMNS)
 """The columns of an outcome as the ledger stores them."""
 
 RESERVED_COLUMNS = (*(column.name for column in OUTPUT), "row_id")

@@ -38,16 +38,15 @@ def row_keys(
     schema: Mapping[str, Any] | None,
     variant: str | None,
     settings: Mapping[str, Any] | None,
-    number: int = 0,
-) -> Callable[[str, str | None], str]:
+) -> Callable[..., str]:
     """Return the function that computes the row key of a rendered prompt and the row's own system text.
 
-    The own system text is None for a row with ``system``.
+    The own system text is None for a row with ``system``. Its third argument, 0 by default, is the number of
+    the answer if several are requested.
 
     The key is a SHA-256 of everything that decides the answer, in hexadecimal, and the same in all
-    processes and releases. ``model_ref`` is the resolved model. ``number`` is the number of the answer if
-    several are requested. Secrets are removed from ``agent_config``, ``tools`` and ``settings``. ``tools``
-    is any JSON value, and may contain dataclasses.
+    processes and releases. ``model_ref`` is the resolved model. Secrets are removed from ``agent_config``,
+    ``tools`` and ``settings``. ``tools`` is any JSON value, and may contain dataclasses.
     """
     decisive = {
         "version": ROW_KEY_VERSION,
@@ -59,19 +58,21 @@ def row_keys(
         "schema": schema,
         "variant": variant,
         "settings": config_without_secrets(settings or {}),
-        "number": number,
     }
     # Canonical JSON with sorted keys, split at the place of the prompt.
     before = {key: value for key, value in decisive.items() if key < "prompt"}
     after = {key: value for key, value in decisive.items() if key > "prompt"}
-    prefix = hashlib.sha256(_canonical(before)[:-1] + b',"prompt":')
+
+    @lru_cache(maxsize=256)
+    def begin_with(number: int) -> Any:
+        return hashlib.sha256(_canonical(before | {"number": number})[:-1] + b',"prompt":')
 
     @lru_cache(maxsize=256)
     def end_with(own: str | None) -> bytes:
         return b"," + _canonical(after if own is None else after | {"system": own})[1:]
 
-    def key_of(prompt: str, own: str | None = None) -> str:
-        digest = prefix.copy()
+    def key_of(prompt: str, own: str | None = None, number: int = 0) -> str:
+        digest = begin_with(number).copy()
         text = json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass")
         digest.update(text + end_with(own))
         return digest.hexdigest()

@@ -40,13 +40,15 @@ class RunLines:
         self._since_s: float | None = None
         self._completed_before = 0
         self._is_found = False
+        self._part: str | None = None
         self._hold_key: tuple[str, str] | None = None
 
     def start(self, event: RunEvent, at_s: float) -> list[str]:
         """Lines for an event with ``sizes``: the run starts, or resumes after a hold."""
         sizes, counts = event.sizes, event.progress
         assert sizes is not None
-        is_resumed = self._since_s is not None
+        is_resumed = self._since_s is not None and event.part == self._part
+        self._part = event.part
         self._since_s, self._is_found = at_s, sizes.is_found
         self._completed_before = counts.completed if counts is not None else 0
         if is_resumed:
@@ -90,7 +92,8 @@ def start_lines(event: RunEvent) -> list[str]:
     if sizes.is_found:
         in_flight = f"up to {in_flight}, the number is found by trial"
     batches = f"in batches of up to {sizes.batch_size}, {sizes.batches} at once"
-    lines = [f"run {event.run_id}: {count_of(sizes.rows)} {batches}, {in_flight}"]
+    name = f"run {event.run_id}" if event.part is None else f"run {event.run_id}, {event.part}"
+    lines = [f"{name}: {count_of(sizes.rows)} {batches}, {in_flight}"]
     if event.reused_rows:
         lines.append(
             f"{event.reused_rows} rows have an answer from an earlier run (--refresh sends them again)"

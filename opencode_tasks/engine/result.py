@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.vote_counts import VoteQuality, votes_json
 from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.given_frames import given_back
 from opencode_tasks.frames.output_frame import output_frame
@@ -48,6 +49,7 @@ class AnnotationResult(Generic[FrameT, T]):
             same kind as the input; a pandas frame has the input's index.
         usage: One row per model call.
         quality: Quality of each field that ``gold`` compares, by the name of the field.
+        votes: Votes of the run and their agreement; None without ``votes``.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -81,12 +83,14 @@ class AnnotationResult(Generic[FrameT, T]):
         answer_format: AnswerFormat | None = None,
         kind: type[FrameT] | None = None,
         qualities: Sequence[FieldQuality] = (),
+        votes: VoteQuality | None = None,
     ) -> None:
         self._kind = kind
         self.run_id = run_id
         self.progress = progress
         self.budget = budget
         self.quality: Final = {one.field: one for one in qualities}
+        self.votes = votes
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
@@ -153,6 +157,7 @@ def read_result(
     answer_format: AnswerFormat | None,
     *,
     qualities: Sequence[FieldQuality] = (),
+    votes: VoteQuality | None = None,
 ) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
@@ -164,6 +169,7 @@ def read_result(
         columns=columns,
         answer_format=answer_format,
         qualities=qualities,
+        votes=votes,
     )
 
 
@@ -187,12 +193,14 @@ def summary(
     *,
     started: float | None,
     quality: Mapping[str, FieldQuality] | None = None,
+    votes: VoteQuality | None = None,
 ) -> dict[str, Any]:
     """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
 
     ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
     (None without one), the amount spent, the most that calls without a report may have cost, and the
-    amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name.
+    amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name,
+    ``votes`` None for a run without votes.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
@@ -204,6 +212,7 @@ def summary(
         "budget": _budget_summary(budget),
         "seconds": None if started is None else round(time.time() - started, 3),
         "quality": quality_json([*(quality or {}).values()]),
+        "votes": None if votes is None else votes_json(votes),
     }
 
 

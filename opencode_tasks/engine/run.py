@@ -45,6 +45,7 @@ class RunEvent:
 
     Attributes:
         run_id: Id of the run in the ledger.
+        part: Part of the run that the event is about, such as "vote 2 of 3"; None for a run without parts.
         sizes: Number and size of batches. The run starts to send rows, for the first time or after a hold.
         reused_rows: Number of rows that took their answer from an earlier run.
         progress: Rows, tokens and cost so far: before the first row with ``sizes``, about every second while
@@ -70,6 +71,7 @@ class RunEvent:
     """
 
     run_id: str
+    part: str | None = None
     sizes: Sizes | None = None
     reused_rows: int = 0
     progress: Progress | None = None
@@ -108,7 +110,7 @@ def execute(
     remove_orphaned_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
-        started = _start_or_continue(ledger, plan, frame, context)
+        started = start_or_continue(ledger, plan, frame, context)
         run_id = started.run_id
         with driving(ledger, run_id) as driver_id:
             run = _Run(
@@ -141,7 +143,8 @@ def execute(
 def forget_texts(ledger_url: str, run_id: str) -> None:
     """Remove the texts of a run that the settings do not keep after its end."""
     with Ledger.open(ledger_url) as ledger:
-        ledger.retention.remove_texts(run_id, settings().not_kept(), now=datetime.now(UTC))
+        for of_run in (run_id, *(part.run_id for part in ledger.votes.parts(run_id))):
+            ledger.retention.remove_texts(of_run, settings().not_kept(), now=datetime.now(UTC))
 
 
 def _ignore(event: RunEvent) -> None:
@@ -154,17 +157,17 @@ def _new_run_id() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Started:
-    """The run to work on. ``is_approved``: a person has seen its pilot and resumed it."""
+class StartedRun:
+    """A run to work on. ``is_approved``: a person has seen its pilot and resumed it."""
 
     run_id: str
     reused_rows: int = 0
     is_approved: bool = False
 
 
-def _start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> _Started:
+def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
     """The run to work on: the one to resume, the one that this flow run started, or a new one."""
-    run_id = context.resumed_run_id
+    run_id = context.resumed_run_id or context.part_run_id
     if run_id is None and context.flow_run_id is not None:
         run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
     if run_id is None:
@@ -172,15 +175,15 @@ def _start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context:
     return _continue(ledger, plan, context, run_id)
 
 
-def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> _Started:
+def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
     run_id = _new_run_id()
     reused_rows = _create(ledger, run_id, plan, frame, context)
     if gate := _gate_of(plan):
         ledger.gates.half_open(gate, now=datetime.now(UTC))
-    return _Started(run_id=run_id, reused_rows=reused_rows)
+    return StartedRun(run_id=run_id, reused_rows=reused_rows)
 
 
-def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> _Started:
+def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> StartedRun:
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
@@ -206,7 +209,7 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> _
     # Prefect starts the flow run of a deployment again when a person resumes it; elsewhere it is a retry.
     is_resumed = context.resumed_run_id is not None or plan.options.on_wait == "sleep"
     is_approved = is_resumed and run["status"] == "paused" and ledger.rows.count_open(run_id) == 0
-    return _Started(run_id=run_id, is_approved=is_approved)
+    return StartedRun(run_id=run_id, is_approved=is_approved)
 
 
 def _new_budget_pico(plan: Plan, context: RunContext) -> int | None:
@@ -254,6 +257,9 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
         row_count=len(plan.rows),
         refresh=options.refresh,
         series=options.series,
+        votes=options.votes,
+        parent_run_id=plan.part.parent_run_id if plan.part else None,
+        part=plan.part.number if plan.part else None,
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),
         now=now,
     )

@@ -11,6 +11,7 @@ from typing import Any
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of
+from opencode_tasks.engine.vote_counts import votes_line
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.outcomes.message_cleanup import presentable
 from opencode_tasks.quality.gold import FieldQuality, quality_json
@@ -39,6 +40,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
+        *(() if summary["votes"] is None else (votes_line(summary["votes"]),)),
     ]
 
 

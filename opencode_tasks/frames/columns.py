@@ -10,12 +10,22 @@ from dataclasses import replace
 from typing import Any
 
 from opencode_tasks.domain.answer_shape import shape_of
-from opencode_tasks.domain.columns import AFTER_FIELDS, OUTPUT, RESPONSE, SCHEMA_FIELDS, Column, Dtype
+from opencode_tasks.domain.columns import (
+    AFTER_FIELDS,
+    OUTPUT,
+    RESPONSE,
+    SCHEMA_FIELDS,
+    VOTE_COLUMNS,
+    Column,
+    Dtype,
+)
 
 __all__ = ["OUTPUT", "RESPONSE", "SCHEMA_FIELDS", "Column", "Dtype", "output_columns"]
 
 
-def output_columns(schema: Mapping[str, Any] | None, prefix: str | None = None) -> tuple[Column, ...]:
+def output_columns(
+    schema: Mapping[str, Any] | None, prefix: str | None = None, *, has_votes: bool = False
+) -> tuple[Column, ...]:
     """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
     If the answers are not objects, the first column is the value of the answer, else its text.
@@ -34,7 +44,7 @@ def output_columns(schema: Mapping[str, Any] | None, prefix: str | None = None) 
     response = RESPONSE
     if shape is not None and not shape.is_object:
         response = replace(RESPONSE, dtype=_dtype(shape.types), stored_as=SCHEMA_FIELDS.ledger_name)
-    columns = (response, *fields, *AFTER_FIELDS)
+    columns = (response, *fields, *AFTER_FIELDS, *(VOTE_COLUMNS if has_votes else ()))
     if not prefix:
         return columns
     return tuple(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, BatchRows, OrphanedAttempt
 from opencode_tasks.ledger.audit_queries import AttemptPair, AuditFacts, SentAttempt
-from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget
+from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, budget_message
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.finish import EndedAttempt
@@ -27,6 +27,7 @@ from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, wai
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
+from opencode_tasks.ledger.votes import DecidedRow
 
 __all__ = [
     "ATTEMPT_COLUMNS",
@@ -50,6 +51,7 @@ __all__ = [
     "CompletedRows",
     "ConcurrencyRequest",
     "ConcurrencyState",
+    "DecidedRow",
     "EndedAttempt",
     "Gate",
     "GateObservation",
@@ -68,6 +70,7 @@ __all__ = [
     "RowChange",
     "SentAttempt",
     "WaitingRun",
+    "budget_message",
     "completed",
     "failed",
     "is_there",

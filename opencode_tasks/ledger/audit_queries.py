@@ -271,7 +271,11 @@ def _without_attempt(connection: Connection, run_id: str) -> list[str]:
         attempts.c.status == "completed",
     )
     query = select(rows.c.row_id).where(
-        rows.c.run_id == run_id, rows.c.status == "completed", rows.c.reused.is_(False), ~has_answer
+        rows.c.run_id == run_id,
+        rows.c.status == "completed",
+        rows.c.reused.is_(False),
+        rows.c.votes.is_(None),
+        ~has_answer,
     )
     return list(connection.execute(query.order_by(rows.c.position).limit(MAX_LISTED)).scalars())
 

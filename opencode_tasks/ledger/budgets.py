@@ -53,12 +53,21 @@ class Budget:
 
 
 def get_budget(connection: Connection, run_id: str) -> Budget:
-    """The budget of a run. Raises LookupError if there is no such run."""
+    """The budget of a run, and what it and its parts spent. Raises LookupError if there is no such run."""
     columns = (runs.c.max_cost_pico, runs.c.spent_pico, runs.c.reserved_pico, runs.c.refused_pico)
-    found = connection.execute(select(*columns).where(runs.c.run_id == run_id)).mappings().one_or_none()
-    if found is None:
+    is_of_run = or_(runs.c.run_id == run_id, runs.c.parent_run_id == run_id)
+    # The run is the only one without a parent, or the only one.
+    query = select(*columns).where(is_of_run).order_by(runs.c.run_id != run_id)
+    found = connection.execute(query).mappings().all()
+    if not found:
         raise LookupError(f"the ledger has no run {run_id!r}")
-    return Budget(**found)
+    refused = [one["refused_pico"] for one in found if one["refused_pico"] is not None]
+    return Budget(
+        max_cost_pico=found[0]["max_cost_pico"],
+        spent_pico=sum(one["spent_pico"] for one in found),
+        reserved_pico=sum(one["reserved_pico"] for one in found),
+        refused_pico=min(refused, default=None),
+    )
 
 
 def budget_message(budget: Budget) -> str:

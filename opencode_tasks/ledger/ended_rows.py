@@ -51,6 +51,7 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
             rows.c.status.in_(("completed", "failed")),
             rows.c.reused.is_(False),
             rows.c.attempts > 0,
+            rows.c.votes.is_(None),
         )
         .order_by(rows.c.completed_at.desc())
         .limit(limit)

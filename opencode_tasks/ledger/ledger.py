@@ -26,13 +26,14 @@ from opencode_tasks.ledger.result_tables import Results
 from opencode_tasks.ledger.retention import Retention
 from opencode_tasks.ledger.rows import Rows
 from opencode_tasks.ledger.runs import Runs
+from opencode_tasks.ledger.votes import Votes
 
 
 class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency``, ``series`` and ``gold``. Readers: ``results`` and ``audits`` (of one run), ``reports``
+    ``concurrency``, ``series``, ``gold`` and ``votes``. Readers: ``results`` and ``audits`` (of one run), ``reports``
     (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and ``retention``.
     """
 
@@ -48,6 +49,7 @@ class Ledger:
         self.concurrency: Final = Concurrency(database)
         self.series: Final = Series(database)
         self.gold: Final = Gold(database)
+        self.votes: Final = Votes(database)
         self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)
         self.reports: Final = ReportQueries(database)

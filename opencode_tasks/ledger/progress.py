@@ -9,7 +9,7 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Connection, Select, func, not_, select
 
 from opencode_tasks.domain.records import RowStatus
-from opencode_tasks.ledger.schema import attempts, rows, shown_status, usage
+from opencode_tasks.ledger.schema import attempts, rows, runs, shown_status, usage
 from opencode_tasks.ledger.usage_sums import count_if, known_sums, sums
 
 # Fewer rows say too little about the cost of others.
@@ -82,7 +82,7 @@ def progress(connection: Connection, run_id: str) -> Progress:
 
 
 def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The fields of ``Progress`` for each run."""
+    """The fields of ``Progress`` for each run: its own rows, and the usage of its parts as well."""
     rows_query = select(
         rows.c.run_id,
         func.count().label("total"),
@@ -92,17 +92,27 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
     )
     unknown_query = select(attempts.c.run_id, count_if(not_(attempts.c.usage_known)).label("unknown"))
 
-    def grouped(query: Select[Any], run: ColumnElement[str]) -> dict[str, Mapping[Any, Any]]:
-        found = connection.execute(query.where(run.in_(run_ids)).group_by(run)).mappings()
+    parts = _parts_of(connection, run_ids)
+    with_parts = [*run_ids, *(part for found in parts.values() for part in found)]
+
+    def grouped(query: Select[Any], run: ColumnElement[str], ids: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
+        found = connection.execute(query.where(run.in_(ids)).group_by(run)).mappings()
         return {line["run_id"]: line for line in found}
 
-    by_status = grouped(rows_query, rows.c.run_id)
-    unknown = grouped(unknown_query, attempts.c.run_id)
-    summed = grouped(select(usage.c.run_id, *sums()), usage.c.run_id)
+    def added(query: Select[Any], run: ColumnElement[str]) -> dict[str, Mapping[Any, Any]]:
+        found = grouped(query, run, with_parts)
+        return {
+            run_id: _sum_of([found[one] for one in (run_id, *parts.get(run_id, ())) if one in found])
+            for run_id in run_ids
+        }
+
+    by_status = grouped(rows_query, rows.c.run_id, run_ids)
+    unknown = added(unknown_query, attempts.c.run_id)
+    summed = added(select(usage.c.run_id, *sums()), usage.c.run_id)
     counts: dict[str, dict[str, Any]] = {}
     for run_id in run_ids:
-        unknown_attempts = unknown.get(run_id, {}).get("unknown", 0)
-        found: Mapping[Any, Any] = summed.get(run_id, {"steps": 0})
+        unknown_attempts = unknown[run_id].get("unknown", 0)
+        found = summed[run_id] or {"steps": 0}
         counts[run_id] = {
             **{
                 name: by_status.get(run_id, {}).get(name, 0)
@@ -114,6 +124,20 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
             "unreported_calls": found["steps"] - found.get("known_output_tokens", 0),
         }
     return counts
+
+
+def _parts_of(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:
+    query = select(runs.c.parent_run_id, runs.c.run_id).where(runs.c.parent_run_id.in_(run_ids))
+    found: dict[str, list[str]] = {}
+    for line in connection.execute(query):
+        found.setdefault(line.parent_run_id, []).append(line.run_id)
+    return found
+
+
+def _sum_of(lines: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    """The numbers of lines, added up by name."""
+    names = [name for name in (lines[0] if lines else ()) if name != "run_id"]
+    return {name: sum(line[name] for line in lines) for name in names}
 
 
 def silent_providers(connection: Connection, run_id: str) -> list[str]:

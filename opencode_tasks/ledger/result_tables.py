@@ -13,6 +13,7 @@ from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import HELD, attempts, inner_retries, rows, sessions, shown_status, usage
 from opencode_tasks.ledger.usage import unpack_messages
 from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums
+from opencode_tasks.ledger.votes import family, votes_on
 
 # The keys of ``attempts``, ``usage`` and ``cost``, also known if there are no lines.
 ATTEMPT_COLUMNS = tuple(schema.attempts.c.keys())
@@ -38,19 +39,19 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
 
 
 def usage_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """The steps of a run by time: every column of ``usage``."""
-    query = select(usage).where(usage.c.run_id == run_id)
+    """The steps of a run and of its parts by time: every column of ``usage``."""
+    query = select(usage).where(usage.c.run_id.in_(family(run_id)))
     return _dicts(connection, query.order_by(usage.c.ended_at, usage.c.session_id, usage.c.step_id))
 
 
 def attempts_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """The attempts of a run, oldest first: every column of ``attempts``."""
-    query = select(attempts).where(attempts.c.run_id == run_id)
+    """The attempts of a run and of its parts, oldest first: every column of ``attempts``."""
+    query = select(attempts).where(attempts.c.run_id.in_(family(run_id)))
     return _dicts(connection, query.order_by(attempts.c.started_at, attempts.c.attempt_id))
 
 
 def cost_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """The cost of a run, one dict for each ``model_ref`` with the keys ``COST_COLUMNS``.
+    """The cost of a run and of its parts, one dict for each ``model_ref`` with the keys ``COST_COLUMNS``.
 
     ``rows`` counts the rows with a step of that model, ``steps`` its model calls.
     ``failed_cost_pico`` is the part of attempts that did not complete. A sum is None if it is
@@ -66,7 +67,7 @@ def cost_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
             func.count(failed).label("known_failed"),
         )
         .join(attempts, attempts.c.attempt_id == usage.c.attempt_id)
-        .where(usage.c.run_id == run_id)
+        .where(usage.c.run_id.in_(family(run_id)))
         .group_by(usage.c.model_ref)
         .order_by(usage.c.model_ref)
     )
@@ -104,8 +105,8 @@ def failure_messages(connection: Connection, run_id: str, *, limit: int) -> list
 def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, Any] | None:
     """Everything that the ledger knows about a row; None if there is no such row.
 
-    Keys: ``row``, ``attempts``, ``sessions`` (with messages, root first), ``usage`` and
-    ``inner_retries``.
+    Keys: ``row``, ``attempts``, ``sessions`` (with messages, root first), ``usage``, ``inner_retries`` and
+    ``votes``.
     """
 
     def lines_of(table: Any, *order: Any) -> list[dict[str, Any]]:
@@ -127,6 +128,7 @@ def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, A
         "inner_retries": _dicts(
             connection, retries.order_by(inner_retries.c.session_id, inner_retries.c.number)
         ),
+        "votes": votes_on(connection, run_id, row_id),
     }
 
 

@@ -51,6 +51,9 @@ def create_run(
     now: datetime,
     max_cost_pico: int | None = None,
     series: str | None = None,
+    votes: int | None = None,
+    parent_run_id: str | None = None,
+    part: int | None = None,
 ) -> None:
     """Write a run with the status ``preparing``; an existing run with this id is not changed.
 
@@ -68,6 +71,9 @@ def create_run(
         "refresh": refresh,
         "max_cost_pico": max_cost_pico,
         "series": series,
+        "votes": votes,
+        "parent_run_id": parent_run_id,
+        "part": part,
         "created_at": now,
         "status": PREPARING,
     }
@@ -128,8 +134,8 @@ def newest_of_flow_run(
 
 
 def newest_unfinished(connection: Connection) -> str | None:
-    """The newest run that can be resumed; None without one."""
-    query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED))
+    """The newest run that can be resumed, and is no part of another; None without one."""
+    query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED), runs.c.parent_run_id.is_(None))
     return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
 
 
@@ -146,12 +152,17 @@ def get_run(connection: Connection, run_id: str) -> dict[str, Any] | None:
 
 
 def newest_runs(connection: Connection, limit: int = 50) -> list[dict[str, Any]]:
-    """Up to ``limit`` runs, newest first, one dict each.
+    """Up to ``limit`` runs that are no parts of others, newest first, one dict each.
 
     Keys: every column of ``runs``, ``flow_run_ids`` (in the order in which they began) and the
     fields of ``Progress``.
     """
-    query = select(runs).order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(limit)
+    query = (
+        select(runs)
+        .where(runs.c.parent_run_id.is_(None))
+        .order_by(runs.c.created_at.desc(), runs.c.run_id.desc())
+        .limit(limit)
+    )
     return _with_counts(connection, connection.execute(query).mappings().all())
 
 

@@ -108,6 +108,12 @@ runs: Final = Table(
     Column("purged_at", UtcTime),
     # Runs over one incremental input share a series; NULL for a run over a whole input.
     Column("series", Text),
+    # Number of votes on each row; NULL for a run whose rows are sent once. Such a run sends nothing: each of
+    # its votes is a run with this one as its parent, and ``part`` is the number of the vote, from 1.
+    Column("votes", Integer),
+    Column("parent_run_id", Text),
+    Column("part", Integer),
+    Index("runs_parent", "parent_run_id", "part"),
     Index("runs_created_at", "created_at"),
     Index("runs_series", "series"),
 )

@@ -1,7 +1,8 @@
 """Spending by group: the queries behind the views and the reports.
 
 All queries add up the same lines, those of ``items``: one for each model call, and one without a
-call for each attempt without usage and each row without an attempt (reused, skipped). Days are UTC.
+call for each attempt without usage and each row without an attempt (reused, skipped). The lines of votes
+belong to the run whose rows they are about. Days are UTC.
 A sum is NULL if a part of it is unknown; ``known_cost_pico`` is the sum of the known parts. A change
 of a query that a view uses needs a new ``migrate.VIEWS_VERSION``.
 """
@@ -36,7 +37,7 @@ def items() -> Select[Any]:
             UtcDay(time).label("day"),
             func.coalesce(usage.c.model_ref, rows.c.model_ref, runs.c.model_ref).label("model"),
             runs.c.deployment,
-            runs.c.run_id.label("run"),
+            func.coalesce(runs.c.parent_run_id, runs.c.run_id).label("run"),
             runs.c.origin,
             rows.c.row_id,
             shown_status.label("row_status"),
@@ -54,6 +55,8 @@ def items() -> Select[Any]:
         .join(runs, runs.c.run_id == rows.c.run_id)
         .outerjoin(attempts, is_of_row)
         .outerjoin(usage, is_of_attempt)
+        # What the rows of a run with votes cost is in its parts.
+        .where(runs.c.votes.is_(None))
     )
 
 

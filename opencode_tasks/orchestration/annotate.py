@@ -18,8 +18,9 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused, wait_until
 from opencode_tasks.engine.result import AnnotationResult
-from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, forget_texts
+from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.engine.thread_executor import ThreadExecutor
+from opencode_tasks.engine.votes import execute_plan
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.frames.given_frames import ArrowFrame, taken
 from opencode_tasks.local_model import local_provider
@@ -130,7 +131,7 @@ def execute_here(
     executor: Executor | None = None,
     on_event: OnRunEvent | None = None,
 ) -> AnnotationResult[Any]:
-    """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute``.
+    """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute_plan``.
 
     Batches run on ``executor``: by default the task runner of the flow, or threads without a flow. The flow
     run is AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
@@ -138,7 +139,7 @@ def execute_here(
     context = context or RunContext()
     flow = flow_context()
     if flow is None:
-        return execute(
+        return execute_plan(
             plan,
             frame,
             executor=executor or ThreadExecutor(),
@@ -168,7 +169,7 @@ def _execute_in_flow(
         on_event(event)
 
     try:
-        result = execute(
+        result = execute_plan(
             plan,
             frame,
             executor=executor,

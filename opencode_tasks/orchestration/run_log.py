@@ -82,7 +82,12 @@ class RunLog:
         """Log rows by status, tokens and cost, and the most frequent messages of failed rows."""
         started_s = None if started_at is None else started_at.timestamp()
         totals = summary(
-            result.run_id, result.progress, result.budget, started=started_s, quality=result.quality
+            result.run_id,
+            result.progress,
+            result.budget,
+            started=started_s,
+            quality=result.quality,
+            votes=result.votes,
         )
         self._info(*summary_lines(totals))
         if not result.progress.failed:

@@ -70,7 +70,14 @@ def run_to_output(
     _write(prepared, prepared.context.stop.checked(result.parts()), result.run_id)
     publisher.info(f"output: {without_url_secrets(prepared.context.command['output'])}")
     forget_texts(plan.ledger_url, result.run_id)
-    totals = summary(result.run_id, result.progress, result.budget, started=started_s, quality=result.quality)
+    totals = summary(
+        result.run_id,
+        result.progress,
+        result.budget,
+        started=started_s,
+        quality=result.quality,
+        votes=result.votes,
+    )
     with Ledger.open(plan.ledger_url) as ledger:
         publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)
     _check_limits(prepared, result, totals)

@@ -21,7 +21,9 @@ RunnerName = Literal["ray", "threads"]
 BadRows = Literal["stop", "fail"]
 OnWait = Literal["wait", "sleep", "raise"]
 OnBudget = Literal["pause", "skip"]
-Group = Literal["Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget"]
+Group = Literal[
+    "Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget", "Quality"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ _MODEL = partial(OptionInfo, "Model and agent", decides_answer=True)
 _OUTPUT = partial(OptionInfo, "Output")
 _EXECUTION = partial(OptionInfo, "Execution")
 _LIMITS = partial(OptionInfo, "Limits and budget")
+_QUALITY = partial(OptionInfo, "Quality")
 _ONE_COMMAND = partial(OptionInfo, "Execution", default=False, is_saved=False)
 
 
@@ -329,6 +332,16 @@ class SharedOptions(TypedDict, total=False):
             "terminal you are asked before the others are sent; elsewhere the setting "
             "OPENCODE_TASKS_AFTER_PILOT decides.",
             absent="all rows are sent at once",
+            metavar="N",
+        ),
+    ]
+
+    votes: Annotated[
+        int | None,
+        _QUALITY(
+            "Number of answers to each row, of which the row takes the one that most give. No further answer is "
+            "asked for once the majority is decided. Adds the columns agreement, votes and needs_review.",
+            absent="one answer, without these columns",
             metavar="N",
         ),
     ]

@@ -81,6 +81,7 @@ class Options:
     max_row_cost: float | None = None
     on_budget: OnBudget = "pause"
     pilot: int | None = None
+    votes: int | None = None
     series: str | None = None
 
     @property

@@ -20,7 +20,7 @@ from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import Column, output_columns
-from opencode_tasks.frames.validate import Checked, PromptRows, check_frame, fault_lines
+from opencode_tasks.frames.validate import Checked, PromptRow, PromptRows, check_frame, fault_lines
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
@@ -41,6 +41,8 @@ from opencode_tasks.telemetry import carrier
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
+MIN_VOTES = 2
+MAX_VOTES = 99
 # The options that are in the key by the prompt, by opencode's answer about them, or by name.
 _IN_KEY = {
     *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
@@ -50,28 +52,52 @@ _IN_KEY = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRows:
-    """Rows of a run in input order. Each iteration renders them again, so that none is kept in memory."""
+    """Rows of a run in input order. Each iteration renders them again, so that none is kept in memory.
+
+    ``number`` tells the keys of several answers to one prompt apart. ``positions`` are those of the input's
+    rows in a part of it, in order; None for all.
+    """
 
     rows: PromptRows
-    key_of: Callable[[str, str | None], str]
+    key_of: Callable[..., str]
     system: SystemText
+    number: int = 0
+    positions: Sequence[int] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self.rows)
+        return len(self.rows) if self.positions is None else len(self.positions)
 
     def __iter__(self) -> Iterator[RowInput]:
-        """Rows with their keys."""
-        for row in self.rows:
+        """Rows with their keys. The position of a row of a part is that in the part."""
+        for position, row in self._selected():
             own = self.system.of_row(row.prompt, row.system)
             yield RowInput(
                 row_id=row.row_id,
-                position=row.position,
-                row_key=self.key_of(row.prompt, own),
+                position=position,
+                row_key=self.key_of(row.prompt, own, self.number),
                 prompt=row.prompt,
                 labels=row.labels,
                 system=own,
             )
+
+    def _selected(self) -> Iterator[tuple[int, PromptRow]]:
+        if self.positions is None:
+            yield from ((row.position, row) for row in self.rows)
+            return
+        wanted = {position: number for number, position in enumerate(self.positions)}
+        for row in self.rows:
+            if row.position in wanted:
+                yield wanted[row.position], row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPart:
+    """The part of a run that a plan is for: the run, the number of the part from 1, and its name for people."""
+
+    parent_run_id: str
+    number: int
+    title: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +113,7 @@ class Plan:
     prices: PriceBook
     gold: Sequence[GoldField] = ()
     secrets_block: str | None = None
+    part: PlanPart | None = None
 
     @property
     def model_ref(self) -> str:
@@ -96,7 +123,22 @@ class Plan:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that OUTPUT adds to INPUT."""
-        return output_columns(self.options.schema, self.options.column_prefix)
+        return output_columns(
+            self.options.schema, self.options.column_prefix, has_votes=self.options.votes is not None
+        )
+
+    def of_part(self, part: PlanPart, positions: Sequence[int], *, number: int, max_cost: float | None) -> Plan:
+        """The plan for a part of the run: the rows at these positions, with the keys of answer ``number``."""
+        rows = replace(self.rows, number=number, positions=positions)
+        return replace(
+            self,
+            options=replace(self.options, votes=None, gold=(), series=None, max_cost=max_cost),
+            checked=Checked(),
+            rows=rows,
+            fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
+            gold=(),
+            part=part,
+        )
 
     @property
     def ledger_url(self) -> str:
@@ -179,7 +221,9 @@ def make_plan(
         unreadable=unreadable,
         system_column=options.system_column,
         added=output_columns(
-            options.schema if not check_schema(options.schema) else None, options.column_prefix
+            options.schema if not check_schema(options.schema) else None,
+            options.column_prefix,
+            has_votes=options.votes is not None,
         ),
     )
     faults = option_faults(options)
@@ -281,6 +325,7 @@ def option_faults(options: Options) -> list[str]:
     for name, value in counts.items():
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
+    faults += _vote_faults(options)
     if options.max_repairs < 0:
         faults.append(f"--max-repairs: {options.max_repairs} is below 0")
     faults += _clock_faults(options)
@@ -292,6 +337,18 @@ def option_faults(options: Options) -> list[str]:
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
     return faults + _choice_faults(options)
+
+
+def _vote_faults(options: Options) -> list[str]:
+    """Faults of the number of votes."""
+    if options.votes is None:
+        return []
+    faults: list[str] = []
+    if not MIN_VOTES <= options.votes <= MAX_VOTES:
+        faults.append(f"--votes: {options.votes} is not a number from {MIN_VOTES} to {MAX_VOTES}")
+    if options.pilot is not None:
+        faults.append("--pilot: not with --votes; try a few rows first with --limit, whose answers are kept")
+    return faults
 
 
 def _clock_faults(options: Options) -> list[str]:
@@ -330,7 +387,7 @@ def _rows(
     checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: SystemText
 ) -> PlannedRows:
     if catalog is None:
-        return PlannedRows(rows=Checked().rows, key_of=lambda prompt, _: prompt, system=system)
+        return PlannedRows(rows=Checked().rows, key_of=lambda prompt, *_: prompt, system=system)
     key_of = row_keys(
         system=system.common or "",
         model_ref=catalog.model_ref,
@@ -345,7 +402,8 @@ def _rows(
             **_other_deciding_options(options),
         },
     )
-    return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
+    # A row with votes has a key of its own, which no vote has.
+    return PlannedRows(rows=checked.rows, key_of=key_of, system=system, number=-(options.votes or 0))
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class RunContext:
 
     - ``resumed_run_id``: run of the ledger that a person resumes. None starts a new run, or
       continues the run that ``flow_run_id`` started over the same input.
+    - ``part_run_id``: part of a run with votes to continue; None starts a new part.
     - ``flow_run_id``: Prefect flow run that drives the run; None outside a flow.
     - ``deployment``: ``flow/deployment`` of that flow run; None without a deployment.
     - ``started_at``: start of that flow run (aware UTC); None outside a flow.
@@ -35,6 +36,7 @@ class RunContext:
     """
 
     resumed_run_id: str | None = None
+    part_run_id: str | None = None
     flow_run_id: str | None = None
     deployment: str | None = None
     started_at: datetime | None = None

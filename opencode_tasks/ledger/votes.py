@@ -1,0 +1,171 @@
+"""Votes on the rows of a run: read what its parts answered, and write the answer that has the majority.
+
+A run with votes sends nothing. Each of its parts is a run over the rows whose majority is open, and the rows
+of the run are held until they are decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, bindparam, func, or_, select
+
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.reuse import REUSED_COLUMNS
+from opencode_tasks.ledger.schema import HELD, rows, runs
+
+ROWS_PER_UPDATE = 5000
+# The columns of a decided row that come from one vote.
+CHOSEN_COLUMNS = tuple(
+    name for name in REUSED_COLUMNS if name not in (*TOKEN_COLUMNS, "cost_pico", "cost_source")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a run: a run over some of its rows. ``part`` is its number, from 1."""
+
+    run_id: str
+    part: int
+    status: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedRow:
+    """The outcome of a row by its votes: columns of ``rows`` with their values."""
+
+    row_id: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoteCounts:
+    """Votes of a run: ``asked`` of rows in its parts, of which ``reused`` have an earlier answer.
+
+    ``rows`` are those that have votes or wait for them, ``ties`` and ``agreement`` (the mean) those of the
+    decided ones; the latter is None without one.
+    """
+
+    rows: int
+    asked: int
+    reused: int
+    ties: int
+    agreement: float | None
+
+
+def family(run_id: Any) -> Select[Any]:
+    """The ids of a run and of its parts."""
+    return select(runs.c.run_id).where(or_(runs.c.run_id == run_id, runs.c.parent_run_id == run_id))
+
+
+def parts(connection: Connection, run_id: str) -> list[Part]:
+    """The parts of a run, in the order in which they began; none for a run without votes."""
+    query = (
+        select(runs.c.run_id, runs.c.part, runs.c.status, runs.c.input_fingerprint.label("fingerprint"))
+        .where(runs.c.parent_run_id == run_id)
+        .order_by(runs.c.part, runs.c.created_at)
+    )
+    return [Part(**found) for found in connection.execute(query).mappings()]
+
+
+def undecided(connection: Connection, run_id: str) -> list[int]:
+    """The positions of the rows of a run whose majority is open."""
+    query = select(rows.c.position).where(rows.c.run_id == run_id, rows.c.status == HELD)
+    return list(connection.execute(query.order_by(rows.c.position)).scalars())
+
+
+_of_run = rows.alias("of_run")
+_IS_UNDECIDED = (
+    (_of_run.c.run_id == bindparam("run"))
+    & (_of_run.c.status == HELD)
+    & (_of_run.c.position >= bindparam("start"))
+    & (_of_run.c.position < bindparam("stop"))
+)
+_VOTES = (
+    select(*(column for column in rows.c if column.name not in ("prompt", "system", "labels")), runs.c.part)
+    .select_from(_of_run)
+    .join(runs, runs.c.parent_run_id == _of_run.c.run_id)
+    .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
+    .where(_IS_UNDECIDED)
+    .order_by(_of_run.c.position, runs.c.part)
+)
+
+
+def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list[dict[str, Any]]]:
+    """The votes on the undecided rows of a run at these positions, in their order, by row id."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    values = {"run": run_id, "start": span.start, "stop": span.stop}
+    for vote in connection.execute(_VOTES, values).mappings():
+        found.setdefault(vote["row_id"], []).append(dict(vote))
+    return found
+
+
+def votes_on(connection: Connection, run_id: str, row_id: str) -> list[dict[str, Any]]:
+    """The votes on a row, in their order: ``part``, ``run_id`` and the columns of the outcome."""
+    query = (
+        select(*(column for column in rows.c if column.name not in ("prompt", "system")), runs.c.part)
+        .join(runs, runs.c.run_id == rows.c.run_id)
+        .where(runs.c.parent_run_id == run_id, rows.c.row_id == row_id)
+        .order_by(runs.c.part)
+    )
+    return [dict(vote) for vote in connection.execute(query).mappings()]
+
+
+def _decide(connection: Connection, run_id: str, decided: Sequence[DecidedRow]) -> None:
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in decided:
+        by_columns.setdefault(tuple(row.values), []).append({"of_row": row.row_id, **row.values})
+    statement = rows.update().where(
+        rows.c.run_id == run_id, rows.c.row_id == bindparam("of_row"), rows.c.status == HELD
+    )
+    for same_columns in by_columns.values():
+        connection.execute(statement, same_columns)
+
+
+def counts(connection: Connection, run_id: str) -> VoteCounts:
+    """Counts of the votes of a run."""
+    of_parts = (
+        select(func.count(), func.count().filter(rows.c.reused))
+        .join(runs, runs.c.run_id == rows.c.run_id)
+        .where(runs.c.parent_run_id == run_id)
+    )
+    asked, reused = connection.execute(of_parts).one()
+    has_votes = or_(rows.c.votes.is_not(None), rows.c.status == HELD)
+    of_run = select(
+        func.count().filter(has_votes), func.count().filter(rows.c.needs_review), func.avg(rows.c.agreement)
+    ).where(rows.c.run_id == run_id)
+    total, ties, agreement = connection.execute(of_run).one()
+    return VoteCounts(
+        rows=total,
+        asked=asked,
+        reused=reused,
+        ties=ties,
+        agreement=None if agreement is None else float(agreement),
+    )
+
+
+def decided_votes(connection: Connection, run_id: str, limit: int) -> list[str]:
+    """The column ``votes`` of the first rows of a run that have it."""
+    query = select(rows.c.votes).where(rows.c.run_id == run_id, rows.c.votes.is_not(None))
+    return list(connection.execute(query.order_by(rows.c.position).limit(limit)).scalars())
+
+
+class Votes(Group):
+    """``ledger.votes``: several answers to each row of a run."""
+
+    def decide(self, run_id: str, decided: Sequence[DecidedRow]) -> None:
+        """Write the outcomes of held rows; each transaction writes a part of them."""
+        for start in range(0, len(decided), ROWS_PER_UPDATE):
+            chunk = decided[start : start + ROWS_PER_UPDATE]
+            self.database.write(lambda connection, chunk=chunk: _decide(connection, run_id, chunk))
+
+    parts: Final = read(parts)
+    undecided: Final = read(undecided)
+    votes_in: Final = read(votes_in)
+    votes_on: Final = read(votes_on)
+    counts: Final = read(counts)
+    decided: Final = read(decided_votes)

@@ -1,0 +1,188 @@
+"""``--votes``: several answers to each row, of which the row takes the most frequent one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pandas as pd
+import pytest
+from cluster import Desk
+
+from opencode_tasks.testing import Reply
+
+# The answers of the model to each row in turn, the answer of the row, its agreement, and its votes.
+CASES = {
+    "same": (["yes", "yes", "no"], "yes", 1.0, 2),
+    "third decides": (["yes", "no", "no"], "no", 2 / 3, 3),
+    "first wins": (["yes", "no", "yes"], "yes", 2 / 3, 3),
+    "all differ": (["yes", "no", "maybe"], "yes", 1 / 3, 3),
+}
+CHOICES = ("--choices", "yes,no,maybe")
+
+
+def prepare(desk: Desk) -> None:
+    for name, (answers, _, _, _) in CASES.items():
+        desk.provider.on(name, *(Reply(text=text) for text in answers))
+    rows = [{"id": f"r{n}", "prompt": name} for n, name in enumerate(CASES)]
+    desk.write_csv("in.csv", rows)
+
+
+@pytest.mark.scripted
+def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(desk: Desk) -> None:
+    prepare(desk)
+    arguments = ("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3")
+    ran = desk.annotate(*arguments, "--json")
+    assert ran.code == 0, ran.stderr
+    output = {row["prompt"]: row for row in desk.read_csv("out.csv")}
+    for name, (answers, answer, agreement, votes) in CASES.items():
+        row = output[name]
+        assert (row["response"], row["status"]) == (answer, "completed"), name
+        assert float(row["agreement"]) == pytest.approx(agreement), name
+        assert json.loads(row["votes"]) == answers[:votes], name
+        assert row["needs_review"] == str(name == "all differ"), name
+        assert desk.provider.prompts().count(name) == votes, name
+        assert int(row["attempts"]) == votes, name
+    assert ran.summary["rows"] == {"total": 4, "open": 0, "completed": 4, "failed": 0, "skipped": 0, "reused": 0}
+    votes = ran.summary["votes"]
+    assert (votes["asked"], votes["saved"], votes["ties"]) == (11, 1, 1)
+    assert votes["agreement"] == pytest.approx((1 + 2 / 3 + 2 / 3 + 1 / 3) / 4)
+    charged = sum(call.input_tokens * 1e-6 + call.output_tokens * 2e-6 for call in desk.provider.calls)
+    assert ran.summary["cost_usd"] == pytest.approx(charged)
+    assert sum(float(row["cost_usd"]) for row in output.values()) == pytest.approx(charged)
+    assert "vote 3 of 3: 3 rows" in ran.stderr
+    # The same votes are not paid for twice.
+    again = desk.annotate(*arguments, "--json")
+    assert (again.code, len(desk.provider.calls)) == (0, 11)
+    assert again.summary["votes"]["reused"] == 11
+    assert again.summary["rows"]["reused"] == 4
+    # One answer to each row is the first vote.
+    assert desk.annotate("in.csv", "-o", "one.csv", "--id-column", "id", *CHOICES).code == 0
+    assert len(desk.provider.calls) == 11
+
+
+@pytest.mark.scripted
+def test_readers_show_a_run_with_votes_as_one(desk: Desk) -> None:
+    prepare(desk)
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3", "--json")
+    run_id = ran.summary["run_id"]
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    [listed] = json.loads(desk.run("runs", "--json", *ledger).stdout)
+    assert (listed["run_id"], listed["total"], listed["completed"]) == (run_id, 4, 4)
+    assert listed["cost_pico"] == pytest.approx(ran.summary["cost_usd"] * 1e12)
+    shown = desk.run("show", run_id, "r1", *ledger).stdout
+    assert "vote 1" in shown
+    assert "vote 3" in shown
+    audited = desk.run("audit", run_id, "--json", *ledger)
+    assert (audited.code, audited.summary["faults"]) == (0, []), audited.stderr
+    exported = desk.folder / "again.csv"
+    assert desk.run("export", run_id, "-o", str(exported), *ledger).code == 0
+    assert exported.read_text() == (desk.folder / "out.csv").read_text()
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as database:
+        by_run = database.execute("SELECT run, rows, cost_usd FROM cost_by_run").fetchall()
+    assert [(run, rows) for run, rows, _ in by_run] == [(run_id, 4)]
+    assert by_run[0][2] == pytest.approx(ran.summary["cost_usd"])
+
+
+@pytest.mark.scripted
+def test_gold_values_are_compared_with_the_majority(desk: Desk) -> None:
+    prepare(desk)
+    rows = [{"id": f"r{n}", "prompt": name, "human": case[1]} for n, (name, case) in enumerate(CASES.items())]
+    desk.write_csv("in.csv", rows)
+    ran = desk.annotate(
+        "in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3", "--gold", "human", "--json"
+    )
+    assert ran.summary["quality"]["response"]["accuracy"] == 1.0
+
+
+@pytest.mark.scripted
+def test_each_field_is_voted_on_and_the_row_takes_one_whole_answer(desk: Desk) -> None:
+    answers = [
+        {"topic": "a", "urgent": True, "reason": "one"},
+        {"topic": "b", "urgent": True, "reason": "two"},
+        {"topic": "b", "urgent": False, "reason": "three"},
+    ]
+    desk.provider.on("row", *(Reply(text=json.dumps(answer)) for answer in answers))
+    schema = {
+        "type": "object",
+        "properties": {
+            "topic": {"enum": ["a", "b"]},
+            "urgent": {"type": "boolean"},
+            "reason": {"type": "string"},
+        },
+        "required": ["topic", "urgent", "reason"],
+    }
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    desk.write_csv("in.csv", [{"prompt": "row"}])
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--schema", "schema.json", "--votes", "3", "--json")
+    [row] = desk.read_csv("out.csv")
+    assert (row["topic"], row["urgent"], row["reason"]) == ("b", "True", "two")
+    assert float(row["agreement"]) == pytest.approx(2 / 3)
+    assert json.loads(row["votes"]) == [{n: a[n] for n in ("topic", "urgent")} for a in answers]
+    assert set(ran.summary["votes"]["alpha"]) == {"topic", "urgent"}
+
+
+@pytest.mark.scripted
+def test_a_failed_vote_is_missing_and_a_row_without_any_fails(desk: Desk) -> None:
+    refused = Reply(status=400, body={"error": {"message": "no such option"}})
+    desk.provider.on("one fails", refused, Reply(text="yes"))
+    desk.provider.on("never", refused)
+    desk.write_csv("in.csv", [{"prompt": "one fails"}, {"prompt": "never"}, {"prompt": ""}])
+    ran = desk.annotate(
+        "in.csv", "-o", "out.csv", *CHOICES, "--votes", "3", "--bad-rows", "fail", "--json"
+    )
+    assert ran.code == 1
+    first, second, third = desk.read_csv("out.csv")
+    assert (first["status"], first["response"], first["agreement"]) == ("completed", "yes", "1")
+    assert json.loads(first["votes"]) == [None, "yes", "yes"]
+    assert (second["status"], second["error_type"], second["response"]) == ("failed", "invalid_request", "")
+    assert desk.provider.prompts().count("never") == 2
+    assert (third["status"], third["error_type"], third["votes"]) == ("failed", "invalid_input", "")
+    assert ran.summary["rows"]["failed"] == 2
+
+
+@pytest.mark.scripted
+def test_the_budget_is_that_of_all_votes_and_a_resume_continues_them(desk: Desk) -> None:
+    # Each answer costs $0.003.
+    desk.provider.on("row", Reply(text="yes", input_tokens=1000, output_tokens=1000))
+    desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"row {n}"} for n in range(4)])
+    most = desk.provider.models["echo"]["limit"]["output"]
+    # What a row may cost is reserved before it is sent: its output limit, and its short texts.
+    limit = 6 * 0.003 + most * 2e-6
+    arguments = ("in.csv", "-o", "out.csv", "--id-column", "id", "--votes", "3", "--json")
+    ran = desk.annotate(*arguments, "--max-cost", f"{limit:.6f}", "--concurrency", "1")
+    assert ran.code == 75, ran.stderr
+    assert 4 < len(desk.provider.calls) < 8
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    # The amounts are those of the whole run, not of one vote.
+    assert f"of ${limit:.6f}".rstrip("0") in ran.stderr
+    ended = desk.run("resume", *ledger, "--max-cost", "5", "--json")
+    assert ended.code == 0, ended.stderr
+    assert len(desk.provider.calls) == 8
+    assert [row["response"] for row in desk.read_csv("out.csv")] == ["yes"] * 4
+    assert ended.summary["budget"]["spent_usd"] == pytest.approx(8 * 0.003)
+    assert ended.summary["run_id"] == ran.summary["run_id"]
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        (("--votes", "1"), "--votes: 1 is not a number from 2 to 99"),
+        (("--votes", "3", "--pilot", "2"), "--pilot: not with --votes"),
+    ],
+)
+def test_a_number_of_votes_that_cannot_be_is_refused(desk: Desk, option: tuple[str, ...], fault: str) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row"}])
+    ran = desk.annotate("in.csv", "-o", "out.csv", *option)
+    assert (ran.code, fault in ran.stderr, desk.provider.calls) == (2, True, [])
+
+
+@pytest.mark.scripted
+def test_a_column_of_the_input_may_not_have_the_name_of_one_of_votes(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "row", "votes": "3"}])
+    assert desk.annotate("in.csv", "-o", "out.csv").code == 0
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--votes", "3")
+    assert (ran.code, "votes" in ran.stderr) == (2, True)
+    assert pd.read_csv(desk.folder / "out.csv")["votes"].tolist() == [3]
