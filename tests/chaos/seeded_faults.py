@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import libfaketime
 import psutil
 import psycopg
 from cluster import Desk
@@ -41,14 +40,8 @@ COMMAND_LIMIT_S = 400
 KEY = "sk-chaos-4b1d77"
 DISK_MB = 512
 PREFECT = Path(sys.executable).with_name("prefect")
-# Steps the wall clock of the programs that load it.
-FAKE_CLOCK = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
-CLOCK_SETTINGS = {
-    "FAKETIME_CACHE_DURATION": "1",
-    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    # They fork with threads, and the child would wait for ever for the library's lock.
-    "FAKETIME_SKIP_CMDS": "raylet,gcs_server",
-}
+# Moves the wall clock of the programs that preload it.
+CLOCK_SOURCE = Path(__file__).with_name("step_clock.c")
 OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
@@ -204,8 +197,14 @@ def _restart_postgresql(run: FaultRun) -> bool:
 
 
 def _step_clock(run: FaultRun) -> bool:
-    run.clock.write_text(f"{run.random.choice([-1, 1]) * run.random.randint(20, 600):+}")
+    # The same file: the programs have it mapped.
+    with run.clock.open("r+b") as file:
+        file.write(_seconds(run.random.choice([-1, 1]) * run.random.randint(20, 600)))
     return True
+
+
+def _seconds(number: int) -> bytes:
+    return number.to_bytes(8, sys.byteorder, signed=True)
 
 
 def _make_disk_read_only(run: FaultRun) -> bool:
@@ -381,8 +380,10 @@ def _run_to_the_end(
     if run.disk is not None:
         env["XDG_DATA_HOME"] = str(run.disk / "share")
     if any(name == "step clock" for _, name in planned):
-        run.clock.write_text("+0")
-        env |= {"LD_PRELOAD": str(FAKE_CLOCK), "FAKETIME_TIMESTAMP_FILE": str(run.clock), **CLOCK_SETTINGS}
+        library = desk.folder / "step_clock.so"
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, CLOCK_SOURCE], check=True, timeout=60)
+        run.clock.write_bytes(_seconds(0))
+        env |= {"LD_PRELOAD": str(library), "STEP_CLOCK_FILE": str(run.clock)}
     happened: list[str] = []
     codes: list[int] = []
     in_flight = 0

@@ -156,7 +156,7 @@ def test_the_budget_is_that_of_all_votes_and_a_resume_continues_them(desk: Desk)
     assert 4 < len(desk.provider.calls) < 8
     ledger = ("--ledger", str(desk.folder / "ledger.db"))
     # The amounts are those of the whole run, not of one vote.
-    assert f"of ${limit:.6f}".rstrip("0") in ran.stderr
+    assert "of $0.02" in ran.stderr, ran.stderr
     ended = desk.run("resume", *ledger, "--max-cost", "5", "--json")
     assert ended.code == 0, ended.stderr
     assert len(desk.provider.calls) == 8
