@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,8 @@ def audit(
 
     The evidence is the ledger, and the processes and sessions of this machine. For each request that may
     have been paid for beside the one that gave the outcome of its row, the audit names the row, the
-    reason, the cost in the ledger and the most that the provider may have charged. The exit code is 1 if
+    reason, the cost in the ledger and the most that the provider may have charged. A run with votes is
+    audited vote by vote. The exit code is 1 if
     the evidence contradicts a promise: two attempts at one prompt at the same time, a row that was
     answered twice, an answer that was not reused, or sums that differ.
 
@@ -49,14 +51,28 @@ def audit(
     from opencode_tasks.engine.audit import audit as audit_run
 
     with open_existing(ledger) as opened:
-        found = audit_run(opened, run_id)
-    if found is None:
+        parts = [part.run_id for part in opened.votes.parts(run_id)]
+        audits = [found for one in parts or [run_id] if (found := audit_run(opened, one)) is not None]
+    if not audits:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     if as_json:
-        typer.echo(json.dumps(_as_json(found), default=str, indent=2))
+        shown = _parts_as_json(run_id, audits) if parts else _as_json(audits[0])
+        typer.echo(json.dumps(shown, default=str, indent=2))
     else:
-        typer.echo("\n".join(_lines(found)))
-    raise typer.Exit(SOME_FAILED if found.faults else COMPLETED)
+        typer.echo("\n\n".join("\n".join(_lines(found)) for found in audits))
+    raise typer.Exit(SOME_FAILED if any(found.faults for found in audits) else COMPLETED)
+
+
+def _parts_as_json(run_id: str, audits: Sequence[Audit]) -> dict[str, Any]:
+    """The audits of the parts of a run, with the sum of their amounts."""
+    most = [found.at_most_pico for found in audits if found.at_most_pico is not None]
+    return {
+        "run_id": run_id,
+        "faults": [fault for found in audits for fault in found.faults],
+        "cost_usd": pico_to_usd(sum(found.cost_pico for found in audits)),
+        "at_most_usd": pico_to_usd(sum(most) if len(most) == len(audits) else None),
+        "parts": [_as_json(found) for found in audits],
+    }
 
 
 def _as_json(found: Audit) -> dict[str, Any]:

@@ -94,6 +94,10 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
         if found is None:
             raise InputError(("RUN_ID: every run of this ledger has ended (see: opencode-tasks runs)",))
         run = opened.runs.get(found)
+        if run is not None and run["parent_run_id"] is not None:
+            # A part is continued with its run.
+            found = str(run["parent_run_id"])
+            run = opened.runs.get(found)
     if run is None:
         raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
     if run["open"] == 0:

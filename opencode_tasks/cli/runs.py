@@ -124,7 +124,9 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
     run = ledger.runs.get(run_id)
     if run is None:
         return None
-    parts = [{"part": one.part, "run_id": one.run_id, "status": one.status} for one in ledger.votes.parts(run_id)]
+    parts = [
+        {"part": one.part, "run_id": one.run_id, "status": one.status} for one in ledger.votes.parts(run_id)
+    ]
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
 
 

@@ -175,14 +175,14 @@ VOTE_COLUMNS = (
     Column(
         name="agreement",
         dtype="float64",
-        meaning="With `--votes`: share of the votes with an answer that equal the answer of the row, from 0 to "
-        "1; the mean over the fields that are voted on. Null without an answer.",
+        meaning="With `--votes`: share of the votes with an answer that equal the answer of the row, from 0 "
+        "to 1; the mean over the fields that are voted on. Null without an answer.",
     ),
     Column(
         name="votes",
         dtype="string",
-        meaning="With `--votes`: what each vote answered, as a JSON list in the order of the votes; null in it "
-        "for a vote without an answer. Null for a row without a vote.",
+        meaning="With `--votes`: what each vote answered, as a JSON list in the order of the votes; null in "
+        "it for a vote without an answer. Null for a row without a vote.",
         text="answers",
     ),
     Column(

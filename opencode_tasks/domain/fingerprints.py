@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
 ROW_KEY_VERSION = "row-key/1"
@@ -28,6 +28,17 @@ _PLACE_NAMES = {"baseurl", "baseuri", "headers"}
 _NAMED = {"agent", "mode", "command", "provider", "models", "mcp", "tools"}
 
 
+class KeyOf(Protocol):
+    """The row key of a prompt with the row's own system text, None for a row with the common one.
+
+    ``number`` is the number of the answer if several are requested for the row.
+    """
+
+    def __call__(self, prompt: str, own: str | None = None, number: int = 0) -> str:
+        """Return the key."""
+        ...
+
+
 def row_keys(
     *,
     system: str,
@@ -38,11 +49,8 @@ def row_keys(
     schema: Mapping[str, Any] | None,
     variant: str | None,
     settings: Mapping[str, Any] | None,
-) -> Callable[..., str]:
-    """Return the function that computes the row key of a rendered prompt and the row's own system text.
-
-    The own system text is None for a row with ``system``. Its third argument, 0 by default, is the number of
-    the answer if several are requested.
+) -> KeyOf:
+    """Return the function that computes the row key of a rendered prompt.
 
     The key is a SHA-256 of everything that decides the answer, in hexadecimal, and the same in all
     processes and releases. ``model_ref`` is the resolved model. Secrets are removed from ``agent_config``,

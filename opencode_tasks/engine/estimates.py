@@ -9,8 +9,16 @@ from typing import Any, NamedTuple
 from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.plan.plan import Plan, price_in
-from opencode_tasks.quality.estimate import EndedRow, Estimate, EstimateSource, covered_s, estimate_rows
+from opencode_tasks.quality.estimate import (
+    EndedRow,
+    Estimate,
+    EstimateSource,
+    covered_s,
+    estimate_rows,
+    spanned,
+)
 from opencode_tasks.quality.text_estimate import SentText, estimate_texts
+from opencode_tasks.quality.votes import first_votes
 
 SHOWN_PROMPTS = 3
 MAX_ENDED_ROWS = 2000
@@ -34,7 +42,9 @@ class Forecast:
 
     ``send`` are the rows to send, one of each key, and ``first`` the first of them. ``reused`` rows have an
     answer in the ledger, ``equal`` rows get the answer of another row of the run, ``invalid`` rows fail
-    without being sent. ``estimate`` is None if no row is sent or nothing is known about the rows.
+    without being sent. With votes, a row counts once for each vote without which no answer can have a
+    majority, and ``further`` is the most votes that may follow. ``estimate`` is None if no row is sent or
+    nothing is known about the rows.
     """
 
     send: Sequence[RowToSend]
@@ -42,6 +52,7 @@ class Forecast:
     reused: int
     equal: int
     invalid: int
+    further: int
     estimate: Estimate | None
 
 
@@ -50,23 +61,28 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
     faulty = plan.checked.row_faults
     by_key: dict[str, RowToSend] = {}
     counts: dict[str, int] = {}
-    for row in plan.rows:
-        if row.position in faulty:
-            continue
-        counts[row.row_key] = counts.get(row.row_key, 0) + 1
-        if row.row_key not in by_key:
-            texts = (row.prompt, row.system or "")
-            by_key[row.row_key] = RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
+    votes = plan.options.votes or 1
+    for number in range(first_votes(votes)):
+        for row in replace(plan.rows, number=number):
+            if row.position in faulty:
+                continue
+            counts[row.row_key] = counts.get(row.row_key, 0) + 1
+            if row.row_key not in by_key:
+                texts = (row.prompt, row.system or "")
+                by_key[row.row_key] = RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
     answered = set[str]() if plan.options.refresh else ledger.ended_rows.answered([*by_key])
     send = [row for key, row in by_key.items() if key not in answered]
     reused = sum(counts[key] for key in answered)
+    of_rows = [*{row.position: row for row in by_key.values()}.values()]
+    further = of_rows * (votes - first_votes(votes))
     return Forecast(
         send=send,
-        first=_rows_at(plan, [row.position for row in send[:SHOWN_PROMPTS]]),
+        first=_rows_at(plan, [*dict.fromkeys(row.position for row in send)][:SHOWN_PROMPTS]),
         reused=reused,
         equal=sum(counts.values()) - reused - len(send),
         invalid=len(faulty),
-        estimate=_estimate(ledger, plan, send),
+        further=len(further),
+        estimate=spanned(_estimate(ledger, plan, send), _estimate(ledger, plan, [*send, *further])),
     )
 
 

@@ -38,9 +38,7 @@ def export_run(
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     prefix = run["parameters"].get("column_prefix")
-    columns = output_columns(
-        run["parameters"].get("schema"), prefix, has_votes=run["votes"] is not None
-    )
+    columns = output_columns(run["parameters"].get("schema"), prefix, has_votes=run["votes"] is not None)
     output = Output(name=target, database=database, prefix=prefix or "", protects_cells=protects_cells)
     command: dict[str, Any] = dict(run["parameters"].get("command") or {})
     command["input"] = source or command.get("input")

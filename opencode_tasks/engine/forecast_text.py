@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.engine.estimate_text import estimate_json, estimate_lines
 from opencode_tasks.engine.progress_text import count_of
+from opencode_tasks.quality.votes import first_votes
 
 if TYPE_CHECKING:
     from opencode_tasks.engine.estimates import Forecast
@@ -20,6 +21,8 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     if lines:
         lines.append("---")
     lines.append(_rows_line(plan, forecast))
+    if forecast.further:
+        lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
     if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
         lines.append(f"pilot: {count_of(plan.options.pilot)} of them first")
     if forecast.estimate is not None:
@@ -37,6 +40,7 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "send": len(forecast.send),
         "reused": forecast.reused,
         "equal": forecast.equal,
+        "further_votes": forecast.further,
         "model_ref": plan.catalog.model_ref if plan.catalog else None,
         "opencode": plan.catalog.version if plan.catalog else None,
         "prompts": [row.prompt for row in forecast.first],
@@ -56,4 +60,8 @@ def _rows_line(plan: Plan, forecast: Forecast) -> str:
         for text, (count, one, many) in others.items()
         if count
     ]
-    return ", ".join([f"{len(forecast.send)} of {count_of(len(plan.rows))} would be sent{model}", *parts])
+    votes = plan.options.votes
+    of_rows = f"of {count_of(len(plan.rows))}"
+    if votes is not None:
+        of_rows = f"votes ({first_votes(votes)} on each {of_rows})"
+    return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{model}", *parts])

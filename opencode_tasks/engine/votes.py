@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -118,7 +118,9 @@ class _VotedRun:
             number=number + 1,
             title=f"vote {number + 1} of {self.plan.options.votes}",
         )
-        plan = self.plan.of_part(part, positions, number=number, max_cost=pico_to_usd(self._budget_left(None)))
+        plan = self.plan.of_part(
+            part, positions, number=number, max_cost=pico_to_usd(self._budget_left(None))
+        )
         found = next(
             (one for one in self.ledger.votes.parts(self.run_id) if one.fingerprint == plan.fingerprint), None
         )
@@ -137,7 +139,7 @@ class _VotedRun:
 
         execute(
             plan,
-            self.frame.iloc[list(positions)],
+            cast("pd.DataFrame", self.frame.iloc[list(positions)]),
             executor=self.executor,
             context=context,
             on_event=emit,

@@ -33,8 +33,9 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency``, ``series``, ``gold`` and ``votes``. Readers: ``results`` and ``audits`` (of one run), ``reports``
-    (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and ``retention``.
+    ``concurrency``, ``series``, ``gold`` and ``votes``. Readers: ``results`` and ``audits`` (of one
+    run), ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and
+    ``retention``.
     """
 
     def __init__(self, database: Database) -> None:

@@ -95,7 +95,9 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
     parts = _parts_of(connection, run_ids)
     with_parts = [*run_ids, *(part for found in parts.values() for part in found)]
 
-    def grouped(query: Select[Any], run: ColumnElement[str], ids: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
+    def grouped(
+        query: Select[Any], run: ColumnElement[str], ids: Sequence[str]
+    ) -> dict[str, Mapping[Any, Any]]:
         found = connection.execute(query.where(run.in_(ids)).group_by(run)).mappings()
         return {line["run_id"]: line for line in found}
 

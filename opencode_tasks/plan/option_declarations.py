@@ -21,9 +21,7 @@ RunnerName = Literal["ray", "threads"]
 BadRows = Literal["stop", "fail"]
 OnWait = Literal["wait", "sleep", "raise"]
 OnBudget = Literal["pause", "skip"]
-Group = Literal[
-    "Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget", "Quality"
-]
+Group = Literal["Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget", "Quality"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,8 +337,8 @@ class SharedOptions(TypedDict, total=False):
     votes: Annotated[
         int | None,
         _QUALITY(
-            "Number of answers to each row, of which the row takes the one that most give. No further answer is "
-            "asked for once the majority is decided. Adds the columns agreement, votes and needs_review.",
+            "Number of answers to each row, of which the row takes the most frequent one. Once the majority is "
+            "decided, no further answer is requested. Adds the columns agreement, votes and needs_review.",
             absent="one answer, without these columns",
             metavar="N",
         ),

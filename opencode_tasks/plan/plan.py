@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
 from opencode_tasks.domain.cost import PriceBook
-from opencode_tasks.domain.fingerprints import fingerprint, row_keys
+from opencode_tasks.domain.fingerprints import KeyOf, fingerprint, row_keys
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.policy import RetryLimits
@@ -59,7 +59,7 @@ class PlannedRows:
     """
 
     rows: PromptRows
-    key_of: Callable[..., str]
+    key_of: KeyOf
     system: SystemText
     number: int = 0
     positions: Sequence[int] | None = None
@@ -93,7 +93,7 @@ class PlannedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanPart:
-    """The part of a run that a plan is for: the run, the number of the part from 1, and its name for people."""
+    """The part of a run that a plan is for: the run, the number of the part from 1, and its title."""
 
     parent_run_id: str
     number: int
@@ -127,7 +127,9 @@ class Plan:
             self.options.schema, self.options.column_prefix, has_votes=self.options.votes is not None
         )
 
-    def of_part(self, part: PlanPart, positions: Sequence[int], *, number: int, max_cost: float | None) -> Plan:
+    def of_part(
+        self, part: PlanPart, positions: Sequence[int], *, number: int, max_cost: float | None
+    ) -> Plan:
         """The plan for a part of the run: the rows at these positions, with the keys of answer ``number``."""
         rows = replace(self.rows, number=number, positions=positions)
         return replace(
@@ -383,11 +385,17 @@ def _choice_faults(options: Options) -> list[str]:
     return faults
 
 
+def _no_key(prompt: str, own: str | None = None, number: int = 0) -> str:
+    """The key of a row of an empty input, which has none."""
+    del own, number
+    return prompt
+
+
 def _rows(
     checked: Checked, options: Options, spec: OpencodeSpec, catalog: Catalog | None, system: SystemText
 ) -> PlannedRows:
     if catalog is None:
-        return PlannedRows(rows=Checked().rows, key_of=lambda prompt, *_: prompt, system=system)
+        return PlannedRows(rows=Checked().rows, key_of=_no_key, system=system)
     key_of = row_keys(
         system=system.common or "",
         model_ref=catalog.model_ref,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -96,6 +96,21 @@ class Estimate:
     def is_known(self) -> bool:
         """Whether anything is known about the rows."""
         return not (self.input_tokens is None and self.output_tokens is None and self.seconds is None)
+
+
+def spanned(fewest: Estimate | None, most: Estimate | None) -> Estimate | None:
+    """The estimate of a number of rows between that of two others; None if nothing is known of either."""
+    if fewest is None or most is None or fewest.rows == most.rows:
+        return fewest or most
+    ranges = ("input_tokens", "output_tokens", "cost_usd", "seconds")
+    return replace(fewest, **{name: _span(getattr(fewest, name), getattr(most, name)) for name in ranges})
+
+
+def _span(fewest: Range | None, most: Range | None) -> Range | None:
+    if fewest is None or most is None:
+        return None
+    known = [one.expected for one in (fewest, most) if one.expected is not None]
+    return Range(low=fewest.low, expected=sum(known) / 2 if len(known) > 1 else None, high=most.high)
 
 
 def covered_s(intervals: Sequence[tuple[float, float]]) -> float:

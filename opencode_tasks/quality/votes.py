@@ -66,7 +66,9 @@ def voted_fields(schema: Mapping[str, Any] | None) -> tuple[VotedField, ...]:
         for name, types in shape.fields.items()
     ]
     labels = [
-        one for one, types in fields if one.kind == "label" or (types or frozenset()) - {"null"} == _WHOLE_NUMBERS
+        one
+        for one, types in fields
+        if one.kind == "label" or (types or frozenset()) - {"null"} == _WHOLE_NUMBERS
     ]
     return tuple(labels) or tuple(one for one, _ in fields)
 
@@ -76,13 +78,18 @@ def first_votes(votes: int) -> int:
     return votes // 2 + 1
 
 
-def tally(answers: Sequence[Any], has_answer: Sequence[bool], fields: Sequence[VotedField], votes: int) -> Tally:
+def tally(
+    answers: Sequence[Any], has_answer: Sequence[bool], fields: Sequence[VotedField], votes: int
+) -> Tally:
     """Count the votes on a row that have ended, in their order, out of ``votes`` in all."""
     valid = [number for number, one in enumerate(has_answer) if one]
     left = max(0, votes - len(answers))
     if not valid:
         return Tally(
-            chosen=None, agreement=None, is_tie=False, is_decided=not left or len(answers) >= first_votes(votes)
+            chosen=None,
+            agreement=None,
+            is_tie=False,
+            is_decided=not left or len(answers) >= first_votes(votes),
         )
     texts = {number: [comparable(one.of(answers[number]), one.kind) for one in fields] for number in valid}
     counts = [Counter(texts[number][at] for number in valid) for at in range(len(fields))]

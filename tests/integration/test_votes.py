@@ -33,6 +33,11 @@ def prepare(desk: Desk) -> None:
 def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(desk: Desk) -> None:
     prepare(desk)
     arguments = ("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3")
+    dry = desk.annotate(*arguments, "--dry-run")
+    assert "8 votes (2 on each of 4 rows) would be sent to fake/echo" in dry.stdout
+    assert "votes: up to 4 more, where the first ones differ" in dry.stdout
+    forecast = desk.annotate(*arguments, "--dry-run", "--json").summary
+    assert (forecast["send"], forecast["further_votes"], len(forecast["prompts"])) == (8, 4, 3)
     ran = desk.annotate(*arguments, "--json")
     assert ran.code == 0, ran.stderr
     output = {row["prompt"]: row for row in desk.read_csv("out.csv")}
@@ -44,7 +49,14 @@ def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(des
         assert row["needs_review"] == str(name == "all differ"), name
         assert desk.provider.prompts().count(name) == votes, name
         assert int(row["attempts"]) == votes, name
-    assert ran.summary["rows"] == {"total": 4, "open": 0, "completed": 4, "failed": 0, "skipped": 0, "reused": 0}
+    assert ran.summary["rows"] == {
+        "total": 4,
+        "open": 0,
+        "completed": 4,
+        "failed": 0,
+        "skipped": 0,
+        "reused": 0,
+    }
     votes = ran.summary["votes"]
     assert (votes["asked"], votes["saved"], votes["ties"]) == (11, 1, 1)
     assert votes["agreement"] == pytest.approx((1 + 2 / 3 + 2 / 3 + 1 / 3) / 4)
@@ -57,6 +69,8 @@ def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(des
     assert (again.code, len(desk.provider.calls)) == (0, 11)
     assert again.summary["votes"]["reused"] == 11
     assert again.summary["rows"]["reused"] == 4
+    dry = desk.annotate(*arguments, "--dry-run", "--json").summary
+    assert (dry["send"], dry["reused"]) == (0, 8)
     # One answer to each row is the first vote.
     assert desk.annotate("in.csv", "-o", "one.csv", "--id-column", "id", *CHOICES).code == 0
     assert len(desk.provider.calls) == 11
@@ -129,9 +143,7 @@ def test_a_failed_vote_is_missing_and_a_row_without_any_fails(desk: Desk) -> Non
     desk.provider.on("one fails", refused, Reply(text="yes"))
     desk.provider.on("never", refused)
     desk.write_csv("in.csv", [{"prompt": "one fails"}, {"prompt": "never"}, {"prompt": ""}])
-    ran = desk.annotate(
-        "in.csv", "-o", "out.csv", *CHOICES, "--votes", "3", "--bad-rows", "fail", "--json"
-    )
+    ran = desk.annotate("in.csv", "-o", "out.csv", *CHOICES, "--votes", "3", "--bad-rows", "fail", "--json")
     assert ran.code == 1
     first, second, third = desk.read_csv("out.csv")
     assert (first["status"], first["response"], first["agreement"]) == ("completed", "yes", "1")
