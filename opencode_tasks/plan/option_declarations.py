@@ -337,8 +337,8 @@ class SharedOptions(TypedDict, total=False):
     votes: Annotated[
         int | None,
         _QUALITY(
-            "Number of answers to each row, of which the row takes the most frequent one. Once the majority is "
-            "decided, no further answer is requested. Adds the columns agreement, votes and needs_review.",
+            "Number of answers to each row, of which the row takes the most frequent one. No answer is "
+            "requested once the majority is decided. Adds the columns agreement, votes and needs_review.",
             absent="one answer, without these columns",
             metavar="N",
         ),

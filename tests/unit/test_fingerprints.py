@@ -19,13 +19,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def key(prompt: str = "p", **changes: Any) -> str:
+def key(prompt: str = "p", number: int = 0, **changes: Any) -> str:
     arguments: dict[str, Any] = {**BASE, **changes}
-    return row_keys(**arguments)(prompt, None)
+    return row_keys(**arguments)(prompt, None, number)
 
 
 def test_the_key_is_stable() -> None:
-    assert key() == row_keys(**dict(reversed(BASE.items())), number=0)("p", None)
+    assert key() == row_keys(**dict(reversed(BASE.items())))("p", None, 0)
     assert key() == "4eeceeca14d331dededb3c0d81c81fb25672582f6bc4cd53a02ef8f7d9c22ae2"
 
 

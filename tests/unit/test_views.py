@@ -14,6 +14,7 @@ from opencode_tasks.ledger.views import DROPPED, VIEWS
 DIGESTS = {
     1: "2493e7d98bed9276",
     2: "fd769d7a33c7cd38",
+    3: "2d93c8a706129fbb",
 }
 
 
