@@ -56,6 +56,7 @@ def with_commands() -> typer.Typer:
     from opencode_tasks.cli import (
         annotate,
         audit,
+        choose,
         compare,
         doctor,
         export,
@@ -73,6 +74,7 @@ def with_commands() -> typer.Typer:
             setup,
             doctor,
             annotate,
+            choose,
             resume,
             export,
             runs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -36,16 +36,28 @@ def takes(options: Iterable[Option]) -> Callable[[F], F]:
     A list is a list of texts, empty if the option is absent. A value that Python takes as an object or a
     path is the name of a file here.
     """
+    return _with_parameters([argument("input"), _output(), *(_parameter(option) for option in options)])
 
+
+def takes_input(options: Iterable[Option], own: Mapping[str, tuple[Any, Any]]) -> Callable[[F], F]:
+    """Give a command function ``(input, **values)`` declared options, and own ones with their defaults."""
+    parameters = [
+        inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
+        for name, (annotation, default) in own.items()
+    ]
+    return _with_parameters([argument("input"), *parameters, *(_parameter(option) for option in options)])
+
+
+def _with_parameters(parameters: Sequence[inspect.Parameter]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
-        parameters = [_argument("input"), _output(), *(_parameter(option) for option in options)]
         vars(function)["__signature__"] = inspect.Signature(parameters, return_annotation=int)
         return function
 
     return decorate
 
 
-def _argument(name: str) -> inspect.Parameter:
+def argument(name: str) -> inspect.Parameter:
+    """The positional parameter of a declared option."""
     option = OPTIONS[name]
     argument = typer.Argument(metavar=option.info.metavar, help=option.description)
     return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument])

@@ -63,6 +63,14 @@ def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAn
     return [GoldAnswer(**row) for row in connection.execute(query).mappings()]
 
 
+def correct_rows(connection: Connection, run_id: str, field: str) -> set[str]:
+    """The ids of the rows of a run whose answer equals the gold value of a field."""
+    query = select(gold_values.c.row_id).where(
+        gold_values.c.run_id == run_id, gold_values.c.field == field, gold_values.c.is_correct
+    )
+    return set(connection.execute(query).scalars())
+
+
 def set_correct(connection: Connection, run_id: str, found: Sequence[tuple[str, str, bool]]) -> None:
     """Write whether answers equal the gold values: row id, field, and whether they do."""
     statement = (
@@ -96,3 +104,4 @@ class Gold(Group):
             self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
 
     answers: Final = read(gold_answers)
+    correct: Final = read(correct_rows)

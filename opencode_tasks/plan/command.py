@@ -91,10 +91,10 @@ def prepare(
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
-    with _Collected(faults):
+    with Collected(faults):
         output = _output(target, incremental, options, resolver)
     reading = {name: options.pop(name, None) for name in ("encoding", "delimiter")}
-    with _Collected(faults):
+    with Collected(faults):
         # The limit of an incremental input counts new rows, which are not known yet.
         table = read_table(
             source,
@@ -105,7 +105,7 @@ def prepare(
         )
     faults += _output_faults(output, source, table, options)
     max_failed = options.pop("max_failed", None)
-    with _Collected(faults):
+    with Collected(faults):
         allowed_failures(max_failed, 0)
     min_accuracy = options.pop("min_accuracy", None)
     if min_accuracy is not None and not 0 <= min_accuracy <= 1:
@@ -119,7 +119,7 @@ def prepare(
             table = incremental.rows(
                 table, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh, flow_run_id=flow_run_id
             )
-    with _Collected(faults):
+    with Collected(faults):
         plan = make_plan(table and table.frame, resolver.options(wanted), table.row_faults if table else {})
     if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))
@@ -135,7 +135,7 @@ def prepare(
 
 
 @dataclass(frozen=True, slots=True)
-class _Collected:
+class Collected:
     """Context that collects the faults of an InputError and suppresses it, to report all at once."""
 
     faults: list[str]

@@ -161,11 +161,11 @@ def measure(field: str, kind: GoldKind, pairs: Sequence[tuple[Any, Any]], unansw
             return found
 
 
-def interval(successes: int, n: int) -> tuple[float | None, float | None]:
-    """The Wilson interval of a share at 95 %; None twice if ``n`` is 0."""
+def interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float | None, float | None]:
+    """The Wilson interval of a share; None twice if ``n`` is 0."""
     if not n:
         return None, None
-    found = statistics().binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    found = statistics().binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)
 
 

@@ -1,0 +1,126 @@
+"""``opencode-tasks choose``: the cheapest model whose labels are good enough."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+from cluster import Desk
+
+from opencode_tasks.testing import Call, Reply
+
+ROWS = 60
+# Price of a million tokens in USD, and of how many rows in twenty the answer is right.
+MODELS = {"poor": (0.1, 12), "good": (1.0, 19), "best": (10.0, 20)}
+# Each answer of the scripted provider has these tokens.
+TOKENS = 1000
+
+
+@pytest.fixture
+def labelled(desk: Desk) -> Desk:
+    """A table of rows with the label yes, and models that give it to a known share of them."""
+    for name, (price, right) in MODELS.items():
+        desk.provider.models[name] = {
+            "name": name,
+            "cost": {"input": price, "output": price},
+            "limit": {"context": 100_000, "output": 4096},
+        }
+
+        def is_right(call: Call, name: str = name, right: int = right) -> bool:
+            return call.model == name and int(call.prompt.split()[1]) % 20 < right
+
+        def is_wrong(call: Call, name: str = name, right: int = right) -> bool:
+            return call.model == name and int(call.prompt.split()[1]) % 20 >= right
+
+        desk.provider.on(is_right, Reply(text="yes", input_tokens=TOKENS, output_tokens=TOKENS))
+        desk.provider.on(is_wrong, Reply(text="no", input_tokens=TOKENS, output_tokens=TOKENS))
+    desk.write_csv(
+        "in.csv",
+        [{"id": f"r{n}", "prompt": f"row {n}", "human": "yes" if n < ROWS else ""} for n in range(80)],
+    )
+    return desk
+
+
+def choose(desk: Desk, *more: str) -> Any:
+    config = desk.folder / "opencode.json"
+    config.write_text(json.dumps(desk.provider.opencode_config()))
+    models = [word for name in MODELS for word in ("--model", f"fake/{name}")]
+    fixed = ["--opencode-config", str(config), "--opencode-bin", str(desk.binary)]
+    ledger = ["--ledger", str(desk.folder / "ledger.db")]
+    return desk.run(
+        "choose", "in.csv", "--gold", "human", "--choices", "yes,no", *models, *fixed, *ledger, *more
+    )
+
+
+def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are_kept(labelled: Desk) -> None:
+    desk = labelled
+    ran = choose(desk, "--target", "0.9", "--json")
+    assert ran.code == 0, ran.stderr
+    found = ran.summary
+    assert (found["chosen"], found["options"]) == ("fake/good", {"model": "fake/good", "variant": None})
+    by_name = {one["name"].partition("/")[2]: one for one in found["candidates"]}
+    for name, (price, right) in MODELS.items():
+        one = by_name[name]
+        assert one["low"] <= right / 20 <= one["high"], one
+        assert one["row_cost_usd"] == pytest.approx(price * 2 * TOKENS / 1e6)
+        assert one["label_cost_usd"] == pytest.approx(one["cost_usd"] / one["correct"])
+        calls = [call for call in desk.provider.calls if call.model == name]
+        assert len(calls) == one["rows"] == len({call.prompt for call in calls})
+    assert by_name["poor"]["rows"] < ROWS
+    assert "are correct" in by_name["poor"]["dropped"]
+    assert by_name["good"]["rows"] == ROWS
+    # The command annotates the whole table, and pays for the other rows alone.
+    before = len(desk.provider.calls)
+    words = shlex.split(found["command"])
+    assert words[:3] == ["opencode-tasks", "annotate", "in.csv"]
+    words[words.index("OUTPUT")] = "out.csv"
+    annotated = desk.run(*words[1:], "--runner", "threads")
+    assert annotated.code == 0, annotated.stderr
+    assert len(desk.provider.calls) - before == 80 - ROWS
+    # The same choice costs nothing.
+    before = len(desk.provider.calls)
+    again = choose(desk, "--target", "0.9")
+    assert (again.code, len(desk.provider.calls)) == (0, before)
+    assert "cheapest with 90% correct labels: fake/good (95.0%" in again.stdout
+    assert "not sure yet" in again.stdout
+
+
+def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
+    labelled.write_csv(
+        "in.csv", [{"prompt": f"row {n}", "human": "no" if n == 3 else "yes"} for n in range(20)]
+    )
+    ran = choose(labelled, "--target", "1", "--json")
+    assert (ran.code, ran.summary["chosen"], ran.summary["command"]) == (1, None, None)
+    shown = choose(labelled, "--target", "1").stdout
+    assert "no model reaches 100%" in shown
+    assert "95.0%" in next(line for line in shown.splitlines() if line.startswith("fake/best"))
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (("--target", "1.5"), "--target: 1.5 is not a share"),
+        (("--gold", "none"), "--gold: INPUT has no column 'none'"),
+        (("--rows", "0"), "--rows: 0 is not at least 1"),
+        (("--model", "fake/poor"), "--model: 'fake/poor' is named twice"),
+        (("--model", "fake/absent"), "no model 'absent'"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused_before_anything_is_sent(
+    labelled: Desk, more: tuple[str, ...], fault: str
+) -> None:
+    ran = choose(labelled, *more)
+    assert (ran.code, fault in ran.stderr, labelled.provider.calls) == (2, True, []), ran.stderr
+
+
+def test_a_budget_ends_the_choice_and_a_higher_one_continues_it(labelled: Desk) -> None:
+    ran = choose(labelled, "--max-cost", "0.3")
+    assert (ran.code, "stopped by --max-cost" in ran.stderr) == (75, True), ran.stderr
+    before = len(labelled.provider.calls)
+    assert choose(labelled, "--max-cost", "5").code == 0
+    assert len(labelled.provider.prompts()) == len(
+        {(call.model, call.prompt) for call in labelled.provider.calls}
+    )
+    assert len(labelled.provider.calls) > before
