@@ -99,7 +99,7 @@ class PromptRows:
         if self.id_column is None:
             return {position: str(position) for position in positions}
         listed = list(positions)
-        found = dict(zip(listed, row_ids_in(take_rows(self.frame, listed), self.id_column), strict=True))
+        found = _ids_at(self.frame, self.id_column, listed)
         return found | {position: self.new_ids[position] for position in listed if position in self.new_ids}
 
 
@@ -182,6 +182,16 @@ def check_frame(
 def row_ids_in(frame: pd.DataFrame, id_column: str) -> list[str]:
     """Return the ids of the rows as text, as the ledger stores them; "" for null."""
     return [cell_text(value) or "" for value in _cells(frame, id_column)]
+
+
+def _ids_at(frame: pd.DataFrame, id_column: str, positions: Sequence[int]) -> dict[int, str]:
+    """Return the ids of the rows at these positions."""
+    # Taking rows copies whole columns, so the others stay out, and nothing is taken for nothing.
+    if not positions:
+        return {}
+    at = [str(name) for name in frame.columns].index(id_column)
+    taken = take_rows(cast("pd.DataFrame", frame.iloc[:, [at]]), positions)
+    return dict(zip(positions, row_ids_in(taken, id_column), strict=True))
 
 
 def take_rows(frame: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
@@ -292,7 +302,7 @@ def _id_faults(frame: pd.DataFrame, id_column: str, new_ids: Mapping[int, str]) 
     ordered = np.sort(hashes)
     repeated_hashes = ordered[1:][ordered[1:] == ordered[:-1]]
     alike = np.flatnonzero(np.isin(hashes, repeated_hashes)).tolist() if len(repeated_hashes) else []
-    ids = dict(zip(alike, row_ids_in(take_rows(frame, alike), id_column), strict=True))
+    ids = _ids_at(frame, id_column, alike)
     ids |= {position: new_ids[position] for position in alike if position in new_ids}
     times = Counter(row_id for row_id in ids.values() if row_id.strip())
     if repeated := [position for position, row_id in ids.items() if times[row_id] > 1]:
