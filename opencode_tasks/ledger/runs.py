@@ -114,9 +114,11 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
 
 
 def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
-    """The newest run over this input that the flow run worked on; None without one."""
-    is_wanted = (runs.c.input_fingerprint == input_fingerprint) & (runs.c.status != PREPARING)
-    return newest_of_flow_run(connection, flow_run_id, is_wanted)
+    """The newest run over this input that the flow run worked on, parts aside; None without one."""
+    is_whole = (runs.c.status != PREPARING) & runs.c.parent_run_id.is_(None)
+    return newest_of_flow_run(
+        connection, flow_run_id, is_whole & (runs.c.input_fingerprint == input_fingerprint)
+    )
 
 
 def newest_of_flow_run(

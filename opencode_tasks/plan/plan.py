@@ -270,11 +270,18 @@ def make_plan(
         spec=spec,
         catalog=catalog,
         rows=rows,
-        fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
+        fingerprint=fingerprint(_identities(rows, options)),
         prices=prices,
         gold=gold,
         secrets_block=resolved.secrets_block,
     )
+
+
+def _identities(rows: PlannedRows, options: Options) -> Iterator[tuple[str, str]]:
+    """What tells an input from others: its rows, and the number of votes on each."""
+    yield from ((row.row_id, row.row_key) for row in rows)
+    if options.votes is not None:
+        yield "votes", str(options.votes)
 
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
@@ -410,8 +417,7 @@ def _rows(
             **_other_deciding_options(options),
         },
     )
-    # A row with votes has a key of its own, which no vote has.
-    return PlannedRows(rows=checked.rows, key_of=key_of, system=system, number=-(options.votes or 0))
+    return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:
