@@ -23,12 +23,14 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
+from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, WHOLE, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 
 __all__ = [
+    "AGREEMENT",
     "ATTEMPT_COLUMNS",
     "BUDGET_REACHED",
     "COST_COLUMNS",
@@ -36,7 +38,9 @@ __all__ = [
     "GROUPINGS",
     "INTERRUPTED",
     "PREPARING",
+    "SORT_COLUMNS",
     "USAGE_COLUMNS",
+    "WHOLE",
     "Allocation",
     "AlreadyFinished",
     "AlreadyLeased",
@@ -66,6 +70,8 @@ __all__ = [
     "Purged",
     "ReportQueries",
     "RowChange",
+    "RowFilter",
+    "RowOrder",
     "SentAttempt",
     "WaitingRun",
     "completed",

@@ -210,7 +210,12 @@ def _unused_answers(connection: Connection, run_id: str) -> list[AttemptPair]:
         answered.c.reused.is_(False),
         answered.c.response.is_not(None),
     )
-    return _pairs(connection, run_id, other, and_(other.c.status == "completed", _ended_before(other, attempts), could_be_reused))
+    return _pairs(
+        connection,
+        run_id,
+        other,
+        and_(other.c.status == "completed", _ended_before(other, attempts), could_be_reused),
+    )
 
 
 def _ended_before(first: FromClause, second: FromClause) -> ColumnElement[bool]:

@@ -37,12 +37,20 @@ class JsonPairs(FunctionElement[Any]):
     inherit_cache: bool | None = True
 
 
+class JsonScalar(FunctionElement[Any]):
+    """The text of a JSON value that is a text or a number; null for NULL."""
+
+    type: TypeEngine[Any] = Text()
+    inherit_cache: bool | None = True
+
+
 SQL: dict[type[FunctionElement[Any]], dict[str, str]] = {
     UtcDay: {"sqlite": "date({})", "postgresql": "(({}) AT TIME ZONE 'UTC')::date"},
     Dollars: {"sqlite": "({} / 1e12)", "postgresql": "({} / 1000000000000.0)"},
     # PostgreSQL compares bytes much faster than text in the collation of a language.
     RowName: {"sqlite": "({} || '/' || {})", "postgresql": "(({} || '/' || {}) COLLATE \"C\")"},
     JsonPairs: {"sqlite": "json_each({})", "postgresql": "json_each_text(({})::json)"},
+    JsonScalar: {"sqlite": "cast(json_extract({}, '$') as text)", "postgresql": "(({})::json #>> '{{}}')"},
 }
 
 
@@ -55,6 +63,6 @@ for _function in SQL:
     compiles(_function)(_compiled)
 
 
-def label_pairs(labels: ColumnElement[Any]) -> Any:
-    """One row for each label of a row, with the columns ``key`` and ``value``."""
-    return JsonPairs(labels).table_valued("key", "value", joins_implicitly=True, name="pairs")
+def pairs_of(json_object: ColumnElement[Any]) -> Any:
+    """One row for each pair of a JSON object, such as the labels of a row: ``key`` and ``value``."""
+    return JsonPairs(json_object).table_valued("key", "value", joins_implicitly=True, name="pairs")
