@@ -23,6 +23,7 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
+from opencode_tasks.ledger.reviews import ModelAnswer, RecordedReview, Review
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
@@ -60,11 +61,14 @@ __all__ = [
     "LeaseLostError",
     "Ledger",
     "ListedGate",
+    "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",
     "Progress",
     "Purged",
+    "RecordedReview",
     "ReportQueries",
+    "Review",
     "RowChange",
     "SentAttempt",
     "WaitingRun",
