@@ -66,6 +66,7 @@ def with_commands() -> typer.Typer:
         resume,
         runs,
         setup,
+        view,
     )
 
     if not app.registered_commands:
@@ -76,6 +77,7 @@ def with_commands() -> typer.Typer:
             resume,
             export,
             runs,
+            view,
             audit,
             compare,
             gates,

@@ -23,7 +23,8 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
-from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, WHOLE, RowFilter, RowOrder
+from opencode_tasks.ledger.reviews import ModelAnswer, RecordedReview, Review
+from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
@@ -40,7 +41,6 @@ __all__ = [
     "PREPARING",
     "SORT_COLUMNS",
     "USAGE_COLUMNS",
-    "WHOLE",
     "Allocation",
     "AlreadyFinished",
     "AlreadyLeased",
@@ -64,11 +64,14 @@ __all__ = [
     "LeaseLostError",
     "Ledger",
     "ListedGate",
+    "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",
     "Progress",
     "Purged",
+    "RecordedReview",
     "ReportQueries",
+    "Review",
     "RowChange",
     "RowFilter",
     "RowOrder",

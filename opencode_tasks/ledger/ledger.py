@@ -24,6 +24,7 @@ from opencode_tasks.ledger.queue import Queue
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import Results
 from opencode_tasks.ledger.retention import Retention
+from opencode_tasks.ledger.reviews import Reviews
 from opencode_tasks.ledger.row_list import RowList
 from opencode_tasks.ledger.rows import Rows
 from opencode_tasks.ledger.runs import Runs
@@ -33,8 +34,9 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency``, ``series`` and ``gold``. Readers: ``results``, ``row_list`` and ``audits`` (of one run),
-    ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and ``retention``.
+    ``concurrency``, ``series``, ``gold`` and ``reviews``. Readers: ``results``, ``row_list`` and ``audits``
+    (of one run), ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and
+    ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
@@ -49,6 +51,7 @@ class Ledger:
         self.concurrency: Final = Concurrency(database)
         self.series: Final = Series(database)
         self.gold: Final = Gold(database)
+        self.reviews: Final = Reviews(database)
         self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)
         self.row_list: Final = RowList(database)

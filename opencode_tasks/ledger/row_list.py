@@ -9,17 +9,16 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Numeric, Text, and_, cast, exists, func, or_, select
 from sqlalchemy.types import TypeEngine
 
+from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.progress import ROW_STATUSES
-from opencode_tasks.ledger.schema import HELD, attempts, gold_values, rows, runs, shown_status
+from opencode_tasks.ledger.schema import HELD, attempts, gold_values, reviews, rows, runs, shown_status
 from opencode_tasks.ledger.sql_functions import JsonScalar, pairs_of
 from opencode_tasks.ledger.usage_sums import count_if
 
 PROMPT_CHARS = 300
 ANSWER_CHARS = 2000
-# The name of a whole answer among the fields, as in ``gold_values``.
-WHOLE: Final = "response"
 # Of a JSON boolean as text: SQLite's, and PostgreSQL's.
 BOOLEANS: Mapping[str, tuple[str, str]] = {"true": ("1", "true"), "false": ("0", "false")}
 ENDED_OTHERWISE = ("open", HELD, "failed", "skipped")
@@ -36,6 +35,7 @@ class RowFilter:
     - ``labels``: exact values of the row's labels, by name.
     - ``has_gold_mismatch``: whether an answer differs from a gold value of its row.
     - ``agreement_below``: of a run with votes, the share of the votes that agree with the answer.
+    - ``is_reviewed``: whether the answer is that of a person.
     """
 
     text: str | None = None
@@ -46,6 +46,7 @@ class RowFilter:
     has_gold_mismatch: bool = False
     min_cost_pico: int | None = None
     agreement_below: float | None = None
+    is_reviewed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +102,10 @@ def row_lines(connection: Connection, run_id: str, row_ids: Sequence[str]) -> li
     """Rows for a list, in the order of their ids.
 
     Keys: ``row_id``, ``position``, ``status``, ``error_type``, ``structured``, ``cost_pico``, ``attempts``,
-    ``agreement`` (of a run with votes), the first characters of ``prompt`` and ``response``, and ``gold``:
-    the gold values of the row, each with ``field``, ``value`` and ``is_correct``.
+    ``answered_by``, ``agreement`` (of a run with votes), the first characters of ``prompt`` and
+    ``response``, and ``gold``, the gold values of the row with ``field``, ``value`` and ``is_correct``.
     """
-    names = ("row_id", "position", "error_type", "structured", "cost_pico", "attempts")
+    names = ("row_id", "position", "error_type", "structured", "cost_pico", "attempts", "answered_by")
     query = select(
         *(rows.c[name] for name in names),
         shown_status.label("status"),
@@ -130,6 +131,18 @@ def gold_of_rows(
     for line in connection.execute(query).mappings():
         found.setdefault(line["row_id"], []).append(dict(line))
     return found
+
+
+def row_reviews(connection: Connection, run_id: str, row_id: str) -> list[dict[str, Any]]:
+    """The answers that persons gave to a row, oldest first: every column of ``reviews``."""
+    query = select(reviews).where(reviews.c.run_id == run_id, reviews.c.row_id == row_id)
+    return [dict(one) for one in connection.execute(query.order_by(reviews.c.reviewed_at)).mappings()]
+
+
+def run_columns(connection: Connection, run_id: str) -> dict[str, Any] | None:
+    """Every column of a run in ``runs``, without counts, which take longer; None if there is no such run."""
+    found = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one_or_none()
+    return None if found is None else dict(found)
 
 
 def error_types(connection: Connection, run_id: str) -> list[str]:
@@ -182,11 +195,14 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
         conditions.append(rows.c.cost_pico >= wanted.min_cost_pico)
     if wanted.agreement_below is not None and AGREEMENT is not None:
         conditions.append(AGREEMENT.op("<")(wanted.agreement_below))
+    if wanted.is_reviewed is not None:
+        reviewed_at = rows.c.reviewed_at
+        conditions.append(reviewed_at.is_not(None) if wanted.is_reviewed else reviewed_at.is_(None))
     return and_(*conditions)
 
 
 def _has_value(name: str, value: str) -> ColumnElement[bool]:
-    if name == WHOLE:
+    if name == RESPONSE.name:
         return or_(
             JsonScalar(rows.c.structured) == value,
             and_(rows.c.structured.is_(None), rows.c.response == value),
@@ -204,17 +220,19 @@ def _has_pair(column: ColumnElement[Any], name: str, values: Sequence[str]) -> C
 def _field_value(order: RowOrder) -> ColumnElement[Any]:
     pairs = pairs_of(rows.c.structured)
     kind: TypeEngine[Any] = Numeric() if order.is_number else Text()
-    value = cast(pairs.c.value, kind)
+    value: ColumnElement[Any] = cast(pairs.c.value, kind)
     return select(value).select_from(pairs).where(pairs.c.key == order.column).scalar_subquery()
 
 
 class RowList(Group):
     """``ledger.row_list``: the rows of a run for a page that lists them."""
 
+    run: Final = read(run_columns)
     ids: Final = read(matching_ids)
     count: Final = read(count_matching)
     lines: Final = read(row_lines)
     gold: Final = read(gold_of_rows)
+    reviews: Final = read(row_reviews)
     error_types: Final = read(error_types)
     has_gold: Final = read(has_gold)
     counts: Final = read(row_counts)

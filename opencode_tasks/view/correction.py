@@ -1,0 +1,86 @@
+"""The form in which a person corrects an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.view.list_query import FIELD
+from opencode_tasks.view.row_cells import answer_text
+from opencode_tasks.view.run_view import AnswerField, RunView
+
+MAX_KEYS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An input of the form: ``name`` is its parameter, ``value`` the text that it shows.
+
+    ``has_keys`` says that the number keys choose among its choices.
+    """
+
+    name: str
+    field: AnswerField
+    value: str
+    has_keys: bool
+
+
+def inputs(row: Mapping[str, Any], run: RunView, given: Mapping[str, str]) -> list[Input]:
+    """The inputs for a row, with its answer or with what a person entered."""
+    with_keys = next((one for one in run.fields if one.choices), None)
+    return [
+        Input(
+            name=FIELD + one.name,
+            field=one,
+            value=given.get(FIELD + one.name, answer_text(row, one)),
+            has_keys=one is with_keys,
+        )
+        for one in run.fields
+    ]
+
+
+def entered_answer(
+    row: Mapping[str, Any], run: RunView, given: Mapping[str, str]
+) -> tuple[Any, tuple[str, ...]]:
+    """The answer that a person entered, and a line for each input that cannot be read.
+
+    Fields that the schema does not name keep their values.
+    """
+    faults: list[str] = []
+    values: dict[str, Any] = dict(mapping_in(row["structured"])) if run.is_object else {}
+    for one in run.fields:
+        text = given.get(FIELD + one.name, "").replace("\r\n", "\n")
+        before = answer_text(row, one)
+        if run.is_object and text == before.replace("\r\n", "\n") and (text or one.name not in values):
+            continue
+        try:
+            value = _value(one, text)
+        except ValueError:
+            faults.append(f"{one.title}: {text[:50]!r} is not {_expected(one)}")
+            continue
+        if run.is_object and not text and one.kind != "text":
+            values.pop(one.name, None)
+        else:
+            values[one.name] = value
+    return (values if run.is_object else values.get(run.fields[0].name)), tuple(faults)
+
+
+def _value(field: AnswerField, text: str) -> Any:
+    match field.kind:
+        case "choice" | "text":
+            return text
+        case "boolean" | "number" | "json":
+            return json.loads(text) if text.strip() else None
+
+
+def _expected(field: AnswerField) -> str:
+    match field.kind:
+        case "number":
+            return "a number"
+        case "boolean":
+            return "true or false"
+        case "choice" | "text" | "json":
+            return 'a JSON value: a text has quotation marks, as in "text"'
