@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,10 +15,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from opencode_tasks.engine.review import PersonAnswer, record_reviews, undo_review
+from opencode_tasks.errors import OpenCodeTasksError
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.view.access import REFUSED, TOKEN, Access, is_token
 from opencode_tasks.view.correction import entered_answer, inputs
-from opencode_tasks.view.list_query import MAX_PAGE, ListQuery, read_query
+from opencode_tasks.view.list_query import MAX_PAGE, PAGE_ROWS, ListQuery, read_query
 from opencode_tasks.view.pages import (
     SCRIPT,
     STYLE,
@@ -79,10 +81,12 @@ class Pages:
         """A page of the list."""
         run, query = self._query(params)
         found = self._ledger.row_list
+        total = found.count(run.run_id, query.wanted)
+        # Rows may have gone from the list since its address was written.
+        query = replace(query, page=max(1, min(query.page, -(-total // PAGE_ROWS))))
         ids = found.ids(run.run_id, query.wanted, query.order, query.span)
         columns = list_columns(run)
         lines = [(line["row_id"], cells(line, columns)) for line in found.lines(run.run_id, ids)]
-        total = found.count(run.run_id, query.wanted)
         return HTMLResponse(list_page(run, query, lines=lines, total=total, counts=found.counts(run.run_id)))
 
     def counts(self, params: Mapping[str, str]) -> Response:
@@ -212,7 +216,8 @@ def _see(address: str) -> Response:
 
 def _reads(answer: Callable[[Mapping[str, str]], Response]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(_answered, answer, dict(request.query_params))
+        params = {name: storable(value) for name, value in request.query_params.items()}
+        return await run_in_threadpool(_answered, answer, params)
 
     return endpoint
 
@@ -225,8 +230,13 @@ def _writes(answer: Callable[[Mapping[str, str]], Response], token: str) -> Call
             if len(body) > MAX_FORM_BYTES:
                 return PlainTextResponse("The form is too large.\n", status_code=413)
         # A form of a browser is UTF-8.
-        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-        form = dict(pairs)
+        try:
+            pairs = parse_qsl(
+                body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS
+            )
+        except ValueError:
+            return PlainTextResponse("The form has too many fields.\n", status_code=413)
+        form = {name: storable(value) for name, value in pairs}
         if not is_token(form.get(TOKEN, ""), token):
             return PlainTextResponse(REFUSED, status_code=403)
         return await run_in_threadpool(_answered, answer, form)
@@ -239,6 +249,8 @@ def _answered(answer: Callable[[Mapping[str, str]], Response], params: Mapping[s
         return answer(params)
     except MissingError as error:
         return HTMLResponse(message_page("Not found", str(error)), status_code=404)
+    except OpenCodeTasksError as error:
+        return HTMLResponse(message_page("The ledger does not answer", str(error)), status_code=503)
 
 
 def _asset(name: str) -> Callable[[Request], Any]:

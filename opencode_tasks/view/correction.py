@@ -73,7 +73,17 @@ def _value(field: AnswerField, text: str) -> Any:
         case "choice" | "text":
             return text
         case "boolean" | "number" | "json":
-            return json.loads(text) if text.strip() else None
+            return _json_value(text) if text.strip() else None
+
+
+def _json_value(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for others, also for numbers that JSON cannot write."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def _expected(field: AnswerField) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from opencode_tasks.ledger import AGREEMENT
+from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.reports.html import html_environment
 from opencode_tasks.view.correction import MAX_KEYS
@@ -115,8 +116,10 @@ def _pairs(values: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _render(name: str, **content: Any) -> str:
-    return (
+    page = (
         _environment()
         .get_template(name)
         .render(FIELD=FIELD, LABEL=LABEL, MAX_KEYS=MAX_KEYS, STATUSES=ROW_STATUSES, pairs=_pairs, **content)
     )
+    # JSON may contain lone surrogates, which UTF-8 does not have.
+    return storable(page)

@@ -14,7 +14,7 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.outcomes.session_messages import message_model, prompt_text, repair_ids
 from opencode_tasks.outcomes.trace import trace_blocks
 from opencode_tasks.view.row_cells import answer_text, value_text
-from opencode_tasks.view.run_view import RunView
+from opencode_tasks.view.run_view import RunView, field_title
 
 ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
 REVIEW_TITLES = ("time (UTC)", "person", "answer", "note", "answer before", "counts")
@@ -89,7 +89,11 @@ def _sections(
     yield Section(title="Prompt", blocks=_text(row["prompt"]), is_main=True)
     yield Section(title="Answer", blocks=_answer(row, run), is_main=True)
     yield Section(title="Error", blocks=_text(row["error_message"]), is_main=True)
-    yield Section(title="Gold", blocks=_pairs({one["field"]: _gold_text(one) for one in gold}), is_main=True)
+    yield Section(
+        title="Gold",
+        blocks=_pairs({field_title(one["field"]): _gold_text(one) for one in gold}),
+        is_main=True,
+    )
     yield Section(title="Reviews", blocks=_table(REVIEW_TITLES, _reviews(reviews, row)))
     yield Section(title="System text", blocks=_text(row["system"] or run.system))
     yield Section(title="Labels", blocks=_pairs(mapping_in(row["labels"])))

@@ -29,7 +29,7 @@ class AnswerField:
     @property
     def title(self) -> str:
         """The name for people."""
-        return "answer" if self.name == RESPONSE.name else self.name
+        return field_title(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,11 @@ def answer_fields(schema: Mapping[str, Any] | None) -> tuple[AnswerField, ...]:
             _field(name, types, shape.field_labels.get(name)) for name, types in shape.fields.items()
         )
     return (_field(RESPONSE.name, shape.types, shape.labels if shape.is_label else None),)
+
+
+def field_title(name: str) -> str:
+    """The name of a field for people."""
+    return "answer" if name == RESPONSE.name else name
 
 
 def _field(name: str, types: Types | None, labels: Sequence[str] | None) -> AnswerField:
