@@ -22,6 +22,8 @@ HOSTILE = (
     '</script><script>document.title="hacked"</script><img src=x onerror=alert(1)>"\'&{{7*7}} '
     "javascript:alert(1) \u202eabc\u202c \u2067x \x00 \u2028"
 )
+# As a browser sends it, and as a name of a field.
+HOSTILE_CHOICE = HOSTILE.replace("\x00", "")
 HOSTILE_IDS = ("a/b", "?q=1&x", "#frag", "a b", "<b>\"'", "../..", "%2F%00", "\u202eid", "é", "javascript:x")
 
 
@@ -130,7 +132,11 @@ def labelled_run(ledger: Ledger, run_id: str = "labelled", *, rows: int = 6, ope
 
 def hostile_run(ledger: Ledger, run_id: str = "hostile") -> None:
     """A run in which ids, prompts, answers, fields and labels try to break the page."""
-    fields = {HOSTILE: {"type": "string"}, "label": {"enum": [HOSTILE, "ok"]}, "score": {"type": "number"}}
+    fields = {
+        HOSTILE_CHOICE: {"type": "string"},
+        "label": {"enum": [HOSTILE_CHOICE, "ok"]},
+        "score": {"type": "number"},
+    }
     add_run(
         ledger,
         run_id,
@@ -139,7 +145,12 @@ def hostile_run(ledger: Ledger, run_id: str = "hostile") -> None:
         labels={HOSTILE: HOSTILE},
     )
     for row in HOSTILE_IDS[:-2]:
-        value = {HOSTILE: HOSTILE + "\ud800", "label": HOSTILE, "score": 0.5, "other": [HOSTILE]}
+        value = {
+            HOSTILE_CHOICE: HOSTILE + "\ud800",
+            "label": HOSTILE_CHOICE,
+            "score": 0.5,
+            "other": [HOSTILE],
+        }
         answer(ledger, run_id, row, HOSTILE * 1000, value)
     fail(ledger, run_id, HOSTILE_IDS[-2], HOSTILE)
     ledger.runs.end(run_id, status="completed", now=NOW + timedelta(hours=1))

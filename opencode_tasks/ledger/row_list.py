@@ -14,7 +14,7 @@ from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.schema import HELD, attempts, gold_values, reviews, rows, runs, shown_status
-from opencode_tasks.ledger.sql_functions import JsonScalar, pairs_of
+from opencode_tasks.ledger.sql_functions import JsonScalar, answer_pairs, label_pairs
 from opencode_tasks.ledger.usage_sums import count_if
 
 PROMPT_CHARS = 300
@@ -187,7 +187,9 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
     if wanted.error_type is not None:
         conditions.append(rows.c.error_type == wanted.error_type)
     conditions += [_has_value(name, value) for name, value in wanted.values.items()]
-    conditions += [_has_pair(rows.c.labels, name, (value,)) for name, value in wanted.labels.items()]
+    conditions += [
+        _has_pair(label_pairs(rows.c.labels), name, (value,)) for name, value in wanted.labels.items()
+    ]
     if wanted.has_gold_mismatch:
         is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
         conditions.append(exists().where(is_of_row, gold_values.c.is_correct.is_(False)))
@@ -207,18 +209,17 @@ def _has_value(name: str, value: str) -> ColumnElement[bool]:
             JsonScalar(rows.c.structured) == value,
             and_(rows.c.structured.is_(None), rows.c.response == value),
         )
-    return _has_pair(rows.c.structured, name, BOOLEANS.get(value, (value,)))
+    return _has_pair(answer_pairs(rows.c.structured), name, BOOLEANS.get(value, (value,)))
 
 
-def _has_pair(column: ColumnElement[Any], name: str, values: Sequence[str]) -> ColumnElement[bool]:
-    pairs = pairs_of(column)
+def _has_pair(pairs: Any, name: str, values: Sequence[str]) -> ColumnElement[bool]:
     return exists(
         select(1).select_from(pairs).where(pairs.c.key == name, cast(pairs.c.value, Text).in_(values))
     )
 
 
 def _field_value(order: RowOrder) -> ColumnElement[Any]:
-    pairs = pairs_of(rows.c.structured)
+    pairs = answer_pairs(rows.c.structured)
     kind: TypeEngine[Any] = Numeric() if order.is_number else Text()
     value: ColumnElement[Any] = cast(pairs.c.value, kind)
     return select(value).select_from(pairs).where(pairs.c.key == order.column).scalar_subquery()

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Text, and_
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.schema import attempts, rows, runs, sessions, shown_status, usage
-from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, pairs_of
+from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, label_pairs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 Grouping = Literal["day", "model", "deployment", "run", "label"]
@@ -79,7 +79,7 @@ def spent(
 
 def _by_label(by: Sequence[Grouping], summed: FromClause) -> FromClause:
     """Sums by whole sets of labels, added up by label: a row has one set, and there are few sets."""
-    pairs = pairs_of(summed.c.label)
+    pairs = label_pairs(summed.c.label)
     groups: list[ColumnElement[Any]] = [pairs.c.key.label("label"), pairs.c.value.label("label_value")]
     groups += [summed.c[name] for name in by if name != "label"]
     added = [_sum(column).label(column.name) for column in summed.c if column.name not in by]

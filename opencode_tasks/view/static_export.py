@@ -65,8 +65,7 @@ def _prepare(folder: Path) -> None:
             raise InputError((f"--export: {folder} has other files; name a new folder or an empty one",))
         # Without the page, an export that a stop left in the middle shows nothing that is wrong.
         index.unlink()
-    # The rows may be private.
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
     for file in data.iterdir():
         if DATA_FILE.fullmatch(file.name):
             file.unlink()

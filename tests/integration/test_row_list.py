@@ -123,6 +123,17 @@ def test_answers_that_are_one_value_can_be_selected(ledger: Ledger) -> None:
     assert found(ledger, values={"response": "3"}) == [2]
 
 
+def test_answers_that_postgresql_cannot_convert_do_not_break_the_list(ledger: Ledger) -> None:
+    odd = ("nul \0", "half \ud800", "half \udc00", "pair 👩", "pair \ud83d\ude00")
+    lines = [line(i, structured={"text": text, "label": "good"}) for i, text in enumerate(odd)]
+    write(ledger, [*lines, line(5, structured="pair 👩"), line(6, structured="\0")])
+    assert found(ledger, values={"text": "pair 👩"}) == [3]
+    assert {3, 4} <= set(found(ledger, values={"label": "good"}))
+    order = RowOrder(column="text", is_field=True)
+    assert set(found(ledger, order=order)) == set(range(7))
+    assert found(ledger, values={"response": "pair 👩"}) == [5]
+
+
 @pytest.mark.slow
 def test_pages_of_100000_rows_are_read_by_indexes(tmp_path: Path) -> None:
     with Ledger.open(str(tmp_path / "ledger.db")) as ledger:

@@ -279,6 +279,8 @@ if (facts) {
   addEventListener("hashchange", show);
   find(".filters").addEventListener("submit", (event) => {
     event.preventDefault();
+    // The next keys are for the list.
+    document.activeElement?.blur();
     const entered = new URLSearchParams(Array.from(new FormData(event.target)).filter(([, value]) => value));
     const sort = parameters().get("sort");
     if (sort) entered.set("sort", sort);
