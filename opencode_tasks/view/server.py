@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 
@@ -59,7 +60,7 @@ def _listening(port: int) -> socket.socket:
     try:
         return socket.create_server((LOOPBACK[0], port))
     except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or "no such port"
+        cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no such port"
         raise InputError(
             (f"--port: {port} cannot be used ({cause}); give another one, or leave it out",)
         ) from None
