@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Numeric, Text, and_, cast, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Numeric, Select, Text, and_, cast, exists, func, or_, select
 from sqlalchemy.types import TypeEngine
 
 from opencode_tasks.domain.columns import RESPONSE
@@ -127,16 +127,22 @@ def gold_of_rows(
         .where(gold_values.c.run_id == run_id, gold_values.c.row_id.in_(row_ids))
         .order_by(gold_values.c.field)
     )
+    return _by_row(connection, query)
+
+
+def reviews_of_rows(
+    connection: Connection, run_id: str, row_ids: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The answers that persons gave to rows by row id, oldest first: every column of ``reviews``."""
+    query = select(reviews).where(reviews.c.run_id == run_id, reviews.c.row_id.in_(row_ids))
+    return _by_row(connection, query.order_by(reviews.c.reviewed_at))
+
+
+def _by_row(connection: Connection, query: Select[Any]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for line in connection.execute(query).mappings():
         found.setdefault(line["row_id"], []).append(dict(line))
     return found
-
-
-def row_reviews(connection: Connection, run_id: str, row_id: str) -> list[dict[str, Any]]:
-    """The answers that persons gave to a row, oldest first: every column of ``reviews``."""
-    query = select(reviews).where(reviews.c.run_id == run_id, reviews.c.row_id == row_id)
-    return [dict(one) for one in connection.execute(query.order_by(reviews.c.reviewed_at)).mappings()]
 
 
 def run_columns(connection: Connection, run_id: str) -> dict[str, Any] | None:
@@ -233,7 +239,7 @@ class RowList(Group):
     count: Final = read(count_matching)
     lines: Final = read(row_lines)
     gold: Final = read(gold_of_rows)
-    reviews: Final = read(row_reviews)
+    reviews: Final = read(reviews_of_rows)
     error_types: Final = read(error_types)
     has_gold: Final = read(has_gold)
     counts: Final = read(row_counts)

@@ -134,7 +134,7 @@ class Pages:
         found = self._row(run, params)
         row = found["row"]
         gold = self._ledger.row_list.gold(run.run_id, [row["row_id"]]).get(row["row_id"], [])
-        reviews = self._ledger.row_list.reviews(run.run_id, row["row_id"])
+        reviews = self._ledger.row_list.reviews(run.run_id, [row["row_id"]]).get(row["row_id"], [])
         story = row_story(found, gold, reviews, run)
         place, before, after = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
         form = {

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from opencode_tasks.ledger import Ledger, RowFilter, RowOrder
 from opencode_tasks.view.list_query import LABEL, PAGE_ROWS, read_query
 from opencode_tasks.view.pages import SCRIPT, STYLE, asset, list_page
 from opencode_tasks.view.row_cells import WRONG, cells, list_columns
-from opencode_tasks.view.row_story import row_story
+from opencode_tasks.view.row_story import RowStory, row_story
 from opencode_tasks.view.run_view import RunView, run_view
 
 INDEX, DATA = "index.html", "data"
 MARK = '<meta name="generator" content="opencode-tasks view">'
 DATA_FILE = re.compile(r"(rows|stories)-\d+\.js")
 ROWS_PER_FILE = 5000
-ROWS_PER_QUERY = 500
+ROWS_PER_QUERY = 200
 # A file of stories has at most this many rows, and ends with the row that makes it larger than this.
 STORIES_PER_FILE = 200
 STORIES_FILE_CHARS = 1_000_000
@@ -71,27 +71,20 @@ def _prepare(folder: Path) -> None:
             file.unlink()
 
 
-def _rows(ledger: Ledger, run: RunView) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+def _rows(ledger: Ledger, run: RunView) -> Iterator[tuple[list[Any], RowStory]]:
     """Each row as cells, cost and labels, and its story."""
     columns = list_columns(run)
     found = ledger.row_list
-    start = 0
-    while ids := found.ids(run.run_id, RowFilter(), RowOrder(), range(start, start + ROWS_PER_QUERY)):
+    every = found.ids(run.run_id, RowFilter(), RowOrder(), range(found.count(run.run_id, RowFilter())))
+    for start in range(0, len(every), ROWS_PER_QUERY):
+        ids = every[start : start + ROWS_PER_QUERY]
+        details, reviews = ledger.results.rows(run.run_id, ids), found.reviews(run.run_id, ids)
         for line in found.lines(run.run_id, ids):
             row_id = line["row_id"]
-            details = ledger.results.row(run.run_id, row_id)
-            assert details is not None
-            story = row_story(details, line["gold"], found.reviews(run.run_id, row_id), run)
-            labels = mapping_in(details["row"]["labels"])
-            yield (
-                [
-                    cells(line, columns),
-                    pico_to_usd(line["cost_pico"]),
-                    [labels.get(name, "") for name in run.label_names],
-                ],
-                asdict(story),
-            )
-        start += ROWS_PER_QUERY
+            story = row_story(details[row_id], line["gold"], reviews.get(row_id, []), run)
+            labels = mapping_in(details[row_id]["row"]["labels"])
+            shown = [labels.get(name, "") for name in run.label_names]
+            yield [cells(line, columns), pico_to_usd(line["cost_pico"]), shown], story
 
 
 class _Writer:
@@ -106,7 +99,7 @@ class _Writer:
         self.row_files = 0
         self.count = 0
 
-    def add(self, line: list[Any], story: dict[str, Any]) -> None:
+    def add(self, line: list[Any], story: RowStory) -> None:
         self._rows.append(_json([*line, self._story_files]))
         text = f"{self.count}:{_json(story)}"
         self._stories.append(text)
@@ -170,7 +163,12 @@ def _hash(text: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that is also JavaScript and that contains no tag."""
-    return json.dumps(value).replace("<", "\\u003c")
+    return json.dumps(value, default=_fields).replace("<", "\\u003c")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object; ``dataclasses.asdict`` would copy all texts."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:

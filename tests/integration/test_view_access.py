@@ -105,7 +105,7 @@ def test_a_review_is_written_and_undone(client: httpx.Client, address: httpx.URL
     assert answered.headers["location"] == "/row?status=completed&id=r2&at=2&done=r1"
     [line] = ledger.row_list.lines("labelled", ["r1"])
     assert (line["structured"], line["answered_by"], line["status"]) == ("neutral", "maria", "completed")
-    assert ledger.row_list.reviews("labelled", "r1")[0]["note"] == "sure"
+    assert ledger.row_list.reviews("labelled", ["r1"])["r1"][0]["note"] == "sure"
     assert "reviewed by" in client.get("/row?id=r1").text
     assert client.post("/undo", data=form).headers["location"] == "/row?status=completed&id=r1&at=1"
     assert ledger.row_list.lines("labelled", ["r1"])[0]["structured"] == "negative"

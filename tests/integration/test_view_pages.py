@@ -176,7 +176,7 @@ def test_the_keys_correct_confirm_and_undo(ledger: Ledger, browser: Chrome, widt
         page.press("n", "not sure", Keys.ESCAPE, "3", Keys.ENTER)
         page.wait_for(lambda: page.row() == "r2")
         assert stored("r1") == ("neutral", "maria")
-        assert ledger.row_list.reviews("labelled", "r1")[0]["note"] == "not sure"
+        assert ledger.row_list.reviews("labelled", ["r1"])["r1"][0]["note"] == "not sure"
         assert "Row r1 is reviewed." in page.texts(".done span")
         page.press(Keys.ENTER)
         page.wait_for(lambda: page.row() == "r3")
