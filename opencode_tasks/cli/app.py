@@ -64,6 +64,7 @@ def with_commands() -> typer.Typer:
         purge,
         report,
         resume,
+        review,
         runs,
         setup,
     )
@@ -78,6 +79,7 @@ def with_commands() -> typer.Typer:
             runs,
             audit,
             compare,
+            review,
             gates,
             report,
             purge,
