@@ -21,13 +21,21 @@ if TYPE_CHECKING:
     from opencode_tasks.engine.review_export import ReviewExport
     from opencode_tasks.engine.review_import import ReviewImport
 
+HELP = """Let persons confirm or correct the answers of a run.
+
+\b
+Examples:
+  opencode-tasks review export 20261127-143000-4e9a72 -o review.csv
+  opencode-tasks review import review.csv
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=CONTEXT)
     commands.command("export", cls=Command)(export_file)
     commands.command("import", cls=Command)(import_file)
-    app.add_typer(commands, name="review", help="Let persons confirm or correct the answers of a run.")
+    app.add_typer(commands, name="review", help=HELP)
 
 
 def export_file(

@@ -95,8 +95,7 @@ def edit_argilla(path: Path, answers: Mapping[str, str]) -> None:
     records = json.loads(path.read_text())
     for record in records:
         suggested = record["suggestions"].get("response", {}).get("value")
-        label = answers.get(record["metadata"]["row_id"], suggested)
-        if label is not None:
+        if label := answers.get(record["metadata"]["row_id"], suggested):
             record["responses"] = {"response": [{"value": label, "user_id": "a@example.com"}]}
             record["status"] = "completed"
     path.write_text(json.dumps(records))
