@@ -49,7 +49,7 @@ def check_answers(
     ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]
 ) -> tuple[list[PersonAnswer], list[str]]:
     """The answers that ``record_reviews`` would write, and the faults of the others."""
-    schema = _schema(ledger, run_id)
+    schema = schema_of(ledger, run_id)
     rows = {row.row_id: row for row in ledger.reviews.rows(run_id, [one.row_id for one in answers])}
     by_key: dict[str, PersonAnswer] = {}
     valid: list[PersonAnswer] = []
@@ -75,7 +75,7 @@ def check_answers(
 
 def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) -> None:
     """Write answers that ``check_answers`` found to fit."""
-    schema = _schema(ledger, run_id)
+    schema = schema_of(ledger, run_id)
     fields = fields_of(schema)
 
     def gold_of(answer: Any, model: ModelAnswer) -> Mapping[str, tuple[Any, bool | None]]:
@@ -105,7 +105,8 @@ def undo_review(ledger: Ledger, run_id: str, row_id: str) -> bool:
     return ledger.reviews.undo(run_id, row_id)
 
 
-def _schema(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
+def schema_of(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
+    """The schema of a run; None for texts. Raises InputError if there is no such run."""
     if ledger.runs.status(run_id) is None:
         raise InputError((NO_RUN.format(run_id),))
     return schema_of_run(ledger, run_id)

@@ -37,6 +37,12 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
     return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
 
 
+def prompts_of_run(connection: Connection, run_id: str) -> dict[str, str]:
+    """The prompts of the rows of a run by row id; rows whose prompt was purged are left out."""
+    query = select(rows.c.row_id, rows.c.prompt).where(rows.c.run_id == run_id, rows.c.prompt.is_not(None))
+    return dict(connection.execute(query).tuples().all())
+
+
 def usage_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """The steps of a run by time: every column of ``usage``."""
     query = select(usage).where(usage.c.run_id == run_id)
@@ -144,6 +150,7 @@ class Results(Group):
     """``ledger.results``: outcomes, attempts, usage and cost of a run."""
 
     outcomes: Final = read(outcomes)
+    prompts: Final = read(prompts_of_run)
     row: Final = read(row_details)
     rows: Final = read(details_of_rows)
     attempts: Final = read(attempts_of_run)
