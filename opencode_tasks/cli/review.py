@@ -138,7 +138,7 @@ def import_file(
             source,
             run_id=run_id,
             answered_by=person,
-            default_person=_user(),
+            default_person=user_name(),
             skips_bad=skip_bad,
         )
     typer.echo(json.dumps(_import_json(found), indent=2) if as_json else "\n".join(_import_lines(found)))
@@ -185,7 +185,7 @@ def _import_lines(found: ReviewImport) -> list[str]:
     ]
 
 
-def _user() -> str:
+def user_name() -> str:
     """The name of the user; in a container there may be none."""
     try:
         return getpass.getuser()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.review import user_name
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def view(
 
             typer.echo(f"{export_rows(opened, found, export)} rows -> {export / 'index.html'}")
             return
-        _serve(opened, found, by or _user(), port, opens=not no_open)
+        _serve(opened, found, by or user_name(), port, opens=not no_open)
 
 
 def _run_id(ledger: Ledger, run_id: str | None) -> str:
@@ -90,14 +90,6 @@ def _run_id(ledger: Ledger, run_id: str | None) -> str:
     if ledger.runs.status(run_id) is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     return run_id
-
-
-def _user() -> str:
-    """The name of the user; "person" in a container in which it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "person"
 
 
 def _serve(ledger: Ledger, run_id: str, by: str, port: int, *, opens: bool) -> None:

@@ -68,7 +68,8 @@ def cells(line: Mapping[str, Any], columns: list[ListColumn]) -> list[str]:
 
 def _cell(line: Mapping[str, Any], column: ListColumn) -> str:
     if column.field is not None:
-        return short(answer_text(line, column.field))
+        text = short(answer_text(line, column.field))
+        return _rounded(text) if column.kind == "number" else text
     match column.name:
         case "gold":
             return _gold(line["gold"])
@@ -107,6 +108,11 @@ def value_text(value: Any) -> str:
 def short(text: str) -> str:
     """The beginning of a text, in one line."""
     return shorten(" ".join(text[: 4 * SHOWN_CHARS].split()), SHOWN_CHARS)
+
+
+def _rounded(number: str) -> str:
+    """A decimal fraction with six significant digits; another number as it is."""
+    return f"{float(number):.6g}" if "." in number else number
 
 
 def _gold(values: list[dict[str, Any]]) -> str:

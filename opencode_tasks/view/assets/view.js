@@ -253,7 +253,8 @@ function showStory(place) {
   const status = element("span", { class: "status", "data-status": found.status }, found.status);
   const title = element("h1", {}, "Row ", element("bdi", {}, found.row_id));
   const head = element("header", {}, title, element("p", { class: "facts" }, status, ...by, ...source));
-  story.replaceChildren(navigation(place), head, ...found.sections.map(sectionOf));
+  const sections = element("div", { class: "story" }, ...found.sections.map(sectionOf));
+  story.replaceChildren(navigation(place), head, sections);
   story.hidden = false;
   list.hidden = true;
   scrollTo(0, 0);
