@@ -34,8 +34,9 @@ def add_run(
     *,
     schema: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    keys_of: str | None = None,
 ) -> None:
-    """Write a run of rows, which are pairs of an id and a prompt."""
+    """Write a run of rows: pairs of an id and a prompt. Its row keys are those of the run ``keys_of``."""
     ledger.runs.create(
         run_id=run_id,
         parameters={"schema": schema, "system": "You label reviews.", "labels": list(labels or {})},
@@ -49,8 +50,9 @@ def add_run(
         refresh=False,
         now=NOW,
     )
+    keys = keys_of or run_id
     inputs = [
-        RowInput(row_id=row, position=i, row_key=f"{run_id}-{i}", prompt=prompt, labels=labels or {})
+        RowInput(row_id=row, position=i, row_key=f"{keys}-{i}", prompt=prompt, labels=labels or {})
         for i, (row, prompt) in enumerate(rows)
     ]
     ledger.rows.add(run_id, inputs)

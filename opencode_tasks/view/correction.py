@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.view.list_query import FIELD
 from opencode_tasks.view.row_cells import answer_text
 from opencode_tasks.view.run_view import AnswerField, RunView
@@ -47,17 +48,18 @@ def entered_answer(
 ) -> tuple[Any, tuple[str, ...]]:
     """The answer that a person entered, and a line for each input that cannot be read.
 
-    Fields that the schema does not name keep their values.
+    An input that was not changed keeps its value, and so do fields that the schema does not name.
     """
     faults: list[str] = []
     values: dict[str, Any] = dict(mapping_in(row["structured"])) if run.is_object else {}
     for one in run.fields:
-        text = given.get(FIELD + one.name, "").replace("\r\n", "\n")
-        before = answer_text(row, one)
-        if run.is_object and text == before.replace("\r\n", "\n") and (text or one.name not in values):
+        text = given.get(FIELD + one.name, "")
+        if _as_entered(text) == _as_entered(answer_text(row, one)) and (text or run.is_object):
+            if not run.is_object:
+                values[one.name] = row["response"] if row["structured"] is None else row["structured"]
             continue
         try:
-            value = _value(one, text)
+            value = _value(one, text.replace("\r\n", "\n"))
         except ValueError:
             faults.append(f"{one.title}: {text[:50]!r} is not {_expected(one)}")
             continue
@@ -66,6 +68,11 @@ def entered_answer(
         else:
             values[one.name] = value
     return (values if run.is_object else values.get(run.fields[0].name)), tuple(faults)
+
+
+def _as_entered(text: str) -> str:
+    """A text as a browser sends it back if a person does not change it; its lines end with a line feed."""
+    return storable(text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _value(field: AnswerField, text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -13,15 +14,15 @@ from opencode_tasks.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     with Ledger.open(str(tmp_path_factory.mktemp("view") / "ledger.db")) as opened:
         labelled_run(opened)
         yield opened
 
 
 @pytest.fixture(scope="module")
-def address(ledger: Ledger) -> Iterator[httpx.URL]:
-    with served(ledger, "labelled") as found:
+def address(labelled: Ledger) -> Iterator[httpx.URL]:
+    with served(labelled, "labelled") as found:
         yield httpx.URL(found)
 
 
@@ -85,7 +86,7 @@ FORM = {"id": "r1", "at": "1", "query": "", "value.response": "neutral"}
 
 @pytest.mark.parametrize("path", ["/review", "/undo"])
 def test_a_form_without_the_token_changes_nothing(
-    client: httpx.Client, address: httpx.URL, ledger: Ledger, path: str
+    client: httpx.Client, address: httpx.URL, labelled: Ledger, path: str
 ) -> None:
     right = FORM | {"token": address.params["token"]}
     assert client.post(path, data=FORM).status_code == 403
@@ -95,20 +96,20 @@ def test_a_form_without_the_token_changes_nothing(
     client.cookies.clear()
     assert client.post(path, data=right).status_code == 403
     assert client.get(path).status_code == 403
-    assert ledger.row_list.lines("labelled", ["r1"])[0]["answered_by"] is None
+    assert labelled.row_list.lines("labelled", ["r1"])[0]["answered_by"] is None
 
 
-def test_a_review_is_written_and_undone(client: httpx.Client, address: httpx.URL, ledger: Ledger) -> None:
+def test_a_review_is_written_and_undone(client: httpx.Client, address: httpx.URL, labelled: Ledger) -> None:
     form = FORM | {"token": address.params["token"], "note": " sure ", "query": "?status=completed"}
     answered = client.post("/review", data=form)
     assert answered.status_code == 303
     assert answered.headers["location"] == "/row?status=completed&id=r2&at=2&done=r1"
-    [line] = ledger.row_list.lines("labelled", ["r1"])
+    [line] = labelled.row_list.lines("labelled", ["r1"])
     assert (line["structured"], line["answered_by"], line["status"]) == ("neutral", "maria", "completed")
-    assert ledger.row_list.reviews("labelled", ["r1"])["r1"][0]["note"] == "sure"
+    assert labelled.row_list.reviews("labelled", ["r1"])["r1"][0]["note"] == "sure"
     assert "reviewed by" in client.get("/row?id=r1").text
     assert client.post("/undo", data=form).headers["location"] == "/row?status=completed&id=r1&at=1"
-    assert ledger.row_list.lines("labelled", ["r1"])[0]["structured"] == "negative"
+    assert labelled.row_list.lines("labelled", ["r1"])[0]["structured"] == "negative"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,30 @@ def test_a_large_form_is_refused(client: httpx.Client, address: httpx.URL) -> No
     assert client.post("/review", data=many).status_code == 413
 
 
+def test_pages_and_reviews_on_both_databases(ledger: Ledger) -> None:
+    labelled_run(ledger, "first")
+    add_run(ledger, "second", [("copy", "prompt")], keys_of="first")
+    assert ledger.rows.reuse_answers("second", now=datetime.now(UTC)) == 1
+    with (
+        served(ledger, "second") as found,
+        httpx.Client(base_url=found.partition("/?")[0], trust_env=False) as client,
+    ):
+        client.get(found)
+        source = client.get("/row?id=copy")
+        assert 'the answer of <a href="/row?run=first&amp;id=r0">row' in source.text
+        shown = client.get("/row?run=first&id=r0").text
+        assert "Review number 0" in shown
+        listed = client.get("/?run=first&q=NUMBER&value.response=negative&sort=-cost&label.team=search").text
+        assert listed.count("data-row") == 2
+        assert client.get("/counts?run=first").json()["is_live"] is False
+        form = {"token": httpx.URL(found).params["token"], "id": "r1", "at": "1", "query": "?run=first"}
+        reviewed = client.post("/review", data=form | {"value.response": "neutral"})
+        assert reviewed.headers["location"] == "/row?run=first&id=r2&at=2&done=r1"
+        assert client.get("/?run=first&reviewed=yes").text.count("data-row") == 1
+        assert client.post("/undo", data=form).headers["location"] == "/row?run=first&id=r1&at=1"
+        assert client.get("/?run=first&reviewed=yes").text.count("data-row") == 0
+
+
 def test_fields_of_an_object_are_read_by_their_types(tmp_path: Path) -> None:
     fields = {
         "label": {"enum": ["a", "b"]},
@@ -208,3 +233,21 @@ def test_fields_of_an_object_are_read_by_their_types(tmp_path: Path) -> None:
                 assert refused.status_code == 400
                 assert f"{name}: &#39;{wrong}&#39; is not a" in refused.text
             assert review(label="c").status_code == 400
+
+
+def test_a_confirmed_text_is_not_changed_by_the_browser(tmp_path: Path) -> None:
+    text = "one\r\ntwo\rthree\n four \u2028 five"
+    with Ledger.open(str(tmp_path / "ledger.db")) as opened:
+        add_run(opened, "r", [("one", "prompt")])
+        answer(opened, "r", "one", text)
+        with (
+            served(opened, "r") as found,
+            httpx.Client(base_url=found.partition("/?")[0], trust_env=False) as client,
+        ):
+            client.get(found)
+            form = {"token": httpx.URL(found).params["token"], "id": "one", "at": "0"}
+            sent = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+            assert client.post("/review", data=form | {"value.response": sent}).status_code == 303
+            assert opened.row_list.lines("r", ["one"])[0]["response"] == text
+            assert client.post("/review", data=form | {"value.response": "a\r\nb"}).status_code == 303
+            assert opened.row_list.lines("r", ["one"])[0]["response"] == "a\nb"
