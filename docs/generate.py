@@ -7,6 +7,7 @@ import inspect
 import itertools
 import re
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -93,7 +94,18 @@ def commands() -> str:
     """Each command: its usage, its description, its examples and its options."""
     group: Any = get_command(with_commands())
     context = typer.Context(group, info_name="opencode-tasks", **CONTEXT)
-    return "\n".join(_command_page(command, context) for command in group.commands.values())
+    return "\n".join(_command_page(command, parent) for command, parent in _commands_in(group, context))
+
+
+def _commands_in(group: Any, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
+    """The commands of a group and of the groups in it, each with the context of its group."""
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            yield from _commands_in(
+                command, typer.Context(command, info_name=command.name, parent=context, **CONTEXT)
+            )
+        else:
+            yield command, context
 
 
 def _command_page(command: Any, parent: Any) -> str:

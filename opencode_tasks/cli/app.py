@@ -65,8 +65,10 @@ def with_commands() -> typer.Typer:
         purge,
         report,
         resume,
+        review,
         runs,
         setup,
+        view,
     )
 
     if not app.registered_commands:
@@ -78,8 +80,10 @@ def with_commands() -> typer.Typer:
             resume,
             export,
             runs,
+            view,
             audit,
             compare,
+            review,
             gates,
             report,
             purge,

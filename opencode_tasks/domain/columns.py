@@ -169,6 +169,18 @@ AFTER_FIELDS = (
         dtype="float64",
         meaning="Seconds from the first attempt to the outcome; null if unknown.",
     ),
+    Column(
+        name="answered_by",
+        dtype="string",
+        meaning="Person who reviewed the answer; null for an answer of the model.",
+        is_reused=True,
+    ),
+    Column(
+        name="reviewed_at",
+        dtype="datetime64[us, UTC]",
+        meaning="Time of that review.",
+        is_reused=True,
+    ),
 )
 
 VOTE_COLUMNS = (

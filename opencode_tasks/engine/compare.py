@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from opencode_tasks.domain.answer_shape import shape_of
-from opencode_tasks.engine.quality import answer_in, has_answer, kind_in, schema_of_run
+from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.quality.agreement import ChangedAnswer, FieldComparison, compare
 from opencode_tasks.quality.estimate import covered_s
@@ -76,7 +74,7 @@ def compare_runs(ledger: Ledger, first_id: str, second_id: str) -> Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answers:
-    """The outcomes of a run by row id, and the schema of its answers."""
+    """The outcomes of a run by row id, without the answers of persons, and the schema of its answers."""
 
     run_id: str
     model_ref: str | None
@@ -90,20 +88,22 @@ class _Answers:
         if run is None:
             fault = f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
             raise InputError((fault,))
+        outcomes = {
+            outcome["row_id"]: {name: outcome[name] for name in _COLUMNS}
+            for outcome in ledger.results.outcomes(run_id)
+        }
+        for row_id, answer in ledger.reviews.model_answers(run_id).items():
+            outcomes[row_id] |= asdict(answer)
         return cls(
             run_id=run_id,
             model_ref=run["model_ref"],
             schema=schema_of_run(ledger, run_id),
-            outcomes={
-                outcome["row_id"]: {name: outcome[name] for name in _COLUMNS}
-                for outcome in ledger.results.outcomes(run_id)
-            },
+            outcomes=outcomes,
         )
 
     @property
     def fields(self) -> list[str]:
-        shape = None if self.schema is None else shape_of(self.schema)
-        return [*shape.fields] if shape is not None and shape.is_object else [RESPONSE.name]
+        return fields_of(self.schema)
 
     def __str__(self) -> str:
         return ", ".join(self.fields) or "none"

@@ -70,7 +70,7 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
             if row.row_key not in by_key:
                 texts = (row.prompt, row.system or "")
                 by_key[row.row_key] = RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
-    answered = set[str]() if plan.options.refresh else ledger.ended_rows.answered([*by_key])
+    answered = ledger.ended_rows.answered([*by_key], refresh=plan.options.refresh)
     send = [row for key, row in by_key.items() if key not in answered]
     reused = sum(counts[key] for key in answered)
     of_rows = [*{row.position: row for row in by_key.values()}.values()]

@@ -56,6 +56,12 @@ def kind_in(schema: Mapping[str, Any] | None, field: str) -> GoldKind:
     return kind_of(shape.types, shape.labels)
 
 
+def fields_of(schema: Mapping[str, Any] | None) -> list[str]:
+    """The fields of the answers; ``response`` for answers without fields."""
+    shape = None if schema is None else shape_of(schema)
+    return [*shape.fields] if shape is not None and shape.is_object else [RESPONSE.name]
+
+
 def has_answer(status: str, response: str | None) -> bool:
     """Whether a row has an answer, which may be null; a purged answer is none."""
     return status == "completed" and response is not None

@@ -52,7 +52,8 @@ def execute_plan(
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = start_or_continue(ledger, plan, frame, context).run_id
-        # The rows of the run are decided by those of its parts.
+        # What a person has answered is decided; the other rows are decided by those of the parts.
+        ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)
         ledger.rows.hold_back(run_id, [], rows_in_run=len(plan.rows))
         with driving(ledger, run_id), span("opencode votes", run_id=run_id, rows=len(plan.rows)):
             run = _VotedRun(

@@ -23,6 +23,8 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
+from opencode_tasks.ledger.reviews import ModelAnswer, RecordedReview, Review
+from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
@@ -30,6 +32,7 @@ from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 from opencode_tasks.ledger.votes import DecidedRow
 
 __all__ = [
+    "AGREEMENT",
     "ATTEMPT_COLUMNS",
     "BUDGET_REACHED",
     "COST_COLUMNS",
@@ -37,6 +40,7 @@ __all__ = [
     "GROUPINGS",
     "INTERRUPTED",
     "PREPARING",
+    "SORT_COLUMNS",
     "USAGE_COLUMNS",
     "Allocation",
     "AlreadyFinished",
@@ -62,12 +66,17 @@ __all__ = [
     "LeaseLostError",
     "Ledger",
     "ListedGate",
+    "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",
     "Progress",
     "Purged",
+    "RecordedReview",
     "ReportQueries",
+    "Review",
     "RowChange",
+    "RowFilter",
+    "RowOrder",
     "SentAttempt",
     "WaitingRun",
     "budget_message",

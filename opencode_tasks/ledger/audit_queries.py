@@ -25,7 +25,8 @@ from sqlalchemy import (
 from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.progress import counts_by_run
-from opencode_tasks.ledger.schema import attempts, inner_retries, rows, runs, usage
+from opencode_tasks.ledger.reviews import of_row
+from opencode_tasks.ledger.schema import attempts, inner_retries, reviews, rows, runs, usage
 from opencode_tasks.ledger.spend import unreported
 
 # Number of faults of each kind that are listed.
@@ -39,7 +40,7 @@ class SentAttempt:
     ``requests`` is the number of its model calls with a record. ``usage_known`` False means that the
     provider may have counted more; ``at_most_pico`` is the upper bound of that part. ``ended_at`` None
     means that it has no end, ``error_type`` None that it has none or ended with an answer.
-    ``row_status`` and ``row_reused`` are those of its row now.
+    ``row_status`` and ``row_reused`` are those of its row now, or before a person reviewed it.
     """
 
     attempt_id: str
@@ -171,10 +172,11 @@ def _unclear(connection: Connection, run_id: str) -> list[SentAttempt]:
             func.coalesce(calls.c.unpriced_requests, 0).label("unpriced_requests"),
             attempts.c.spent_pico.label("cost_pico"),
             func.coalesce(bounds.c.at_most_pico, attempts.c.reserved_pico).label("at_most_pico"),
-            rows.c.status.label("row_status"),
+            func.coalesce(reviews.c.previous_status, rows.c.status).label("row_status"),
             rows.c.reused.label("row_reused"),
         )
         .join(rows, and_(rows.c.run_id == attempts.c.run_id, rows.c.row_id == attempts.c.row_id))
+        .outerjoin(reviews, of_row(reviews))
         .outerjoin(calls, calls.c.attempt_id == attempts.c.attempt_id)
         .outerjoin(bounds, bounds.c.attempt_id == attempts.c.attempt_id)
         .where(
@@ -280,6 +282,7 @@ def _without_attempt(connection: Connection, run_id: str) -> list[str]:
         rows.c.status == "completed",
         rows.c.reused.is_(False),
         rows.c.votes.is_(None),
+        rows.c.answered_by.is_(None),
         ~has_answer,
     )
     return list(connection.execute(query.order_by(rows.c.position).limit(MAX_LISTED)).scalars())

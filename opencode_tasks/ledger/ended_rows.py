@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.reuse import is_reviewed
 from opencode_tasks.ledger.schema import rows, runs
 
 COMPARED_RUNS = 50
@@ -59,15 +60,17 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def answered_keys(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Which of these row keys have an answer that a run may reuse."""
+def answered_keys(connection: Connection, keys: Sequence[str], *, refresh: bool) -> set[str]:
+    """Which of these row keys have an answer that a run may reuse; with ``refresh`` that of a person."""
+    is_of_model = rows.c.reused.is_(False) & rows.c.votes.is_(None)
+    may_reuse = is_reviewed(rows) if refresh else or_(is_of_model, is_reviewed(rows))
     found: set[str] = set()
     for start in range(0, len(keys), KEYS_PER_QUERY):
         query = select(rows.c.row_key.distinct()).where(
             rows.c.row_key.in_(keys[start : start + KEYS_PER_QUERY]),
             rows.c.status == "completed",
             rows.c.response.is_not(None),
-            rows.c.reused.is_(False),
+            may_reuse,
         )
         found |= set(connection.execute(query).scalars())
     return found

@@ -134,9 +134,12 @@ def _series(
 
 
 def _last_answer(connection: Connection, run_id: str) -> datetime | None:
-    """Time of the last answer to a row of a run; None without one."""
+    """Time of the last answer of the provider to a row of a run; None without one."""
     query = select(func.max(rows.c.completed_at)).where(
-        rows.c.run_id == run_id, rows.c.status == "completed", rows.c.reused.is_(False)
+        rows.c.run_id == run_id,
+        rows.c.status == "completed",
+        rows.c.reused.is_(False),
+        rows.c.answered_by.is_(None),
     )
     return connection.execute(query).scalar_one()
 

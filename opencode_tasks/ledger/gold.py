@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.reviews import model_answers
 from opencode_tasks.ledger.schema import gold_values, rows
 
 VALUES_PER_INSERT = 5000
@@ -27,7 +28,7 @@ class GoldValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldAnswer:
-    """A gold value with the outcome of its row; ``response`` and ``structured`` may be None."""
+    """A gold value with the outcome that the model left in its row; ``response`` may be None."""
 
     row_id: str
     field: str
@@ -45,7 +46,7 @@ def insert_values(connection: Connection, run_id: str, values: Sequence[GoldValu
 
 
 def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAnswer]:
-    """The gold values of a field of a run with the answers, in input order."""
+    """The gold values of a field of a run with the answers of the model, in input order."""
     is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
     query = (
         select(
@@ -60,7 +61,11 @@ def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAn
         .where(gold_values.c.run_id == run_id, gold_values.c.field == field)
         .order_by(rows.c.position)
     )
-    return [GoldAnswer(**row) for row in connection.execute(query).mappings()]
+    by_model = model_answers(connection, run_id)
+    return [
+        GoldAnswer(**row | (asdict(by_model[row["row_id"]]) if row["row_id"] in by_model else {}))
+        for row in (dict(found) for found in connection.execute(query).mappings())
+    ]
 
 
 def correct_rows(connection: Connection, run_id: str, field: str) -> set[str]:

@@ -24,6 +24,8 @@ from opencode_tasks.ledger.queue import Queue
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import Results
 from opencode_tasks.ledger.retention import Retention
+from opencode_tasks.ledger.reviews import Reviews
+from opencode_tasks.ledger.row_list import RowList
 from opencode_tasks.ledger.rows import Rows
 from opencode_tasks.ledger.runs import Runs
 from opencode_tasks.ledger.votes import Votes
@@ -33,9 +35,9 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency``, ``series``, ``gold`` and ``votes``. Readers: ``results`` and ``audits`` (of one
-    run), ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep: ``imports`` and
-    ``retention``.
+    ``concurrency``, ``series``, ``gold``, ``votes`` and ``reviews``. Readers: ``results``, ``row_list`` and
+    ``audits`` (of one run), ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep:
+    ``imports`` and ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
@@ -51,8 +53,10 @@ class Ledger:
         self.series: Final = Series(database)
         self.gold: Final = Gold(database)
         self.votes: Final = Votes(database)
+        self.reviews: Final = Reviews(database)
         self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)
+        self.row_list: Final = RowList(database)
         self.reports: Final = ReportQueries(database)
         self.audits: Final = Audits(database)
         self.imports: Final = Imports(database)

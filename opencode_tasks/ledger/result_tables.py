@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, case, func, select
@@ -36,6 +36,12 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
     if span is not None:
         query = query.where(rows.c.position >= span.start, rows.c.position < span.stop)
     return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
+
+
+def prompts_of_run(connection: Connection, run_id: str) -> dict[str, str]:
+    """The prompts of the rows of a run by row id; rows whose prompt was purged are left out."""
+    query = select(rows.c.row_id, rows.c.prompt).where(rows.c.run_id == run_id, rows.c.prompt.is_not(None))
+    return dict(connection.execute(query).tuples().all())
 
 
 def usage_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
@@ -108,35 +114,50 @@ def row_details(connection: Connection, run_id: str, row_id: str) -> dict[str, A
     Keys: ``row``, ``attempts``, ``sessions`` (with messages, root first), ``usage``, ``inner_retries`` and
     ``votes``.
     """
+    return details_of_rows(connection, run_id, [row_id]).get(row_id)
+
+
+_LISTS = ("attempts", "sessions", "usage", "inner_retries", "votes")
+
+
+def details_of_rows(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The details of several rows by their ids."""
 
     def lines_of(table: Any, *order: Any) -> list[dict[str, Any]]:
-        is_of_row = (table.c.run_id == run_id) & (table.c.row_id == row_id)
-        return _dicts(connection, select(table).where(is_of_row).order_by(*order))
+        are_of_rows = (table.c.run_id == run_id) & table.c.row_id.in_(row_ids)
+        return _dicts(connection, select(table).where(are_of_rows).order_by(*order))
 
-    row = lines_of(rows)
-    if not row:
-        return None
+    found: dict[str, dict[str, Any]] = {}
+    for row in lines_of(rows):
+        status = {"status": "open"} if row["status"] == HELD else {}
+        lists: dict[str, Any] = {name: [] for name in _LISTS}
+        found[row["row_id"]] = {"row": row | status, **lists}
+
+    def add(name: str, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["row_id"] in found:
+                found[line["row_id"]][name].append(line)
+
     row_attempts = lines_of(attempts, attempts.c.started_at, attempts.c.attempt)
+    add("attempts", row_attempts)
     row_sessions = lines_of(sessions, sessions.c.parent_id.is_not(None), sessions.c.session_id)
-    ids = [attempt["attempt_id"] for attempt in row_attempts]
-    retries = select(inner_retries).where(inner_retries.c.attempt_id.in_(ids))
-    return {
-        "row": row[0] | ({"status": "open"} if row[0]["status"] == HELD else {}),
-        "attempts": row_attempts,
-        "sessions": [one | {"messages": unpack_messages(one["messages"])} for one in row_sessions],
-        "usage": lines_of(usage, usage.c.ended_at, usage.c.step_id),
-        "inner_retries": _dicts(
-            connection, retries.order_by(inner_retries.c.session_id, inner_retries.c.number)
-        ),
-        "votes": votes_on(connection, run_id, row_id),
-    }
+    add("sessions", [one | {"messages": unpack_messages(one["messages"])} for one in row_sessions])
+    add("usage", lines_of(usage, usage.c.ended_at, usage.c.step_id))
+    row_of = {attempt["attempt_id"]: attempt["row_id"] for attempt in row_attempts}
+    retries = select(inner_retries).where(inner_retries.c.attempt_id.in_(list(row_of)))
+    for retry in _dicts(connection, retries.order_by(inner_retries.c.session_id, inner_retries.c.number)):
+        found[row_of[retry["attempt_id"]]]["inner_retries"].append(retry)
+    add("votes", votes_on(connection, run_id, row_ids))
+    return found
 
 
 class Results(Group):
     """``ledger.results``: outcomes, attempts, usage and cost of a run."""
 
     outcomes: Final = read(outcomes)
+    prompts: Final = read(prompts_of_run)
     row: Final = read(row_details)
+    rows: Final = read(details_of_rows)
     attempts: Final = read(attempts_of_run)
     usage: Final = read(usage_of_run)
     cost: Final = read(cost_of_run)

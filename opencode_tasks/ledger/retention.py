@@ -14,7 +14,16 @@ from opencode_tasks.domain.columns import STORED
 from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import UNFINISHED
-from opencode_tasks.ledger.schema import attempts, gold_values, inner_retries, rows, runs, sessions, usage
+from opencode_tasks.ledger.schema import (
+    attempts,
+    gold_values,
+    inner_retries,
+    reviews,
+    rows,
+    runs,
+    sessions,
+    usage,
+)
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500
@@ -46,6 +55,7 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
         count += connection.execute(counted).scalar_one()
         remove_texts(connection, chunk, ALL_TEXTS, now)
         connection.execute(_update(rows, chunk).values(**_without_texts("messages")))
+        connection.execute(_update(reviews, chunk).values(previous_error_message=null()))
         connection.execute(_update(attempts, chunk).values(error_message=null(), data_dir=null()))
         connection.execute(_update(runs, chunk).values(parameters={}, pause_reason=null()))
         if not texts_only:
@@ -63,6 +73,8 @@ def remove_texts(
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
         connection.execute(_update(gold_values, run_ids).values(value=null()))
+        texts = ("answer", "response", "note", "previous_response", "previous_structured")
+        connection.execute(_update(reviews, run_ids).values(dict.fromkeys(texts, null())))
     if "traces" in kinds:
         connection.execute(_update(sessions, run_ids).values(messages=null()))
         of_runs = select(attempts.c.attempt_id).where(attempts.c.run_id.in_(run_ids))
@@ -76,7 +88,7 @@ def _update(table: Table, run_ids: Sequence[str]) -> Any:
 
 
 def _replace_ids(connection: Connection, run_ids: Sequence[str]) -> None:
-    for table in (usage, sessions, attempts, gold_values, rows):
+    for table in (usage, sessions, attempts, gold_values, reviews, rows):
         position = (
             select(rows.c.position)
             .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
@@ -103,7 +115,7 @@ class Retention(Group):
         Texts are prompts, answers, traces, messages of providers and the parameters of a run. Without
         ``texts_only`` a number replaces the id of each row, which may name a person. Tokens, costs,
         models, labels, deployments and error types stay, and of the rows of a series a digest of
-        the id, so that they are not sent again.
+        the id, so that they are not sent again. The names of persons who reviewed answers stay too.
         """
         purged = self.database.write(
             lambda connection: purge_runs(connection, before, texts_only=texts_only, now=now)

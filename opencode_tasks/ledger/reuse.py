@@ -1,8 +1,8 @@
 """Reuse of answers: which outcome a row with the same key may copy, and how it is copied.
 
-An answer comes from a completed row of any run that did not itself reuse one; in a run that
-refreshes, only from a row that was completed after the run began. A failure is copied within its
-run only.
+The answer of a person to a row with the key comes first, the newest review of any run. Else an answer
+comes from a completed row of any run that did not itself reuse one; in a run that refreshes, only from a
+row that was completed after the run began. A failure is copied within its run only.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     FromClause,
     and_,
     bindparam,
+    exists,
     func,
     not_,
     null,
@@ -25,25 +27,42 @@ from sqlalchemy import (
 )
 
 from opencode_tasks.domain.columns import STORED
-from opencode_tasks.ledger.schema import rows, runs
+from opencode_tasks.ledger.schema import reviews, rows, runs
 
 REUSED_COLUMNS = tuple(column.ledger_name for column in STORED if column.is_reused)
 
 source: Final = rows.alias("source")
+# Answers of models have no time of a review.
+_BEST_FIRST = (source.c.reviewed_at.desc().nulls_last(), source.c.completed_at.desc())
 
 
-def reuse_answers(connection: Connection, run_id: str, *, now: datetime) -> int:
-    """Copy to each open row of a run the newest answer under its key; returns the number of copies.
+def is_reviewed(candidate: FromClause) -> ColumnElement[bool]:
+    """Whether the answer of a row is one that a person gave to that row, not a copy of such an answer."""
+    return and_(
+        candidate.c.answered_by.is_not(None),
+        exists().where(
+            reviews.c.run_id == candidate.c.run_id,
+            reviews.c.row_id == candidate.c.row_id,
+            reviews.c.reviewed_at == candidate.c.reviewed_at,
+        ),
+    )
 
-    Answers are completed, not themselves reused, of any run; in a run with ``refresh`` only those
-    completed since the run was created.
+
+def reuse_answers(
+    connection: Connection, run_id: str, *, now: datetime, only_of_persons: bool = False
+) -> int:
+    """Copy to each open row of a run the best answer under its key; returns the number of copies.
+
+    That is the newest answer of a person, else, without ``only_of_persons``, the newest one of a model:
+    completed, not itself reused, of any run; in a run with ``refresh`` only one completed since the run was
+    created.
     """
     wanted = rows.alias("wanted")
     rank = (
         func.row_number()
         .over(
             partition_by=source.c.row_key,
-            order_by=(source.c.completed_at.desc(), source.c.run_id, source.c.row_id),
+            order_by=(*_BEST_FIRST, source.c.run_id, source.c.row_id),
         )
         .label("rank")
     )
@@ -54,7 +73,7 @@ def reuse_answers(connection: Connection, run_id: str, *, now: datetime) -> int:
             source.c.row_key.in_(
                 select(wanted.c.row_key).where(wanted.c.run_id == run_id, wanted.c.status == "open")
             ),
-            _has_answer(source),
+            and_(_has_answer(source), is_reviewed(source)) if only_of_persons else _has_answer(source),
         )
         .subquery("ranked")
     )
@@ -77,8 +96,15 @@ def _has_answer(candidate: FromClause) -> Any:
         candidate.c.status == "completed",
         # The answer may have been purged.
         candidate.c.response.is_not(None),
-        not_(candidate.c.reused),
-        or_(not_(runs.c.refresh), candidate.c.completed_at >= runs.c.created_at),
+        or_(
+            is_reviewed(candidate),
+            and_(
+                not_(candidate.c.reused),
+                # The majority of several votes is not one answer of the model.
+                candidate.c.votes.is_(None),
+                or_(not_(runs.c.refresh), candidate.c.completed_at >= runs.c.created_at),
+            ),
+        ),
     )
 
 
@@ -115,7 +141,7 @@ _SOURCES = (
     .join(source, _may_copy(_target))
     .where(_target.c.run_id == bindparam("run"), _target.c.row_id.in_(bindparam("ids", expanding=True)))
     # "completed" sorts before "failed".
-    .order_by(source.c.status, source.c.completed_at.desc())
+    .order_by(source.c.status, *_BEST_FIRST)
 )
 
 

@@ -270,6 +270,33 @@ gold_values: Final = Table(
     Column("field", Text, primary_key=True),
     _json("value"),
     Column("is_correct", Boolean),
+    # Set if the value is the answer of a person who reviewed the row.
+    Column("reviewed_at", UtcTime),
+)
+
+# Answers of persons, all that were ever given. That of a row counts if ``rows.reviewed_at`` is its time.
+reviews: Final = Table(
+    "reviews",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("row_id", AnyText, primary_key=True),
+    Column("reviewed_at", UtcTime, primary_key=True),
+    Column("row_key", Text, nullable=False),
+    # The answer as a JSON value, and as the text of ``rows.response``.
+    _json("answer"),
+    Column("response", AnyText),
+    Column("answered_by", AnyText, nullable=False),
+    Column("note", AnyText),
+    # Whether the row was drawn at random for the review; NULL if that is not known.
+    Column("is_random", Boolean),
+    # The outcome before the first review.
+    Column("previous_status", Text, nullable=False),
+    Column("previous_response", AnyText),
+    _json("previous_structured"),
+    Column("previous_error_type", Text),
+    Column("previous_error_message", AnyText),
+    Column("previous_answered_by", AnyText),
+    Column("previous_reviewed_at", UtcTime),
 )
 
 # One lease for each row_key across all runs; ``owner`` is NULL after a release. Leases are never

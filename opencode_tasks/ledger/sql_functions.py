@@ -37,12 +37,35 @@ class JsonPairs(FunctionElement[Any]):
     inherit_cache: bool | None = True
 
 
+class AnswerPairs(JsonPairs):
+    """The pairs of an answer: no rows if it is no object, or if PostgreSQL cannot read it."""
+
+    inherit_cache: bool | None = True
+
+
+class JsonScalar(FunctionElement[Any]):
+    """The text of an answer that is a text or a number; null for NULL, or if PostgreSQL cannot read it."""
+
+    type: TypeEngine[Any] = Text()
+    inherit_cache: bool | None = True
+
+
+# A model may answer NUL or a half of a surrogate pair in JSON, which PostgreSQL stores and cannot convert.
+_UNREADABLE = r"\\u0000|\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f]"
+_READABLE = f"case when ({{0}})::text ~* '{_UNREADABLE}' then null else ({{0}})::json end"
+_OBJECT = f"case when json_typeof(({{0}})::json) = 'object' then {_READABLE} end"
+
 SQL: dict[type[FunctionElement[Any]], dict[str, str]] = {
     UtcDay: {"sqlite": "date({})", "postgresql": "(({}) AT TIME ZONE 'UTC')::date"},
     Dollars: {"sqlite": "({} / 1e12)", "postgresql": "({} / 1000000000000.0)"},
     # PostgreSQL compares bytes much faster than text in the collation of a language.
     RowName: {"sqlite": "({} || '/' || {})", "postgresql": "(({} || '/' || {}) COLLATE \"C\")"},
     JsonPairs: {"sqlite": "json_each({})", "postgresql": "json_each_text(({})::json)"},
+    AnswerPairs: {"sqlite": "json_each({})", "postgresql": f"json_each_text({_OBJECT})"},
+    JsonScalar: {
+        "sqlite": "cast(json_extract({}, '$') as text)",
+        "postgresql": f"(({_READABLE}) #>> '{{{{}}}}')",
+    },
 }
 
 
@@ -57,4 +80,13 @@ for _function in SQL:
 
 def label_pairs(labels: ColumnElement[Any]) -> Any:
     """One row for each label of a row, with the columns ``key`` and ``value``."""
-    return JsonPairs(labels).table_valued("key", "value", joins_implicitly=True, name="pairs")
+    return _valued(JsonPairs(labels))
+
+
+def answer_pairs(answer: ColumnElement[Any]) -> Any:
+    """One row for each field of an answer that is an object, with the columns ``key`` and ``value``."""
+    return _valued(AnswerPairs(answer))
+
+
+def _valued(pairs: JsonPairs) -> Any:
+    return pairs.table_valued("key", "value", joins_implicitly=True, name="pairs")

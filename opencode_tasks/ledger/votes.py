@@ -104,12 +104,12 @@ def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list
     return found
 
 
-def votes_on(connection: Connection, run_id: str, row_id: str) -> list[dict[str, Any]]:
-    """The votes on a row, in their order: ``part``, ``run_id`` and the columns of the outcome."""
+def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome."""
     query = (
         select(*(column for column in rows.c if column.name not in ("prompt", "system")), runs.c.part)
         .join(runs, runs.c.run_id == rows.c.run_id)
-        .where(runs.c.parent_run_id == run_id, rows.c.row_id == row_id)
+        .where(runs.c.parent_run_id == run_id, rows.c.row_id.in_(row_ids))
         .order_by(runs.c.part)
     )
     return [dict(vote) for vote in connection.execute(query).mappings()]
@@ -166,6 +166,5 @@ class Votes(Group):
     parts: Final = read(parts)
     undecided: Final = read(undecided)
     votes_in: Final = read(votes_in)
-    votes_on: Final = read(votes_on)
     counts: Final = read(counts)
     decided: Final = read(decided_votes)

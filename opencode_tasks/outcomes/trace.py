@@ -10,17 +10,33 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.outcomes.reasoning_text import split_reasoning
+from opencode_tasks.outcomes.session_messages import assistant_messages
 
 VALUE_LIMIT = 2_000
 PROMPT_LIMIT = 500
 
 _RULE = "=" * 80
+
+
+@dataclass(frozen=True, slots=True)
+class TraceBlock:
+    """A part of a session: ``title`` is "Response", "Thinking", "Tool Call: name" or "Tool Result"."""
+
+    title: str
+    text: str
+
+
+def trace_blocks(message: Mapping[str, Any]) -> Iterator[TraceBlock]:
+    """The parts of a message, in order; ``message`` is opencode's ``{"info", "parts"}``."""
+    for part in list_in(message.get("parts")):
+        yield from _part_blocks(mapping_in(part))
 
 
 def render_trace(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -30,13 +46,11 @@ def render_trace(messages: Sequence[Mapping[str, Any]]) -> str:
     ``[Thinking]``, ``[Tool Call: name]`` (arguments as JSON) or ``[Tool Result]`` (the output or the error)
     and are separated by a blank line. A value of more than 2,000 characters is cut, with a note.
     """
-    blocks: list[str] = []
-    for message in messages:
-        if mapping_in(message.get("info")).get("role") != "assistant":
-            continue
-        for part in list_in(message.get("parts")):
-            blocks.extend(_part_blocks(mapping_in(part)))
-    return "\n\n".join(blocks)
+    return "\n\n".join(
+        f"[{block.title}]\n{_shortened(block.text)}"
+        for message in assistant_messages(messages)
+        for block in trace_blocks(message)
+    )
 
 
 def append_trace(
@@ -79,29 +93,35 @@ def _append_whole(path: Path, entry: bytes) -> None:
         os.close(descriptor)
 
 
-def _part_blocks(part: Mapping[str, Any]) -> Iterator[str]:
+def _part_blocks(part: Mapping[str, Any]) -> Iterator[TraceBlock]:
     match part.get("type"):
         case "text" if part.get("text"):
             reasoning, answer = split_reasoning(str(part["text"]))
             if reasoning:
-                yield f"[Thinking]\n{_shown(reasoning)}"
+                yield TraceBlock("Thinking", reasoning)
             if answer:
-                yield f"[Response]\n{_shown(answer)}"
+                yield TraceBlock("Response", answer)
         case "reasoning" if part.get("text"):
-            yield f"[Thinking]\n{_shown(part['text'])}"
+            yield TraceBlock("Thinking", _text(part["text"]))
         case "tool":
             state = mapping_in(part.get("state"))
-            arguments = json.dumps(state.get("input") or {}, ensure_ascii=False)
-            yield f"[Tool Call: {part.get('tool') or 'unknown'}]\n{_shown(arguments)}"
+            yield TraceBlock(f"Tool Call: {part.get('tool') or 'unknown'}", _json(state.get("input") or {}))
             result = state.get("error") if state.get("status") == "error" else state.get("output")
             if result is not None:
-                yield f"[Tool Result]\n{_shown(result)}"
+                yield TraceBlock("Tool Result", _text(result))
         case _:
             return
 
 
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _shortened(text: str) -> str:
     if len(text) <= VALUE_LIMIT:
         return text
     return f"{text[:VALUE_LIMIT]}… [{len(text) - VALUE_LIMIT:,} characters cut]"

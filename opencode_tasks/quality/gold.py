@@ -98,9 +98,14 @@ class FieldQuality:
         return self.correct / self.n if self.n else None
 
 
+def has_extra() -> bool:
+    """Return whether the libraries of the extra ``quality`` are installed."""
+    return find_spec("sklearn") is not None
+
+
 def require_extra(user: str) -> None:
     """Raise SetupError if the libraries of the extra ``quality``, which ``user`` needs, are not installed."""
-    if find_spec("sklearn") is None:
+    if not has_extra():
         raise SetupError(
             "unknown",
             raw_message=f"{user} needs scikit-learn, which is not installed",

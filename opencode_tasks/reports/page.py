@@ -8,12 +8,10 @@ from datetime import date, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, get_args
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger import Grouping, ReportQueries
 from opencode_tasks.reports.charts import Chart, cost_by_name, cost_over_time, tokens_by_model
+from opencode_tasks.reports.html import html_environment
 
 MAX_COSTLIEST_ROWS = 15
 MAX_PROMPT_LENGTH = 160
@@ -33,12 +31,10 @@ def report_page(
     """
     with report_queries.frozen() as frozen:
         content = _content(frozen, since, now.date(), drift)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            content, version=version("opencode-tasks"), created_at=now, source=source, max_lines=MAX_LINES
-        )
+    environment = html_environment("opencode_tasks.reports")
+    environment.filters["change"] = _format_change
+    return environment.get_template("page.html").render(
+        content, version=version("opencode-tasks"), created_at=now, source=source, max_lines=MAX_LINES
     )
 
 
@@ -63,22 +59,6 @@ def _content(report_queries: ReportQueries, since: date | None, today: date, dri
         "compared": [_compared_costs(line, drift) for line in sources if line["both"]],
         "unreported": report_queries.unreported(since=since),
     }
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("opencode_tasks.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"usd": format_usd, "count": _format_count, "change": _format_change}
-    return environment
-
-
-def _format_count(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"
 
 
 def _format_change(fraction: float) -> str:

@@ -19,7 +19,7 @@ PAGES = sorted(
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
 # Those that take less than a minute. The parts of the others have tests.
-SHORT = {"how-to/dashboards.md", "how-to/mcp-tools.md"}
+SHORT = {"how-to/dashboards.md", "how-to/mcp-tools.md", "how-to/read-and-correct-rows.md"}
 KEY = "sk-ant-your-key"
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 

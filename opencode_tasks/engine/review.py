@@ -1,0 +1,142 @@
+"""Reviews: persons confirm or correct the answers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from opencode_tasks.domain.answer_schema import validate
+from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.cells import json_text
+from opencode_tasks.ledger import Ledger, ModelAnswer, Review
+from opencode_tasks.quality.gold import comparable
+
+NO_RUN = "RUN_ID: there is no run {} in this ledger (see: opencode-tasks runs)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonAnswer:
+    """The answer of a person to a row.
+
+    ``answer`` is the JSON value of ``response``, or with a schema of objects the object. ``is_random`` says
+    whether the row was drawn at random for the review; None if that is not known.
+    """
+
+    row_id: str
+    answer: Any
+    answered_by: str
+    note: str | None = None
+    is_random: bool | None = None
+
+
+def record_reviews(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) -> list[str]:
+    """Write the answers of persons to rows of a run, and to all its rows with the same keys.
+
+    An answer that does not fit is not written. Returns one line for each of these: there is no such row, the
+    row is in flight, the answer does not fit the schema or the choices of the run, or two answers to equal
+    rows differ. Raises InputError if there is no such run.
+    """
+    valid, faults = check_answers(ledger, run_id, answers)
+    write_answers(ledger, run_id, valid)
+    return faults
+
+
+def check_answers(
+    ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]
+) -> tuple[list[PersonAnswer], list[str]]:
+    """The answers that ``record_reviews`` would write, and the faults of the others."""
+    schema = schema_of(ledger, run_id)
+    rows = {row.row_id: row for row in ledger.reviews.rows(run_id, [one.row_id for one in answers])}
+    by_key: dict[str, PersonAnswer] = {}
+    valid: list[PersonAnswer] = []
+    faults: list[str] = []
+    for one in answers:
+        row = rows.get(one.row_id)
+        other = None if row is None else by_key.get(row.row_key)
+        if row is None:
+            fault = f"run {run_id} has no such row"
+        elif row.is_in_flight:
+            fault = "it is in flight; review it when it has ended"
+        elif other is not None and other.answer != one.answer:
+            fault = f"row {other.row_id!r} has the same prompt and another answer in this review"
+        else:
+            fault = _fault(one.answer, schema)
+        if row is None or fault is not None:
+            faults.append(f"row {one.row_id!r}: {fault}")
+            continue
+        by_key.setdefault(row.row_key, one)
+        valid.append(one)
+    return valid, faults
+
+
+def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) -> None:
+    """Write answers that ``check_answers`` found to fit."""
+    schema = schema_of(ledger, run_id)
+    fields = fields_of(schema)
+
+    def gold_of(answer: Any, model: ModelAnswer) -> Mapping[str, tuple[Any, bool | None]]:
+        given = ModelAnswer(response=_text(answer), structured=answer)
+        return {field: _gold(field, given, model, schema) for field in fields}
+
+    reviews = [
+        Review(
+            row_id=one.row_id,
+            answer=one.answer,
+            response=_text(one.answer),
+            is_structured=schema is not None,
+            answered_by=one.answered_by,
+            note=one.note,
+            is_random=one.is_random,
+        )
+        for one in answers
+    ]
+    ledger.reviews.record(run_id, reviews, now=datetime.now(UTC), gold_of=gold_of)
+
+
+def undo_review(ledger: Ledger, run_id: str, row_id: str) -> bool:
+    """Restore the outcome of a row before its first review, and of the rows of the run with the same key.
+
+    Returns False if no person answered the row. Rows of other runs that took the answer keep it.
+    """
+    return ledger.reviews.undo(run_id, row_id)
+
+
+def schema_of(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
+    """The schema of a run; None for texts. Raises InputError if there is no such run."""
+    if ledger.runs.status(run_id) is None:
+        raise InputError((NO_RUN.format(run_id),))
+    return schema_of_run(ledger, run_id)
+
+
+def _fault(answer: Any, schema: Mapping[str, Any] | None) -> str | None:
+    """Why an answer does not fit; None if it does."""
+    try:
+        _text(answer)
+    except (TypeError, ValueError, RecursionError):
+        return "it is no JSON value"
+    if schema is None:
+        return None if isinstance(answer, str) else "the answers of this run are texts"
+    labels = shape_of(schema).labels
+    problems = validate(answer, schema)
+    if problems and labels:
+        return f"{_text(answer)!r} is none of {', '.join(labels)}"
+    return "; ".join(problems) or None
+
+
+def _text(answer: Any) -> str:
+    return answer if isinstance(answer, str) else json_text(answer)
+
+
+def _gold(
+    field: str, given: ModelAnswer, model: ModelAnswer, schema: Mapping[str, Any] | None
+) -> tuple[Any, bool | None]:
+    value = answer_in(given.response, given.structured, field, schema)
+    if not has_answer(model.status, model.response):
+        return value, None
+    kind = kind_in(schema, field)
+    found = answer_in(model.response, model.structured, field, schema)
+    return value, comparable(value, kind) == comparable(found, kind)

@@ -1,0 +1,150 @@
+"""Review import: the judgements of a review file become answers of persons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
+from opencode_tasks.engine.review import PersonAnswer, check_answers, schema_of, write_answers
+from opencode_tasks.errors import InputError
+from opencode_tasks.frames.cells import json_text
+from opencode_tasks.frames.columns import RESPONSE
+from opencode_tasks.frames.review_file import read_review
+from opencode_tasks.frames.review_task import Judgement, is_empty, review_form
+from opencode_tasks.ledger import Ledger, ModelAnswer
+from opencode_tasks.quality.gold import FieldQuality, has_extra, measure
+
+Verdict = Literal["confirmed", "corrected", "left"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewImport:
+    """What a review file says about a run.
+
+    ``counts`` has the number of rows by ``Verdict``; rows that nobody judged are left. ``faults`` are rows
+    that were not written, one line each. ``other_rows`` belong to other runs. ``quality`` is that of the
+    model on the ``random_rows`` that were drawn at random and judged; empty without such rows, or without
+    the libraries for it.
+    """
+
+    run_id: str
+    counts: Mapping[Verdict, int]
+    faults: Sequence[str]
+    other_rows: int
+    random_rows: int
+    quality: Sequence[FieldQuality]
+
+
+def import_review(
+    ledger: Ledger,
+    source: str,
+    *,
+    run_id: str | None = None,
+    answered_by: str | None = None,
+    default_person: str,
+    skips_bad: bool = False,
+) -> ReviewImport:
+    """Write the judgements of a review file as answers of persons.
+
+    ``run_id`` is the run of rows that name none; None is the only run in the file. ``answered_by`` names the
+    person in place of the annotator in the file, ``default_person`` if the file names none. Raises InputError
+    if the file cannot be read, and with one line for each row that does not fit, unless ``skips_bad``;
+    nothing is written then.
+    """
+    read = read_review(source)
+    run_id = run_id or _only_run(read(()), source)
+    schema = schema_of(ledger, run_id)
+    found = read(review_form(schema).fields)
+    own = [one for one in found if one.run_id in (None, run_id)]
+    models = _models(ledger, run_id)
+    judged = [one for one in own if one.fault is None and one.texts is not None and not is_empty(one.texts)]
+    answers = [
+        _answer(one, schema, models, answered_by or one.answered_by or default_person) for one in judged
+    ]
+    valid, faults = check_answers(ledger, run_id, answers)
+    faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None] + faults
+    if faults and not skips_bad:
+        raise InputError(
+            (*faults, "nothing was imported; correct these rows, or leave them out with --skip-bad")
+        )
+    known = {one.row_id: (one.answer, one.answered_by, one.note) for one in ledger.reviews.of_run(run_id)}
+    write_answers(
+        ledger,
+        run_id,
+        [one for one in valid if known.get(one.row_id) != (one.answer, one.answered_by, one.note)],
+    )
+    verdicts = [_verdict(one, models[one.row_id], schema) for one in valid]
+    counts: dict[Verdict, int] = {name: verdicts.count(name) for name in get_args(Verdict)}
+    counts["left"] = len(own) - len(valid) - len(faults)
+    drawn = [one for one in valid if one.is_random]
+    return ReviewImport(
+        run_id=run_id,
+        counts=counts,
+        faults=faults,
+        other_rows=len(found) - len(own),
+        random_rows=len(drawn),
+        quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
+    )
+
+
+def _only_run(found: Sequence[Judgement], source: str) -> str:
+    """The run that all rows of a file name. Raises InputError if there is none, or more than one."""
+    names = list(dict.fromkeys(one.run_id for one in found if one.run_id is not None))
+    if not names:
+        raise InputError((f"INPUT {source}: its rows name no run; give RUN_ID",))
+    if len(names) > 1:
+        raise InputError((f"INPUT {source}: its rows are of the runs {', '.join(names)}; name one: RUN_ID",))
+    return names[0]
+
+
+def _models(ledger: Ledger, run_id: str) -> dict[str, ModelAnswer]:
+    """The answers of the model to all rows of a run."""
+    names = ("status", "response", "structured")
+    outcomes = ledger.results.outcomes(run_id)
+    found = {one["row_id"]: ModelAnswer(**{name: one[name] for name in names}) for one in outcomes}
+    return found | ledger.reviews.model_answers(run_id)
+
+
+def _value(model: ModelAnswer, schema: Mapping[str, Any] | None) -> Any:
+    """The whole answer of the model; None without one."""
+    if not has_answer(model.status, model.response):
+        return None
+    return answer_in(model.response, model.structured, RESPONSE.name, schema)
+
+
+def _answer(
+    one: Judgement, schema: Mapping[str, Any] | None, models: Mapping[str, ModelAnswer], person: str
+) -> PersonAnswer:
+    model = models.get(one.row_id, ModelAnswer())
+    return PersonAnswer(
+        row_id=one.row_id,
+        answer=review_form(schema).answer(one.texts or {}, _value(model, schema)),
+        answered_by=person,
+        note=one.note,
+        is_random=one.is_random,
+    )
+
+
+def _verdict(one: PersonAnswer, model: ModelAnswer, schema: Mapping[str, Any] | None) -> Verdict:
+    is_same = has_answer(model.status, model.response) and json_text(one.answer) == json_text(
+        _value(model, schema)
+    )
+    return "confirmed" if is_same else "corrected"
+
+
+def _quality(
+    drawn: Sequence[PersonAnswer], models: Mapping[str, ModelAnswer], schema: Mapping[str, Any] | None
+) -> list[FieldQuality]:
+    """The quality of the model by field, on rows that were drawn at random."""
+    answered = [one for one in drawn if has_answer(models[one.row_id].status, models[one.row_id].response)]
+    qualities: list[FieldQuality] = []
+    for field in fields_of(schema):
+        pairs: list[tuple[Any, Any]] = []
+        for one in answered:
+            model = models[one.row_id]
+            given = one.answer if schema is None else answer_in(None, one.answer, field, schema)
+            pairs.append((given, answer_in(model.response, model.structured, field, schema)))
+        qualities.append(measure(field, kind_in(schema, field), pairs, len(drawn) - len(answered)))
+    return qualities

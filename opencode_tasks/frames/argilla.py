@@ -1,0 +1,84 @@
+"""Review files of Argilla: records with suggestions, and records with responses, as ``Dataset`` exports them.
+
+The format is that of ``argilla.Record.to_dict`` and ``from_dict`` (2.8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask, value_text
+
+# Names of questions and fields have these characters alone.
+_NOT_NAME = re.compile(r"[^a-z0-9_-]+")
+
+
+def records_json(tasks: Sequence[ReviewTask], fields: Sequence[ReviewField]) -> list[dict[str, Any]]:
+    """The records with the answers of the model as suggestions."""
+    names = question_names(fields)
+    return [
+        {
+            "id": f"{task.run_id}/{task.row_id}",
+            "fields": {"prompt": task.prompt},
+            "metadata": {
+                "run_id": task.run_id,
+                "row_id": task.row_id,
+                "row_key": task.row_key,
+                "random": str(task.is_random).lower(),
+            },
+            "suggestions": {
+                names[name]: {"value": text, "score": task.score, "agent": task.model_ref}
+                for name, text in task.texts.items()
+                if text is not None
+            },
+            "responses": {},
+            "vectors": {},
+            "status": "pending",
+        }
+        for task in tasks
+    ]
+
+
+def question_names(fields: Sequence[ReviewField]) -> dict[str, str]:
+    """The names of the questions by the names of the fields."""
+    names: dict[str, str] = {}
+    for field in fields:
+        plain = _NOT_NAME.sub("_", field.name.lower()).strip("_") or "answer"
+        while plain in names.values():
+            plain += "_"
+        names[field.name] = plain
+    return names
+
+
+def is_argilla(record: Mapping[str, Any]) -> bool:
+    """Whether a record of a JSON file is one of Argilla."""
+    return isinstance(record.get("fields"), Mapping) and "responses" in record
+
+
+def judgement_in(record: Mapping[str, Any], fields: Sequence[ReviewField]) -> Judgement:
+    """The judgement in a record: the responses of all persons, which must agree."""
+    metadata = mapping_in(record.get("metadata"))
+    responses = mapping_in(record.get("responses"))
+    by_user: dict[str, dict[str, str | None]] = {}
+    for name, question in question_names(fields).items():
+        for response in map(mapping_in, list_in(responses.get(question))):
+            if response.get("status") in ("draft", "discarded"):
+                continue
+            texts = by_user.setdefault(str(response.get("user_id")), {field.name: None for field in fields})
+            texts[name] = value_text(response.get("value"))
+    users = [*by_user]
+    texts = by_user[users[-1]] if users else None
+    is_random = metadata.get("random")
+    return Judgement(
+        row_id=str(metadata.get("row_id", "")),
+        run_id=text_in(metadata.get("run_id")),
+        texts=texts,
+        answered_by=users[-1] if users else None,
+        is_random=None if is_random is None else str(is_random).lower() == "true",
+        fault="its responses differ; keep one of them"
+        if any(one != texts for one in by_user.values())
+        else None,
+    )

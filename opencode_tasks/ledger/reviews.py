@@ -1,0 +1,336 @@
+"""Reviews: answers that persons gave to rows, in place of those of the model.
+
+A review applies to all rows of its run with the same key. The table ``reviews`` keeps all reviews; that
+of a row counts if ``rows.reviewed_at`` is its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+)
+
+from opencode_tasks.ledger.clock import lease_time
+from opencode_tasks.ledger.database import insert_into
+from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, rows
+from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
+
+REVIEWS_PER_WRITE = 500
+# Error type of a row that was never sent, since its input is invalid. Its key says nothing about it.
+INVALID = "invalid_input"
+MODEL = ("status", "response", "structured")
+PREVIOUS = (*MODEL, "error_type", "error_message", "answered_by", "reviewed_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """The answer of a person to a row.
+
+    ``answer`` is a JSON value and ``response`` its text; ``is_structured`` if the run has a schema.
+    ``is_random`` says whether the row was drawn at random for the review; None if that is not known.
+    """
+
+    row_id: str
+    answer: Any
+    response: str
+    is_structured: bool
+    answered_by: str
+    note: str | None = None
+    is_random: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswer:
+    """The outcome that the model left in a row; ``open`` without an answer if that is not known."""
+
+    status: str = "open"
+    response: str | None = None
+    structured: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedReview:
+    """The review that counts for a row, and the answer of the model."""
+
+    row_id: str
+    row_key: str
+    answer: Any
+    response: str | None
+    answered_by: str
+    reviewed_at: datetime
+    note: str | None
+    is_random: bool | None
+    model: ModelAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewableRow:
+    """The key of a row, and whether a worker processes a row with that key now."""
+
+    row_id: str
+    row_key: str
+    is_in_flight: bool
+
+
+GoldOf = Callable[[Any, ModelAnswer], Mapping[str, tuple[Any, bool | None]]]
+"""From a person's answer and that of the model: by field, the value and whether the model has it."""
+
+
+def of_row(table: FromClause) -> ColumnElement[bool]:
+    """The condition for the review of ``table`` that counts for a row of ``rows``."""
+    return and_(
+        table.c.run_id == rows.c.run_id,
+        table.c.row_id == rows.c.row_id,
+        table.c.reviewed_at == rows.c.reviewed_at,
+    )
+
+
+def record_reviews(
+    connection: Connection, run_id: str, found: Sequence[Review], *, now: datetime, gold_of: GoldOf
+) -> None:
+    """Write reviews of rows of a run, and their answers into all rows with the same keys.
+
+    Of several reviews with one key the last one counts. Gold values of INPUT are kept. Raises LookupError
+    if there is no such row.
+    """
+    by_id = {review.row_id: review for review in found}
+    keys = dict(
+        connection.execute(
+            select(rows.c.row_id, rows.c.row_key).where(
+                rows.c.run_id == run_id, rows.c.row_id.in_(list(by_id))
+            )
+        )
+        .tuples()
+        .all()
+    )
+    if missing := [row_id for row_id in by_id if row_id not in keys]:
+        raise LookupError(f"the ledger has no row {missing[0]!r} in run {run_id!r}")
+    by_key = {keys[row_id]: review for row_id, review in by_id.items()}
+    recorded: list[dict[str, Any]] = []
+    gold: list[dict[str, Any]] = []
+    for row in _rows_to_review(connection, run_id, by_key, list(by_id)):
+        review = by_key[row["row_key"]]
+        is_named = row["row_id"] == review.row_id
+        # Two reviews of a row have different times, also after the clock was set back.
+        last = row["last_review"]
+        time = now if last is None else max(now, last + timedelta(microseconds=1))
+        recorded.append(
+            {
+                "run_id": run_id,
+                "row_id": row["row_id"],
+                "reviewed_at": time,
+                "row_key": row["row_key"],
+                "answer": review.answer,
+                "response": review.response,
+                "answered_by": review.answered_by,
+                "note": review.note,
+                "is_random": review.is_random if is_named else None,
+                **{f"previous_{name}": row[f"previous_{name}"] for name in PREVIOUS},
+            }
+        )
+        _write_answer(connection, run_id, row, review, time)
+        model = _model_answer(row)
+        gold += [
+            {
+                "run_id": run_id,
+                "row_id": row["row_id"],
+                "field": field,
+                "value": value,
+                "is_correct": is_correct,
+                "reviewed_at": time,
+            }
+            for field, (value, is_correct) in gold_of(review.answer, model).items()
+        ]
+    if not recorded:
+        return
+    connection.execute(reviews.insert(), recorded)
+    _remove_gold(connection, run_id, [one["row_id"] for one in recorded])
+    if gold:
+        connection.execute(insert_into(connection, gold_values).on_conflict_do_nothing(), gold)
+
+
+def _rows_to_review(
+    connection: Connection, run_id: str, keys: Mapping[str, Review], row_ids: Sequence[str]
+) -> Sequence[RowMapping]:
+    """The rows with these keys and their outcomes before the first review; they are locked."""
+    query = (
+        _outcomes(run_id)
+        .where(
+            rows.c.row_key.in_(list(keys)),
+            or_(func.coalesce(_previous("error_type"), "") != INVALID, rows.c.row_id.in_(row_ids)),
+        )
+        .order_by(None)
+        .order_by(rows.c.row_key, rows.c.position)
+    )
+    return connection.execute(query.with_for_update(of=rows)).mappings().all()
+
+
+def _previous(name: str) -> ColumnElement[Any]:
+    """A column of a row before the first review."""
+    return case((reviews.c.run_id.is_not(None), reviews.c[f"previous_{name}"]), else_=rows.c[name])
+
+
+def _outcomes(run_id: str) -> Select[Any]:
+    """The rows of a run in input order, with the reviews that count and with their earlier outcomes.
+
+    A row that copied the answer of a person has the outcome of the model from the row with that review.
+    """
+    of_source, older = reviews.alias("of_source"), reviews.alias("older")
+    last = select(func.max(older.c.reviewed_at)).where(
+        older.c.run_id == rows.c.run_id, older.c.row_id == rows.c.row_id
+    )
+    is_of_source = and_(
+        of_source.c.run_id == rows.c.source_run_id,
+        of_source.c.row_id == rows.c.source_row_id,
+        of_source.c.reviewed_at == _previous("reviewed_at"),
+    )
+    return (
+        select(
+            *(rows.c[name] for name in ("row_id", "row_key", "status", "attempts", "completed_at")),
+            *(reviews.c[name] for name in ("answer", "response", "answered_by", "note", "is_random")),
+            reviews.c.reviewed_at,
+            last.scalar_subquery().label("last_review"),
+            *(_previous(name).label(f"previous_{name}") for name in PREVIOUS),
+            *(of_source.c[f"previous_{name}"].label(f"source_{name}") for name in MODEL),
+            of_source.c.previous_answered_by.label("source_answered_by"),
+        )
+        .outerjoin(reviews, of_row(reviews))
+        .outerjoin(of_source, is_of_source)
+        .where(rows.c.run_id == run_id)
+        .order_by(rows.c.position, rows.c.row_id)
+    )
+
+
+def _model_answer(row: RowMapping) -> ModelAnswer:
+    if row["previous_answered_by"] is None:
+        return ModelAnswer(**{name: row[f"previous_{name}"] for name in MODEL})
+    if row["source_status"] is not None and row["source_answered_by"] is None:
+        return ModelAnswer(**{name: row[f"source_{name}"] for name in MODEL})
+    return ModelAnswer()
+
+
+_OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
+
+
+def _write_answer(
+    connection: Connection, run_id: str, row: RowMapping, review: Review, time: datetime
+) -> None:
+    values: dict[str, Any] = {
+        "status": "completed",
+        "response": review.response,
+        "structured": review.answer if review.is_structured else None,
+        "error_type": None,
+        "error_message": None,
+        "waits_until": None,
+        "answered_by": review.answered_by,
+        "reviewed_at": time,
+    }
+    if row["completed_at"] is None:
+        values["completed_at"] = time
+    if row["status"] in ("open", HELD) and not row["attempts"]:
+        # It was never sent.
+        values |= dict.fromkeys(SUM_COLUMNS, 0)
+    connection.execute(_OF_ROW.values(values), {"of_run": run_id, "of_row": row["row_id"]})
+
+
+def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
+    """Restore the outcome before the first review, in all rows of the run with the key of this row.
+
+    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it.
+    """
+    of_key = select(rows.c.row_key).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
+    query = _outcomes(run_id).where(rows.c.row_key == of_key.scalar_subquery(), reviews.c.run_id.is_not(None))
+    found = connection.execute(query.with_for_update(of=rows)).mappings().all()
+    if not any(row["row_id"] == row_id for row in found):
+        return False
+    for row in found:
+        values = {name: row[f"previous_{name}"] for name in PREVIOUS}
+        if values["status"] in ("open", HELD):
+            values["completed_at"] = None
+        connection.execute(_OF_ROW.values(values), {"of_run": run_id, "of_row": row["row_id"]})
+    _remove_gold(connection, run_id, [row["row_id"] for row in found])
+    return True
+
+
+def _remove_gold(connection: Connection, run_id: str, row_ids: Sequence[str]) -> None:
+    """Remove the gold values of earlier reviews of rows."""
+    connection.execute(
+        delete(gold_values).where(
+            gold_values.c.run_id == run_id,
+            gold_values.c.row_id.in_(row_ids),
+            gold_values.c.reviewed_at.is_not(None),
+        )
+    )
+
+
+def reviews_of_run(connection: Connection, run_id: str) -> list[RecordedReview]:
+    """The reviews that count for the rows of a run, in input order."""
+    names = ("row_id", "row_key", "answer", "response", "answered_by", "reviewed_at", "note", "is_random")
+    found = connection.execute(_outcomes(run_id).where(reviews.c.run_id.is_not(None))).mappings()
+    return [RecordedReview(**{name: row[name] for name in names}, model=_model_answer(row)) for row in found]
+
+
+def model_answers(connection: Connection, run_id: str) -> dict[str, ModelAnswer]:
+    """The answers of the model to the rows of a run that have the answer of a person, by row id."""
+    found = connection.execute(_outcomes(run_id).where(rows.c.answered_by.is_not(None))).mappings()
+    return {row["row_id"]: _model_answer(row) for row in found}
+
+
+def reviewable_rows(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[ReviewableRow]:
+    """These rows of a run, as far as they exist."""
+    is_leased = exists().where(
+        leases.c.row_key == rows.c.row_key,
+        leases.c.owner.is_not(None),
+        leases.c.expires_at > lease_time(connection),
+    )
+    is_open = rows.c.status.in_(("open", HELD))
+    query = select(rows.c.row_id, rows.c.row_key, and_(is_open, is_leased).label("is_in_flight")).where(
+        rows.c.run_id == run_id, rows.c.row_id.in_(row_ids)
+    )
+    return [ReviewableRow(**row) for row in connection.execute(query).mappings()]
+
+
+class Reviews(Group):
+    """``ledger.reviews``: answers of persons."""
+
+    def record(self, run_id: str, found: Sequence[Review], *, now: datetime, gold_of: GoldOf) -> None:
+        """Write reviews by ``record_reviews``. Each transaction writes a part of them."""
+        for start in range(0, len(found), REVIEWS_PER_WRITE):
+            chunk = found[start : start + REVIEWS_PER_WRITE]
+            self.database.write(
+                lambda connection, chunk=chunk: record_reviews(
+                    connection, run_id, chunk, now=now, gold_of=gold_of
+                )
+            )
+
+    def rows(self, run_id: str, row_ids: Sequence[str]) -> list[ReviewableRow]:
+        """These rows of a run, as far as they exist."""
+        found: list[ReviewableRow] = []
+        for start in range(0, len(row_ids), REVIEWS_PER_WRITE):
+            chunk = row_ids[start : start + REVIEWS_PER_WRITE]
+            found += self.database.read(
+                lambda connection, chunk=chunk: reviewable_rows(connection, run_id, chunk)
+            )
+        return found
+
+    undo: Final = write(undo_review)
+    of_run: Final = read(reviews_of_run)
+    model_answers: Final = read(model_answers)

@@ -1,0 +1,1 @@
+"""A local web page to read and correct the rows of a run."""

@@ -1,0 +1,125 @@
+"""HTML of the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment
+
+from opencode_tasks.ledger import AGREEMENT
+from opencode_tasks.ledger.column_types import storable
+from opencode_tasks.ledger.progress import ROW_STATUSES
+from opencode_tasks.reports.html import html_environment
+from opencode_tasks.view.correction import MAX_KEYS
+from opencode_tasks.view.list_query import FIELD, LABEL, ListQuery
+from opencode_tasks.view.row_cells import list_columns
+from opencode_tasks.view.row_story import RowStory
+from opencode_tasks.view.run_view import RunView
+
+STYLE, SCRIPT = "view.css", "view.js"
+
+
+def asset(name: str) -> str:
+    """The text of a file in the folder ``assets``."""
+    return files("opencode_tasks.view").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return html_environment("opencode_tasks.view")
+
+
+def list_page(
+    run: RunView,
+    query: ListQuery,
+    *,
+    lines: Sequence[tuple[str, Sequence[str]]],
+    total: int,
+    counts: Mapping[str, Any],
+    export: Mapping[str, Any] | None = None,
+) -> str:
+    """The list of the rows of a run; a line is the id of a row and its cells.
+
+    ``counts`` are those of ``ledger.row_list``. ``export`` has the texts that the page of an export
+    contains; its script fills the table. None for a page of the server.
+    """
+    return _render(
+        "list.html",
+        run=run,
+        query=query,
+        columns=list_columns(run),
+        lines=lines,
+        total=total,
+        counts=counts,
+        version=version_of(counts),
+        is_live=export is None and is_live(counts),
+        first=query.span.start + 1,
+        last=query.span.start + len(lines),
+        is_last=query.span.stop >= total,
+        has_agreement=AGREEMENT is not None,
+        export=export,
+    )
+
+
+def version_of(counts: Mapping[str, Any]) -> str:
+    """A text that differs if the counts differ."""
+    return " ".join(str(value) for value in counts.values())
+
+
+def is_live(counts: Mapping[str, Any]) -> bool:
+    """Whether rows of the run may change without a person."""
+    return bool(counts["open"]) or counts["status"] == "running"
+
+
+def row_page(
+    run: RunView,
+    query: ListQuery,
+    story: RowStory,
+    *,
+    place: int,
+    neighbours: tuple[tuple[int, str] | None, tuple[int, str] | None],
+    source_link: str | None,
+    form: Mapping[str, Any],
+) -> str:
+    """A row with its whole story. ``place`` is its place in the list, from 0.
+
+    ``neighbours`` are the places and ids of the rows before and after it.
+
+    ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token`` and
+    ``done``, the id of the row that was reviewed last.
+    """
+    return _render(
+        "row.html",
+        run=run,
+        query=query,
+        story=story,
+        place=place,
+        before=neighbours[0],
+        after=neighbours[1],
+        source_link=source_link,
+        form=form,
+        export=None,
+    )
+
+
+def message_page(title: str, message: str) -> str:
+    """A page with one message."""
+    return _render("message.html", title=title, message=message, export=None)
+
+
+def _pairs(values: Sequence[str]) -> list[tuple[str, str]]:
+    """Values of a list that are also their names for people."""
+    return [(value, value) for value in values]
+
+
+def _render(name: str, **content: Any) -> str:
+    page = (
+        _environment()
+        .get_template(name)
+        .render(FIELD=FIELD, LABEL=LABEL, MAX_KEYS=MAX_KEYS, STATUSES=ROW_STATUSES, pairs=_pairs, **content)
+    )
+    # JSON may contain lone surrogates, which UTF-8 does not have.
+    return storable(page)

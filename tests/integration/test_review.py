@@ -1,0 +1,280 @@
+"""Reviews on the command line: export a run, edit the file, import it, run again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+from cluster import Desk, Ran
+
+from opencode_tasks.testing import Call, Reply
+
+CHOICES = ("--choices", "yes,no")
+# By row: what the model answers, and what a person does.
+ANSWERS = {"r0": "yes", "r1": "yes", "r2": "no", "r3": "no"}
+CORRECTED = {"r1": "no"}
+
+Edit = Callable[[Path, Mapping[str, str]], None]
+
+
+@pytest.fixture
+def desk(desk: Desk) -> Desk:
+    def says(word: str) -> Callable[[Call], bool]:
+        return lambda call: f"answer {word}" in call.prompt
+
+    desk.provider.on(says("yes"), Reply(text="yes"))
+    desk.provider.on(says("no"), Reply(text="no"))
+    desk.provider.on("refused", Reply(status=400, body={"error": {"message": "no"}}))
+    rows = [{"id": name, "prompt": f"{name} answer {word}"} for name, word in ANSWERS.items()]
+    desk.write_csv(
+        "in.csv", [*rows, {"id": "r4", "prompt": "refused"}, {"id": "r5", "prompt": rows[0]["prompt"]}]
+    )
+    return desk
+
+
+def annotate(desk: Desk, *more: str, code: int = 0) -> dict[str, Any]:
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, *more, "--json")
+    assert ran.code == code, ran.stderr
+    return ran.summary
+
+
+def review(desk: Desk, action: str, *arguments: str, code: int = 0) -> Ran:
+    ran = desk.run("review", action, *arguments, "--ledger", str(desk.folder / "ledger.db"))
+    assert ran.code == code, ran.stderr + ran.stdout
+    return ran
+
+
+def edit_csv(path: Path, answers: Mapping[str, str]) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    names = lines[0].strip().split(",")
+    row_id, answer = names.index("row_id"), names.index("answer")
+    for at, line in enumerate(lines[1:], start=1):
+        cells = line.rstrip("\n").split(",")
+        cells[answer] = answers.get(cells[row_id], cells[answer])
+        lines[at] = ",".join(cells) + "\n"
+    path.write_text("".join(lines))
+
+
+def edit_xlsx(path: Path, answers: Mapping[str, str]) -> None:
+    book = openpyxl.load_workbook(path)
+    sheet: Any = book.worksheets[0]
+    names = [cell.value for cell in sheet[1]]
+    for row in sheet.iter_rows(min_row=2):
+        row_id, answer = row[names.index("row_id")], row[names.index("answer")]
+        answer.value = answers.get(row_id.value, answer.value)
+    book.save(path)
+
+
+def edit_label_studio(path: Path, answers: Mapping[str, str]) -> None:
+    """What Label Studio exports as JSON, with one annotation that was skipped."""
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        predicted = task["predictions"][0]["result"] if "predictions" in task else []
+        label = answers.get(task["data"]["row_id"])
+        region = {
+            "from_name": "response",
+            "to_name": "prompt",
+            "type": "choices",
+            "value": {"choices": [label]},
+        }
+        result = predicted if label is None else [region]
+        skipped = {"was_cancelled": True, "result": [], "completed_by": {"id": 2, "email": "b@example.com"}}
+        done = {"was_cancelled": False, "result": result, "completed_by": {"id": 1, "email": "a@example.com"}}
+        task["annotations"] = [skipped, done] if result else [skipped]
+    path.write_text(json.dumps(tasks))
+
+
+def edit_argilla(path: Path, answers: Mapping[str, str]) -> None:
+    """What ``dataset.records.to_json`` of Argilla writes."""
+    records = json.loads(path.read_text())
+    for record in records:
+        suggested = record["suggestions"].get("response", {}).get("value")
+        if label := answers.get(record["metadata"]["row_id"], suggested):
+            record["responses"] = {"response": [{"value": label, "user_id": "a@example.com"}]}
+            record["status"] = "completed"
+    path.write_text(json.dumps(records))
+
+
+FORMATS = {
+    "csv": (["-o", "review.csv"], edit_csv, []),
+    "xlsx": (["-o", "review.xlsx"], edit_xlsx, []),
+    "labelstudio": (["-o", "review.json"], edit_label_studio, ["a@example.com"]),
+    "argilla": (["-o", "review.json", "--format", "argilla"], edit_argilla, ["a@example.com"]),
+}
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    "name", ["csv", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name != "csv")]
+)
+def test_corrected_rows_are_final(desk: Desk, name: str) -> None:
+    target, edit, annotator = FORMATS[name]
+    run_id = annotate(desk, code=1)["run_id"]
+    exported = review(desk, "export", run_id, *target, "--random", "0.5")
+    assert "5 rows, 2 of them drawn at random" in exported.stdout
+    assert "1 row without an answer" in exported.stdout
+    assert "1 row left out, since a row with the same prompt stands for them" in exported.stdout
+    edit(desk.folder / target[1], CORRECTED | {"r4": "yes"})
+    by = [] if annotator else ["--by", "ann"]
+    imported = review(desk, "import", target[1], *by, "--json").summary
+    assert imported["rows"] == {"confirmed": 3, "corrected": 2, "left": 0}
+    assert imported["random_rows"] == 2
+    assert imported["quality"]["response"]["n"] == 2
+    # Another import of the same file changes nothing.
+    assert review(desk, "import", target[1], *by, "--json").summary["rows"] == imported["rows"]
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        assert ledger.execute("select count(*) from reviews").fetchone() == (6,)
+        # Two rows share a prompt, one is wrong, one has no answer of the model.
+        found = ledger.execute("select answered_rows, unanswered_rows, correct_rows from quality_by_run")
+        assert found.fetchall() == [(5, 1, 4)]
+
+    calls = len(desk.provider.calls)
+    again = annotate(desk, "--refresh")
+    assert len(desk.provider.calls) == calls
+    assert (again["rows"]["completed"], again["rows"]["reused"], again["cost_usd"]) == (6, 6, 0)
+    rows = {row["id"]: row for row in desk.read_csv("out.csv")}
+    assert {name: row["response"] for name, row in rows.items()} == ANSWERS | {
+        "r1": "no",
+        "r4": "yes",
+        "r5": "yes",
+    }
+    assert {row["answered_by"] for row in rows.values()} == {*(annotator or ["ann"])}
+    assert all(row["reviewed_at"] for row in rows.values())
+    assert {(row["error_type"], row["reused"]) for row in rows.values()} == {("", "True")}
+    for one in (run_id, again["run_id"]):
+        audited = desk.run("audit", one, "--ledger", str(desk.folder / "ledger.db"))
+        assert audited.code == 0, audited.stdout
+
+
+@pytest.mark.scripted
+def test_the_labelling_config_and_the_tasks_of_label_studio(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "t.json", "--random", "0")
+    config = (desk.folder / "t.config.xml").read_text()
+    assert '<Choices name="response" toName="prompt" choice="single" showInline="true">' in config
+    assert '<Choice value="yes"/>' in config
+    first, *others = json.loads((desk.folder / "t.json").read_text())
+    assert (first["data"]["row_id"], "predictions" in first) == ("r4", False)
+    assert others[0]["data"] | {"row_key": ""} == {
+        "run_id": run_id,
+        "row_id": "r0",
+        "row_key": "",
+        "prompt": "r0 answer yes",
+        "random": False,
+    }
+    assert others[0]["predictions"] == [
+        {
+            "model_version": "fake/echo",
+            "result": [
+                {
+                    "id": "answer-response",
+                    "from_name": "response",
+                    "to_name": "prompt",
+                    "type": "choices",
+                    "value": {"choices": ["yes"]},
+                }
+            ],
+        }
+    ]
+
+
+@pytest.mark.scripted
+def test_rows_that_do_not_fit_are_listed_and_nothing_is_imported(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    edit_csv(desk.folder / "review.csv", {"r1": "perhaps"})
+    with (desk.folder / "review.csv").open("a") as file:
+        file.write(f"{run_id},nobody,,,yes,,false\n")
+    refused = review(desk, "import", "review.csv", code=2)
+    assert "row 'r1': 'perhaps' is none of yes, no" in refused.stderr
+    assert f"row 'nobody': run {run_id} has no such row" in refused.stderr
+    assert "nothing was imported" in refused.stderr
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        assert ledger.execute("select count(*) from reviews").fetchone() == (0,)
+    partly = review(desk, "import", "review.csv", "--skip-bad", "--by", "ann", code=1)
+    assert "3 confirmed, 0 corrected, 1 left" in partly.stdout
+    assert "not imported: row 'r1': 'perhaps' is none of yes, no" in partly.stdout
+
+
+FAULTS = [
+    ("export nothing -o a.csv", "there is no run nothing"),
+    ("export RUN -o a.txt", "unknown suffix; use .json, .csv, .xlsx"),
+    ("export RUN -o a.csv --format xlsx", "--format xlsx: the name of the file must end with .xlsx"),
+    ("export RUN -o a.csv --random 20", "--random: 20 is not a share from 0 to 1"),
+    ("export RUN -o a.csv --limit 0", "--limit: 0 is not at least 1"),
+    ("import in.csv", "no column 'row_id'"),
+    ("import ids.csv", "its rows name no run; give RUN_ID"),
+    ("import ids.csv RUN", "no column 'answer' with answers"),
+    ("import other.json", "neither tasks of Label Studio nor records of Argilla"),
+    ("import broken.json", "not JSON"),
+    ("import missing.csv", "missing.csv"),
+]
+
+
+@pytest.mark.scripted
+def test_faults_are_one_line(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    desk.write_csv("ids.csv", [{"row_id": "r0"}])
+    (desk.folder / "other.json").write_text('[{"text": "a"}]')
+    (desk.folder / "broken.json").write_text("[{")
+    for command, fault in FAULTS:
+        action, *arguments = command.replace("RUN", run_id).split()
+        assert fault in review(desk, action, *arguments, code=2).stderr, command
+
+
+# The kinds that a model can answer; tests/unit/test_review_files.py has more.
+HOSTILE = [
+    *("=1+1", "'=1+1", "a \"b\" 'c', d;e\tf", "one\ntwo\r\nthree\rfour", "  a  ", "007", "-5", "[1, 2]"),
+    '<Choice value="x"/> & ${prompt} _x0041_',
+]
+
+
+@pytest.mark.scripted
+def test_hostile_texts_stay_as_they_are(desk: Desk) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "note": {"type": ["integer", "null"]}},
+        "required": ["text"],
+    }
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    for number, text in enumerate(HOSTILE):
+        desk.provider.on(f"h{number}:", Reply(text=json.dumps({"text": text, "note": number or None})))
+    desk.write_csv("in.csv", [{"id": f"={at}", "prompt": f"h{at}: =1+1"} for at in range(len(HOSTILE))])
+    command = ("in.csv", "-o", "out.jsonl", "--id-column", "id", "--schema", "schema.json", "--json")
+    ran = desk.annotate(*command)
+    assert ran.code == 0, ran.stderr
+    before = outcomes(desk)
+    assert [answer["text"] for _, answer in before] == HOSTILE
+    for name, (target, _, _) in FORMATS.items():
+        review(desk, "export", ran.summary["run_id"], "-o", f"{name}-{target[1]}", *target[2:])
+        if target[1].endswith("json"):
+            confirm(desk.folder / f"{name}-{target[1]}")
+    for name, (target, _, _) in FORMATS.items():
+        imported = review(desk, "import", f"{name}-{target[1]}", "--by", name, "--json").summary
+        assert imported["rows"] == {"confirmed": len(HOSTILE), "corrected": 0, "left": 0}, name
+        assert outcomes(desk) == before
+
+
+def outcomes(desk: Desk) -> list[Any]:
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        found = ledger.execute("select row_id, structured from rows order by run_id, position").fetchall()
+    return [(row_id, json.loads(structured)) for row_id, structured in found]
+
+
+def confirm(path: Path) -> None:
+    """Submit each prediction and each suggestion as it is."""
+    records = json.loads(path.read_text())
+    for record in records:
+        if "data" in record:
+            record["annotations"] = [{"result": record["predictions"][0]["result"], "completed_by": 1}]
+        else:
+            record["responses"] = {
+                name: [{"value": one["value"], "user_id": "u"}] for name, one in record["suggestions"].items()
+            }
+    path.write_text(json.dumps(records))

@@ -1,0 +1,196 @@
+"""Review files: what is written can be read, edited by persons and other programs, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opencode_tasks.frames.argilla import question_names, records_json
+from opencode_tasks.frames.label_studio import judgement_in, labelling_config, tasks_json
+from opencode_tasks.frames.review_file import read_review
+from opencode_tasks.frames.review_table import answer_columns, review_frame
+from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask, review_form
+from opencode_tasks.frames.write_file import encoded
+from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in, least_certain_first
+
+HOSTILE = [
+    *("=1+1", "'=1+1", "''=1+1", "@x", "-5", "-5 or 6", "+", "'", "''", "\t=1"),
+    *('a "b", c', "one\ntwo\r\nthree\rfour", "a\0b", "a\ud800b", "\ud83d", "\ufffe", "_x0041_", "\x1f"),
+    *("007", "1e5", "TRUE", "null", "[1]", "NA", "<&>\"'", "x" * 30_000),
+]
+OBJECT = {
+    "type": "object",
+    "properties": {
+        "text": {"type": "string"},
+        "note": {"enum": ["a", "b", None]},
+        "stars": {"type": ["integer", "null"]},
+        "price": {"type": "number"},
+        "good": {"type": "boolean"},
+        "tags": {"type": "array"},
+    },
+    "required": ["text"],
+}
+FORM = review_form(OBJECT)
+
+
+def task(answer: Any, row_id: str = "r", *, form: Any = FORM) -> ReviewTask:
+    return ReviewTask(
+        run_id="run",
+        row_id=row_id,
+        row_key="k",
+        prompt="p",
+        texts={} if answer is None else form.texts(answer),
+        score=0.5,
+        model_ref="p/m",
+        is_random=row_id == "r",
+    )
+
+
+def write_table(suffix: str) -> Callable[[list[ReviewTask], Path], Path]:
+    def write(tasks: list[ReviewTask], folder: Path) -> Path:
+        path = folder / f"a.{suffix}"
+        frame = review_frame(tasks, FORM.fields, protects_cells=suffix == "csv")
+        path.write_bytes(encoded(frame, suffix))
+        return path
+
+    return write
+
+
+def write_label_studio(tasks: list[ReviewTask], folder: Path) -> Path:
+    found = json.loads(json.dumps(tasks_json(tasks, FORM.fields)))
+    for one in found:
+        one["annotations"] = [{"result": one["predictions"][0]["result"], "completed_by": 7}]
+    (folder / "a.json").write_text(json.dumps(found))
+    return folder / "a.json"
+
+
+def write_argilla(tasks: list[ReviewTask], folder: Path) -> Path:
+    found = json.loads(json.dumps(records_json(tasks, FORM.fields)))
+    for one in found:
+        one["responses"] = {
+            name: [{"value": suggestion["value"], "user_id": "u"}]
+            for name, suggestion in one["suggestions"].items()
+        }
+    (folder / "a.json").write_text(json.dumps(found))
+    return folder / "a.json"
+
+
+WRITERS = {
+    "csv": write_table("csv"),
+    "xlsx": write_table("xlsx"),
+    "labelstudio": write_label_studio,
+    "argilla": write_argilla,
+}
+
+
+def answers_of(text: str) -> dict[str, Any]:
+    return {"text": text, "note": "a", "stars": 2**60, "price": 4.5, "good": False, "tags": [{"a": "é"}]}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_nobody_changed_is_the_same_answer(name: str, tmp_path: Path) -> None:
+    answers = {f"{at}": answers_of(text) for at, text in enumerate(HOSTILE)}
+    answers["nulls"] = {"text": "x", "note": None, "extra": 1}
+    path = WRITERS[name]([task(answer, row_id) for row_id, answer in answers.items()], tmp_path)
+    found = {one.row_id: one for one in read_review(str(path))(FORM.fields)}
+    assert list(found) == list(answers)
+    for row_id, one in found.items():
+        assert FORM.answer(one.texts or {}, answers[row_id]) == answers[row_id], answers[row_id]["text"]
+        assert (one.run_id, one.is_random, one.fault) == ("run", False, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({"text": "new\n"}, {"text": "new\n"}),
+        ({"note": "b"}, {"note": "b"}),
+        ({"note": " b "}, {"note": "b"}),
+        ({"note": None}, {"note": None}),
+        ({"stars": "5"}, {"stars": 5}),
+        ({"stars": ""}, {"stars": None}),
+        ({"price": "4.50"}, {}),
+        ({"price": "five"}, {"price": "five"}),
+        ({"good": "FALSE"}, {}),
+        ({"good": "TRUE"}, {"good": True}),
+        ({"tags": "[1]"}, {"tags": [1]}),
+    ],
+)
+def test_a_changed_text_is_a_value_of_the_type_of_the_field(
+    changed: dict[str, str | None], answer: dict[str, Any]
+) -> None:
+    model = answers_of("x")
+    assert FORM.answer(FORM.texts(model) | changed, model) == model | answer
+
+
+def test_a_field_that_is_emptied_is_left_out_if_it_may_not_be_null() -> None:
+    model = answers_of("x")
+    assert "price" not in FORM.answer(FORM.texts(model) | {"price": ""}, model)
+
+
+def test_answers_that_are_no_objects() -> None:
+    labels = review_form({"enum": ["yes", "a\0b", None]})
+    assert labels.answer({"response": "a\N{REPLACEMENT CHARACTER}b"}, "yes") == "a\0b"
+    assert labels.answer({"response": None}, None) is None
+    numbers = review_form({"type": "array"})
+    assert numbers.answer({"response": "[1, 3]"}, [1, 2]) == [1, 3]
+    assert review_form(None).answer({"response": "5"}, "4") == "5"
+
+
+def test_columns_of_fields_that_are_named_like_others() -> None:
+    fields = [ReviewField(name=name, types=None) for name in ("note", "answer_note", "label")]
+    assert answer_columns(fields) == {
+        "note": "answer_answer_note",
+        "answer_note": "answer_note",
+        "label": "label",
+    }
+    assert question_names([ReviewField(name=name, types=None) for name in ("A b", "a_b", "é")]) == {
+        "A b": "a_b",
+        "a_b": "a_b_",
+        "é": "answer",
+    }
+    config = labelling_config([ReviewField(name="prompt", types=None, choices=("a\0<\n",))])
+    assert '<Text name="_prompt" value="$prompt"/>' in config
+    assert '<Choice value="a\N{REPLACEMENT CHARACTER}&lt;&#10;"/>' in config
+
+
+def test_annotations_that_differ_are_a_fault() -> None:
+    result = [{"from_name": "response", "value": {"choices": ["yes"]}}]
+    record = {
+        "data": {"row_id": "r"},
+        "annotations": [{"result": result, "completed_by": 1}, {"result": [], "completed_by": 2}],
+    }
+    fields = review_form({"enum": ["yes", "no"]}).fields
+    found = judgement_in(record, fields)
+    assert found.fault == "its annotations differ; keep one of them"
+    assert judgement_in({"data": {"row_id": "r"}, "annotations": []}, fields) == Judgement(row_id="r")
+
+
+def test_the_least_certain_rows_come_first() -> None:
+    candidates = [
+        Candidate(position=0, has_answer=True),
+        Candidate(position=1, has_answer=True, confidence=0.9),
+        Candidate(position=2, has_answer=True, confidence=0.2),
+        Candidate(position=3, has_answer=True, agreement=0.9, confidence=0.1),
+        Candidate(position=4, has_answer=False),
+        Candidate(position=5, has_answer=True, needs_review=True),
+        Candidate(position=6, has_answer=True),
+    ]
+    assert [one.position for one in least_certain_first(candidates)] == [5, 4, 3, 2, 1, 0, 6]
+    first, drawn = choose(candidates, limit=4, share=0.5, seed="s")
+    assert (len(first), len(drawn)) == (2, 2)
+    assert not {one.position for one in first} & {one.position for one in drawn}
+    assert all(one.has_answer for one in drawn)
+    assert choose(candidates, limit=4, share=0.5, seed="s") == (first, drawn)
+    assert choose(candidates, limit=None, share=0, seed="s")[1] == []
+    assert len(choose(candidates, limit=3, share=0.01, seed="s")[1]) == 1
+    assert choose([], limit=None, share=0.2, seed="s") == ([], [])
+
+
+def test_the_confidence_in_an_answer() -> None:
+    assert confidence_in({"confidence": 0.3, "score": 1}) == 0.3
+    assert confidence_in({"score": True, "probability": 1}) == 1.0
+    assert confidence_in({"label": "a", "score": "high"}) is None
