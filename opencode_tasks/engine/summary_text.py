@@ -11,7 +11,6 @@ from typing import Any
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of
-from opencode_tasks.engine.vote_counts import votes_line
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.outcomes.message_cleanup import presentable
 from opencode_tasks.quality.gold import FieldQuality, quality_json
@@ -40,7 +39,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
-        *(() if summary["votes"] is None else (votes_line(summary["votes"]),)),
+        *(() if summary["votes"] is None else (_votes_line(summary["votes"]),)),
     ]
 
 
@@ -108,3 +107,18 @@ def _quality_line(field: str, found: Mapping[str, Any]) -> str:
 def _cost(summary: Mapping[str, Any]) -> str:
     known = usd(summary["known_cost_usd"] or 0)
     return known if summary["cost_usd"] is not None else f"{known} and an unknown part"
+
+
+def _votes_line(found: Mapping[str, Any]) -> str:
+    """The votes of a run in one line, from ``vote_counts.votes_json``."""
+    parts = [f"votes: {found['asked']} of {found['votes'] * found['rows']}, {found['saved']} were not needed"]
+    if found["agreement"] is not None:
+        parts.append(f"agreement {found['agreement']:.1%}")
+    parts += [
+        f"alpha{'' if len(found['alpha']) == 1 else f' of {name}'} {value:.2f}"
+        for name, value in found["alpha"].items()
+        if value is not None
+    ]
+    if found["ties"]:
+        parts.append(f"{found['ties']} undecided (needs_review)")
+    return ", ".join(parts)

@@ -78,18 +78,3 @@ def votes_json(votes: VoteQuality) -> dict[str, Any]:
         "agreement": votes.agreement,
         "alpha": dict(votes.alpha),
     }
-
-
-def votes_line(found: Mapping[str, Any]) -> str:
-    """The votes of a run in one line, from ``votes_json``."""
-    parts = [f"votes: {found['asked']} of {found['votes'] * found['rows']}, {found['saved']} were not needed"]
-    if found["agreement"] is not None:
-        parts.append(f"agreement {found['agreement']:.1%}")
-    parts += [
-        f"alpha{'' if len(found['alpha']) == 1 else f' of {name}'} {value:.2f}"
-        for name, value in found["alpha"].items()
-        if value is not None
-    ]
-    if found["ties"]:
-        parts.append(f"{found['ties']} undecided (needs_review)")
-    return ", ".join(parts)
