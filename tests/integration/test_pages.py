@@ -19,8 +19,15 @@ PAGES = sorted(
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
 # Those that take less than a minute. The parts of the others have tests.
-SHORT = {"how-to/dashboards.md", "how-to/mcp-tools.md", "how-to/read-and-correct-rows.md"}
+SHORT = {
+    "how-to/choose-and-vote.md",
+    "how-to/dashboards.md",
+    "how-to/mcp-tools.md",
+    "how-to/read-and-correct-rows.md",
+}
 KEY = "sk-ant-your-key"
+# In the how-to pages about quality.
+NEGATIVE = re.compile("Positive or negative\\? (Broke|It never|The screen|The battery|Support|It smells)")
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
 
@@ -41,7 +48,7 @@ def test_a_page_can_be_followed_word_for_word(
     page: str, provider: ScriptedProvider, postgresql_url: str, opencode_binary: Path
 ) -> None:
     """The reader has a key for the provider, a PostgreSQL, and one machine for the whole cluster."""
-    provider.models = {"claude-haiku-4-5": PRICED, "our-model": PRICED}
+    provider.models = {name: PRICED for name in ("claude-haiku-4-5", "claude-sonnet-4-5", "our-model")}
 
     def is_refused(call: Call) -> bool:
         return call.authorization not in (f"Bearer {KEY}", "Bearer sk-house")
@@ -49,6 +56,7 @@ def test_a_page_can_be_followed_word_for_word(
     provider.on(is_refused, Reply(status=401, body={"error": {"message": "invalid x-api-key"}}))
     for prompt, label in (("Works well.", "positive"), ("Broke after a day.", "negative")):
         provider.on(re.compile(f"^{prompt}$"), Reply(text=json.dumps({"label": label})))
+    provider.on(NEGATIVE, Reply(text="negative"))
     provider.on("Positive or negative?", Reply(text="positive"))
     replaced = {
         "https://llm.example.com/v1": provider.base_url,
