@@ -205,10 +205,16 @@ VOTE_COLUMNS = (
 )
 """The columns that OUTPUT adds if each row has several votes."""
 
+ESCALATED = Column(
+    name="escalated",
+    dtype="boolean",
+    meaning="With `--escalate-to`: whether the answer is that of the stronger model.",
+)
+
 OUTPUT = (RESPONSE, *AFTER_FIELDS)
 """The columns that OUTPUT always adds, in order; those of a schema follow the first."""
 
-STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS, *VOTE_COLUMNS)
+STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS, *VOTE_COLUMNS, ESCALATED)
 """The columns of an outcome as the ledger stores them."""
 
 RESERVED_COLUMNS = (*(column.name for column in OUTPUT), "row_id")

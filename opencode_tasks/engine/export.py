@@ -38,7 +38,13 @@ def export_run(
     if run is None:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     prefix = run["parameters"].get("column_prefix")
-    columns = output_columns(run["parameters"].get("schema"), prefix, has_votes=run["votes"] is not None)
+    parameters = run["parameters"]
+    columns = output_columns(
+        parameters.get("schema"),
+        prefix,
+        has_votes=(run["votes"] or 0) > 1,
+        has_escalation=parameters.get("escalate_to") is not None,
+    )
     output = Output(name=target, database=database, prefix=prefix or "", protects_cells=protects_cells)
     command: dict[str, Any] = dict(run["parameters"].get("command") or {})
     command["input"] = source or command.get("input")

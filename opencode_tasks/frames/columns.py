@@ -12,6 +12,7 @@ from typing import Any
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.columns import (
     AFTER_FIELDS,
+    ESCALATED,
     OUTPUT,
     RESPONSE,
     SCHEMA_FIELDS,
@@ -24,7 +25,11 @@ __all__ = ["OUTPUT", "RESPONSE", "SCHEMA_FIELDS", "Column", "Dtype", "output_col
 
 
 def output_columns(
-    schema: Mapping[str, Any] | None, prefix: str | None = None, *, has_votes: bool = False
+    schema: Mapping[str, Any] | None,
+    prefix: str | None = None,
+    *,
+    has_votes: bool = False,
+    has_escalation: bool = False,
 ) -> tuple[Column, ...]:
     """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
@@ -45,6 +50,8 @@ def output_columns(
     if shape is not None and not shape.is_object:
         response = replace(RESPONSE, dtype=_dtype(shape.types), stored_as=SCHEMA_FIELDS.ledger_name)
     columns = (response, *fields, *AFTER_FIELDS, *(VOTE_COLUMNS if has_votes else ()))
+    if has_escalation:
+        columns = (*columns, ESCALATED)
     if not prefix:
         return columns
     return tuple(

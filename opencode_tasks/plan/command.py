@@ -248,7 +248,12 @@ def _output_faults(
     if table is None:
         return output.faults(source, None)
     usable = None if check_schema(options["schema"]) else options["schema"]
-    added = output_columns(usable, options.get("column_prefix"), has_votes=options.get("votes") is not None)
+    added = output_columns(
+        usable,
+        options.get("column_prefix"),
+        has_votes=options.get("votes") is not None,
+        has_escalation=options.get("escalate_to") is not None,
+    )
     names = [*map(str, table.frame.columns), *(column.name for column in added)]
     first = table.frame.head(_TRIED_ROWS)
     sample = output_frame(first, [dict[str, Any]()] * len(first), added)

@@ -344,6 +344,31 @@ class SharedOptions(TypedDict, total=False):
             metavar="N",
         ),
     ]
+    escalate_to: Annotated[
+        str | None,
+        _QUALITY(
+            "Stronger model that answers the rows whose agreement (--votes) or confidence (--confidence) is "
+            "too low, and those without a valid answer. Adds the column escalated.",
+            absent="none",
+            metavar="PROVIDER/MODEL[#VARIANT]",
+        ),
+    ]
+    escalate_below: Annotated[
+        float | None,
+        _QUALITY(
+            "Agreement or confidence below which a row goes to --escalate-to, from 0 to 1.",
+            absent="1 with --votes, so that any difference counts, and 0.8 with --confidence",
+            metavar="SHARE",
+        ),
+    ]
+    confidence: Annotated[
+        str | None,
+        _QUALITY(
+            "Field of the schema in which the model states its confidence as a number from 0 to 1.",
+            absent="none",
+            metavar="FIELD",
+        ),
+    ]
 
 
 class AnnotateOptions(SharedOptions, total=False):

@@ -29,6 +29,7 @@ from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_d
 from opencode_tasks.settings import settings
 
 MIN_LABELS = 2
+LOW_CONFIDENCE = 0.8
 FILE_TEXTS = ("system", "template")
 """Options whose text ``@FILE`` is the content of a file, and whose text ``@@…`` begins with one ``@``."""
 
@@ -82,7 +83,22 @@ class Options:
     on_budget: OnBudget = "pause"
     pilot: int | None = None
     votes: int | None = None
+    escalate_to: str | None = None
+    escalate_below: float | None = None
+    confidence: str | None = None
     series: str | None = None
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the answers to a row come from several runs."""
+        return self.votes is not None or self.escalate_to is not None
+
+    @property
+    def escalation_limit(self) -> float:
+        """Agreement or confidence below which a row is escalated."""
+        if self.escalate_below is not None:
+            return self.escalate_below
+        return 1.0 if self.confidence is None else LOW_CONFIDENCE
 
     @property
     def answer_format(self) -> AnswerFormat | None:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
+from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.fingerprints import KeyOf, fingerprint, row_keys
 from opencode_tasks.domain.max_cost import Price
@@ -36,6 +37,7 @@ from opencode_tasks.plan.reviewed_examples import ReviewedExamples, read_reviewe
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.plan.system_text import Example, SystemText
+from opencode_tasks.quality.candidates import Candidate
 from opencode_tasks.quality.gold import require_extra
 from opencode_tasks.settings import settings
 from opencode_tasks.telemetry import carrier
@@ -119,6 +121,7 @@ class Plan:
     gold: Sequence[GoldField] = ()
     secrets_block: str | None = None
     part: PlanPart | None = None
+    stronger: Plan | None = None
 
     @property
     def model_ref(self) -> str:
@@ -128,8 +131,12 @@ class Plan:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that OUTPUT adds to INPUT."""
+        options = self.options
         return output_columns(
-            self.options.schema, self.options.column_prefix, has_votes=self.options.votes is not None
+            options.schema,
+            options.column_prefix,
+            has_votes=options.votes is not None,
+            has_escalation=options.escalate_to is not None,
         )
 
     def of_part(
@@ -139,7 +146,9 @@ class Plan:
         rows = replace(self.rows, number=number, positions=positions)
         return replace(
             self,
-            options=replace(self.options, votes=None, gold=(), series=None, max_cost=max_cost),
+            options=replace(
+                self.options, votes=None, escalate_to=None, gold=(), series=None, max_cost=max_cost
+            ),
             checked=Checked(),
             rows=rows,
             fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
@@ -231,6 +240,7 @@ def make_plan(
             options.schema if not check_schema(options.schema) else None,
             options.column_prefix,
             has_votes=options.votes is not None,
+            has_escalation=options.escalate_to is not None,
         ),
     )
     faults = option_faults(options)
@@ -281,14 +291,36 @@ def make_plan(
         prices=prices,
         gold=gold,
         secrets_block=resolved.secrets_block,
+        stronger=None if options.escalate_to is None else _stronger(frame, resolved, unreadable),
     )
+
+
+def _stronger(
+    frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None
+) -> Plan:
+    """The plan for the rows that go to the stronger model. Raises as ``make_plan`` does."""
+    candidate = Candidate.of(resolved.options.escalate_to or "")
+    options = replace(
+        resolved.options,
+        model=candidate.model,
+        variant=candidate.variant,
+        votes=None,
+        escalate_to=None,
+        gold=(),
+    )
+    try:
+        return make_plan(frame, replace(resolved, options=options), unreadable)
+    except InputError as error:
+        faults = (fault.replace("--model:", "--escalate-to:") for fault in error.faults)
+        raise InputError(tuple(faults)) from None
 
 
 def _identities(rows: PlannedRows, options: Options) -> Iterator[tuple[str, str]]:
     """What tells an input from others: its rows, and the number of votes on each."""
     yield from ((row.row_id, row.row_key) for row in rows)
-    if options.votes is not None:
+    if options.has_parts:
         yield "votes", str(options.votes)
+        yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
 
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
@@ -356,15 +388,37 @@ def option_faults(options: Options) -> list[str]:
 
 
 def _vote_faults(options: Options) -> list[str]:
-    """Faults of the number of votes."""
-    if options.votes is None:
-        return []
+    """Faults of the number of votes, and of the escalation to a stronger model."""
     faults: list[str] = []
-    if not MIN_VOTES <= options.votes <= MAX_VOTES:
+    if options.votes is not None and not MIN_VOTES <= options.votes <= MAX_VOTES:
         faults.append(f"--votes: {options.votes} is not a number from {MIN_VOTES} to {MAX_VOTES}")
-    if options.pilot is not None:
-        faults.append("--pilot: not with --votes; try a few rows first with --limit, whose answers are kept")
-    return faults
+    if options.has_parts and options.pilot is not None:
+        name = "--votes" if options.votes is not None else "--escalate-to"
+        faults.append(f"--pilot: not with {name}; try a few rows first with --limit, whose answers are kept")
+    if options.escalate_below is not None and not 0 < options.escalate_below <= 1:
+        faults.append(f"--escalate-below: {options.escalate_below:g} is not a share above 0 and up to 1")
+    if options.escalate_to is None:
+        faults += [
+            f"--{name}: nothing is escalated without --escalate-to PROVIDER/MODEL"
+            for name, value in (
+                ("escalate-below", options.escalate_below),
+                ("confidence", options.confidence),
+            )
+            if value is not None
+        ]
+    elif options.votes is None and options.confidence is None:
+        faults.append("--escalate-to: say which rows: give --votes N, or --confidence FIELD")
+    return faults + _confidence_faults(options)
+
+
+def _confidence_faults(options: Options) -> list[str]:
+    if options.confidence is None or (options.schema is not None and check_schema(options.schema)):
+        return []
+    fields = [] if options.schema is None else [*shape_of(options.schema).fields]
+    if options.confidence not in fields:
+        listed = ", ".join(fields) or "no fields"
+        return [f"--confidence: the answer has no field {options.confidence!r}; it has {listed}"]
+    return []
 
 
 def _clock_faults(options: Options) -> list[str]:

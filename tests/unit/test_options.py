@@ -223,6 +223,7 @@ UNTRIED = {
     *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
     # The votes on a row have the keys of its answers; the row itself has a key of its own.
     *("max_cost", "max_row_cost", "examples", "votes"),
+    *("escalate_to", "escalate_below", "confidence"),
 }
 
 

@@ -18,3 +18,4 @@ def upgrade() -> None:
     op.add_column("rows", sa.Column("agreement", sa.Float()))
     op.add_column("rows", sa.Column("votes", sa.Text()))
     op.add_column("rows", sa.Column("needs_review", sa.Boolean()))
+    op.add_column("rows", sa.Column("escalated", sa.Boolean()))
