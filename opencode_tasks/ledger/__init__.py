@@ -23,7 +23,9 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
-from opencode_tasks.ledger.reviews import ModelAnswer, RecordedReview, Review
+from opencode_tasks.ledger.review_outcomes import ModelAnswer, RecordedReview
+from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
+from opencode_tasks.ledger.reviews import Review
 from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
@@ -72,6 +74,7 @@ __all__ = [
     "RecordedReview",
     "ReportQueries",
     "Review",
+    "ReviewedPrompt",
     "RowChange",
     "RowFilter",
     "RowOrder",

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.progress import counts_by_run
-from opencode_tasks.ledger.reviews import of_row
+from opencode_tasks.ledger.review_outcomes import IS_CURRENT
 from opencode_tasks.ledger.schema import attempts, inner_retries, reviews, rows, runs, usage
 from opencode_tasks.ledger.spend import unreported
 
@@ -176,7 +176,7 @@ def _unclear(connection: Connection, run_id: str) -> list[SentAttempt]:
             rows.c.reused.label("row_reused"),
         )
         .join(rows, and_(rows.c.run_id == attempts.c.run_id, rows.c.row_id == attempts.c.row_id))
-        .outerjoin(reviews, of_row(reviews))
+        .outerjoin(reviews, IS_CURRENT)
         .outerjoin(calls, calls.c.attempt_id == attempts.c.attempt_id)
         .outerjoin(bounds, bounds.c.attempt_id == attempts.c.attempt_id)
         .where(

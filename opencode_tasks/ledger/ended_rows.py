@@ -11,6 +11,7 @@ from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.reuse import is_reviewed
+from opencode_tasks.ledger.reviewed_prompts import reviewed_prompts
 from opencode_tasks.ledger.schema import rows, runs
 
 COMPARED_RUNS = 50
@@ -75,8 +76,9 @@ def answered_keys(connection: Connection, keys: Sequence[str], *, refresh: bool)
 
 
 class EndedRows(Group):
-    """``ledger.ended_rows``: what earlier rows used, and which rows have an answer."""
+    """``ledger.ended_rows``: what earlier rows used, and which rows and prompts have an answer."""
 
     like_runs: Final = read(like_runs)
     of_runs: Final = read(ended_rows)
     answered: Final = read(answered_keys)
+    reviewed: Final = read(reviewed_prompts)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read
-from opencode_tasks.ledger.reviews import model_answers
+from opencode_tasks.ledger.review_outcomes import model_answers
 from opencode_tasks.ledger.schema import gold_values, rows
 
 VALUES_PER_INSERT = 5000

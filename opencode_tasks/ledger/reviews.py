@@ -12,14 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    FromClause,
     RowMapping,
-    Select,
     and_,
     bindparam,
-    case,
     delete,
     exists,
     func,
@@ -30,14 +26,21 @@ from sqlalchemy import (
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
+from opencode_tasks.ledger.review_outcomes import (
+    PREVIOUS,
+    ModelAnswer,
+    model_answer,
+    model_answers,
+    previous,
+    reviewed_outcomes,
+    reviews_of_run,
+)
 from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, rows
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 REVIEWS_PER_WRITE = 500
 # Error type of a row that was never sent, since its input is invalid. Its key says nothing about it.
 INVALID = "invalid_input"
-MODEL = ("status", "response", "structured")
-PREVIOUS = (*MODEL, "error_type", "error_message", "answered_by", "reviewed_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,30 +61,6 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelAnswer:
-    """The outcome that the model left in a row; ``open`` without an answer if that is not known."""
-
-    status: str = "open"
-    response: str | None = None
-    structured: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedReview:
-    """The review that counts for a row, and the answer of the model."""
-
-    row_id: str
-    row_key: str
-    answer: Any
-    response: str | None
-    answered_by: str
-    reviewed_at: datetime
-    note: str | None
-    is_random: bool | None
-    model: ModelAnswer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewableRow:
     """The key of a row, and whether a worker processes a row with that key now."""
 
@@ -92,15 +71,6 @@ class ReviewableRow:
 
 GoldOf = Callable[[Any, ModelAnswer], Mapping[str, tuple[Any, bool | None]]]
 """From a person's answer and that of the model: by field, the value and whether the model has it."""
-
-
-def of_row(table: FromClause) -> ColumnElement[bool]:
-    """The condition for the review of ``table`` that counts for a row of ``rows``."""
-    return and_(
-        table.c.run_id == rows.c.run_id,
-        table.c.row_id == rows.c.row_id,
-        table.c.reviewed_at == rows.c.reviewed_at,
-    )
 
 
 def record_reviews(
@@ -147,7 +117,7 @@ def record_reviews(
             }
         )
         _write_answer(connection, run_id, row, review, time)
-        model = _model_answer(row)
+        model = model_answer(row)
         gold += [
             {
                 "run_id": run_id,
@@ -172,59 +142,15 @@ def _rows_to_review(
 ) -> Sequence[RowMapping]:
     """The rows with these keys and their outcomes before the first review; they are locked."""
     query = (
-        _outcomes(run_id)
+        reviewed_outcomes(run_id)
         .where(
             rows.c.row_key.in_(list(keys)),
-            or_(func.coalesce(_previous("error_type"), "") != INVALID, rows.c.row_id.in_(row_ids)),
+            or_(func.coalesce(previous("error_type"), "") != INVALID, rows.c.row_id.in_(row_ids)),
         )
         .order_by(None)
         .order_by(rows.c.row_key, rows.c.position)
     )
     return connection.execute(query.with_for_update(of=rows)).mappings().all()
-
-
-def _previous(name: str) -> ColumnElement[Any]:
-    """A column of a row before the first review."""
-    return case((reviews.c.run_id.is_not(None), reviews.c[f"previous_{name}"]), else_=rows.c[name])
-
-
-def _outcomes(run_id: str) -> Select[Any]:
-    """The rows of a run in input order, with the reviews that count and with their earlier outcomes.
-
-    A row that copied the answer of a person has the outcome of the model from the row with that review.
-    """
-    of_source, older = reviews.alias("of_source"), reviews.alias("older")
-    last = select(func.max(older.c.reviewed_at)).where(
-        older.c.run_id == rows.c.run_id, older.c.row_id == rows.c.row_id
-    )
-    is_of_source = and_(
-        of_source.c.run_id == rows.c.source_run_id,
-        of_source.c.row_id == rows.c.source_row_id,
-        of_source.c.reviewed_at == _previous("reviewed_at"),
-    )
-    return (
-        select(
-            *(rows.c[name] for name in ("row_id", "row_key", "status", "attempts", "completed_at")),
-            *(reviews.c[name] for name in ("answer", "response", "answered_by", "note", "is_random")),
-            reviews.c.reviewed_at,
-            last.scalar_subquery().label("last_review"),
-            *(_previous(name).label(f"previous_{name}") for name in PREVIOUS),
-            *(of_source.c[f"previous_{name}"].label(f"source_{name}") for name in MODEL),
-            of_source.c.previous_answered_by.label("source_answered_by"),
-        )
-        .outerjoin(reviews, of_row(reviews))
-        .outerjoin(of_source, is_of_source)
-        .where(rows.c.run_id == run_id)
-        .order_by(rows.c.position, rows.c.row_id)
-    )
-
-
-def _model_answer(row: RowMapping) -> ModelAnswer:
-    if row["previous_answered_by"] is None:
-        return ModelAnswer(**{name: row[f"previous_{name}"] for name in MODEL})
-    if row["source_status"] is not None and row["source_answered_by"] is None:
-        return ModelAnswer(**{name: row[f"source_{name}"] for name in MODEL})
-    return ModelAnswer()
 
 
 _OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
@@ -257,7 +183,9 @@ def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
     Returns False if no review counts for the row. The rows of other runs that copied the answer keep it.
     """
     of_key = select(rows.c.row_key).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
-    query = _outcomes(run_id).where(rows.c.row_key == of_key.scalar_subquery(), reviews.c.run_id.is_not(None))
+    query = reviewed_outcomes(run_id).where(
+        rows.c.row_key == of_key.scalar_subquery(), reviews.c.run_id.is_not(None)
+    )
     found = connection.execute(query.with_for_update(of=rows)).mappings().all()
     if not any(row["row_id"] == row_id for row in found):
         return False
@@ -279,19 +207,6 @@ def _remove_gold(connection: Connection, run_id: str, row_ids: Sequence[str]) ->
             gold_values.c.reviewed_at.is_not(None),
         )
     )
-
-
-def reviews_of_run(connection: Connection, run_id: str) -> list[RecordedReview]:
-    """The reviews that count for the rows of a run, in input order."""
-    names = ("row_id", "row_key", "answer", "response", "answered_by", "reviewed_at", "note", "is_random")
-    found = connection.execute(_outcomes(run_id).where(reviews.c.run_id.is_not(None))).mappings()
-    return [RecordedReview(**{name: row[name] for name in names}, model=_model_answer(row)) for row in found]
-
-
-def model_answers(connection: Connection, run_id: str) -> dict[str, ModelAnswer]:
-    """The answers of the model to the rows of a run that have the answer of a person, by row id."""
-    found = connection.execute(_outcomes(run_id).where(rows.c.answered_by.is_not(None))).mappings()
-    return {row["row_id"]: _model_answer(row) for row in found}
 
 
 def reviewable_rows(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[ReviewableRow]:

@@ -113,6 +113,15 @@ def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -
     return newest_of_flow_run(connection, flow_run_id, is_wanted)
 
 
+def saved_command(connection: Connection, flow_run_id: str) -> Mapping[str, Any]:
+    """The saved options of the newest run that a flow run worked on; empty without one."""
+    run_id = newest_of_flow_run(connection, flow_run_id, runs.c.status != PREPARING)
+    parameters = connection.execute(
+        select(runs.c.parameters).where(runs.c.run_id == run_id)
+    ).scalar_one_or_none()
+    return mapping_in(mapping_in(parameters).get("command"))
+
+
 def newest_of_flow_run(
     connection: Connection, flow_run_id: str, condition: ColumnElement[bool]
 ) -> str | None:
@@ -262,4 +271,5 @@ class Runs(Group):
     newest: Final = read(newest_runs)
     newest_unfinished: Final = read(newest_unfinished)
     find: Final = read(find_run)
+    saved_command: Final = read(saved_command)
     waiting: Final = read(waiting_runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
@@ -27,6 +29,7 @@ from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
 from opencode_tasks.plan.options import Options, read_files, with_file_texts
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
+from opencode_tasks.plan.reviewed_examples import as_of, is_reviewed
 from opencode_tasks.plan.run_context import RunContext
 
 GIVEN_AS_VALUE = "given as a value"
@@ -81,6 +84,8 @@ def prepare(
     values |= options
     if wrong := value_faults(values):
         raise InputError(tuple(wrong))
+    if is_reviewed(options.get("examples")):
+        options["examples"] = values["examples"] = _dated_examples(options, resolver, flow_run_id)
     command = command_of(values)
     faults: list[str] = []
     output = Output(name=target)
@@ -171,6 +176,15 @@ def _output(
     )
 
 
+def _dated_examples(options: Mapping[str, Any], resolver: Resolver, flow_run_id: str | None) -> str:
+    """``--examples reviewed`` with the time until which reviews count; a flow run keeps that of its start."""
+    saved: str | None = None
+    if flow_run_id is not None:
+        with Ledger.open(resolver.ledger_url(options.get("ledger"))) as ledger:
+            saved = text_in(ledger.runs.saved_command(flow_run_id).get("examples"))
+    return saved if saved and is_reviewed(saved) else as_of(options["examples"], datetime.now(UTC))
+
+
 def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the ledger keeps them for ``resume``: absolute paths, and no secret.
 
@@ -182,6 +196,8 @@ def command_of(options: Mapping[str, Any]) -> dict[str, Any]:
         kept["database"] = options["database"]
     for name in [name for name in kept if OPTIONS[name].info.is_path]:
         value = kept[name]
+        if name == "examples" and is_reviewed(value):
+            continue
         if isinstance(value, str | Path) and "://" not in str(value) and not is_sql(str(value)):
             kept[name] = str(Path(value).absolute())
         elif isinstance(value, Mapping) and name == "opencode_config":

@@ -19,18 +19,19 @@ from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.io import read_input
 from opencode_tasks.frames.validate import check_frame, fault_lines
 from opencode_tasks.plan.options import Options
+from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.system_text import Example
 
 
 def read_examples(options: Options, input_columns: Collection[str] | None) -> list[Example]:
-    """The examples in the file of ``--examples``; [] without one.
+    """The examples in the file of ``--examples``; [] without a file.
 
     A prompt is made from the columns as that of a row is. The answer is in the column ``response`` (with the
     ``--column-prefix`` before it); else, with a schema of objects, in a column for each field; else in the
     only column that INPUT does not have. ``input_columns`` None is unknown. Raises InputError with every
     fault.
     """
-    if options.examples is None:
+    if options.examples is None or is_reviewed(options.examples):
         return []
     name = f"--examples {options.examples}"
     try:

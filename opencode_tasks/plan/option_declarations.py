@@ -119,9 +119,10 @@ class SharedOptions(TypedDict, total=False):
         str | None,
         _PROMPT(
             "Table with examples for the model: the columns of INPUT and the answer, in the column response "
-            "or in the columns of the schema. A row with the prompt of an example does not get that example.",
+            "or in the columns of the schema. A row with the prompt of an example does not get that example. "
+            "reviewed: for each row the five most similar prompts that persons have answered.",
             absent="no examples",
-            metavar="FILE",
+            metavar="FILE|reviewed",
             is_path=True,
         ),
     ]

@@ -32,6 +32,7 @@ from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
+from opencode_tasks.plan.reviewed_examples import ReviewedExamples, read_reviewed_examples
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.plan.system_text import Example, SystemText
@@ -55,6 +56,7 @@ class PlannedRows:
     rows: PromptRows
     key_of: Callable[[str, str | None], str]
     system: SystemText
+    reviewed: ReviewedExamples | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -63,7 +65,10 @@ class PlannedRows:
     def __iter__(self) -> Iterator[RowInput]:
         """Rows with their keys."""
         for row in self.rows:
-            own = self.system.of_row(row.prompt, row.system)
+            if self.reviewed is None:
+                own = self.system.of_row(row.prompt, row.system)
+            else:
+                own = self.reviewed.system_of(row, self.system, self.key_of)
             yield RowInput(
                 row_id=row.row_id,
                 position=row.position,
@@ -187,8 +192,10 @@ def make_plan(
     prices, price_faults = own_prices()
     faults += price_faults
     examples: list[Example] = []
+    reviewed: ReviewedExamples | None = None
     try:
         examples = read_examples(options, None if frame is None else [*map(str, frame.columns)])
+        reviewed = read_reviewed_examples(options, checked.rows)
     except InputError as error:
         faults += error.faults
     gold: list[GoldField] = []
@@ -215,7 +222,7 @@ def make_plan(
     base = spec.system if spec.agent == DEFAULT_AGENT else options.system
     instruction = None if options.schema is None else schema_instruction(options.schema)
     system = SystemText(base=base, examples=examples, instruction=instruction)
-    rows = _rows(checked, options, spec, catalog, system)
+    rows = replace(_rows(checked, options, spec, catalog, system), reviewed=reviewed)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
     return Plan(

@@ -33,12 +33,13 @@ class SystemText:
         """The system text of most rows; None keeps that of a named agent."""
         return self._text(self.base, self.examples)
 
-    def of_row(self, prompt: str, own: str | None) -> str | None:
+    def of_row(self, prompt: str, own: str | None, nearest: Sequence[Example] = ()) -> str | None:
         """The system text of a row that differs from the common one; None if it does not.
 
-        ``own`` is the row's text in place of ``base``. A row that is an example does not get its answer.
+        ``own`` is the row's text in place of ``base``, ``nearest`` are further examples for this row. A row
+        that is an example does not get its answer.
         """
-        examples = [example for example in self.examples if example.prompt != prompt]
+        examples = [example for example in (*self.examples, *nearest) if example.prompt != prompt]
         if own is None and len(examples) == len(self.examples):
             return None
         text = self._text(self.base if own is None else own, examples) or ""

@@ -25,11 +25,17 @@ def at(seconds: float) -> datetime:
 
 
 def create_run(
-    ledger: Ledger, run_id: str, keys: Sequence[str], *, refresh: bool = False, schema: Any = None
+    ledger: Ledger,
+    run_id: str,
+    keys: Sequence[str],
+    *,
+    refresh: bool = False,
+    schema: Any = None,
+    command: Any = None,
 ) -> None:
     ledger.runs.create(
         run_id=run_id,
-        parameters={"schema": schema},
+        parameters={"schema": schema, "command": command},
         model_ref="p/m",
         backend="server",
         opencode_version="1.0",
@@ -193,6 +199,33 @@ def test_a_row_that_was_never_sent_has_no_cost(ledger: Ledger) -> None:
     assert_no_fault(ledger, "a")
     undo_review(ledger, "a", "0")
     assert ledger.rows.count_open("a") == 1
+
+
+def test_the_saved_options_of_a_flow_run(ledger: Ledger) -> None:
+    assert ledger.runs.saved_command("flow") == {}
+    create_run(ledger, "a", ["k"], command={"examples": "reviewed@2026-03-01T12:00:00+00:00"})
+    ledger.runs.add_flow_run("a", "flow")
+    assert ledger.runs.saved_command("flow") == {"examples": "reviewed@2026-03-01T12:00:00+00:00"}
+
+
+def test_reviewed_prompts(reviewed: Ledger) -> None:
+    record_reviews(reviewed, "a", [person("0", "no")])
+    create_run(reviewed, "bb", ["k", "z"])
+    record_reviews(reviewed, "bb", [person("1", "text")])
+    now = datetime.now(UTC)
+
+    def prompts(until: datetime, schema: Any = CHOICES, limit: int = 9) -> list[tuple[str, str]]:
+        found = reviewed.ended_rows.reviewed(
+            lambda parameters: parameters["schema"] == schema, until=until, limit=limit
+        )
+        return [(one.prompt, one.response) for one in found]
+
+    assert prompts(now) == [("k", "no")]
+    assert prompts(now, None) == [("z", "text")]
+    assert prompts(now - timedelta(hours=1)) == []
+    assert prompts(now, limit=1) == [("k", "no")]
+    undo_review(reviewed, "a", "2")
+    assert prompts(now) == []
 
 
 def test_a_purge_removes_the_answers_of_persons(reviewed: Ledger) -> None:

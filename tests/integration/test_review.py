@@ -278,3 +278,31 @@ def confirm(path: Path) -> None:
                 name: [{"value": one["value"], "user_id": "u"}] for name, one in record["suggestions"].items()
             }
     path.write_text(json.dumps(records))
+
+
+@pytest.mark.scripted
+def test_examples_from_reviews(desk: Desk) -> None:
+    none = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--examples", "reviewed")
+    assert (none.code, "no person has answered rows" in none.stderr) == (2, True)
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    edit_csv(desk.folder / "review.csv", CORRECTED)
+    review(desk, "import", "review.csv")
+    rows = [{"id": f"n{at}", "prompt": f"new {at} answer yes"} for at in range(2)]
+    desk.write_csv(
+        "in.csv", [*rows, {"id": "r1", "prompt": "r1 answer yes"}, {"id": "r4", "prompt": "refused"}]
+    )
+    sent = len(desk.provider.calls)
+    found = annotate(desk, "--examples", "reviewed", code=1)
+    # A row that a person answered takes that answer, and its prompt is no example for itself.
+    assert found["rows"]["reused"] == 1
+    calls = desk.provider.calls[sent:]
+    assert sorted(call.prompt for call in calls) == ["new 0 answer yes", "new 1 answer yes", "refused"]
+    assert all("Prompt:\nr1 answer yes\n\nAnswer:\nno" in call.system for call in calls)
+    assert calls[0].system.index("answer yes") < calls[0].system.index("answer no")
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        saved = ledger.execute("select parameters from runs where run_id = ?", [found["run_id"]]).fetchone()
+    assert json.loads(saved[0])["command"]["examples"].startswith("reviewed@")
+    # The same examples give the same keys.
+    again = annotate(desk, "--examples", json.loads(saved[0])["command"]["examples"], code=1)
+    assert again["rows"]["reused"] == 3
