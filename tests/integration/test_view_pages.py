@@ -274,6 +274,7 @@ def test_texts_are_readable_on_light_and_dark_screens(ledger: Ledger, browser: C
         page = Page(browser, address, 1280)
         for path in ("/?cost=x", "/row?id=r1&at=1&done=r0", "/row?id=r3"):
             page.open(path)
+            page.check()
             assert page.browser.execute_script(LOW_CONTRAST) == []
             unnamed = (
                 "Array.from(document.querySelectorAll('input:not([type=hidden]), select, textarea'))"
