@@ -65,9 +65,15 @@ class Page:
         browser.get_log("browser")
         requested(browser)
         open_page(browser, address, width=width)
+        self.wait_for(self.is_loaded)
 
     def open(self, path: str) -> None:
         self.browser.get(self.host + path)
+        self.wait_for(self.is_loaded)
+
+    def is_loaded(self) -> bool:
+        """Whether the style and the script are there: chromedriver sometimes returns before."""
+        return self.evaluate("document.readyState") == "complete"
 
     def evaluate(self, code: str) -> Any:
         return self.browser.execute_script(f"return {code}")
