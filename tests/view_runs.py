@@ -159,13 +159,20 @@ def hostile_run(ledger: Ledger, run_id: str = "hostile") -> None:
 
 
 @contextmanager
-def served(ledger: Ledger, run_id: str, *, by: str = "maria") -> Generator[str]:
-    """Serve a run; yields the address with the token."""
+def serving(ledger: Ledger, run_id: str, *, by: str = "maria") -> Generator[ViewServer]:
+    """Serve a run."""
     server = ViewServer(ledger, run_id, by=by)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield server.address
+        yield server
     finally:
         server.stop()
         thread.join()
+
+
+@contextmanager
+def served(ledger: Ledger, run_id: str, *, by: str = "maria") -> Generator[str]:
+    """Serve a run; yields the address with the token."""
+    with serving(ledger, run_id, by=by) as server:
+        yield server.address

@@ -102,7 +102,7 @@ def _serve(ledger: Ledger, run_id: str, by: str, port: int, *, opens: bool) -> N
     if opens and _has_screen():
         import webbrowser
 
-        webbrowser.open(server.address)
+        webbrowser.open(server.address_once)
     run_in_thread(server.run, on_stop=server.stop, on_kill=_nothing)
 
 

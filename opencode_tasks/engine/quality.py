@@ -42,7 +42,8 @@ def measure_quality(ledger: Ledger, run_id: str, fields: Sequence[GoldField]) ->
 
 def schema_of_run(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
     """The schema of the answers of a run; None for texts, and if there is no such run."""
-    run = ledger.runs.get(run_id)
+    # Without the counts of ``runs.get``, which read all rows.
+    run = ledger.row_list.run(run_id)
     return None if run is None else mapping_in(run["parameters"]).get("schema")
 
 

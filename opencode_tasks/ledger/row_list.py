@@ -14,7 +14,7 @@ from opencode_tasks.domain.records import RowStatus
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.schema import HELD, attempts, gold_values, reviews, rows, runs, shown_status
-from opencode_tasks.ledger.sql_functions import JsonScalar, answer_pairs, label_pairs
+from opencode_tasks.ledger.sql_functions import JsonScalar, SearchedText, answer_pairs, label_pairs
 from opencode_tasks.ledger.usage_sums import count_if
 
 PROMPT_CHARS = 300
@@ -30,7 +30,7 @@ AGREEMENT: Final[ColumnElement[Any] | None] = rows.c.get("agreement")
 class RowFilter:
     """Which rows of a run are listed; a value that is None or empty selects all.
 
-    - ``text``: a part of the prompt, the answer or the id, in upper or lower case.
+    - ``text``: a part of the prompt, the answer or the id. ASCII letters match in upper and lower case.
     - ``values``: exact values of answer fields as text, by field; ``response`` is a whole answer.
     - ``labels``: exact values of the row's labels, by name.
     - ``has_gold_mismatch``: whether an answer differs from a gold value of its row.
@@ -185,7 +185,9 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
     conditions = [rows.c.run_id == run_id]
     if wanted.text:
         texts = (rows.c.prompt, rows.c.response, rows.c.row_id)
-        conditions.append(or_(*(text.icontains(wanted.text, autoescape=True) for text in texts)))
+        conditions.append(
+            or_(*(SearchedText(text).icontains(wanted.text, autoescape=True) for text in texts))
+        )
     if wanted.status == "open":
         conditions.append(rows.c.status.in_(("open", HELD)))
     elif wanted.status is not None:

@@ -36,11 +36,14 @@ class Access:
 
     The token in the address is exchanged for a cookie, so that it is not in the addresses that the browser
     keeps. Another host name is one of a foreign site that resolves to this machine (DNS rebinding).
+    ``code`` is accepted once in place of the token: other users of this machine can see the address with
+    which a browser is started.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, code: str, port: int) -> None:
         self._app = app
         self._token = token
+        self._code: str | None = code
         # Cookies of all ports of a host are sent to each of them.
         self._cookie = f"opencode_tasks_view_{port}"
         self._hosts = {f"{host}:{port}" for host in LOOPBACK if ":" not in host}
@@ -71,7 +74,7 @@ class Access:
             return refusal
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == TOKEN]
-        if given and scope["method"] == "GET" and is_token(given[0], self._token):
+        if given and scope["method"] == "GET" and self._lets_in(given[0]):
             rest = urlencode([(name, value) for name, value in query if name != TOKEN])
             # An address that begins with two slashes is one of another host.
             path = f"/{scope['path'].lstrip('/')}"
@@ -79,6 +82,12 @@ class Access:
             redirect.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
             return redirect
         return None if is_token(self._cookie_of(headers), self._token) else refusal
+
+    def _lets_in(self, given: str) -> bool:
+        if self._code is not None and is_token(given, self._code):
+            self._code = None
+            return True
+        return is_token(given, self._token)
 
     def _cookie_of(self, headers: Headers) -> str:
         try:

@@ -44,11 +44,15 @@ MEDIA_TYPES = {STYLE: "text/css", SCRIPT: "text/javascript"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOptions:
-    """What the pages show: a run of the ledger, and ``by``, the name under which reviews are written."""
+    """What the pages show: a run of the ledger, and ``by``, the name under which reviews are written.
+
+    ``token``, ``code`` and ``port`` are those of ``Access``.
+    """
 
     run_id: str
     by: str
     token: str
+    code: str
     port: int
 
 
@@ -67,7 +71,7 @@ def view_app(ledger: Ledger, options: ViewOptions) -> ASGIApp:
         Route("/undo", _writes(pages.undo, options.token), methods=["POST"]),
         *(Route(f"/{name}", _asset(name)) for name in MEDIA_TYPES),
     ]
-    return Access(Starlette(routes=routes), token=options.token, port=options.port)
+    return Access(Starlette(routes=routes), token=options.token, code=options.code, port=options.port)
 
 
 class Pages:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import RowStatus
-from opencode_tasks.ledger import AGREEMENT, SORT_COLUMNS, RowFilter, RowOrder
+from opencode_tasks.ledger import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.view.run_view import RunView
 
@@ -89,7 +89,7 @@ def read_query(given: Mapping[str, str], run: RunView) -> ListQuery:
         labels={name: value for name in run.label_names if (value := text(LABEL + name)) is not None},
         has_gold_mismatch=given.get("gold") == "wrong" and text("gold") is not None,
         min_cost_pico=None if cost is None else usd_to_pico(cost),
-        agreement_below=None if AGREEMENT is None else number("agreement", "agreement"),
+        agreement_below=number("agreement", "agreement") if run.has_agreement else None,
         is_reviewed=None if reviewed is None else reviewed == "yes",
     )
     order = _order(given.get("sort", ""), run)

@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment
 
-from opencode_tasks.ledger import AGREEMENT
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.reports.html import html_environment
@@ -59,7 +58,6 @@ def list_page(
         first=query.span.start + 1,
         last=query.span.start + len(lines),
         is_last=query.span.stop >= total,
-        has_agreement=AGREEMENT is not None,
         export=export,
     )
 

@@ -11,7 +11,6 @@ from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.text import shorten
-from opencode_tasks.ledger import AGREEMENT
 from opencode_tasks.view.list_query import FIELD
 from opencode_tasks.view.run_view import AnswerField, RunView
 
@@ -50,9 +49,9 @@ def list_columns(run: RunView) -> list[ListColumn]:
         ListColumn(name="status", title="status", kind="status", sort="status"),
         ListColumn(name="error_type", title="error", sort="error_type"),
         *(
-            []
-            if AGREEMENT is None
-            else [ListColumn(name="agreement", title="agreement", kind="number", sort="agreement")]
+            [ListColumn(name="agreement", title="agreement", kind="number", sort="agreement")]
+            if run.has_agreement
+            else []
         ),
         *([ListColumn(name="gold", title="gold")] if run.has_gold else []),
         ListColumn(name="cost", title="cost", kind="number", sort="cost"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from opencode_tasks.domain.answer_shape import Types, shape_of
 from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.ledger import AGREEMENT
 
 FieldKind = Literal["choice", "boolean", "number", "text", "json"]
 NUMBER: Types = frozenset({"number", "integer"})
@@ -34,7 +35,10 @@ class AnswerField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as the pages show it. ``system`` is its system text, None if that is the default."""
+    """A run as the pages show it. ``system`` is its system text, None if that is the default.
+
+    ``has_agreement`` is whether its rows have votes, and so an agreement.
+    """
 
     run_id: str
     model_ref: str | None
@@ -44,6 +48,7 @@ class RunView:
     is_object: bool
     label_names: tuple[str, ...]
     has_gold: bool
+    has_agreement: bool
     error_types: Sequence[str]
 
 
@@ -61,6 +66,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
         is_object=fields[0].name != RESPONSE.name,
         label_names=tuple(map(str, list_in(parameters.get("labels")))),
         has_gold=has_gold,
+        has_agreement=AGREEMENT is not None and run.get("votes") is not None,
         error_types=error_types,
     )
 

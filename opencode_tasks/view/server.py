@@ -22,15 +22,16 @@ SHUTDOWN_S = 2
 class ViewServer:
     """A server for the pages of a run; only this machine can reach it.
 
-    ``port`` 0 is a free one. ``by`` is the name under which reviews are written. Raises InputError if the
-    port cannot be used.
+    ``port`` 0 is a free one. ``by`` is the name under which reviews are written. ``address`` is for people,
+    ``address_once`` for the start of a browser: it can be opened once. Raises InputError if the port cannot
+    be used.
     """
 
     def __init__(self, ledger: Ledger, run_id: str, *, by: str, port: int = 0) -> None:
         self._socket = _listening(port)
         bound: int = self._socket.getsockname()[1]
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        options = ViewOptions(run_id=run_id, by=by, token=token, port=bound)
+        token, code = (secrets.token_urlsafe(TOKEN_BYTES) for _ in range(2))
+        options = ViewOptions(run_id=run_id, by=by, token=token, code=code, port=bound)
         config = uvicorn.Config(
             view_app(ledger, options),
             log_level="critical",
@@ -42,7 +43,9 @@ class ViewServer:
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         self._server = uvicorn.Server(config)
-        self.address: str = f"http://{LOOPBACK[0]}:{bound}/?{TOKEN}={token}"
+        start = f"http://{LOOPBACK[0]}:{bound}/?{TOKEN}="
+        self.address: str = start + token
+        self.address_once: str = start + code
 
     def run(self) -> None:
         """Serve until ``stop``. In a thread that is not the main one, uvicorn takes no signals."""

@@ -63,9 +63,9 @@ def _prepare(folder: Path) -> None:
         is_export = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]
         if not is_export:
             raise InputError((f"--export: {folder} has other files; name a new folder or an empty one",))
-        # Without the page, an export that a stop left in the middle shows nothing that is wrong.
-        index.unlink()
     data.mkdir(parents=True, exist_ok=True)
+    # A stop in the middle leaves this page, and the next export may replace it.
+    _write(index, [f"<!doctype html>{MARK}<p>This export is not complete.\n"])
     for file in data.iterdir():
         if DATA_FILE.fullmatch(file.name):
             file.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from view_runs import add_run, answer, labelled_run, served
+from view_runs import add_run, answer, labelled_run, served, serving
 
 from opencode_tasks.ledger import Ledger
 
@@ -65,6 +65,17 @@ def test_the_token_becomes_a_cookie_that_other_sites_cannot_use(
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert shown.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_address_with_which_a_browser_is_started_works_once(labelled: Ledger) -> None:
+    """Other users of the machine see it among the arguments of the browser."""
+    with serving(labelled, "labelled") as server, httpx.Client(trust_env=False) as client:
+        assert server.address.rpartition("=")[2] not in server.address_once
+        assert client.get(server.address_once).status_code == 303
+        assert client.get(server.address_once.partition("?")[0]).status_code == 200
+        with httpx.Client(trust_env=False) as other:
+            assert other.get(server.address_once).status_code == 403
+            assert other.get(server.address).status_code == 303
 
 
 def test_the_redirect_stays_on_this_host(address: httpx.URL, stranger: httpx.Client) -> None:

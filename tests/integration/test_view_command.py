@@ -15,6 +15,7 @@ from forked_commands import loaded_command
 from view_runs import HOSTILE, hostile_run, labelled_run
 
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.view.static_export import MARK
 
 COMMAND = Path(sys.executable).with_name("opencode-tasks")
 LIMIT_S = 60
@@ -87,6 +88,9 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path) -> Non
     assert run(folder, "labelled", "--export", "out")[:2] == (0, "6 rows -> out/index.html\n")
     names = {path.name for path in (folder / "out" / "data").iterdir()}
     assert names == {"rows-0.js", "stories-0.js", "mine.txt"}
+    (folder / "out" / "index.html").write_text(f"{MARK}<p>This export is not complete.")
+    assert run(folder, "labelled", "--export", "out")[0] == 0
+    assert "Run labelled" in (folder / "out" / "index.html").read_text(encoding="utf-8")
     (folder / "full").mkdir()
     (folder / "full" / "index.html").write_text("mine")
     code, stdout, stderr = run(folder, "labelled", "--export", "full")

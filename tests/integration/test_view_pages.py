@@ -65,9 +65,15 @@ class Page:
         browser.get_log("browser")
         requested(browser)
         open_page(browser, address, width=width)
+        self.wait_for(self.is_loaded)
 
     def open(self, path: str) -> None:
         self.browser.get(self.host + path)
+        self.wait_for(self.is_loaded)
+
+    def is_loaded(self) -> bool:
+        """Whether the style and the script are there: chromedriver sometimes returns before."""
+        return self.evaluate("document.readyState") == "complete"
 
     def evaluate(self, code: str) -> Any:
         return self.browser.execute_script(f"return {code}")
@@ -274,6 +280,7 @@ def test_texts_are_readable_on_light_and_dark_screens(ledger: Ledger, browser: C
         page = Page(browser, address, 1280)
         for path in ("/?cost=x", "/row?id=r1&at=1&done=r0", "/row?id=r3"):
             page.open(path)
+            page.check()
             assert page.browser.execute_script(LOW_CONTRAST) == []
             unnamed = (
                 "Array.from(document.querySelectorAll('input:not([type=hidden]), select, textarea'))"
