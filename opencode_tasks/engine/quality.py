@@ -75,6 +75,27 @@ def answer_in(response: str | None, structured: Any, field: str, schema: Mapping
     return structured if field == RESPONSE.name else mapping_in(structured).get(field)
 
 
+def accuracy_with(
+    ledger: Ledger, run_id: str, fields: Sequence[GoldField], others: Mapping[str, tuple[str | None, Any]]
+) -> dict[str, float | None]:
+    """The accuracy in each field if some rows had another answer: text and JSON value by row id.
+
+    Nothing is recorded. A row without an answer is left out; None without a row.
+    """
+    schema = schema_of_run(ledger, run_id)
+    found: dict[str, float | None] = {}
+    for one in fields:
+        kind = kind_in(schema, one.field)
+        pairs: list[tuple[Any, Any]] = []
+        for known in ledger.gold.answers(run_id, one.field):
+            response, structured = others.get(known.row_id, (known.response, known.structured))
+            if response is not None:
+                pairs.append((known.value, answer_in(response, structured, one.field, schema)))
+        correct = sum(comparable(a, kind) == comparable(b, kind) for a, b in pairs)
+        found[one.field] = correct / len(pairs) if pairs else None
+    return found
+
+
 def _measure(
     ledger: Ledger, run_id: str, field: str, kind: GoldKind, schema: Mapping[str, Any] | None
 ) -> FieldQuality:

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.engine.vote_counts import VoteQuality, votes_json
+from opencode_tasks.engine.vote_counts import VoteQuality, escalation_json, votes_json
 from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.given_frames import given_back
 from opencode_tasks.frames.output_frame import output_frame
@@ -49,7 +49,8 @@ class AnnotationResult(Generic[FrameT, T]):
             same kind as the input; a pandas frame has the input's index.
         usage: One row per model call.
         quality: Quality of each field that ``gold`` compares, by the name of the field.
-        votes: Votes of the run and their agreement; None without ``votes``.
+        votes: Votes of the run, their agreement, and the rows that went to a stronger model; None without
+            ``votes`` and ``escalate_to``.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -212,7 +213,10 @@ def summary(
         "budget": _budget_summary(budget),
         "seconds": None if started is None else round(time.time() - started, 3),
         "quality": quality_json([*(quality or {}).values()]),
-        "votes": None if votes is None else votes_json(votes),
+        "votes": None if votes is None or votes.votes == 1 else votes_json(votes),
+        "escalation": None
+        if votes is None or votes.escalation is None
+        else escalation_json(votes.escalation),
     }
 
 

@@ -40,6 +40,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
         *(() if summary["votes"] is None else (_votes_line(summary["votes"]),)),
+        *(() if summary["escalation"] is None else (_escalation_line(summary),)),
     ]
 
 
@@ -107,6 +108,18 @@ def _quality_line(field: str, found: Mapping[str, Any]) -> str:
 def _cost(summary: Mapping[str, Any]) -> str:
     known = usd(summary["known_cost_usd"] or 0)
     return known if summary["cost_usd"] is not None else f"{known} and an unknown part"
+
+
+def _escalation_line(summary: Mapping[str, Any]) -> str:
+    found, quality = summary["escalation"], summary["quality"]
+    parts = [f"escalation: {count_of(found['rows'])} to {found['model']}, {found['answered']} answered"]
+    parts.append(usd(found["cost_usd"]))
+    parts += [
+        f"accuracy of {field} {before:.1%} before, {after:.1%} now"
+        for field, before in found["accuracy_before"].items()
+        if before is not None and (after := quality.get(field, {}).get("accuracy")) is not None
+    ]
+    return ", ".join(parts)
 
 
 def _votes_line(found: Mapping[str, Any]) -> str:

@@ -1,14 +1,14 @@
-"""Votes: several answers to each row, of which the row takes the one that most of them give.
+"""Several answers to each row: votes, of which the row takes the most frequent one, and a stronger model.
 
-The run has one row for each row of the input, and sends none itself. Its parts are runs: the first ones over
-all rows, the later ones over the rows whose majority is still open. So each answer has its own row in the
-ledger, is reused like any other, and all parts share the budget of the run.
+The run has one row for each row of the input, and sends none itself. Its parts are runs: one for each vote,
+over the rows whose majority is still open, and one of the stronger model over the rows with a low agreement
+or confidence. So each answer has its own row in the ledger, is reused like any other, and all parts share
+the budget of the run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -17,23 +17,22 @@ import pandas as pd
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import pico_to_usd
-from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.engine.driver import driving
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
-from opencode_tasks.engine.quality import has_answer, measure_quality
+from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
+from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
 from opencode_tasks.ledger import BUDGET_REACHED, Budget, DecidedRow, Ledger, budget_message
-from opencode_tasks.ledger.votes import CHOSEN_COLUMNS
 from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
-from opencode_tasks.quality.votes import VotedField, first_votes, kept_answer, tally, voted_fields
+from opencode_tasks.quality.votes import first_votes
 from opencode_tasks.telemetry import span
 
 ROWS_PER_PART = 10_000
-_COST_SOURCES = ("unpriced", "computed", "reported")
+ENDED = ("completed", "failed")
 
 
 def execute_plan(
@@ -45,9 +44,9 @@ def execute_plan(
     on_event: OnRunEvent | None = None,
     on_hold: OnHold | None = None,
 ) -> AnnotationResult[Any]:
-    """Execute a plan over ``frame``, with votes if its options want them; see ``execute``."""
+    """Execute a plan over ``frame``, in parts if it wants several answers to a row; see ``execute``."""
     context = context or RunContext()
-    if plan.options.votes is None:
+    if not plan.options.has_parts:
         return execute(plan, frame, executor=executor, context=context, on_event=on_event, on_hold=on_hold)
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
@@ -56,7 +55,7 @@ def execute_plan(
         ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)
         ledger.rows.hold_back(run_id, [], rows_in_run=len(plan.rows))
         with driving(ledger, run_id), span("opencode votes", run_id=run_id, rows=len(plan.rows)):
-            run = _VotedRun(
+            run = _RunInParts(
                 plan=plan,
                 frame=frame,
                 ledger=ledger,
@@ -79,7 +78,7 @@ def execute_plan(
             plan.columns,
             plan.options.answer_format,
             qualities=qualities,
-            votes=read_vote_quality(ledger, run_id),
+            votes=read_vote_quality(ledger, run_id, plan.gold),
         )
 
 
@@ -88,8 +87,8 @@ def _ignore(event: RunEvent) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _VotedRun:
-    """A run with votes in progress."""
+class _RunInParts:
+    """A run with parts, in progress."""
 
     plan: Plan
     frame: pd.DataFrame
@@ -100,34 +99,80 @@ class _VotedRun:
     on_event: OnRunEvent
     on_hold: OnHold
 
-    def run(self) -> None:
-        """Ask for votes until each row is decided."""
-        wanted = self.plan.options.votes or 0
-        for number in range(wanted):
-            positions = self.ledger.votes.undecided(self.run_id)
-            if not positions:
-                return
-            self._ask(number, positions)
-            asked = number + 1
-            if asked >= first_votes(wanted):
-                self._decide(is_last=asked == wanted)
+    @property
+    def votes(self) -> int:
+        """The number of votes that a row may have."""
+        return self.plan.options.votes or 1
 
-    def _ask(self, number: int, positions: Sequence[int]) -> None:
-        """Send these rows once more, in a part of the run; a part that has ended is not repeated."""
-        part = PlanPart(
-            parent_run_id=self.run_id,
-            number=number + 1,
-            title=f"vote {number + 1} of {self.plan.options.votes}",
+    def run(self) -> None:
+        """Ask for votes until each majority is decided, then ask the stronger model."""
+        for number in range(self.votes):
+            # The same rows whenever the run continues: decided from the votes before this one.
+            positions = self._positions(number)
+            if not positions:
+                break
+            title = f"vote {number + 1} of {self.votes}" if self.votes > 1 else "first answers"
+            self._ask(self.plan, positions, part=number + 1, title=title, number=number)
+            if number + 1 >= first_votes(self.votes):
+                self._decide(number + 1)
+        self._escalate()
+
+    def _positions(self, number: int) -> list[int]:
+        """The positions of the rows that need a further vote after this number of them."""
+        if number < first_votes(self.votes):
+            return self.ledger.votes.undecided(self.run_id)
+        return sorted(
+            row.position for row in self._rows(number) if not row.tally(number, self.votes).is_decided
         )
-        plan = self.plan.of_part(
-            part, positions, number=number, max_cost=pico_to_usd(self._budget_left(None))
-        )
-        found = next(
-            (one for one in self.ledger.votes.parts(self.run_id) if one.fingerprint == plan.fingerprint), None
-        )
-        if found is not None and found.status in ("completed", "failed"):
+
+    def _rows(self, number: int | None = None) -> Iterator[VotedRow]:
+        """The undecided rows with their votes, those up to a number; None for all."""
+        count, schema = len(self.plan.rows), self.plan.options.schema
+        for start in range(0, count, ROWS_PER_PART):
+            span_of_rows = range(start, min(start + ROWS_PER_PART, count))
+            for votes in self.ledger.votes.votes_in(self.run_id, span_of_rows).values():
+                row = VotedRow.of(votes, schema)
+                yield row if number is None else row.up_to(number)
+
+    def _decide(self, number: int) -> None:
+        """Write the outcome of each row whose majority is decided, unless the stronger model answers it."""
+        options, decided = self.plan.options, list[DecidedRow]()
+        for row in self._rows(number):
+            found = row.tally(number, self.votes)
+            is_low = options.escalate_to is not None and row.is_low(
+                found, options.confidence, options.escalation_limit, has_votes=options.votes is not None
+            )
+            if found.is_decided and not is_low:
+                decided.append(row.outcome(found))
+            if len(decided) >= ROWS_PER_PART:
+                self.ledger.votes.decide(self.run_id, decided)
+                decided = []
+        self.ledger.votes.decide(self.run_id, decided)
+
+    def _escalate(self) -> None:
+        """Have the stronger model answer the rows that are left, and decide them."""
+        plan, part = self.plan.stronger, self.votes + 1
+        if plan is None:
             return
-        part_id = None if found is None else found.run_id
+        if positions := self.ledger.votes.undecided(self.run_id):
+            title = f"escalated to {self.plan.options.escalate_to}"
+            self._ask(plan, positions, part=part, title=title, number=0)
+        decided = [escalated_row(row, part, self.votes) for row in self._rows()]
+        self.ledger.votes.decide(self.run_id, decided)
+
+    def _ask(self, plan: Plan, positions: Sequence[int], *, part: int, title: str, number: int) -> None:
+        """Send these rows in a part of the run. A part that has ended is not repeated."""
+        found = [one for one in self.ledger.votes.parts(self.run_id) if one.part == part]
+        if any(one.status in ENDED for one in found):
+            return
+        new = plan.of_part(
+            PlanPart(parent_run_id=self.run_id, number=part, title=title),
+            positions,
+            number=number,
+            max_cost=pico_to_usd(self._budget_left(None)),
+        )
+        # A person may have answered rows in between: the rest is a new part, which reuses the answers.
+        part_id = next((one.run_id for one in found if one.fingerprint == new.fingerprint), None)
         context = replace(
             self.context,
             resumed_run_id=None,
@@ -136,10 +181,10 @@ class _VotedRun:
         )
 
         def emit(event: RunEvent) -> None:
-            self.on_event(replace(event, run_id=self.run_id, part=part.title))
+            self.on_event(replace(event, run_id=self.run_id, part=title))
 
         execute(
-            plan,
+            new,
             cast("pd.DataFrame", self.frame.iloc[list(positions)]),
             executor=self.executor,
             context=context,
@@ -173,66 +218,3 @@ class _VotedRun:
         self.ledger.runs.pause(self.run_id, until=hold.until, reason=str(hold))
         self.on_hold(self.run_id, hold)
         self.ledger.runs.resume(self.run_id)
-
-    def _decide(self, *, is_last: bool) -> None:
-        """Write the outcome of each row whose majority is decided; of all rows after the last vote."""
-        fields = voted_fields(self.plan.options.schema)
-        count = len(self.plan.rows)
-        for start in range(0, count, ROWS_PER_PART):
-            found = self.ledger.votes.votes_in(self.run_id, range(start, min(start + ROWS_PER_PART, count)))
-            decided = [
-                row
-                for row_id, votes in found.items()
-                if (row := self._decided(row_id, votes, fields, is_last=is_last)) is not None
-            ]
-            self.ledger.votes.decide(self.run_id, decided)
-
-    def _decided(
-        self, row_id: str, votes: Sequence[Mapping[str, Any]], fields: Sequence[VotedField], *, is_last: bool
-    ) -> DecidedRow | None:
-        """The outcome of a row; None while further votes can change it."""
-        has_schema = self.plan.options.schema is not None
-        answers = [vote["structured"] if has_schema else vote["response"] for vote in votes]
-        valid = [has_answer(vote["status"], vote["response"]) for vote in votes]
-        wanted = len(votes) if is_last else self.plan.options.votes or 0
-        result = tally(answers, valid, fields, wanted)
-        if not (result.is_decided or is_last):
-            return None
-        chosen = votes[result.chosen if result.chosen is not None else 0]
-        shown = [
-            kept_answer(answer, fields) if ok else None for answer, ok in zip(answers, valid, strict=True)
-        ]
-        return DecidedRow(
-            row_id=row_id,
-            values={
-                **{name: chosen[name] for name in CHOSEN_COLUMNS},
-                **_added(votes),
-                "source_run_id": chosen["run_id"],
-                "source_row_id": row_id,
-                "agreement": result.agreement,
-                "votes": json.dumps(shown, ensure_ascii=False),
-                "needs_review": result.is_tie,
-            },
-        )
-
-
-def _added(votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The columns of a row that add up those of its votes."""
-    now = datetime.now(UTC)
-    started = min((vote["started_at"] for vote in votes if vote["started_at"] is not None), default=None)
-    sources = {vote["cost_source"] for vote in votes}
-    return {
-        **{name: _sum([vote[name] for vote in votes]) for name in (*TOKEN_COLUMNS, "cost_pico")},
-        "cost_source": next((one for one in _COST_SOURCES if one in sources), None),
-        "attempts": sum(vote["attempts"] for vote in votes),
-        "reused": all(vote["reused"] for vote in votes),
-        "waits_until": None,
-        "started_at": started,
-        "completed_at": now,
-        "duration_s": 0.0 if started is None else (now - started).total_seconds(),
-    }
-
-
-def _sum(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

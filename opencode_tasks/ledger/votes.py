@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
-from opencode_tasks.ledger.schema import HELD, rows, runs
+from opencode_tasks.ledger.schema import HELD, gold_values, rows, runs
 
 ROWS_PER_UPDATE = 5000
 # The columns of a decided row that come from one vote.
@@ -47,7 +47,8 @@ class VoteCounts:
     """Votes of a run: ``asked`` of rows in its parts, of which ``reused`` have an earlier answer.
 
     ``rows`` are those that have votes or wait for them, ``ties`` and ``agreement`` (the mean) those of the
-    decided ones; the latter is None without one.
+    decided ones; the latter is None without one. ``to_stronger`` rows went to the stronger model, which gave
+    the answer of ``escalated`` ones.
     """
 
     rows: int
@@ -55,6 +56,8 @@ class VoteCounts:
     reused: int
     ties: int
     agreement: float | None
+    to_stronger: int
+    escalated: int
 
 
 def family(run_id: Any) -> Select[Any]:
@@ -78,6 +81,7 @@ def undecided(connection: Connection, run_id: str) -> list[int]:
     return list(connection.execute(query.order_by(rows.c.position)).scalars())
 
 
+_whole = runs.alias("whole")
 _of_run = rows.alias("of_run")
 _IS_UNDECIDED = (
     (_of_run.c.run_id == bindparam("run"))
@@ -86,12 +90,16 @@ _IS_UNDECIDED = (
     & (_of_run.c.position < bindparam("stop"))
 )
 _VOTES = (
-    select(*(column for column in rows.c if column.name not in ("prompt", "system", "labels")), runs.c.part)
+    select(
+        *(column for column in rows.c if column.name not in ("prompt", "system", "labels")),
+        runs.c.part,
+        _of_run.c.position.label("of_position"),
+    )
     .select_from(_of_run)
     .join(runs, runs.c.parent_run_id == _of_run.c.run_id)
     .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
     .where(_IS_UNDECIDED)
-    .order_by(_of_run.c.position, runs.c.part)
+    .order_by(_of_run.c.position, runs.c.part, runs.c.created_at)
 )
 
 
@@ -128,24 +136,58 @@ def _decide(connection: Connection, run_id: str, decided: Sequence[DecidedRow]) 
 
 def counts(connection: Connection, run_id: str) -> VoteCounts:
     """Counts of the votes of a run."""
+    is_vote = runs.c.part <= select(_whole.c.votes).where(_whole.c.run_id == run_id).scalar_subquery()
     of_parts = (
-        select(func.count(), func.count().filter(rows.c.reused))
+        select(
+            func.count().filter(is_vote),
+            func.count().filter(is_vote, rows.c.reused),
+            func.count(rows.c.row_id.distinct()).filter(~is_vote),
+        )
         .join(runs, runs.c.run_id == rows.c.run_id)
         .where(runs.c.parent_run_id == run_id)
     )
-    asked, reused = connection.execute(of_parts).one()
+    asked, reused, to_stronger = connection.execute(of_parts).one()
     has_votes = or_(rows.c.votes.is_not(None), rows.c.status == HELD)
     of_run = select(
-        func.count().filter(has_votes), func.count().filter(rows.c.needs_review), func.avg(rows.c.agreement)
+        func.count().filter(has_votes),
+        func.count().filter(rows.c.needs_review),
+        func.avg(rows.c.agreement),
+        func.count().filter(rows.c.escalated),
     ).where(rows.c.run_id == run_id)
-    total, ties, agreement = connection.execute(of_run).one()
+    total, ties, agreement, escalated = connection.execute(of_run).one()
     return VoteCounts(
         rows=total,
         asked=asked,
         reused=reused,
         ties=ties,
         agreement=None if agreement is None else float(agreement),
+        to_stronger=to_stronger,
+        escalated=escalated,
     )
+
+
+def votes_before(connection: Connection, run_id: str, part: int) -> dict[str, list[dict[str, Any]]]:
+    """The votes before a part on its rows with gold values, in their order, by row id."""
+    of_part = (
+        select(rows.c.row_id)
+        .join(runs, runs.c.run_id == rows.c.run_id)
+        .join(gold_values, (gold_values.c.run_id == run_id) & (gold_values.c.row_id == rows.c.row_id))
+        .where(runs.c.parent_run_id == run_id, runs.c.part == part)
+    )
+    query = (
+        select(
+            *(rows.c[name] for name in ("row_id", "status", "response", "structured")),
+            runs.c.part,
+            rows.c.position.label("of_position"),
+        )
+        .join(runs, runs.c.run_id == rows.c.run_id)
+        .where(runs.c.parent_run_id == run_id, runs.c.part < part, rows.c.row_id.in_(of_part))
+        .order_by(rows.c.row_id, runs.c.part, runs.c.created_at)
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for vote in connection.execute(query).mappings():
+        found.setdefault(vote["row_id"], []).append(dict(vote))
+    return found
 
 
 def decided_votes(connection: Connection, run_id: str, limit: int) -> list[str]:
@@ -166,5 +208,6 @@ class Votes(Group):
     parts: Final = read(parts)
     undecided: Final = read(undecided)
     votes_in: Final = read(votes_in)
+    before: Final = read(votes_before)
     counts: Final = read(counts)
     decided: Final = read(decided_votes)

@@ -306,6 +306,8 @@ def _stronger(
         variant=candidate.variant,
         votes=None,
         escalate_to=None,
+        escalate_below=None,
+        confidence=None,
         gold=(),
     )
     try:

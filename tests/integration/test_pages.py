@@ -48,7 +48,7 @@ def test_a_page_can_be_followed_word_for_word(
     page: str, provider: ScriptedProvider, postgresql_url: str, opencode_binary: Path
 ) -> None:
     """The reader has a key for the provider, a PostgreSQL, and one machine for the whole cluster."""
-    provider.models = {name: PRICED for name in ("claude-haiku-4-5", "claude-sonnet-4-5", "our-model")}
+    provider.models = dict.fromkeys(("claude-haiku-4-5", "claude-sonnet-4-5", "our-model"), PRICED)
 
     def is_refused(call: Call) -> bool:
         return call.authorization not in (f"Bearer {KEY}", "Bearer sk-house")

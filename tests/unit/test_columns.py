@@ -51,5 +51,14 @@ def test_attempts_fill_the_columns_with_the_source_attempts() -> None:
 
 
 def test_a_reused_answer_copies_all_but_what_belongs_to_the_row_itself() -> None:
-    not_copied = {"waits_until", "attempts", "reused", "duration_s", "agreement", "votes", "needs_review", "escalated"}
+    not_copied = {
+        "waits_until",
+        "attempts",
+        "reused",
+        "duration_s",
+        "agreement",
+        "votes",
+        "needs_review",
+        "escalated",
+    }
     assert {column.ledger_name for column in STORED} - not_copied == set(REUSED_COLUMNS)

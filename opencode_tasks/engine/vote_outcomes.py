@@ -1,0 +1,141 @@
+"""Outcome of a row from its votes, and from the answer of a stronger model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.quality import has_answer
+from opencode_tasks.ledger import DecidedRow
+from opencode_tasks.ledger.votes import CHOSEN_COLUMNS
+from opencode_tasks.quality.votes import Tally, VotedField, kept_answer, tally, voted_fields
+
+# The weakest source of a cost first.
+_COST_SOURCES = ("unpriced", "computed", "reported")
+
+Vote = Mapping[str, Any]
+"""A row of a part: the columns of ``rows``, ``part``, and ``of_position``, the position in the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VotedRow:
+    """A row with its votes in their order, and what is voted on."""
+
+    votes: Sequence[Vote]
+    fields: Sequence[VotedField]
+    has_schema: bool
+
+    @classmethod
+    def of(cls, votes: Sequence[Vote], schema: Mapping[str, Any] | None) -> Self:
+        """The row with these votes; of several with one number the last one counts."""
+        by_number = {vote["part"]: vote for vote in votes}
+        return cls(
+            votes=[by_number[number] for number in sorted(by_number)],
+            fields=voted_fields(schema),
+            has_schema=schema is not None,
+        )
+
+    @property
+    def position(self) -> int:
+        """The position of the row in the run."""
+        return self.votes[0]["of_position"]
+
+    def up_to(self, number: int) -> Self:
+        """The row with its votes up to this number."""
+        return replace(self, votes=[vote for vote in self.votes if vote["part"] <= number])
+
+    def answer_of(self, vote: Vote) -> Any:
+        """The answer of a vote: its text, or the value that the schema describes."""
+        return vote["structured"] if self.has_schema else vote["response"]
+
+    def tally(self, number: int, votes: int) -> Tally:
+        """The count of the votes up to a number, out of ``votes`` in all."""
+        counted = self.up_to(number).votes
+        return tally(
+            [self.answer_of(vote) for vote in counted],
+            [_is_valid(vote) for vote in counted],
+            self.fields,
+            votes,
+        )
+
+    def is_low(self, found: Tally, confidence: str | None, limit: float, *, has_votes: bool) -> bool:
+        """Whether the agreement or the stated confidence is below the limit, or there is no valid answer."""
+        if found.chosen is None:
+            return True
+        if confidence is not None:
+            stated = mapping_in(self.answer_of(self.votes[found.chosen])).get(confidence)
+            if not isinstance(stated, int | float) or isinstance(stated, bool) or stated < limit:
+                return True
+            return has_votes and found.is_tie
+        return found.agreement is None or found.agreement < limit
+
+    def outcome(self, found: Tally) -> DecidedRow:
+        """The outcome by the count of the votes."""
+        valid = [_is_valid(vote) for vote in self.votes]
+        shown = [
+            kept_answer(self.answer_of(vote), self.fields) if ok else None
+            for vote, ok in zip(self.votes, valid, strict=True)
+        ]
+        return _decided(
+            self.votes[found.chosen or 0],
+            self.votes,
+            {
+                "agreement": found.agreement,
+                "votes": json.dumps(shown, ensure_ascii=False),
+                "needs_review": found.is_tie,
+                "escalated": False,
+            },
+        )
+
+
+def escalated_row(row: VotedRow, part: int, votes: int) -> DecidedRow:
+    """The outcome of a row after the stronger model answered in this part: its answer, if it is valid."""
+    weak = row.up_to(part - 1)
+    decided = weak.outcome(weak.tally(part - 1, min(votes, len(weak.votes))))
+    strong = next((vote for vote in row.votes if vote["part"] == part), None)
+    if strong is None:
+        return decided
+    kept = {name: decided.values[name] for name in ("agreement", "votes", "needs_review")}
+    if not _is_valid(strong):
+        had_answer = decided.values["status"] == "completed"
+        chosen = next(vote for vote in weak.votes if vote["run_id"] == decided.values["source_run_id"])
+        return _decided(chosen if had_answer else strong, row.votes, {**kept, "escalated": False})
+    return _decided(strong, row.votes, {**kept, "needs_review": False, "escalated": True})
+
+
+def _is_valid(vote: Vote) -> bool:
+    return has_answer(vote["status"], vote["response"])
+
+
+def _decided(chosen: Vote, votes: Sequence[Vote], values: Mapping[str, Any]) -> DecidedRow:
+    """The outcome of a row that takes the answer of one vote, and the sums of all."""
+    now = datetime.now(UTC)
+    started = min((vote["started_at"] for vote in votes if vote["started_at"] is not None), default=None)
+    sources = {vote["cost_source"] for vote in votes}
+    return DecidedRow(
+        row_id=chosen["row_id"],
+        values={
+            **{name: chosen[name] for name in CHOSEN_COLUMNS},
+            **{name: _sum([vote[name] for vote in votes]) for name in (*TOKEN_COLUMNS, "cost_pico")},
+            "cost_source": next((one for one in _COST_SOURCES if one in sources), None),
+            "attempts": sum(vote["attempts"] for vote in votes),
+            "reused": all(vote["reused"] for vote in votes),
+            "waits_until": None,
+            "started_at": started,
+            "completed_at": now,
+            "duration_s": 0.0 if started is None else (now - started).total_seconds(),
+            "source_run_id": chosen["run_id"],
+            "source_row_id": chosen["row_id"],
+            **values,
+        },
+    )
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
