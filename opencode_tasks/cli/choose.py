@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,6 @@ from opencode_tasks.cli.help_text import Command
 from opencode_tasks.plan.option_signatures import COMMAND, DATASET
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     # pandas behind these takes seconds to load, and --help must be fast.
     from opencode_tasks.cli.display import Display
     from opencode_tasks.cli.stop_notice import StopNotice
@@ -151,7 +149,7 @@ def _prepare(stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, 
         columns = ", ".join(repr(one.column) for one in choices.gold)
         raise InputError((f"--gold: no row has a known answer in {columns}",))
     rows = min(len(known), most or len(known))
-    frame = cast("pd.DataFrame", choices.frame.iloc[known])
+    frame = choices.rows_at(known)
     for candidate in choices.candidates:
         # Every model is checked before the first one is paid.
         choices.plan_of(candidate, frame.head(rows), values["max_cost"])

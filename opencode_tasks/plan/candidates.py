@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -31,6 +31,10 @@ class Choices:
     candidates: Sequence[Candidate]
     options: Options
     resolver: Resolver
+
+    def rows_at(self, positions: Sequence[int]) -> pd.DataFrame:
+        """The rows of the table at these positions."""
+        return cast("pd.DataFrame", self.frame.iloc[list(positions)])
 
     def plan_of(self, candidate: Candidate, frame: pd.DataFrame, max_cost: float | None) -> Plan:
         """The plan of a candidate over a part of the table. Raises InputError and SetupError."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
 
 _WHOLE_NUMBERS = frozenset({"integer"})
