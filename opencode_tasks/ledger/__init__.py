@@ -26,7 +26,7 @@ from opencode_tasks.ledger.retention import Purged
 from opencode_tasks.ledger.review_outcomes import ModelAnswer, RecordedReview
 from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
 from opencode_tasks.ledger.reviews import Review
-from opencode_tasks.ledger.row_list import AGREEMENT, SORT_COLUMNS, RowFilter, RowOrder
+from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import PREPARING, WaitingRun
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
@@ -34,7 +34,6 @@ from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 from opencode_tasks.ledger.votes import DecidedRow
 
 __all__ = [
-    "AGREEMENT",
     "ATTEMPT_COLUMNS",
     "BUDGET_REACHED",
     "COST_COLUMNS",

@@ -22,8 +22,6 @@ ANSWER_CHARS = 2000
 # Of a JSON boolean as text: SQLite's, and PostgreSQL's.
 BOOLEANS: Mapping[str, tuple[str, str]] = {"true": ("1", "true"), "false": ("0", "false")}
 ENDED_OTHERWISE = ("open", HELD, "failed", "skipped")
-# Of a run with votes only: the share of the votes that agree with the answer.
-AGREEMENT: Final[ColumnElement[Any] | None] = rows.c.get("agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ SORT_COLUMNS: Final[Mapping[str, ColumnElement[Any]]] = {
     "error_type": rows.c.error_type,
     "cost": rows.c.cost_pico,
     "attempts": rows.c.attempts,
-    **({} if AGREEMENT is None else {"agreement": AGREEMENT}),
+    "agreement": rows.c.agreement,
 }
 
 
@@ -111,7 +109,7 @@ def row_lines(connection: Connection, run_id: str, row_ids: Sequence[str]) -> li
         shown_status.label("status"),
         func.substr(rows.c.prompt, 1, PROMPT_CHARS).label("prompt"),
         func.substr(rows.c.response, 1, ANSWER_CHARS).label("response"),
-        *(() if AGREEMENT is None else (AGREEMENT,)),
+        rows.c.agreement,
     ).where(rows.c.run_id == run_id, rows.c.row_id.in_(row_ids))
     found = {line["row_id"]: dict(line) for line in connection.execute(query).mappings()}
     gold = gold_of_rows(connection, run_id, row_ids)
@@ -203,8 +201,8 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
         conditions.append(exists().where(is_of_row, gold_values.c.is_correct.is_(False)))
     if wanted.min_cost_pico is not None:
         conditions.append(rows.c.cost_pico >= wanted.min_cost_pico)
-    if wanted.agreement_below is not None and AGREEMENT is not None:
-        conditions.append(AGREEMENT.op("<")(wanted.agreement_below))
+    if wanted.agreement_below is not None:
+        conditions.append(rows.c.agreement < wanted.agreement_below)
     if wanted.is_reviewed is not None:
         reviewed_at = rows.c.reviewed_at
         conditions.append(reviewed_at.is_not(None) if wanted.is_reviewed else reviewed_at.is_(None))

@@ -17,6 +17,7 @@ from opencode_tasks.view.row_cells import answer_text, value_text
 from opencode_tasks.view.run_view import RunView, field_title
 
 ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
+VOTE_TITLES = ("vote", "result", "answer", "error", "model", "cost", "run")
 REVIEW_TITLES = ("time (UTC)", "person", "answer", "note", "answer before", "counts")
 CALL_TITLES = (
     *("call ended (UTC)", "model", "input", "cache read", "cache write", "output", "reasoning"),
@@ -94,6 +95,7 @@ def _sections(
         blocks=_pairs({field_title(one["field"]): _gold_text(one) for one in gold}),
         is_main=True,
     )
+    yield Section(title="Votes", blocks=_table(VOTE_TITLES, _votes(found["votes"])))
     yield Section(title="Reviews", blocks=_table(REVIEW_TITLES, _reviews(reviews, row)))
     yield Section(title="System text", blocks=_text(row["system"] or run.system))
     yield Section(title="Labels", blocks=_pairs(mapping_in(row["labels"])))
@@ -129,6 +131,19 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
             one["note"] or "",
             one["previous_response"] or "",
             "yes" if one["reviewed_at"] == row["reviewed_at"] else "no",
+        ]
+
+
+def _votes(votes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for vote in votes:
+        yield [
+            str(vote["part"]),
+            f"{vote['status']}, reused" if vote["reused"] else vote["status"],
+            vote["response"] or "",
+            vote["error_message"] or "",
+            vote["model_ref"] or "",
+            format_usd(vote["cost_pico"]),
+            vote["run_id"],
         ]
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from opencode_tasks.domain.answer_shape import Types, shape_of
 from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.ledger import AGREEMENT
 
 FieldKind = Literal["choice", "boolean", "number", "text", "json"]
 NUMBER: Types = frozenset({"number", "integer"})
@@ -66,7 +65,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
         is_object=fields[0].name != RESPONSE.name,
         label_names=tuple(map(str, list_in(parameters.get("labels")))),
         has_gold=has_gold,
-        has_agreement=AGREEMENT is not None and run.get("votes") is not None,
+        has_agreement=(run["votes"] or 0) > 1,
         error_types=error_types,
     )
 

@@ -93,6 +93,10 @@ def test_readers_show_a_run_with_votes_as_one(desk: Desk) -> None:
     exported = desk.folder / "again.csv"
     assert desk.run("export", run_id, "-o", str(exported), *ledger).code == 0
     assert exported.read_text() == (desk.folder / "out.csv").read_text()
+    assert desk.run("view", run_id, "--export", str(desk.folder / "page"), *ledger).code == 0
+    page = "".join(path.read_text() for path in (desk.folder / "page").rglob("*") if path.is_file())
+    assert '"Votes"' in page
+    assert "67%" in page
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as database:
         by_run = database.execute("SELECT run, rows, cost_usd FROM cost_by_run").fetchall()
     assert [(run, rows) for run, rows, _ in by_run] == [(run_id, 4)]
