@@ -192,10 +192,11 @@ def _flow_run_ids(connection: Connection, run_ids: Sequence[str]) -> dict[str, l
 
 
 def waiting_runs(connection: Connection, deployment: str | None) -> list[WaitingRun]:
-    """The runs of a deployment that wait until a time, newest first."""
+    """The runs of a deployment that wait until a time, parts aside, newest first."""
+    is_whole = runs.c.parent_run_id.is_(None)
     query = (
         select(runs)
-        .where(runs.c.status == "waiting", runs.c.deployment == deployment)
+        .where(runs.c.status == "waiting", runs.c.deployment == deployment, is_whole)
         .order_by(runs.c.created_at.desc())
     )
     found = connection.execute(query).all()

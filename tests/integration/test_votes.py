@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections import Counter
 from contextlib import closing
 
 import pandas as pd
@@ -179,6 +181,56 @@ def test_the_budget_is_that_of_all_votes_and_a_resume_continues_them(desk: Desk)
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["yes"] * 4
     assert ended.summary["budget"]["spent_usd"] == pytest.approx(8 * 0.003)
     assert ended.summary["run_id"] == ran.summary["run_id"]
+
+
+@pytest.mark.scripted
+def test_a_killed_run_continues_with_the_votes_that_are_missing(desk: Desk) -> None:
+    prepare(desk)
+    slow = Reply(text="yes", delay_s=30.0)
+    desk.provider.on("slow", Reply(text="yes"), slow, Reply(text="yes"))
+    rows = [{"id": f"r{n}", "prompt": name} for n, name in enumerate([*CASES, "slow"])]
+    desk.write_csv("in.csv", rows)
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3")
+    with desk.start(*arguments) as process:
+        deadline = time.monotonic() + 120
+        # The second vote on the last row is in flight, and the other ones have ended.
+        while desk.provider.prompts().count("slow") < 2 or len(desk.provider.calls) < 10:
+            assert time.monotonic() < deadline, process.communicate()
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.kill()
+        process.communicate(timeout=30)
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    [listed] = json.loads(desk.run("runs", "--json", *ledger).stdout)
+    parts = json.loads(desk.run("show", listed["run_id"], "--json", *ledger).stdout)["parts"]
+    assert [one["part"] for one in parts] == [1, 2]
+    # A part is continued with its run.
+    ended = desk.run("resume", parts[1]["run_id"], *ledger, "--json")
+    assert ended.code == 0, ended.stderr
+    assert ended.summary["run_id"] == listed["run_id"]
+    output = {row["prompt"]: row["response"] for row in desk.read_csv("out.csv")}
+    assert output == {name: answer for name, (_, answer, _, _) in CASES.items()} | {"slow": "yes"}
+    sent = Counter(desk.provider.prompts())
+    assert sent == {name: votes for name, (_, _, _, votes) in CASES.items()} | {"slow": 3}
+
+
+@pytest.mark.scripted
+def test_what_a_person_has_answered_is_not_voted_on(desk: Desk) -> None:
+    prepare(desk)
+    arguments = ("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3", "--json")
+    run_id = desk.annotate(*arguments).summary["run_id"]
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    assert desk.run("review", "export", run_id, "-o", "review.csv", *ledger).code == 0
+    review = desk.read_csv("review.csv")
+    assert review[0]["prompt"] == "all differ"
+    desk.write_csv("review.csv", [{**review[0], "answer": "no"}])
+    assert desk.run("review", "import", "review.csv", "--by", "ann", *ledger).code == 0
+    before = len(desk.provider.calls)
+    again = desk.annotate(*arguments, "--refresh")
+    assert again.code == 0, again.stderr
+    assert "all differ" not in desk.provider.prompts()[before:]
+    row = {row["prompt"]: row for row in desk.read_csv("out.csv")}["all differ"]
+    assert (row["response"], row["answered_by"], row["votes"]) == ("no", "ann", "")
 
 
 @pytest.mark.scripted
