@@ -276,7 +276,7 @@ gold_values: Final = Table(
 
 # Answers of persons, all that were ever given. That of a row counts if ``rows.reviewed_at`` is its time.
 reviews: Final = Table(
-    "reviews",
+    "answer_reviews",
     metadata,
     Column("run_id", Text, primary_key=True),
     Column("row_id", AnyText, primary_key=True),

@@ -87,6 +87,7 @@ def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are
     assert "not sure yet" in again.stdout
 
 
+@pytest.mark.slow
 def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
     labelled.write_csv(
         "in.csv", [{"prompt": f"row {n}", "human": "no" if n == 3 else "yes"} for n in range(20)]
@@ -115,6 +116,7 @@ def test_a_choice_that_cannot_be_made_is_refused_before_anything_is_sent(
     assert (ran.code, fault in ran.stderr, labelled.provider.calls) == (2, True, []), ran.stderr
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_choice_and_a_higher_one_continues_it(labelled: Desk) -> None:
     ran = choose(labelled, "--max-cost", "0.3")
     assert (ran.code, "stopped by --max-cost" in ran.stderr) == (75, True), ran.stderr

@@ -129,7 +129,7 @@ def test_corrected_rows_are_final(desk: Desk, name: str) -> None:
     # Another import of the same file changes nothing.
     assert review(desk, "import", target[1], *by, "--json").summary["rows"] == imported["rows"]
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
-        assert ledger.execute("select count(*) from reviews").fetchone() == (6,)
+        assert ledger.execute("select count(*) from answer_reviews").fetchone() == (6,)
         # Two rows share a prompt, one is wrong, one has no answer of the model.
         found = ledger.execute("select answered_rows, unanswered_rows, correct_rows from quality_by_run")
         assert found.fetchall() == [(5, 1, 4)]
@@ -196,7 +196,7 @@ def test_rows_that_do_not_fit_are_listed_and_nothing_is_imported(desk: Desk) -> 
     assert f"row 'nobody': run {run_id} has no such row" in refused.stderr
     assert "nothing was imported" in refused.stderr
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
-        assert ledger.execute("select count(*) from reviews").fetchone() == (0,)
+        assert ledger.execute("select count(*) from answer_reviews").fetchone() == (0,)
     partly = review(desk, "import", "review.csv", "--skip-bad", "--by", "ann", code=1)
     assert "3 confirmed, 0 corrected, 1 left" in partly.stdout
     assert "not imported: row 'r1': 'perhaps' is none of yes, no" in partly.stdout

@@ -10,9 +10,9 @@ down_revision = "0013"
 
 
 def upgrade() -> None:
-    """Add the table ``reviews``, and the columns of ``rows`` and ``gold_values``."""
+    """Add the table ``answer_reviews``, and the columns of ``rows`` and ``gold_values``."""
     op.create_table(
-        "reviews",
+        "answer_reviews",
         sa.Column("run_id", sa.Text(), primary_key=True, nullable=False),
         sa.Column("row_id", sa.Text(), primary_key=True, nullable=False),
         sa.Column("reviewed_at", sa.DateTime(timezone=True), primary_key=True, nullable=False),
