@@ -28,7 +28,7 @@ _NAMES = (
     *("agent", "credentials", "mcp_server", "opencode_config", "opencode_bin", "work_dir"),
     *("encoding", "delimiter", "database", "concurrency", "requests_per_minute", "tokens_per_minute"),
     *("timeout", "first_event_timeout", "stall_timeout", "max_attempts", "max_repairs", "max_cost"),
-    *("max_row_cost", "votes", "refresh", "ledger"),
+    *("max_row_cost", "votes", "ledger"),
 )
 _OWN: Mapping[str, tuple[Any, Any]] = {
     "model": (
@@ -152,7 +152,7 @@ def _prepare(stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, 
     frame = choices.rows_at(known)
     for candidate in choices.candidates:
         # Every model is checked before the first one is paid.
-        choices.plan_of(candidate, frame.head(rows), values["max_cost"])
+        choices.check(candidate, frame)
     display.say(
         f"{len(known)} rows have a known answer; up to {rows} are sent to each of {len(models)} models"
     )

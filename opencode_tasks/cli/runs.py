@@ -136,7 +136,8 @@ def _print_run(found: dict[str, Any]) -> None:
     drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
     for one in parts:
-        typer.echo(f"{'vote ' + str(one['part']):<18} {one['run_id']} {one['status']}")
+        name = f"vote {one['part']}" if one["part"] <= found["votes"] else "stronger model"
+        typer.echo(f"{name:<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 

@@ -200,7 +200,8 @@ VOTE_COLUMNS = (
     Column(
         name="needs_review",
         dtype="boolean",
-        meaning="With `--votes`: whether two answers have as many votes, so that the first one was taken.",
+        meaning="With `--votes`: whether two answers have as many votes, so that the first one was taken, or "
+        "whether the budget left out votes.",
     ),
 )
 """The columns that OUTPUT adds if each row has several votes."""

@@ -117,7 +117,7 @@ def annotate_command(given: Mapping[str, Any], found: Choice, options: Mapping[s
         words += ["--variant", found.chosen.candidate.variant]
     for name, option in options.items():
         value = given[name]
-        if value in (option.info.default, []) or name in ("max_cost", "refresh"):
+        if value in (option.info.default, []) or name == "max_cost":
             continue
         many: list[Any] = list_in(value) if option.is_list else [value]
         for one in many:

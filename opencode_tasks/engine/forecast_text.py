@@ -25,8 +25,13 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
     if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
         lines.append(f"pilot: {count_of(plan.options.pilot)} of them first")
+    stronger = plan.options.escalate_to
+    if stronger is not None:
+        lines.append(f"escalation: rows may also go to {stronger}, which no estimate includes")
     if forecast.estimate is not None:
-        lines += estimate_lines(forecast.estimate, max_cost=plan.options.max_cost)
+        lines += estimate_lines(
+            forecast.estimate, max_cost=None if stronger is not None else plan.options.max_cost
+        )
     return lines
 
 

@@ -168,7 +168,7 @@ class StartedRun:
 def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
     """The run to work on: the one to resume, the one that this flow run started, or a new one."""
     run_id = context.resumed_run_id or context.part_run_id
-    if run_id is None and context.flow_run_id is not None:
+    if run_id is None and context.flow_run_id is not None and plan.part is None:
         run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
     if run_id is None:
         return _start(ledger, plan, frame, context)
@@ -176,7 +176,8 @@ def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: 
 
 
 def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
-    run_id = _new_run_id()
+    # Two processes that begin the same part write the same run.
+    run_id = _new_run_id() if plan.part is None else plan.part_id
     reused_rows = _create(ledger, run_id, plan, frame, context)
     if gate := _gate_of(plan):
         ledger.gates.half_open(gate, now=datetime.now(UTC))

@@ -66,13 +66,18 @@ class VotedRow:
     def is_low(self, found: Tally, confidence: str | None, limit: float, *, has_votes: bool) -> bool:
         """Whether the agreement or the stated confidence is below the limit, or there is no valid answer."""
         if found.chosen is None:
-            return True
+            # What was not sent at all would be refused by any model, or was not covered by the budget.
+            return any(vote["attempts"] or vote["reused"] for vote in self.votes)
         if confidence is not None:
             stated = mapping_in(self.answer_of(self.votes[found.chosen])).get(confidence)
             if not isinstance(stated, int | float) or isinstance(stated, bool) or stated < limit:
                 return True
             return has_votes and found.is_tie
         return found.agreement is None or found.agreement < limit
+
+    def _lacks_votes(self) -> bool:
+        """Whether the budget left out votes that could have changed the answer."""
+        return any(vote["status"] == "skipped" for vote in self.votes)
 
     def outcome(self, found: Tally) -> DecidedRow:
         """The outcome by the count of the votes."""
@@ -87,7 +92,7 @@ class VotedRow:
             {
                 "agreement": found.agreement,
                 "votes": json.dumps(shown, ensure_ascii=False),
-                "needs_review": found.is_tie,
+                "needs_review": found.is_tie or self._lacks_votes(),
                 "escalated": False,
             },
         )

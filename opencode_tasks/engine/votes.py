@@ -107,22 +107,23 @@ class _RunInParts:
     def run(self) -> None:
         """Ask for votes until each majority is decided, then ask the stronger model."""
         for number in range(self.votes):
-            # The same rows whenever the run continues: decided from the votes before this one.
-            positions = self._positions(number)
-            if not positions:
-                break
             title = f"vote {number + 1} of {self.votes}" if self.votes > 1 else "first answers"
-            self._ask(self.plan, positions, part=number + 1, title=title, number=number)
+            self._ask(self.plan, self._positions(number), part=number + 1, title=title, number=number)
             if number + 1 >= first_votes(self.votes):
                 self._decide(number + 1)
         self._escalate()
+        if self.ledger.votes.undecided(self.run_id):
+            raise RuntimeError(f"run {self.run_id}: rows are left without an outcome")
 
     def _positions(self, number: int) -> list[int]:
         """The positions of the rows that need a further vote after this number of them."""
+        asked = set(self.ledger.votes.asked(self.run_id, number + 1))
         if number < first_votes(self.votes):
-            return self.ledger.votes.undecided(self.run_id)
+            return [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
         return sorted(
-            row.position for row in self._rows(number) if not row.tally(number, self.votes).is_decided
+            row.position
+            for row in self._rows(number)
+            if row.position not in asked and not row.tally(number, self.votes).is_decided
         )
 
     def _rows(self, number: int | None = None) -> Iterator[VotedRow]:
@@ -154,25 +155,38 @@ class _RunInParts:
         plan, part = self.plan.stronger, self.votes + 1
         if plan is None:
             return
-        if positions := self.ledger.votes.undecided(self.run_id):
-            title = f"escalated to {self.plan.options.escalate_to}"
-            self._ask(plan, positions, part=part, title=title, number=0)
+        asked = set(self.ledger.votes.asked(self.run_id, part))
+        positions = [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
+        self._ask(plan, positions, part=part, title=f"escalated to {self.plan.options.escalate_to}", number=0)
         decided = [escalated_row(row, part, self.votes) for row in self._rows()]
         self.ledger.votes.decide(self.run_id, decided)
 
     def _ask(self, plan: Plan, positions: Sequence[int], *, part: int, title: str, number: int) -> None:
-        """Send these rows in a part of the run. A part that has ended is not repeated."""
-        found = [one for one in self.ledger.votes.parts(self.run_id) if one.part == part]
-        if any(one.status in ENDED for one in found):
-            return
+        """Send rows in a part of the run: first those of a part that has not ended, then these."""
+        for one in self.ledger.votes.parts(self.run_id):
+            if one.part == part and one.status not in ENDED:
+                rows = self.ledger.votes.positions(self.run_id, one.run_id)
+                self._send(plan, rows, part=part, title=title, number=number, part_id=one.run_id)
+        if positions:
+            self.context.stop.check()
+            self._send(plan, positions, part=part, title=title, number=number, part_id=None)
+
+    def _send(
+        self,
+        plan: Plan,
+        positions: Sequence[int],
+        *,
+        part: int,
+        title: str,
+        number: int,
+        part_id: str | None,
+    ) -> None:
         new = plan.of_part(
             PlanPart(parent_run_id=self.run_id, number=part, title=title),
             positions,
             number=number,
             max_cost=pico_to_usd(self._budget_left(None)),
         )
-        # A person may have answered rows in between: the rest is a new part, which reuses the answers.
-        part_id = next((one.run_id for one in found if one.fingerprint == new.fingerprint), None)
         context = replace(
             self.context,
             resumed_run_id=None,

@@ -44,8 +44,15 @@ def _without_texts(kind: Literal["answers", "messages"]) -> dict[str, Any]:
 
 def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
     """``Retention.purge`` without the space on the disk."""
-    query = select(runs.c.run_id).where(
-        runs.c.status.not_in(UNFINISHED), func.coalesce(runs.c.ended_at, runs.c.created_at) < before
+    # A part of a run is purged with it.
+    whole = runs.alias("whole")
+    is_of_whole = whole.c.run_id == func.coalesce(runs.c.parent_run_id, runs.c.run_id)
+    query = (
+        select(runs.c.run_id)
+        .join(whole, is_of_whole)
+        .where(
+            whole.c.status.not_in(UNFINISHED), func.coalesce(whole.c.ended_at, whole.c.created_at) < before
+        )
     )
     found = list(connection.execute(query.order_by(runs.c.run_id)).scalars())
     count = 0

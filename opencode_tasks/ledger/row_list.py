@@ -144,9 +144,15 @@ def _by_row(connection: Connection, query: Select[Any]) -> dict[str, list[dict[s
 
 
 def run_columns(connection: Connection, run_id: str) -> dict[str, Any] | None:
-    """Every column of a run in ``runs``, without counts, which take longer; None if there is no such run."""
+    """Every column of a run in ``runs``, without counts, which take longer; None if there is no such run.
+
+    ``spent_pico`` includes that of its parts.
+    """
     found = connection.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one_or_none()
-    return None if found is None else dict(found)
+    if found is None:
+        return None
+    of_parts = select(func.coalesce(func.sum(runs.c.spent_pico), 0)).where(runs.c.parent_run_id == run_id)
+    return {**found, "spent_pico": found["spent_pico"] + int(connection.execute(of_parts).scalar_one())}
 
 
 def error_types(connection: Connection, run_id: str) -> list[str]:

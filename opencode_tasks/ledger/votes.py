@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
+from opencode_tasks.ledger.runs import PREPARING
 from opencode_tasks.ledger.schema import HELD, gold_values, rows, runs
 
 ROWS_PER_UPDATE = 5000
@@ -31,7 +32,6 @@ class Part:
     run_id: str
     part: int
     status: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +60,49 @@ class VoteCounts:
     escalated: int
 
 
+_whole = runs.alias("whole")
+_of_run = rows.alias("of_run")
+_IS_WRITTEN = runs.c.status != PREPARING
+
+
 def family(run_id: Any) -> Select[Any]:
     """The ids of a run and of its parts."""
     return select(runs.c.run_id).where(or_(runs.c.run_id == run_id, runs.c.parent_run_id == run_id))
 
 
 def parts(connection: Connection, run_id: str) -> list[Part]:
-    """The parts of a run, in the order in which they began; none for a run without votes."""
+    """The parts of a run, in the order in which they began; none for a run without votes.
+
+    A part whose rows are not all written is left out: it has sent nothing.
+    """
     query = (
-        select(runs.c.run_id, runs.c.part, runs.c.status, runs.c.input_fingerprint.label("fingerprint"))
-        .where(runs.c.parent_run_id == run_id)
+        select(runs.c.run_id, runs.c.part, runs.c.status)
+        .where(runs.c.parent_run_id == run_id, _IS_WRITTEN)
         .order_by(runs.c.part, runs.c.created_at)
     )
     return [Part(**found) for found in connection.execute(query).mappings()]
+
+
+def asked_positions(connection: Connection, run_id: str, part: int) -> list[int]:
+    """The positions in the run of the rows that a part with this number has."""
+    query = (
+        select(_of_run.c.position)
+        .join(rows, rows.c.row_id == _of_run.c.row_id)
+        .join(runs, runs.c.run_id == rows.c.run_id)
+        .where(_of_run.c.run_id == run_id, runs.c.parent_run_id == run_id, runs.c.part == part, _IS_WRITTEN)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def positions_of_part(connection: Connection, run_id: str, part_id: str) -> list[int]:
+    """The positions in the run of the rows of one of its parts, in order."""
+    query = (
+        select(_of_run.c.position)
+        .join(rows, rows.c.row_id == _of_run.c.row_id)
+        .where(_of_run.c.run_id == run_id, rows.c.run_id == part_id)
+        .order_by(rows.c.position)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def undecided(connection: Connection, run_id: str) -> list[int]:
@@ -81,8 +111,6 @@ def undecided(connection: Connection, run_id: str) -> list[int]:
     return list(connection.execute(query.order_by(rows.c.position)).scalars())
 
 
-_whole = runs.alias("whole")
-_of_run = rows.alias("of_run")
 _IS_UNDECIDED = (
     (_of_run.c.run_id == bindparam("run"))
     & (_of_run.c.status == HELD)
@@ -96,7 +124,7 @@ _VOTES = (
         _of_run.c.position.label("of_position"),
     )
     .select_from(_of_run)
-    .join(runs, runs.c.parent_run_id == _of_run.c.run_id)
+    .join(runs, (runs.c.parent_run_id == _of_run.c.run_id) & _IS_WRITTEN)
     .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
     .where(_IS_UNDECIDED)
     .order_by(_of_run.c.position, runs.c.part, runs.c.created_at)
@@ -139,12 +167,17 @@ def counts(connection: Connection, run_id: str) -> VoteCounts:
     is_vote = runs.c.part <= select(_whole.c.votes).where(_whole.c.run_id == run_id).scalar_subquery()
     of_parts = (
         select(
-            func.count().filter(is_vote),
+            func.count().filter(is_vote, rows.c.status != "skipped"),
             func.count().filter(is_vote, rows.c.reused),
-            func.count(rows.c.row_id.distinct()).filter(~is_vote),
+            func.count(rows.c.row_id.distinct()).filter(~is_vote, rows.c.status != "skipped"),
         )
         .join(runs, runs.c.run_id == rows.c.run_id)
-        .where(runs.c.parent_run_id == run_id)
+        .join(_of_run, (_of_run.c.run_id == run_id) & (_of_run.c.row_id == rows.c.row_id))
+        .where(
+            runs.c.parent_run_id == run_id,
+            _IS_WRITTEN,
+            or_(_of_run.c.votes.is_not(None), _of_run.c.status == HELD),
+        )
     )
     asked, reused, to_stronger = connection.execute(of_parts).one()
     has_votes = or_(rows.c.votes.is_not(None), rows.c.status == HELD)
@@ -207,6 +240,8 @@ class Votes(Group):
 
     parts: Final = read(parts)
     undecided: Final = read(undecided)
+    asked: Final = read(asked_positions)
+    positions: Final = read(positions_of_part)
     votes_in: Final = read(votes_in)
     before: Final = read(votes_before)
     counts: Final = read(counts)

@@ -37,11 +37,19 @@ class Choices:
         return cast("pd.DataFrame", self.frame.iloc[list(positions)])
 
     def plan_of(self, candidate: Candidate, frame: pd.DataFrame, max_cost: float | None) -> Plan:
-        """The plan of a candidate over a part of the table. Raises InputError and SetupError."""
-        options = replace(
-            self.options, model=candidate.model, variant=candidate.variant, max_cost=max_cost or None
-        )
-        return make_plan(frame, self.resolver.options(options))
+        """The plan of a candidate over a part of the table, with the most that it may cost in USD.
+
+        Raises InputError and SetupError.
+        """
+        options = replace(self.options, model=candidate.model, variant=candidate.variant, max_cost=None)
+        plan = make_plan(frame, self.resolver.options(options))
+        # The limit may be used up: then the run is on hold, unless all its answers are in the ledger.
+        return replace(plan, options=replace(plan.options, max_cost=max_cost))
+
+    def check(self, candidate: Candidate, frame: pd.DataFrame) -> None:
+        """Check a candidate over all rows, with the limit of the command. Raises as ``plan_of`` does."""
+        options = replace(self.options, model=candidate.model, variant=candidate.variant)
+        make_plan(frame, self.resolver.options(options))
 
     @property
     def ledger_url(self) -> str:

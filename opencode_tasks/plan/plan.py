@@ -129,6 +129,12 @@ class Plan:
         return self.catalog.model_ref if self.catalog else self.options.model or ""
 
     @property
+    def part_id(self) -> str:
+        """Id of the run of the part that the plan is for."""
+        assert self.part is not None
+        return f"{self.part.parent_run_id}-{self.part.number}-{self.fingerprint[:6]}"
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that OUTPUT adds to INPUT."""
         options = self.options

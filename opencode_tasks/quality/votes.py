@@ -16,8 +16,10 @@ import numpy as np
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
+from opencode_tasks.quality.gold import MAX_CLASSES, GoldKind, comparable, kind_of
 
+# Numbers in memory at a time.
+MATRIX_CELLS = 10_000_000
 _WHOLE_NUMBERS = frozenset({"integer"})
 
 
@@ -126,7 +128,8 @@ def alpha(answers: Sequence[Sequence[Any]], field: VotedField) -> float | None:
     """Krippendorff's alpha of the votes in a field: nominal, for numbers interval.
 
     ``answers`` holds for each row what its votes answered, as ``kept_answer`` gives it; None for a vote
-    without an answer. None if no row has two answers, if all answers are equal, or without the library.
+    without an answer. The first rows count if there are many. None if no row has two answers, if all answers
+    are equal, if there are more than 50 different ones, or without the library.
     """
     try:
         import krippendorff  # noqa: PLC0415  of the extra ``quality``
@@ -136,7 +139,13 @@ def alpha(answers: Sequence[Sequence[Any]], field: VotedField) -> float | None:
     texts = [[text for one in unit if (text := comparable(one, field.kind)) is not None] for unit in units]
     texts = [unit for unit in texts if len(unit) > 1]
     known = sorted({text for unit in texts for text in unit})
-    if len(known) < 2:  # noqa: PLR2004  two values differ
+    if not 1 < len(known) <= MAX_CLASSES:
+        return None
+    # The library has a matrix of the values for each row.
+    texts = texts[: MATRIX_CELLS // len(known) ** 2]
+    if len({text for unit in texts for text in unit}) < len(known):
+        known = sorted({text for unit in texts for text in unit})
+    if len(known) == 1:
         return None
     number_of = {text: number for number, text in enumerate(known)}
     counts = np.zeros((len(texts), len(known)), dtype=np.int64)

@@ -254,3 +254,19 @@ def test_a_column_of_the_input_may_not_have_the_name_of_one_of_votes(desk: Desk)
     ran = desk.annotate("in.csv", "-o", "out.csv", "--votes", "3")
     assert (ran.code, "votes" in ran.stderr) == (2, True)
     assert pd.read_csv(desk.folder / "out.csv")["votes"].tolist() == [3]
+
+
+@pytest.mark.scripted
+def test_votes_are_kept_in_postgresql(desk: Desk, empty_postgresql: str) -> None:
+    prepare(desk)
+    ledger = ("--ledger", empty_postgresql)
+    ran = desk.annotate("in.csv", "-o", "out.csv", *CHOICES, "--votes", "3", "--gold", "prompt", *ledger)
+    assert (ran.code, "--gold" in ran.stderr) == (2, True)
+    ran = desk.annotate("in.csv", "-o", "out.csv", *CHOICES, "--votes", "3", "--json", *ledger)
+    assert ran.code == 0, ran.stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == [one[1] for one in CASES.values()]
+    assert (ran.summary["votes"]["asked"], ran.summary["votes"]["saved"]) == (11, 1)
+    run_id = ran.summary["run_id"]
+    assert "vote 3" in desk.run("show", run_id, "1", *ledger).stdout
+    assert desk.run("audit", run_id, *ledger).code == 0
+    assert desk.run("report", "--by", "run", *ledger).code == 0
