@@ -25,21 +25,19 @@ from opencode_tasks.quality.candidates import Candidate, Measured, drop_reason, 
 
 # Rows of the first stage; each stage has twice as many.
 FIRST_ROWS = 20
-ON_HOLD = "on hold with "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A candidate so far. ``dropped`` is the reason why it is not measured further, None while it is."""
+    """A candidate so far. ``dropped`` is the reason why it is not measured further, None while it is.
+
+    ``is_on_hold``: it was dropped because its provider refused rows.
+    """
 
     measured: Measured
     run_ids: tuple[str, ...] = ()
     dropped: str | None = None
-
-    @property
-    def is_on_hold(self) -> bool:
-        """Whether it was dropped because its provider did not answer."""
-        return self.dropped is not None and self.dropped.startswith(ON_HOLD)
+    is_on_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +101,9 @@ def choose(race: Race) -> Choice:
         race.on_stage(count, standings)
         if sum(one.dropped is None for one in standings) <= _enough(standings, race.target):
             break
-    finished = [one.measured for one in standings if one.dropped is None] or _restored(standings, race.target)
-    return Choice(
-        target=race.target, rows=race.rows, standings=standings, chosen=winner(finished, race.target)
-    )
-
-
-def _restored(standings: Sequence[Standing], target: float) -> list[Measured]:
-    """The candidates that reach the target although they were dropped: the one they lost to is on hold."""
-    return [one.measured for one in standings if one.measured.reaches(target) and not one.is_on_hold]
+    # One that was dropped for its cost wins if the cheaper one does not reach the target in the end.
+    usable = [one.measured for one in standings if not one.is_on_hold]
+    return Choice(target=race.target, rows=race.rows, standings=standings, chosen=winner(usable, race.target))
 
 
 def _enough(standings: Sequence[Standing], target: float) -> int:
@@ -132,14 +124,17 @@ def _measured(race: Race, standing: Standing, part: pd.DataFrame) -> Standing:
         if paused.error_type == BUDGET_REACHED:
             raise
         # A model without access says nothing about the others.
-        run_id, dropped = paused.run_id, f"{ON_HOLD}{paused.error_type}: {one_line(paused.message)}"
+        run_id, dropped = paused.run_id, f"on hold with {paused.error_type}: {one_line(paused.message)}"
     with Ledger.open(race.ledger_url) as ledger:
         budget = ledger.budgets.get(run_id)
         race.spent_usd.append(pico_to_usd(budget.spent_pico + budget.reserved_pico) or 0.0)
         found = _read(ledger, run_id, candidate, race.gold)
     # A run on hold has rows without an answer, which say nothing about the model.
     measured = standing.measured if dropped and standing.measured.rows else found
-    return replace(standing, measured=measured, run_ids=(*standing.run_ids, run_id), dropped=dropped)
+    run_ids = (*standing.run_ids, run_id)
+    return replace(
+        standing, measured=measured, run_ids=run_ids, dropped=dropped, is_on_hold=dropped is not None
+    )
 
 
 def _with_drops(standings: Sequence[Standing], target: float) -> list[Standing]:

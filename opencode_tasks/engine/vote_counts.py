@@ -56,8 +56,9 @@ class VoteQuality:
         saved: Number of votes that were not needed, because the majority was decided.
         ties: Number of rows of which two answers have as many votes.
         agreement: Mean share of the votes that equal the answer of their row, from 0 to 1; None without one.
-        alpha: Krippendorff's alpha of each field that is voted on, over the first 100,000 rows. None if all
-            answers are equal, or without the extra ``quality``.
+        alpha: Krippendorff's alpha of each field that is voted on, over the first 100,000 rows, or fewer if
+            there are many different answers. None if all answers are equal, if more than 50 are different,
+            or without the extra ``quality``.
         escalation: Rows that went to a stronger model; None without ``escalate_to``.
 
     Examples:

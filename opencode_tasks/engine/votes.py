@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
-from opencode_tasks.ledger import BUDGET_REACHED, Budget, DecidedRow, Ledger, budget_message
+from opencode_tasks.ledger import BUDGET_REACHED, DecidedRow, Ledger, budget_message
 from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.quality.votes import first_votes
@@ -137,18 +137,16 @@ class _RunInParts:
 
     def _decide(self, number: int) -> None:
         """Write the outcome of each row whose majority is decided, unless the stronger model answers it."""
-        options, decided = self.plan.options, list[DecidedRow]()
-        for row in self._rows(number):
-            found = row.tally(number, self.votes)
-            is_low = options.escalate_to is not None and row.is_low(
-                found, options.confidence, options.escalation_limit, has_votes=options.votes is not None
-            )
-            if found.is_decided and not is_low:
-                decided.append(row.outcome(found))
-            if len(decided) >= ROWS_PER_PART:
-                self.ledger.votes.decide(self.run_id, decided)
-                decided = []
-        self.ledger.votes.decide(self.run_id, decided)
+        outcomes = (self._outcome(row, number) for row in self._rows(number))
+        self.ledger.votes.decide(self.run_id, (one for one in outcomes if one is not None))
+
+    def _outcome(self, row: VotedRow, number: int) -> DecidedRow | None:
+        """The outcome of a row after this number of votes; None if it needs another answer."""
+        options, found = self.plan.options, row.tally(number, self.votes)
+        is_low = options.escalate_to is not None and row.is_low(
+            found, options.confidence, options.escalation_limit, has_votes=options.votes is not None
+        )
+        return row.outcome(found) if found.is_decided and not is_low else None
 
     def _escalate(self) -> None:
         """Have the stronger model answer the rows that are left, and decide them."""
@@ -158,8 +156,7 @@ class _RunInParts:
         asked = set(self.ledger.votes.asked(self.run_id, part))
         positions = [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
         self._ask(plan, positions, part=part, title=f"escalated to {self.plan.options.escalate_to}", number=0)
-        decided = [escalated_row(row, part, self.votes) for row in self._rows()]
-        self.ledger.votes.decide(self.run_id, decided)
+        self.ledger.votes.decide(self.run_id, (escalated_row(row, part, self.votes) for row in self._rows()))
 
     def _ask(self, plan: Plan, positions: Sequence[int], *, part: int, title: str, number: int) -> None:
         """Send rows in a part of the run: first those of a part that has not ended, then these."""
@@ -199,7 +196,8 @@ class _RunInParts:
 
         execute(
             new,
-            cast("pd.DataFrame", self.frame.iloc[list(positions)]),
+            # Only gold values are read from it, and a part has none.
+            self.frame,
             executor=self.executor,
             context=context,
             on_event=emit,
@@ -221,13 +219,7 @@ class _RunInParts:
         """Hold the run as its part is held, with the budget of the whole run in the message."""
         if hold.error_type == BUDGET_REACHED:
             refused = self.ledger.budgets.get(part_id).refused_pico
-            budget = self.ledger.budgets.get(self.run_id)
-            whole = Budget(
-                max_cost_pico=budget.max_cost_pico,
-                spent_pico=budget.spent_pico,
-                reserved_pico=budget.reserved_pico,
-                refused_pico=refused,
-            )
+            whole = replace(self.ledger.budgets.get(self.run_id), refused_pico=refused)
             hold = replace(hold, message=budget_message(whole))
         self.ledger.runs.pause(self.run_id, until=hold.until, reason=str(hold))
         self.on_hold(self.run_id, hold)

@@ -6,8 +6,9 @@ of the run are held until they are decided.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, bindparam, func, or_, select
@@ -232,10 +233,10 @@ def decided_votes(connection: Connection, run_id: str, limit: int) -> list[str]:
 class Votes(Group):
     """``ledger.votes``: several answers to each row of a run."""
 
-    def decide(self, run_id: str, decided: Sequence[DecidedRow]) -> None:
+    def decide(self, run_id: str, decided: Iterable[DecidedRow]) -> None:
         """Write the outcomes of held rows; each transaction writes a part of them."""
-        for start in range(0, len(decided), ROWS_PER_UPDATE):
-            chunk = decided[start : start + ROWS_PER_UPDATE]
+        remaining = iter(decided)
+        while chunk := list(islice(remaining, ROWS_PER_UPDATE)):
             self.database.write(lambda connection, chunk=chunk: _decide(connection, run_id, chunk))
 
     parts: Final = read(parts)

@@ -1,6 +1,6 @@
 """Votes: several answers to one row, and the one that most of them give. Pure.
 
-Each field is voted on by itself. A row takes the whole answer of one vote, the one that has the majority in
+Each field is voted on separately. A row takes the whole answer of one vote, the one that has the majority in
 most fields, so that no answer is composed of parts that no model gave together.
 """
 
