@@ -1,0 +1,110 @@
+"""Faults of the options of a run alone, before the input and opencode are looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from opencode_tasks.domain.answer_schema import check_schema
+from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.opencode.backend_table import BACKENDS
+from opencode_tasks.plan.options import BadRows, OnBudget, Options
+
+# More than a signed 64-bit number of pico-dollars can hold.
+MAX_USD = 9_000_000
+MIN_VOTES = 2
+MAX_VOTES = 99
+
+
+def option_faults(options: Options) -> list[str]:
+    """Faults of the options alone, one line each."""
+    faults = check_schema(options.schema) if options.schema is not None else []
+    counts = {
+        "batch-size": options.batch_size,
+        "concurrency": options.concurrency,
+        "requests-per-minute": options.requests_per_minute,
+        "tokens-per-minute": options.tokens_per_minute,
+        "max-attempts": options.max_attempts,
+        "pilot": options.pilot,
+    }
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            faults.append(f"--{name}: {value} is not at least 1")
+    faults += _vote_faults(options)
+    if options.max_repairs < 0:
+        faults.append(f"--max-repairs: {options.max_repairs} is below 0")
+    faults += _clock_faults(options)
+    for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
+        if cost is not None and not (0 < cost < MAX_USD):
+            faults.append(f"--{name}: {cost:g} is not an amount of USD above 0")
+    if options.work_dir is not None and not Path(options.work_dir).is_dir():
+        faults.append(f"--work-dir: there is no folder {options.work_dir}")
+    if options.log_dir is not None and not Path(options.log_dir).is_dir():
+        faults.append(f"--log-dir: there is no folder {options.log_dir}")
+    return faults + _choice_faults(options)
+
+
+def _vote_faults(options: Options) -> list[str]:
+    """Faults of the number of votes, and of the escalation to a stronger model."""
+    faults: list[str] = []
+    if options.votes is not None and not MIN_VOTES <= options.votes <= MAX_VOTES:
+        faults.append(f"--votes: {options.votes} is not a number from {MIN_VOTES} to {MAX_VOTES}")
+    if options.has_parts and options.pilot is not None:
+        name = "--votes" if options.votes is not None else "--escalate-to"
+        faults.append(f"--pilot: not with {name}; try a few rows first with --limit, whose answers are kept")
+    if options.escalate_below is not None and not 0 < options.escalate_below <= 1:
+        faults.append(f"--escalate-below: {options.escalate_below:g} is not a share above 0 and up to 1")
+    if options.escalate_to is None:
+        faults += [
+            f"--{name}: nothing is escalated without --escalate-to PROVIDER/MODEL"
+            for name, value in (
+                ("escalate-below", options.escalate_below),
+                ("confidence", options.confidence),
+            )
+            if value is not None
+        ]
+    elif options.votes is None and options.confidence is None:
+        faults.append("--escalate-to: say which rows: give --votes N, or --confidence FIELD")
+    return faults + _confidence_faults(options)
+
+
+def _confidence_faults(options: Options) -> list[str]:
+    if options.confidence is None or (options.schema is not None and check_schema(options.schema)):
+        return []
+    fields = [] if options.schema is None else [*shape_of(options.schema).fields]
+    if options.confidence not in fields:
+        listed = ", ".join(fields) or "no fields"
+        return [f"--confidence: the answer has no field {options.confidence!r}; it has {listed}"]
+    return []
+
+
+def _clock_faults(options: Options) -> list[str]:
+    """Faults of the time limits of an attempt."""
+    parts = {"first-event-timeout": options.first_event_timeout, "stall-timeout": options.stall_timeout}
+    limits = {"timeout": options.timeout} | {n: value for n, value in parts.items() if value is not None}
+    faults = [f"--{name}: {value:g} is not above 0" for name, value in limits.items() if not value > 0]
+    if faults:
+        return faults
+    return [
+        f"--{name}: {value:g} is longer than the whole attempt; set --timeout to at least {value:g}"
+        for name, value in limits.items()
+        if value > options.timeout
+    ]
+
+
+def _choice_faults(options: Options) -> list[str]:
+    """Faults of options with a closed list of values."""
+    choices = {
+        "backend": (options.backend, tuple(BACKENDS)),
+        "bad-rows": (options.bad_rows, get_args(BadRows)),
+        "on-budget": (options.on_budget, get_args(OnBudget)),
+    }
+    faults = [
+        f"--{name}: {value!r} is none of {', '.join(known)}"
+        for name, (value, known) in choices.items()
+        if value not in known
+    ]
+    kind = BACKENDS.get(options.backend)
+    if kind is not None and kind.catalog is not None and options.model is not None:
+        faults.append(f"--model: the {options.backend} backend uses no model; remove the option")
+    return faults
