@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -38,6 +38,11 @@ FOLDER_PREFIX = "oct-ray-"
 MAX_TMPDIR_BYTES = MAX_SOCKET_PATH_BYTES - len(LONGEST_SOCKET) - len(FOLDER_PREFIX) - 9
 TMPDIR_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 FALLBACK_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp makes a private directory in it
+
+# Processes of a head node that nobody asks in a Ray of one run: the autoscaler, the reader of the logs that
+# are not shown, and the API server, which starts without its dashboard too (ray 2.60). Each is a Python
+# program; together they use 2 of the 15 CPU seconds until the first outcome.
+UNUSED_SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
 
 # Switch of Ray (2.60) for environments of workers after `uv run`. The user may set it.
 UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
@@ -265,6 +270,26 @@ def _ended() -> SetupError:
     return SetupError("unknown", raw_message="Ray was ended before opencode had answered")
 
 
+@contextmanager
+def _without_unused_services() -> Generator[None]:
+    """Have Ray start without them; a later Ray of this process starts them again."""
+    from ray._private.node import Node
+
+    node: Any = Node
+    own = {name: vars(node)[name] for name in UNUSED_SERVICES if name in vars(node)}
+    for name in own:
+        setattr(node, name, _start_nothing)
+    try:
+        yield
+    finally:
+        for name, start in own.items():
+            setattr(node, name, start)
+
+
+def _start_nothing(node: object, **options: object) -> None:
+    del node, options
+
+
 def _start(address: str, options: Mapping[str, Any]) -> None:
     import ray
     from ray._private import ray_constants, worker
@@ -280,4 +305,5 @@ def _start(address: str, options: Mapping[str, Any]) -> None:
         constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     # It warns that only a main thread sets a handler for SIGTERM; our handler stays.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    cast("Any", ray).init(address=address, namespace=NAMESPACE, **options)
+    with _without_unused_services() if address == "local" else nullcontext():
+        cast("Any", ray).init(address=address, namespace=NAMESPACE, **options)
