@@ -158,7 +158,7 @@ class OpenCodeLLM:
             raise ValueError("retries counts attempts: give at least 1")
         if timeout_seconds <= 0:
             raise ValueError("timeout_seconds must be above 0")
-        backends = [name for name, kind in BACKENDS.items() if kind.catalog is None]
+        backends = [name for name, kind in BACKENDS.items() if kind.runs_opencode]
         if backend not in backends:
             raise ValueError(f"backend is {' or '.join(map(repr, backends))}, not {backend!r}")
         self.model = model

@@ -66,7 +66,7 @@ def start_early(
             if in_worker:
                 server_pool.expect(spec, values["variant"], ray.catalog)
                 spec = None
-        if spec is not None and kind.catalog is None:
+        if spec is not None and kind.runs_opencode:
             Thread(target=_start_opencode, args=(spec,), daemon=True).start()
         yield EarlyServices(may_use_prefect, ray)
 

@@ -32,6 +32,11 @@ class BackendKind:
     starts_process_per_row: bool = False
     catalog: Callable[[], Catalog] | None = None
 
+    @property
+    def runs_opencode(self) -> bool:
+        """Whether the backend runs opencode, so that its binary must be there."""
+        return self.catalog is None
+
 
 BACKENDS: Mapping[BackendName, BackendKind] = {
     "server": BackendKind(

@@ -103,13 +103,17 @@ def find_binary(explicit: str | None) -> Path:
     return native_binary(Path(on_path), packages)
 
 
+NO_BINARY = Path(os.devnull)
+"""Binary of a backend that does not run opencode."""
+
+
 def binary_here(path: Path) -> Path:
-    """Binary of a run on this machine: ``path`` if it is here, else the machine's own binary.
+    """Binary of a run on this machine: ``path`` if it is here, else the machine's own. ``NO_BINARY`` stays.
 
     ``path`` comes from the driver of the run; a node of a cluster can have opencode at another path.
     Raises SetupError if this machine has none.
     """
-    return path if _is_executable(path) else find_binary(None)
+    return path if path == NO_BINARY or _is_executable(path) else find_binary(None)
 
 
 def native_binary(path: Path, packages: Sequence[str]) -> Path:

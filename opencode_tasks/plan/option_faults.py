@@ -105,6 +105,6 @@ def _choice_faults(options: Options) -> list[str]:
         if value not in known
     ]
     kind = BACKENDS.get(options.backend)
-    if kind is not None and kind.catalog is not None and options.model is not None:
+    if kind is not None and not kind.runs_opencode and options.model is not None:
         faults.append(f"--model: the {options.backend} backend uses no model; remove the option")
     return faults

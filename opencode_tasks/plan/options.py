@@ -21,7 +21,8 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Secrets,
 )
-from opencode_tasks.opencode.binary import find_binary
+from opencode_tasks.opencode.backend_table import BACKENDS
+from opencode_tasks.opencode.binary import NO_BINARY, find_binary
 from opencode_tasks.opencode.config import config_in_force, read_config
 from opencode_tasks.plan.answer_format import MAX_REPAIRS, AnswerFormat, answer_format, schema_of
 from opencode_tasks.plan.option_declarations import BadRows, OnBudget, OnWait
@@ -239,14 +240,8 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
 
     Raises InputError if the binary that the options name is not usable, SetupError if none is found.
     """
-    try:
-        binary = find_binary(options.opencode_bin or settings().opencode_bin)
-    except SetupError as error:
-        if options.opencode_bin is None:
-            raise
-        raise InputError((error.raw_message,)) from None
     return OpencodeSpec(
-        binary=binary,
+        binary=_binary(options),
         config=config_in_force(options.opencode_config, os.environ),
         model_ref=options.model,
         system=options.system or DEFAULT_SYSTEM,
@@ -257,6 +252,18 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
     )
+
+
+def _binary(options: Options) -> Path:
+    kind = BACKENDS.get(options.backend)
+    if kind is not None and not kind.runs_opencode and options.opencode_bin is None:
+        return NO_BINARY
+    try:
+        return find_binary(options.opencode_bin or settings().opencode_bin)
+    except SetupError as error:
+        if options.opencode_bin is None:
+            raise
+        raise InputError((error.raw_message,)) from None
 
 
 def make_clocks(timeout: float, first_event_timeout: float | None, stall_timeout: float | None) -> Clocks:

@@ -149,6 +149,18 @@ def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     assert len(desk.provider.calls) == 4
 
 
+def test_a_backend_that_does_not_run_opencode_needs_none(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["one", "two"]))
+    none = {"PATH": "/usr/bin:/bin", "HOME": str(desk.folder / "none"), "XDG_CACHE_HOME": None}
+    none |= {"OPENCODE_TASKS_OPENCODE_BIN": None}
+    arguments = ("annotate", "in.csv", "-o", "out.csv", "--runner", "threads")
+    refused = desk.run(*arguments, "--model", "fake/echo", env=none)
+    assert (refused.code, "opencode-tasks setup" in refused.stderr) == (70, True), refused.stderr
+    ran = desk.run(*arguments, "--backend", "null", env=none)
+    assert ran.code == 0, ran.stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
+
+
 def test_doctor_reports_the_environment(desk: Desk) -> None:
     ran = desk.run("doctor", "--json", env={"OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)})
     findings = ran.summary
