@@ -48,6 +48,8 @@ CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
     "stall": ("the provider stopped sending for", "--stall-timeout"),
     "total": ("the answer was not complete within", "--timeout"),
 }
+# opencode's finish reason of a step that calls tools.
+CALLS_TOOLS = "tool-calls"
 NEVER_SENT = ("unable to connect", "was there a typo in the url", "econnrefused", "connection refused")
 
 
@@ -120,7 +122,9 @@ def _fault(
         last_text = answer_text(messages[-1:]) if messages else result.stream_text
         return _refused(refusal, last_text, node_id=node_id, exit_code=code)
     error = last_error(messages) or result.error
-    if result.denied_tools and (not text or _is_abort(error)):
+    # A refusal ends opencode's loop: what the model said before it asked for the tool is not its answer.
+    is_cut = finish_reason(messages) == CALLS_TOOLS
+    if result.denied_tools and (not text or is_cut or _is_abort(error)):
         tools = ", ".join(sorted(set(result.denied_tools)))
         message = f"the agent asked for {tools}, which its config does not allow"
         return PermissionDeniedError(node_id, code, message, result.denied_tools)

@@ -81,6 +81,15 @@ def test_a_permission_that_is_asked_for_is_refused_at_once(rig: Rig, backend: Ba
 
 
 @pytest.mark.parametrize("backend", RARELY_CLI)
+def test_words_before_a_refused_tool_are_no_answer(rig: Rig, backend: BackendName) -> None:
+    words = "Let me look at the LICENSE file."
+    asked = rig.ask(Reply(text=words, tool_calls=[BASH]), agent="asker", system=None, backend=backend)
+    error = asked.failed(PermissionDeniedError)
+    assert set(error.tools) == {"bash"}
+    assert len(asked.calls) == 1
+
+
+@pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_child_session_is_counted(rig: Rig, backend: BackendName) -> None:
     task = {"description": "one thing", "prompt": "do the one thing", "subagent_type": "hand"}
     rig.provider.on("do the one thing", Reply(text="thing done", input_tokens=11, output_tokens=3))
