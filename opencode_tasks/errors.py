@@ -19,7 +19,7 @@ from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.domain.text import shorten
 from opencode_tasks.domain.url_secrets import without_url_secrets
 
-Clock = Literal["first_event", "stall", "total"]
+Clock = Literal["first_event", "stall", "tool", "total"]
 
 MESSAGE_LIMIT = 200
 
@@ -313,11 +313,12 @@ class UnknownOpenCodeError(OpenCodeError):
 class OpenCodeTimeoutError(OpenCodeError):
     """One of the time limits of an attempt passed.
 
-    No answer in time: a limit of ``--timeout``, ``--first-event-timeout`` or ``--stall-timeout`` was reached.
+    No answer in time: a limit of ``--timeout``, ``--first-event-timeout``, ``--stall-timeout`` or
+    ``--tool-timeout`` was reached.
 
     Attributes:
         clock: ``first_event``: no sign of an answer. ``stall``: the answer stopped for too long.
-            ``total``: the attempt took too long.
+            ``tool``: a tool ran for too long. ``total``: the attempt took too long.
         seconds: That limit in seconds; None if it is unknown.
 
     Examples:
@@ -328,7 +329,7 @@ class OpenCodeTimeoutError(OpenCodeError):
     """
 
     error_type = "timeout"
-    fix = "raise --timeout, --first-event-timeout or --stall-timeout, or use a faster model"
+    fix = "raise the limit that the message names, or use a faster model"
     reaction: ClassVar[Reaction] = Reaction(
         action="retry", wait="backoff", gate="count_failure", concurrency="none"
     )

@@ -45,8 +45,13 @@ class Settings(BaseSettings):
     stall_timeout: float | None = Field(
         default=None,
         gt=0,
-        description="Time limit without any event after the first sign of an answer, in seconds. Unset: "
-        "the value of --timeout.",
+        description="Time limit without any event after the first sign of an answer, while no tool runs, in "
+        "seconds. Unset: the value of --timeout.",
+    )
+    tool_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit of one call of a tool, in seconds. Unset: the value of --timeout.",
     )
     max_inline_wait: float = Field(
         default=60.0,

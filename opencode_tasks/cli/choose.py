@@ -27,7 +27,15 @@ _NAMES = (
     *("gold", "prompt_column", "template", "system", "system_column", "examples", "schema", "choices"),
     *("agent", "credentials", "mcp_server", "opencode_config", "opencode_bin", "work_dir"),
     *("encoding", "delimiter", "database", "concurrency", "requests_per_minute", "tokens_per_minute"),
-    *("timeout", "first_event_timeout", "stall_timeout", "max_attempts", "max_repairs", "max_cost"),
+    *(
+        "timeout",
+        "first_event_timeout",
+        "stall_timeout",
+        "tool_timeout",
+        "max_attempts",
+        "max_repairs",
+        "max_cost",
+    ),
     *("max_row_cost", "votes", "ledger"),
 )
 _OWN: Mapping[str, tuple[Any, Any]] = {

@@ -34,23 +34,30 @@ class Clocks:
 
     Attributes:
         first_event_s: Limit until the provider's first sign of an answer. Infinity sets no limit.
-        stall_s: Limit between two signs, while a tool runs too. Infinity sets no limit.
+        stall_s: Limit between two signs while no tool runs. Infinity sets no limit.
+        tool_s: Limit of one call of a tool. Infinity sets no limit.
         total_s: Limit of the whole request.
 
     Examples:
         >>> from opencode_tasks import Clocks, OpenCodeLLM
         >>> llm = OpenCodeLLM(clocks=Clocks(first_event_s=30, stall_s=60, total_s=300))
         >>> Clocks.within(90, stall_s=60)
-        Clocks(first_event_s=90, stall_s=60, total_s=90)
+        Clocks(first_event_s=90, stall_s=60, tool_s=90, total_s=90)
     """
 
     first_event_s: float = math.inf
     stall_s: float = math.inf
+    tool_s: float = math.inf
     total_s: float = 600.0
 
     @classmethod
     def within(
-        cls, total_s: float, *, first_event_s: float | None = None, stall_s: float | None = None
+        cls,
+        total_s: float,
+        *,
+        first_event_s: float | None = None,
+        stall_s: float | None = None,
+        tool_s: float | None = None,
     ) -> Clocks:
         """The limits, none of them longer than ``total_s``.
 
@@ -58,9 +65,11 @@ class Clocks:
             total_s: Limit of the whole request in seconds.
             first_event_s: Limit until the first sign of an answer in seconds; None is ``total_s``.
             stall_s: Limit between two signs in seconds; None is ``total_s``.
+            tool_s: Limit of one call of a tool in seconds; None is ``total_s``.
         """
-        first, stall = (total_s if limit is None else limit for limit in (first_event_s, stall_s))
-        return cls(first_event_s=min(first, total_s), stall_s=min(stall, total_s), total_s=total_s)
+        limits = (total_s if limit is None else limit for limit in (first_event_s, stall_s, tool_s))
+        first, stall, tool = (min(limit, total_s) for limit in limits)
+        return cls(first_event_s=first, stall_s=stall, tool_s=tool, total_s=total_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,7 +231,14 @@ class CliBackend:
             ):
                 return Stopped(wait=retry)
         first, last = run.fold.first_sign.get(key), last_sign(run.fold, key, started)
-        return check_clocks(self._spec.clocks, now=now, started=started, first_sign=first, last_sign=last)
+        return check_clocks(
+            self._spec.clocks,
+            now=now,
+            started=started,
+            first_sign=first,
+            last_sign=last,
+            tool_since=run.fold.tool_since(key),
+        )
 
     async def _collect(
         self,

@@ -179,7 +179,11 @@ class _Conversation:
         """Seconds until a clock can run out, at most MAX_POLL_S."""
         clocks, now = self._clocks, time.monotonic()
         fold = self.server.fold
-        ends = [started + clocks.total_s, last_sign(fold, session_id, started) + clocks.stall_s]
+        ends = [started + clocks.total_s]
+        if (tool_since := fold.tool_since(session_id)) is not None:
+            ends.append(tool_since + clocks.tool_s)
+        else:
+            ends.append(last_sign(fold, session_id, started) + clocks.stall_s)
         if session_id not in fold.first_sign:
             ends.append(started + clocks.first_event_s)
         return min(MAX_POLL_S, max(0.01, min(ends) - now))
@@ -195,6 +199,7 @@ class _Conversation:
             started=started,
             first_sign=fold.first_sign.get(session_id),
             last_sign=last_sign(fold, session_id, started),
+            tool_since=fold.tool_since(session_id),
         )
 
     async def _reply(self, send: asyncio.Task[_Reply], session_id: str, stopped: Stopped | None) -> _Reply:
@@ -292,14 +297,27 @@ def last_sign(fold: EventFold, session_id: str, started: float) -> float:
 
 
 def check_clocks(
-    clocks: Clocks, *, now: float, started: float, first_sign: float | None, last_sign: float
+    clocks: Clocks,
+    *,
+    now: float,
+    started: float,
+    first_sign: float | None,
+    last_sign: float,
+    tool_since: float | None = None,
 ) -> Stopped | None:
-    """The clock that has run out at ``now``; None if none has. All times are seconds of the same clock."""
+    """The clock that has run out at ``now``; None if none has. All times are seconds of the same clock.
+
+    ``tool_since`` is the start of the tool that runs longest, None if none runs. While one runs, the
+    provider owes no sign.
+    """
     if now - started >= clocks.total_s:
         return Stopped(clock="total", seconds=clocks.total_s)
     if first_sign is None:
         is_late = now - started >= clocks.first_event_s
         return Stopped(clock="first_event", seconds=clocks.first_event_s) if is_late else None
+    if tool_since is not None:
+        is_late = now - tool_since >= clocks.tool_s
+        return Stopped(clock="tool", seconds=clocks.tool_s) if is_late else None
     if now - last_sign >= clocks.stall_s:
         return Stopped(clock="stall", seconds=clocks.stall_s)
     return None

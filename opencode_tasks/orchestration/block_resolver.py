@@ -195,6 +195,7 @@ def _with_agent(options: Options, block: OpenCodeAgent) -> Options:
         "timeout": block.timeout,
         "first_event_timeout": block.first_event_timeout,
         "stall_timeout": block.stall_timeout,
+        "tool_timeout": block.tool_timeout,
         "max_attempts": block.max_attempts,
         "max_row_cost": block.max_row_cost,
     }

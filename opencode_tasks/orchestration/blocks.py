@@ -72,7 +72,8 @@ class OpenCodeAgent(Block):
         answer_schema: JSON Schema of the answer; None for text.
         timeout: Time limit of one attempt, in seconds.
         first_event_timeout: Time limit until the first sign of an answer, in seconds.
-        stall_timeout: Time limit without any event after that, in seconds.
+        stall_timeout: Time limit without any event after that while no tool runs, in seconds.
+        tool_timeout: Time limit of one call of a tool, in seconds.
         max_attempts: Maximum number of attempts of one row.
         max_row_cost: Cost limit of one row, in US dollars.
         credentials: Provider keys; None for the logins and keys of the machine.
@@ -113,6 +114,7 @@ class OpenCodeAgent(Block):
     timeout: float | None = _option("timeout")
     first_event_timeout: float | None = _option("first_event_timeout")
     stall_timeout: float | None = _option("stall_timeout")
+    tool_timeout: float | None = _option("tool_timeout")
     max_attempts: int | None = _option("max_attempts")
     max_row_cost: float | None = _option("max_row_cost")
     credentials: OpenCodeCredentials | None = Field(

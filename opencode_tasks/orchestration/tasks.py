@@ -72,6 +72,7 @@ def opencode_task(
     timeout: float = 600.0,
     first_event_timeout: float | None = None,
     stall_timeout: float | None = None,
+    tool_timeout: float | None = None,
 ) -> Answer:
     """Send one prompt through opencode and return the answer; one Prefect task run per prompt.
 
@@ -101,8 +102,9 @@ def opencode_task(
         timeout: Time limit of one attempt, in seconds.
         first_event_timeout: Time limit until the provider's first sign of an answer, in seconds; None for
             the setting, or ``timeout``.
-        stall_timeout: Time limit without any event after that, in seconds; None for the setting, or
-            ``timeout``.
+        stall_timeout: Time limit without any event after that while no tool runs, in seconds; None for the
+            setting, or ``timeout``.
+        tool_timeout: Time limit of one call of a tool, in seconds; None for the setting, or ``timeout``.
 
     Returns:
         The answer, with its sessions and usage. Its attribute ``structured`` is the JSON value.
@@ -134,5 +136,5 @@ def opencode_task(
         opencode_config=opencode_config,
         opencode_bin=opencode_bin,
         backend=backend,
-        clocks=make_clocks(timeout, first_event_timeout, stall_timeout),
+        clocks=make_clocks(timeout, first_event_timeout, stall_timeout, tool_timeout),
     )

@@ -13,6 +13,8 @@ from typing import Any
 from opencode_tasks.domain.json_values import mapping_in, text_in, time_in
 from opencode_tasks.domain.records import InnerRetry
 
+# The tool that starts a sub-agent. It answers in a session of its own, whose provider owes signs of life.
+SUB_AGENT = "task"
 # Events that the first bytes of the provider cause. A "busy" status or a user message is not one.
 SIGNS_OF_LIFE = frozenset({"message.part.updated", "message.part.delta"})
 
@@ -55,6 +57,7 @@ class EventFold:
     ``watch`` adds a root session; its children are found by their parent. Events of other sessions are
     ignored. By root session and in the time of the caller's clock, ``last_sign`` is the time of the last
     event of any kind, and ``first_sign`` that of the first event that the provider's answer caused.
+    ``tool_since`` is the time since which a tool runs.
     """
 
     def __init__(self) -> None:
@@ -62,11 +65,14 @@ class EventFold:
         self._roots: dict[str, str] = {}
         self.first_sign: dict[str, float] = {}
         self.last_sign: dict[str, float] = {}
+        # By root session, the parts of the tools that run, with their start.
+        self._tools: dict[str, dict[str, float]] = {}
 
     def watch(self, session_id: str, at: float) -> SessionEvents:
         """Start or restart to collect the events of a root session."""
         self.last_sign[session_id] = at
         self.first_sign.pop(session_id, None)
+        self._tools.pop(session_id, None)
         self._roots[session_id] = session_id
         state = self._sessions.setdefault(session_id, SessionEvents(session_id=session_id))
         state.idle, state.error, state.retry = False, None, None
@@ -79,6 +85,11 @@ class EventFold:
             self._sessions.pop(key, None)
         self.first_sign.pop(session_id, None)
         self.last_sign.pop(session_id, None)
+        self._tools.pop(session_id, None)
+
+    def tool_since(self, session_id: str) -> float | None:
+        """Start of the tool of a root session, or of its children, that runs longest; None if none runs."""
+        return min(self._tools.get(session_id, {}).values(), default=None)
 
     def family(self, session_id: str) -> list[SessionEvents]:
         """The root session, then its descendants in the order of their creation."""
@@ -106,6 +117,8 @@ class EventFold:
         self.last_sign[root] = at
         if kind in SIGNS_OF_LIFE and _is_assistants(kind, properties, state):
             self.first_sign.setdefault(root, at)
+        if kind == "message.part.updated":
+            self._note_tool(root, mapping_in(properties.get("part")), at)
         _apply(state, kind, properties)
         return state
 
@@ -118,6 +131,16 @@ class EventFold:
         if root is not None:
             self.last_sign[root] = at
             self.first_sign.setdefault(root, at)
+
+    def _note_tool(self, root: str, part: Mapping[str, Any], at: float) -> None:
+        part_id = text_in(part.get("id"))
+        if part.get("type") != "tool" or part.get("tool") == SUB_AGENT or part_id is None:
+            return
+        running = self._tools.setdefault(root, {})
+        if mapping_in(part.get("state")).get("status") == "running":
+            running.setdefault(part_id, at)
+        else:
+            running.pop(part_id, None)
 
     def _adopt(self, properties: Mapping[str, Any]) -> None:
         info = mapping_in(properties.get("info"))

@@ -46,6 +46,7 @@ RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
     "first_event": ("the provider sent nothing within", "--first-event-timeout"),
     "stall": ("the provider stopped sending for", "--stall-timeout"),
+    "tool": ("a tool did not end within", "--tool-timeout"),
     "total": ("the answer was not complete within", "--timeout"),
 }
 # opencode's finish reason of a step that calls tools.

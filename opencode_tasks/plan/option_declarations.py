@@ -270,8 +270,16 @@ class SharedOptions(TypedDict, total=False):
     stall_timeout: Annotated[
         float | None,
         _LIMITS(
-            "Time limit without any event after the first sign of an answer, in seconds.",
+            "Time limit without any event after the first sign of an answer, while no tool runs, in seconds.",
             absent="OPENCODE_TASKS_STALL_TIMEOUT, or the value of --timeout",
+            metavar="SECONDS",
+        ),
+    ]
+    tool_timeout: Annotated[
+        float | None,
+        _LIMITS(
+            "Time limit of one call of a tool, in seconds.",
+            absent="OPENCODE_TASKS_TOOL_TIMEOUT, or the value of --timeout",
             metavar="SECONDS",
         ),
     ]

@@ -80,7 +80,11 @@ def _confidence_faults(options: Options) -> list[str]:
 
 def _clock_faults(options: Options) -> list[str]:
     """Faults of the time limits of an attempt."""
-    parts = {"first-event-timeout": options.first_event_timeout, "stall-timeout": options.stall_timeout}
+    parts = {
+        "first-event-timeout": options.first_event_timeout,
+        "stall-timeout": options.stall_timeout,
+        "tool-timeout": options.tool_timeout,
+    }
     limits = {"timeout": options.timeout} | {n: value for n, value in parts.items() if value is not None}
     faults = [f"--{name}: {value:g} is not above 0" for name, value in limits.items() if not value > 0]
     if faults:

@@ -73,6 +73,7 @@ class Options:
     timeout: float = 600.0
     first_event_timeout: float | None = None
     stall_timeout: float | None = None
+    tool_timeout: float | None = None
     max_attempts: int = 3
     max_repairs: int = MAX_REPAIRS
     bad_rows: BadRows = "stop"
@@ -248,7 +249,9 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         agent=options.agent or DEFAULT_AGENT,
         mcp_servers=tuple(options.mcp_server),
         secrets=secrets or Secrets(),
-        clocks=make_clocks(options.timeout, options.first_event_timeout, options.stall_timeout),
+        clocks=make_clocks(
+            options.timeout, options.first_event_timeout, options.stall_timeout, options.tool_timeout
+        ),
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
     )
@@ -266,11 +269,18 @@ def _binary(options: Options) -> Path:
         raise InputError((error.raw_message,)) from None
 
 
-def make_clocks(timeout: float, first_event_timeout: float | None, stall_timeout: float | None) -> Clocks:
+def make_clocks(
+    timeout: float,
+    first_event_timeout: float | None,
+    stall_timeout: float | None,
+    tool_timeout: float | None,
+) -> Clocks:
     """The clocks for these options, in seconds. An option of None takes its setting."""
-    first, stall = settings().first_event_timeout, settings().stall_timeout
+    known = settings()
+    first, stall, tool = known.first_event_timeout, known.stall_timeout, known.tool_timeout
     return Clocks.within(
         timeout,
         first_event_s=first if first_event_timeout is None else first_event_timeout,
         stall_s=stall if stall_timeout is None else stall_timeout,
+        tool_s=tool if tool_timeout is None else tool_timeout,
     )

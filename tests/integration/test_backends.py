@@ -15,11 +15,12 @@ from rig import BASH, CLOCKS, RARELY_CLI, Rig
 from opencode_tasks.errors import (
     AuthenticationError,
     InputError,
+    OpenCodeTimeoutError,
     PermissionDeniedError,
     RateLimitError,
     ServerError,
 )
-from opencode_tasks.opencode.backend import BackendName
+from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.opencode.catalog import Catalog, read_catalog
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
@@ -87,6 +88,38 @@ def test_words_before_a_refused_tool_are_no_answer(rig: Rig, backend: BackendNam
     error = asked.failed(PermissionDeniedError)
     assert set(error.tools) == {"bash"}
     assert len(asked.calls) == 1
+
+
+SLEEP = ("bash", {"command": "sleep 3; echo done", "description": "take some time"})
+
+
+@pytest.mark.parametrize("backend", RARELY_CLI)
+def test_a_provider_owes_no_sign_while_a_tool_runs(rig: Rig, backend: BackendName) -> None:
+    clocks = Clocks(first_event_s=60, stall_s=1, total_s=90)
+    replies = Reply(tool_calls=[SLEEP]), Reply(text="built")
+    asked = rig.ask(*replies, agent="worker", system=None, clocks=clocks, backend=backend)
+    assert asked.text == "built"
+    assert len(asked.calls) == 2
+
+
+@pytest.mark.parametrize("backend", RARELY_CLI)
+def test_a_tool_that_takes_too_long_ends_the_attempt(rig: Rig, backend: BackendName) -> None:
+    clocks = Clocks(first_event_s=60, stall_s=60, tool_s=1, total_s=90)
+    asked = rig.ask(Reply(tool_calls=[SLEEP]), agent="worker", system=None, clocks=clocks, backend=backend)
+    error = asked.failed(OpenCodeTimeoutError)
+    assert (error.clock, error.seconds) == ("tool", 1)
+    assert "--tool-timeout 1" in error.raw_message
+    assert len(asked.calls) == 1
+
+
+@pytest.mark.parametrize("backend", RARELY_CLI)
+def test_a_provider_that_stalls_in_a_sub_agent_is_found(rig: Rig, backend: BackendName) -> None:
+    task = {"description": "one thing", "prompt": "do the slow thing", "subagent_type": "hand"}
+    rig.provider.on("do the slow thing", Reply(text="abcdefgh", chunks=4, chunk_delay_s=30))
+    clocks = Clocks(first_event_s=60, stall_s=4, tool_s=60, total_s=90)
+    calls = Reply(tool_calls=[("task", task)])
+    asked = rig.ask(calls, agent="boss", system=None, clocks=clocks, backend=backend)
+    assert asked.failed(OpenCodeTimeoutError).clock == "stall"
 
 
 @pytest.mark.parametrize("backend", RARELY_CLI)

@@ -148,10 +148,10 @@ def test_file_references_survive_a_move(value: Any, absolute: Any) -> None:
 @pytest.mark.parametrize(
     ("total", "parts", "clocks"),
     [
-        (900, {}, Clocks(first_event_s=900, stall_s=900, total_s=900)),
-        (900, {"first_event_s": 320}, Clocks(first_event_s=320, stall_s=900, total_s=900)),
-        (900, {"stall_s": 120}, Clocks(first_event_s=900, stall_s=120, total_s=900)),
-        (1, {"first_event_s": 300, "stall_s": 120}, Clocks(first_event_s=1, stall_s=1, total_s=1)),
+        (900, {}, Clocks(first_event_s=900, stall_s=900, tool_s=900, total_s=900)),
+        (900, {"first_event_s": 320}, Clocks(first_event_s=320, stall_s=900, tool_s=900, total_s=900)),
+        (900, {"stall_s": 120}, Clocks(first_event_s=900, stall_s=120, tool_s=900, total_s=900)),
+        (1, {"first_event_s": 300, "stall_s": 120}, Clocks(first_event_s=1, stall_s=1, tool_s=1, total_s=1)),
     ],
 )
 def test_a_clock_is_as_long_as_the_whole_by_default_and_never_longer(

@@ -212,6 +212,7 @@ OTHERS: dict[str, Any] = {
     "timeout": 5.0,
     "first_event_timeout": 4.0,
     "stall_timeout": 3.0,
+    "tool_timeout": 2.0,
     "max_attempts": 1,
     "max_repairs": 3,
     "requests_per_minute": 9,
@@ -251,12 +252,12 @@ def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answ
 @pytest.mark.parametrize(
     ("options", "clocks"),
     [
-        ({}, Clocks(first_event_s=600, stall_s=90, total_s=600)),
-        ({"timeout": 900.0}, Clocks(first_event_s=900, stall_s=90, total_s=900)),
-        ({"timeout": 60.0}, Clocks(first_event_s=60, stall_s=60, total_s=60)),
+        ({}, Clocks(first_event_s=600, stall_s=90, tool_s=600, total_s=600)),
+        ({"timeout": 900.0}, Clocks(first_event_s=900, stall_s=90, tool_s=900, total_s=900)),
+        ({"timeout": 60.0}, Clocks(first_event_s=60, stall_s=60, tool_s=60, total_s=60)),
         (
-            {"first_event_timeout": 20.0, "stall_timeout": 500.0},
-            Clocks(first_event_s=20, stall_s=500, total_s=600),
+            {"first_event_timeout": 20.0, "stall_timeout": 500.0, "tool_timeout": 30.0},
+            Clocks(first_event_s=20, stall_s=500, tool_s=30, total_s=600),
         ),
     ],
 )
@@ -277,6 +278,7 @@ def test_an_option_precedes_its_setting_and_the_timeout_is_the_default(
     [
         ({"timeout": 0.0}, ["--timeout: 0 is not above 0"]),
         ({"stall_timeout": -1.0}, ["--stall-timeout: -1 is not above 0"]),
+        ({"tool_timeout": 0.0}, ["--tool-timeout: 0 is not above 0"]),
         (
             {"timeout": 60.0, "first_event_timeout": 90.0},
             ["--first-event-timeout: 90 is longer than the whole attempt; set --timeout to at least 90"],
