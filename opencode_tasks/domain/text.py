@@ -5,6 +5,8 @@ from __future__ import annotations
 ELLIPSIS = "…"
 # A longer last word (a URL, a blob) is cut inside rather than left out.
 MAX_WORD = 40
+# A part of a text that a message repeats. Shorter ones are words that both may have by chance.
+MIN_QUOTE = 24
 
 
 def shorten(text: str, limit: int) -> str:
@@ -16,3 +18,34 @@ def shorten(text: str, limit: int) -> str:
         words, _, last = head.rpartition(" ")
         head = words if words and len(last) <= MAX_WORD else head
     return head.rstrip(" ,;:-([{'\"") + ELLIPSIS
+
+
+def without_quotes(message: str, text: str, mark: str) -> str:
+    """Return the message with ``mark`` in place of each part of at least MIN_QUOTE characters of the text."""
+    half = MIN_QUOTE // 2
+    kept: list[str] = []
+    # A part of that length contains a piece that begins at a multiple of half of it.
+    begin = at = 0
+    while at + half <= len(message):
+        found = text.find(message[at : at + half])
+        if found < 0:
+            at += half
+            continue
+        first, last = _extended(message, text, at, found, half, begin)
+        if last - first < MIN_QUOTE:
+            at += half
+            continue
+        kept += [message[begin:first], mark]
+        begin = last
+        at = -(-last // half) * half
+    return "".join([*kept, message[begin:]])
+
+
+def _extended(message: str, text: str, at: int, found: int, size: int, begin: int) -> tuple[int, int]:
+    """The first position and the end in the message of the equal part around a piece at ``found``."""
+    first, last = at, at + size
+    while first > begin and found - (at - first) > 0 and message[first - 1] == text[found - (at - first) - 1]:
+        first -= 1
+    while last < len(message) and found + last - at < len(text) and message[last] == text[found + last - at]:
+        last += 1
+    return first, last

@@ -22,7 +22,7 @@ from opencode_tasks.ledger.url import make_file, read_url, refusal
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30
-CACHE_KIB = 16 * 1024
+CACHE_KIB = 4 * 1024
 # A server that restarts or fails over is back within this time.
 SERVER_OUTAGE_S = 60.0
 # Another process has the lock on a SQLite file for this long at most, as in a VACUUM of a large ledger.

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, cast, func, literal, null, select, upd
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
+from opencode_tasks.domain.text import without_quotes
 from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import UNFINISHED
@@ -27,6 +28,7 @@ from opencode_tasks.ledger.schema import (
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500
+PROMPT_MARK = "[prompt]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,13 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
 def remove_texts(
     connection: Connection, run_ids: Sequence[str], kinds: Collection[str], now: datetime
 ) -> None:
-    """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused."""
+    """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused.
+
+    With the prompts goes what the messages of providers repeat of them.
+    """
     if "prompts" in kinds:
+        for table in (rows, attempts):
+            _remove_quotes(connection, table, run_ids)
         connection.execute(_update(rows, run_ids).values(prompt=null(), system=null()))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
@@ -88,6 +95,21 @@ def remove_texts(
         retries = update(inner_retries).where(inner_retries.c.attempt_id.in_(of_runs))
         connection.execute(retries.values(message=null()))
     connection.execute(_update(runs, run_ids).values(purged_at=now))
+
+
+def _remove_quotes(connection: Connection, table: Table, run_ids: Sequence[str]) -> None:
+    """Remove what the messages of a table repeat of the prompts, as providers do that refuse one."""
+    id_column = rows.c.position if table is rows else attempts.c.attempt_id
+    found = connection.execute(
+        select(table.c.run_id, id_column, table.c.error_message, rows.c.prompt)
+        .where(table.c.run_id.in_(run_ids), table.c.error_message.is_not(None), rows.c.prompt.is_not(None))
+        .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
+    ).all()
+    for run_id, key, message, prompt in found:
+        without = without_quotes(message, prompt, PROMPT_MARK)
+        if without != message:
+            query = update(table).where(table.c.run_id == run_id, id_column == key)
+            connection.execute(query.values(error_message=without))
 
 
 def _update(table: Table, run_ids: Sequence[str]) -> Any:

@@ -137,3 +137,22 @@ def test_a_secret_in_an_address_is_stored_nowhere_and_given_again(desk: Desk, ta
     [run] = json.loads(desk.run("runs", "--json", "--ledger", ledger).stdout)
     shown = desk.run("show", run["run_id"], "1", "--ledger", ledger)
     assert (shown.code, PROMPT in shown.stdout) == (0, False)
+
+
+@pytest.mark.scripted
+def test_a_prompt_that_a_provider_repeats_is_not_kept(desk: Desk) -> None:
+    refusal = {
+        "error": {"message": f"the content {PROMPT!r} is not allowed", "type": "invalid_request_error"}
+    }
+    desk.provider.on("", Reply(status=400, body=refusal))
+    desk.write_csv("in.csv", [{"prompt": PROMPT}])
+    arguments = desk.arguments("in.csv", "-o", "out.csv")
+    ran = desk.run(*arguments, env={"OPENCODE_TASKS_STORE_PROMPTS": "false"})
+    assert ran.code == 1, ran.stderr
+    [row] = desk.read_csv("out.csv")
+    assert PROMPT in row["error_message"]
+    kept = {Path(path).name for path in files_with(PROMPT, Path(os.environ["HOME"]), desk.folder)}
+    assert kept == {"in.csv", "out.csv"}
+    [run] = json.loads(desk.run("runs", "--json", "--ledger", str(desk.folder / "ledger.db")).stdout)
+    shown = desk.run("show", run["run_id"], "0", "--ledger", str(desk.folder / "ledger.db")).stdout
+    assert "the content '[prompt]' is not allowed" in shown
