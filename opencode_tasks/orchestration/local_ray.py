@@ -276,7 +276,7 @@ def _without_unused_services() -> Generator[None]:
     from ray._private.node import Node
 
     node: Any = Node
-    own = {name: vars(node)[name] for name in UNUSED_SERVICES if name in vars(node)}
+    own: dict[str, Any] = {name: vars(node)[name] for name in UNUSED_SERVICES if name in vars(node)}
     for name in own:
         setattr(node, name, _start_nothing)
     try:
