@@ -11,6 +11,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of, duration
 
 if TYPE_CHECKING:
@@ -140,6 +141,5 @@ def _changed_text(row: ChangedAnswer) -> str:
 
 
 def _short(value: Any) -> str:
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).split())
-    shown = text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
-    return "".join(character if character.isprintable() else "�" for character in shown)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return terminal_line(text, MAX_VALUE_CHARS)
