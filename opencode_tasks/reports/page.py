@@ -33,7 +33,7 @@ def report_page(
         content = _content(frozen, since, now.date(), drift)
     environment = html_environment("opencode_tasks.reports")
     environment.filters["change"] = _format_change
-    return environment.get_template("page.html").render(
+    return environment.get_template("report.html").render(
         content, version=version("opencode-tasks"), created_at=now, source=source, max_lines=MAX_LINES
     )
 
