@@ -12,7 +12,6 @@ from typing import Any
 
 from opencode_tasks.quality.gold import MAX_CLASSES, NULL, GoldKind, comparable, kappa_of, statistics
 
-
 # p-value below which a difference of accuracies is called one.
 SIGNIFICANT = 0.05
 
@@ -48,9 +47,9 @@ class FieldComparison:
     """Answers of two runs to the same rows, in one field.
 
     ``n`` rows have both answers, ``changed`` have different ones. ``kappa`` is Cohen's; None for texts and
-    numbers, and if it is not defined. ``accuracy`` is None without known values. ``confusion`` counts the rows
-    by the first and by the second answer, in the order of ``labels``; both are empty for texts and numbers, and
-    if there are more than 50 labels.
+    numbers, and if it is not defined. ``accuracy`` is None without known values. ``confusion`` counts the
+    rows by the first and by the second answer, in the order of ``labels``; both are empty for texts and
+    numbers, and if there are more than 50 labels.
     """
 
     field: str

@@ -21,6 +21,7 @@ from opencode_tasks.reports.drawing import (
 from opencode_tasks.reports.scales import fit_text, share_text, share_ticks, text_width
 
 PITCH = 26
+TICK_PITCH = 55
 RADIUS = 5
 CAP = 4
 
@@ -61,7 +62,7 @@ def _points(accuracies: Sequence[Accuracy], size: Size) -> Drawing:
     def x(share: float) -> float:
         return left + share * (right - left)
 
-    ticks = [(x(tick), share_text(tick)) for tick in share_ticks(0.0, right - left)]
+    ticks = [(x(tick), share_text(tick)) for tick in share_ticks(0.0, right - left, TICK_PITCH)]
     return Drawing(
         width=size.width,
         height=bottom + GAP + LINE_HEIGHT,

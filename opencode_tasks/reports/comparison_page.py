@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -80,14 +80,17 @@ def _differences(found: Comparison) -> Mapping[str, str]:
     first, second = found.first, found.second
     return {
         "cost": _difference(first.answers_cost_pico, second.answers_cost_pico, format_usd),
-        "time": _difference(first.seconds, second.seconds, lambda seconds: duration(float(seconds))),
+        "time": _difference(first.seconds, second.seconds, duration),
     }
 
 
-def _difference(first: float | None, second: float | None, text: Any) -> str:
+def _difference(first: float | None, second: float | None, text: Callable[[Any], str]) -> str:
+    """The second value minus the first one, and its share of the first one."""
     if first is None or second is None:
         return "unknown"
     change = second - first
+    if not change:
+        return "equal"
     share = f" ({change / first:+.0%})" if first else ""
     return f"{'+' if change >= 0 else '-'}{text(abs(change))}{share}"
 

@@ -47,6 +47,7 @@ LOOKS: dict[State, Look] = {
     "dropped": Look(meaning="dropped (square)", series=OTHERS, radius=4.5, is_round=False),
 }
 PLOT_HEIGHT = 320
+TICK_PITCH = 35
 CAP = 4
 # The axis of the accuracy begins at a tenth that is at least this far below the lowest value.
 BELOW = 0.02
@@ -101,7 +102,7 @@ def cost_and_accuracy(points: Sequence[Point], *, target: float, title: str) -> 
 def _drawing(points: Sequence[Point], target: float, size: Size) -> Drawing:
     lowest = min(target, *(point.low for point in points)) - BELOW
     first = min(0.9, max(0.0, math.floor(lowest * 10) / 10))
-    ticks = share_ticks(first, PLOT_HEIGHT)
+    ticks = share_ticks(first, PLOT_HEIGHT, TICK_PITCH)
     left, top = max(text_width(share_text(tick)) for tick in ticks) + GAP, LINE_HEIGHT + 2 * GAP
     bottom = top + PLOT_HEIGHT
     axis = CostAxis.of([point.cost_pico for point in points], left, size.width)

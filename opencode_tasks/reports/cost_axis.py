@@ -80,12 +80,18 @@ class CostAxis:
 
     @property
     def labels(self) -> list[tuple[float, str]]:
-        """The labels and the places of their middles."""
+        """The labels and the places of their middles; one without room is left out."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1
-        found = [(self.x(tick), usd_tick(tick, tick if self.is_log else step)) for tick in self.ticks]
-        zero = [(self.zero_x, "$0")] if self.has_zero else []
-        unknown = [(self.unknown_x, UNKNOWN)] if self.has_unknown else []
-        return [*zero, *found, *unknown]
+        beside = [(self.zero_x, "$0")] if self.has_zero else []
+        beside += [(self.unknown_x, UNKNOWN)] if self.has_unknown else []
+        found = list(beside)
+        for tick in self.ticks:
+            x, text = self.x(tick), usd_tick(tick, tick if self.is_log else step)
+            half = text_width(text) / 2
+            is_clear = all(abs(x - other) >= half + text_width(name) / 2 + 2 for other, name in found)
+            if is_clear and self.borders[0] <= x - half and x + half <= self.borders[-1]:
+                found.append((x, text))
+        return sorted(found)
 
     @property
     def title(self) -> str:

@@ -16,9 +16,8 @@ FONT_SIZE = 12
 # Below this width, a column of a chart is replaced by one of a longer period.
 MIN_PITCH = 4.0
 PICO_EXPONENT = 12
-# In percent. The labels of two ticks have at least this distance in pixels.
+# In percent.
 SHARE_STEPS = (2, 5, 10, 20, 50)
-SHARE_PITCH = 35
 _MIN_DIGITS = 2
 _NARROW = frozenset(" .,:;!|/\\'`ijlftr()[]{}-I1")
 _WIDE = frozenset("mwMW@%…—&")
@@ -183,9 +182,12 @@ def period_for(first: date, last: date, width: float) -> Period:
     return PERIODS[-1]
 
 
-def share_ticks(first: float, width: float) -> list[float]:
-    """Return round ticks from ``first``, a number of tenths, to 1; ``width`` is the length of the axis."""
-    most = max(1, int(width // SHARE_PITCH))
+def share_ticks(first: float, width: float, pitch: float) -> list[float]:
+    """Return round ticks from ``first``, a number of tenths, to 1.
+
+    ``width`` is the length of the axis, ``pitch`` the smallest distance of two ticks, both in pixels.
+    """
+    most = max(1, int(width // pitch))
     step = next((step for step in SHARE_STEPS if (100 - round(first * 100)) / step <= most), SHARE_STEPS[-1])
     return [tick / 100 for tick in range(round(first * 100), 101, step)]
 
