@@ -91,7 +91,7 @@ def test_points_are_where_their_figures_are() -> None:
         assert "90%" in drawing.labels[0].text
         assert any("1 a" in label.text for label in drawing.labels)
         assert any(label.text == "2 b (chosen)" for label in drawing.labels)
-    assert "95.0% (90.0% to 100.0%)" in drawing.summary
+        assert "95.0% (90.0% to 100.0%)" in drawing.summary
 
 
 @given(st.lists(COSTS, min_size=1, max_size=8))
