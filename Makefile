@@ -23,11 +23,12 @@ PYTEST_BY_TWO := $(PYTHON) -m pytest $(BY_TWO)
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: setup-local ## Annotate 30 reviews with a small model on this machine, show rows and usage
+demo: setup-local ## Annotate 30 reviews with a small model on this machine, show rows, usage and a page
 	@if [ -f demo/ledger.db ]; then echo "demo/ledger.db holds an earlier run: its answers are reused, not asked again (remove demo/ledger.db* to ask again)."; fi
 	.venv/bin/opencode-tasks annotate demo/reviews.csv -o demo/reviews.parquet --id-column id \
 		--template $$'Is this review positive or negative? Answer with one word.\n\nReview: {text}' \
 		--model local/smollm2 --ledger demo/ledger.db --runner ray
+	.venv/bin/opencode-tasks view --ledger demo/ledger.db --export demo/page >/dev/null
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests that take seconds
@@ -128,7 +129,7 @@ setup-local: $(SYNCED) ## The same, and the small local model
 	.venv/bin/opencode-tasks setup --local
 
 clean: ## Remove what the targets made in this checkout
-	rm -rf .venv .venv-lowest .venv-newest .uv .cache site .durations .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db*
+	rm -rf .venv .venv-lowest .venv-newest .uv .cache site .durations .pytest_cache .ruff_cache .tolls.md demo/*.parquet demo/ledger.db* demo/page
 
 $(SYNCED): pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-extras

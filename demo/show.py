@@ -1,4 +1,4 @@
-"""Print the annotated rows and the usage of the run that ``make demo`` created."""
+"""Print the annotated rows, the usage and the page of the run that ``make demo`` created."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rich.text import Text
 
 from opencode_tasks.ledger import Ledger
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+# Written by ``opencode-tasks view --export``.
+PAGE = HERE / "page" / "index.html"
 TOKENS = ("input_tokens", "cache_read_tokens", "output_tokens")
 PICO_DOLLARS = 10**12
 # The width of the tables if stdout is not a terminal.
@@ -19,7 +21,7 @@ DEFAULT_WIDTH = 160
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print both tables, and the address of the page at the end."""
     console = Console(width=None if Console().is_terminal else DEFAULT_WIDTH)
     console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
     with Ledger.open(str(HERE / "ledger.db")) as ledger:
@@ -27,6 +29,8 @@ def main() -> None:
         if run["reused"]:
             console.print(f"{run['reused']} of {run['total']} answers are reused from an earlier run.")
         console.print(usage_by_model(str(run["run_id"]), ledger))
+    # On one line, however narrow the terminal is.
+    print(f"Read the rows in a browser: {PAGE.as_uri()}")
 
 
 def annotated_rows(frame: pd.DataFrame) -> Table:

@@ -1,8 +1,9 @@
 """Make the pictures of the documentation from real runs: ``python docs/scripts/pictures.py [NAME …]``.
 
 ``run-in-terminal`` is the screen after ``opencode-tasks annotate``, ``awaiting-retry`` a flow run in
-Prefect's UI that sleeps until a rate limit ends, ``cost-page`` the page of ``opencode-tasks report``.
-A scripted provider on this machine answers, so nothing is paid. Needs Chromium and about two minutes.
+Prefect's UI that sleeps until a rate limit ends, ``cost-page`` the page of ``opencode-tasks report``,
+``choice-page`` the picture in the page of ``opencode-tasks choose``.
+A scripted provider on this machine answers, so nothing is paid. Needs Chromium and some minutes.
 """
 
 # Selenium's commands have no types.
@@ -13,16 +14,19 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chromium import chromium, open_page
 from prefect_run import sleeping_run
 from rich.text import Text
-from scene import MODEL, PROVIDER, REVIEWS, ROOT, scene
+from scene import MODEL, PRICED, PROVIDER, REVIEWS, ROOT, scene
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from terminal import draw, record, screen_lines
+
+from opencode_tasks.testing import Call, Reply
 
 ASSETS = ROOT / "docs" / "assets"
 WIDTH = 1080
@@ -32,6 +36,14 @@ MAX_BYTES = 150_000
 PAGE_LIMIT_S = 60
 # Model calls in the ledger of the cost page: two months of several models and deployments.
 MODEL_CALLS = 100_000
+# Price of a million input tokens in USD, and of how many rows in a hundred the label is right.
+CANDIDATES = {
+    "claude-haiku-4-5": (1.0, 95),
+    "claude-sonnet-4-5": (3.0, 97),
+    "claude-3-haiku": (0.25, 88),
+    "claude-nano": (0.05, 55),
+}
+CHOICE_ROWS = 200
 TEMPLATE = "Is this review positive or negative? {text}"
 COMMAND = ("annotate", REVIEWS.name, "-o", "labelled.csv", "--id-column", "id", "--template", TEMPLATE)
 OPTIONS = ("--model", f"{PROVIDER}/{MODEL}")
@@ -76,6 +88,46 @@ def cost_page(path: Path) -> None:
         save_screenshot(browser, path)
 
 
+def choice_page(path: Path) -> None:
+    """The chart of the page of a choice among four models that are right in a known share of the rows."""
+    with scene(list(choice_rules())) as here, chromium() as browser:
+        for name, (price, _) in CANDIDATES.items():
+            cost = {"cost": {"input": price, "output": 5 * price}}
+            here.provider.models[name] = {"name": name, **PRICED, **cost}
+        here.configure()
+        lines = [f"{number},review {number},positive" for number in range(CHOICE_ROWS)]
+        (here.folder / "labelled.csv").write_text("\n".join(["id,text,human", *lines]) + "\n")
+        models = [word for name in CANDIDATES for word in ("--model", f"{PROVIDER}/{name}")]
+        fixed = (
+            "--gold",
+            "human",
+            "--choices",
+            "positive,negative",
+            "--target",
+            "0.9",
+            "--html",
+            "page.html",
+        )
+        here.run("opencode-tasks", "choose", "labelled.csv", "--template", "Label {text}.", *fixed, *models)
+        open_page(browser, (here.folder / "page.html").as_uri(), width=WIDTH, height=1800)
+        path.write_bytes(browser.find_element(By.CSS_SELECTOR, "section:has(svg)").screenshot_as_png)
+
+
+def choice_rules() -> Iterator[tuple[Callable[[Call], bool], Reply]]:
+    """For each candidate, the rows to which it gives the wrong and the right label."""
+    for name, (_, right) in CANDIDATES.items():
+
+        def is_wrong(call: Call, name: str = name, right: int = right) -> bool:
+            number = int(call.prompt.rpartition(" ")[2].rstrip("."))
+            return call.model == name and number % 100 * 37 % 100 >= right
+
+        def is_right(call: Call, name: str = name) -> bool:
+            return call.model == name
+
+        yield is_wrong, Reply(text="negative", input_tokens=180, output_tokens=6)
+        yield is_right, Reply(text="positive", input_tokens=180, output_tokens=6)
+
+
 def rename_folder(browser: Chrome, folder: Path) -> None:
     """Replace the name of a temporary folder in all texts of the page."""
     browser.execute_script(RENAME, str(folder), SHOWN_FOLDER)
@@ -105,6 +157,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "run-in-terminal.svg": run_in_terminal,
     "awaiting-retry.png": awaiting_retry,
     "cost-page.png": cost_page,
+    "choice-page.png": choice_page,
 }
 
 

@@ -35,6 +35,12 @@ class Scene:
     provider: ScriptedProvider
     env: Mapping[str, str]
 
+    def configure(self) -> None:
+        """Write opencode's config, with the models that the provider has now."""
+        config = self.folder / ".config" / "opencode" / "opencode.json"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps(self.provider.opencode_config(name=PROVIDER)))
+
     def command(self, program: str, *arguments: str) -> list[str]:
         """A program of this environment, with a bounded lifetime."""
         return ["timeout", str(LIFETIME_S), str(Path(sys.executable).with_name(program)), *arguments]
@@ -87,11 +93,10 @@ def scene(rules: Sequence[tuple[Callable[[Any], bool], Reply]] = ()) -> Generato
         for match, reply in rules:
             provider.on(match, reply)
         provider.on("", ANSWER)
-        config = folder / ".config" / "opencode" / "opencode.json"
-        config.parent.mkdir(parents=True)
-        config.write_text(json.dumps(provider.opencode_config(name=PROVIDER)))
         (folder / REVIEWS.name).write_bytes(REVIEWS.read_bytes())
-        yield Scene(folder=folder, provider=provider, env=private_environment(folder))
+        here = Scene(folder=folder, provider=provider, env=private_environment(folder))
+        here.configure()
+        yield here
 
 
 def private_environment(folder: Path) -> dict[str, str]:

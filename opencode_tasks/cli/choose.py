@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes_input
 from opencode_tasks.cli.help_text import Command
+from opencode_tasks.cli.html_option import HtmlOption, check_folders, write_page
 from opencode_tasks.plan.option_signatures import COMMAND, DATASET
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ _OWN: Mapping[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "html": (HtmlOption, None),
 }
 _OPTIONS = {name: DATASET[name] for name in _NAMES}
 
@@ -93,7 +96,7 @@ def choose(**values: Any) -> int:
     \b
     Examples:
       opencode-tasks choose reviews.csv --gold human --choices positive,negative \\
-          --template "Positive or negative? {text}" --target 0.9 \\
+          --template "Positive or negative? {text}" --target 0.9 --html choice.html \\
           --model anthropic/claude-haiku-4-5 --model openai/gpt-5-mini#low
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.cli.display import Display
@@ -101,14 +104,15 @@ def choose(**values: Any) -> int:
     from opencode_tasks.engine.choice_text import annotate_command, choice_json, choice_lines
     from opencode_tasks.settings import settings
 
-    as_json, given = values.pop("as_json"), dict(values)
+    as_json, html, given = values.pop("as_json"), values.pop("html"), dict(values)
+    check_folders(html)
     notice = StopNotice(Display(grace_s=settings().grace))
 
     def run() -> int:
         with contextlib.ExitStack() as stack:
             display = stack.enter_context(notice.display)
             display.start()
-            race = _prepare(stack, notice, values)
+            race, task = _prepare(stack, notice, values)
             found = _run(display, race)
             if found is None:
                 return exits.PAUSED
@@ -119,13 +123,17 @@ def choose(**values: Any) -> int:
                 typer.echo(json.dumps(choice_json(found, fields, command)))
             else:
                 typer.echo("\n".join(choice_lines(found, command)))
+            if html is not None:
+                write_page(_page(found, task, given["input"], command), html)
             return exits.COMPLETED if found.chosen is not None else exits.SOME_FAILED
 
     return notice.run(run)
 
 
-def _prepare(stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, Any]) -> Race:
-    """Check input and options, and say what is measured."""
+def _prepare(
+    stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, Any]
+) -> tuple[Race, Mapping[str, str]]:
+    """Check input and options, and say what is measured; the race, and what the models are asked."""
     from opencode_tasks.engine.choose import Race, gold_positions
     from opencode_tasks.errors import InputError
     from opencode_tasks.ledger import ledger_argument
@@ -166,7 +174,7 @@ def _prepare(stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, 
     )
     stop = Stop()
     notice.started(stop, ledger_argument(choices.ledger_url))
-    return Race(
+    race = Race(
         frame=frame,
         gold=choices.gold,
         candidates=choices.candidates,
@@ -177,6 +185,20 @@ def _prepare(stack: contextlib.ExitStack, notice: StopNotice, values: dict[str, 
         plan_of=choices.plan_of,
         run=_runner(display, stop),
         on_stage=lambda count, standings: _say_stage(display, count, standings),
+    )
+    return race, choices.task
+
+
+def _page(found: Choice, task: Mapping[str, str], source: str, command: str | None) -> str:
+    from opencode_tasks.domain.url_secrets import without_url_secrets
+    from opencode_tasks.reports.choice_page import choice_page
+
+    return choice_page(
+        found,
+        task=task,
+        command=None if command is None else without_url_secrets(command),
+        now=datetime.now(UTC),
+        source=without_url_secrets(source),
     )
 
 

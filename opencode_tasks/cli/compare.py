@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
+from opencode_tasks.cli.html_option import HtmlOption, check_folders, write_page
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of, duration
 
 if TYPE_CHECKING:
     from opencode_tasks.engine.compare import ComparedRun, Comparison
+    from opencode_tasks.ledger import Ledger
     from opencode_tasks.quality.agreement import AccuracyDifference, ChangedAnswer, FieldComparison
 
 # --json has all changed rows.
 MAX_SHOWN = 10
 MAX_VALUE_CHARS = 60
-SIGNIFICANT = 0.05
 
 
 def register(app: typer.Typer) -> None:
@@ -31,23 +34,36 @@ def register(app: typer.Typer) -> None:
 def compare(
     first: Annotated[str, typer.Argument(metavar="RUN_A", help="Run (see: opencode-tasks runs).")],
     second: Annotated[str, typer.Argument(metavar="RUN_B", help="Run over the same rows.")],
+    html: HtmlOption = None,
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
     """Compare the answers, the accuracy, the cost and the time of two runs over the same rows.
 
-    Rows are matched by their ids. If one of the runs had --gold, the accuracy of both is compared over the
-    same rows, with McNemar's exact test: a p-value below 0.05 is a difference that chance seldom makes.
+      Rows are matched by their ids. If one of the runs had --gold, the accuracy of both is compared over the
+      same rows, with McNemar's exact test: a p-value below 0.05 is a difference that chance seldom makes.
 
-    \b
-    Examples:
-      opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01
+      \b
+      Examples:
+        opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01
+    opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01 --html comparison.html
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.engine.compare import compare_runs
 
+    check_folders(html)
     with open_existing(ledger) as opened:
         found = compare_runs(opened, first, second)
+        page = None if html is None else _page(opened, found)
     typer.echo(json.dumps(_as_json(found), indent=2) if as_json else "\n".join(_lines(found)))
+    if html is not None and page is not None:
+        write_page(page, html)
+
+
+def _page(ledger: Ledger, found: Comparison) -> str:
+    from opencode_tasks.ledger import shown_url
+    from opencode_tasks.reports.comparison_page import comparison_page
+
+    return comparison_page(ledger, found, now=datetime.now(UTC), source=shown_url(ledger.url))
 
 
 def _as_json(found: Comparison) -> dict[str, Any]:
@@ -127,6 +143,8 @@ def _field_lines(one: FieldComparison) -> list[str]:
 
 
 def _accuracy_text(found: AccuracyDifference) -> str:
+    from opencode_tasks.quality.agreement import SIGNIFICANT
+
     verdict = "a difference" if found.p_value < SIGNIFICANT else "may be chance"
     return (
         f"accuracy over {count_of(found.n)}: A {found.first:.1%}, B {found.second:.1%}; right in A alone "
@@ -140,6 +158,5 @@ def _changed_text(row: ChangedAnswer) -> str:
 
 
 def _short(value: Any) -> str:
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).split())
-    shown = text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
-    return "".join(character if character.isprintable() else "�" for character in shown)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return terminal_line(text, MAX_VALUE_CHARS)

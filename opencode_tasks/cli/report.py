@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from opencode_tasks.cli.help_text import Command
+from opencode_tasks.cli.html_option import HtmlOption, check_folders, write_page
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.cli.runs import PIPE_WIDTH
 from opencode_tasks.domain.money import format_usd, usd_to_pico
@@ -74,12 +75,7 @@ def report(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: standard output."),
     ] = None,
-    html: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Write an HTML page too; it works without a network and without scripts."
-        ),
-    ] = None,
+    html: HtmlOption = None,
     import_session: Annotated[
         list[Path] | None,
         typer.Option(
@@ -107,7 +103,7 @@ def report(
     groups = list(dict.fromkeys(one.value for one in by or []))
     if form is Format.parquet and output is None and sys.stdout.isatty():
         raise InputError(("--format parquet: a terminal cannot show it; name a file with -o FILE",))
-    _check_folders(output, html)
+    check_folders(output, html)
     if import_session:
         _import(import_session, ledger)
     with open_existing(ledger) as opened:
@@ -125,16 +121,6 @@ def report(
     typer.echo(f"-> {output}", err=True)
 
 
-def _check_folders(*names: str | None) -> None:
-    faults = [
-        f"{name}: the folder {Path(name).parent} does not exist"
-        for name in names
-        if name is not None and "://" not in name and not Path(name).absolute().parent.is_dir()
-    ]
-    if faults:
-        raise InputError(tuple(faults))
-
-
 def _import(files: Sequence[Path], ledger: str | None) -> None:
     from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
     from opencode_tasks.plan.own_prices import own_prices
@@ -148,7 +134,6 @@ def _import(files: Sequence[Path], ledger: str | None) -> None:
 
 
 def _write_page(report_queries: Any, since: date | None, target: str, url: str) -> None:
-    from opencode_tasks.frames.write_file import write_bytes
     from opencode_tasks.ledger import shown_url
     from opencode_tasks.reports.page import report_page
     from opencode_tasks.settings import settings
@@ -156,8 +141,7 @@ def _write_page(report_queries: Any, since: date | None, target: str, url: str) 
     page = report_page(
         report_queries, since=since, now=datetime.now(UTC), source=shown_url(url), drift=settings().cost_drift
     )
-    write_bytes(page.encode(), target)
-    typer.echo(f"-> {target}", err=True)
+    write_page(page, target)
 
 
 def _content(report_queries: Any, by: list[Any], since: date | None, form: Format) -> bytes:

@@ -13,6 +13,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import CONTEXT, Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.summary_text import quality_lines
 from opencode_tasks.quality.gold import quality_json
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from opencode_tasks.engine.review_export import ReviewExport
     from opencode_tasks.engine.review_import import ReviewImport
 
+MAX_ANSWER_CHARS = 100
 HELP = """Let persons confirm or correct the answers of a run.
 
 \b
 Examples:
   opencode-tasks review export 20261127-143000-4e9a72 -o review.csv
   opencode-tasks review import review.csv
+  opencode-tasks review undo 20261127-143000-4e9a72 r17
 """
 
 
@@ -35,6 +38,7 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=CONTEXT)
     commands.command("export", cls=Command)(export_file)
     commands.command("import", cls=Command)(import_file)
+    commands.command("undo", cls=Command)(undo)
     app.add_typer(commands, name="review", help=HELP)
 
 
@@ -143,6 +147,36 @@ def import_file(
         )
     typer.echo(json.dumps(_import_json(found), indent=2) if as_json else "\n".join(_import_lines(found)))
     raise typer.Exit(SOME_FAILED if found.faults else COMPLETED)
+
+
+def undo(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="Row that a person has answered.")],
+    ledger: LedgerOption = None,
+    as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
+) -> None:
+    """Undo the reviews of a row: it has the answer of the model again.
+
+    This applies to all rows of the run with the same prompt and settings, as the review did. Their gold
+    values from reviews are removed. Rows of other runs that took the answer of the person keep it.
+
+    \b
+    Examples:
+      opencode-tasks review undo 20261127-143000-4e9a72 r17
+    """  # noqa: D301  click reads the character \b
+    from opencode_tasks.engine.review import undo_named_review
+
+    with open_existing(ledger) as opened:
+        row = undo_named_review(opened, run_id, row_id)
+    if as_json:
+        names = ("status", "response", "structured")
+        found = {"run_id": run_id, "row_id": row_id, **{name: row[name] for name in names}}
+        typer.echo(json.dumps(found, indent=2))
+        return
+    answer = "" if row["response"] is None else f": {terminal_line(row['response'], MAX_ANSWER_CHARS)}"
+    typer.echo(
+        f"row {terminal_line(row_id, MAX_ANSWER_CHARS)} of run {run_id} is {row['status']} again{answer}"
+    )
 
 
 def _export_lines(found: ReviewExport) -> list[str]:

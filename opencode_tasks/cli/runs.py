@@ -11,6 +11,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.engine.progress_text import part_name
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _print_run(found: dict[str, Any]) -> None:
     drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
     for one in parts:
-        name = f"vote {one['part']}" if one["part"] <= found["votes"] else "stronger model"
+        name = part_name(one["part"], is_stronger=one["part"] > found["votes"])
         typer.echo(f"{name:<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
@@ -156,7 +157,8 @@ def _print_row(found: dict[str, Any]) -> None:
 
     _print_fields(found["row"])
     for vote in found["votes"]:
-        typer.echo(f"\n--- vote {vote['part']}: {vote['status']}, run {vote['run_id']}")
+        name = part_name(vote["part"], is_stronger=vote["is_stronger"])
+        typer.echo(f"\n--- {name}: {vote['status']}, run {vote['run_id']}")
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
         _print_fields({name: vote[name] for name in names if vote[name] is not None})
     for attempt in found["attempts"]:

@@ -1,4 +1,4 @@
-"""Text for people: cut at a word. Pure."""
+"""Text for people: cut, in one line, and without quotations. Pure."""
 
 from __future__ import annotations
 
@@ -49,3 +49,10 @@ def _extended(message: str, text: str, at: int, found: int, size: int, begin: in
     while last < len(message) and found + last - at < len(text) and message[last] == text[found + last - at]:
         last += 1
     return first, last
+
+
+def terminal_line(text: str, limit: int) -> str:
+    """Return the text in one line of at most ``limit`` characters, with "�" for those without a glyph."""
+    words = " ".join(text.split())
+    shown = words if len(words) <= limit else words[: limit - len(ELLIPSIS)] + ELLIPSIS
+    return "".join(character if character.isprintable() else "�" for character in shown)

@@ -15,7 +15,13 @@ from opencode_tasks.quality.candidates import rows_to_be_sure
 
 def choice_lines(found: Choice, command: str | None) -> list[str]:
     """The candidates, the winner, and the command that uses it."""
-    lines = standing_lines(found.standings)
+    lines = [*standing_lines(found.standings), *verdict_lines(found)]
+    return [*lines, *([f"run: {command}"] if command else [])]
+
+
+def verdict_lines(found: Choice) -> list[str]:
+    """The winner, and what makes it less than certain."""
+    lines: list[str] = []
     if any(one.measured.row_usd is None for one in found.standings):
         lines.append("a cost is unknown: a model of known cost is preferred, then the most accurate one")
     if found.chosen is None:
@@ -28,7 +34,7 @@ def choice_lines(found: Choice, command: str | None) -> list[str]:
     )
     if (low or 0.0) < found.target:
         lines.append(f"not sure yet: {_what_is_missing(found)}")
-    return [*lines, *([f"run: {command}"] if command else [])]
+    return lines
 
 
 def _what_is_missing(found: Choice) -> str:

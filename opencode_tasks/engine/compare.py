@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.engine.quality import answer_in, fields_of, kind_in
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.quality.agreement import ChangedAnswer, FieldComparison, compare
@@ -14,9 +15,6 @@ from opencode_tasks.quality.estimate import covered_s
 from opencode_tasks.quality.gold import require_extra
 
 ENDED = ("completed", "failed")
-_COLUMNS = (
-    *("status", "response", "structured", "cost_pico", "source_run_id", "started_at", "completed_at"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +82,21 @@ class _Answers:
     @classmethod
     def of(cls, ledger: Ledger, run_id: str) -> _Answers:
         """Read a run. Raises InputError if it does not exist."""
-        run = ledger.runs.get(run_id)
+        # Without the counts of ``runs.get``, which read all rows.
+        run = ledger.row_list.run(run_id)
         if run is None:
             fault = f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
             raise InputError((fault,))
-        outcomes = {
-            outcome["row_id"]: {name: outcome[name] for name in _COLUMNS}
-            for outcome in ledger.results.outcomes(run_id)
-        }
+        schema = mapping_in(run["parameters"]).get("schema")
+        answers = ledger.results.answers(run_id, has_schema=schema is not None)
+        outcomes = {one["row_id"]: one for one in answers}
         for row_id, answer in ledger.reviews.model_answers(run_id).items():
-            outcomes[row_id] |= asdict(answer)
-        return cls(
-            run_id=run_id,
-            model_ref=run["model_ref"],
-            schema=schema_of_run(ledger, run_id),
-            outcomes=outcomes,
-        )
+            outcomes[row_id] |= {
+                "status": answer.status,
+                "has_response": answer.response is not None,
+                "value": answer.response if schema is None else answer.structured,
+            }
+        return cls(run_id=run_id, model_ref=run["model_ref"], schema=schema, outcomes=outcomes)
 
     @property
     def fields(self) -> list[str]:
@@ -111,18 +108,19 @@ class _Answers:
     def answer(self, row_id: str, field: str) -> tuple[bool, Any]:
         """Whether a row has an answer, and the value of a field in it."""
         outcome = self.outcomes[row_id]
-        value = answer_in(outcome["response"], outcome["structured"], field, self.schema)
-        return has_answer(outcome["status"], outcome["response"]), value
+        value = answer_in(outcome["value"], outcome["value"], field, self.schema)
+        return _has_answer(outcome), value
+
+
+def _has_answer(outcome: Mapping[str, Any]) -> bool:
+    """Whether a row has an answer, as ``quality.has_answer`` defines it."""
+    return outcome["status"] == "completed" and outcome["has_response"]
 
 
 def _field(
     ledger: Ledger, field: str, common: Sequence[str], first: _Answers, second: _Answers
 ) -> FieldComparison:
-    gold = {
-        value.row_id: value.value
-        for one in (second, first)
-        for value in ledger.gold.answers(one.run_id, field)
-    }
+    gold = ledger.gold.values(second.run_id, field) | ledger.gold.values(first.run_id, field)
     answers: list[ChangedAnswer] = []
     for row_id in common:
         (has_first, a), (has_second, b) = first.answer(row_id, field), second.answer(row_id, field)
@@ -141,7 +139,7 @@ def _run(run: _Answers, common: Sequence[str]) -> ComparedRun:
         for one in run.outcomes.values()
         if one["started_at"] is not None and one["completed_at"] is not None
     ]
-    answered = sum(has_answer(one["status"], one["response"]) for one in of_common)
+    answered = sum(_has_answer(one) for one in of_common)
     return ComparedRun(
         run_id=run.run_id,
         model_ref=run.model_ref,

@@ -30,6 +30,11 @@ OTHER_RUN = "another run has these rows"
 SHOWN_HOLD_S = 2.0
 
 
+def part_name(part: int, *, is_stronger: bool) -> str:
+    """Name of a part of a run: a vote by its number, from 1, or the stronger model."""
+    return "stronger model" if is_stronger else f"vote {part}"
+
+
 class RunLines:
     """Lines for the events of one run. Keeps what they depend on: the pace and the current hold.
 

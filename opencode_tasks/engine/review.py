@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,6 +104,34 @@ def undo_review(ledger: Ledger, run_id: str, row_id: str) -> bool:
     Returns False if no person answered the row. Rows of other runs that took the answer keep it.
     """
     return ledger.reviews.undo(run_id, row_id)
+
+
+def undo_named_review(ledger: Ledger, run_id: str, row_id: str) -> Mapping[str, Any]:
+    """Do as ``undo_review`` and return the columns of the row, which has the answer of the model again.
+
+    Raises InputError if there is no such run or row, or no review in it that can be undone.
+    """
+    schema_of(ledger, run_id)
+    if not undo_review(ledger, run_id, row_id):
+        found = ledger.results.row(run_id, row_id)
+        raise InputError((f"ROW_ID: {_no_review(run_id, row_id, found)}",))
+    restored = ledger.results.row(run_id, row_id)
+    assert restored is not None
+    return restored["row"]
+
+
+def _no_review(run_id: str, row_id: str, found: Mapping[str, Any] | None) -> str:
+    """Why there is no review to undo."""
+    if found is None:
+        return f"run {run_id} has no row {row_id!r} (opencode-tasks view {run_id} lists its rows)"
+    row = found["row"]
+    if row["answered_by"] is None:
+        return f"no person has answered row {row_id!r} of run {run_id}"
+    source = f"{row['source_run_id']} {shlex.quote(row['source_row_id'] or '')}"
+    return (
+        f"row {row_id!r} took the answer of {row['answered_by']} from another run: "
+        f"opencode-tasks review undo {source}, then annotate again"
+    )
 
 
 def schema_of(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:

@@ -68,6 +68,14 @@ def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAn
     ]
 
 
+def values_of_field(connection: Connection, run_id: str, field: str) -> dict[str, Any]:
+    """The gold values of a field of a run, by row id."""
+    query = select(gold_values.c.row_id, gold_values.c.value).where(
+        gold_values.c.run_id == run_id, gold_values.c.field == field
+    )
+    return dict(connection.execute(query).tuples().all())
+
+
 def correct_rows(connection: Connection, run_id: str, field: str) -> set[str]:
     """The ids of the rows of a run whose answer equals the gold value of a field."""
     query = select(gold_values.c.row_id).where(
@@ -109,4 +117,5 @@ class Gold(Group):
             self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
 
     answers: Final = read(gold_answers)
+    values: Final = read(values_of_field)
     correct: Final = read(correct_rows)

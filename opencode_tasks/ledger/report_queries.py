@@ -14,7 +14,8 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger.database import Database
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.progress import ROW_STATUSES
-from opencode_tasks.ledger.schema import rows
+from opencode_tasks.ledger.quality_sums import quality_by_model, quality_of_runs, votes_of_runs
+from opencode_tasks.ledger.schema import rows, runs
 from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported
 
 LINES_PER_FETCH = 5000
@@ -103,6 +104,22 @@ class ReportQueries(Group):
             return self._dicts(query)
         return self._dicts(query.where(rows.c.completed_at >= datetime.combine(since, time.min, UTC)))
 
+    def quality_by_model(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The lines of the view ``quality_by_model``, of the runs that began since a day."""
+        return self._dicts(_of_runs_since(quality_by_model(), since))
+
+    def quality_by_run(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The lines of the view ``quality_by_run`` with ``model`` and ``created_at``, newest run first."""
+        return self._dicts(_of_runs_since(quality_of_runs(), since))
+
+    def votes_by_run(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """Votes of each run that has some, the newest run first.
+
+        Keys: ``run``, ``model``, ``created_at``, ``votes`` (of a row at most), ``rows`` with votes, their
+        mean ``agreement``, and their numbers that have ``needs_review`` and are ``escalated``.
+        """
+        return self._dicts(_of_runs_since(votes_of_runs(), since))
+
     def rows_by_status(self, *, since: date | None = None) -> Mapping[str, int]:
         """The number of rows by status, and of ``reused`` ones among them."""
         of = self._of
@@ -134,6 +151,12 @@ class ReportQueries(Group):
             return [dict(line) for line in connection.execute(query).mappings()]
 
         return self.database.read(work) if self._connection is None else work(self._connection)
+
+
+def _of_runs_since(query: Select[Any], since: date | None) -> Select[Any]:
+    if since is None:
+        return query
+    return query.where(runs.c.created_at >= datetime.combine(since, time.min, UTC))
 
 
 def _since_day(query: Select[Any], since: date | None) -> Select[Any]:

@@ -38,6 +38,33 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
     return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
 
 
+def answers_of_run(connection: Connection, run_id: str, *, has_schema: bool) -> list[dict[str, Any]]:
+    """The answers of a run in input order, with their cost and times.
+
+    Keys: ``row_id``, ``status``, ``has_response`` (a purged answer is none), ``cost_pico``,
+    ``source_run_id``, ``started_at``, ``completed_at`` and ``value``: the JSON value if the run has a schema,
+    else the text.
+    """
+    names = ("row_id", "cost_pico", "source_run_id", "started_at", "completed_at")
+    query = select(
+        *(rows.c[name] for name in names),
+        shown_status.label("status"),
+        rows.c.response.is_not(None).label("has_response"),
+        (rows.c.structured if has_schema else rows.c.response).label("value"),
+    ).where(rows.c.run_id == run_id)
+    return _dicts(connection, query.order_by(rows.c.position, rows.c.row_id))
+
+
+def prompts_of_rows(
+    connection: Connection, run_id: str, row_ids: Sequence[str], chars: int
+) -> dict[str, str]:
+    """The first characters of the prompts of these rows, by row id; purged ones are left out."""
+    query = select(rows.c.row_id, func.substr(rows.c.prompt, 1, chars)).where(
+        rows.c.run_id == run_id, rows.c.row_id.in_(row_ids), rows.c.prompt.is_not(None)
+    )
+    return dict(connection.execute(query).tuples().all())
+
+
 def prompts_of_run(connection: Connection, run_id: str) -> dict[str, str]:
     """The prompts of the rows of a run by row id; rows whose prompt was purged are left out."""
     query = select(rows.c.row_id, rows.c.prompt).where(rows.c.run_id == run_id, rows.c.prompt.is_not(None))
@@ -155,7 +182,9 @@ class Results(Group):
     """``ledger.results``: outcomes, attempts, usage and cost of a run."""
 
     outcomes: Final = read(outcomes)
+    answers: Final = read(answers_of_run)
     prompts: Final = read(prompts_of_run)
+    prompts_of: Final = read(prompts_of_rows)
     row: Final = read(row_details)
     rows: Final = read(details_of_rows)
     attempts: Final = read(attempts_of_run)

@@ -185,6 +185,31 @@ def row_counts(connection: Connection, run_id: str) -> dict[str, Any]:
     }
 
 
+def row_state(connection: Connection, run_id: str, row_id: str) -> dict[str, Any]:
+    """What changes when something happens to a row: its ``status``, and counts. None as status without it.
+
+    The counts are of its ``attempts``, of the ``ended`` ones, and of its ``votes`` that have ended.
+    An open page asks often, so that only lines of this row are read.
+    """
+    row = select(shown_status, rows.c.reviewed_at).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
+    begun = select(func.count(), func.count(attempts.c.ended_at)).where(
+        attempts.c.run_id == run_id, attempts.c.row_id == row_id
+    )
+    of_parts = select(runs.c.run_id).where(runs.c.parent_run_id == run_id)
+    votes = select(count_if(rows.c.status.in_(("completed", "failed", "skipped")))).where(
+        rows.c.run_id.in_(of_parts), rows.c.row_id == row_id
+    )
+    status, reviewed_at = connection.execute(row).tuples().one_or_none() or (None, None)
+    number, ended = connection.execute(begun).tuples().one()
+    return {
+        "status": status,
+        "reviewed_at": reviewed_at,
+        "attempts": number,
+        "ended": ended,
+        "votes": connection.execute(votes).scalar_one(),
+    }
+
+
 def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
     conditions = [rows.c.run_id == run_id]
     if wanted.text:
@@ -249,3 +274,4 @@ class RowList(Group):
     error_types: Final = read(error_types)
     has_gold: Final = read(has_gold)
     counts: Final = read(row_counts)
+    state: Final = read(row_state)

@@ -142,10 +142,18 @@ def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list
 
 
 def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome."""
+    """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome.
+
+    ``is_stronger``: it is no vote, but the answer of the stronger model.
+    """
     query = (
-        select(*(column for column in rows.c if column.name not in ("prompt", "system")), runs.c.part)
+        select(
+            *(column for column in rows.c if column.name not in ("prompt", "system")),
+            runs.c.part,
+            (runs.c.part > _whole.c.votes).label("is_stronger"),
+        )
         .join(runs, runs.c.run_id == rows.c.run_id)
+        .join(_whole, _whole.c.run_id == runs.c.parent_run_id)
         .where(runs.c.parent_run_id == run_id, rows.c.row_id.in_(row_ids))
         .order_by(runs.c.part)
     )

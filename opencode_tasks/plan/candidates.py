@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -50,6 +51,25 @@ class Choices:
         """Check a candidate over all rows, with the limit of the command. Raises as ``plan_of`` does."""
         options = replace(self.options, model=candidate.model, variant=candidate.variant)
         make_plan(frame, self.resolver.options(options))
+
+    @property
+    def task(self) -> Mapping[str, str]:
+        """What the models are asked, for people: a text by the name of its option."""
+        options = self.options
+        choices = options.choices if isinstance(options.choices, str) else None
+        found = {
+            "template": options.template,
+            "prompt column": None if options.template is not None else options.prompt_column,
+            "system": options.system,
+            "system column": options.system_column,
+            "choices": choices,
+            "schema": None
+            if choices is not None or options.schema is None
+            else json.dumps(options.schema, ensure_ascii=False, indent=2),
+            "known answers": ", ".join(options.gold),
+            "votes": None if options.votes is None else str(options.votes),
+        }
+        return {name: text for name, text in found.items() if text is not None}
 
     @property
     def ledger_url(self) -> str:

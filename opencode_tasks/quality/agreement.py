@@ -5,11 +5,15 @@ The statistics come from scikit-learn and scipy, the extra ``quality``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opencode_tasks.quality.gold import NULL, GoldKind, comparable, kappa_of, statistics
+from opencode_tasks.quality.gold import MAX_CLASSES, NULL, GoldKind, comparable, kappa_of, statistics
+
+# p-value below which a difference of accuracies is called one.
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,9 @@ class FieldComparison:
     """Answers of two runs to the same rows, in one field.
 
     ``n`` rows have both answers, ``changed`` have different ones. ``kappa`` is Cohen's; None for texts and
-    numbers, and if it is not defined. ``accuracy`` is None without known values.
+    numbers, and if it is not defined. ``accuracy`` is None without known values. ``confusion`` counts the
+    rows by the first and by the second answer, in the order of ``labels``; both are empty for texts and
+    numbers, and if there are more than 50 labels.
     """
 
     field: str
@@ -52,11 +58,17 @@ class FieldComparison:
     changed: Sequence[ChangedAnswer]
     kappa: float | None
     accuracy: AccuracyDifference | None
+    labels: Sequence[str] = ()
+    confusion: Sequence[Sequence[int]] = ()
 
     @property
     def agreement(self) -> float | None:
         """Share of rows with equal answers; None without a row."""
         return (self.n - len(self.changed)) / self.n if self.n else None
+
+    def is_right(self, answer: Any, gold: Any) -> bool:
+        """Whether an answer equals a known value."""
+        return comparable(answer, self.kind) == comparable(gold, self.kind)
 
 
 def compare(field: str, kind: GoldKind, answers: Sequence[ChangedAnswer]) -> FieldComparison:
@@ -64,6 +76,7 @@ def compare(field: str, kind: GoldKind, answers: Sequence[ChangedAnswer]) -> Fie
     first = [comparable(one.first, kind) or NULL for one in answers]
     second = [comparable(one.second, kind) or NULL for one in answers]
     changed = [one for one, a, b in zip(answers, first, second, strict=True) if a != b]
+    labels, confusion = _confusion(first, second) if kind == "label" else ((), ())
     return FieldComparison(
         field=field,
         kind=kind,
@@ -71,7 +84,18 @@ def compare(field: str, kind: GoldKind, answers: Sequence[ChangedAnswer]) -> Fie
         changed=changed,
         kappa=kappa_of(first, second) if kind == "label" else None,
         accuracy=_accuracy(kind, answers),
+        labels=labels,
+        confusion=confusion,
     )
+
+
+def _confusion(first: Sequence[str], second: Sequence[str]) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+    """The labels, and the numbers of rows by both; empty if there are too many labels."""
+    labels = sorted({*first, *second})
+    if len(labels) > MAX_CLASSES:
+        return (), ()
+    counts = Counter(zip(first, second, strict=True))
+    return labels, [[counts[one, other] for other in labels] for one in labels]
 
 
 def _accuracy(kind: GoldKind, answers: Sequence[ChangedAnswer]) -> AccuracyDifference | None:

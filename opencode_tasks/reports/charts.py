@@ -1,19 +1,27 @@
-"""Bar charts of the report page as geometry: rectangles, lines and labels. Pure.
-
-A chart is drawn once for each width in ``SIZES``, and the page shows the drawing that fits the screen.
-``templates/chart.html`` writes a drawing as SVG and escapes every text. A rectangle has the number of
-its series, and the page's stylesheet has the color of each number for light and for dark screens.
-"""
+"""Bar charts of the report page: cost over time, cost by name, and tokens. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple
 
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.reports.drawing import (
+    GAP,
+    HALF_LETTER,
+    LINE_HEIGHT,
+    OTHERS,
+    SIZES,
+    Chart,
+    Drawing,
+    Line,
+    Mark,
+    Rect,
+    Size,
+    Text,
+)
 from opencode_tasks.reports.scales import (
     Period,
     compact_count,
@@ -26,97 +34,16 @@ from opencode_tasks.reports.scales import (
     usd_tick,
 )
 
-MAX_SERIES = 7
 MAX_BARS = 12
-# The series of everything beyond the largest ones; it has a neutral color.
-OTHERS = MAX_SERIES
 TOKEN_KINDS = ("input", "cache read", "cache write", "output", "reasoning")
 
 PLOT_HEIGHT = 240
 BAR_PITCH = 26
 BAR_THICKNESS = 18
 MAX_COLUMN_WIDTH = 56
-GAP = 8
-LINE_HEIGHT = 15
-# From the middle of a label to its baseline.
-HALF_LETTER = 4
 MAX_STEPS = 6
 # A value above zero is visible, however small it is compared with the others.
 MIN_LENGTH = 1.5
-
-
-class Rect(NamedTuple):
-    """A rectangle in pixels, in the color of a series."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    series: int = 0
-
-
-class Line(NamedTuple):
-    """A line between two points, in pixels."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-class Text(NamedTuple):
-    """A label with its baseline at ``y``; ``anchor`` (start, middle or end) is the part of it at ``x``."""
-
-    x: float
-    y: float
-    text: str
-    anchor: str = "start"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One bar: its stacked parts, its labels, and the area that shows ``hover`` under the pointer."""
-
-    hover: str
-    area: Rect
-    parts: tuple[Rect, ...]
-    texts: tuple[Text, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """A chart at one width. ``summary`` describes it to readers who cannot see it."""
-
-    width: float
-    height: float
-    summary: str
-    grid: tuple[Line, ...]
-    texts: tuple[Text, ...]
-    marks: tuple[Mark, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A chart in each size. ``legend`` has the name of each series by its number; empty without series."""
-
-    title: str
-    drawings: Mapping[str, Drawing]
-    legend: Mapping[int, str] = field(default_factory=dict[int, str])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """The width of a drawing, and the part of it that names of bars may take, in pixels."""
-
-    width: float
-    names: float
-
-
-SIZES: Mapping[str, Size] = {
-    "wide": Size(width=976, names=300),
-    "medium": Size(width=620, names=200),
-    "narrow": Size(width=340, names=140),
-}
 
 
 class Bar(NamedTuple):

@@ -12,6 +12,7 @@ from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
 from opencode_tasks.ledger import Grouping, ReportQueries
 from opencode_tasks.reports.charts import Chart, cost_by_name, cost_over_time, tokens_by_model
 from opencode_tasks.reports.html import html_environment
+from opencode_tasks.reports.quality_section import quality_section
 
 MAX_COSTLIEST_ROWS = 15
 MAX_PROMPT_LENGTH = 160
@@ -33,7 +34,7 @@ def report_page(
         content = _content(frozen, since, now.date(), drift)
     environment = html_environment("opencode_tasks.reports")
     environment.filters["change"] = _format_change
-    return environment.get_template("page.html").render(
+    return environment.get_template("report.html").render(
         content, version=version("opencode-tasks"), created_at=now, source=source, max_lines=MAX_LINES
     )
 
@@ -51,6 +52,7 @@ def _content(report_queries: ReportQueries, since: date | None, today: date, dri
         "over_time": _over_time([line for line in days if since is None or line["day"] >= since]),
         "groups": _groups(report_queries, by_model, since),
         "tokens": _tokens(by_model),
+        "quality": quality_section(report_queries, since),
         "failures": _failures(report_queries.failures(since=since)),
         "costliest": [
             _costly_row(line) for line in report_queries.costliest(MAX_COSTLIEST_ROWS, since=since)

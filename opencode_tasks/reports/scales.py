@@ -6,8 +6,9 @@ estimate that is too large for most fonts rather than too small.
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -15,6 +16,8 @@ FONT_SIZE = 12
 # Below this width, a column of a chart is replaced by one of a longer period.
 MIN_PITCH = 4.0
 PICO_EXPONENT = 12
+# In percent.
+SHARE_STEPS = (2, 5, 10, 20, 50)
 _MIN_DIGITS = 2
 _NARROW = frozenset(" .,:;!|/\\'`ijlftr()[]{}-I1")
 _WIDE = frozenset("mwMW@%…—&")
@@ -177,3 +180,31 @@ def period_for(first: date, last: date, width: float) -> Period:
         if len(period.starts(first, last)) * MIN_PITCH <= width:
             return period
     return PERIODS[-1]
+
+
+def share_ticks(first: float, width: float, pitch: float) -> list[float]:
+    """Return round ticks from ``first``, a number of tenths, to 1.
+
+    ``width`` is the length of the axis, ``pitch`` the smallest distance of two ticks, both in pixels.
+    """
+    most = max(1, int(width // pitch))
+    step = next((step for step in SHARE_STEPS if (100 - round(first * 100)) / step <= most), SHARE_STEPS[-1])
+    return [tick / 100 for tick in range(round(first * 100), 101, step)]
+
+
+def share_text(share: float) -> str:
+    """Return a share in percent with as many decimals as it needs, at most two: 90%, 97.5%."""
+    return f"{round(share * 100, 2):g}%"
+
+
+def log_ticks(low: float, high: float) -> Iterator[list[int]]:
+    """Yield lists of round amounts from ``low`` to ``high``, both above 0, the longest list first.
+
+    The first list has 1, 2 and 5 times each power of ten, the others have fewer and fewer of the powers.
+    """
+    powers = [
+        10**power for power in range(max(0, math.floor(math.log10(low))), math.ceil(math.log10(high)) + 1)
+    ]
+    yield [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
+    for every in range(1, len(powers) + 1):
+        yield [power for power in powers[::every] if low <= power <= high]

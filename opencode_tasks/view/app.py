@@ -26,6 +26,7 @@ from opencode_tasks.view.pages import (
     STYLE,
     asset,
     is_live,
+    is_open,
     list_page,
     message_page,
     row_page,
@@ -94,7 +95,11 @@ class Pages:
         return HTMLResponse(list_page(run, query, lines=lines, total=total, counts=found.counts(run.run_id)))
 
     def counts(self, params: Mapping[str, str]) -> Response:
-        """The version of the list, which an open page asks for."""
+        """The version of the list, or of a row with ``id``, which an open page asks for."""
+        row_id = params.get("id")
+        if row_id is not None:
+            state = self._ledger.row_list.state(self._run_id(params), row_id)
+            return JSONResponse({"version": version_of(state), "is_live": is_open(state)})
         counts = self._ledger.row_list.counts(self._run_id(params))
         return JSONResponse({"version": version_of(counts), "is_live": is_live(counts)})
 
@@ -135,6 +140,7 @@ class Pages:
         self, params: Mapping[str, str], entered: Mapping[str, str], faults: tuple[str, ...]
     ) -> Response:
         run, query = self._query(params)
+        state = self._ledger.row_list.state(run.run_id, params.get("id", ""))
         found = self._row(run, params)
         row = found["row"]
         gold = self._ledger.row_list.gold(run.run_id, [row["row_id"]]).get(row["row_id"], [])
@@ -157,6 +163,7 @@ class Pages:
             neighbours=(before, after),
             source_link=self._source_link(story.source),
             form=form,
+            state=state,
         )
         return HTMLResponse(page, status_code=400 if faults else 200)
 

@@ -63,13 +63,18 @@ def list_page(
 
 
 def version_of(counts: Mapping[str, Any]) -> str:
-    """A text that differs if the counts differ."""
+    """A text that differs if the counts or the state of a row differ."""
     return " ".join(str(value) for value in counts.values())
 
 
 def is_live(counts: Mapping[str, Any]) -> bool:
     """Whether rows of the run may change without a person."""
     return bool(counts["open"]) or counts["status"] == "running"
+
+
+def is_open(state: Mapping[str, Any]) -> bool:
+    """Whether a row may change without a person, by ``ledger.row_list.state``."""
+    return state["status"] == "open"
 
 
 def row_page(
@@ -81,8 +86,11 @@ def row_page(
     neighbours: tuple[tuple[int, str] | None, tuple[int, str] | None],
     source_link: str | None,
     form: Mapping[str, Any],
+    state: Mapping[str, Any],
 ) -> str:
     """A row with its whole story. ``place`` is its place in the list, from 0.
+
+    ``state`` is that of ``ledger.row_list``, read before the story.
 
     ``neighbours`` are the places and ids of the rows before and after it.
 
@@ -99,6 +107,8 @@ def row_page(
         after=neighbours[1],
         source_link=source_link,
         form=form,
+        version=version_of(state),
+        is_live=is_open(state),
         export=None,
     )
 

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.progress_text import part_name
 from opencode_tasks.outcomes.session_messages import message_model, prompt_text, repair_ids
 from opencode_tasks.outcomes.trace import trace_blocks
 from opencode_tasks.view.row_cells import answer_text, value_text
 from opencode_tasks.view.run_view import RunView, field_title
 
 ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
-VOTE_TITLES = ("vote", "result", "answer", "error", "model", "cost", "run")
+VOTE_TITLES = ("answer of", "result", "answer", "error", "model", "cost", "run")
 REVIEW_TITLES = ("time (UTC)", "person", "answer", "note", "answer before", "counts")
 CALL_TITLES = (
     *("call ended (UTC)", "model", "input", "cache read", "cache write", "output", "reasoning"),
@@ -137,7 +138,7 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
 def _votes(votes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for vote in votes:
         yield [
-            str(vote["part"]),
+            part_name(vote["part"], is_stronger=vote["is_stronger"]),
             f"{vote['status']}, reused" if vote["reused"] else vote["status"],
             vote["response"] or "",
             vote["error_message"] or "",

@@ -81,10 +81,15 @@ def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are
     assert len(desk.provider.calls) - before == 80 - ROWS
     # The same choice costs nothing.
     before = len(desk.provider.calls)
-    again = choose(desk, "--target", "0.9")
+    again = choose(desk, "--target", "0.9", "--html", "choice.html")
     assert (again.code, len(desk.provider.calls)) == (0, before)
     assert "cheapest with 90% correct labels: fake/good (95.0%" in again.stdout
     assert "not sure yet" in again.stdout
+    page = (desk.folder / "choice.html").read_text()
+    for text in ("Chosen: <bdi>fake/good</bdi>", "2 fake/good", shlex.quote(found["candidates"][0]["name"])):
+        assert text in page, text
+    assert f"<pre>{again.stdout.splitlines()[-1].removeprefix('run: ')}</pre>" in page
+    assert '<dt>choices</dt><dd class="block">yes,no</dd>' in page
 
 
 @pytest.mark.slow
@@ -107,6 +112,7 @@ def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
         (("--rows", "0"), "--rows: 0 is not at least 1"),
         (("--model", "fake/poor"), "--model: 'fake/poor' is named twice"),
         (("--model", "fake/absent"), "no model 'absent'"),
+        (("--html", "no/page.html"), "no/page.html: the folder no does not exist"),
     ],
 )
 def test_a_choice_that_cannot_be_made_is_refused_before_anything_is_sent(

@@ -7,7 +7,10 @@ import json
 import pytest
 from cluster import Desk
 
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
+from opencode_tasks.view.row_story import row_story
+from opencode_tasks.view.run_view import run_view
 
 STRONG = {
     "name": "strong",
@@ -25,6 +28,17 @@ def desk_with_models(desk: Desk) -> Desk:
 
     desk.provider.on(is_strong, Reply(text="no", input_tokens=100, output_tokens=10))
     return desk
+
+
+def story_of_votes(desk: Desk, run_id: str, row_id: str) -> list[str]:
+    """The first column of the table of votes on the page of a row."""
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        columns, found = ledger.row_list.run(run_id), ledger.results.row(run_id, row_id)
+        assert columns is not None
+        assert found is not None
+        story = row_story(found, [], [], run_view(columns, has_gold=False, error_types=()))
+    [votes] = [section for section in story.sections if section.title == "Votes"]
+    return [line[0] for line in votes.blocks[0].lines[1:]]
 
 
 def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk) -> None:
@@ -47,6 +61,13 @@ def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk
     assert (output["d"]["status"], output["d"]["escalated"]) == ("failed", "")
     strong = [call for call in desk.provider.calls if call.model == "strong"]
     assert [call.prompt for call in strong] == ["unsure two"]
+    run_id = ran.summary["run_id"]
+    shown = desk.run("show", run_id, "b", "--ledger", str(desk.folder / "ledger.db")).stdout
+    answers = [line for line in shown.splitlines() if line.startswith(("--- vote", "--- stronger"))]
+    assert [line.partition(":")[0] for line in answers] == [
+        *("--- vote 1", "--- vote 2", "--- vote 3", "--- stronger model")
+    ]
+    assert story_of_votes(desk, run_id, "b") == [*("vote 1", "vote 2", "vote 3", "stronger model")]
     escalation = ran.summary["escalation"]
     assert (escalation["rows"], escalation["answered"]) == (1, 1)
     assert escalation["cost_usd"] == pytest.approx(100 * 10e-6 + 10 * 20e-6)

@@ -5,38 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from chromium import open_page, requested
-from forked_commands import loaded_command
+from chromium import open_page
+from html_pages import LIMIT_S, LOW_CONTRAST, check_charts, open_checked, run, set_scheme
 from selenium.webdriver import Chrome
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.ledger.schema import attempts, rows, runs, usage
 
 ROOT = Path(__file__).parents[2]
-COMMAND = Path(sys.executable).with_name("opencode-tasks")
-LIMIT_S = 120
 HOSTILE = '</td></text><script>document.title="hacked"</script><img src=x onerror=alert(1)>"\'&{{7*7}}'
-
-
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [str(COMMAND), *arguments]
-    with loaded_command.start(command, folder, os.environ) as started:
-        streams: Any = (started.stdout, started.stderr)
-        # The lines on stderr are few: they fit into their pipe meanwhile.
-        stdout, stderr = (stream.buffer.read() for stream in streams)
-        return subprocess.CompletedProcess(command, started.wait(LIMIT_S), stdout, stderr)
 
 
 @pytest.fixture(scope="module")
@@ -155,38 +141,6 @@ def hostile(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "page.html"
 
 
-# The labels of all visible charts that overlap another label of their chart or are not inside of it.
-BAD_LABELS = """
-return Array.from(document.querySelectorAll('.chart svg')).flatMap(svg => {
-  const frame = svg.getBoundingClientRect();
-  if (!frame.width) return [];
-  const labels = Array.from(svg.querySelectorAll('text')).map(text => [text, text.getBoundingClientRect()]);
-  // A line box is higher than its letters.
-  const overlap = (a, b) =>
-    a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom;
-  return labels.filter(([text, box]) =>
-    box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1 ||
-    labels.some(([other, second]) => other !== text && overlap(box, second))
-  ).map(([text]) => text.textContent);
-});
-"""
-# Contrast of each text and each series of the charts with the background of its section.
-LOW_CONTRAST = """
-const luminance = color => color.match(/[0-9.]+/g).slice(0, 3).map(Number).map(value => value / 255)
-  .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0);
-const section = getComputedStyle(document.querySelector('section')).backgroundColor;
-const contrast = color => {
-  const [low, high] = [luminance(color), luminance(section)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-};
-return Array.from(document.querySelectorAll('.chart text, .chart g rect:not(.area)'))
-  .map(mark => [mark, getComputedStyle(mark).fill])
-  .filter(([mark, fill]) => contrast(fill) < (mark.tagName === 'text' ? 4.5 : 3))
-  .map(([mark, fill]) => mark.tagName + ' ' + fill);
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 700, 390])
 @pytest.mark.parametrize("which", ["filled", "hostile"])
@@ -197,65 +151,33 @@ def test_page_is_complete_and_readable_and_loads_nothing(
     if which == "filled":
         report(page, "--html", "page.html")
         page = page / "page.html"
-    browser.get_log("browser")
-    requested(browser)
-    open_page(browser, page.as_uri(), width=width)
+    text = open_checked(browser, page, width, charts=3)
     assert browser.title.startswith("Cost of opencode-tasks runs")
-    assert browser.get_log("browser") == []
-    # The browser's own first page may still load.
-    assert [url for url in requested(browser) if not url.startswith(("file:", "data:", "chrome:"))] == []
 
     def evaluate(code: str) -> Any:
         return browser.execute_script(f"return {code}")
 
-    assert evaluate("document.scripts.length") == 0
-    assert evaluate("document.images.length") == 0
-    # Only wide tables scroll, not the page.
-    assert evaluate("document.documentElement.scrollWidth") <= width
-    charts = evaluate(
-        "Array.from(document.querySelectorAll('.chart svg'))"
-        ".filter(svg => svg.getBoundingClientRect().width > 0)"
-        ".map(svg => [svg.getBoundingClientRect().width, svg.viewBox.baseVal.width])"
-    )
-    assert len(charts) >= 3
-    # A drawing for this width, so that its text is neither tiny nor huge.
-    assert all(0.8 < shown / natural < 1.4 for shown, natural in charts)
-    assert browser.execute_script(BAD_LABELS) == []
     headings = evaluate("Array.from(document.querySelectorAll('h2')).map(h => h.textContent)")
     assert {"Cost over time", "Cost by model", "Cost by deployment", "Tokens"} <= set(headings)
     assert {"Failures and their cost", "Most expensive rows", "How costs are computed"} <= set(headings)
     if which == "hostile":
-        assert HOSTILE in evaluate("document.body.textContent")
-        assert "difference" in evaluate("document.body.textContent")
+        assert HOSTILE in text
+        assert "difference" in text
         assert evaluate("document.querySelectorAll('.warn').length") > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_readable_on_light_and_dark_screens(hostile: Path, browser: Chrome, scheme: str) -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    set_scheme(browser, scheme)
     open_page(browser, hostile.as_uri(), width=1280)
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(244, 246, 248)", "dark": "rgb(18, 23, 28)"}[scheme]
     assert browser.execute_script(LOW_CONTRAST) == []
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    set_scheme(browser, None)
 
 
 def test_charts_are_described_and_contain_no_code(hostile: Path) -> None:
-    page = hostile.read_text(encoding="utf-8")
-    charts = [ET.fromstring(found) for found in re.findall(r"<svg .*?</svg>", page, re.DOTALL)]
+    charts = check_charts(hostile.read_text(encoding="utf-8"))
     assert len(charts) >= 9
-    ids = [element.attrib["id"] for chart in charts for element in chart.iter() if "id" in element.attrib]
-    assert len(ids) == len(set(ids))
-    for chart in charts:
-        title, description = chart[0], chart[1]
-        assert chart.attrib["role"] == "img"
-        assert chart.attrib["aria-labelledby"] == f"{title.attrib['id']} {description.attrib['id']}"
-        assert title.text
-        assert description.text
-        elements = list(chart.iter())
-        assert {element.tag for element in elements} <= {"svg", "title", "desc", "g", "line", "text", "rect"}
-        names = {name for element in elements for name in element.attrib}
-        assert not [name for name in names if name.startswith("on") or "href" in name or name == "style"]
-    assert HOSTILE in "".join(text for chart in charts for text in chart.itertext())
+    assert HOSTILE in "".join(charts)

@@ -306,3 +306,37 @@ def test_examples_from_reviews(desk: Desk) -> None:
     # The same examples give the same keys.
     again = annotate(desk, "--examples", json.loads(saved[0])["command"]["examples"], code=1)
     assert again["rows"]["reused"] == 3
+
+
+@pytest.mark.scripted
+def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "0")
+    edit_csv(desk.folder / "review.csv", CORRECTED)
+    review(desk, "import", "review.csv", "--by", "ann")
+    undone = review(desk, "undo", run_id, "r1")
+    assert undone.stdout == f"row r1 of run {run_id} is completed again: yes\n"
+    # The row with the same prompt is restored too.
+    found = review(desk, "undo", run_id, "r0", "--json").summary
+    assert found == {
+        "run_id": run_id,
+        "row_id": "r0",
+        "status": "completed",
+        "response": "yes",
+        "structured": "yes",
+    }
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    desk.run("export", run_id, "-o", "again.csv", "--input", "in.csv", *ledger)
+    rows = {row["id"]: row for row in desk.read_csv("again.csv")}
+    assert [rows[name]["answered_by"] for name in ("r0", "r1", "r2", "r5")] == ["", "", "ann", ""]
+    for arguments, message in (
+        ((run_id, "r1"), f"no person has answered row 'r1' of run {run_id}"),
+        ((run_id, "none"), f"run {run_id} has no row 'none'"),
+        (("nothing", "r1"), "there is no run nothing in this ledger"),
+    ):
+        refused = review(desk, "undo", *arguments, code=2)
+        assert (message in refused.stderr, refused.stdout) == (True, ""), refused.stderr
+    # A row that took the answer names the row where a person gave it.
+    other = annotate(desk, code=1)["run_id"]
+    refused = review(desk, "undo", other, "r2", code=2)
+    assert f"opencode-tasks review undo {run_id} r2" in refused.stderr

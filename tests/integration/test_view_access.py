@@ -154,6 +154,7 @@ def test_an_answer_that_does_not_fit_is_shown_again(
         ("/row?id=r1&at=x", 200, "Row <bdi>r1</bdi>"),
         ("/?run=none", 404, "There is no run none"),
         ("/counts?run=%00", 200, "version"),
+        ("/counts?id=none", 200, '"is_live":false'),
         ("/none", 404, "Not Found"),
     ],
 )

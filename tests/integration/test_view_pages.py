@@ -248,6 +248,43 @@ def test_a_live_run_is_followed_without_losing_the_place(ledger: Ledger, browser
         page.check()
 
 
+def test_the_page_of_a_row_in_flight_shows_its_end_and_keeps_what_a_person_enters(
+    ledger: Ledger, browser: Chrome
+) -> None:
+    labelled_run(ledger, rows=6, open_rows=2)
+    with served(ledger, "labelled") as address:
+        page = Page(browser, address, 1280)
+        page.open("/row?id=r4&at=4")
+        assert page.texts(".status") == ["open"]
+        page.browser.execute_script("window.kept = true")
+        # Another row that ends changes nothing here.
+        version = page.evaluate("document.querySelector('main').dataset.version")
+        answer(ledger, "labelled", "r5", "neutral", "neutral")
+        answer(ledger, "labelled", "r4", "negative", "negative")
+        page.wait_for(lambda: page.texts(".status") == ["completed"])
+        assert page.evaluate("window.kept")
+        assert page.evaluate("document.querySelector('main').dataset.version") != version
+        assert page.texts("section h2")[:4] == ["Prompt", "Answer", "System text", "Labels"]
+        assert page.evaluate("document.querySelector('.panel :checked').value") == "negative"
+        page.press(Keys.ENTER)
+        page.wait_for(lambda: page.row() == "r5")
+        assert ledger.row_list.lines("labelled", ["r4"])[0]["answered_by"] == "maria"
+        page.check()
+
+
+def test_a_refresh_of_a_row_keeps_an_answer_that_is_being_entered(ledger: Ledger, browser: Chrome) -> None:
+    labelled_run(ledger, rows=6, open_rows=1)
+    with served(ledger, "labelled") as address:
+        page = Page(browser, address, 390)
+        page.open("/row?id=r5&at=5")
+        page.press("2", "n", "wait")
+        answer(ledger, "labelled", "r5", "neutral", "neutral")
+        page.wait_for(lambda: page.texts(".status") == ["completed"])
+        assert page.evaluate("document.querySelector('.panel :checked').value") == "negative"
+        assert page.evaluate("document.querySelector('[name=note]').value") == "wait"
+        page.check()
+
+
 def test_hostile_rows_are_texts(ledger: Ledger, browser: Chrome, width: int) -> None:
     hostile_run(ledger)
     with served(ledger, "hostile", by=HOSTILE) as address:

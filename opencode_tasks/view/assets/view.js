@@ -5,6 +5,8 @@ const find = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => Array.from(within.querySelectorAll(selector));
 const shown = (selector) => all(selector).find((one) => one.closest("[hidden]") === null);
 const list = find('main[data-page="list"]');
+// A list or a row that may change without a person.
+const live = find("main[data-live]");
 const help = find("#help");
 
 // --- Keys ---
@@ -67,28 +69,34 @@ document.addEventListener("click", (event) => event.target.closest("[data-help]"
 
 const REFRESH_MS = 2000;
 
+// Whether a person has begun to enter something in this part of the page.
+const isTouched = (part) => all("input, textarea", part).some((one) => one === document.activeElement
+  || (one.type === "radio" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue));
+
 async function refresh() {
   const answer = await fetch(location.href);
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   const focused = document.activeElement?.getAttribute("href");
-  const scrolled = find(".scroll").scrollLeft;
+  const scrolled = all(".scroll").map((one) => one.scrollLeft);
+  const opened = all("details[open] summary").map((one) => one.textContent);
   for (const part of all("[data-refresh]")) {
     const replacement = find(`[data-refresh="${part.dataset.refresh}"]`, fresh);
-    if (replacement) part.replaceChildren(...replacement.childNodes);
+    if (replacement && !isTouched(part)) part.replaceChildren(...replacement.childNodes);
   }
-  find(".scroll").scrollLeft = scrolled;
+  all(".scroll").forEach((one, at) => (one.scrollLeft = scrolled[at] ?? 0));
+  for (const one of all("summary")) if (opened.includes(one.textContent)) one.parentElement.open = true;
   if (focused) all("a").find((one) => one.getAttribute("href") === focused)?.focus({ preventScroll: true });
 }
 
 async function watch() {
   try {
-    const answer = await fetch(list.dataset.live);
+    const answer = await fetch(live.dataset.live);
     if (!answer.ok) return;
     const { version, is_live: isLive } = await answer.json();
-    if (version !== list.dataset.version) {
+    if (version !== live.dataset.version) {
       await refresh();
-      list.dataset.version = version;
+      live.dataset.version = version;
     }
     if (!isLive) return;
   } catch {
@@ -97,7 +105,7 @@ async function watch() {
   setTimeout(watch, REFRESH_MS);
 }
 
-if (list?.dataset.live) setTimeout(watch, REFRESH_MS);
+if (live) setTimeout(watch, REFRESH_MS);
 
 // --- Export: the list ---
 
