@@ -1,8 +1,8 @@
 """Create Prefect automations that send a notification about runs.
 
 A notification is sent if a run needs a person, has failed or crashed, waits for over an hour, has spent
-its budget, has many failed rows, or if its canaries show a drift. Notifications go through an existing notification block: create one in
-Prefect's UI under Blocks, or with `prefect block create`.
+its budget, has many failed rows, or if its canaries show a drift. Notifications go through an existing
+notification block: create one in Prefect's UI under Blocks, or with `prefect block create`.
 
     python deployments/notify.py slack-webhook/my-team
 
