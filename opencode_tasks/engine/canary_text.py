@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
@@ -37,7 +37,7 @@ def drift_parts(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def canary_table(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def canary_table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line for each measure: its name, its value, its usual range, and whether it is a drift."""
     return [
         {
