@@ -1,8 +1,8 @@
 """Create Prefect automations that send a notification about runs.
 
 A notification is sent if a run needs a person, has failed or crashed, waits for over an hour, has spent
-its budget, or has many failed rows. Notifications go through an existing notification block: create one in
-Prefect's UI under Blocks, or with `prefect block create`.
+its budget, has many failed rows, or if its canaries show a drift. Notifications go through an existing
+notification block: create one in Prefect's UI under Blocks, or with `prefect block create`.
 
     python deployments/notify.py slack-webhook/my-team
 
@@ -35,6 +35,12 @@ PAUSED_BODY = """{{ event.payload.message }}
 """
 FAILING_BODY = """{{ event.payload.failed }} of {{ event.payload.ended }} processed rows failed \
 ({{ event.payload.total }} rows in total); run {{ event.payload.run_id }}
+
+{{ flow_run|ui_url }}
+"""
+DRIFT_BODY = """{{ event.payload.message }}
+
+Since run {{ event.payload.since }}; {{ event.payload.rows }} canaries of run {{ event.payload.run_id }}
 
 {{ flow_run|ui_url }}
 """
@@ -94,6 +100,7 @@ NOTIFICATIONS = (
         body=PAUSED_BODY,
     ),
     Notification(subject="fails in many rows", event="opencode.run.failing", body=FAILING_BODY),
+    Notification(subject="shows a drift", event="opencode.quality.drift", body=DRIFT_BODY),
 )
 
 

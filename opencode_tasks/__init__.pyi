@@ -51,6 +51,8 @@ from opencode_tasks.outcomes.cli_output import parse_session_id as parse_session
 from opencode_tasks.plan.option_declarations import AnnotateOptions as AnnotateOptions
 from opencode_tasks.plan.option_declarations import DatasetOptions as DatasetOptions
 from opencode_tasks.plan.sizes import Sizes as Sizes
+from opencode_tasks.quality.drift import CanaryMeasure as CanaryMeasure
+from opencode_tasks.quality.drift import CanaryReport as CanaryReport
 from opencode_tasks.quality.estimate import Estimate as Estimate
 from opencode_tasks.quality.estimate import Range as Range
 from opencode_tasks.quality.gold import ClassQuality as ClassQuality

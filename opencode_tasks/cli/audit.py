@@ -39,7 +39,7 @@ def audit(
     The evidence is the ledger, and the processes and sessions of this machine. For each request that may
     have been paid for beside the one that gave the outcome of its row, the audit names the row, the
     reason, the cost in the ledger and the most that the provider may have charged. A run with votes is
-    audited vote by vote. The exit code is 1 if
+    audited vote by vote, and canaries as a part. The exit code is 1 if
     the evidence contradicts a promise: two attempts at one prompt at the same time, a row that was
     answered twice, an answer that was not reused, or sums that differ.
 
@@ -51,8 +51,14 @@ def audit(
     from opencode_tasks.engine.audit import audit as audit_run
 
     with open_existing(ledger) as opened:
-        parts = [part.run_id for part in opened.votes.parts(run_id)]
-        audits = [found for one in parts or [run_id] if (found := audit_run(opened, one)) is not None]
+        parts = opened.votes.parts(run_id)
+        # The rows of a run with votes are in its parts; those of another one are its own.
+        own = [] if any(part.part for part in parts) else [run_id]
+        audits = [
+            found
+            for one in (*own, *(part.run_id for part in parts))
+            if (found := audit_run(opened, one)) is not None
+        ]
     if not audits:
         raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
     if as_json:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from opencode_tasks.engine.canary_text import canary_lines
 from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, count_of, countdown
 from opencode_tasks.engine.summary_text import quality_lines
+from opencode_tasks.quality.drift import report_json
 
 if TYPE_CHECKING:
     # Prefect, pandas and SQLAlchemy behind these take seconds to load.
@@ -105,7 +107,8 @@ class Display:
         elif event.hold is not None:
             self._show_hold(event.hold)
         estimate = () if event.estimate is None else estimate_lines(event.estimate)
-        for line in (*estimate, *quality_lines(event.quality)):
+        canary = () if event.canary is None else canary_lines(report_json(event.canary))
+        for line in (*estimate, *quality_lines(event.quality), *canary):
             self.say(line)
 
     def ask(self, question: str, stop: Stop) -> bool:
@@ -128,6 +131,7 @@ class Display:
         assert event.sizes is not None
         is_resumed = self._in_flight is not None and event.part == self._part
         self._in_flight, self._part = 0, event.part
+        self._has_ended = self._has_ended and is_resumed
         for line in self._lines.start(event, time.monotonic()):
             self.say(line)
         # After a wait, the line shows the rows that ended before.

@@ -98,9 +98,10 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
             # A part is continued with its run.
             found = str(run["parent_run_id"])
             run = opened.runs.get(found)
+        has_open_part = any(part.is_unfinished for part in opened.votes.parts(found))
     if run is None:
         raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
-    if run["open"] == 0:
+    if run["open"] == 0 and not has_open_part:
         raise InputError((f"run {found} has no open row: it is {run['status']}",))
     if run["deployment"] and run["flow_run_ids"]:
         return {}, found, run["flow_run_ids"][-1]

@@ -137,10 +137,16 @@ def _print_run(found: dict[str, Any]) -> None:
     drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
     for one in parts:
-        name = part_name(one["part"], is_stronger=one["part"] > found["votes"])
-        typer.echo(f"{name:<18} {one['run_id']} {one['status']}")
+        typer.echo(f"{_part_name(one['part'], found['votes']):<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
+
+
+def _part_name(part: int, votes: int | None) -> str:
+    """The name of a part of a run by its number, for a run with this many votes; None without votes."""
+    if not part:
+        return "canaries"
+    return f"vote {part}" if votes is not None and part <= votes else "stronger model"
 
 
 def _mark_repairs(found: dict[str, Any]) -> None:

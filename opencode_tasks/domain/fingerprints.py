@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 ROW_KEY_VERSION = "row-key/1"
 FINGERPRINT_VERSION = "input/1"
+FIRST_OF_RUN = 1000
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 _SECRET_WORDS = {"secret", "secrets", "password", "passwd", "authorization", "credential", "credentials"}
@@ -86,6 +87,12 @@ def row_keys(
         return digest.hexdigest()
 
     return key_of
+
+
+def number_of_run(run_id: str) -> int:
+    """The number of the answers that no other run may reuse, for the keys of a run."""
+    # The numbers of votes are below.
+    return FIRST_OF_RUN + int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:6])
 
 
 def fingerprint(rows: Iterable[tuple[str, str]]) -> str:

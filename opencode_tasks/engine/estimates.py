@@ -43,8 +43,8 @@ class Forecast:
     ``send`` are the rows to send, one of each key, and ``first`` the first of them. ``reused`` rows have an
     answer in the ledger, ``equal`` rows get the answer of another row of the run, ``invalid`` rows fail
     without being sent. With votes, a row counts once for each vote without which no answer can have a
-    majority, and ``further`` is the most votes that may follow. ``estimate`` is None if no row is sent or
-    nothing is known about the rows.
+    majority, and ``further`` is the most votes that may follow. ``canaries`` are sent beside the rows.
+    ``estimate`` includes them, and is None if nothing is sent or nothing is known about the rows.
     """
 
     send: Sequence[RowToSend]
@@ -54,6 +54,7 @@ class Forecast:
     invalid: int
     further: int
     estimate: Estimate | None
+    canaries: int = 0
 
 
 def forecast(ledger: Ledger, plan: Plan) -> Forecast:
@@ -68,13 +69,16 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
                 continue
             counts[row.row_key] = counts.get(row.row_key, 0) + 1
             if row.row_key not in by_key:
-                texts = (row.prompt, row.system or "")
-                by_key[row.row_key] = RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
+                by_key[row.row_key] = _to_send(row)
     answered = ledger.ended_rows.answered([*by_key], refresh=plan.options.refresh)
     send = [row for key, row in by_key.items() if key not in answered]
     reused = sum(counts[key] for key in answered)
     of_rows = [*{row.position: row for row in by_key.values()}.values()]
     further = of_rows * (votes - first_votes(votes))
+    canaries = [] if plan.canaries is None else [_to_send(row) for row in plan.canaries.plan.rows]
+    # The plan of an empty input has no model.
+    priced = plan if plan.catalog is not None or plan.canaries is None else plan.canaries.plan
+    to_send = [*canaries, *send]
     return Forecast(
         send=send,
         first=_rows_at(plan, [*dict.fromkeys(row.position for row in send)][:SHOWN_PROMPTS]),
@@ -82,8 +86,14 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
         equal=sum(counts.values()) - reused - len(send),
         invalid=len(faulty),
         further=len(further),
-        estimate=spanned(_estimate(ledger, plan, send), _estimate(ledger, plan, [*send, *further])),
+        estimate=spanned(_estimate(ledger, priced, to_send), _estimate(ledger, priced, [*to_send, *further])),
+        canaries=len(canaries),
     )
+
+
+def _to_send(row: RowInput) -> RowToSend:
+    texts = (row.prompt, row.system or "")
+    return RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
 
 
 def estimate_rest(

@@ -21,6 +21,8 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     if lines:
         lines.append("---")
     lines.append(_rows_line(plan, forecast))
+    if forecast.canaries:
+        lines.append(f"canaries: {count_of(forecast.canaries)}, which each run sends anew")
     if forecast.further:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
     if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
@@ -46,6 +48,7 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "reused": forecast.reused,
         "equal": forecast.equal,
         "further_votes": forecast.further,
+        "canaries": forecast.canaries,
         "model_ref": plan.catalog.model_ref if plan.catalog else None,
         "opencode": plan.catalog.version if plan.catalog else None,
         "prompts": [row.prompt for row in forecast.first],

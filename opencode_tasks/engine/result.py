@@ -26,6 +26,7 @@ from opencode_tasks.ledger import (
     Progress,
 )
 from opencode_tasks.plan.answer_format import AnswerFormat
+from opencode_tasks.quality.drift import CanaryReport, report_in, report_json
 from opencode_tasks.quality.gold import FieldQuality, quality_json
 
 FrameT = TypeVar("FrameT", default=pd.DataFrame)
@@ -51,6 +52,7 @@ class AnnotationResult(Generic[FrameT, T]):
         quality: Quality of each field that ``gold`` compares, by the name of the field.
         votes: Votes of the run, their agreement, and the rows that went to a stronger model; None without
             ``votes`` and ``escalate_to``.
+        canary: What the canaries of the run show, compared with earlier runs; None without ``canary``.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -85,6 +87,7 @@ class AnnotationResult(Generic[FrameT, T]):
         kind: type[FrameT] | None = None,
         qualities: Sequence[FieldQuality] = (),
         votes: VoteQuality | None = None,
+        canary: CanaryReport | None = None,
     ) -> None:
         self._kind = kind
         self.run_id = run_id
@@ -92,6 +95,7 @@ class AnnotationResult(Generic[FrameT, T]):
         self.budget = budget
         self.quality: Final = {one.field: one for one in qualities}
         self.votes = votes
+        self.canary = canary
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
@@ -159,6 +163,7 @@ def read_result(
     *,
     qualities: Sequence[FieldQuality] = (),
     votes: VoteQuality | None = None,
+    canary: CanaryReport | None = None,
 ) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
@@ -171,6 +176,7 @@ def read_result(
         answer_format=answer_format,
         qualities=qualities,
         votes=votes,
+        canary=canary,
     )
 
 
@@ -195,13 +201,14 @@ def summary(
     started: float | None,
     quality: Mapping[str, FieldQuality] | None = None,
     votes: VoteQuality | None = None,
+    canary: CanaryReport | None = None,
 ) -> dict[str, Any]:
     """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
 
     ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
     (None without one), the amount spent, the most that calls without a report may have cost, and the
     amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name,
-    ``votes`` None for a run without votes.
+    ``votes`` None for a run without votes, ``canary`` None for one without measured canaries.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
@@ -217,13 +224,21 @@ def summary(
         "escalation": None
         if votes is None or votes.escalation is None
         else escalation_json(votes.escalation),
+        "canary": None if canary is None else report_json(canary),
     }
 
 
 def read_summary(ledger_url: str, run_id: str) -> dict[str, Any]:
     """Summary of a run that has not ended; its seconds are None."""
     with Ledger.open(ledger_url) as ledger:
-        return summary(run_id, ledger.runs.progress(run_id), ledger.budgets.get(run_id), started=None)
+        report = ledger.canaries.report(run_id)
+        return summary(
+            run_id,
+            ledger.runs.progress(run_id),
+            ledger.budgets.get(run_id),
+            started=None,
+            canary=None if report is None else report_in(report),
+        )
 
 
 def _budget_summary(budget: Budget) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -32,11 +32,15 @@ from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import OnPilot, RunContext
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import Sizes, choose_sizes
+from opencode_tasks.quality.drift import CanaryReport
 from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.quality.gold import FieldQuality
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
 from opencode_tasks.telemetry import span
+
+CANARIES: Final = "canaries"
+"""``RunEvent.part`` of the part that sends the canaries of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,8 @@ class RunEvent:
 
     Attributes:
         run_id: Id of the run in the ledger.
-        part: Part of the run that the event is about, such as "vote 2 of 3"; None for a run without parts.
+        part: Part of the run that the event is about, such as "vote 2 of 3" or "canaries"; None for the
+            rows of a run without votes.
         sizes: Number and size of batches. The run starts to send rows, for the first time or after a hold.
         reused_rows: Number of rows that took their answer from an earlier run.
         progress: Rows, tokens and cost so far: before the first row with ``sizes``, about every second while
@@ -55,6 +60,7 @@ class RunEvent:
             every second, during a long wait, until the run continues with ``sizes``.
         estimate: Estimate of the rows after the pilot, once the rows of the pilot have ended.
         quality: Quality of the answers of the pilot by field, at the same time; empty without gold values.
+        canary: What the canaries of the run show, once they have ended; not again if the run is resumed.
         warning: Fact that a person should know, once in a run: a provider does not report the usage, or
             another process works on the run too.
         output_fault: Why the output of a run with open rows could not be written, at the end of this
@@ -79,11 +85,14 @@ class RunEvent:
     hold: Hold | None = None
     estimate: Estimate | None = None
     quality: Mapping[str, FieldQuality] = field(default_factory=dict[str, FieldQuality])
+    canary: CanaryReport | None = None
     warning: str | None = None
     output_fault: str | None = None
 
 
 OnRunEvent = Callable[[RunEvent], None]
+SendCanaries = Callable[[Ledger, str], CanaryReport]
+"""Called with the ledger and the run id before any row of the run is sent."""
 
 
 def execute(
@@ -94,6 +103,7 @@ def execute(
     context: RunContext | None = None,
     on_event: OnRunEvent | None = None,
     on_hold: OnHold | None = None,
+    send_canaries: SendCanaries | None = None,
 ) -> AnnotationResult[Any]:
     """Execute a plan over ``frame`` and return the result.
 
@@ -127,6 +137,7 @@ def execute(
                 is_approved=started.is_approved,
             )
             run.warn_of_others()
+            canary = None if send_canaries is None else send_canaries(ledger, run_id)
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
             progress = ledger.runs.progress(run_id)
@@ -136,7 +147,13 @@ def execute(
             status = "failed" if progress.failed else "completed"
             ledger.runs.end(run_id, status=status, now=datetime.now(UTC))
         return read_result(
-            ledger, run_id, frame, plan.columns, plan.options.answer_format, qualities=qualities
+            ledger,
+            run_id,
+            frame,
+            plan.columns,
+            plan.options.answer_format,
+            qualities=qualities,
+            canary=canary,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from opencode_tasks.domain.advice import fix_for
 from opencode_tasks.domain.money import format_usd, usd_to_pico
+from opencode_tasks.engine.canary_text import canary_lines
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.outcomes.message_cleanup import presentable
@@ -41,6 +42,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
         *(() if summary["votes"] is None else (_votes_line(summary["votes"]),)),
         *(() if summary["escalation"] is None else (_escalation_line(summary),)),
+        *(() if summary["canary"] is None else canary_lines(summary["canary"])),
     ]
 
 

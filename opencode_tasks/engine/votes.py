@@ -17,22 +17,24 @@ import pandas as pd
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import pico_to_usd
+from opencode_tasks.engine.canaries import CanarySender
 from opencode_tasks.engine.driver import driving
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
+from opencode_tasks.engine.parts import ENDED, budget_left, hold_run
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
-from opencode_tasks.ledger import BUDGET_REACHED, DecidedRow, Ledger, budget_message
+from opencode_tasks.ledger import DecidedRow, Ledger
+from opencode_tasks.plan.canary_table import canary_name
 from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.quality.votes import first_votes
 from opencode_tasks.telemetry import span
 
 ROWS_PER_PART = 10_000
-ENDED = ("completed", "failed")
 
 
 def execute_plan(
@@ -46,8 +48,26 @@ def execute_plan(
 ) -> AnnotationResult[Any]:
     """Execute a plan over ``frame``, in parts if it wants several answers to a row; see ``execute``."""
     context = context or RunContext()
+    send_canaries = None
+    if plan.canaries is not None:
+        send_canaries = CanarySender(
+            canaries=plan.canaries,
+            option=canary_name(plan.options),
+            executor=executor,
+            context=context,
+            on_event=on_event or _ignore,
+            on_hold=on_hold or raise_paused,
+        )
     if not plan.options.has_parts:
-        return execute(plan, frame, executor=executor, context=context, on_event=on_event, on_hold=on_hold)
+        return execute(
+            plan,
+            frame,
+            executor=executor,
+            context=context,
+            on_event=on_event,
+            on_hold=on_hold,
+            send_canaries=send_canaries,
+        )
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = start_or_continue(ledger, plan, frame, context).run_id
@@ -65,6 +85,7 @@ def execute_plan(
                 on_event=on_event or _ignore,
                 on_hold=on_hold or raise_paused,
             )
+            canary = None if send_canaries is None else send_canaries(ledger, run_id)
             run.run()
             progress = ledger.runs.progress(run_id)
             run.on_event(RunEvent(run_id=run_id, progress=progress))
@@ -79,6 +100,7 @@ def execute_plan(
             plan.options.answer_format,
             qualities=qualities,
             votes=read_vote_quality(ledger, run_id, plan.gold),
+            canary=canary,
         )
 
 
@@ -182,13 +204,13 @@ class _RunInParts:
             PlanPart(parent_run_id=self.run_id, number=part, title=title),
             positions,
             number=number,
-            max_cost=pico_to_usd(self._budget_left(None)),
+            max_cost=pico_to_usd(budget_left(self.ledger, self.run_id, None)),
         )
         context = replace(
             self.context,
             resumed_run_id=None,
             part_run_id=part_id,
-            new_budget_pico=None if part_id is None else self._budget_left(part_id),
+            new_budget_pico=None if part_id is None else budget_left(self.ledger, self.run_id, part_id),
         )
 
         def emit(event: RunEvent) -> None:
@@ -204,23 +226,5 @@ class _RunInParts:
             on_hold=self._hold,
         )
 
-    def _budget_left(self, part_id: str | None) -> int | None:
-        """What a part may cost in all, in pico-dollars; None without a budget. A new part has no id yet."""
-        budget = self.ledger.budgets.get(self.run_id)
-        if budget.max_cost_pico is None:
-            return None
-        own = None if part_id is None else self.ledger.budgets.get(part_id)
-        of_others = budget.spent_pico + budget.reserved_pico
-        if own is not None:
-            of_others -= own.spent_pico + own.reserved_pico
-        return max(0, budget.max_cost_pico - of_others)
-
     def _hold(self, part_id: str, hold: Hold) -> None:
-        """Hold the run as its part is held, with the budget of the whole run in the message."""
-        if hold.error_type == BUDGET_REACHED:
-            refused = self.ledger.budgets.get(part_id).refused_pico
-            whole = replace(self.ledger.budgets.get(self.run_id), refused_pico=refused)
-            hold = replace(hold, message=budget_message(whole))
-        self.ledger.runs.pause(self.run_id, until=hold.until, reason=str(hold))
-        self.on_hold(self.run_id, hold)
-        self.ledger.runs.resume(self.run_id)
+        hold_run(self.ledger, self.run_id, part_id, hold, self.on_hold)

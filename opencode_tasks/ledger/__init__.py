@@ -8,6 +8,7 @@ from __future__ import annotations
 from opencode_tasks.ledger.attempts import CRASHED, INTERRUPTED, BatchRows, OrphanedAttempt
 from opencode_tasks.ledger.audit_queries import AttemptPair, AuditFacts, SentAttempt
 from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, budget_message
+from opencode_tasks.ledger.canaries import MeasuredRun, Measurement
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
 from opencode_tasks.ledger.finish import EndedAttempt
@@ -67,6 +68,8 @@ __all__ = [
     "LeaseLostError",
     "Ledger",
     "ListedGate",
+    "MeasuredRun",
+    "Measurement",
     "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",

@@ -86,13 +86,20 @@ def set_budget(connection: Connection, run_id: str, max_cost_pico: int | None) -
 
 
 _AMOUNT = bindparam("amount", type_=runs.c.reserved_pico.type)
+_parts = runs.alias("parts")
+# The rows of a run share its budget with its canaries, which are a part of it.
+_OF_PARTS = (
+    select(func.coalesce(func.sum(_parts.c.spent_pico + _parts.c.reserved_pico), 0))
+    .where(_parts.c.parent_run_id == bindparam("of_run"))
+    .scalar_subquery()
+)
 _RESERVE = (
     runs.update()
     .where(
         runs.c.run_id == bindparam("of_run"),
         or_(
             runs.c.max_cost_pico.is_(None),
-            runs.c.spent_pico + runs.c.reserved_pico + _AMOUNT <= runs.c.max_cost_pico,
+            runs.c.spent_pico + runs.c.reserved_pico + _OF_PARTS + _AMOUNT <= runs.c.max_cost_pico,
         ),
     )
     .values(reserved_pico=runs.c.reserved_pico + _AMOUNT)

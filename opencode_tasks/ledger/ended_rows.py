@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, func, not_, or_, select
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.reuse import is_reviewed
 from opencode_tasks.ledger.reviewed_prompts import reviewed_prompts
-from opencode_tasks.ledger.schema import rows, runs
+from opencode_tasks.ledger.schema import is_canary, rows, runs
 
 COMPARED_RUNS = 50
 MAX_LIKE_RUNS = 5
@@ -23,7 +23,7 @@ def like_runs(connection: Connection, model_ref: str, parameters: Mapping[str, A
     """Up to five of the newest runs of a model whose saved parameters have these values, newest first."""
     query = (
         select(runs.c.run_id, runs.c.parameters)
-        .where(runs.c.model_ref == model_ref, runs.c.origin == "annotate")
+        .where(runs.c.model_ref == model_ref, runs.c.origin == "annotate", not_(is_canary))
         .order_by(runs.c.created_at.desc())
         .limit(COMPARED_RUNS)
     )

@@ -12,6 +12,7 @@ from typing import Final, Self
 from opencode_tasks.ledger.attempts import Attempts
 from opencode_tasks.ledger.audit_queries import Audits
 from opencode_tasks.ledger.budgets import Budgets
+from opencode_tasks.ledger.canaries import Canaries
 from opencode_tasks.ledger.concurrency import Concurrency
 from opencode_tasks.ledger.database import Database, open_database
 from opencode_tasks.ledger.drivers import Drivers
@@ -35,9 +36,9 @@ class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
-    ``concurrency``, ``series``, ``gold``, ``votes`` and ``reviews``. Readers: ``results``, ``row_list`` and
-    ``audits`` (of one run), ``reports`` (over all) and ``ended_rows`` (examples for estimates). Upkeep:
-    ``imports`` and ``retention``.
+    ``concurrency``, ``series``, ``gold``, ``votes``, ``canaries`` and ``reviews``. Readers: ``results``,
+    ``row_list`` and ``audits`` (of one run), ``reports`` (over all) and ``ended_rows`` (examples for
+    estimates). Upkeep: ``imports`` and ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
@@ -53,6 +54,7 @@ class Ledger:
         self.series: Final = Series(database)
         self.gold: Final = Gold(database)
         self.votes: Final = Votes(database)
+        self.canaries: Final = Canaries(database)
         self.reviews: Final = Reviews(database)
         self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)

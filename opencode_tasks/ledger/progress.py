@@ -9,7 +9,7 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Connection, Select, func, not_, select
 
 from opencode_tasks.domain.records import RowStatus
-from opencode_tasks.ledger.schema import attempts, rows, runs, shown_status, usage
+from opencode_tasks.ledger.schema import CANARY_PART, attempts, rows, runs, shown_status, usage
 from opencode_tasks.ledger.usage_sums import count_if, known_sums, sums
 
 # Fewer rows say too little about the cost of others.
@@ -38,6 +38,7 @@ class Progress:
         unknown_attempts: Number of attempts, running ones included, with possibly more usage than reported.
         unreported_calls: Number of ended model calls whose usage the provider did not report.
         sent_rows: Number of rows that were sent and have ended.
+        canary_cost_pico: Part of ``known_cost_pico`` that the canaries cost, which are no rows of the run.
 
     Examples:
         >>> import pandas as pd
@@ -64,6 +65,7 @@ class Progress:
     unknown_attempts: int
     unreported_calls: int = 0
     sent_rows: int = 0
+    canary_cost_pico: int = 0
 
     @property
     def projected_cost_pico(self) -> int | None:
@@ -73,7 +75,8 @@ class Progress:
         """
         if not self.open or self.sent_rows < MIN_ENDED_ROWS or not self.known_cost_pico:
             return None
-        return self.known_cost_pico + self.known_cost_pico * self.open // self.sent_rows
+        of_rows = self.known_cost_pico - self.canary_cost_pico
+        return self.known_cost_pico + of_rows * self.open // self.sent_rows
 
 
 def progress(connection: Connection, run_id: str) -> Progress:
@@ -111,6 +114,8 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
     by_status = grouped(rows_query, rows.c.run_id, run_ids)
     unknown = added(unknown_query, attempts.c.run_id)
     summed = added(select(usage.c.run_id, *sums()), usage.c.run_id)
+    # No run without parts has canaries.
+    canary_costs = _canary_costs(connection, list(parts)) if parts else {}
     counts: dict[str, dict[str, Any]] = {}
     for run_id in run_ids:
         unknown_attempts = unknown[run_id].get("unknown", 0)
@@ -124,8 +129,21 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
             "known_cost_pico": found.get("cost_pico", 0),
             "unknown_attempts": unknown_attempts,
             "unreported_calls": found["steps"] - found.get("known_output_tokens", 0),
+            "canary_cost_pico": canary_costs.get(run_id, 0),
         }
     return counts
+
+
+def _canary_costs(connection: Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """The known cost of the canaries of each run that has some."""
+    cost = func.coalesce(func.sum(usage.c.cost_pico), 0)
+    query = (
+        select(runs.c.parent_run_id, cost)
+        .join(usage, usage.c.run_id == runs.c.run_id)
+        .where(runs.c.parent_run_id.in_(run_ids), runs.c.part == CANARY_PART)
+        .group_by(runs.c.parent_run_id)
+    )
+    return {run_id: int(pico) for run_id, pico in connection.execute(query)}
 
 
 def _parts_of(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Share of correct answers by group: the queries behind the views of quality.
+"""Share of correct answers by group, and canaries by run: the queries behind the views of quality.
 
 A change needs a new ``migrate.VIEWS_VERSION``.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, func, not_, select
 
-from opencode_tasks.ledger.schema import gold_values, rows, runs
+from opencode_tasks.ledger.schema import canaries, gold_values, is_canary, rows, runs
+from opencode_tasks.ledger.sql_functions import Dollars
 from opencode_tasks.ledger.usage_sums import count_if
 
 
 def _quality(*by: ColumnElement[Any]) -> Select[Any]:
-    """Share of correct answers by columns, which get their labels, and by field."""
+    """Share of correct answers by columns, which get their labels, and by field, canaries aside."""
     is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
     known = func.count(gold_values.c.is_correct)
     correct = count_if(gold_values.c.is_correct.is_(True))
@@ -30,6 +31,7 @@ def _quality(*by: ColumnElement[Any]) -> Select[Any]:
         .select_from(gold_values)
         .join(rows, is_of_row)
         .join(runs, runs.c.run_id == rows.c.run_id)
+        .where(not_(is_canary))
         .group_by(*by, gold_values.c.field)
         .order_by(*by, gold_values.c.field)
     )
@@ -76,3 +78,53 @@ def votes_of_runs() -> Select[Any]:
 def quality_by_model() -> Select[Any]:
     """Share of correct answers of each model and field, over all runs."""
     return _quality(func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model"))
+
+
+def canary_by_run() -> Select[Any]:
+    """Measures of the canaries of each run."""
+    is_completed = rows.c.status == "completed"
+    input_tokens = rows.c.input_tokens + rows.c.cache_read_tokens + rows.c.cache_write_tokens
+    of_rows = (
+        select(
+            rows.c.run_id,
+            func.count().label("rows"),
+            count_if(not_(is_completed)).label("failed_rows"),
+            func.avg(case((is_completed, input_tokens * 1.0))).label("input_tokens_per_row"),
+            func.avg(case((is_completed, (rows.c.output_tokens + rows.c.reasoning_tokens) * 1.0))).label(
+                "output_tokens_per_row"
+            ),
+            func.avg(case((is_completed, rows.c.cost_pico * 1.0))).label("cost_pico_per_row"),
+        )
+        .group_by(rows.c.run_id)
+        .subquery("of_rows")
+    )
+    known = func.count(gold_values.c.is_correct)
+    correct = count_if(gold_values.c.is_correct.is_(True))
+    of_gold = (
+        select(gold_values.c.run_id, (correct * 1.0 / func.nullif(known, 0)).label("accuracy"))
+        .group_by(gold_values.c.run_id)
+        .subquery("of_gold")
+    )
+    return (
+        select(
+            runs.c.parent_run_id.label("run"),
+            canaries.c.series,
+            canaries.c.measured_at,
+            runs.c.deployment,
+            runs.c.model_ref.label("model"),
+            of_rows.c.rows,
+            of_rows.c.failed_rows,
+            canaries.c.changed_rows,
+            canaries.c.compared_rows,
+            of_gold.c.accuracy,
+            of_rows.c.input_tokens_per_row,
+            of_rows.c.output_tokens_per_row,
+            Dollars(cast(of_rows.c.cost_pico_per_row, BigInteger)).label("cost_usd_per_row"),
+            canaries.c.has_drift,
+        )
+        .select_from(canaries)
+        .join(runs, runs.c.run_id == canaries.c.run_id)
+        .join(of_rows, of_rows.c.run_id == canaries.c.run_id)
+        .outerjoin(of_gold, of_gold.c.run_id == canaries.c.run_id)
+        .order_by(canaries.c.measured_at, canaries.c.run_id)
+    )

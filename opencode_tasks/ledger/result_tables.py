@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, case, func, select
+from sqlalchemy import Connection, Select, case, func, not_, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger import schema
 from opencode_tasks.ledger.operation_groups import Group, read
-from opencode_tasks.ledger.schema import HELD, attempts, inner_retries, rows, sessions, shown_status, usage
+from opencode_tasks.ledger.schema import (
+    HELD,
+    attempts,
+    inner_retries,
+    is_canary,
+    rows,
+    runs,
+    sessions,
+    shown_status,
+    usage,
+)
 from opencode_tasks.ledger.usage import unpack_messages
 from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums
 from opencode_tasks.ledger.votes import family, votes_on
@@ -86,7 +96,7 @@ def attempts_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]
 def cost_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """The cost of a run and of its parts, one dict for each ``model_ref`` with the keys ``COST_COLUMNS``.
 
-    ``rows`` counts the rows with a step of that model, ``steps`` its model calls.
+    ``rows`` counts the rows with a step of that model, canaries aside, and ``steps`` its model calls.
     ``failed_cost_pico`` is the part of attempts that did not complete. A sum is None if it is
     unknown for a step.
     """
@@ -94,12 +104,13 @@ def cost_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     query = (
         select(
             usage.c.model_ref,
-            func.count(usage.c.row_id.distinct()).label("rows"),
+            func.count(case((not_(is_canary), usage.c.row_id)).distinct()).label("rows"),
             *sums(),
             func.coalesce(func.sum(failed), 0).label("failed"),
             func.count(failed).label("known_failed"),
         )
         .join(attempts, attempts.c.attempt_id == usage.c.attempt_id)
+        .join(runs, runs.c.run_id == usage.c.run_id)
         .where(usage.c.run_id.in_(family(run_id)))
         .group_by(usage.c.model_ref)
         .order_by(usage.c.model_ref)

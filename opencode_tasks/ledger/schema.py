@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     case,
     false,
+    func,
     true,
 )
 from sqlalchemy.types import TypeEngine
@@ -34,6 +35,8 @@ metadata: Final = MetaData()
 
 # Status of a row that is kept from being sent for now. Readers of the ledger get "open".
 HELD: Final = "held"
+# The number of the part of a run that sends its canaries. Votes count from 1.
+CANARY_PART: Final = 0
 
 
 def _json(name: str) -> Column[Any]:
@@ -109,7 +112,8 @@ runs: Final = Table(
     # Runs over one incremental input share a series; NULL for a run over a whole input.
     Column("series", Text),
     # Number of votes on each row; NULL for a run whose rows are sent once. Such a run sends nothing: each of
-    # its votes is a run with this one as its parent, and ``part`` is the number of the vote, from 1.
+    # its votes is a run with this one as its parent, and ``part`` is the number of the vote, from 1. The
+    # canaries of any run are its part 0.
     Column("votes", Integer),
     Column("parent_run_id", Text),
     Column("part", Integer),
@@ -258,6 +262,9 @@ usage: Final = Table(
     Index("usage_run_row", "run_id", "row_id"),
 )
 
+# Whether a run is the part that sends the canaries of another.
+is_canary: Final = func.coalesce(runs.c.part, CANARY_PART + 1) == CANARY_PART
+
 # The status of a row for readers.
 shown_status: Final = case((rows.c.status == HELD, "open"), else_=rows.c.status)
 
@@ -297,6 +304,22 @@ reviews: Final = Table(
     Column("previous_error_message", AnyText),
     Column("previous_answered_by", AnyText),
     Column("previous_reviewed_at", UtcTime),
+)
+
+# What the canaries of a run showed, by the id of the part that sent them. ``series`` is equal for the runs
+# whose canaries can be compared, and ``report`` is ``drift.CanaryReport`` as JSON.
+canaries: Final = Table(
+    "canaries",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("series", Text, nullable=False),
+    Column("measured_at", UtcTime, nullable=False),
+    # Answers that differ from those of the last run without a drift, and those that could be compared.
+    Column("changed_rows", Integer, nullable=False),
+    Column("compared_rows", Integer, nullable=False),
+    Column("has_drift", Boolean, nullable=False),
+    _json("report"),
+    Index("canaries_series", "series", "measured_at"),
 )
 
 # One lease for each row_key across all runs; ``owner`` is NULL after a release. Leases are never

@@ -12,10 +12,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, Text, and_, case, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    not_,
+    select,
+)
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.ledger.schema import attempts, rows, runs, sessions, shown_status, usage
+from opencode_tasks.ledger.schema import attempts, is_canary, rows, runs, sessions, shown_status, usage
 from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, label_pairs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
@@ -39,6 +51,7 @@ def items() -> Select[Any]:
             runs.c.deployment,
             func.coalesce(runs.c.parent_run_id, runs.c.run_id).label("run"),
             runs.c.origin,
+            is_canary.label("canary"),
             rows.c.row_id,
             shown_status.label("row_status"),
             rows.c.reused,
@@ -131,9 +144,9 @@ def _group_columns(of: FromClause, by: Sequence[Grouping]) -> Select[Any]:
 
 
 def count_rows(of: FromClause, condition: Any = None) -> ColumnElement[int]:
-    """The number of distinct rows among lines (that meet a condition)."""
-    row = RowName(of.c.run, of.c.row_id)
-    return func.count((row if condition is None else case((condition, row))).distinct())
+    """The number of distinct rows among lines (that meet a condition), canaries aside."""
+    is_row = not_(of.c.canary) if condition is None else and_(not_(of.c.canary), condition)
+    return func.count(case((is_row, RowName(of.c.run, of.c.row_id))).distinct())
 
 
 def _sum(column: ColumnElement[Any]) -> ColumnElement[int]:

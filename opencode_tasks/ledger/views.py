@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Select, bindparam, text
 from sqlalchemy.schema import DDL
 
-from opencode_tasks.ledger.quality_sums import quality_by_model, quality_by_run
+from opencode_tasks.ledger.quality_sums import canary_by_run, quality_by_model, quality_by_run
 from opencode_tasks.ledger.spend import by_run, failures, items, spent, unreported
 
 DROPPED: tuple[str, ...] = ()
@@ -54,6 +54,7 @@ VIEWS: tuple[View, ...] = (
     View(name="failures_by_type", line="a day, model and error type", query=failures()),
     View(name="quality_by_run", line="a run and a field with gold values", query=quality_by_run()),
     View(name="quality_by_model", line="a model and a field with gold values", query=quality_by_model()),
+    View(name="canary_by_run", line="a run with canaries", query=canary_by_run()),
     View(
         name="unreported_attempts",
         line="an attempt that may have cost more than was reported",
@@ -112,6 +113,15 @@ MEANINGS: dict[str, str] = {
     "unanswered_rows": "Number of rows with a gold value and without an answer.",
     "correct_rows": "Number of answers that equal the gold value.",
     "accuracy": "Share of correct answers among the answered rows; null without one.",
+    "canary": "Whether the row is a canary of the run. Canaries are in no number of rows.",
+    "series": "Digest that is equal for the runs whose canaries can be compared.",
+    "measured_at": "Time at which the last canary of the run had ended.",
+    "changed_rows": "Number of canaries whose answer differs from that of the last run without a drift.",
+    "compared_rows": "Number of canaries with an answer in both runs.",
+    "input_tokens_per_row": "Mean of the input tokens of the completed rows, those of the cache included.",
+    "output_tokens_per_row": "Mean of the output tokens of the completed rows, reasoning included.",
+    "cost_usd_per_row": "Mean cost of the completed rows in USD.",
+    "has_drift": "Whether a measure was outside its usual range.",
     "labels": "Labels of the row as a JSON object.",
     "at_most_pico": "Upper bound of the unreported cost, in pico-dollars; 0 if the price of the model is "
     "unknown.",

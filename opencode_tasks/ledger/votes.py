@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
-from opencode_tasks.ledger.runs import PREPARING
-from opencode_tasks.ledger.schema import HELD, gold_values, rows, runs
+from opencode_tasks.ledger.runs import PREPARING, UNFINISHED
+from opencode_tasks.ledger.schema import CANARY_PART, HELD, gold_values, rows, runs
 
 ROWS_PER_UPDATE = 5000
 # The columns of a decided row that come from one vote.
@@ -28,11 +28,16 @@ CHOSEN_COLUMNS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a run: a run over some of its rows. ``part`` is its number, from 1."""
+    """A part of a run: a run over some of its rows, or 0 over its canaries. ``part`` is its number."""
 
     run_id: str
     part: int
     status: str
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it may have open rows."""
+        return self.status in UNFINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,7 @@ class VoteCounts:
 _whole = runs.alias("whole")
 _of_run = rows.alias("of_run")
 _IS_WRITTEN = runs.c.status != PREPARING
+_IS_VOTE = _IS_WRITTEN & (runs.c.part > CANARY_PART)
 
 
 def family(run_id: Any) -> Select[Any]:
@@ -90,7 +96,7 @@ def asked_positions(connection: Connection, run_id: str, part: int) -> list[int]
         select(_of_run.c.position)
         .join(rows, rows.c.row_id == _of_run.c.row_id)
         .join(runs, runs.c.run_id == rows.c.run_id)
-        .where(_of_run.c.run_id == run_id, runs.c.parent_run_id == run_id, runs.c.part == part, _IS_WRITTEN)
+        .where(_of_run.c.run_id == run_id, runs.c.parent_run_id == run_id, runs.c.part == part, _IS_VOTE)
     )
     return list(connection.execute(query).scalars())
 
@@ -125,7 +131,7 @@ _VOTES = (
         _of_run.c.position.label("of_position"),
     )
     .select_from(_of_run)
-    .join(runs, (runs.c.parent_run_id == _of_run.c.run_id) & _IS_WRITTEN)
+    .join(runs, (runs.c.parent_run_id == _of_run.c.run_id) & _IS_VOTE)
     .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
     .where(_IS_UNDECIDED)
     .order_by(_of_run.c.position, runs.c.part, runs.c.created_at)
@@ -154,7 +160,7 @@ def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> lis
         )
         .join(runs, runs.c.run_id == rows.c.run_id)
         .join(_whole, _whole.c.run_id == runs.c.parent_run_id)
-        .where(runs.c.parent_run_id == run_id, rows.c.row_id.in_(row_ids))
+        .where(runs.c.parent_run_id == run_id, runs.c.part > CANARY_PART, rows.c.row_id.in_(row_ids))
         .order_by(runs.c.part)
     )
     return [dict(vote) for vote in connection.execute(query).mappings()]
@@ -184,7 +190,7 @@ def counts(connection: Connection, run_id: str) -> VoteCounts:
         .join(_of_run, (_of_run.c.run_id == run_id) & (_of_run.c.row_id == rows.c.row_id))
         .where(
             runs.c.parent_run_id == run_id,
-            _IS_WRITTEN,
+            _IS_VOTE,
             or_(_of_run.c.votes.is_not(None), _of_run.c.status == HELD),
         )
     )
@@ -223,7 +229,12 @@ def votes_before(connection: Connection, run_id: str, part: int) -> dict[str, li
             rows.c.position.label("of_position"),
         )
         .join(runs, runs.c.run_id == rows.c.run_id)
-        .where(runs.c.parent_run_id == run_id, runs.c.part < part, rows.c.row_id.in_(of_part))
+        .where(
+            runs.c.parent_run_id == run_id,
+            runs.c.part > CANARY_PART,
+            runs.c.part < part,
+            rows.c.row_id.in_(of_part),
+        )
         .order_by(rows.c.row_id, runs.c.part, runs.c.created_at)
     )
     found: dict[str, list[dict[str, Any]]] = {}

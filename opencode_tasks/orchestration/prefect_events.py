@@ -25,11 +25,13 @@ from prefect.logging import get_run_logger
 
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.canary_text import canary_table, drift_parts
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Ledger, Progress
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.orchestration.publisher import Publisher
+from opencode_tasks.quality.drift import CanaryReport, report_json
 from opencode_tasks.settings import settings
 
 PROGRESS_KEY = "opencode-progress"
@@ -40,6 +42,8 @@ USAGE_RECORDED = "opencode.usage.recorded"
 RUN_FINISHED = "opencode.run.finished"
 RUN_PAUSED = "opencode.run.paused"
 RUN_FAILING = "opencode.run.failing"
+QUALITY_DRIFT = "opencode.quality.drift"
+CANARY_KEY = "opencode-canary"
 LONG_WAIT_S = 3600.0
 # A failure rate over fewer rows is not meaningful.
 MIN_ROWS = 20
@@ -122,8 +126,19 @@ class PrefectPublisher(Publisher):
                 lines = [_quality_line(field, found) for field, found in summary["quality"].items()]
                 description = f"Quality of run {run_id}: answers compared with gold values"
                 call_blocking(acreate_table_artifact, lines, key=QUALITY_KEY, description=description)
+        if summary.get("canary"):
+            with suppress(Exception):
+                lines = canary_table(summary["canary"])
+                description = f"Canaries of run {run_id}, compared with earlier runs"
+                call_blocking(acreate_table_artifact, lines, key=CANARY_KEY, description=description)
         self._publish_usage(run_id, progress)
         _emit(RUN_FINISHED, run_id, summary)
+
+    def drift(self, run_id: str, report: CanaryReport) -> None:
+        """Publish that measures of the canaries are outside their usual range."""
+        found = report_json(report)
+        message = "; ".join(drift_parts(found))
+        _emit(QUALITY_DRIFT, run_id, {"message": message, **found, "canary_run_id": report.run_id})
 
 
 def _quality_line(field: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,4 +203,4 @@ def _emit(
         "prefect.resource.name": run_id,
     }
     with suppress(Exception):
-        emit_event(event, resource=resource, payload={"run_id": run_id, **payload})
+        emit_event(event, resource=resource, payload={**payload, "run_id": run_id})

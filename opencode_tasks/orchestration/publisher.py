@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opencode_tasks.ledger import Progress
+from opencode_tasks.quality.drift import CanaryReport
 
 
 class Publisher:
@@ -21,6 +22,9 @@ class Publisher:
         self, run_id: str, progress: Progress, cost: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     ) -> None:
         """Take the end of the run. ``cost`` has a ledger line per model."""
+
+    def drift(self, run_id: str, report: CanaryReport) -> None:
+        """Take that the canaries of the run show a drift, before its rows are sent."""
 
     def info(self, text: str) -> None:
         """Log a line."""

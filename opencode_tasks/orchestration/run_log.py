@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from prefect.logging import get_run_logger
 
 from opencode_tasks.domain.hold import Hold
+from opencode_tasks.engine.canary_text import canary_lines
 from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.engine.progress_text import RunLines, limits_line, plan_lines, progress_line
 from opencode_tasks.engine.result import AnnotationResult, summary
@@ -32,6 +33,7 @@ from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.context import current_flow_run
 from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.plan.plan import Plan
+from opencode_tasks.quality.drift import CanaryReport, report_json
 
 # Prefect's loggers of flow runs and task runs, which send their records to its API.
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -55,6 +57,8 @@ class RunLog:
         if event.estimate is not None:
             self._info(*estimate_lines(event.estimate))
         self._info(*quality_lines(event.quality))
+        if event.canary is not None:
+            self._canary(event.canary)
         if event.sizes is not None:
             self._info(*self._lines.start(event, time.monotonic()))
             if not self._is_started:
@@ -66,6 +70,11 @@ class RunLog:
             self._info(*self._lines.resumed(event.progress))
             if time.monotonic() >= self._next_progress_s:
                 self._progress(event)
+
+    def _canary(self, report: CanaryReport) -> None:
+        log = self._log.warning if report.has_drift else self._log.info
+        for line in canary_lines(report_json(report)):
+            log("%s", line)
 
     def hold(self, hold: Hold) -> None:
         """Log a hold that begins."""
@@ -88,6 +97,7 @@ class RunLog:
             started=started_s,
             quality=result.quality,
             votes=result.votes,
+            canary=result.canary,
         )
         self._info(*summary_lines(totals))
         if not result.progress.failed:

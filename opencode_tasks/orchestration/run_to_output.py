@@ -14,7 +14,7 @@ import pandas as pd
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.result import AnnotationResult, output_parts, summary
-from opencode_tasks.engine.run import OnRunEvent, RunEvent, forget_texts
+from opencode_tasks.engine.run import CANARIES, OnRunEvent, RunEvent, forget_texts
 from opencode_tasks.errors import LowAccuracyError, RunPausedError, SetupError, TooManyFailedError
 from opencode_tasks.ledger import Ledger, ledger_argument
 from opencode_tasks.orchestration.annotate import execute_here
@@ -46,8 +46,11 @@ def run_to_output(
 
     def emit(event: RunEvent) -> None:
         run_ids.append(event.run_id)
-        if event.progress is not None:
+        # The rows of the run are not those of its canaries.
+        if event.progress is not None and event.part != CANARIES:
             publisher.progress(event.run_id, event.progress)
+        if event.canary is not None and event.canary.has_drift:
+            publisher.drift(event.run_id, event.canary)
         if on_event is not None:
             on_event(event)
 
@@ -77,6 +80,7 @@ def run_to_output(
         started=started_s,
         quality=result.quality,
         votes=result.votes,
+        canary=result.canary,
     )
     with Ledger.open(plan.ledger_url) as ledger:
         publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)

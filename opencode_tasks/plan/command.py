@@ -126,6 +126,8 @@ def prepare(
             )
     with Collected(faults):
         plan = make_plan(table and table.frame, resolver.options(wanted), table.row_faults if table else {})
+    if plan is not None and min_accuracy is not None and not plan.gold:
+        faults.append("--min-accuracy: INPUT has none of the columns of --gold, and it is not about canaries")
     if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))
     return PreparedRun(

@@ -377,6 +377,17 @@ class SharedOptions(TypedDict, total=False):
             metavar="FIELD",
         ),
     ]
+    canary: Annotated[
+        str | None,
+        _QUALITY(
+            "Table with the columns of the prompt, whose rows each run sends anew before those of INPUT, in "
+            "the same budget. It shows whether accuracy (with a column of --gold), failures, tokens or cost "
+            "leave their usual range. Its rows are not in OUTPUT.",
+            absent="no canaries",
+            metavar="FILE",
+            is_path=True,
+        ),
+    ]
 
 
 class AnnotateOptions(SharedOptions, total=False):

@@ -9,6 +9,7 @@ from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.plan.options import BadRows, OnBudget, Options
+from opencode_tasks.plan.reviewed_examples import is_reviewed
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
@@ -31,6 +32,11 @@ def option_faults(options: Options) -> list[str]:
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
     faults += _vote_faults(options)
+    if options.canary is not None and is_reviewed(options.examples):
+        faults.append(
+            "--canary: not with --examples reviewed, whose examples change from run to run; canaries need "
+            "the same prompts in all runs"
+        )
     if options.max_repairs < 0:
         faults.append(f"--max-repairs: {options.max_repairs} is below 0")
     faults += _clock_faults(options)

@@ -88,6 +88,7 @@ class Options:
     escalate_to: str | None = None
     escalate_below: float | None = None
     confidence: str | None = None
+    canary: str | None = None
     series: str | None = None
 
     @property

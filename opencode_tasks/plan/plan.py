@@ -12,7 +12,7 @@ import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
 from opencode_tasks.domain.cost import PriceBook
-from opencode_tasks.domain.fingerprints import KeyOf, fingerprint, row_keys
+from opencode_tasks.domain.fingerprints import KeyOf, fingerprint, number_of_run, row_keys
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.policy import RetryLimits
@@ -26,8 +26,9 @@ from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
 from opencode_tasks.opencode.server_pool import server_pool
+from opencode_tasks.plan.canary_table import canary_name, canary_options, gold_in, read_canaries, renamed
 from opencode_tasks.plan.examples import read_examples
-from opencode_tasks.plan.gold import GoldField, gold_fields, value_faults
+from opencode_tasks.plan.gold import GoldField, gold_cells, gold_fields, value_faults
 from opencode_tasks.plan.option_faults import option_faults
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import Options, make_spec
@@ -118,6 +119,7 @@ class Plan:
     secrets_block: str | None = None
     part: PlanPart | None = None
     stronger: Plan | None = None
+    canaries: Canaries | None = None
 
     @property
     def model_ref(self) -> str:
@@ -151,10 +153,22 @@ class Plan:
             options=replace(
                 self.options, votes=None, escalate_to=None, gold=(), series=None, max_cost=max_cost
             ),
+            canaries=None,
             checked=Checked(),
             rows=rows,
             fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
             gold=(),
+            part=part,
+        )
+
+    def of_canaries(self, part: PlanPart, *, max_cost: float | None) -> Plan:
+        """The plan of canaries for a run: no other run has the keys of its rows, so that none is reused."""
+        rows = replace(self.rows, number=number_of_run(part.parent_run_id))
+        return replace(
+            self,
+            options=replace(self.options, max_cost=max_cost),
+            rows=rows,
+            fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
             part=part,
         )
 
@@ -207,6 +221,19 @@ class Plan:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canaries:
+    """The canaries of a run: their plan and their table.
+
+    ``series`` is equal for the runs whose canaries can be compared: those with the same prompts, gold values,
+    model and settings.
+    """
+
+    plan: Plan
+    frame: pd.DataFrame
+    series: str
+
+
 def limits_of(options: Options) -> RetryLimits:
     """Retry limits of a run, from its options and the settings."""
     return RetryLimits(
@@ -256,15 +283,8 @@ def make_plan(
         reviewed = read_reviewed_examples(options, checked.rows)
     except InputError as error:
         faults += error.faults
-    gold: list[GoldField] = []
-    has_schema_faults = options.schema is not None and bool(check_schema(options.schema))
-    if frame is not None and options.gold and not has_schema_faults:
-        require_extra("--gold")
-        try:
-            gold = gold_fields(options, [*map(str, frame.columns)])
-            faults += value_faults(frame, gold)
-        except InputError as error:
-            faults += error.faults
+    canary_frame = _canary_frame(options, faults)
+    gold = _gold(frame, options, canary_frame, faults)
     spec, catalog = None, None
     try:
         spec = make_spec(options, resolved.secrets)
@@ -274,6 +294,7 @@ def make_plan(
             catalog = server_pool.call(server_pool.catalog, spec, options.variant, backend)
     except InputError as error:
         faults += error.faults
+    canaries = _canaries(resolved, canary_frame, faults)
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
@@ -294,7 +315,67 @@ def make_plan(
         gold=gold,
         secrets_block=resolved.secrets_block,
         stronger=None if options.escalate_to is None else _stronger(frame, resolved, unreadable),
+        canaries=canaries,
     )
+
+
+def _gold(
+    frame: pd.DataFrame | None, options: Options, canaries: pd.DataFrame | None, faults: list[str]
+) -> list[GoldField]:
+    """The fields of INPUT with gold values; adds the faults of these columns and values to ``faults``."""
+    if canaries is not None:
+        options = replace(options, gold=_gold_of_input(options, frame, canaries))
+    has_schema_faults = options.schema is not None and bool(check_schema(options.schema))
+    if frame is None or not options.gold or has_schema_faults:
+        return []
+    require_extra("--gold")
+    try:
+        gold = gold_fields(options, [*map(str, frame.columns)])
+    except InputError as error:
+        faults += error.faults
+        return []
+    faults += value_faults(frame, gold)
+    return gold
+
+
+def _canary_frame(options: Options, faults: list[str]) -> pd.DataFrame | None:
+    """The table of the canaries; None without one, or if it has faults, which are added to ``faults``."""
+    if options.canary is None:
+        return None
+    require_extra("--canary")
+    try:
+        return read_canaries(options)
+    except InputError as error:
+        faults += error.faults
+        return None
+
+
+def _canaries(resolved: ResolvedOptions, frame: pd.DataFrame | None, faults: list[str]) -> Canaries | None:
+    """The canaries of a run; None without them, or if they have faults that the run has not.
+
+    Those are added to ``faults``.
+    """
+    if frame is None:
+        return None
+    options = resolved.options
+    own = canary_options(options, [*map(str, frame.columns)])
+    try:
+        plan = make_plan(frame, replace(resolved, options=own))
+    except InputError as error:
+        faults += [renamed(fault, options) for fault in error.faults if fault not in faults]
+        return None
+    rows = [(str(row.position), row.row_key) for row in plan.rows]
+    if len({key for _, key in rows}) < len(rows):
+        faults.append(f"{canary_name(options)}: two rows have the same prompt; remove one of them")
+    cells = [(f"{at} {field}", str(value)) for at, field, value in gold_cells(frame, plan.gold)]
+    return Canaries(plan=plan, frame=frame, series=fingerprint([*rows, *cells]))
+
+
+def _gold_of_input(options: Options, frame: pd.DataFrame | None, canaries: pd.DataFrame) -> Sequence[str]:
+    """The values of ``--gold`` for INPUT: a column that only the canaries have is theirs alone."""
+    columns = [] if frame is None else [*map(str, frame.columns)]
+    in_canaries = gold_in(options.gold, [*map(str, canaries.columns)])
+    return [text for text in options.gold if text in gold_in([text], columns) or text not in in_canaries]
 
 
 def _stronger(
@@ -311,6 +392,7 @@ def _stronger(
         escalate_below=None,
         confidence=None,
         gold=(),
+        canary=None,
     )
     try:
         return make_plan(frame, replace(resolved, options=options), unreadable)

@@ -24,6 +24,7 @@ SHORT = {
     "how-to/dashboards.md",
     "how-to/mcp-tools.md",
     "how-to/read-and-correct-rows.md",
+    "how-to/watch-for-drift.md",
 }
 KEY = "sk-ant-your-key"
 # In the how-to pages about quality.

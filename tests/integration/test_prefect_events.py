@@ -89,6 +89,33 @@ def test_a_run_publishes_its_progress_its_cost_and_two_events(desk: Desk) -> Non
     assert recorded[-1]["input_tokens"] == ran.summary["tokens"]["input_tokens"]
 
 
+@pytest.mark.slow
+@pytest.mark.scripted
+def test_a_drift_is_an_event_and_a_table(desk: Desk) -> None:
+    is_worse: list[bool] = []
+    desk.provider.on(lambda call: bool(is_worse) and "canary" in call.prompt, Reply(text="no"))
+    desk.provider.on(lambda call: True, Reply(text="yes"))
+    desk.write_csv("canary.csv", [{"prompt": f"canary {n}", "human": "yes"} for n in range(20)])
+    more = ("--canary", "canary.csv", "--gold", "human", "--choices", "yes,no")
+    for _ in range(5):
+        assert desk.run(*table(desk, 1), *more, env={"PREFECT_API_URL": None}).code == 0
+    is_worse.append(True)
+    ran = desk.run(*table(desk, 1), *more)
+    assert ran.code == 0, ran.stderr
+    run_id = ran.summary["run_id"]
+    (drift,) = events("opencode.quality.drift", run_id)
+    assert (drift["since"], drift["rows"], drift["earlier_runs"]) == (run_id, 20, 5)
+    assert drift["canary_run_id"] == ran.summary["canary"]["run_id"]
+    assert "accuracy 0.0%, usual" in drift["message"]
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        (flow_run_id,) = ledger.runs.newest()[0]["flow_run_ids"]
+    found = artifacts(flow_run_id)
+    lines = {line["measure"]: line["drift"] for line in json.loads(found["opencode-canary"].data)}
+    assert (lines["accuracy"], lines["failed"]) == ("yes", "no")
+    # The progress is that of the rows.
+    assert "1 of 1 rows" in found["opencode-progress"].description
+
+
 @pytest.mark.nightly
 @pytest.mark.scripted
 def test_the_report_flow_writes_files_and_creates_artifacts(desk: Desk) -> None:

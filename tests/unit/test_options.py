@@ -181,6 +181,7 @@ def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     paths = {name for name, value in saved.items() if Path(value).is_absolute()}
     assert paths == {
         *("input", "output", "schema", "examples", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
+        "canary",
     }
     assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
         "input": "s3://b/in.csv",
@@ -225,7 +226,7 @@ UNTRIED = {
     *("model", "opencode_config", "opencode_bin", "credentials", "ledger", "backend"),
     # The votes on a row have the keys of its answers; the row itself has a key of its own.
     *("max_cost", "max_row_cost", "examples", "votes"),
-    *("escalate_to", "escalate_below", "confidence"),
+    *("escalate_to", "escalate_below", "confidence", "canary"),
 }
 
 
