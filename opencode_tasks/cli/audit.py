@@ -14,6 +14,7 @@ from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.usage import total_of
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import InputError
 
@@ -65,12 +66,11 @@ def audit(
 
 def _parts_as_json(run_id: str, audits: Sequence[Audit]) -> dict[str, Any]:
     """The audits of the parts of a run, with the sum of their amounts."""
-    most = [found.at_most_pico for found in audits if found.at_most_pico is not None]
     return {
         "run_id": run_id,
         "faults": [fault for found in audits for fault in found.faults],
         "cost_usd": pico_to_usd(sum(found.cost_pico for found in audits)),
-        "at_most_usd": pico_to_usd(sum(most) if len(most) == len(audits) else None),
+        "at_most_usd": pico_to_usd(total_of(found.at_most_pico for found in audits)),
         "parts": [_as_json(found) for found in audits],
     }
 

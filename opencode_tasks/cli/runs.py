@@ -70,6 +70,8 @@ def _table(runs_found: list[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from opencode_tasks.ledger import models_in
+
     table = Table(
         *("run_id", "started (UTC)", "status", "drivers", "model"),
         *("rows", "completed", "failed", "reused", "cost"),
@@ -81,7 +83,7 @@ def _table(runs_found: list[dict[str, Any]]) -> Table:
                 f"{run['created_at']:%Y-%m-%d %H:%M:%S}",
                 run["status"],
                 str(sum(driver["status"] == "working" for driver in run["drivers"])),
-                run["model_ref"] or "-",
+                run["model_ref"] or ", ".join(models_in(run["parameters"])) or "-",
             ),
             *(str(run[name]) for name in ("total", "completed", "failed", "reused")),
             format_usd(run["cost_pico"]),
@@ -125,7 +127,8 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
     if run is None:
         return None
     parts = [
-        {"part": one.part, "run_id": one.run_id, "status": one.status} for one in ledger.votes.parts(run_id)
+        {"part": one.part, "run_id": one.run_id, "status": one.status, "title": one.title}
+        for one in ledger.votes.parts(run_id)
     ]
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
 
@@ -136,8 +139,7 @@ def _print_run(found: dict[str, Any]) -> None:
     drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
     for one in parts:
-        name = f"vote {one['part']}" if one["part"] <= found["votes"] else "stronger model"
-        typer.echo(f"{name:<18} {one['run_id']} {one['status']}")
+        typer.echo(f"{one['title']:<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 
@@ -156,7 +158,7 @@ def _print_row(found: dict[str, Any]) -> None:
 
     _print_fields(found["row"])
     for vote in found["votes"]:
-        typer.echo(f"\n--- vote {vote['part']}: {vote['status']}, run {vote['run_id']}")
+        typer.echo(f"\n--- {vote['title']}: {vote['status']}, run {vote['run_id']}")
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
         _print_fields({name: vote[name] for name in names if vote[name] is not None})
     for attempt in found["attempts"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of, duration
-from opencode_tasks.quality.estimate import Estimate, Range
+from opencode_tasks.quality.estimate import RANGES, Estimate, Range
 
 CERTAINTY = "8 of 10 times the cost is in its range"
 
@@ -34,12 +34,11 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """The estimate as a JSON object; None without one."""
     if estimate is None:
         return None
-    ranges = ("input_tokens", "output_tokens", "cost_usd", "seconds")
     return {
         "rows": estimate.rows,
         "source": estimate.source,
         "source_rows": estimate.source_rows,
-        **{name: _json(getattr(estimate, name)) for name in ranges},
+        **{name: _json(getattr(estimate, name)) for name in RANGES},
     }
 
 

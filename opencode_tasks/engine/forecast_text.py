@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.engine.estimate_text import estimate_json, estimate_lines
@@ -20,6 +21,9 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines += [f"--- prompt of row {row.row_id}", row.prompt]
     if lines:
         lines.append("---")
+    for name, one_plan, one in _models(plan, forecast):
+        lines.append(f"{name}: {_rows_line(one_plan, one)}")
+        lines += [] if one.estimate is None else estimate_lines(one.estimate)
     lines.append(_rows_line(plan, forecast))
     if forecast.further:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
@@ -35,6 +39,11 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     return lines
 
 
+def _models(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, Plan, Forecast]]:
+    """The name, the plan and the forecast of each of several models."""
+    yield from zip(plan.options.models, plan.models, forecast.models, strict=True)
+
+
 def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     """The same as a JSON object."""
     return {
@@ -46,15 +55,27 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "reused": forecast.reused,
         "equal": forecast.equal,
         "further_votes": forecast.further,
-        "model_ref": plan.catalog.model_ref if plan.catalog else None,
+        "model_ref": plan.catalog.model_ref if plan.catalog and not plan.models else None,
         "opencode": plan.catalog.version if plan.catalog else None,
         "prompts": [row.prompt for row in forecast.first],
         "estimate": estimate_json(forecast.estimate),
+        "models": [
+            {
+                "model": name,
+                "send": len(one.send),
+                "reused": one.reused,
+                "equal": one.equal,
+                "estimate": estimate_json(one.estimate),
+            }
+            for name, _, one in _models(plan, forecast)
+        ],
     }
 
 
 def _rows_line(plan: Plan, forecast: Forecast) -> str:
     model = f" to {plan.catalog.model_ref}" if plan.catalog else ""
+    if plan.models:
+        model = f" to {len(plan.models)} models"
     others = {
         "{} an answer of the ledger": (forecast.reused, "reuses", "reuse"),
         "{} another row of INPUT": (forecast.equal, "equals", "equal"),
@@ -69,4 +90,6 @@ def _rows_line(plan: Plan, forecast: Forecast) -> str:
     of_rows = f"of {count_of(len(plan.rows))}"
     if votes is not None:
         of_rows = f"votes ({first_votes(votes)} on each {of_rows})"
+    if plan.models:
+        of_rows = f"prompts ({of_rows})"
     return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{model}", *parts])

@@ -13,10 +13,11 @@ from typing_extensions import TypeVar
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.model_quality import ModelQuality, models_json, read_model_quality
 from opencode_tasks.engine.vote_counts import VoteQuality, escalation_json, votes_json
 from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.given_frames import given_back
-from opencode_tasks.frames.output_frame import output_frame
+from opencode_tasks.frames.output_frame import OF_MODELS, output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
     COST_COLUMNS,
@@ -50,7 +51,8 @@ class AnnotationResult(Generic[FrameT, T]):
         usage: One row per model call.
         quality: Quality of each field that ``gold`` compares, by the name of the field.
         votes: Votes of the run, their agreement, and the rows that went to a stronger model; None without
-            ``votes`` and ``escalate_to``.
+            ``votes``, several models and ``escalate_to``.
+        models: Answers of each of several models; empty for a run with one model.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -85,6 +87,7 @@ class AnnotationResult(Generic[FrameT, T]):
         kind: type[FrameT] | None = None,
         qualities: Sequence[FieldQuality] = (),
         votes: VoteQuality | None = None,
+        models: Sequence[ModelQuality] = (),
     ) -> None:
         self._kind = kind
         self.run_id = run_id
@@ -92,6 +95,7 @@ class AnnotationResult(Generic[FrameT, T]):
         self.budget = budget
         self.quality: Final = {one.field: one for one in qualities}
         self.votes = votes
+        self.models: Final = tuple(models)
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
@@ -159,6 +163,7 @@ def read_result(
     *,
     qualities: Sequence[FieldQuality] = (),
     votes: VoteQuality | None = None,
+    models: Sequence[ModelQuality] = (),
 ) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
@@ -171,6 +176,7 @@ def read_result(
         answer_format=answer_format,
         qualities=qualities,
         votes=votes,
+        models=models,
     )
 
 
@@ -181,10 +187,24 @@ def output_parts(
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        part = output_frame(rows, ledger.results.outcomes(run_id, span), columns)
+        part = output_frame(rows, _outcomes(ledger, run_id, span, columns), columns)
         # The types of the columns of the source.
         part.attrs = source.attrs
         yield part
+
+
+def _outcomes(ledger: Ledger, run_id: str, span: range, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """The outcomes of the rows at these positions, with those of several models if ``columns`` have them."""
+    outcomes = ledger.results.outcomes(run_id, span)
+    models = [*dict.fromkeys(column.model for column in columns if column.model is not None)]
+    if not models:
+        return outcomes
+    answers = ledger.votes.answers(run_id, span)
+    return [
+        outcome | {OF_MODELS: {models[part - 1]: one for part, one in found.items() if part <= len(models)}}
+        for outcome in outcomes
+        for found in (answers.get(outcome["row_id"], {}),)
+    ]
 
 
 def summary(
@@ -195,13 +215,14 @@ def summary(
     started: float | None,
     quality: Mapping[str, FieldQuality] | None = None,
     votes: VoteQuality | None = None,
+    models: Sequence[ModelQuality] = (),
 ) -> dict[str, Any]:
     """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
 
     ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
     (None without one), the amount spent, the most that calls without a report may have cost, and the
     amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name,
-    ``votes`` None for a run without votes.
+    ``votes`` None for a run without votes, ``models`` those of a run with several.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
@@ -217,13 +238,20 @@ def summary(
         "escalation": None
         if votes is None or votes.escalation is None
         else escalation_json(votes.escalation),
+        "models": models_json(models),
     }
 
 
 def read_summary(ledger_url: str, run_id: str) -> dict[str, Any]:
     """Summary of a run that has not ended; its seconds are None."""
     with Ledger.open(ledger_url) as ledger:
-        return summary(run_id, ledger.runs.progress(run_id), ledger.budgets.get(run_id), started=None)
+        return summary(
+            run_id,
+            ledger.runs.progress(run_id),
+            ledger.budgets.get(run_id),
+            started=None,
+            models=read_model_quality(ledger, run_id, ()),
+        )
 
 
 def _budget_summary(budget: Budget) -> dict[str, float | None]:

@@ -24,7 +24,7 @@ from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.quality import gold_values, measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
+from opencode_tasks.ledger import BUDGET_REACHED, MODELS, PREPARING, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
@@ -245,12 +245,13 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "schema": options.schema,
             "column_prefix": options.column_prefix,
             "escalate_to": options.escalate_to,
+            MODELS: list(options.models),
             LIKE: like_parameters(plan),
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
             "command": dict(context.command),
         },
-        model_ref=plan.catalog.model_ref if plan.catalog else options.model,
+        model_ref=None if options.models else plan.catalog.model_ref if plan.catalog else options.model,
         backend=options.backend,
         opencode_version=plan.catalog.version if plan.catalog else None,
         deployment=context.deployment,
@@ -259,7 +260,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
         row_count=len(plan.rows),
         refresh=options.refresh,
         series=options.series,
-        votes=(options.votes or 1) if options.has_parts else None,
+        votes=options.votes_per_row if options.has_parts else None,
         parent_run_id=plan.part.parent_run_id if plan.part else None,
         part=plan.part.number if plan.part else None,
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),

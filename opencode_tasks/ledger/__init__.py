@@ -19,6 +19,7 @@ from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leased_rows import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
+from opencode_tasks.ledger.part_answers import MODELS, PartNames, models_in
 from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
@@ -40,6 +41,7 @@ __all__ = [
     "CRASHED",
     "GROUPINGS",
     "INTERRUPTED",
+    "MODELS",
     "PREPARING",
     "SORT_COLUMNS",
     "USAGE_COLUMNS",
@@ -70,6 +72,7 @@ __all__ = [
     "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",
+    "PartNames",
     "Progress",
     "Purged",
     "RecordedReview",
@@ -86,6 +89,7 @@ __all__ = [
     "failed",
     "is_there",
     "ledger_argument",
+    "models_in",
     "shown_url",
     "waiting",
 ]

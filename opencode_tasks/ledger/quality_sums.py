@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, not_, select
 
 from opencode_tasks.ledger.schema import gold_values, rows, runs
 from opencode_tasks.ledger.usage_sums import count_if
@@ -36,10 +36,15 @@ def _quality(by: ColumnElement[Any]) -> Select[Any]:
 
 
 def quality_by_run() -> Select[Any]:
-    """Share of correct answers of each run and field."""
-    return _quality(gold_values.c.run_id.label("run"))
+    """Share of correct answers of each run and field, parts aside."""
+    return _quality(gold_values.c.run_id.label("run")).where(runs.c.parent_run_id.is_(None))
 
 
 def quality_by_model() -> Select[Any]:
-    """Share of correct answers of each model and field, over all runs."""
-    return _quality(func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model"))
+    """Share of correct answers of each model and field, over all runs.
+
+    The answers of several models are those in the parts of their run, which has no model itself.
+    """
+    has_several = runs.c.votes.is_not(None) & runs.c.model_ref.is_(None)
+    model = func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model")
+    return _quality(model).where(not_(has_several))

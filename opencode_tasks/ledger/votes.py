@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.part_answers import answers_of_parts, part_names
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
 from opencode_tasks.ledger.runs import PREPARING
 from opencode_tasks.ledger.schema import HELD, gold_values, rows, runs
@@ -28,11 +29,12 @@ CHOSEN_COLUMNS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a run: a run over some of its rows. ``part`` is its number, from 1."""
+    """A part of a run: a run over some of its rows. ``part`` is its number, from 1, ``title`` for people."""
 
     run_id: str
     part: int
     status: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ def parts(connection: Connection, run_id: str) -> list[Part]:
         .where(runs.c.parent_run_id == run_id, _IS_WRITTEN)
         .order_by(runs.c.part, runs.c.created_at)
     )
-    return [Part(**found) for found in connection.execute(query).mappings()]
+    names = part_names(connection, run_id)
+    return [Part(**found, title=names.title(found["part"])) for found in connection.execute(query).mappings()]
 
 
 def asked_positions(connection: Connection, run_id: str, part: int) -> list[int]:
@@ -142,14 +145,18 @@ def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list
 
 
 def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome."""
+    """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome.
+
+    ``title`` is the name of the part for people.
+    """
+    names = part_names(connection, run_id)
     query = (
         select(*(column for column in rows.c if column.name not in ("prompt", "system")), runs.c.part)
         .join(runs, runs.c.run_id == rows.c.run_id)
         .where(runs.c.parent_run_id == run_id, rows.c.row_id.in_(row_ids))
-        .order_by(runs.c.part)
+        .order_by(runs.c.part, runs.c.created_at)
     )
-    return [dict(vote) for vote in connection.execute(query).mappings()]
+    return [{**vote, "title": names.title(vote["part"])} for vote in connection.execute(query).mappings()]
 
 
 def _decide(connection: Connection, run_id: str, decided: Sequence[DecidedRow]) -> None:
@@ -210,7 +217,7 @@ def votes_before(connection: Connection, run_id: str, part: int) -> dict[str, li
     )
     query = (
         select(
-            *(rows.c[name] for name in ("row_id", "status", "response", "structured")),
+            *(rows.c[name] for name in ("row_id", "status", "response", "structured", "answered_by")),
             runs.c.part,
             rows.c.position.label("of_position"),
         )
@@ -247,3 +254,5 @@ class Votes(Group):
     before: Final = read(votes_before)
     counts: Final = read(counts)
     decided: Final = read(decided_votes)
+    answers: Final = read(answers_of_parts)
+    names: Final = read(part_names)

@@ -23,6 +23,7 @@ from opencode_tasks.engine.run import RunEvent
 from opencode_tasks.engine.summary_text import (
     SHOWN_GROUPS,
     failure_lines,
+    model_lines,
     paused_line,
     quality_lines,
     summary_lines,
@@ -88,8 +89,9 @@ class RunLog:
             started=started_s,
             quality=result.quality,
             votes=result.votes,
+            models=result.models,
         )
-        self._info(*summary_lines(totals))
+        self._info(*summary_lines(totals), *model_lines(totals))
         if not result.progress.failed:
             return
         with Ledger.open(self._plan.ledger_url) as ledger:

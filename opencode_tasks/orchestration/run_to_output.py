@@ -77,6 +77,7 @@ def run_to_output(
         started=started_s,
         quality=result.quality,
         votes=result.votes,
+        models=result.models,
     )
     with Ledger.open(plan.ledger_url) as ledger:
         publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,11 @@ class PlanPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input."""
+    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input.
+
+    ``models`` has the plan of each of several models, which is that of a run with this model alone. The rows
+    of the whole plan have the keys of the first one.
+    """
 
     options: Options
     checked: Checked
@@ -117,6 +122,7 @@ class Plan:
     gold: Sequence[GoldField] = ()
     secrets_block: str | None = None
     part: PlanPart | None = None
+    models: Sequence[Plan] = ()
     stronger: Plan | None = None
 
     @property
@@ -133,13 +139,7 @@ class Plan:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that OUTPUT adds to INPUT."""
-        options = self.options
-        return output_columns(
-            options.schema,
-            options.column_prefix,
-            has_votes=options.votes is not None,
-            has_escalation=options.escalate_to is not None,
-        )
+        return columns_of(self.options)
 
     def of_part(
         self, part: PlanPart, positions: Sequence[int], *, number: int, max_cost: float | None
@@ -149,13 +149,20 @@ class Plan:
         return replace(
             self,
             options=replace(
-                self.options, votes=None, escalate_to=None, gold=(), series=None, max_cost=max_cost
+                self.options,
+                votes=None,
+                models=(),
+                escalate_to=None,
+                gold=(),
+                series=None,
+                max_cost=max_cost,
             ),
             checked=Checked(),
             rows=rows,
             fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
             gold=(),
             part=part,
+            models=(),
         )
 
     @property
@@ -222,7 +229,7 @@ def limits_of(options: Options) -> RetryLimits:
 def make_plan(
     frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None = None
 ) -> Plan:
-    """Check frame and options, and look up model, agent and variant in opencode.
+    """Check frame and options, and look up the models, agent and variants in opencode.
 
     A ``frame`` of None means that the input could not be read, ``unreadable`` are the faults of single rows
     that could not, by position. With ``bad_rows="fail"``, faults of
@@ -230,6 +237,9 @@ def make_plan(
     cannot be found or started.
     """
     options = resolved.options
+    if options.models:
+        # The variant of a block is that of its own model.
+        options = replace(options, variant=Candidate.of(options.models[0]).variant)
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -238,12 +248,7 @@ def make_plan(
         labels=options.label,
         unreadable=unreadable,
         system_column=options.system_column,
-        added=output_columns(
-            options.schema if not check_schema(options.schema) else None,
-            options.column_prefix,
-            has_votes=options.votes is not None,
-            has_escalation=options.escalate_to is not None,
-        ),
+        added=columns_of(options),
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
@@ -283,48 +288,82 @@ def make_plan(
     rows = replace(_rows(checked, options, spec, catalog, system), reviewed=reviewed)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
-    return Plan(
+    plan = Plan(
         options=options,
         checked=checked,
         spec=spec,
         catalog=catalog,
         rows=rows,
-        fingerprint=fingerprint(_identities(rows, options)),
+        fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
         gold=gold,
         secrets_block=resolved.secrets_block,
-        stronger=None if options.escalate_to is None else _stronger(frame, resolved, unreadable),
+    )
+    return _with_parts(plan, frame, resolved, unreadable) if options.has_parts else plan
+
+
+def columns_of(options: Options) -> tuple[Column, ...]:
+    """Columns that OUTPUT adds to INPUT; a schema with faults adds none."""
+    return output_columns(
+        None if check_schema(options.schema) else options.schema,
+        options.column_prefix,
+        has_votes=options.has_votes,
+        has_escalation=options.escalate_to is not None,
+        models=options.models,
     )
 
 
-def _stronger(
-    frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None
+def _with_parts(
+    plan: Plan,
+    frame: pd.DataFrame | None,
+    resolved: ResolvedOptions,
+    unreadable: Mapping[int, str] | None,
 ) -> Plan:
-    """The plan for the rows that go to the stronger model. Raises as ``make_plan`` does."""
-    candidate = Candidate.of(resolved.options.escalate_to or "")
-    options = replace(
-        resolved.options,
+    """The plan with those of its models and of the stronger model. Raises InputError with all their faults."""
+    options, faults = plan.options, list[str]()
+    alone = _alone(options, Candidate(model=options.model or "", variant=options.variant))
+    models = [replace(plan, options=alone, gold=())] if options.models else []
+    stronger: Plan | None = None
+
+    def planned(name: str, option: str) -> Plan | None:
+        try:
+            one = replace(resolved, options=_alone(options, Candidate.of(name)))
+            return make_plan(frame, one, unreadable)
+        except InputError as error:
+            faults.extend(fault.replace("--model:", f"{option}:") for fault in error.faults)
+            return None
+
+    for name in options.models[1:]:
+        if (found := planned(name, "--model")) is not None:
+            models.append(found)
+    if options.escalate_to is not None:
+        stronger = planned(options.escalate_to, "--escalate-to")
+    if faults:
+        raise InputError(tuple(dict.fromkeys(faults)))
+    identities = chain(((row.row_id, row.row_key) for row in plan.rows), _part_identities(options, models))
+    return replace(plan, models=models, stronger=stronger, fingerprint=fingerprint(identities))
+
+
+def _alone(options: Options, candidate: Candidate) -> Options:
+    """The options of a run with one model alone."""
+    return replace(
+        options,
         model=candidate.model,
         variant=candidate.variant,
+        models=(),
         votes=None,
         escalate_to=None,
         escalate_below=None,
         confidence=None,
         gold=(),
     )
-    try:
-        return make_plan(frame, replace(resolved, options=options), unreadable)
-    except InputError as error:
-        faults = (fault.replace("--model:", "--escalate-to:") for fault in error.faults)
-        raise InputError(tuple(faults)) from None
 
 
-def _identities(rows: PlannedRows, options: Options) -> Iterator[tuple[str, str]]:
-    """What tells an input from others: its rows, and the number of votes on each."""
-    yield from ((row.row_id, row.row_key) for row in rows)
-    if options.has_parts:
-        yield "votes", str(options.votes)
-        yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
+def _part_identities(options: Options, models: Sequence[Plan]) -> Iterator[tuple[str, str]]:
+    """What tells an input from others beside its rows: the answers that are asked of each."""
+    yield "votes", str(options.votes)
+    yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
+    yield from (("model", one.fingerprint) for one in models)
 
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:

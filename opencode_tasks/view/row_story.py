@@ -137,7 +137,7 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
 def _votes(votes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for vote in votes:
         yield [
-            str(vote["part"]),
+            vote["title"],
             f"{vote['status']}, reused" if vote["reused"] else vote["status"],
             vote["response"] or "",
             vote["error_message"] or "",

@@ -34,7 +34,7 @@ class AnswerField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as the pages show it. ``system`` is its system text, None if that is the default.
+    """A run as the pages show it. ``model_ref`` has the names of several models. ``system`` is its system text, None if that is the default.
 
     ``has_agreement`` is whether its rows have votes, and so an agreement.
     """
@@ -58,7 +58,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
     fields = answer_fields(schema)
     return RunView(
         run_id=run["run_id"],
-        model_ref=run["model_ref"],
+        model_ref=run["model_ref"] or ", ".join(map(str, list_in(parameters.get("models")))) or None,
         system=text_in(parameters.get("system")),
         spent_pico=run["spent_pico"],
         fields=fields,
