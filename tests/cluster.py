@@ -62,7 +62,7 @@ class Desk:
             return list(csv.DictReader(file))
 
     def arguments(self, *more: str) -> list[str]:
-        """``annotate`` with this desk's provider, ledger and runner; later options win, and other models do."""
+        """``annotate`` with this desk's provider, ledger and runner; later options win."""
         config = self.folder / "opencode.json"
         config.write_text(json.dumps(self.provider.opencode_config()))
         runner = (

@@ -22,9 +22,9 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     if lines:
         lines.append("---")
     for name, one_plan, one in _models(plan, forecast):
-        lines.append(f"{name}: {_rows_line(one_plan, one)}")
+        lines.append(_rows_line(one_plan, one, name))
         lines += [] if one.estimate is None else estimate_lines(one.estimate)
-    lines.append(_rows_line(plan, forecast))
+    lines.append(_rows_line(plan, forecast, _answering(plan)))
     if forecast.further:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
     if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
@@ -72,10 +72,14 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     }
 
 
-def _rows_line(plan: Plan, forecast: Forecast) -> str:
-    model = f" to {plan.catalog.model_ref}" if plan.catalog else ""
+def _answering(plan: Plan) -> str | None:
+    """The model that answers, or the number of several; None for an empty input."""
     if plan.models:
-        model = f" to {len(plan.models)} models"
+        return f"{len(plan.models)} models"
+    return plan.catalog.model_ref if plan.catalog else None
+
+
+def _rows_line(plan: Plan, forecast: Forecast, model: str | None) -> str:
     others = {
         "{} an answer of the ledger": (forecast.reused, "reuses", "reuse"),
         "{} another row of INPUT": (forecast.equal, "equals", "equal"),
@@ -86,10 +90,11 @@ def _rows_line(plan: Plan, forecast: Forecast) -> str:
         for text, (count, one, many) in others.items()
         if count
     ]
+    to_model = "" if model is None else f" to {model}"
     votes = plan.options.votes
     of_rows = f"of {count_of(len(plan.rows))}"
     if votes is not None:
         of_rows = f"votes ({first_votes(votes)} on each {of_rows})"
     if plan.models:
         of_rows = f"prompts ({of_rows})"
-    return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{model}", *parts])
+    return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{to_model}", *parts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -166,13 +166,27 @@ class StartedRun:
 
 
 def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
-    """The run to work on: the one to resume, the one that this flow run started, or a new one."""
+    """The run to work on: the one to resume, that of this flow run, one after its pilot, or a new one."""
     run_id = context.resumed_run_id or context.part_run_id
     if run_id is None and context.flow_run_id is not None and plan.part is None:
         run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
+    if run_id is None and (held := _held_pilot(ledger, plan, context)) is not None:
+        max_cost = plan.options.max_cost
+        ledger.budgets.set(held, None if max_cost is None else usd_to_pico(max_cost))
+        return replace(_continue(ledger, plan, context, held), is_approved=False)
     if run_id is None:
         return _start(ledger, plan, frame, context)
     return _continue(ledger, plan, context, run_id)
+
+
+def _held_pilot(ledger: Ledger, plan: Plan, context: RunContext) -> str | None:
+    """The run that the same command began, if it is on hold after its pilot; None without one.
+
+    A new run would draw further rows for another pilot.
+    """
+    if plan.options.pilot is None or plan.options.refresh or context.deployment is not None:
+        return None
+    return ledger.runs.held_pilot(plan.fingerprint, context.command.get("output"))
 
 
 def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:

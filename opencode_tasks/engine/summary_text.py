@@ -39,11 +39,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
-        *(
-            ()
-            if summary["votes"] is None
-            else (_votes_line(summary["votes"], has_models=bool(summary["models"])),)
-        ),
+        *(() if summary["votes"] is None else (_votes_line(summary),)),
         *(() if summary["escalation"] is None else (_escalation_line(summary),)),
     ]
 
@@ -156,11 +152,12 @@ def _model_cells(found: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, 
     )
 
 
-def _votes_line(found: Mapping[str, Any], *, has_models: bool) -> str:
+def _votes_line(summary: Mapping[str, Any]) -> str:
     """The votes of a run in one line, from ``vote_counts.votes_json``."""
+    found = summary["votes"]
     parts = [f"votes: {found['asked']} of {found['votes'] * found['rows']}, {found['saved']} were not needed"]
-    if has_models:
-        parts = [f"{found['votes']} models on {count_of(found['rows'])}"]
+    if summary["models"]:
+        parts = [f"models: {found['votes']} on {count_of(found['rows'])}"]
     if found["agreement"] is not None:
         parts.append(f"agreement {found['agreement']:.1%}")
     parts += [

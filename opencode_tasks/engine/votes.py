@@ -2,8 +2,8 @@
 
 The run has one row for each row of the input, and sends none itself. Its parts are runs: one for each vote,
 over the rows whose majority is still open, or one for each of several models, over all rows, and one of the
-stronger model over the rows with a low agreement or confidence. So each answer has its own row in the ledger, is reused like any other, and all parts share
-the budget of the run.
+stronger model over the rows with a low agreement or confidence. So each answer has its own row in the ledger,
+is reused like any other, and all parts share the budget of the run.
 """
 
 from __future__ import annotations
@@ -144,9 +144,8 @@ class _RunInParts:
             waiting = [number for number in held if number not in stopped]
             if waiting:
                 now = datetime.now(UTC)
-                self._hold_run(
-                    min((held[one] for one in waiting), key=lambda hold: hold.remaining_s(now) or 0)
-                )
+                holds = [held[number] for number in waiting]
+                self._hold_run(min(holds, key=lambda hold: hold.remaining_s(now) or 0.0))
             elif stopped:
                 # When the others have answered, a person is needed.
                 waiting = [min(stopped)]
@@ -154,7 +153,7 @@ class _RunInParts:
         self._decide(self.votes)
 
     def _ask_model(self, number: int) -> Hold | None:
-        """Ask one model for the rows that it was not asked; the reason why some of them wait, None for none."""
+        """Ask one model for the rows that it was not asked; returns why some of them wait, None for none."""
         plan, name = self.plan.models[number], self.plan.options.models[number]
         title = f"{name} ({number + 1} of {self.votes})"
         part = number + 1
@@ -252,7 +251,7 @@ class _RunInParts:
     ) -> None:
         """Send rows in a part of the run: first those of a part that has not ended, then these.
 
-        With ``defers``, a hold of the part raises its RunPausedError, unless the budget of the run is reached.
+        With ``defers``, a hold of the part raises RunPausedError, unless the budget of the run is reached.
         """
         plan = replace(plan, part=PlanPart(parent_run_id=self.run_id, number=part, title=title))
         for one in self.ledger.votes.parts(self.run_id):

@@ -37,9 +37,9 @@ def output_columns(
 ) -> tuple[Column, ...]:
     """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
-    If the answers are not objects, the first column is the value of the answer, else its text. Each of several
-    ``models`` has its columns of the answer, named ``COLUMN@MODEL``: the fields of the schema, or the response
-    without fields.
+    If the answers are not objects, the first column is the value of the answer, else its text. Each of
+    several ``models`` has columns of its own, named ``COLUMN@MODEL``: the fields of the schema, or the
+    response without fields, the status and the cost.
     """
     shape = shape_of(schema) if schema is not None else None
     fields = tuple(

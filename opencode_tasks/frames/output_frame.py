@@ -30,11 +30,10 @@ def output_frame(
 
     ``outcomes`` has one mapping per row, in input order. Its keys are the names of the ledger's columns:
     ``cost_pico`` is the cost and ``structured`` the JSON value of the answer (None without one), from which
-    the columns of the schema's fields are made. ``of_models`` has such a mapping for each of several models, by
-    its name. A missing key is null. The dtypes do not depend on
-    the number of rows. A column whose values do not have the type that the schema names, or that a float
-    cannot hold exactly, has dtype object. Raises ValueError if the number of outcomes is not the number of
-    rows.
+    the columns of the schema's fields are made. ``of_models`` has such a mapping for each of several models,
+    by its name. A missing key is null. The dtypes do not depend on the number of rows. A column whose values
+    do not have the type that the schema names, or that a float cannot hold exactly, has dtype object. Raises
+    ValueError if the number of outcomes is not the number of rows.
     """
     if len(outcomes) != len(frame):
         raise ValueError(f"{len(outcomes)} outcomes for {len(frame)} rows")

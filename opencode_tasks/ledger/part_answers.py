@@ -8,12 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
-from opencode_tasks.ledger.runs import PREPARING
+from opencode_tasks.ledger.runs import PREPARING, models_in
 from opencode_tasks.ledger.schema import rows, runs, shown_status
 
-# Name under which a run saves the names of several models.
-MODELS = "models"
 SHOWN_COLUMNS = ("row_id", "response", "structured", "cost_pico")
 
 
@@ -60,8 +57,3 @@ def part_names(connection: Connection, run_id: str) -> PartNames:
     if found is None:
         return PartNames(votes=0, models=())
     return PartNames(votes=found.votes or 0, models=models_in(found.parameters))
-
-
-def models_in(parameters: Any) -> tuple[str, ...]:
-    """The names of the several models in the parameters of a run; empty for another run."""
-    return tuple(str(name) for name in list_in(mapping_in(parameters).get(MODELS)))

@@ -133,9 +133,10 @@ def make_options(keywords: Mapping[str, Any], output_type: Any = None) -> Option
 
 
 def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
-    """Replace the options that name files by what these hold, and read ``model``; return a line for each fault.
+    """Replace the options that name files by what these hold; return a line for each fault.
 
-    ``schema`` is the schema of ``choices`` or of ``output_type`` if these are given.
+    ``model`` is read too, by ``read_models``. ``schema`` is the schema of ``choices`` or of ``output_type``
+    if these are given.
     """
     faults = read_models(values)
     if values.get("system") is not None and values.get("system_column") is not None:
@@ -157,11 +158,12 @@ def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
 
 
 def read_models(values: dict[str, Any]) -> list[str]:
-    """Replace ``model`` by the model and its variant, and set ``models`` if there are several; return the faults.
+    """Replace ``model`` by the first model and its variant, and set ``models``; return a line for each fault.
 
-    ``PROVIDER/MODEL#VARIANT`` names a variant.
+    ``PROVIDER/MODEL#VARIANT`` names a variant. ``models`` is empty for one model.
     """
-    given, variant = values.get("model"), values.get("variant")
+    given: str | Sequence[str] | None = values.get("model")
+    variant: str | None = values.get("variant")
     names = [given] if isinstance(given, str) else list(given or ())
     values["models"] = tuple(names) if len(names) > 1 else ()
     if given is None:
@@ -176,9 +178,8 @@ def read_models(values: dict[str, Any]) -> list[str]:
         if names.count(name) > 1
     ]
     if len(names) > 1 and variant is not None:
-        faults.append(
-            f"--variant: with several models, write it after each name: --model {names[0]}#{variant}"
-        )
+        named = f"{names[0]}#{variant}"
+        faults.append(f"--variant: with several models, write it after each name: --model {named}")
     elif variant is not None and first is not None and first.variant not in (None, variant):
         faults.append(f"--variant: --model {names[0]} names another one; give one of them")
     if len(names) > 1 and values.get("votes") is not None:

@@ -319,7 +319,7 @@ def _with_parts(
     resolved: ResolvedOptions,
     unreadable: Mapping[int, str] | None,
 ) -> Plan:
-    """The plan with those of its models and of the stronger model. Raises InputError with all their faults."""
+    """The plan with those of its models and of the stronger one. Raises InputError with all their faults."""
     options, faults = plan.options, list[str]()
     alone = _alone(options, Candidate(model=options.model or "", variant=options.variant))
     models = [replace(plan, options=alone, gold=())] if options.models else []
@@ -333,9 +333,8 @@ def _with_parts(
             faults.extend(fault.replace("--model:", f"{option}:") for fault in error.faults)
             return None
 
-    for name in options.models[1:]:
-        if (found := planned(name, "--model")) is not None:
-            models.append(found)
+    others = [planned(name, "--model") for name in options.models[1:]]
+    models += [one for one in others if one is not None]
     if options.escalate_to is not None:
         stronger = planned(options.escalate_to, "--escalate-to")
     if faults:

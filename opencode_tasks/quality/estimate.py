@@ -112,13 +112,12 @@ def spanned(fewest: Estimate | None, most: Estimate | None) -> Estimate | None:
 def added(estimates: Sequence[Estimate | None]) -> Estimate | None:
     """The estimate of the rows of several models, which answer one after the other.
 
-    The ends of the ranges are added, so that the range of the sum is on the wide side. None if nothing is known
-    of a model that is sent rows.
+    The ends of the ranges are added, so that the range of the sum is on the wide side. None without one.
     """
     known = [one for one in estimates if one is not None]
     if not known:
         return None
-    sources = [one.source for one in known]
+    sources: list[EstimateSource] = [one.source for one in known]
     return Estimate(
         rows=sum(one.rows for one in known),
         source="text" if "text" in sources else sources[0],

@@ -34,8 +34,9 @@ class AnswerField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as the pages show it. ``model_ref`` has the names of several models. ``system`` is its system text, None if that is the default.
+    """A run as the pages show it. ``system`` is its system text, None if that is the default.
 
+    ``model_ref`` has the names of all models if there are several.
     ``has_agreement`` is whether its rows have votes, and so an agreement.
     """
 
