@@ -39,10 +39,10 @@ def audit(
 
     The evidence is the ledger, and the processes and sessions of this machine. For each request that may
     have been paid for beside the one that gave the outcome of its row, the audit names the row, the
-    reason, the cost in the ledger and the most that the provider may have charged. A run with votes is
-    audited vote by vote. The exit code is 1 if
-    the evidence contradicts a promise: two attempts at one prompt at the same time, a row that was
-    answered twice, an answer that was not reused, or sums that differ.
+    reason, the cost in the ledger and the most that the provider may have charged. A run with votes or
+    several models is audited part by part. The exit code is 1 if the evidence contradicts a promise: two
+    attempts at one prompt at the same time, a row that was answered twice, an answer that was not reused,
+    or sums that differ.
 
     \b
     Examples:
