@@ -166,7 +166,7 @@ def read_models(values: dict[str, Any]) -> list[str]:
     variant: str | None = values.get("variant")
     names = [given] if isinstance(given, str) else list(given or ())
     values["models"] = tuple(names) if len(names) > 1 else ()
-    if given is None:
+    if given is None or value_faults({"model": given}):
         return []
     first = Candidate.of(names[0]) if names else None
     values["model"] = None if first is None else first.model

@@ -395,9 +395,9 @@ def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices:
     if smallest_pico <= usd_to_pico(options.max_cost):
         return None
     return (
-        f"--max-cost: {options.max_cost:g} is too small for any row: each may cost up to "
-        f"{format_usd(smallest_pico)} or more, with {price.max_output_tokens:,} output tokens; raise it, "
-        f"or lower the model's limit.output in the opencode config"
+        f"--max-cost: {options.max_cost:g} is too small for any row of {catalog.model_ref}: each may cost "
+        f"up to {format_usd(smallest_pico)} or more, with {price.max_output_tokens:,} output tokens; "
+        f"raise it, or lower the model's limit.output in the opencode config"
     )
 
 

@@ -298,6 +298,34 @@ def test_a_model_has_its_variant_in_its_name(model: Any, variant: str | None, fo
 
 
 @pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (
+            {"model": ["a/x", "b/y", "a/x"]},
+            "--model: a/x is given twice; for several answers of one model use --votes",
+        ),
+        (
+            {"model": ["a/x", "b/y"], "votes": 3},
+            "--votes: not with several models, each of which answers a row once; leave it out",
+        ),
+        (
+            {"model": ["a/x", "b/y"], "variant": "high"},
+            "--variant: with several models, write it after each name: --model a/x#high",
+        ),
+        (
+            {"model": "a/x#low", "variant": "high"},
+            "--variant: --model a/x#low names another one; give one of them",
+        ),
+        ({"model": ["a/x", 3]}, "--model: ['a/x', 3] is not text or a list of texts"),
+    ],
+)
+def test_models_that_contradict_other_options_are_refused(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_options(options)
+    assert fault in caught.value.faults
+
+
+@pytest.mark.parametrize(
     ("options", "faults"),
     [
         ({"timeout": 0.0}, ["--timeout: 0 is not above 0"]),
