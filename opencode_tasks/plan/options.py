@@ -164,10 +164,11 @@ def read_models(values: dict[str, Any]) -> list[str]:
     """
     given: str | Sequence[str] | None = values.get("model")
     variant: str | None = values.get("variant")
-    names = [given] if isinstance(given, str) else list(given or ())
-    values["models"] = tuple(names) if len(names) > 1 else ()
+    values["models"] = ()
     if given is None or value_faults({"model": given}):
         return []
+    names = [given] if isinstance(given, str) else list(given)
+    values["models"] = tuple(names) if len(names) > 1 else ()
     first = Candidate.of(names[0]) if names else None
     values["model"] = None if first is None else first.model
     if first is not None and first.variant is not None:

@@ -237,6 +237,11 @@ def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
     assert '"fake/beta"' in page
     report = json.loads(desk.run("report", "--by", "model", "--format", "json", *ledger).stdout)
     assert {line["model"]: line["rows"] for line in report} == {f"fake/{name}": 4 for name in MODELS}
+    dry = run(desk, "--dry-run", "--json").summary
+    assert (dry["send"], dry["reused"], dry["model_ref"]) == (0, 12, None)
+    assert [(one["model"], one["send"], one["reused"]) for one in dry["models"]] == [
+        (f"fake/{name}", 0, 4) for name in MODELS
+    ]
     assert desk.run("purge", "--before", "2100-01-01", *ledger).code == 0
     assert desk.run("show", run_id, *ledger).code == 0
 
