@@ -21,9 +21,11 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines += [f"--- prompt of row {row.row_id}", row.prompt]
     if lines:
         lines.append("---")
+    # A run in parts has no pilot.
+    first = "a run with --limit 20" if plan.options.has_parts else "--pilot 20"
     for name, one_plan, one in _models(plan, forecast):
         lines.append(_rows_line(one_plan, one, name))
-        lines += [] if one.estimate is None else estimate_lines(one.estimate)
+        lines += [] if one.estimate is None else estimate_lines(one.estimate, first=first)
     lines.append(_rows_line(plan, forecast, _answering(plan)))
     if forecast.further:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
@@ -34,7 +36,9 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines.append(f"escalation: rows may also go to {stronger}, which no estimate includes")
     if forecast.estimate is not None:
         lines += estimate_lines(
-            forecast.estimate, max_cost=None if stronger is not None else plan.options.max_cost
+            forecast.estimate,
+            max_cost=None if stronger is not None else plan.options.max_cost,
+            first=first,
         )
     return lines
 

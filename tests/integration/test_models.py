@@ -75,6 +75,7 @@ def charged(desk: Desk, model: str | None = None) -> float:
     return sum(PRICES[call.model] * (call.input_tokens + 2 * call.output_tokens) * 1e-6 for call in calls)
 
 
+@pytest.mark.slow
 def test_each_model_answers_each_row_and_the_row_takes_the_majority(desk: Desk) -> None:
     dry = run(desk, "--dry-run")
     assert "12 prompts (of 4 rows) would be sent to 3 models" in dry.stdout
@@ -122,6 +123,7 @@ def test_each_model_answers_each_row_and_the_row_takes_the_majority(desk: Desk) 
     assert len(desk.provider.calls) == 12
 
 
+@pytest.mark.slow
 def test_a_model_that_is_refused_leaves_the_answers_of_the_others(desk: Desk) -> None:
     is_refused = True
     refused = Reply(status=401, body={"error": {"message": "bad key"}})
@@ -182,6 +184,7 @@ def test_a_row_that_a_model_refuses_has_the_majority_of_the_others_and_a_tie_is_
     assert len(desk.provider.calls) == 14
 
 
+@pytest.mark.slow
 def test_the_budget_is_that_of_all_models_and_a_killed_run_is_resumed(desk: Desk) -> None:
     # A row of the third model may cost $0.0865, which does not fit beside the $0.00144 of the others.
     held = run(desk, "--json", "--max-cost", "0.087", "--concurrency", "1")
@@ -219,6 +222,7 @@ def test_the_budget_is_that_of_all_models_and_a_killed_run_is_resumed(desk: Desk
     assert [one["title"] for one in shown["parts"]] == ["fake/alpha", "fake/slow", "fake/gamma"]
 
 
+@pytest.mark.slow
 def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
     ran = run(desk, "--json")
     run_id, ledger = ran.summary["run_id"], ledger_of(desk)
@@ -263,6 +267,7 @@ def test_models_that_cannot_be_asked_are_refused(desk: Desk, options: tuple[str,
     assert (ran.code, fault in ran.stderr, desk.provider.calls) == (2, True, []), ran.stderr
 
 
+@pytest.mark.slow
 def test_a_column_of_the_input_may_not_have_the_name_of_one_of_a_model(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row one", "response@fake/beta": "old"}])
     ran = desk.annotate("in.csv", "-o", "out.csv", *CHOICES, *named("alpha", "beta"))
@@ -333,6 +338,7 @@ def test_python_takes_a_list_and_a_variant_is_a_model_of_its_own(desk: Desk) -> 
     assert (same.counts["completed"], len(desk.provider.calls)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_the_answer_of_a_person_under_the_key_of_a_model_decides(desk: Desk) -> None:
     run_id = run(desk, "--json", models=("beta",)).summary["run_id"]
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
