@@ -186,8 +186,8 @@ def _write_answer(
 def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
     """Restore the outcome before the first review, in all rows of the run with the key of this row.
 
-    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it, except
-    those of the parts of the run, which are open again.
+    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it,
+    except those of the parts of the run, which are open again.
     """
     of_key = select(rows.c.row_key).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
     query = reviewed_outcomes(run_id).where(

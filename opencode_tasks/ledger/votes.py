@@ -130,13 +130,13 @@ _VOTES = (
     .select_from(_of_run)
     .join(runs, (runs.c.parent_run_id == _of_run.c.run_id) & _IS_WRITTEN)
     .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
-    .where(_IS_UNDECIDED)
+    .where(_IS_UNDECIDED, rows.c.status.not_in(("open", HELD)))
     .order_by(_of_run.c.position, runs.c.part, runs.c.created_at)
 )
 
 
 def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list[dict[str, Any]]]:
-    """The votes on the undecided rows of a run at these positions, in their order, by row id."""
+    """The votes that ended on the undecided rows of a run at these positions, in their order, by row id."""
     found: dict[str, list[dict[str, Any]]] = {}
     values = {"run": run_id, "start": span.start, "stop": span.stop}
     for vote in connection.execute(_VOTES, values).mappings():
