@@ -72,7 +72,7 @@ def test_a_model_has_its_answer_in_its_own_columns() -> None:
     output = output_frame(pd.DataFrame({"prompt": ["a", "b"]}), [outcome, OPEN], columns)
     assert output["n@q/y"].tolist() == [3, pd.NA]
     assert output["cost_usd@q/y"].iloc[0] == 2e-6
-    assert output[["n@p/x", "label@p/x", "status@p/x", "label@q/y"]].isna().all(axis=None)
+    assert output[["n@p/x", "label@p/x", "status@p/x", "label@q/y"]].isna().to_numpy().all()
     assert output["n"].iloc[0] == 2
 
 
