@@ -11,6 +11,7 @@ from opencode_tasks.domain.records import RemoteTool as RemoteTool
 from opencode_tasks.domain.records import Session as Session
 from opencode_tasks.domain.records import Step as Step
 from opencode_tasks.domain.records import Usage as Usage
+from opencode_tasks.engine.model_quality import ModelQuality as ModelQuality
 from opencode_tasks.engine.result import AnnotationResult as AnnotationResult
 from opencode_tasks.engine.run import RunEvent as RunEvent
 from opencode_tasks.engine.vote_counts import Escalation as Escalation

@@ -523,6 +523,7 @@ class RunPausedError(OpenCodeTasksError):
         error_type: Kind of the failure that holds the run, for example "rate_limit".
         message: Message of that failure.
         open_rows: Number of rows without an outcome.
+        model_ref: Model whose provider is the cause, in a run with several; None for the only one.
 
     Examples:
         >>> from opencode_tasks import RunPausedError
@@ -531,14 +532,21 @@ class RunPausedError(OpenCodeTasksError):
     """
 
     def __init__(
-        self, run_id: str, until: datetime | None, error_type: str, message: str, open_rows: int
+        self,
+        run_id: str,
+        until: datetime | None,
+        error_type: str,
+        message: str,
+        open_rows: int,
+        model_ref: str | None = None,
     ) -> None:
-        super().__init__(run_id, until, error_type, message, open_rows)
+        super().__init__(run_id, until, error_type, message, open_rows, model_ref)
         self.run_id = run_id
         self.until = until
         self.error_type = error_type
         self.message = message
         self.open_rows = open_rows
+        self.model_ref = model_ref
 
     def __str__(self) -> str:
         rows = "1 row waits" if self.open_rows == 1 else f"{self.open_rows} rows wait"

@@ -19,7 +19,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opencode_tasks.domain.json_values import mapping_in, time_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import Answer, AttemptRecord, Session, Usage
-from opencode_tasks.domain.usage import add_usage
+from opencode_tasks.domain.usage import add_usage, total_of
 from opencode_tasks.errors import OpenCodeError
 
 NAME = "opencode_tasks"
@@ -101,18 +101,13 @@ def _used(usage: Usage) -> dict[str, Any]:
     sent = (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
     received = (usage.output_tokens, usage.reasoning_tokens)
     return {
-        "gen_ai.usage.input_tokens": _sum(sent),
-        "gen_ai.usage.output_tokens": _sum(received),
+        "gen_ai.usage.input_tokens": total_of(sent),
+        "gen_ai.usage.output_tokens": total_of(received),
         "gen_ai.usage.cache_read.input_tokens": usage.cache_read_tokens,
         "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
         f"{NAME}.reasoning_tokens": usage.reasoning_tokens,
         f"{NAME}.cost_usd": pico_to_usd(usage.cost_pico),
     }
-
-
-def _sum(counts: tuple[int | None, ...]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
 
 
 def _set(target: Span, attributes: Mapping[str, Any]) -> None:

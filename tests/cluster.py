@@ -72,7 +72,7 @@ class Desk:
         )
         fixed = ["--opencode-config", str(config), "--opencode-bin", str(self.binary)]
         # A backend that does not run opencode has its own model.
-        model = [] if self.is_scripted else ["--model", "fake/echo"]
+        model = [] if self.is_scripted or "--model" in more else ["--model", "fake/echo"]
         return ["annotate", *model, *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
 
     def annotate(self, *more: str) -> Ran:

@@ -42,7 +42,7 @@ def annotate(**values: Any) -> int:
     """Send the prompt of each row to opencode and write the answers beside the rows.
 
     A row whose prompt, model and settings have an answer in the ledger is not sent again. After an
-    interruption, run the same command again.
+    interruption, run the same command again. With --model given several times, each model answers each row.
 
     \b
     Examples:
@@ -50,8 +50,14 @@ def annotate(**values: Any) -> int:
           --template "Positive or negative? {text}" --model anthropic/claude-haiku-4-5
       opencode-tasks annotate tickets.parquet -o routed.parquet --id-column ticket \\
           --schema route.json --max-cost 5 --dry-run
+      opencode-tasks annotate reviews.csv -o labelled.csv --choices positive,negative \\
+          --template "Positive or negative? {text}" --model anthropic/claude-haiku-4-5 \\
+          --model openai/gpt-5-mini#low --model google/gemini-2.5-flash
     """  # noqa: D301  click reads the character \b
     command = {name: values.pop(name) for name in COMMAND}
+    models: list[str] = values["model"]
+    # One model is saved as a text, and none as no model.
+    values["model"] = models if len(models) > 1 else next(iter(models), None)
     return run_command(
         values,
         as_json=command["as_json"],
@@ -207,7 +213,7 @@ def _run(
         say_paused(
             display.say,
             paused,
-            plan.model_ref,
+            paused.model_ref or plan.model_ref,
             output=None if output_faults else output,
             ledger=ledger,
         )
@@ -225,13 +231,15 @@ def _print_result(
     display: Display, summary: Mapping[str, Any], prepared: PreparedRun, *, as_json: bool
 ) -> None:
     from opencode_tasks.cli.summary import print_summary
-    from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, usd
+    from opencode_tasks.engine.summary_text import SHOWN_GROUPS, failure_lines, model_lines, usd
     from opencode_tasks.ledger import Ledger, ledger_argument
 
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         print_summary(summary, prepared.context.command["output"])
+    for line in model_lines(summary):
+        display.say(line)
     if over := summary["budget"]["over_usd"]:
         display.say(f"{usd(over)} beyond the budget: rows cost more than was reserved for them")
     run_id, failed = summary["run_id"], summary["rows"]["failed"]

@@ -14,6 +14,7 @@ from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.usage import total_of
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import InputError
 
@@ -38,10 +39,10 @@ def audit(
 
     The evidence is the ledger, and the processes and sessions of this machine. For each request that may
     have been paid for beside the one that gave the outcome of its row, the audit names the row, the
-    reason, the cost in the ledger and the most that the provider may have charged. A run with votes is
-    audited vote by vote, and canaries as a part. The exit code is 1 if
-    the evidence contradicts a promise: two attempts at one prompt at the same time, a row that was
-    answered twice, an answer that was not reused, or sums that differ.
+    reason, the cost in the ledger and the most that the provider may have charged. A run with votes,
+    several models or canaries is audited part by part. The exit code is 1 if the evidence contradicts a
+    promise: two attempts at one prompt at the same time, a row that was answered twice, an answer that
+    was not reused, or sums that differ.
 
     \b
     Examples:
@@ -71,12 +72,11 @@ def audit(
 
 def _parts_as_json(run_id: str, audits: Sequence[Audit]) -> dict[str, Any]:
     """The audits of the parts of a run, with the sum of their amounts."""
-    most = [found.at_most_pico for found in audits if found.at_most_pico is not None]
     return {
         "run_id": run_id,
         "faults": [fault for found in audits for fault in found.faults],
         "cost_usd": pico_to_usd(sum(found.cost_pico for found in audits)),
-        "at_most_usd": pico_to_usd(sum(most) if len(most) == len(audits) else None),
+        "at_most_usd": pico_to_usd(total_of(found.at_most_pico for found in audits)),
         "parts": [_as_json(found) for found in audits],
     }
 

@@ -148,8 +148,7 @@ def _prepare(
     display, models, target = notice.display, values.pop("model"), values.pop("target")
     most = values.pop("rows")
     stack.callback(server_pool.close)
-    local = next((name for name in models if name.startswith("local/")), None)
-    base_config = stack.enter_context(local_provider(local, display.say))
+    base_config = stack.enter_context(local_provider(models, display.say))
     choices = read_choices(
         values.pop("input"),
         models,

@@ -11,7 +11,6 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd
-from opencode_tasks.engine.progress_text import part_name
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ def _table(runs_found: list[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from opencode_tasks.ledger import models_in
+
     table = Table(
         *("run_id", "started (UTC)", "status", "drivers", "model"),
         *("rows", "completed", "failed", "reused", "cost"),
@@ -82,7 +83,7 @@ def _table(runs_found: list[dict[str, Any]]) -> Table:
                 f"{run['created_at']:%Y-%m-%d %H:%M:%S}",
                 run["status"],
                 str(sum(driver["status"] == "working" for driver in run["drivers"])),
-                run["model_ref"] or "-",
+                run["model_ref"] or ", ".join(models_in(run["parameters"])) or "-",
             ),
             *(str(run[name]) for name in ("total", "completed", "failed", "reused")),
             format_usd(run["cost_pico"]),
@@ -126,7 +127,8 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
     if run is None:
         return None
     parts = [
-        {"part": one.part, "run_id": one.run_id, "status": one.status} for one in ledger.votes.parts(run_id)
+        {"part": one.part, "run_id": one.run_id, "status": one.status, "title": one.title}
+        for one in ledger.votes.parts(run_id)
     ]
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
 
@@ -137,16 +139,9 @@ def _print_run(found: dict[str, Any]) -> None:
     drivers, parts = found.pop("drivers"), found.pop("parts")
     _print_fields(found)
     for one in parts:
-        typer.echo(f"{_part_name(one['part'], found['votes']):<18} {one['run_id']} {one['status']}")
+        typer.echo(f"{one['title']:<18} {one['run_id']} {one['status']}")
     for driver in drivers:
         typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
-
-
-def _part_name(part: int, votes: int | None) -> str:
-    """The name of a part of a run by its number, for a run with this many votes; None without votes."""
-    if not part:
-        return "canaries"
-    return f"vote {part}" if votes is not None and part <= votes else "stronger model"
 
 
 def _mark_repairs(found: dict[str, Any]) -> None:
@@ -163,8 +158,7 @@ def _print_row(found: dict[str, Any]) -> None:
 
     _print_fields(found["row"])
     for vote in found["votes"]:
-        name = part_name(vote["part"], is_stronger=vote["is_stronger"])
-        typer.echo(f"\n--- {name}: {vote['status']}, run {vote['run_id']}")
+        typer.echo(f"\n--- {vote['title']}: {vote['status']}, run {vote['run_id']}")
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
         _print_fields({name: vote[name] for name in names if vote[name] is not None})
     for attempt in found["attempts"]:

@@ -24,6 +24,7 @@ class Column:
       (computed from the row's attempts and their usage) or ``row`` (set by the ledger).
     - ``stored_as``: its column in the ledger's table ``rows``; None if that has the same name.
     - ``field``: the field of the answer's JSON object that it holds; None for all other columns.
+    - ``model``: in a run with several models, the one whose answer to the row it holds; else None.
     - ``initial``: its value in a new row, after which it is never null; None for null.
     - ``is_reused``: whether a reused answer copies it from the row that was sent.
     - ``text``: set if it holds text. ``answers`` is removed with the answers, ``messages`` by a purge.
@@ -36,6 +37,7 @@ class Column:
     answer_field: str | None = None
     stored_as: str | None = None
     field: str | None = None
+    model: str | None = None
     initial: str | int | bool | None = None
     is_reused: bool = False
     text: Literal["answers", "messages"] | None = None
@@ -187,21 +189,21 @@ VOTE_COLUMNS = (
     Column(
         name="agreement",
         dtype="float64",
-        meaning="With `--votes`: share of the votes with an answer that equal the answer of the row, from 0 "
-        "to 1; the mean over the fields that are voted on. Null without an answer.",
+        meaning="With `--votes` or several models: share of the votes with an answer that equal that "
+        "of the row, from 0 to 1; the mean over the fields that are voted on. Null without an answer.",
     ),
     Column(
         name="votes",
         dtype="string",
-        meaning="With `--votes`: what each vote answered, as a JSON list in the order of the votes; null in "
-        "it for a vote without an answer. Null for a row without a vote.",
+        meaning="With `--votes` or several models: what each vote or model answered, as a JSON list in their "
+        "order; null in it for one without an answer. Null for a row without a vote.",
         text="answers",
     ),
     Column(
         name="needs_review",
         dtype="boolean",
-        meaning="With `--votes`: whether two answers have as many votes, so that the first one was taken, or "
-        "whether the budget left out votes.",
+        meaning="With `--votes` or several models: whether two answers have as many votes, so that the first "
+        "one was taken, or whether the budget left out votes.",
     ),
 )
 """The columns that OUTPUT adds if each row has several votes."""

@@ -19,6 +19,7 @@ class Hold:
         error_type: Kind of the failure that is the cause, as in the column ``error_type``.
         message: Message of that failure.
         open_rows: Number of open rows of the run; 0 if they were not counted.
+        model_ref: Model whose provider is the cause, in a run with several; None for the only one.
         applies_to_all: True if the gate or the budget holds every row; False if each row waits until its own
             time.
 
@@ -37,6 +38,7 @@ class Hold:
     error_type: str
     message: str
     open_rows: int = 0
+    model_ref: str | None = None
     applies_to_all: bool = False
 
     def remaining_s(self, now: datetime) -> float | None:

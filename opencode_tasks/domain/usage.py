@@ -10,14 +10,17 @@ FIELDS = (*TOKEN_COLUMNS, "cost_pico")
 UNKNOWN = Usage(**dict.fromkeys(FIELDS))
 
 
+def total_of(values: Iterable[int | None]) -> int | None:
+    """The sum of numbers; None if one of them is unknown, 0 without any."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
 def add_usage(usages: Iterable[Usage]) -> Usage:
     """The sum by field. A field that is unknown in one summand is unknown; an empty sum is 0."""
-    sums: dict[str, int | None] = dict.fromkeys(FIELDS, 0)
-    for usage in usages:
-        for name in FIELDS:
-            value, so_far = getattr(usage, name), sums[name]
-            sums[name] = None if value is None or so_far is None else so_far + value
-    return Usage(**sums)
+    found = list(usages)
+    return Usage(**{name: total_of(getattr(usage, name) for usage in found) for name in FIELDS})
 
 
 def total_usage(record: AttemptRecord) -> Usage:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.domain.usage import total_of
 from opencode_tasks.ledger import AttemptPair, AuditFacts, Ledger, SentAttempt
 from opencode_tasks.opencode.leftovers import instance_dirs, unrecorded_sessions
 from opencode_tasks.system.process_identity import is_dead
@@ -85,8 +86,8 @@ class Audit:
     def repeated_pico(self) -> tuple[int | None, int | None]:
         """Cost of the repeated sends in the ledger, and the upper bound of their whole cost."""
         costs = [one.cost_pico for one in self.repeated]
-        bounds = [_total(one.cost_pico, one.at_most_pico) for one in self.repeated]
-        return _total(*costs), _total(*bounds)
+        bounds = [total_of((one.cost_pico, one.at_most_pico)) for one in self.repeated]
+        return total_of(costs), total_of(bounds)
 
 
 def audit(ledger: Ledger, run_id: str) -> Audit | None:
@@ -119,7 +120,7 @@ def audit(ledger: Ledger, run_id: str) -> Audit | None:
         repeated=[_repeated(one, facts, on_disk) for one in others if _may_be_paid(one)],
         in_flight=in_flight,
         cost_pico=facts.run["spent_pico"],
-        at_most_pico=_total(facts.run["spent_pico"], facts.unreported_pico),
+        at_most_pico=total_of((facts.run["spent_pico"], facts.unreported_pico)),
         faults=_faults(facts, by_row),
     )
 
@@ -174,11 +175,6 @@ def _bound(attempt: SentAttempt, facts: AuditFacts) -> int | None:
     if attempt.usage_known and not attempt.unpriced_requests:
         return 0
     return attempt.at_most_pico if facts.has_price else None
-
-
-def _total(*amounts: int | None) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
 
 
 def _faults(facts: AuditFacts, by_row: Mapping[str, Sequence[SentAttempt]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.engine.choose import Choice, Standing
-from opencode_tasks.engine.summary_text import usd
+from opencode_tasks.engine.summary_text import table_lines, usd
 from opencode_tasks.plan.option_signatures import Option
 from opencode_tasks.quality.candidates import rows_to_be_sure
 
@@ -49,12 +49,7 @@ def _what_is_missing(found: Choice) -> str:
 def standing_lines(standings: Sequence[Standing]) -> list[str]:
     """The candidates so far as a table, its head first."""
     head = ("model", "rows", "correct", "95 % interval", "per row", "per correct label", "s/row", "")
-    cells = [head, *(_cells(one) for one in standings)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
+    return table_lines([head, *(_cells(one) for one in standings)])
 
 
 def _cells(one: Standing) -> tuple[str, ...]:

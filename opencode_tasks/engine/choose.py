@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, cast
 
@@ -31,11 +31,13 @@ FIRST_ROWS = 20
 class Standing:
     """A candidate so far. ``dropped`` is the reason why it is not measured further, None while it is.
 
-    ``is_on_hold``: it was dropped because its provider refused rows.
+    ``spent_usd`` is what its runs have cost, unreported calls by their upper bound. ``is_on_hold``: it was
+    dropped because its provider refused rows.
     """
 
     measured: Measured
     run_ids: tuple[str, ...] = ()
+    spent_usd: float = 0.0
     dropped: str | None = None
     is_on_hold: bool = False
 
@@ -70,7 +72,6 @@ class Race:
     plan_of: Callable[[Candidate, pd.DataFrame, float | None], Plan]
     run: Callable[[Plan, pd.DataFrame, Candidate], str]
     on_stage: Callable[[int, Sequence[Standing]], None]
-    spent_usd: list[float] = field(default_factory=list[float])
 
 
 def gold_positions(frame: pd.DataFrame, gold: Sequence[GoldField]) -> list[int]:
@@ -96,7 +97,9 @@ def choose(race: Race) -> Choice:
     standings = [Standing(measured=Measured(candidate=one)) for one in race.candidates]
     for count in stages(race.rows):
         part = cast("pd.DataFrame", race.frame.iloc[sorted(order[:count])])
-        standings = [one if one.dropped else _measured(race, one, part) for one in standings]
+        for at, one in enumerate(standings):
+            if one.dropped is None:
+                standings[at] = _measured(race, one, part, sum(other.spent_usd for other in standings))
         standings = _with_drops(standings, race.target)
         race.on_stage(count, standings)
         if sum(one.dropped is None for one in standings) <= _enough(standings, race.target):
@@ -113,9 +116,10 @@ def _enough(standings: Sequence[Standing], target: float) -> int:
     return 1 if is_sure else 0
 
 
-def _measured(race: Race, standing: Standing, part: pd.DataFrame) -> Standing:
+def _measured(race: Race, standing: Standing, part: pd.DataFrame, spent_usd: float) -> Standing:
+    """The candidate after it was asked these rows; ``spent_usd`` is what all candidates have cost so far."""
     candidate = standing.measured.candidate
-    left = None if race.max_cost is None else max(0.0, race.max_cost - sum(race.spent_usd))
+    left = None if race.max_cost is None else max(0.0, race.max_cost - spent_usd)
     plan = race.plan_of(candidate, part, left)
     dropped: str | None = None
     try:
@@ -127,13 +131,17 @@ def _measured(race: Race, standing: Standing, part: pd.DataFrame) -> Standing:
         run_id, dropped = paused.run_id, f"on hold with {paused.error_type}: {one_line(paused.message)}"
     with Ledger.open(race.ledger_url) as ledger:
         budget = ledger.budgets.get(run_id)
-        race.spent_usd.append(pico_to_usd(budget.spent_pico + budget.reserved_pico) or 0.0)
+        cost_usd = pico_to_usd(budget.spent_pico + budget.reserved_pico) or 0.0
         found = _read(ledger, run_id, candidate, race.gold)
     # A run on hold has rows without an answer, which say nothing about the model.
     measured = standing.measured if dropped and standing.measured.rows else found
-    run_ids = (*standing.run_ids, run_id)
     return replace(
-        standing, measured=measured, run_ids=run_ids, dropped=dropped, is_on_hold=dropped is not None
+        standing,
+        measured=measured,
+        run_ids=(*standing.run_ids, run_id),
+        spent_usd=standing.spent_usd + cost_usd,
+        dropped=dropped,
+        is_on_hold=dropped is not None,
     )
 
 

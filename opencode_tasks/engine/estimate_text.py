@@ -7,14 +7,19 @@ from typing import Any
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.progress_text import count_of, duration
-from opencode_tasks.quality.estimate import Estimate, Range
+from opencode_tasks.quality.estimate import RANGES, Estimate, Range
 
 CERTAINTY = "8 of 10 times the cost is in its range"
 
 
-def estimate_lines(estimate: Estimate, *, max_cost: float | None = None) -> list[str]:
-    """The estimate for people, and whether a cost limit in USD may be too low for it; None for no limit."""
-    lines = [f"estimate for {count_of(estimate.rows)}, {_source(estimate)}:"]
+def estimate_lines(
+    estimate: Estimate, *, max_cost: float | None = None, first: str = "--pilot 20"
+) -> list[str]:
+    """The estimate for people, and whether a cost limit in USD may be too low for it; None for no limit.
+
+    ``first`` is the option with which some rows are sent first.
+    """
+    lines = [f"estimate for {count_of(estimate.rows)}, {_source(estimate, first)}:"]
     if estimate.cost_usd is not None:
         lines.append(f"  cost: {_range(estimate.cost_usd, _usd)}")
     else:
@@ -34,16 +39,15 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     """The estimate as a JSON object; None without one."""
     if estimate is None:
         return None
-    ranges = ("input_tokens", "output_tokens", "cost_usd", "seconds")
     return {
         "rows": estimate.rows,
         "source": estimate.source,
         "source_rows": estimate.source_rows,
-        **{name: _json(getattr(estimate, name)) for name in ranges},
+        **{name: _json(getattr(estimate, name)) for name in RANGES},
     }
 
 
-def _source(estimate: Estimate) -> str:
+def _source(estimate: Estimate, first: str) -> str:
     match estimate.source:
         case "ledger":
             return f"from {count_of(estimate.source_rows)} of earlier runs ({CERTAINTY})"
@@ -52,7 +56,7 @@ def _source(estimate: Estimate) -> str:
         case "text":
             return (
                 "from the texts and the price alone: from answers of one token to the longest ones "
-                "(--pilot 20 gives a narrower range)"
+                f"({first} gives a narrower range)"
             )
 
 

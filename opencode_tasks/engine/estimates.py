@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
+from opencode_tasks.domain.usage import total_of
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.plan.plan import Plan, price_in
 from opencode_tasks.quality.estimate import (
     EndedRow,
     Estimate,
     EstimateSource,
+    added,
     covered_s,
     estimate_rows,
     spanned,
@@ -22,6 +24,7 @@ from opencode_tasks.quality.votes import first_votes
 
 SHOWN_PROMPTS = 3
 MAX_ENDED_ROWS = 2000
+INPUT_COLUMNS = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
 # Name under which a run saves its ``like_parameters``.
 LIKE = "like"
 # How far the rows in flight on average may be from those of the rows that ended.
@@ -45,6 +48,7 @@ class Forecast:
     without being sent. With votes, a row counts once for each vote without which no answer can have a
     majority, and ``further`` is the most votes that may follow. ``canaries`` are sent beside the rows.
     ``estimate`` includes them, and is None if nothing is sent or nothing is known about the rows.
+    ``models`` has the forecast of each of several models, and the others are their sums.
     """
 
     send: Sequence[RowToSend]
@@ -55,10 +59,13 @@ class Forecast:
     further: int
     estimate: Estimate | None
     canaries: int = 0
+    models: Sequence[Forecast] = ()
 
 
 def forecast(ledger: Ledger, plan: Plan) -> Forecast:
     """Sort the rows of a plan as a run would do it now, and estimate those to send."""
+    if plan.models:
+        return _forecast_of_models([forecast(ledger, one) for one in plan.models])
     faulty = plan.checked.row_faults
     by_key: dict[str, RowToSend] = {}
     counts: dict[str, int] = {}
@@ -94,6 +101,21 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
 def _to_send(row: RowInput) -> RowToSend:
     texts = (row.prompt, row.system or "")
     return RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
+
+
+def _forecast_of_models(models: Sequence[Forecast]) -> Forecast:
+    """The forecast of a run that asks several models."""
+    firsts = {row.position: row for one in models for row in one.first}
+    return Forecast(
+        send=[row for one in models for row in one.send],
+        first=[firsts[position] for position in sorted(firsts)][:SHOWN_PROMPTS],
+        reused=sum(one.reused for one in models),
+        equal=sum(one.equal for one in models),
+        invalid=models[0].invalid,
+        further=0,
+        estimate=added([one.estimate for one in models if one.send]),
+        models=models,
+    )
 
 
 def estimate_rest(
@@ -192,16 +214,11 @@ def _ended(row: Mapping[str, Any]) -> EndedRow:
     tokens = {name: row[name] for name in TOKEN_COLUMNS}
     return EndedRow(
         prompt_chars=-1 if row["prompt_chars"] is None else row["prompt_chars"],
-        input_tokens=_sum(tokens["input_tokens"], tokens["cache_read_tokens"], tokens["cache_write_tokens"]),
-        output_tokens=_sum(tokens["output_tokens"], tokens["reasoning_tokens"]),
+        input_tokens=total_of(tokens[name] for name in INPUT_COLUMNS),
+        output_tokens=total_of(tokens[name] for name in TOKEN_COLUMNS if name not in INPUT_COLUMNS),
         cost_pico=row["cost_pico"],
         duration_s=row["duration_s"],
     )
-
-
-def _sum(*parts: int | None) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
 
 
 def _bytes(text: str) -> int:

@@ -11,7 +11,7 @@ from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_table
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import Ledger, models_in
 from opencode_tasks.plan.command import text_options
 from opencode_tasks.plan.incremental import IncrementalInput
 
@@ -44,6 +44,7 @@ def export_run(
         prefix,
         has_votes=(run["votes"] or 0) > 1,
         has_escalation=parameters.get("escalate_to") is not None,
+        models=models_in(parameters),
     )
     output = Output(name=target, database=database, prefix=prefix or "", protects_cells=protects_cells)
     command: dict[str, Any] = dict(run["parameters"].get("command") or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.engine.estimate_text import estimate_json, estimate_lines
@@ -20,7 +21,12 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines += [f"--- prompt of row {row.row_id}", row.prompt]
     if lines:
         lines.append("---")
-    lines.append(_rows_line(plan, forecast))
+    # A run in parts has no pilot.
+    first = "a run with --limit 20" if plan.options.has_parts else "--pilot 20"
+    for name, one_plan, one in _models(plan, forecast):
+        lines.append(_rows_line(one_plan, one, name))
+        lines += [] if one.estimate is None else estimate_lines(one.estimate, first=first)
+    lines.append(_rows_line(plan, forecast, _answering(plan)))
     if forecast.canaries:
         lines.append(f"canaries: {count_of(forecast.canaries)}, which each run sends anew")
     if forecast.further:
@@ -32,9 +38,16 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines.append(f"escalation: rows may also go to {stronger}, which no estimate includes")
     if forecast.estimate is not None:
         lines += estimate_lines(
-            forecast.estimate, max_cost=None if stronger is not None else plan.options.max_cost
+            forecast.estimate,
+            max_cost=None if stronger is not None else plan.options.max_cost,
+            first=first,
         )
     return lines
+
+
+def _models(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, Plan, Forecast]]:
+    """The name, the plan and the forecast of each of several models."""
+    yield from zip(plan.options.models, plan.models, forecast.models, strict=True)
 
 
 def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
@@ -49,15 +62,31 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "equal": forecast.equal,
         "further_votes": forecast.further,
         "canaries": forecast.canaries,
-        "model_ref": plan.catalog.model_ref if plan.catalog else None,
+        "model_ref": plan.catalog.model_ref if plan.catalog and not plan.models else None,
         "opencode": plan.catalog.version if plan.catalog else None,
         "prompts": [row.prompt for row in forecast.first],
         "estimate": estimate_json(forecast.estimate),
+        "models": [
+            {
+                "model": name,
+                "send": len(one.send),
+                "reused": one.reused,
+                "equal": one.equal,
+                "estimate": estimate_json(one.estimate),
+            }
+            for name, _, one in _models(plan, forecast)
+        ],
     }
 
 
-def _rows_line(plan: Plan, forecast: Forecast) -> str:
-    model = f" to {plan.catalog.model_ref}" if plan.catalog else ""
+def _answering(plan: Plan) -> str | None:
+    """The model that answers, or the number of several; None for an empty input."""
+    if plan.models:
+        return f"{len(plan.models)} models"
+    return plan.catalog.model_ref if plan.catalog else None
+
+
+def _rows_line(plan: Plan, forecast: Forecast, model: str | None) -> str:
     others = {
         "{} an answer of the ledger": (forecast.reused, "reuses", "reuse"),
         "{} another row of INPUT": (forecast.equal, "equals", "equal"),
@@ -68,8 +97,11 @@ def _rows_line(plan: Plan, forecast: Forecast) -> str:
         for text, (count, one, many) in others.items()
         if count
     ]
+    to_model = "" if model is None else f" to {model}"
     votes = plan.options.votes
     of_rows = f"of {count_of(len(plan.rows))}"
     if votes is not None:
         of_rows = f"votes ({first_votes(votes)} on each {of_rows})"
-    return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{model}", *parts])
+    if plan.models:
+        of_rows = f"prompts ({of_rows})"
+    return ", ".join([f"{len(forecast.send)} {of_rows} would be sent{to_model}", *parts])

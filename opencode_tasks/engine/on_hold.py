@@ -17,7 +17,9 @@ OnHold = Callable[[str, Hold], None]
 
 def raise_paused(run_id: str, hold: Hold) -> None:
     """Handle a hold by raising RunPausedError."""
-    raise RunPausedError(run_id, hold.until, hold.error_type, hold.message, hold.open_rows)
+    raise RunPausedError(
+        run_id, hold.until, hold.error_type, hold.message, hold.open_rows, model_ref=hold.model_ref
+    )
 
 
 def wait_until(time_utc: datetime, on_tick: Callable[[], None], stop: Stop) -> None:

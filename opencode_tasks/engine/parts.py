@@ -30,6 +30,11 @@ def hold_run(ledger: Ledger, run_id: str, part_id: str, hold: Hold, on_hold: OnH
         refused = ledger.budgets.get(part_id).refused_pico
         whole = replace(ledger.budgets.get(run_id), refused_pico=refused)
         hold = replace(hold, message=budget_message(whole))
+    record_hold(ledger, run_id, hold, on_hold)
+
+
+def record_hold(ledger: Ledger, run_id: str, hold: Hold, on_hold: OnHold) -> None:
+    """Record the hold of a run in the ledger, and let the caller wait or raise."""
     ledger.runs.pause(run_id, until=hold.until, reason=str(hold))
     on_hold(run_id, hold)
     ledger.runs.resume(run_id)

@@ -30,11 +30,6 @@ OTHER_RUN = "another run has these rows"
 SHOWN_HOLD_S = 2.0
 
 
-def part_name(part: int, *, is_stronger: bool) -> str:
-    """Name of a part of a run: a vote by its number, from 1, or the stronger model."""
-    return "stronger model" if is_stronger else f"vote {part}"
-
-
 class RunLines:
     """Lines for the events of one run. Keeps what they depend on: the pace and the current hold.
 
@@ -110,7 +105,7 @@ def start_lines(event: RunEvent) -> list[str]:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """The opencode and the model that answer; none for an empty input."""
+    """The opencode and the models that answer; none for an empty input."""
     catalog = plan.catalog
     if catalog is None:
         return []
@@ -119,10 +114,14 @@ def plan_lines(plan: Plan) -> list[str]:
         if catalog.plugin_loaded
         else "; its plugin did not load, so waits are read from opencode's own messages"
     )
-    lines = [f"opencode {catalog.version}, model {catalog.model_ref}{missing}"]
-    if catalog.model_ref in catalog.unpriced:
-        lines.append(f"the price of {catalog.model_ref} is unknown: cost_usd is empty")
-    return lines
+    models = plan.options.models
+    named = f"models {', '.join(models)}" if models else f"model {catalog.model_ref}"
+    catalogs = [one.catalog for one in plan.models or (plan,) if one.catalog is not None]
+    unpriced = dict.fromkeys(one.model_ref for one in catalogs if one.model_ref in one.unpriced)
+    return [
+        f"opencode {catalog.version}, {named}{missing}",
+        *(f"the price of {ref} is unknown: cost_usd is empty" for ref in unpriced),
+    ]
 
 
 def limits_line(options: Options) -> str | None:

@@ -13,10 +13,11 @@ from typing_extensions import TypeVar
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.model_quality import ModelQuality, models_json, read_model_quality
 from opencode_tasks.engine.vote_counts import VoteQuality, escalation_json, votes_json
 from opencode_tasks.frames.columns import RESPONSE, SCHEMA_FIELDS, Column
 from opencode_tasks.frames.given_frames import given_back
-from opencode_tasks.frames.output_frame import output_frame
+from opencode_tasks.frames.output_frame import OF_MODELS, output_frame
 from opencode_tasks.ledger import (
     ATTEMPT_COLUMNS,
     COST_COLUMNS,
@@ -51,8 +52,9 @@ class AnnotationResult(Generic[FrameT, T]):
         usage: One row per model call.
         quality: Quality of each field that ``gold`` compares, by the name of the field.
         votes: Votes of the run, their agreement, and the rows that went to a stronger model; None without
-            ``votes`` and ``escalate_to``.
+            ``votes``, several models and ``escalate_to``.
         canary: What the canaries of the run show, compared with earlier runs; None without ``canary``.
+        models: Answers of each of several models; empty for a run with one model.
         attempts: One row per execution of a row.
         cost: One row per model.
         answers: Answers of the rows in input order, None for a row without one: instances of the
@@ -88,6 +90,7 @@ class AnnotationResult(Generic[FrameT, T]):
         qualities: Sequence[FieldQuality] = (),
         votes: VoteQuality | None = None,
         canary: CanaryReport | None = None,
+        models: Sequence[ModelQuality] = (),
     ) -> None:
         self._kind = kind
         self.run_id = run_id
@@ -96,6 +99,7 @@ class AnnotationResult(Generic[FrameT, T]):
         self.quality: Final = {one.field: one for one in qualities}
         self.votes = votes
         self.canary = canary
+        self.models: Final = tuple(models)
         self.counts: Final = {name: getattr(progress, name) for name in STATUSES}
         self._ledger_url = ledger_url
         self._source = source
@@ -164,6 +168,7 @@ def read_result(
     qualities: Sequence[FieldQuality] = (),
     votes: VoteQuality | None = None,
     canary: CanaryReport | None = None,
+    models: Sequence[ModelQuality] = (),
 ) -> AnnotationResult[Any]:
     """Result of a run over ``source`` as the ledger has it, whether the run has ended or not."""
     return AnnotationResult(
@@ -177,6 +182,7 @@ def read_result(
         qualities=qualities,
         votes=votes,
         canary=canary,
+        models=models,
     )
 
 
@@ -187,10 +193,24 @@ def output_parts(
     for start in range(0, max(1, len(source)), ROWS_PER_PART):
         rows = cast("pd.DataFrame", source.iloc[start : start + ROWS_PER_PART])
         span = range(start, start + ROWS_PER_PART)
-        part = output_frame(rows, ledger.results.outcomes(run_id, span), columns)
+        part = output_frame(rows, _outcomes(ledger, run_id, span, columns), columns)
         # The types of the columns of the source.
         part.attrs = source.attrs
         yield part
+
+
+def _outcomes(ledger: Ledger, run_id: str, span: range, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """The outcomes of the rows at these positions, with those of several models if ``columns`` have them."""
+    outcomes = ledger.results.outcomes(run_id, span)
+    models = [*dict.fromkeys(column.model for column in columns if column.model is not None)]
+    if not models:
+        return outcomes
+    answers = ledger.votes.answers(run_id, span)
+    return [
+        outcome | {OF_MODELS: {models[part - 1]: one for part, one in found.items() if part <= len(models)}}
+        for outcome in outcomes
+        for found in (answers.get(outcome["row_id"], {}),)
+    ]
 
 
 def summary(
@@ -202,13 +222,15 @@ def summary(
     quality: Mapping[str, FieldQuality] | None = None,
     votes: VoteQuality | None = None,
     canary: CanaryReport | None = None,
+    models: Sequence[ModelQuality] = (),
 ) -> dict[str, Any]:
     """Rows by status, tokens, cost in USD, and seconds since ``started``; unknown values are None.
 
     ``started`` is a Unix time; None leaves the seconds unknown. ``budget`` holds the limit in USD
     (None without one), the amount spent, the most that calls without a report may have cost, and the
     amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name,
-    ``votes`` None for a run without votes, ``canary`` None for one without measured canaries.
+    ``votes`` None for a run without votes, ``canary`` None for one without measured canaries,
+    ``models`` those of a run with several.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
@@ -225,6 +247,7 @@ def summary(
         if votes is None or votes.escalation is None
         else escalation_json(votes.escalation),
         "canary": None if canary is None else report_json(canary),
+        "models": models_json(models),
     }
 
 
@@ -238,6 +261,7 @@ def read_summary(ledger_url: str, run_id: str) -> dict[str, Any]:
             ledger.budgets.get(run_id),
             started=None,
             canary=None if report is None else report_in(report),
+            models=read_model_quality(ledger, run_id, ()),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -24,7 +24,7 @@ from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.quality import gold_values, measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import BUDGET_REACHED, PREPARING, ConcurrencyState, Ledger, Progress
+from opencode_tasks.ledger import BUDGET_REACHED, MODELS, PREPARING, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.leftovers import remove_orphaned_dirs
 from opencode_tasks.opencode.server_pool import server_pool
@@ -183,13 +183,27 @@ class StartedRun:
 
 
 def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
-    """The run to work on: the one to resume, the one that this flow run started, or a new one."""
+    """The run to work on: the one to resume, that of this flow run, one after its pilot, or a new one."""
     run_id = context.resumed_run_id or context.part_run_id
     if run_id is None and context.flow_run_id is not None and plan.part is None:
         run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
+    if run_id is None and (held := _held_pilot(ledger, plan, context)) is not None:
+        max_cost = plan.options.max_cost
+        ledger.budgets.set(held, None if max_cost is None else usd_to_pico(max_cost))
+        return replace(_continue(ledger, plan, context, held), is_approved=False)
     if run_id is None:
         return _start(ledger, plan, frame, context)
     return _continue(ledger, plan, context, run_id)
+
+
+def _held_pilot(ledger: Ledger, plan: Plan, context: RunContext) -> str | None:
+    """The run that the same command began, if it is on hold after its pilot; None without one.
+
+    A new run would draw further rows for another pilot.
+    """
+    if plan.options.pilot is None or plan.options.refresh or context.deployment is not None:
+        return None
+    return ledger.runs.held_pilot(plan.fingerprint, context.command.get("output"))
 
 
 def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
@@ -262,12 +276,13 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "schema": options.schema,
             "column_prefix": options.column_prefix,
             "escalate_to": options.escalate_to,
+            MODELS: list(options.models),
             LIKE: like_parameters(plan),
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
             "command": dict(context.command),
         },
-        model_ref=plan.catalog.model_ref if plan.catalog else options.model,
+        model_ref=None if options.models else plan.catalog.model_ref if plan.catalog else options.model,
         backend=options.backend,
         opencode_version=plan.catalog.version if plan.catalog else None,
         deployment=context.deployment,
@@ -276,7 +291,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
         row_count=len(plan.rows),
         refresh=options.refresh,
         series=options.series,
-        votes=(options.votes or 1) if options.has_parts else None,
+        votes=options.votes_per_row if options.has_parts else None,
         parent_run_id=plan.part.parent_run_id if plan.part else None,
         part=plan.part.number if plan.part else None,
         max_cost_pico=None if options.max_cost is None else usd_to_pico(options.max_cost),

@@ -40,7 +40,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
         *(_quality_line(field, found) for field, found in summary["quality"].items()),
-        *(() if summary["votes"] is None else (_votes_line(summary["votes"]),)),
+        *(() if summary["votes"] is None else (_votes_line(summary),)),
         *(() if summary["escalation"] is None else (_escalation_line(summary),)),
         *(() if summary["canary"] is None else canary_lines(summary["canary"])),
     ]
@@ -88,6 +88,15 @@ def usd(amount: float) -> str:
     return format_usd(usd_to_pico(amount))
 
 
+def table_lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells in columns, as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
 def quality_lines(quality: Mapping[str, FieldQuality]) -> list[str]:
     """One line for each field that is compared with gold values."""
     return [_quality_line(field, found) for field, found in quality_json([*quality.values()]).items()]
@@ -124,9 +133,33 @@ def _escalation_line(summary: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _votes_line(found: Mapping[str, Any]) -> str:
+def model_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Rows, cost, agreement and accuracy of each of several models as a table; none for a run with one."""
+    models: Sequence[Mapping[str, Any]] = summary["models"]
+    if not models:
+        return []
+    fields = [*models[0]["accuracy"]]
+    of_field = [f"accuracy of {one}" for one in fields] if len(fields) > 1 else ["accuracy"] * len(fields)
+    head = ("model", "answered", "cost", "with the majority", *of_field)
+    return table_lines([head, *(_model_cells(one, fields) for one in models)])
+
+
+def _model_cells(found: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
+    shares = [found["agreement"], *(found["accuracy"][one] for one in fields)]
+    return (
+        found["model"],
+        f"{found['answered']} of {count_of(found['rows'])}",
+        "unknown" if found["cost_usd"] is None else usd(found["cost_usd"]),
+        *("-" if share is None else f"{share:.1%}" for share in shares),
+    )
+
+
+def _votes_line(summary: Mapping[str, Any]) -> str:
     """The votes of a run in one line, from ``vote_counts.votes_json``."""
+    found = summary["votes"]
     parts = [f"votes: {found['asked']} of {found['votes'] * found['rows']}, {found['saved']} were not needed"]
+    if summary["models"]:
+        parts = [f"models: {found['votes']} on {count_of(found['rows'])}"]
     if found["agreement"] is not None:
         parts.append(f"agreement {found['agreement']:.1%}")
     parts += [

@@ -15,8 +15,8 @@ from opencode_tasks.ledger.votes import VoteCounts
 from opencode_tasks.plan.gold import GoldField
 from opencode_tasks.quality.votes import alpha, voted_fields
 
-# Rows from which Krippendorff's alpha is computed.
-MAX_ALPHA_ROWS = 100_000
+# Rows from which Krippendorff's alpha, and the agreement of each model, are computed.
+MAX_COUNTED_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class VoteQuality:
     """Votes of a run and their agreement.
 
     Attributes:
-        votes: Number of votes that a row may have.
+        votes: Number of votes that a row may have, or of the models that answer it.
         rows: Number of rows with votes.
         asked: Number of votes of all rows, those with the answer of an earlier run included.
         reused: Number of votes with the answer of an earlier run.
@@ -85,7 +85,7 @@ def read_vote_quality(ledger: Ledger, run_id: str, gold: Sequence[GoldField]) ->
         return None
     counts = ledger.votes.counts(run_id)
     model = run["parameters"].get("escalate_to")
-    answers = [json.loads(text) for text in ledger.votes.decided(run_id, MAX_ALPHA_ROWS)]
+    answers = [json.loads(text) for text in ledger.votes.decided(run_id, MAX_COUNTED_ROWS)]
     fields = voted_fields(schema_of_run(ledger, run_id))
     return VoteQuality(
         votes=run["votes"],

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.domain.usage import total_of
 from opencode_tasks.engine.quality import has_answer
 from opencode_tasks.ledger import DecidedRow
 from opencode_tasks.ledger.votes import CHOSEN_COLUMNS
@@ -49,19 +50,27 @@ class VotedRow:
         """The row with its votes up to this number."""
         return replace(self, votes=[vote for vote in self.votes if vote["part"] <= number])
 
+    def has_vote(self, number: int) -> bool:
+        """Whether the row has the vote with this number."""
+        return any(vote["part"] == number for vote in self.votes)
+
     def answer_of(self, vote: Vote) -> Any:
         """The answer of a vote: its text, or the value that the schema describes."""
         return vote["structured"] if self.has_schema else vote["response"]
 
     def tally(self, number: int, votes: int) -> Tally:
-        """The count of the votes up to a number, out of ``votes`` in all."""
+        """The count of the votes up to a number, out of ``votes`` in all. The answer of a person decides."""
         counted = self.up_to(number).votes
-        return tally(
+        found = tally(
             [self.answer_of(vote) for vote in counted],
             [_is_valid(vote) for vote in counted],
             self.fields,
             votes,
         )
+        of_person = next((at for at, one in enumerate(counted) if one["answered_by"] is not None), None)
+        if of_person is None:
+            return found
+        return replace(found, chosen=of_person, is_tie=False, is_decided=True)
 
     def is_low(self, found: Tally, confidence: str | None, limit: float, *, has_votes: bool) -> bool:
         """Whether the agreement or the stated confidence is below the limit, or there is no valid answer."""
@@ -74,6 +83,11 @@ class VotedRow:
                 return True
             return has_votes and found.is_tie
         return found.agreement is None or found.agreement < limit
+
+    @property
+    def has_person(self) -> bool:
+        """Whether a vote has the answer of a person, which is final."""
+        return any(vote["answered_by"] is not None for vote in self.votes)
 
     def _lacks_votes(self) -> bool:
         """Whether the budget left out votes that could have changed the answer."""
@@ -92,7 +106,7 @@ class VotedRow:
             {
                 "agreement": found.agreement,
                 "votes": json.dumps(shown, ensure_ascii=False),
-                "needs_review": found.is_tie or self._lacks_votes(),
+                "needs_review": not self.has_person and (found.is_tie or self._lacks_votes()),
                 "escalated": False,
             },
         )
@@ -102,9 +116,7 @@ def escalated_row(row: VotedRow, part: int, votes: int) -> DecidedRow:
     """The outcome of a row after the stronger model answered in this part: its answer, if it is valid."""
     weak = row.up_to(part - 1)
     decided = weak.outcome(weak.tally(part - 1, min(votes, len(weak.votes))))
-    strong = next((vote for vote in row.votes if vote["part"] == part), None)
-    if strong is None:
-        return decided
+    strong = next(vote for vote in row.votes if vote["part"] == part)
     kept = {name: decided.values[name] for name in ("agreement", "votes", "needs_review")}
     if not _is_valid(strong):
         had_answer = decided.values["status"] == "completed"
@@ -126,7 +138,7 @@ def _decided(chosen: Vote, votes: Sequence[Vote], values: Mapping[str, Any]) -> 
         row_id=chosen["row_id"],
         values={
             **{name: chosen[name] for name in CHOSEN_COLUMNS},
-            **{name: _sum([vote[name] for vote in votes]) for name in (*TOKEN_COLUMNS, "cost_pico")},
+            **{name: total_of(vote[name] for vote in votes) for name in (*TOKEN_COLUMNS, "cost_pico")},
             "cost_source": next((one for one in _COST_SOURCES if one in sources), None),
             "attempts": sum(vote["attempts"] for vote in votes),
             "reused": all(vote["reused"] for vote in votes),
@@ -139,8 +151,3 @@ def _decided(chosen: Vote, votes: Sequence[Vote], values: Mapping[str, Any]) -> 
             **values,
         },
     )
-
-
-def _sum(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

@@ -1,9 +1,9 @@
-"""Several answers to each row: votes, of which the row takes the most frequent one, and a stronger model.
+"""Several answers to each row, of which it takes the most frequent one: votes, models, and a stronger model.
 
 The run has one row for each row of the input, and sends none itself. Its parts are runs: one for each vote,
-over the rows whose majority is still open, and one of the stronger model over the rows with a low agreement
-or confidence. So each answer has its own row in the ledger, is reused like any other, and all parts share
-the budget of the run.
+over the rows whose majority is still open, or one for each of several models, over all rows, and one of the
+stronger model over the rows with a low agreement or confidence. So each answer has its own row in the ledger,
+is reused like any other, and all parts share the budget of the run.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.canaries import CanarySender
 from opencode_tasks.engine.driver import driving
 from opencode_tasks.engine.executor import Executor
+from opencode_tasks.engine.model_quality import read_model_quality
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
-from opencode_tasks.engine.parts import ENDED, budget_left, hold_run
+from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
-from opencode_tasks.ledger import DecidedRow, Ledger
+from opencode_tasks.errors import RunPausedError
+from opencode_tasks.ledger import BUDGET_REACHED, DecidedRow, Ledger
 from opencode_tasks.plan.canary_table import canary_name
 from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
-from opencode_tasks.quality.votes import first_votes
+from opencode_tasks.quality.votes import Tally, first_votes
 from opencode_tasks.telemetry import span
 
 ROWS_PER_PART = 10_000
@@ -73,7 +75,6 @@ def execute_plan(
         run_id = start_or_continue(ledger, plan, frame, context).run_id
         # What a person has answered is decided; the other rows are decided by those of the parts.
         ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)
-        ledger.rows.hold_back(run_id, [], rows_in_run=len(plan.rows))
         with driving(ledger, run_id), span("opencode votes", run_id=run_id, rows=len(plan.rows)):
             run = _RunInParts(
                 plan=plan,
@@ -101,6 +102,7 @@ def execute_plan(
             qualities=qualities,
             votes=read_vote_quality(ledger, run_id, plan.gold),
             canary=canary,
+            models=read_model_quality(ledger, run_id, plan.gold),
         )
 
 
@@ -124,24 +126,85 @@ class _RunInParts:
     @property
     def votes(self) -> int:
         """The number of votes that a row may have."""
-        return self.plan.options.votes or 1
+        return self.plan.options.votes_per_row
 
     def run(self) -> None:
-        """Ask for votes until each majority is decided, then ask the stronger model."""
+        """Have the rows answered until each is decided, also those whose review a person undoes meanwhile."""
+        before: tuple[Sequence[int], int] | None = None
+        while undecided := self._undecided():
+            state = (undecided, self.ledger.votes.counts(self.run_id).asked)
+            if state == before:
+                raise RuntimeError(f"run {self.run_id}: rows are left without an outcome")
+            before = state
+            if self.plan.models:
+                self._ask_models()
+            else:
+                self._ask_for_votes()
+            self._escalate()
+
+    def _undecided(self) -> list[int]:
+        """The positions of the undecided rows, which are held back."""
+        self.ledger.rows.hold_back(self.run_id, [], rows_in_run=len(self.plan.rows))
+        return self.ledger.votes.undecided(self.run_id)
+
+    def _ask_for_votes(self) -> None:
+        """Ask for votes until each majority is decided."""
         for number in range(self.votes):
             title = f"vote {number + 1} of {self.votes}" if self.votes > 1 else "first answers"
             self._ask(self.plan, self._positions(number), part=number + 1, title=title, number=number)
             if number + 1 >= first_votes(self.votes):
                 self._decide(number + 1)
-        self._escalate()
-        if self.ledger.votes.undecided(self.run_id):
-            raise RuntimeError(f"run {self.run_id}: rows are left without an outcome")
+
+    def _ask_models(self) -> None:
+        """Ask each model for all rows. One that must wait does not keep the others from answering."""
+        waiting = [*range(len(self.plan.models))]
+        stopped: dict[int, Hold] = {}
+        while waiting:
+            found = {number: self._ask_model(number) for number in waiting}
+            held = {number: hold for number, hold in found.items() if hold is not None}
+            stopped |= {number: hold for number, hold in held.items() if hold.until is None}
+            waiting = [number for number in held if number not in stopped]
+            if waiting:
+                now = datetime.now(UTC)
+                holds = [held[number] for number in waiting]
+                record_hold(
+                    self.ledger, self.run_id, min(holds, key=lambda hold: hold.remaining_s(now) or 0.0)
+                )
+            elif stopped:
+                # When the others have answered, a person is needed.
+                waiting = [min(stopped)]
+                record_hold(self.ledger, self.run_id, stopped.pop(waiting[0]))
+        self._decide(self.votes)
+
+    def _ask_model(self, number: int) -> Hold | None:
+        """Ask one model for the rows that it was not asked; returns why some of them wait, None for none."""
+        plan, name = self.plan.models[number], self.plan.options.models[number]
+        title = f"{name} ({number + 1} of {self.votes})"
+        part = number + 1
+        try:
+            self._ask(plan, self._unasked(part), part=part, title=title, number=0, defers=True)
+        except RunPausedError as paused:
+            if paused.run_id == self.run_id:
+                raise
+            return Hold(
+                until=paused.until,
+                error_type=paused.error_type,
+                message=f"{name}: {paused.message}",
+                open_rows=paused.open_rows,
+                model_ref=plan.model_ref,
+            )
+        return None
+
+    def _unasked(self, part: int) -> list[int]:
+        """The positions of the undecided rows that a part with this number does not have."""
+        asked = set(self.ledger.votes.asked(self.run_id, part))
+        return [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
 
     def _positions(self, number: int) -> list[int]:
         """The positions of the rows that need a further vote after this number of them."""
-        asked = set(self.ledger.votes.asked(self.run_id, number + 1))
         if number < first_votes(self.votes):
-            return [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
+            return self._unasked(number + 1)
+        asked = set(self.ledger.votes.asked(self.run_id, number + 1))
         return sorted(
             row.position
             for row in self._rows(number)
@@ -164,11 +227,20 @@ class _RunInParts:
 
     def _outcome(self, row: VotedRow, number: int) -> DecidedRow | None:
         """The outcome of a row after this number of votes; None if it needs another answer."""
-        options, found = self.plan.options, row.tally(number, self.votes)
-        is_low = options.escalate_to is not None and row.is_low(
-            found, options.confidence, options.escalation_limit, has_votes=options.votes is not None
-        )
-        return row.outcome(found) if found.is_decided and not is_low else None
+        found = row.tally(number, self.votes)
+        is_open = not self._is_decided(row, found) or self._is_for_stronger(row, found)
+        return None if is_open else row.outcome(found)
+
+    def _is_decided(self, row: VotedRow, found: Tally) -> bool:
+        """Whether no further vote is asked for. Each of several models answers every row."""
+        return found.is_decided and (not self.plan.models or len(row.votes) >= self.votes)
+
+    def _is_for_stronger(self, row: VotedRow, found: Tally) -> bool:
+        """Whether the stronger model answers a row with this count of its votes."""
+        options = self.plan.options
+        if options.escalate_to is None or row.has_person:
+            return False
+        return row.is_low(found, options.confidence, options.escalation_limit, has_votes=options.has_votes)
 
     def _escalate(self) -> None:
         """Have the stronger model answer the rows that are left, and decide them."""
@@ -176,21 +248,22 @@ class _RunInParts:
         if plan is None:
             return
         asked = set(self.ledger.votes.asked(self.run_id, part))
-        positions = [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
-        self._ask(plan, positions, part=part, title=f"escalated to {self.plan.options.escalate_to}", number=0)
-        self.ledger.votes.decide(self.run_id, (escalated_row(row, part, self.votes) for row in self._rows()))
+        tallies = ((row, row.tally(self.votes, self.votes)) for row in self._rows())
+        positions = [
+            row.position
+            for row, found in tallies
+            if row.position not in asked
+            and self._is_decided(row, found)
+            and self._is_for_stronger(row, found)
+        ]
+        title = f"escalated to {self.plan.options.escalate_to}"
+        self._ask(plan, positions, part=part, title=title, number=0)
+        self.ledger.votes.decide(
+            self.run_id,
+            (escalated_row(row, part, self.votes) for row in self._rows() if row.has_vote(part)),
+        )
 
-    def _ask(self, plan: Plan, positions: Sequence[int], *, part: int, title: str, number: int) -> None:
-        """Send rows in a part of the run: first those of a part that has not ended, then these."""
-        for one in self.ledger.votes.parts(self.run_id):
-            if one.part == part and one.status not in ENDED:
-                rows = self.ledger.votes.positions(self.run_id, one.run_id)
-                self._send(plan, rows, part=part, title=title, number=number, part_id=one.run_id)
-        if positions:
-            self.context.stop.check()
-            self._send(plan, positions, part=part, title=title, number=number, part_id=None)
-
-    def _send(
+    def _ask(
         self,
         plan: Plan,
         positions: Sequence[int],
@@ -198,13 +271,28 @@ class _RunInParts:
         part: int,
         title: str,
         number: int,
-        part_id: str | None,
+        defers: bool = False,
     ) -> None:
+        """Send rows in a part of the run: first those of a part that has not ended, then these.
+
+        With ``defers``, a hold of the part raises RunPausedError, unless the budget of the run is reached.
+        """
+        plan = replace(plan, part=PlanPart(parent_run_id=self.run_id, number=part, title=title))
+        for one in self.ledger.votes.parts(self.run_id):
+            if one.part == part and one.status not in ENDED:
+                rows = self.ledger.votes.positions(self.run_id, one.run_id)
+                self._send(plan, rows, number=number, part_id=one.run_id, defers=defers)
+        if positions:
+            self.context.stop.check()
+            self._send(plan, positions, number=number, part_id=None, defers=defers)
+
+    def _send(
+        self, plan: Plan, positions: Sequence[int], *, number: int, part_id: str | None, defers: bool
+    ) -> None:
+        part = plan.part
+        assert part is not None
         new = plan.of_part(
-            PlanPart(parent_run_id=self.run_id, number=part, title=title),
-            positions,
-            number=number,
-            max_cost=pico_to_usd(budget_left(self.ledger, self.run_id, None)),
+            part, positions, number=number, max_cost=pico_to_usd(budget_left(self.ledger, self.run_id, None))
         )
         context = replace(
             self.context,
@@ -214,7 +302,12 @@ class _RunInParts:
         )
 
         def emit(event: RunEvent) -> None:
-            self.on_event(replace(event, run_id=self.run_id, part=title))
+            self.on_event(replace(event, run_id=self.run_id, part=part.title))
+
+        def on_hold(part_id: str, hold: Hold) -> None:
+            if defers and hold.error_type != BUDGET_REACHED:
+                raise_paused(part_id, hold)
+            self._hold(part_id, replace(hold, model_ref=plan.model_ref))
 
         execute(
             new,
@@ -223,7 +316,7 @@ class _RunInParts:
             executor=self.executor,
             context=context,
             on_event=emit,
-            on_hold=self._hold,
+            on_hold=on_hold,
         )
 
     def _hold(self, part_id: str, hold: Hold) -> None:

@@ -5,7 +5,7 @@ The columns themselves are declared in ``domain.columns``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,9 @@ from opencode_tasks.domain.columns import (
 
 __all__ = ["OUTPUT", "RESPONSE", "SCHEMA_FIELDS", "Column", "Dtype", "output_columns"]
 
+# What OUTPUT has of each of several models beside its answer.
+OF_MODELS = ("status", "cost_usd")
+
 
 def output_columns(
     schema: Mapping[str, Any] | None,
@@ -30,13 +33,16 @@ def output_columns(
     *,
     has_votes: bool = False,
     has_escalation: bool = False,
+    models: Sequence[str] = (),
 ) -> tuple[Column, ...]:
     """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
-    If the answers are not objects, the first column is the value of the answer, else its text.
+    If the answers are not objects, the first column is the value of the answer, else its text. Each of
+    several ``models`` has columns of its own, named ``COLUMN@MODEL``: the fields of the schema, or the
+    response without fields, the status and the cost.
     """
     shape = shape_of(schema) if schema is not None else None
-    fields = (
+    fields = tuple(
         Column(
             name=name,
             dtype=_dtype(types),
@@ -52,11 +58,19 @@ def output_columns(
     columns = (response, *fields, *AFTER_FIELDS, *(VOTE_COLUMNS if has_votes else ()))
     if has_escalation:
         columns = (*columns, ESCALATED)
+    answers = (*(fields or (response,)), *(column for column in columns if column.name in OF_MODELS))
+    columns = (*columns, *(_of_model(column, model) for column in answers for model in models))
     if not prefix:
         return columns
     return tuple(
         replace(column, name=prefix + column.name, stored_as=column.ledger_name) for column in columns
     )
+
+
+def _of_model(column: Column, model: str) -> Column:
+    """The column with the value that one of several models has in ``column``."""
+    name, meaning = f"{column.name}@{model}", f"The column {column.name} of the answer of {model}."
+    return replace(column, name=name, meaning=meaning, stored_as=column.ledger_name, model=model)
 
 
 def _dtype(types: Collection[str] | None) -> Dtype:

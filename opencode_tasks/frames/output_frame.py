@@ -17,6 +17,8 @@ from opencode_tasks.frames.columns import Column, Dtype
 
 # From this number on, a float does not hold every integer.
 _EXACT_INTEGERS = 2**53
+OF_MODELS = "of_models"
+"""Key of the outcomes of several models in the outcome of a row."""
 
 
 def output_frame(
@@ -28,10 +30,10 @@ def output_frame(
 
     ``outcomes`` has one mapping per row, in input order. Its keys are the names of the ledger's columns:
     ``cost_pico`` is the cost and ``structured`` the JSON value of the answer (None without one), from which
-    the columns of the schema's fields are made. A missing key is null. The dtypes do not depend on
-    the number of rows. A column whose values do not have the type that the schema names, or that a float
-    cannot hold exactly, has dtype object. Raises ValueError if the number of outcomes is not the number of
-    rows.
+    the columns of the schema's fields are made. ``of_models`` has such a mapping for each of several models,
+    by its name. A missing key is null. The dtypes do not depend on the number of rows. A column whose values
+    do not have the type that the schema names, or that a float cannot hold exactly, has dtype object. Raises
+    ValueError if the number of outcomes is not the number of rows.
     """
     if len(outcomes) != len(frame):
         raise ValueError(f"{len(outcomes)} outcomes for {len(frame)} rows")
@@ -45,6 +47,8 @@ def output_frame(
 
 
 def _value(outcome: Mapping[str, Any], column: Column) -> Any:
+    if column.model is not None:
+        outcome = mapping_in(mapping_in(outcome.get(OF_MODELS)).get(column.model))
     value = outcome.get(column.ledger_name)
     if column.field is not None:
         return mapping_in(value).get(column.field)

@@ -217,8 +217,13 @@ def _column_faults(names: list[str], id_column: str | None, added: Sequence[Colu
         for name, count in Counter(names).items()
         if count > 1
     ]
-    own = {column.name for column in added if column.field is None}
-    fields = {column.name for column in added if column.field is not None}
+    faults += [
+        f"OUTPUT would have two columns named {name!r}; rename that field of the schema"
+        for name, count in Counter(column.name for column in added).items()
+        if count > 1
+    ]
+    fields = {column.name for column in added if column.field is not None and column.model is None}
+    own = {column.name for column in added} - fields
     reserved = [name for name in dict.fromkeys(names) if name in own]
     if len(reserved) >= OUTPUT_SIGNS:
         listed = f"{', '.join(reserved[:2])} and {len(reserved) - 2} more"

@@ -20,6 +20,7 @@ from opencode_tasks.ledger.incremental_series import CompletedRows
 from opencode_tasks.ledger.leased_rows import AlreadyFinished, AlreadyLeased
 from opencode_tasks.ledger.leases import Lease, LeaseLostError
 from opencode_tasks.ledger.ledger import Ledger
+from opencode_tasks.ledger.part_answers import PartNames
 from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
@@ -29,7 +30,7 @@ from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
 from opencode_tasks.ledger.reviews import Review
 from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
-from opencode_tasks.ledger.runs import PREPARING, WaitingRun
+from opencode_tasks.ledger.runs import MODELS, PREPARING, WaitingRun, models_in
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 from opencode_tasks.ledger.votes import DecidedRow
@@ -41,6 +42,7 @@ __all__ = [
     "CRASHED",
     "GROUPINGS",
     "INTERRUPTED",
+    "MODELS",
     "PREPARING",
     "SORT_COLUMNS",
     "USAGE_COLUMNS",
@@ -73,6 +75,7 @@ __all__ = [
     "ModelAnswer",
     "OpenRow",
     "OrphanedAttempt",
+    "PartNames",
     "Progress",
     "Purged",
     "RecordedReview",
@@ -89,6 +92,7 @@ __all__ = [
     "failed",
     "is_there",
     "ledger_argument",
+    "models_in",
     "shown_url",
     "waiting",
 ]

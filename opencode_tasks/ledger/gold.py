@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, literal, select
 
 from opencode_tasks.ledger.database import insert_into
-from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.review_outcomes import model_answers
 from opencode_tasks.ledger.schema import gold_values, rows
 
@@ -76,6 +76,19 @@ def values_of_field(connection: Connection, run_id: str, field: str) -> dict[str
     return dict(connection.execute(query).tuples().all())
 
 
+def copy_values(connection: Connection, run_id: str, part_id: str) -> None:
+    """Give the rows of a part the gold values that INPUT has for them; existing ones are not changed."""
+    found = (
+        select(literal(part_id), gold_values.c.row_id, gold_values.c.field, gold_values.c.value)
+        .join(rows, (rows.c.run_id == part_id) & (rows.c.row_id == gold_values.c.row_id))
+        .where(gold_values.c.run_id == run_id, gold_values.c.reviewed_at.is_(None))
+    )
+    statement = insert_into(connection, gold_values).from_select(
+        ["run_id", "row_id", "field", "value"], found
+    )
+    connection.execute(statement.on_conflict_do_nothing())
+
+
 def correct_rows(connection: Connection, run_id: str, field: str) -> set[str]:
     """The ids of the rows of a run whose answer equals the gold value of a field."""
     query = select(gold_values.c.row_id).where(
@@ -116,6 +129,7 @@ class Gold(Group):
         while chunk := list(islice(remaining, VALUES_PER_INSERT)):
             self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
 
+    copy: Final = write(copy_values)
     answers: Final = read(gold_answers)
     values: Final = read(values_of_field)
     correct: Final = read(correct_rows)

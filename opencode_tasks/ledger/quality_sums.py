@@ -38,8 +38,8 @@ def _quality(*by: ColumnElement[Any]) -> Select[Any]:
 
 
 def quality_by_run() -> Select[Any]:
-    """Share of correct answers of each run and field."""
-    return _quality(gold_values.c.run_id.label("run"))
+    """Share of correct answers of each run and field, parts aside."""
+    return _quality(gold_values.c.run_id.label("run")).where(runs.c.parent_run_id.is_(None))
 
 
 def quality_of_runs() -> Select[Any]:
@@ -76,8 +76,13 @@ def votes_of_runs() -> Select[Any]:
 
 
 def quality_by_model() -> Select[Any]:
-    """Share of correct answers of each model and field, over all runs."""
-    return _quality(func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model"))
+    """Share of correct answers of each model and field, over all runs.
+
+    The answers of several models are those in the parts of their run, which has no model itself.
+    """
+    has_several = runs.c.votes.is_not(None) & runs.c.model_ref.is_(None)
+    model = func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model")
+    return _quality(model).where(not_(has_several))
 
 
 def canary_by_run() -> Select[Any]:

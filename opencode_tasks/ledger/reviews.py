@@ -23,6 +23,7 @@ from sqlalchemy import (
     select,
 )
 
+from opencode_tasks.domain.columns import STORED
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
@@ -35,12 +36,17 @@ from opencode_tasks.ledger.review_outcomes import (
     reviewed_outcomes,
     reviews_of_run,
 )
-from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, rows
+from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, rows, runs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 REVIEWS_PER_WRITE = 500
 # Error type of a row that was never sent, since its input is invalid. Its key says nothing about it.
 INVALID = "invalid_input"
+# The columns of a row that was never sent.
+NEW_ROW: Final[Mapping[str, Any]] = {
+    **{column.ledger_name: column.initial for column in STORED},
+    **dict.fromkeys(("source_run_id", "source_row_id", "started_at", "completed_at")),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +186,8 @@ def _write_answer(
 def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
     """Restore the outcome before the first review, in all rows of the run with the key of this row.
 
-    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it.
+    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it,
+    except those of the parts of the run, which are open again.
     """
     of_key = select(rows.c.row_key).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
     query = reviewed_outcomes(run_id).where(
@@ -194,8 +201,26 @@ def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
         if values["status"] in ("open", HELD):
             values["completed_at"] = None
         connection.execute(_OF_ROW.values(values), {"of_run": run_id, "of_row": row["row_id"]})
-    _remove_gold(connection, run_id, [row["row_id"] for row in found])
+    row_ids = [row["row_id"] for row in found]
+    _remove_gold(connection, run_id, row_ids)
+    _reopen_in_parts(connection, run_id, row_ids)
     return True
+
+
+def _reopen_in_parts(connection: Connection, run_id: str, row_ids: Sequence[str]) -> None:
+    """Open the rows of parts that copied the answers of persons to these rows of their run."""
+    of_parts = select(runs.c.run_id).where(runs.c.parent_run_id == run_id)
+    has_copy = and_(
+        rows.c.run_id.in_(of_parts),
+        rows.c.row_id.in_(row_ids),
+        rows.c.source_run_id == run_id,
+        rows.c.answered_by.is_not(None),
+    )
+    part_ids = connection.execute(select(rows.c.run_id.distinct()).where(has_copy)).scalars().all()
+    # A part that has ended is continued with its run.
+    has_ended = runs.c.run_id.in_(part_ids) & runs.c.status.in_(("completed", "failed"))
+    connection.execute(runs.update().where(has_ended).values(status="interrupted", ended_at=None))
+    connection.execute(rows.update().where(has_copy).values(NEW_ROW))
 
 
 def _remove_gold(connection: Connection, run_id: str, row_ids: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
-from opencode_tasks.domain.json_values import mapping_in, text_in
+from opencode_tasks.domain.hold import PILOT
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.progress import counts_by_run, progress, silent_providers
@@ -18,6 +19,8 @@ from opencode_tasks.ledger.schema import flow_runs, rows, runs
 EndStatus = Literal["completed", "failed", "interrupted"]
 # Of a run whose rows are not all written: it cannot be resumed.
 PREPARING = "preparing"
+# Name under which a run saves the names of several models.
+MODELS = "models"
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 
@@ -25,7 +28,8 @@ UNFINISHED = ("running", "interrupted", "waiting", "paused")
 class WaitingRun:
     """A run that waits until a time. ``output`` is its OUTPUT, None if it writes none.
 
-    ``flow_run_ids`` are the flow runs that worked on it, in the order in which they began.
+    ``flow_run_ids`` are the flow runs that worked on it, in the order in which they began. ``models`` are the
+    names of several models.
     """
 
     run_id: str
@@ -33,6 +37,12 @@ class WaitingRun:
     waits_until: datetime
     output: str | None
     refresh: bool
+    models: tuple[str, ...] = ()
+
+
+def models_in(parameters: Any) -> tuple[str, ...]:
+    """The names of the several models in the parameters of a run; empty for another run."""
+    return tuple(str(name) for name in list_in(mapping_in(parameters).get(MODELS)))
 
 
 def create_run(
@@ -144,6 +154,31 @@ def newest_of_flow_run(
     return connection.execute(query).scalar_one_or_none()
 
 
+def held_pilot(connection: Connection, input_fingerprint: str, output: str | None) -> str | None:
+    """The newest run over this input and with this OUTPUT that a person must continue after its pilot.
+
+    None without one. Runs of deployments are continued in Prefect and do not count.
+    """
+    query = (
+        select(runs.c.run_id, runs.c.parameters)
+        .where(
+            runs.c.input_fingerprint == input_fingerprint,
+            runs.c.status == "paused",
+            runs.c.pause_reason.contains(f": {PILOT}: "),
+            runs.c.deployment.is_(None),
+            runs.c.parent_run_id.is_(None),
+        )
+        .order_by(runs.c.created_at.desc())
+    )
+    found = connection.execute(query).all()
+    return next((run.run_id for run in found if _output_in(run.parameters) == output), None)
+
+
+def _output_in(parameters: Any) -> str | None:
+    """OUTPUT in the parameters of a run; None if it writes none."""
+    return text_in(mapping_in(mapping_in(parameters).get("command")).get("output"))
+
+
 def newest_unfinished(connection: Connection) -> str | None:
     """The newest run that can be resumed, and is no part of another; None without one."""
     query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED), runs.c.parent_run_id.is_(None))
@@ -206,8 +241,9 @@ def waiting_runs(connection: Connection, deployment: str | None) -> list[Waiting
             run_id=run.run_id,
             flow_run_ids=ids[run.run_id],
             waits_until=run.waits_until,
-            output=text_in(mapping_in(mapping_in(run.parameters).get("command")).get("output")),
+            output=_output_in(run.parameters),
             refresh=run.refresh,
+            models=models_in(run.parameters),
         )
         for run in found
     ]
@@ -284,6 +320,7 @@ class Runs(Group):
     silent_providers: Final = read(silent_providers)
     newest: Final = read(newest_runs)
     newest_unfinished: Final = read(newest_unfinished)
+    held_pilot: Final = read(held_pilot)
     find: Final = read(find_run)
     saved_command: Final = read(saved_command)
     waiting: Final = read(waiting_runs)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
+from opencode_tasks.ledger.part_answers import answers_of_parts, part_names
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
 from opencode_tasks.ledger.runs import PREPARING, UNFINISHED
 from opencode_tasks.ledger.schema import CANARY_PART, HELD, gold_values, rows, runs
@@ -28,11 +29,15 @@ CHOSEN_COLUMNS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a run: a run over some of its rows, or 0 over its canaries. ``part`` is its number."""
+    """A part of a run: a run over some of its rows, or 0 over its canaries.
+
+    ``part`` is its number, ``title`` its name for people.
+    """
 
     run_id: str
     part: int
     status: str
+    title: str
 
     @property
     def is_unfinished(self) -> bool:
@@ -87,7 +92,8 @@ def parts(connection: Connection, run_id: str) -> list[Part]:
         .where(runs.c.parent_run_id == run_id, _IS_WRITTEN)
         .order_by(runs.c.part, runs.c.created_at)
     )
-    return [Part(**found) for found in connection.execute(query).mappings()]
+    names = part_names(connection, run_id)
+    return [Part(**found, title=names.title(found["part"])) for found in connection.execute(query).mappings()]
 
 
 def asked_positions(connection: Connection, run_id: str, part: int) -> list[int]:
@@ -133,13 +139,13 @@ _VOTES = (
     .select_from(_of_run)
     .join(runs, (runs.c.parent_run_id == _of_run.c.run_id) & _IS_VOTE)
     .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == _of_run.c.row_id))
-    .where(_IS_UNDECIDED)
+    .where(_IS_UNDECIDED, rows.c.status.not_in(("open", HELD)))
     .order_by(_of_run.c.position, runs.c.part, runs.c.created_at)
 )
 
 
 def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list[dict[str, Any]]]:
-    """The votes on the undecided rows of a run at these positions, in their order, by row id."""
+    """The votes that ended on the undecided rows of a run at these positions, in their order, by row id."""
     found: dict[str, list[dict[str, Any]]] = {}
     values = {"run": run_id, "start": span.start, "stop": span.stop}
     for vote in connection.execute(_VOTES, values).mappings():
@@ -150,8 +156,9 @@ def votes_in(connection: Connection, run_id: str, span: range) -> dict[str, list
 def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[dict[str, Any]]:
     """The votes on rows, in their order: ``part``, ``run_id`` and the columns of the outcome.
 
-    ``is_stronger``: it is no vote, but the answer of the stronger model.
+    ``is_stronger``: it is no vote, but the answer of the stronger model. ``title`` is the name of the part.
     """
+    names = part_names(connection, run_id)
     query = (
         select(
             *(column for column in rows.c if column.name not in ("prompt", "system")),
@@ -161,9 +168,9 @@ def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> lis
         .join(runs, runs.c.run_id == rows.c.run_id)
         .join(_whole, _whole.c.run_id == runs.c.parent_run_id)
         .where(runs.c.parent_run_id == run_id, runs.c.part > CANARY_PART, rows.c.row_id.in_(row_ids))
-        .order_by(runs.c.part)
+        .order_by(runs.c.part, runs.c.created_at)
     )
-    return [dict(vote) for vote in connection.execute(query).mappings()]
+    return [{**vote, "title": names.title(vote["part"])} for vote in connection.execute(query).mappings()]
 
 
 def _decide(connection: Connection, run_id: str, decided: Sequence[DecidedRow]) -> None:
@@ -224,7 +231,7 @@ def votes_before(connection: Connection, run_id: str, part: int) -> dict[str, li
     )
     query = (
         select(
-            *(rows.c[name] for name in ("row_id", "status", "response", "structured")),
+            *(rows.c[name] for name in ("row_id", "status", "response", "structured", "answered_by")),
             runs.c.part,
             rows.c.position.label("of_position"),
         )
@@ -266,3 +273,5 @@ class Votes(Group):
     before: Final = read(votes_before)
     counts: Final = read(counts)
     decided: Final = read(decided_votes)
+    answers: Final = read(answers_of_parts)
+    names: Final = read(part_names)

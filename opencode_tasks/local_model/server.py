@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -55,9 +55,15 @@ class RunningLocalModel:
 
 
 @contextmanager
-def local_provider(model: str | None, say: Callable[[str], None]) -> Generator[dict[str, Any]]:
-    """Start the local model if ``model`` names it; yield the opencode config for it, else an empty one."""
-    if not (model or "").startswith(LOCAL_PREFIX):
+def local_provider(
+    model: str | Sequence[str] | None, say: Callable[[str], None]
+) -> Generator[dict[str, Any]]:
+    """Start the local model if ``model`` names it, or a list of models with it.
+
+    Yields the opencode config for it, else an empty one.
+    """
+    names = [model] if isinstance(model, str) else model or ()
+    if not any(name.startswith(LOCAL_PREFIX) for name in names):
         yield {}
         return
     with start_local_model() as running:

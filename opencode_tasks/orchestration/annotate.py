@@ -106,7 +106,7 @@ def annotate(
     """
     source = taken(frame)
     wanted = make_options(options, output_type)
-    with local_provider(wanted.model, _ignore) as base_config:
+    with local_provider(wanted.models or wanted.model, _ignore) as base_config:
         wanted = replace(wanted, opencode_config=merge(base_config, wanted.opencode_config))
         plan = make_plan(source, resolve_options(wanted))
         try:

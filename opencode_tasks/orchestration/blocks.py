@@ -92,7 +92,9 @@ class OpenCodeAgent(Block):
     _block_type_slug = "opencode-agent"
     _description = "Model, system text, tools and limits for annotating, under one name."
 
-    model: str | None = _option("model")
+    model: str | None = Field(
+        default=None, description="Model that answers. Default: the model that opencode chooses."
+    )
     system: str | None = _option("system")
     agent: str | None = Field(
         default=None,

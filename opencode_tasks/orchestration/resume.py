@@ -126,7 +126,8 @@ def find_sleeping_run(prepared: PreparedRun) -> State[None] | None:
             # This flow run was started again: it continues its own run.
             return None
         for run in ledger.runs.waiting(deployment_of(flow_run)):
-            is_same = run.output == output and run.refresh == plan.options.refresh
+            is_same = (run.output, run.refresh) == (output, plan.options.refresh)
+            is_same = is_same and run.models == tuple(plan.options.models)
             if is_same and keys <= ledger.rows.keys(run.run_id) and (name := _scheduled_flow_run(run)):
                 return Completed(
                     message=f"continued by run {run.run_id} in flow run {name}, which sleeps until "

@@ -24,6 +24,7 @@ from opencode_tasks.engine.run import RunEvent
 from opencode_tasks.engine.summary_text import (
     SHOWN_GROUPS,
     failure_lines,
+    model_lines,
     paused_line,
     quality_lines,
     summary_lines,
@@ -98,8 +99,9 @@ class RunLog:
             quality=result.quality,
             votes=result.votes,
             canary=result.canary,
+            models=result.models,
         )
-        self._info(*summary_lines(totals))
+        self._info(*summary_lines(totals), *model_lines(totals))
         if not result.progress.failed:
             return
         with Ledger.open(self._plan.ledger_url) as ledger:

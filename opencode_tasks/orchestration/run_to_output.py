@@ -81,6 +81,7 @@ def run_to_output(
         quality=result.quality,
         votes=result.votes,
         canary=result.canary,
+        models=result.models,
     )
     with Ledger.open(plan.ledger_url) as ledger:
         publisher.finished(result.run_id, result.progress, ledger.results.cost(result.run_id), totals)

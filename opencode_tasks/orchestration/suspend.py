@@ -86,7 +86,7 @@ def _log_pause(paused: RunPausedError, plan: Plan) -> None:
     if paused.until is not None:
         log.info("sleeping until %s UTC: Prefect starts this flow run again then", f"{paused.until:{TIME}}")
         return
-    log.warning("fix: %s", fix_for(paused.error_type, plan.model_ref))
+    log.warning("fix: %s", fix_for(paused.error_type, paused.model_ref or plan.model_ref))
     log.warning(
         "then resume this flow run in Prefect, or run: opencode-tasks resume %s%s",
         paused.run_id,
@@ -102,7 +102,8 @@ def _suspend(flow_run_id: UUID, paused: RunPausedError, plan: Plan) -> State[Any
     """
     with Ledger.open(plan.ledger_url) as ledger:
         progress = ledger.runs.progress(paused.run_id)
-        report = pause_report(paused, plan.model_ref, progress, ledger_argument(plan.ledger_url))
+        model_ref = paused.model_ref or plan.model_ref
+        report = pause_report(paused, model_ref, progress, ledger_argument(plan.ledger_url))
         budget = ledger.budgets.get(paused.run_id)
     # The suspension must not fail if the artifact cannot be stored.
     with suppress(Exception):

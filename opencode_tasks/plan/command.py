@@ -12,11 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.content import is_encoding
 from opencode_tasks.frames.io import InputTable, Output, read_table
 from opencode_tasks.frames.output_frame import output_frame
@@ -27,7 +25,7 @@ from opencode_tasks.plan.incremental import IncrementalInput
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
 from opencode_tasks.plan.options import Options, read_files, with_file_texts
-from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.plan import Plan, columns_of, make_plan
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.reviewed_examples import as_of, is_reviewed
 from opencode_tasks.plan.run_context import RunContext
@@ -108,17 +106,15 @@ def prepare(
             keeps_bad_rows=options.get("bad_rows") == "fail",
             **text_options(reading),
         )
-    faults += _output_faults(output, source, table, options)
-    max_failed = options.pop("max_failed", None)
+    max_failed, min_accuracy = options.pop("max_failed", None), options.pop("min_accuracy", None)
+    wanted = Options(series=incremental.series if incremental else None, **options)
+    faults += _output_faults(output, source, table, wanted)
     with Collected(faults):
         allowed_failures(max_failed, 0)
-    min_accuracy = options.pop("min_accuracy", None)
     if min_accuracy is not None and not 0 <= min_accuracy <= 1:
         faults.append(f"--min-accuracy: {min_accuracy:g} is not a share from 0 to 1")
-    if min_accuracy is not None and not options.get("gold"):
+    if min_accuracy is not None and not wanted.gold:
         faults.append("--min-accuracy: no accuracy is measured without --gold COLUMN")
-    series = incremental.series if incremental else None
-    wanted = Options(series=series, **options)
     with Ledger.open(resolver.ledger_url(wanted.ledger)) as ledger:
         if incremental is not None and table is not None:
             table = incremental.rows(
@@ -243,19 +239,11 @@ def text_options(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"encoding": encoding, "delimiter": delimiter}
 
 
-def _output_faults(
-    output: Output, source: str, table: InputTable | None, options: Mapping[str, Any]
-) -> list[str]:
+def _output_faults(output: Output, source: str, table: InputTable | None, options: Options) -> list[str]:
     """Reasons why OUTPUT cannot be written; a schema with faults adds no columns."""
     if table is None:
         return output.faults(source, None)
-    usable = None if check_schema(options["schema"]) else options["schema"]
-    added = output_columns(
-        usable,
-        options.get("column_prefix"),
-        has_votes=options.get("votes") is not None,
-        has_escalation=options.get("escalate_to") is not None,
-    )
+    added = columns_of(options)
     names = [*map(str, table.frame.columns), *(column.name for column in added)]
     first = table.frame.head(_TRIED_ROWS)
     sample = output_frame(first, [dict[str, Any]()] * len(first), added)

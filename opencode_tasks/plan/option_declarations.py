@@ -29,7 +29,8 @@ class OptionInfo:
     """The parts of an option's declaration beside its name and type.
 
     ``default`` is the value of an absent option; ``absent`` describes a default of None.
-    ``flag`` is the spelling on the command line if it is not the name with dashes. ``decides_answer``:
+    ``flag`` is the spelling on the command line if it is not the name with dashes. ``is_repeatable``: on the
+    command line it is given once for each value, also if one text is a value in Python. ``decides_answer``:
     another value gives another answer, so the option is part of ``row_key``.
 
     ``is_secret``: the value can hold a password or a key, so Prefect does not store it. ``is_path``: a
@@ -43,6 +44,7 @@ class OptionInfo:
     absent: str = ""
     metavar: str | None = None
     flag: str | None = None
+    is_repeatable: bool = False
     decides_answer: bool = False
     is_secret: bool = False
     is_path: bool = False
@@ -147,11 +149,14 @@ class SharedOptions(TypedDict, total=False):
 
     # Model and agent
     model: Annotated[
-        str | None,
+        str | Sequence[str] | None,
         _MODEL(
-            "Model that answers. local/smollm2 runs on this machine and needs no provider.",
+            "Model that answers. local/smollm2 runs on this machine and needs no provider. Of several models "
+            "each one answers each row, side by side in columns named response@MODEL, and the row takes the "
+            "answer of most of them.",
             absent="the model that opencode chooses",
-            metavar="PROVIDER/MODEL",
+            metavar="PROVIDER/MODEL[#VARIANT]",
+            is_repeatable=True,
         ),
     ]
     variant: Annotated[
@@ -355,8 +360,8 @@ class SharedOptions(TypedDict, total=False):
     escalate_to: Annotated[
         str | None,
         _QUALITY(
-            "Stronger model that answers the rows whose agreement (--votes) or confidence (--confidence) is "
-            "too low, and those without a valid answer. Adds the column escalated.",
+            "Stronger model that answers the rows whose agreement (--votes, or several models) or confidence "
+            "(--confidence) is too low, and those without a valid answer. Adds the column escalated.",
             absent="none",
             metavar="PROVIDER/MODEL[#VARIANT]",
         ),
@@ -365,7 +370,7 @@ class SharedOptions(TypedDict, total=False):
         float | None,
         _QUALITY(
             "Agreement or confidence below which a row goes to --escalate-to, from 0 to 1.",
-            absent="1 with --votes, so that any difference counts, and 0.8 with --confidence",
+            absent="1, so that any difference counts, and 0.8 with --confidence",
             metavar="SHARE",
         ),
     ]

@@ -32,6 +32,8 @@ def option_faults(options: Options) -> list[str]:
         if value is not None and value < 1:
             faults.append(f"--{name}: {value} is not at least 1")
     faults += _vote_faults(options)
+    if options.canary is not None and options.models:
+        faults.append("--canary: measures one model; run it with a single --model")
     if options.canary is not None and is_reviewed(options.examples):
         faults.append(
             "--canary: not with --examples reviewed, whose examples change from run to run; canaries need "
@@ -56,7 +58,8 @@ def _vote_faults(options: Options) -> list[str]:
     if options.votes is not None and not MIN_VOTES <= options.votes <= MAX_VOTES:
         faults.append(f"--votes: {options.votes} is not a number from {MIN_VOTES} to {MAX_VOTES}")
     if options.has_parts and options.pilot is not None:
-        name = "--votes" if options.votes is not None else "--escalate-to"
+        name = "--escalate-to" if options.votes is None else "--votes"
+        name = "several models" if options.models else name
         faults.append(f"--pilot: not with {name}; try a few rows first with --limit, whose answers are kept")
     if options.escalate_below is not None and not 0 < options.escalate_below <= 1:
         faults.append(f"--escalate-below: {options.escalate_below:g} is not a share above 0 and up to 1")
@@ -69,8 +72,8 @@ def _vote_faults(options: Options) -> list[str]:
             )
             if value is not None
         ]
-    elif options.votes is None and options.confidence is None:
-        faults.append("--escalate-to: say which rows: give --votes N, or --confidence FIELD")
+    elif not options.models and options.votes is None and options.confidence is None:
+        faults.append("--escalate-to: say which rows: give --votes N, several models, or --confidence FIELD")
     return faults + _confidence_faults(options)
 
 

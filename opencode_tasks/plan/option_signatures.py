@@ -55,7 +55,7 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Whether the option is given once for each of its values."""
-        return self.accepts(Sequence) and not self.accepts(str)
+        return self.info.is_repeatable or (self.accepts(Sequence) and not self.accepts(str))
 
     def accepts(self, kind: type) -> bool:
         """Whether ``kind`` is one of the types of the option."""

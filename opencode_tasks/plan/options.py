@@ -27,6 +27,7 @@ from opencode_tasks.opencode.config import config_in_force, read_config
 from opencode_tasks.plan.answer_format import MAX_REPAIRS, AnswerFormat, answer_format, schema_of
 from opencode_tasks.plan.option_declarations import BadRows, OnBudget, OnWait
 from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_defaults
+from opencode_tasks.quality.candidates import Candidate
 from opencode_tasks.settings import settings
 
 MIN_LABELS = 2
@@ -40,11 +41,14 @@ class Options:
     """Options of a run: those of ``AnnotateOptions`` with the same names and defaults, files read.
 
     ``schema`` and ``opencode_config`` are JSON objects here; the schema of ``choices`` is in ``schema`` too.
-    ``output_type`` is the type from which the schema was made, None for none. ``series`` names the runs over
-    one growing input that this run belongs to; None without an incremental input.
+    ``output_type`` is the type from which the schema was made, None for none. ``models`` are the names of
+    several models in their order, of which ``model`` and ``variant`` are the first one; empty for one model.
+    ``series`` names the runs over one growing input that this run belongs to; None without an incremental
+    input.
     """
 
     model: str | None = None
+    models: Sequence[str] = ()
     prompt_column: str = "prompt"
     template: str | None = None
     id_column: str | None = None
@@ -94,7 +98,17 @@ class Options:
     @property
     def has_parts(self) -> bool:
         """Whether the answers to a row come from several runs."""
-        return self.votes is not None or self.escalate_to is not None
+        return bool(self.models) or self.votes is not None or self.escalate_to is not None
+
+    @property
+    def votes_per_row(self) -> int:
+        """The number of answers that a row may have, without that of the stronger model."""
+        return len(self.models) or self.votes or 1
+
+    @property
+    def has_votes(self) -> bool:
+        """Whether a row takes the most frequent one of several answers."""
+        return self.votes_per_row > 1
 
     @property
     def escalation_limit(self) -> float:
@@ -124,9 +138,10 @@ def make_options(keywords: Mapping[str, Any], output_type: Any = None) -> Option
 def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
     """Replace the options that name files by what these hold; return a line for each fault.
 
-    ``schema`` is the schema of ``choices`` or of ``output_type`` if these are given.
+    ``model`` is read too, by ``read_models``. ``schema`` is the schema of ``choices`` or of ``output_type``
+    if these are given.
     """
-    faults: list[str] = []
+    faults = read_models(values)
     if values.get("system") is not None and values.get("system_column") is not None:
         faults.append("--system and --system-column: each is the system text of the rows; give one of them")
     readers: dict[str, Callable[[Any], Any]] = {
@@ -142,6 +157,37 @@ def read_files(values: dict[str, Any], output_type: Any = None) -> list[str]:
         except InputError as error:
             faults.extend(error.faults)
             values[name] = None
+    return faults
+
+
+def read_models(values: dict[str, Any]) -> list[str]:
+    """Replace ``model`` by the first model and its variant, and set ``models``; return a line for each fault.
+
+    ``PROVIDER/MODEL#VARIANT`` names a variant. ``models`` is empty for one model.
+    """
+    given: str | Sequence[str] | None = values.get("model")
+    variant: str | None = values.get("variant")
+    values["models"] = ()
+    if given is None or value_faults({"model": given}):
+        return []
+    names = [given] if isinstance(given, str) else list(given)
+    values["models"] = tuple(names) if len(names) > 1 else ()
+    first = Candidate.of(names[0]) if names else None
+    values["model"] = None if first is None else first.model
+    if first is not None and first.variant is not None:
+        values["variant"] = first.variant
+    faults = [
+        f"--model: {name} is given twice; for several answers of one model use --votes"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    if len(names) > 1 and variant is not None:
+        named = f"{names[0]}#{variant}"
+        faults.append(f"--variant: with several models, write it after each name: --model {named}")
+    elif variant is not None and first is not None and first.variant not in (None, variant):
+        faults.append(f"--variant: --model {names[0]} names another one; give one of them")
+    if len(names) > 1 and values.get("votes") is not None:
+        faults.append("--votes: not with several models, each of which answers a row once; leave it out")
     return faults
 
 

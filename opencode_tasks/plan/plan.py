@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,11 @@ class PlanPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input."""
+    """A checked input, and how its rows are sent. ``catalog`` is None for an empty input.
+
+    ``models`` has the plan of each of several models, which is that of a run with this model alone. The rows
+    of the whole plan have the keys of the first one.
+    """
 
     options: Options
     checked: Checked
@@ -118,6 +123,7 @@ class Plan:
     gold: Sequence[GoldField] = ()
     secrets_block: str | None = None
     part: PlanPart | None = None
+    models: Sequence[Plan] = ()
     stronger: Plan | None = None
     canaries: Canaries | None = None
 
@@ -135,13 +141,7 @@ class Plan:
     @property
     def columns(self) -> tuple[Column, ...]:
         """Columns that OUTPUT adds to INPUT."""
-        options = self.options
-        return output_columns(
-            options.schema,
-            options.column_prefix,
-            has_votes=options.votes is not None,
-            has_escalation=options.escalate_to is not None,
-        )
+        return columns_of(self.options)
 
     def of_part(
         self, part: PlanPart, positions: Sequence[int], *, number: int, max_cost: float | None
@@ -151,7 +151,13 @@ class Plan:
         return replace(
             self,
             options=replace(
-                self.options, votes=None, escalate_to=None, gold=(), series=None, max_cost=max_cost
+                self.options,
+                votes=None,
+                models=(),
+                escalate_to=None,
+                gold=(),
+                series=None,
+                max_cost=max_cost,
             ),
             canaries=None,
             checked=Checked(),
@@ -159,6 +165,7 @@ class Plan:
             fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
             gold=(),
             part=part,
+            models=(),
         )
 
     def of_canaries(self, part: PlanPart, *, max_cost: float | None) -> Plan:
@@ -249,7 +256,7 @@ def limits_of(options: Options) -> RetryLimits:
 def make_plan(
     frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None = None
 ) -> Plan:
-    """Check frame and options, and look up model, agent and variant in opencode.
+    """Check frame and options, and look up the models, agent and variants in opencode.
 
     A ``frame`` of None means that the input could not be read, ``unreadable`` are the faults of single rows
     that could not, by position. With ``bad_rows="fail"``, faults of
@@ -257,6 +264,9 @@ def make_plan(
     cannot be found or started.
     """
     options = resolved.options
+    if options.models:
+        # The variant of a block is that of its own model.
+        options = replace(options, variant=Candidate.of(options.models[0]).variant)
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -265,12 +275,7 @@ def make_plan(
         labels=options.label,
         unreadable=unreadable,
         system_column=options.system_column,
-        added=output_columns(
-            options.schema if not check_schema(options.schema) else None,
-            options.column_prefix,
-            has_votes=options.votes is not None,
-            has_escalation=options.escalate_to is not None,
-        ),
+        added=columns_of(options),
     )
     faults = option_faults(options)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
@@ -304,18 +309,29 @@ def make_plan(
     rows = replace(_rows(checked, options, spec, catalog, system), reviewed=reviewed)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
-    return Plan(
+    plan = Plan(
         options=options,
         checked=checked,
         spec=spec,
         catalog=catalog,
         rows=rows,
-        fingerprint=fingerprint(_identities(rows, options)),
+        fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
         gold=gold,
         secrets_block=resolved.secrets_block,
-        stronger=None if options.escalate_to is None else _stronger(frame, resolved, unreadable),
         canaries=canaries,
+    )
+    return _with_parts(plan, frame, resolved, unreadable) if options.has_parts else plan
+
+
+def columns_of(options: Options) -> tuple[Column, ...]:
+    """Columns that OUTPUT adds to INPUT; a schema with faults adds none."""
+    return output_columns(
+        None if check_schema(options.schema) else options.schema,
+        options.column_prefix,
+        has_votes=options.has_votes,
+        has_escalation=options.escalate_to is not None,
+        models=options.models,
     )
 
 
@@ -378,15 +394,43 @@ def _gold_of_input(options: Options, frame: pd.DataFrame | None, canaries: pd.Da
     return [text for text in options.gold if text in gold_in([text], columns) or text not in in_canaries]
 
 
-def _stronger(
-    frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None
+def _with_parts(
+    plan: Plan,
+    frame: pd.DataFrame | None,
+    resolved: ResolvedOptions,
+    unreadable: Mapping[int, str] | None,
 ) -> Plan:
-    """The plan for the rows that go to the stronger model. Raises as ``make_plan`` does."""
-    candidate = Candidate.of(resolved.options.escalate_to or "")
-    options = replace(
-        resolved.options,
+    """The plan with those of its models and of the stronger one. Raises InputError with all their faults."""
+    options, faults = plan.options, list[str]()
+    alone = _alone(options, Candidate(model=options.model or "", variant=options.variant))
+    models = [replace(plan, options=alone, gold=())] if options.models else []
+    stronger: Plan | None = None
+
+    def planned(name: str, option: str) -> Plan | None:
+        try:
+            one = replace(resolved, options=_alone(options, Candidate.of(name)))
+            return make_plan(frame, one, unreadable)
+        except InputError as error:
+            faults.extend(fault.replace("--model:", f"{option}:") for fault in error.faults)
+            return None
+
+    others = [planned(name, "--model") for name in options.models[1:]]
+    models += [one for one in others if one is not None]
+    if options.escalate_to is not None:
+        stronger = planned(options.escalate_to, "--escalate-to")
+    if faults:
+        raise InputError(tuple(dict.fromkeys(faults)))
+    identities = chain(((row.row_id, row.row_key) for row in plan.rows), _part_identities(options, models))
+    return replace(plan, models=models, stronger=stronger, fingerprint=fingerprint(identities))
+
+
+def _alone(options: Options, candidate: Candidate) -> Options:
+    """The options of a run with one model alone."""
+    return replace(
+        options,
         model=candidate.model,
         variant=candidate.variant,
+        models=(),
         votes=None,
         escalate_to=None,
         escalate_below=None,
@@ -394,19 +438,13 @@ def _stronger(
         gold=(),
         canary=None,
     )
-    try:
-        return make_plan(frame, replace(resolved, options=options), unreadable)
-    except InputError as error:
-        faults = (fault.replace("--model:", "--escalate-to:") for fault in error.faults)
-        raise InputError(tuple(faults)) from None
 
 
-def _identities(rows: PlannedRows, options: Options) -> Iterator[tuple[str, str]]:
-    """What tells an input from others: its rows, and the number of votes on each."""
-    yield from ((row.row_id, row.row_key) for row in rows)
-    if options.has_parts:
-        yield "votes", str(options.votes)
-        yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
+def _part_identities(options: Options, models: Sequence[Plan]) -> Iterator[tuple[str, str]]:
+    """What tells an input from others beside its rows: the answers that are asked of each."""
+    yield "votes", str(options.votes)
+    yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
+    yield from (("model", one.fingerprint) for one in models)
 
 
 def price_in(catalog: Catalog, prices: PriceBook) -> Price | None:
@@ -439,9 +477,9 @@ def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices:
     if smallest_pico <= usd_to_pico(options.max_cost):
         return None
     return (
-        f"--max-cost: {options.max_cost:g} is too small for any row: each may cost up to "
-        f"{format_usd(smallest_pico)} or more, with {price.max_output_tokens:,} output tokens; raise it, "
-        f"or lower the model's limit.output in the opencode config"
+        f"--max-cost: {options.max_cost:g} is too small for any row of {catalog.model_ref}: each may cost "
+        f"up to {format_usd(smallest_pico)} or more, with {price.max_output_tokens:,} output tokens; "
+        f"raise it, or lower the model's limit.output in the opencode config"
     )
 
 

@@ -32,6 +32,10 @@ _MIN_KNOWN = 0.8
 _MAX_VARIANCE, _MAX_SPREAD = 20.0, 4.0
 
 
+RANGES = ("input_tokens", "output_tokens", "cost_usd", "seconds")
+"""The ranges of an estimate."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedRow:
     """A row that ended. ``prompt_chars`` is the length of the texts that were sent; None is unknown."""
@@ -102,8 +106,36 @@ def spanned(fewest: Estimate | None, most: Estimate | None) -> Estimate | None:
     """The estimate of a number of rows between that of two others; None if nothing is known of either."""
     if fewest is None or most is None or fewest.rows == most.rows:
         return fewest or most
-    ranges = ("input_tokens", "output_tokens", "cost_usd", "seconds")
-    return replace(fewest, **{name: _span(getattr(fewest, name), getattr(most, name)) for name in ranges})
+    return replace(fewest, **{name: _span(getattr(fewest, name), getattr(most, name)) for name in RANGES})
+
+
+def added(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The estimate of the rows of several models, which answer one after the other.
+
+    The ends of the ranges are added, so that the range of the sum is on the wide side. None without one.
+    """
+    known = [one for one in estimates if one is not None]
+    if not known:
+        return None
+    sources: list[EstimateSource] = [one.source for one in known]
+    return Estimate(
+        rows=sum(one.rows for one in known),
+        source="text" if "text" in sources else sources[0],
+        source_rows=0 if "text" in sources else sum(one.source_rows for one in known),
+        **{name: _added([getattr(one, name) for one in known]) for name in RANGES},
+    )
+
+
+def _added(ranges: Sequence[Range | None]) -> Range | None:
+    known = [one for one in ranges if one is not None]
+    if len(known) < len(ranges):
+        return None
+    expected = [one.expected for one in known if one.expected is not None]
+    return Range(
+        low=sum(one.low for one in known),
+        expected=sum(expected) if len(expected) == len(known) else None,
+        high=sum(one.high for one in known),
+    )
 
 
 def _span(fewest: Range | None, most: Range | None) -> Range | None:

@@ -93,7 +93,7 @@ def tally(
             is_tie=False,
             is_decided=not left or len(answers) >= first_votes(votes),
         )
-    texts = {number: [comparable(one.of(answers[number]), one.kind) for one in fields] for number in valid}
+    texts = {number: comparable_fields(answers[number], fields) for number in valid}
     counts = [Counter(texts[number][at] for number in valid) for at in range(len(fields))]
     best = [max(count.values()) for count in counts]
     # The first vote with one of the most frequent answers, in as many fields as possible.
@@ -115,6 +115,11 @@ def tally(
         is_tie=any(lead <= 0 for lead in leads),
         is_decided=not left or all(lead > left for lead in leads),
     )
+
+
+def comparable_fields(answer: Any, fields: Sequence[VotedField]) -> list[str | None]:
+    """The texts by which the fields of an answer are compared."""
+    return [comparable(one.of(answer), one.kind) for one in fields]
 
 
 def kept_answer(answer: Any, fields: Sequence[VotedField]) -> Any:

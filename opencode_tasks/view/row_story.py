@@ -11,7 +11,6 @@ from typing import Any, Literal
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.engine.progress_text import part_name
 from opencode_tasks.outcomes.session_messages import message_model, prompt_text, repair_ids
 from opencode_tasks.outcomes.trace import trace_blocks
 from opencode_tasks.view.row_cells import answer_text, value_text
@@ -138,7 +137,7 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
 def _votes(votes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for vote in votes:
         yield [
-            part_name(vote["part"], is_stronger=vote["is_stronger"]),
+            vote["title"],
             f"{vote['status']}, reused" if vote["reused"] else vote["status"],
             vote["response"] or "",
             vote["error_message"] or "",

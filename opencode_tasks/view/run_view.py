@@ -36,6 +36,7 @@ class AnswerField:
 class RunView:
     """A run as the pages show it. ``system`` is its system text, None if that is the default.
 
+    ``model_ref`` has the names of all models if there are several.
     ``has_agreement`` is whether its rows have votes, and so an agreement.
     """
 
@@ -58,7 +59,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
     fields = answer_fields(schema)
     return RunView(
         run_id=run["run_id"],
-        model_ref=run["model_ref"],
+        model_ref=run["model_ref"] or ", ".join(map(str, list_in(parameters.get("models")))) or None,
         system=text_in(parameters.get("system")),
         spent_pico=run["spent_pico"],
         fields=fields,

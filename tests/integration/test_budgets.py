@@ -133,7 +133,7 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
     ("arguments", "told"),
     [
         (("--max-cost", "1", "--model", "fake/unpriced"), ["no price is known for fake/unpriced"]),
-        (("--max-cost", "0.0005"), ["is too small for any row: each may cost up to $0.00"]),
+        (("--max-cost", "0.0005"), ["is too small for any row of fake/echo: each may cost up to $0.00"]),
         (
             ("--max-cost", "0", "--max-row-cost", "nan", "--max-failed", "half"),
             [

@@ -12,7 +12,8 @@ import pytest
 from cluster import Desk
 
 from opencode_tasks.engine.result import AnnotationResult
-from opencode_tasks.engine.run import start_or_continue
+from opencode_tasks.engine.review import PersonAnswer, record_reviews
+from opencode_tasks.engine.run import RunEvent, start_or_continue
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.engine.votes import execute_plan
 from opencode_tasks.ledger import PREPARING, Ledger
@@ -74,6 +75,30 @@ def test_a_part_that_was_interrupted_while_it_was_written_is_finished(
             (1, "completed"),
             (2, "completed"),
         ]
+
+
+def test_a_row_whose_review_is_undone_during_the_run_is_voted_on(
+    tmp_path: Path, opencode_binary: Path
+) -> None:
+    plan = plan_of(tmp_path / "l.db", opencode_binary, votes=3)
+    parts: list[str] = []
+
+    def review(event: RunEvent) -> None:
+        if event.sizes is None or event.part is None or event.part in parts:
+            return
+        parts.append(event.part)
+        with Ledger.open(plan.ledger_url) as ledger:
+            if len(parts) == 1:
+                answers = [PersonAnswer(row_id=one, answer="other", answered_by="ann") for one in "12"]
+                assert not record_reviews(ledger, event.run_id, answers)
+            else:
+                assert ledger.reviews.undo(event.run_id, "1")
+
+    result = execute_plan(plan, FRAME, executor=ThreadExecutor(), on_event=review)
+    assert result.counts["completed"] == 3
+    assert result.frame["response"].tolist() == ["one", "two", "other"]
+    assert result.frame["answered_by"].isna().tolist() == [True, True, False]
+    assert result.frame["agreement"].tolist()[:2] == [1.0, 1.0]
 
 
 @pytest.mark.scripted

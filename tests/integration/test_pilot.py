@@ -100,6 +100,24 @@ def test_a_held_pilot_shows_its_answers_and_a_resume_sends_the_others(desk: Desk
 
 
 @pytest.mark.scripted
+def test_the_same_command_continues_a_held_pilot(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
+    first = desk.annotate(*PILOT, "--json")
+    again = desk.annotate(*PILOT, "--json")
+    assert (first.code, again.code) == (75, 75), again.stderr
+    assert again.summary["run_id"] == first.summary["run_id"]
+    assert "estimate for 30 rows, from 10 rows of the pilot" in again.stderr
+    assert len(desk.provider.prompts()) == 10
+    # Another output is another run.
+    other = desk.annotate("in.csv", "-o", "other.csv", *PILOT[3:], "--json")
+    assert other.summary["run_id"] != first.summary["run_id"]
+    sent = desk.annotate(*PILOT, "--yes", "--json")
+    assert (sent.code, sent.summary["run_id"]) == (0, first.summary["run_id"]), sent.stderr
+    assert sent.summary["rows"]["completed"] == 40
+    assert sorted(desk.provider.prompts()) == sorted(row["prompt"] for row in ROWS)
+
+
+@pytest.mark.scripted
 def test_equal_rows_and_answered_rows_are_not_in_the_pilot(desk: Desk) -> None:
     desk.annotate("in.csv", "-o", "out.csv", "--limit", "30")
     before = len(desk.provider.prompts())

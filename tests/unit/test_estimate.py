@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from opencode_tasks.domain.max_cost import Price
-from opencode_tasks.quality.estimate import EndedRow, Estimate, covered_s, estimate_rows
+from opencode_tasks.quality.estimate import EndedRow, Estimate, Range, added, covered_s, estimate_rows
 from opencode_tasks.quality.text_estimate import SentText, estimate_texts
 
 INPUT_PICO, OUTPUT_PICO = 1_000_000, 5_000_000
@@ -142,3 +142,22 @@ def test_texts_alone_give_bounds() -> None:
     assert found.cost_usd.low > 0
     assert found.cost_usd.high >= 50 * 2 * 1000 * OUTPUT_PICO / 1e12
     assert estimate_texts([SentText(9, 9)], None, calls=1).cost_usd is None
+
+
+def test_estimates_of_several_models_are_added() -> None:
+    known = Estimate(
+        rows=4, source="ledger", source_rows=20, cost_usd=Range(low=1, expected=2, high=4), seconds=None
+    )
+    wide = Estimate(rows=2, source="text", source_rows=0, cost_usd=Range(low=0.5, expected=None, high=9))
+    both = added([known, None, wide])
+    assert both == Estimate(
+        rows=6, source="text", source_rows=0, cost_usd=Range(low=1.5, expected=None, high=13)
+    )
+    twice = added([known, known])
+    assert twice is not None
+    assert (twice.source, twice.source_rows, twice.cost_usd) == (
+        "ledger",
+        40,
+        Range(low=2, expected=4, high=8),
+    )
+    assert added([None]) is None

@@ -78,6 +78,16 @@ def test_a_prefix_lets_every_input_column_be() -> None:
     assert "'ai_label'" in fault
 
 
+def test_two_columns_of_the_output_with_one_name_are_a_fault() -> None:
+    frame = pd.DataFrame({"prompt": ["x"]})
+    schema = {"type": "object", "properties": {"votes": {}, "label": {}, "label@p/x": {}}}
+    added = output_columns(schema, has_votes=True, models=("p/x",))
+    assert check_frame(frame, added=added).faults == [
+        f"OUTPUT would have two columns named {name!r}; rename that field of the schema"
+        for name in ("votes", "label@p/x")
+    ]
+
+
 @pytest.mark.parametrize("name", ["{x}", "a.b", " lead", "", "ü\u200b", 7, ("a", 1), None])
 def test_odd_names_of_columns_can_be_used(name: object) -> None:
     frame = pd.DataFrame([["hello", "k"]], columns=pd.Index([name, "id"], dtype=object, tupleize_cols=False))

@@ -39,12 +39,18 @@ from opencode_tasks.plan.plan import make_plan
 from opencode_tasks.settings import settings
 
 # Options that are read before ``Options`` is made have their content there, not their file name.
-READ = {"schema": Mapping[str, Any] | None, "opencode_config": Mapping[str, Any]}
+READ = {
+    "model": str | None,
+    "schema": Mapping[str, Any] | None,
+    "opencode_config": Mapping[str, Any],
+}
+# Fields of ``Options`` that no option sets by its name.
+MADE = ("series", "output_type", "models")
 
 
 def test_the_options_of_a_run_have_the_declared_names_types_and_defaults() -> None:
     hints = get_type_hints(Options)
-    declared = {field.name: field for field in fields(Options) if field.name not in ("series", "output_type")}
+    declared = {field.name: field for field in fields(Options) if field.name not in MADE}
     assert declared.keys() == ANNOTATE.keys()
     for name, option in ANNOTATE.items():
         assert hints[name] == READ.get(name, option.type), name
@@ -72,9 +78,10 @@ def test_one_prompt_as_a_task_has_the_same_names_and_types() -> None:
 
 def test_an_agent_block_has_the_same_names_types_and_descriptions() -> None:
     own = {name: field for name, field in OpenCodeAgent.model_fields.items() if not name.startswith("_")}
-    # The block defines MCP servers and holds credentials, which options name; "schema" is a method of blocks.
+    # The block defines MCP servers, holds credentials, which options name, and has one model; "schema" is a
+    # method of blocks.
     assert own.keys() - ANNOTATE.keys() == {"mcp_servers", "answer_schema"}
-    for name in own.keys() & ANNOTATE.keys() - {"credentials", "opencode_config", "agent"}:
+    for name in own.keys() & ANNOTATE.keys() - {"credentials", "opencode_config", "agent", "model"}:
         assert own[name].annotation in (ANNOTATE[name].type, ANNOTATE[name].type | None), name
         assert own[name].default is None, name
         assert own[name].description == ANNOTATE[name].description, name
@@ -272,6 +279,52 @@ def test_an_option_precedes_its_setting_and_the_timeout_is_the_default(
         assert make_spec(made).clocks == clocks
     finally:
         settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "found"),
+    [
+        (None, None, (None, None, ())),
+        ([], None, (None, None, ())),
+        ("a/x", "high", ("a/x", "high", ())),
+        (["a/x"], None, ("a/x", None, ())),
+        ("a/x#high", None, ("a/x", "high", ())),
+        ("a/x#high", "high", ("a/x", "high", ())),
+        (["a/x#high", "b/y"], None, ("a/x", "high", ("a/x#high", "b/y"))),
+    ],
+)
+def test_a_model_has_its_variant_in_its_name(model: Any, variant: str | None, found: Any) -> None:
+    options = make_options({"model": model, "variant": variant})
+    assert (options.model, options.variant, options.models) == found
+    assert options.has_parts == (len(options.models) > 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (
+            {"model": ["a/x", "b/y", "a/x"]},
+            "--model: a/x is given twice; for several answers of one model use --votes",
+        ),
+        (
+            {"model": ["a/x", "b/y"], "votes": 3},
+            "--votes: not with several models, each of which answers a row once; leave it out",
+        ),
+        (
+            {"model": ["a/x", "b/y"], "variant": "high"},
+            "--variant: with several models, write it after each name: --model a/x#high",
+        ),
+        (
+            {"model": "a/x#low", "variant": "high"},
+            "--variant: --model a/x#low names another one; give one of them",
+        ),
+        ({"model": ["a/x", 3]}, "--model: ['a/x', 3] is not text or a list of texts"),
+    ],
+)
+def test_models_that_contradict_other_options_are_refused(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_options(options)
+    assert fault in caught.value.faults
 
 
 @pytest.mark.parametrize(

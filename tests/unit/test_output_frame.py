@@ -66,6 +66,16 @@ def test_column_types_do_not_depend_on_rows(count: int) -> None:
     }
 
 
+def test_a_model_has_its_answer_in_its_own_columns() -> None:
+    columns = output_columns(SCHEMA, models=("p/x", "q/y"))
+    outcome = DONE | {"of_models": {"q/y": OPEN | {"structured": {"n": 3}, "cost_pico": 2_000_000}}}
+    output = output_frame(pd.DataFrame({"prompt": ["a", "b"]}), [outcome, OPEN], columns)
+    assert output["n@q/y"].tolist() == [3, pd.NA]
+    assert output["cost_usd@q/y"].iloc[0] == 2e-6
+    assert output[["n@p/x", "label@p/x", "status@p/x", "label@q/y"]].isna().to_numpy().all()
+    assert output["n"].iloc[0] == 2
+
+
 def test_value_that_does_not_fit_its_type_is_an_object() -> None:
     outcome = {"structured": {"n": 2**80}}
     output = output_frame(pd.DataFrame({"prompt": ["a"]}), [outcome], output_columns(SCHEMA))
