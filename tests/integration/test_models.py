@@ -257,8 +257,8 @@ def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
         (named("alpha", "beta#none"), "model fake/beta has no variant 'none'"),
         ((*named("alpha", "beta"), "--pilot", "2"), "--pilot: not with several models"),
         (
-            (*named("alpha", "beta"), "--max-cost", "0.00001"),
-            "--max-cost: 1e-05 is too small for any row of fake/beta",
+            (*named("alpha", "beta"), "--max-cost", "0.01"),
+            "--max-cost: 0.01 is too small for any row of fake/beta",
         ),
     ],
 )
