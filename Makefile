@@ -57,7 +57,7 @@ smoke-lowest: setup
 # Warnings of old libraries about themselves are no errors here.
 	.venv-lowest/bin/python $(SMOKE_RUNS) -W default
 
-# 3.14 has not been at hand yet. pyenv shows no interpreter that it was not told to show.
+# pyenv shows no interpreter that it was not told to show. Another one: make smoke-newest NEWEST=/path/to/python3.14
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(wildcard $(HOME)/.pyenv/versions/$(v)*/bin/python) \
 	$(shell $(UV) python find --no-python-downloads $(v) 2>/dev/null)))
 smoke-newest: setup

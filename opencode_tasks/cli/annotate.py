@@ -19,6 +19,7 @@ import typer
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.command_options import takes
 from opencode_tasks.cli.help_text import Command
+from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.errors import LowAccuracyError, RunPausedError, TooManyFailedError
 from opencode_tasks.plan.option_signatures import COMMAND, DATASET, storable
 
@@ -320,4 +321,4 @@ def _print_forecast(prepared: PreparedRun, *, as_json: bool) -> None:
         typer.echo(json.dumps(forecast_json(prepared.plan, found)))
         return
     for line in forecast_lines(prepared.plan, found):
-        typer.echo(line)
+        typer.echo(without_controls(line))

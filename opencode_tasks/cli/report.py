@@ -16,6 +16,7 @@ from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.html_option import HtmlOption, check_folders, write_page
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.cli.runs import PIPE_WIDTH
+from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
 
@@ -179,7 +180,7 @@ def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
         table.add_column(title, justify="right")
     counts = [name for name in (lines[0] if lines else {}) if name not in names and not name.endswith("_usd")]
     for line in lines:
-        cells = [Text(_name(line[name])) for name in names]
+        cells = [Text(without_controls(_name(line[name]))) for name in names]
         cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counts]
         cost = _usd(line["known_cost_usd"]) + (" + unknown" if line["cost_usd"] is None else "")
         table.add_row(*cells, Text(cost), Text(_usd(line["failed_cost_usd"])))

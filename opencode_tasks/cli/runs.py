@@ -10,6 +10,7 @@ import typer
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.errors import InputError
 
@@ -172,10 +173,12 @@ def _print_row(found: dict[str, Any]) -> None:
         repair = ", repair" if step["is_repair"] else ""
         typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {cost}{repair}")
     for session in found["sessions"]:
-        typer.echo(f"\n--- session {session['session_id']}\n{render_trace(session['messages'] or [])}")
+        trace = without_controls(render_trace(session["messages"] or []))
+        typer.echo(f"\n--- session {session['session_id']}\n{trace}")
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         shown = format_usd(value) if name.endswith("_pico") else value
-        typer.echo(f"{name.removesuffix('_pico'):<18} {'' if shown is None else shown}")
+        text = "" if shown is None else without_controls(str(shown))
+        typer.echo(f"{name.removesuffix('_pico'):<18} {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -74,6 +75,30 @@ def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
     ) as process:
         os.close(terminal)
         return read_all(screen), process.wait(240)
+
+
+@pytest.mark.scripted
+def test_texts_of_rows_do_not_control_the_terminal(desk: Desk) -> None:
+    text = "a\x1b[31mred\x1b[0m\x07 \x9b8m\rb\x7f"
+    signs = "a␛[31mred␛[0m␇ �8m␍b␡"
+    desk.write_csv("in.csv", [{"id": text, "prompt": f"{text}\n\tc"}])
+    ledger = ["--ledger", str(desk.folder / "ledger.db")]
+    options = ["--id-column", "id", "--label", "id", "--backend", "null", "--runner", "threads", *ledger]
+    annotate = ["annotate", "in.csv", "-o", "out.csv", *options]
+    prompt, _ = on_a_terminal(desk, [*annotate, "--dry-run"])
+    assert f"--- prompt of row {signs}\r\n{signs}\r\n\tc\r\n---\r\n" in prompt
+    run_id = json.loads(desk.run(*annotate, "--json").stdout)["run_id"]
+    row, _ = on_a_terminal(desk, ["show", run_id, text, *ledger])
+    assert f"response           {signs}\r\n\tc\r\n" in row
+    costs, _ = on_a_terminal(desk, ["report", "--by", "label", *ledger])
+    assert f" {signs} " in costs
+    assert "\x1b" not in prompt + row
+    assert "\x1b[31m" not in costs
+    # Files and JSON keep the text.
+    with (desk.folder / "out.csv").open(newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["response"] == f"{text}\n\tc"
+    shown = desk.run("show", run_id, text, "--json", *ledger).stdout
+    assert json.loads(shown)["row"]["prompt"] == f"{text}\n\tc"
 
 
 @pytest.mark.nightly
