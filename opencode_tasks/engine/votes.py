@@ -167,13 +167,12 @@ class _RunInParts:
             if waiting:
                 now = datetime.now(UTC)
                 holds = [held[number] for number in waiting]
-                record_hold(
-                    self.ledger, self.run_id, min(holds, key=lambda hold: hold.remaining_s(now) or 0.0)
-                )
+                first = min(holds, key=lambda hold: hold.remaining_s(now) or 0.0)
+                record_hold(self.ledger, self.run_id, first, self.on_hold)
             elif stopped:
                 # When the others have answered, a person is needed.
                 waiting = [min(stopped)]
-                record_hold(self.ledger, self.run_id, stopped.pop(waiting[0]))
+                record_hold(self.ledger, self.run_id, stopped.pop(waiting[0]), self.on_hold)
         self._decide(self.votes)
 
     def _ask_model(self, number: int) -> Hold | None:
