@@ -9,10 +9,11 @@ from typing import Any, Literal, get_args
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
 from opencode_tasks.engine.review import PersonAnswer, check_answers, schema_of, write_answers
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.answer_form import answer_form, is_empty
 from opencode_tasks.frames.cells import json_text
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.review_file import read_review
-from opencode_tasks.frames.review_task import Judgement, is_empty, review_form
+from opencode_tasks.frames.review_task import Judgement
 from opencode_tasks.ledger import Ledger, ModelAnswer
 from opencode_tasks.quality.gold import FieldQuality, has_extra, measure
 
@@ -56,15 +57,23 @@ def import_review(
     read = read_review(source)
     run_id = run_id or _only_run(read(()), source)
     schema = schema_of(ledger, run_id)
-    found = read(review_form(schema).fields)
+    form = answer_form(schema)
+    found = read(form.fields)
     own = [one for one in found if one.run_id in (None, run_id)]
     models = _models(ledger, run_id)
     judged = [one for one in own if one.fault is None and one.texts is not None and not is_empty(one.texts)]
-    answers = [
-        _answer(one, schema, models, answered_by or one.answered_by or default_person) for one in judged
-    ]
-    valid, faults = check_answers(ledger, run_id, answers)
-    faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None] + faults
+    faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None]
+    answers: list[PersonAnswer] = []
+    for one in judged:
+        model = _value(models.get(one.row_id, ModelAnswer()), schema)
+        answer, unread = form.answer(one.texts or {}, model)
+        if unread:
+            faults.append(f"row {one.row_id!r}: {'; '.join(unread)}")
+        else:
+            person = answered_by or one.answered_by or default_person
+            answers.append(_answer(one, answer, person))
+    valid, unfit = check_answers(ledger, run_id, answers)
+    faults += unfit
     if faults and not skips_bad:
         raise InputError(
             (*faults, "nothing was imported; correct these rows, or leave them out with --skip-bad")
@@ -114,16 +123,9 @@ def _value(model: ModelAnswer, schema: Mapping[str, Any] | None) -> Any:
     return answer_in(model.response, model.structured, RESPONSE.name, schema)
 
 
-def _answer(
-    one: Judgement, schema: Mapping[str, Any] | None, models: Mapping[str, ModelAnswer], person: str
-) -> PersonAnswer:
-    model = models.get(one.row_id, ModelAnswer())
+def _answer(one: Judgement, answer: Any, person: str) -> PersonAnswer:
     return PersonAnswer(
-        row_id=one.row_id,
-        answer=review_form(schema).answer(one.texts or {}, _value(model, schema)),
-        answered_by=person,
-        note=one.note,
-        is_random=one.is_random,
+        row_id=one.row_id, answer=answer, answered_by=person, note=one.note, is_random=one.is_random
     )
 
 

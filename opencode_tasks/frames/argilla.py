@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask, value_text
+from opencode_tasks.frames.answer_form import AnswerField, value_text
+from opencode_tasks.frames.review_task import Judgement, ReviewTask
 
 # Names of questions and fields have these characters alone.
 _NOT_NAME = re.compile(r"[^a-z0-9_-]+")
 
 
-def records_json(tasks: Sequence[ReviewTask], fields: Sequence[ReviewField]) -> list[dict[str, Any]]:
+def records_json(tasks: Sequence[ReviewTask], fields: Sequence[AnswerField]) -> list[dict[str, Any]]:
     """The records with the answers of the model as suggestions."""
     names = question_names(fields)
     return [
@@ -42,7 +43,7 @@ def records_json(tasks: Sequence[ReviewTask], fields: Sequence[ReviewField]) -> 
     ]
 
 
-def question_names(fields: Sequence[ReviewField]) -> dict[str, str]:
+def question_names(fields: Sequence[AnswerField]) -> dict[str, str]:
     """The names of the questions by the names of the fields."""
     names: dict[str, str] = {}
     for field in fields:
@@ -58,7 +59,7 @@ def is_argilla(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("fields"), Mapping) and "responses" in record
 
 
-def judgement_in(record: Mapping[str, Any], fields: Sequence[ReviewField]) -> Judgement:
+def judgement_in(record: Mapping[str, Any], fields: Sequence[AnswerField]) -> Judgement:
     """The judgement in a record: the responses of all persons, which must agree."""
     metadata = mapping_in(record.get("metadata"))
     responses = mapping_in(record.get("responses"))

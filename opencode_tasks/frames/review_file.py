@@ -8,13 +8,14 @@ from typing import Any, cast
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames import argilla, label_studio
+from opencode_tasks.frames.answer_form import AnswerField
 from opencode_tasks.frames.content import InputFile
 from opencode_tasks.frames.formats import format_of
 from opencode_tasks.frames.io import read_table
 from opencode_tasks.frames.review_table import judgements_in
-from opencode_tasks.frames.review_task import Judgement, ReviewField
+from opencode_tasks.frames.review_task import Judgement
 
-ReadJudgements = Callable[[Sequence[ReviewField]], list[Judgement]]
+ReadJudgements = Callable[[Sequence[AnswerField]], list[Judgement]]
 
 
 def read_review(name: str) -> ReadJudgements:

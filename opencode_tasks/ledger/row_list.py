@@ -31,7 +31,7 @@ class RowFilter:
     - ``text``: a part of the prompt, the answer or the id. ASCII letters match in upper and lower case.
     - ``values``: exact values of answer fields as text, by field; ``response`` is a whole answer.
     - ``labels``: exact values of the row's labels, by name.
-    - ``has_gold_mismatch``: whether an answer differs from a gold value of its row.
+    - ``has_gold_mismatch``: whether the answer of the model differs from a gold value of its row.
     - ``agreement_below``: of a run with votes, the share of the votes that agree with the answer.
     - ``is_reviewed``: whether the answer is that of a person.
     """
