@@ -12,7 +12,7 @@ from opencode_tasks.domain.answer_schema import validate
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.text import no_run
-from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
+from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import answer_text
 from opencode_tasks.ledger import GoldOf, Ledger, ModelAnswer, Review
@@ -94,19 +94,28 @@ def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) 
 
 
 def undo_review(ledger: Ledger, run_id: str, row_id: str) -> bool:
-    """Restore the outcome of a row before its first review, and of the rows of the run with the same key.
+    """Undo the last review of a row, and of the rows of the run with the same key.
 
-    Returns False if no person answered the row. Rows of other runs that took the answer keep it.
+    The review before it counts again; without one, the outcome of the model. Returns False if no person
+    answered the row. Rows of other runs that took the answer keep it.
     """
-    return ledger.reviews.undo(run_id, row_id)
+    schema = schema_of_run(ledger, run_id)
+    return ledger.reviews.undo(
+        run_id,
+        row_id,
+        is_structured=schema is not None,
+        now=datetime.now(UTC),
+        gold_of=_gold_of(schema),
+    )
 
 
 def undo_named_review(ledger: Ledger, run_id: str, row_id: str) -> Mapping[str, Any]:
-    """Do as ``undo_review`` and return the columns of the row, which has the answer of the model again.
+    """Do as ``undo_review`` and return the columns of the row, which has its answer before that review.
 
     Raises InputError if there is no such run or row, or no review in it that can be undone.
     """
-    schema_of(ledger, run_id)
+    if ledger.runs.status(run_id) is None:
+        raise InputError((no_run(run_id),))
     if not undo_review(ledger, run_id, row_id):
         found = ledger.results.row(run_id, row_id)
         raise InputError((f"ROW_ID: {_no_review(run_id, row_id, found)}",))

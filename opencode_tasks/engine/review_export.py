@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,9 @@ def _write(
             write_bytes(_json(records_json(tasks, fields)), target)
         case "csv" | "xlsx":
             frame = review_frame(tasks, fields, protects_cells=file_format == "csv")
-            write_bytes(encoded(frame, file_format), target)
+            # Without the mark, Excel on Windows reads UTF-8 in another encoding.
+            mark = codecs.BOM_UTF8 if file_format == "csv" else b""
+            write_bytes(mark + encoded(frame, file_format), target)
     return [target]
 
 

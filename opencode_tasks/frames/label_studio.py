@@ -59,6 +59,7 @@ def judgement_in(record: Mapping[str, Any], fields: Sequence[AnswerField]) -> Ju
     return Judgement(
         row_id=str(data.get("row_id", "")),
         run_id=text_in(data.get("run_id")),
+        row_key=text_in(data.get("row_key")),
         texts=texts,
         answered_by=_annotator(last.get("completed_by")),
         note=_text_of(last, _own_name(NOTE, fields)),

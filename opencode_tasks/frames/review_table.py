@@ -81,6 +81,7 @@ def judgements_in(
         yield Judgement(
             row_id=own["row_id"] or "",
             run_id=own["run_id"] or None,
+            row_key=own["row_key"] or None,
             texts={name: read(cells[column][at]) for name, column in columns.items()},
             note=own["note"] or None,
             is_random=None if not own["random"] else own["random"].strip().lower() in ("true", "1"),

@@ -100,8 +100,8 @@ def row_page(
 
     ``neighbours`` are the places and ids of the rows before and after it.
 
-    ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token``, ``done``,
-    the id of the row that was reviewed last, and ``seen`` and ``done_seen``, by ``seen_of``.
+    ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token``,
+    ``done``, the id of the row that was reviewed last, and ``seen`` and ``done_seen``, by ``seen_of``.
     """
     return _render(
         "row.html",
@@ -130,18 +130,7 @@ def _pairs(values: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _render(name: str, **content: Any) -> str:
-    page = (
-        _environment()
-        .get_template(name)
-        .render(
-            FIELD=FIELD,
-            LABEL=LABEL,
-            MAX_KEYS=MAX_KEYS,
-            STATUSES=ROW_STATUSES,
-            SEEN=SEEN,
-            pairs=_pairs,
-            **content,
-        )
-    )
+    names = {"FIELD": FIELD, "LABEL": LABEL, "MAX_KEYS": MAX_KEYS, "SEEN": SEEN, "STATUSES": ROW_STATUSES}
+    page = _environment().get_template(name).render(**names, pairs=_pairs, **content)
     # JSON may contain lone surrogates, which UTF-8 does not have.
     return storable(page)

@@ -51,8 +51,8 @@ class Section:
 class RowStory:
     """The story of a row.
 
-    ``is_reviewed``: a review of this row counts. ``note`` is that of this review. ``source`` is the run and the row whose answer it reuses; None for an
-    answer of its own.
+    ``is_reviewed``: a review of this row counts. ``note`` is that of this review. ``source`` is the run and
+    the row whose answer it reuses; None for an answer of its own.
     """
 
     row_id: str
@@ -139,7 +139,7 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
             one["response"] or "",
             one["note"] or "",
             one["previous_response"] or "",
-            "yes" if one["reviewed_at"] == row["reviewed_at"] else "no",
+            "yes" if one["reviewed_at"] == row["reviewed_at"] else "undone" if one["undone_at"] else "no",
         ]
 
 

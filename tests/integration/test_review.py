@@ -277,6 +277,7 @@ def confirm(path: Path) -> None:
             record["responses"] = {
                 name: [{"value": one["value"], "user_id": "u"}] for name, one in record["suggestions"].items()
             }
+            record["status"] = "completed"
     path.write_text(json.dumps(records))
 
 
@@ -324,6 +325,7 @@ def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
         "status": "completed",
         "response": "yes",
         "structured": "yes",
+        "answered_by": None,
     }
     ledger = ("--ledger", str(desk.folder / "ledger.db"))
     desk.run("export", run_id, "-o", "again.csv", "--input", "in.csv", *ledger)

@@ -46,8 +46,8 @@ def test_cookies_of_other_programs_lock_nobody_out(client: httpx.Client, other: 
     own = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     client.cookies.clear()
     for header in (f"{other}; {own}", f"{own}; {other}"):
-        assert client.get("/", headers={"Cookie": header.encode()}).status_code == 200, header
-    assert client.get("/", headers={"Cookie": other.encode()}).status_code == 403
+        assert client.get("/", headers=[(b"cookie", header.encode())]).status_code == 200, header
+    assert client.get("/", headers=[(b"cookie", other.encode())]).status_code == 403
 
 
 PATHS = ["/", "/row?id=r1", "/counts", "/view.js", "/view.css", "/none", "/?token=wrong", "/?token="]

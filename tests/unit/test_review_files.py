@@ -76,6 +76,7 @@ def write_argilla(tasks: list[ReviewTask], folder: Path) -> Path:
             name: [{"value": suggestion["value"], "user_id": "u"}]
             for name, suggestion in one["suggestions"].items()
         }
+        one["status"] = "completed"
     (folder / "a.json").write_text(json.dumps(found))
     return folder / "a.json"
 
