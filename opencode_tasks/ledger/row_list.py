@@ -51,7 +51,8 @@ class RowFilter:
 class RowOrder:
     """Order of a list: ``column`` is a key of ``SORT_COLUMNS`` or the name of an answer field.
 
-    ``is_number``: the values are numbers. Rows without a value are last. Rows with the same value have the order of the input.
+    ``is_number``: the values are numbers. Rows without a value are last. Rows with the same value have the
+    order of the input.
     """
 
     column: str = "position"
