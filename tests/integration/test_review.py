@@ -440,8 +440,9 @@ def test_reviews_do_not_change_the_accuracy_on_known_labels(desk: Desk) -> None:
     review(desk, "export", run_id, "-o", "review.csv")
     edit_csv(desk.folder / "review.csv", {"r3": "no", "r4": "no"})
     review(desk, "import", "review.csv")
+    known = GoldField(field="response", column="label", kind="label", types=None, labels=("yes", "no"))
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
-        [found] = measure_quality(ledger, run_id, [GoldField(column="label", field="response")])
+        [found] = measure_quality(ledger, run_id, [known])
     assert (found.n, found.correct) == (3, 3)
 
 
@@ -449,7 +450,8 @@ def test_reviews_do_not_change_the_accuracy_on_known_labels(desk: Desk) -> None:
 def test_a_run_with_reviewed_examples_is_resumed_after_a_new_review(desk: Desk) -> None:
     first = annotate(desk, code=1)["run_id"]
     desk.write_csv("in.csv", [{"id": f"n{at}", "prompt": f"new {at}"} for at in range(2)])
-    desk.provider.on("new", Reply(status=401, body={"error": {"message": "no"}}), Reply(text="yes"))
+    refusal = Reply(status=401, body={"error": {"message": "no"}})
+    desk.provider.on("new", refusal, refusal, Reply(text="yes"))
     with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
         record_reviews(ledger, first, [PersonAnswer(row_id="r1", answer="no", answered_by="ann")])
         paused = annotate(desk, "--examples", "reviewed", "--concurrency", "1", code=75)

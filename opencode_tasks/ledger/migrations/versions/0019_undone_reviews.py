@@ -16,10 +16,10 @@ def upgrade() -> None:
     the review that replaced them, or at once.
     """
     op.add_column("answer_reviews", sa.Column("undone_at", sa.DateTime(timezone=True)))
-    of_row = "rows.run_id = answer_reviews.run_id and rows.row_id = answer_reviews.row_id"
     op.execute(
-        "update answer_reviews set undone_at = coalesce("
-        f"(select rows.reviewed_at from rows where {of_row}), answer_reviews.reviewed_at) "
-        "where not exists (select 1 from rows "
-        f"where {of_row} and rows.reviewed_at = answer_reviews.reviewed_at)"
+        "update answer_reviews set undone_at = coalesce((select rows.reviewed_at from rows"
+        " where rows.run_id = answer_reviews.run_id and rows.row_id = answer_reviews.row_id),"
+        " answer_reviews.reviewed_at)"
+        " where not exists (select 1 from rows where rows.run_id = answer_reviews.run_id"
+        " and rows.row_id = answer_reviews.row_id and rows.reviewed_at = answer_reviews.reviewed_at)"
     )
