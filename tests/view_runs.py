@@ -24,7 +24,10 @@ HOSTILE = (
 )
 # As a browser sends it, and as a name of a field.
 HOSTILE_CHOICE = HOSTILE.replace("\x00", "")
-HOSTILE_IDS = ("a/b", "?q=1&x", "#frag", "a b", "<b>\"'", "../..", "%2F%00", "\u202eid", "é", "javascript:x")
+HOSTILE_IDS = (
+    *("a/b", "?q=1&x", "#frag", "a b", "<b>\"'", "../..", "%2F%00", "one\ntwo", "\u202eid", "é"),
+    "javascript:x",
+)
 
 
 def add_run(

@@ -14,6 +14,7 @@ from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.domain.usage import total_of
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.errors import InputError
@@ -61,7 +62,7 @@ def audit(
             if (found := audit_run(opened, one)) is not None
         ]
     if not audits:
-        raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+        raise InputError((no_run(run_id),))
     if as_json:
         shown = _parts_as_json(run_id, audits) if parts else _as_json(audits[0])
         typer.echo(json.dumps(shown, default=str, indent=2))

@@ -11,6 +11,7 @@ from opencode_tasks.cli.annotate import run_command
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.errors import InputError
 from opencode_tasks.plan.option_signatures import DATASET, TABLES, with_defaults
@@ -100,7 +101,7 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
             run = opened.runs.get(found)
         has_open_part = any(part.is_unfinished for part in opened.votes.parts(found))
     if run is None:
-        raise InputError((f"RUN_ID: there is no run {found} in this ledger (see: opencode-tasks runs)",))
+        raise InputError((no_run(found),))
     if run["open"] == 0 and not has_open_part:
         raise InputError((f"run {found} has no open row: it is {run['status']}",))
     if run["deployment"] and run["flow_run_ids"]:

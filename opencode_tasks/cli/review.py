@@ -77,9 +77,10 @@ def export_file(
     """Write the rows of a run that persons should look at, each with the answer of the model.
 
     The least certain rows come first: rows that need a review, rows without an answer, rows with the lowest
-    agreement or confidence. Then come rows drawn at random, marked random: they show how good all answers
-    are. Rows that a person has answered are left out, and one of several rows with the same prompt stands
-    for all. For Label Studio, a labelling config is written beside the file.
+    agreement or confidence. Then come rows drawn at random, marked random: they show how good the answers
+    are that nobody has reviewed yet, each prompt once. Rows that a person has answered are left out, and one
+    of several rows with the same prompt stands for all. For Label Studio, a labelling config is written
+    beside the file.
 
     \b
     Examples:
@@ -118,6 +119,9 @@ def import_file(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Import the other rows if some do not fit.")
     ] = False,
+    encoding: Annotated[
+        str | None, declared("encoding", help_text="Encoding of a CSV file. Default: UTF-8.")
+    ] = None,
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
@@ -144,6 +148,7 @@ def import_file(
             answered_by=person,
             default_person=user_name(),
             skips_bad=skip_bad,
+            encoding=encoding,
         )
     typer.echo(json.dumps(_import_json(found), indent=2) if as_json else "\n".join(_import_lines(found)))
     raise typer.Exit(SOME_FAILED if found.faults else COMPLETED)
@@ -155,10 +160,11 @@ def undo(
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
-    """Undo the reviews of a row: it has the answer of the model again.
+    """Undo the last review of a row: its answer before that review counts again.
 
-    This applies to all rows of the run with the same prompt and settings, as the review did. Their gold
-    values from reviews are removed. Rows of other runs that took the answer of the person keep it.
+    That is the answer of an earlier review, or else that of the model. This applies to all rows of the run
+    with the same prompt and settings, as the review did. Rows of other runs that took the answer of the
+    person keep it.
 
     \b
     Examples:
@@ -169,13 +175,15 @@ def undo(
     with open_existing(ledger) as opened:
         row = undo_named_review(opened, run_id, row_id)
     if as_json:
-        names = ("status", "response", "structured")
+        names = ("status", "response", "structured", "answered_by")
         found = {"run_id": run_id, "row_id": row_id, **{name: row[name] for name in names}}
         typer.echo(json.dumps(found, indent=2))
         return
     answer = "" if row["response"] is None else f": {terminal_line(row['response'], MAX_ANSWER_CHARS)}"
+    person = row["answered_by"]
+    by = "" if person is None else f", as {terminal_line(person, MAX_ANSWER_CHARS)} answered"
     typer.echo(
-        f"row {terminal_line(row_id, MAX_ANSWER_CHARS)} of run {run_id} is {row['status']} again{answer}"
+        f"row {terminal_line(row_id, MAX_ANSWER_CHARS)} of run {run_id} is {row['status']} again{by}{answer}"
     )
 
 
@@ -197,6 +205,7 @@ def _import_json(found: ReviewImport) -> dict[str, Any]:
         "rows": dict(found.counts),
         "bad": list(found.faults),
         "other_rows": found.other_rows,
+        "newer_rows": found.newer_rows,
         "random_rows": found.random_rows,
         "quality": quality_json(found.quality),
     }
@@ -207,8 +216,12 @@ def _import_lines(found: ReviewImport) -> list[str]:
     lines = [f"run {found.run_id}: {counts}", *(f"not imported: {fault}" for fault in found.faults)]
     if found.other_rows:
         lines.append(f"{count_of(found.other_rows)} of other runs: name such a run to import them")
+    if found.newer_rows:
+        lines.append(f"{count_of(found.newer_rows)} reviewed again since an earlier import: not changed")
     if found.quality:
-        lines.append(f"the model on {count_of(found.random_rows)} drawn at random:")
+        lines.append(
+            f"the model on {count_of(found.random_rows)} drawn at random from those not reviewed before:"
+        )
         lines += [f"  {line}" for line in quality_lines({one.field: one for one in found.quality})]
     elif found.random_rows:
         lines.append('the accuracy of the model needs: pip install "opencode-tasks[quality]"')

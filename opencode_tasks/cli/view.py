@@ -12,6 +12,7 @@ import typer
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
 from opencode_tasks.cli.review import user_name
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _run_id(ledger: Ledger, run_id: str | None) -> str:
             raise InputError(("there is no run in this ledger yet (opencode-tasks annotate makes one)",))
         return newest[0]["run_id"]
     if ledger.runs.status(run_id) is None:
-        raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+        raise InputError((no_run(run_id),))
     return run_id
 
 

@@ -7,7 +7,7 @@ field, since exporters of other libraries put the definition of the answer there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
@@ -33,13 +33,15 @@ class Shape:
     ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
     has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for
     unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen,
-    ``field_labels`` those of each field that is always one of certain texts, or null.
+    ``field_labels`` those of each field that is always one of certain texts, or null. ``allows_null``: an
+    answer may be null.
     """
 
     types: Types
     fields: Mapping[str, Types | None]
     labels: tuple[str, ...]
     field_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    allows_null: bool = False
 
     @property
     def is_object(self) -> bool:
@@ -59,7 +61,10 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
     types = _types(node, frozenset()) or frozenset()
     choices = _choices(node, frozenset()) or []
     shape = Shape(
-        types=types - {"null"}, fields={}, labels=tuple(text for text in choices if isinstance(text, str))
+        types=types - {"null"},
+        fields={},
+        labels=tuple(text for text in choices if isinstance(text, str)),
+        allows_null="null" in types,
     )
     if not shape.is_object:
         return shape
@@ -76,7 +81,7 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
         else:
             unlisted.add(name)
     of_fields = {name: texts for name, texts in labels.items() if name not in unlisted}
-    return Shape(types=shape.types, fields=fields, labels=(), field_labels=of_fields)
+    return replace(shape, fields=fields, labels=(), field_labels=of_fields)
 
 
 def inside(value: Any, near: Any) -> Node:
@@ -129,7 +134,7 @@ def _own_types(schema: Mapping[str, Any]) -> Types | None:
         kinds = list(map(str, cast("list[Any]", declared) if isinstance(declared, list) else [declared]))
         return frozenset([*kinds, "integer"] if "number" in kinds else kinds)
     values = _own_choices(schema)
-    return None if values is None else frozenset(map(_type_of, values))
+    return None if values is None else frozenset(map(type_of, values))
 
 
 def _own_choices(schema: Mapping[str, Any]) -> list[Any] | None:
@@ -173,5 +178,6 @@ _NAMES: Mapping[type[Any], str] = {
 }
 
 
-def _type_of(value: Any) -> str:
+def type_of(value: Any) -> str:
+    """The JSON type of a value; a whole number is an "integer"."""
     return _NAMES.get(cast("type[Any]", type(value)), "object")

@@ -51,6 +51,11 @@ def _extended(message: str, text: str, at: int, found: int, size: int, begin: in
     return first, last
 
 
+def no_run(run_id: str) -> str:
+    """Return the fault of a run id that the ledger does not have."""
+    return f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
+
+
 def terminal_line(text: str, limit: int) -> str:
     """Return the text in one line of at most ``limit`` characters, with "�" for those without a glyph."""
     words = " ".join(text.split())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.quality import answer_in, fields_of, kind_in
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
@@ -85,7 +86,7 @@ class _Answers:
         # Without the counts of ``runs.get``, which read all rows.
         run = ledger.row_list.run(run_id)
         if run is None:
-            fault = f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
+            fault = no_run(run_id)
             raise InputError((fault,))
         schema = mapping_in(run["parameters"]).get("schema")
         answers = ledger.results.answers(run_id, has_schema=schema is not None)

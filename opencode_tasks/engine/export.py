@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
@@ -36,7 +37,7 @@ def export_run(
     """
     run = ledger.runs.get(run_id)
     if run is None:
-        raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+        raise InputError((no_run(run_id),))
     prefix = run["parameters"].get("column_prefix")
     parameters = run["parameters"]
     columns = output_columns(

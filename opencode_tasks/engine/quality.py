@@ -9,6 +9,7 @@ import pandas as pd
 
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.frames.answer_form import answer_form
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.ledger import GoldValue, Ledger
 from opencode_tasks.plan.gold import GoldField, gold_cells
@@ -59,8 +60,7 @@ def kind_in(schema: Mapping[str, Any] | None, field: str) -> GoldKind:
 
 def fields_of(schema: Mapping[str, Any] | None) -> list[str]:
     """The fields of the answers; ``response`` for answers without fields."""
-    shape = None if schema is None else shape_of(schema)
-    return [*shape.fields] if shape is not None and shape.is_object else [RESPONSE.name]
+    return [field.name for field in answer_form(schema).fields]
 
 
 def has_answer(status: str, response: str | None) -> bool:

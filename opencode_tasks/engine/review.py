@@ -10,13 +10,13 @@ from typing import Any
 
 from opencode_tasks.domain.answer_schema import validate
 from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.cells import json_text
-from opencode_tasks.ledger import Ledger, ModelAnswer, Review
-from opencode_tasks.quality.gold import comparable
-
-NO_RUN = "RUN_ID: there is no run {} in this ledger (see: opencode-tasks runs)"
+from opencode_tasks.frames.answer_form import answer_text
+from opencode_tasks.ledger import GoldOf, Ledger, ModelAnswer, Review
+from opencode_tasks.quality.gold import GoldKind, comparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ def record_reviews(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer])
     """Write the answers of persons to rows of a run, and to all its rows with the same keys.
 
     An answer that does not fit is not written. Returns one line for each of these: there is no such row, the
-    row is in flight, the answer does not fit the schema or the choices of the run, or two answers to equal
-    rows differ. Raises InputError if there is no such run.
+    row is in flight, the answer is empty or does not fit the schema or the choices of the run, or two answers
+    to equal rows differ. Raises InputError if there is no such run, or if its settings were purged.
     """
     valid, faults = check_answers(ledger, run_id, answers)
     write_answers(ledger, run_id, valid)
@@ -51,6 +51,7 @@ def check_answers(
 ) -> tuple[list[PersonAnswer], list[str]]:
     """The answers that ``record_reviews`` would write, and the faults of the others."""
     schema = schema_of(ledger, run_id)
+    labels = () if schema is None else shape_of(schema).labels
     rows = {row.row_id: row for row in ledger.reviews.rows(run_id, [one.row_id for one in answers])}
     by_key: dict[str, PersonAnswer] = {}
     valid: list[PersonAnswer] = []
@@ -65,7 +66,7 @@ def check_answers(
         elif other is not None and other.answer != one.answer:
             fault = f"row {other.row_id!r} has the same prompt and another answer in this review"
         else:
-            fault = _fault(one.answer, schema)
+            fault = _fault(one.answer, schema, labels)
         if row is None or fault is not None:
             faults.append(f"row {one.row_id!r}: {fault}")
             continue
@@ -77,17 +78,11 @@ def check_answers(
 def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) -> None:
     """Write answers that ``check_answers`` found to fit."""
     schema = schema_of(ledger, run_id)
-    fields = fields_of(schema)
-
-    def gold_of(answer: Any, model: ModelAnswer) -> Mapping[str, tuple[Any, bool | None]]:
-        given = ModelAnswer(response=_text(answer), structured=answer)
-        return {field: _gold(field, given, model, schema) for field in fields}
-
     reviews = [
         Review(
             row_id=one.row_id,
             answer=one.answer,
-            response=_text(one.answer),
+            response=answer_text(one.answer),
             is_structured=schema is not None,
             answered_by=one.answered_by,
             note=one.note,
@@ -95,23 +90,32 @@ def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) 
         )
         for one in answers
     ]
-    ledger.reviews.record(run_id, reviews, now=datetime.now(UTC), gold_of=gold_of)
+    ledger.reviews.record(run_id, reviews, now=datetime.now(UTC), gold_of=_gold_of(schema))
 
 
 def undo_review(ledger: Ledger, run_id: str, row_id: str) -> bool:
-    """Restore the outcome of a row before its first review, and of the rows of the run with the same key.
+    """Undo the last review of a row, and of the rows of the run with the same key.
 
-    Returns False if no person answered the row. Rows of other runs that took the answer keep it.
+    The review before it counts again; without one, the outcome of the model. Returns False if no person
+    answered the row. Rows of other runs that took the answer keep it.
     """
-    return ledger.reviews.undo(run_id, row_id)
+    schema = schema_of_run(ledger, run_id)
+    return ledger.reviews.undo(
+        run_id,
+        row_id,
+        is_structured=schema is not None,
+        now=datetime.now(UTC),
+        gold_of=_gold_of(schema),
+    )
 
 
 def undo_named_review(ledger: Ledger, run_id: str, row_id: str) -> Mapping[str, Any]:
-    """Do as ``undo_review`` and return the columns of the row, which has the answer of the model again.
+    """Do as ``undo_review`` and return the columns of the row, which has its answer before that review.
 
     Raises InputError if there is no such run or row, or no review in it that can be undone.
     """
-    schema_of(ledger, run_id)
+    if ledger.runs.status(run_id) is None:
+        raise InputError((no_run(run_id),))
     if not undo_review(ledger, run_id, row_id):
         found = ledger.results.row(run_id, row_id)
         raise InputError((f"ROW_ID: {_no_review(run_id, row_id, found)}",))
@@ -135,37 +139,51 @@ def _no_review(run_id: str, row_id: str, found: Mapping[str, Any] | None) -> str
 
 
 def schema_of(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
-    """The schema of a run; None for texts. Raises InputError if there is no such run."""
-    if ledger.runs.status(run_id) is None:
-        raise InputError((NO_RUN.format(run_id),))
-    return schema_of_run(ledger, run_id)
+    """The schema of a run; None for texts.
+
+    Raises InputError if there is no such run, and if it is not known: an answer may not fit it then.
+    """
+    run = ledger.row_list.run(run_id)
+    if run is None:
+        raise InputError((no_run(run_id),))
+    parameters = mapping_in(run["parameters"])
+    if "schema" not in parameters:
+        raise InputError((f"run {run_id}: its settings were purged, so it cannot be reviewed",))
+    return parameters["schema"]
 
 
-def _fault(answer: Any, schema: Mapping[str, Any] | None) -> str | None:
+def _fault(answer: Any, schema: Mapping[str, Any] | None, labels: Sequence[str]) -> str | None:
     """Why an answer does not fit; None if it does."""
     try:
-        _text(answer)
+        answer_text(answer)
     except (TypeError, ValueError, RecursionError):
         return "it is no JSON value"
     if schema is None:
-        return None if isinstance(answer, str) else "the answers of this run are texts"
-    labels = shape_of(schema).labels
+        if not isinstance(answer, str):
+            return "the answers of this run are texts"
+        return None if answer.strip() else "the answer is empty"
     problems = validate(answer, schema)
     if problems and labels:
-        return f"{_text(answer)!r} is none of {', '.join(labels)}"
+        return f"{answer_text(answer)!r} is none of {', '.join(labels)}"
     return "; ".join(problems) or None
 
 
-def _text(answer: Any) -> str:
-    return answer if isinstance(answer, str) else json_text(answer)
+def _gold_of(schema: Mapping[str, Any] | None) -> GoldOf:
+    """The gold values that an answer of a person gives; the shape of the schema is read once."""
+    kinds: dict[str, GoldKind] = {field: kind_in(schema, field) for field in fields_of(schema)}
+
+    def gold_of(answer: Any, model: ModelAnswer) -> Mapping[str, tuple[Any, bool | None]]:
+        given = ModelAnswer(response=answer_text(answer), structured=answer)
+        return {field: _gold(field, kind, given, model, schema) for field, kind in kinds.items()}
+
+    return gold_of
 
 
 def _gold(
-    field: str, given: ModelAnswer, model: ModelAnswer, schema: Mapping[str, Any] | None
+    field: str, kind: GoldKind, given: ModelAnswer, model: ModelAnswer, schema: Mapping[str, Any] | None
 ) -> tuple[Any, bool | None]:
     value = answer_in(given.response, given.structured, field, schema)
     if not has_answer(model.status, model.response):
         return value, None
-    kind = kind_in(schema, field)
     found = answer_in(model.response, model.structured, field, schema)
     return value, comparable(value, kind) == comparable(found, kind)

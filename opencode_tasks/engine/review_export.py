@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.engine.quality import answer_in, has_answer
 from opencode_tasks.engine.review import schema_of
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
 from opencode_tasks.frames.argilla import records_json
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.label_studio import labelling_config, tasks_json
 from opencode_tasks.frames.review_table import review_frame
-from opencode_tasks.frames.review_task import ReviewField, ReviewTask, review_form
+from opencode_tasks.frames.review_task import ReviewTask
 from opencode_tasks.frames.write_file import encoded, file_faults, write_bytes
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in
@@ -70,7 +72,7 @@ def export_review(
     if faults:
         raise InputError(tuple(faults))
     schema = schema_of(ledger, run_id)
-    form = review_form(schema)
+    form = answer_form(schema)
     prompts = ledger.results.prompts(run_id)
     outcomes = ledger.results.outcomes(run_id)
     if outcomes and not prompts:
@@ -84,7 +86,7 @@ def export_review(
         [_candidate(one) for one in rows.values()], limit=limit, share=share, seed=f"{run_id}/{seed}"
     )
     tasks = [
-        _task(run_id, rows[one.position], one, prompts, schema, is_random=is_random)
+        _task(run_id, rows[one.position], one, prompts, form=form, schema=schema, is_random=is_random)
         for part, is_random in ((first, False), (drawn, True))
         for one in part
     ]
@@ -127,8 +129,9 @@ def _task(
     outcome: Mapping[str, Any],
     candidate: Candidate,
     prompts: Mapping[str, str],
-    schema: Mapping[str, Any] | None,
     *,
+    form: AnswerForm,
+    schema: Mapping[str, Any] | None,
     is_random: bool,
 ) -> ReviewTask:
     answer = answer_in(outcome["response"], outcome["structured"], RESPONSE.name, schema)
@@ -137,7 +140,7 @@ def _task(
         row_id=outcome["row_id"],
         row_key=outcome["row_key"],
         prompt=prompts[outcome["row_id"]],
-        texts=review_form(schema).texts(answer) if candidate.has_answer else {},
+        texts=form.texts(answer) if candidate.has_answer else {},
         score=candidate.score,
         model_ref=outcome["model_ref"],
         is_random=is_random,
@@ -145,7 +148,7 @@ def _task(
 
 
 def _write(
-    tasks: Sequence[ReviewTask], fields: Sequence[ReviewField], target: str, file_format: ReviewFormat
+    tasks: Sequence[ReviewTask], fields: Sequence[AnswerField], target: str, file_format: ReviewFormat
 ) -> list[str]:
     """Write the file, and that of the labelling config; returns their names."""
     match file_format:
@@ -158,7 +161,9 @@ def _write(
             write_bytes(_json(records_json(tasks, fields)), target)
         case "csv" | "xlsx":
             frame = review_frame(tasks, fields, protects_cells=file_format == "csv")
-            write_bytes(encoded(frame, file_format), target)
+            # Without the mark, Excel on Windows reads UTF-8 in another encoding.
+            mark = codecs.BOM_UTF8 if file_format == "csv" else b""
+            write_bytes(mark + encoded(frame, file_format), target)
     return [target]
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
 from opencode_tasks.engine.review import PersonAnswer, check_answers, schema_of, write_answers
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.answer_form import answer_form, is_empty
 from opencode_tasks.frames.cells import json_text
 from opencode_tasks.frames.columns import RESPONSE
+from opencode_tasks.frames.csv_text import protected_text
 from opencode_tasks.frames.review_file import read_review
-from opencode_tasks.frames.review_task import Judgement, is_empty, review_form
+from opencode_tasks.frames.review_task import Judgement
 from opencode_tasks.ledger import Ledger, ModelAnswer
 from opencode_tasks.quality.gold import FieldQuality, has_extra, measure
 
@@ -24,9 +26,10 @@ class ReviewImport:
     """What a review file says about a run.
 
     ``counts`` has the number of rows by ``Verdict``; rows that nobody judged are left. ``faults`` are rows
-    that were not written, one line each. ``other_rows`` belong to other runs. ``quality`` is that of the
-    model on the ``random_rows`` that were drawn at random and judged; empty without such rows, or without
-    the libraries for it.
+    that were not written, one line each. ``other_rows`` belong to other runs. ``newer_rows`` were imported
+    before and reviewed again since; they keep the newer answers. ``quality`` is that of the model on the
+    ``random_rows`` that were drawn at random and judged; empty without such rows, or without the libraries
+    for it.
     """
 
     run_id: str
@@ -34,6 +37,7 @@ class ReviewImport:
     faults: Sequence[str]
     other_rows: int
     random_rows: int
+    newer_rows: int
     quality: Sequence[FieldQuality]
 
 
@@ -45,6 +49,7 @@ def import_review(
     answered_by: str | None = None,
     default_person: str,
     skips_bad: bool = False,
+    encoding: str | None = None,
 ) -> ReviewImport:
     """Write the judgements of a review file as answers of persons.
 
@@ -53,28 +58,38 @@ def import_review(
     if the file cannot be read, and with one line for each row that does not fit, unless ``skips_bad``;
     nothing is written then.
     """
-    read = read_review(source)
+    read = read_review(source, encoding=encoding)
     run_id = run_id or _only_run(read(()), source)
     schema = schema_of(ledger, run_id)
-    found = read(review_form(schema).fields)
-    own = [one for one in found if one.run_id in (None, run_id)]
-    models = _models(ledger, run_id)
+    form = answer_form(schema)
+    found = read(form.fields)
+    outcomes = ledger.results.outcomes(run_id)
+    keys = {one["row_id"]: one["row_key"] for one in outcomes}
+    own = [_found(one, keys) for one in found if one.run_id in (None, run_id)]
+    models = _models(ledger, run_id, outcomes)
     judged = [one for one in own if one.fault is None and one.texts is not None and not is_empty(one.texts)]
-    answers = [
-        _answer(one, schema, models, answered_by or one.answered_by or default_person) for one in judged
-    ]
-    valid, faults = check_answers(ledger, run_id, answers)
-    faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None] + faults
+    faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None]
+    answers: list[PersonAnswer] = []
+    for one in judged:
+        model = _value(models.get(one.row_id, ModelAnswer()), schema)
+        answer, unread = form.answer(one.texts or {}, model)
+        if unread:
+            faults.append(f"row {one.row_id!r}: {'; '.join(unread)}")
+        else:
+            person = answered_by or one.answered_by or default_person
+            answers.append(_answer(one, answer, person))
+    valid, unfit = check_answers(ledger, run_id, answers)
+    faults += unfit
     if faults and not skips_bad:
         raise InputError(
             (*faults, "nothing was imported; correct these rows, or leave them out with --skip-bad")
         )
-    known = {one.row_id: (one.answer, one.answered_by, one.note) for one in ledger.reviews.of_run(run_id)}
-    write_answers(
-        ledger,
-        run_id,
-        [one for one in valid if known.get(one.row_id) != (one.answer, one.answered_by, one.note)],
-    )
+    # A file that was imported before may be older than a review since then.
+    current = {one.row_id: (one.answer, one.answered_by, one.note) for one in ledger.reviews.of_run(run_id)}
+    history = {row_id: found for row_id, found in ledger.reviews.answers(run_id).items() if row_id in current}
+    known = [one for one in valid if _is_known(one, history)]
+    write_answers(ledger, run_id, [one for one in valid if not _is_known(one, history)])
+    newer = sum(current[one.row_id] != (one.answer, one.answered_by, one.note) for one in known)
     verdicts = [_verdict(one, models[one.row_id], schema) for one in valid]
     counts: dict[Verdict, int] = {name: verdicts.count(name) for name in get_args(Verdict)}
     counts["left"] = len(own) - len(valid) - len(faults)
@@ -85,8 +100,26 @@ def import_review(
         faults=faults,
         other_rows=len(found) - len(own),
         random_rows=len(drawn),
+        newer_rows=newer,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )
+
+
+def _found(one: Judgement, keys: Mapping[str, str]) -> Judgement:
+    """A judgement with the id of its row as the run has it, and with a fault if another row is meant."""
+    plain = one.row_id.removeprefix("'")
+    if one.row_id not in keys and protected_text(plain) == one.row_id:
+        # A file for spreadsheets was saved in another format.
+        one = replace(one, row_id=plain)
+    if one.row_key and one.row_id in keys and keys[one.row_id] != one.row_key and one.fault is None:
+        fault = "its row_key is that of another row; a spreadsheet may have changed the id, such as 007 to 7"
+        return replace(one, fault=fault)
+    return one
+
+
+def _is_known(one: PersonAnswer, history: Mapping[str, Sequence[tuple[Any, str, str | None]]]) -> bool:
+    """Whether an answer is one of the reviews of its row."""
+    return (one.answer, one.answered_by, one.note) in history.get(one.row_id, ())
 
 
 def _only_run(found: Sequence[Judgement], source: str) -> str:
@@ -99,10 +132,9 @@ def _only_run(found: Sequence[Judgement], source: str) -> str:
     return names[0]
 
 
-def _models(ledger: Ledger, run_id: str) -> dict[str, ModelAnswer]:
+def _models(ledger: Ledger, run_id: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, ModelAnswer]:
     """The answers of the model to all rows of a run."""
     names = ("status", "response", "structured")
-    outcomes = ledger.results.outcomes(run_id)
     found = {one["row_id"]: ModelAnswer(**{name: one[name] for name in names}) for one in outcomes}
     return found | ledger.reviews.model_answers(run_id)
 
@@ -114,16 +146,9 @@ def _value(model: ModelAnswer, schema: Mapping[str, Any] | None) -> Any:
     return answer_in(model.response, model.structured, RESPONSE.name, schema)
 
 
-def _answer(
-    one: Judgement, schema: Mapping[str, Any] | None, models: Mapping[str, ModelAnswer], person: str
-) -> PersonAnswer:
-    model = models.get(one.row_id, ModelAnswer())
+def _answer(one: Judgement, answer: Any, person: str) -> PersonAnswer:
     return PersonAnswer(
-        row_id=one.row_id,
-        answer=review_form(schema).answer(one.texts or {}, _value(model, schema)),
-        answered_by=person,
-        note=one.note,
-        is_random=one.is_random,
+        row_id=one.row_id, answer=answer, answered_by=person, note=one.note, is_random=one.is_random
     )
 
 

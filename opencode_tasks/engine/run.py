@@ -16,6 +16,7 @@ from opencode_tasks.domain.advice import usage_warning
 from opencode_tasks.domain.hold import PILOT, Hold
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
+from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.estimates import LIKE, estimate_rest, like_parameters
@@ -218,7 +219,7 @@ def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext)
 def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> StartedRun:
     run = ledger.runs.get(run_id)
     if run is None:
-        raise InputError((f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)",))
+        raise InputError((no_run(run_id),))
     if run["status"] == PREPARING:
         fault = f"run {run_id}: it ended before its rows were written, and sent nothing; run annotate again"
         raise InputError((fault,))

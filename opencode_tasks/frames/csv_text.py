@@ -29,6 +29,20 @@ def protected_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
 
 
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet would run a cell, or would if the apostrophes before it were not there."""
+    plain = text.lstrip("'")
+    return protected_cell(plain) != plain
+
+
+def protected_text(text: str) -> str:
+    """Return the text with one more apostrophe if it is a formula after its apostrophes.
+
+    Unlike ``protected_cell``, this can be undone: each such text has one apostrophe more.
+    """
+    return f"'{text}" if is_formula(text) else text
+
+
 def _quote(text: str, special: str) -> str:
     # Not csv.writer: it leaves a single CR unquoted if lines end with LF.
     if text == "" or any(sign in text for sign in special):

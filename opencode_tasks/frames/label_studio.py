@@ -11,7 +11,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask
+from opencode_tasks.frames.answer_form import AnswerField
+from opencode_tasks.frames.review_task import Judgement, ReviewTask
 from opencode_tasks.ledger.column_types import REPLACEMENT
 
 PROMPT, NOTE = "prompt", "note"
@@ -19,12 +20,12 @@ PROMPT, NOTE = "prompt", "note"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def tasks_json(tasks: Sequence[ReviewTask], fields: Sequence[ReviewField]) -> list[dict[str, Any]]:
+def tasks_json(tasks: Sequence[ReviewTask], fields: Sequence[AnswerField]) -> list[dict[str, Any]]:
     """The tasks with the answers of the model as predictions."""
     return [_task(task, fields) for task in tasks]
 
 
-def labelling_config(fields: Sequence[ReviewField]) -> str:
+def labelling_config(fields: Sequence[AnswerField]) -> str:
     """The labelling config of a project for the tasks."""
     prompt = _own_name(PROMPT, fields)
     lines = ["<View>", f"  <Text name={_quoted(prompt)} value={_quoted(f'${PROMPT}')}/>"]
@@ -46,7 +47,7 @@ def is_label_studio(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("data"), Mapping)
 
 
-def judgement_in(record: Mapping[str, Any], fields: Sequence[ReviewField]) -> Judgement:
+def judgement_in(record: Mapping[str, Any], fields: Sequence[AnswerField]) -> Judgement:
     """The judgement in a task: its annotations that were not skipped, which must agree."""
     data = mapping_in(record.get("data"))
     found = [mapping_in(one) for one in list_in(record.get("annotations"))]
@@ -58,6 +59,7 @@ def judgement_in(record: Mapping[str, Any], fields: Sequence[ReviewField]) -> Ju
     return Judgement(
         row_id=str(data.get("row_id", "")),
         run_id=text_in(data.get("run_id")),
+        row_key=text_in(data.get("row_key")),
         texts=texts,
         answered_by=_annotator(last.get("completed_by")),
         note=_text_of(last, _own_name(NOTE, fields)),
@@ -66,7 +68,7 @@ def judgement_in(record: Mapping[str, Any], fields: Sequence[ReviewField]) -> Ju
     )
 
 
-def _task(task: ReviewTask, fields: Sequence[ReviewField]) -> dict[str, Any]:
+def _task(task: ReviewTask, fields: Sequence[AnswerField]) -> dict[str, Any]:
     data = {
         "run_id": task.run_id,
         "row_id": task.row_id,
@@ -85,7 +87,7 @@ def _task(task: ReviewTask, fields: Sequence[ReviewField]) -> dict[str, Any]:
     return {"data": data, "predictions": [{"model_version": task.model_ref or "", **score, "result": result}]}
 
 
-def _region(field: ReviewField, text: str, prompt: str) -> dict[str, Any]:
+def _region(field: AnswerField, text: str, prompt: str) -> dict[str, Any]:
     kind, key = ("choices", "choices") if field.choices else ("textarea", "text")
     shown = _xml_text(text) if field.choices else text
     return {
@@ -97,7 +99,7 @@ def _region(field: ReviewField, text: str, prompt: str) -> dict[str, Any]:
     }
 
 
-def _results(annotation: Mapping[str, Any], fields: Sequence[ReviewField]) -> dict[str, str | None]:
+def _results(annotation: Mapping[str, Any], fields: Sequence[AnswerField]) -> dict[str, str | None]:
     texts: dict[str, str | None] = {}
     for field in fields:
         text = _text_of(annotation, _xml_text(field.name))
@@ -125,7 +127,7 @@ def _annotator(completed_by: Any) -> str | None:
     return email or (None if number is None or isinstance(number, Mapping) else str(number))
 
 
-def _own_name(name: str, fields: Sequence[ReviewField]) -> str:
+def _own_name(name: str, fields: Sequence[AnswerField]) -> str:
     """The name of a tag that is no field: no field has it."""
     return name if name not in {field.name for field in fields} else _own_name(f"_{name}", fields)
 

@@ -8,20 +8,21 @@ from typing import Any, cast
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames import argilla, label_studio
+from opencode_tasks.frames.answer_form import AnswerField
 from opencode_tasks.frames.content import InputFile
 from opencode_tasks.frames.formats import format_of
 from opencode_tasks.frames.io import read_table
 from opencode_tasks.frames.review_table import judgements_in
-from opencode_tasks.frames.review_task import Judgement, ReviewField
+from opencode_tasks.frames.review_task import Judgement
 
-ReadJudgements = Callable[[Sequence[ReviewField]], list[Judgement]]
+ReadJudgements = Callable[[Sequence[AnswerField]], list[Judgement]]
 
 
-def read_review(name: str) -> ReadJudgements:
+def read_review(name: str, *, encoding: str | None = None) -> ReadJudgements:
     """Return the function that reads the judgements in a file, given the fields of the answers.
 
-    Without fields, it reads everything but the answers. Raises InputError if the file cannot be read, or if
-    it is not one that a review made.
+    Without fields, it reads everything but the answers. ``encoding`` is that of a CSV file. Raises InputError
+    if the file cannot be read, or if it is not one that a review made.
     """
     found = format_of(name)
     if found is not None and found.name == "json":
@@ -33,7 +34,7 @@ def read_review(name: str) -> ReadJudgements:
             if all(map(is_format, records)):
                 return lambda fields: [judgement_in(record, fields) for record in records]
         raise InputError((f"INPUT {name}: neither tasks of Label Studio nor records of Argilla",))
-    frame = read_table(name).frame
+    frame = read_table(name, encoding=encoding).frame
     if "row_id" not in map(str, frame.columns):
         raise InputError((f"INPUT {name}: no column 'row_id'; use a file of opencode-tasks review export",))
     is_text = found is not None and found.name in ("csv", "tsv")

@@ -11,16 +11,17 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.answer_form import AnswerField
 from opencode_tasks.frames.cells import cell_text
 from opencode_tasks.frames.columns import RESPONSE
-from opencode_tasks.frames.csv_text import protected_cell
-from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask
+from opencode_tasks.frames.csv_text import is_formula, protected_text
+from opencode_tasks.frames.review_task import Judgement, ReviewTask
 
 OWN_COLUMNS = ("run_id", "row_id", "row_key", "prompt", "note", "random")
 ANSWER = "answer"
 
 
-def answer_columns(fields: Sequence[ReviewField]) -> dict[str, str]:
+def answer_columns(fields: Sequence[AnswerField]) -> dict[str, str]:
     """The columns with the answers, by the names of the fields; ``answer`` for answers without fields."""
     if [field.name for field in fields] == [RESPONSE.name]:
         return {RESPONSE.name: ANSWER}
@@ -35,7 +36,7 @@ def answer_columns(fields: Sequence[ReviewField]) -> dict[str, str]:
 
 
 def review_frame(
-    tasks: Sequence[ReviewTask], fields: Sequence[ReviewField], *, protects_cells: bool
+    tasks: Sequence[ReviewTask], fields: Sequence[AnswerField], *, protects_cells: bool
 ) -> pd.DataFrame:
     """The table of the tasks.
 
@@ -43,7 +44,7 @@ def review_frame(
     """
 
     def shown(text: str | None) -> str | None:
-        return f"'{text}" if protects_cells and text is not None and _is_formula(text) else text
+        return protected_text(text) if protects_cells and text is not None else text
 
     columns: dict[str, list[Any]] = {
         "run_id": [task.run_id for task in tasks],
@@ -58,7 +59,7 @@ def review_frame(
 
 
 def judgements_in(
-    frame: pd.DataFrame, fields: Sequence[ReviewField], *, protects_cells: bool
+    frame: pd.DataFrame, fields: Sequence[AnswerField], *, protects_cells: bool
 ) -> Iterator[Judgement]:
     """The judgements in a table that ``review_frame`` made and a person edited.
 
@@ -66,7 +67,7 @@ def judgements_in(
     """
 
     def read(text: str | None) -> str | None:
-        return text[1:] if protects_cells and text and text[0] == "'" and _is_formula(text) else text
+        return text[1:] if protects_cells and text and text[0] == "'" and is_formula(text) else text
 
     cells = {str(name): list(map(cell_text, frame.iloc[:, at])) for at, name in enumerate(frame.columns)}
     empty = [None] * len(frame)
@@ -80,13 +81,8 @@ def judgements_in(
         yield Judgement(
             row_id=own["row_id"] or "",
             run_id=own["run_id"] or None,
+            row_key=own["row_key"] or None,
             texts={name: read(cells[column][at]) for name, column in columns.items()},
             note=own["note"] or None,
             is_random=None if not own["random"] else own["random"].strip().lower() in ("true", "1"),
         )
-
-
-def _is_formula(text: str) -> bool:
-    """Whether a spreadsheet would run a cell, or would if the apostrophes before it were not there."""
-    plain = text.lstrip("'")
-    return protected_cell(plain) != plain

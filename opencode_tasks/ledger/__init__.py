@@ -27,7 +27,7 @@ from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, U
 from opencode_tasks.ledger.retention import Purged
 from opencode_tasks.ledger.review_outcomes import ModelAnswer, RecordedReview
 from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
-from opencode_tasks.ledger.reviews import Review
+from opencode_tasks.ledger.reviews import GoldOf, Review
 from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import MODELS, PREPARING, WaitingRun, models_in
@@ -64,6 +64,7 @@ __all__ = [
     "Gate",
     "GateObservation",
     "GoldAnswer",
+    "GoldOf",
     "GoldValue",
     "Grouping",
     "Lease",

@@ -19,7 +19,7 @@ from opencode_tasks.ledger.budgets import Amounts, amounts, count_amounts
 from opencode_tasks.ledger.leases import Lease, release_all
 from opencode_tasks.ledger.reuse import copy_to_equal_rows
 from opencode_tasks.ledger.row_outcomes import RowChange, failed_unsent, message_of
-from opencode_tasks.ledger.schema import attempts, leases, rows
+from opencode_tasks.ledger.schema import attempts, leases, row_update, rows
 from opencode_tasks.ledger.usage import write_usage
 from opencode_tasks.ledger.usage_sums import attempts_with_sums, row_totals
 
@@ -209,11 +209,10 @@ def _write_rows(connection: Connection, run_id: str, changed: Sequence[_ChangedR
             values["completed_at"] = now
             values["duration_s"] = 0.0 if started is None else (now - started).total_seconds()
         changes.append(values)
-    _update(connection, _OF_ROW, changes)
+    _update(connection, row_update, changes)
 
 
 _OF_ATTEMPT = attempts.update().where(attempts.c.attempt_id == bindparam("of_attempt"))
-_OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
 
 
 def _update(connection: Connection, statement: Update, changes: Sequence[dict[str, Any]]) -> None:

@@ -45,8 +45,11 @@ def insert_values(connection: Connection, run_id: str, values: Sequence[GoldValu
     connection.execute(statement, found)
 
 
-def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAnswer]:
-    """The gold values of a field of a run with the answers of the model, in input order."""
+def input_answers(connection: Connection, run_id: str, field: str) -> list[GoldAnswer]:
+    """The gold values of INPUT of a field of a run with the answers of the model, in input order.
+
+    Values of reviews are left out: rows are reviewed because their answers are doubtful.
+    """
     is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
     query = (
         select(
@@ -58,7 +61,11 @@ def gold_answers(connection: Connection, run_id: str, field: str) -> list[GoldAn
             rows.c.structured,
         )
         .join(rows, is_of_row)
-        .where(gold_values.c.run_id == run_id, gold_values.c.field == field)
+        .where(
+            gold_values.c.run_id == run_id,
+            gold_values.c.field == field,
+            gold_values.c.reviewed_at.is_(None),
+        )
         .order_by(rows.c.position)
     )
     by_model = model_answers(connection, run_id)
@@ -130,6 +137,6 @@ class Gold(Group):
             self.database.write(lambda connection, chunk=chunk: set_correct(connection, run_id, chunk))
 
     copy: Final = write(copy_values)
-    answers: Final = read(gold_answers)
+    answers: Final = read(input_answers)
     values: Final = read(values_of_field)
     correct: Final = read(correct_rows)

@@ -1,7 +1,7 @@
 """Reviews: answers that persons gave to rows, in place of those of the model.
 
 A review applies to all rows of its run with the same key. The table ``reviews`` keeps all reviews; that
-of a row counts if ``rows.reviewed_at`` is its time.
+of a row counts if ``rows.reviewed_at`` is its time. An undo marks a review and lets an older one count again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from opencode_tasks.ledger.review_outcomes import (
     reviewed_outcomes,
     reviews_of_run,
 )
-from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, rows, runs
+from opencode_tasks.ledger.schema import HELD, gold_values, leases, reviews, row_update, rows, runs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 REVIEWS_PER_WRITE = 500
@@ -123,24 +123,11 @@ def record_reviews(
             }
         )
         _write_answer(connection, run_id, row, review, time)
-        model = model_answer(row)
-        gold += [
-            {
-                "run_id": run_id,
-                "row_id": row["row_id"],
-                "field": field,
-                "value": value,
-                "is_correct": is_correct,
-                "reviewed_at": time,
-            }
-            for field, (value, is_correct) in gold_of(review.answer, model).items()
-        ]
+        gold += _gold(run_id, row["row_id"], gold_of(review.answer, model_answer(row)), time)
     if not recorded:
         return
     connection.execute(reviews.insert(), recorded)
-    _remove_gold(connection, run_id, [one["row_id"] for one in recorded])
-    if gold:
-        connection.execute(insert_into(connection, gold_values).on_conflict_do_nothing(), gold)
+    _replace_gold(connection, run_id, [one["row_id"] for one in recorded], gold)
 
 
 def _rows_to_review(
@@ -157,9 +144,6 @@ def _rows_to_review(
         .order_by(rows.c.row_key, rows.c.position)
     )
     return connection.execute(query.with_for_update(of=rows)).mappings().all()
-
-
-_OF_ROW = rows.update().where(rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row"))
 
 
 def _write_answer(
@@ -180,14 +164,18 @@ def _write_answer(
     if row["status"] in ("open", HELD) and not row["attempts"]:
         # It was never sent.
         values |= dict.fromkeys(SUM_COLUMNS, 0)
-    connection.execute(_OF_ROW.values(values), {"of_run": run_id, "of_row": row["row_id"]})
+    connection.execute(row_update.values(values), {"of_run": run_id, "of_row": row["row_id"]})
 
 
-def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
-    """Restore the outcome before the first review, in all rows of the run with the key of this row.
+def undo_review(
+    connection: Connection, run_id: str, row_id: str, *, is_structured: bool, now: datetime, gold_of: GoldOf
+) -> bool:
+    """Undo the review that counts for a row, in all rows of the run with its key.
 
-    Returns False if no review counts for the row. The rows of other runs that copied the answer keep it,
-    except those of the parts of the run, which are open again.
+    The newest older review that was not undone counts again; without one, a row has the outcome before its
+    first review. Returns False if no review counts for the row. The rows of other runs that copied the answer
+    keep it, except those of the parts of the run, which are open again. ``is_structured`` says that the run
+    has a schema.
     """
     of_key = select(rows.c.row_key).where(rows.c.run_id == run_id, rows.c.row_id == row_id)
     query = reviewed_outcomes(run_id).where(
@@ -196,14 +184,29 @@ def undo_review(connection: Connection, run_id: str, row_id: str) -> bool:
     found = connection.execute(query.with_for_update(of=rows)).mappings().all()
     if not any(row["row_id"] == row_id for row in found):
         return False
+    undone = [{"of_row": row["row_id"], "of_time": row["reviewed_at"]} for row in found]
+    is_undone = and_(
+        reviews.c.run_id == run_id,
+        reviews.c.row_id == bindparam("of_row"),
+        reviews.c.reviewed_at == bindparam("of_time"),
+    )
+    connection.execute(reviews.update().where(is_undone).values(undone_at=now), undone)
+    older = _newest_reviews(connection, run_id, [row["row_id"] for row in found])
+    gold: list[dict[str, Any]] = []
     for row in found:
-        values = {name: row[f"previous_{name}"] for name in PREVIOUS}
-        if values["status"] in ("open", HELD):
-            values["completed_at"] = None
-        connection.execute(_OF_ROW.values(values), {"of_run": run_id, "of_row": row["row_id"]})
-    row_ids = [row["row_id"] for row in found]
-    _remove_gold(connection, run_id, row_ids)
-    _reopen_in_parts(connection, run_id, row_ids)
+        before = older.get(row["row_id"])
+        if before is None:
+            values = {name: row[f"previous_{name}"] for name in PREVIOUS}
+            if values["status"] in ("open", HELD):
+                values["completed_at"] = None
+        else:
+            values = {name: before[name] for name in ("response", "answered_by", "reviewed_at")}
+            values["structured"] = before["answer"] if is_structured else None
+            of_answer = gold_of(before["answer"], model_answer(row))
+            gold += _gold(run_id, row["row_id"], of_answer, before["reviewed_at"])
+        connection.execute(row_update.values(values), {"of_run": run_id, "of_row": row["row_id"]})
+    _replace_gold(connection, run_id, [row["row_id"] for row in found], gold)
+    _reopen_in_parts(connection, run_id, [row["row_id"] for row in found if row["row_id"] not in older])
     return True
 
 
@@ -223,8 +226,36 @@ def _reopen_in_parts(connection: Connection, run_id: str, row_ids: Sequence[str]
     connection.execute(rows.update().where(has_copy).values(NEW_ROW))
 
 
-def _remove_gold(connection: Connection, run_id: str, row_ids: Sequence[str]) -> None:
-    """Remove the gold values of earlier reviews of rows."""
+def _newest_reviews(connection: Connection, run_id: str, row_ids: Sequence[str]) -> dict[str, RowMapping]:
+    """The newest review of each row that was not undone."""
+    query = select(reviews).where(
+        reviews.c.run_id == run_id, reviews.c.row_id.in_(row_ids), reviews.c.undone_at.is_(None)
+    )
+    found = connection.execute(query.order_by(reviews.c.reviewed_at)).mappings()
+    return {one["row_id"]: one for one in found}
+
+
+def _gold(
+    run_id: str, row_id: str, values: Mapping[str, tuple[Any, bool | None]], time: datetime
+) -> list[dict[str, Any]]:
+    """The gold values that a review gives a row, as lines of the table."""
+    return [
+        {
+            "run_id": run_id,
+            "row_id": row_id,
+            "field": field,
+            "value": value,
+            "is_correct": is_correct,
+            "reviewed_at": time,
+        }
+        for field, (value, is_correct) in values.items()
+    ]
+
+
+def _replace_gold(
+    connection: Connection, run_id: str, row_ids: Sequence[str], gold: Sequence[dict[str, Any]]
+) -> None:
+    """Write the gold values of reviews of rows in place of those of earlier reviews."""
     connection.execute(
         delete(gold_values).where(
             gold_values.c.run_id == run_id,
@@ -232,6 +263,18 @@ def _remove_gold(connection: Connection, run_id: str, row_ids: Sequence[str]) ->
             gold_values.c.reviewed_at.is_not(None),
         )
     )
+    if gold:
+        connection.execute(insert_into(connection, gold_values).on_conflict_do_nothing(), gold)
+
+
+def review_answers(connection: Connection, run_id: str) -> dict[str, list[tuple[Any, str, str | None]]]:
+    """All reviews of each row of a run, replaced and undone ones too: the answer, the person and the note."""
+    names = ("row_id", "answer", "answered_by", "note")
+    found: dict[str, list[tuple[Any, str, str | None]]] = {}
+    query = select(*(reviews.c[name] for name in names)).where(reviews.c.run_id == run_id)
+    for row_id, answer, person, note in connection.execute(query).tuples():
+        found.setdefault(row_id, []).append((answer, person, note))
+    return found
 
 
 def reviewable_rows(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[ReviewableRow]:
@@ -273,4 +316,5 @@ class Reviews(Group):
 
     undo: Final = write(undo_review)
     of_run: Final = read(reviews_of_run)
+    answers: Final = read(review_answers)
     model_answers: Final = read(model_answers)

@@ -31,7 +31,7 @@ class RowFilter:
     - ``text``: a part of the prompt, the answer or the id. ASCII letters match in upper and lower case.
     - ``values``: exact values of answer fields as text, by field; ``response`` is a whole answer.
     - ``labels``: exact values of the row's labels, by name.
-    - ``has_gold_mismatch``: whether an answer differs from a gold value of its row.
+    - ``has_gold_mismatch``: whether the answer of the model differs from a gold value of its row.
     - ``agreement_below``: of a run with votes, the share of the votes that agree with the answer.
     - ``is_reviewed``: whether the answer is that of a person.
     """
@@ -51,7 +51,8 @@ class RowFilter:
 class RowOrder:
     """Order of a list: ``column`` is a key of ``SORT_COLUMNS`` or the name of an answer field.
 
-    Rows without a value are last. Rows with the same value have the order of the input.
+    ``is_number``: the values are numbers. Rows without a value are last. Rows with the same value have the
+    order of the input.
     """
 
     column: str = "position"
@@ -64,7 +65,7 @@ SORT_COLUMNS: Final[Mapping[str, ColumnElement[Any]]] = {
     "position": rows.c.position,
     "row_id": rows.c.row_id,
     "prompt": func.substr(rows.c.prompt, 1, PROMPT_CHARS),
-    "answer": func.substr(rows.c.response, 1, PROMPT_CHARS),
+    "answer": func.substr(func.coalesce(JsonScalar(rows.c.structured), rows.c.response), 1, PROMPT_CHARS),
     "status": shown_status,
     "error_type": rows.c.error_type,
     "cost": rows.c.cost_pico,
@@ -78,6 +79,8 @@ def matching_ids(
 ) -> list[str]:
     """The ids of the rows at these places of a list; ``span`` has the step 1."""
     by = _field_value(order) if order.is_field else SORT_COLUMNS[order.column]
+    if order.column == "answer" and order.is_number and not order.is_field:
+        by = cast(JsonScalar(rows.c.structured), Numeric())
     direction = by.desc() if order.is_descending else by.asc()
     first = direction if order.column == "position" else direction.nulls_last()
     query = (
@@ -243,7 +246,7 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
 def _has_value(name: str, value: str) -> ColumnElement[bool]:
     if name == RESPONSE.name:
         return or_(
-            JsonScalar(rows.c.structured) == value,
+            JsonScalar(rows.c.structured).in_(BOOLEANS.get(value, (value,))),
             and_(rows.c.structured.is_(None), rows.c.response == value),
         )
     return _has_pair(answer_pairs(rows.c.structured), name, BOOLEANS.get(value, (value,)))

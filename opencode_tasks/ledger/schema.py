@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    bindparam,
     case,
     false,
     func,
@@ -304,6 +305,13 @@ reviews: Final = Table(
     Column("previous_error_message", AnyText),
     Column("previous_answered_by", AnyText),
     Column("previous_reviewed_at", UtcTime),
+    # NULL for a review that counts, or that a newer one replaced.
+    Column("undone_at", UtcTime),
+)
+
+# The update of one row; its values are added by ``values``.
+row_update: Final = rows.update().where(
+    rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row")
 )
 
 # What the canaries of a run showed, by the id of the part that sent them. ``series`` is equal for the runs

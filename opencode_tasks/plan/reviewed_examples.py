@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from opencode_tasks.errors import InputError
@@ -40,11 +41,14 @@ def as_of(examples: str, now: datetime) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewedExamples:
-    """Reviewed prompts, and by the position of a row the indices of those that are its examples."""
+    """Reviewed prompts, and by the position of a row the indices of those that are its examples.
+
+    ``by_prompt`` has all reviews of a prompt: they may be of rows with other models and system texts.
+    """
 
     reviews: Sequence[ReviewedPrompt]
     indices: array[int]
-    by_prompt: Mapping[str, ReviewedPrompt]
+    by_prompt: Mapping[str, Sequence[ReviewedPrompt]]
 
     def system_of(
         self, row: PromptRow, system: SystemText, key_of: Callable[[str, str | None], str]
@@ -53,9 +57,9 @@ class ReviewedExamples:
 
         A row that a person answered keeps its system text, so that it takes that answer.
         """
-        own = self.by_prompt.get(row.prompt)
-        if own is not None and key_of(row.prompt, own.system) == own.row_key:
-            return own.system
+        for own in self.by_prompt.get(row.prompt, ()):
+            if key_of(row.prompt, own.system) == own.row_key:
+                return own.system
         at = row.position * EXAMPLES_PER_ROW
         chosen = [self.reviews[index] for index in self.indices[at : at + EXAMPLES_PER_ROW] if index != _NONE]
         return system.of_row(row.prompt, row.system, [Example(one.prompt, one.response) for one in chosen])
@@ -73,21 +77,23 @@ def read_reviewed_examples(options: Options, rows: PromptRows) -> ReviewedExampl
     assert options.ledger is not None
     until = _time_in(options.examples)
     with Ledger.open(options.ledger) as ledger:
-        reviews = ledger.ended_rows.reviewed(
-            lambda parameters: _is_like(parameters, options), until=until, limit=MAX_REVIEWS
-        )
-    if not reviews:
+        found = ledger.ended_rows.reviewed(lambda parameters: _is_like(parameters, options), until=until)
+    if not found:
         fault = "no person has answered rows with this template and schema (see: opencode-tasks review)"
         raise InputError((f"--examples {REVIEWED}: {fault}",))
+    by_prompt: dict[str, list[ReviewedPrompt]] = {}
+    for one in found:
+        by_prompt.setdefault(one.prompt, []).append(one)
+    reviews = [of_prompt[0] for of_prompt in islice(by_prompt.values(), MAX_REVIEWS)]
     nearest = NearestTexts([one.prompt for one in reviews])
     indices = array("i")
     for chunk in batches(rows):
         # One more, since the prompt of the row itself is no example.
-        found = nearest.of([row.prompt for row in chunk], EXAMPLES_PER_ROW + 1)
-        for row, similar in zip(chunk, found, strict=True):
+        similar_to = nearest.of([row.prompt for row in chunk], EXAMPLES_PER_ROW + 1)
+        for row, similar in zip(chunk, similar_to, strict=True):
             others = [at for at in similar if reviews[at].prompt != row.prompt][:EXAMPLES_PER_ROW]
             indices.extend([*others, *[_NONE] * (EXAMPLES_PER_ROW - len(others))])
-    return ReviewedExamples(reviews=reviews, indices=indices, by_prompt={one.prompt: one for one in reviews})
+    return ReviewedExamples(reviews=reviews, indices=indices, by_prompt=by_prompt)
 
 
 def _time_in(examples: str) -> datetime:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -90,11 +90,8 @@ class Access:
         return is_token(given, self._token)
 
     def _cookie_of(self, headers: Headers) -> str:
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return "" if morsel is None else morsel.value
+        # As a browser sends them: ``http.cookies`` gives up on the cookies of some other programs.
+        return cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
 
 
 def is_token(given: str, token: str) -> bool:

@@ -15,14 +15,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from opencode_tasks.engine.review import PersonAnswer, record_reviews, undo_review
-from opencode_tasks.errors import OpenCodeTasksError
+from opencode_tasks.errors import InputError, OpenCodeTasksError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.view.access import REFUSED, TOKEN, Access, is_token
-from opencode_tasks.view.correction import entered_answer, inputs
+from opencode_tasks.view.correction import answer_of, entered_answer, inputs
 from opencode_tasks.view.list_query import MAX_PAGE, PAGE_ROWS, ListQuery, read_query
 from opencode_tasks.view.pages import (
     SCRIPT,
+    SEEN,
     STYLE,
     asset,
     is_live,
@@ -30,11 +31,12 @@ from opencode_tasks.view.pages import (
     list_page,
     message_page,
     row_page,
+    seen_of,
     version_of,
 )
 from opencode_tasks.view.row_cells import cells, list_columns
 from opencode_tasks.view.row_story import row_story
-from opencode_tasks.view.run_view import RunView, run_view
+from opencode_tasks.view.run_view import RunView, read_run_view
 
 MAX_FORM_BYTES = 10 * 1024 * 1024
 MAX_FIELDS = 1000
@@ -113,14 +115,11 @@ class Pages:
         run, query = self._query(params)
         row = self._row(run, params)["row"]
         answer, faults = entered_answer(row, run, form)
+        # A form that was sent twice has been written.
+        if row["answered_by"] != self._options.by or answer != answer_of(row, run):
+            faults = self._changes(run, row, form) or faults
         if not faults:
-            given = PersonAnswer(
-                row_id=row["row_id"],
-                answer=answer,
-                answered_by=self._options.by,
-                note=form.get("note", "").strip() or None,
-            )
-            faults = tuple(record_reviews(self._ledger, run.run_id, [given]))
+            faults = self._record(run, row["row_id"], answer, form.get("note", "").strip() or None)
         if faults:
             return self._row_page(params, form, faults)
         place, _, after = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
@@ -129,12 +128,33 @@ class Pages:
         return _see(query.link("/row", **target, done=row["row_id"]))
 
     def undo(self, form: Mapping[str, str]) -> Response:
-        """Remove the reviews of a row and show it."""
+        """Undo the last review of a row and show it."""
         params = _place(form)
         run, query = self._query(params)
-        row_id = self._row(run, params)["row"]["row_id"]
+        row = self._row(run, params)["row"]
+        row_id = row["row_id"]
+        if faults := self._changes(run, row, form):
+            return self._row_page(params, {}, faults)
         undo_review(self._ledger, run.run_id, row_id)
         return _see(query.link("/row", id=row_id, at=params["at"]))
+
+    def _record(self, run: RunView, row_id: str, answer: Any, note: str | None) -> tuple[str, ...]:
+        given = PersonAnswer(row_id=row_id, answer=answer, answered_by=self._options.by, note=note)
+        try:
+            return tuple(record_reviews(self._ledger, run.run_id, [given]))
+        except InputError as error:
+            return error.faults
+
+    def _changes(self, run: RunView, row: Mapping[str, Any], form: Mapping[str, str]) -> tuple[str, ...]:
+        """A line if the row is not as the page showed it from which a form was sent."""
+        state = self._ledger.row_list.state(run.run_id, row["row_id"])
+        if form.get(SEEN, seen_of(state)) == seen_of(state):
+            return ()
+        person = row["answered_by"]
+        what = (
+            f"{person} has reviewed this row" if person else f"this row has changed: it is {state['status']}"
+        )
+        return (f"{what} meanwhile; look at its answer before you confirm or undo",)
 
     def _row_page(
         self, params: Mapping[str, str], entered: Mapping[str, str], faults: tuple[str, ...]
@@ -147,13 +167,16 @@ class Pages:
         reviews = self._ledger.row_list.reviews(run.run_id, [row["row_id"]]).get(row["row_id"], [])
         story = row_story(found, gold, reviews, run)
         place, before, after = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
+        done = params.get("done") or None
         form = {
             "inputs": inputs(row, run, entered),
             "note": entered.get("note", story.note),
             "faults": faults,
             "by": self._options.by,
             "token": self._options.token,
-            "done": params.get("done") or None,
+            "seen": seen_of(state),
+            "done": done,
+            "done_seen": done and seen_of(self._ledger.row_list.state(run.run_id, done)),
         }
         page = row_page(
             run,
@@ -192,11 +215,9 @@ class Pages:
 
     def _query(self, params: Mapping[str, str]) -> tuple[RunView, ListQuery]:
         run_id = self._run_id(params)
-        found = self._ledger.row_list
-        columns = found.run(run_id)
-        if columns is None:
+        run = read_run_view(self._ledger, run_id)
+        if run is None:
             raise MissingError(f"There is no run {run_id} in this ledger.")
-        run = run_view(columns, has_gold=found.has_gold(run_id), error_types=found.error_types(run_id))
         return run, read_query(params, run)
 
     def _run_id(self, params: Mapping[str, str]) -> str:
@@ -213,7 +234,7 @@ class Pages:
 def _place(form: Mapping[str, str]) -> dict[str, str]:
     """The parameters of the page that sent a form."""
     query = dict(parse_qsl(form.get("query", "").removeprefix("?"), max_num_fields=MAX_FIELDS))
-    return query | {"id": form.get("id", ""), "at": str(_number(form.get("at")))}
+    return query | {"id": query.get("id", ""), "at": str(_number(query.get("at")))}
 
 
 def _number(text: str | None) -> int:

@@ -108,7 +108,8 @@ def _order(text: str, run: RunView) -> RowOrder:
     column = text.removeprefix("-")
     is_descending = text.startswith("-")
     if column in SORT_COLUMNS:
-        return RowOrder(column=column, is_descending=is_descending)
+        is_number = column == "answer" and run.has_schema and run.fields[0].kind == "number"
+        return RowOrder(column=column, is_descending=is_descending, is_number=is_number)
     field = next((one for one in run.fields if run.is_object and column == FIELD + one.name), None)
     if field is None:
         return RowOrder()

@@ -18,6 +18,7 @@ from opencode_tasks.view.row_cells import list_columns
 from opencode_tasks.view.row_story import RowStory
 from opencode_tasks.view.run_view import RunView
 
+SEEN = "seen"
 STYLE, SCRIPT = "view.css", "view.js"
 
 
@@ -67,6 +68,11 @@ def version_of(counts: Mapping[str, Any]) -> str:
     return " ".join(str(value) for value in counts.values())
 
 
+def seen_of(state: Mapping[str, Any]) -> str:
+    """A text that differs if a row got another answer: hidden in the forms of its page."""
+    return f"{state['status']} {state['reviewed_at'] or ''}"
+
+
 def is_live(counts: Mapping[str, Any]) -> bool:
     """Whether rows of the run may change without a person."""
     return bool(counts["open"]) or counts["status"] == "running"
@@ -94,8 +100,8 @@ def row_page(
 
     ``neighbours`` are the places and ids of the rows before and after it.
 
-    ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token`` and
-    ``done``, the id of the row that was reviewed last.
+    ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token``,
+    ``done``, the id of the row that was reviewed last, and ``seen`` and ``done_seen``, by ``seen_of``.
     """
     return _render(
         "row.html",
@@ -124,10 +130,7 @@ def _pairs(values: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _render(name: str, **content: Any) -> str:
-    page = (
-        _environment()
-        .get_template(name)
-        .render(FIELD=FIELD, LABEL=LABEL, MAX_KEYS=MAX_KEYS, STATUSES=ROW_STATUSES, pairs=_pairs, **content)
-    )
+    names = {"FIELD": FIELD, "LABEL": LABEL, "MAX_KEYS": MAX_KEYS, "SEEN": SEEN, "STATUSES": ROW_STATUSES}
+    page = _environment().get_template(name).render(**names, pairs=_pairs, **content)
     # JSON may contain lone surrogates, which UTF-8 does not have.
     return storable(page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +10,9 @@ from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.text import shorten
+from opencode_tasks.frames.answer_form import AnswerField, answer_text, value_text
 from opencode_tasks.view.list_query import FIELD
-from opencode_tasks.view.run_view import AnswerField, RunView
+from opencode_tasks.view.run_view import RunView
 
 SHOWN_CHARS = 200
 # How a cell of the column "gold" begins if an answer differs from the gold value.
@@ -67,7 +67,7 @@ def cells(line: Mapping[str, Any], columns: list[ListColumn]) -> list[str]:
 
 def _cell(line: Mapping[str, Any], column: ListColumn) -> str:
     if column.field is not None:
-        text = short(answer_text(line, column.field))
+        text = short(field_text(line, column.field))
         return _rounded(text) if column.kind == "number" else text
     match column.name:
         case "gold":
@@ -86,22 +86,12 @@ def _cell(line: Mapping[str, Any], column: ListColumn) -> str:
             return "" if value is None else short(str(value)) if column.kind != "id" else str(value)
 
 
-def answer_text(line: Mapping[str, Any], field: AnswerField) -> str:
+def field_text(line: Mapping[str, Any], field: AnswerField) -> str:
     """The value of a field of a row's answer as text; "" without one."""
     structured = line["structured"]
     if field.name == RESPONSE.name:
-        return (line["response"] or "") if structured is None else value_text(structured)
-    fields = mapping_in(structured)
-    if field.name in fields:
-        return value_text(fields[field.name])
-    return ""
-
-
-def value_text(value: Any) -> str:
-    """A JSON value as text; a text is as it is, and null is ""."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return (line["response"] or "") if structured is None else answer_text(structured)
+    return value_text(mapping_in(structured).get(field.name)) or ""
 
 
 def short(text: str) -> str:
@@ -119,5 +109,5 @@ def _gold(values: list[dict[str, Any]]) -> str:
         return ""
     wrong = [one for one in values if one["is_correct"] is False]
     if wrong:
-        return WRONG + short(", ".join(value_text(one["value"]) for one in wrong))
+        return WRONG + short(", ".join(value_text(one["value"]) or "" for one in wrong))
     return "correct" if all(one["is_correct"] for one in values) else ""

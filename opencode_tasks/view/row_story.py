@@ -11,10 +11,11 @@ from typing import Any, Literal
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.frames.answer_form import field_title, value_text
 from opencode_tasks.outcomes.session_messages import message_model, prompt_text, repair_ids
 from opencode_tasks.outcomes.trace import trace_blocks
-from opencode_tasks.view.row_cells import answer_text, value_text
-from opencode_tasks.view.run_view import RunView, field_title
+from opencode_tasks.view.row_cells import field_text
+from opencode_tasks.view.run_view import RunView
 
 ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
 VOTE_TITLES = ("answer of", "result", "answer", "error", "model", "cost", "run")
@@ -49,13 +50,14 @@ class Section:
 class RowStory:
     """The story of a row.
 
-    ``note`` is that of its review. ``source`` is the run and the row whose answer it reuses; None for an
-    answer of its own.
+    ``is_reviewed``: a review of this row counts. ``note`` is that of this review. ``source`` is the run and
+    the row whose answer it reuses; None for an answer of its own.
     """
 
     row_id: str
     status: str
     answered_by: str | None
+    is_reviewed: bool
     note: str
     source: tuple[str, str] | None
     sections: Sequence[Section]
@@ -69,13 +71,15 @@ def row_story(
 ) -> RowStory:
     """The story of a row, from ``ledger.results.row``, its gold values and the answers of persons to it."""
     row = found["row"]
+    current = next((one for one in reviews if one["reviewed_at"] == row["reviewed_at"]), None)
     is_reused = row["reused"] and row["source_run_id"] is not None
     return RowStory(
         row_id=row["row_id"],
         status=row["status"],
         answered_by=row["answered_by"],
         source=(row["source_run_id"], row["source_row_id"]) if is_reused else None,
-        note=next((one["note"] or "" for one in reviews if one["reviewed_at"] == row["reviewed_at"]), ""),
+        is_reviewed=current is not None,
+        note="" if current is None else current["note"] or "",
         sections=[section for section in _sections(found, gold, reviews, run) if section.blocks],
     )
 
@@ -110,7 +114,7 @@ def _sections(
 
 def _answer(row: Mapping[str, Any], run: RunView) -> list[Block]:
     if not run.is_object or row["structured"] is None:
-        return _text(answer_text(row, run.fields[0]) if not run.is_object else row["response"])
+        return _text(field_text(row, run.fields[0]) if not run.is_object else row["response"])
     named = [one.name for one in run.fields]
     fields = mapping_in(row["structured"])
     order = [*(name for name in named if name in fields), *(name for name in fields if name not in named)]
@@ -118,8 +122,12 @@ def _answer(row: Mapping[str, Any], run: RunView) -> list[Block]:
 
 
 def _gold_text(value: Mapping[str, Any]) -> str:
-    verdict = {True: " (the answer is equal)", False: " (the answer differs)", None: ""}[value["is_correct"]]
-    return value_text(value["value"]) + verdict
+    verdict = {
+        True: " (the answer of the model is equal)",
+        False: " (the answer of the model differs)",
+        None: "",
+    }[value["is_correct"]]
+    return (value_text(value["value"]) or "") + verdict
 
 
 def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -130,7 +138,7 @@ def _reviews(reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> It
             one["response"] or "",
             one["note"] or "",
             one["previous_response"] or "",
-            "yes" if one["reviewed_at"] == row["reviewed_at"] else "no",
+            "yes" if one["reviewed_at"] == row["reviewed_at"] else "undone" if one["undone_at"] else "no",
         ]
 
 
@@ -219,7 +227,7 @@ def _columns(row: Mapping[str, Any]) -> dict[str, str]:
         if name.endswith("_pico")
         else _time(value)
         if isinstance(value, datetime)
-        else value_text(value)
+        else value_text(value) or ""
         for name, value in values.items()
     }
 
@@ -229,7 +237,7 @@ def _text(text: str | None) -> list[Block]:
 
 
 def _pairs(values: Mapping[str, Any]) -> list[Block]:
-    lines = [(str(name), value_text(value)) for name, value in values.items()]
+    lines = [(str(name), value_text(value) or "") for name, value in values.items()]
     return [Block(kind="fields", lines=lines)] if lines else []
 
 

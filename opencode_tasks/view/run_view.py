@@ -1,35 +1,14 @@
-"""RunView: what the pages must know about a run to show its rows. Values alone, no database."""
+"""RunView: what the pages must know about a run to show its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from opencode_tasks.domain.answer_shape import Types, shape_of
-from opencode_tasks.domain.columns import RESPONSE
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
-
-FieldKind = Literal["choice", "boolean", "number", "text", "json"]
-NUMBER: Types = frozenset({"number", "integer"})
-BOOLEAN_CHOICES = ("true", "false")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerField:
-    """A field of the answers; the only one of a run whose answers are no objects is ``response``.
-
-    ``choices`` are the texts among which a choice or a boolean is chosen.
-    """
-
-    name: str
-    kind: FieldKind
-    choices: tuple[str, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """The name for people."""
-        return field_title(self.name)
+from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
+from opencode_tasks.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,56 +23,46 @@ class RunView:
     model_ref: str | None
     system: str | None
     spent_pico: int
-    fields: tuple[AnswerField, ...]
-    is_object: bool
+    form: AnswerForm
+    has_schema: bool
     label_names: tuple[str, ...]
     has_gold: bool
     has_agreement: bool
     error_types: Sequence[str]
+
+    @property
+    def fields(self) -> tuple[AnswerField, ...]:
+        """The fields of its answers, at least one."""
+        return self.form.fields
+
+    @property
+    def is_object(self) -> bool:
+        """Whether its answers are objects with these fields."""
+        return self.form.is_object
+
+
+def read_run_view(ledger: Ledger, run_id: str) -> RunView | None:
+    """The view of a run; None if there is no such run."""
+    found = ledger.row_list
+    columns = found.run(run_id)
+    if columns is None:
+        return None
+    return run_view(columns, has_gold=found.has_gold(run_id), error_types=found.error_types(run_id))
 
 
 def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[str]) -> RunView:
     """The view of a run by its columns in the ledger."""
     parameters = mapping_in(run["parameters"])
     schema = mapping_in(parameters.get("schema")) or None
-    fields = answer_fields(schema)
     return RunView(
         run_id=run["run_id"],
         model_ref=run["model_ref"] or ", ".join(map(str, list_in(parameters.get("models")))) or None,
         system=text_in(parameters.get("system")),
         spent_pico=run["spent_pico"],
-        fields=fields,
-        is_object=fields[0].name != RESPONSE.name,
+        form=answer_form(schema),
+        has_schema=schema is not None,
         label_names=tuple(map(str, list_in(parameters.get("labels")))),
         has_gold=has_gold,
         has_agreement=(run["votes"] or 0) > 1,
         error_types=error_types,
     )
-
-
-def answer_fields(schema: Mapping[str, Any] | None) -> tuple[AnswerField, ...]:
-    """The fields of the answers that fit a schema, at least one."""
-    if schema is None:
-        return (AnswerField(name=RESPONSE.name, kind="text"),)
-    shape = shape_of(schema)
-    if shape.is_object and shape.fields:
-        return tuple(
-            _field(name, types, shape.field_labels.get(name)) for name, types in shape.fields.items()
-        )
-    return (_field(RESPONSE.name, shape.types, shape.labels if shape.is_label else None),)
-
-
-def field_title(name: str) -> str:
-    """The name of a field for people."""
-    return "answer" if name == RESPONSE.name else name
-
-
-def _field(name: str, types: Types | None, labels: Sequence[str] | None) -> AnswerField:
-    plain = None if types is None else types - {"null"}
-    if labels:
-        return AnswerField(name=name, kind="choice", choices=tuple(dict.fromkeys(labels)))
-    if plain == frozenset({"boolean"}):
-        return AnswerField(name=name, kind="boolean", choices=BOOLEAN_CHOICES)
-    if plain and plain <= NUMBER:
-        return AnswerField(name=name, kind="number")
-    return AnswerField(name=name, kind="text" if plain == frozenset({"string"}) else "json")

@@ -24,7 +24,7 @@ from opencode_tasks.view.list_query import LABEL, PAGE_ROWS, read_query
 from opencode_tasks.view.pages import SCRIPT, STYLE, asset, list_page
 from opencode_tasks.view.row_cells import WRONG, cells, list_columns
 from opencode_tasks.view.row_story import RowStory, row_story
-from opencode_tasks.view.run_view import RunView, run_view
+from opencode_tasks.view.run_view import RunView, read_run_view
 
 INDEX, DATA = "index.html", "data"
 MARK = '<meta name="generator" content="opencode-tasks view">'
@@ -42,11 +42,8 @@ def export_rows(ledger: Ledger, run_id: str, folder: Path) -> int:
     An earlier export there is replaced. Raises InputError if the folder has other files.
     """
     _prepare(folder)
-    columns = ledger.row_list.run(run_id)
-    assert columns is not None
-    run = run_view(
-        columns, has_gold=ledger.row_list.has_gold(run_id), error_types=ledger.row_list.error_types(run_id)
-    )
+    run = read_run_view(ledger, run_id)
+    assert run is not None
     writer = _Writer(folder / DATA)
     for line, story in _rows(ledger, run):
         writer.add(line, story)

@@ -114,6 +114,12 @@ def test_a_review_replaces_the_answer_of_all_rows_with_the_key(reviewed: Ledger)
     assert record_reviews(reviewed, "a", [person("0", "yes", "bob")]) == []
     assert shown(reviewed, "a")[2] == ("completed", "yes", "yes", "bob", True)
     assert accuracy(reviewed, "a") == [(3, 1, 3)]
+    # The answer of ann counts again, then that of the model.
+    assert undo_review(reviewed, "a", "2")
+    assert [one[:4] for one in shown(reviewed, "a")][0::2] == [("completed", "no", "no", "ann")] * 2
+    assert accuracy(reviewed, "a") == [(3, 1, 1)]
+    first = reviewed.reviews.of_run("a")[0]
+    assert (first.answer, first.answered_by) == ("no", "ann")
     assert undo_review(reviewed, "a", "2")
     assert not undo_review(reviewed, "a", "2")
     assert undo_review(reviewed, "a", "1")
@@ -167,6 +173,20 @@ def test_a_copied_answer_is_no_source_after_an_undo(reviewed: Ledger) -> None:
     assert shown(reviewed, "bb") == [("completed", "no", "no", "ann", True)]
 
 
+def test_what_was_undone_does_not_count_again(reviewed: Ledger) -> None:
+    for given, by in (("no", "ann"), ("yes", "bob")):
+        record_reviews(reviewed, "a", [person("0", given, by)])
+    assert undo_review(reviewed, "a", "0")
+    record_reviews(reviewed, "a", [person("0", "yes", "eve")])
+    persons: list[Any] = []
+    while reviewed.row_list.lines("a", ["0"])[0]["answered_by"]:
+        persons.append(reviewed.row_list.lines("a", ["0"])[0]["answered_by"])
+        assert undo_review(reviewed, "a", "0")
+        assert_no_fault(reviewed, "a")
+    assert persons == ["eve", "ann"]
+    assert shown(reviewed, "a")[0] == ("completed", "yes", "yes", None, False)
+
+
 def test_answers_that_do_not_fit_are_named_and_the_others_are_written(reviewed: Ledger) -> None:
     create_run(reviewed, "bb", ["o"], schema=CHOICES)
     reviewed.queue.claim_row("bb", "0", owner="w", lease_s=60)
@@ -214,18 +234,28 @@ def test_reviewed_prompts(reviewed: Ledger) -> None:
     record_reviews(reviewed, "bb", [person("1", "text")])
     now = datetime.now(UTC)
 
-    def prompts(until: datetime, schema: Any = CHOICES, limit: int = 9) -> list[tuple[str, str]]:
-        found = reviewed.ended_rows.reviewed(
-            lambda parameters: parameters["schema"] == schema, until=until, limit=limit
-        )
+    def prompts(until: datetime, schema: Any = CHOICES) -> list[tuple[str, str]]:
+        found = reviewed.ended_rows.reviewed(lambda parameters: parameters["schema"] == schema, until=until)
         return [(one.prompt, one.response) for one in found]
 
     assert prompts(now) == [("k", "no")]
     assert prompts(now, None) == [("z", "text")]
     assert prompts(now - timedelta(hours=1)) == []
-    assert prompts(now, limit=1) == [("k", "no")]
+    # What happens later changes nothing for a run that began before.
+    record_reviews(reviewed, "a", [person("0", "yes", "bob")])
+    assert prompts(now) == [("k", "no")]
+    assert prompts(datetime.now(UTC)) == [("k", "yes")]
     undo_review(reviewed, "a", "2")
-    assert prompts(now) == []
+    undo_review(reviewed, "a", "2")
+    assert prompts(now) == [("k", "no")]
+    assert prompts(datetime.now(UTC)) == []
+    # The same prompt under another key, as of another model, is kept.
+    create_run(reviewed, "ccc", ["k"], schema=CHOICES)
+    record_reviews(reviewed, "ccc", [person("0", "yes")])
+    with reviewed._database.engine.execution_options(ledger_write=True).begin() as connection:
+        connection.execute(text("update rows set prompt = 'l' where run_id = 'ccc'"))
+    record_reviews(reviewed, "a", [person("1", "no")])
+    assert prompts(datetime.now(UTC)) == [("l", "no"), ("l", "yes")]
 
 
 def test_a_purge_removes_the_answers_of_persons(reviewed: Ledger) -> None:

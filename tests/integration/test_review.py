@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -13,6 +14,10 @@ import openpyxl
 import pytest
 from cluster import Desk, Ran
 
+from opencode_tasks.engine.quality import measure_quality
+from opencode_tasks.engine.review import PersonAnswer, record_reviews
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.plan.gold import GoldField
 from opencode_tasks.testing import Call, Reply
 
 CHOICES = ("--choices", "yes,no")
@@ -277,6 +282,7 @@ def confirm(path: Path) -> None:
             record["responses"] = {
                 name: [{"value": one["value"], "user_id": "u"}] for name, one in record["suggestions"].items()
             }
+            record["status"] = "completed"
     path.write_text(json.dumps(records))
 
 
@@ -324,6 +330,7 @@ def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
         "status": "completed",
         "response": "yes",
         "structured": "yes",
+        "answered_by": None,
     }
     ledger = ("--ledger", str(desk.folder / "ledger.db"))
     desk.run("export", run_id, "-o", "again.csv", "--input", "in.csv", *ledger)
@@ -340,3 +347,128 @@ def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
     other = annotate(desk, code=1)["run_id"]
     refused = review(desk, "undo", other, "r2", code=2)
     assert f"opencode-tasks review undo {run_id} r2" in refused.stderr
+
+
+@pytest.mark.scripted
+def test_a_file_that_was_imported_before_changes_no_newer_review(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    edit_csv(desk.folder / "review.csv", CORRECTED)
+    review(desk, "import", "review.csv", "--by", "ann")
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        record_reviews(ledger, run_id, [PersonAnswer(row_id="r1", answer="yes", answered_by="bob")])
+    # The file has grown since.
+    edit_csv(desk.folder / "review.csv", CORRECTED | {"r4": "no"})
+    ran = review(desk, "import", "review.csv", "--by", "ann")
+    assert "1 row reviewed again since an earlier import: not changed" in ran.stdout
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        found = {one.row_id: (one.answer, one.answered_by) for one in ledger.reviews.of_run(run_id)}
+    assert (found["r1"], found["r4"]) == (("yes", "bob"), ("no", "ann"))
+
+
+@pytest.mark.scripted
+def test_records_of_argilla_that_nobody_submitted_are_left(desk: Desk) -> None:
+    """The page of Argilla sends the suggestions with a discard, and an export does not say so."""
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.json", "--format", "argilla")
+    edit_argilla(desk.folder / "review.json", CORRECTED)
+    records = json.loads((desk.folder / "review.json").read_text())
+    for record in records:
+        if record["metadata"]["row_id"] != "r1":
+            record["status"] = "pending"
+    (desk.folder / "review.json").write_text(json.dumps(records))
+    assert review(desk, "import", "review.json", "--json").summary["rows"] == {
+        "confirmed": 0,
+        "corrected": 1,
+        "left": 4,
+    }
+
+
+@pytest.mark.scripted
+def test_a_csv_file_that_was_saved_as_xlsx_is_the_same(desk: Desk) -> None:
+    for number, text in enumerate(("=1+1", "'=1+1", "-5 or 6")):
+        desk.provider.on(f"h{number}:", Reply(text=text))
+    desk.write_csv("in.csv", [{"id": f"={at}", "prompt": f"h{at}: x"} for at in range(3)])
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", "--json")
+    run_id = ran.summary["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    content = (desk.folder / "review.csv").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf")
+    save_as_xlsx(desk.folder / "review.csv")
+    assert review(desk, "import", "review.xlsx", "--json").summary["rows"] == {
+        "confirmed": 3,
+        "corrected": 0,
+        "left": 0,
+    }
+    # In the encoding of a spreadsheet of another country.
+    (desk.folder / "other.csv").write_bytes(content.decode("utf-8-sig").replace("x", "é").encode("cp1252"))
+    refused = review(desk, "import", "other.csv", code=2)
+    assert "--encoding" in refused.stderr
+    review(desk, "import", "other.csv", "--encoding", "cp1252", "--by", "bob")
+
+
+def save_as_xlsx(path: Path) -> None:
+    """Save a CSV file as a spreadsheet does that takes all cells as texts."""
+    book = openpyxl.Workbook()
+    sheet: Any = book.active
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for at, cells in enumerate(csv.reader(file), start=1):
+            for column, text in enumerate(cells, start=1):
+                if text:
+                    cell = sheet.cell(at, column, text)
+                    cell.data_type = "s"
+    book.save(path.with_suffix(".xlsx"))
+
+
+@pytest.mark.scripted
+def test_an_id_that_a_spreadsheet_changed_to_another_one_is_refused(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"id": "007", "prompt": "a answer yes"}, {"id": "7", "prompt": "b answer no"}])
+    run_id = annotate(desk)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    path = desk.folder / "review.csv"
+    path.write_text(path.read_text().replace(",007,", ",7,"))
+    refused = review(desk, "import", "review.csv", code=2)
+    assert "row '7': its row_key is that of another row" in refused.stderr
+
+
+@pytest.mark.scripted
+def test_reviews_do_not_change_the_accuracy_on_known_labels(desk: Desk) -> None:
+    """A resume measures it again, for --min-accuracy; rows are reviewed because they are doubtful."""
+    lines = [f"r{at},r{at} answer yes,{'yes' if at < 3 else ''}\n" for at in range(5)]
+    (desk.folder / "in.csv").write_text("".join(["id,prompt,label\n", *lines]))
+    run_id = annotate(desk, "--gold", "label", "--min-accuracy", "0.9")["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv")
+    edit_csv(desk.folder / "review.csv", {"r3": "no", "r4": "no"})
+    review(desk, "import", "review.csv")
+    known = GoldField(field="response", column="label", kind="label", types=None, labels=("yes", "no"))
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        [found] = measure_quality(ledger, run_id, [known])
+    assert (found.n, found.correct) == (3, 3)
+
+
+@pytest.mark.scripted
+def test_a_run_with_reviewed_examples_is_resumed_after_a_new_review(desk: Desk) -> None:
+    first = annotate(desk, code=1)["run_id"]
+    desk.write_csv("in.csv", [{"id": f"n{at}", "prompt": f"new {at}"} for at in range(2)])
+    refusal = Reply(status=401, body={"error": {"message": "no"}})
+    desk.provider.on("new", refusal, refusal, Reply(text="yes"))
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        record_reviews(ledger, first, [PersonAnswer(row_id="r1", answer="no", answered_by="ann")])
+        paused = annotate(desk, "--examples", "reviewed", "--concurrency", "1", code=75)
+        record_reviews(ledger, first, [PersonAnswer(row_id="r1", answer="yes", answered_by="bob")])
+    sent = len(desk.provider.calls)
+    resumed = desk.run("resume", paused["run_id"], "--ledger", str(desk.folder / "ledger.db"))
+    assert resumed.code == 0, resumed.stderr
+    assert all("Prompt:\nr1 answer yes\n\nAnswer:\nno" in call.system for call in desk.provider.calls[sent:])
+
+
+@pytest.mark.scripted
+@pytest.mark.slow
+def test_a_reviewed_row_takes_its_answer_after_a_review_under_another_system_text(desk: Desk) -> None:
+    runs = [annotate(desk, code=1), annotate(desk, "--system", "Judge.", code=1)]
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        for run in runs:
+            record_reviews(ledger, run["run_id"], [PersonAnswer(row_id="r1", answer="no", answered_by="ann")])
+    sent = len(desk.provider.calls)
+    annotate(desk, "--examples", "reviewed", code=1)
+    assert "r1 answer yes" not in [call.prompt for call in desk.provider.calls[sent:]]

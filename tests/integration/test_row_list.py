@@ -134,6 +134,28 @@ def test_answers_that_postgresql_cannot_convert_do_not_break_the_list(ledger: Le
     assert found(ledger, values={"response": "pair 👩"}) == [5]
 
 
+def test_answers_that_are_texts_or_booleans_are_filtered_and_sorted_by_their_values(ledger: Ledger) -> None:
+    values = [True, False, "good", "bad", None]
+    lines = [line(at, structured=one, response=f"Answer {at}: {one}") for at, one in enumerate(values)]
+    write(ledger, lines)
+    for text, at in (("true", 0), ("false", 1), ("good", 2)):
+        assert found(ledger, values={"response": text}) == [at]
+    assert found(ledger, order=RowOrder(column="answer"), text="d")[-2:] == [3, 2]
+
+
+def test_answers_that_are_numbers_are_sorted_as_numbers(ledger: Ledger) -> None:
+    lines = [line(at, structured=one, response=str(one)) for at, one in enumerate([10, 9.5, 1, 2, None])]
+    write(ledger, lines)
+    order = RowOrder(column="answer", is_number=True)
+    assert found(ledger, order=order)[:4] == [2, 3, 1, 0]
+    assert found(ledger, order=RowOrder(column="answer", is_number=True, is_descending=True))[:4] == [
+        0,
+        1,
+        3,
+        2,
+    ]
+
+
 @pytest.mark.slow
 def test_pages_of_100000_rows_are_read_by_indexes(tmp_path: Path) -> None:
     with Ledger.open(str(tmp_path / "ledger.db")) as ledger:

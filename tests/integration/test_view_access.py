@@ -40,6 +40,16 @@ def client(address: httpx.URL, stranger: httpx.Client) -> httpx.Client:
     return stranger
 
 
+@pytest.mark.parametrize("other", ['a={"x":1}', "u[a]=1", "é=1", "=", "a", '"', "a=b; a=b"])
+def test_cookies_of_other_programs_lock_nobody_out(client: httpx.Client, other: str) -> None:
+    """All programs of a machine get the cookies of each other: cookies do not name a port."""
+    own = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    client.cookies.clear()
+    for header in (f"{other}; {own}", f"{own}; {other}"):
+        assert client.get("/", headers=[(b"cookie", header.encode())]).status_code == 200, header
+    assert client.get("/", headers=[(b"cookie", other.encode())]).status_code == 403
+
+
 PATHS = ["/", "/row?id=r1", "/counts", "/view.js", "/view.css", "/none", "/?token=wrong", "/?token="]
 
 
@@ -92,7 +102,7 @@ def test_another_host_name_is_refused(client: httpx.Client, address: httpx.URL, 
     assert client.get("/", headers={"Host": f"localhost:{address.port}"}).status_code == 200
 
 
-FORM = {"id": "r1", "at": "1", "query": "", "value.response": "neutral"}
+FORM = {"query": "?id=r1&at=1", "value.response": "neutral"}
 
 
 @pytest.mark.parametrize("path", ["/review", "/undo"])
@@ -111,7 +121,11 @@ def test_a_form_without_the_token_changes_nothing(
 
 
 def test_a_review_is_written_and_undone(client: httpx.Client, address: httpx.URL, labelled: Ledger) -> None:
-    form = FORM | {"token": address.params["token"], "note": " sure ", "query": "?status=completed"}
+    form = FORM | {
+        "token": address.params["token"],
+        "note": " sure ",
+        "query": "?status=completed&id=r1&at=1",
+    }
     answered = client.post("/review", data=form)
     assert answered.status_code == 303
     assert answered.headers["location"] == "/row?status=completed&id=r2&at=2&done=r1"
@@ -189,7 +203,7 @@ def test_pages_and_reviews_on_both_databases(ledger: Ledger) -> None:
         listed = client.get("/?run=first&q=NUMBER&value.response=negative&sort=-cost&label.team=search").text
         assert listed.count("data-row") == 2
         assert client.get("/counts?run=first").json()["is_live"] is False
-        form = {"token": httpx.URL(found).params["token"], "id": "r1", "at": "1", "query": "?run=first"}
+        form = {"token": httpx.URL(found).params["token"], "query": "?run=first&id=r1&at=1"}
         reviewed = client.post("/review", data=form | {"value.response": "neutral"})
         assert reviewed.headers["location"] == "/row?run=first&id=r2&at=2&done=r1"
         assert client.get("/?run=first&reviewed=yes").text.count("data-row") == 1
@@ -226,7 +240,7 @@ def test_fields_of_an_object_are_read_by_their_types(tmp_path: Path) -> None:
                     "value.words": '["z"]',
                 }
                 entered = {f"value.{name}": text for name, text in changed.items()}
-                place = {"token": token, "id": "one", "at": "0"}
+                place = {"token": token, "query": "?id=one&at=0"}
                 return client.post("/review", data=place | form | entered)
 
             def stored() -> object:
@@ -257,7 +271,7 @@ def test_a_confirmed_text_is_not_changed_by_the_browser(tmp_path: Path) -> None:
             httpx.Client(base_url=found.partition("/?")[0], trust_env=False) as client,
         ):
             client.get(found)
-            form = {"token": httpx.URL(found).params["token"], "id": "one", "at": "0"}
+            form = {"token": httpx.URL(found).params["token"], "query": "?id=one&at=0"}
             sent = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
             assert client.post("/review", data=form | {"value.response": sent}).status_code == 303
             assert opened.row_list.lines("r", ["one"])[0]["response"] == text

@@ -78,7 +78,7 @@ def test_a_fault_is_one_line(folder: Path) -> None:
 
 def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path) -> None:
     code, stdout, stderr = run(folder, "0-hostile", "--export", "out")
-    assert (code, stdout, stderr) == (0, "10 rows -> out/index.html\n", "")
+    assert (code, stdout, stderr) == (0, "11 rows -> out/index.html\n", "")
     index = (folder / "out" / "index.html").read_text(encoding="utf-8")
     assert HOSTILE[:20] not in index
     scripts = [path.read_text(encoding="utf-8") for path in (folder / "out" / "data").iterdir()]

@@ -204,6 +204,36 @@ def test_the_keys_correct_confirm_and_undo(ledger: Ledger, browser: Chrome, widt
         page.check()
 
 
+def test_a_held_key_confirms_and_undoes_nothing(ledger: Ledger, browser: Chrome) -> None:
+    labelled_run(ledger)
+
+    def hold(key: str, text: str = "") -> None:
+        for is_repeat in (False, True, True):
+            event = {"type": "keyDown", "key": key, "code": key, "text": text, "autoRepeat": is_repeat}
+            browser.execute_cdp_cmd("Input.dispatchKeyEvent", event)
+            page.wait_for(page.is_loaded)
+        browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", "key": key, "code": key})
+
+    def reviewed() -> list[str]:
+        every = ledger.row_list.lines("labelled", [f"r{at}" for at in range(6)])
+        return [line["row_id"] for line in every if line["answered_by"]]
+
+    with served(ledger, "labelled") as address:
+        page = Page(browser, address, 1280)
+        page.open("/row?id=r0&at=0")
+        hold("Enter", "\r")
+        page.wait_for(lambda: page.row() == "r1")
+        assert reviewed() == ["r0"]
+        # A focused choice sends its form by Enter in the browser itself.
+        page.press("1")
+        hold("Enter", "\r")
+        page.wait_for(lambda: page.row() == "r2")
+        assert reviewed() == ["r0", "r1"]
+        hold("ArrowRight")
+        page.wait_for(lambda: page.row() == "r5")
+        assert reviewed() == ["r0", "r1"]
+
+
 def test_a_review_that_leaves_the_list_goes_to_the_row_that_took_its_place(
     ledger: Ledger, browser: Chrome
 ) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from opencode_tasks.frames.answer_form import AnswerField, answer_form
 from opencode_tasks.frames.argilla import question_names, records_json
 from opencode_tasks.frames.label_studio import judgement_in, labelling_config, tasks_json
 from opencode_tasks.frames.review_file import read_review
 from opencode_tasks.frames.review_table import answer_columns, review_frame
-from opencode_tasks.frames.review_task import Judgement, ReviewField, ReviewTask, review_form
+from opencode_tasks.frames.review_task import Judgement, ReviewTask
 from opencode_tasks.frames.write_file import encoded
 from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in, least_certain_first
 
@@ -34,7 +35,7 @@ OBJECT = {
     },
     "required": ["text"],
 }
-FORM = review_form(OBJECT)
+FORM = answer_form(OBJECT)
 
 
 def task(answer: Any, row_id: str = "r", *, form: Any = FORM) -> ReviewTask:
@@ -75,6 +76,7 @@ def write_argilla(tasks: list[ReviewTask], folder: Path) -> Path:
             name: [{"value": suggestion["value"], "user_id": "u"}]
             for name, suggestion in one["suggestions"].items()
         }
+        one["status"] = "completed"
     (folder / "a.json").write_text(json.dumps(found))
     return folder / "a.json"
 
@@ -99,7 +101,7 @@ def test_what_nobody_changed_is_the_same_answer(name: str, tmp_path: Path) -> No
     found = {one.row_id: one for one in read_review(str(path))(FORM.fields)}
     assert list(found) == list(answers)
     for row_id, one in found.items():
-        assert FORM.answer(one.texts or {}, answers[row_id]) == answers[row_id], answers[row_id]["text"]
+        assert FORM.answer(one.texts or {}, answers[row_id])[0] == answers[row_id], answers[row_id]["text"]
         assert (one.run_id, one.is_random, one.fault) == ("run", False, None)
 
 
@@ -113,7 +115,6 @@ def test_what_nobody_changed_is_the_same_answer(name: str, tmp_path: Path) -> No
         ({"stars": "5"}, {"stars": 5}),
         ({"stars": ""}, {"stars": None}),
         ({"price": "4.50"}, {}),
-        ({"price": "five"}, {"price": "five"}),
         ({"good": "FALSE"}, {}),
         ({"good": "TRUE"}, {"good": True}),
         ({"tags": "[1]"}, {"tags": [1]}),
@@ -123,36 +124,98 @@ def test_a_changed_text_is_a_value_of_the_type_of_the_field(
     changed: dict[str, str | None], answer: dict[str, Any]
 ) -> None:
     model = answers_of("x")
-    assert FORM.answer(FORM.texts(model) | changed, model) == model | answer
+    assert FORM.answer(FORM.texts(model) | changed, model) == (model | answer, ())
 
 
 def test_a_field_that_is_emptied_is_left_out_if_it_may_not_be_null() -> None:
     model = answers_of("x")
-    assert "price" not in FORM.answer(FORM.texts(model) | {"price": ""}, model)
+    assert "price" not in FORM.answer(FORM.texts(model) | {"price": ""}, model)[0]
 
 
 def test_answers_that_are_no_objects() -> None:
-    labels = review_form({"enum": ["yes", "a\0b", None]})
-    assert labels.answer({"response": "a\N{REPLACEMENT CHARACTER}b"}, "yes") == "a\0b"
-    assert labels.answer({"response": None}, None) is None
-    numbers = review_form({"type": "array"})
-    assert numbers.answer({"response": "[1, 3]"}, [1, 2]) == [1, 3]
-    assert review_form(None).answer({"response": "5"}, "4") == "5"
+    labels = answer_form({"enum": ["yes", "a\0b", None]})
+    assert labels.answer({"response": "a\N{REPLACEMENT CHARACTER}b"}, "yes") == ("a\0b", ())
+    assert labels.answer({"response": None}, None) == (None, ())
+    arrays = answer_form({"type": "array"})
+    assert arrays.answer({"response": "[1, 3]"}, [1, 2]) == ([1, 3], ())
+    assert answer_form(None).answer({"response": "5"}, "4") == ("5", ())
+
+
+@pytest.mark.parametrize(
+    ("types", "model", "text", "answer"),
+    [
+        (["string", "number"], 5, "6", 6),
+        (["string", "number"], "5", "6", "6"),
+        (["string", "number"], 5, "true", "true"),
+        (["string", "number"], 5, "six", "six"),
+        (["string", "boolean"], True, "FALSE", False),
+        (["integer", "boolean"], 1, "true", True),
+        (["string", "null"], None, "", None),
+        (["string", "null"], "x", "", None),
+        (["string", "null"], None, "null", "null"),
+        (["number", "null"], 5, "", None),
+        (["number", "null"], None, "", None),
+        ("object", {"a": 1}, '{"a": 2}', {"a": 2}),
+        ("string", "x", "a\r\nb", "a\nb"),
+    ],
+)
+def test_a_text_is_read_by_the_types_and_by_the_value_before(
+    types: Any, model: Any, text: str, answer: Any
+) -> None:
+    """As the whole answer, and as a field that the schema names or does not describe."""
+    found = answer_form({"type": types}).answer({"response": text}, model)
+    assert (found, type(found[0])) == ((answer, ()), type(answer))
+    fields = answer_form({"type": "object", "properties": {"a": {"type": types}}})
+    assert fields.answer({"a": text}, {"a": model}) == ({"a": answer}, ())
+
+
+def test_a_value_of_unknown_type_stays_what_it_was() -> None:
+    form = answer_form({"type": "object", "properties": {"a": {}, "b": {"description": "any"}}})
+    assert form.answer({"a": "6", "b": "7"}, {"a": 5, "b": "5"}) == ({"a": 6, "b": "7"}, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("number", "five", "a number"),
+        ("number", "NaN", "a number"),
+        ("boolean", "perhaps", "true or false"),
+        ("array", "[" * 100_000, "a JSON value"),
+        ("array", "[1", "a JSON value"),
+    ],
+)
+def test_a_text_that_means_no_value_is_a_fault(kind: str, text: str, expected: str) -> None:
+    form = answer_form({"type": "object", "properties": {"a": {"type": kind}}})
+    _, [fault] = form.answer({"a": text}, {"a": None})
+    assert fault.startswith(f"a: {text[:50]!r} is not {expected}")
+
+
+def test_an_object_without_named_fields_is_one_json_text() -> None:
+    form = answer_form({"type": "object"})
+    assert [(one.name, one.kind) for one in form.fields] == [("response", "json")]
+    assert form.texts({"a": 1}) == {"response": '{"a": 1}'}
+    assert form.answer({"response": '{"a": 1}'}, {"a": 1}) == ({"a": 1}, ())
+
+
+def test_null_among_choices_is_chosen_by_a_person() -> None:
+    form = answer_form({"type": "object", "properties": {"a": {"enum": ["x", None]}, "b": {"enum": ["y"]}}})
+    assert form.answer({"a": None, "b": "y"}, {}) == ({"b": "y"}, ())
+    assert form.answer({"a": "", "b": "y"}, {}) == ({"a": None, "b": "y"}, ())
 
 
 def test_columns_of_fields_that_are_named_like_others() -> None:
-    fields = [ReviewField(name=name, types=None) for name in ("note", "answer_note", "label")]
+    fields = [AnswerField(name=name, types=None) for name in ("note", "answer_note", "label")]
     assert answer_columns(fields) == {
         "note": "answer_answer_note",
         "answer_note": "answer_note",
         "label": "label",
     }
-    assert question_names([ReviewField(name=name, types=None) for name in ("A b", "a_b", "é")]) == {
+    assert question_names([AnswerField(name=name, types=None) for name in ("A b", "a_b", "é")]) == {
         "A b": "a_b",
         "a_b": "a_b_",
         "é": "answer",
     }
-    config = labelling_config([ReviewField(name="prompt", types=None, choices=("a\0<\n",))])
+    config = labelling_config([AnswerField(name="prompt", types=None, choices=("a\0<\n",))])
     assert '<Text name="_prompt" value="$prompt"/>' in config
     assert '<Choice value="a\N{REPLACEMENT CHARACTER}&lt;&#10;"/>' in config
 
@@ -163,7 +226,7 @@ def test_annotations_that_differ_are_a_fault() -> None:
         "data": {"row_id": "r"},
         "annotations": [{"result": result, "completed_by": 1}, {"result": [], "completed_by": 2}],
     }
-    fields = review_form({"enum": ["yes", "no"]}).fields
+    fields = answer_form({"enum": ["yes", "no"]}).fields
     found = judgement_in(record, fields)
     assert found.fault == "its annotations differ; keep one of them"
     assert judgement_in({"data": {"row_id": "r"}, "annotations": []}, fields) == Judgement(row_id="r")

@@ -54,6 +54,11 @@ function press(key) {
 
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.metaKey || event.isComposing) return;
+  // A key that is held down goes through the list; it confirms and undoes nothing, since the rows pass unread.
+  if (event.repeat && !(event.key in LIST_STEPS)) {
+    if (event.key === "Enter" && !event.target.matches("textarea")) event.preventDefault();
+    return;
+  }
   if (event.target.matches('textarea, select, input:not([type="radio"])')) {
     if (event.key === "Escape") event.target.blur();
     if (event.key === "Enter" && event.ctrlKey) event.target.form?.requestSubmit();
