@@ -91,6 +91,8 @@ class OpencodeSpec:
     ``config`` is the user's opencode config. ``model_ref`` None lets opencode choose its default model.
     ``work_dir`` None means a fixed empty directory. ``tools`` are MCP servers by their address,
     ``mcp_servers`` are names of MCP servers in ``config``; the default agent may use the tools of both.
+    ``allowed_tools`` are names of further tools of the default agent, ``denied_tools`` those that ``agent``
+    may not use; each in alphabetical order.
     ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
     event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
@@ -104,6 +106,8 @@ class OpencodeSpec:
     agent: str = DEFAULT_AGENT
     tools: tuple[RemoteTool, ...] = ()
     mcp_servers: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = ()
+    denied_tools: tuple[str, ...] = ()
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     clocks: Clocks = field(default_factory=Clocks)
     max_inline_wait_s: float = 60.0

@@ -179,6 +179,24 @@ class SharedOptions(TypedDict, total=False):
             metavar="NAME",
         ),
     ]
+    allow_tool: Annotated[
+        Sequence[str],
+        _MODEL(
+            "Tool that the default agent may use: bash, read, edit (with write and apply_patch), … or, as "
+            "SERVER_TOOL or SERVER_*, tools of an MCP server.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
+    deny_tool: Annotated[
+        Sequence[str],
+        _MODEL(
+            "Tool that the agent may not use, though its entry in the opencode config, or another option, "
+            "allows it.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
     credentials: Annotated[
         str | None,
         _MODEL(

@@ -7,7 +7,9 @@ from typing import get_args
 
 from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.backend_table import BACKENDS
+from opencode_tasks.opencode.tool_names import permission_of
 from opencode_tasks.plan.options import BadRows, OnBudget, Options
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 
@@ -49,7 +51,25 @@ def option_faults(options: Options) -> list[str]:
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
-    return faults + _choice_faults(options)
+    return faults + _tool_faults(options) + _choice_faults(options)
+
+
+def _tool_faults(options: Options) -> list[str]:
+    """Faults of the tools that options name, as far as opencode need not be asked."""
+    faults = [
+        f"--{name}: the name of a tool is empty"
+        for name, tools in (("allow-tool", options.allow_tool), ("deny-tool", options.deny_tool))
+        if not all(tool.strip() for tool in tools)
+    ]
+    denied = {permission_of(tool) for tool in options.deny_tool}
+    if both := [tool for tool in options.allow_tool if permission_of(tool) in denied]:
+        faults.append(f"--allow-tool and --deny-tool: both name {both[0]}; remove one of them")
+    if options.allow_tool and options.agent not in (None, DEFAULT_AGENT):
+        faults.append(
+            f"--allow-tool: the agent {options.agent!r} has the tools of its entry in the config; name them "
+            "there"
+        )
+    return faults
 
 
 def _vote_faults(options: Options) -> list[str]:

@@ -60,6 +60,8 @@ class Options:
     agent: str | None = None
     credentials: str | None = None
     mcp_server: Sequence[str] = ()
+    allow_tool: Sequence[str] = ()
+    deny_tool: Sequence[str] = ()
     variant: str | None = None
     schema: Mapping[str, Any] | None = None
     choices: str | Sequence[str] | None = None
@@ -295,6 +297,8 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         system=options.system or DEFAULT_SYSTEM,
         agent=options.agent or DEFAULT_AGENT,
         mcp_servers=tuple(options.mcp_server),
+        allowed_tools=tuple(sorted(set(options.allow_tool))),
+        denied_tools=tuple(sorted(set(options.deny_tool))),
         secrets=secrets or Secrets(),
         clocks=make_clocks(
             options.timeout, options.first_event_timeout, options.stall_timeout, options.tool_timeout

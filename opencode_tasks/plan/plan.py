@@ -48,6 +48,7 @@ from opencode_tasks.telemetry import carrier
 _IN_KEY = {
     *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
+    *("allow_tool", "deny_tool"),
 }
 
 
@@ -505,10 +506,17 @@ def _rows(
         settings={
             **catalog.settings,
             "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
+            **_tool_settings(spec),
             **_other_deciding_options(options),
         },
     )
     return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
+
+
+def _tool_settings(spec: OpencodeSpec) -> dict[str, Any]:
+    """The tools that options name; absent without any, so that stored answers keep their keys."""
+    named = {"allow_tool": spec.allowed_tools, "deny_tool": spec.denied_tools}
+    return {name: tools for name, tools in named.items() if tools}
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:

@@ -207,6 +207,8 @@ OTHERS: dict[str, Any] = {
     "variant": "high",
     "agent": "another",
     "mcp_server": ["files"],
+    "allow_tool": ["bash"],
+    "deny_tool": ["bash"],
     "work_dir": "/",
     "id_column": "id",
     "label": ["id"],
@@ -342,6 +344,25 @@ def test_models_that_contradict_other_options_are_refused(options: dict[str, Any
 def test_a_time_limit_that_can_have_no_effect_is_refused(
     options: dict[str, float], faults: list[str]
 ) -> None:
+    assert option_faults(make_options({"backend": "null", **options})) == faults
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        (
+            {"allow_tool": ["edit"], "deny_tool": ["write"]},
+            ["--allow-tool and --deny-tool: both name edit; remove one of them"],
+        ),
+        (
+            {"allow_tool": ["edit"], "agent": "worker"},
+            ["--allow-tool: the agent 'worker' has the tools of its entry in the config; name them there"],
+        ),
+        ({"deny_tool": [" "]}, ["--deny-tool: the name of a tool is empty"]),
+        ({"deny_tool": ["bash"], "agent": "worker"}, []),
+    ],
+)
+def test_tools_that_no_agent_can_have_are_refused(options: dict[str, Any], faults: list[str]) -> None:
     assert option_faults(make_options({"backend": "null", **options})) == faults
 
 
