@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import RemoteTool, Session
+from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.outcomes.backend_result import SessionResult
 
 # Each name has a row in ``backend_table.py``.
@@ -126,6 +127,8 @@ class Request:
     means no limit. ``prices`` are the prices of the models, by which the limit is enforced. A call
     without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
     the session is recorded, so that the session can be assigned to its attempt if this process dies.
+    ``workspace`` describes a private copy in which opencode works; None works in the directory of the spec.
+    Only the backend ``cli`` makes workspaces.
     """
 
     prompt: str
@@ -138,6 +141,7 @@ class Request:
     max_cost_pico: int | None = None
     prices: PriceBook = field(default_factory=PriceBook)
     attempt_id: str = ""
+    workspace: WorkspaceRequest | None = None
 
 
 OnSession = Callable[[str], None]

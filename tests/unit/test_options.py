@@ -189,6 +189,7 @@ def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     assert paths == {
         *("input", "output", "schema", "examples", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
         "canary",
+        "artifacts",
     }
     assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
         "input": "s3://b/in.csv",
@@ -236,6 +237,8 @@ UNTRIED = {
     # The votes on a row have the keys of its answers; the row itself has a key of its own.
     *("max_cost", "max_row_cost", "examples", "votes"),
     *("escalate_to", "escalate_below", "confidence", "canary"),
+    # No backend without opencode makes workspaces.
+    *(name for name, option in ANNOTATE.items() if option.info.group == "Workspace"),
 }
 
 
@@ -257,6 +260,13 @@ def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answ
         if row_keys(tmp_path / "ledger.db", opencode_binary, **{name: value}) != usual
     }
     assert changed == {name for name in OTHERS if ANNOTATE[name].info.decides_answer}
+
+
+def test_an_empty_list_is_no_value_of_an_option(tmp_path: Path, opencode_binary: Path) -> None:
+    ledger, lists = tmp_path / "ledger.db", [name for name, option in ANNOTATE.items() if option.is_list]
+    assert "artifact" in lists
+    usual = row_keys(ledger, opencode_binary)
+    assert row_keys(ledger, opencode_binary, **{name: [] for name in lists}) == usual
 
 
 @pytest.mark.parametrize(
