@@ -20,6 +20,7 @@ import opencode_tasks
 from opencode_tasks import errors, testing
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.cli.help_text import CONTEXT, records_by_section
+from opencode_tasks.domain.columns import WORK_COLUMNS
 from opencode_tasks.domain.policy import AwaitPerson, Fail, Retry, RetryLimits, decide
 from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.frames.columns import OUTPUT, RESPONSE, Column
@@ -141,6 +142,17 @@ def columns() -> str:
     lines = [RESPONSE, field, *(column for column in OUTPUT if column is not RESPONSE)]
     rows = "\n".join(f"| {_code(line.name)} | {line.dtype} | {line.meaning} |" for line in lines)
     return f"| column | dtype | meaning |\n|---|---|---|\n{rows}\n"
+
+
+def work_columns() -> str:
+    """The columns that OUTPUT adds if the rows have workspaces."""
+    rows = "\n".join(f"| `{line.name}` | {line.dtype} | {_work_meaning(line)} |" for line in WORK_COLUMNS)
+    return f"| column | dtype | meaning |\n|---|---|---|\n{rows}\n"
+
+
+def _work_meaning(column: Column) -> str:
+    meaning = column.meaning.partition(": ")[2]
+    return meaning[0].upper() + meaning[1:]
 
 
 def _code(name: str) -> str:
@@ -326,6 +338,7 @@ PARTS = {
     ("reference/provider-errors.md", "limit periods"): limit_periods,
     ("reference/command-line.md", "commands"): commands,
     ("reference/columns.md", "columns"): columns,
+    ("reference/columns.md", "workspace columns"): work_columns,
     ("reference/errors.md", "reactions"): reactions,
     ("reference/errors.md", "run errors"): run_errors,
     ("reference/python-api.md", "python api"): python_api,

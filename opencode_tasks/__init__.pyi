@@ -19,6 +19,7 @@ from opencode_tasks.engine.vote_counts import VoteQuality as VoteQuality
 from opencode_tasks.errors import AuthenticationError as AuthenticationError
 from opencode_tasks.errors import BillingError as BillingError
 from opencode_tasks.errors import BudgetExceededError as BudgetExceededError
+from opencode_tasks.errors import CheckFailedError as CheckFailedError
 from opencode_tasks.errors import ContentFilteredError as ContentFilteredError
 from opencode_tasks.errors import InputError as InputError
 from opencode_tasks.errors import InvalidRequestError as InvalidRequestError
@@ -35,6 +36,7 @@ from opencode_tasks.errors import SetupError as SetupError
 from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
 from opencode_tasks.errors import TooManyFailedError as TooManyFailedError
 from opencode_tasks.errors import UnknownOpenCodeError as UnknownOpenCodeError
+from opencode_tasks.errors import WorkspaceError as WorkspaceError
 from opencode_tasks.ledger import Budget as Budget
 from opencode_tasks.ledger import ConcurrencyState as ConcurrencyState
 from opencode_tasks.ledger import Progress as Progress

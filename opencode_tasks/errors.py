@@ -18,6 +18,7 @@ from opencode_tasks.domain.reaction import Reaction
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.domain.text import shorten
 from opencode_tasks.domain.url_secrets import without_url_secrets
+from opencode_tasks.domain.work import WorkResult
 
 Clock = Literal["first_event", "stall", "tool", "total"]
 
@@ -64,6 +65,7 @@ class OpenCodeError(OpenCodeTasksError):
         is_unavailable: Whether the provider as a whole does not answer, rather than this request.
         max_attempts: Attempts after which the row fails, if the user allows more: 1 if the same request
             would fail again. None for the user's limit.
+        work: Changes of the workspace of the row up to the failure; without values for a row without one.
         concerns_all_rows: Whether every row of the run would fail in the same way, such as for a model
             that does not exist. The run then ends early.
         reaction: Effect on the row, its gate and the rows in flight.
@@ -95,6 +97,7 @@ class OpenCodeError(OpenCodeTasksError):
         self.exit_code = exit_code
         self.raw_message = raw_message
         self.attempt: AttemptRecord | None = None
+        self.work = WorkResult()
 
     def __str__(self) -> str:
         return f"{self.error_type} on {self.node_id}: {self.raw_message[:MESSAGE_LIMIT]}"
@@ -398,6 +401,57 @@ class PermissionDeniedError(OpenCodeError):
     ) -> None:
         super().__init__(node_id, self.error_type, exit_code, raw_message)
         self.tools: Final = tuple(tools)
+
+
+class WorkspaceError(OpenCodeError):
+    """The workspace of the row cannot be made, or its changes cannot be read.
+
+    A source that is not on the machine of the worker, that has changed since the run began, that is too large
+    or that cannot be fetched. Nothing was sent, unless the message is about the changes.
+
+    Examples:
+        >>> from opencode_tasks import WorkspaceError
+        >>> print(WorkspaceError("node-1", raw_message="cannot fetch 1234abcd of ssh://host/x.git"))
+        workspace on node-1: cannot fetch 1234abcd of ssh://host/x.git
+    """
+
+    error_type = "workspace"
+    fix = "make the source of the workspace readable where the rows run, and run the command again"
+    reaction: ClassVar[Reaction] = Reaction(
+        action="retry", wait="backoff", gate="none", concurrency="none", keeps_partial_text=True
+    )
+
+    def __init__(
+        self, node_id: str, exit_code: int = -1, raw_message: str = "", partial_text: str = ""
+    ) -> None:
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
+        self.partial_text = partial_text
+
+
+class CheckFailedError(OpenCodeError):
+    """The check command of a row failed after the work of the agent, and the run requires it to pass.
+
+    Attributes:
+        partial_text: Answer of the agent.
+
+    Examples:
+        >>> from opencode_tasks import CheckFailedError
+        >>> error = CheckFailedError("node-1", raw_message="exit code 1: 1 failed", partial_text="Done.")
+        >>> error.error_type, error.partial_text
+        ('check_failed', 'Done.')
+    """
+
+    error_type = "check_failed"
+    fix = "read check_output and the diff of the row; --check-retries lets the agent correct its work"
+    reaction: ClassVar[Reaction] = Reaction(
+        action="fail", gate="open", concurrency="accepted", keeps_partial_text=True
+    )
+
+    def __init__(
+        self, node_id: str, exit_code: int = -1, raw_message: str = "", partial_text: str = ""
+    ) -> None:
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
+        self.partial_text = partial_text
 
 
 class ContentFilteredError(OpenCodeError):

@@ -147,6 +147,18 @@ class Settings(BaseSettings):
         "at most two settings (agents, tools, time limits, …) keep idle servers.",
     )
 
+    max_workspace_files: int = Field(
+        default=100_000, ge=1, description="Maximum number of files of a workspace of a row."
+    )
+    max_workspace_bytes: int = Field(
+        default=2_000_000_000, ge=1, description="Maximum number of bytes of the files of a workspace."
+    )
+    max_diff_bytes: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Size in bytes above which the diff of a workspace is stored in a file, whose address is "
+        "in the column diff_url.",
+    )
     after_pilot: Literal["continue", "hold"] = Field(
         default="continue",
         description="What a run with --pilot does when the rows of the pilot have ended and nobody can be "

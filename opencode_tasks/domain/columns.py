@@ -214,10 +214,73 @@ ESCALATED = Column(
     meaning="With `--escalate-to`: whether the answer is that of the stronger model.",
 )
 
+
+def _work(
+    name: str, dtype: Dtype, meaning: str, text: Literal["answers"] | None = None, *, is_reused: bool = True
+) -> Column:
+    return Column(
+        name=name,
+        dtype=dtype,
+        meaning=f"With a workspace: {meaning}",
+        source="answer",
+        answer_field=f"work.{name}",
+        is_reused=is_reused,
+        text=text,
+    )
+
+
+WORK_COLUMNS = (
+    _work(
+        "diff",
+        "string",
+        "unified diff of the files that the agent changed, as `git apply` reads it, binary files included; "
+        "empty without a change. Null if `diff_url` has it; characters that are not UTF-8 are replaced.",
+        "answers",
+    ),
+    _work(
+        "diff_url",
+        "string",
+        "address of the file with the diff, if it is longer than `OPENCODE_TASKS_MAX_DIFF_BYTES` or not "
+        "UTF-8; else null.",
+        "answers",
+    ),
+    _work("files_changed", "Int64", "number of files that were added, changed or removed."),
+    _work("lines_added", "Int64", "number of added lines of text files."),
+    _work("lines_removed", "Int64", "number of removed lines of text files."),
+    _work(
+        "tools_called",
+        "string",
+        "names of the tools that the agent and its sub-agents called, as a JSON list in the order of the "
+        "first calls.",
+    ),
+    _work("tools_denied", "string", "names of the tools that permissions denied, as a JSON list."),
+    _work(
+        "workspace_url",
+        "string",
+        "address of the workspace after the work; null if it was not kept (`--keep-workspaces`).",
+        "answers",
+        is_reused=False,
+    ),
+    _work(
+        "check_passed",
+        "boolean",
+        "whether `--check-command` ended with exit code 0; null if it did not run.",
+    ),
+    _work("check_output", "string", "last 4,000 characters of the output of that command.", "answers"),
+    _work(
+        "artifacts",
+        "string",
+        "files of `--artifact` that were stored, as a JSON list of objects with path, url, size_bytes and "
+        "sha256; null without that option.",
+        "answers",
+    ),
+)
+"""The columns that OUTPUT adds if the rows have workspaces."""
+
 OUTPUT = (RESPONSE, *AFTER_FIELDS)
 """The columns that OUTPUT always adds, in order; those of a schema follow the first."""
 
-STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS, *VOTE_COLUMNS, ESCALATED)
+STORED = (RESPONSE, SCHEMA_FIELDS, *AFTER_FIELDS, *VOTE_COLUMNS, ESCALATED, *WORK_COLUMNS)
 """The columns of an outcome as the ledger stores them."""
 
 RESERVED_COLUMNS = (*(column.name for column in OUTPUT), "row_id")

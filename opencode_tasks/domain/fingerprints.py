@@ -32,10 +32,13 @@ _NAMED = {"agent", "mode", "command", "provider", "models", "mcp", "tools"}
 class KeyOf(Protocol):
     """The row key of a prompt with the row's own system text, None for a row with the common one.
 
-    ``number`` is the number of the answer if several are requested for the row.
+    ``number`` is the number of the answer if several are requested for the row. ``workspace`` is the identity
+    of the files with which the agent works, None without any.
     """
 
-    def __call__(self, prompt: str, own: str | None = None, number: int = 0) -> str:
+    def __call__(
+        self, prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None
+    ) -> str:
         """Return the key."""
         ...
 
@@ -77,13 +80,14 @@ def row_keys(
         return hashlib.sha256(_canonical(before | {"number": number})[:-1] + b',"prompt":')
 
     @lru_cache(maxsize=256)
-    def end_with(own: str | None) -> bytes:
-        return b"," + _canonical(after if own is None else after | {"system": own})[1:]
+    def end_with(own: str | None, workspace: str | None) -> bytes:
+        of_row = {"system": own, "workspace": workspace}
+        return b"," + _canonical(after | {name: it for name, it in of_row.items() if it is not None})[1:]
 
-    def key_of(prompt: str, own: str | None = None, number: int = 0) -> str:
+    def key_of(prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None) -> str:
         digest = begin_with(number).copy()
         text = json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        digest.update(text + end_with(own))
+        digest.update(text + end_with(own, workspace))
         return digest.hexdigest()
 
     return key_of

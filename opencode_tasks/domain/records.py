@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from opencode_tasks.domain.work import WorkResult, WorkspaceSource
+
 CostSource = Literal["reported", "computed", "unpriced"]
 RowStatus = Literal["open", "completed", "failed", "skipped"]
 
@@ -199,6 +201,7 @@ class Answer:
         turns: Number of assistant messages.
         model_ref: Model as ``provider/model``.
         attempt: Sessions, steps and usage of the attempt.
+        work: Changes of the workspace of the row; without values for a row without a workspace.
 
     Examples:
         >>> from opencode_tasks import Answer, AttemptRecord
@@ -220,6 +223,7 @@ class Answer:
     turns: int
     model_ref: str
     attempt: AttemptRecord
+    work: WorkResult = field(default_factory=WorkResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,8 @@ class RemoteTool:
 class RowInput:
     """A row as it enters a run: ``position`` from 0 in the input, ``prompt`` rendered.
 
-    ``system`` is its system text if it differs from that of the run, else None.
+    ``system`` is its system text if it differs from that of the run, else None. ``workspace`` is the source
+    of the files with which the agent works, None without one.
     """
 
     row_id: str
@@ -280,3 +285,4 @@ class RowInput:
     prompt: str
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     system: str | None = None
+    workspace: WorkspaceSource | None = None

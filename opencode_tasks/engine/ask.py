@@ -49,7 +49,7 @@ async def _ask(
     for _ in range(answer_format.max_repairs):
         if not isinstance(parsed, InvalidAnswer):
             break
-        _check_cost(request, answer, node_id)
+        check_cost(request, answer, node_id)
         prompt = repair_prompt(parsed.problems, answer_format.schema)
         repair = replace(request, prompt=prompt, session_id=answer.attempt.session_id)
         answer = await _send(backend, repair, node_id, on_session)
@@ -61,7 +61,7 @@ async def _ask(
     return replace(answer, structured=parsed.value)
 
 
-def _check_cost(request: Request, answer: Answer, node_id: str) -> None:
+def check_cost(request: Request, answer: Answer, node_id: str) -> None:
     """Raise BudgetExceededError if the answer has cost all that the request may cost."""
     spent_pico = sum(step.usage.cost_pico or 0 for step in answer.attempt.steps)
     if request.max_cost_pico is not None and spent_pico > request.max_cost_pico:

@@ -22,9 +22,11 @@ from opencode_tasks.domain.policy import (
     outage_wait_s,
 )
 from opencode_tasks.domain.records import Answer, AttemptRecord
-from opencode_tasks.engine.ask import ask
+from opencode_tasks.domain.work import WorkSpec
+from opencode_tasks.engine.ask import ask, check_cost
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservation_amounts import Reservations
+from opencode_tasks.engine.row_work import RowPlace, checked, feedback, required, with_work
 from opencode_tasks.engine.write_batcher import WriteBatcher
 from opencode_tasks.errors import OpenCodeError, SetupError, UnknownOpenCodeError
 from opencode_tasks.ledger import (
@@ -40,7 +42,7 @@ from opencode_tasks.ledger import (
     failed,
     waiting,
 )
-from opencode_tasks.opencode.backend import Backend
+from opencode_tasks.opencode.backend import Backend, Request
 from opencode_tasks.opencode.disk_space import disk_error
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.outcomes.trace import append_trace, render_trace
@@ -155,6 +157,8 @@ class _Attempt:
     async def run(self) -> AttemptEnd:
         context = self.context
         answer, error = await self._ask_traced()
+        if context.run_spec.work is not None:
+            answer, error = await self._with_work(context.run_spec.work, answer, error)
         await asyncio.gather(*self.notes, return_exceptions=True)
         end = await asyncio.shield(self._record_end(answer, error))
         if context.run_spec.log_dir is not None:
@@ -181,15 +185,12 @@ class _Attempt:
         return answer, error
 
     async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
-        context = self.context
+        context, work = self.context, self.context.run_spec.work
+        request = context.run_spec.request(self.claimed)
         try:
-            answer = await ask(
-                self.backend,
-                context.run_spec.request(self.claimed),
-                node_id=context.node_id,
-                on_session=self._note_session,
-                answer_format=context.run_spec.answer_format,
-            )
+            answer = await self._send(request)
+            if work is not None and work.check_command is not None:
+                answer = await self._checked(request, answer, work)
         except OpenCodeError as error:
             return None, error
         except SetupError:
@@ -205,6 +206,39 @@ class _Attempt:
         except Exception as surprise:  # noqa: BLE001  it concerns this row alone
             return None, self._unexpected(surprise)
         return answer, None
+
+    async def _send(self, request: Request) -> Answer:
+        return await ask(
+            self.backend,
+            request,
+            node_id=self.context.node_id,
+            on_session=self._note_session,
+            answer_format=self.context.run_spec.answer_format,
+        )
+
+    async def _checked(self, request: Request, answer: Answer, work: WorkSpec) -> Answer:
+        """The answer whose work passes the check, or the last one. The agent gets the output of failures."""
+        for retries_left in range(work.check_retries, -1, -1):
+            data_dir = self.backend.data_dir(self.sessions[-1]) if self.sessions else None
+            if data_dir is None:
+                break
+            answer, end = await asyncio.to_thread(checked, work, data_dir, answer)
+            if end is None or end.has_passed or not retries_left:
+                break
+            check_cost(request, answer, self.context.node_id)
+            session_id = answer.attempt.session_id
+            answer = await self._send(replace(request, prompt=feedback(end), session_id=session_id))
+        return required(work, answer)
+
+    async def _with_work(
+        self, spec: WorkSpec, answer: Answer | None, error: OpenCodeError | None
+    ) -> tuple[Answer | None, OpenCodeError | None]:
+        """The end of the attempt with the changes of its workspace. Without a session, there are none."""
+        data_dir = self.backend.data_dir(self.sessions[-1]) if self.sessions else None
+        if data_dir is None:
+            return answer, error
+        place = RowPlace(run_id=self.context.run_spec.run_id, row_id=self.history.row.row_id)
+        return await asyncio.to_thread(with_work, spec, place, data_dir, answer, error)
 
     def _unexpected(self, surprise: Exception) -> UnknownOpenCodeError:
         """The failure of a row for an exception that no part declares."""

@@ -46,6 +46,7 @@ def export_run(
         has_votes=(run["votes"] or 0) > 1,
         has_escalation=parameters.get("escalate_to") is not None,
         models=models_in(parameters),
+        has_workspace=bool(parameters.get("has_workspace")),
     )
     output = Output(name=target, database=database, prefix=prefix or "", protects_cells=protects_cells)
     command: dict[str, Any] = dict(run["parameters"].get("command") or {})

@@ -17,7 +17,9 @@ from typing import Any
 from opencode_tasks.domain.answer_schema import InvalidAnswer
 from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
+from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.attempt import BatchContext
+from opencode_tasks.engine.row_work import RowPlace, checked, required, with_work
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
     CRASHED,
@@ -152,6 +154,13 @@ def _record_end(
     context: BatchContext, orphan: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
 ) -> None:
     answer, error = _read_end(context, sessions)
+    work = context.run_spec.work
+    if work is not None and orphan.data_dir is not None and (answer or error):
+        place = RowPlace(run_id=orphan.run_id, row_id=orphan.row_id)
+        if answer is not None:
+            # Without the prompts that --check-retries allows: the process of the session is gone.
+            answer, error = _checked(work, Path(orphan.data_dir), answer)
+        answer, error = with_work(work, place, Path(orphan.data_dir), answer, error)
     now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
     record = context.run_spec.prices.priced_record(
@@ -173,6 +182,13 @@ def _record_end(
         return
     if orphan.data_dir is not None and orphan.session_id is not None:
         forget_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id)
+
+
+def _checked(work: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer | None, OpenCodeError | None]:
+    try:
+        return required(work, checked(work, data_dir, answer)[0]), None
+    except OpenCodeError as error:
+        return None, error
 
 
 def _read_end(

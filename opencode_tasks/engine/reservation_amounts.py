@@ -37,7 +37,8 @@ class Reservations:
     def further_call(self) -> int:
         """Most that one more model call of an agent may cost; 0 for an agent that makes a single call."""
         run_spec = self.run_spec
-        has_tools = run_spec.spec.agent != DEFAULT_AGENT or run_spec.spec.tools or run_spec.spec.mcp_servers
+        spec = run_spec.spec
+        has_tools = spec.agent != DEFAULT_AGENT or spec.tools or spec.mcp_servers or spec.allowed_tools
         return run_spec.price.max_call_cost() if run_spec.price and has_tools else 0
 
     def _costliest_row(self) -> int:

@@ -278,6 +278,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "column_prefix": options.column_prefix,
             "escalate_to": options.escalate_to,
             MODELS: list(options.models),
+            "has_workspace": options.has_workspace or None,
             LIKE: like_parameters(plan),
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,

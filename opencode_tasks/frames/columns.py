@@ -17,6 +17,7 @@ from opencode_tasks.domain.columns import (
     RESPONSE,
     SCHEMA_FIELDS,
     VOTE_COLUMNS,
+    WORK_COLUMNS,
     Column,
     Dtype,
 )
@@ -34,6 +35,7 @@ def output_columns(
     has_votes: bool = False,
     has_escalation: bool = False,
     models: Sequence[str] = (),
+    has_workspace: bool = False,
 ) -> tuple[Column, ...]:
     """The columns that OUTPUT adds for this schema, in order; ``prefix`` precedes the name of each.
 
@@ -58,6 +60,8 @@ def output_columns(
     columns = (response, *fields, *AFTER_FIELDS, *(VOTE_COLUMNS if has_votes else ()))
     if has_escalation:
         columns = (*columns, ESCALATED)
+    if has_workspace:
+        columns = (*columns, *WORK_COLUMNS)
     answers = (*(fields or (response,)), *(column for column in columns if column.name in OF_MODELS))
     columns = (*columns, *(_of_model(column, model) for column in answers for model in models))
     if not prefix:

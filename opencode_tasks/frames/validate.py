@@ -43,7 +43,8 @@ class PromptRow(NamedTuple):
     """A row of the input. ``prompt`` is rendered; it is "" if the row has a fault.
 
     ``labels`` has no key for a label column that is null in this row. ``system`` is the row's own system
-    text, None without one.
+    text, None without one. ``workspace`` and ``ref`` are the cells that name its files; None without columns
+    for them.
     """
 
     position: int
@@ -51,6 +52,8 @@ class PromptRow(NamedTuple):
     prompt: str
     labels: dict[str, str]
     system: str | None = None
+    workspace: str | None = None
+    ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,8 @@ class PromptRows:
     id_column: str | None = None
     labels: Sequence[str] = ()
     system_column: str | None = None
+    workspace_column: str | None = None
+    ref_column: str | None = None
     faulty: Collection[int] = ()
     new_ids: Mapping[int, str] = field(default_factory=dict[int, str])
 
@@ -81,7 +86,9 @@ class PromptRows:
             ids = None if self.id_column is None else row_ids_in(chunk, self.id_column)
             labels = _labels(chunk, self.labels)
             prompts = _prompts(chunk, self.prompt_columns, self.template)
-            systems = _systems(chunk, self.system_column)
+            systems = _optional_texts(chunk, self.system_column)
+            workspaces = _optional_texts(chunk, self.workspace_column)
+            refs = _optional_texts(chunk, self.ref_column)
             for offset, (_, prompt) in enumerate(prompts):
                 position = start + offset
                 row_id = str(position) if ids is None else self.new_ids.get(position, ids[offset])
@@ -92,6 +99,8 @@ class PromptRows:
                     "" if is_faulty else prompt or "",
                     labels[offset],
                     None if is_faulty else systems[offset],
+                    workspaces[offset],
+                    refs[offset],
                 )
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
@@ -125,6 +134,8 @@ def check_frame(
     id_column: str | None = None,
     labels: Sequence[str] = (),
     system_column: str | None = None,
+    workspace_column: str | None = None,
+    ref_column: str | None = None,
     added: Sequence[Column] = OUTPUT,
     unreadable: Mapping[int, str] | None = None,
 ) -> Checked:
@@ -146,7 +157,12 @@ def check_frame(
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
-    required += [("--system-column", system_column)] if system_column is not None else []
+    optional = {
+        "--system-column": system_column,
+        "--workspace": workspace_column,
+        "--workspace-ref": ref_column,
+    }
+    required += [(option, name) for option, name in optional.items() if name is not None]
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
     faults += _column_faults(names, id_column, added)
     faults += [
@@ -173,6 +189,8 @@ def check_frame(
         id_column=id_column,
         labels=labels,
         system_column=system_column,
+        workspace_column=workspace_column,
+        ref_column=ref_column,
         faulty=row_faults.keys(),
         new_ids=new_ids,
     )
@@ -355,13 +373,13 @@ def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str 
 def _system_faults(frame: pd.DataFrame, column: str) -> dict[int, str]:
     return {
         position: fault
-        for position, text in enumerate(_systems(frame, column))
+        for position, text in enumerate(_optional_texts(frame, column))
         if text is not None and (fault := _text_fault(text, "system text")) is not None
     }
 
 
-def _systems(frame: pd.DataFrame, column: str | None) -> list[str | None]:
-    """Return the own system text of each row; None for a null or empty one."""
+def _optional_texts(frame: pd.DataFrame, column: str | None) -> list[str | None]:
+    """Return the text of each row in a column; None for a null or empty one, and without a column."""
     if column is None:
         return [None] * len(frame)
     return [cell_text(value) or None for value in _cells(frame, column)]

@@ -71,7 +71,8 @@ class OpenRow:
     ``used`` counts those that count against ``max_attempts``, ``cut_off`` the answers that were cut
     among them. ``limited`` counts rate limits, and ``outages`` the attempts that met an outage.
     ``failed_since`` is the end of the first attempt that failed otherwise or in an outage; None without one.
-    ``system`` is the system text of the row, None for that of the run.
+    ``system`` is the system text of the row, None for that of the run. ``workspace`` is the JSON of the
+    source of its workspace, None without one.
     """
 
     row_id: str
@@ -87,6 +88,7 @@ class OpenRow:
     outages: int = 0
     failed_since: datetime | None = None
     error_type: str | None = None
+    workspace: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,10 @@ _attempt_count = (
     .scalar_subquery()
     .label("attempts")
 )
-_ROW_COLUMNS = ("row_id", "row_key", "prompt", "system", "waits_until", "position", "error_type")
+_ROW_COLUMNS = (
+    *("row_id", "row_key", "prompt", "system", "workspace"),
+    *("waits_until", "position", "error_type"),
+)
 READY_ROWS = (
     select(*(rows.c[name] for name in _ROW_COLUMNS), _attempt_count)
     .outerjoin(leases, leases.c.row_key == rows.c.row_key)

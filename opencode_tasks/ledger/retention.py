@@ -83,7 +83,7 @@ def remove_texts(
     if "prompts" in kinds:
         for table in (rows, attempts):
             _remove_quotes(connection, table, run_ids)
-        connection.execute(_update(rows, run_ids).values(prompt=null(), system=null()))
+        connection.execute(_update(rows, run_ids).values(prompt=null(), system=null(), workspace=null()))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
         connection.execute(_update(gold_values, run_ids).values(value=null()))

@@ -8,7 +8,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from opencode_tasks.domain.columns import STORED
+from opencode_tasks.domain.columns import STORED, WORK_COLUMNS
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.errors import OpenCodeError
 from opencode_tasks.ledger.usage import count_turns
@@ -16,6 +16,7 @@ from opencode_tasks.ledger.usage import count_turns
 MESSAGE_LIMIT = 4000
 
 _READERS = {column.ledger_name: attrgetter(column.answer_field) for column in STORED if column.answer_field}
+_WORK_NAMES = tuple(column.ledger_name for column in WORK_COLUMNS)
 ANSWER_COLUMNS = tuple(_READERS)
 """The columns of ``rows`` with the source ``answer``."""
 
@@ -56,6 +57,7 @@ def failed(error: OpenCodeError, record: AttemptRecord) -> RowChange:
         "session_id": record.session_id,
         "turns": None if root is None or not root.messages else count_turns(root.messages),
         "model_ref": None if last_step is None else last_step.model_ref,
+        **{name: getattr(error.work, name) for name in _WORK_NAMES},
     }
     return _final("failed", error.error_type, message_of(error), values)
 

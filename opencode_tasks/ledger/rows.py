@@ -10,13 +10,14 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, exists, func, select, true
 
 from opencode_tasks.domain.records import RowInput
+from opencode_tasks.domain.work import WorkspaceSource
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.finish import fail_rows
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.reuse import reuse_answers
-from opencode_tasks.ledger.schema import HELD, attempts, leases, rows
+from opencode_tasks.ledger.schema import HELD, attempts, flow_runs, leases, rows
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
 ROWS_PER_INSERT = 5000
@@ -36,6 +37,7 @@ def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
         "row_key": row.row_key,
         "prompt": row.prompt,
         "system": row.system,
+        "workspace": None if row.workspace is None else row.workspace.to_json(),
         # PostgreSQL's JSON functions, which the views call, refuse NUL.
         "labels": {storable(name): storable(value) for name, value in row.labels.items()},
     }
@@ -71,6 +73,15 @@ def held_chars(connection: Connection, run_id: str) -> list[int]:
         select(func.min(chars)).where(rows.c.run_id == run_id, rows.c.status == HELD).group_by(rows.c.row_key)
     )
     return list(connection.execute(query).scalars())
+
+
+def workspaces(connection: Connection, run_id: str | None, flow_run_id: str | None) -> list[WorkspaceSource]:
+    """The sources of the workspaces of a run, or of the runs of a flow run, each once; None for none."""
+    of_flow_run = select(flow_runs.c.run_id).where(flow_runs.c.flow_run_id == flow_run_id)
+    is_of_run = rows.c.run_id == run_id if run_id is not None else rows.c.run_id.in_(of_flow_run)
+    query = select(rows.c.workspace).where(is_of_run, rows.c.workspace.is_not(None))
+    found = (WorkspaceSource.from_json(value) for value in connection.execute(query).scalars())
+    return list(dict.fromkeys(found))
 
 
 def count_open(connection: Connection, run_id: str) -> int:
@@ -178,6 +189,7 @@ class Rows(Group):
     keys_to_send: Final = read(keys_to_send)
     held_chars: Final = read(held_chars)
     count_open: Final = read(count_open)
+    workspaces: Final = read(workspaces)
     reuse_answers: Final = write(reuse_answers)
     fail_open: Final = write(fail_open)
     skip_open: Final = write(skip_open)

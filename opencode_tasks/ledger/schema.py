@@ -157,6 +157,8 @@ rows: Final = Table(
     Column("row_key", Text, nullable=False),
     Column("prompt", AnyText),
     Column("system", AnyText),
+    # The source of the row's workspace, a ``domain.work.WorkspaceSource``. NULL without one.
+    _json("workspace"),
     _json("labels"),
     *_outcome_columns(),
     Column("source_run_id", Text),

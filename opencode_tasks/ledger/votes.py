@@ -132,7 +132,7 @@ _IS_UNDECIDED = (
 )
 _VOTES = (
     select(
-        *(column for column in rows.c if column.name not in ("prompt", "system", "labels")),
+        *(column for column in rows.c if column.name not in ("prompt", "system", "workspace", "labels")),
         runs.c.part,
         _of_run.c.position.label("of_position"),
     )
@@ -161,7 +161,7 @@ def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> lis
     names = part_names(connection, run_id)
     query = (
         select(
-            *(column for column in rows.c if column.name not in ("prompt", "system")),
+            *(column for column in rows.c if column.name not in ("prompt", "system", "workspace")),
             runs.c.part,
             (runs.c.part > _whole.c.votes).label("is_stronger"),
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import RemoteTool, Session
+from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.outcomes.backend_result import SessionResult
 
 # Each name has a row in ``backend_table.py``.
@@ -91,6 +92,8 @@ class OpencodeSpec:
     ``config`` is the user's opencode config. ``model_ref`` None lets opencode choose its default model.
     ``work_dir`` None means a fixed empty directory. ``tools`` are MCP servers by their address,
     ``mcp_servers`` are names of MCP servers in ``config``; the default agent may use the tools of both.
+    ``allowed_tools`` are names of further tools of the default agent, ``denied_tools`` those that ``agent``
+    may not use; each in alphabetical order.
     ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
     event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
@@ -104,6 +107,8 @@ class OpencodeSpec:
     agent: str = DEFAULT_AGENT
     tools: tuple[RemoteTool, ...] = ()
     mcp_servers: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = ()
+    denied_tools: tuple[str, ...] = ()
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     clocks: Clocks = field(default_factory=Clocks)
     max_inline_wait_s: float = 60.0
@@ -122,6 +127,8 @@ class Request:
     means no limit. ``prices`` are the prices of the models, by which the limit is enforced. A call
     without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
     the session is recorded, so that the session can be assigned to its attempt if this process dies.
+    ``workspace`` describes a private copy in which opencode works; None works in the directory of the spec.
+    Only the backend ``cli`` makes workspaces.
     """
 
     prompt: str
@@ -134,6 +141,7 @@ class Request:
     max_cost_pico: int | None = None
     prices: PriceBook = field(default_factory=PriceBook)
     attempt_id: str = ""
+    workspace: WorkspaceRequest | None = None
 
 
 OnSession = Callable[[str], None]

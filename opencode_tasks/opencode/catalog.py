@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,19 @@ from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
 from opencode_tasks.errors import InputError
-from opencode_tasks.opencode.backend import DEFAULT_AGENT
-from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge, tool_prefix
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
+from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
 from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
 from opencode_tasks.opencode.server import OpencodeServer
+from opencode_tasks.opencode.tool_names import (
+    granted_tools,
+    has_tool_of,
+    name_faults,
+    undenied_tools,
+)
 
+ALLOW_TOOL = "--allow-tool"
+DENY_TOOL = "--deny-tool"
 # Keys of an agent's entry that decide no answer.
 LOOKS = ("name", "color", "hidden")
 # Keys of the default agent's entry that this package writes. Its prompt is in the key as the system text.
@@ -56,6 +64,12 @@ class Catalog:
     key_variables: tuple[str, ...] = ()
 
 
+def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
+    """The tools that options name, by the option; empty if they name none."""
+    named = {ALLOW_TOOL: spec.allowed_tools, DENY_TOOL: spec.denied_tools}
+    return {option: names for option, names in named.items() if names}
+
+
 async def read_catalog(
     server: OpencodeServer,
     *,
@@ -65,14 +79,16 @@ async def read_catalog(
     version: str,
     binary: Path,
     allowed: Collection[str] = (),
+    named: Mapping[str, Sequence[str]] | None = None,
     max_output_tokens: int = MAX_OUTPUT_TOKENS,
     explicit_config: Mapping[str, Any] | None = None,
 ) -> Catalog:
     """Resolve the model and check agent and variant. ``binary`` is opencode's, which has a catalogue inside.
 
-    ``allowed`` are the tools that the default agent was given, ``max_output_tokens`` is the maximum
-    number of output tokens that opencode requests from any model. ``explicit_config`` is the config that
-    the run was given: opencode drops the price tiers in it. Raises InputError with every fault.
+    ``allowed`` are the tools that the default agent was given, ``named`` those that options name,
+    by the option. ``max_output_tokens`` is the maximum number of output tokens that opencode
+    requests from any model. ``explicit_config`` is the config that the run was given: opencode drops the
+    price tiers in it. Raises InputError with every fault.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
@@ -88,11 +104,9 @@ async def read_catalog(
         faults += [fault] if fault else []
     found = next((a for a in agents if a.get("name") == agent), None)
     faults += _agent_faults(agent, found, agents)
-    if agent == DEFAULT_AGENT and found is not None and (extra := _granted(found, allowed)):
-        faults.append(
-            f"opencode config: it gives the agent {DEFAULT_AGENT!r} the tools {', '.join(extra)}; that agent "
-            "is reserved and has no tools: define another agent and choose it with --agent"
-        )
+    if found is not None:
+        servers = mapping_in(config.get("mcp"))
+        faults += await _tool_faults(server, found, allowed, named or {}, servers)
     if variant and model is not None and variant not in (model.get("variants") or {}):
         known = ", ".join(model.get("variants") or {}) or "none"
         faults.append(f"--variant: model {resolved} has no variant {variant!r} (it has: {known})")
@@ -180,15 +194,32 @@ def _agent_faults(
     return [f"--agent: {agent!r} {reason} (there is: {names})"]
 
 
-def _granted(agent: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
-    """Tools that an agent may use beyond ``allowed``: those granted after the rule that denies all."""
-    rules = [mapping_in(rule) for rule in list_in(agent.get("permission"))]
-    denials = [
-        i for i, rule in enumerate(rules) if (rule.get("permission"), rule.get("action")) == ("*", "deny")
-    ]
-    after = rules[denials[-1] + 1 :] if denials else rules
-    granted = {str(rule.get("permission")) for rule in after if rule.get("action") != "deny"}
-    return sorted(granted - set(allowed) - {"external_directory"})
+async def _tool_faults(
+    server: OpencodeServer,
+    agent: Mapping[str, Any],
+    allowed: Collection[str],
+    named: Mapping[str, Sequence[str]],
+    mcp_servers: Iterable[str],
+) -> list[str]:
+    """Names of tools that opencode does not know; without any, the tools that the agent has against them."""
+    faults: list[str] = []
+    if named:
+        ids = await server.get("/experimental/tool/ids")
+        faults = [fault for option in named for fault in name_faults(option, named[option], ids, mcp_servers)]
+    if faults:
+        return faults
+    name = str(agent.get("name"))
+    if left := undenied_tools(agent, named.get(DENY_TOOL, ())):
+        faults.append(
+            f"{DENY_TOOL}: a later rule of the agent {name!r} allows {', '.join(left)}; put its rule for '*' "
+            "before its other rules"
+        )
+    if name == DEFAULT_AGENT and (extra := granted_tools(agent, allowed)):
+        faults.append(
+            f"opencode config: it gives the agent {name!r} the tools {', '.join(extra)}; that agent is "
+            f"reserved: name its tools with {ALLOW_TOOL}, or define an agent and choose it with --agent"
+        )
+    return faults
 
 
 def _without_paths(agent: Mapping[str, Any], instance_dir: str) -> dict[str, Any]:
@@ -208,7 +239,7 @@ def _own_agent(config: Mapping[str, Any], agent: str) -> dict[str, Any]:
 def _agent_settings(config: Mapping[str, Any], agent: str, allowed: Collection[str]) -> dict[str, Any]:
     """What an agent has beside its entry: MCP servers, sub-agents, permissions, instructions.
 
-    The default agent has the MCP servers of its ``allowed`` tools only.
+    The default agent has the MCP servers of its ``allowed`` tools only, unless it may start sub-agents.
     """
     clean = config_without_secrets(config)
     servers = {
@@ -216,8 +247,8 @@ def _agent_settings(config: Mapping[str, Any], agent: str, allowed: Collection[s
         for name, server in mapping_in(clean.get("mcp")).items()
         if mapping_in(server).get("enabled") is not False
     }
-    if agent == DEFAULT_AGENT:
-        named = {name: server for name, server in servers.items() if f"{tool_prefix(name)}_*" in allowed}
+    if agent == DEFAULT_AGENT and "task" not in allowed:
+        named = {name: server for name, server in servers.items() if has_tool_of(name, allowed)}
         return {"mcp": named} if named else {}
     agents = {
         name: entry

@@ -17,6 +17,8 @@ from typing import Any, cast
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.records import Session
+from opencode_tasks.domain.work import WorkspaceRequest
+from opencode_tasks.errors import WorkspaceError
 from opencode_tasks.opencode.backend import (
     BackendName,
     OnSession,
@@ -46,6 +48,10 @@ from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, pa
 from opencode_tasks.outcomes.event_stream import EventFold
 from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
 from opencode_tasks.system import GuardedProcess, run_command
+from opencode_tasks.system.ray_node import current_node_id
+from opencode_tasks.workspace.fault import WorkspaceFaultError
+from opencode_tasks.workspace.place import Workspace
+from opencode_tasks.workspace.program import start_program
 
 POLL_INTERVAL_S = 0.1
 EXPORT_LIMIT_S = 60.0
@@ -139,7 +145,7 @@ class CliBackend:
             instance_dir.remove()
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``. Raises SetupError if the disk is full."""
+        """See ``Backend.run``. Raises SetupError if the disk is full, WorkspaceError without a workspace."""
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
         instance_dir = known or await asyncio.to_thread(make_instance_dir, self._folder)
@@ -147,6 +153,8 @@ class CliBackend:
         credentials = Credentials(provider, spec.secrets)
         result: SessionResult | None = None
         try:
+            if request.workspace is not None and known is None:
+                await asyncio.to_thread(make_workspace, request.workspace, instance_dir)
             env = environment(instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 system = instance_dir.run / "system.txt"
@@ -181,7 +189,7 @@ class CliBackend:
             old.unlink(missing_ok=True)
         run = _Run(instance_dir, instance_dir.output)
         process = await asyncio.to_thread(
-            GuardedProcess.start,
+            start_program,
             run_arguments(request, spec, instance_dir),
             env=env,
             cwd=instance_dir.work,
@@ -309,9 +317,20 @@ class CliBackend:
         return None
 
 
+def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir) -> None:
+    """Make the workspace of an instance directory. Raises WorkspaceError if it cannot be made."""
+    try:
+        Workspace(instance_dir.root).make(request)
+    except WorkspaceFaultError as fault:
+        check_space(instance_dir.root)
+        raise WorkspaceError(current_node_id(), raw_message=str(fault)) from None
+
+
 def run_arguments(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> list[str]:
     """The command line. The prompt is not in it: only standard input passes it unchanged."""
     directory = str(spec.work_dir or instance_dir.work)
+    if request.workspace is not None:
+        directory = str(Workspace(instance_dir.root).tree)
     args = [str(spec.binary), "run", "--format", "json", "--title", request.title]
     args += ["--agent", request.agent, "--dir", directory]
     if request.model_ref:

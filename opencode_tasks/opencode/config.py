@@ -16,6 +16,7 @@ from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, DEFAULT_SYSTEM, Clocks, OpencodeSpec
+from opencode_tasks.opencode.tool_names import permission_of, tool_prefix
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
@@ -30,7 +31,7 @@ def default_config(spec: OpencodeSpec) -> dict[str, Any]:
     The plugin sets the same limits for the providers of the user's global config.
     """
     config: dict[str, Any] = {"snapshot": False, "lsp": False, "formatter": False}
-    if spec.agent == DEFAULT_AGENT:
+    if spec.agent == DEFAULT_AGENT and not spec.allowed_tools:
         # A single prompt that is too long does not get shorter by a summary.
         config["compaction"] = {"auto": False, "prune": False}
     providers = {*mapping_in(spec.config.get("provider")), *spec.secrets.api_keys}
@@ -56,6 +57,10 @@ def fixed_config(spec: OpencodeSpec) -> dict[str, Any]:
             }
         },
     }
+    if denied := {permission_of(name): "deny" for name in spec.denied_tools}:
+        # The rules of the config are those of sub-agents without own ones.
+        config["permission"] = denied
+        config["agent"].setdefault(spec.agent, {})["permission"] = denied
     if spec.tools:
         config["mcp"] = {tool.name: _mcp(tool) for tool in spec.tools}
     if spec.use_plugin:
@@ -72,9 +77,9 @@ def literal_json(config: Mapping[str, Any]) -> str:
 
 
 def allowed_tools(spec: OpencodeSpec) -> list[str]:
-    """The tools of the default agent: those of the named MCP servers."""
+    """The tools of the default agent: those of the named MCP servers, and those that are named."""
     names = [*(tool.name for tool in spec.tools), *spec.mcp_servers]
-    return [f"{tool_prefix(name)}_*" for name in names]
+    return [*(f"{tool_prefix(name)}_*" for name in names), *spec.allowed_tools]
 
 
 def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
@@ -167,8 +172,3 @@ def _ms(seconds: float) -> int:
 
 def _mcp(tool: RemoteTool) -> dict[str, Any]:
     return {"type": "remote", "url": f"http://{tool.hostname}:{tool.port}/{tool.name}/mcp", "enabled": True}
-
-
-def tool_prefix(name: str) -> str:
-    """The beginning of the names that opencode gives to the tools of an MCP server."""
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)

@@ -20,7 +20,7 @@ from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.binary import version_to_run
-from opencode_tasks.opencode.catalog import Catalog, read_catalog
+from opencode_tasks.opencode.catalog import Catalog, named_tools, read_catalog
 from opencode_tasks.opencode.config import allowed_tools, max_output_tokens
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.server import OpencodeServer
@@ -162,6 +162,7 @@ class ServerPool:
                 version=await asyncio.to_thread(version_to_run, spec.binary),
                 binary=spec.binary,
                 allowed=allowed_tools(spec),
+                named=named_tools(spec),
                 max_output_tokens=max_output_tokens(os.environ),
                 explicit_config=spec.config,
             )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, InnerRetry
+from opencode_tasks.domain.work import WorkResult
 from opencode_tasks.errors import (
     BudgetExceededError,
     Clock,
@@ -32,8 +35,10 @@ from opencode_tasks.outcomes.session_messages import (
     finish_reason,
     has_output,
     has_tool_call,
+    is_denial,
     last_error,
     model_ref,
+    parts_of,
     prompt_text,
 )
 
@@ -66,6 +71,7 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
     if error is not None:
         is_known = _is_reported(result, refusal) if refusal else _is_usage_complete(messages)
         error.attempt = record_of(result, usage_known=result.usage_known and is_known)
+        error.work = work_of(result)
         raise error
     return Answer(
         text=text or result.stream_text,
@@ -74,7 +80,21 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
         turns=len(assistant_messages(result.sessions[0].messages)) if result.sessions else 0,
         model_ref=model_ref(messages) or "unknown/unknown",
         attempt=record_of(result, usage_known=result.usage_known),
+        work=work_of(result),
     )
+
+
+def work_of(result: SessionResult) -> WorkResult:
+    """The tools that the agent and its sub-agents called, and those that it was denied."""
+    called, denied = dict[str, None](), dict.fromkeys(result.denied_tools)
+    for session in result.sessions:
+        for message in assistant_messages(session.messages):
+            for part in parts_of(message, "tool"):
+                name = text_in(part.get("tool")) or "unknown"
+                called[name] = None
+                if is_denial(part):
+                    denied[name] = None
+    return WorkResult(tools_called=json.dumps([*called]), tools_denied=json.dumps([*denied]))
 
 
 def record_of(result: SessionResult, *, usage_known: bool) -> AttemptRecord:

@@ -20,6 +20,9 @@ from opencode_tasks.outcomes.token_counts import UNKNOWN, read_token_counts
 
 Message = Mapping[str, Any]
 
+# How opencode's errors of a denied call begin: by a rule, and by the missing answer of a person.
+DENIALS = ("The user has specified a rule which prevents", "The user rejected permission")
+
 
 def assistant_messages(messages: Iterable[Message]) -> list[Message]:
     """The assistant's messages, oldest first; their number is the session's turns."""
@@ -102,6 +105,12 @@ def message_model(info: Mapping[str, Any]) -> str:
 def has_tool_call(messages: Iterable[Message]) -> bool:
     """Whether any assistant message called a tool."""
     return any(parts_of(message, "tool") for message in assistant_messages(messages))
+
+
+def is_denial(part: Message) -> bool:
+    """Whether a tool part is a call that the agent's permissions denied."""
+    state = mapping_in(part.get("state"))
+    return state.get("status") == "error" and (text_in(state.get("error")) or "").startswith(DENIALS)
 
 
 def parts_of(message: Message, kind: str) -> list[Mapping[str, Any]]:

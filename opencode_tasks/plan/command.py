@@ -120,8 +120,11 @@ def prepare(
             table = incremental.rows(
                 table, ledger, run_id=run_id, limit=limit, refresh=wanted.refresh, flow_run_id=flow_run_id
             )
+        # The branches of the run may have moved since its first start.
+        known = ledger.rows.workspaces(run_id, flow_run_id) if wanted.has_workspace else []
     with Collected(faults):
-        plan = make_plan(table and table.frame, resolver.options(wanted), table.row_faults if table else {})
+        frame, unread = (None, None) if table is None else (table.frame, table.row_faults)
+        plan = make_plan(frame, resolver.options(wanted), unread, known)
     if plan is not None and min_accuracy is not None and not plan.gold:
         faults.append("--min-accuracy: INPUT has none of the columns of --gold, and it is not about canaries")
     if faults or plan is None or table is None:

@@ -15,13 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
+from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.opencode.backend import BACKEND_SUMMARIES, BackendName
 
 RunnerName = Literal["ray", "threads"]
 BadRows = Literal["stop", "fail"]
 OnWait = Literal["wait", "sleep", "raise"]
 OnBudget = Literal["pause", "skip"]
-Group = Literal["Input", "Prompt", "Model and agent", "Output", "Execution", "Limits and budget", "Quality"]
+Group = Literal[
+    "Input", "Prompt", "Model and agent", "Workspace", "Output", "Execution", "Limits and budget", "Quality"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class OptionInfo:
 _INPUT = partial(OptionInfo, "Input")
 _PROMPT = partial(OptionInfo, "Prompt", decides_answer=True)
 _MODEL = partial(OptionInfo, "Model and agent", decides_answer=True)
+_WORKSPACE = partial(OptionInfo, "Workspace", decides_answer=True)
 _OUTPUT = partial(OptionInfo, "Output")
 _EXECUTION = partial(OptionInfo, "Execution")
 _LIMITS = partial(OptionInfo, "Limits and budget")
@@ -179,6 +183,24 @@ class SharedOptions(TypedDict, total=False):
             metavar="NAME",
         ),
     ]
+    allow_tool: Annotated[
+        Sequence[str],
+        _MODEL(
+            "Tool that the default agent may use: bash, read, edit (with write and apply_patch), … or, as "
+            "SERVER_TOOL or SERVER_*, tools of an MCP server.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
+    deny_tool: Annotated[
+        Sequence[str],
+        _MODEL(
+            "Tool that the agent may not use, though its entry in the opencode config, or another option, "
+            "allows it.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
     credentials: Annotated[
         str | None,
         _MODEL(
@@ -211,6 +233,87 @@ class SharedOptions(TypedDict, total=False):
     work_dir: Annotated[
         str | Path | None,
         _MODEL("Folder in which opencode works.", absent="an empty folder", metavar="DIR", is_path=True),
+    ]
+
+    # Workspace
+    workspace: Annotated[
+        str | None,
+        _WORKSPACE(
+            "Column with the files that the agent works on: a folder, an archive (zip, tar; path or fsspec "
+            "URL), git+URL@REF, or the path of a repository with @REF. Each attempt gets a private copy.",
+            absent="no files",
+            metavar="COLUMN",
+        ),
+    ]
+    workspace_ref: Annotated[
+        str | None,
+        _WORKSPACE(
+            "Column with the branch, tag or commit of the repository of --workspace.",
+            absent="the ref after the @",
+            metavar="COLUMN",
+        ),
+    ]
+    workspace_template: Annotated[
+        str | None,
+        _WORKSPACE(
+            "The same files for all rows, as a cell of --workspace names them.",
+            absent="those of --workspace",
+            metavar="DIR",
+        ),
+    ]
+    setup_command: Annotated[
+        str | None,
+        _WORKSPACE(
+            "Shell command that prepares a workspace before the agent, such as the installation of packages. "
+            "What it changes is not in the diff.",
+            absent="none",
+            metavar="COMMAND",
+        ),
+    ]
+    check_command: Annotated[
+        str | None,
+        _WORKSPACE(
+            "Shell command that runs in the workspace after the agent, such as its tests. Its result is in "
+            "check_passed and check_output.",
+            absent="none",
+            metavar="COMMAND",
+        ),
+    ]
+    require_check: Annotated[bool, _WORKSPACE("A row whose check fails has failed.", default=False)]
+    check_retries: Annotated[
+        int,
+        _WORKSPACE(
+            "Maximum number of times that the agent gets the output of a failed check and may correct its "
+            "work.",
+            default=0,
+            metavar="N",
+        ),
+    ]
+    artifact: Annotated[
+        Sequence[str],
+        _WORKSPACE(
+            "Pattern of files of the workspace that are stored after the work: report.md, dist/**/*.whl.",
+            default=(),
+            metavar="GLOB",
+        ),
+    ]
+    keep_workspaces: Annotated[
+        KeepWorkspaces,
+        _WORKSPACE(
+            "Workspaces that are kept after the work, with their address in workspace_url.",
+            default="none",
+            decides_answer=False,
+        ),
+    ]
+    artifacts: Annotated[
+        str | None,
+        _WORKSPACE(
+            "Folder for the files of --artifact and long diffs; a path or an fsspec URL.",
+            absent="the user's data folder where the row runs",
+            metavar="URL",
+            decides_answer=False,
+            is_path=True,
+        ),
     ]
 
     # Output

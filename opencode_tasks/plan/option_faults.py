@@ -7,13 +7,18 @@ from typing import get_args
 
 from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.domain.work import KeepWorkspaces
+from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.backend_table import BACKENDS
+from opencode_tasks.opencode.tool_names import permission_of
+from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
 MIN_VOTES = 2
+WORKSPACE_BACKEND = "cli"
 MAX_VOTES = 99
 
 
@@ -49,7 +54,72 @@ def option_faults(options: Options) -> list[str]:
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
-    return faults + _choice_faults(options)
+    return faults + _tool_faults(options) + _workspace_faults(options) + _choice_faults(options)
+
+
+def _workspace_faults(options: Options) -> list[str]:
+    """Faults of the options of workspaces alone."""
+    if not options.has_workspace:
+        return [
+            f"{option.flag}: there are no workspaces without --workspace COLUMN"
+            for name, option in ANNOTATE.items()
+            if option.info.group == "Workspace" and not option.is_default(getattr(options, name))
+        ]
+    faults = _check_faults(options)
+    if options.workspace is not None and options.workspace_template is not None:
+        faults.append("--workspace and --workspace-template: each names the files of a row; give one of them")
+    if options.workspace_template is not None and options.workspace_ref is not None:
+        faults.append("--workspace-ref: write the ref of --workspace-template after an @")
+    if options.work_dir is not None:
+        faults.append("--work-dir: the agent works in the workspace of its row; remove one of the options")
+    if options.backend != WORKSPACE_BACKEND:
+        faults.append(
+            f"--workspace: the backend {options.backend} makes no workspaces; leave --backend out, which "
+            f"chooses {WORKSPACE_BACKEND}"
+        )
+    if options.agent in (None, DEFAULT_AGENT) and not options.allow_tool and not options.mcp_server:
+        faults.append(
+            "--workspace: the agent has no tool that reads or changes files; give it some, for example with "
+            "--allow-tool read --allow-tool edit, or name an agent with tools by --agent"
+        )
+    return faults
+
+
+def _tool_faults(options: Options) -> list[str]:
+    """Faults of the tools that options name, as far as opencode need not be asked."""
+    faults = [
+        f"--{name}: the name of a tool is empty"
+        for name, tools in (("allow-tool", options.allow_tool), ("deny-tool", options.deny_tool))
+        if not all(tool.strip() for tool in tools)
+    ]
+    denied = {permission_of(tool) for tool in options.deny_tool}
+    if both := [tool for tool in options.allow_tool if permission_of(tool) in denied]:
+        faults.append(f"--allow-tool and --deny-tool: both name {both[0]}; remove one of them")
+    if options.allow_tool and options.agent not in (None, DEFAULT_AGENT):
+        faults.append(
+            f"--allow-tool: the agent {options.agent!r} has the tools of its entry in the config; name them "
+            "there"
+        )
+    return faults
+
+
+def _check_faults(options: Options) -> list[str]:
+    """Faults of the check command, and of the patterns of files."""
+    faults = [
+        f"--artifact: {pattern!r} is not a pattern of files in the workspace, such as dist/*.whl"
+        for pattern in options.artifact
+        if not pattern.strip() or pattern.startswith("/") or ".." in Path(pattern).parts
+    ]
+    for name in ("setup-command", "check-command"):
+        command = getattr(options, name.replace("-", "_"))
+        if command is not None and not command.strip():
+            faults.append(f"--{name}: the command is empty")
+    if options.check_retries < 0:
+        faults.append(f"--check-retries: {options.check_retries} is below 0")
+    if options.check_command is None:
+        given = {"require-check": options.require_check, "check-retries": options.check_retries}
+        faults += [f"--{name}: nothing is checked without --check-command" for name in given if given[name]]
+    return faults
 
 
 def _vote_faults(options: Options) -> list[str]:
@@ -111,6 +181,7 @@ def _choice_faults(options: Options) -> list[str]:
         "backend": (options.backend, tuple(BACKENDS)),
         "bad-rows": (options.bad_rows, get_args(BadRows)),
         "on-budget": (options.on_budget, get_args(OnBudget)),
+        "keep-workspaces": (options.keep_workspaces, get_args(KeepWorkspaces)),
     }
     faults = [
         f"--{name}: {value!r} is none of {', '.join(known)}"

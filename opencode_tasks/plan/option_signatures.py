@@ -76,6 +76,10 @@ class Option:
         """The help with the default."""
         return f"{self.info.help} Default: {text}." if (text := self.default_text) else self.info.help
 
+    def is_default(self, value: Any) -> bool:
+        """Whether a value is the default; an empty list is that of every list."""
+        return value == self.info.default or (self.is_list and not value)
+
     def value_in(self, values: Mapping[str, Any]) -> Any:
         """The option's value; its default if it is absent, or None although its type excludes None."""
         value = values.get(self.name, self.info.default)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
@@ -60,6 +61,8 @@ class Options:
     agent: str | None = None
     credentials: str | None = None
     mcp_server: Sequence[str] = ()
+    allow_tool: Sequence[str] = ()
+    deny_tool: Sequence[str] = ()
     variant: str | None = None
     schema: Mapping[str, Any] | None = None
     choices: str | Sequence[str] | None = None
@@ -67,6 +70,16 @@ class Options:
     opencode_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     opencode_bin: str | None = None
     work_dir: str | Path | None = None
+    workspace: str | None = None
+    workspace_ref: str | None = None
+    workspace_template: str | None = None
+    setup_command: str | None = None
+    check_command: str | None = None
+    require_check: bool = False
+    check_retries: int = 0
+    artifact: Sequence[str] = ()
+    keep_workspaces: KeepWorkspaces = "none"
+    artifacts: str | None = None
     column_prefix: str | None = None
     log_dir: str | Path | None = None
     batch_size: int | None = None
@@ -94,6 +107,11 @@ class Options:
     confidence: str | None = None
     canary: str | None = None
     series: str | None = None
+
+    @property
+    def has_workspace(self) -> bool:
+        """Whether the agent of each row works on files of its own."""
+        return self.workspace is not None or self.workspace_template is not None
 
     @property
     def has_parts(self) -> bool:
@@ -295,6 +313,8 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         system=options.system or DEFAULT_SYSTEM,
         agent=options.agent or DEFAULT_AGENT,
         mcp_servers=tuple(options.mcp_server),
+        allowed_tools=tuple(sorted(set(options.allow_tool))),
+        denied_tools=tuple(sorted(set(options.deny_tool))),
         secrets=secrets or Secrets(),
         clocks=make_clocks(
             options.timeout, options.first_event_timeout, options.stall_timeout, options.tool_timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.records import RowInput
+from opencode_tasks.domain.work import WorkspaceSource, WorkSpec
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked, PromptRow, PromptRows, check_frame, fault_lines
@@ -30,7 +31,7 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.canary_table import canary_name, canary_options, gold_in, read_canaries, renamed
 from opencode_tasks.plan.examples import read_examples
 from opencode_tasks.plan.gold import GoldField, gold_cells, gold_fields, value_faults
-from opencode_tasks.plan.option_faults import option_faults
+from opencode_tasks.plan.option_faults import WORKSPACE_BACKEND, option_faults
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
@@ -39,6 +40,7 @@ from opencode_tasks.plan.reviewed_examples import ReviewedExamples, read_reviewe
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.plan.system_text import Example, SystemText
+from opencode_tasks.plan.workspaces import Workspaces, resolve_workspaces
 from opencode_tasks.quality.candidates import Candidate
 from opencode_tasks.quality.gold import require_extra
 from opencode_tasks.settings import settings
@@ -48,6 +50,7 @@ from opencode_tasks.telemetry import carrier
 _IN_KEY = {
     *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
+    *("allow_tool", "deny_tool", "workspace", "workspace_ref", "workspace_template"),
 }
 
 
@@ -63,6 +66,7 @@ class PlannedRows:
     key_of: KeyOf
     system: SystemText
     reviewed: ReviewedExamples | None = None
+    workspaces: Workspaces = field(default_factory=Workspaces)
     number: int = 0
     positions: Sequence[int] | None = None
 
@@ -77,13 +81,16 @@ class PlannedRows:
                 own = self.system.of_row(row.prompt, row.system)
             else:
                 own = self.reviewed.system_of(row, self.system, self.key_of)
+            source = self.workspaces.of(row)
+            identity = None if source is None else source.identity
             yield RowInput(
                 row_id=row.row_id,
                 position=position,
-                row_key=self.key_of(row.prompt, own, self.number),
+                row_key=self.key_of(row.prompt, own, self.number, identity),
                 prompt=row.prompt,
                 labels=row.labels,
                 system=own,
+                workspace=source,
             )
 
     def _selected(self) -> Iterator[tuple[int, PromptRow]]:
@@ -225,6 +232,7 @@ class Plan:
             drain_s=settings().drain,
             log_dir=Path(options.log_dir) if options.log_dir else None,
             lease_s=settings().lease,
+            work=work_of(options, self.spec.clocks.tool_s) if options.has_workspace else None,
         )
 
 
@@ -241,6 +249,24 @@ class Canaries:
     series: str
 
 
+def work_of(options: Options, command_limit_s: float) -> WorkSpec:
+    """Commands in the workspaces of a run and what is kept of them, from its options and the settings."""
+    artifacts = options.artifacts
+    if artifacts is not None and "://" not in artifacts:
+        artifacts = str(Path(artifacts).absolute())
+    return WorkSpec(
+        setup_command=options.setup_command,
+        check_command=options.check_command,
+        command_limit_s=command_limit_s,
+        require_check=options.require_check,
+        check_retries=options.check_retries,
+        artifact_globs=tuple(options.artifact),
+        keep=options.keep_workspaces,
+        artifacts=artifacts,
+        max_diff_bytes=settings().max_diff_bytes,
+    )
+
+
 def limits_of(options: Options) -> RetryLimits:
     """Retry limits of a run, from its options and the settings."""
     return RetryLimits(
@@ -254,12 +280,16 @@ def limits_of(options: Options) -> RetryLimits:
 
 
 def make_plan(
-    frame: pd.DataFrame | None, resolved: ResolvedOptions, unreadable: Mapping[int, str] | None = None
+    frame: pd.DataFrame | None,
+    resolved: ResolvedOptions,
+    unreadable: Mapping[int, str] | None = None,
+    known_workspaces: Sequence[WorkspaceSource] = (),
 ) -> Plan:
     """Check frame and options, and look up the models, agent and variants in opencode.
 
     A ``frame`` of None means that the input could not be read, ``unreadable`` are the faults of single rows
-    that could not, by position. With ``bad_rows="fail"``, faults of
+    that could not, by position. ``known_workspaces`` are those that an earlier start of the run has resolved.
+    With ``bad_rows="fail"``, faults of
     single rows are left in the plan. Raises InputError with every fault, and SetupError if opencode
     cannot be found or started.
     """
@@ -267,6 +297,8 @@ def make_plan(
     if options.models:
         # The variant of a block is that of its own model.
         options = replace(options, variant=Candidate.of(options.models[0]).variant)
+    if options.has_workspace and options.backend == "server":
+        options = replace(options, backend=WORKSPACE_BACKEND)
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -275,9 +307,14 @@ def make_plan(
         labels=options.label,
         unreadable=unreadable,
         system_column=options.system_column,
+        workspace_column=options.workspace,
+        ref_column=options.workspace_ref,
         added=columns_of(options),
     )
     faults = option_faults(options)
+    workspaces = Workspaces()
+    if options.has_workspace and not faults and not checked.faults:
+        workspaces, checked = resolve_workspaces(checked, options, known_workspaces)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
     prices, price_faults = own_prices()
     faults += price_faults
@@ -306,7 +343,8 @@ def make_plan(
     base = spec.system if spec.agent == DEFAULT_AGENT else options.system
     instruction = None if options.schema is None else schema_instruction(options.schema)
     system = SystemText(base=base, examples=examples, instruction=instruction)
-    rows = replace(_rows(checked, options, spec, catalog, system), reviewed=reviewed)
+    rows = _rows(checked, options, spec, catalog, system)
+    rows = replace(rows, reviewed=reviewed, workspaces=workspaces)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
     plan = Plan(
@@ -332,6 +370,7 @@ def columns_of(options: Options) -> tuple[Column, ...]:
         has_votes=options.has_votes,
         has_escalation=options.escalate_to is not None,
         models=options.models,
+        has_workspace=options.has_workspace,
     )
 
 
@@ -409,7 +448,7 @@ def _with_parts(
     def planned(name: str, option: str) -> Plan | None:
         try:
             one = replace(resolved, options=_alone(options, Candidate.of(name)))
-            return make_plan(frame, one, unreadable)
+            return make_plan(frame, one, unreadable, plan.rows.workspaces.used())
         except InputError as error:
             faults.extend(fault.replace("--model:", f"{option}:") for fault in error.faults)
             return None
@@ -483,9 +522,9 @@ def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices:
     )
 
 
-def _no_key(prompt: str, own: str | None = None, number: int = 0) -> str:
+def _no_key(prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None) -> str:
     """The key of a row of an empty input, which has none."""
-    del own, number
+    del own, number, workspace
     return prompt
 
 
@@ -505,10 +544,17 @@ def _rows(
         settings={
             **catalog.settings,
             "work_dir": os.fspath(options.work_dir) if options.work_dir else None,
+            **_tool_settings(spec),
             **_other_deciding_options(options),
         },
     )
     return PlannedRows(rows=checked.rows, key_of=key_of, system=system)
+
+
+def _tool_settings(spec: OpencodeSpec) -> dict[str, Any]:
+    """The tools that options name; absent without any, so that stored answers keep their keys."""
+    named = {"allow_tool": spec.allowed_tools, "deny_tool": spec.denied_tools}
+    return {name: tools for name, tools in named.items() if tools}
 
 
 def _other_deciding_options(options: Options) -> dict[str, Any]:
@@ -521,4 +567,4 @@ def _other_deciding_options(options: Options) -> dict[str, Any]:
         for name, option in ANNOTATE.items()
         if option.info.decides_answer and name not in _IN_KEY
     }
-    return {name: value for name, value in values.items() if value != ANNOTATE[name].info.default}
+    return {name: value for name, value in values.items() if not ANNOTATE[name].is_default(value)}

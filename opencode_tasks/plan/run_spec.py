@@ -9,6 +9,7 @@ from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
+from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource, WorkSpec
 from opencode_tasks.ledger import ClaimedRow, OpenRow
 from opencode_tasks.opencode.backend import BackendName, OpencodeSpec, Request
 from opencode_tasks.plan.answer_format import AnswerFormat
@@ -42,6 +43,7 @@ class RunSpec:
     - ``drain_s``: time that rows in flight get to end when the run must wait for long.
     - ``log_dir``: folder for traces, None without one.
     - ``lease_s``: time after which the row of a silent worker is free.
+    - ``work``: commands in the workspaces of the rows, and what is kept of them; None for rows without one.
     """
 
     run_id: str
@@ -69,11 +71,13 @@ class RunSpec:
     log_dir: Path | None = None
     lease_s: float = 60.0
     secrets_block: str | None = None
+    work: WorkSpec | None = None
 
     @property
     def calls_per_row(self) -> int:
         """Maximum number of model calls of one attempt without tools."""
-        return 1 if self.answer_format is None else 1 + self.answer_format.max_repairs
+        repairs = 0 if self.answer_format is None else self.answer_format.max_repairs
+        return 1 + repairs + (0 if self.work is None else self.work.check_retries)
 
     def system_of(self, row: OpenRow) -> str | None:
         """System text of a row; None keeps that of a named agent."""
@@ -81,6 +85,14 @@ class RunSpec:
 
     def request(self, claimed: ClaimedRow) -> Request:
         """Request for a claimed row."""
+        stored = claimed.row.workspace
+        workspace = None
+        if stored is not None and self.work is not None:
+            workspace = WorkspaceRequest(
+                source=WorkspaceSource.from_json(stored),
+                setup_command=self.work.setup_command,
+                command_limit_s=self.work.command_limit_s,
+            )
         return Request(
             prompt=claimed.row.prompt,
             model_ref=self.model_ref,
@@ -91,6 +103,7 @@ class RunSpec:
             max_cost_pico=claimed.remaining_pico,
             prices=self.prices,
             attempt_id=claimed.attempt_id,
+            workspace=workspace,
         )
 
 

@@ -25,10 +25,16 @@ SHORT = {
     "how-to/mcp-tools.md",
     "how-to/read-and-correct-rows.md",
     "how-to/watch-for-drift.md",
+    "how-to/work-on-repositories.md",
 }
 KEY = "sk-ant-your-key"
 # In the how-to pages about quality.
 NEGATIVE = re.compile("Positive or negative\\? (Broke|It never|The screen|The battery|Support|It smells)")
+DOCSTRING = {
+    "filePath": "price.py",
+    "oldString": "    return",
+    "newString": '    """Return the sum of the prices."""\n    return',
+}
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
 
@@ -59,6 +65,7 @@ def test_a_page_can_be_followed_word_for_word(
         provider.on(re.compile(f"^{prompt}$"), Reply(text=json.dumps({"label": label})))
     provider.on(NEGATIVE, Reply(text="negative"))
     provider.on("Positive or negative?", Reply(text="positive"))
+    provider.on("Add a docstring to total.", Reply(tool_calls=[("edit", DOCSTRING)]), Reply(text="Done."))
     replaced = {
         "https://llm.example.com/v1": provider.base_url,
         "postgresql://annotator@db.example.com/ledger": postgresql_url,

@@ -12,7 +12,7 @@ import pytest
 from cluster import Desk
 
 from opencode_tasks.engine.result import AnnotationResult
-from opencode_tasks.engine.review import PersonAnswer, record_reviews
+from opencode_tasks.engine.review import PersonAnswer, record_reviews, undo_review
 from opencode_tasks.engine.run import RunEvent, start_or_continue
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.engine.votes import execute_plan
@@ -92,7 +92,7 @@ def test_a_row_whose_review_is_undone_during_the_run_is_voted_on(
                 answers = [PersonAnswer(row_id=one, answer="other", answered_by="ann") for one in "12"]
                 assert not record_reviews(ledger, event.run_id, answers)
             else:
-                assert ledger.reviews.undo(event.run_id, "1")
+                assert undo_review(ledger, event.run_id, "1")
 
     result = execute_plan(plan, FRAME, executor=ThreadExecutor(), on_event=review)
     assert result.counts["completed"] == 3

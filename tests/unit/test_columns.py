@@ -11,7 +11,7 @@ from opencode_tasks.ledger.usage_sums import row_totals
 
 # The columns of ``rows`` that are no part of the outcome.
 OWN_COLUMNS = {
-    *("run_id", "row_id", "position", "row_key", "prompt", "system", "labels"),
+    *("run_id", "row_id", "position", "row_key", "prompt", "system", "labels", "workspace"),
     *("source_run_id", "source_row_id", "started_at", "completed_at"),
 }
 
@@ -60,5 +60,6 @@ def test_a_reused_answer_copies_all_but_what_belongs_to_the_row_itself() -> None
         "votes",
         "needs_review",
         "escalated",
+        "workspace_url",
     }
     assert {column.ledger_name for column in STORED} - not_copied == set(REUSED_COLUMNS)

@@ -189,6 +189,7 @@ def test_the_saved_command_has_what_resume_needs_and_absolute_paths() -> None:
     assert paths == {
         *("input", "output", "schema", "examples", "opencode_config", "opencode_bin", "work_dir", "log_dir"),
         "canary",
+        "artifacts",
     }
     assert command_of({"input": "s3://b/in.csv", "database": "block://secret/db"}) == {
         "input": "s3://b/in.csv",
@@ -207,6 +208,8 @@ OTHERS: dict[str, Any] = {
     "variant": "high",
     "agent": "another",
     "mcp_server": ["files"],
+    "allow_tool": ["bash"],
+    "deny_tool": ["bash"],
     "work_dir": "/",
     "id_column": "id",
     "label": ["id"],
@@ -234,6 +237,8 @@ UNTRIED = {
     # The votes on a row have the keys of its answers; the row itself has a key of its own.
     *("max_cost", "max_row_cost", "examples", "votes"),
     *("escalate_to", "escalate_below", "confidence", "canary"),
+    # No backend without opencode makes workspaces.
+    *(name for name, option in ANNOTATE.items() if option.info.group == "Workspace"),
 }
 
 
@@ -255,6 +260,13 @@ def test_an_option_changes_the_key_of_a_row_if_it_is_declared_to_decide_the_answ
         if row_keys(tmp_path / "ledger.db", opencode_binary, **{name: value}) != usual
     }
     assert changed == {name for name in OTHERS if ANNOTATE[name].info.decides_answer}
+
+
+def test_an_empty_list_is_no_value_of_an_option(tmp_path: Path, opencode_binary: Path) -> None:
+    ledger, lists = tmp_path / "ledger.db", [name for name, option in ANNOTATE.items() if option.is_list]
+    assert "artifact" in lists
+    usual = row_keys(ledger, opencode_binary)
+    assert row_keys(ledger, opencode_binary, **{name: [] for name in lists}) == usual
 
 
 @pytest.mark.parametrize(
@@ -342,6 +354,25 @@ def test_models_that_contradict_other_options_are_refused(options: dict[str, Any
 def test_a_time_limit_that_can_have_no_effect_is_refused(
     options: dict[str, float], faults: list[str]
 ) -> None:
+    assert option_faults(make_options({"backend": "null", **options})) == faults
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        (
+            {"allow_tool": ["edit"], "deny_tool": ["write"]},
+            ["--allow-tool and --deny-tool: both name edit; remove one of them"],
+        ),
+        (
+            {"allow_tool": ["edit"], "agent": "worker"},
+            ["--allow-tool: the agent 'worker' has the tools of its entry in the config; name them there"],
+        ),
+        ({"deny_tool": [" "]}, ["--deny-tool: the name of a tool is empty"]),
+        ({"deny_tool": ["bash"], "agent": "worker"}, []),
+    ],
+)
+def test_tools_that_no_agent_can_have_are_refused(options: dict[str, Any], faults: list[str]) -> None:
     assert option_faults(make_options({"backend": "null", **options})) == faults
 
 

@@ -1,0 +1,109 @@
+"""Changes of a workspace: a diff of its files before and after the work.
+
+A private repository outside of the workspace holds the state before. The workspace's own repository, its
+hooks, settings and attributes have no effect.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
+
+# They precede the attributes in the workspace: no conversion, no filter, no driver.
+ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff\n"
+_BASE = "base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The changes of a workspace. ``patch`` is a file with the diff, as ``git apply`` reads it.
+
+    Lines are those of text files; a binary file counts as a file only.
+    """
+
+    patch: Path
+    files: int
+    lines_added: int
+    lines_removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLog:
+    """The state of a folder ``tree`` before the work, in the private repository ``git_dir``."""
+
+    tree: Path
+    git_dir: Path
+
+    def add_source(self) -> None:
+        """Record all files of the source, those that its ``.gitignore`` names included."""
+        self._git("init", "--quiet", "--template=")
+        info = self.git_dir / "info"
+        info.mkdir(exist_ok=True)
+        (info / "attributes").write_text(ATTRIBUTES)
+        self._add("--force")
+
+    def set_base(self) -> None:
+        """Record the state before the agent: files that are new since the source unless they are ignored."""
+        (self.git_dir / _BASE).write_text(self.state())
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the state before the agent is recorded."""
+        return (self.git_dir / _BASE).exists()
+
+    def read(self) -> Changes:
+        """The changes since ``set_base``. Raises WorkspaceFaultError if git cannot read them."""
+        base = (self.git_dir / _BASE).read_text()
+        self._add()
+        compared = ("--cached", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", base, "--")
+        patch = self.git_dir / "changes.patch"
+        self._git(
+            "diff", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/", *compared, stdout=patch
+        )
+        counts = [
+            line.split("\t", 2)
+            for line in self._git("diff", "--numstat", "-z", *compared).split("\0")
+            if line
+        ]
+        return Changes(
+            patch=patch,
+            files=len(counts),
+            lines_added=sum(int(added) for added, _, _ in counts if added != "-"),
+            lines_removed=sum(int(removed) for _, removed, _ in counts if removed != "-"),
+        )
+
+    def state(self) -> str:
+        """The id of the present state of the files."""
+        self._add()
+        return self._git("write-tree").strip()
+
+    def restore(self, state: str) -> None:
+        """Give the files the content of a state. Files that are ignored and not in the source stay."""
+        self._add()
+        self._git("read-tree", "-u", "--reset", state)
+
+    def _add(self, *options: str) -> None:
+        others = [f":(exclude,literal,top){name}" for name in self._repositories()]
+        self._git("add", "--all", *options, "--", ":/", *others)
+
+    def _repositories(self) -> list[str]:
+        """The folders in the workspace that have a repository of their own, whose files git does not add."""
+        found: list[str] = []
+        for parent, folders, files in os.walk(self.tree):
+            if Path(parent) != self.tree and ".git" in (*folders, *files):
+                found.append(str(Path(parent).relative_to(self.tree)))
+                folders.clear()
+        return found
+
+    def _git(self, *args: str, stdout: Path | None = None) -> str:
+        return checked_git(
+            args,
+            "cannot read the changes of the workspace",
+            git_dir=self.git_dir,
+            work_tree=self.tree,
+            timeout_s=FETCH_LIMIT_S,
+            stdout=stdout,
+        )

@@ -1,0 +1,318 @@
+"""Rows that work in workspaces: the real opencode, with its own tools, one process for each row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from cluster import Desk
+from engine_runs import Engine, setting
+from repositories import applied, git, repository, state
+
+from opencode_tasks.engine.export import export_run
+from opencode_tasks.errors import InputError
+from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.instance_dir import instance_dirs_root
+from opencode_tasks.testing import Reply, ScriptedProvider
+
+TOOLS = ("bash", "edit", "read", "write")
+FILES = {"a.txt": "one\ntwo\n", "sub/b.txt": "b\n"}
+
+
+def shell(command: str) -> Reply:
+    """A call of the tool ``bash``."""
+    return Reply(tool_calls=[("bash", {"command": command, "description": "work"})])
+
+
+class Work(Engine):
+    """Runs over rows with workspaces, whose agent may use the tools that change files."""
+
+    def __init__(self, folder: Path, provider: ScriptedProvider, binary: Path) -> None:
+        config = provider.opencode_config()
+        way = {"opencode_bin": str(binary), "opencode_config": config, "model": "fake/echo"}
+        super().__init__(folder, provider, {**way, "allow_tool": TOOLS})
+        self.folder = folder
+
+    def rows(self, **columns: list[str]) -> None:
+        """The rows of the next run."""
+        count = len(next(iter(columns.values())))
+        prompts = [f"do task {number}." for number in range(count)]
+        self.frame = pd.DataFrame({"prompt": prompts, **columns})
+
+    def does(self, number: int, *replies: Reply) -> None:
+        """Script the agent of a row: these calls, then an answer."""
+        self.provider.on(
+            lambda call: f"do task {number}." in json.dumps(call.body), *replies, Reply(text="done")
+        )
+
+    def run_rows(self, **options: Any) -> pd.DataFrame:
+        """The OUTPUT of a run."""
+        return self.execute(self.plan(**{"workspace": "repo", **options})).frame
+
+
+@pytest.fixture
+def work(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Iterator[Work]:
+    """A folder for sources, and runs over them; no workspace is left at the end."""
+    yield Work(tmp_path, provider, opencode_binary)
+    assert not [*instance_dirs_root().glob("*/*/workspace")]
+
+
+def check(row: Mapping[str, Any], **values: Any) -> None:
+    """Compare some columns of a row."""
+    found = {name: None if row[name] is pd.NA else row[name] for name in values}
+    assert found == values, row
+
+
+@pytest.mark.nightly
+def test_ten_repositories_at_once_have_ten_diffs_that_apply(work: Work) -> None:
+    sources = [repository(work.folder / f"r{number}", FILES) for number in range(10)]
+    before = [state(source) for source in sources]
+    for number in range(10):
+        write = ("write", {"filePath": "new.txt", "content": f"of {number}\n"})
+        work.does(
+            number,
+            Reply(tool_calls=[("read", {"filePath": "a.txt"})]),
+            Reply(
+                tool_calls=[("edit", {"filePath": "a.txt", "oldString": "two", "newString": f"t{number}"})]
+            ),
+            Reply(tool_calls=[write]),
+            shell("rm sub/b.txt"),
+        )
+    work.rows(repo=[f"{source}@main" for source in sources])
+    output = work.run_rows(concurrency=4)
+    assert [*output["status"]] == ["completed"] * 10
+    for number, row in enumerate(output.to_dict("records")):
+        fresh = work.folder / f"fresh{number}"
+        git(work.folder, "clone", "-q", str(sources[number]), str(fresh))
+        applied(row["diff"].encode(), fresh)
+        assert (fresh / "a.txt").read_text() == f"one\nt{number}\n"
+        assert (fresh / "new.txt").read_text() == f"of {number}\n"
+        assert not (fresh / "sub" / "b.txt").exists()
+        check(row, files_changed=3, lines_added=2, lines_removed=2, workspace_url=None)
+        assert json.loads(row["tools_called"]) == ["read", "edit", "write", "bash"]
+        assert json.loads(row["tools_denied"]) == []
+    assert [state(source) for source in sources] == before
+
+
+@pytest.mark.slow
+def test_the_work_of_a_row_is_in_output_export_and_reuse(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    git(source, "branch", "other")
+    work.does(0, shell("echo three >> a.txt"))
+    work.rows(repo=[str(source)], ref=["main"])
+    row = work.run_rows(workspace_ref="ref", keep_workspaces="all").to_dict("records")[0]
+    check(row, status="completed", response="done", files_changed=1, lines_added=1, lines_removed=0)
+    assert row["diff"].endswith("+three\n")
+    kept = Path(row["workspace_url"].removeprefix("file://"))
+    assert (kept / "a.txt").read_text() == "one\ntwo\nthree\n"
+    calls = len(work.provider.calls)
+    # Another name of the same commit is the same work.
+    work.rows(repo=[f"git+file://{source}@other"])
+    again = work.run_rows().to_dict("records")[0]
+    check(again, reused=True, diff=row["diff"], tools_called='["bash"]', workspace_url=None)
+    assert len(work.provider.calls) == calls
+    with Ledger.open(work.ledger_url) as ledger:
+        export_run(ledger, work.run()["run_id"], str(work.folder / "out.jsonl"), database=None)
+    exported = json.loads((work.folder / "out.jsonl").read_text())
+    check(exported, diff=row["diff"], files_changed=1)
+    (source / "a.txt").write_text("else\n")
+    git(source, "commit", "-qam", "second")
+    work.rows(repo=[f"{source}@main"])
+    assert work.run_rows()["reused"].tolist() == [False]
+
+
+@pytest.mark.slow
+def test_a_long_diff_is_a_file(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    work.does(0, shell("seq 200 > a.txt"))
+    work.does(1, shell("printf 'gr\\374n\\n' > a.txt"))
+    work.rows(repo=[str(source), f"{source}@main"])
+    with setting("MAX_DIFF_BYTES", "500"):
+        output = work.run_rows(artifacts=str(work.folder / "files")).to_dict("records")
+    check(output[0], diff=None, files_changed=1, lines_added=200)
+    assert output[1]["diff"].endswith("+gr\N{REPLACEMENT CHARACTER}n\n")
+    for row, last in zip(output, (b"200\n", b"gr\xfcn\n"), strict=True):
+        fresh = work.folder / row["diff_url"].rpartition("/")[0].rpartition("/")[2]
+        git(work.folder, "clone", "-q", str(source), str(fresh))
+        applied(Path(row["diff_url"]).read_bytes(), fresh)
+        assert (fresh / "a.txt").read_bytes().endswith(last)
+    assert {Path(row["diff_url"]).parents[2] for row in output} == {work.folder / "files"}
+
+
+@pytest.mark.slow
+def test_a_denied_tool_is_named_and_a_failed_row_keeps_its_changes(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    work.does(0, shell("cat /etc/hostname > stolen.txt"), shell("echo more >> a.txt"))
+    refused = Reply(status=400, body={"error": {"message": "no more"}})
+    work.provider.on(lambda call: "do task 1." in json.dumps(call.body), shell("echo half >> a.txt"), refused)
+    work.rows(repo=[str(source), str(source)])
+    output = work.run_rows(keep_workspaces="failed").to_dict("records")
+    check(output[0], status="completed", files_changed=1, workspace_url=None)
+    assert json.loads(output[0]["tools_denied"]) == ["bash"]
+    check(output[1], status="failed", error_type="invalid_request", files_changed=1)
+    assert output[1]["diff"].endswith("+half\n")
+    assert Path(output[1]["workspace_url"].removeprefix("file://"), "a.txt").read_text().endswith("half\n")
+
+
+def test_a_source_with_a_fault_fails_its_row_alone_or_stops_the_run(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    repos = [str(source), "", str(work.folder / "none"), f"{source}@nowhere"]
+    work.rows(repo=repos)
+    with pytest.raises(InputError) as caught:
+        work.plan(workspace="repo")
+    assert [fault.partition(" cannot be used: ")[2] for fault in caught.value.faults] == [
+        "",
+        f"there is no file or folder '{work.folder}/none': row 2",
+        f"the repository {source} has no commit 'nowhere': row 3",
+    ]
+    assert caught.value.faults[0] == "INPUT: the workspace is null: row 1"
+    plan = work.plan(workspace="repo", bad_rows="fail")
+    assert sorted(plan.checked.row_faults) == [1, 2, 3]
+    assert [row.workspace is not None for row in plan.rows] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"workspace": "none"}, "INPUT has no column 'none' (--workspace)"),
+        ({"workspace": "repo", "allow_tool": ()}, "--workspace: the agent has no tool"),
+        ({"workspace": "repo", "backend": "null"}, "--workspace: the backend null makes no workspaces"),
+        ({"workspace": "repo", "work_dir": "/"}, "--work-dir: the agent works in the workspace"),
+        ({"workspace_template": "/none"}, "--workspace-template: there is no file or folder '/none'"),
+        ({"keep_workspaces": "all"}, "--keep-workspaces: there are no workspaces without --workspace"),
+        ({"workspace": "repo", "artifact": ["../x"]}, "--artifact: '../x' is not a pattern of files"),
+        ({"workspace": "repo", "require_check": True}, "--require-check: nothing is checked without"),
+        ({"check_command": "true"}, "--check-command: there are no workspaces without --workspace"),
+        ({"workspace_ref": "repo"}, "--workspace-ref: there are no workspaces without --workspace"),
+    ],
+)
+def test_options_of_workspaces_that_do_not_fit_are_refused(
+    work: Work, options: dict[str, Any], fault: str
+) -> None:
+    work.rows(repo=["x"])
+    with pytest.raises(InputError) as caught:
+        work.plan(**options)
+    assert fault in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_template_is_copied_for_each_row_and_a_source_that_is_gone_fails_its_row(work: Work) -> None:
+    source = work.folder / "template"
+    source.mkdir()
+    (source / "a.txt").write_text("one\n")
+    work.does(0, shell("echo two >> a.txt"))
+    work.rows(repo=[""])
+    plan = work.plan(workspace_template=str(source))
+    row = work.execute(plan).frame.to_dict("records")[0]
+    check(row, status="completed", error_message=None)
+    assert row["diff"].endswith(" one\n+two\n")
+    (source / "a.txt").write_text("else\n")
+    work.rows(repo=["again"])
+    plan = work.plan(workspace_template=str(source), max_attempts=1)
+    (source / "a.txt").unlink()
+    row = work.execute(plan).frame.to_dict("records")[0]
+    check(row, status="failed", error_type="workspace")
+    assert "has changed since the run began" in row["error_message"]
+
+
+@pytest.mark.slow
+def test_a_failed_check_is_given_to_the_agent_and_its_changes_are_not_in_the_diff(work: Work) -> None:
+    source = repository(work.folder / "source", {**FILES, ".gitignore": "deps/\n"})
+    work.does(0, shell("echo wrong > result.txt"), Reply(text="first"), shell("echo right > result.txt"))
+    work.rows(repo=[f"{source}@main"])
+    [row] = work.run_rows(
+        setup_command="mkdir deps && echo right > deps/expected && echo set > setup.txt",
+        check_command="touch checked.txt; echo changed >> a.txt; diff deps/expected result.txt",
+        check_retries=2,
+        artifact=["*.txt", "deps/*"],
+        artifacts=str(work.folder / "files"),
+    ).to_dict("records")
+    check(row, status="completed", response="done", check_passed=True, check_output="", files_changed=1)
+    assert row["diff"].startswith("diff --git a/result.txt b/result.txt\nnew file mode 100644\n")
+    assert row["diff"].endswith("+right\n")
+    prompts = [call.prompt for call in work.provider.calls]
+    [feedback] = {prompt for prompt in prompts if "do task" not in prompt}
+    assert feedback.startswith("The check of your work failed (exit code 1).")
+    assert "< right\n---\n> wrong" in feedback
+    # Four calls of the provider, in one attempt and one session.
+    assert (row["attempts"], row["turns"], row["output_tokens"]) == (
+        1,
+        4,
+        sum(c.output_tokens for c in work.provider.calls),
+    )
+    artifacts = json.loads(row["artifacts"])
+    assert [one["path"] for one in artifacts] == ["a.txt", "deps/expected", "result.txt", "setup.txt"]
+    for one in artifacts:
+        data = Path(one["url"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (one["size_bytes"], one["sha256"])
+    assert Path(artifacts[2]["url"]).read_text() == "right\n"
+
+
+@pytest.mark.slow
+def test_a_required_check_that_fails_fails_its_row_and_a_setup_that_fails_sends_nothing(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    work.does(0, shell("echo more >> a.txt"))
+    work.rows(repo=[f"{source}@main"])
+    [row] = work.run_rows(check_command="echo 1 failed; exit 3", require_check=True).to_dict("records")
+    check(row, status="failed", error_type="check_failed", check_passed=False, check_output="1 failed\n")
+    check(
+        row, error_message="the check command failed: 1 failed", response="done", files_changed=1, attempts=1
+    )
+    calls = len(work.provider.calls)
+    [row] = work.run_rows(setup_command="echo no network; exit 4", max_attempts=1).to_dict("records")
+    check(row, status="failed", error_type="workspace", files_changed=None)
+    check(row, error_message="the setup command failed (exit code 4): no network")
+    assert len(work.provider.calls) == calls
+
+
+@pytest.mark.nightly
+def test_the_work_of_a_killed_process_is_recovered_and_unfinished_work_begins_again(desk: Desk) -> None:
+    source = repository(desk.folder / "source", FILES)
+    provider, go, started = desk.provider, desk.folder / "go", desk.folder / "started"
+    for number in range(2):
+        calls = [shell(f"echo of {number} >> a.txt"), Reply(text="done")]
+        provider.on(
+            lambda call, number=number: f"do task {number}." in json.dumps(call.body),
+            *(calls if number == 0 else [calls[0], Reply(hang=True), calls[0], Reply(text="done")]),
+        )
+    desk.write_csv(
+        "in.csv", [{"prompt": f"do task {n}.", "repo": str(source), "ref": "main"} for n in range(2)]
+    )
+    options = ["--workspace", "repo", "--workspace-ref", "ref", "--allow-tool", "bash", "--concurrency", "2"]
+    check_command = f"test -e {go} || {{ touch {started}; sleep 100; }}"
+    command = desk.arguments("in.csv", "-o", "out.csv", *options, "--check-command", check_command)
+    with desk.start(*command) as process:
+        assert eventually(started.exists)
+        assert eventually(lambda: len(provider.calls) >= 4)
+        process.kill()
+    go.touch()
+    (source / "a.txt").write_text("moved\n")
+    git(source, "commit", "-qam", "second")
+    before = state(source)
+    sent = len(provider.calls)
+    ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+    assert ran.code == 0, ran.stderr
+    rows = desk.read_csv("out.csv")
+    assert [row["response"] for row in rows] == ["done", "done"]
+    assert [row["check_passed"].lower() for row in rows] == ["true", "true"]
+    for number, row in enumerate(rows):
+        assert row["diff"].endswith(f" two\n+of {number}\n")
+        assert row["diff"].count(f"+of {number}") == 1
+    # The finished work is not paid for twice.
+    assert all("do task 0." not in json.dumps(call.body) for call in provider.calls[sent:])
+    assert state(source) == before
+    assert not [*instance_dirs_root().glob("*/*/workspace")]
+
+
+def eventually(holds: Callable[[], bool], limit_s: float = 150.0) -> bool:
+    """Whether something holds within a time."""
+    deadline = time.monotonic() + limit_s
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,306 @@
+"""Workspaces: sources, private copies and changes, with real git and real archives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from engine_runs import setting
+from repositories import applied, git, repository, state
+
+from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
+from opencode_tasks.workspace.fault import WorkspaceFaultError
+from opencode_tasks.workspace.place import Workspace
+from opencode_tasks.workspace.source import resolve
+
+
+def workspace(folder: Path, text: str, ref: str | None = None) -> Workspace:
+    made = Workspace(folder / "attempt")
+    made.root.mkdir(parents=True)
+    made.make(WorkspaceRequest(source=resolve(text, ref)))
+    return made
+
+
+def patch(made: Workspace) -> bytes:
+    return made.changes.read().patch.read_bytes()
+
+
+ODD = (
+    "with space.txt",
+    "new\nline.txt",
+    "grün.txt",
+    "-dash.txt",
+    'quo"te.txt',
+    "sub/deep/a.txt",
+    "tab\t.txt",
+)
+
+
+def test_a_diff_of_all_kinds_of_changes_applies_to_a_fresh_checkout(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", dict.fromkeys(ODD, "one\ntwo\n") | {"crlf.txt": "a\r\nb\r\n"})
+    (source / "binary").write_bytes(bytes(range(256)))
+    (source / "link").symlink_to("crlf.txt")
+    for name in ("script.sh", "gone.txt", "old name.txt", "to_link"):
+        (source / name).write_text("echo hello\n" * 3)
+    git(source, "add", "-A")
+    git(source, "commit", "-qm", "more")
+    before = state(source)
+    made = workspace(tmp_path, f"{source}@main")
+    tree = made.tree
+    for name in ODD:
+        (tree / name).write_text("one\nthree")
+    (tree / "crlf.txt").write_bytes(b"a\r\nc\r\n")
+    (tree / "binary").write_bytes(bytes(reversed(range(256))))
+    (tree / "new binary").write_bytes(b"\0\1" * 50)
+    (tree / "empty").touch()
+    (tree / "link").unlink()
+    (tree / "link").symlink_to("grün.txt")
+    (tree / "to_link").unlink()
+    (tree / "to_link").symlink_to("empty")
+    (tree / "script.sh").chmod(0o755)
+    (tree / "gone.txt").unlink()
+    (tree / "old name.txt").rename(tree / "new name.txt")
+    (tree / "latin.txt").write_bytes("grün\n".encode("latin-1"))
+    changes = made.changes.read()
+    fresh = tmp_path / "fresh"
+    git(tmp_path, "clone", "-q", str(source), str(fresh))
+    applied(changes.patch.read_bytes(), fresh)
+
+    def files(folder: Path) -> dict[str, str]:
+        return {name: it for name, it in state(folder).items() if name.partition("/")[0] != ".git"}
+
+    assert files(fresh) == files(tree)
+    assert state(source) == before
+    assert changes.files == len(ODD) + 11
+    assert changes.lines_removed == len(ODD) + 1 + 3 + 3 + 3 + 1
+    assert changes.lines_added == len(ODD) + 1 + 3 + 1 + 1 + 1
+
+
+def test_a_repository_keeps_no_trace_of_its_workspaces_and_a_workspace_none_of_it(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n"})
+    git(source, "tag", "v1")
+    git(source, "commit", "-q", "--allow-empty", "-m", "later")
+    before = state(source)
+    made = workspace(tmp_path, f"git+file://{source}@v1")
+    assert git(made.tree, "rev-parse", "HEAD") == git(source, "rev-parse", "v1")
+    assert git(made.tree, "log", "--format=%s").split() == ["first"]
+    assert str(source) not in "".join(path.read_text() for path in (made.tree / ".git").glob("[A-Zc]*"))
+    git(made.tree, "commit", "-q", "--allow-empty", "-m", "own")
+    assert state(source) == before
+
+
+@pytest.mark.parametrize("name", ["repository", "folder"])
+def test_hooks_and_settings_of_a_source_run_nothing(tmp_path: Path, name: str) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n", ".gitattributes": "* diff=bad filter=bad\n"})
+    command = f"touch {tmp_path}/ran; cat"
+    for key in ("core.fsmonitor", "diff.bad.command", "diff.bad.textconv", "diff.external"):
+        git(source, "config", key, command)
+    for key in ("filter.bad.clean", "filter.bad.smudge", "core.sshCommand", "core.pager"):
+        git(source, "config", key, command)
+    for hook in ("post-checkout", "post-index-change", "reference-transaction", "pre-commit"):
+        path = source / ".git" / "hooks" / hook
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        path.chmod(0o755)
+    made = workspace(tmp_path, f"{source}@main" if name == "repository" else str(source))
+    (made.tree / "a.txt").write_text("two\n")
+    assert b"+two" in patch(made)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_are_ignored_are_in_the_diff_if_they_are_in_the_source(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", {"kept.log": "one\n"})
+    (source / ".gitignore").write_text("*.log\n")
+    made = workspace(tmp_path, str(source))
+    (made.tree / "kept.log").write_text("two\n")
+    (made.tree / "new.log").write_text("noise\n")
+    assert b"kept.log" in patch(made)
+    assert b"new.log" not in patch(made)
+
+
+def test_a_repository_inside_of_a_workspace_does_not_prevent_the_diff(tmp_path: Path) -> None:
+    (tmp_path / "source" / "sub").mkdir(parents=True)
+    (tmp_path / "source" / "sub" / "old.txt").write_text("one\n")
+    made = workspace(tmp_path, str(tmp_path / "source"))
+    (made.tree / "a.txt").write_text("one\n")
+    (made.tree / "own").mkdir()
+    for folder in ("sub", "own"):
+        git(made.tree / folder, "init", "-q")
+    changes = made.changes.read()
+    assert changes.files == 1
+    assert b"a.txt" in changes.patch.read_bytes()
+
+
+def test_a_linked_worktree_is_copied_without_its_link(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n"})
+    git(source, "worktree", "add", "-q", str(tmp_path / "linked"))
+    made = workspace(tmp_path, str(tmp_path / "linked"))
+    assert sorted(path.name for path in made.tree.iterdir()) == ["a.txt"]
+
+
+def test_the_identity_is_that_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:
+    one = repository(tmp_path / "one", {"a.txt": "one\n", "run": "x"})
+    git(tmp_path, "clone", "-q", str(one), str(tmp_path / "two"))
+    two = tmp_path / "two"
+    assert resolve(f"{one}@main").identity == resolve(str(two), "HEAD").identity
+    assert resolve(f"git+{one}").identity == resolve(f"git+file://{two}@main").identity
+    assert resolve(str(one)).identity == resolve(str(two)).identity
+    folder = resolve(str(one)).identity
+    (one / "run").chmod(0o755)
+    executable = resolve(str(one)).identity
+    (one / "a.txt").write_text("two\n")
+    assert len({folder, executable, resolve(str(one)).identity}) == 3
+    git(one, "commit", "-qam", "second")
+    assert resolve(f"{one}@main").identity != resolve(f"{two}@main").identity
+
+
+def tar(path: Path, members: Sequence[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member, data in members:
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def member(name: str, target: str | None = None, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    if target is not None:
+        info.type, info.linkname = kind, target
+    return info
+
+
+def zipped(path: Path, names: Sequence[tuple[str, bytes, int]]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data, mode in names:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, data)
+    return path
+
+
+HOSTILE: dict[str, Callable[[Path], Path]] = {
+    "tar with ..": lambda to: tar(to / "a.tar.gz", [(member("../evil"), b"x")]),
+    "tar with an absolute path": lambda to: tar(to / "a.tgz", [(member("/tmp/evil"), b"x")]),
+    "tar with a link out": lambda to: tar(to / "a.tar.gz", [(member("l", "../.."), b"")]),
+    "tar with an absolute link": lambda to: tar(to / "a.tar.gz", [(member("l", "/etc"), b"")]),
+    "tar with a hard link out": lambda to: tar(
+        to / "a.tar.gz", [(member("l", "../../x", tarfile.LNKTYPE), b"")]
+    ),
+    "tar with a device": lambda to: tar(to / "a.tar.gz", [(member("fifo", "", tarfile.FIFOTYPE), b"")]),
+    "zip with ..": lambda to: zipped(to / "a.zip", [("a/../../evil", b"x", 0o644)]),
+    "zip with an absolute path": lambda to: zipped(to / "a.zip", [("/evil", b"x", 0o644)]),
+    "zip with a link out": lambda to: zipped(to / "a.zip", [("l", b"../..", stat.S_IFLNK | 0o777)]),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_before_it_is_extracted(tmp_path: Path, kind: str) -> None:
+    path = HOSTILE[kind](tmp_path)
+    with pytest.raises(WorkspaceFaultError) as caught:
+        resolve(str(path))
+    assert any(words in str(caught.value) for words in ("outside of it", "leaves it", "neither a file"))
+    source = WorkspaceSource(
+        kind="archive",
+        address=str(path),
+        given=str(path),
+        identity=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}",
+    )
+    made = Workspace(tmp_path / "in" / "attempt")
+    with pytest.raises(WorkspaceFaultError):
+        made.make(WorkspaceRequest(source=source))
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, "in"}
+
+
+def test_links_that_lead_out_together_are_refused(tmp_path: Path) -> None:
+    members = [(member("b/c", ".."), b""), (member("a", "b/c/.."), b""), (member("a/evil"), b"x")]
+    made = Workspace(tmp_path / "in" / "attempt")
+    source = resolve(str(tar(tmp_path / "a.tar.gz", members)))
+    with pytest.raises(WorkspaceFaultError):
+        made.make(WorkspaceRequest(source=source))
+    assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"])
+def test_archives_of_all_kinds_become_workspaces(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "run.sh").write_text("echo\n")
+    (source / "sub" / "run.sh").chmod(0o755)
+    (source / "link").symlink_to("sub/run.sh")
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".zip":
+        zipped(path, [("sub/run.sh", b"echo\n", 0o100755), ("link", b"sub/run.sh", stat.S_IFLNK | 0o777)])
+    else:
+        subprocess.run(["tar", "-caf", path, "-C", source, "."], check=True)
+    for text in (str(path), path.as_uri()):
+        folder = tmp_path / text[:4].strip("/")
+        made = workspace(folder, text)
+        assert (made.tree / "link").read_text() == "echo\n"
+        assert os.access(made.tree / "sub" / "run.sh", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("nowhere", "there is no file or folder 'nowhere'"),
+        ("{repo}@nowhere", "has no commit 'nowhere'"),
+        ("{repo}@--help", "has no commit '--help'"),
+        ("git+file://{repo}@nowhere", "has no branch or tag 'nowhere'"),
+        ("git+file://{repo}/none@main", "cannot read file://"),
+        ("{plain}@main", "not a git repository"),
+        ("{plain}/a.txt", "is neither a folder nor an archive"),
+        ("{plain}/bad.zip", "is no valid archive"),
+        ("https://example.com/x", "a URL must be that of an archive"),
+        ("git+https://me:secret@example.com/x.git", "the URL holds a password"),
+        ("git+https://token@example.com/x.git", "the URL holds a password"),
+        ("git+ext::sh -c touch% {plain}/ran@main", "there is no repository"),
+        ("{plain}/self", "by its absolute path"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path, text: str, fault: str) -> None:
+    repo = repository(tmp_path / "repo", {"a.txt": "one\n"})
+    plain = tmp_path / "plain"
+    (plain / "self").mkdir(parents=True)
+    (plain / "a.txt").write_text("one\n")
+    (plain / "bad.zip").write_text("one\n")
+    (plain / "self" / "link").symlink_to(plain / "self")
+    with pytest.raises(WorkspaceFaultError) as caught:
+        resolve(text.format(repo=repo, plain=plain))
+    assert fault in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not (plain / "ran").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("FILES", "2"), ("BYTES", "10")])
+@pytest.mark.parametrize("kind", ["folder", "repository", "remote", "tar", "zip"])
+def test_a_source_above_a_limit_is_refused(tmp_path: Path, kind: str, name: str, value: str) -> None:
+    source = repository(tmp_path / "source", {f"{number}.txt": "four" for number in range(3)})
+    subprocess.run(["tar", "-caf", "../a.tar.gz", "."], cwd=source, check=True)
+    zipped(tmp_path / "a.zip", [(f"{number}", b"four", 0o644) for number in range(3)])
+    texts = {
+        "folder": str(source),
+        "repository": f"{source}@main",
+        "remote": f"git+file://{source}@main",
+        "tar": str(tmp_path / "a.tar.gz"),
+        "zip": str(tmp_path / "a.zip"),
+    }
+    made = Workspace(tmp_path / "attempt")
+    with setting(f"MAX_WORKSPACE_{name}", value), pytest.raises(WorkspaceFaultError) as caught:
+        made.make(WorkspaceRequest(source=resolve(texts[kind])))
+    assert f"it has more than {value}" in str(caught.value)
+
+
+def test_a_source_that_has_changed_since_it_was_resolved_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    source = resolve(str(tmp_path / "source"))
+    (tmp_path / "source" / "late.txt").touch()
+    with pytest.raises(WorkspaceFaultError, match="has changed since the run began"):
+        Workspace(tmp_path / "attempt").make(WorkspaceRequest(source=source))
