@@ -25,7 +25,8 @@ from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.result import AnnotationResult, read_result
-from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute, start_or_continue
+from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute
+from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
 from opencode_tasks.errors import RunPausedError

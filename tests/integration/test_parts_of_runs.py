@@ -13,7 +13,8 @@ from cluster import Desk
 
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.review import PersonAnswer, record_reviews, undo_review
-from opencode_tasks.engine.run import RunEvent, start_or_continue
+from opencode_tasks.engine.run import RunEvent
+from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.engine.votes import execute_plan
 from opencode_tasks.ledger import PREPARING, Ledger
