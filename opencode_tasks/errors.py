@@ -97,7 +97,7 @@ class OpenCodeError(OpenCodeTasksError):
         self.exit_code = exit_code
         self.raw_message = raw_message
         self.attempt: AttemptRecord | None = None
-        self.work = WorkResult()
+        self.work: WorkResult = WorkResult()
 
     def __str__(self) -> str:
         return f"{self.error_type} on {self.node_id}: {self.raw_message[:MESSAGE_LIMIT]}"
