@@ -19,6 +19,7 @@ from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, RowInput, Session, Step, Usage
 from opencode_tasks.errors import InputError, InvalidRequestError, OpenCodeTimeoutError, ServerError
 from opencode_tasks.ledger import GROUPINGS, GoldValue, Grouping, Lease, Ledger
+from opencode_tasks.ledger.canaries import Measurement
 from opencode_tasks.ledger.views import MEANINGS, VIEWS
 from opencode_tasks.reports.cost_lines import report_lines
 from opencode_tasks.reports.focus import focus_csv
@@ -240,6 +241,8 @@ def test_every_view_has_the_documented_columns(ledger: Ledger) -> None:
     Runs(ledger)
     row_id = ledger.results.outcomes("run-0")[0]["row_id"]
     ledger.gold.add("run-0", [GoldValue(row_id=row_id, field="response", value="yes")])
+    shown = Measurement(series="s", changed_rows=0, compared_rows=8, has_drift=False, report={})
+    ledger.canaries.record("run-1", shown, now=NOON)
     with ledger._database.engine.connect() as connection:
         for view in VIEWS:
             found = connection.execute(text(f"select * from {view.name}"))
