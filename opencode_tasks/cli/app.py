@@ -119,8 +119,8 @@ def set_environment() -> None:
 def limit_arenas() -> None:
     """Have threads share memory that others have freed.
 
-    glibc keeps freed memory in an arena of each thread, up to eight for each core. With two, a run over a
-    million rows needs 50 MB less; the interpreter's lock leaves few threads that allocate at once.
+    glibc keeps freed memory in an arena of each thread, up to eight for each core. The interpreter's lock
+    leaves few threads that allocate at once. ``benchmarks/scale.py`` shows the memory of a run.
     """
     # The number is M_ARENA_MAX of glibc's malloc.h. Other C libraries have no such function.
     with suppress(AttributeError, OSError):

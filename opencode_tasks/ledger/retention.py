@@ -28,6 +28,7 @@ from opencode_tasks.ledger.schema import (
 
 ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500
+ROWS_PER_READ = 500
 PROMPT_MARK = "[prompt]"
 
 
@@ -76,13 +77,8 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
 def remove_texts(
     connection: Connection, run_ids: Sequence[str], kinds: Collection[str], now: datetime
 ) -> None:
-    """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused.
-
-    With the prompts goes what the messages of providers repeat of them.
-    """
+    """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused."""
     if "prompts" in kinds:
-        for table in (rows, attempts):
-            _remove_quotes(connection, table, run_ids)
         connection.execute(_update(rows, run_ids).values(prompt=null(), system=null(), workspace=null()))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
@@ -97,19 +93,31 @@ def remove_texts(
     connection.execute(_update(runs, run_ids).values(purged_at=now))
 
 
-def _remove_quotes(connection: Connection, table: Table, run_ids: Sequence[str]) -> None:
+def _remove_quotes(connection: Connection, table: Table, run_id: str) -> None:
     """Remove what the messages of a table repeat of the prompts, as providers do that refuse one."""
     id_column = rows.c.position if table is rows else attempts.c.attempt_id
-    found = connection.execute(
-        select(table.c.run_id, id_column, table.c.error_message, rows.c.prompt)
-        .where(table.c.run_id.in_(run_ids), table.c.error_message.is_not(None), rows.c.prompt.is_not(None))
+    query = (
+        select(id_column, table.c.error_message, rows.c.prompt)
+        .where(table.c.run_id == run_id, table.c.error_message.is_not(None), rows.c.prompt.is_not(None))
         .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
-    ).all()
-    for run_id, key, message, prompt in found:
-        without = without_quotes(message, prompt, PROMPT_MARK)
-        if without != message:
-            query = update(table).where(table.c.run_id == run_id, id_column == key)
-            connection.execute(query.values(error_message=without))
+        .execution_options(yield_per=ROWS_PER_READ)
+    )
+    # Of the prompts, which may be long, only a few are in memory at a time.
+    changed = [
+        (key, without)
+        for key, message, prompt in connection.execute(query)
+        if (without := without_quotes(message, prompt, PROMPT_MARK)) != message
+    ]
+    for key, without in changed:
+        of_message = update(table).where(table.c.run_id == run_id, id_column == key)
+        connection.execute(of_message.values(error_message=without))
+
+
+def _remove_kept_texts(connection: Connection, run_id: str, kinds: Collection[str], now: datetime) -> None:
+    if "prompts" in kinds:
+        for table in (rows, attempts):
+            _remove_quotes(connection, table, run_id)
+    remove_texts(connection, [run_id], kinds, now)
 
 
 def _update(table: Table, run_ids: Sequence[str]) -> Any:
@@ -134,9 +142,12 @@ class Retention(Group):
     """``ledger.retention``: remove texts and ids."""
 
     def remove_texts(self, run_id: str, kinds: Collection[str], *, now: datetime) -> None:
-        """Remove texts of a run: ``prompts``, ``answers`` or ``traces``. Tokens and costs stay."""
+        """Remove texts of a run: ``prompts``, ``answers`` or ``traces``. Tokens and costs stay.
+
+        With the prompts goes what the messages of providers repeat of them.
+        """
         if kinds:
-            self.database.write(lambda connection: remove_texts(connection, [run_id], kinds, now))
+            self.database.write(lambda connection: _remove_kept_texts(connection, run_id, kinds, now))
 
     def purge(self, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
         """Remove the texts of runs that ended before a time; unfinished runs are not changed.
