@@ -454,6 +454,25 @@ class CheckFailedError(OpenCodeError):
         self.partial_text = partial_text
 
 
+class SandboxLimitError(OpenCodeError):
+    """The programs of a row exceeded a limit of their sandbox, and were ended.
+
+    Limits are those of memory, number of processes, and number and size of the files of a workspace.
+
+    Examples:
+        >>> from opencode_tasks import SandboxLimitError
+        >>> print(SandboxLimitError("node-1", raw_message="it used more than 512 processes"))
+        sandbox_limit on node-1: it used more than 512 processes
+    """
+
+    error_type = "sandbox_limit"
+    fix = "read the tool calls of the row; the message names the setting with the limit"
+    reaction: ClassVar[Reaction] = Reaction(action="fail", gate="none", concurrency="none")
+
+    def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
+
+
 class ContentFilteredError(OpenCodeError):
     """The provider's content filter stopped the answer.
 

@@ -153,6 +153,17 @@ class Settings(BaseSettings):
     max_workspace_bytes: int = Field(
         default=2_000_000_000, ge=1, description="Maximum number of bytes of the files of a workspace."
     )
+    sandbox_memory_bytes: int = Field(
+        default=4_000_000_000,
+        ge=1,
+        description="Maximum memory in bytes of all programs of a row in a sandbox together.",
+    )
+    sandbox_processes: int = Field(
+        default=512, ge=1, description="Maximum number of processes of a row in a sandbox."
+    )
+    sandbox_file_bytes: int = Field(
+        default=1_000_000_000, ge=1, description="Maximum size in bytes of a file written in a sandbox."
+    )
     max_diff_bytes: int = Field(
         default=1_000_000,
         ge=0,

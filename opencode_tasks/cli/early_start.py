@@ -46,7 +46,7 @@ def start_early(
     from opencode_tasks.orchestration.local_ray import FirstTask
     from opencode_tasks.orchestration.prefect_api import API_URL, may_be_configured
 
-    kind = BACKENDS[values["backend"]]
+    kind = BACKENDS[values["backend"] or "server"]
     with ExitStack() as stack:
         source = values["input"]
         # If the input does not exist, the command ends soon and needs no service.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkResult, WorkspaceSource
 
 CostSource = Literal["reported", "computed", "unpriced"]
@@ -167,6 +168,7 @@ class AttemptRecord:
         stderr: Text that opencode wrote to stderr.
         events: Events that opencode wrote to stdout; empty with the backend ``server``.
         notes: Lines for the log, for example that the plugin was not loaded.
+        relay: Requests that left the sandbox; None without one.
 
     Examples:
         >>> from opencode_tasks import AttemptRecord
@@ -183,6 +185,7 @@ class AttemptRecord:
     stderr: str = ""
     events: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+    relay: RelayCount | None = None
 
     @property
     def steps(self) -> list[Step]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from opencode_tasks.domain.sandbox import SandboxSpec
+
 SourceKind = Literal["folder", "archive", "git"]
 KeepWorkspaces = Literal["none", "failed", "all"]
 
@@ -44,12 +46,13 @@ class WorkspaceSource:
 class WorkspaceRequest:
     """A workspace to make: its source, and a shell command that prepares it; None for none.
 
-    ``command_limit_s`` is the time limit of the command in seconds.
+    ``command_limit_s`` is the time limit of the command in seconds. It runs in ``sandbox``, None for none.
     """
 
     source: WorkspaceSource
     setup_command: str | None = None
     command_limit_s: float = 600.0
+    sandbox: SandboxSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class WorkSpec:
     """What a run does in the workspaces of its rows besides the agent, and what it keeps of them.
 
     - ``setup_command``, ``check_command``: shell commands before and after the agent, None for none.
-      ``command_limit_s`` is their time limit in seconds.
+      ``command_limit_s`` is their time limit in seconds. They run in ``sandbox``, None for none.
     - ``require_check``: a row whose check fails has failed. ``check_retries``: number of further prompts with
       the output of a failed check.
     - ``artifact_globs``: patterns of files that are stored. ``artifacts``: URL of the folder for files, None
@@ -75,6 +78,7 @@ class WorkSpec:
     keep: KeepWorkspaces = "none"
     artifacts: str | None = None
     max_diff_bytes: int = 1_000_000
+    sandbox: SandboxSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def checked(spec: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer, Com
     if not workspace.is_ready or spec.check_command is None:
         return answer, None
     try:
-        end = workspace.check(spec.check_command, spec.command_limit_s)
+        end = workspace.check(spec.check_command, spec.command_limit_s, spec.sandbox)
     except (WorkspaceFaultError, SetupError, OSError) as fault:
         raise _failed(fault, answer, answer.work) from fault
     work = replace(answer.work, check_passed=end.has_passed, check_output=end.output)

@@ -248,7 +248,7 @@ class _Run:
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
         sizes = self._choose_sizes(open_rows)
-        if self.executor.is_remote or not BACKENDS[plan.options.backend].uses_servers:
+        if self.executor.is_remote or not BACKENDS[plan.backend].uses_servers:
             # Batches start opencode elsewhere: the server of this process is no longer needed.
             server_pool.call(server_pool.end_server, plan.spec)
         progress = self.ledger.runs.progress(self.run_id)
@@ -276,7 +276,7 @@ class _Run:
             shares_process=not self.executor.is_remote,
             batch_size=options.batch_size,
             concurrency=options.concurrency,
-            backend=options.backend,
+            backend=self.plan.backend,
             model_ref=self.plan.model_ref,
             one_owner=server_pool.has_exclusive_login(self.plan.spec),
             most=capacity.prompts,

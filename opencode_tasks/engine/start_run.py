@@ -135,7 +135,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "command": dict(context.command),
         },
         model_ref=None if options.models else plan.catalog.model_ref if plan.catalog else options.model,
-        backend=options.backend,
+        backend=plan.backend,
         opencode_version=plan.catalog.version if plan.catalog else None,
         deployment=context.deployment,
         flow_run_id=context.flow_run_id,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import RemoteTool, Session
+from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.outcomes.backend_result import SessionResult
 
@@ -97,7 +98,8 @@ class OpencodeSpec:
     ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
     event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
-    included; None means the setting.
+    included; None means the setting. ``sandbox`` is what opencode reaches in a sandbox, None without one; only
+    the backend ``cli`` has sandboxes.
     """
 
     binary: Path
@@ -116,6 +118,7 @@ class OpencodeSpec:
     extra_cli_args: tuple[str, ...] = ()
     use_plugin: bool = True
     max_steps: int | None = None
+    sandbox: SandboxSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

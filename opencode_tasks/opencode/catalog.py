@@ -21,10 +21,12 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
 from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
+from opencode_tasks.opencode.provider_access import ProviderAccess, access_to
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.tool_names import (
     granted_tools,
     has_tool_of,
+    may_change_files,
     name_faults,
     undenied_tools,
 )
@@ -47,7 +49,9 @@ class Catalog:
     if the model is one of them. ``prices`` are those of all other models. ``max_output_tokens`` is the
     maximum number of output tokens that opencode requests from the model, thinking included;
     ``max_input_tokens`` is the size of its context, None if it is unknown. ``key_variables`` are the names
-    of the variables from which opencode reads the keys of the model's provider.
+    of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
+    providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
+    may change files or run commands.
     """
 
     version: str
@@ -62,6 +66,8 @@ class Catalog:
     max_input_tokens: int | None = None
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     key_variables: tuple[str, ...] = ()
+    access: tuple[ProviderAccess, ...] = ()
+    changes_files: bool = False
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -82,13 +88,16 @@ async def read_catalog(
     named: Mapping[str, Sequence[str]] | None = None,
     max_output_tokens: int = MAX_OUTPUT_TOKENS,
     explicit_config: Mapping[str, Any] | None = None,
+    logins: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Catalog:
     """Resolve the model and check agent and variant. ``binary`` is opencode's, which has a catalogue inside.
 
     ``allowed`` are the tools that the default agent was given, ``named`` those that options name,
     by the option. ``max_output_tokens`` is the maximum number of output tokens that opencode
     requests from any model. ``explicit_config`` is the config that the run was given: opencode drops the
-    price tiers in it. Raises InputError with every fault.
+    price tiers in it. ``logins`` are the types of the logins by provider, ``environ`` is opencode's
+    environment. Raises InputError with every fault.
     """
     providers: Mapping[str, Any] = await server.get("/config/providers")
     config: Mapping[str, Any] = await server.get("/config")
@@ -131,6 +140,29 @@ async def read_catalog(
         max_input_tokens=limits.max_input_tokens,
         plugin_loaded=server.plugin_loaded,
         key_variables=_key_variables(resolved, providers),
+        access=_access(resolved, agents, providers, logins or {}, environ or {}),
+        changes_files=may_change_files(found),
+    )
+
+
+def _access(
+    model_ref: str,
+    agents: Sequence[Mapping[str, Any]],
+    providers: Mapping[str, Any],
+    logins: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> tuple[ProviderAccess, ...]:
+    """The access to the providers of the model and of the agents with models of their own."""
+    provider, _, model = model_ref.partition("/")
+    models: dict[str, list[str]] = {provider: [model]}
+    for own in (mapping_in(agent.get("model")) for agent in agents):
+        if own:
+            models.setdefault(str(own.get("providerID")), []).append(str(own.get("modelID")))
+    listed = {str(one.get("id")): one for one in map(mapping_in, list_in(providers.get("providers")))}
+    return tuple(
+        access_to(listed[name], names, logins.get(name), environ)
+        for name, names in models.items()
+        if name in listed
     )
 
 

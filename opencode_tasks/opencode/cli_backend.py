@@ -18,13 +18,14 @@ from typing import Any, cast
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.domain.work import WorkspaceRequest
-from opencode_tasks.errors import WorkspaceError
+from opencode_tasks.errors import SetupError, WorkspaceError
 from opencode_tasks.opencode.backend import (
     BackendName,
     OnSession,
     OpencodeSpec,
     Request,
 )
+from opencode_tasks.opencode.confinement import Place, placed
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.disk_space import check_space
 from opencode_tasks.opencode.instance_dir import (
@@ -47,6 +48,7 @@ from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.event_stream import EventFold
 from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
+from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.workspace.fault import WorkspaceFaultError
@@ -55,7 +57,10 @@ from opencode_tasks.workspace.program import start_program
 
 POLL_INTERVAL_S = 0.1
 EXPORT_LIMIT_S = 60.0
+# What opencode writes is read into memory.
+MAX_OUTPUT_BYTES = 500_000_000
 EXPORT_TRIES = 2
+NO_SANDBOX = "Make bubblewrap work on this machine, or give --sandbox none to run without a sandbox."
 
 
 @dataclass(slots=True)
@@ -92,6 +97,12 @@ class _Run:
                 self.fold.first_sign.setdefault(self.session_id, now)
                 self.fold.last_sign[self.session_id] = now
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that opencode has written to its output and its journal."""
+        files = (self.stdout, self.instance_dir.journal)
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def _read_event(self, event: Mapping[str, Any], now: float) -> None:
         if event.get("type") == "session.created" and self.session_id is None:
             info = mapping_in(mapping_in(event.get("properties")).get("info"))
@@ -111,6 +122,9 @@ class CliBackend:
 
     def __init__(self, spec: OpencodeSpec, unpriced: frozenset[str] = frozenset()) -> None:
         self.unpriced = unpriced
+        kind = None if spec.sandbox is None else spec.sandbox.kind
+        if kind is not None and (problem := sandbox_problem(kind)) is not None:
+            raise SetupError(current_node_id(), raw_message=problem, hint=NO_SANDBOX)
         self._spec = spec
         self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
@@ -148,7 +162,9 @@ class CliBackend:
         """See ``Backend.run``. Raises SetupError if the disk is full, WorkspaceError without a workspace."""
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
-        instance_dir = known or await asyncio.to_thread(make_instance_dir, self._folder)
+        instance_dir = known or await asyncio.to_thread(
+            make_instance_dir, self._folder, user_config=spec.sandbox is None
+        )
         provider = spec.model_ref.partition("/")[0] if spec.model_ref else None
         credentials = Credentials(provider, spec.secrets)
         result: SessionResult | None = None
@@ -165,7 +181,11 @@ class CliBackend:
                 env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
                 env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))
             env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
-            result = await self._run(request, instance_dir, spec, env, on_session)
+            for old in (instance_dir.journal, instance_dir.output):
+                old.unlink(missing_ok=True)
+            folder = work_folder(request, spec, instance_dir)
+            async with placed(instance_dir, spec, env, folder) as place:
+                result = await self._run(request, instance_dir, spec, place, on_session)
             if result.is_opencode_fault:
                 check_space(instance_dir.root)
             return self._secrets.mask.result(result)
@@ -179,27 +199,28 @@ class CliBackend:
         request: Request,
         instance_dir: InstanceDir,
         spec: OpencodeSpec,
-        env: Mapping[str, str],
+        place: Place,
         on_session: OnSession,
     ) -> SessionResult:
         prompt = instance_dir.run / "prompt.txt"
         prompt.touch(mode=0o600)
         prompt.write_bytes(request.prompt.encode())
-        for old in (instance_dir.journal, instance_dir.output):
-            old.unlink(missing_ok=True)
         run = _Run(instance_dir, instance_dir.output)
         process = await asyncio.to_thread(
             start_program,
             run_arguments(request, spec, instance_dir),
-            env=env,
-            cwd=instance_dir.work,
+            cell=place.cell,
+            env=place.env,
             stdin=prompt,
             stdout=run.stdout,
             stderr=instance_dir.run / "stderr.txt",
+            folder=None if request.workspace is None else work_folder(request, spec, instance_dir),
         )
         try:
             stopped = await self._wait(process, run, on_session, request.attempt_id)
-            return await self._collect(process, run, spec, env, stopped)
+            if process.exceeded is not None:
+                stopped = Stopped(limit=place.cell.exceeded_message(process.exceeded))
+            return await self._collect(process, run, spec, place, stopped)
         finally:
             await asyncio.to_thread(process.stop)
 
@@ -219,6 +240,9 @@ class CliBackend:
                 on_session(run.session_id)
             if ended:
                 return None
+            if run.size_bytes > MAX_OUTPUT_BYTES:
+                await asyncio.to_thread(process.stop)
+                return Stopped(limit=f"opencode wrote more than {MAX_OUTPUT_BYTES:,} bytes of events")
             # The plugin enforces cost and steps. Without it, there are no events with which to do it here.
             stopped = self._must_stop(run, now, started)
             if stopped is not None:
@@ -253,7 +277,7 @@ class CliBackend:
         process: GuardedProcess,
         run: _Run,
         spec: OpencodeSpec,
-        env: Mapping[str, str],
+        place: Place,
         stopped: Stopped | None,
     ) -> SessionResult:
         output = run.stdout.read_text(encoding="utf-8", errors="replace") if run.stdout.exists() else ""
@@ -261,7 +285,7 @@ class CliBackend:
         sessions: list[Session] = []
         notes: list[str] = []
         if session_id is not None:
-            sessions = await self._export_family(run, session_id, spec, env, notes)
+            sessions = await self._export_family(run, session_id, spec, place, notes)
         if spec.use_plugin and not plugin_is_loaded(run.instance_dir.journal):
             notes.append("the opencode plugin did not load: waits are read from opencode's own messages")
         events = parse_events(output)
@@ -279,18 +303,19 @@ class CliBackend:
             stderr=tail(run.instance_dir.run / "stderr.txt"),
             events=events,
             usage_known=stopped is None and bool(sessions) and has_known_usage(sessions),
-            notes=tuple(notes),
+            notes=(*notes, *place.notes()),
+            relay=place.count,
         )
 
     async def _export_family(
-        self, run: _Run, session_id: str, spec: OpencodeSpec, env: Mapping[str, str], notes: list[str]
+        self, run: _Run, session_id: str, spec: OpencodeSpec, place: Place, notes: list[str]
     ) -> list[Session]:
         """The root session and its children from exports; from the journal if an export fails."""
         family = run.fold.family(session_id)
         parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
         found: list[Session] = []
         for key, parent in parents.items():
-            messages = await self._export(key, run.instance_dir, spec, env)
+            messages = await self._export(key, run.instance_dir, spec, place)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
                 in_journal = [state.messages for state in family if state.session_id == key]
@@ -300,13 +325,14 @@ class CliBackend:
         return found
 
     async def _export(
-        self, session_id: str, instance_dir: InstanceDir, spec: OpencodeSpec, env: Mapping[str, str]
+        self, session_id: str, instance_dir: InstanceDir, spec: OpencodeSpec, place: Place
     ) -> list[Mapping[str, Any]] | None:
         for number in range(EXPORT_TRIES):
             target = instance_dir.run / f"export-{number}.json"
-            args = [str(spec.binary), "export", session_id]
+            args = place.cell.command([str(spec.binary), "export", session_id])
+            folder = place.cell.view.cwd
             finished = await asyncio.to_thread(
-                run_command, args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target
+                run_command, args, env=place.env, cwd=folder, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
             try:
                 messages: Any = mapping_in(json.loads(target.read_text(encoding="utf-8"))).get("messages")
@@ -326,11 +352,16 @@ def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir) -> None
         raise WorkspaceError(current_node_id(), raw_message=str(fault)) from None
 
 
+def work_folder(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> Path:
+    """The folder in which opencode works."""
+    if request.workspace is not None:
+        return Workspace(instance_dir.root).tree
+    return spec.work_dir or instance_dir.work
+
+
 def run_arguments(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> list[str]:
     """The command line. The prompt is not in it: only standard input passes it unchanged."""
-    directory = str(spec.work_dir or instance_dir.work)
-    if request.workspace is not None:
-        directory = str(Workspace(instance_dir.root).tree)
+    directory = str(work_folder(request, spec, instance_dir))
     args = [str(spec.binary), "run", "--format", "json", "--title", request.title]
     args += ["--agent", request.agent, "--dir", directory]
     if request.model_ref:

@@ -109,6 +109,17 @@ def read_store(path: Path) -> dict[str, Any]:
     return {name: login for name, login in mapping_in(store).items() if isinstance(login, dict)}
 
 
+def login_types(secrets: Secrets) -> dict[str, str]:
+    """The types of the logins by provider: ``api``, ``oauth``, …
+
+    Raises SetupError if the user's login store cannot be read.
+    """
+    content = (os.environ | dict(secrets.environment)).get(AUTH_CONTENT)
+    store = mapping_in(json.loads(content)) if content else read_store(user_store())
+    found = {name: str(mapping_in(login).get("type")) for name, login in store.items()}
+    return found | dict.fromkeys(secrets.api_keys, "api")
+
+
 def has_rotating_login(logins: Mapping[str, Mapping[str, Any]], provider: str | None) -> bool:
     """Whether the provider has an OAuth login, whose tokens rotate. None stands for any provider."""
     used = logins.values() if provider is None else [logins.get(provider, {})]

@@ -56,6 +56,18 @@ def is_secret_name(name: str) -> bool:
     return any(word.lower() in _SECRET_WORDS for word in _WORD.findall(name))
 
 
+def secrets_of(spec: OpencodeSpec) -> Iterator[str]:
+    """The secrets that are known now. One can occur several times."""
+    yield from _fixed_secrets(spec)
+    yield from _stored_logins()
+
+
+def is_place_name(name: str) -> bool:
+    """Whether a variable of this name says where a provider is, which is no secret."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    return not is_secret_name(name) and not _PLACE_WORDS.isdisjoint(words)
+
+
 def _fixed_secrets(spec: OpencodeSpec) -> Iterator[str]:
     block = spec.secrets.environment
     environ = {**os.environ, **block}

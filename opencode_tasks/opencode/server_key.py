@@ -52,6 +52,8 @@ def settings_digest(spec: OpencodeSpec) -> str:
     """The part of the key that does not change while the process runs."""
     values = asdict(spec)
     values.pop("system")
+    # No server is in a sandbox.
+    values.pop("sandbox")
     values["model_ref"] = spec.model_ref.partition("/")[0] if spec.model_ref else None
     return _digest(values)
 

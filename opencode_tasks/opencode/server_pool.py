@@ -22,7 +22,7 @@ from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, named_tools, read_catalog
 from opencode_tasks.opencode.config import allowed_tools, max_output_tokens
-from opencode_tasks.opencode.credentials import Credentials
+from opencode_tasks.opencode.credentials import Credentials, login_types
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
 from opencode_tasks.opencode.server_key import ServerKey, server_key, settings_digest
@@ -165,6 +165,8 @@ class ServerPool:
                 named=named_tools(spec),
                 max_output_tokens=max_output_tokens(os.environ),
                 explicit_config=spec.config,
+                logins=login_types(spec.secrets),
+                environ={**os.environ, **spec.secrets.environment},
             )
         finally:
             if not keep_server and not had_server:

@@ -60,6 +60,28 @@ def granted_tools(agent: Mapping[str, Any], allowed: Collection[str]) -> list[st
     return sorted(granted - {permission_of(name) for name in allowed} - {"external_directory"})
 
 
+def may_change_files(agent: Mapping[str, Any]) -> bool:
+    """Whether the rules of an agent allow it to change files, run commands, or start other agents.
+
+    A rule that asks a person counts as a denial: nobody is asked.
+    """
+    rules = _rules(agent)
+    return any(_is_allowed(rules, name) for name in ("edit", "bash", "task"))
+
+
+def _is_allowed(rules: Sequence[Mapping[str, Any]], permission: str) -> bool:
+    """Whether a rule allows the permission in some case, and no later one denies it in all."""
+    allowed = False
+    for rule in rules:
+        if not fnmatchcase(permission, str(rule.get("permission"))):
+            continue
+        if rule.get("action") == "allow":
+            allowed = True
+        elif rule.get("pattern") == "*":
+            allowed = False
+    return allowed
+
+
 def undenied_tools(agent: Mapping[str, Any], denied: Iterable[str]) -> list[str]:
     """The tools of ``denied`` that a later rule of the agent allows: in opencode the last rule counts."""
     return [name for name in denied if not _is_denied(_rules(agent), permission_of(name))]

@@ -68,7 +68,7 @@ def opencode_task(
     tools: Sequence[RemoteTool] = (),
     opencode_config: Mapping[str, Any] | None = None,
     opencode_bin: str | None = None,
-    backend: BackendName = "server",
+    backend: BackendName | None = None,
     timeout: float = 600.0,
     first_event_timeout: float | None = None,
     stall_timeout: float | None = None,
@@ -98,7 +98,8 @@ def opencode_task(
         tools: Remote MCP servers whose tools the agent may use.
         opencode_config: opencode config, merged over the user's global one; None adds nothing.
         opencode_bin: Path of the opencode binary; None for the one that ``opencode-tasks setup`` reports.
-        backend: ``server`` (a long-running process), ``cli`` (a process per prompt) or ``null`` (echo).
+        backend: ``server`` (a long-running process), ``cli`` (a process per prompt) or ``null`` (echo); None
+            means ``server``.
         timeout: Time limit of one attempt, in seconds.
         first_event_timeout: Time limit until the provider's first sign of an answer, in seconds; None for
             the setting, or ``timeout``.
@@ -135,6 +136,6 @@ def opencode_task(
         tools=tools,
         opencode_config=opencode_config,
         opencode_bin=opencode_bin,
-        backend=backend,
+        backend=backend or "server",
         clocks=make_clocks(timeout, first_event_timeout, stall_timeout, tool_timeout),
     )

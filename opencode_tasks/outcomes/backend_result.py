@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.domain.records import InnerRetry, Session
+from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.errors import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Reason why the backend ended a session: a clock, a long inner wait, its cost limit, or its end.
+    """Reason why the backend ended a session: a clock, a long inner wait, its cost limit, or another limit.
 
     Exactly one group is set: ``clock`` with its limit in ``seconds``; ``wait``, the inner retry whose
-    wait is too long; ``cap_pico`` with the amount ``spent_pico``, both in pico-dollars; or ``finish``,
-    the finish reason of a step without a tool call after which opencode repeated its request.
+    wait is too long; ``cap_pico`` with the amount ``spent_pico``, both in pico-dollars; ``finish``,
+    the finish reason of a step without a tool call after which opencode repeated its request; or ``limit``,
+    what its programs did that exceeded a limit of the sandbox.
     """
 
     clock: Clock | None = None
@@ -25,6 +27,7 @@ class Stopped:
     cap_pico: int | None = None
     spent_pico: int | None = None
     finish: str | None = None
+    limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,8 @@ class SessionResult:
     with its whole conversation. ``error`` is opencode's structured error if no message carries it;
     ``fault`` is the backend's own message if opencode did not finish the request. ``stopped`` is set if
     the backend ended the session. ``exit_code`` is -1 if no process ended. ``usage_known`` is False if
-    the provider may have charged for a step that no message reports.
+    the provider may have charged for a step that no message reports. ``relay`` counts the requests that
+    left a sandbox; None without one.
     """
 
     session_id: str | None
@@ -51,6 +55,7 @@ class SessionResult:
     events: Sequence[Mapping[str, Any]] = ()
     usage_known: bool = True
     notes: tuple[str, ...] = ()
+    relay: RelayCount | None = None
 
     @property
     def is_opencode_fault(self) -> bool:

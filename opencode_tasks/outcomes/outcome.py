@@ -19,6 +19,7 @@ from opencode_tasks.errors import (
     OpenCodeTimeoutError,
     PermissionDeniedError,
     RateLimitError,
+    SandboxLimitError,
     ServerError,
     UnknownOpenCodeError,
 )
@@ -108,6 +109,7 @@ def record_of(result: SessionResult, *, usage_known: bool) -> AttemptRecord:
         stderr=result.stderr,
         events=result.events,
         notes=result.notes,
+        relay=result.relay,
     )
 
 
@@ -201,6 +203,8 @@ def _stopped(stopped: Stopped, *, node_id: str, now: datetime, exit_code: int) -
         return _long_wait(stopped.wait, node_id=node_id, now=now, exit_code=exit_code)
     if stopped.cap_pico is not None and stopped.spent_pico is not None:
         return over_row_budget(stopped.cap_pico, stopped.spent_pico, node_id=node_id, exit_code=exit_code)
+    if stopped.limit is not None:
+        return SandboxLimitError(node_id, exit_code, stopped.limit)
     if stopped.finish is not None:
         message = f"the model's answer ended abnormally ({stopped.finish}), and opencode repeated the request"
         return ServerError(node_id, exit_code, message)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
+from opencode_tasks.domain.sandbox import Network, SandboxKind
 from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.opencode.backend import BACKEND_SUMMARIES, BackendName
 
@@ -23,7 +24,15 @@ BadRows = Literal["stop", "fail"]
 OnWait = Literal["wait", "sleep", "raise"]
 OnBudget = Literal["pause", "skip"]
 Group = Literal[
-    "Input", "Prompt", "Model and agent", "Workspace", "Output", "Execution", "Limits and budget", "Quality"
+    "Input",
+    "Prompt",
+    "Model and agent",
+    "Workspace",
+    "Sandbox",
+    "Output",
+    "Execution",
+    "Limits and budget",
+    "Quality",
 ]
 
 
@@ -58,6 +67,7 @@ _INPUT = partial(OptionInfo, "Input")
 _PROMPT = partial(OptionInfo, "Prompt", decides_answer=True)
 _MODEL = partial(OptionInfo, "Model and agent", decides_answer=True)
 _WORKSPACE = partial(OptionInfo, "Workspace", decides_answer=True)
+_SANDBOX = partial(OptionInfo, "Sandbox")
 _OUTPUT = partial(OptionInfo, "Output")
 _EXECUTION = partial(OptionInfo, "Execution")
 _LIMITS = partial(OptionInfo, "Limits and budget")
@@ -316,6 +326,57 @@ class SharedOptions(TypedDict, total=False):
         ),
     ]
 
+    # Sandbox
+    sandbox: Annotated[
+        SandboxKind | None,
+        _SANDBOX(
+            "Where the agent's tools and the commands of a row run: bwrap (bubblewrap: a read-only system, its own "
+            "files, no network), or none (with all rights of your user).",
+            absent="bwrap for an agent that may change files or run commands",
+        ),
+    ]
+    network: Annotated[
+        Network,
+        _SANDBOX(
+            "What a sandbox reaches: opencode its provider alone (none) or MCP servers too (provider), its tools "
+            "and commands nothing; or all of them the whole network (all).",
+            default="provider",
+            decides_answer=True,
+        ),
+    ]
+    allow_host: Annotated[
+        Sequence[str],
+        _SANDBOX(
+            "Another host that opencode reaches from a sandbox, such as a gateway to the provider.",
+            default=(),
+            metavar="HOST[:PORT]",
+        ),
+    ]
+    keys_in_sandbox: Annotated[
+        bool,
+        _SANDBOX(
+            "Let the keys of the provider into the sandbox, where the agent's programs can read them. Providers "
+            "that sign requests (Bedrock, Vertex) and OAuth logins need it.",
+            default=False,
+        ),
+    ]
+    sandbox_read: Annotated[
+        Sequence[str],
+        _SANDBOX(
+            "A file or folder that can be read in a sandbox, such as that of a compiler.",
+            default=(),
+            metavar="PATH",
+        ),
+    ]
+    sandbox_env: Annotated[
+        Sequence[str],
+        _SANDBOX(
+            "An environment variable that a sandbox gets, which the agent's programs can read.",
+            default=(),
+            metavar="NAME",
+        ),
+    ]
+
     # Output
     column_prefix: Annotated[
         str | None,
@@ -334,12 +395,12 @@ class SharedOptions(TypedDict, total=False):
 
     # Execution
     backend: Annotated[
-        BackendName,
+        BackendName | None,
         _EXECUTION(
             "How opencode runs: "
             + ", ".join(f"{name} ({text})" for name, text in BACKEND_SUMMARIES.items())
             + ".",
-            default="server",
+            absent="server; cli for rows with a workspace or a sandbox",
         ),
     ]
     batch_size: Annotated[

@@ -7,6 +7,7 @@ from typing import get_args
 
 from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.answer_shape import shape_of
+from opencode_tasks.domain.sandbox import Network, SandboxKind
 from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.backend_table import BACKENDS
@@ -14,11 +15,11 @@ from opencode_tasks.opencode.tool_names import permission_of
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options
 from opencode_tasks.plan.reviewed_examples import is_reviewed
+from opencode_tasks.plan.sandboxes import PROCESS_BACKEND, sandbox_faults
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
 MIN_VOTES = 2
-WORKSPACE_BACKEND = "cli"
 MAX_VOTES = 99
 
 
@@ -54,7 +55,8 @@ def option_faults(options: Options) -> list[str]:
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
         faults.append(f"--log-dir: there is no folder {options.log_dir}")
-    return faults + _tool_faults(options) + _workspace_faults(options) + _choice_faults(options)
+    faults += _tool_faults(options) + _workspace_faults(options) + sandbox_faults(options)
+    return faults + _choice_faults(options)
 
 
 def _workspace_faults(options: Options) -> list[str]:
@@ -72,10 +74,10 @@ def _workspace_faults(options: Options) -> list[str]:
         faults.append("--workspace-ref: write the ref of --workspace-template after an @")
     if options.work_dir is not None:
         faults.append("--work-dir: the agent works in the workspace of its row; remove one of the options")
-    if options.backend != WORKSPACE_BACKEND:
+    if options.backend not in (None, PROCESS_BACKEND):
         faults.append(
             f"--workspace: the backend {options.backend} makes no workspaces; leave --backend out, which "
-            f"chooses {WORKSPACE_BACKEND}"
+            f"chooses {PROCESS_BACKEND}"
         )
     if options.agent in (None, DEFAULT_AGENT) and not options.allow_tool and not options.mcp_server:
         faults.append(
@@ -179,6 +181,8 @@ def _choice_faults(options: Options) -> list[str]:
     """Faults of options with a closed list of values."""
     choices = {
         "backend": (options.backend, tuple(BACKENDS)),
+        "sandbox": (options.sandbox, get_args(SandboxKind)),
+        "network": (options.network, get_args(Network)),
         "bad-rows": (options.bad_rows, get_args(BadRows)),
         "on-budget": (options.on_budget, get_args(OnBudget)),
         "keep-workspaces": (options.keep_workspaces, get_args(KeepWorkspaces)),
@@ -186,9 +190,9 @@ def _choice_faults(options: Options) -> list[str]:
     faults = [
         f"--{name}: {value!r} is none of {', '.join(known)}"
         for name, (value, known) in choices.items()
-        if value not in known
+        if value is not None and value not in known
     ]
-    kind = BACKENDS.get(options.backend)
+    kind = None if options.backend is None else BACKENDS.get(options.backend)
     if kind is not None and not kind.runs_opencode and options.model is not None:
         faults.append(f"--model: the {options.backend} backend uses no model; remove the option")
     return faults

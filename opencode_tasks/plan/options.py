@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.sandbox import Network, SandboxKind
 from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import (
@@ -80,13 +81,19 @@ class Options:
     artifact: Sequence[str] = ()
     keep_workspaces: KeepWorkspaces = "none"
     artifacts: str | None = None
+    sandbox: SandboxKind | None = None
+    network: Network = "provider"
+    allow_host: Sequence[str] = ()
+    keys_in_sandbox: bool = False
+    sandbox_read: Sequence[str] = ()
+    sandbox_env: Sequence[str] = ()
     column_prefix: str | None = None
     log_dir: str | Path | None = None
     batch_size: int | None = None
     concurrency: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
-    backend: BackendName = "server"
+    backend: BackendName | None = None
     timeout: float = 600.0
     first_event_timeout: float | None = None
     stall_timeout: float | None = None
@@ -325,7 +332,7 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
 
 
 def _binary(options: Options) -> Path:
-    kind = BACKENDS.get(options.backend)
+    kind = None if options.backend is None else BACKENDS.get(options.backend)
     if kind is not None and not kind.runs_opencode and options.opencode_bin is None:
         return NO_BINARY
     try:

@@ -23,7 +23,7 @@ from opencode_tasks.domain.work import WorkspaceSource, WorkSpec
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked, PromptRow, PromptRows, check_frame, fault_lines
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.gate_id import gate_id
@@ -31,13 +31,14 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.canary_table import canary_name, canary_options, gold_in, read_canaries, renamed
 from opencode_tasks.plan.examples import read_examples
 from opencode_tasks.plan.gold import GoldField, gold_cells, gold_fields, value_faults
-from opencode_tasks.plan.option_faults import WORKSPACE_BACKEND, option_faults
+from opencode_tasks.plan.option_faults import option_faults
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.reviewed_examples import ReviewedExamples, read_reviewed_examples
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
+from opencode_tasks.plan.sandboxes import PROCESS_BACKEND, sandbox_of
 from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.plan.system_text import Example, SystemText
 from opencode_tasks.plan.workspaces import Workspaces, resolve_workspaces
@@ -187,6 +188,12 @@ class Plan:
         )
 
     @property
+    def backend(self) -> BackendName:
+        """The way in which opencode runs for the rows."""
+        assert self.options.backend is not None
+        return self.options.backend
+
+    @property
     def ledger_url(self) -> str:
         """URL of the ledger of the run."""
         assert self.options.ledger is not None
@@ -210,7 +217,7 @@ class Plan:
             ledger_url=ledger_url,
             spec=self.spec,
             secrets_block=self.secrets_block,
-            backend=options.backend,
+            backend=self.backend,
             model_ref=self.catalog.model_ref,
             unpriced=self.catalog.unpriced,
             system=self.rows.system.common,
@@ -232,7 +239,7 @@ class Plan:
             drain_s=settings().drain,
             log_dir=Path(options.log_dir) if options.log_dir else None,
             lease_s=settings().lease,
-            work=work_of(options, self.spec.clocks.tool_s) if options.has_workspace else None,
+            work=work_of(options, self.spec) if options.has_workspace else None,
         )
 
 
@@ -249,7 +256,7 @@ class Canaries:
     series: str
 
 
-def work_of(options: Options, command_limit_s: float) -> WorkSpec:
+def work_of(options: Options, spec: OpencodeSpec) -> WorkSpec:
     """Commands in the workspaces of a run and what is kept of them, from its options and the settings."""
     artifacts = options.artifacts
     if artifacts is not None and "://" not in artifacts:
@@ -257,7 +264,8 @@ def work_of(options: Options, command_limit_s: float) -> WorkSpec:
     return WorkSpec(
         setup_command=options.setup_command,
         check_command=options.check_command,
-        command_limit_s=command_limit_s,
+        command_limit_s=spec.clocks.tool_s,
+        sandbox=spec.sandbox,
         require_check=options.require_check,
         check_retries=options.check_retries,
         artifact_globs=tuple(options.artifact),
@@ -297,8 +305,6 @@ def make_plan(
     if options.models:
         # The variant of a block is that of its own model.
         options = replace(options, variant=Candidate.of(options.models[0]).variant)
-    if options.has_workspace and options.backend == "server":
-        options = replace(options, backend=WORKSPACE_BACKEND)
     checked = check_frame(
         pd.DataFrame() if frame is None else frame,
         prompt_column=options.prompt_column,
@@ -332,14 +338,18 @@ def make_plan(
         spec = make_spec(options, resolved.secrets)
         if frame is None or len(frame):
             # An unknown backend is a fault already; the other faults are found with a server.
-            backend = options.backend if options.backend in BACKENDS else "server"
+            backend = options.backend if options.backend in BACKENDS else None
+            backend = backend or (PROCESS_BACKEND if options.has_workspace else "server")
             catalog = server_pool.call(server_pool.catalog, spec, options.variant, backend)
+            spec = replace(spec, sandbox=sandbox_of(options, spec, catalog))
     except InputError as error:
         faults += error.faults
     canaries = _canaries(resolved, canary_frame, faults)
     if faults:
         raise InputError(tuple(faults))
     assert spec is not None
+    needs_process = options.has_workspace or spec.sandbox is not None
+    options = replace(options, backend=options.backend or (PROCESS_BACKEND if needs_process else "server"))
     base = spec.system if spec.agent == DEFAULT_AGENT else options.system
     instruction = None if options.schema is None else schema_instruction(options.schema)
     system = SystemText(base=base, examples=examples, instruction=instruction)

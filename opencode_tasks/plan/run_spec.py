@@ -92,6 +92,7 @@ class RunSpec:
                 source=WorkspaceSource.from_json(stored),
                 setup_command=self.work.setup_command,
                 command_limit_s=self.work.command_limit_s,
+                sandbox=self.work.sandbox,
             )
         return Request(
             prompt=claimed.row.prompt,

@@ -3,6 +3,7 @@
 from opencode_tasks.system.processes import (
     CommandResult,
     GuardedProcess,
+    Limits,
     end_programs,
     run_command,
     undisturbed,
@@ -13,6 +14,7 @@ from opencode_tasks.system.stop import Stop
 __all__ = [
     "CommandResult",
     "GuardedProcess",
+    "Limits",
     "Stop",
     "end_programs",
     "interrupt_on_sigterm",

@@ -6,7 +6,8 @@ workers must not kill the process that cleans up. It starts the program in a ses
 that belong to the program, and waits until the program ends, the parent ends, or standard input is
 closed or has a line. Then it kills the whole tree of the program, processes that left its group
 included, and removes the directories named in the job. It writes ``started PID`` and ``exited CODE``
-to standard output.
+to standard output. A job can have ``limits`` of the whole tree: when it exceeds one, the guard writes
+``exceeded NAME`` and kills it.
 
 On Linux the parent is watched through a pidfd. A parent-death signal is not enough: it is sent when the
 thread that started the child ends, even if the process is still running. The program itself gets that
@@ -24,6 +25,7 @@ import ctypes
 import functools
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -42,6 +44,10 @@ QUIET_S = 1.0
 LOOK_S = 0.2
 TRACK_S = 1.0
 PS_LIMIT_S = 10.0
+# Time between two measurements of a program with limits; those of its folder take at most this share of time.
+MEASURE_S = 0.25
+FOLDER_S = 2.0
+FOLDER_SHARE = 0.05
 # The line of a parent that is about to end. Any other line asks for the clean-up.
 ENDING = b"ending\n"
 
@@ -67,12 +73,19 @@ class Linux:
         """A descriptor that is readable when a process has ended."""
         return os.pidfd_open(pid)
 
-    def wait(self, watched: Sequence[int], *, reads_stdin: bool = True) -> None:
-        """Wait until a watched process ends, or standard input has data or is closed."""
+    def wait(
+        self, watched: Sequence[int], *, reads_stdin: bool = True, timeout_s: float | None = None
+    ) -> bool:
+        """Wait until a watched process ends, or standard input has data or is closed; False after a time."""
         ends = select.poll()
         for fd in (*watched, *([0] if reads_stdin else [])):
             ends.register(fd, select.POLLIN | select.POLLHUP)
-        ends.poll()
+        return bool(ends.poll(None if timeout_s is None else 1000 * timeout_s))
+
+    def usage(self, program: int) -> tuple[int, int]:
+        """Number of processes of the program, and their memory in bytes that no file backs."""
+        found = self.descendants(program)
+        return len(found), sum(own_memory(pid) for pid in found)
 
     def descendants(self, program: int) -> list[int]:
         """Running processes of the program: those below this process, which adopts orphans."""
@@ -160,15 +173,32 @@ class Portable:
             pass
         return pid in self._ended
 
-    def wait(self, watched: Sequence[Callable[[], bool]], *, reads_stdin: bool = True) -> None:
-        """Wait until a watched process ends, or standard input has data or is closed."""
+    def wait(
+        self,
+        watched: Sequence[Callable[[], bool]],
+        *,
+        reads_stdin: bool = True,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Wait until a watched process ends, or standard input has data or is closed; False after a time."""
+        began = time.monotonic()
         while not any(has_ended() for has_ended in watched):
             if reads_stdin and has_data(0, LOOK_S):
-                return
+                return True
             if not reads_stdin:
                 time.sleep(LOOK_S)
             if self._program and time.monotonic() - self._tracked_at > TRACK_S:
                 self.descendants(self._program)
+            if timeout_s is not None and time.monotonic() - began >= timeout_s:
+                return False
+        return True
+
+    def usage(self, program: int) -> tuple[int, int]:
+        """Number of processes of the program, and their resident memory in bytes."""
+        found = {str(pid) for pid in self.descendants(program)}
+        lines = output_of(["ps", "-ax", "-o", "pid=,rss="]).splitlines()
+        sizes = [int(size) for pid, size in (line.split() for line in lines) if pid in found]
+        return len(found), 1024 * sum(sizes)
 
     def descendants(self, program: int) -> list[int]:
         """Running processes of the program: its tree, its group, and what was once in either."""
@@ -240,6 +270,16 @@ def output_of(args: list[str]) -> str:
             return ""
     own = str(running.pid)
     return "\n".join(line for line in output.splitlines() if line.split(None, 1)[:1] != [own])
+
+
+def own_memory(pid: int) -> int:
+    """Memory of a process in bytes that no file backs; 0 if it has ended."""
+    kilobytes = 0
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith((b"RssAnon:", b"RssShmem:")):
+                kilobytes += int(line.split()[1])
+    return 1024 * kilobytes
 
 
 def below(roots: Sequence[int], children: Mapping[int, Sequence[int]]) -> list[int]:
@@ -340,8 +380,53 @@ def run_program(system: Any, job: dict[str, Any], parent: Any) -> int:
         return -1
     report(f"started {program.pid}")
     end = (lambda: program.poll() is not None) if job["portable"] else system.watch(program.pid)
-    system.wait([parent, end])
+    limits = job["limits"]
+    if limits is None:
+        system.wait([parent, end])
+        return end_tree(system, program, job["grace_s"])
+    size = FolderSize(limits["folder"])
+    while not system.wait([parent, end], timeout_s=MEASURE_S):
+        if exceeded := exceeded_limit(system, program.pid, limits, size):
+            report(f"exceeded {exceeded}")
+            return end_tree(system, program, 0.0)
     return end_tree(system, program, job["grace_s"])
+
+
+def exceeded_limit(system: Any, program: int, limits: Mapping[str, Any], size: FolderSize) -> str | None:
+    """The name of a limit that the program exceeds; None if it keeps all of them."""
+    count, memory_bytes = system.usage(program)
+    if count > limits["processes"]:
+        return "processes"
+    if memory_bytes > limits["memory_bytes"]:
+        return "memory_bytes"
+    files, size_bytes = size.measured()
+    if files > limits["files"]:
+        return "files"
+    return "size_bytes" if size_bytes > limits["size_bytes"] else None
+
+
+class FolderSize:
+    """Number of files below a folder and their bytes on the disk, counted again from time to time."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._found = (0, 0)
+        self._next = time.monotonic() + FOLDER_S
+
+    def measured(self) -> tuple[int, int]:
+        """The numbers of the last count."""
+        if self._folder is None or time.monotonic() < self._next:
+            return self._found
+        began, files, blocks = time.monotonic(), 0, 0
+        for parent, _, names in os.walk(self._folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    blocks += os.lstat(os.path.join(parent, name)).st_blocks
+                    files += 1
+        self._found = files, 512 * blocks
+        now = time.monotonic()
+        self._next = now + max(FOLDER_S, (now - began) / FOLDER_SHARE)
+        return self._found
 
 
 def clean_up(job: dict[str, Any]) -> None:
@@ -407,11 +492,19 @@ def start(system: Any, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=system.prepare_program,
+            preexec_fn=functools.partial(prepare, system, job["limits"]),
         )
     except OSError as error:
         report(f"failed {error}")
         return None
+
+
+def prepare(system: Any, limits: Mapping[str, Any] | None) -> None:
+    """Prepare the program, in its process, and set its limits that the kernel enforces."""
+    system.prepare_program()
+    if limits is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"], limits["file_bytes"]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def restore_signals() -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -33,15 +33,35 @@ def is_portable() -> bool:
     return sys.platform != "linux" or os.environ.get("OPENCODE_TASKS_PORTABLE_GUARD") == "1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of a program and its children, together unless noted.
+
+    - ``processes``: number of processes. ``memory_bytes``: memory that no file backs.
+    - ``file_bytes``: size of each file that is written.
+    - ``files``, ``size_bytes``: number of files below ``folder`` and their bytes on the disk; a ``folder`` of
+      None is not counted.
+    """
+
+    processes: int
+    memory_bytes: int
+    file_bytes: int
+    files: int
+    size_bytes: int
+    folder: Path | None = None
+
+
 class GuardedProcess:
     """Program that runs under a guard and ends with this process, even if this process is killed.
 
     ``system/process_guard.py`` is the guard. Methods are safe to call from several threads. ``pid`` is the
-    process id of the program, 0 for a guard without a program.
+    process id of the program, 0 for a guard without a program. ``exceeded`` is the name of the limit because
+    of which it was ended; None without one.
     """
 
     def __init__(self, guard: subprocess.Popen[bytes], pid: int) -> None:
         self.pid = pid
+        self.exceeded: str | None = None
         self._guard = guard
         self._reports = b""
         self._ended = False
@@ -61,13 +81,15 @@ class GuardedProcess:
         remove: Sequence[Path] = (),
         instance_dirs: Sequence[Path] = (),
         grace_s: float = 3.0,
+        limits: Limits | None = None,
     ) -> Self:
         """Start ``args``. Output is appended to the file ``stdout``, errors to ``stderr`` or the same file.
 
         ``stdin`` is a file to read from; None closes standard input. When the program or this process
         ends, the directories ``remove`` are removed and ``instance_dirs`` are cleaned as
         ``process_guard.clean_instance_dir`` does. The program has ``grace_s`` seconds to end after
-        SIGTERM, then it is killed. Raises SetupError if the program cannot be started.
+        SIGTERM, then it is killed. It is killed at once if it exceeds one of ``limits``. Raises SetupError if
+        the program cannot be started.
         """
         job = {
             "args": list(args),
@@ -80,6 +102,7 @@ class GuardedProcess:
             "grace_s": grace_s,
             "parent": os.getpid(),
             "portable": is_portable(),
+            "limits": None if limits is None else {**asdict(limits), "folder": _text(limits.folder)},
         }
         return cls._start_guard(job, env=env, cwd=cwd)
 
@@ -97,6 +120,7 @@ class GuardedProcess:
         """
         job = {
             "args": None,
+            "limits": None,
             "remove": [str(path) for path in remove],
             "instance_dirs": [str(path) for path in instance_dirs],
             "kill_users_of": str(kill_users_of) if kill_users_of else None,
@@ -163,9 +187,11 @@ class GuardedProcess:
         return code
 
     def _read_exit(self, line: str) -> None:
-        kind, _, code = line.partition(" ")
+        kind, _, value = line.partition(" ")
+        if kind == "exceeded":
+            self.exceeded = value
         if kind == "exited":
-            self._ended, self._code = True, int(code)
+            self._ended, self._code = True, int(value)
 
     def _next_report(self, timeout_s: float) -> str:
         """Next line of the guard, "" if none arrives in time. A closed pipe counts as an exit."""
@@ -268,6 +294,10 @@ def run_command(
                 returncode=-1, stdout=_decode(output), stderr=_decode(errors), timed_out=True
             )
         return CommandResult(returncode=process.returncode, stdout=_decode(output), stderr=_decode(errors))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _decode(data: bytes | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
 from opencode_tasks.workspace import archive, folder, git
 from opencode_tasks.workspace.changes import ChangeLog
@@ -55,20 +56,20 @@ class Workspace:
             raise WorkspaceFaultError(f"cannot copy {source.address}: {error}") from error
         self.changes.add_source()
         if request.setup_command is not None:
-            end = self.shell(request.setup_command, request.command_limit_s)
+            end = self.shell(request.setup_command, request.command_limit_s, request.sandbox)
             if not end.has_passed:
                 output = end.output.strip() or "no output"
                 raise WorkspaceFaultError(f"the setup command failed ({end.reason}): {output}")
         self.changes.set_base()
 
-    def shell(self, command: str, limit_s: float) -> CommandEnd:
+    def shell(self, command: str, limit_s: float, sandbox: SandboxSpec | None) -> CommandEnd:
         """Run a shell command in the copy."""
-        return run_shell(command, tree=self.tree, folder=self.run, limit_s=limit_s)
+        return run_shell(command, tree=self.tree, folder=self.run, limit_s=limit_s, sandbox=sandbox)
 
-    def check(self, command: str, limit_s: float) -> CommandEnd:
+    def check(self, command: str, limit_s: float, sandbox: SandboxSpec | None) -> CommandEnd:
         """Run a shell command in the copy, and undo what it changes in files that are not ignored."""
         before = self.changes.state()
-        end = self.shell(command, limit_s)
+        end = self.shell(command, limit_s, sandbox)
         self.changes.restore(before)
         return end
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from opencode_tasks.domain.sandbox import SandboxSpec
+from opencode_tasks.sandbox.cell import Cell, passed_variables
+from opencode_tasks.sandbox.view import TEMP, View
 from opencode_tasks.system import GuardedProcess
 
 # Prefixes of variables that no program of a row needs.
@@ -19,60 +22,97 @@ _MAX_CHAR_BYTES = 4
 def start_program(
     args: Sequence[str],
     *,
+    cell: Cell,
     env: Mapping[str, str],
-    cwd: Path,
     stdout: Path,
     stderr: Path | None = None,
     stdin: Path | None = None,
+    folder: Path | None = None,
 ) -> GuardedProcess:
     """Start a program that works for one row. It ends, with its children, when this process ends.
 
-    Parameters and errors are those of ``GuardedProcess.start``. Every program that an agent or the content of
+    ``cell`` says where it runs, ``folder`` is the one with its files, which is limited in a sandbox. Other
+    parameters and errors are those of ``GuardedProcess.start``. Every program that an agent or the content of
     a workspace can influence is started here.
     """
-    return GuardedProcess.start(args, env=env, cwd=cwd, stdout=stdout, stderr=stderr, stdin=stdin)
+    return GuardedProcess.start(
+        cell.command(args),
+        env=env,
+        cwd=cell.view.cwd,
+        stdout=stdout,
+        stderr=stderr,
+        stdin=stdin,
+        limits=cell.limits(folder),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandEnd:
-    """The end of a command: its exit code, None if it ran out of time, and the end of its output."""
+    """The end of a command: its exit code, None if it ran out of time, and the end of its output.
+
+    ``exceeded`` says which limit of the sandbox it exceeded; None for none.
+    """
 
     exit_code: int | None
     output: str
     seconds: float
+    exceeded: str | None = None
 
     @property
     def has_passed(self) -> bool:
         """Whether the exit code is 0."""
-        return self.exit_code == 0
+        return self.exit_code == 0 and self.exceeded is None
 
     @property
     def reason(self) -> str:
         """How it ended, in words."""
+        if self.exceeded is not None:
+            return self.exceeded
         if self.exit_code is None:
             return f"it did not end within {self.seconds:.0f} s"
         return f"exit code {self.exit_code}"
 
 
-def run_shell(command: str, *, tree: Path, folder: Path, limit_s: float) -> CommandEnd:
+def run_shell(
+    command: str, *, tree: Path, folder: Path, limit_s: float, sandbox: SandboxSpec | None
+) -> CommandEnd:
     """Run a shell command in a workspace until it ends, and its children with it.
 
-    ``folder`` is a private directory for its output and temporary files. ``limit_s`` is in seconds.
+    ``folder`` is a private directory for its output and temporary files. ``limit_s`` is in seconds. In a
+    ``sandbox`` the command reaches no provider.
     """
     # Of the directories of a killed process, only those of the work are left.
-    (folder / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("tmp", "home"):
+        (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     output = folder / "command.txt"
     output.unlink(missing_ok=True)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_VARIABLES)}
+    if sandbox is None:
+        cell = Cell(view=View(temp=folder / "tmp", cwd=tree))
+        env = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_VARIABLES)}
+        env["TMPDIR"] = str(folder / "tmp")
+    else:
+        cell = _cell(sandbox, tree, folder)
+        env = passed_variables(sandbox, os.environ) | {"HOME": str(folder / "home"), "TMPDIR": TEMP}
     started = time.monotonic()
-    process = start_program(
-        ["sh", "-c", command], env=env | {"TMPDIR": str(folder / "tmp")}, cwd=tree, stdout=output
-    )
+    process = start_program(["sh", "-c", command], cell=cell, env=env, stdout=output, folder=tree)
     try:
         code = process.wait(limit_s)
     finally:
         process.stop()
-    return CommandEnd(exit_code=code, output=_end_of(output), seconds=time.monotonic() - started)
+    exceeded = None if process.exceeded is None else cell.exceeded_message(process.exceeded)
+    seconds = time.monotonic() - started
+    return CommandEnd(exit_code=code, output=_end_of(output), seconds=seconds, exceeded=exceeded)
+
+
+def _cell(sandbox: SandboxSpec, tree: Path, folder: Path) -> Cell:
+    view = View(
+        temp=folder / "tmp",
+        cwd=tree,
+        writable=(tree, folder / "home"),
+        readable=tuple(map(Path, sandbox.readable)),
+        has_network=sandbox.network == "all",
+    )
+    return Cell(view=view, spec=sandbox)
 
 
 def _end_of(path: Path) -> str:

@@ -38,9 +38,12 @@
 //                                  file of the system text, cost limit and file of prices of the first session, for
 //                                  `opencode run`. A server takes limit and prices from the metadata of
 //                                  the prompt's text part.
+//   OPENCODE_TASKS_RELAY, OPENCODE_TASKS_RELAY_HOSTS
+//                                  the way out of a sandbox (see relay.js)
 
 import { appendFileSync, readFileSync } from "node:fs"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
+import { RELAY, relayed } from "./relay.js"
 import { Spending } from "./spending.js"
 import { isEventStream, watched } from "./stream.js"
 import { correctUsage } from "./usage.js"
@@ -404,7 +407,7 @@ function note(event) {
   if (JOURNAL_EVENTS && event.type !== "sync") journal({ kind: "event", event })
 }
 
-if (!globalThis.fetch.opencodeTasks) globalThis.fetch = wrap(globalThis.fetch)
+if (!globalThis.fetch.opencodeTasks) globalThis.fetch = wrap(RELAY ? relayed(globalThis.fetch) : globalThis.fetch)
 
 export const OpencodeTasks = async () => {
   journal({ kind: "loaded" })

@@ -1,0 +1,37 @@
+// In a sandbox without network, sends requests through a Unix socket to the relay outside (sandbox/relay.py).
+//
+// The URL of a request is in a header. A request that the relay does not send on, or that got no answer,
+// fails here as it would without a relay. Servers on the loopback address are inside of the sandbox, unless
+// the relay knows their address.
+//
+// Environment:
+//   OPENCODE_TASKS_RELAY        path of the socket
+//   OPENCODE_TASKS_RELAY_HOSTS  with a network: the hosts whose requests use the relay, as JSON, because it
+//                               has their keys; "" if all do
+
+export const RELAY = process.env.OPENCODE_TASKS_RELAY
+const HOSTS = process.env.OPENCODE_TASKS_RELAY_HOSTS && JSON.parse(process.env.OPENCODE_TASKS_RELAY_HOSTS)
+const TARGET_HEADER = "x-opencode-tasks-target"
+const REASON_HEADER = "x-opencode-tasks-relay"
+const PORTS = { "http:": "80", "https:": "443" }
+
+const usesRelay = (url) =>
+  url.protocol in PORTS && (!HOSTS || HOSTS.includes(`${url.hostname.replace(/^\[|\]$/g, "")}:${url.port || PORTS[url.protocol]}`))
+
+export function relayed(fetch) {
+  const through = async (input, init) => {
+    const url = new URL(String(input?.url ?? input))
+    if (!usesRelay(url)) return fetch(input, init)
+    const request = typeof input === "object" && input.headers ? input : {}
+    const headers = new Headers(init?.headers ?? request.headers)
+    headers.set(TARGET_HEADER, url.href)
+    const method = init?.method ?? request.method ?? "GET"
+    const body = init?.body ?? (request.body ? await request.arrayBuffer() : undefined)
+    const signal = init?.signal ?? request.signal
+    const response = await fetch("http://relay/", { method, headers, body, signal, redirect: "manual", unix: RELAY })
+    const reason = response.headers.get(REASON_HEADER)
+    if (reason) throw new Error(Buffer.from(reason, "base64").toString("utf8"))
+    return response
+  }
+  return Object.assign(through, fetch)
+}

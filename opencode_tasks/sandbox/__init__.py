@@ -1,0 +1,1 @@
+"""Isolation of the programs of a row: files, processes, network, keys."""
