@@ -125,6 +125,9 @@ def _lines(found: Audit) -> list[str]:
     if found.in_flight:
         lines.append(f"in flight  {_attempts(len(found.in_flight))}")
     lines.append(f"cost       {_usd(found.cost_pico)} in the ledger, at most {_usd(found.at_most_pico)}")
+    if found.relay_requests is not None:
+        refused = f", {found.relay_refused} refused" if found.relay_refused else ""
+        lines.append(f"sandbox    {found.relay_requests} requests let through to the provider{refused}")
     if not found.faults:
         lines.append("checks     no contradiction: attempts at one prompt do not overlap, and all sums agree")
     return lines + [f"fault      {one}" for one in found.faults]

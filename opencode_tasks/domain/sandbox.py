@@ -15,13 +15,13 @@ class SandboxSpec:
 
     - ``network``: ``all`` leaves them the network of the machine. Otherwise they have none, and requests of
       opencode itself leave through a relay, which lets only ``hosts`` pass.
-    - ``provider_hosts``, ``mcp_hosts``, ``other_hosts``: hosts as ``host:port``, those of MCP servers with the
-      names of the servers. ``key_variables``: names of the variables with the keys of the providers.
+    - ``provider_hosts``, ``mcp_hosts``, ``other_hosts``: hosts as ``host:port``, those of MCP servers with
+      the names of the servers. ``key_variables``: names of the variables with the keys of the providers.
     - ``keys_inside``: opencode gets the keys themselves, not placeholders that the relay replaces.
-    - ``readable``: absolute paths outside that can be read. ``variables``: names of environment variables that
-      are passed on.
-    - ``processes``, ``memory_bytes``, ``file_bytes``: limits of all programs of a row together, and of the size
-      of one file. ``files``, ``size_bytes``: limits of its workspace.
+    - ``readable``: absolute paths outside that can be read. ``variables``: names of environment variables
+      that are passed on.
+    - ``processes``, ``memory_bytes``, ``file_bytes``: limits of all programs of a row together, and of the
+      size of one file. ``files``, ``size_bytes``: limits of its workspace.
     """
 
     kind: SandboxKind = "bwrap"
@@ -51,9 +51,9 @@ class RelayCount:
     """Requests of a row that reached the relay of its sandbox.
 
     Attributes:
-        requests: Number of requests that were sent on.
+        requests: Number of requests that were sent to the providers of the models.
         refused: Number of requests that were not: to other hosts, or of another program than opencode.
-        bytes_sent: Bytes of the bodies of the requests that were sent on.
+        bytes_sent: Bytes of the bodies of the requests that were sent to them.
         bytes_received: Bytes of the bodies of their responses.
 
     Examples:

@@ -64,7 +64,8 @@ class Audit:
     ``sent_once`` of the ``sent_rows`` were sent by one attempt. ``refused`` counts, by error type, the
     further attempts in which the provider refused the row without usage. ``in_flight`` attempts have no
     end yet, and their process may work on them. ``at_most_pico`` is the upper bound of the provider's
-    bill. ``faults`` are contradictions to the promises, one line each.
+    bill. ``relay_requests`` left the sandboxes of the rows for the providers, and ``relay_refused`` were
+    refused there; None without a sandbox. ``faults`` are contradictions to the promises, one line each.
     """
 
     run_id: str
@@ -80,6 +81,8 @@ class Audit:
     in_flight: Sequence[SentAttempt]
     cost_pico: int
     at_most_pico: int | None
+    relay_requests: int | None
+    relay_refused: int | None
     faults: Sequence[str]
 
     @property
@@ -121,6 +124,8 @@ def audit(ledger: Ledger, run_id: str) -> Audit | None:
         in_flight=in_flight,
         cost_pico=facts.run["spent_pico"],
         at_most_pico=total_of((facts.run["spent_pico"], facts.unreported_pico)),
+        relay_requests=sum(one.requests for one in facts.relayed) if facts.relayed else None,
+        relay_refused=sum(one.refused for one in facts.relayed) if facts.relayed else None,
         faults=_faults(facts, by_row),
     )
 
@@ -190,6 +195,13 @@ def _faults(facts: AuditFacts, by_row: Mapping[str, Sequence[SentAttempt]]) -> l
     ]
     faults += [
         f"row {row_id!r} is completed, and no attempt has its answer" for row_id in facts.without_attempt
+    ]
+    # The last request of a failed attempt has no usage.
+    faults += [
+        f"row {one.row_id!r} attempt {one.attempt}: {one.requests} requests left its sandbox, and opencode "
+        f"reported {one.recorded}"
+        for one in facts.relayed
+        if one.requests > one.recorded + one.has_failed
     ]
     return faults + [
         f"the ledger stores {_shown(name, stored)} as {name.removesuffix('_pico')}, and its parts add up to "

@@ -135,6 +135,7 @@ def execute(
                 is_approved=started.is_approved,
             )
             run.warn_of_others()
+            run.warn_of_rights()
             canary = None if send_canaries is None else send_canaries(ledger, run_id)
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
@@ -243,6 +244,17 @@ class _Run:
         """Emit a warning for each other process that works on the run now."""
         for driver in other_drivers(self.ledger, self.run_id, self.driver_id):
             text = f"another process works on this run too ({driver_text(driver)}): each row is sent by one"
+            self.emit(RunEvent(run_id=self.run_id, warning=text))
+
+    def warn_of_rights(self) -> None:
+        """Emit a warning if the agent is in no sandbox and nobody asked for that."""
+        plan = self.plan
+        changes_files = plan.catalog is not None and plan.catalog.changes_files
+        if changes_files and plan.spec.sandbox is None and plan.options.sandbox is None:
+            text = (
+                f"the agent may change files or run commands with all rights of your user: the backend "
+                f"{plan.backend} has no sandbox (leave --backend out for one)"
+            )
             self.emit(RunEvent(run_id=self.run_id, warning=text))
 
     def _dispatch(self, open_rows: int) -> RunSpec:

@@ -74,6 +74,21 @@ class AttemptPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """An attempt in a sandbox: the requests that left it, and those that opencode has reported.
+
+    ``recorded`` is the number of its model calls with a record, and of the retries in its session.
+    """
+
+    row_id: str
+    attempt: int
+    requests: int
+    refused: int
+    recorded: int
+    has_failed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFacts:
     """Facts about the sends of a run.
 
@@ -83,7 +98,7 @@ class AuditFacts:
     ``unreported_pico`` is the upper bound of the cost that is not in the ledger, in pico-dollars; None
     if the price is unknown. ``unused_answers`` were sent although an answer of an earlier attempt could
     have been reused. ``sums`` holds totals as stored and as added up again. ``without_attempt`` are
-    completed rows without a completed attempt.
+    completed rows without a completed attempt. ``relayed`` has the attempts that ran in a sandbox.
     """
 
     run: Mapping[str, Any]
@@ -99,6 +114,7 @@ class AuditFacts:
     unused_answers: Sequence[AttemptPair]
     sums: Mapping[str, tuple[int, int]]
     without_attempt: Sequence[str]
+    relayed: Sequence[Relayed]
 
 
 def audit_facts(connection: Connection, run_id: str) -> AuditFacts | None:
@@ -115,6 +131,7 @@ def audit_facts(connection: Connection, run_id: str) -> AuditFacts | None:
         unused_answers=[] if run["refresh"] else _unused_answers(connection, run_id),
         sums=_sums(connection, run_id),
         without_attempt=_without_attempt(connection, run_id),
+        relayed=_relayed(connection, run_id),
     )
 
 
@@ -286,6 +303,26 @@ def _without_attempt(connection: Connection, run_id: str) -> list[str]:
         ~has_answer,
     )
     return list(connection.execute(query.order_by(rows.c.position).limit(MAX_LISTED)).scalars())
+
+
+def _relayed(connection: Connection, run_id: str) -> list[Relayed]:
+    calls, retries = (
+        select(func.count()).where(table.c.attempt_id == attempts.c.attempt_id).scalar_subquery()
+        for table in (usage, inner_retries)
+    )
+    query = (
+        select(
+            attempts.c.row_id,
+            attempts.c.attempt,
+            attempts.c.relay_requests.label("requests"),
+            attempts.c.relay_refused.label("refused"),
+            (calls + retries).label("recorded"),
+            (attempts.c.status == "failed").label("has_failed"),
+        )
+        .where(attempts.c.run_id == run_id, attempts.c.relay_requests.is_not(None))
+        .order_by(attempts.c.started_at)
+    )
+    return [Relayed(**line) for line in connection.execute(query).mappings()]
 
 
 def _count(query: Select[Any]) -> ColumnElement[int]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Update, bindparam, exists, select
 
 from opencode_tasks.domain.records import AttemptRecord
+from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.errors import OpenCodeError, RateLimitError
 from opencode_tasks.ledger.budgets import Amounts, amounts, count_amounts
 from opencode_tasks.ledger.leases import Lease, release_all
@@ -178,6 +179,7 @@ def _end_values(end: EndedAttempt, fence: int) -> dict[str, Any]:
         "ended_fence": None if end.lease is None else fence,
         "exit_code": end.record.exit_code,
         "is_outage": end.is_outage or None,
+        **_relay_values(end.record.relay),
     }
     if error is None:
         return {**values, "status": "completed"}
@@ -191,6 +193,12 @@ def _end_values(end: EndedAttempt, fence: int) -> dict[str, Any]:
         "reset_time": error.reset_time if isinstance(error, RateLimitError) else None,
         "retry_after_s": error.retry_after,
     }
+
+
+def _relay_values(count: RelayCount | None) -> dict[str, Any]:
+    if count is None:
+        return {}
+    return {f"relay_{name}": value for name, value in asdict(count).items()}
 
 
 _ChangedRow = tuple[str, RowChange | None, Sequence[Mapping[str, Any]], datetime]

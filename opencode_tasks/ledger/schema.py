@@ -206,6 +206,11 @@ attempts: Final = Table(
     Column("is_outage", Boolean),
     # Fence of the key when the end was written: attempts with a higher one began later. NULL if not known.
     Column("ended_fence", Integer),
+    # Requests that left its sandbox for the provider, and those that were refused there. NULL without one.
+    Column("relay_requests", BigInteger),
+    Column("relay_refused", BigInteger),
+    Column("relay_bytes_sent", BigInteger),
+    Column("relay_bytes_received", BigInteger),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )

@@ -98,8 +98,8 @@ class OpencodeSpec:
     ``max_inline_wait_s`` is the longest wait in seconds that the plugin leaves to opencode.
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
     event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
-    included; None means the setting. ``sandbox`` is what opencode reaches in a sandbox, None without one; only
-    the backend ``cli`` has sandboxes.
+    included; None means the setting. ``sandbox`` is what opencode reaches in a sandbox, None without one;
+    only the backend ``cli`` has sandboxes.
     """
 
     binary: Path

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.records import Session
+from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.errors import SetupError, WorkspaceError
 from opencode_tasks.opencode.backend import (
@@ -129,6 +130,8 @@ class CliBackend:
         self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
         self._folds: dict[str, EventFold] = {}
+        # Requests of the sessions that left their sandbox, those of earlier prompts included.
+        self._relayed: dict[str, RelayCount] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
@@ -153,6 +156,7 @@ class CliBackend:
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
         self._folds.pop(session_id, None)
+        self._relayed.pop(session_id, None)
         instance_dir = self._homes.pop(session_id, None)
         if instance_dir is not None:
             instance_dir.unmark(session_id)
@@ -304,8 +308,15 @@ class CliBackend:
             events=events,
             usage_known=stopped is None and bool(sessions) and has_known_usage(sessions),
             notes=(*notes, *place.notes()),
-            relay=place.count,
+            relay=self._count(session_id, place),
         )
+
+    def _count(self, session_id: str | None, place: Place) -> RelayCount | None:
+        """The requests of a session that left its sandbox; None without one."""
+        if place.count is None or session_id is None:
+            return place.count
+        self._relayed[session_id] = self._relayed.get(session_id, RelayCount()) + place.count
+        return self._relayed[session_id]
 
     async def _export_family(
         self, run: _Run, session_id: str, spec: OpencodeSpec, place: Place, notes: list[str]

@@ -79,7 +79,7 @@ async def placed(
         inside = _environment(instance_dir, spec, sandbox, env, placeholders)
     except OSError as error:
         raise SetupError("unknown", raw_message=f"cannot prepare the sandbox: {error}") from error
-    async with Relay(sandbox.hosts, placeholders, instance_dir.run) as relay:
+    async with Relay(sandbox.hosts, sandbox.provider_hosts, placeholders, instance_dir.run) as relay:
         view = _view(instance_dir, spec, sandbox, env, folder, relay)
         yield Place(Cell(view=view, spec=sandbox), inside, relay)
 

@@ -28,7 +28,7 @@ ADDRESSES = {
 }
 BEDROCK, AZURE = "@ai-sdk/amazon-bedrock", "@ai-sdk/azure"
 VERTEX = ("@ai-sdk/google-vertex", "@ai-sdk/google-vertex/anthropic")
-BEDROCK_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
+BEDROCK_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
 DEFAULT_REGION = "us-east-1"
 PORTS = {"http": 80, "https": 443}
 
@@ -75,7 +75,7 @@ def access_to(
         for url in _addresses(api, options, environ):
             if (host := host_of(url)) is not None:
                 hosts[host] = None
-    has_token = login_type == "api" or bool(environ.get(BEDROCK_TOKEN)) or bool(options.get("apiKey"))
+    has_token = login_type == "api" or bool(environ.get(BEDROCK_VARIABLE)) or bool(options.get("apiKey"))
     signs = (
         login_type == "oauth" or not packages.isdisjoint(VERTEX) or (BEDROCK in packages and not has_token)
     )

@@ -330,16 +330,16 @@ class SharedOptions(TypedDict, total=False):
     sandbox: Annotated[
         SandboxKind | None,
         _SANDBOX(
-            "Where the agent's tools and the commands of a row run: bwrap (bubblewrap: a read-only system, its own "
-            "files, no network), or none (with all rights of your user).",
+            "Where the agent and the commands of a row run: bwrap (bubblewrap: a read-only system, its own "
+            "files, no network) or none (with all rights of your user).",
             absent="bwrap for an agent that may change files or run commands",
         ),
     ]
     network: Annotated[
         Network,
         _SANDBOX(
-            "What a sandbox reaches: opencode its provider alone (none) or MCP servers too (provider), its tools "
-            "and commands nothing; or all of them the whole network (all).",
+            "What a sandbox reaches. With provider, opencode reaches its provider and MCP servers; with none, "
+            "its provider alone; tools and commands reach nothing. With all, they reach the whole network.",
             default="provider",
             decides_answer=True,
         ),
@@ -355,8 +355,8 @@ class SharedOptions(TypedDict, total=False):
     keys_in_sandbox: Annotated[
         bool,
         _SANDBOX(
-            "Let the keys of the provider into the sandbox, where the agent's programs can read them. Providers "
-            "that sign requests (Bedrock, Vertex) and OAuth logins need it.",
+            "Let the keys of the provider into the sandbox, where the agent's programs can read them. "
+            "Providers that sign requests (Bedrock, Vertex) and OAuth logins need it.",
             default=False,
         ),
     ]

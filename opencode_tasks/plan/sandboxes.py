@@ -21,7 +21,10 @@ from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.settings import settings
 
 PROCESS_BACKEND = "cli"
-DEFAULT_PORT = 443
+NO_SANDBOX = (
+    "--sandbox: the agent may change files or run commands, and {problem}; or give --sandbox none to let it "
+    "work with all rights of your user"
+)
 
 
 def sandbox_of(options: Options, spec: OpencodeSpec, catalog: Catalog | None) -> SandboxSpec | None:
@@ -35,12 +38,7 @@ def sandbox_of(options: Options, spec: OpencodeSpec, catalog: Catalog | None) ->
     assert kind != "none"
     # Workers on other machines try it too; the answer for this one is known before anything is sent.
     if options.sandbox is None and (problem := sandbox_problem(kind)) is not None:
-        raise InputError(
-            (
-                f"--sandbox: the agent may change files or run commands, and {problem}; or give --sandbox none "
-                "to let it work with all rights of your user",
-            )
-        )
+        raise InputError((NO_SANDBOX.format(problem=problem),))
     if faults := _access_faults(options, catalog):
         raise InputError(tuple(faults))
     known = settings()
@@ -84,8 +82,8 @@ def sandbox_faults(options: Options) -> list[str]:
     faults: list[str] = []
     if options.sandbox is not None and options.backend not in (None, PROCESS_BACKEND):
         faults.append(
-            f"--sandbox: the backend {options.backend} has no sandbox for each row; leave --backend out, which "
-            f"chooses {PROCESS_BACKEND}"
+            f"--sandbox: the backend {options.backend} has no sandbox for each row; leave --backend out, "
+            f"which chooses {PROCESS_BACKEND}"
         )
     faults += [
         f"--allow-host: {text!r} is no name of a host, such as gateway.example.com or 10.0.0.5:8080"

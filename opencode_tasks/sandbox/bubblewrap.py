@@ -28,6 +28,7 @@ ETC = (
 ETC_NETWORK = ("resolv.conf", "gai.conf")
 # Private keys of servers of this machine.
 EMPTY = ("/etc/ssl/private", "/etc/pki/tls/private")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
 SHARED_MEMORY_BYTES = 64_000_000
 
 
@@ -74,7 +75,7 @@ def _system(*, has_network: bool) -> list[str]:
         if Path(name).is_dir():
             options += ["--tmpfs", name, "--remount-ro", name]
     options += ["--proc", "/proc", "--dev", "/dev"]
-    options += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+    options += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", SHARED_MEMORY]
     return options
 
 

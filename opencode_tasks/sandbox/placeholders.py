@@ -23,7 +23,7 @@ class Placeholders:
         self._hosts: dict[str, frozenset[str]] = {}
 
     def add(self, secret: str, hosts: Iterable[str]) -> str:
-        """The placeholder of a secret for these hosts (``host:port``); a short or empty one stays as it is."""
+        """The placeholder of a secret for these hosts (``host:port``); a short secret stays as it is."""
         if len(secret) < MIN_LENGTH:
             return secret
         known = {value: name for name, value in self._secrets.items()}

@@ -15,7 +15,6 @@ import ssl
 import struct
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -52,15 +51,17 @@ _CREDENTIALS = struct.Struct("3i")
 class Relay:
     """The relay of one program. ``socket`` is the path of its Unix socket on this machine.
 
-    ``hosts`` are those that it lets pass, as ``host:port``. The socket is in ``folder`` if its path is short
-    enough there.
+    ``hosts`` are those that it lets pass, as ``host:port``, ``counted`` those whose requests it counts. The
+    socket is in ``folder`` if its path is short enough there.
     """
 
-    def __init__(self, hosts: Iterable[str], placeholders: Placeholders, folder: Path) -> None:
+    def __init__(
+        self, hosts: Iterable[str], counted: Iterable[str], placeholders: Placeholders, folder: Path
+    ) -> None:
         self.count = RelayCount()
         # Hosts and programs whose requests were refused.
         self.refused: set[str] = set()
-        self._hosts = frozenset(hosts)
+        self._hosts, self._counted = frozenset(hosts), frozenset(counted)
         self._placeholders = placeholders
         is_long = len(os.fsencode(folder)) > MAX_FOLDER_BYTES
         self._temporary = Path(tempfile.mkdtemp(prefix="oct-", dir=TEMP)) if is_long else None
@@ -108,15 +109,15 @@ class Relay:
         return process is not None and process == self._client
 
     def _refuse(self, what: str, reason: str) -> web.Response:
-        self.count = replace(self.count, refused=self.count.refused + 1)
+        self.count += RelayCount(refused=1)
         self.refused.add(what)
         return _no_answer(reason)
 
     async def _send(self, request: web.Request, url: URL, host: str) -> web.StreamResponse:
         body = await request.read()
-        self.count = replace(
-            self.count, requests=self.count.requests + 1, bytes_sent=self.count.bytes_sent + len(body)
-        )
+        is_counted = host in self._counted
+        if is_counted:
+            self.count += RelayCount(requests=1, bytes_sent=len(body))
         reveal = self._placeholders.revealed
         headers = [(name, reveal(value, host)) for name, value in _passed(request.headers)]
         target = URL(self._placeholders.revealed_url(str(url), host), encoded=True)
@@ -136,9 +137,11 @@ class Relay:
             what = "unable to connect: " if is_unsent else ""
             return _no_answer(f"{what}{type(error).__name__}: {error}")
         async with answer:
-            return await self._pass_on(request, answer)
+            return await self._pass_on(request, answer, is_counted=is_counted)
 
-    async def _pass_on(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.Request, answer: aiohttp.ClientResponse, *, is_counted: bool
+    ) -> web.StreamResponse:
         passed = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in _passed(answer.headers):
             passed.headers.add(name, value)
@@ -147,8 +150,8 @@ class Relay:
         await passed.prepare(request)
         try:
             async for data in answer.content.iter_any():
-                received = self.count.bytes_received + len(data)
-                self.count = replace(self.count, bytes_received=received)
+                if is_counted:
+                    self.count += RelayCount(bytes_received=len(data))
                 await passed.write(data)
             await passed.write_eof()
         except (aiohttp.ClientError, OSError, TimeoutError):

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from agent_rows import FILES, Work, shell
 from cluster import Desk
-from engine_runs import Engine, setting
+from engine_runs import setting
 from repositories import applied, git, repository, state
 
 from opencode_tasks.engine.export import export_run
@@ -20,40 +21,6 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.testing import Reply, ScriptedProvider
-
-TOOLS = ("bash", "edit", "read", "write")
-FILES = {"a.txt": "one\ntwo\n", "sub/b.txt": "b\n"}
-
-
-def shell(command: str) -> Reply:
-    """A call of the tool ``bash``."""
-    return Reply(tool_calls=[("bash", {"command": command, "description": "work"})])
-
-
-class Work(Engine):
-    """Runs over rows with workspaces, whose agent may use the tools that change files."""
-
-    def __init__(self, folder: Path, provider: ScriptedProvider, binary: Path) -> None:
-        config = provider.opencode_config()
-        way = {"opencode_bin": str(binary), "opencode_config": config, "model": "fake/echo"}
-        super().__init__(folder, provider, {**way, "allow_tool": TOOLS})
-        self.folder = folder
-
-    def rows(self, **columns: list[str]) -> None:
-        """The rows of the next run."""
-        count = len(next(iter(columns.values())))
-        prompts = [f"do task {number}." for number in range(count)]
-        self.frame = pd.DataFrame({"prompt": prompts, **columns})
-
-    def does(self, number: int, *replies: Reply) -> None:
-        """Script the agent of a row: these calls, then an answer."""
-        self.provider.on(
-            lambda call: f"do task {number}." in json.dumps(call.body), *replies, Reply(text="done")
-        )
-
-    def run_rows(self, **options: Any) -> pd.DataFrame:
-        """The OUTPUT of a run."""
-        return self.execute(self.plan(**{"workspace": "repo", **options})).frame
 
 
 @pytest.fixture
