@@ -31,6 +31,7 @@ from opencode_tasks.errors import OpenCodeTimeoutError as OpenCodeTimeoutError
 from opencode_tasks.errors import PermissionDeniedError as PermissionDeniedError
 from opencode_tasks.errors import RateLimitError as RateLimitError
 from opencode_tasks.errors import RunPausedError as RunPausedError
+from opencode_tasks.errors import SandboxLimitError as SandboxLimitError
 from opencode_tasks.errors import ServerError as ServerError
 from opencode_tasks.errors import SetupError as SetupError
 from opencode_tasks.errors import StructuredOutputError as StructuredOutputError
