@@ -338,8 +338,8 @@ class SharedOptions(TypedDict, total=False):
     network: Annotated[
         Network,
         _SANDBOX(
-            "What a sandbox reaches. With provider, opencode reaches its provider and MCP servers; with none, "
-            "its provider alone; tools and commands reach nothing. With all, they reach the whole network.",
+            "What is reached from a sandbox. provider: opencode reaches its provider and MCP servers. none: "
+            "its provider alone. Tools and commands reach nothing in both. all: everything is reached.",
             default="provider",
             decides_answer=True,
         ),

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from cluster import Desk
-from mcp.server import MCPServer
 from rig import RARELY_CLI, Rig
+from stock_server import stock_server
 
 from opencode_tasks import OpenCodeAgent, OpenCodeLLM
 from opencode_tasks.domain.records import RemoteTool
@@ -20,33 +16,12 @@ from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
 
-START_LIMIT_S = 20.0
-
 
 @pytest.fixture
 def stock() -> Iterator[tuple[RemoteTool, list[str]]]:
-    """An MCP server named ``stock`` with two tools, and the items it was asked for."""
-    asked: list[str] = []
-    server = MCPServer("stock")
-
-    @server.tool()
-    def count(item: str) -> str:
-        """How many of an item are there."""
-        asked.append(item)
-        return f"{len(item)} of {item}"
-
-    app = server.streamable_http_app(streamable_http_path="/stock/mcp")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
-        running = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + START_LIMIT_S
-        while not running.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield RemoteTool(name="stock", hostname="127.0.0.1", port=listener.getsockname()[1]), asked
-        running.should_exit = running.force_exit = True
-        thread.join(timeout=10)
+    """An MCP server named ``stock`` with one tool, and the items it was asked for."""
+    with stock_server() as (tool, asked, _):
+        yield tool, asked
 
 
 @pytest.mark.parametrize("backend", RARELY_CLI)

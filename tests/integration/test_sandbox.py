@@ -16,6 +16,7 @@ from agent_rows import FILES, Work, shell
 from cluster import COMMAND
 from engine_runs import setting
 from repositories import git, repository, state
+from stock_server import stock_server
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
@@ -229,7 +230,8 @@ def test_setup_and_check_are_in_the_sandbox_without_keys_and_network(work: Work)
     tool = work.folder / "tool"
     tool.mkdir()
     (tool / "version").write_text("7")
-    probe = f"env; cat {tool}/version; ls /run/opencode-tasks; bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' && echo open"
+    network = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' && echo open"
+    probe = f"env; cat {tool}/version; ls /run/opencode-tasks; {network}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_PASSWORD", "a-password-of-the-user")
         patch.setenv("MY_FLAG", "on")
@@ -334,3 +336,26 @@ def test_a_rate_limit_inside_a_sandbox_is_the_one_of_the_provider(work: Work) ->
         work.execute(plan)
     (attempt,) = work.attempts()
     assert (attempt["error_type"], attempt["relay_requests"]) == ("rate_limit", 1)
+
+
+@pytest.mark.slow
+def test_an_mcp_server_is_reached_through_the_relay_with_its_own_secret(work: Work) -> None:
+    secret = "the-token-of-the-stock"
+    with stock_server() as (tool, asked, headers):
+        url = f"http://127.0.0.1:{tool.port}/stock/mcp"
+        server = {"type": "remote", "url": url, "headers": {"x-token": secret}, "enabled": True}
+        work.config["mcp"] = {"stock": server}
+        work.does(
+            0,
+            Reply(tool_calls=[("stock_count", {"item": "apples"})]),
+            shell("cat /proc/*/environ | tr '\\0' ' '"),
+        )
+        work.rows()
+        plan = work.plan(mcp_server=["stock"])
+        (row,) = work.execute(plan).frame.to_dict("records")
+        assert (row["status"], asked) == ("completed", ["apples"])
+        assert {one.get("x-token") for one in headers} == {secret}
+        assert not [call for call in work.provider.calls if secret in json.dumps(call.body)]
+        work.does(0, Reply(tool_calls=[("stock_count", {"item": "pears"})]))
+        (row,) = work.execute(work.plan(mcp_server=["stock"], network="none")).frame.to_dict("records")
+        assert (row["reused"], asked) == (False, ["apples"])
