@@ -67,8 +67,9 @@ def measured(way: dict[str, Any], rows: int, concurrency: int, folder: Path, sou
         first: dict[str, float] = {}
         for call in provider.calls:
             first.setdefault(call.prompt, call.at)
-        starts = result.attempts.set_index("row_id")["started_at"]
-        waits = [first[f"row {row}"] - started.timestamp() for row, started in starts.items()]
+        attempts: Any = result.attempts
+    pairs = zip(attempts["row_id"], attempts["started_at"], strict=True)
+    waits = [first[f"row {row}"] - started.timestamp() for row, started in pairs]
     return [f"{rows / seconds:.2f}", f"{statistics.median(waits):.2f}"]
 
 

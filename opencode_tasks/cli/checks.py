@@ -16,6 +16,7 @@ from opencode_tasks.opencode.binary import check_version, find_binary, version_o
 from opencode_tasks.opencode.credentials import read_store, user_store
 from opencode_tasks.opencode.instance_dir import instance_dirs_root, problem_of
 from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
+from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.settings import settings
 from opencode_tasks.system.folders import data_folder
 
@@ -148,9 +149,22 @@ def local_model() -> Finding:
     }
 
 
+def sandbox() -> Finding:
+    """Whether agents that change files or run commands can be isolated here."""
+    problem = sandbox_problem("bwrap")
+    if problem is None:
+        return {"ok": True, "detail": "bubblewrap isolates agents that change files or run commands"}
+    return {
+        "ok": True,
+        "detail": f"{problem}: agents that change files or run commands need --sandbox none",
+        "fix": "install bubblewrap, or allow it to make user namespaces; text rows do not need it",
+    }
+
+
 CHECKS: dict[str, Callable[[], Finding]] = {
     "opencode": opencode,
     "folders": folders,
+    "sandbox": sandbox,
     "credentials": credentials,
     "prefect": prefect,
     "ray": ray,

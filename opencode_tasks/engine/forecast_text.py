@@ -10,6 +10,7 @@ from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.quality.votes import first_votes
 
 if TYPE_CHECKING:
+    from opencode_tasks.domain.sandbox import SandboxSpec
     from opencode_tasks.engine.estimates import Forecast
     from opencode_tasks.plan.plan import Plan
 
@@ -33,6 +34,8 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
     if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
         lines.append(f"pilot: {count_of(plan.options.pilot)} of them first")
+    if plan.spec.sandbox is not None:
+        lines.append(_sandbox_line(plan.spec.sandbox))
     stronger = plan.options.escalate_to
     if stronger is not None:
         lines.append(f"escalation: rows may also go to {stronger}, which no estimate includes")
@@ -43,6 +46,13 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
             first=first,
         )
     return lines
+
+
+def _sandbox_line(sandbox: SandboxSpec) -> str:
+    """What is let into the sandbox of a row."""
+    network = "the whole network" if sandbox.network == "all" else ", ".join(sandbox.hosts) or "no host"
+    keys = "inside" if sandbox.keys_inside else "outside"
+    return f"sandbox: {sandbox.kind} for each row, with {network}; the keys are {keys}"
 
 
 def _models(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, Plan, Forecast]]:
@@ -66,6 +76,7 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "opencode": plan.catalog.version if plan.catalog else None,
         "prompts": [row.prompt for row in forecast.first],
         "estimate": estimate_json(forecast.estimate),
+        "sandbox": None if plan.spec.sandbox is None else plan.spec.sandbox.kind,
         "models": [
             {
                 "model": name,

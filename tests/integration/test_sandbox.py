@@ -18,8 +18,12 @@ from engine_runs import setting
 from repositories import git, repository, state
 from stock_server import stock_server
 
+from opencode_tasks.engine.estimates import forecast
+from opencode_tasks.engine.forecast_text import forecast_lines
 from opencode_tasks.errors import InputError
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
+from opencode_tasks.opencode.provider_access import host_of
 from opencode_tasks.sandbox.bubblewrap import PROGRAM, Bubblewrap
 from opencode_tasks.system.folders import data_folder, home
 from opencode_tasks.testing import Reply, ScriptedProvider
@@ -315,10 +319,25 @@ def test_a_machine_without_sandboxes_refuses_before_anything_is_sent(work: Work)
     assert "(bwrap: No permissions to create new namespace)" in " ".join(refused.stderr.split())
     assert "--sandbox none" in refused.stderr
     assert not work.provider.calls
+    doctor = subprocess.run(
+        [str(COMMAND), "doctor", "--json"], env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert "No permissions to create new namespace" in json.loads(doctor.stdout)["sandbox"]["detail"]
     work.does(0, shell("echo three >> a.txt"))
     args += ["--sandbox", "none"]
     allowed = subprocess.run(args, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert allowed.returncode == 0, allowed.stderr
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_is_let_into_the_sandbox(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    work.rows(repo=[str(source)])
+    with Ledger.open(work.ledger_url) as ledger:
+        plan = work.plan(workspace="repo", allow_host=["gateway.example"])
+        lines = forecast_lines(plan, forecast(ledger, plan))
+    host = host_of(work.provider.base_url)
+    assert f"sandbox: bwrap for each row, with {host}, gateway.example:443; the keys are outside" in lines
 
 
 def test_this_machine_can_make_sandboxes() -> None:
