@@ -71,7 +71,7 @@ class Desk:
             else ["--runner", "threads"]
         )
         fixed = ["--opencode-config", str(config), "--opencode-bin", str(self.binary)]
-        # A backend that does not run opencode has its own model.
+        # A backend that does not run opencode has a model of its own.
         model = [] if self.is_scripted or "--model" in more else ["--model", "fake/echo"]
         return ["annotate", *model, *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
 

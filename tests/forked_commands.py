@@ -229,7 +229,7 @@ def replace_opencode(provider: ServedProvider) -> None:
     table: Any = BACKENDS
     table["server"] = BackendKind(
         create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
-        catalog=lambda: scripted_catalog(provider, "echo"),
+        catalog=lambda model_ref: scripted_catalog(provider, model_ref or "fake/echo"),
     )
 
 
