@@ -15,7 +15,7 @@ from typing import Any
 import chromium
 import psycopg
 import pytest
-from cluster import Desk
+from cluster import OWN_SERVICES, Desk
 from forked_commands import loaded_command
 from hypothesis import HealthCheck, settings
 from processes import ours
@@ -181,11 +181,19 @@ def desk(
     tmp_path: Path,
     provider: ScriptedProvider,
     opencode_binary: Path,
-    prefect_server: str,
 ) -> Desk:
-    """A user's folder; ``annotate`` there runs on threads, without opencode if the test has the mark."""
+    """A user's folder; ``annotate`` there runs on threads. The marks say whether opencode and Prefect do."""
     is_scripted = request.node.get_closest_marker("scripted") is not None
-    return Desk(folder=tmp_path, provider=provider, binary=opencode_binary, is_scripted=is_scripted)
+    uses_prefect = not is_scripted or request.node.get_closest_marker("prefect") is not None
+    if uses_prefect:
+        request.getfixturevalue("prefect_server")
+    return Desk(
+        folder=tmp_path,
+        provider=provider,
+        binary=opencode_binary,
+        is_scripted=is_scripted,
+        env={} if uses_prefect else OWN_SERVICES,
+    )
 
 
 @pytest.fixture

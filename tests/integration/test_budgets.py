@@ -18,6 +18,8 @@ from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
 
+pytestmark = pytest.mark.prefect
+
 MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}
 UNPRICED: Mapping[str, Any] = {"limit": {"context": 9000, "output": 100}}
 PRICE = Price(input=10**12, output=10**13, max_output_tokens=100)
@@ -133,14 +135,19 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
     ("arguments", "told"),
     [
         (("--max-cost", "1", "--model", "fake/unpriced"), ["no price is known for fake/unpriced"]),
-        (("--max-cost", "0.0005"), ["is too small for any row of fake/echo: each may cost up to $0.00"]),
-        (
+        pytest.param(
+            ("--max-cost", "0.0005"),
+            ["is too small for any row of fake/echo: each may cost up to $0.00"],
+            marks=pytest.mark.scripted,
+        ),
+        pytest.param(
             ("--max-cost", "0", "--max-row-cost", "nan", "--max-failed", "half"),
             [
                 "--max-cost: 0 is not an amount of USD above 0",
                 "--max-row-cost: nan is not an amount of USD above 0",
                 "--max-failed: 'half' is neither a number of rows nor a percentage",
             ],
+            marks=pytest.mark.scripted,
         ),
     ],
 )

@@ -54,6 +54,7 @@ def choose(desk: Desk, *more: str) -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are_kept(labelled: Desk) -> None:
     desk = labelled

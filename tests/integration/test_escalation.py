@@ -41,6 +41,8 @@ def story_of_votes(desk: Desk, run_id: str, row_id: str) -> list[str]:
     return [line[0] for line in votes.blocks[0].lines[1:]]
 
 
+@pytest.mark.scripted
+@pytest.mark.prefect
 def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk) -> None:
     desk = desk_with_models
     desk.provider.on("clear", Reply(text="yes"))

@@ -122,6 +122,7 @@ def test_a_machine_without_node_fetches_it_for_the_setup(
     assert leftovers(cache) == []
 
 
+@pytest.mark.slow
 def test_an_unreachable_npm_registry_says_what_to_check(
     cache: Path, progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def stream_bytes(api: Wire, reply: Reply) -> bytes:
     return head + stream.close() + stream.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [b"\r", b"\r\n"])
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "bedrock"])
 def test_lines_of_a_stream_may_end_with_a_carriage_return(wired: Rig, provider: str, end: bytes) -> None:
