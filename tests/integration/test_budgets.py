@@ -18,8 +18,6 @@ from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
 
-pytestmark = pytest.mark.prefect
-
 MODEL: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"context": 100_000, "output": 100}}
 UNPRICED: Mapping[str, Any] = {"limit": {"context": 9000, "output": 100}}
 PRICE = Price(input=10**12, output=10**13, max_output_tokens=100)
@@ -69,6 +67,7 @@ def flow_run_state(desk: Desk) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.prefect
 def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher_one(any_desk: Desk) -> None:
     desk = any_desk
     desk.provider.on("row", ANSWER)
@@ -224,6 +223,7 @@ def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(de
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 @pytest.mark.parametrize(("max_failed", "state"), [("1", "Failed"), ("50%", "Completed")])
 def test_a_flow_run_is_failed_where_more_rows_failed_than_may(
     desk: Desk, max_failed: str, state: str

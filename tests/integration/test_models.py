@@ -76,6 +76,8 @@ def charged(desk: Desk, model: str | None = None) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.scripted
+@pytest.mark.prefect
 def test_each_model_answers_each_row_and_the_row_takes_the_majority(desk: Desk) -> None:
     dry = run(desk, "--dry-run")
     assert "12 prompts (of 4 rows) would be sent to 3 models" in dry.stdout
