@@ -83,8 +83,12 @@ class ForkedCommand(subprocess.Popen[str]):
         self.args = arguments
         self.stdin = None
         self.returncode: int | Any = None
-        job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
-        job["is_on_terminal"] = terminal is not None
+        job = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "is_on_terminal": terminal is not None,
+        }
         pipes = [os.pipe() for _ in range(3 if terminal is None else 1)]
         streams = [] if terminal is None else [terminal, terminal]
         socket.send_fds(jobs, [json.dumps(job).encode()], [*streams, *(write for _, write in pipes)])
