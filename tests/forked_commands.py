@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from opencode_tasks.testing.scripted_backend import ServedProvider
 
 MAX_JOB_BYTES = 1 << 20
+# Processes that have loaded the modules; each needs some hundred megabytes.
+MAX_LOADED = 3
 # These are read when they are needed. A command with another difference loads its modules itself, since
 # Prefect, for example, reads its variables while it is loaded.
 READ_LATE = "OPENCODE_TASKS_"
@@ -152,8 +154,10 @@ class LoadedCommand:
 
     def _jobs(self, environment: Mapping[str, str]) -> socket.socket:
         key = _key(environment)
-        if key not in self._loaded:
-            self._loaded[key] = _load(dict(key))
+        if key not in self._loaded and len(self._loaded) == MAX_LOADED:
+            self._end(next(iter(self._loaded)))
+        # The last one of the dictionary is the one that was used last.
+        self._loaded[key] = self._loaded.pop(key, None) or _load(dict(key))
         return self._loaded[key][1]
 
     def starts(self, process: psutil.Process) -> bool:
@@ -163,10 +167,13 @@ class LoadedCommand:
 
     def close(self) -> None:
         """End the processes; commands that run continue."""
-        for process, jobs in self._loaded.values():
-            jobs.close()
-            process.wait(timeout=20)
-        self._loaded.clear()
+        for key in [*self._loaded]:
+            self._end(key)
+
+    def _end(self, key: tuple[tuple[str, str], ...]) -> None:
+        process, jobs = self._loaded.pop(key)
+        jobs.close()
+        process.wait(timeout=20)
 
 
 def _key(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
