@@ -49,6 +49,7 @@ def first() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_two_at_once_install_once_and_a_third_does_not_ask_the_registry(
     cache: Path, first: subprocess.Popen[str], progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,7 +292,13 @@ def test_a_column_of_the_input_may_not_have_the_name_of_one_of_a_model(desk: Des
 
 
 @pytest.mark.scripted
-@pytest.mark.parametrize("target", ["out.jsonl", "out.parquet", "out.xlsx", "sql:answers"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "out.jsonl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("out.parquet", "out.xlsx", "sql:answers")),
+    ],
+)
 def test_the_columns_of_the_models_have_the_types_of_the_answer(desk: Desk, target: str) -> None:
     schema = {
         "type": "object",

@@ -22,7 +22,6 @@ ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(enc
 FREQUENT = {
     "how-to/choose-and-vote.md",
     "how-to/dashboards.md",
-    "how-to/read-and-correct-rows.md",
     "how-to/work-on-repositories.md",
 }
 KEY = "sk-ant-your-key"
