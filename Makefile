@@ -13,10 +13,13 @@ PYTHON := .venv/bin/python
 SYNCED := .venv/.synced
 # The twenty slowest tests are printed; .durations/ keeps the times of all.
 TIMED = --durations=20 --junitxml=.durations/$@.xml
-# Two at a time, each with a HOME and a Prefect of its own: most tests wait for a program to start. A file stays
-# together, so that its servers are started once, in the order of their folders.
-BY_TWO = -n 2 --dist loadfile --no-loadscope-reorder
-PYTEST_BY_TWO := $(PYTHON) -m pytest $(BY_TWO)
+# Tests at a time, each with a HOME and a Prefect of its own, for two cores: those of holds, outages and clocks wait most of
+# their time. A file stays together, so that its servers are started once, in the order of their folders.
+WORKERS = 3
+PYTEST_IN_PARALLEL = $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# One job at a time, since two Rays would wait for each other's processes.
+ONE_RAY := $(shell command -v flock >/dev/null && echo flock .venv/.ray)
 
 .PHONY: help demo docs pictures live wires test test-all test-alone test-others nightly smoke smoke-lowest smoke-newest lowest chaos bench lint style types public-types format lock-check setup setup-local clean
 
@@ -32,21 +35,26 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	$(PYTHON) demo/show.py
 
 test: setup ## Run the tests that take seconds
-	$(PYTEST_BY_TWO) -m "not alone and not slow and not nightly" $(TIMED)
+	$(PYTEST_IN_PARALLEL) -m "not alone and not slow and not nightly" $(TIMED)
 
 test-all: test-alone test-others ## Run these and the slow ones, as for each change
 
 # One at a time: two Rays would wait for each other's processes, and some pages start servers at usual ports.
 # A Makefile keeps them apart, because pytest-xdist 3.8 ignores the groups of --dist loadgroup with pytest 9.2.
 test-alone: setup-local
-	$(PYTHON) -m pytest -m "alone and not nightly" $(TIMED)
+	$(ONE_RAY) $(PYTHON) -m pytest -m "alone and not nightly" $(TIMED)
 
 test-others: setup-local
-	$(PYTEST_BY_TWO) -m "not alone and not nightly" $(TIMED)
+	$(PYTEST_IN_PARALLEL) -m "not alone and not nightly" $(TIMED)
 
-smoke: smoke-lowest smoke-newest ## Run unit tests and a run on each runner with the lowest versions, and on the newest Python here
-SMOKE = -m pytest -n 2 --dist loadfile -p no:cacheprovider -m "not slow and not nightly" tests/unit
-SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke tests/integration
+# A version of a library or of Python changes what these unit tests see: they are about code that calls a library, pickles,
+# or handles signals and processes. The other ones are about our own code alone.
+VERSIONED = answer_schema candidates client columns cost cost_lines errors estimate failure_limit frames_validate gold \
+	local_ray mounts nearest opencode_config options output_frame prefect_api process_guard process_identity provider \
+	ray_node read_file review_files signals startup_times tables trace views vote_tally wires write_file
+smoke: smoke-lowest smoke-newest ## Run a part of the unit tests and a run on each runner with the lowest versions, and on the newest Python here
+SMOKE = -m pytest -p no:cacheprovider -m "not slow and not nightly" $(VERSIONED:%=tests/unit/test_%.py)
+SMOKE_RUNS = -m pytest -p no:cacheprovider -m smoke $(shell grep -l mark.smoke tests/integration/*.py)
 
 smoke-lowest: setup
 	$(UV) venv -q --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys._base_executable)')" .venv-lowest
@@ -55,7 +63,7 @@ smoke-lowest: setup
 	VIRTUAL_ENV=.venv-lowest $(UV) pip check
 	.venv-lowest/bin/python $(SMOKE)
 # Warnings of old libraries about themselves are no errors here.
-	.venv-lowest/bin/python $(SMOKE_RUNS) -W default
+	$(ONE_RAY) .venv-lowest/bin/python $(SMOKE_RUNS) -W default
 
 # pyenv shows no interpreter that it was not told to show. Another one: make smoke-newest NEWEST=/path/to/python3.14
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(wildcard $(HOME)/.pyenv/versions/$(v)*/bin/python) \
@@ -65,15 +73,16 @@ smoke-newest: setup
 	VIRTUAL_ENV=.venv-newest $(UV) pip check
 	.venv-newest/bin/python --version
 	.venv-newest/bin/python $(SMOKE)
-	.venv-newest/bin/python $(SMOKE_RUNS)
+	$(ONE_RAY) .venv-newest/bin/python $(SMOKE_RUNS)
 
 lowest: $(UV) ## Resolve the lowest versions that pyproject.toml allows, for `make smoke`
 	$(UV) pip compile -q pyproject.toml --group test --resolution lowest-direct --all-extras --python-version 3.11 \
 		--no-header --no-annotate -o tests/lowest.txt
 
+nightly: WORKERS = 2
 nightly: chaos setup-local ## Run what is left out for each change, as before a release: over two hours
 	$(PYTHON) -m pytest -m "alone and nightly" tests/unit tests/integration $(TIMED)
-	$(PYTEST_BY_TWO) -m "not alone and nightly" tests/unit tests/integration $(TIMED)
+	$(PYTEST_IN_PARALLEL) -m "not alone and nightly" tests/unit tests/integration $(TIMED)
 
 SEEDS ?= 20
 chaos: setup ## Runs under drawn faults (SEEDS=20), and kills at many times; prints tables

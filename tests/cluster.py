@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from forked_commands import SCRIPTED, loaded_command
 
 from opencode_tasks.testing import ScriptedProvider
 
+# A command with these finds no Prefect API and no Ray, as those of most users.
+OWN_SERVICES: dict[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 COMMAND = Path(sys.executable).with_name("opencode-tasks")
 LIMIT_S = 240
 
@@ -41,6 +43,7 @@ class Desk:
 
     With ``is_scripted`` the provider's backend answers in place of opencode, for tests of everything else:
     a command then takes a second or two. ``test_backend_contract`` shows that it answers as opencode does.
+    ``env`` has variables of its commands; None removes one.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Desk:
     binary: Path
     ray_address: str | None = None
     is_scripted: bool = False
+    env: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, str]]) -> Path:
         path = self.folder / name
@@ -71,7 +75,7 @@ class Desk:
             else ["--runner", "threads"]
         )
         fixed = ["--opencode-config", str(config), "--opencode-bin", str(self.binary)]
-        # A backend that does not run opencode has its own model.
+        # A backend that does not run opencode has a model of its own.
         model = [] if self.is_scripted or "--model" in more else ["--model", "fake/echo"]
         return ["annotate", *model, *fixed, *runner, "--ledger", str(self.folder / "ledger.db"), *more]
 
@@ -87,13 +91,17 @@ class Desk:
                 raise
         return Ran(code=process.returncode, stdout=stdout, stderr=stderr)
 
-    def start(self, *arguments: str, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, env: Mapping[str, str | None] | None = None, terminal: int | None = None
+    ) -> subprocess.Popen[str]:
         command = [str(COMMAND), *arguments]
-        environment = {k: v for k, v in (os.environ | dict(env or {})).items() if v is not None}
+        variables: dict[str, str | None] = {**os.environ, **self.env, **(env or {})}
+        environment = {k: v for k, v in variables.items() if v is not None}
         if self.is_scripted:
             known = {"config": self.provider.opencode_config(), "models": self.provider.models}
             environment[SCRIPTED] = json.dumps(known)
-            return loaded_command.start(command, self.folder, environment)
+            return loaded_command.start(command, self.folder, environment, terminal)
+        assert terminal is None, "only a command of a scripted desk starts on a terminal"
         if (forked := loaded_command.start_if_loaded(command, self.folder, environment)) is not None:
             return forked
         return subprocess.Popen(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from opencode_tasks.testing.scripted_backend import ServedProvider
 
 MAX_JOB_BYTES = 1 << 20
+# Processes that have loaded the modules; each needs some hundred megabytes.
+MAX_LOADED = 3
 # These are read when they are needed. A command with another difference loads its modules itself, since
 # Prefect, for example, reads its variables while it is loaded.
 READ_LATE = "OPENCODE_TASKS_"
@@ -60,10 +62,18 @@ def early(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class ForkedCommand(subprocess.Popen[str]):
-    """A command in a forked process, used as one that was started with ``text=True`` and two pipes."""
+    """A command in a forked process, used as one that was started with ``text=True`` and two pipes.
+
+    With ``terminal``, the descriptor of one is its three standard streams.
+    """
 
     def __init__(
-        self, jobs: socket.socket, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+        self,
+        jobs: socket.socket,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        terminal: int | None = None,
     ) -> None:
         # The state on which ``communicate`` works; ``Popen.__init__`` would start a program.
         self._child_created = False
@@ -75,13 +85,20 @@ class ForkedCommand(subprocess.Popen[str]):
         self.args = arguments
         self.stdin = None
         self.returncode: int | Any = None
-        job = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
-        pipes = [os.pipe() for _ in range(3)]
-        socket.send_fds(jobs, [json.dumps(job).encode()], [write for _, write in pipes])
+        job = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "environment": dict(environment),
+            "is_on_terminal": terminal is not None,
+        }
+        pipes = [os.pipe() for _ in range(3 if terminal is None else 1)]
+        streams = [] if terminal is None else [terminal, terminal]
+        socket.send_fds(jobs, [json.dumps(job).encode()], [*streams, *(write for _, write in pipes)])
         for _, write in pipes:
             os.close(write)
-        out, err, status = (open(read, encoding="utf-8") for read, _ in pipes)  # noqa: SIM115, PTH123
-        self.stdout, self.stderr, self._status = out, err, status
+        *output, status = (open(read, encoding="utf-8") for read, _ in pipes)  # noqa: SIM115, PTH123
+        self.stdout, self.stderr = output or (None, None)
+        self._status = status
         self.pid = int(status.readline())
 
     def poll(self) -> int | None:
@@ -110,23 +127,37 @@ class LoadedCommand:
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[tuple[str, str], ...], tuple[subprocess.Popen[bytes], socket.socket]] = {}
+        self._asked: set[tuple[tuple[str, str], ...]] = set()
 
-    def start(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> ForkedCommand:
+    def start(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        terminal: int | None = None,
+    ) -> ForkedCommand:
         """Start a command."""
-        return ForkedCommand(self._jobs(environment), arguments, folder, environment)
+        return ForkedCommand(self._jobs(environment), arguments, folder, environment, terminal)
 
     def start_if_loaded(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> ForkedCommand | None:
-        """Start a command; None if other commands have loaded the modules, in other environments alone."""
-        if self._loaded and _key(environment) not in self._loaded:
+        """Start a command; None for the first one of an environment, if others have loaded the modules.
+
+        Many tests have a command with an environment of its own, for which loading them would save nothing.
+        """
+        key = _key(environment)
+        if self._loaded and key not in self._loaded and key not in self._asked:
+            self._asked.add(key)
             return None
         return self.start(arguments, folder, environment)
 
     def _jobs(self, environment: Mapping[str, str]) -> socket.socket:
         key = _key(environment)
-        if key not in self._loaded:
-            self._loaded[key] = _load(dict(key))
+        if key not in self._loaded and len(self._loaded) == MAX_LOADED:
+            self._end(next(iter(self._loaded)))
+        # The last one of the dictionary is the one that was used last.
+        self._loaded[key] = self._loaded.pop(key, None) or _load(dict(key))
         return self._loaded[key][1]
 
     def starts(self, process: psutil.Process) -> bool:
@@ -136,10 +167,13 @@ class LoadedCommand:
 
     def close(self) -> None:
         """End the processes; commands that run continue."""
-        for process, jobs in self._loaded.values():
-            jobs.close()
-            process.wait(timeout=20)
-        self._loaded.clear()
+        for key in [*self._loaded]:
+            self._end(key)
+
+    def _end(self, key: tuple[tuple[str, str], ...]) -> None:
+        process, jobs = self._loaded.pop(key)
+        jobs.close()
+        process.wait(timeout=20)
 
 
 def _key(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -229,7 +263,7 @@ def replace_opencode(provider: ServedProvider) -> None:
     table: Any = BACKENDS
     table["server"] = BackendKind(
         create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
-        catalog=lambda: scripted_catalog(provider, "echo"),
+        catalog=lambda model_ref: scripted_catalog(provider, model_ref or "fake/echo"),
     )
 
 
@@ -242,6 +276,8 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     for descriptor, place in ((stdout, 1), (stderr, 2)):
         os.dup2(descriptor, place)
         os.close(descriptor)
+    if job["is_on_terminal"]:
+        os.dup2(1, 0)
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])

@@ -253,7 +253,7 @@ class Rig:
     def prices(self, backend: TestedBackend = "server") -> PriceBook:
         """The prices of all models of the config."""
         if backend == "scripted":
-            return PriceBook(configured=scripted_catalog(self.provider, "echo").prices)
+            return PriceBook(configured=scripted_catalog(self.provider, "fake/echo").prices)
         if self._prices is None:
 
             async def read() -> PriceBook:

@@ -24,13 +24,14 @@ class BackendKind:
             is then found by trial.
         starts_process_per_row: Whether each row starts a process of opencode. By default as many rows are
             in flight as batches run.
-        catalog: Catalog of a backend that does not run opencode; None reads it from an opencode server.
+        catalog: Makes the catalog of a backend that does not run opencode, for the named model or for its own
+            one. Raises InputError if it has no such model. None: the catalog is read from an opencode server.
     """
 
     create: Callable[[OpencodeSpec, frozenset[str], ServerSet], Backend]
     uses_servers: bool = False
     starts_process_per_row: bool = False
-    catalog: Callable[[], Catalog] | None = None
+    catalog: Callable[[str | None], Catalog] | None = None
 
     @property
     def runs_opencode(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session, Usage
+from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.outcomes.backend_result import SessionResult
@@ -51,8 +52,10 @@ class NullBackend:
         """Nothing to close."""
 
 
-def null_catalog() -> Catalog:
-    """Catalog of the ``null`` backend."""
+def null_catalog(model_ref: str | None = None) -> Catalog:
+    """Catalog of the ``null`` backend. Raises InputError if a model is named."""
+    if model_ref is not None:
+        raise InputError(("--model: the null backend uses no model; remove the option",))
     return Catalog(
         version="none",
         model_ref=MODEL_REF,

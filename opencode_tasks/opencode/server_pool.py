@@ -115,7 +115,7 @@ class ServerPool:
         """
         kind = BACKENDS[backend]
         if kind.catalog is not None:
-            return kind.catalog()
+            return kind.catalog(spec.model_ref)
         group = self._group(spec)
         key = (spec.model_ref, variant)
         with group.use():

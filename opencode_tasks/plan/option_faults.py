@@ -187,12 +187,8 @@ def _choice_faults(options: Options) -> list[str]:
         "on-budget": (options.on_budget, get_args(OnBudget)),
         "keep-workspaces": (options.keep_workspaces, get_args(KeepWorkspaces)),
     }
-    faults = [
+    return [
         f"--{name}: {value!r} is none of {', '.join(known)}"
         for name, (value, known) in choices.items()
         if value is not None and value not in known
     ]
-    kind = None if options.backend is None else BACKENDS.get(options.backend)
-    if kind is not None and not kind.runs_opencode and options.model is not None:
-        faults.append(f"--model: the {options.backend} backend uses no model; remove the option")
-    return faults

@@ -23,6 +23,7 @@ from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.domain.max_cost import Price, read_price
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Session, Usage
+from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, OpencodeSpec, Request
 from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
 from opencode_tasks.opencode.catalog import Catalog
@@ -70,7 +71,7 @@ def scripted_backend(provider: ServedProvider, model: str = "echo") -> Generator
 
     Args:
         provider: A provider that serves.
-        model: Name of one of its models, which answers all prompts. The option ``model`` stays unset.
+        model: Name of the model that answers if the option ``model`` names none.
 
     Yields:
         The name of the backend, for the option ``backend``.
@@ -80,7 +81,7 @@ def scripted_backend(provider: ServedProvider, model: str = "echo") -> Generator
     table = cast("dict[BackendName, BackendKind]", BACKENDS)
     table[name] = BackendKind(
         create=lambda spec, unpriced, _: ScriptedBackend(provider, spec, unpriced),
-        catalog=lambda: scripted_catalog(provider, model),
+        catalog=lambda model_ref: scripted_catalog(provider, model_ref or f"{PROVIDER}/{model}"),
     )
     try:
         yield name
@@ -88,20 +89,23 @@ def scripted_backend(provider: ServedProvider, model: str = "echo") -> Generator
         del table[name]
 
 
-def scripted_catalog(provider: ServedProvider, model: str) -> Catalog:
-    """The catalog of a model of a scripted provider."""
+def scripted_catalog(provider: ServedProvider, model_ref: str) -> Catalog:
+    """The catalog of a model of a scripted provider. Raises InputError if it has no such model."""
+    model = model_ref.removeprefix(f"{PROVIDER}/")
+    if model not in provider.models:
+        raise InputError((f"--model: the scripted provider has no model {model_ref!r}",))
     prices = {
         f"{PROVIDER}/{name}": _price(entry) for name, entry in provider.models.items() if "cost" in entry
     }
     limits = _price(provider.models[model])
     return Catalog(
         version="none",
-        model_ref=f"{PROVIDER}/{model}",
+        model_ref=model_ref,
         agent=DEFAULT_AGENT,
         agent_config={},
         settings={},
         unpriced=_unpriced(provider),
-        price=prices.get(f"{PROVIDER}/{model}"),
+        price=prices.get(model_ref),
         prices=prices,
         max_output_tokens=limits.max_output_tokens,
         max_input_tokens=limits.max_input_tokens,

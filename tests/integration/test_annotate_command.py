@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster import COMMAND, LIMIT_S, Desk, read_all
+from cluster import COMMAND, LIMIT_S, OWN_SERVICES, Desk, read_all
 
 from opencode_tasks.testing import Call, Reply
 
@@ -127,7 +127,7 @@ def test_every_fault_is_reported_before_a_prompt_is_sent(desk: Desk) -> None:
 def test_verbose_reports_the_parts_of_the_start_on_a_local_ray(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two"]))
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--runner", "ray", "--verbose")
-    own = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None, "OPENCODE_TASKS_TRACEBACK": "1"}
+    own = {**OWN_SERVICES, "OPENCODE_TASKS_TRACEBACK": "1"}
     ran = desk.run(*arguments, env=own)
     assert ran.code == 0, ran.stderr
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
@@ -180,6 +180,7 @@ def test_a_dry_run_sends_nothing(desk: Desk) -> None:
     assert not (desk.folder / "out.csv").exists()
 
 
+@pytest.mark.scripted
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [

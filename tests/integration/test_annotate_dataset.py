@@ -17,6 +17,8 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
+pytestmark = pytest.mark.prefect
+
 
 @pytest.fixture(autouse=True)
 def _no_server_stays_warm() -> Iterator[None]:

@@ -39,6 +39,7 @@ def usd(call: Call) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.scripted
 def test_the_audit_agrees_with_the_record_of_the_provider(desk: Desk) -> None:
     limited = Reply(status=429, headers={"Retry-After": "1"}, body={"error": {"message": "slow down"}})
     desk.provider.on("limited", limited, Reply())

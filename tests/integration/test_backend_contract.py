@@ -219,7 +219,8 @@ CLI_CLOCKS: Mapping[str, Clocks] = {
 @pytest.mark.parametrize(
     ("clock", "backend"),
     [
-        *((clock, backend) for clock in CLOCK_CASES for backend in ("scripted", "server")),
+        *((clock, "scripted") for clock in CLOCK_CASES),
+        *(pytest.param(clock, "server", marks=pytest.mark.slow) for clock in CLOCK_CASES),
         pytest.param("stall", "cli", marks=pytest.mark.nightly),
         pytest.param("first_event", "cli", marks=pytest.mark.nightly),
         pytest.param("total", "cli", marks=pytest.mark.nightly),

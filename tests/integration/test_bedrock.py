@@ -38,6 +38,7 @@ def ask(
         return rig.ask(model=f"amazon-bedrock/{MODEL}", backend=backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_signed_request_is_accepted_and_its_answer_is_counted(
     opencode_binary: Path, bedrock: BedrockServer, backend: BackendName

@@ -67,6 +67,7 @@ def flow_run_state(desk: Desk) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.prefect
 def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher_one(any_desk: Desk) -> None:
     desk = any_desk
     desk.provider.on("row", ANSWER)
@@ -133,14 +134,19 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
     ("arguments", "told"),
     [
         (("--max-cost", "1", "--model", "fake/unpriced"), ["no price is known for fake/unpriced"]),
-        (("--max-cost", "0.0005"), ["is too small for any row of fake/echo: each may cost up to $0.00"]),
-        (
+        pytest.param(
+            ("--max-cost", "0.0005"),
+            ["is too small for any row of fake/echo: each may cost up to $0.00"],
+            marks=pytest.mark.scripted,
+        ),
+        pytest.param(
             ("--max-cost", "0", "--max-row-cost", "nan", "--max-failed", "half"),
             [
                 "--max-cost: 0 is not an amount of USD above 0",
                 "--max-row-cost: nan is not an amount of USD above 0",
                 "--max-failed: 'half' is neither a number of rows nor a percentage",
             ],
+            marks=pytest.mark.scripted,
         ),
     ],
 )
@@ -217,6 +223,7 @@ def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(de
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 @pytest.mark.parametrize(("max_failed", "state"), [("1", "Failed"), ("50%", "Completed")])
 def test_a_flow_run_is_failed_where_more_rows_failed_than_may(
     desk: Desk, max_failed: str, state: str

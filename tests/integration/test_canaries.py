@@ -69,6 +69,7 @@ def query(desk: Desk, sql: str) -> list[Any]:
         return ledger.execute(sql).fetchall()
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_fall_of_the_accuracy_is_a_drift_and_ends_with_the_next_good_run(desk: Desk, model: Model) -> None:
     runs: list[Ran] = []
@@ -186,6 +187,7 @@ def test_canaries_share_the_budget_of_the_run(desk: Desk, model: Model) -> None:
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_readers_show_a_run_with_canaries_as_one(desk: Desk, model: Model) -> None:
     del model
     ran = run(desk)

@@ -54,6 +54,8 @@ def choose(desk: Desk, *more: str) -> Any:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.scripted
 def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are_kept(labelled: Desk) -> None:
     desk = labelled
     ran = choose(desk, "--target", "0.9", "--json")
@@ -92,6 +94,7 @@ def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are
     assert '<dt>choices</dt><dd class="block">yes,no</dd>' in page
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
     labelled.write_csv(
@@ -107,13 +110,16 @@ def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        (("--target", "1.5"), "--target: 1.5 is not a share"),
-        (("--gold", "none"), "--gold: INPUT has no column 'none'"),
-        (("--rows", "0"), "--rows: 0 is not at least 1"),
-        (("--model", "fake/poor"), "--model: 'fake/poor' is named twice"),
-        (("--model", "fake/absent"), "no model 'absent'"),
-        (("--html", "no/page.html"), "no/page.html: the folder no does not exist"),
-    ],
+        pytest.param(more, fault, marks=pytest.mark.scripted)
+        for more, fault in (
+            (("--target", "1.5"), "--target: 1.5 is not a share"),
+            (("--gold", "none"), "--gold: INPUT has no column 'none'"),
+            (("--rows", "0"), "--rows: 0 is not at least 1"),
+            (("--model", "fake/poor"), "--model: 'fake/poor' is named twice"),
+            (("--html", "no/page.html"), "no/page.html: the folder no does not exist"),
+        )
+    ]
+    + [pytest.param(("--model", "fake/absent"), "no model 'absent'")],
 )
 def test_a_choice_that_cannot_be_made_is_refused_before_anything_is_sent(
     labelled: Desk, more: tuple[str, ...], fault: str
@@ -122,6 +128,7 @@ def test_a_choice_that_cannot_be_made_is_refused_before_anything_is_sent(
     assert (ran.code, fault in ran.stderr, labelled.provider.calls) == (2, True, []), ran.stderr
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_a_budget_ends_the_choice_and_a_higher_one_continues_it(labelled: Desk) -> None:
     ran = choose(labelled, "--max-cost", "0.3")

@@ -114,6 +114,7 @@ def test_on_hold_is_called_after_the_hold_is_recorded_and_the_run_continues(engi
     assert result.counts["completed"] == 6
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_rows_in_flight_and_a_resume_completes_the_run(engine: Engine) -> None:
     engine.provider.on("row 0", Reply(text="fast"))
     engine.provider.on("row", Reply(delay_s=2.0))
@@ -162,6 +163,7 @@ class StopError(Exception):
     """A stop of one driver, as Ctrl-C is one for the main thread."""
 
 
+@pytest.mark.slow
 def test_a_stop_ends_one_driver_and_the_other_completes_the_run(engine: Engine) -> None:
     engine.provider.on("row", Reply(delay_s=2.0))
     plan = engine.plan()

@@ -41,6 +41,8 @@ def story_of_votes(desk: Desk, run_id: str, row_id: str) -> list[str]:
     return [line[0] for line in votes.blocks[0].lines[1:]]
 
 
+@pytest.mark.scripted
+@pytest.mark.prefect
 def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk) -> None:
     desk = desk_with_models
     desk.provider.on("clear", Reply(text="yes"))
@@ -91,6 +93,7 @@ def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk
     assert len(desk.provider.calls) == before
 
 
+@pytest.mark.scripted
 def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: Desk) -> None:
     desk.provider.models["strong"] = STRONG
 
@@ -130,20 +133,25 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--escalate-to", "fake/strong"), "--escalate-to: say which rows: give --votes N"),
-        (("--escalate-below", "0.5"), "--escalate-below: nothing is escalated without --escalate-to"),
-        (
+        pytest.param(options, fault, marks=pytest.mark.scripted)
+        for options, fault in (
+            (("--escalate-to", "fake/strong"), "--escalate-to: say which rows: give --votes N"),
+            (("--escalate-below", "0.5"), "--escalate-below: nothing is escalated without --escalate-to"),
+            (
+                ("--votes", "3", "--escalate-to", "fake/strong", "--escalate-below", "2"),
+                "--escalate-below: 2 is not a share",
+            ),
+            (
+                ("--choices", "yes,no", "--escalate-to", "fake/strong", "--confidence", "sure"),
+                "--confidence: the answer has no field 'sure'; it has no fields",
+            ),
+        )
+    ]
+    + [
+        pytest.param(
             ("--votes", "3", "--escalate-to", "fake/absent"),
             "--escalate-to: provider 'fake' has no model 'absent'",
-        ),
-        (
-            ("--votes", "3", "--escalate-to", "fake/strong", "--escalate-below", "2"),
-            "--escalate-below: 2 is not a share",
-        ),
-        (
-            ("--choices", "yes,no", "--escalate-to", "fake/strong", "--confidence", "sure"),
-            "--confidence: the answer has no field 'sure'; it has no fields",
-        ),
+        )
     ],
 )
 def test_an_escalation_that_cannot_be_made_is_refused(

@@ -81,10 +81,12 @@ def test_a_run_with_reused_answers_only_has_empty_frames_with_columns(desk: Desk
         assert (len(getattr(sent, name)), len(getattr(reused_rows, name))) == (1, 0)
 
 
-def test_annotate_refuses_an_invalid_frame_before_any_row_is_sent(desk: Desk) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_annotate_refuses_an_invalid_frame_before_any_row_is_sent(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'prompt'"):
-        annotated(desk, pd.DataFrame({"text": ["a"]}))
-    assert desk.provider.calls == []
+        users_flow(pd.DataFrame({"text": ["a"]}), {"backend": "null", "ledger": str(tmp_path / "ledger.db")})
+    with Ledger.open(str(tmp_path / "ledger.db")) as ledger:
+        assert ledger.runs.newest() == []
 
 
 def test_every_error_crosses_a_ray_task_with_all_its_fields(ray_address: str) -> None:

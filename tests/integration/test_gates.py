@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -28,27 +27,26 @@ GATE = "fake/echo#0123"
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    with Ledger.open(ledger_url) as opened:
-        opened.runs.create(
-            run_id="run",
-            parameters={},
-            model_ref="fake/echo",
-            backend="server",
-            opencode_version=None,
-            deployment=None,
-            flow_run_id=None,
-            input_fingerprint="f",
-            row_count=3,
-            refresh=False,
-            now=NOW,
-        )
-        opened.rows.add(
-            "run",
-            [RowInput(row_id=name, position=n, row_key=name, prompt=name) for n, name in enumerate("abc")],
-        )
-        opened.runs.ready("run")
-        yield opened
+def ledger(ledger: Ledger) -> Ledger:
+    ledger.runs.create(
+        run_id="run",
+        parameters={},
+        model_ref="fake/echo",
+        backend="server",
+        opencode_version=None,
+        deployment=None,
+        flow_run_id=None,
+        input_fingerprint="f",
+        row_count=3,
+        refresh=False,
+        now=NOW,
+    )
+    ledger.rows.add(
+        "run",
+        [RowInput(row_id=name, position=n, row_key=name, prompt=name) for n, name in enumerate("abc")],
+    )
+    ledger.runs.ready("run")
+    return ledger
 
 
 def at(seconds: float) -> datetime:

@@ -18,6 +18,8 @@ from prefect.client.schemas.objects import State
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Call, Reply
 
+pytestmark = pytest.mark.prefect
+
 IN_FLIGHT = 4
 
 
@@ -85,6 +87,7 @@ def test_a_rate_limit_is_an_awaiting_retry_until_the_reset_time(
     assert max(Counter(desk.provider.prompts()).values()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_rate_limit_holds_every_row_until_its_reset_time(desk: Desk) -> None:
     desk.provider.on(lambda call: call.prompt == "row 005", limited(4), Reply(text="late"))
@@ -185,6 +188,7 @@ def test_a_refusal_of_a_single_row_fails_that_row(desk: Desk, concurrency: int) 
     assert Counter(desk.provider.prompts()) == Counter(f"row {i:03}" for i in range(12))
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_an_outage_does_not_use_up_the_attempts_of_all_rows(desk: Desk) -> None:
     ups: list[float] = []

@@ -197,6 +197,7 @@ def test_table_without_a_key_is_replaced(database: str) -> None:
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_faults_of_tables_are_found_before_a_prompt_is_sent(desk: Desk, database: str) -> None:
     run_sql(database, "create table mine (id integer)", "insert into mine values (1)")
     secret = f"d{uuid.uuid4().hex[:8]}"

@@ -49,6 +49,7 @@ def first() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_two_at_once_install_once_and_a_third_does_not_ask_the_registry(
     cache: Path, first: subprocess.Popen[str], progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_machine_without_node_fetches_it_for_the_setup(
     assert leftovers(cache) == []
 
 
+@pytest.mark.slow
 def test_an_unreachable_npm_registry_says_what_to_check(
     cache: Path, progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import Desk
+from cluster import OWN_SERVICES, Desk
 from processes import ours
 from rig import AGENTS, BASH
 
@@ -31,7 +31,6 @@ from opencode_tasks.testing import Call, Reply
 ROWS = 24
 IN_FLIGHT = 4
 CLEAN_UP_S = 10
-OWN_SERVICES = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
 
 
 def arguments(desk: Desk, runner: str) -> list[str]:

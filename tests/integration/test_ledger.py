@@ -201,6 +201,7 @@ def test_the_message_about_an_unreachable_server_hides_the_password() -> None:
 # Leases
 
 
+@pytest.mark.slow
 def test_processes_lease_each_row_once(ledger_url: str) -> None:
     with Ledger.open(ledger_url) as ledger:
         create_run(ledger, "r", [f"k{i}" for i in range(200)])

@@ -42,6 +42,7 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return by_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_s", [-7200.0, 75.0, 7200.0])
 def test_a_step_of_the_clock_breaks_no_lease(ledger_url: str, shifted: list[float], step_s: float) -> None:
     with Ledger.open(ledger_url) as ledger:

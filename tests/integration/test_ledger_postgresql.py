@@ -49,6 +49,7 @@ def test_no_statement_is_prepared_on_the_server(empty_postgresql: str) -> None:
     assert prepared == 0
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_through_pgbouncer_in_transaction_mode_sends_each_row_once(
     desk: Desk, empty_postgresql: str

@@ -162,6 +162,7 @@ def assert_content(ledger: Ledger) -> None:
     assert (claimed.row.row_id, claimed.number, claimed.lease.fence) == ("c", 2, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["0001", "0007"])
 def test_two_processes_may_upgrade_a_ledger_at_once(name: str, ledger_url: str) -> None:
     load(name, ledger_url)
@@ -170,6 +171,7 @@ def test_two_processes_may_upgrade_a_ledger_at_once(name: str, ledger_url: str) 
         assert_content(ledger)
 
 
+@pytest.mark.slow
 def test_four_processes_may_create_a_ledger_at_once(ledger_url: str) -> None:
     claim_in_processes(ledger_url, 4, 0)
     with Ledger.open(ledger_url) as ledger:

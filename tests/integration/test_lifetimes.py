@@ -165,6 +165,7 @@ def left(data: Path) -> list[Path]:
     return [path for path in (data / "opencode-tasks").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
@@ -185,6 +186,7 @@ def test_an_owner_that_ends_leaves_nothing(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_owner_leaves_the_data_of_what_was_in_flight(
     own: Callable[[str], Owned], provider: ScriptedProvider, tmp_path: Path
 ) -> None:
@@ -258,6 +260,7 @@ os._exit(130)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["begin", "fill"])
 def test_a_process_that_ends_during_its_start_leaves_no_directory(tmp_path: Path, work: str) -> None:
     ended = subprocess.run([sys.executable, "-c", ENDS_DURING_START, tmp_path, work], timeout=60, check=False)

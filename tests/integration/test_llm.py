@@ -160,6 +160,7 @@ def test_an_unknown_error_is_returned(rig: Rig) -> None:
     assert len(told.calls) == 2
 
 
+@pytest.mark.slow
 def test_a_time_out_is_returned(rig: Rig) -> None:
     # Other clocks would start another server; the backend's own are what runs out.
     clocks = Clocks(first_event_s=4, stall_s=60, total_s=60)
@@ -191,6 +192,7 @@ def test_no_model_lets_opencode_choose_and_says_so(rig: Rig, caplog: pytest.LogC
     assert "opencode chooses its default" in caplog.text
 
 
+@pytest.mark.slow
 def test_traces_are_appended_for_answers_and_failures(rig: Rig, tmp_path: Path) -> None:
     model = llm(rig, retries=2, log_dir=tmp_path, logging_name="labels", agent_name="worker")
     replies = (

@@ -64,6 +64,7 @@ def test_it_answers_with_usage_and_the_same_each_time(model: RunningLocalModel) 
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
+@pytest.mark.slow
 def test_a_streamed_answer_is_the_same_and_ends_with_usage(model: RunningLocalModel) -> None:
     streamed = ask(model.base_url, REVIEW, stream=True, stream_options={"include_usage": True})
     lines = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line]
@@ -76,6 +77,7 @@ def test_a_streamed_answer_is_the_same_and_ends_with_usage(model: RunningLocalMo
     assert chunks[-1]["usage"]["prompt_tokens"] == whole.json()["usage"]["prompt_tokens"]
 
 
+@pytest.mark.slow
 def test_four_at_once_get_their_own_answers(model: RunningLocalModel) -> None:
     prompts = [f"Say the word {word}." for word in ("apple", "river", "window", "tiger")]
     with ThreadPoolExecutor(4) as pool:

@@ -58,6 +58,7 @@ def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     assert llm.last_metadata["tools"][0]["name"] == "stock"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_end_that_opencode_does_not_know_costs_one_request_with_tools_too(
     rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName

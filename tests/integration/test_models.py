@@ -76,6 +76,8 @@ def charged(desk: Desk, model: str | None = None) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.scripted
+@pytest.mark.prefect
 def test_each_model_answers_each_row_and_the_row_takes_the_majority(desk: Desk) -> None:
     dry = run(desk, "--dry-run")
     assert "12 prompts (of 4 rows) would be sent to 3 models" in dry.stdout
@@ -123,6 +125,7 @@ def test_each_model_answers_each_row_and_the_row_takes_the_majority(desk: Desk) 
     assert len(desk.provider.calls) == 12
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_a_model_that_is_refused_leaves_the_answers_of_the_others(desk: Desk) -> None:
     is_refused = True
@@ -155,6 +158,7 @@ def test_a_model_that_is_refused_leaves_the_answers_of_the_others(desk: Desk) ->
     assert len(answered) == 12
 
 
+@pytest.mark.scripted
 def test_a_row_that_a_model_refuses_has_the_majority_of_the_others_and_a_tie_is_marked(desk: Desk) -> None:
     refused = Reply(status=400, body={"error": {"message": "no such option"}})
     desk.provider.models["picky"] = desk.provider.models["beta"]
@@ -184,6 +188,7 @@ def test_a_row_that_a_model_refuses_has_the_majority_of_the_others_and_a_tie_is_
     assert len(desk.provider.calls) == 14
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_the_budget_is_that_of_all_models_and_a_killed_run_is_resumed(desk: Desk) -> None:
     # A row of the third model may cost $0.0865, which does not fit beside the $0.00144 of the others.
@@ -222,6 +227,7 @@ def test_the_budget_is_that_of_all_models_and_a_killed_run_is_resumed(desk: Desk
     assert [one["title"] for one in shown["parts"]] == ["fake/alpha", "fake/slow", "fake/gamma"]
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
     ran = run(desk, "--json")
@@ -255,10 +261,15 @@ def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
     [
         (named("alpha", "absent"), "no model 'absent'"),
         (named("alpha", "beta#none"), "model fake/beta has no variant 'none'"),
-        ((*named("alpha", "beta"), "--pilot", "2"), "--pilot: not with several models"),
-        (
+        pytest.param(
+            (*named("alpha", "beta"), "--pilot", "2"),
+            "--pilot: not with several models",
+            marks=pytest.mark.scripted,
+        ),
+        pytest.param(
             (*named("alpha", "beta"), "--max-cost", "0.01"),
             "--max-cost: 0.01 is too small for any row of fake/beta",
+            marks=pytest.mark.scripted,
         ),
     ],
 )
@@ -267,6 +278,7 @@ def test_models_that_cannot_be_asked_are_refused(desk: Desk, options: tuple[str,
     assert (ran.code, fault in ran.stderr, desk.provider.calls) == (2, True, []), ran.stderr
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_a_column_of_the_input_may_not_have_the_name_of_one_of_a_model(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row one", "response@fake/beta": "old"}])
@@ -279,7 +291,14 @@ def test_a_column_of_the_input_may_not_have_the_name_of_one_of_a_model(desk: Des
     assert (row["response@fake/beta"], row["new_response@fake/beta"]) == ("old", "yes")
 
 
-@pytest.mark.parametrize("target", ["out.jsonl", "out.parquet", "out.xlsx", "sql:answers"])
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    "target",
+    [
+        "out.jsonl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("out.parquet", "out.xlsx", "sql:answers")),
+    ],
+)
 def test_the_columns_of_the_models_have_the_types_of_the_answer(desk: Desk, target: str) -> None:
     schema = {
         "type": "object",
@@ -338,6 +357,7 @@ def test_python_takes_a_list_and_a_variant_is_a_model_of_its_own(desk: Desk) -> 
     assert (same.counts["completed"], len(desk.provider.calls)) == (1, 2)
 
 
+@pytest.mark.scripted
 @pytest.mark.slow
 def test_the_answer_of_a_person_under_the_key_of_a_model_decides(desk: Desk) -> None:
     run_id = run(desk, "--json", models=("beta",)).summary["run_id"]
@@ -351,6 +371,7 @@ def test_the_answer_of_a_person_under_the_key_of_a_model_decides(desk: Desk) -> 
     assert (row["response"], row["answered_by"], row["needs_review"]) == ("maybe", "ann", "False")
 
 
+@pytest.mark.scripted
 def test_several_models_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     ran = run(desk, "--gold", "human", "--json", "--ledger", empty_postgresql, models=("alpha", "beta"))
     assert ran.code == 0, ran.stderr

@@ -18,13 +18,10 @@ PAGES = sorted(
 )
 # Those that start servers at their usual ports.
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
-# Those that take less than a minute. The parts of the others have tests.
-SHORT = {
+# Those that are followed for each change. The parts of the others have tests.
+FREQUENT = {
     "how-to/choose-and-vote.md",
     "how-to/dashboards.md",
-    "how-to/mcp-tools.md",
-    "how-to/read-and-correct-rows.md",
-    "how-to/watch-for-drift.md",
     "how-to/work-on-repositories.md",
 }
 KEY = "sk-ant-your-key"
@@ -45,7 +42,7 @@ def test_every_page_is_in_the_menu() -> None:
 
 
 def marks(page: str) -> list[pytest.MarkDecorator]:
-    rarity = pytest.mark.slow if page in SHORT else pytest.mark.nightly
+    rarity = pytest.mark.slow if page in FREQUENT else pytest.mark.nightly
     return [rarity, pytest.mark.alone] if page in ALONE else [rarity]
 
 

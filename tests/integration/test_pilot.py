@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import subprocess
-from collections.abc import Sequence
 
 import pytest
-from cluster import COMMAND, LIMIT_S, Desk, read_all
+from cluster import LIMIT_S, Desk, read_all
 
 from opencode_tasks.testing import Reply
 
@@ -73,6 +70,7 @@ def test_a_pilot_draws_rows_and_goes_on_without_a_terminal(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_a_held_pilot_shows_its_answers_and_a_resume_sends_the_others(desk: Desk) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
@@ -165,11 +163,8 @@ def test_a_pilot_shows_the_quality_of_its_answers(desk: Desk) -> None:
 
 def _ask(desk: Desk, answer: bytes, *more: str) -> tuple[int, str]:
     """The command on a terminal, and what the terminal showed."""
-    arguments: Sequence[str] = [str(COMMAND), *desk.arguments(*PILOT, *more)]
-    screen, terminal = pty.openpty()
-    with subprocess.Popen(
-        arguments, cwd=desk.folder, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-    ) as process:
+    screen, terminal = os.openpty()
+    with desk.start(*desk.arguments(*PILOT, *more), terminal=terminal) as process:
         os.close(terminal)
         shown = ""
         if answer:
@@ -182,7 +177,7 @@ def _ask(desk: Desk, answer: bytes, *more: str) -> tuple[int, str]:
         return process.wait(LIMIT_S), shown
 
 
-@pytest.mark.slow
+@pytest.mark.scripted
 @pytest.mark.parametrize(("answer", "code", "sent"), [(b"y\n", 0, 40), (b"\n", 75, 10)])
 def test_a_person_on_a_terminal_is_asked(desk: Desk, answer: bytes, code: int, sent: int) -> None:
     found, shown = _ask(desk, answer)
@@ -192,7 +187,7 @@ def test_a_person_on_a_terminal_is_asked(desk: Desk, answer: bytes, code: int, s
     assert len(desk.provider.prompts()) == sent
 
 
-@pytest.mark.slow
+@pytest.mark.scripted
 def test_yes_asks_nobody(desk: Desk) -> None:
     code, shown = _ask(desk, b"", "--yes")
     assert code == 0, shown

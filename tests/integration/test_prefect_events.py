@@ -30,6 +30,8 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.report_flow import cost_report
 from opencode_tasks.testing import Reply
 
+pytestmark = pytest.mark.prefect
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60
 

@@ -118,6 +118,7 @@ def test_half_a_text_before_an_error_is_no_answer(rig: Rig) -> None:
     assert not asked.attempt.usage_known
 
 
+@pytest.mark.slow
 def test_comments_of_a_provider_are_a_sign_of_life(rig: Rig) -> None:
     clocks = Clocks(first_event_s=2, stall_s=2, total_s=60)
     asked = rig.ask(Reply(text="at last", keep_alive_s=5), clocks=clocks)

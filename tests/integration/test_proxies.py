@@ -87,6 +87,7 @@ def responses(desk: Desk) -> list[str]:
     return [row["response"] for row in desk.read_csv("out.csv")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("runner", "lower"), [("threads", False), pytest.param("ray", True, marks=pytest.mark.nightly)]
 )

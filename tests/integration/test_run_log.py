@@ -32,6 +32,8 @@ from opencode_tasks import InputError, annotate_dataset
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
+pytestmark = pytest.mark.prefect
+
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 ROWS = 12
 FAULT = "INPUT has no column 'nothing' (--template)"

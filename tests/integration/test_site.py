@@ -19,6 +19,8 @@ from docstrings import PAGES, names_on
 from pictures import PICTURES
 from selenium.webdriver import Chrome
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ZENSICAL = Path(sys.executable).with_name("zensical")
 LIMIT_S = 120
@@ -86,8 +88,8 @@ def test_sources_of_scripts_and_diagrams_are_not_published(site: Path) -> None:
     "fault",
     [
         # One that the build finds, and one that the check finds.
-        pytest.param("[x](nowhere.md)", marks=pytest.mark.slow),
-        pytest.param('<img src="nowhere.svg">', marks=pytest.mark.slow),
+        "[x](nowhere.md)",
+        '<img src="nowhere.svg">',
         *(
             pytest.param(fault, marks=pytest.mark.nightly)
             for fault in (

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster import COMMAND, Desk, read_all
+from cluster import COMMAND, OWN_SERVICES, Desk, read_all
 from prefect_server import LocalServer
 
 from opencode_tasks.testing import Reply
@@ -36,6 +36,7 @@ def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Desk) -> None:
     desk.provider.on("row", LIMITED, Reply(text="late"))
     # One row in flight, so that the hold begins with the refusal.
@@ -53,6 +54,8 @@ def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Des
 
 
 @pytest.mark.nightly
+@pytest.mark.scripted
+@pytest.mark.prefect
 def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
     desk.provider.on("row", LIMITED, Reply(text="late"))
     shown, code = on_a_terminal(desk, arguments(desk, 2, "--concurrency", "1"))
@@ -65,14 +68,8 @@ def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
 def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
     """The output of the command on a terminal of 200 columns, and its exit code."""
     screen, terminal = os.openpty()
-    with subprocess.Popen(
-        [COMMAND, *command],
-        cwd=desk.folder,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-    ) as process:
+    shown = {"TERM": "xterm", "COLUMNS": "200"}
+    with desk.start(*command, env=shown, terminal=terminal) as process:
         os.close(terminal)
         return read_all(screen), process.wait(240)
 
@@ -122,6 +119,7 @@ def test_the_most_frequent_failures_are_named_with_their_count_and_fix(desk: Des
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk: Desk) -> None:
     desk.provider.on(re.compile("row [0-2]"), Reply(text="yes"))
     desk.provider.on("row", refusal(402, LONG))
@@ -142,8 +140,7 @@ def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk
 
 @pytest.mark.parametrize("runner", ["threads", pytest.param("ray", marks=pytest.mark.nightly)])
 def test_without_an_api_a_command_uses_no_prefect(desk: Desk, runner: str) -> None:
-    env = {"PREFECT_API_URL": None, "RAY_AUTH_TOKEN": None}
-    ran = desk.run(*arguments(desk, 1, "--verbose", "--runner", runner), env=env)
+    ran = desk.run(*arguments(desk, 1, "--verbose", "--runner", runner), env=OWN_SERVICES)
     assert ran.code == 0, ran.stderr
     # It would be among the parts of the start.
     assert "opencode" in ran.stderr

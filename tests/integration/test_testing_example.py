@@ -10,6 +10,7 @@ from opencode_tasks import testing
 from opencode_tasks.opencode.server_pool import server_pool
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("opencode_binary")
 def test_example() -> None:
     try:

@@ -160,6 +160,7 @@ def wired(opencode_binary: Path) -> Iterator[Rig]:
         yield rig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wire", WIRES)
 def test_tokens_and_cost_are_those_of_the_provider_or_unknown(wired: Rig, wire: Wire) -> None:
     random = Random(f"usage {wire}")

@@ -124,6 +124,7 @@ def raw_rig(opencode_binary: Path) -> Iterator[Rig]:
         yield rig
 
 
+@pytest.mark.slow
 def test_usage_in_other_places_of_a_stream_is_read(raw_rig: Rig) -> None:
     for name in ("cumulative", "usage-in-choice"):
         found = usage_of(raw_rig.ask(model=f"compatible/{name}", system=None))

@@ -32,6 +32,7 @@ def prepare(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(desk: Desk) -> None:
     prepare(desk)
     arguments = ("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--votes", "3")

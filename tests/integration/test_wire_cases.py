@@ -66,12 +66,16 @@ def sample() -> set[tuple[str, str]]:
     return {*turns, *((name, case) for name in providers for case in WIRE_FORMS)}
 
 
+def frequency(pair: tuple[str, str]) -> list[pytest.MarkDecorator]:
+    """How often a case is tried with a provider."""
+    if pair not in sample():
+        return [pytest.mark.nightly]
+    return [] if pair[1] in WIRE_FORMS else [pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
     ("provider", "name"),
-    [
-        pytest.param(*pair, marks=() if pair in sample() else pytest.mark.nightly)
-        for pair in product(PROVIDERS, CASES)
-    ],
+    [pytest.param(*pair, marks=frequency(pair)) for pair in product(PROVIDERS, CASES)],
 )
 def test_a_case_with_a_provider(wired: Rig, provider: str, name: str) -> None:
     _, faults = faults_of(wired, provider, name, "server")
@@ -111,8 +115,15 @@ def stream_bytes(api: Wire, reply: Reply) -> bytes:
     return head + stream.close() + stream.end()
 
 
-@pytest.mark.parametrize("end", [b"\r", b"\r\n"])
-@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "bedrock"])
+def line_ends() -> Iterator[Any]:
+    """Each provider with both ends of lines: for each change with one of them."""
+    for turn, provider in enumerate(name for name in PROVIDERS if name != "bedrock"):
+        for number, end in enumerate((b"\r", b"\r\n")):
+            yield pytest.param(provider, end, marks=() if turn % 2 == number else pytest.mark.nightly)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("provider", "end"), list(line_ends()))
 def test_lines_of_a_stream_may_end_with_a_carriage_return(wired: Rig, provider: str, end: bytes) -> None:
     api = PROVIDERS[provider].words
     error = Reply(stream_error={"type": "overloaded_error", "message": "Overloaded"})

@@ -30,6 +30,14 @@ def work(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> I
     assert not [*instance_dirs_root().glob("*/*/workspace")]
 
 
+@pytest.fixture(scope="module")
+def refused_work(tmp_path_factory: pytest.TempPathFactory, opencode_binary: Path) -> Iterator[Work]:
+    """Runs that are refused, and so can share a provider and thereby a server of opencode."""
+    with ScriptedProvider() as provider:
+        yield Work(tmp_path_factory.mktemp("refused"), provider, opencode_binary)
+        assert provider.calls == []
+
+
 def check(row: Mapping[str, Any], **values: Any) -> None:
     """Compare some columns of a row."""
     found = {name: None if row[name] is pd.NA else row[name] for name in values}
@@ -160,11 +168,11 @@ def test_a_source_with_a_fault_fails_its_row_alone_or_stops_the_run(work: Work) 
     ],
 )
 def test_options_of_workspaces_that_do_not_fit_are_refused(
-    work: Work, options: dict[str, Any], fault: str
+    refused_work: Work, options: dict[str, Any], fault: str
 ) -> None:
-    work.rows(repo=["x"])
+    refused_work.rows(repo=["x"])
     with pytest.raises(InputError) as caught:
-        work.plan(**options)
+        refused_work.plan(**options)
     assert fault in str(caught.value)
 
 
