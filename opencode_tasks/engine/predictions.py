@@ -51,11 +51,12 @@ def predictions(ledger: Ledger, run: Mapping[str, Any], notes: RowNotes) -> Iter
 
 def _check(run: Mapping[str, Any], notes: RowNotes) -> None:
     parameters = run["parameters"]
-    # A purge removes the parameters, and the diffs with them.
-    if parameters and not parameters.get("has_workspace"):
+    if not parameters:
+        raise InputError((f"run {run['run_id']}: opencode-tasks purge has removed its diffs",))
+    if not parameters.get("has_workspace"):
         fault = "its rows have no workspace, so there are no diffs (see: opencode-tasks annotate --workspace)"
         raise InputError((f"run {run['run_id']}: {fault}",))
-    if parameters and parameters.get("id_column") is None:
+    if parameters.get("id_column") is None:
         notes.say("instance_id is the position of the row: the run had no --id-column")
 
 

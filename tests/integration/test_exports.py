@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
+import threading
 from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 from atif import faults_of
 from cluster import Desk
 from repositories import applied, git, repository
+from view_runs import work_run
 
+from opencode_tasks.domain.work import WorkResult
+from opencode_tasks.engine.review import PersonAnswer, record_reviews
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
@@ -167,3 +170,154 @@ def test_a_diff_in_a_file_is_read_back_whole_or_the_export_is_refused(desk: Desk
     )
     assert (desk.folder / "p.jsonl").read_bytes() == before
     assert sorted(path.name for path in desk.folder.glob(".p.jsonl*")) == []
+
+
+CHOICES = ("--choices", "yes,no,maybe")
+
+
+def answers(desk: Desk, *more: str) -> str:
+    """Run two rows, whose votes and models answer yes, no, no in turn; returns the id of the run."""
+    for prompt in ("first", "second"):
+        desk.provider.on(prompt, *(Reply(text=text) for text in ("yes", "no", "no")))
+    desk.write_csv("in.csv", [{"id": f"r{n}", "prompt": f"{n}"} for n in ("first", "second")])
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--json", *more)
+    assert ran.code == 0, ran.stderr
+    return ran.summary["run_id"]
+
+
+MODELS = ("alpha", "beta", "gamma")
+
+
+@pytest.mark.nightly
+def test_the_model_whose_answer_was_chosen_is_named(desk: Desk) -> None:
+    for name, text in zip(MODELS, ("yes", "no", "no"), strict=True):
+        desk.provider.models[name] = {"name": name, "limit": {"context": 9000, "output": 900}}
+        desk.provider.on(lambda call, name=name: call.model == name, Reply(text=text))
+    desk.write_csv("in.csv", [{"id": "r", "prompt": "first"}])
+    models = [word for name in MODELS for word in ("--model", f"fake/{name}")]
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--json", *models)
+    assert ran.code == 0, ran.stderr
+    [one], said = export(desk, ran.summary["run_id"], "atif", "t.jsonl")
+    assert (faults_of(one), said) == ([], "")
+    assert one["steps"][-1]["message"] == "no"
+    assert one["agent"]["model_name"] == one["steps"][-1]["model_name"] == "fake/beta"
+
+
+@pytest.mark.scripted
+def test_the_answer_that_a_run_chose_is_exported_without_its_canaries(desk: Desk) -> None:
+    desk.write_csv("canary.csv", [{"id": f"c{n}", "prompt": f"canary {n}"} for n in range(5)])
+    desk.provider.on("canary", Reply(text="maybe"))
+    more = ["--votes", "3", "--concurrency", "1", "--canary", "canary.csv"]
+    run_id = answers(desk, *more)
+    trajectories, said = export(desk, run_id, "atif", "t.jsonl")
+    assert said == ""
+    assert [faults_of(one) for one in trajectories] == [[], []]
+    assert [one["extra"]["row_id"] for one in trajectories] == ["rfirst", "rsecond"]
+    assert [one["steps"][-1]["message"] for one in trajectories] == ["no", "no"]
+    assert [one["steps"][1]["message"] for one in trajectories] == ["first", "second"]
+    # The system text is the one that was sent, with the instruction for the answer.
+    system = desk.provider.calls[-1].body["messages"][0]["content"]
+    assert {one["steps"][0]["message"] for one in trajectories} == {system}
+    for one, row in zip(trajectories, desk.read_csv("out.csv"), strict=True):
+        assert one["agent"]["model_name"] == one["steps"][-1]["model_name"] == row["model_ref"]
+        # The row cost all votes, the trajectory is one of them.
+        assert one["final_metrics"]["extra"]["attempts"] == 3
+    conversations, _ = export(desk, run_id, "sharegpt", "c.jsonl")
+    assert [turn["value"] for turn in conversations[0]["conversations"][1:]] == ["first", "no"]
+    assert "tools" not in conversations[0]
+    # A part is a run of its own, and a reused answer has the trajectory of the row that was sent.
+    again = answers(desk, *more)
+    reused, _ = export(desk, again, "atif", "again.jsonl")
+    assert [one["session_id"] for one in reused] == [one["session_id"] for one in trajectories]
+    assert "its rows have no workspace, so there are no diffs" in refused(
+        desk, run_id, "--format", "swebench", "-o", "p.jsonl"
+    )
+
+
+@pytest.mark.scripted
+def test_the_answer_of_a_person_ends_a_conversation_and_leaves_a_trajectory_as_it_was(desk: Desk) -> None:
+    run_id = answers(desk)
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        found = PersonAnswer(row_id="rfirst", answer="maybe", answered_by="ann")
+        assert record_reviews(ledger, run_id, [found]) == []
+    conversations, _ = export(desk, run_id, "sharegpt", "c.json")
+    assert [one["conversations"][-1]["value"] for one in conversations] == ["maybe", "yes"]
+    trajectories, _ = export(desk, run_id, "atif", "t.json")
+    assert trajectories[0]["steps"][-1]["message"] == "yes"
+    assert trajectories[0]["extra"]["answer_of_person"] == "maybe"
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize("name", ["STORE_PROMPTS", "STORE_ANSWERS", "STORE_TRACES", "purge"])
+def test_removed_messages_are_named_instead_of_half_a_trajectory(desk: Desk, name: str) -> None:
+    ledger = ["--ledger", str(desk.folder / "ledger.db")]
+    with pytest.MonkeyPatch.context() as patch:
+        if name != "purge":
+            patch.setenv(f"OPENCODE_TASKS_{name}", "false")
+        run_id = answers(desk)
+    if name == "purge":
+        assert desk.run("purge", "--before", "2100-01-01", *ledger).code == 0
+    for record_format in ("atif", "sharegpt"):
+        line = refused(desk, run_id, "--format", record_format, "-o", "t.jsonl")
+        assert "the messages of its sessions are not in the ledger, so there is no trajectory" in line
+    assert not (desk.folder / "t.jsonl").exists()
+    assert refused(desk, run_id, "--format", "swebench", "-o", "p.jsonl")
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--format", "swe", "-o", "p.jsonl"], "'swe' is not one of 'table', 'swebench', 'atif', 'sharegpt'"),
+        (["--format", "atif", "-o", "p.csv"], "--format atif writes files that end with .jsonl or .json"),
+        (["--format", "swebench", "-o", "p.jsonl.gz"], "the harness of SWE-bench reads no compressed file"),
+        (["--format", "atif", "-o", "none/p.jsonl"], "/none does not exist"),
+        (["--format", "atif", "-o", "p.jsonl", "--input", "in.csv"], "--input: --format atif reads no table"),
+        (["--format", "atif", "-o", "p.jsonl", "--protect-cells"], "--protect-cells: --format atif reads no"),
+    ],
+)
+def test_a_faulty_command_is_refused_in_one_line(desk: Desk, arguments: list[str], line: str) -> None:
+    assert line in refused(desk, answers(desk), *arguments)
+    assert "there is no run none in this ledger" in refused(desk, "none", "--format", "atif", "-o", "x.jsonl")
+
+
+class SlowFiles(BaseHTTPRequestHandler):
+    """Files whose content does not come."""
+
+    asked = threading.Event()
+    gone = threading.Event()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.asked.set()
+        self.gone.wait(60)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_ctrl_c_keeps_the_earlier_file(desk: Desk) -> None:
+    url = str(desk.folder / "ledger.db")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowFiles)
+    threading.Thread(target=server.serve_forever).start()
+    slow = f"http://127.0.0.1:{server.server_port}/r1.patch"
+    with Ledger.open(url) as ledger:
+        done = WorkResult(diff="diff --git a/x b/x\n", files_changed=1)
+        work_run(ledger, {"r0": done, "r1": WorkResult(diff_url=slow, files_changed=1)})
+    (desk.folder / "p.jsonl").write_text("earlier\n")
+    arguments = ("export", "work", "--format", "swebench", "-o", "p.jsonl", "--ledger", url)
+    with desk.start(*arguments) as process:
+        assert SlowFiles.asked.wait(60)
+        assert len([one for one in desk.folder.iterdir() if one.name.startswith(".p.jsonl.")]) == 1
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    SlowFiles.gone.set()
+    server.shutdown()
+    server.server_close()
+    assert (process.returncode, stdout, stderr) == (130, "", "opencode-tasks: interrupted\n")
+    assert (desk.folder / "p.jsonl").read_text() == "earlier\n"
+    assert [one.name for one in desk.folder.iterdir() if one.name.startswith(".")] == []
