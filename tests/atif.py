@@ -1,7 +1,7 @@
 """What the Agent Trajectory Interchange Format 1.7 demands of a trajectory.
 
-Taken from RFC 0001 of harbor and checked against the models of harbor 0.26.0 (``harbor.models.trajectories``):
-the required fields, the fields that each object may have, and the rules between them.
+Taken from RFC 0001 of harbor and compared with ``harbor.models.trajectories`` of harbor 0.26.0: the required
+fields, the fields that each object may have, and the rules between them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from opencode_tasks.domain.diff_lines import ShownDiff, shown_diff
 from opencode_tasks.domain.json_values import list_in, mapping_in
@@ -142,7 +142,7 @@ def _local_diff(path: Path, max_lines: int) -> ShownDiff | None:
             return None
         with path.open("rb") as file:
             data = file.read(HEAD_BYTES)
-            after = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(HEAD_BYTES), b""))
+            after = _more_lines(file, data)
     except (OSError, ValueError):
         return None
     # The ledger may name any file: only a diff is shown.
@@ -150,3 +150,15 @@ def _local_diff(path: Path, max_lines: int) -> ShownDiff | None:
         return None
     found = shown_diff(data.decode("utf-8", "replace"), max_lines)
     return replace(found, more=found.more + after)
+
+
+def _more_lines(file: IO[bytes], head: bytes) -> int:
+    """The number of lines that begin in the rest of a file."""
+    count, last = 0, head
+    while chunk := file.read(HEAD_BYTES):
+        count += chunk.count(b"\n")
+        last = chunk
+    if last is head:
+        return 0
+    # The line in which the head ends is not counted again, and the last one may have no line break.
+    return count - (not head.endswith(b"\n")) + (not last.endswith(b"\n"))

@@ -80,7 +80,12 @@ def test_the_work_of_agents_is_exported_in_each_format(desk: Desk) -> None:
         "You are a careful programmer.",
         code=1,
     )
+    check_predictions(desk, run_id)
+    check_trajectories(desk, run_id)
+    check_conversations(desk, run_id)
 
+
+def check_predictions(desk: Desk, run_id: str) -> None:
     predictions, said = export(desk, run_id, "swebench", "predictions.jsonl")
     assert [one["instance_id"] for one in predictions] == ["change", "nothing", "refused"]
     assert {one["model_name_or_path"] for one in predictions} == {"fake/echo"}
@@ -91,6 +96,8 @@ def test_the_work_of_agents_is_exported_in_each_format(desk: Desk) -> None:
     assert "# a sum\n" in (desk.folder / "fresh" / "price.py").read_text()
     assert export(desk, run_id, "swebench", "predictions.json")[0] == predictions
 
+
+def check_trajectories(desk: Desk, run_id: str) -> None:
     trajectories, said = export(desk, run_id, "atif", "trajectories.jsonl")
     assert said == ""
     assert [faults_of(one) for one in trajectories] == [[], [], []]
@@ -121,6 +128,8 @@ def test_the_work_of_agents_is_exported_in_each_format(desk: Desk) -> None:
     assert trajectories[2]["extra"]["error_type"] == "invalid_request"
     assert "error" in trajectories[2]["steps"][-1]["extra"]
 
+
+def check_conversations(desk: Desk, run_id: str) -> None:
     conversations, said = export(desk, run_id, "sharegpt", "conversations.jsonl")
     assert said == "1 row left out, not completed: refused\n"
     assert [one["id"] for one in conversations] == ["change", "nothing"]
@@ -296,7 +305,7 @@ class SlowFiles(BaseHTTPRequestHandler):
         self.asked.set()
         self.gone.wait(60)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
         """Say nothing."""
 
 
