@@ -34,7 +34,7 @@ class ShownWork:
     """The work of a row.
 
     - ``facts``: pairs of a name and a text, without those that are not known.
-    - ``diff``: None if there is none, or if its file cannot be read here; ``diff_note`` says where that is.
+    - ``diff``: None if there is none, or if its file cannot be read here; ``diff_note`` names the file.
     - ``check_output``: the end of the output of the check command, "" without one.
     """
 
@@ -124,7 +124,7 @@ def _end(text: str, max_lines: int) -> str:
 
 
 def _diff(row: Mapping[str, Any], max_lines: int) -> tuple[ShownDiff | None, str]:
-    """The beginning of a diff, and where it is if it is in a file."""
+    """The beginning of a diff, and a text that names its file; "" without one."""
     address = row["diff_url"]
     if row["diff"] or address is None:
         return (shown_diff(row["diff"], max_lines) if row["diff"] else None), ""

@@ -234,7 +234,7 @@ def test_the_answer_that_a_run_chose_is_exported_without_its_canaries(desk: Desk
     conversations, _ = export(desk, run_id, "sharegpt", "c.jsonl")
     assert [turn["value"] for turn in conversations[0]["conversations"][1:]] == ["first", "no"]
     assert "tools" not in conversations[0]
-    # A part is a run of its own, and a reused answer has the trajectory of the row that was sent.
+    # A reused answer has the trajectory of the row that was sent.
     again = answers(desk, *more)
     reused, _ = export(desk, again, "atif", "again.jsonl")
     assert [one["session_id"] for one in reused] == [one["session_id"] for one in trajectories]

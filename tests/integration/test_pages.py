@@ -22,6 +22,7 @@ ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(enc
 SHORT = {
     "how-to/choose-and-vote.md",
     "how-to/dashboards.md",
+    "how-to/export-agent-runs.md",
     "how-to/mcp-tools.md",
     "how-to/read-and-correct-rows.md",
     "how-to/watch-for-drift.md",

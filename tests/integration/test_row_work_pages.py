@@ -17,6 +17,7 @@ from chromium import open_page, requested
 from cluster import COMMAND, read_all
 from html_pages import open_checked, run
 from selenium.webdriver import Chrome
+from selenium.webdriver.support.wait import WebDriverWait
 from view_runs import add_run, answer, served, work_run
 
 from opencode_tasks.domain.work import WorkResult
@@ -24,7 +25,8 @@ from opencode_tasks.ledger import Ledger
 from opencode_tasks.reports.tool_use import read_tool_use, tool_use_json
 from opencode_tasks.view.static_export import export_rows
 
-HOSTILE = '</script><script>document.title="hacked"</script><img src=x onerror=alert(1)> \x1b[31m\x1b]0;t\x07 \u202e'
+TAGS = '</script><script>document.title="hacked"</script><img src=x onerror=alert(1)>'
+HOSTILE = f"{TAGS} \x1b[31m\x1b]0;t\x07 \u202e"
 LONG_NAME = "d/" + "n" * 3000 + ".py"
 DIFF = f"""diff --git a/price.py b/price.py
 --- a/price.py
@@ -177,10 +179,9 @@ def row_page(browser: Chrome, address: str, width: int) -> dict[str, Any]:
       width: document.documentElement.scrollWidth, title: document.title,
     };
     """
-    for _ in range(100):
-        found = browser.execute_script(script)
-        if found["titles"]:
-            break
+    # An export loads its stories after the page.
+    WebDriverWait(browser, 20).until(lambda one: one.execute_script(script)["titles"])
+    found = browser.execute_script(script)
     assert browser.get_log("browser") == []
     assert found["width"] <= width
     assert found["title"] != "hacked"
