@@ -51,7 +51,7 @@ def predictions(ledger: Ledger, run: Mapping[str, Any], notes: RowNotes) -> Iter
 
 def _check(run: Mapping[str, Any], notes: RowNotes) -> None:
     parameters = run["parameters"]
-    if not parameters:
+    if not parameters and run["purged_at"] is not None:
         raise InputError((f"run {run['run_id']}: opencode-tasks purge has removed its diffs",))
     if not parameters.get("has_workspace"):
         fault = "its rows have no workspace, so there are no diffs (see: opencode-tasks annotate --workspace)"

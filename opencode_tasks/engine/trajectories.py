@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.left_out import RowNotes
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import SYSTEM_TEXT, Ledger
 from opencode_tasks.ledger.session_sets import OUTCOME_COLUMNS
 from opencode_tasks.outcomes.atif import TrajectoryFacts, trajectory
 from opencode_tasks.outcomes.session_tree import SessionTree
 from opencode_tasks.outcomes.sharegpt import conversation
 
 TrajectoryFormat = Literal["atif", "sharegpt"]
-# Name under which a run saves the system text that most of its rows are sent with.
-SYSTEM_TEXT: Final = "system_text"
 # Rows whose messages are in memory at the same time.
 ROWS_PER_READ = 20
 NOT_SENT = "left out, without a session"

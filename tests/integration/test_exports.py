@@ -14,10 +14,12 @@ import pytest
 from atif import faults_of
 from cluster import Desk
 from repositories import applied, git, repository
-from view_runs import work_run
+from view_runs import add_run, answer, work_run
 
 from opencode_tasks.domain.work import WorkResult
+from opencode_tasks.engine.record_export import RecordFormat, export_records
 from opencode_tasks.engine.review import PersonAnswer, record_reviews
+from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
@@ -269,6 +271,9 @@ def test_removed_messages_are_named_instead_of_half_a_trajectory(desk: Desk, nam
     for record_format in ("atif", "sharegpt"):
         line = refused(desk, run_id, "--format", record_format, "-o", "t.jsonl")
         assert "the messages of its sessions are not in the ledger, so there is no trajectory" in line
+    # The system text may contain examples.
+    has_system = "Answer with" in desk.run("show", run_id, *ledger).stdout
+    assert has_system == (name in ("STORE_ANSWERS", "STORE_TRACES"))
     assert not (desk.folder / "t.jsonl").exists()
     assert refused(desk, run_id, "--format", "swebench", "-o", "p.jsonl")
 
@@ -288,6 +293,30 @@ def test_removed_messages_are_named_instead_of_half_a_trajectory(desk: Desk, nam
 def test_a_faulty_command_is_refused_in_one_line(desk: Desk, arguments: list[str], line: str) -> None:
     assert line in refused(desk, answers(desk), *arguments)
     assert "there is no run none in this ledger" in refused(desk, "none", "--format", "atif", "-o", "x.jsonl")
+
+
+def test_odd_texts_are_records_in_each_database(ledger: Ledger, tmp_path: Path) -> None:
+    odd = "</script> \x00 \u2028 \U0001f600 half \ud800"
+    run: dict[str, Any] = {"has_workspace": True, "id_column": "id", "system_text": odd}
+    add_run(ledger, "odd", [(f"r{n}", odd) for n in range(45)], **run)
+    for n in range(44):
+        answer(ledger, "odd", f"r{n}", odd, work=WorkResult(diff=f"diff --git {odd}\n", files_changed=1))
+    shown = odd.replace("\ud800", "\ufffd")
+    written: dict[str, list[Any]] = {}
+    formats: tuple[RecordFormat, ...] = ("swebench", "atif")
+    for name in formats:
+        file = tmp_path / f"{name}.jsonl"
+        done = export_records(ledger, "odd", str(file), name)
+        assert (done.records, len(done.notes)) == (44, 1)
+        written[name] = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]]
+    assert [one["instance_id"] for one in written["swebench"]] == [f"r{n}" for n in range(44)]
+    assert written["swebench"][0]["model_patch"] == f"diff --git {shown.replace(chr(0), chr(0xFFFD))}\n"
+    assert [faults_of(one) for one in written["atif"]] == [[]] * 44
+    assert written["atif"][0]["steps"][0]["message"] == shown
+    assert written["atif"][0]["steps"][-1]["message"] == shown
+    assert written["atif"][0]["final_metrics"]["total_cost_usd"] == 0.003
+    with pytest.raises(InputError, match="there is no run none"):
+        export_records(ledger, "none", str(tmp_path / "x.jsonl"), "atif")
 
 
 class SlowFiles(BaseHTTPRequestHandler):
