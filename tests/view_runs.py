@@ -11,6 +11,7 @@ from typing import Any
 from attempts import begin_attempt, finish
 
 from opencode_tasks.domain.records import Answer, AttemptRecord, InnerRetry, RowInput, Session, Step, Usage
+from opencode_tasks.domain.work import WorkResult
 from opencode_tasks.errors import InvalidRequestError
 from opencode_tasks.ledger import Lease, Ledger
 from opencode_tasks.view.server import ViewServer
@@ -38,11 +39,17 @@ def add_run(
     schema: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     keys_of: str | None = None,
+    **parameters: Any,
 ) -> None:
     """Write a run of rows: pairs of an id and a prompt. Its row keys are those of the run ``keys_of``."""
     ledger.runs.create(
         run_id=run_id,
-        parameters={"schema": schema, "system": "You label reviews.", "labels": list(labels or {})},
+        parameters={
+            "schema": schema,
+            "system": "You label reviews.",
+            "labels": list(labels or {}),
+            **parameters,
+        },
         model_ref="fake/echo",
         backend="server",
         opencode_version="1.18.33",
@@ -62,14 +69,27 @@ def add_run(
     ledger.runs.ready(run_id)
 
 
-def answer(ledger: Ledger, run_id: str, row_id: str, text: str, structured: Any = None) -> None:
+def answer(
+    ledger: Ledger,
+    run_id: str,
+    row_id: str,
+    text: str,
+    structured: Any = None,
+    work: WorkResult | None = None,
+) -> None:
     """Complete a row as opencode does, with reasoning, a tool call, a retry and a cost."""
     lease = ledger.queue.claim_row(run_id, row_id, owner="w", now=NOW, lease_s=60)
     assert isinstance(lease, Lease)
     attempt_id = begin_attempt(ledger, lease, run_id, row_id, now=NOW)
     found = _record(attempt_id, text)
     end = Answer(
-        text=text, structured=structured, finish_reason="stop", turns=1, model_ref="fake/echo", attempt=found
+        text=text,
+        structured=structured,
+        finish_reason="stop",
+        turns=1,
+        model_ref="fake/echo",
+        attempt=found,
+        work=work or WorkResult(),
     )
     assert finish(ledger, lease, attempt_id, end, found, now=NOW + timedelta(seconds=2))
 
@@ -133,6 +153,15 @@ def labelled_run(ledger: Ledger, run_id: str = "labelled", *, rows: int = 6, ope
             answer(ledger, run_id, f"r{i}", LABELS[i % 3], LABELS[i % 3])
     if not open_rows:
         ledger.runs.end(run_id, status="completed", now=NOW + timedelta(hours=1))
+
+
+def work_run(ledger: Ledger, works: Mapping[str, WorkResult], run_id: str = "work") -> None:
+    """A run whose rows have workspaces, with these results."""
+    rows = [(row_id, f"Task of {row_id}") for row_id in works]
+    add_run(ledger, run_id, rows, has_workspace=True, id_column="id", system_text="You write code.")
+    for row_id, work in works.items():
+        answer(ledger, run_id, row_id, "done", work=work)
+    ledger.runs.end(run_id, status="completed", now=NOW + timedelta(hours=1))
 
 
 def hostile_run(ledger: Ledger, run_id: str = "hostile") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from opencode_tasks.cli.runs import PIPE_WIDTH
 from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Format(StrEnum):
@@ -76,6 +79,14 @@ def report(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: standard output."),
     ] = None,
+    tools: Annotated[
+        bool,
+        typer.Option(
+            "--tools",
+            help="Report the rows whose agent called tools instead: their cost, model calls and checks, and "
+            "each tool. As a table or json.",
+        ),
+    ] = False,
     html: HtmlOption = None,
     import_session: Annotated[
         list[Path] | None,
@@ -97,6 +108,7 @@ def report(
     Examples:
       opencode-tasks report --by day --by model
       opencode-tasks report --since 30d --by label --format csv -o costs.csv --html costs.html
+      opencode-tasks report --tools
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.reports.cost_lines import read_since
 
@@ -104,6 +116,9 @@ def report(
     groups = list(dict.fromkeys(one.value for one in by or []))
     if form is Format.parquet and output is None and sys.stdout.isatty():
         raise InputError(("--format parquet: a terminal cannot show it; name a file with -o FILE",))
+    if tools and (groups or form not in (Format.table, Format.json)):
+        given = "--by" if groups else f"--format {form.value}"
+        raise InputError((f"--tools: {given} does not fit; use --format table or json without --by",))
     check_folders(output, html)
     if import_session:
         _import(import_session, ledger)
@@ -111,7 +126,11 @@ def report(
         report_queries = opened.reports
         if html is not None:
             _write_page(report_queries, first, html, opened.url)
-        content = _content(report_queries, groups, first, form)
+        content = (
+            _tool_content(report_queries, first, form)
+            if tools
+            else _content(report_queries, groups, first, form)
+        )
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
@@ -164,8 +183,36 @@ def _content(report_queries: Any, by: list[Any], since: date | None, form: Forma
     return encoded(frame, "parquet") if form is Format.parquet else encoded(protected(frame), "csv")
 
 
+def _tool_content(report_queries: Any, since: date | None, form: Format) -> bytes:
+    from opencode_tasks.reports.tool_use import read_tool_use, tool_use_json
+
+    use = read_tool_use(report_queries, since)
+    if form is Format.json:
+        return f"{json.dumps(tool_use_json(use), indent=2)}\n".encode()
+    return _tool_table(use).encode()
+
+
+def _tool_table(use: Any) -> str:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not use.rows:
+        return "no row whose agent called a tool\n"
+    cost = format_usd(use.known_cost_pico) + (" + unknown" if use.cost_pico is None else "")
+    rows = "1 row" if use.rows == 1 else f"{use.rows:,} rows"
+    lines = [f"{rows} with tools, {cost}, {use.steps_per_row:.1f} model calls a row"]
+    if use.checked_rows:
+        lines.append(f"check passed: {use.passed_rows:,} of {use.checked_rows:,} ({use.passed_share:.1%})")
+    table = Table()
+    table.add_column("tool", overflow="fold")
+    for title in ("called by rows", "denied to rows"):
+        table.add_column(title, justify="right")
+    for one in use.tools:
+        table.add_row(Text(without_controls(one.name)), f"{one.rows:,}", f"{one.denied_rows:,}")
+    return "\n".join([*lines, _printed(table)])
+
+
 def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -184,6 +231,12 @@ def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
         cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counts]
         cost = _usd(line["known_cost_usd"]) + (" + unknown" if line["cost_usd"] is None else "")
         table.add_row(*cells, Text(cost), Text(_usd(line["failed_cost_usd"])))
+    return _printed(table)
+
+
+def _printed(table: Table) -> str:
+    from rich.console import Console
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPE_WIDTH)

@@ -103,6 +103,9 @@ def show(
 ) -> None:
     """Show a run, or a row with its attempts, errors, usage (that of repairs is marked) and trace.
 
+    Of a row with a workspace, the tools, the check, the artifacts and the beginning of the diff are shown;
+    --json has the whole diff.
+
     \b
     Examples:
       opencode-tasks show 20261127-143000-4e9a72
@@ -155,9 +158,14 @@ def _mark_repairs(found: dict[str, Any]) -> None:
 
 
 def _print_row(found: dict[str, Any]) -> None:
+    from opencode_tasks.cli.work_text import print_work
+    from opencode_tasks.domain.columns import WORK_COLUMNS
     from opencode_tasks.outcomes.trace import render_trace
 
-    _print_fields(found["row"])
+    row = found["row"]
+    of_work = {column.ledger_name for column in WORK_COLUMNS}
+    _print_fields({name: value for name, value in row.items() if name not in of_work})
+    print_work(row)
     for vote in found["votes"]:
         typer.echo(f"\n--- {vote['title']}: {vote['status']}, run {vote['run_id']}")
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")

@@ -14,7 +14,7 @@ from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.estimates import LIKE, like_parameters
 from opencode_tasks.engine.quality import gold_values
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import MODELS, PREPARING, Ledger
+from opencode_tasks.ledger import MODELS, PREPARING, SYSTEM_TEXT, Ledger
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import RunContext
 
@@ -122,6 +122,8 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "id_column": options.id_column,
             "labels": list(options.label),
             "system": options.system,
+            # As it is sent, for exports of trajectories.
+            SYSTEM_TEXT: plan.rows.system.common,
             "agent": options.agent,
             "variant": options.variant,
             "schema": options.schema,

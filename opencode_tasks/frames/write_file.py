@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 from opencode_tasks.frames.content import compression_of
 from opencode_tasks.frames.excel_file import INSTALL, is_installed, write_excel
 from opencode_tasks.frames.formats import format_of, unknown_suffix
+from opencode_tasks.ledger.column_types import storable
 
 
 def file_faults(
@@ -98,6 +99,24 @@ def write_bytes(content: bytes, path_or_url: str | os.PathLike[str]) -> None:
     """Write a file; raises OSError if it cannot be written."""
     with _open_output(os.fspath(path_or_url)) as file:
         file.write(content)
+
+
+def write_records(lines: Iterable[str], path_or_url: str | os.PathLike[str]) -> None:
+    """Write JSON objects, each in one line, as they come; raises OSError if the file cannot be written.
+
+    The suffix is ``.jsonl``, or ``.json`` for an array of them; both may be compressed. What is not UTF-8
+    becomes U+FFFD.
+    """
+    name = os.fspath(path_or_url)
+    file_format = format_of(name)
+    is_array = file_format is not None and file_format.name == "json"
+    before = "[\n" if is_array else ""
+    with _open_output(name) as file, _compressed(file, compression_of(name)) as target:
+        for line in lines:
+            target.write(f"{before}{storable(line)}".encode())
+            before = ",\n" if is_array else "\n"
+        end = "\n]\n" if before == ",\n" else "[]\n" if is_array else before
+        target.write(end.encode())
 
 
 class _Unclosed:

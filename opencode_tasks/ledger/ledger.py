@@ -29,6 +29,7 @@ from opencode_tasks.ledger.reviews import Reviews
 from opencode_tasks.ledger.row_list import RowList
 from opencode_tasks.ledger.rows import Rows
 from opencode_tasks.ledger.runs import Runs
+from opencode_tasks.ledger.session_sets import SessionSets
 from opencode_tasks.ledger.votes import Votes
 
 
@@ -37,8 +38,8 @@ class Ledger:
 
     Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
     ``concurrency``, ``series``, ``gold``, ``votes``, ``canaries`` and ``reviews``. Readers: ``results``,
-    ``row_list`` and ``audits`` (of one run), ``reports`` (over all) and ``ended_rows`` (examples for
-    estimates). Upkeep: ``imports`` and ``retention``.
+    ``row_list``, ``session_sets`` and ``audits`` (of one run), ``reports`` (over all) and ``ended_rows``
+    (examples for estimates). Upkeep: ``imports`` and ``retention``.
     """
 
     def __init__(self, database: Database) -> None:
@@ -59,6 +60,7 @@ class Ledger:
         self.ended_rows: Final = EndedRows(database)
         self.results: Final = Results(database)
         self.row_list: Final = RowList(database)
+        self.session_sets: Final = SessionSets(database)
         self.reports: Final = ReportQueries(database)
         self.audits: Final = Audits(database)
         self.imports: Final = Imports(database)

@@ -17,6 +17,7 @@ from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.quality_sums import quality_by_model, quality_of_runs, votes_of_runs
 from opencode_tasks.ledger.schema import rows, runs
 from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported
+from opencode_tasks.ledger.tool_sums import tool_sums
 
 LINES_PER_FETCH = 5000
 FROZEN_TABLE = "opencode_tasks_items"
@@ -119,6 +120,11 @@ class ReportQueries(Group):
         mean ``agreement``, and their numbers that have ``needs_review`` and are ``escalated``.
         """
         return self._dicts(_of_runs_since(votes_of_runs(), since))
+
+    def tool_sums(self, *, since: date | None = None) -> list[dict[str, Any]]:
+        """The lines of ``tool_sums`` over the rows that ended since a day."""
+        first = None if since is None else datetime.combine(since, time.min, UTC)
+        return self._dicts(tool_sums(first))
 
     def rows_by_status(self, *, since: date | None = None) -> Mapping[str, int]:
         """The number of rows by status, and of ``reused`` ones among them."""

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Table, cast, func, literal, null, select, upd
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
+from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.text import without_quotes
 from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
-from opencode_tasks.ledger.runs import UNFINISHED
+from opencode_tasks.ledger.runs import SYSTEM_TEXT, UNFINISHED
 from opencode_tasks.ledger.schema import (
     attempts,
     gold_values,
@@ -113,10 +114,20 @@ def _remove_quotes(connection: Connection, table: Table, run_id: str) -> None:
         connection.execute(of_message.values(error_message=without))
 
 
+def _remove_system_text(connection: Connection, run_id: str) -> None:
+    """Remove the system text of a run as it was sent: it may contain examples, which are prompts."""
+    is_run = runs.c.run_id == run_id
+    parameters = mapping_in(connection.execute(select(runs.c.parameters).where(is_run)).scalar_one_or_none())
+    if SYSTEM_TEXT in parameters:
+        kept = {name: value for name, value in parameters.items() if name != SYSTEM_TEXT}
+        connection.execute(update(runs).where(is_run).values(parameters=kept))
+
+
 def _remove_kept_texts(connection: Connection, run_id: str, kinds: Collection[str], now: datetime) -> None:
     if "prompts" in kinds:
         for table in (rows, attempts):
             _remove_quotes(connection, table, run_id)
+        _remove_system_text(connection, run_id)
     remove_texts(connection, [run_id], kinds, now)
 
 

@@ -21,6 +21,8 @@ EndStatus = Literal["completed", "failed", "interrupted"]
 PREPARING = "preparing"
 # Name under which a run saves the names of several models.
 MODELS = "models"
+# Name under which a run saves the system text that most of its rows are sent with.
+SYSTEM_TEXT = "system_text"
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 

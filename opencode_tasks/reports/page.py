@@ -13,6 +13,7 @@ from opencode_tasks.ledger import Grouping, ReportQueries
 from opencode_tasks.reports.charts import Chart, cost_by_name, cost_over_time, tokens_by_model
 from opencode_tasks.reports.html import html_environment
 from opencode_tasks.reports.quality_section import quality_section
+from opencode_tasks.reports.tool_use import read_tool_use
 
 MAX_COSTLIEST_ROWS = 15
 MAX_PROMPT_LENGTH = 160
@@ -53,6 +54,7 @@ def _content(report_queries: ReportQueries, since: date | None, today: date, dri
         "groups": _groups(report_queries, by_model, since),
         "tokens": _tokens(by_model),
         "quality": quality_section(report_queries, since),
+        "tool_use": read_tool_use(report_queries, since),
         "failures": _failures(report_queries.failures(since=since)),
         "costliest": [
             _costly_row(line) for line in report_queries.costliest(MAX_COSTLIEST_ROWS, since=since)

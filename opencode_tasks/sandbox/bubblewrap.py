@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import sys
 from pathlib import Path
 
 from opencode_tasks.sandbox.view import OTHER_TEMP, TEMP, View
@@ -48,7 +49,7 @@ class Bubblewrap:
         options += _system(has_network=view.has_network)
         for folder in (TEMP, OTHER_TEMP):
             options += ["--bind", str(view.temp), folder]
-        for path in view.readable:
+        for path in (*_python(), *view.readable):
             options += ["--ro-bind", str(path), str(path)]
         for inside, outside in view.mounts.items():
             options += ["--ro-bind", str(outside), str(inside)]
@@ -77,6 +78,12 @@ def _system(*, has_network: bool) -> list[str]:
     options += ["--proc", "/proc", "--dev", "/dev"]
     options += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", SHARED_MEMORY]
     return options
+
+
+def _python() -> list[Path]:
+    """The folders of this Python environment, whose programs a check can need, outside of the system."""
+    prefixes = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
+    return sorted(prefix for prefix in prefixes if not prefix.is_relative_to("/usr") and prefix != Path("/"))
 
 
 @functools.cache

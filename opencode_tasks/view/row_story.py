@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from opencode_tasks.domain.columns import WORK_COLUMNS
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
@@ -16,6 +17,8 @@ from opencode_tasks.outcomes.session_messages import message_model, prompt_text,
 from opencode_tasks.outcomes.trace import trace_blocks
 from opencode_tasks.view.row_cells import field_text
 from opencode_tasks.view.run_view import RunView
+from opencode_tasks.view.story_parts import Block, Section
+from opencode_tasks.view.work_sections import work_sections
 
 ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
 VOTE_TITLES = ("answer of", "result", "answer", "error", "model", "cost", "run")
@@ -24,26 +27,6 @@ CALL_TITLES = (
     *("call ended (UTC)", "model", "input", "cache read", "cache write", "output", "reasoning"),
     *("cost", "source of the cost", "finish", "session"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A part of a section: a text, pairs of a name and a value, or a table with its titles as first line."""
-
-    kind: Literal["text", "fields", "table"]
-    title: str = ""
-    text: str = ""
-    lines: Sequence[Sequence[str]] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A part of a story. A main one is beside the review; a folded one is closed until a person opens it."""
-
-    title: str
-    blocks: Sequence[Block]
-    is_main: bool = False
-    is_folded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +82,7 @@ def _sections(
         blocks=_pairs({field_title(one["field"]): _gold_text(one) for one in gold}),
         is_main=True,
     )
+    yield from work_sections(row)
     yield Section(title="Votes", blocks=_table(VOTE_TITLES, _votes(found["votes"])))
     yield Section(title="Reviews", blocks=_table(REVIEW_TITLES, _reviews(reviews, row)))
     yield Section(title="System text", blocks=_text(row["system"] or run.system))
@@ -220,7 +204,10 @@ def _session(messages: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
 
 
 def _columns(row: Mapping[str, Any]) -> dict[str, str]:
-    shown = ("prompt", "system", "response", "structured", "labels", "run_id", "row_id")
+    shown = (
+        *("prompt", "system", "response", "structured", "labels", "run_id", "row_id"),
+        *(column.ledger_name for column in WORK_COLUMNS),
+    )
     values = {name: value for name, value in row.items() if name not in shown and value is not None}
     return {
         name.removesuffix("_pico"): format_usd(value)

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 
@@ -38,3 +40,20 @@ class FileStore:
             shown = without_url_secrets(f"{target}: {type(error).__name__}: {error}")
             raise WorkspaceFaultError(f"cannot write {shown}") from error
         return without_url_secrets(target)
+
+
+@contextmanager
+def open_stored(address: str) -> Generator[IO[bytes]]:
+    """Open the file at an address that ``put`` returned.
+
+    Raises WorkspaceFaultError if it cannot be opened. Errors of reading are those of the file.
+    """
+    try:
+        file: Any = fsspec.open(address, "rb")
+        opened: Any = file.open()
+    # The errors depend on the driver of the URL.
+    except Exception as error:
+        shown = without_url_secrets(f"{address}: {type(error).__name__}: {error}")
+        raise WorkspaceFaultError(f"cannot read {shown}") from error
+    with opened:
+        yield opened

@@ -233,6 +233,11 @@ function blockOf({ kind, title, text, lines }) {
       element("dt", {}, element("bdi", {}, name)), element("dd", { dir: "auto" }, value)]);
     return [...head, element("dl", {}, ...pairs)];
   }
+  if (kind === "code") {
+    const shownLines = lines.map(([name, line]) => element("span", { class: name }, `${line}\n`));
+    const more = text ? [element("p", { class: "muted" }, text)] : [];
+    return [...head, element("pre", { class: "code", tabindex: "0" }, ...shownLines), ...more];
+  }
   const [titles, ...rest] = lines;
   const line = (name, texts) => element("tr", {}, ...texts.map((one) => element(name, {}, element("bdi", {}, one))));
   const table = element("table", {}, element("thead", {}, line("th", titles)), element("tbody", {}, ...rest.map((texts) => line("td", texts))));
