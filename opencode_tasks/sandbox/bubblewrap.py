@@ -6,6 +6,7 @@ Options are those of bubblewrap 0.4 and later (bwrap(1)).
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -49,7 +50,12 @@ class Bubblewrap:
         options += _system(has_network=view.has_network)
         for folder in (TEMP, OTHER_TEMP):
             options += ["--bind", str(view.temp), folder]
-        for path in (*_python(), *view.readable):
+        for prefix in _python():
+            options += ["--ro-bind", str(prefix), str(prefix)]
+            if (settings := prefix / "pip.conf").is_file():
+                # It can hold the password of an index of packages.
+                options += ["--ro-bind", os.devnull, str(settings)]
+        for path in view.readable:
             options += ["--ro-bind", str(path), str(path)]
         for inside, outside in view.mounts.items():
             options += ["--ro-bind", str(outside), str(inside)]
