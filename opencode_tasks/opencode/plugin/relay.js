@@ -28,7 +28,10 @@ export function relayed(fetch) {
     const method = init?.method ?? request.method ?? "GET"
     const body = init?.body ?? (request.body ? await request.arrayBuffer() : undefined)
     const signal = init?.signal ?? request.signal
-    const response = await fetch("http://relay/", { method, headers, body, signal, redirect: "manual", unix: RELAY })
+    // Others are kept, such as that Bun's own time limit is off. The relay has the proxy and the certificates.
+    const { proxy, tls, ...others } = init ?? {}
+    const own = { method, headers, body, signal, redirect: "manual", unix: RELAY }
+    const response = await fetch("http://relay/", { ...others, ...own })
     const reason = response.headers.get(REASON_HEADER)
     if (reason) throw new Error(Buffer.from(reason, "base64").toString("utf8"))
     return response
