@@ -94,9 +94,13 @@ def _python() -> list[Path]:
 
 @functools.cache
 def _no_more_namespaces() -> list[str]:
-    """The options by which programs inside make no namespaces, in which they could mount memory; from 0.8."""
-    known = run_command([PROGRAM, "--help"], timeout_s=PROBE_LIMIT_S).stdout
-    return ["--unshare-user", "--disable-userns"] if "--disable-userns" in known else []
+    """The options by which programs inside make no namespaces, in which they could mount memory.
+
+    Empty where they do not work: before bubblewrap 0.8, and if bwrap is a setuid program.
+    """
+    options = ["--unshare-user", "--disable-userns"]
+    tried = run_command([PROGRAM, *options, "--ro-bind", "/", "/", "true"], timeout_s=PROBE_LIMIT_S)
+    return options if tried.returncode == 0 else []
 
 
 @functools.cache

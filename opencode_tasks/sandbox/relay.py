@@ -75,7 +75,8 @@ class Relay:
         self.socket.unlink(missing_ok=True)
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        # A request that opencode gives up is given up here too.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0, handler_cancellation=True)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.socket)).start()
         return self

@@ -136,6 +136,35 @@ def test_a_redirect_is_not_followed_and_a_closed_port_is_no_answer(tmp_path: Pat
     asyncio.run(check())
 
 
+def test_a_request_that_is_given_up_is_given_up_at_the_provider(tmp_path: Path) -> None:
+    has_come, is_gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(request: web.Request) -> web.Response:
+        has_come.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            is_gone.set()
+            raise
+        return web.Response()
+
+    async def check() -> None:
+        async with provider(silent) as address:
+            host = host_of(address) or ""
+            async with Relay([host], [host], Placeholders(), tmp_path) as relay:
+
+                async def ask() -> None:
+                    async with asked(relay, address):
+                        pass
+
+                asking = asyncio.ensure_future(ask())
+                await has_come.wait()
+                asking.cancel()
+                await asyncio.wait_for(is_gone.wait(), 20)
+
+    asyncio.run(check())
+
+
 def test_a_long_folder_has_its_socket_elsewhere(tmp_path: Path) -> None:
     async def check() -> None:
         folder = tmp_path / ("long" * 40)
