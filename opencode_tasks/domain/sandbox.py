@@ -52,6 +52,7 @@ class RelayCount:
 
     Attributes:
         requests: Number of requests that were sent to the providers of the models.
+        answered: Number of these that had an answer without an error.
         refused: Number of requests that were not: to other hosts, or of another program than opencode.
         bytes_sent: Bytes of the bodies of the requests that were sent to them.
         bytes_received: Bytes of the bodies of their responses.
@@ -59,10 +60,11 @@ class RelayCount:
     Examples:
         >>> from opencode_tasks.domain.sandbox import RelayCount
         >>> RelayCount(requests=2) + RelayCount(requests=1, refused=1)
-        RelayCount(requests=3, refused=1, bytes_sent=0, bytes_received=0)
+        RelayCount(requests=3, answered=0, refused=1, bytes_sent=0, bytes_received=0)
     """
 
     requests: int = 0
+    answered: int = 0
     refused: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -71,6 +73,7 @@ class RelayCount:
         """The sum of both."""
         return RelayCount(
             requests=self.requests + other.requests,
+            answered=self.answered + other.answered,
             refused=self.refused + other.refused,
             bytes_sent=self.bytes_sent + other.bytes_sent,
             bytes_received=self.bytes_received + other.bytes_received,

@@ -196,12 +196,12 @@ def _faults(facts: AuditFacts, by_row: Mapping[str, Sequence[SentAttempt]]) -> l
     faults += [
         f"row {row_id!r} is completed, and no attempt has its answer" for row_id in facts.without_attempt
     ]
-    # The last request of a failed attempt has no usage.
+    # Requests of a failed attempt can be in flight at its end.
     faults += [
-        f"row {one.row_id!r} attempt {one.attempt}: {one.requests} requests left its sandbox, and opencode "
-        f"reported {one.recorded}"
+        f"row {one.row_id!r} attempt {one.attempt}: the provider answered {one.answered} requests from its "
+        f"sandbox, and opencode reported {one.recorded}"
         for one in facts.relayed
-        if one.requests > one.recorded + one.has_failed
+        if one.has_answer and one.answered > one.recorded
     ]
     return faults + [
         f"the ledger stores {_shown(name, stored)} as {name.removesuffix('_pico')}, and its parts add up to "

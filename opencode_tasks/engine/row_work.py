@@ -103,7 +103,7 @@ def with_work(
         work = _stored(spec, place, workspace.changes.read(), work)
         work = _with_artifacts(spec, place, workspace, work)
         work = _kept(spec, place, workspace, work, has_failed=answer is None)
-    except (WorkspaceFaultError, OSError) as fault:
+    except (WorkspaceFaultError, OSError, RecursionError) as fault:
         if answer is None:
             return None, error
         return None, _failed(fault, answer, work)

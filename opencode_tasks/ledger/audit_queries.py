@@ -77,15 +77,16 @@ class AttemptPair:
 class Relayed:
     """An attempt in a sandbox: the requests that left it, and those that opencode has reported.
 
-    ``recorded`` is the number of its model calls with a record, and of the retries in its session.
+    ``answered`` had an answer without an error. ``recorded`` is the number of model calls with a record.
     """
 
     row_id: str
     attempt: int
     requests: int
+    answered: int
     refused: int
     recorded: int
-    has_failed: bool
+    has_answer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,18 +307,16 @@ def _without_attempt(connection: Connection, run_id: str) -> list[str]:
 
 
 def _relayed(connection: Connection, run_id: str) -> list[Relayed]:
-    calls, retries = (
-        select(func.count()).where(table.c.attempt_id == attempts.c.attempt_id).scalar_subquery()
-        for table in (usage, inner_retries)
-    )
+    calls = select(func.count()).where(usage.c.attempt_id == attempts.c.attempt_id).scalar_subquery()
     query = (
         select(
             attempts.c.row_id,
             attempts.c.attempt,
             attempts.c.relay_requests.label("requests"),
+            attempts.c.relay_answered.label("answered"),
             attempts.c.relay_refused.label("refused"),
-            (calls + retries).label("recorded"),
-            (attempts.c.status == "failed").label("has_failed"),
+            calls.label("recorded"),
+            (attempts.c.status == "completed").label("has_answer"),
         )
         .where(attempts.c.run_id == run_id, attempts.c.relay_requests.is_not(None))
         .order_by(attempts.c.started_at)

@@ -208,6 +208,7 @@ attempts: Final = Table(
     Column("ended_fence", Integer),
     # Requests that left its sandbox for the provider, and those that were refused there. NULL without one.
     Column("relay_requests", BigInteger),
+    Column("relay_answered", BigInteger),
     Column("relay_refused", BigInteger),
     Column("relay_bytes_sent", BigInteger),
     Column("relay_bytes_received", BigInteger),

@@ -7,13 +7,13 @@ child sessions and inner retries are known as with a server.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.records import Session
@@ -45,6 +45,13 @@ from opencode_tasks.opencode.server_backend import (
     longest_wait_s,
     sessions_from_events,
 )
+from opencode_tasks.opencode.session_export import (
+    EXPORT_LIMIT_S,
+    MAX_OUTPUT_BYTES,
+    MAX_SESSIONS,
+    SESSION_ID,
+    exported_messages,
+)
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.event_stream import EventFold
@@ -57,9 +64,6 @@ from opencode_tasks.workspace.place import Workspace
 from opencode_tasks.workspace.program import start_program
 
 POLL_INTERVAL_S = 0.1
-EXPORT_LIMIT_S = 60.0
-# What opencode writes is read into memory.
-MAX_OUTPUT_BYTES = 500_000_000
 EXPORT_TRIES = 2
 NO_SANDBOX = "Make bubblewrap work on this machine, or give --sandbox none to run without a sandbox."
 
@@ -71,6 +75,8 @@ class _Run:
     instance_dir: InstanceDir
     stdout: Path
     fold: EventFold = field(default_factory=EventFold)
+    # The session that is continued; None for a new one.
+    given_id: str | None = None
     session_id: str | None = None
     stdout_size: int = 0
     _journal: JournalReader = field(init=False)
@@ -107,11 +113,15 @@ class _Run:
     def _read_event(self, event: Mapping[str, Any], now: float) -> None:
         if event.get("type") == "session.created" and self.session_id is None:
             info = mapping_in(mapping_in(event.get("properties")).get("info"))
-            if (created := text_in(info.get("id"))) is not None:
+            created = text_in(info.get("id"))
+            if created is not None and text_in(info.get("parentID")) is None:
                 self._follow(created, now)
         self.fold.add(event, now)
 
     def _follow(self, session_id: str, now: float) -> None:
+        # The id names a file, and a program of the row can write into the journal.
+        if SESSION_ID.fullmatch(session_id) is None or self.given_id not in (None, session_id):
+            return
         self.session_id = session_id
         self.fold.watch(session_id, now)
 
@@ -132,6 +142,8 @@ class CliBackend:
         self._folds: dict[str, EventFold] = {}
         # Requests of the sessions that left their sandbox, those of earlier prompts included.
         self._relayed: dict[str, RelayCount] = {}
+        # The sessions of each root session with their parents.
+        self._parents: dict[str, dict[str, str | None]] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
@@ -157,6 +169,7 @@ class CliBackend:
         """Remove the instance directory of the session."""
         self._folds.pop(session_id, None)
         self._relayed.pop(session_id, None)
+        self._parents.pop(session_id, None)
         instance_dir = self._homes.pop(session_id, None)
         if instance_dir is not None:
             instance_dir.unmark(session_id)
@@ -209,7 +222,7 @@ class CliBackend:
         prompt = instance_dir.run / "prompt.txt"
         prompt.touch(mode=0o600)
         prompt.write_bytes(request.prompt.encode())
-        run = _Run(instance_dir, instance_dir.output)
+        run = _Run(instance_dir, instance_dir.output, given_id=request.session_id)
         process = await asyncio.to_thread(
             start_program,
             run_arguments(request, spec, instance_dir),
@@ -218,7 +231,7 @@ class CliBackend:
             stdin=prompt,
             stdout=run.stdout,
             stderr=instance_dir.run / "stderr.txt",
-            folder=None if request.workspace is None else work_folder(request, spec, instance_dir),
+            folder=instance_dir.root,
         )
         try:
             stopped = await self._wait(process, run, on_session, request.attempt_id)
@@ -285,7 +298,7 @@ class CliBackend:
         stopped: Stopped | None,
     ) -> SessionResult:
         output = run.stdout.read_text(encoding="utf-8", errors="replace") if run.stdout.exists() else ""
-        session_id = run.session_id or parse_session_id(output)
+        session_id = run.session_id
         sessions: list[Session] = []
         notes: list[str] = []
         if session_id is not None:
@@ -324,8 +337,13 @@ class CliBackend:
         """The root session and its children from exports; from the journal if an export fails."""
         family = run.fold.family(session_id)
         parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
+        # Those of earlier prompts of the session are not in this journal.
+        parents = self._parents.get(session_id, {}) | parents
+        self._parents[session_id] = parents
         found: list[Session] = []
-        for key, parent in parents.items():
+        for key, parent in islice(parents.items(), MAX_SESSIONS):
+            if SESSION_ID.fullmatch(key) is None:
+                continue
             messages = await self._export(key, run.instance_dir, spec, place)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
@@ -345,12 +363,9 @@ class CliBackend:
             finished = await asyncio.to_thread(
                 run_command, args, env=place.env, cwd=folder, timeout_s=EXPORT_LIMIT_S, stdout=target
             )
-            try:
-                messages: Any = mapping_in(json.loads(target.read_text(encoding="utf-8"))).get("messages")
-            except (OSError, ValueError):
-                continue
-            if finished.returncode == 0 and isinstance(messages, list):
-                return [mapping_in(message) for message in cast("list[Any]", messages)]
+            messages = exported_messages(target)
+            if finished.returncode == 0 and messages is not None:
+                return messages
         return None
 
 

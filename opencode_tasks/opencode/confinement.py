@@ -16,13 +16,18 @@ from opencode_tasks.domain.sandbox import RelayCount, SandboxSpec
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import PLUGIN, literal_json, merge, merged_config
-from opencode_tasks.opencode.credentials import AUTH_CONTENT, user_store
-from opencode_tasks.opencode.instance_dir import GLOBAL_CONFIG_NAMES, InstanceDir, user_config_path
-from opencode_tasks.opencode.secret_values import is_place_name, secrets_of
+from opencode_tasks.opencode.credentials import AUTH_CONTENT
+from opencode_tasks.opencode.instance_dir import (
+    GLOBAL_CONFIG_NAMES,
+    InstanceDir,
+    remove_tree,
+    user_config_path,
+    write_stub,
+)
+from opencode_tasks.opencode.secret_values import is_place_name, is_secret_name, secrets_of
 from opencode_tasks.opencode.user_config import (
     CONFIG_FILES,
     LEFT_OUT,
-    MANAGED_CONFIG,
     expand_references,
     read_user_config,
 )
@@ -32,6 +37,8 @@ from opencode_tasks.sandbox.relay import INSIDE, Relay
 from opencode_tasks.sandbox.view import TEMP, View
 from opencode_tasks.system.folders import home
 
+# In the private folder, the copy of ~/.opencode.
+OTHER_CONFIG = "other-config"
 CONTENT = "OPENCODE_CONFIG_CONTENT"
 # Of the clients that sign their requests or fetch tokens with a key.
 SIGNING_PREFIXES = ("AWS_", "GOOGLE_", "CLOUDSDK_")
@@ -79,26 +86,45 @@ async def placed(
         inside = _environment(instance_dir, spec, sandbox, env, placeholders)
     except OSError as error:
         raise SetupError("unknown", raw_message=f"cannot prepare the sandbox: {error}") from error
-    async with Relay(sandbox.hosts, sandbox.provider_hosts, placeholders, instance_dir.run) as relay:
+    relay = Relay(
+        sandbox.hosts,
+        sandbox.provider_hosts,
+        placeholders,
+        instance_dir.run,
+        takes_other_keys=sandbox.keys_inside,
+    )
+    async with relay:
         view = _view(instance_dir, spec, sandbox, env, folder, relay)
         yield Place(Cell(view=view, spec=sandbox), inside, relay)
 
 
 def _placeholders(spec: OpencodeSpec, sandbox: SandboxSpec) -> Placeholders:
     """The placeholders of all secrets, each for the hosts that may get it."""
-    placeholders = Placeholders()
+    config = merge(read_user_config(), spec.config)
+    placeholders = Placeholders(_header_names(config))
     if sandbox.keys_inside:
         return placeholders
     environ = {**os.environ, **spec.secrets.environment}
     values = [environ.get(name, "") for name in sandbox.key_variables if not is_place_name(name)]
     for secret in (*secrets_of(spec), *values):
         placeholders.add(secret, sandbox.provider_hosts)
-    servers = mapping_in(merge(read_user_config(), spec.config).get("mcp"))
+    servers = mapping_in(config.get("mcp"))
     for name, host in sandbox.mcp_hosts:
         text = json.dumps(_expanded(servers.get(name), environ))
         for secret in placeholders.known_in(text):
             placeholders.add(secret, [host])
     return placeholders
+
+
+def _header_names(config: Mapping[str, Any]) -> set[str]:
+    """The headers that the config names, in lower case: of providers, models and MCP servers."""
+    found: set[str] = set()
+    for name, value in config.items():
+        if name == "headers":
+            found |= {header.lower() for header in mapping_in(value)}
+        elif isinstance(value, Mapping):
+            found |= _header_names(mapping_in(value))
+    return found
 
 
 def _environment(
@@ -110,17 +136,24 @@ def _environment(
 ) -> dict[str, str]:
     """The variables inside. Writes the config, and a copy of the user's config, without secrets."""
     private_home = instance_dir.run / "home"
-    private_home.mkdir(mode=0o700, exist_ok=True)
+    # opencode would load what a program of the row has left there.
+    for folder in (private_home, *(instance_dir.run / name for name in ("cache", "state"))):
+        remove_tree(folder)
+        folder.mkdir(mode=0o700)
     inside = passed_variables(sandbox, env)
     inside |= {name: value for name, value in env.items() if name.startswith(("OPENCODE_", "XDG_"))}
     inside |= {name: env[name] for name in sandbox.key_variables if name in env}
     if sandbox.keys_inside:
         inside |= {name: value for name, value in env.items() if name.startswith(SIGNING_PREFIXES)}
-    inside = {name: placeholders.hidden(value) for name, value in inside.items()}
+        inside = _key_places() | inside
+    inside = {
+        name: placeholders.hidden(value, is_secret=name in sandbox.key_variables or is_secret_name(name))
+        for name, value in inside.items()
+    }
     for name in (CONTENT, AUTH_CONTENT):
         if name in env:
-            inside[name] = literal_json(placeholders.hidden_json(json.loads(env[name])))
-    config = placeholders.hidden_json(_expanded(merged_config(spec), env))
+            inside[name] = literal_json(placeholders.hidden_json(json.loads(env[name]), is_secret_name))
+    config = placeholders.hidden_json(_expanded(merged_config(spec), env), is_secret_name)
     Path(env["OPENCODE_CONFIG"]).write_text(literal_json(config), encoding="utf-8")
     _copy_user_config(instance_dir, env, placeholders)
     return inside | {
@@ -133,22 +166,25 @@ def _environment(
 
 
 def _copy_user_config(instance_dir: InstanceDir, env: Mapping[str, str], placeholders: Placeholders) -> None:
-    """Copy the global config, ``~/.opencode`` and the managed config; JSON files without secrets."""
+    """Copy the global config and ``~/.opencode``; JSON files without secrets."""
     target = instance_dir.run / "config" / "opencode"
     for name in CONFIG_FILES:
         (target / name).unlink(missing_ok=True)
-    merged = placeholders.hidden_json(_expanded(read_user_config(), env))
-    if merged:
-        (target / "opencode.json").write_text(literal_json(merged), encoding="utf-8")
-    other = instance_dir.run / "home" / ".opencode"
+    other = instance_dir.run / OTHER_CONFIG
+    if not other.exists():
+        other.mkdir(mode=0o700)
+        write_stub(other)
     for source, folder in ((user_config_path(), target), (home() / ".opencode", other)):
-        if folder.is_dir() or source.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            # opencode writes this file where there is none, and fails in a folder that it cannot write.
-            (folder / ".gitignore").touch(mode=0o600)
+        config = placeholders.hidden_json(_expanded(read_user_config(source), env), is_secret_name)
+        if config:
+            (folder / "opencode.json").write_text(literal_json(config), encoding="utf-8")
+        # opencode writes this file where there is none, and fails in a folder that it cannot write.
+        (folder / ".gitignore").touch(mode=0o600)
         for name in GLOBAL_CONFIG_NAMES:
             if (source / name).is_dir():
-                shutil.copytree(source / name, folder / name, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    source / name, folder / name, ignore_dangling_symlinks=True, dirs_exist_ok=True
+                )
 
 
 def _view(
@@ -167,11 +203,7 @@ def _view(
         readable.append(Path(models))
     if sandbox.keys_inside:
         readable += _key_files(env)
-        if (instance_dir.data / "opencode" / "auth.json").is_symlink():
-            writable.append(user_store())
-    mounts = {INSIDE: relay.socket}
-    if MANAGED_CONFIG.is_dir():
-        mounts[MANAGED_CONFIG] = MANAGED_CONFIG
+    mounts = {INSIDE: relay.socket, run / "home" / ".opencode": run / OTHER_CONFIG}
     if (packages := user_config_path() / LEFT_OUT).is_dir():
         mounts[run / "config" / "opencode" / LEFT_OUT] = packages
     return View(
@@ -187,6 +219,16 @@ def _view(
 def _key_files(env: Mapping[str, str]) -> list[Path]:
     named = env.get("GOOGLE_APPLICATION_CREDENTIALS")
     return [*(home() / name for name in SIGNING_FILES), *([Path(named)] if named else [])]
+
+
+def _key_places() -> dict[str, str]:
+    """Where the clients of providers find the files with keys: their own home is another one."""
+    aws, google = home() / ".aws", home() / ".config" / "gcloud"
+    return {
+        "AWS_SHARED_CREDENTIALS_FILE": str(aws / "credentials"),
+        "AWS_CONFIG_FILE": str(aws / "config"),
+        "CLOUDSDK_CONFIG": str(google),
+    }
 
 
 def _expanded(value: Any, env: Mapping[str, str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,10 +16,12 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
+from opencode_tasks.system import run_command
 from opencode_tasks.system.folders import can_be_made, data_folder, home, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
+REMOVE_LIMIT_S = 120.0
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
 GLOBAL_CONFIG_NAMES = (
@@ -109,9 +112,9 @@ class InstanceDir:
 
     def remove(self) -> None:
         """Remove the directory and release it. While a session is unrecorded, its data stays."""
-        shutil.rmtree(self.run, ignore_errors=True)
+        remove_tree(self.run)
         if not any(self.marks.iterdir() if self.marks.is_dir() else ()):
-            shutil.rmtree(self.root, ignore_errors=True)
+            remove_tree(self.root)
         self.release()
 
     def release(self) -> None:
@@ -119,6 +122,15 @@ class InstanceDir:
         descriptor = _locks.pop(self.root, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that programs made in it: deep folders, and those without permissions."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        run_command(["chmod", "-R", "u+rwX", str(folder)], timeout_s=REMOVE_LIMIT_S)
+        run_command(["rm", "-rf", str(folder)], timeout_s=REMOVE_LIMIT_S)
 
 
 def instance_dirs_root() -> Path:
@@ -173,7 +185,7 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
     if user_config:
         _link_global_config(config)
     else:
-        _write_stub(config)
+        write_stub(config)
     return instance_dir
 
 
@@ -268,10 +280,11 @@ def _link_global_config(config: Path) -> None:
             if (source / name).exists():
                 (config / name).symlink_to(source / name)
         return
-    _write_stub(config)
+    write_stub(config)
 
 
-def _write_stub(config: Path) -> None:
+def write_stub(config: Path) -> None:
+    """Write a stub of the package that opencode would install into a config folder."""
     package = config / "node_modules" / STUB_PACKAGE
     package.mkdir(parents=True)
     dependencies = {STUB_PACKAGE: "*"}

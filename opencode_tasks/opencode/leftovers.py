@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -24,9 +24,22 @@ from opencode_tasks.domain.records import AttemptRecord, Session
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
-from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root, is_locked, make_instance_dir
+from opencode_tasks.opencode.instance_dir import (
+    InstanceDir,
+    environment,
+    instance_dirs_root,
+    is_locked,
+    make_instance_dir,
+)
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
+from opencode_tasks.opencode.session_export import (
+    EXPORT_LIMIT_S,
+    MAX_SESSIONS,
+    SESSION_ID,
+    child_ids,
+    exported_messages,
+)
 from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.outcomes.session_messages import (
     after_last_prompt,
@@ -36,7 +49,11 @@ from opencode_tasks.outcomes.session_messages import (
     has_tool_call,
     is_summary,
     last_error,
+    session_of,
 )
+from opencode_tasks.sandbox.cell import Cell, passed_variables
+from opencode_tasks.sandbox.view import TEMP, View
+from opencode_tasks.system import run_command
 
 # Logins may rotate, SQLite rebuilds the index of its log, and opencode's logs are not needed.
 NOT_COPIED = ("auth.json", "*-shm", "log")
@@ -109,8 +126,12 @@ async def read_orphaned_sessions(
             hint="Wait until the other run ends.",
         )
     try:
-        async with _server_over_copy(spec, data_dir) as server:
-            read = {key: await _read(server, key, unpriced) for key in session_ids}
+        if spec.sandbox is not None:
+            # Programs of the row could write this data, so that only a sandbox reads it.
+            read = await asyncio.to_thread(_read_in_sandbox, spec, data_dir, session_ids, unpriced)
+        else:
+            async with _server_over_copy(spec, data_dir) as server:
+                read = {key: await _read(server, key, unpriced) for key in session_ids}
     except (OSError, NoAnswerError) as error:
         raise SetupError(
             "unknown",
@@ -186,6 +207,62 @@ async def _server_over_copy(spec: OpencodeSpec, data_dir: Path) -> AsyncGenerato
             await server.aclose()
     finally:
         instance_dir.remove()
+
+
+def _read_in_sandbox(
+    spec: OpencodeSpec, data_dir: Path, session_ids: Sequence[str], unpriced: frozenset[str]
+) -> dict[str, list[Session]]:
+    """The sessions by exports of opencode without network and keys; the tool ``task`` names the children."""
+    assert spec.sandbox is not None
+    session_ids = [key for key in session_ids if SESSION_ID.fullmatch(key)]
+    instance_dir = make_instance_dir(user_config=False)
+    try:
+        _copy(data_dir, instance_dir.data)
+        (instance_dir.run / "home").mkdir(mode=0o700)
+        plain = OpencodeSpec(binary=spec.binary, use_plugin=False)
+        env = environment(instance_dir, plain, password=None, journal_events=False)
+        kept = {name: value for name, value in env.items() if name.startswith(("OPENCODE_DISABLE_", "XDG_"))}
+        kept |= passed_variables(spec.sandbox, env) | {"HOME": str(instance_dir.run / "home"), "TMPDIR": TEMP}
+        view = View(
+            temp=instance_dir.run / "tmp",
+            cwd=instance_dir.work,
+            writable=(instance_dir.root,),
+            readable=(spec.binary,),
+        )
+        cell = Cell(view=view, spec=spec.sandbox)
+        return {key: _exported(key, cell, kept, instance_dir, spec.binary, unpriced) for key in session_ids}
+    finally:
+        instance_dir.remove()
+
+
+def _exported(
+    session_id: str,
+    cell: Cell,
+    env: Mapping[str, str],
+    instance_dir: InstanceDir,
+    binary: Path,
+    unpriced: frozenset[str],
+) -> list[Session]:
+    """The session and its children, root first; empty if the data does not have it."""
+    found: list[Session] = []
+    parents: dict[str, str | None] = {session_id: None}
+    waiting = [session_id]
+    while waiting and len(found) < MAX_SESSIONS:
+        key = waiting.pop(0)
+        target = instance_dir.root.with_suffix(".json")
+        try:
+            args = cell.command([str(binary), "export", key])
+            run_command(args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target)
+            messages = exported_messages(target)
+        finally:
+            target.unlink(missing_ok=True)
+        if not messages:
+            continue
+        found.append(session_of(key, messages, parent_id=parents[key], unpriced=unpriced))
+        new = [child for child in dict.fromkeys(child_ids(messages)) if child not in parents]
+        parents |= dict.fromkeys(new, key)
+        waiting += new
+    return found
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -39,13 +39,15 @@ class ProviderAccess:
 
     ``hosts`` (``host:port``) is empty if they are not known. ``variables`` are the environment variables from
     which opencode reads its keys and places. ``signs`` says that the key itself is needed where a request is
-    made: the request is signed, or a token is fetched with it.
+    made: the request is signed, or a token is fetched with it. ``has_login`` says that opencode renews a
+    login in its store.
     """
 
     name: str
     hosts: tuple[str, ...]
     variables: tuple[str, ...] = ()
     signs: bool = False
+    has_login: bool = False
 
 
 def host_of(url: str) -> str | None:
@@ -76,12 +78,14 @@ def access_to(
             if (host := host_of(url)) is not None:
                 hosts[host] = None
     has_token = login_type == "api" or bool(environ.get(BEDROCK_VARIABLE)) or bool(options.get("apiKey"))
-    signs = (
-        login_type == "oauth" or not packages.isdisjoint(VERTEX) or (BEDROCK in packages and not has_token)
-    )
+    signs = not packages.isdisjoint(VERTEX) or (BEDROCK in packages and not has_token)
     base_urls = tuple(f"{name}_BASE_URL" for name in _prefixes(packages))
     return ProviderAccess(
-        name=str(provider.get("id")), hosts=tuple(hosts), variables=(*variables, *base_urls), signs=signs
+        name=str(provider.get("id")),
+        hosts=tuple(hosts),
+        variables=(*variables, *base_urls),
+        signs=signs,
+        has_login=login_type == "oauth",
     )
 
 

@@ -28,6 +28,8 @@ _SECRET_WORDS = frozenset(
 )
 # Words in the names of a block's variables that hold no secret.
 _PLACE_WORDS = frozenset(("region", "location", "profile", "project", "endpoint", "url", "host", "resource"))
+_REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
+MAX_KEY_LENGTH = 4000
 _OAUTH_SECRETS = ("access", "refresh", "key", "token")
 
 
@@ -57,8 +59,10 @@ def is_secret_name(name: str) -> bool:
 
 
 def secrets_of(spec: OpencodeSpec) -> Iterator[str]:
-    """The secrets that are known now. One can occur several times."""
-    yield from _fixed_secrets(spec)
+    """The secrets of the spec, the config and the logins, which opencode may use. One can occur twice."""
+    yield from _given_secrets(spec)
+    yield from _referenced_values(spec.config)
+    yield from _referenced_values(read_user_config())
     yield from _stored_logins()
 
 
@@ -69,14 +73,27 @@ def is_place_name(name: str) -> bool:
 
 
 def _fixed_secrets(spec: OpencodeSpec) -> Iterator[str]:
+    yield from _given_secrets(spec)
+    for name, value in os.environ.items():
+        if is_secret_name(name):
+            yield from _parts(value)
+
+
+def _referenced_values(config: Any) -> Iterator[str]:
+    """The values of ``{env:NAME}`` and ``{file:PATH}`` that can be keys, whatever they are used for."""
+    environ = dict(os.environ)
+    for reference in _REFERENCE.findall(json.dumps(config, ensure_ascii=False)):
+        value = expand_references(reference, environ)
+        if len(value) <= MAX_KEY_LENGTH and not any(letter.isspace() for letter in value):
+            yield value
+
+
+def _given_secrets(spec: OpencodeSpec) -> Iterator[str]:
     block = spec.secrets.environment
     environ = {**os.environ, **block}
     yield from spec.secrets.api_keys.values()
     for name, value in block.items():
         if is_secret_name(name) or _PLACE_WORDS.isdisjoint(word.lower() for word in _WORD.findall(name)):
-            yield from _parts(value)
-    for name, value in os.environ.items():
-        if is_secret_name(name):
             yield from _parts(value)
     if content := environ.get(AUTH_CONTENT):
         with contextlib.suppress(ValueError):

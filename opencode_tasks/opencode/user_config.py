@@ -29,12 +29,16 @@ _REFERENCE = re.compile(r"\{(env|file):([^}]+)\}")
 _NAMED_FILE = re.compile(r"\{file:([^}]+)\}|file://([^\"'\s]+)")
 
 
-def read_user_config() -> dict[str, Any]:
-    """The global config of the user; files that cannot be read are left out, and opencode reports them."""
+def read_user_config(folder: Path | None = None) -> dict[str, Any]:
+    """The config of the user in a folder; files that cannot be read are left out, and opencode reports them.
+
+    ``folder`` None is that of the global config.
+    """
+    folder = folder or user_config_path()
     config: dict[str, Any] = {}
     for name in CONFIG_FILES:
         with contextlib.suppress(InputError):
-            config = merge(config, read_config(user_config_path() / name, name))
+            config = merge(config, read_config(folder / name, name))
     return config
 
 

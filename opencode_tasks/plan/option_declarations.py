@@ -356,7 +356,7 @@ class SharedOptions(TypedDict, total=False):
         bool,
         _SANDBOX(
             "Let the keys of the provider into the sandbox, where the agent's programs can read them. "
-            "Providers that sign requests (Bedrock, Vertex) and OAuth logins need it.",
+            "Providers that sign requests (Bedrock with access keys, Vertex) need it.",
             default=False,
         ),
     ]

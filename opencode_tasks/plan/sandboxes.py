@@ -42,12 +42,14 @@ def sandbox_of(options: Options, spec: OpencodeSpec, catalog: Catalog | None) ->
     if faults := _access_faults(options, catalog):
         raise InputError(tuple(faults))
     known = settings()
+    allowed = tuple(filter(None, map(_host, options.allow_host)))
     return SandboxSpec(
         kind=kind,
         network=options.network,
-        provider_hosts=tuple(host for one in catalog.access for host in one.hosts),
+        # A provider without a known address is behind a host that the user names.
+        provider_hosts=tuple(host for one in catalog.access for host in one.hosts or allowed),
         mcp_hosts=() if options.network == "none" else tuple(_mcp_hosts(options, spec)),
-        other_hosts=tuple(filter(None, map(_host, options.allow_host))),
+        other_hosts=allowed,
         key_variables=tuple(dict.fromkeys(name for one in catalog.access for name in one.variables)),
         keys_inside=options.keys_in_sandbox,
         readable=tuple(str(Path(path).expanduser().absolute()) for path in options.sandbox_read),
@@ -107,16 +109,21 @@ def _access_faults(options: Options, catalog: Catalog) -> list[str]:
     """Why the providers cannot be reached from a sandbox with these options."""
     faults: list[str] = []
     for one in catalog.access:
-        if not one.hosts and not options.allow_host and options.network != "all":
+        if not one.hosts and not options.allow_host:
             faults.append(
                 f"--sandbox: the address of the provider {one.name} is not known; name its host with "
-                "--allow-host, or give --network all"
+                "--allow-host"
+            )
+        if one.has_login:
+            faults.append(
+                f"--sandbox: opencode renews the login at {one.name} in your store of logins, which a "
+                "sandbox must not change; use an API key, or give --sandbox none"
             )
         if one.signs and not options.keys_in_sandbox:
             faults.append(
-                f"--sandbox: opencode signs the requests to {one.name}, or renews its login, with the key "
-                "itself, which would be in the sandbox, where the agent's programs can read it; allow that "
-                "with --keys-in-sandbox, or use an API key"
+                f"--sandbox: opencode signs the requests to {one.name} with the key itself, which would be "
+                "in the sandbox, where programs can read it; allow that with --keys-in-sandbox, or use an "
+                "API key"
             )
     return faults
 

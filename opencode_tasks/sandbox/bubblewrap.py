@@ -57,10 +57,10 @@ class Bubblewrap:
                 options += ["--ro-bind", os.devnull, str(settings)]
         for path in view.readable:
             options += ["--ro-bind", str(path), str(path)]
-        for inside, outside in view.mounts.items():
-            options += ["--ro-bind", str(outside), str(inside)]
         for path in view.writable:
             options += ["--bind", str(path), str(path)]
+        for inside, outside in view.mounts.items():
+            options += ["--ro-bind", str(outside), str(inside)]
         # What holds the places of these files is in memory.
         options += ["--remount-ro", "/dev", "--remount-ro", "/"]
         return [*options, "--chdir", str(view.cwd), "--", *args]

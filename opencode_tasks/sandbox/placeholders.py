@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import quote
 
 PREFIX = "placeholder-"
 BASIC = "basic "
-# A shorter value can be a common word, which must stay in configs.
-MIN_LENGTH = 6
+# A shorter value is no secret. One below LONG can be a common word, which stays where no secret is expected.
+MIN_LENGTH = 8
+LONG = 16
+# Headers and parameters of URLs with such words in their names hold credentials. A provider that repeats
+# another part of a request would bring the secret inside.
+CREDENTIAL_NAME = re.compile(r"auth|key|token|secret|cred|pass", re.IGNORECASE)
+_PARAMETER = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
 
 
 class Placeholders:
-    """The placeholders of one program, and the hosts that may get what they stand for."""
+    """The placeholders of one program, and the hosts that may get what they stand for.
 
-    def __init__(self) -> None:
+    ``headers`` are further names of headers with credentials, in lower case.
+    """
+
+    def __init__(self, headers: Iterable[str] = ()) -> None:
+        self._headers = frozenset(headers)
         self._secrets: dict[str, str] = {}
         self._hosts: dict[str, frozenset[str]] = {}
 
@@ -36,38 +46,50 @@ class Placeholders:
         """The secrets that a text contains."""
         return [secret for secret in self._secrets.values() if secret in text]
 
-    def hidden(self, text: str) -> str:
-        """The text with each known secret replaced."""
+    def hidden(self, text: str, *, is_secret: bool = False) -> str:
+        """The text with each known secret replaced; a short one only at the end of a secret text."""
         longest_first = sorted(self._secrets.items(), key=lambda one: -len(one[1]))
         for name, secret in longest_first:
-            text = text.replace(secret, name)
+            if len(secret) >= LONG or (is_secret and text.endswith(secret)):
+                text = text.replace(secret, name)
         return text
 
-    def hidden_json(self, value: Any) -> Any:
-        """A JSON value with each known secret replaced, at any depth."""
+    def hidden_json(self, value: Any, is_secret_name: Callable[[str], bool], name: str = "") -> Any:
+        """A JSON value with each known secret replaced, at any depth; ``name`` is that of the value."""
         if isinstance(value, str):
-            return self.hidden(value)
+            return self.hidden(value, is_secret=is_secret_name(name))
         if isinstance(value, Mapping):
-            return {key: self.hidden_json(one) for key, one in cast("Mapping[str, Any]", value).items()}
+            members = cast("Mapping[str, Any]", value).items()
+            return {key: self.hidden_json(one, is_secret_name, key) for key, one in members}
         if isinstance(value, list):
-            return [self.hidden_json(one) for one in cast("list[Any]", value)]
+            return [self.hidden_json(one, is_secret_name, name) for one in cast("list[Any]", value)]
         return value
 
-    def revealed(self, text: str, host: str) -> str:
-        """The value of a header with the secrets that ``host`` may get."""
+    def revealed(self, name: str, text: str, host: str) -> str:
+        """The value of a header with the secrets that ``host`` may get, if it is one for credentials."""
+        if not CREDENTIAL_NAME.search(name) and name.lower() not in self._headers:
+            return text
         if text[: len(BASIC)].lower() == BASIC:
             return self._basic(text, host)
+        return self._revealed(text, host)
+
+    def revealed_url(self, url: str, host: str) -> str:
+        """A URL with the secrets that ``host`` may get, in its parameters for credentials."""
+
+        def parameter(found: re.Match[str]) -> str:
+            name, value = found.groups()
+            is_credential = (
+                CREDENTIAL_NAME.search(name) and value in self._secrets and host in self._hosts[value]
+            )
+            return f"{name}={quote(self._secrets[value], safe='')}" if is_credential else found[0]
+
+        return _PARAMETER.sub(parameter, url)
+
+    def _revealed(self, text: str, host: str) -> str:
         for name, secret in self._secrets.items():
             if host in self._hosts[name]:
                 text = text.replace(name, secret)
         return text
-
-    def revealed_url(self, url: str, host: str) -> str:
-        """A URL with the secrets that ``host`` may get, percent-encoded."""
-        for name, secret in self._secrets.items():
-            if host in self._hosts[name]:
-                url = url.replace(name, quote(secret, safe=""))
-        return url
 
     def _basic(self, text: str, host: str) -> str:
         """User name and password, which are encoded together."""
@@ -76,7 +98,4 @@ class Placeholders:
             decoded = base64.b64decode(encoded, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             return text
-        for name, secret in self._secrets.items():
-            if host in self._hosts[name]:
-                decoded = decoded.replace(name, secret)
-        return scheme + base64.b64encode(decoded.encode()).decode()
+        return scheme + base64.b64encode(self._revealed(decoded, host).encode()).decode()

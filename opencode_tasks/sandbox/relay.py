@@ -24,7 +24,7 @@ from aiohttp import web
 from yarl import URL
 
 from opencode_tasks.domain.sandbox import RelayCount
-from opencode_tasks.sandbox.placeholders import Placeholders
+from opencode_tasks.sandbox.placeholders import LONG, Placeholders
 from opencode_tasks.sandbox.view import TEMP
 from opencode_tasks.system.loopback import LOOPBACK
 
@@ -33,6 +33,7 @@ INSIDE = Path("/run/opencode-tasks/relay.sock")
 TARGET_HEADER = "x-opencode-tasks-target"
 # The plugin reads why a request got no answer from this header, in base64.
 REFUSED_HEADER = "x-opencode-tasks-relay"
+KEY_HEADERS = frozenset(("authorization", "x-api-key", "api-key", "x-goog-api-key"))
 MAX_BODY_BYTES = 256_000_000
 CONNECT_LIMIT_S = 60.0
 STATUS_REFUSED = 599
@@ -52,17 +53,25 @@ class Relay:
     """The relay of one program. ``socket`` is the path of its Unix socket on this machine.
 
     ``hosts`` are those that it lets pass, as ``host:port``, ``counted`` those whose requests it counts. The
-    socket is in ``folder`` if its path is short enough there.
+    socket is in ``folder`` if its path is short enough there. With ``takes_other_keys``, requests with other
+    credentials than those of the run pass too.
     """
 
     def __init__(
-        self, hosts: Iterable[str], counted: Iterable[str], placeholders: Placeholders, folder: Path
+        self,
+        hosts: Iterable[str],
+        counted: Iterable[str],
+        placeholders: Placeholders,
+        folder: Path,
+        *,
+        takes_other_keys: bool = False,
     ) -> None:
         self.count = RelayCount()
         # Hosts and programs whose requests were refused.
         self.refused: set[str] = set()
         self._hosts, self._counted = frozenset(hosts), frozenset(counted)
         self._placeholders = placeholders
+        self._takes_other_keys = takes_other_keys
         is_long = len(os.fsencode(folder)) > MAX_FOLDER_BYTES
         self._temporary = Path(tempfile.mkdtemp(prefix="oct-", dir=TEMP)) if is_long else None
         self.socket = (self._temporary or folder) / INSIDE.name
@@ -115,12 +124,14 @@ class Relay:
         return _no_answer(reason)
 
     async def _send(self, request: web.Request, url: URL, host: str) -> web.StreamResponse:
+        reveal = self._placeholders.revealed
+        headers = [(name, reveal(name, value, host)) for name, value in _passed(request.headers)]
+        if not self._takes_other_keys and _has_other_key(request.headers, dict(headers)):
+            return self._refuse(host, f"the request to {host} has a key that is not one of this run")
         body = await request.read()
-        is_counted = host in self._counted
+        is_counted = host in self._counted and request.method == "POST"
         if is_counted:
             self.count += RelayCount(requests=1, bytes_sent=len(body))
-        reveal = self._placeholders.revealed
-        headers = [(name, reveal(value, host)) for name, value in _passed(request.headers)]
         target = URL(self._placeholders.revealed_url(str(url), host), encoded=True)
         try:
             session = self._direct if url.host in LOOPBACK else self._proxied
@@ -137,6 +148,8 @@ class Relay:
             is_unsent = isinstance(error, aiohttp.ClientConnectorError)
             what = "unable to connect: " if is_unsent else ""
             return _no_answer(f"{what}{type(error).__name__}: {error}")
+        if is_counted and answer.ok:
+            self.count += RelayCount(answered=1)
         async with answer:
             return await self._pass_on(request, answer, is_counted=is_counted)
 
@@ -170,6 +183,17 @@ def _session(*, uses_proxy: bool) -> aiohttp.ClientSession:
         auto_decompress=False,
         trust_env=uses_proxy,
         cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _has_other_key(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether a header has a long key in which no placeholder was replaced.
+
+    With the key of somebody else, a program inside could send files to an account at the provider.
+    """
+    return any(
+        name.lower() in KEY_HEADERS and len(value.rpartition(" ")[2]) >= LONG and before.get(name) == value
+        for name, value in after.items()
     )
 
 

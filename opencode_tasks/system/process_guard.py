@@ -406,7 +406,7 @@ def exceeded_limit(system: Any, program: int, limits: Mapping[str, Any], size: F
 
 
 class FolderSize:
-    """Number of files below a folder and their bytes on the disk, counted again from time to time."""
+    """Number of files and folders below a folder, and their bytes, counted again from time to time."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
@@ -417,13 +417,17 @@ class FolderSize:
         """The numbers of the last count."""
         if self._folder is None or time.monotonic() < self._next:
             return self._found
-        began, files, blocks = time.monotonic(), 0, 0
-        for parent, _, names in os.walk(self._folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    blocks += os.lstat(os.path.join(parent, name)).st_blocks
+        began, files, size_bytes, folders = time.monotonic(), 0, 0, [self._folder]
+        # Not os.walk, which calls itself for each level of folders.
+        while folders:
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    state = entry.stat(follow_symlinks=False)
                     files += 1
-        self._found = files, 512 * blocks
+                    size_bytes += max(state.st_size, 512 * state.st_blocks)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        self._found = files, size_bytes
         now = time.monotonic()
         self._next = now + max(FOLDER_S, (now - began) / FOLDER_SHARE)
         return self._found

@@ -59,7 +59,7 @@ def copy_folder(source: Path, folder: Path) -> None:
 
 def _copied_by_cp(source: Path, folder: Path) -> bool:
     folder.mkdir(parents=True)
-    command = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", str(folder)]
+    command = ["cp", "-a", "--no-preserve=ownership", "--reflink=auto", "--", f"{source}/.", str(folder)]
     return run_command(command, timeout_s=COPY_LIMIT_S).returncode == 0
 
 

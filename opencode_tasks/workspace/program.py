@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,11 @@ def run_shell(
     ``sandbox`` the command reaches no provider.
     """
     # Of the directories of a killed process, only those of the work are left.
-    for name in ("tmp", "home"):
-        (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Not the home of opencode, which reads programs from there.
+    home = folder / "command-home"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o700)
     output = folder / "command.txt"
     output.unlink(missing_ok=True)
     if sandbox is None:
@@ -91,10 +95,10 @@ def run_shell(
         env = {name: value for name, value in os.environ.items() if not name.startswith(REMOVED_VARIABLES)}
         env["TMPDIR"] = str(folder / "tmp")
     else:
-        cell = _cell(sandbox, tree, folder)
-        env = passed_variables(sandbox, os.environ) | {"HOME": str(folder / "home"), "TMPDIR": TEMP}
+        cell = _cell(sandbox, tree, folder, home)
+        env = passed_variables(sandbox, os.environ) | {"HOME": str(home), "TMPDIR": TEMP}
     started = time.monotonic()
-    process = start_program(["sh", "-c", command], cell=cell, env=env, stdout=output, folder=tree)
+    process = start_program(["sh", "-c", command], cell=cell, env=env, stdout=output, folder=tree.parent)
     try:
         code = process.wait(limit_s)
     finally:
@@ -104,11 +108,11 @@ def run_shell(
     return CommandEnd(exit_code=code, output=_end_of(output), seconds=seconds, exceeded=exceeded)
 
 
-def _cell(sandbox: SandboxSpec, tree: Path, folder: Path) -> Cell:
+def _cell(sandbox: SandboxSpec, tree: Path, folder: Path, home: Path) -> Cell:
     view = View(
         temp=folder / "tmp",
         cwd=tree,
-        writable=(tree, folder / "home"),
+        writable=(tree, home),
         readable=tuple(map(Path, sandbox.readable)),
         has_network=sandbox.network == "all",
     )

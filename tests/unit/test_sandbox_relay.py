@@ -43,7 +43,7 @@ async def asked(relay: Relay, url: str, **headers: str) -> AsyncGenerator[aiohtt
     connector = aiohttp.UnixConnector(str(relay.socket))
     async with (
         aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
-        session.get(
+        session.post(
             "http://relay/", headers={TARGET_HEADER: url, **headers}, allow_redirects=False
         ) as answer,
     ):
@@ -57,23 +57,55 @@ def test_secrets_take_the_place_of_placeholders_for_their_hosts_alone(tmp_path: 
             placeholders = Placeholders()
             name = placeholders.add(SECRET, hosts[:1])
             basic = "Basic " + base64.b64encode(f"me:{name}".encode()).decode()
-            async with Relay(hosts, hosts[:1], placeholders, tmp_path) as relay:
-                async with asked(
-                    relay, f"{one}/v1?key={name}", Authorization=f"Bearer {name}", X=basic
-                ) as found:
+            async with Relay(hosts, hosts, placeholders, tmp_path) as relay:
+                headers = {"Authorization": f"Bearer {name}", "X-Auth": basic, "Referer": name}
+                async with asked(relay, f"{one}/{name}?key={name}&q={name}", **headers) as found:
                     seen = await found.json()
-                async with asked(relay, f"{two}/v1?key={name}", Authorization=f"Bearer {name}") as found:
+                async with asked(relay, f"{two}/v1?key={name}", X=f"Bearer {name}") as found:
                     other = await found.json()
             assert seen["headers"]["Authorization"] == f"Bearer {SECRET}"
-            assert base64.b64decode(seen["headers"]["X"].split()[1]).decode() == f"me:{SECRET}"
+            assert base64.b64decode(seen["headers"]["X-Auth"].split()[1]).decode() == f"me:{SECRET}"
             assert seen["headers"]["Host"] == hosts[0]
             assert TARGET_HEADER not in {key.lower() for key in seen["headers"]}
-            assert seen["url"] == "/v1?key=a%2Fsecret%26with%3Dsigns%2B"
+            # What a provider may repeat keeps the placeholder.
+            assert seen["url"] == f"/{name}?key=a%2Fsecret%26with%3Dsigns%2B&q={name}"
+            assert seen["headers"]["Referer"] == name
             assert SECRET not in str(other)
-            assert (relay.count.requests, relay.count.refused) == (1, 0)
+            assert relay.count.refused == 0
             assert not relay.socket.exists()
 
     asyncio.run(check())
+
+
+def test_a_key_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with provider(echo) as address:
+            host = host_of(address) or ""
+            key = "sk-the-account-of-an-attacker"
+            async with Relay([host], [host], Placeholders(), tmp_path) as relay:
+                for header in ({"Authorization": f"Bearer {key}"}, {"x-api-key": key}):
+                    async with asked(relay, address, **header) as found:
+                        assert found.status == STATUS_REFUSED
+                async with asked(relay, address, Authorization="Bearer public") as found:
+                    assert found.status == 200
+                assert (relay.count.refused, relay.refused) == (2, {host})
+
+    asyncio.run(check())
+
+
+def test_short_and_common_words_stay_where_no_secret_is_expected() -> None:
+    placeholders = Placeholders()
+    placeholders.add("postgres", ["h:1"])
+    long = "a-long-key-0123456789"
+    placeholders.add(long, ["h:1"])
+    config = {"model": "postgres/7b", "prompt": f"Ask postgres. {long}", "apiKey": "postgres"}
+    hidden = placeholders.hidden_json(config, lambda name: name == "apiKey")
+    assert (hidden["model"], hidden["prompt"].startswith("Ask postgres. placeholder-")) == (
+        "postgres/7b",
+        True,
+    )
+    assert hidden["apiKey"].startswith("placeholder-")
+    assert placeholders.revealed("authorization", f"Bearer {hidden['apiKey']}", "h:1") == "Bearer postgres"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +217,14 @@ AWS = "amazonaws.com:443"
         ("openai", {}, {}, "api", ["api.openai.com:443"], False),
         ("openai", {}, {"OPENAI_BASE_URL": "http://gate:8080/v1"}, None, ["gate:8080"], False),
         ("anthropic", {"baseURL": "http://[::1]:9/v1"}, {}, None, ["::1:9"], False),
-        ("openai", {}, {}, "oauth", ["api.openai.com:443"], True),
+        (
+            "google-vertex",
+            {"location": "l"},
+            {},
+            None,
+            [f"{n}.googleapis.com:443" for n in ("l-aiplatform", "aiplatform", "oauth2")],
+            True,
+        ),
         (
             "azure",
             {"resourceName": "r"},

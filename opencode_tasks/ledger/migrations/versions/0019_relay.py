@@ -11,5 +11,5 @@ down_revision = "0018"
 
 def upgrade() -> None:
     """Add the columns of ``attempts``."""
-    for name in ("relay_requests", "relay_refused", "relay_bytes_sent", "relay_bytes_received"):
-        op.add_column("attempts", sa.Column(name, sa.BigInteger()))
+    for name in ("requests", "answered", "refused", "bytes_sent", "bytes_received"):
+        op.add_column("attempts", sa.Column(f"relay_{name}", sa.BigInteger()))

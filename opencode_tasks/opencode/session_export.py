@@ -1,0 +1,43 @@
+"""Exports of sessions by ``opencode export``, which may come from inside of a sandbox: nothing is trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+
+EXPORT_LIMIT_S = 60.0
+# What opencode writes is read into memory.
+MAX_OUTPUT_BYTES = 500_000_000
+# A session and its children.
+MAX_SESSIONS = 200
+# The id of a session, which names files too.
+SESSION_ID = re.compile(r"ses_[0-9A-Za-z]+")
+
+
+def exported_messages(export: Path) -> list[Mapping[str, Any]] | None:
+    """The messages in a file that ``opencode export`` wrote; None if it is no export, or too large."""
+    try:
+        if export.stat().st_size > MAX_OUTPUT_BYTES:
+            return None
+        messages: Any = mapping_in(json.loads(export.read_text(encoding="utf-8"))).get("messages")
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(messages, list):
+        return None
+    return [mapping_in(message) for message in cast("list[Any]", messages)]
+
+
+def child_ids(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The ids of the sessions of sub-agents, as the calls of the tool ``task`` name them."""
+    found: list[str] = []
+    for part in (mapping_in(part) for message in messages for part in list_in(message.get("parts"))):
+        if part.get("tool") == "task":
+            child = text_in(mapping_in(mapping_in(part.get("state")).get("metadata")).get("sessionId"))
+            if child is not None and SESSION_ID.fullmatch(child):
+                found.append(child)
+    return found
