@@ -66,7 +66,7 @@ class Relay:
         *,
         takes_other_keys: bool = False,
     ) -> None:
-        self.count = RelayCount()
+        self.count: RelayCount = RelayCount()
         # Hosts and programs whose requests were refused.
         self.refused: set[str] = set()
         self._hosts, self._counted = frozenset(hosts), frozenset(counted)
@@ -74,7 +74,7 @@ class Relay:
         self._takes_other_keys = takes_other_keys
         is_long = len(os.fsencode(folder)) > MAX_FOLDER_BYTES
         self._temporary = Path(tempfile.mkdtemp(prefix="oct-", dir=TEMP)) if is_long else None
-        self.socket = (self._temporary or folder) / INSIDE.name
+        self.socket: Path = (self._temporary or folder) / INSIDE.name
         self._client: int | None = None
         self._direct, self._proxied = _session(uses_proxy=False), _session(uses_proxy=True)
         self._runner: web.AppRunner | None = None

@@ -249,7 +249,7 @@ def test_a_required_check_that_fails_fails_its_row_and_a_setup_that_fails_sends_
 @pytest.mark.nightly
 def test_the_work_of_a_killed_process_is_recovered_and_unfinished_work_begins_again(desk: Desk) -> None:
     source = repository(desk.folder / "source", FILES)
-    provider, go, started = desk.provider, desk.folder / "go", desk.folder / "started"
+    provider, go = desk.provider, desk.folder / "go"
     for number in range(2):
         calls = [shell(f"echo of {number} >> a.txt"), Reply(text="done")]
         provider.on(
@@ -260,10 +260,11 @@ def test_the_work_of_a_killed_process_is_recovered_and_unfinished_work_begins_ag
         "in.csv", [{"prompt": f"do task {n}.", "repo": str(source), "ref": "main"} for n in range(2)]
     )
     options = ["--workspace", "repo", "--workspace-ref", "ref", "--allow-tool", "bash", "--concurrency", "2"]
-    check_command = f"test -e {go} || {{ touch {started}; sleep 100; }}"
+    options += ["--sandbox-read", str(desk.folder)]
+    check_command = f"test -e {go} || {{ touch /tmp/started; sleep 100; }}"
     command = desk.arguments("in.csv", "-o", "out.csv", *options, "--check-command", check_command)
     with desk.start(*command) as process:
-        assert eventually(started.exists)
+        assert eventually(lambda: bool([*instance_dirs_root().glob("*/*/run/tmp/started")]))
         assert eventually(lambda: len(provider.calls) >= 4)
         process.kill()
     go.touch()
