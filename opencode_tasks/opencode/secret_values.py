@@ -30,6 +30,7 @@ _SECRET_WORDS = frozenset(
 _PLACE_WORDS = frozenset(("region", "location", "profile", "project", "endpoint", "url", "host", "resource"))
 _REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
 MAX_KEY_LENGTH = 4000
+_CREDENTIAL = re.compile(r"auth|key|token|secret|cred|pass|^pat$", re.IGNORECASE)
 _OAUTH_SECRETS = ("access", "refresh", "key", "token")
 
 
@@ -79,13 +80,22 @@ def _fixed_secrets(spec: OpencodeSpec) -> Iterator[str]:
             yield from _parts(value)
 
 
-def _referenced_values(config: Any) -> Iterator[str]:
-    """The values of ``{env:NAME}`` and ``{file:PATH}`` that can be keys, whatever they are used for."""
-    environ = dict(os.environ)
-    for reference in _REFERENCE.findall(json.dumps(config, ensure_ascii=False)):
-        value = expand_references(reference, environ)
-        if len(value) <= MAX_KEY_LENGTH and not any(letter.isspace() for letter in value):
-            yield value
+def _referenced_values(value: Any, name: str = "", *, is_header: bool = False) -> Iterator[str]:
+    """The values of ``{env:NAME}`` and ``{file:PATH}`` in headers and at names for credentials.
+
+    Elsewhere such a value is a place, such as the address of a gateway.
+    """
+    if isinstance(value, Mapping):
+        for key, member in cast("Mapping[str, Any]", value).items():
+            yield from _referenced_values(member, key, is_header=is_header or name == "headers")
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from _referenced_values(item, name, is_header=is_header)
+    elif isinstance(value, str) and (is_header or _CREDENTIAL.search(name)):
+        for reference in _REFERENCE.findall(value):
+            found = expand_references(reference, os.environ)
+            if len(found) <= MAX_KEY_LENGTH and "://" not in found and not any(map(str.isspace, found)):
+                yield from _parts(found)
 
 
 def _given_secrets(spec: OpencodeSpec) -> Iterator[str]:

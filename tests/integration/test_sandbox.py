@@ -95,9 +95,10 @@ def work(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> I
     """A folder for sources, and runs over them with a key that is worth a search."""
     found = Work(tmp_path, provider, opencode_binary)
     provider_config = found.config["provider"]["fake"]
-    provider_config["options"]["apiKey"] = "{env:FAKE_KEY}"
+    provider_config["options"] |= {"apiKey": "{env:FAKE_KEY}", "baseURL": "{env:FAKE_URL}"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_KEY", KEY)
+        patch.setenv("FAKE_URL", provider.base_url)
         yield found
 
 

@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.provider_access import BEDROCK_VARIABLE, access_to, host_of
+from opencode_tasks.opencode.secret_values import secrets_of
 from opencode_tasks.sandbox.placeholders import Placeholders
 from opencode_tasks.sandbox.relay import REFUSED_HEADER, STATUS_REFUSED, TARGET_HEADER, Relay
 
@@ -251,3 +253,28 @@ def test_the_hosts_of_a_provider_and_whether_it_signs(
     access = access_to(given, ["m"], login, environ)
     assert ([*access.hosts], access.signs) == (hosts, signs)
     assert access.variables[0] == "P_KEY"
+
+
+def test_values_of_references_are_secrets_in_headers_and_at_names_for_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = {
+        "GATEWAY_URL": "https://gateway.example.com/v1",
+        "RESOURCE": "our-resource-name-prod",
+        "PORTAL": "portal-pass-0123456789",
+        "PHRASE": "phrase-of-the-team-01234",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LONG_HOME", str(tmp_path))
+    options = {
+        "baseURL": "{env:GATEWAY_URL}",
+        "resourceName": "{env:RESOURCE}",
+        "headers": {"X-Portal": "{env:PORTAL}"},
+        "passphrase": "{env:PHRASE}",
+        "folderKey": "{env:LONG_HOME}",
+    }
+    spec = OpencodeSpec(binary=Path("opencode"), config={"provider": {"p": {"options": options}}})
+    found = set(secrets_of(spec))
+    assert {values["PORTAL"], values["PHRASE"]} <= found
+    assert found.isdisjoint({values["GATEWAY_URL"], values["RESOURCE"], str(tmp_path)})
