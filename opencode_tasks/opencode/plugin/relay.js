@@ -1,8 +1,7 @@
 // In a sandbox without network, sends requests through a Unix socket to the relay outside (sandbox/relay.py).
 //
 // The URL of a request is in a header. A request that the relay does not send on, or that got no answer,
-// fails here as it would without a relay. Servers on the loopback address are inside of the sandbox, unless
-// the relay knows their address.
+// fails here as it would without a relay.
 //
 // Environment:
 //   OPENCODE_TASKS_RELAY        path of the socket
