@@ -457,7 +457,7 @@ class CheckFailedError(OpenCodeError):
 class SandboxLimitError(OpenCodeError):
     """The programs of a row exceeded a limit of their sandbox, and were ended.
 
-    Limits are those of memory, number of processes, and number and size of the files of a workspace.
+    Limits are those of memory, number of processes, and number and size of the files that the row adds.
 
     Examples:
         >>> from opencode_tasks import SandboxLimitError

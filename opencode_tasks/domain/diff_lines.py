@@ -14,6 +14,9 @@ _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "ï
 _FILE_BEGIN = "diff "
 _KINDS: dict[str, LineKind] = {"+": "added", "-": "removed", "@": "hunk"}
 
+# What a diff of git begins with.
+DIFF_BEGIN = b"diff --git "
+
 
 @dataclass(frozen=True, slots=True)
 class DiffLine:

@@ -21,7 +21,7 @@ class SandboxSpec:
     - ``readable``: absolute paths outside that can be read. ``variables``: names of environment variables
       that are passed on.
     - ``processes``, ``memory_bytes``, ``file_bytes``: limits of all programs of a row together, and of the
-      size of one file. ``files``, ``size_bytes``: limits of its workspace.
+      size of one file. ``files``, ``size_bytes``: limits of what a row adds to its files.
     """
 
     kind: SandboxKind = "bwrap"

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from opencode_tasks.domain.diff_lines import DIFF_BEGIN
 from opencode_tasks.domain.text import shorten
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.engine.left_out import RowNotes
@@ -22,7 +23,6 @@ from opencode_tasks.workspace.file_store import open_stored
 
 # Rows whose diffs are in memory at the same time.
 ROWS_PER_READ = 20
-DIFF_BEGIN = b"diff --git "
 ENDED = ("completed", "failed")
 MESSAGE_CHARS = 300
 

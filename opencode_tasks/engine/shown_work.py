@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from opencode_tasks.domain.diff_lines import ShownDiff, shown_diff
+from opencode_tasks.domain.diff_lines import DIFF_BEGIN, ShownDiff, shown_diff
 from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.domain.url_secrets import without_url_secrets
 
 # Of a diff in a file, this much is read for a look at it.
 HEAD_BYTES = 1_000_000
-DIFF_BEGIN = b"diff --git "
 LOCAL = "file://"
 NAME_CHARS = 120
 KILO = 1000

@@ -25,8 +25,8 @@ PROXY_VARIABLES = frozenset(
 LIMIT_WORDS = {
     "processes": ("processes", "OPENCODE_TASKS_SANDBOX_PROCESSES"),
     "memory_bytes": ("bytes of memory", "OPENCODE_TASKS_SANDBOX_MEMORY_BYTES"),
-    "files": ("files in the workspace", "OPENCODE_TASKS_MAX_WORKSPACE_FILES"),
-    "size_bytes": ("bytes in the workspace", "OPENCODE_TASKS_MAX_WORKSPACE_BYTES"),
+    "files": ("new files", "OPENCODE_TASKS_MAX_WORKSPACE_FILES"),
+    "size_bytes": ("bytes of new files", "OPENCODE_TASKS_MAX_WORKSPACE_BYTES"),
 }
 
 

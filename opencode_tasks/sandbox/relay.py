@@ -76,7 +76,8 @@ class Relay:
         self._temporary = Path(tempfile.mkdtemp(prefix="oct-", dir=TEMP)) if is_long else None
         self.socket: Path = (self._temporary or folder) / INSIDE.name
         self._client: int | None = None
-        self._direct, self._proxied = _session(uses_proxy=False), _session(uses_proxy=True)
+        tls = _tls()
+        self._direct, self._proxied = (_session(tls=tls, uses_proxy=proxy) for proxy in (False, True))
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -175,10 +176,10 @@ class Relay:
         return passed
 
 
-def _session(*, uses_proxy: bool) -> aiohttp.ClientSession:
+def _session(*, tls: ssl.SSLContext | bool, uses_proxy: bool) -> aiohttp.ClientSession:
     # The clocks of the backend end a request that takes too long.
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=_tls(), limit=0),
+        connector=aiohttp.TCPConnector(ssl=tls, limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT_S),
         auto_decompress=False,
         trust_env=uses_proxy,

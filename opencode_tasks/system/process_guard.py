@@ -406,15 +406,17 @@ def exceeded_limit(system: Any, program: int, limits: Mapping[str, Any], size: F
 
 
 class FolderSize:
-    """Number of files and folders below a folder, and their bytes, counted again from time to time."""
+    """What a program adds to a folder: files and folders, and their bytes, counted from time to time."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
+        self._next = 0.0
+        self._first = self._found = (0, 0)
+        self._first = self.measured()
         self._found = (0, 0)
-        self._next = time.monotonic() + FOLDER_S
 
     def measured(self) -> tuple[int, int]:
-        """The numbers of the last count."""
+        """The numbers of the last count, without those of the first one."""
         if self._folder is None or time.monotonic() < self._next:
             return self._found
         began, files, size_bytes, folders = time.monotonic(), 0, 0, [self._folder]
@@ -427,7 +429,7 @@ class FolderSize:
                     size_bytes += max(state.st_size, 512 * state.st_blocks)
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-        self._found = files, size_bytes
+        self._found = files - self._first[0], size_bytes - self._first[1]
         now = time.monotonic()
         self._next = now + max(FOLDER_S, (now - began) / FOLDER_SHARE)
         return self._found

@@ -39,8 +39,8 @@ class Limits:
 
     - ``processes``: number of processes. ``memory_bytes``: memory that no file backs.
     - ``file_bytes``: size of each file that is written.
-    - ``files``, ``size_bytes``: number of files below ``folder`` and their bytes on the disk; a ``folder`` of
-      None is not counted.
+    - ``files``, ``size_bytes``: number of files that are added below ``folder``, and their bytes; a
+      ``folder`` of None is not counted.
     """
 
     processes: int

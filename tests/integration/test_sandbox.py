@@ -224,7 +224,7 @@ def test_a_workspace_cannot_fill_the_disk(work: Work) -> None:
     with setting("SANDBOX_FILE_BYTES", "20000000"), setting("MAX_WORKSPACE_BYTES", "200000000"):
         row = work.run_rows(tool_timeout=300.0).to_dict("records")[0]
     assert (row["status"], row["error_type"]) == ("failed", "sandbox_limit")
-    assert "more than 200,000,000 bytes in the workspace" in row["error_message"]
+    assert "more than 200,000,000 bytes of new files" in row["error_message"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from opencode_tasks.system.process_guard import Portable
-from opencode_tasks.system.processes import is_portable
+from opencode_tasks.system.processes import GuardedProcess, Limits, is_portable
 
 LIMIT_S = 20.0
 # A program with a child in a session of its own, which stays when the program ends.
@@ -69,3 +69,29 @@ def test_a_process_that_left_the_tree_of_its_program_stays_known(tmp_path: Path)
         if child:
             os.kill(child, signal.SIGKILL)
     assert eventually(lambda: system.descendants(program.pid) == [])
+
+
+@pytest.mark.parametrize(("added", "exceeded"), [(0, None), (40, "files")])
+def test_files_that_were_there_before_do_not_count_against_a_limit(
+    tmp_path: Path, added: int, exceeded: str | None
+) -> None:
+    for number in range(50):
+        (tmp_path / f"old{number}").touch()
+    command = f"for i in $(seq {added}); do : > new$i; done; sleep 5"
+    limits = Limits(
+        processes=10,
+        memory_bytes=10**9,
+        file_bytes=10**6,
+        files=20,
+        size_bytes=10**6,
+        folder=tmp_path,
+    )
+    output = tmp_path.with_name("output.txt")
+    program = GuardedProcess.start(
+        ["sh", "-c", command], env=dict(os.environ), cwd=tmp_path, stdout=output, limits=limits
+    )
+    try:
+        code = program.wait(LIMIT_S)
+    finally:
+        program.stop()
+    assert (program.exceeded, code == 0) == (exceeded, exceeded is None)
