@@ -185,7 +185,7 @@ def _run(
     from opencode_tasks.orchestration.prefect_api import is_configured
 
     display, plan, output = notice.display, prepared.plan, prepared.context.command["output"]
-    ledger = ledger_argument(plan.ledger_url)
+    ledger = ledger_argument(plan.ledger_name)
     startup = StartupReport(plan.ledger_url, display.say) if is_verbose else None
     output_faults: list[str] = []
     is_failed = False
@@ -247,7 +247,7 @@ def _print_result(
     if failed:
         with Ledger.open(prepared.plan.ledger_url) as ledger:
             groups = ledger.results.failure_messages(run_id, limit=SHOWN_GROUPS)
-        ledger_option = ledger_argument(prepared.plan.ledger_url)
+        ledger_option = ledger_argument(prepared.plan.ledger_name)
         for line in failure_lines(groups, failed, run_id, prepared.plan.model_ref, ledger_option):
             display.say(line)
 

@@ -173,7 +173,7 @@ def _prepare(
         f"{len(known)} rows have a known answer; up to {rows} are sent to each of {len(models)} models"
     )
     stop = Stop()
-    notice.started(stop, ledger_argument(choices.ledger_url))
+    notice.started(stop, ledger_argument(choices.options.ledger))
     race = Race(
         frame=frame,
         gold=choices.gold,

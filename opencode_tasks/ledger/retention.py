@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, cast, func, literal, null, select, update
+from sqlalchemy import Column, Connection, Table, cast, func, literal, null, select, update
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
@@ -31,6 +31,12 @@ ALL_TEXTS = frozenset(("prompts", "answers", "traces"))
 RUNS_PER_UPDATE = 500
 ROWS_PER_READ = 500
 PROMPT_MARK = "[prompt]"
+# The columns with messages of providers about one row, and the key of a message in a run.
+MESSAGES = (
+    (rows.c.error_message, rows.c.position),
+    (attempts.c.error_message, attempts.c.attempt_id),
+    (reviews.c.previous_error_message, reviews.c.row_id),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,24 +100,24 @@ def remove_texts(
     connection.execute(_update(runs, run_ids).values(purged_at=now))
 
 
-def _remove_quotes(connection: Connection, table: Table, run_id: str) -> None:
-    """Remove what the messages of a table repeat of the prompts, as providers do that refuse one."""
-    id_column = rows.c.position if table is rows else attempts.c.attempt_id
+def _remove_quotes(connection: Connection, message: Column[str], id_column: Column[Any], run_id: str) -> None:
+    """Remove what the messages of a column repeat of the prompts, as providers do that refuse one."""
+    table = message.table
     query = (
-        select(id_column, table.c.error_message, rows.c.prompt)
-        .where(table.c.run_id == run_id, table.c.error_message.is_not(None), rows.c.prompt.is_not(None))
+        select(id_column, message, rows.c.prompt)
+        .where(table.c.run_id == run_id, message.is_not(None), rows.c.prompt.is_not(None))
         .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
         .execution_options(yield_per=ROWS_PER_READ)
     )
     # Of the prompts, which may be long, only a few are in memory at a time.
     changed = [
         (key, without)
-        for key, message, prompt in connection.execute(query)
-        if (without := without_quotes(message, prompt, PROMPT_MARK)) != message
+        for key, text, prompt in connection.execute(query)
+        if (without := without_quotes(text, prompt, PROMPT_MARK)) != text
     ]
     for key, without in changed:
         of_message = update(table).where(table.c.run_id == run_id, id_column == key)
-        connection.execute(of_message.values(error_message=without))
+        connection.execute(of_message.values({message: without}))
 
 
 def _remove_system_text(connection: Connection, run_id: str) -> None:
@@ -125,8 +131,8 @@ def _remove_system_text(connection: Connection, run_id: str) -> None:
 
 def _remove_kept_texts(connection: Connection, run_id: str, kinds: Collection[str], now: datetime) -> None:
     if "prompts" in kinds:
-        for table in (rows, attempts):
-            _remove_quotes(connection, table, run_id)
+        for message, id_column in MESSAGES:
+            _remove_quotes(connection, message, id_column, run_id)
         _remove_system_text(connection, run_id)
     remove_texts(connection, [run_id], kinds, now)
 

@@ -65,14 +65,16 @@ def default_ledger() -> str:
     return settings().ledger or str(data_folder() / "ledger.db")
 
 
-def ledger_argument(url: str) -> str:
+def ledger_argument(name: str | None) -> str:
     """The option that names a ledger, with a space before it, for a command that a message shows.
 
-    Empty for the ledger of the settings, which a command uses anyway. A password is hidden.
+    ``name`` is what the option of a run named: a path, a URL or a block, or None. Empty for the ledger of the
+    settings, which a command uses anyway. A password is hidden.
     """
-    if read_url(url) == read_url(default_ledger()):
+    if name is None or name == settings().ledger:
         return ""
-    return f" --ledger {shlex.quote(without_url_secrets(url))}"
+    shown = without_url_secrets(name) if "://" in name else str(Path(name).expanduser().resolve())
+    return f" --ledger {shlex.quote(shown)}"
 
 
 def _sqlite(text: str) -> URL:

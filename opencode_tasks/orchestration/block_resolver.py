@@ -80,8 +80,12 @@ def resolve_options(options: Options) -> ResolvedOptions:
         options = _with_agent(options, block)
         if source is None and block.credentials is not None:
             source = f"{AGENT}/{name}"
-    options = replace(options, ledger=resolve_ledger_url(options.ledger))
-    return ResolvedOptions(options=options, secrets=read_secrets(source), secrets_block=source)
+    return ResolvedOptions(
+        options=replace(options, ledger=resolve_ledger_url(options.ledger)),
+        ledger_name=options.ledger,
+        secrets=read_secrets(source),
+        secrets_block=source,
+    )
 
 
 def with_secrets(run_spec: RunSpec) -> RunSpec:

@@ -111,7 +111,7 @@ class RunLog:
             result.progress.failed,
             result.run_id,
             self._plan.model_ref,
-            ledger_argument(self._plan.ledger_url),
+            ledger_argument(self._plan.ledger_name),
         ):
             self._log.warning("%s", line)
 

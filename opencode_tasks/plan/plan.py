@@ -118,7 +118,8 @@ class Plan:
     """A checked input, and how its rows are sent. ``catalog`` is None for an empty input.
 
     ``models`` has the plan of each of several models, which is that of a run with this model alone. The rows
-    of the whole plan have the keys of the first one.
+    of the whole plan have the keys of the first one. ``ledger_name`` is what the option of the ledger named,
+    None for the one of the settings.
     """
 
     options: Options
@@ -129,6 +130,7 @@ class Plan:
     fingerprint: str
     prices: PriceBook
     gold: Sequence[GoldField] = ()
+    ledger_name: str | None = None
     secrets_block: str | None = None
     part: PlanPart | None = None
     models: Sequence[Plan] = ()
@@ -366,6 +368,7 @@ def make_plan(
         fingerprint=fingerprint((row.row_id, row.row_key) for row in rows),
         prices=prices,
         gold=gold,
+        ledger_name=resolved.ledger_name,
         secrets_block=resolved.secrets_block,
         canaries=canaries,
     )

@@ -16,11 +16,13 @@ BLOCK_PREFIX = "block://"
 class ResolvedOptions:
     """Options in which every name of a block is replaced by what the block holds.
 
-    ``options.ledger`` is set. ``secrets_block`` (``type/name``) is the block of the secrets, None if
+    ``options.ledger`` is set; ``ledger_name`` is what the option named, None for the ledger of the settings.
+    ``secrets_block`` (``type/name``) is the block of the secrets, None if
     they come from none: processes that must not be sent the secrets read them there.
     """
 
     options: Options
+    ledger_name: str | None = None
     secrets: Secrets = field(default_factory=Secrets, repr=False)
     secrets_block: str | None = None
 

@@ -17,15 +17,18 @@ import httpx
 import pytest
 from cluster import Desk
 from flow_parts import mapping_flow
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import SecretStr
 
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_resolver import read_secrets
+from opencode_tasks.testing import Reply
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +184,29 @@ def test_a_missing_block_is_reported_before_any_row_is_sent(desk: Desk) -> None:
     ran = desk.run(*arguments, "--credentials", "some", env={"PREFECT_API_URL": None})
     assert ran.code == 70, ran.stderr
     assert "set PREFECT_API_URL" in ran.stderr
+
+
+@pytest.mark.scripted
+@pytest.mark.prefect
+@pytest.mark.parametrize("is_setting", [False, True], ids=["option", "setting"])
+def test_the_printed_command_finds_a_ledger_in_a_block(desk: Desk, *, is_setting: bool) -> None:
+    block = f"block://secret/{save(Secret(value=SecretStr(str(desk.folder / 'ledger.db'))))}"
+    desk.write_csv("in.csv", [{"prompt": "row 1"}])
+    desk.provider.on("row", Reply(status=402, body={"error": {"message": "insufficient credit"}}), Reply())
+    arguments = desk.arguments("in.csv", "-o", "out.csv")
+    position = arguments.index("--ledger")
+    del arguments[position : position + 2]
+    ran = desk.run(
+        *arguments,
+        *([] if is_setting else ["--ledger", block]),
+        env={"OPENCODE_TASKS_LEDGER": block if is_setting else None},
+    )
+    assert ran.code == 75, ran.stderr
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("then resume: ")]
+    words = line.removeprefix("then resume: opencode-tasks ").split()
+    assert words[2:] == ([] if is_setting else ["--ledger", block])
+    resumed = desk.run(*words, env={"OPENCODE_TASKS_LEDGER": block if is_setting else None})
+    assert resumed.code == 0, resumed.stderr
 
 
 @pytest.mark.slow

@@ -267,3 +267,20 @@ def test_a_purge_removes_the_answers_of_persons(reviewed: Ledger) -> None:
     create_run(reviewed, "bb", ["k"], schema=CHOICES)
     assert reviewed.rows.reuse_answers("bb", now=at(80)) == 0
     assert_no_fault(reviewed, "a")
+
+
+def test_a_message_that_repeats_a_prompt_is_not_kept_by_a_review(ledger: Ledger) -> None:
+    prompt = "Is this review of the blue box positive or negative?"
+    create_run(ledger, "r1", [prompt, "another"])
+    for row_id in ("0", "1"):
+        lease = ledger.queue.claim_row("r1", row_id, owner="w", now=at(100), lease_s=60)
+        assert isinstance(lease, Lease)
+        attempt = begin_attempt(ledger, lease, "r1", row_id, now=at(100))
+        error = InvalidRequestError("n", raw_message=f"{row_id}: {prompt} is refused")
+        assert finish(ledger, lease, attempt, error, AttemptRecord(exit_code=0), now=at(101))
+    record_reviews(ledger, "r1", [person("0", "yes"), person("1", "no")])
+    ledger.retention.remove_texts("r1", {"prompts"}, now=at(300))
+    with ledger._database.engine.connect() as connection:
+        query = "select row_id, previous_error_message from answer_reviews order by row_id"
+        kept = [tuple(line) for line in connection.execute(text(query))]
+    assert kept == [("0", "0: [prompt] is refused"), ("1", f"1: {prompt} is refused")]
