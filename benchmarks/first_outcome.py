@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Result:
     cpu_s: dict[str, float] = field(default_factory=dict[str, float])
 
 
-def measure(runner: str) -> Result:
+def measure(runner: str, command: Sequence[str] = (COMMAND,)) -> Result:
     """Run the command once in a new folder."""
     # A short path: Ray creates sockets in it.
     with tempfile.TemporaryDirectory(prefix="fo-") as name, ScriptedProvider() as provider:
@@ -78,7 +79,7 @@ def measure(runner: str) -> Result:
         result = Result()
         started_at = time.time()
         process = subprocess.Popen(
-            [COMMAND, *arguments],
+            [*command, *arguments],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
