@@ -128,7 +128,7 @@ def import_file(
     """Take the answers of persons from a reviewed file.
 
     An answer that was not changed is confirmed, a changed one is corrected. Rows with an empty answer, and
-    tasks that nobody annotated, are left as they are. If rows do not fit (an unknown id, a label that is not
+    tasks without an annotation, are left as they are. If rows do not fit (an unknown id, a label that is not
     among the choices), each is listed and nothing is imported. The exit code is 1 if --skip-bad left rows
     out. An answer of a person is final: later runs take it for rows with the same prompt and settings, and
     do not send these.

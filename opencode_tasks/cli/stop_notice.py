@@ -28,7 +28,7 @@ class CommandStopped(Exception):
 
 
 class StopNotice:
-    """What a command shows and does at a signal.
+    """The lines and the actions of a command at a signal.
 
     While the command starts, the process ends at once: there is nothing to record, and what loads and
     starts (Prefect, opencode, Ray) may take many seconds. After ``started`` the run is asked to end.
@@ -69,7 +69,7 @@ class StopNotice:
             with suppress(Exception):
                 self.display.stopping()
             if stop is None:
-                # What other threads report about programs that end is no news.
+                # Reports of other threads about programs that end are no news.
                 logging.disable()
                 end_programs(END_LIMIT_S)
                 self._explain()

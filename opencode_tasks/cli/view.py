@@ -113,4 +113,4 @@ def _has_screen() -> bool:
 
 
 def _nothing() -> None:
-    """What a second Ctrl-C prints."""
+    """The line after a second Ctrl-C."""

@@ -28,7 +28,7 @@ _IMPLIED = {"properties": "object", "required": "object", "items": "array", "pre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a schema says about its answers.
+    """The types and labels of the answers that fit a schema.
 
     ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
     has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for

@@ -14,7 +14,7 @@ _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "ï
 _FILE_BEGIN = "diff "
 _KINDS: dict[str, LineKind] = {"+": "added", "-": "removed", "@": "hunk"}
 
-# What a diff of git begins with.
+# The beginning of a diff of git.
 DIFF_BEGIN = b"diff --git "
 
 

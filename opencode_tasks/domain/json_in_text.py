@@ -1,7 +1,7 @@
 """JSON values in the text of an answer. Pure.
 
 A model may put words, code fences or a draft around the value that was asked for, and may write JSON that
-a strict parser refuses. What has one meaning is accepted; everything else is a fault with its reason.
+a strict parser refuses. Text with one meaning is accepted; any other is a fault with its reason.
 """
 
 from __future__ import annotations

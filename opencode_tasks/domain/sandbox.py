@@ -11,7 +11,7 @@ Network = Literal["none", "provider", "all"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """What the programs of a row can reach and use inside of a sandbox.
+    """Network, files and limits of the programs of a row inside of a sandbox.
 
     - ``network``: ``all`` leaves them the network of the machine. Otherwise they have none, and requests of
       opencode itself leave through a relay, which lets only ``hosts`` pass.

@@ -57,7 +57,7 @@ class WorkspaceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSpec:
-    """What a run does in the workspaces of its rows besides the agent, and what it keeps of them.
+    """Commands of a run in the workspaces of its rows, and the parts that it keeps of them.
 
     - ``setup_command``, ``check_command``: shell commands before and after the agent, None for none.
       ``command_limit_s`` is their time limit in seconds. They run in ``sandbox``, None for none.

@@ -54,7 +54,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Race:
-    """What a choice needs.
+    """Rows, candidates and limits of a choice.
 
     - ``frame``: the rows with known answers; ``rows``: how many of them are used at most.
     - ``plan_of``: the plan of a candidate over a part of the frame, with the most that it may cost in USD.

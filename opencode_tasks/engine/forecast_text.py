@@ -49,7 +49,7 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
 
 
 def _sandbox_line(sandbox: SandboxSpec) -> str:
-    """What is let into the sandbox of a row."""
+    """Network, files and variables in the sandbox of a row."""
     network = "the whole network" if sandbox.network == "all" else ", ".join(sandbox.hosts) or "no host"
     keys = "inside" if sandbox.keys_inside else "outside"
     return f"sandbox: {sandbox.kind} for each row, with {network}; the keys are {keys}"

@@ -41,7 +41,7 @@ class Limiter:
         self._ready = 0
         self._is_soon = True
         self._is_leaving = False
-        # What the ledger does not know yet.
+        # Observations that the ledger does not have yet.
         self._is_pressed = False
         self._answers: list[datetime] = []
         self._refusals: list[datetime] = []
@@ -118,7 +118,7 @@ class Limiter:
             self._answers.append(sent_at)
 
     async def sync(self) -> None:
-        """Exchange state with the ledger. What is observed during an exchange is sent in another one."""
+        """Exchange state with the ledger. Observations during an exchange are sent in another one."""
         if self._exchange is None:
             self._exchange = asyncio.create_task(self._sync_all())
         else:

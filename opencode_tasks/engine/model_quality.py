@@ -26,7 +26,7 @@ class ModelQuality:
         rows: Number of rows that it was asked.
         answered: Number of rows that have its answer.
         reused: Number of rows with its answer from an earlier run.
-        cost_usd: What its rows cost in this run in USD; None if a part is unknown.
+        cost_usd: Cost of its rows in this run in USD; None if a part is unknown.
         agreement: Share of its answers that equal the answer of most models, over the first 100,000 rows;
             None without an answer.
         accuracy: Share of its correct answers in each field with gold values; empty without gold values.
@@ -47,7 +47,7 @@ class ModelQuality:
 
 
 def read_model_quality(ledger: Ledger, run_id: str, gold: Sequence[GoldField]) -> list[ModelQuality]:
-    """What each of several models answered so far; empty for a run with one model.
+    """Answers of each of several models so far; empty for a run with one model.
 
     Whether each answer of a model equals its gold value is recorded in the ledger.
     """

@@ -1,4 +1,4 @@
-"""What happens when a run is on hold: the caller waits in this process, or RunPausedError is raised."""
+"""The two ways to handle a run on hold: the caller waits in this process, or RunPausedError is raised."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ ENDED = ("completed", "failed")
 
 
 def budget_left(ledger: Ledger, run_id: str, part_id: str | None) -> int | None:
-    """What a part may cost in all, in pico-dollars; None without a budget. A new part has no id yet."""
+    """Budget of a part in pico-dollars; None without a budget. A new part has no id yet."""
     budget = ledger.budgets.get(run_id)
     if budget.max_cost_pico is None:
         return None

@@ -17,7 +17,7 @@ from opencode_tasks.frames.write_file import file_faults, write_records
 from opencode_tasks.ledger import PREPARING, Ledger
 
 RecordFormat = Literal["swebench", "atif", "sharegpt"]
-# What a record is.
+# The name of a record.
 NOUNS: Mapping[RecordFormat, str] = {
     "swebench": "predictions",
     "atif": "trajectories",
@@ -28,7 +28,7 @@ SUFFIXES = ("jsonl", "json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordExport:
-    """What was written: the number of records, and lines about the rows that are left out or changed."""
+    """A finished export: the number of records, and lines about the rows that are left out or changed."""
 
     records: int
     notes: Sequence[str]

@@ -53,7 +53,7 @@ class AnnotationResult(Generic[FrameT, T]):
         quality: Quality of each field that ``gold`` compares, by the name of the field.
         votes: Votes of the run, their agreement, and the rows that went to a stronger model; None without
             ``votes``, several models and ``escalate_to``.
-        canary: What the canaries of the run show, compared with earlier runs; None without ``canary``.
+        canary: Results of the canaries of the run, compared with earlier runs; None without ``canary``.
         models: Answers of each of several models; empty for a run with one model.
         attempts: One row per execution of a row.
         cost: One row per model.

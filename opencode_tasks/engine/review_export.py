@@ -35,7 +35,7 @@ CONFIG_SUFFIX = ".config.xml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewExport:
-    """What was exported: the files, and the number of rows, drawn at random, without an answer and left out.
+    """A finished export: the files, and the number of rows, drawn at random, without an answer and left out.
 
     Rows are left out since a person has answered them, or since a row with the same prompt stands for them.
     """

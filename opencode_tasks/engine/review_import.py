@@ -23,9 +23,9 @@ Verdict = Literal["confirmed", "corrected", "left"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewImport:
-    """What a review file says about a run.
+    """The judgements of a review file about a run.
 
-    ``counts`` has the number of rows by ``Verdict``; rows that nobody judged are left. ``faults`` are rows
+    ``counts`` has the number of rows by ``Verdict``; rows without a judgement are left. ``faults`` are rows
     that were not written, one line each. ``other_rows`` belong to other runs. ``newer_rows`` were imported
     before and reviewed again since; they keep the newer answers. ``quality`` is that of the model on the
     ``random_rows`` that were drawn at random and judged; empty without such rows, or without the libraries

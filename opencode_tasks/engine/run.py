@@ -58,7 +58,7 @@ class RunEvent:
             every second, during a long wait, until the run continues with ``sizes``.
         estimate: Estimate of the rows after the pilot, once the rows of the pilot have ended.
         quality: Quality of the answers of the pilot by field, at the same time; empty without gold values.
-        canary: What the canaries of the run show, once they have ended; not again if the run is resumed.
+        canary: Results of the canaries of the run, once they have ended; not again if the run is resumed.
         warning: Fact that a person should know, once in a run: a provider does not report the usage, or
             another process works on the run too.
         output_fault: Why the output of a run with open rows could not be written, at the end of this

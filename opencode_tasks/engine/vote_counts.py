@@ -1,4 +1,4 @@
-"""What the votes of a run show: how often they agree, and how many were not needed."""
+"""Agreement of the votes of a run, and the number of votes that were not needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Escalation:
         model: The model, with its variant.
         rows: Number of rows that it was asked.
         answered: Number of rows that have its answer.
-        cost_usd: What these rows cost in this run in USD, beside the earlier answers.
+        cost_usd: Cost of these rows in this run in USD, without the earlier answers.
         accuracy_before: Share of correct answers in each field with gold values without the stronger model;
             empty without gold values.
 

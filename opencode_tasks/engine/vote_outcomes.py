@@ -75,7 +75,7 @@ class VotedRow:
     def is_low(self, found: Tally, confidence: str | None, limit: float, *, has_votes: bool) -> bool:
         """Whether the agreement or the stated confidence is below the limit, or there is no valid answer."""
         if found.chosen is None:
-            # What was not sent at all would be refused by any model, or was not covered by the budget.
+            # A row that was not sent at all would be refused by any model, or was not covered by the budget.
             return any(vote["attempts"] or vote["reused"] for vote in self.votes)
         if confidence is not None:
             stated = mapping_in(self.answer_of(self.votes[found.chosen])).get(confidence)

@@ -74,7 +74,7 @@ def execute_plan(
     with Ledger.open(plan.ledger_url) as ledger:
         executor.check(ledger.url)
         run_id = start_or_continue(ledger, plan, frame, context).run_id
-        # What a person has answered is decided; the other rows are decided by those of the parts.
+        # The rows that a person has answered are decided; the other rows are decided by those of the parts.
         ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)
         with driving(ledger, run_id), span("opencode votes", run_id=run_id, rows=len(plan.rows)):
             run = _RunInParts(

@@ -24,7 +24,7 @@ from opencode_tasks.domain.columns import (
 
 __all__ = ["OUTPUT", "RESPONSE", "SCHEMA_FIELDS", "Column", "Dtype", "output_columns"]
 
-# What OUTPUT has of each of several models beside its answer.
+# Columns of each of several models beside its answer.
 OF_MODELS = ("status", "cost_usd")
 
 

@@ -29,9 +29,9 @@ class ReviewTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a review file says about a row.
+    """The judgement of a review file about a row.
 
-    ``texts`` are the values of the answer by field; None if nobody judged the row. ``run_id``, ``row_key``,
+    ``texts`` are the values of the answer by field; None if the row was not judged. ``run_id``, ``row_key``,
     ``answered_by`` and ``is_random`` are None if the file does not say them. ``fault`` says why the judgement
     cannot be used.
     """

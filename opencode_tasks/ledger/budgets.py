@@ -131,7 +131,7 @@ def has_rows_in_flight(connection: Connection, run_id: str, lease_now: datetime)
 
 
 class Amounts(NamedTuple):
-    """What an attempt spent, and what is set aside for it; both in pico-dollars."""
+    """Spending of an attempt, and the amount that is set aside for it; both in pico-dollars."""
 
     spent_pico: int
     reserved_pico: int

@@ -43,7 +43,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What the canaries of a run showed. ``report`` is a JSON object."""
+    """Results of the canaries of a run. ``report`` is a JSON object."""
 
     series: str
     changed_rows: int
@@ -141,7 +141,7 @@ def record(connection: Connection, part_id: str, measurement: Measurement, *, no
 
 
 def report_of(connection: Connection, run_id: str) -> Mapping[str, Any] | None:
-    """What the canaries of a run showed, as ``CanaryPart.report``; None without canaries."""
+    """Results of the canaries of a run, as ``CanaryPart.report``; None without canaries."""
     part = canary_part(connection, run_id)
     return None if part is None or part.report is None else mapping_in(part.report)
 

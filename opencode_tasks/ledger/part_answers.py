@@ -17,7 +17,7 @@ SHOWN_COLUMNS = ("row_id", "response", "structured", "cost_pico")
 def answers_of_parts(
     connection: Connection, run_id: str, span: range
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """What the parts of a run answered to its rows at these positions, by row id and number of the part.
+    """Answers of the parts of a run to its rows at these positions, by row id and number of the part.
 
     Each answer has ``SHOWN_COLUMNS`` and ``status``. Of several parts with one number the last one counts.
     """
@@ -39,7 +39,7 @@ def answers_of_parts(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartNames:
-    """What the parts of a run are for: canaries, then votes or models, then the stronger model."""
+    """Purposes of the parts of a run: canaries, then votes or models, then the stronger model."""
 
     votes: int
     models: Sequence[str]
@@ -54,7 +54,7 @@ class PartNames:
 
 
 def part_names(connection: Connection, run_id: str) -> PartNames:
-    """What the parts of a run are for. A purge removes the names of the models."""
+    """Titles of the parts of a run. A purge removes the names of the models."""
     query = select(runs.c.votes, runs.c.parameters).where(runs.c.run_id == run_id)
     found = connection.execute(query).one_or_none()
     if found is None:

@@ -322,7 +322,7 @@ row_update: Final = rows.update().where(
     rows.c.run_id == bindparam("of_run"), rows.c.row_id == bindparam("of_row")
 )
 
-# What the canaries of a run showed, by the id of the part that sent them. ``series`` is equal for the runs
+# Results of the canaries of a run, by the id of the part that sent them. ``series`` is equal for the runs
 # whose canaries can be compared, and ``report`` is ``drift.CanaryReport`` as JSON.
 canaries: Final = Table(
     "canaries",

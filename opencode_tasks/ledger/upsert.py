@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause, bindparam, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg2
 
 Insert = sqlite.Insert | postgresql.Insert
 Conflict = Callable[[Any], Insert]
@@ -39,7 +40,8 @@ class Upsert:
             sql = str(insert.compile(dialect=sqlite.dialect(paramstyle="named")))
         else:
             insert = self._conflict(postgresql.insert(self._table).values(names))
-            sql = str(insert.compile(dialect=postgresql.dialect(paramstyle="named")))
+            # The one that writes no types behind the parameters, which ``text`` cannot read.
+            sql = str(insert.compile(dialect=psycopg2.dialect(paramstyle="named")))
         typed = [bindparam(name, type_=self._table.c[name].type) for name in self._columns]
         return text(sql).bindparams(*typed)
 

@@ -1,4 +1,4 @@
-"""What a server of an untested version of opencode must be able to do before it gets a row.
+"""Capabilities that a server of an untested version of opencode must have before it gets a row.
 
 No provider is called: a message that asks for no answer makes opencode report a session and a message as it
 does for each row.

@@ -269,7 +269,7 @@ def _own_agent(config: Mapping[str, Any], agent: str) -> dict[str, Any]:
 
 
 def _agent_settings(config: Mapping[str, Any], agent: str, allowed: Collection[str]) -> dict[str, Any]:
-    """What an agent has beside its entry: MCP servers, sub-agents, permissions, instructions.
+    """Parts of an agent outside of its entry: MCP servers, sub-agents, permissions, instructions.
 
     The default agent has the MCP servers of its ``allowed`` tools only, unless it may start sub-agents.
     """

@@ -11,7 +11,7 @@ from typing import Any, cast
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 
 EXPORT_LIMIT_S = 60.0
-# What opencode writes is read into memory.
+# The export of opencode is read into memory.
 MAX_OUTPUT_BYTES = 500_000_000
 # A session and its children.
 MAX_SESSIONS = 200

@@ -39,7 +39,7 @@ MAX_TMPDIR_BYTES = MAX_SOCKET_PATH_BYTES - len(LONGEST_SOCKET) - len(FOLDER_PREF
 TMPDIR_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 FALLBACK_TMPDIRS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  mkdtemp makes a private directory in it
 
-# Processes of a head node that nobody asks in a Ray of one run: the autoscaler, the reader of the logs that
+# Processes of a head node that a Ray of one run does not use: the autoscaler, the reader of the logs that
 # are not shown, and the API server, which starts without its dashboard too (ray 2.60). Each is a Python
 # program; together they use 2 of the 15 CPU seconds until the first outcome.
 UNUSED_SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
@@ -149,7 +149,7 @@ def _use_token() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstTask:
-    """What a worker of a new Ray does first: with this opencode and variant, and these modules of a batch."""
+    """First work of a worker of a new Ray: with this opencode and variant, and these modules of a batch."""
 
     spec: OpencodeSpec
     variant: str | None

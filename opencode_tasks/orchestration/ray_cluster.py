@@ -1,4 +1,4 @@
-"""What a Ray cluster offers to batches: CPUs, credentials, memory. Ray must be joined."""
+"""Resources of a Ray cluster for batches: CPUs, credentials, memory. Ray must be joined."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ CONFIG_ERRORS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What an exception must contain beside the failure.
+    """Fields of an exception beside the failure.
 
     Attributes:
         node_id: Node that processed the row.

@@ -35,7 +35,7 @@ _NAMES_IN_TEXT = re.compile(
 )
 # A field of an error that a gateway wrote into its message, as JSON that was cut or in Python's form.
 _FIELD_IN_TEXT = re.compile(r"""['"](?:code|type|status|reason)['"]\s?:\s?['"]([\w.-]{1,60})['"]""")
-# What the client sent, as pydantic quotes it in its messages.
+# The request of the client, as pydantic quotes it in its messages.
 _QUOTED_INPUT = re.compile(
     r"""\b(?:input|input_value|received|given|got|found|instead|value)['"]?\s?[=:]\s?(?:'[^']{0,2000}'?|"[^"]{0,2000}"?)"""
 )

@@ -1,4 +1,4 @@
-"""What providers answer, and what it means: one table, of which the first rule that matches decides.
+"""Answers of providers and their meaning: one table, of which the first rule that matches decides.
 
 The order is: machine-readable values in the body; then such values by their words, for providers that are
 not listed; then words of the message that are about the account, the limit, the model or the content, for
@@ -62,8 +62,8 @@ class Rule:
     """A kind of answer. All conditions that are set must hold.
 
     Attributes:
-        kind: What the answer means.
-        what: The answer in words, for the documentation.
+        kind: Meaning of the answer.
+        what: Description of the answer, for the documentation.
         providers: Who answers so.
         codes: Values of which one is in the body, in lower case; empty for any answer.
         code_words: A pattern that a value in the body has, without separators; None for any answer.

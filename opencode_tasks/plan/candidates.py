@@ -54,7 +54,7 @@ class Choices:
 
     @property
     def task(self) -> Mapping[str, str]:
-        """What the models are asked, for people: a text by the name of its option."""
+        """The task of the models, for people: a text by the name of its option."""
         options = self.options
         choices = options.choices if isinstance(options.choices, str) else None
         found = {

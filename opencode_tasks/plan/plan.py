@@ -493,7 +493,7 @@ def _alone(options: Options, candidate: Candidate) -> Options:
 
 
 def _part_identities(options: Options, models: Sequence[Plan]) -> Iterator[tuple[str, str]]:
-    """What tells an input from others beside its rows: the answers that are asked of each."""
+    """Mark of an input beside its rows: the answers that are wanted of each."""
     yield "votes", str(options.votes)
     yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
     yield from (("model", one.fingerprint) for one in models)

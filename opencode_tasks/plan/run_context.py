@@ -16,7 +16,7 @@ OnPilot = Callable[[str, Estimate | None], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What the caller of the engine knows about a run and the engine does not.
+    """Knowledge about a run that the caller of the engine has and the engine has not.
 
     Every field has a default: a plain script needs none of them.
 

@@ -20,7 +20,7 @@ from opencode_tasks.reports.scales import share_text
 class Line:
     """A candidate in the table. ``number`` is its place on the command line, from 1.
 
-    Costs are in pico-dollars. What is None is not known.
+    Costs are in pico-dollars. None is an unknown value.
     """
 
     number: int

@@ -76,7 +76,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _differences(found: Comparison) -> Mapping[str, str]:
-    """What B costs and takes beside A, as texts."""
+    """Cost and time of B beside those of A, as texts."""
     first, second = found.first, found.second
     return {
         "cost": _difference(first.answers_cost_pico, second.answers_cost_pico, format_usd),

@@ -133,7 +133,7 @@ def _drawing(points: Sequence[Point], target: float, size: Size) -> Drawing:
             *(Text(x, bottom + GAP + LINE_HEIGHT - HALF_LETTER, text, "middle") for x, text in axis.labels),
             Text(size.width, bottom + GAP + 2 * LINE_HEIGHT - HALF_LETTER, axis.title, "end"),
         ),
-        # What is drawn last is above the others.
+        # The last one is drawn above the others.
         marks=tuple(
             _mark(point, axis.x(point.cost_pico), y, label)
             for point, label in reversed([*zip(points, labels, strict=True)])

@@ -95,7 +95,7 @@ class CostAxis:
 
     @property
     def title(self) -> str:
-        """What the axis shows."""
+        """Title of the axis."""
         return f"cost per row{' (logarithmic)' if self.is_log else ''}"
 
 

@@ -43,7 +43,7 @@ class QualityGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualitySection:
-    """What is known about the quality. ``votes`` are the lines of ``votes_by_run``."""
+    """Quality of the answers. ``votes`` are the lines of ``votes_by_run``."""
 
     groups: Sequence[QualityGroup]
     votes: Sequence[Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""What rows with tools cost, and how often each tool was called and denied."""
+"""Cost of rows with tools, and how often each tool was called and denied."""
 
 from __future__ import annotations
 

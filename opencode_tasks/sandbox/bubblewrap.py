@@ -18,7 +18,7 @@ PROGRAM = "bwrap"
 PROBE_LIMIT_S = 20.0
 # The system: programs and libraries. Homes, /opt, /srv, /var, /root and /run are not seen.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system")
-# What programs read of /etc. Other files there can hold passwords and keys.
+# Files in /etc that programs read. Other files there can hold passwords and keys.
 ETC = (
     *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "crypto-policies"),
     *("debian_version", "fonts", "group", "host.conf", "hosts", "java", "ld.so.cache", "ld.so.conf"),

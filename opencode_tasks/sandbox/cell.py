@@ -57,7 +57,7 @@ class Cell:
         )
 
     def exceeded_message(self, name: str) -> str:
-        """What a program did that exceeded the limit of this name."""
+        """The action of a program that exceeded the limit of this name."""
         assert self.spec is not None
         what, setting = LIMIT_WORDS[name]
         return f"it used more than {getattr(self.spec, name):,} {what} ({setting})"

@@ -251,7 +251,7 @@ def processes() -> dict[int, tuple[int, int, str]]:
 
 
 def output_of(args: list[str]) -> str:
-    """What a program of the system prints, without its own line; "" if it is not installed."""
+    """Output of a program of the system, without its own line; "" if it is not installed."""
     program = shutil.which(args[0], path="/bin:/usr/bin:/usr/sbin")
     if program is None:
         return ""
@@ -406,7 +406,7 @@ def exceeded_limit(system: Any, program: int, limits: Mapping[str, Any], size: F
 
 
 class FolderSize:
-    """What a program adds to a folder: files and folders, and their bytes, counted from time to time."""
+    """Growth of a folder by a program: files and folders, and their bytes, counted from time to time."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder

@@ -50,7 +50,7 @@ Message = dict[str, Any]
 
 
 class ServedProvider(Protocol):
-    """What a backend must know of a scripted provider, which may be served by another process."""
+    """Knowledge of a backend about a scripted provider, which may be served by another process."""
 
     @property
     def models(self) -> Mapping[str, Mapping[str, Any]]:

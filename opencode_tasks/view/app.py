@@ -47,7 +47,7 @@ MEDIA_TYPES = {STYLE: "text/css", SCRIPT: "text/javascript"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOptions:
-    """What the pages show: a run of the ledger, and ``by``, the name under which reviews are written.
+    """Content of the pages: a run of the ledger, and ``by``, the name under which reviews are written.
 
     ``token``, ``code`` and ``port`` are those of ``Access``.
     """
