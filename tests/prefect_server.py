@@ -1,4 +1,4 @@
-"""A Prefect server of a test session, with a private database."""
+"""Prefect servers of tests, each with a private database."""
 
 from __future__ import annotations
 
@@ -10,57 +10,66 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Final
 
 import httpx
 import psutil
 
 START_LIMIT_S = 120.0
 API_URL = "PREFECT_API_URL"
+PREFECT = Path(sys.executable).with_name("prefect")
 
 
-class LocalServer:
-    """A Prefect server. It ends with ``stop``."""
+class PrefectServer:
+    """A Prefect server with its database in a folder. Killed, it can be started again at the same port."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, folder: Path) -> None:
-        self.url = url
-        self._process = process
-        self._folder = folder
-
-    @classmethod
-    def start(cls) -> Self:
-        """Start a server without waiting for it."""
-        folder = Path(tempfile.mkdtemp(prefix="prefect-"))
+    def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+            self._port: Final = free.getsockname()[1]
+        self.url: Final = f"http://127.0.0.1:{self._port}/api"
+        self._folder: Final = folder
+        self._log: Final = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it without waiting for it."""
+        self._folder.mkdir(exist_ok=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {
-            "PREFECT_HOME": str(folder),
+            "PREFECT_HOME": str(self._folder),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOGGING_LEVEL": "WARNING",
         }
-        program = str(Path(sys.executable).with_name("prefect"))
-        args = [program, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-        with (folder / "server.log").open("wb") as log:
-            process = subprocess.Popen(args, env=env, cwd=folder, stdout=log, stderr=log)
-        return cls(process, f"http://127.0.0.1:{port}/api", folder)
+        args = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self._port), "--no-ui"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(args, env=env, cwd=self._folder, stdout=log, stderr=log)
 
     def wait(self) -> None:
-        """Wait until the server answers."""
+        """Wait until it answers."""
+        assert self._process is not None
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():
             is_running = self._process.poll() is None and time.monotonic() < deadline
-            assert is_running, (self._folder / "server.log").read_text(errors="replace")
+            assert is_running, self._log.read_text(errors="replace")
             time.sleep(0.1)
 
-    def stop(self) -> None:
-        """Kill the server and its children, and remove its folder."""
-        parent = psutil.Process(self._process.pid)
-        for process in (*parent.children(recursive=True), parent):
-            process.kill()
+    def kill(self) -> None:
+        """Kill it and its children."""
+        assert self._process is not None
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait(timeout=20)
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def pids(self) -> set[int]:
+        """The ids of its processes."""
+        return {process.pid for process in self._processes()}
+
+    def _processes(self) -> list[psutil.Process]:
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        return [*parent.children(recursive=True), parent]
 
     def _answers(self) -> bool:
         try:
@@ -70,16 +79,26 @@ class LocalServer:
 
 
 @contextmanager
+def running(server: PrefectServer) -> Generator[PrefectServer]:
+    """Start a server, and kill it at the end."""
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
 def prefect_api() -> Generator[str]:
     """The API of a new server, in the settings of this process and in its environment meanwhile."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    server = LocalServer.start()
+    folder = Path(tempfile.mkdtemp(prefix="prefect-"))
     try:
-        server.wait()
-        os.environ[API_URL] = server.url
-        with temporary_settings({PREFECT_API_URL: server.url}):
+        with running(PrefectServer(folder)) as server, temporary_settings({PREFECT_API_URL: server.url}):
+            os.environ[API_URL] = server.url
             yield server.url
     finally:
         os.environ.pop(API_URL, None)
-        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

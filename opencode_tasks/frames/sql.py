@@ -37,6 +37,8 @@ DATABASE_OPTION = "--database"
 # Columns of every table that a run wrote. A table without them is not overwritten.
 OUTPUT_COLUMNS = frozenset({"response", "status", "error_type", "session_id"})
 IDS_PER_STATEMENT = 500
+# https://www.postgresql.org/docs/current/limits.html
+MAX_POSTGRESQL_NAME_BYTES = 63
 ROWS_PER_STATEMENT = 200
 _QUERY = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 _TABLE = re.compile(r"\w+(\.\w+)?")
@@ -101,11 +103,14 @@ def table_faults(
     transaction that is rolled back.
     """
     table = name.removeprefix(PREFIX)
+    longest = None
     if not _TABLE.fullmatch(table):
         return [f"OUTPUT {name}: not the name of a table"]
     try:
         with _open_engine(database) as engine, engine.connect() as connection:
             existing = _column_names(connection, table)
+            if engine.dialect.name == "postgresql":
+                longest = MAX_POSTGRESQL_NAME_BYTES
     except InputError as error:
         return list(error.faults)
     except SQLAlchemyError as error:
@@ -114,6 +119,11 @@ def table_faults(
     faults = [
         f"OUTPUT {name}: the columns {pair} differ by case only; rename one of them"
         for pair in _differ_by_case(columns or ())
+    ]
+    faults += [
+        f"OUTPUT {name}: the name {one!r} has {size} bytes: PostgreSQL keeps {longest} of a name; shorten it"
+        for one in (*table.split("."), *(columns or ()))
+        if longest is not None and (size := len(one.encode())) > longest
     ]
     if existing is not None and not existing >= {prefix + column for column in OUTPUT_COLUMNS}:
         faults = [f"OUTPUT {name}: the table exists and was not written by opencode-tasks; use another name"]

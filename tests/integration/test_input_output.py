@@ -393,6 +393,10 @@ def test_columns_that_a_table_cannot_have_are_found_before_a_prompt_is_sent(
         return output.faults("in.csv", list(sample.columns), sample)
 
     assert faults("id", "a.b", "{x}", "50%", "group", " lead", 'q"uote', "a(b):c") == []
+    assert faults("x" * 63) == []
+    for name in ("x" * 64, "é" * 32):
+        expected = [] if database.startswith("sqlite") else [f"the name '{name}' has 64 bytes"]
+        assert [fault.split(": ")[1] for fault in faults(name)] == expected
     for name in ("Response", "STATUS"):
         (fault,) = faults(name)
         assert "differ by case only" in fault

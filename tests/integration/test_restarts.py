@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from http import HTTPStatus
-from pathlib import Path
 
 import httpx
 import pytest
 from cluster import Desk
-from deployed import LIMIT_S, PREFECT, history, started, state_of, wait_for, worked
+from deployed import LIMIT_S, history, started, state_of, wait_for, worked
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_server import PrefectServer, running
 
 from opencode_tasks.testing import Reply
 
@@ -24,27 +21,10 @@ FLOW_STATES = ("Running", "AwaitingRetry", "Suspended", "Completed", "Failed", "
 
 
 @contextmanager
-def own_server(folder: Path, port: int) -> Generator[None]:
-    """A Prefect server with its database in a folder; it is killed at the end."""
-    url = f"http://127.0.0.1:{port}/api"
-    variables = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    arguments = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(arguments, env=os.environ | variables, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: is_healthy(url), folder / "server.log")
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield
-    finally:
-        process.kill()
-        process.wait(timeout=20)
-
-
-def is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2.0).status_code == HTTPStatus.OK
-    except httpx.HTTPError:
-        return False
+def started_again(server: PrefectServer) -> Generator[None]:
+    """The server, for this process too; it is killed at the end."""
+    with running(server), temporary_settings({PREFECT_API_URL: server.url}):
+        yield
 
 
 @pytest.mark.nightly
@@ -61,24 +41,21 @@ def test_a_sleeping_or_suspended_run_survives_restarts_of_server_and_worker(
         lambda call: restarts == ["asleep"] and call.prompt >= "row 008",
         Reply(status=401, body={"error": {"message": "bad key"}}),
     )
-    folder, log = desk.folder / "prefect", desk.folder / "serve.log"
-    folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    log, server = desk.folder / "serve.log", PrefectServer(desk.folder / "prefect")
+    monkeypatch.setenv("PREFECT_API_URL", server.url)
 
-    with own_server(folder, port), worked(desk) as client:
+    with started_again(server), worked(desk) as client:
         flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None)
         wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
         asleep = state_of(client, flow_run_id).state_details.scheduled_time
         assert asleep is not None
-    with own_server(folder, port), worked(desk) as client:
+    with started_again(server), worked(desk) as client:
         assert state_of(client, flow_run_id).name == "AwaitingRetry"
         assert time.time() < asleep.timestamp(), "the restart took longer than the limit: nothing is shown"
         restarts.append("asleep")
         wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
     calls = len(desk.provider.calls)
-    with own_server(folder, port), worked(desk) as client:
+    with started_again(server), worked(desk) as client:
         assert state_of(client, flow_run_id).name == "Suspended"
         restarts.append("suspended")
         # The request of the button in Prefect's UI.

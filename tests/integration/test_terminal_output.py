@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from cluster import COMMAND, OWN_SERVICES, Desk, read_all
-from prefect_server import LocalServer
+from prefect_server import PrefectServer, running
 
 from opencode_tasks.testing import Reply
 
@@ -153,17 +153,13 @@ def test_without_an_api_a_command_uses_no_prefect(desk: Desk, runner: str) -> No
 @pytest.mark.nightly
 def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=1.0))
-    server = LocalServer.start()
-    try:
-        server.wait()
+    with running(PrefectServer(desk.folder / "prefect")) as server:
         process = desk.start(*arguments(desk, 60), env={"PREFECT_API_URL": server.url})
         deadline = time.monotonic() + 120
         while len(desk.provider.calls) < 8:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    finally:
-        server.stop()
     os.killpg(process.pid, signal.SIGINT)
     # Its requests to the server that is gone are repeated for over a minute otherwise.
     _, stderr = process.communicate(timeout=40)
