@@ -139,10 +139,14 @@ def ended_attempts(connection: Connection, attempt_ids: Collection[str]) -> list
 
 def mark_crashed(connection: Connection, run_id: str, batch_id: str) -> list[str]:
     """Set the error ``crashed`` on the rows that a dead worker had in flight; returns their ids."""
-    query = select(attempts.c.row_id.distinct()).where(
-        attempts.c.run_id == run_id,
-        attempts.c.ended_at.is_(None),
-        attempts.c.owner.endswith(f"/{batch_id}", autoescape=True),
+    query = (
+        select(attempts.c.row_id)
+        .distinct()
+        .where(
+            attempts.c.run_id == run_id,
+            attempts.c.ended_at.is_(None),
+            attempts.c.owner.endswith(f"/{batch_id}", autoescape=True),
+        )
     )
     found = list(connection.execute(query).scalars())
     connection.execute(

@@ -152,7 +152,7 @@ def _totals(connection: Connection, run_id: str) -> dict[str, Any]:
     )
     bounds = unreported().order_by(None).subquery("bounds")
     query = select(
-        _count(select(attempts.c.row_id.distinct()).where(of_run)).label("sent_rows"),
+        _count(select(attempts.c.row_id).distinct().where(of_run)).label("sent_rows"),
         _count(select(attempts.c.attempt_id).where(of_run)).label("attempts"),
         _count(select(usage.c.step_id).where(called)).label("requests"),
         _count(retries.where(of_run)).label("repeated_requests"),

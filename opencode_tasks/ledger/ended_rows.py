@@ -67,11 +67,15 @@ def answered_keys(connection: Connection, keys: Sequence[str], *, refresh: bool)
     may_reuse = is_reviewed(rows) if refresh else or_(is_of_model, is_reviewed(rows))
     found: set[str] = set()
     for start in range(0, len(keys), KEYS_PER_QUERY):
-        query = select(rows.c.row_key.distinct()).where(
-            rows.c.row_key.in_(keys[start : start + KEYS_PER_QUERY]),
-            rows.c.status == "completed",
-            rows.c.response.is_not(None),
-            may_reuse,
+        query = (
+            select(rows.c.row_key)
+            .distinct()
+            .where(
+                rows.c.row_key.in_(keys[start : start + KEYS_PER_QUERY]),
+                rows.c.status == "completed",
+                rows.c.response.is_not(None),
+                may_reuse,
+            )
         )
         found |= set(connection.execute(query).scalars())
     return found

@@ -80,7 +80,7 @@ def values_of_field(connection: Connection, run_id: str, field: str) -> dict[str
     query = select(gold_values.c.row_id, gold_values.c.value).where(
         gold_values.c.run_id == run_id, gold_values.c.field == field
     )
-    return dict(connection.execute(query).tuples().all())
+    return {line[0]: line[1] for line in connection.execute(query)}
 
 
 def copy_values(connection: Connection, run_id: str, part_id: str) -> None:

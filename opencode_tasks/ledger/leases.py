@@ -147,7 +147,8 @@ def lease_owners(connection: Connection, run_id: str, *, now: datetime | None = 
     """The owners of unexpired leases on keys of a run's open rows."""
     lease_now = now or lease_time(connection)
     query = (
-        select(leases.c.owner.distinct())
+        select(leases.c.owner)
+        .distinct()
         .join(rows, rows.c.row_key == leases.c.row_key)
         .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.expires_at > lease_now)
     )

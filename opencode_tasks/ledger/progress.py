@@ -162,7 +162,7 @@ def _sum_of(lines: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
 
 def silent_providers(connection: Connection, run_id: str) -> list[str]:
     """The providers that did not report the usage of a model call of a run, in alphabetical order."""
-    query = select(usage.c.model_ref.distinct()).where(
-        usage.c.run_id == run_id, usage.c.output_tokens.is_(None)
+    query = (
+        select(usage.c.model_ref).distinct().where(usage.c.run_id == run_id, usage.c.output_tokens.is_(None))
     )
     return sorted({ref.partition("/")[0] for ref in connection.execute(query).scalars()})

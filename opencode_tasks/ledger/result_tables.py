@@ -72,13 +72,13 @@ def prompts_of_rows(
     query = select(rows.c.row_id, func.substr(rows.c.prompt, 1, chars)).where(
         rows.c.run_id == run_id, rows.c.row_id.in_(row_ids), rows.c.prompt.is_not(None)
     )
-    return dict(connection.execute(query).tuples().all())
+    return {line[0]: line[1] for line in connection.execute(query)}
 
 
 def prompts_of_run(connection: Connection, run_id: str) -> dict[str, str]:
     """The prompts of the rows of a run by row id; rows whose prompt was purged are left out."""
     query = select(rows.c.row_id, rows.c.prompt).where(rows.c.run_id == run_id, rows.c.prompt.is_not(None))
-    return dict(connection.execute(query).tuples().all())
+    return {line[0]: line[1] for line in connection.execute(query)}
 
 
 def usage_of_run(connection: Connection, run_id: str) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def reviewed_prompts(
     )
     of_rows = set[tuple[str, str]]()
     found: dict[tuple[str, str], ReviewedPrompt] = {}
-    for run_id, row_id, prompt, response, system, row_key in connection.execute(query).tuples():
+    for run_id, row_id, prompt, response, system, row_key in connection.execute(query):
         # An older review of the row, or one whose answer was purged.
         if (run_id, row_id) in of_rows or response is None:
             continue

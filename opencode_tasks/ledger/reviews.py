@@ -88,15 +88,10 @@ def record_reviews(
     if there is no such row.
     """
     by_id = {review.row_id: review for review in found}
-    keys = dict(
-        connection.execute(
-            select(rows.c.row_id, rows.c.row_key).where(
-                rows.c.run_id == run_id, rows.c.row_id.in_(list(by_id))
-            )
-        )
-        .tuples()
-        .all()
+    query = select(rows.c.row_id, rows.c.row_key).where(
+        rows.c.run_id == run_id, rows.c.row_id.in_(list(by_id))
     )
+    keys = {line[0]: line[1] for line in connection.execute(query)}
     if missing := [row_id for row_id in by_id if row_id not in keys]:
         raise LookupError(f"the ledger has no row {missing[0]!r} in run {run_id!r}")
     by_key = {keys[row_id]: review for row_id, review in by_id.items()}
@@ -219,7 +214,7 @@ def _reopen_in_parts(connection: Connection, run_id: str, row_ids: Sequence[str]
         rows.c.source_run_id == run_id,
         rows.c.answered_by.is_not(None),
     )
-    part_ids = connection.execute(select(rows.c.run_id.distinct()).where(has_copy)).scalars().all()
+    part_ids = connection.execute(select(rows.c.run_id).distinct().where(has_copy)).scalars().all()
     # A part that has ended is continued with its run.
     has_ended = runs.c.run_id.in_(part_ids) & runs.c.status.in_(("completed", "failed"))
     connection.execute(runs.update().where(has_ended).values(status="interrupted", ended_at=None))
@@ -272,7 +267,7 @@ def review_answers(connection: Connection, run_id: str) -> dict[str, list[tuple[
     names = ("row_id", "answer", "answered_by", "note")
     found: dict[str, list[tuple[Any, str, str | None]]] = {}
     query = select(*(reviews.c[name] for name in names)).where(reviews.c.run_id == run_id)
-    for row_id, answer, person, note in connection.execute(query).tuples():
+    for row_id, answer, person, note in connection.execute(query):
         found.setdefault(row_id, []).append((answer, person, note))
     return found
 

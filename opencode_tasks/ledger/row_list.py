@@ -160,8 +160,10 @@ def run_columns(connection: Connection, run_id: str) -> dict[str, Any] | None:
 
 def error_types(connection: Connection, run_id: str) -> list[str]:
     """The error types of the rows of a run that are not completed, in alphabetical order."""
-    query = select(rows.c.error_type.distinct()).where(
-        rows.c.run_id == run_id, rows.c.status.in_(ENDED_OTHERWISE), rows.c.error_type.is_not(None)
+    query = (
+        select(rows.c.error_type)
+        .distinct()
+        .where(rows.c.run_id == run_id, rows.c.status.in_(ENDED_OTHERWISE), rows.c.error_type.is_not(None))
     )
     return sorted(connection.execute(query).scalars())
 
@@ -202,8 +204,8 @@ def row_state(connection: Connection, run_id: str, row_id: str) -> dict[str, Any
     votes = select(count_if(rows.c.status.in_(("completed", "failed", "skipped")))).where(
         rows.c.run_id.in_(of_parts), rows.c.row_id == row_id
     )
-    status, reviewed_at = connection.execute(row).tuples().one_or_none() or (None, None)
-    number, ended = connection.execute(begun).tuples().one()
+    status, reviewed_at = connection.execute(row).one_or_none() or (None, None)
+    number, ended = connection.execute(begun).one()
     return {
         "status": status,
         "reviewed_at": reviewed_at,

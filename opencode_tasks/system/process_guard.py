@@ -375,16 +375,17 @@ def has_open_file_in(folder: str, pid: str) -> bool:
 
 def run_program(system: Any, job: dict[str, Any], parent: Any) -> int:
     """Run the program until it, or its parent, ends; its exit code."""
+    limits = job["limits"]
+    # Counted first: all that the program adds is its own.
+    size = FolderSize(limits and limits["folder"])
     program = start(system, job)
     if program is None:
         return -1
     report(f"started {program.pid}")
     end = (lambda: program.poll() is not None) if job["portable"] else system.watch(program.pid)
-    limits = job["limits"]
     if limits is None:
         system.wait([parent, end])
         return end_tree(system, program, job["grace_s"])
-    size = FolderSize(limits["folder"])
     while not system.wait([parent, end], timeout_s=MEASURE_S):
         if exceeded := exceeded_limit(system, program.pid, limits, size):
             report(f"exceeded {exceeded}")

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pandas as pd
+import psycopg
 import pytest
 from cluster import Desk, Ran
 
@@ -40,12 +41,14 @@ def model(desk: Desk) -> Model:
     desk.provider.on(lambda call: found.is_wrong(call.prompt), Reply(text="negative"))
     desk.provider.on(lambda call: "positive" in call.prompt, Reply(text="positive"))
     desk.provider.on(lambda call: "negative" in call.prompt, Reply(text="negative"))
-    desk.write_csv(
-        "canary.csv",
-        [{"text": f"canary {n} positive", "human": "positive"} for n in range(CANARIES)],
-    )
-    desk.write_csv("in.csv", [{"text": f"row {n} negative"} for n in range(3)])
+    write_tables(desk)
     return found
+
+
+def write_tables(desk: Desk) -> None:
+    canaries = [{"text": f"canary {n} positive", "human": "positive"} for n in range(CANARIES)]
+    desk.write_csv("canary.csv", canaries)
+    desk.write_csv("in.csv", [{"text": f"row {n} negative"} for n in range(3)])
 
 
 OPTIONS = ("in.csv", "-o", "out.csv", "--template", "{text}", "--choices", "positive,negative")
@@ -111,6 +114,33 @@ def test_a_fall_of_the_accuracy_is_a_drift_and_ends_with_the_next_good_run(desk:
     assert rows[0] == (20, 0, 0, 1.0, 0)
     assert rows[USUAL_RUNS:] == [(20, 0, 10, 0.5, 1), (20, 0, 10, 0.5, 1), (20, 0, 0, 1.0, 0)]
     assert query(desk, "select * from quality_by_run") == []
+
+
+@pytest.mark.scripted
+def test_a_drift_on_postgresql(desk: Desk, model: Model, empty_postgresql: str) -> None:
+    ledger = ("--ledger", empty_postgresql)
+    for _ in range(USUAL_RUNS):
+        assert run(desk, *ledger).code == 0
+    model.wrong = 10
+    worse = run(desk, *ledger)
+    assert worse.summary["canary"]["has_drift"], worse.stderr
+    assert desk.run("show", worse.summary["run_id"], *ledger).code == 0
+    with psycopg.connect(empty_postgresql.replace("+psycopg", "")) as connection:
+        lines = connection.execute(
+            "select rows, changed_rows, accuracy, has_drift from canary_by_run order by measured_at"
+        ).fetchall()
+    assert lines == [(CANARIES, 0, 1.0, False)] * USUAL_RUNS + [(CANARIES, 10, 0.5, True)]
+
+
+@pytest.mark.alone
+def test_canaries_on_ray(ray_desk: Desk) -> None:
+    write_tables(ray_desk)
+    ray_desk.provider.on("positive", Reply(text="positive")).on("negative", Reply(text="negative"))
+    ran = run(ray_desk)
+    assert ran.code == 0, ran.stderr
+    assert (sent(ray_desk), len(ray_desk.provider.calls)) == (CANARIES, CANARIES + 3)
+    assert measure(ran, "accuracy")["value"] == 1
+    assert [row["response"] for row in ray_desk.read_csv("out.csv")] == ["negative"] * 3
 
 
 @pytest.mark.scripted
