@@ -49,7 +49,8 @@ def root(
     \b
     First steps:
       opencode-tasks setup
-      opencode-tasks annotate reviews.csv -o labelled.csv --template "Positive or negative? {text}"
+      opencode-tasks annotate reviews.csv -o labelled.csv --model anthropic/claude-haiku-4-5 \\
+          --template "Positive or negative? {text}"
       opencode-tasks report --by model
     """  # noqa: D301  click reads the character \b
     del version

@@ -12,7 +12,7 @@ import typer
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.text import no_run
 from opencode_tasks.domain.usage import total_of
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help=RUN_HELP)],
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
@@ -53,6 +53,7 @@ def audit(
     from opencode_tasks.engine.audit import audit as audit_run
 
     with open_existing(ledger) as opened:
+        run_id = named_run(opened, run_id)
         parts = opened.votes.parts(run_id)
         # The rows of a run with votes are in its parts; those of another one are its own.
         own = [] if any(part.part for part in parts) else [run_id]

@@ -11,7 +11,7 @@ import typer
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.html_option import HtmlOption, check_folders, write_page
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of, duration
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN_A", help="Run (see: opencode-tasks runs).")],
+    first: Annotated[str, typer.Argument(metavar="RUN_A", help=RUN_HELP)],
     second: Annotated[str, typer.Argument(metavar="RUN_B", help="Run over the same rows.")],
     html: HtmlOption = None,
     ledger: LedgerOption = None,
@@ -52,7 +52,7 @@ def compare(
 
     check_folders(html)
     with open_existing(ledger) as opened:
-        found = compare_runs(opened, first, second)
+        found = compare_runs(opened, named_run(opened, first), named_run(opened, second))
         page = None if html is None else _page(opened, found)
     typer.echo(json.dumps(_as_json(found), indent=2) if as_json else "\n".join(_lines(found)))
     if html is not None and page is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.cli.resume import AGAIN
 from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.url_secrets import without_url_secrets
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help=RUN_HELP)],
     output: Annotated[
         str,
         typer.Option(
@@ -89,7 +89,7 @@ def export(
     with open_existing(ledger) as opened:
         counts = export_run(
             opened,
-            run_id,
+            named_run(opened, run_id),
             output,
             database=resolve_database_url(None),
             source=source,
@@ -111,7 +111,7 @@ def _export_records(run_id: str, output: str, form: Format, ledger: str | None, 
     if needless:
         raise InputError((f"{needless[0]}: --format {wanted} reads no table; leave the option out",))
     with open_existing(ledger) as opened:
-        done = export_records(opened, run_id, output, wanted)
+        done = export_records(opened, named_run(opened, run_id), output, wanted)
     for note in done.notes:
         typer.echo(without_controls(note), err=True)
     typer.echo(without_url_secrets(f"{done.records} {NOUNS[wanted]} -> {output}"))

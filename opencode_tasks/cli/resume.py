@@ -10,7 +10,7 @@ import typer
 from opencode_tasks.cli.annotate import run_command
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import LedgerOption, named_run, open_existing
 from opencode_tasks.domain.text import no_run
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.errors import InputError
@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 def resume(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="RUN_ID", help="Run to resume. Default: the newest run that has open rows."),
+        typer.Argument(
+            metavar="RUN_ID",
+            help="Run to resume, or the beginning of its id. Default: the newest run that has open rows.",
+        ),
     ] = None,
     ledger: LedgerOption = None,
     source: Annotated[
@@ -91,7 +94,7 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
     Raises InputError if the run is unknown, has no open row, or was not started by a command.
     """
     with open_existing(ledger) as opened:
-        found = run_id or opened.runs.newest_unfinished()
+        found = named_run(opened, run_id) if run_id else opened.runs.newest_unfinished()
         if found is None:
             raise InputError(("RUN_ID: every run of this ledger has ended (see: opencode-tasks runs)",))
         run = opened.runs.get(found)

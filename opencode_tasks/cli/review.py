@@ -12,7 +12,7 @@ import typer
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import CONTEXT, Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.summary_text import quality_lines
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export_file(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help=RUN_HELP)],
     output: Annotated[
         str,
         typer.Option(
@@ -90,6 +90,7 @@ def export_file(
     from opencode_tasks.engine.review_export import export_review
 
     with open_existing(ledger) as opened:
+        run_id = named_run(opened, run_id)
         found = export_review(
             opened, run_id, output, file_format=file_format, limit=limit, share=share, seed=seed
         )
@@ -144,7 +145,7 @@ def import_file(
         found = import_review(
             opened,
             source,
-            run_id=run_id,
+            run_id=None if run_id is None else named_run(opened, run_id),
             answered_by=person,
             default_person=user_name(),
             skips_bad=skip_bad,
@@ -155,7 +156,7 @@ def import_file(
 
 
 def undo(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help=RUN_HELP)],
     row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="Row that a person has answered.")],
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
@@ -173,6 +174,7 @@ def undo(
     from opencode_tasks.engine.review import undo_named_review
 
     with open_existing(ledger) as opened:
+        run_id = named_run(opened, run_id)
         row = undo_named_review(opened, run_id, row_id)
     if as_json:
         names = ("status", "response", "structured", "answered_by")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.cli.terminal_text import without_controls
+from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.errors import InputError
 
@@ -68,40 +70,48 @@ def _with_drivers(ledger: Ledger, runs_found: list[dict[str, Any]]) -> list[dict
 
 
 def _table(runs_found: list[dict[str, Any]]) -> Table:
+    """The runs; where the terminal is narrow, models and tables are cut and ids are whole."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from opencode_tasks.ledger import models_in
 
-    table = Table(
-        *("run_id", "started (UTC)", "status", "drivers", "model"),
-        *("rows", "completed", "failed", "reused", "cost"),
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("run_id", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "failed", "reused", "cost"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for name in ("model", "input"):
+        table.add_column(name, overflow="ellipsis")
     for run in runs_found:
         cells = [
-            *(
-                run["run_id"],
-                f"{run['created_at']:%Y-%m-%d %H:%M:%S}",
-                run["status"],
-                str(sum(driver["status"] == "working" for driver in run["drivers"])),
-                run["model_ref"] or ", ".join(models_in(run["parameters"])) or "-",
-            ),
-            *(str(run[name]) for name in ("total", "completed", "failed", "reused")),
+            *(run["run_id"], run["status"]),
+            f"{run['total'] - run['open']}/{run['total']}" if run["open"] else str(run["total"]),
+            *(str(run[name]) for name in ("failed", "reused")),
             format_usd(run["cost_pico"]),
+            run["model_ref"] or ", ".join(models_in(run["parameters"])) or "-",
+            _input(run["parameters"]),
         ]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(without_controls(cell)) for cell in cells))
     return table
 
 
+def _input(parameters: Mapping[str, Any]) -> str:
+    """The name of the INPUT of a run; "-" if its rows came from Python."""
+    source = text_in(mapping_in(parameters.get("command")).get("input")) or "-"
+    return source if source.startswith("sql:") else source.rstrip("/").rpartition("/")[2]
+
+
 def show(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="Run (see: opencode-tasks runs).")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help=RUN_HELP)],
     row_id: Annotated[
         str | None, typer.Argument(metavar="ROW_ID", help="Row of the run, with its attempts and trace.")
     ] = None,
     ledger: LedgerOption = None,
     as_json: Annotated[bool, declared("as_json", help_text="Print one JSON object.")] = False,
 ) -> None:
-    """Show a run, or a row with its attempts, errors, usage (that of repairs is marked) and trace.
+    """Show a run with its quality, or a row with its attempts, errors, usage (repairs are marked) and trace.
 
     Of a row with a workspace, the tools, the check, the artifacts and the beginning of the diff are shown;
     --json has the whole diff.
@@ -111,17 +121,23 @@ def show(
       opencode-tasks show 20261127-143000-4e9a72
       opencode-tasks show 20261127-143000-4e9a72 r17
     """  # noqa: D301  click reads the character \b
+    lines: list[str] = []
     with open_existing(ledger) as opened:
+        run_id = named_run(opened, run_id)
         found = _run(opened, run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
             what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
             raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))
+        if row_id is None and not as_json:
+            from opencode_tasks.cli.run_text import run_lines
+
+            lines = [*run_lines(opened, found)]
     if row_id is not None:
         _mark_repairs(found)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
     elif row_id is None:
-        _print_run(found)
+        typer.echo("\n".join(lines))
     else:
         _print_row(found)
 
@@ -135,17 +151,6 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
         for one in ledger.votes.parts(run_id)
     ]
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
-
-
-def _print_run(found: dict[str, Any]) -> None:
-    from opencode_tasks.engine.driver import driver_text
-
-    drivers, parts = found.pop("drivers"), found.pop("parts")
-    _print_fields(found)
-    for one in parts:
-        typer.echo(f"{one['title']:<18} {one['run_id']} {one['status']}")
-    for driver in drivers:
-        typer.echo(f"{'driver':<18} {driver['driver_id']} {driver['status']}: {driver_text(driver)}")
 
 
 def _mark_repairs(found: dict[str, Any]) -> None:

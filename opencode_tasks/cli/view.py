@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opencode_tasks.cli.help_text import Command
-from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.cli.ledger_option import NEWEST, RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.cli.review import user_name
 from opencode_tasks.domain.text import no_run
 from opencode_tasks.errors import InputError
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def view(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN_ID]", help="Run (see: opencode-tasks runs). Default: the newest one."),
+        typer.Argument(metavar="[RUN_ID]", help=f"{RUN_HELP} Default: the newest one."),
     ] = None,
     by: Annotated[
         str | None,
@@ -82,12 +82,8 @@ def view(
 
 
 def _run_id(ledger: Ledger, run_id: str | None) -> str:
-    """The run with this id, or the newest one. Raises InputError if there is none."""
-    if run_id is None:
-        newest = ledger.runs.newest(limit=1)
-        if not newest:
-            raise InputError(("there is no run in this ledger yet (opencode-tasks annotate makes one)",))
-        return newest[0]["run_id"]
+    """The named run, or the newest one. Raises InputError if there is none."""
+    run_id = named_run(ledger, run_id or NEWEST)
     if ledger.runs.status(run_id) is None:
         raise InputError((no_run(run_id),))
     return run_id

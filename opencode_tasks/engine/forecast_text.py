@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
-    """The first prompts in full, what happens to the rows, and the estimate."""
-    lines: list[str] = []
+    """The system text and the first prompts in full, what happens to the rows, and the estimate."""
+    common = plan.rows.system.common
+    lines: list[str] = ["--- system text", common] if common is not None and forecast.first else []
     for row in forecast.first:
+        # A text of the row alone, such as one with the nearest examples.
+        lines += [f"--- system text of row {row.row_id}", row.system] if row.system is not None else []
         lines += [f"--- prompt of row {row.row_id}", row.prompt]
     if lines:
         lines.append("---")
@@ -74,6 +77,7 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "canaries": forecast.canaries,
         "model_ref": plan.catalog.model_ref if plan.catalog and not plan.models else None,
         "opencode": plan.catalog.version if plan.catalog else None,
+        "system": plan.rows.system.common,
         "prompts": [row.prompt for row in forecast.first],
         "estimate": estimate_json(forecast.estimate),
         "sandbox": None if plan.spec.sandbox is None else plan.spec.sandbox.kind,

@@ -118,8 +118,10 @@ def plan_lines(plan: Plan) -> list[str]:
     named = f"models {', '.join(models)}" if models else f"model {catalog.model_ref}"
     catalogs = [one.catalog for one in plan.models or (plan,) if one.catalog is not None]
     unpriced = dict.fromkeys(one.model_ref for one in catalogs if one.model_ref in one.unpriced)
+    chosen = f"no model is named: opencode chose {catalog.model_ref}, whose provider gets the rows (--model)"
     return [
         f"opencode {catalog.version}, {named}{missing}",
+        *(() if catalog.is_named else (chosen,)),
         *(f"the price of {ref} is unknown: cost_usd is empty" for ref in unpriced),
     ]
 

@@ -11,7 +11,7 @@ from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.frames.answer_form import answer_form
 from opencode_tasks.frames.columns import RESPONSE
-from opencode_tasks.ledger import GoldValue, Ledger
+from opencode_tasks.ledger import GoldAnswer, GoldValue, Ledger
 from opencode_tasks.plan.gold import GoldField, gold_cells
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.quality.gold import FieldQuality, GoldKind, comparable, kind_of, measure
@@ -39,6 +39,15 @@ def measure_quality(ledger: Ledger, run_id: str, fields: Sequence[GoldField]) ->
         return []
     schema = schema_of_run(ledger, run_id)
     return [_measure(ledger, run_id, one.field, kind_in(schema, one.field), schema) for one in fields]
+
+
+def recorded_quality(ledger: Ledger, run_id: str) -> list[FieldQuality]:
+    """The quality of the answers of a run in each field with gold values in the ledger; writes nothing."""
+    schema = schema_of_run(ledger, run_id)
+    found = ((field, ledger.gold.answers(run_id, field)) for field in fields_of(schema))
+    return [
+        _compare(answers, field, kind_in(schema, field), schema)[0] for field, answers in found if answers
+    ]
 
 
 def schema_of_run(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
@@ -99,14 +108,19 @@ def accuracy_with(
 def _measure(
     ledger: Ledger, run_id: str, field: str, kind: GoldKind, schema: Mapping[str, Any] | None
 ) -> FieldQuality:
-    answers = ledger.gold.answers(run_id, field)
+    found, correct = _compare(ledger.gold.answers(run_id, field), field, kind, schema)
+    ledger.gold.set_correct(run_id, ((row_id, field, is_correct) for row_id, is_correct in correct))
+    return found
+
+
+def _compare(
+    answers: Sequence[GoldAnswer], field: str, kind: GoldKind, schema: Mapping[str, Any] | None
+) -> tuple[FieldQuality, list[tuple[str, bool]]]:
+    """The quality of a field, and whether each row with an answer is correct, by its id."""
     answered = [one for one in answers if has_answer(one.status, one.response)]
     pairs = [(one.value, answer_in(one.response, one.structured, field, schema)) for one in answered]
-    ledger.gold.set_correct(
-        run_id,
-        (
-            (one.row_id, field, comparable(value, kind) == comparable(found, kind))
-            for one, (value, found) in zip(answered, pairs, strict=True)
-        ),
-    )
-    return measure(field, kind, pairs, len(answers) - len(answered))
+    correct = [
+        (one.row_id, comparable(value, kind) == comparable(found, kind))
+        for one, (value, found) in zip(answered, pairs, strict=True)
+    ]
+    return measure(field, kind, pairs, len(answers) - len(answered)), correct

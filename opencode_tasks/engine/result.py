@@ -230,12 +230,13 @@ def summary(
     (None without one), the amount spent, the most that calls without a report may have cost, and the
     amount by which the limit is exceeded. ``quality`` is that of each field with gold values, by its name,
     ``votes`` None for a run without votes, ``canary`` None for one without measured canaries,
-    ``models`` those of a run with several.
+    ``models`` those of a run with several. ``reviewed_rows`` have the answer of a person.
     """
     counts = {name: getattr(progress, name) for name in STATUSES}
     return {
         "run_id": run_id,
         "rows": {"total": progress.total, **counts, "reused": progress.reused},
+        "reviewed_rows": progress.reviewed,
         "tokens": {name: getattr(progress, name) for name in TOKEN_COLUMNS},
         "cost_usd": pico_to_usd(progress.cost_pico),
         "known_cost_usd": pico_to_usd(progress.known_cost_pico),

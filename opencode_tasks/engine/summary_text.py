@@ -6,6 +6,7 @@ The terminal and the log of a Prefect flow run show the same lines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from opencode_tasks.domain.advice import fix_for
@@ -17,6 +18,9 @@ from opencode_tasks.outcomes.message_cleanup import presentable
 from opencode_tasks.quality.gold import FieldQuality, quality_json
 
 SHOWN_GROUPS = 3
+# More labels, or longer ones, make a table that is wider than a terminal.
+MAX_SHOWN_LABELS = 10
+MAX_LABEL_CHARS = 20
 
 
 def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list[str]:
@@ -30,7 +34,9 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         for name in ("completed", "failed", "skipped", "open")
         if rows[name] or name == "completed"
     )
-    reused = f" ({rows['reused']} of them from earlier answers)" if rows["reused"] else ""
+    sources = ((rows["reused"], "from earlier answers"), (summary["reviewed_rows"], "answered by a person"))
+    kinds = ", ".join(f"{count} of them {source}" for count, source in sources if count)
+    reused = f" ({kinds})" if kinds else ""
     counted = ", ".join(
         f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
     )
@@ -39,7 +45,10 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"{counts}{reused}{f' -> {output}' if output else ''}",
         f"tokens: {counted}",
         f"cost: {_cost(summary)}{seconds}, run {summary['run_id']}",
-        *(_quality_line(field, found) for field, found in summary["quality"].items()),
+        *chain.from_iterable(
+            _quality_lines(field, found, summary["reviewed_rows"])
+            for field, found in summary["quality"].items()
+        ),
         *(() if summary["votes"] is None else (_votes_line(summary),)),
         *(() if summary["escalation"] is None else (_escalation_line(summary),)),
         *(() if summary["canary"] is None else canary_lines(summary["canary"])),
@@ -98,22 +107,41 @@ def table_lines(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def quality_lines(quality: Mapping[str, FieldQuality]) -> list[str]:
-    """One line for each field that is compared with gold values."""
-    return [_quality_line(field, found) for field, found in quality_json([*quality.values()]).items()]
+    """The lines about each field that is compared with gold values."""
+    found = quality_json([*quality.values()])
+    return [*chain.from_iterable(_quality_lines(field, one) for field, one in found.items())]
 
 
-def _quality_line(field: str, found: Mapping[str, Any]) -> str:
+def _quality_lines(field: str, found: Mapping[str, Any], reviewed: int = 0) -> list[str]:
+    """The accuracy of a field, and a table of its labels if they are few."""
     if found["accuracy"] is None:
-        return f"quality of {field}: no row with a gold value has an answer"
+        return [f"quality of {field}: no row with a gold value has an answer"]
     share = f"{found['accuracy']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
-    parts = [f"accuracy {share} over {count_of(found['n'])}"]
+    of_model = " of the model" if reviewed else ""
+    parts = [f"accuracy{of_model} {share} over {count_of(found['n'])}"]
     if found["unanswered"]:
-        parts.append(f"{found['unanswered']} without an answer")
+        known = found["n"] + found["unanswered"]
+        of_known = sum(row[at] for at, row in enumerate(found["confusion"])) / known
+        without = f"{found['unanswered']} without an answer"
+        parts.append(f"{without} ({of_known:.1%} of {known} known)" if found["confusion"] else without)
     if found["kappa"] is not None:
         parts.append(f"kappa {found['kappa']:.2f}")
     if found["mae"] is not None:
         parts.append(f"mean absolute error {found['mae']:.4g}")
-    return f"quality of {field}: {', '.join(parts)}"
+    return [f"quality of {field}: {', '.join(parts)}", *_label_lines(found)]
+
+
+def _label_lines(found: Mapping[str, Any]) -> list[str]:
+    """The number of rows by known value and answer, with recall and precision of each label."""
+    labels = [one["label"] for one in found["classes"]]
+    if not 1 < len(labels) <= MAX_SHOWN_LABELS or max(map(len, labels)) > MAX_LABEL_CHARS:
+        return []
+    head = ("known \\ answer", *labels, "recall", "precision")
+    lines = [
+        (one["label"], *map(str, row), f"{one['recall']:.1%}", f"{one['precision']:.1%}")
+        for one, row in zip(found["classes"], found["confusion"], strict=True)
+    ]
+    return [f"  {line}" for line in table_lines([head, *lines])]
 
 
 def _cost(summary: Mapping[str, Any]) -> str:

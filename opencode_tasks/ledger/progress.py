@@ -38,6 +38,7 @@ class Progress:
         unknown_attempts: Number of attempts, running ones included, with possibly more usage than reported.
         unreported_calls: Number of ended model calls whose usage the provider did not report.
         sent_rows: Number of rows that were sent and have ended.
+        reviewed: Number of rows with the answer of a person; they are also counted in their status.
         canary_cost_pico: Part of ``known_cost_pico`` that the canaries cost, which are no rows of the run.
 
     Examples:
@@ -65,6 +66,7 @@ class Progress:
     unknown_attempts: int
     unreported_calls: int = 0
     sent_rows: int = 0
+    reviewed: int = 0
     canary_cost_pico: int = 0
 
     @property
@@ -91,6 +93,7 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
         func.count().label("total"),
         *(count_if(shown_status == status).label(status) for status in ROW_STATUSES),
         count_if(rows.c.reused).label("reused"),
+        count_if(rows.c.answered_by.is_not(None)).label("reviewed"),
         count_if(rows.c.status.in_(("completed", "failed")) & (rows.c.attempts > 0)).label("sent_rows"),
     )
     unknown_query = select(attempts.c.run_id, count_if(not_(attempts.c.usage_known)).label("unknown"))
@@ -123,7 +126,7 @@ def counts_by_run(connection: Connection, run_ids: Sequence[str]) -> dict[str, d
         counts[run_id] = {
             **{
                 name: by_status.get(run_id, {}).get(name, 0)
-                for name in ("total", *ROW_STATUSES, "reused", "sent_rows")
+                for name in ("total", *ROW_STATUSES, "reused", "sent_rows", "reviewed")
             },
             **known_sums(found, unknown_attempts),
             "known_cost_pico": found.get("cost_pico", 0),

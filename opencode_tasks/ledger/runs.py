@@ -187,6 +187,17 @@ def newest_unfinished(connection: Connection) -> str | None:
     return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
 
 
+def beginning_with(connection: Connection, text: str, limit: int) -> list[str]:
+    """Up to ``limit`` ids of runs that begin with a text, newest first; parts of other runs are left out."""
+    query = (
+        select(runs.c.run_id)
+        .where(runs.c.run_id.startswith(text, autoescape=True), runs.c.parent_run_id.is_(None))
+        .order_by(runs.c.created_at.desc(), runs.c.run_id.desc())
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def run_status(connection: Connection, run_id: str) -> str | None:
     """The status of a run; None if there is no such run."""
     # One lookup by the primary key: workers ask every second.
@@ -322,6 +333,7 @@ class Runs(Group):
     silent_providers: Final = read(silent_providers)
     newest: Final = read(newest_runs)
     newest_unfinished: Final = read(newest_unfinished)
+    beginning_with: Final = read(beginning_with)
     held_pilot: Final = read(held_pilot)
     find: Final = read(find_run)
     saved_command: Final = read(saved_command)

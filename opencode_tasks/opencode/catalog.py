@@ -51,7 +51,8 @@ class Catalog:
     ``max_input_tokens`` is the size of its context, None if it is unknown. ``key_variables`` are the names
     of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
-    may change files or run commands.
+    may change files or run commands. ``is_named`` is False if neither an option nor the config names the
+    model, so that opencode chose it.
     """
 
     version: str
@@ -68,6 +69,7 @@ class Catalog:
     key_variables: tuple[str, ...] = ()
     access: tuple[ProviderAccess, ...] = ()
     changes_files: bool = False
+    is_named: bool = True
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -142,6 +144,7 @@ async def read_catalog(
         key_variables=_key_variables(resolved, providers),
         access=_access(resolved, agents, providers, logins or {}, environ or {}),
         changes_files=may_change_files(found),
+        is_named=resolved in (model_ref, config.get("model")),
     )
 
 

@@ -236,6 +236,20 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert "[Response]\ntwo" in log
 
 
+@pytest.mark.slow
+def test_a_model_that_was_not_named_is(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["one"]))
+    arguments = desk.arguments("in.csv", "-o", "out.csv", "--dry-run")
+    note = "no model is named: opencode chose fake/"
+    assert note not in desk.run(*arguments).stderr
+    position = arguments.index("--model")
+    del arguments[position : position + 2]
+    assert note in desk.run(*arguments).stderr
+    config = json.loads((desk.folder / "opencode.json").read_text()) | {"model": "fake/echo"}
+    (desk.folder / "opencode.json").write_text(json.dumps(config))
+    assert note not in desk.run(*arguments).stderr
+
+
 @pytest.mark.nightly
 def test_the_null_backend_calls_no_provider_and_its_answers_are_not_reused(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(PROMPTS[:20]))

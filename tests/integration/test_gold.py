@@ -55,6 +55,8 @@ def test_accuracy_of_labels(desk: Desk) -> None:
         "positive": 1.0,
     }
     assert all("human" not in call.prompt + call.system for call in desk.provider.calls)
+    planned = desk.annotate(*LABELS, "--dry-run", "--refresh").stdout
+    assert f"--- system text\n{desk.provider.calls[0].system}\n--- prompt of row 0\n" in planned
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
         by_run = ledger.execute("select field, answered_rows, unanswered_rows, accuracy from quality_by_run")
         assert by_run.fetchall() == [("response", 20, 1, 0.8)]
@@ -68,8 +70,31 @@ def test_the_summary_for_people_and_a_required_accuracy(desk: Desk) -> None:
     assert ran.code == 1
     assert "accuracy of response is 80 %, and --min-accuracy requires 90 %" in ran.stderr
     assert "quality of response: accuracy 80.0% (58.4% to 91.9%) over 20 rows" in ran.stdout
+    table = [line.split() for line in ran.stdout.splitlines() if line.startswith("  ")]
+    assert table[0] == ["known", "\\", "answer", "negative", "positive", "recall", "precision"]
+    assert [line[0] for line in table[1:]] == ["negative", "positive"]
+    assert [line[1:] for line in table[1:]] == [["4", "4", "50.0%", "100.0%"], ["0", "12", "100.0%", "75.0%"]]
     assert len(desk.read_csv("out.csv")) == 20
     assert desk.annotate(*LABELS, "--limit", "20", "--min-accuracy", "0.8").code == 0
+
+
+@pytest.mark.scripted
+def test_a_run_is_shown_with_its_quality_by_a_short_name(desk: Desk) -> None:
+    run_id = desk.annotate(*LABELS, "--json").summary["run_id"]
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    for name in (run_id, "newest", run_id[:-3]):
+        shown = desk.run("show", name, *ledger)
+        assert shown.code == 0, shown.stderr
+        assert shown.stdout.startswith(f"run                {run_id}\n")
+        assert "\ngold               human\n" in shown.stdout
+        assert "1 without an answer (76.2% of 21 known)" in shown.stdout
+        assert "\n  negative        4         4         50.0%   100.0%\n" in shown.stdout
+    audited = desk.run("audit", "newest", "--json", *ledger)
+    assert audited.summary["run_id"] == run_id
+    desk.annotate(*LABELS, "--refresh", "--limit", "1")
+    several = desk.run("show", "2", *ledger)
+    assert (several.code, "RUN_ID: several runs begin with '2': 20" in several.stderr) == (2, True)
+    assert "there is no run none" in desk.run("export", "none", "-o", "x.csv", *ledger).stderr
 
 
 @pytest.mark.scripted

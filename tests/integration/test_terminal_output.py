@@ -65,10 +65,10 @@ def test_a_terminal_shows_a_hold_and_counts_it_down(desk: Desk) -> None:
     assert shown.count("2 completed -> out.csv") == 1
 
 
-def on_a_terminal(desk: Desk, command: list[str]) -> tuple[str, int]:
-    """The output of the command on a terminal of 200 columns, and its exit code."""
+def on_a_terminal(desk: Desk, command: list[str], columns: int = 200) -> tuple[str, int]:
+    """The output of the command on a terminal, and its exit code."""
     screen, terminal = os.openpty()
-    shown = {"TERM": "xterm", "COLUMNS": "200"}
+    shown = {"TERM": "xterm", "COLUMNS": str(columns)}
     with desk.start(*command, env=shown, terminal=terminal) as process:
         os.close(terminal)
         return read_all(screen), process.wait(240)
@@ -96,6 +96,18 @@ def test_texts_of_rows_do_not_control_the_terminal(desk: Desk) -> None:
         assert next(csv.DictReader(file))["response"] == f"{text}\n\tc"
     shown = desk.run("show", run_id, text, "--json", *ledger).stdout
     assert json.loads(shown)["row"]["prompt"] == f"{text}\n\tc"
+
+
+@pytest.mark.scripted
+def test_a_narrow_terminal_shows_whole_ids(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "one"}])
+    annotated = desk.annotate("in.csv", "-o", "out.csv", "--json")
+    listed, _ = on_a_terminal(desk, ["runs", "--ledger", str(desk.folder / "ledger.db")], columns=80)
+    [line] = [line for line in listed.splitlines() if annotated.summary["run_id"] in line]
+    words = line.split()
+    assert words[1:5] == ["completed", "1", "0", "0"]
+    assert words[-1].startswith("in")
+    assert len(line.rstrip()) <= 80
 
 
 @pytest.mark.nightly
