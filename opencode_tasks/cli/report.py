@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# Shown if they are not 0.
+RARE = frozenset({"cache_read_tokens", "cache_write_tokens", "reasoning_tokens"})
+
+
 class Format(StrEnum):
     """Formats of the lines."""
 
@@ -213,19 +217,23 @@ def _tool_table(use: Any) -> str:
 
 
 def _table(lines: list[dict[str, Any]], by: list[Any]) -> str:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from opencode_tasks.reports.cost_lines import group_columns
 
     names = group_columns(by)
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    titles = ("rows", "calls", "input", "cache read", "cache write", "output", "reasoning", "cost", "failed")
-    for title in titles:
-        table.add_column(title, justify="right")
+        # An id is used in other commands, and must be whole.
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "run")
     counts = [name for name in (lines[0] if lines else {}) if name not in names and not name.endswith("_usd")]
+    counts = [name for name in counts if name not in RARE or any(line[name] != 0 for line in lines)]
+    titles = [{"steps": "calls"}.get(name, name.removesuffix("_tokens")).replace("_", " ") for name in counts]
+    for title in (*titles, "cost", "cost of failures"):
+        # A number that is cut looks like another one.
+        table.add_column(title, justify="right", overflow="fold")
     for line in lines:
         cells = [Text(without_controls(_name(line[name]))) for name in names]
         cells += [Text("unknown" if line[name] is None else f"{line[name]:,}") for name in counts]
