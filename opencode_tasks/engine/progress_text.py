@@ -95,8 +95,9 @@ def start_lines(event: RunEvent) -> list[str]:
     name = f"run {event.run_id}" if event.part is None else f"run {event.run_id}, {event.part}"
     lines = [f"{name}: {count_of(sizes.rows)} {batches}, {in_flight}"]
     if event.reused_rows:
+        have = "has" if event.reused_rows == 1 else "have"
         lines.append(
-            f"{event.reused_rows} rows have an answer from an earlier run (--refresh sends them again)"
+            f"{count_of(event.reused_rows)} {have} an answer from an earlier run (--refresh sends them again)"
         )
     if counts is not None and counts.completed > event.reused_rows:
         ended = counts.total - counts.open - event.reused_rows

@@ -5,6 +5,7 @@ The terminal and the log of a Prefect flow run show the same lines.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -41,6 +42,8 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
         f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
     )
     seconds = "" if summary["seconds"] is None else f", {summary['seconds']:.1f} s"
+    if not rows["total"]:
+        counts = "no rows to answer"
     return [
         f"{counts}{reused}{f' -> {output}' if output else ''}",
         f"tokens: {counted}",
@@ -67,9 +70,12 @@ def failure_lines(
         f"{presentable(group['error_message'] or '')}"
         for group in groups
     ]
+    examples: dict[str, str] = {}
+    for group in groups:
+        examples.setdefault(group["error_type"] or "", group["row_id"])
     lines += [
-        f"fix for {error_type}: {_with_names(fix_for(error_type, model_ref), run_id, ledger)}"
-        for error_type in dict.fromkeys(group["error_type"] or "" for group in groups)
+        f"fix for {error_type}: {_with_names(fix_for(error_type, model_ref), run_id, row_id, ledger)}"
+        for error_type, row_id in examples.items()
     ]
     others = failed - sum(group["failed_rows"] for group in groups)
     if others > 0:
@@ -79,9 +85,9 @@ def failure_lines(
     return lines
 
 
-def _with_names(fix: str, run_id: str, ledger: str) -> str:
-    """The fix with the run and its ledger in the command that it names."""
-    return fix.replace("RUN_ID ROW_ID", f"{run_id} ROW_ID{ledger}")
+def _with_names(fix: str, run_id: str, row_id: str, ledger: str) -> str:
+    """The fix with the run, a failed row and the ledger in the command that it names."""
+    return fix.replace("RUN_ID ROW_ID", f"{run_id} {presentable(shlex.quote(row_id))}{ledger}")
 
 
 def paused_line(paused: RunPausedError) -> str:

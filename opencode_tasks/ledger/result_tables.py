@@ -131,13 +131,13 @@ def _cost_line(found: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def failure_messages(connection: Connection, run_id: str, *, limit: int) -> list[dict[str, Any]]:
-    """``error_type`` and ``error_message`` of a run's failed rows with their count, ``failed_rows``.
+    """``error_type`` and ``error_message`` of failed rows, their number ``failed_rows``, and a ``row_id``.
 
     The ``limit`` most frequent ones, the most frequent one first.
     """
     failed_rows = func.count().label("failed_rows")
     query = (
-        select(rows.c.error_type, rows.c.error_message, failed_rows)
+        select(rows.c.error_type, rows.c.error_message, failed_rows, func.min(rows.c.row_id).label("row_id"))
         .where(rows.c.run_id == run_id, rows.c.status == "failed")
         .group_by(rows.c.error_type, rows.c.error_message)
         .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
