@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
+from typing import TypeVar
 
 from opencode_tasks.engine.executor import BatchEnd, Capacity, local_capacity
 from opencode_tasks.engine.worker import BatchResult, RowsWaitError, work_on
 from opencode_tasks.plan.run_spec import RunSpec
+
+T = TypeVar("T")
 
 
 class WorkerLostError(Exception):
@@ -28,6 +31,15 @@ class ThreadExecutor:
     def check(self, ledger_url: str) -> None:
         """Accept every ledger: this process has opened it already."""
         del ledger_url
+
+    def other_machines(self) -> Sequence[str]:
+        """None: batches run in this process."""
+        return ()
+
+    def on_other_machines(self, function: Callable[[], T]) -> Mapping[str, T]:
+        """Nothing: there is no other machine."""
+        del function
+        return {}
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> ThreadBatch:
         """Start the batch in a new thread."""
