@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.attached_file import FileKind
 from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
@@ -51,7 +52,7 @@ class Catalog:
     ``max_input_tokens`` is the size of its context, None if it is unknown. ``key_variables`` are the names
     of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
-    may change files or run commands.
+    may change files or run commands. ``inputs`` are the kinds of files that the model takes; None if unknown.
     """
 
     version: str
@@ -68,6 +69,7 @@ class Catalog:
     key_variables: tuple[str, ...] = ()
     access: tuple[ProviderAccess, ...] = ()
     changes_files: bool = False
+    inputs: frozenset[FileKind] | None = None
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -142,7 +144,20 @@ async def read_catalog(
         key_variables=_key_variables(resolved, providers),
         access=_access(resolved, agents, providers, logins or {}, environ or {}),
         changes_files=may_change_files(found),
+        inputs=model_inputs(model),
     )
+
+
+def model_inputs(model: Mapping[str, Any]) -> frozenset[FileKind] | None:
+    """The kinds of files that a model of ``GET /config/providers`` takes; None if opencode does not say.
+
+    A model without ``modalities`` takes texts alone, whatever its ``attachment`` says (opencode 1.18.33).
+    """
+    accepted = mapping_in(mapping_in(model.get("capabilities")).get("input"))
+    if not accepted:
+        return None
+    kinds: tuple[FileKind, ...] = ("image", "pdf")
+    return frozenset(("text", *(kind for kind in kinds if accepted.get(kind) is True)))
 
 
 def _access(
