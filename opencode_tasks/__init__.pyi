@@ -16,6 +16,7 @@ from opencode_tasks.engine.result import AnnotationResult as AnnotationResult
 from opencode_tasks.engine.run import RunEvent as RunEvent
 from opencode_tasks.engine.vote_counts import Escalation as Escalation
 from opencode_tasks.engine.vote_counts import VoteQuality as VoteQuality
+from opencode_tasks.errors import AttachedFileError as AttachedFileError
 from opencode_tasks.errors import AuthenticationError as AuthenticationError
 from opencode_tasks.errors import BillingError as BillingError
 from opencode_tasks.errors import BudgetExceededError as BudgetExceededError

@@ -403,6 +403,26 @@ class PermissionDeniedError(OpenCodeError):
         self.tools: Final = tuple(tools)
 
 
+class AttachedFileError(OpenCodeError):
+    """A file of the row cannot be attached to its prompt.
+
+    It is not on the machine of the worker, it cannot be read, it has changed since the run began, or the
+    model does not take it. The row was not sent with it.
+
+    Examples:
+        >>> from opencode_tasks import AttachedFileError
+        >>> print(AttachedFileError("node-1", raw_message="there is no file '/data/1.png'"))
+        attached_file on node-1: there is no file '/data/1.png'
+    """
+
+    error_type = "attached_file"
+    fix = "make the files of --file readable where the rows run, and run the command again"
+    reaction: ClassVar[Reaction] = Reaction(action="retry", wait="backoff", gate="none", concurrency="none")
+
+    def __init__(self, node_id: str, exit_code: int = -1, raw_message: str = "") -> None:
+        super().__init__(node_id, self.error_type, exit_code, raw_message)
+
+
 class WorkspaceError(OpenCodeError):
     """The workspace of the row cannot be made, or its changes cannot be read.
 

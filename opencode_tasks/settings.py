@@ -147,6 +147,12 @@ class Settings(BaseSettings):
         "at most two settings (agents, tools, time limits, …) keep idle servers.",
     )
 
+    max_file_bytes: int = Field(
+        default=20_000_000, ge=1, description="Maximum size in bytes of a file of --file."
+    )
+    max_row_file_bytes: int = Field(
+        default=40_000_000, ge=1, description="Maximum size in bytes of all files of a row together."
+    )
     max_workspace_files: int = Field(
         default=100_000, ge=1, description="Maximum number of files of a workspace of a row."
     )

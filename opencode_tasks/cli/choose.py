@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
 DEFAULT_TARGET = 0.9
 _NAMES = (
-    *("gold", "prompt_column", "template", "system", "system_column", "examples", "schema", "choices"),
+    *(
+        "gold",
+        "prompt_column",
+        "template",
+        "system",
+        "system_column",
+        "file",
+        "examples",
+        "schema",
+        "choices",
+    ),
     *("agent", "credentials", "mcp_server", "allow_tool", "deny_tool"),
     *("opencode_config", "opencode_bin", "work_dir"),
     *("encoding", "delimiter", "database", "concurrency", "requests_per_minute", "tokens_per_minute"),

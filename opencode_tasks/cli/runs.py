@@ -134,6 +134,7 @@ def show(
             lines = [*run_lines(opened, found)]
     if row_id is not None:
         _mark_repairs(found)
+        _hide_secrets(found)
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
     elif row_id is None:
@@ -153,6 +154,12 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
 
 
+def _hide_secrets(found: dict[str, Any]) -> None:
+    from opencode_tasks.engine.shown_files import without_secrets
+
+    found["row"]["files"] = without_secrets(found["row"])
+
+
 def _mark_repairs(found: dict[str, Any]) -> None:
     """Set ``is_repair`` of each step: whether it answers a request for a corrected answer."""
     from opencode_tasks.outcomes.session_messages import repair_ids
@@ -165,11 +172,15 @@ def _mark_repairs(found: dict[str, Any]) -> None:
 def _print_row(found: dict[str, Any]) -> None:
     from opencode_tasks.cli.work_text import print_work
     from opencode_tasks.domain.columns import WORK_COLUMNS
+    from opencode_tasks.engine.shown_files import file_facts, stored_files
     from opencode_tasks.outcomes.trace import render_trace
 
     row = found["row"]
-    of_work = {column.ledger_name for column in WORK_COLUMNS}
-    _print_fields({name: value for name, value in row.items() if name not in of_work})
+    shown_below = {"files", *(column.ledger_name for column in WORK_COLUMNS)}
+    _print_fields({name: value for name, value in row.items() if name not in shown_below})
+    files = file_facts(stored_files(row))
+    for line in ["\n--- files", *(f"{name}: {text}" for name, text in files)] if files else []:
+        typer.echo(without_controls(line))
     print_work(row)
     for vote in found["votes"]:
         typer.echo(f"\n--- {vote['title']}: {vote['status']}, run {vote['run_id']}")

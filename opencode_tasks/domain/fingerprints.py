@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from opencode_tasks.domain.attached_file import FileIdentity
+
 ROW_KEY_VERSION = "row-key/1"
 FINGERPRINT_VERSION = "input/1"
 FIRST_OF_RUN = 1000
@@ -33,11 +35,17 @@ class KeyOf(Protocol):
     """The row key of a prompt with the row's own system text, None for a row with the common one.
 
     ``number`` is the number of the answer if several are requested for the row. ``workspace`` is the identity
-    of the files with which the agent works, None without any.
+    of the files with which the agent works, None without any. ``files`` are the identities of the files that
+    are attached to the prompt, in their order.
     """
 
     def __call__(
-        self, prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None
+        self,
+        prompt: str,
+        own: str | None = None,
+        number: int = 0,
+        workspace: str | None = None,
+        files: tuple[FileIdentity, ...] = (),
     ) -> str:
         """Return the key."""
         ...
@@ -80,14 +88,21 @@ def row_keys(
         return hashlib.sha256(_canonical(before | {"number": number})[:-1] + b',"prompt":')
 
     @lru_cache(maxsize=256)
-    def end_with(own: str | None, workspace: str | None) -> bytes:
-        of_row = {"system": own, "workspace": workspace}
+    def end_with(own: str | None, workspace: str | None, files: tuple[FileIdentity, ...]) -> bytes:
+        # A part that the row does not have is absent, so that stored answers keep their keys.
+        of_row = {"system": own, "workspace": workspace, "files": files or None}
         return b"," + _canonical(after | {name: it for name, it in of_row.items() if it is not None})[1:]
 
-    def key_of(prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None) -> str:
+    def key_of(
+        prompt: str,
+        own: str | None = None,
+        number: int = 0,
+        workspace: str | None = None,
+        files: tuple[FileIdentity, ...] = (),
+    ) -> str:
         digest = begin_with(number).copy()
         text = json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        digest.update(text + end_with(own, workspace))
+        digest.update(text + end_with(own, workspace, files))
         return digest.hexdigest()
 
     return key_of

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from opencode_tasks.domain.attached_file import AttachedFile
 from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkResult, WorkspaceSource
 
@@ -279,7 +280,7 @@ class RowInput:
     """A row as it enters a run: ``position`` from 0 in the input, ``prompt`` rendered.
 
     ``system`` is its system text if it differs from that of the run, else None. ``workspace`` is the source
-    of the files with which the agent works, None without one.
+    of the files with which the agent works, None without one. ``files`` are attached to the prompt.
     """
 
     row_id: str
@@ -289,3 +290,4 @@ class RowInput:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     system: str | None = None
     workspace: WorkspaceSource | None = None
+    files: tuple[AttachedFile, ...] = ()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from opencode_tasks.domain.answer_schema import InvalidAnswer, repair_prompt
 from opencode_tasks.domain.records import Answer
-from opencode_tasks.errors import OpenCodeError, StructuredOutputError
+from opencode_tasks.errors import AttachedFileError, OpenCodeError, StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
 from opencode_tasks.plan.answer_format import AnswerFormat
@@ -73,4 +73,9 @@ def check_cost(request: Request, answer: Answer, node_id: str) -> None:
 async def _send(backend: Backend, request: Request, node_id: str, on_session: OnSession) -> Answer:
     result = await backend.run(request, on_session)
     answer = read_outcome(result, node_id=node_id, now=datetime.now(UTC))
+    if request.session_id is None and result.attached_files < len(request.files):
+        # An answer about other files than those of the row is never stored.
+        error = AttachedFileError(node_id, 0, "opencode did not attach the files to the prompt")
+        error.attempt, error.work, error.max_attempts = answer.attempt, answer.work, 1
+        raise error
     return replace(answer, attempt=request.prices.priced_record(answer.attempt))

@@ -32,11 +32,15 @@ _IN_FLIGHT_FACTORS = (0.75, 1.5)
 
 
 class RowToSend(NamedTuple):
-    """A row that a run would send: its position, and the length of its texts."""
+    """A row that a run would send: its position, and the length of its texts.
+
+    ``bytes`` includes its text files. ``has_media``: it has images or PDF files, whose tokens are unknown.
+    """
 
     position: int
     chars: int
     bytes: int
+    has_media: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,8 @@ class Forecast:
     without being sent. With votes, a row counts once for each vote without which no answer can have a
     majority, and ``further`` is the most votes that may follow. ``canaries`` are sent beside the rows.
     ``estimate`` includes them, and is None if nothing is sent or nothing is known about the rows.
-    ``models`` has the forecast of each of several models, and the others are their sums.
+    ``models`` has the forecast of each of several models, and the others are their sums. ``media_rows`` of
+    the rows to send have images or PDF files.
     """
 
     send: Sequence[RowToSend]
@@ -60,6 +65,7 @@ class Forecast:
     estimate: Estimate | None
     canaries: int = 0
     models: Sequence[Forecast] = ()
+    media_rows: int = 0
 
 
 def forecast(ledger: Ledger, plan: Plan) -> Forecast:
@@ -95,12 +101,19 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
         further=len(further),
         estimate=spanned(_estimate(ledger, priced, to_send), _estimate(ledger, priced, [*to_send, *further])),
         canaries=len(canaries),
+        media_rows=sum(row.has_media for row in send),
     )
 
 
 def _to_send(row: RowInput) -> RowToSend:
     texts = (row.prompt, row.system or "")
-    return RowToSend(row.position, sum(map(len, texts)), sum(map(_bytes, texts)))
+    in_files = sum(file.size_bytes for file in row.files if file.kind == "text")
+    return RowToSend(
+        row.position,
+        sum(map(len, texts)),
+        sum(map(_bytes, texts)) + in_files,
+        has_media=any(file.kind != "text" for file in row.files),
+    )
 
 
 def _forecast_of_models(models: Sequence[Forecast]) -> Forecast:
@@ -115,6 +128,7 @@ def _forecast_of_models(models: Sequence[Forecast]) -> Forecast:
         further=0,
         estimate=added([one.estimate for one in models if one.send]),
         models=models,
+        media_rows=sum(one.media_rows for one in models),
     )
 
 
@@ -140,6 +154,8 @@ def like_parameters(plan: Plan) -> dict[str, Any]:
         "template": options.template,
         "prompt_column": None if options.template is not None else options.prompt_column,
         "settings_digest": plan.rows.key_of("", None),
+        # Absent without files, so that runs of earlier versions stay examples.
+        **({"files": list(options.file_columns)} if options.file_columns else {}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.engine.estimate_text import estimate_json, estimate_lines
 from opencode_tasks.engine.progress_text import count_of
+from opencode_tasks.engine.shown_files import file_facts, masked
 from opencode_tasks.quality.votes import first_votes
 
 if TYPE_CHECKING:
@@ -17,14 +18,7 @@ if TYPE_CHECKING:
 
 def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     """The system text and the first prompts in full, what happens to the rows, and the estimate."""
-    common = plan.rows.system.common
-    lines: list[str] = ["--- system text", common] if common is not None and forecast.first else []
-    for row in forecast.first:
-        # A text of the row alone, such as one with the nearest examples.
-        lines += [f"--- system text of row {row.row_id}", row.system] if row.system is not None else []
-        lines += [f"--- prompt of row {row.row_id}", row.prompt]
-    if lines:
-        lines.append("---")
+    lines = [*_first_lines(plan, forecast)]
     # A run in parts has no pilot.
     first = "a run with --limit 20" if plan.options.has_parts else "--pilot 20"
     for name, one_plan, one in _models(plan, forecast):
@@ -48,7 +42,24 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
             max_cost=None if stronger is not None else plan.options.max_cost,
             first=first,
         )
+        if forecast.media_rows and forecast.estimate.source == "text":
+            rows = count_of(forecast.media_rows)
+            lines.append(f"  the estimate leaves out images and PDF files ({rows}): their tokens are unknown")
     return lines
+
+
+def _first_lines(plan: Plan, forecast: Forecast) -> Iterator[str]:
+    """The system text, and the first prompts with their files."""
+    if forecast.first and plan.rows.system.common is not None:
+        yield from ("--- system text", plan.rows.system.common)
+    for row in forecast.first:
+        if row.system is not None:
+            # A text of the row alone, such as one with the nearest examples.
+            yield from (f"--- system text of row {row.row_id}", row.system)
+        yield from (f"--- prompt of row {row.row_id}", row.prompt)
+        yield from (f"file {name}: {text}" for name, text in file_facts(row.files))
+    if forecast.first:
+        yield "---"
 
 
 def _sandbox_line(sandbox: SandboxSpec) -> str:
@@ -79,6 +90,8 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "opencode": plan.catalog.version if plan.catalog else None,
         "system": plan.rows.system.common,
         "prompts": [row.prompt for row in forecast.first],
+        "files": [[masked(file) for file in row.files] for row in forecast.first],
+        "rows_with_images_or_pdf": forecast.media_rows,
         "estimate": estimate_json(forecast.estimate),
         "sandbox": None if plan.spec.sandbox is None else plan.spec.sandbox.kind,
         "models": [

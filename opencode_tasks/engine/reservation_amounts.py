@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from opencode_tasks.domain.attached_file import most_tokens
 from opencode_tasks.ledger import Ledger, OpenRow
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
-from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
+from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico, files_of
 
 REFRESH_INTERVAL_S = 2.0
 
@@ -30,7 +31,11 @@ class Reservations:
         if run_spec.price is None:
             return 0
         limit_pico = attempt_cost_limit_pico(
-            run_spec.price, row.prompt, run_spec.system_of(row), calls=run_spec.calls_per_row
+            run_spec.price,
+            row.prompt,
+            run_spec.system_of(row),
+            calls=run_spec.calls_per_row,
+            file_tokens=most_tokens(files_of(row)),
         )
         return max(limit_pico, self._costliest_row()) if run_spec.has_budget else limit_pico
 

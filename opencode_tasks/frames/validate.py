@@ -44,7 +44,8 @@ class PromptRow(NamedTuple):
 
     ``labels`` has no key for a label column that is null in this row. ``system`` is the row's own system
     text, None without one. ``workspace`` and ``ref`` are the cells that name its files; None without columns
-    for them.
+    for them. ``files`` are the cells that name the attached files, one for each column; None for an empty
+    cell.
     """
 
     position: int
@@ -54,6 +55,7 @@ class PromptRow(NamedTuple):
     system: str | None = None
     workspace: str | None = None
     ref: str | None = None
+    files: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class PromptRows:
     system_column: str | None = None
     workspace_column: str | None = None
     ref_column: str | None = None
+    file_columns: Sequence[str] = ()
     faulty: Collection[int] = ()
     new_ids: Mapping[int, str] = field(default_factory=dict[int, str])
 
@@ -89,6 +92,7 @@ class PromptRows:
             systems = _optional_texts(chunk, self.system_column)
             workspaces = _optional_texts(chunk, self.workspace_column)
             refs = _optional_texts(chunk, self.ref_column)
+            files = [_optional_texts(chunk, column) for column in self.file_columns]
             for offset, (_, prompt) in enumerate(prompts):
                 position = start + offset
                 row_id = str(position) if ids is None else self.new_ids.get(position, ids[offset])
@@ -101,6 +105,7 @@ class PromptRows:
                     None if is_faulty else systems[offset],
                     workspaces[offset],
                     refs[offset],
+                    () if is_faulty else tuple(cells[offset] for cells in files),
                 )
 
     def ids(self, positions: Iterable[int]) -> dict[int, str]:
@@ -136,6 +141,7 @@ def check_frame(
     system_column: str | None = None,
     workspace_column: str | None = None,
     ref_column: str | None = None,
+    file_columns: Sequence[str] = (),
     added: Sequence[Column] = OUTPUT,
     unreadable: Mapping[int, str] | None = None,
 ) -> Checked:
@@ -157,6 +163,7 @@ def check_frame(
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
+    required += [("--file", name) for name in file_columns]
     optional = {
         "--system-column": system_column,
         "--workspace": workspace_column,
@@ -191,6 +198,7 @@ def check_frame(
         system_column=system_column,
         workspace_column=workspace_column,
         ref_column=ref_column,
+        file_columns=file_columns,
         faulty=row_faults.keys(),
         new_ids=new_ids,
     )

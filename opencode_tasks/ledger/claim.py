@@ -72,7 +72,8 @@ class OpenRow:
     among them. ``limited`` counts rate limits, and ``outages`` the attempts that met an outage.
     ``failed_since`` is the end of the first attempt that failed otherwise or in an outage; None without one.
     ``system`` is the system text of the row, None for that of the run. ``workspace`` is the JSON of the
-    source of its workspace, None without one.
+    source of its workspace, None without one. ``files`` is the JSON of the files that are attached to its
+    prompt, None without any.
     """
 
     row_id: str
@@ -89,6 +90,7 @@ class OpenRow:
     failed_since: datetime | None = None
     error_type: str | None = None
     workspace: Mapping[str, Any] | None = None
+    files: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ _attempt_count = (
     .label("attempts")
 )
 _ROW_COLUMNS = (
-    *("row_id", "row_key", "prompt", "system", "workspace"),
+    *("row_id", "row_key", "prompt", "system", "workspace", "files"),
     *("waits_until", "position", "error_type"),
 )
 READY_ROWS = (

@@ -12,6 +12,7 @@ from opencode_tasks.ledger import schema
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import (
     HELD,
+    SENT_COLUMNS,
     attempts,
     inner_retries,
     is_canary,
@@ -40,7 +41,7 @@ def outcomes(connection: Connection, run_id: str, span: range | None = None) -> 
 
     ``span`` limits them to the rows at these positions; it has the step 1.
     """
-    left_out = ("run_id", "prompt", "system", "workspace", "status")
+    left_out = ("run_id", *SENT_COLUMNS, "status")
     columns = [column for column in rows.c if column.name not in left_out]
     query = select(*columns, shown_status.label("status")).where(rows.c.run_id == run_id)
     if span is not None:

@@ -18,6 +18,7 @@ from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import SYSTEM_TEXT, UNFINISHED
 from opencode_tasks.ledger.schema import (
+    SENT_COLUMNS,
     attempts,
     gold_values,
     inner_retries,
@@ -112,7 +113,7 @@ def remove_texts(
 ) -> None:
     """Remove texts of runs: ``prompts``, ``answers`` or ``traces``. A row without an answer is not reused."""
     if "prompts" in kinds:
-        connection.execute(_update(rows, run_ids).values(prompt=null(), system=null(), workspace=null()))
+        connection.execute(_update(rows, run_ids).values(dict.fromkeys(SENT_COLUMNS, null())))
     if "answers" in kinds:
         connection.execute(_update(rows, run_ids).values(**_without_texts("answers")))
         connection.execute(_update(gold_values, run_ids).values(value=null()))

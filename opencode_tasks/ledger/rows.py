@@ -38,6 +38,7 @@ def _new_row(run_id: str, row: RowInput) -> dict[str, Any]:
         "prompt": row.prompt,
         "system": row.system,
         "workspace": None if row.workspace is None else row.workspace.to_json(),
+        "files": [file.to_json() for file in row.files] or None,
         # PostgreSQL's JSON functions, which the views call, refuse NUL.
         "labels": {storable(name): storable(value) for name, value in row.labels.items()},
     }

@@ -36,6 +36,8 @@ metadata: Final = MetaData()
 
 # Status of a row that is kept from being sent for now. Readers of the ledger get "open".
 HELD: Final = "held"
+SENT_COLUMNS: Final = ("prompt", "system", "workspace", "files")
+"""Columns of ``rows`` with what a row is sent with."""
 # The number of the part of a run that sends its canaries. Votes count from 1.
 CANARY_PART: Final = 0
 
@@ -159,6 +161,8 @@ rows: Final = Table(
     Column("system", AnyText),
     # The source of the row's workspace, a ``domain.work.WorkspaceSource``. NULL without one.
     _json("workspace"),
+    # The attached files of the row, a list of ``domain.attached_file.AttachedFile``. NULL without any.
+    _json("files"),
     _json("labels"),
     *_outcome_columns(),
     Column("source_run_id", Text),

@@ -18,7 +18,7 @@ from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.part_answers import answers_of_parts, part_names
 from opencode_tasks.ledger.reuse import REUSED_COLUMNS
 from opencode_tasks.ledger.runs import PREPARING, UNFINISHED
-from opencode_tasks.ledger.schema import CANARY_PART, HELD, gold_values, rows, runs
+from opencode_tasks.ledger.schema import CANARY_PART, HELD, SENT_COLUMNS, gold_values, rows, runs
 
 ROWS_PER_UPDATE = 5000
 # The columns of a decided row that come from one vote.
@@ -132,7 +132,7 @@ _IS_UNDECIDED = (
 )
 _VOTES = (
     select(
-        *(column for column in rows.c if column.name not in ("prompt", "system", "workspace", "labels")),
+        *(column for column in rows.c if column.name not in (*SENT_COLUMNS, "labels")),
         runs.c.part,
         _of_run.c.position.label("of_position"),
     )
@@ -161,7 +161,7 @@ def votes_on(connection: Connection, run_id: str, row_ids: Sequence[str]) -> lis
     names = part_names(connection, run_id)
     query = (
         select(
-            *(column for column in rows.c if column.name not in ("prompt", "system", "workspace")),
+            *(column for column in rows.c if column.name not in SENT_COLUMNS),
             runs.c.part,
             (runs.c.part > _whole.c.votes).label("is_stronger"),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from opencode_tasks.domain.attached_file import AttachedFile
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.records import RemoteTool, Session
 from opencode_tasks.domain.sandbox import SandboxSpec
@@ -131,7 +132,7 @@ class Request:
     without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
     the session is recorded, so that the session can be assigned to its attempt if this process dies.
     ``workspace`` describes a private copy in which opencode works; None works in the directory of the spec.
-    Only the backend ``cli`` makes workspaces.
+    Only the backend ``cli`` makes workspaces. ``files`` are attached to the first prompt of the session.
     """
 
     prompt: str
@@ -145,6 +146,7 @@ class Request:
     prices: PriceBook = field(default_factory=PriceBook)
     attempt_id: str = ""
     workspace: WorkspaceRequest | None = None
+    files: tuple[AttachedFile, ...] = ()
 
 
 OnSession = Callable[[str], None]

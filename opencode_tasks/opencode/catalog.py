@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.domain.attached_file import FileKind
 from opencode_tasks.domain.fingerprints import config_without_secrets
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
@@ -52,7 +53,7 @@ class Catalog:
     of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
     may change files or run commands. ``is_named`` is False if neither an option nor the config names the
-    model, so that opencode chose it.
+    model, so that opencode chose it. ``inputs`` are the kinds of files that the model takes; None if unknown.
     """
 
     version: str
@@ -70,6 +71,7 @@ class Catalog:
     access: tuple[ProviderAccess, ...] = ()
     changes_files: bool = False
     is_named: bool = True
+    inputs: frozenset[FileKind] | None = None
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -145,7 +147,20 @@ async def read_catalog(
         access=_access(resolved, agents, providers, logins or {}, environ or {}),
         changes_files=may_change_files(found),
         is_named=resolved in (model_ref, config.get("model")),
+        inputs=model_inputs(model),
     )
+
+
+def model_inputs(model: Mapping[str, Any]) -> frozenset[FileKind] | None:
+    """The kinds of files that a model of ``GET /config/providers`` takes; None if opencode does not say.
+
+    A model without ``modalities`` takes texts alone, whatever its ``attachment`` says (opencode 1.18.33).
+    """
+    accepted = mapping_in(mapping_in(model.get("capabilities")).get("input"))
+    if not accepted:
+        return None
+    kinds: tuple[FileKind, ...] = ("image", "pdf")
+    return frozenset(("text", *(kind for kind in kinds if accepted.get(kind) is True)))
 
 
 def _access(

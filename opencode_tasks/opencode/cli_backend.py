@@ -7,6 +7,7 @@ child sessions and inner retries are known as with a server.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.attachments.file_cache import FileCache
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.errors import SetupError, WorkspaceError
+from opencode_tasks.opencode.attach import attached
 from opencode_tasks.opencode.backend import (
     BackendName,
     OnSession,
@@ -79,6 +82,7 @@ class _Run:
     given_id: str | None = None
     session_id: str | None = None
     stdout_size: int = 0
+    attached_files: int = 0
     _journal: JournalReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class _Run:
                 self._read_event(record["event"], now)
             elif record.get("kind") == "alive":
                 self.fold.add_alive(text_in(record.get("session")), now)
+            elif record.get("kind") == "files":
+                self.attached_files = int(record.get("count") or 0)
         size = self.stdout.stat().st_size if self.stdout.exists() else 0
         if size > self.stdout_size:
             self.stdout_size = size
@@ -176,7 +182,11 @@ class CliBackend:
             instance_dir.remove()
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``. Raises SetupError if the disk is full, WorkspaceError without a workspace."""
+        """See ``Backend.run``.
+
+        Raises SetupError if the disk is full, WorkspaceError without a workspace, and AttachedFileError if a
+        file cannot be attached.
+        """
         spec = replace(self._spec, system=request.system or self._spec.system)
         known = self._homes.get(request.session_id or "")
         instance_dir = known or await asyncio.to_thread(
@@ -201,7 +211,11 @@ class CliBackend:
             for old in (instance_dir.journal, instance_dir.output):
                 old.unlink(missing_ok=True)
             folder = work_folder(request, spec, instance_dir)
-            async with placed(instance_dir, spec, env, folder) as place:
+            files = FileCache(instance_dir.run / "files")
+            async with (
+                attached(files, request, self.partial_sessions) as found,
+                placed(instance_dir, spec, env | file_list(found, request, instance_dir), folder) as place,
+            ):
                 result = await self._run(request, instance_dir, spec, place, on_session)
             if result.is_opencode_fault:
                 check_space(instance_dir.root)
@@ -322,6 +336,7 @@ class CliBackend:
             usage_known=stopped is None and bool(sessions) and has_known_usage(sessions),
             notes=(*notes, *place.notes()),
             relay=self._count(session_id, place),
+            attached_files=run.attached_files,
         )
 
     def _count(self, session_id: str | None, place: Place) -> RelayCount | None:
@@ -376,6 +391,16 @@ def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir) -> None
     except WorkspaceFaultError as fault:
         check_space(instance_dir.root)
         raise WorkspaceError(current_node_id(), raw_message=str(fault)) from None
+
+
+def file_list(files: list[dict[str, Any]], request: Request, instance_dir: InstanceDir) -> dict[str, str]:
+    """The variable that names the list of the files of a new session. Writes the list."""
+    if not files or request.session_id is not None:
+        return {}
+    path = instance_dir.run / "files.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(files), encoding="utf-8")
+    return {"OPENCODE_TASKS_FILES": str(path)}
 
 
 def work_folder(request: Request, spec: OpencodeSpec, instance_dir: InstanceDir) -> Path:

@@ -34,7 +34,12 @@ class NullBackend:
         on_session(session_id)
         # Other tasks run in the meantime, as with the other backends.
         await asyncio.sleep(0)
-        return SessionResult(session_id=session_id, sessions=[_session(session_id, request)], exit_code=0)
+        return SessionResult(
+            session_id=session_id,
+            sessions=[_session(session_id, request)],
+            exit_code=0,
+            attached_files=len(request.files),
+        )
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """None: there is no data directory."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import psutil
 
+from opencode_tasks.attachments.file_cache import FileCache
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.records import Session
 from opencode_tasks.errors import SetupError
@@ -50,6 +51,8 @@ class OpencodeServer:
         unrecorded: Ids of the sessions that are not recorded yet.
         active_requests: Number of requests that the server works on.
         is_closing: Whether ``aclose`` was called.
+        files: Copies of the files that are attached to prompts.
+        attached_files: Number of files that the plugin attached, by session.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class OpencodeServer:
         self.unrecorded: set[str] = set()
         self.active_requests: int = 0
         self.is_closing: bool = False
+        self.files: Final = FileCache(instance_dir.run / "files")
+        self.attached_files: Final[dict[str, int]] = {}
         self._credentials = credentials
         self._secrets = secrets
         self._journal = JournalReader(instance_dir.journal)
@@ -167,8 +172,10 @@ class OpencodeServer:
             return 0
 
     def read_journal(self) -> None:
-        """Add the signs of life to ``fold`` that the plugin has reported since the last call."""
+        """Read what the plugin has reported since the last call: signs of life, and attached files."""
         for record in self._journal.new_records():
+            if record.get("kind") == "files":
+                self.attached_files[str(record.get("session"))] = int(record.get("count") or 0)
             if record.get("kind") == "alive":
                 self.fold.add_alive(text_in(record.get("session")), time.monotonic())
 
@@ -182,6 +189,7 @@ class OpencodeServer:
         self.instance_dir.unmark(session_id)
         self.fold.forget(session_id)
         self.unrecorded.discard(session_id)
+        self.attached_files.pop(session_id, None)
 
     def output_tail(self) -> str:
         """End of the output of the server."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import InnerRetry, Session
 from opencode_tasks.errors import SetupError
+from opencode_tasks.opencode.attach import FILES_KEY, attached
 from opencode_tasks.opencode.backend import (
     MAX_INNER_WAIT_S,
     BackendName,
@@ -87,9 +88,16 @@ class ServerBackend:
         """Nothing to close: the server pool closes the servers."""
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
-        """See ``Backend.run``. Raises SetupError if a server does not start, or if its disk is full."""
-        async with self._servers.use(request.session_id) as server:
-            conversation = _Conversation(server, self._spec, self.unpriced)
+        """See ``Backend.run``.
+
+        Raises SetupError if a server does not start, or if its disk is full, and AttachedFileError if a file
+        cannot be attached.
+        """
+        async with (
+            self._servers.use(request.session_id) as server,
+            attached(server.files, request, self.partial_sessions) as files,
+        ):
+            conversation = _Conversation(server, self._spec, self.unpriced, files)
             result = await conversation.run(request, on_session)
             if result.is_opencode_fault:
                 check_space(server.instance_dir.root)
@@ -99,9 +107,16 @@ class ServerBackend:
 class _Conversation:
     """One request to one server, from the prompt to its end."""
 
-    def __init__(self, server: OpencodeServer, spec: OpencodeSpec, unpriced: frozenset[str]) -> None:
+    def __init__(
+        self,
+        server: OpencodeServer,
+        spec: OpencodeSpec,
+        unpriced: frozenset[str],
+        files: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.server = server
         self.unpriced = unpriced
+        self._files = files
         self._clocks = spec.clocks
         self._longest_wait_s = longest_wait_s(spec, plugin_loaded=server.plugin_loaded)
 
@@ -139,6 +154,8 @@ class _Conversation:
             path = write_price_list(self.server.instance_dir.run, request.prices)
             limit = {"maxCostPico": request.max_cost_pico, "prices": str(path)}
             prompt["metadata"] = {"opencodeTasks": limit}
+        if self._files and request.session_id is None:
+            prompt.setdefault("metadata", {})[FILES_KEY] = self._files
         body: dict[str, Any] = {"agent": request.agent, "parts": [prompt]}
         if request.model_ref:
             provider, _, model = request.model_ref.partition("/")
@@ -247,6 +264,7 @@ class _Conversation:
     ) -> SessionResult:
         family = self.server.fold.family(session_id)
         alive = self.server.is_running
+        self.server.read_journal()
         return SessionResult(
             session_id=session_id,
             sessions=sessions,
@@ -258,6 +276,7 @@ class _Conversation:
             exit_code=0 if alive else (self.server.process.poll() or -1),
             stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.output_tail()}".strip(),
             usage_known=stopped is None and reply.body is not None and has_known_usage(sessions),
+            attached_files=self.server.attached_files.get(session_id, 0),
         )
 
     def _without_session(self, fault: str) -> SessionResult:

@@ -39,7 +39,8 @@ class SessionResult:
     ``fault`` is the backend's own message if opencode did not finish the request. ``stopped`` is set if
     the backend ended the session. ``exit_code`` is -1 if no process ended. ``usage_known`` is False if
     the provider may have charged for a step that no message reports. ``relay`` counts the requests that
-    left a sandbox; None without one.
+    left a sandbox; None without one. ``attached_files`` is the number of files
+    that were attached.
     """
 
     session_id: str | None
@@ -56,6 +57,7 @@ class SessionResult:
     usage_known: bool = True
     notes: tuple[str, ...] = ()
     relay: RelayCount | None = None
+    attached_files: int = 0
 
     @property
     def is_opencode_fault(self) -> bool:

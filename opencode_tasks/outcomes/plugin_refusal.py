@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.errors import (
+    AttachedFileError,
     BudgetExceededError,
     ContentFilteredError,
     InvalidRequestError,
@@ -26,8 +27,8 @@ from opencode_tasks.errors import (
 
 HEADER = "x-opencode-tasks-refusal"
 TOOL_ERROR_LIMIT = 120
-Kind = Literal["end", "tools", "steps", "cost"]
-KINDS = frozenset({"end", "tools", "steps", "cost"})
+Kind = Literal["end", "tools", "steps", "cost", "files"]
+KINDS = frozenset({"end", "tools", "steps", "cost", "files"})
 
 # Finish reasons that opencode does not know and that do not end a complete answer, in lower case.
 # Sources: https://docs.z.ai/api-reference/llm/chat-completion (sensitive, network_error,
@@ -57,7 +58,7 @@ class Refusal:
     ``tools``: no tool call has succeeded in the last ``count`` steps; ``tool`` and ``tool_error`` are
     those of the last call. ``steps``: the prompt has used ``count`` requests. ``cost``: the session has
     cost ``spent_pico`` of ``limit_pico`` pico-dollars; ``model`` is set if it has cost less, but no price of
-    that model is known.
+    that model is known. ``files``: ``file_error`` says why the files of the prompt cannot be sent.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class Refusal:
     limit_pico: int = 0
     spent_pico: int = 0
     model: str = ""
+    file_error: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -103,6 +105,10 @@ def error_of(refusal: Refusal, text: str, *, node_id: str, exit_code: int) -> Op
         last = f"{refusal.tool}: {refusal.tool_error[:TOOL_ERROR_LIMIT]}"
         message = f"no tool call succeeded in {refusal.count} model calls in a row; the last one: {last}"
         return InvalidRequestError(node_id, exit_code, message)
+    if refusal.kind == "files":
+        error = AttachedFileError(node_id, exit_code, refusal.file_error)
+        error.max_attempts = 1
+        return error
     message = (
         f"the row has used {refusal.count} model calls, the maximum for one prompt "
         "(setting OPENCODE_TASKS_MAX_STEPS)"
@@ -153,6 +159,7 @@ def _refusal(given: Mapping[str, Any]) -> Refusal:
         limit_pico=_whole(given.get("limit_pico")),
         spent_pico=_whole(given.get("spent_pico")),
         model=text_in(given.get("model")) or "",
+        file_error=text_in(given.get("error")) or "",
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from opencode_tasks.attachments.address import folder_of
 from opencode_tasks.domain.template import template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
@@ -55,6 +56,7 @@ def canary_options(options: Options, columns: Collection[str]) -> Options:
         escalate_below=None,
         confidence=None,
         series=None,
+        table_folder=None if options.canary is None else folder_of(options.canary),
     )
 
 
@@ -80,4 +82,5 @@ def _used(options: Options, columns: Collection[str]) -> set[str]:
     except InputError:
         sent = set[str]()
     of_gold = {text if text in columns else text.partition("=")[2].strip() for text in options.gold}
-    return sent | of_gold | {name for name in (options.id_column, options.system_column) if name is not None}
+    named = (options.id_column, options.system_column, *options.file_columns)
+    return sent | of_gold | {name for name in named if name is not None}

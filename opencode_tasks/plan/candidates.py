@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pandas as pd
 
+from opencode_tasks.attachments.address import folder_of
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.io import read_table
 from opencode_tasks.opencode.config import merge
@@ -18,6 +19,7 @@ from opencode_tasks.plan.option_signatures import value_faults
 from opencode_tasks.plan.options import Options, read_files, with_file_texts
 from opencode_tasks.plan.plan import Plan, make_plan
 from opencode_tasks.plan.resolver import Resolver
+from opencode_tasks.plan.row_files import ContentIndex
 from opencode_tasks.quality.candidates import Candidate
 
 MIN_CANDIDATES = 2
@@ -25,13 +27,17 @@ MIN_CANDIDATES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """A checked input of a choice: its table, its gold fields, and the options of each candidate."""
+    """A checked input of a choice: its table, its gold fields, and the options of each candidate.
+
+    ``files`` are the attached files that its plans have read.
+    """
 
     frame: pd.DataFrame
     gold: Sequence[GoldField]
     candidates: Sequence[Candidate]
     options: Options
     resolver: Resolver
+    files: ContentIndex = field(default_factory=ContentIndex)
 
     def rows_at(self, positions: Sequence[int]) -> pd.DataFrame:
         """The rows of the table at these positions."""
@@ -43,14 +49,14 @@ class Choices:
         Raises InputError and SetupError.
         """
         options = replace(self.options, model=candidate.model, variant=candidate.variant, max_cost=None)
-        plan = make_plan(frame, self.resolver.options(options))
+        plan = make_plan(frame, self.resolver.options(options), known_files=self.files)
         # The limit may be used up: then the run is on hold, unless all its answers are in the ledger.
         return replace(plan, options=replace(plan.options, max_cost=max_cost))
 
     def check(self, candidate: Candidate, frame: pd.DataFrame) -> None:
         """Check a candidate over all rows, with the limit of the command. Raises as ``plan_of`` does."""
         options = replace(self.options, model=candidate.model, variant=candidate.variant)
-        make_plan(frame, self.resolver.options(options))
+        make_plan(frame, self.resolver.options(options), known_files=self.files)
 
     @property
     def task(self) -> Mapping[str, str]:
@@ -62,6 +68,7 @@ class Choices:
             "prompt column": None if options.template is not None else options.prompt_column,
             "system": options.system,
             "system column": options.system_column,
+            "files": ", ".join(options.file_columns) or None,
             "choices": choices,
             "schema": None
             if choices is not None or options.schema is None
@@ -114,7 +121,7 @@ def read_choices(
         frame=frame,
         gold=gold,
         candidates=[Candidate.of(name) for name in models],
-        options=Options(**options),
+        options=Options(table_folder=folder_of(source), **options),
         resolver=resolver,
     )
 

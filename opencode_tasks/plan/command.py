@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.attachments.address import folder_of
 from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
@@ -107,7 +108,8 @@ def prepare(
             **text_options(reading),
         )
     max_failed, min_accuracy = options.pop("max_failed", None), options.pop("min_accuracy", None)
-    wanted = Options(series=incremental.series if incremental else None, **options)
+    series = incremental.series if incremental else None
+    wanted = Options(series=series, table_folder=folder_of(source), **options)
     faults += _output_faults(output, source, table, wanted)
     with Collected(faults):
         allowed_failures(max_failed, 0)

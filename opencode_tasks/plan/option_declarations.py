@@ -132,6 +132,17 @@ class SharedOptions(TypedDict, total=False):
             metavar="COLUMN",
         ),
     ]
+    file: Annotated[
+        str | Sequence[str],
+        _PROMPT(
+            "Column with the files that are attached to the prompt: PNG, JPEG, GIF and WebP images, PDF, and "
+            "text. A cell has a path (relative to the folder of INPUT), an fsspec URL, or a list of them; an "
+            "empty cell is a row without files.",
+            default=(),
+            metavar="COLUMN",
+            is_repeatable=True,
+        ),
+    ]
     examples: Annotated[
         str | None,
         _PROMPT(

@@ -46,7 +46,8 @@ class Options:
     ``output_type`` is the type from which the schema was made, None for none. ``models`` are the names of
     several models in their order, of which ``model`` and ``variant`` are the first one; empty for one model.
     ``series`` names the runs over one growing input that this run belongs to; None without an incremental
-    input.
+    input. ``table_folder`` is the path or URL of the folder of INPUT, to which paths of files are relative;
+    None is the working directory.
     """
 
     model: str | None = None
@@ -58,6 +59,7 @@ class Options:
     gold: Sequence[str] = ()
     system: str | None = None
     system_column: str | None = None
+    file: str | Sequence[str] = ()
     examples: str | None = None
     agent: str | None = None
     credentials: str | None = None
@@ -114,6 +116,12 @@ class Options:
     confidence: str | None = None
     canary: str | None = None
     series: str | None = None
+    table_folder: str | None = None
+
+    @property
+    def file_columns(self) -> tuple[str, ...]:
+        """The columns with the files of a row."""
+        return (self.file,) if isinstance(self.file, str) else tuple(self.file)
 
     @property
     def has_workspace(self) -> bool:

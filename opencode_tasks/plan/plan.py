@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
+from opencode_tasks.domain.attached_file import FileIdentity, most_tokens
 from opencode_tasks.domain.cost import PriceBook
 from opencode_tasks.domain.fingerprints import KeyOf, fingerprint, number_of_run, row_keys
 from opencode_tasks.domain.max_cost import Price
@@ -38,6 +40,7 @@ from opencode_tasks.plan.options import Options, make_spec
 from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.plan.reviewed_examples import ReviewedExamples, read_reviewed_examples
+from opencode_tasks.plan.row_files import ContentIndex, RowFiles, check_model, read_row_files
 from opencode_tasks.plan.run_spec import RunSpec, attempt_cost_limit_pico
 from opencode_tasks.plan.sandboxes import PROCESS_BACKEND, sandbox_of
 from opencode_tasks.plan.sizes import Sizes
@@ -52,7 +55,7 @@ from opencode_tasks.telemetry import carrier
 _IN_KEY = {
     *("prompt_column", "template", "system", "system_column", "examples", "schema", "choices", "work_dir"),
     *("model", "variant", "agent", "mcp_server", "opencode_config"),
-    *("allow_tool", "deny_tool", "workspace", "workspace_ref", "workspace_template"),
+    *("allow_tool", "deny_tool", "workspace", "workspace_ref", "workspace_template", "file"),
 }
 
 
@@ -69,6 +72,7 @@ class PlannedRows:
     system: SystemText
     reviewed: ReviewedExamples | None = None
     workspaces: Workspaces = field(default_factory=Workspaces)
+    files: RowFiles = field(default_factory=RowFiles)
     number: int = 0
     positions: Sequence[int] | None = None
 
@@ -79,20 +83,25 @@ class PlannedRows:
     def __iter__(self) -> Iterator[RowInput]:
         """Rows with their keys. The position of a row of a part is that in the part."""
         for position, row in self._selected():
+            source, files = self.workspaces.of(row), self.files.of(row)
+            key_of = partial(
+                self.key_of,
+                workspace=None if source is None else source.identity,
+                files=tuple(file.identity for file in files),
+            )
             if self.reviewed is None:
                 own = self.system.of_row(row.prompt, row.system)
             else:
-                own = self.reviewed.system_of(row, self.system, self.key_of)
-            source = self.workspaces.of(row)
-            identity = None if source is None else source.identity
+                own = self.reviewed.system_of(row, self.system, key_of)
             yield RowInput(
                 row_id=row.row_id,
                 position=position,
-                row_key=self.key_of(row.prompt, own, self.number, identity),
+                row_key=key_of(row.prompt, own, self.number),
                 prompt=row.prompt,
                 labels=row.labels,
                 system=own,
                 workspace=source,
+                files=files,
             )
 
     def _selected(self) -> Iterator[tuple[int, PromptRow]]:
@@ -296,12 +305,13 @@ def make_plan(
     resolved: ResolvedOptions,
     unreadable: Mapping[int, str] | None = None,
     known_workspaces: Sequence[WorkspaceSource] = (),
+    known_files: ContentIndex | None = None,
 ) -> Plan:
     """Check frame and options, and look up the models, agent and variants in opencode.
 
     A ``frame`` of None means that the input could not be read, ``unreadable`` are the faults of single rows
-    that could not, by position. ``known_workspaces`` are those that an earlier start of the run has resolved.
-    With ``bad_rows="fail"``, faults of
+    that could not, by position. ``known_workspaces`` are those that an earlier start of the run has resolved,
+    ``known_files`` those that another plan of the run has read. With ``bad_rows="fail"``, faults of
     single rows are left in the plan. Raises InputError with every fault, and SetupError if opencode
     cannot be found or started.
     """
@@ -319,12 +329,14 @@ def make_plan(
         system_column=options.system_column,
         workspace_column=options.workspace,
         ref_column=options.workspace_ref,
+        file_columns=options.file_columns,
         added=columns_of(options),
     )
     faults = option_faults(options)
     workspaces = Workspaces()
     if options.has_workspace and not faults and not checked.faults:
         workspaces, checked = resolve_workspaces(checked, options, known_workspaces)
+    files, checked = read_row_files(checked, options, faults, known_files)
     faults += fault_lines(checked) if options.bad_rows == "stop" else checked.faults
     prices, price_faults = own_prices()
     faults += price_faults
@@ -346,6 +358,7 @@ def make_plan(
             backend = backend or (PROCESS_BACKEND if options.has_workspace else "server")
             catalog = server_pool.call(server_pool.catalog, spec, options.variant, backend)
             spec = replace(spec, sandbox=sandbox_of(options, spec, catalog))
+            checked = check_model(files, checked, options, catalog, faults)
     except InputError as error:
         faults += error.faults
     canaries = _canaries(resolved, canary_frame, faults)
@@ -358,7 +371,7 @@ def make_plan(
     instruction = None if options.schema is None else schema_instruction(options.schema)
     system = SystemText(base=base, examples=examples, instruction=instruction)
     rows = _rows(checked, options, spec, catalog, system)
-    rows = replace(rows, reviewed=reviewed, workspaces=workspaces)
+    rows = replace(rows, reviewed=reviewed, workspaces=workspaces, files=files)
     if catalog and (fault := _budget_fault(rows, options, catalog, prices)):
         raise InputError((fault,))
     plan = Plan(
@@ -463,7 +476,8 @@ def _with_parts(
     def planned(name: str, option: str) -> Plan | None:
         try:
             one = replace(resolved, options=_alone(options, Candidate.of(name)))
-            return make_plan(frame, one, unreadable, plan.rows.workspaces.used())
+            sources, files = plan.rows.workspaces.used(), plan.rows.files.index
+            return make_plan(frame, one, unreadable, sources, files)
         except InputError as error:
             faults.extend(fault.replace("--model:", f"{option}:") for fault in error.faults)
             return None
@@ -525,7 +539,13 @@ def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices:
         return None
     calls = 1 if options.schema is None else 1 + options.max_repairs
     smallest_pico = min(
-        attempt_cost_limit_pico(price, row.prompt, row.system or rows.system.common, calls=calls)
+        attempt_cost_limit_pico(
+            price,
+            row.prompt,
+            row.system or rows.system.common,
+            calls=calls,
+            file_tokens=most_tokens(row.files),
+        )
         for row in rows
     )
     if smallest_pico <= usd_to_pico(options.max_cost):
@@ -537,9 +557,15 @@ def _budget_fault(rows: PlannedRows, options: Options, catalog: Catalog, prices:
     )
 
 
-def _no_key(prompt: str, own: str | None = None, number: int = 0, workspace: str | None = None) -> str:
+def _no_key(
+    prompt: str,
+    own: str | None = None,
+    number: int = 0,
+    workspace: str | None = None,
+    files: tuple[FileIdentity, ...] = (),
+) -> str:
     """The key of a row of an empty input, which has none."""
-    del own, number, workspace
+    del own, number, workspace, files
     return prompt
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opencode_tasks.domain.attached_file import AttachedFile
 from opencode_tasks.domain.cost import PriceBook
-from opencode_tasks.domain.max_cost import Price
+from opencode_tasks.domain.max_cost import MAX_INPUT_TOKENS, Price
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource, WorkSpec
@@ -105,10 +106,23 @@ class RunSpec:
             prices=self.prices,
             attempt_id=claimed.attempt_id,
             workspace=workspace,
+            files=files_of(claimed.row),
         )
 
 
-def attempt_cost_limit_pico(price: Price, prompt: str, system: str | None, *, calls: int) -> int:
-    """Most that one attempt at a prompt can cost without tools, in pico-dollars."""
+def files_of(row: OpenRow) -> tuple[AttachedFile, ...]:
+    """The files that are attached to the prompt of a row."""
+    return tuple(AttachedFile.from_json(one) for one in row.files or ())
+
+
+def attempt_cost_limit_pico(
+    price: Price, prompt: str, system: str | None, *, calls: int, file_tokens: int = 0
+) -> int:
+    """Most that one attempt at a prompt can cost without tools, in pico-dollars.
+
+    ``file_tokens`` is the most that its files can have.
+    """
     size_bytes = sum(len(text.encode("utf-8", "replace")) for text in (prompt, system or ""))
-    return price.max_cost(size_bytes, calls=calls)
+    # The provider refuses a request that is longer than the context.
+    left = max(0, (price.max_input_tokens or MAX_INPUT_TOKENS) - size_bytes)
+    return price.max_cost(size_bytes + min(file_tokens, left), calls=calls)

@@ -8,7 +8,10 @@ wire ``chat`` is spoken, and each call of a tool has the same result.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import json
+import tempfile
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
@@ -19,11 +22,14 @@ from typing import Any, Final, Protocol, cast
 
 import httpx
 
+from opencode_tasks.attachments.file_cache import FileCache
+from opencode_tasks.domain.attached_file import KINDS, MediaType
 from opencode_tasks.domain.json_values import list_in, mapping_in
 from opencode_tasks.domain.max_cost import Price, read_price
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Session, Usage
 from opencode_tasks.errors import InputError
+from opencode_tasks.opencode.attach import attached
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, OpencodeSpec, Request
 from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
 from opencode_tasks.opencode.catalog import Catalog
@@ -110,6 +116,9 @@ def scripted_catalog(provider: ServedProvider, model_ref: str) -> Catalog:
         max_output_tokens=limits.max_output_tokens,
         max_input_tokens=limits.max_input_tokens,
         plugin_loaded=True,
+        inputs=frozenset(
+            ("text", *list_in(mapping_in(provider.models[model].get("modalities")).get("input")))
+        ),
     )
 
 
@@ -144,7 +153,8 @@ class ScriptedBackend:
         session_id = request.session_id or f"ses_{NAME}{uuid.uuid4().hex}"
         on_session(session_id)
         messages = self._sessions.setdefault(session_id, [])
-        messages.append(_message(session_id, messages, "user", {"type": "text", "text": request.prompt}))
+        prompt = await self._prompt(request)
+        messages.append(_message(session_id, messages, "user", *prompt))
         stopped = await self._converse(session_id, request, messages)
         session = self._session(session_id)
         return SessionResult(
@@ -153,7 +163,19 @@ class ScriptedBackend:
             stopped=stopped,
             exit_code=0,
             usage_known=(stopped is None or stopped.clock is None) and has_known_usage([session]),
+            attached_files=len(request.files),
         )
+
+    async def _prompt(self, request: Request) -> list[Mapping[str, Any]]:
+        """The parts of a prompt with its files, as opencode sends them."""
+        parts: list[Mapping[str, Any]] = [{"type": "text", "text": request.prompt}]
+        if request.session_id is not None or not request.files:
+            return parts
+        with tempfile.TemporaryDirectory(prefix="oct-") as folder:
+            async with attached(FileCache(Path(folder) / "files"), request, self.partial_sessions) as files:
+                for file in files:
+                    parts += _file_parts(**file)
+        return parts
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """None: there is no data directory."""
@@ -325,6 +347,17 @@ def _message(session_id: str, before: Sequence[Message], role: str, *parts: Mapp
     return message
 
 
+def _file_parts(path: str, media_type: MediaType, name: str) -> list[Mapping[str, Any]]:
+    content, kind = Path(path).read_bytes(), KINDS[media_type]
+    if kind == "text":
+        call = f"Called the Read tool with the following input: {json.dumps({'filePath': name})}"
+        return [{"type": "text", "text": text} for text in (call, content.decode())]
+    url = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+    if kind == "image":
+        return [{"type": "image_url", "image_url": {"url": url}}]
+    return [{"type": "file", "file": {"filename": name, "file_data": url}}]
+
+
 def _numbered(message: Message, parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**part, "id": f"prt_{message['info']['id']}_{place:03}"} for place, part in enumerate(parts)]
 
@@ -333,6 +366,9 @@ def _as_sent(message: Message) -> list[dict[str, Any]]:
     """The messages of a request for one message of the session."""
     parts: list[Mapping[str, Any]] = message["parts"]
     text = "".join(part["text"] for part in parts if part["type"] == "text")
+    if message["info"]["role"] == "user" and len(parts) > 1:
+        content = [{key: value for key, value in part.items() if key != "id"} for part in parts]
+        return [{"role": message["info"]["role"], "content": content}]
     tools = [part for part in parts if part["type"] == "tool"]
     if not tools:
         return [{"role": message["info"]["role"], "content": text}]

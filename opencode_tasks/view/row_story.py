@@ -12,6 +12,7 @@ from opencode_tasks.domain.columns import WORK_COLUMNS
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.money import format_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.engine.shown_files import file_facts, stored_files
 from opencode_tasks.frames.answer_form import field_title, value_text
 from opencode_tasks.outcomes.session_messages import message_model, prompt_text, repair_ids
 from opencode_tasks.outcomes.trace import trace_blocks
@@ -75,6 +76,7 @@ def _sections(
 ) -> Iterator[Section]:
     row = found["row"]
     yield Section(title="Prompt", blocks=_text(row["prompt"]), is_main=True)
+    yield Section(title="Files", blocks=_files(row), is_main=True)
     yield Section(title="Answer", blocks=_answer(row, run), is_main=True)
     yield Section(title="Error", blocks=_text(row["error_message"]), is_main=True)
     yield Section(
@@ -94,6 +96,11 @@ def _sections(
         title = f"{kind} {session['session_id']}"
         yield Section(title=title, blocks=list(_session(session["messages"] or [])), is_folded=True)
     yield Section(title="Columns", blocks=_pairs(_columns(row)), is_folded=True)
+
+
+def _files(row: Mapping[str, Any]) -> list[Block]:
+    lines = file_facts(stored_files(row))
+    return [Block(kind="fields", lines=lines)] if lines else []
 
 
 def _answer(row: Mapping[str, Any], run: RunView) -> list[Block]:
@@ -205,7 +212,7 @@ def _session(messages: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
 
 def _columns(row: Mapping[str, Any]) -> dict[str, str]:
     shown = (
-        *("prompt", "system", "response", "structured", "labels", "run_id", "row_id"),
+        *("prompt", "system", "files", "response", "structured", "labels", "run_id", "row_id"),
         *(column.ledger_name for column in WORK_COLUMNS),
     )
     values = {name: value for name, value in row.items() if name not in shown and value is not None}

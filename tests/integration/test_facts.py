@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 import pytest
+from attached_files import data_url, png, received
 from rig import BASH, Rig
 
 from opencode_tasks.domain.records import Session
@@ -363,3 +364,40 @@ def shape(value: Any, at: str = "$") -> set[str]:
     # JSON has one kind of number, and a cost of 0 is written without a point.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return {f"{at}: {'number' if is_number else type(value).__name__}"}
+
+
+def test_files_of_the_api_and_of_run_reach_a_model_differently(rig: Rig, tmp_path: Path) -> None:
+    """So the plugin attaches the files of rows itself, in both backends, and no model gets an error text."""
+    takes = {"modalities": {"input": ["text", "image"], "output": ["text"]}}
+    with Rig(rig.spec.binary, extra={"provider": {"fake": {"models": {"seer": takes}}}}) as own:
+        large = png(2100, 20)
+        images = {name: data_url("image/png", content) for name, content in (("a", png()), ("l", large))}
+
+        async def work(server: OpencodeServer) -> list[Any]:
+            found: list[Any] = []
+            for model, name in (("echo", "a"), ("seer", "a"), ("seer", "l")):
+                part = {"type": "file", "mime": "image/png", "filename": "a.png", "url": images[name]}
+                body = {
+                    "agent": "opencode-tasks",
+                    "model": {"providerID": "fake", "modelID": model},
+                    "parts": [{"type": "text", "text": "Q?"}, part],
+                }
+                await server.post(f"/session/{await new_session(server)}/message", body, timeout_s=60)
+                found.append(received(own.provider.calls[-1]))
+            providers = await server.get("/config/providers")
+            (fake,) = [one for one in providers["providers"] if one["id"] == "fake"]
+            return [*found, fake["models"]["echo"]["capabilities"]["input"]["image"]]
+
+        refused, sent, scaled, is_declared = with_server(own.spec, work)
+        text = 'ERROR: Cannot read "a.png" (this model does not support image input). Inform the user.'
+        assert refused == ["Q?", text]
+        assert is_declared is False
+        assert sent == ["Q?", ("image/png", png())]
+        assert scaled[1][1] != large
+        path = tmp_path / "t.txt"
+        path.write_text("of the file\n")
+        spec = replace(own.spec, model_ref="fake/seer", extra_cli_args=("--file", str(path)))
+        own.spec = spec
+        shown = json.dumps(own.ask(backend="cli", prompt="Q?", model="fake/seer").calls[-1].body)
+        assert str(path) in shown
+        assert "1: of the file" in shown

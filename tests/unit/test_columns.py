@@ -11,7 +11,7 @@ from opencode_tasks.ledger.usage_sums import row_totals
 
 # The columns of ``rows`` that are no part of the outcome.
 OWN_COLUMNS = {
-    *("run_id", "row_id", "position", "row_key", "prompt", "system", "labels", "workspace"),
+    *("run_id", "row_id", "position", "row_key", "prompt", "system", "labels", "workspace", "files"),
     *("source_run_id", "source_row_id", "started_at", "completed_at"),
 }
 

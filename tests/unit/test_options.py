@@ -45,7 +45,7 @@ READ = {
     "opencode_config": Mapping[str, Any],
 }
 # Fields of ``Options`` that no option sets by its name.
-MADE = ("series", "output_type", "models")
+MADE = ("series", "output_type", "models", "table_folder")
 
 
 def test_the_options_of_a_run_have_the_declared_names_types_and_defaults() -> None:
@@ -243,6 +243,8 @@ UNTRIED = {
     # The votes on a row have the keys of its answers; the row itself has a key of its own.
     *("max_cost", "max_row_cost", "examples", "votes"),
     *("escalate_to", "escalate_below", "confidence", "canary"),
+    # The content of the files is in the key, and not the name of their column.
+    "file",
     # No backend without opencode makes workspaces.
     *(name for name, option in ANNOTATE.items() if option.info.group == "Workspace"),
 }

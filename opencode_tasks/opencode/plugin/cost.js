@@ -69,12 +69,13 @@ function mostFor(price, inputTokens, outputTokens) {
   return Math.ceil((inputTokens * input + outputTokens * output) / MILLION)
 }
 
-// Upper bound of the cost of a request by its JSON body: a token has at least one byte.
-export function requestBound(body, price) {
+// Upper bound of the cost of a request by its JSON body: a token has at least one byte. The tokens of an image
+// do not depend on its bytes: `fileTokens` are added for those of the prompt.
+export function requestBound(body, price, fileTokens = 0) {
   if (!price) return 0
   const context = price.max_input_tokens ?? MAX_INPUT_TOKENS
   if (typeof body !== "string") return mostFor(price, context, price.max_output_tokens)
-  const size = Math.min(Buffer.byteLength(body), context)
+  const size = Math.min(Buffer.byteLength(body) + fileTokens, context)
   return mostFor(price, size, requestedOutput(body) ?? price.max_output_tokens)
 }
 

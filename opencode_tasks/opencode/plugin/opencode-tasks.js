@@ -14,11 +14,12 @@
 //
 // Limits. opencode asks the model again until an answer ends with a finish reason that it knows, so a
 // blocked prompt or a cut stream would be paid for without end. The plugin refuses a request, with a
-// 400 whose x-opencode-tasks-refusal header gives the reason, in four cases:
+// 400 whose x-opencode-tasks-refusal header gives the reason, in five cases:
 //   end    the last step called no tool, and opencode does not accept its end
 //   tools  no tool call has succeeded in the last MAX_FAILED_STEPS steps
 //   steps  the prompt has used OPENCODE_TASKS_MAX_STEPS requests
 //   cost   the session has cost more than its limit (see spending.js), or its model has no known price
+//   files  a file of the prompt cannot be read, or the model does not take its type (see files.js)
 // Sub-agents count towards the requests and the cost of their root session.
 //
 // Session of a request. opencode names it in a header. The plugin reads that header and sends every
@@ -38,10 +39,13 @@
 //                                  file of the system text, cost limit and file of prices of the first session, for
 //                                  `opencode run`. A server takes limit and prices from the metadata of
 //                                  the prompt's text part.
+//   OPENCODE_TASKS_FILES           file with the list of the files of the first prompt, as JSON, for `opencode
+//                                  run`. A server takes it from the metadata of the prompt's text part.
 //   OPENCODE_TASKS_RELAY, OPENCODE_TASKS_RELAY_HOSTS
 //                                  the way out of a sandbox (see relay.js)
 
 import { appendFileSync, readFileSync } from "node:fs"
+import { attachFiles, FILES } from "./files.js"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
 import { RELAY, relayed } from "./relay.js"
 import { Spending } from "./spending.js"
@@ -50,6 +54,7 @@ import { correctUsage } from "./usage.js"
 import { asStream } from "./whole_answer.js"
 
 const AGENT = "opencode-tasks"
+const HELPERS = new Set(["compaction", "title", "summary"]) // agents of opencode that get no files
 const OUR_SESSION_HEADER = "x-opencode-tasks-session"
 // Opencode 1.15 to 1.18 sends the second of these to its own providers and the first to all others.
 const SESSION_HEADERS = ["x-session-affinity", "x-opencode-session"]
@@ -67,6 +72,7 @@ const PROVIDER_LIMITS = JSON.parse(process.env.OPENCODE_TASKS_PROVIDER_LIMITS ??
 const MAX_FAILED_STEPS = 8
 const SYSTEM_FILE = process.env.OPENCODE_TASKS_SYSTEM_FILE
 const SYSTEM = SYSTEM_FILE && readFileSync(SYSTEM_FILE, "utf8")
+const FILES_OF_RUN = process.env.OPENCODE_TASKS_FILES
 const LIMIT = { maxCostPico: process.env.OPENCODE_TASKS_MAX_COST_PICO, prices: process.env.OPENCODE_TASKS_PRICE_LIST }
 const NEVER_SENT = /unable to connect|econnrefused|connection refused/i
 const OUTPUT = new Set(["text", "reasoning", "tool"]) // types of parts
@@ -85,6 +91,7 @@ const systemTexts = new Map() // session of our agent -> its system text
 const prompts = new Map() // session -> id of the message with its last prompt
 const ends = new Map() // session -> what its last response stream says about its end
 const refusals = new Map() // session -> why its next request is refused
+const attached = new Map() // session -> kinds and most tokens of the files in its next request
 const compacting = new Set() // sessions whose next list of messages is for a summary
 const roots = new Map() // sub-agent's session -> root session
 const families = new Map() // root session -> requests and spending, sub-agents included
@@ -169,6 +176,27 @@ function review(messages) {
   if (fault) refusals.set(session, fault)
 }
 
+// Adds the files of the prompts to the messages of a session.
+function attach(messages) {
+  const session = messages.at(-1)?.info.sessionID
+  try {
+    const files = attachFiles(messages)
+    if (!files.count) return
+    attached.set(session, files)
+    journal({ kind: "files", session, count: files.count })
+  } catch (error) {
+    refusals.set(session, { kind: "files", error: String(error) })
+  }
+}
+
+// opencode would send a text in place of a file that the model does not take.
+function checkKinds(session, agent, model) {
+  const accepted = model?.capabilities?.input
+  if (!accepted || HELPERS.has(agent?.name ?? agent)) return
+  const kind = (attached.get(session)?.kinds ?? []).find((kind) => !accepted[kind])
+  if (kind) refusals.set(session, { kind: "files", error: `${model.providerID}/${model.id} takes no ${kind} files` })
+}
+
 function refusalOf(session) {
   if (refusals.has(session)) return refusals.get(session)
   const family = familyOf(session)
@@ -210,7 +238,7 @@ function maySummarize(session, failure) {
 async function send(fetch, input, init, session) {
   const family = familyOf(session)
   const signal = init?.signal ?? input?.signal
-  const refusal = refusalOf(session) ?? (await family.spending.admit(session, models.get(session), init?.body, signal))
+  const refusal = refusalOf(session) ?? (await family.spending.admit(session, models.get(session), init?.body, signal, attached.get(session)?.tokens))
   if (refusal) {
     lastFailures.delete(session)
     journal({ kind: "refused", session, refusal })
@@ -371,7 +399,7 @@ function begin(session, message, parts) {
 
 function forget(session) {
   compacting.delete(session)
-  for (const map of [systemTexts, prompts, ends, refusals, lastFailures, retries, clients, models, outputs, aliveAt]) map.delete(session)
+  for (const map of [attached, systemTexts, prompts, ends, refusals, lastFailures, retries, clients, models, outputs, aliveAt]) map.delete(session)
 }
 
 function note(event) {
@@ -421,7 +449,10 @@ export const OpencodeTasks = async () => {
     },
     event: async ({ event }) => note(event),
     "chat.message": async (input, output) => {
+      const isFirst = firstSession === undefined
       firstSession ??= input.sessionID
+      const prompt = isFirst && FILES_OF_RUN ? output.parts.find((part) => part.type === "text") : undefined
+      if (prompt) prompt.metadata = { ...prompt.metadata, [FILES]: JSON.parse(readFileSync(FILES_OF_RUN, "utf8")) }
       begin(input.sessionID, output.message, output.parts)
       if (SYSTEM && input.sessionID === firstSession) output.message.system ??= SYSTEM
       const text = output.message?.system ?? agentPrompt
@@ -431,12 +462,16 @@ export const OpencodeTasks = async () => {
     "chat.headers": async (input, output) => {
       clients.set(input.sessionID, input.model?.api?.npm)
       models.set(input.sessionID, `${input.model?.providerID}/${input.model?.id}`)
+      checkKinds(input.sessionID, input.agent, input.model)
       if (isReplaced(input.model?.headers)) output.headers[OUR_SESSION_HEADER] = input.sessionID
     },
     "experimental.session.compacting": async (input) => {
       compacting.add(input.sessionID)
     },
-    "experimental.chat.messages.transform": async (input, output) => review(output.messages),
+    "experimental.chat.messages.transform": async (input, output) => {
+      review(output.messages)
+      attach(output.messages)
+    },
     "experimental.chat.system.transform": async (input, output) => {
       const text = systemTexts.get(input.sessionID)
       if (text) output.system.splice(0, output.system.length, text)

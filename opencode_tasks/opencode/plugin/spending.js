@@ -41,10 +41,10 @@ export class Spending {
 
   // Opens a call, or returns why it must not be sent. Waits for the calls of other sessions if all of
   // them together may exceed the limit.
-  async admit(session, ref, body, signal) {
+  async admit(session, ref, body, signal, fileTokens) {
     const price = this.prices?.[ref]
     let end
-    const call = { price, bound: requestBound(body, price), isEnded: false, usage: undefined }
+    const call = { price, bound: requestBound(body, price, fileTokens), isEnded: false, usage: undefined }
     call.whenEnded = new Promise((resolve) => (end = resolve))
     call.end = (usage) => {
       call.isEnded = true
