@@ -51,7 +51,7 @@ class Catalog:
     ``max_input_tokens`` is the size of its context, None if it is unknown. ``key_variables`` are the names
     of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
-    may change files or run commands.
+    may change files or run commands. ``may_reason``: the model can reason before it answers.
     """
 
     version: str
@@ -68,6 +68,7 @@ class Catalog:
     key_variables: tuple[str, ...] = ()
     access: tuple[ProviderAccess, ...] = ()
     changes_files: bool = False
+    may_reason: bool = False
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -142,6 +143,7 @@ async def read_catalog(
         key_variables=_key_variables(resolved, providers),
         access=_access(resolved, agents, providers, logins or {}, environ or {}),
         changes_files=may_change_files(found),
+        may_reason=mapping_in(model.get("capabilities")).get("reasoning") is True,
     )
 
 
