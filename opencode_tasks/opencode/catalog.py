@@ -20,6 +20,7 @@ from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price,
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
+from opencode_tasks.opencode.missing_key import missing_key
 from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
 from opencode_tasks.opencode.provider_access import ProviderAccess, access_to
 from opencode_tasks.opencode.server import OpencodeServer
@@ -52,6 +53,8 @@ class Catalog:
     of the variables from which opencode reads the keys of the model's provider. ``access`` describes the
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
     may change files or run commands. ``may_reason``: the model can reason before it answers.
+    ``missing_key`` are the variables of which one should hold the key of the model's provider, if opencode
+    certainly has no credentials for it; else empty.
     """
 
     version: str
@@ -69,6 +72,7 @@ class Catalog:
     access: tuple[ProviderAccess, ...] = ()
     changes_files: bool = False
     may_reason: bool = False
+    missing_key: tuple[str, ...] = ()
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -144,7 +148,14 @@ async def read_catalog(
         access=_access(resolved, agents, providers, logins or {}, environ or {}),
         changes_files=may_change_files(found),
         may_reason=mapping_in(model.get("capabilities")).get("reasoning") is True,
+        missing_key=missing_key(_provider_of(resolved, providers), model, logins or {}, environ or {}),
     )
+
+
+def _provider_of(model_ref: str, providers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry of the model's provider in opencode's list."""
+    name = model_ref.partition("/")[0]
+    return next((one for one in list_in(providers.get("providers")) if one["id"] == name), {})
 
 
 def _access(
@@ -170,9 +181,7 @@ def _access(
 
 def _key_variables(model_ref: str, providers: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the variables with the keys of the model's provider, as opencode lists them."""
-    name = model_ref.partition("/")[0]
-    found = [list_in(one.get("env")) for one in list_in(providers.get("providers")) if one["id"] == name]
-    return tuple(str(variable) for variables in found for variable in variables)
+    return tuple(map(str, list_in(_provider_of(model_ref, providers).get("env"))))
 
 
 def _thinking_tokens(model: Mapping[str, Any], agent: Mapping[str, Any], variant: str | None) -> int:
