@@ -13,6 +13,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import CONTEXT, Command
 from opencode_tasks.cli.ledger_option import LedgerOption, open_existing
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.summary_text import quality_lines
@@ -224,7 +225,7 @@ def _import_lines(found: ReviewImport) -> list[str]:
         )
         lines += [f"  {line}" for line in quality_lines({one.field: one for one in found.quality})]
     elif found.random_rows:
-        lines.append('the accuracy of the model needs: pip install "opencode-tasks[quality]"')
+        lines.append(f"the accuracy of the model needs scikit-learn: {install_hint('quality')}")
     return [
         *lines,
         f"next: opencode-tasks export {found.run_id} -o FILE writes OUTPUT with these answers;",

@@ -129,7 +129,9 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def _missing_keys(catalogs: Sequence[Catalog | None]) -> list[str]:
     """A warning for each provider without credentials."""
-    missing = {one.model_ref.partition("/")[0]: one.missing_key for one in catalogs if one and one.missing_key}
+    missing = {
+        one.model_ref.partition("/")[0]: one.missing_key for one in catalogs if one and one.missing_key
+    }
     return [
         f"warning: no credentials found for {provider} (set {' or '.join(variables)}, or run: opencode auth "
         "login); the first request would be refused"

@@ -22,7 +22,7 @@ def missing_key(
     logins: Mapping[str, str],
     environ: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """The variables of which one should hold the key of a provider; empty unless the key is certainly missing.
+    """The variables of which one should hold the key of a provider; empty unless it is certainly missing.
 
     ``provider`` and ``model`` are entries of opencode's list (``GET /config/providers``), ``logins`` the
     types of the logins by provider, ``environ`` the environment of opencode. A provider with an address,
