@@ -77,11 +77,11 @@ def export_file(
 ) -> None:
     """Write the rows of a run that persons should look at, each with the answer of the model.
 
-    The least certain rows come first: rows that need a review, rows without an answer, rows with the lowest
-    agreement or confidence. Then come rows drawn at random, marked random: they show how good the answers
-    are that nobody has reviewed yet, each prompt once. Rows that a person has answered are left out, and one
-    of several rows with the same prompt stands for all. For Label Studio, a labelling config is written
-    beside the file.
+    The least certain rows come first: rows that need a review, rows without an answer, rows whose answer
+    differs from a gold value, rows with the lowest agreement or confidence. Then come rows drawn at random,
+    marked random: they show how good the answers are that nobody has reviewed yet, each prompt once. Rows
+    that a person has answered are left out, and one of several rows with the same prompt stands for all. For
+    Label Studio, a labelling config is written beside the file.
 
     \b
     Examples:
