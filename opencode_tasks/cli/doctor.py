@@ -27,8 +27,8 @@ def doctor(
 ) -> int:
     """Check that opencode, Prefect, Ray and the ledger work, and list the closed gates.
 
-    Each check prints ok, or FAIL with the fix. No provider is called. The exit code is 0 if all checks
-    pass, else 70.
+    Each check prints ok, WARN for something that keeps rows from being sent, such as a closed gate, or FAIL
+    with the fix. No provider is called. The exit code is 70 if a check fails, else 0.
 
     \b
     Example:
@@ -41,10 +41,16 @@ def doctor(
         typer.echo(json.dumps(findings, indent=2))
     else:
         for name, finding in findings.items():
-            typer.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name:<12} {finding['detail']}")
+            typer.echo(f"{_mark(finding)}  {name:<12} {finding['detail']}")
             if finding.get("fix"):
                 typer.echo(f"      {'':<12} fix: {finding['fix']}")
     return exits.COMPLETED if all(f["ok"] for f in findings.values()) else exits.INTERNAL_ERROR
+
+
+def _mark(finding: Finding) -> str:
+    if not finding["ok"]:
+        return "FAIL"
+    return "WARN" if finding.get("warning") else "ok  "
 
 
 def _checked(check: Callable[[], Finding]) -> Finding:

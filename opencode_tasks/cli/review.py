@@ -13,6 +13,7 @@ from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.exit_codes import COMPLETED, SOME_FAILED
 from opencode_tasks.cli.help_text import CONTEXT, Command
 from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, open_existing
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.summary_text import quality_lines
@@ -76,11 +77,11 @@ def export_file(
 ) -> None:
     """Write the rows of a run that persons should look at, each with the answer of the model.
 
-    The least certain rows come first: rows that need a review, rows without an answer, rows with the lowest
-    agreement or confidence. Then come rows drawn at random, marked random: they show how good the answers
-    are that nobody has reviewed yet, each prompt once. Rows that a person has answered are left out, and one
-    of several rows with the same prompt stands for all. For Label Studio, a labelling config is written
-    beside the file.
+    The least certain rows come first: rows that need a review, rows without an answer, rows whose answer
+    differs from a gold value, rows with the lowest agreement or confidence. Then come rows drawn at random,
+    marked random: they show how good the answers are that nobody has reviewed yet, each prompt once. Rows
+    that a person has answered are left out, and one of several rows with the same prompt stands for all. For
+    Label Studio, a labelling config is written beside the file.
 
     \b
     Examples:
@@ -226,7 +227,7 @@ def _import_lines(found: ReviewImport) -> list[str]:
         )
         lines += [f"  {line}" for line in quality_lines({one.field: one for one in found.quality})]
     elif found.random_rows:
-        lines.append('the accuracy of the model needs: pip install "opencode-tasks[quality]"')
+        lines.append(f"the accuracy of the model needs scikit-learn: {install_hint('quality')}")
     return [
         *lines,
         f"next: opencode-tasks export {found.run_id} -o FILE writes OUTPUT with these answers;",

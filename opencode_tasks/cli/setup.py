@@ -21,12 +21,13 @@ def setup(
     """Find opencode, or install its pinned version from npm.
 
     The binary is installed into the user's cache, and its path is printed. The command changes nothing if it
-    is run again.
+    is run again. With --local, it fails if the package that serves the local model is missing.
 
     \b
     Example:
       opencode-tasks setup --local
     """  # noqa: D301  click reads the character \b
+    from opencode_tasks.local_model import require_engine
     from opencode_tasks.opencode.binary import check_version, find_binary, version_of
     from opencode_tasks.opencode.install import install_local_model, install_opencode
     from opencode_tasks.settings import settings
@@ -42,6 +43,7 @@ def setup(
     say(f"opencode {version_of(binary)} is ready")
     typer.echo(str(binary))
     if local:
+        require_engine()
         model = install_local_model(say)
         say("the local model is ready")
         typer.echo(str(model))

@@ -6,6 +6,7 @@ field, since exporters of other libraries put the definition of the answer there
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -82,6 +83,38 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
             unlisted.add(name)
     of_fields = {name: texts for name, texts in labels.items() if name not in unlisted}
     return replace(shape, fields=fields, labels=(), field_labels=of_fields)
+
+
+def longest_answer_bytes(schema: Mapping[str, Any]) -> int | None:
+    """Return the bytes of the longest answer as JSON; None if the schema does not limit the length.
+
+    Known are one of listed values, a boolean, null, and an object whose fields are all of these.
+    """
+    root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
+    node = (schema, REGISTRY.resolver_with_root(root))
+    types = _types(node, frozenset())
+    if types is None or types - {"null"} != frozenset({"object"}):
+        return _longest_value(node)
+    longest: dict[str, int] = {}
+    for name, part in _fields(node, frozenset()):
+        value = _longest_value(part)
+        if value is None:
+            return None
+        # The quotes of the name, a colon, a comma and two spaces.
+        longest[name] = max(longest.get(name, 0), _json_bytes(name) + value + 4)
+    return sum(longest.values()) + 2 if longest else None
+
+
+def _longest_value(node: Node) -> int | None:
+    types = _types(node, frozenset())
+    choices = _choices(node, frozenset())
+    if choices is None and types is not None and types <= {"boolean", "null"}:
+        choices = [False, None]
+    return max(map(_json_bytes, choices)) if choices else None
+
+
+def _json_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def inside(value: Any, near: Any) -> Node:

@@ -77,13 +77,14 @@ class Price:
         """Maximum cost, in pico-dollars, of a call in the middle of an agent's work."""
         return self._max_call_pico(self.max_input_tokens or MAX_INPUT_TOKENS)
 
-    def max_cost(self, text_bytes: int, *, calls: int = 1) -> int:
+    def max_cost(self, text_bytes: int, *, calls: int = 1, frame_tokens: int = FRAME_TOKENS) -> int:
         """Maximum cost, in pico-dollars, of ``calls`` calls with a text in one session.
 
         A token has at least one byte, so the number of bytes is an upper bound for every tokenizer. The
-        input of each further call includes the answers of the earlier ones.
+        input of each further call includes the answers of the earlier ones. ``frame_tokens`` is the
+        allowance for tokens that the wire format adds.
         """
-        text = text_bytes + FRAME_TOKENS
+        text = text_bytes + frame_tokens
         sent = [text + n * (text + self.max_output_tokens) for n in range(calls)]
         return sum(self._max_call_pico(tokens) for tokens in sent)
 

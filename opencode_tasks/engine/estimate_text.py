@@ -30,8 +30,18 @@ def estimate_lines(
         lines.append(f"  tokens: {'; '.join(known)}")
     if estimate.seconds is not None:
         lines.append(f"  time: {_range(estimate.seconds, duration)}")
+    if estimate.may_reason:
+        lines.append(
+            "  reasoning: the model can reason; if it does, its reasoning tokens are added, and their number "
+            "is unknown before a run"
+        )
+    if estimate.ceiling_usd is not None:
+        lines.append(
+            f"  theoretical maximum: {_usd(estimate.ceiling_usd)}, if every answer had the maximum length "
+            "that the model allows"
+        )
     if max_cost is not None and estimate.cost_usd is not None:
-        lines.append(_budget_line(estimate.cost_usd, max_cost))
+        lines.append(_budget_line(estimate, estimate.cost_usd, max_cost))
     return lines
 
 
@@ -44,6 +54,9 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
         "source": estimate.source,
         "source_rows": estimate.source_rows,
         **{name: _json(getattr(estimate, name)) for name in RANGES},
+        "ceiling_usd": estimate.ceiling_usd,
+        "has_short_answers": estimate.has_short_answers,
+        "may_reason": estimate.may_reason,
     }
 
 
@@ -53,6 +66,11 @@ def _source(estimate: Estimate, first: str) -> str:
             return f"from {count_of(estimate.source_rows)} of earlier runs ({CERTAINTY})"
         case "pilot":
             return f"from {count_of(estimate.source_rows)} of the pilot ({CERTAINTY})"
+        case "text" if estimate.has_short_answers:
+            return (
+                "from the texts, the price and the longest answer that the schema or the choices allow "
+                f"({first} gives a narrower range)"
+            )
         case "text":
             return (
                 "from the texts and the price alone: from answers of one token to the longest ones "
@@ -60,10 +78,11 @@ def _source(estimate: Estimate, first: str) -> str:
             )
 
 
-def _budget_line(cost: Range, max_cost: float) -> str:
+def _budget_line(estimate: Estimate, cost: Range, max_cost: float) -> str:
+    most = cost.high if not estimate.may_reason else max(cost.high, estimate.ceiling_usd or 0.0)
     if cost.low > max_cost:
         verdict = "is too low for these rows"
-    elif cost.high > max_cost:
+    elif most > max_cost:
         verdict = "may be too low for these rows"
     else:
         verdict = "is enough for these rows"

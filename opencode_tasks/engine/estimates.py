@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from opencode_tasks.domain.answer_shape import longest_answer_bytes
 from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
 from opencode_tasks.domain.usage import total_of
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.plan.plan import Plan, price_in
 from opencode_tasks.quality.estimate import (
     EndedRow,
@@ -172,7 +174,18 @@ def _estimate(ledger: Ledger, plan: Plan, send: Sequence[RowToSend]) -> Estimate
         [SentText(row.chars + len(common), row.bytes + _bytes(common)) for row in send],
         price_in(plan.catalog, plan.prices),
         calls=1 if options.schema is None else 1 + options.max_repairs,
+        answer_bytes=_longest_answer(plan),
+        may_reason=plan.catalog.may_reason,
     )
+
+
+def _longest_answer(plan: Plan) -> int | None:
+    """Bytes of the longest valid answer; None if it is unknown, or if an agent may write more than it."""
+    spec, schema = plan.spec, plan.options.schema
+    has_tools = bool(spec.tools or spec.mcp_servers or spec.allowed_tools) or plan.options.has_workspace
+    if schema is None or has_tools or spec.agent != DEFAULT_AGENT:
+        return None
+    return longest_answer_bytes(schema)
 
 
 def _rows_at(plan: Plan, positions: Sequence[int]) -> list[RowInput]:

@@ -5,6 +5,7 @@ The terminal and the log of a Prefect flow run show the same lines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opencode_tasks.engine.run import RunEvent
     from opencode_tasks.ledger import ConcurrencyState
     from opencode_tasks.ledger import Progress as Counts
+    from opencode_tasks.opencode.catalog import Catalog
     from opencode_tasks.plan.options import Options
     from opencode_tasks.plan.plan import Plan
 
@@ -124,6 +126,19 @@ def plan_lines(plan: Plan) -> list[str]:
         f"opencode {catalog.version}, {named}{missing}",
         *(() if catalog.is_named else (chosen,)),
         *(f"the price of {ref} is unknown: cost_usd is empty" for ref in unpriced),
+        *_missing_keys(catalogs if plan.stronger is None else [*catalogs, plan.stronger.catalog]),
+    ]
+
+
+def _missing_keys(catalogs: Sequence[Catalog | None]) -> list[str]:
+    """A warning for each provider without credentials."""
+    missing = {
+        one.model_ref.partition("/")[0]: one.missing_key for one in catalogs if one and one.missing_key
+    }
+    return [
+        f"warning: no credentials found for {provider} (set {' or '.join(variables)}, or run: opencode auth "
+        "login); the first request would be refused"
+        for provider, variables in missing.items()
     ]
 
 

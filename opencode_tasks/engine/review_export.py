@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.engine.quality import answer_in, has_answer
 from opencode_tasks.engine.review import schema_of
+from opencode_tasks.engine.review_gold import differs, gold_text, known_values
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
 from opencode_tasks.frames.argilla import records_json
@@ -20,7 +21,7 @@ from opencode_tasks.frames.review_table import review_frame
 from opencode_tasks.frames.review_task import ReviewTask
 from opencode_tasks.frames.write_file import encoded, file_faults, write_bytes
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in
+from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in, reason_for
 
 ReviewFormat = Literal["labelstudio", "argilla", "csv", "xlsx"]
 # The suffix of each format. The first format with the suffix of a name is its default.
@@ -60,6 +61,8 @@ def export_review(
 ) -> ReviewExport:
     """Write rows of a run for a review: the least certain ones first, then ``share`` of them at random.
 
+    Rows that need a review and rows without an answer are the first ones, then rows whose answer differs from
+    a gold value.
     ``file_format`` None is that of the suffix of ``target``. The same ``seed`` draws the same rows. Raises
     InputError if the run does not exist or has no prompts, or if the target cannot be written.
     """
@@ -82,11 +85,24 @@ def export_review(
     for one in unreviewed:
         by_key.setdefault(one["row_key"], one)
     rows = {one["position"]: one for one in by_key.values()}
+    gold = known_values(ledger, run_id, unreviewed, schema)
     first, drawn = choose(
-        [_candidate(one) for one in rows.values()], limit=limit, share=share, seed=f"{run_id}/{seed}"
+        [_candidate(one, gold, schema) for one in rows.values()],
+        limit=limit,
+        share=share,
+        seed=f"{run_id}/{seed}",
     )
     tasks = [
-        _task(run_id, rows[one.position], one, prompts, form=form, schema=schema, is_random=is_random)
+        _task(
+            run_id,
+            rows[one.position],
+            one,
+            prompts,
+            form=form,
+            schema=schema,
+            gold=gold.get(rows[one.position]["row_key"], {}),
+            is_random=is_random,
+        )
         for part, is_random in ((first, False), (drawn, True))
         for one in part
     ]
@@ -112,7 +128,9 @@ def _format_of(target: str, wanted: ReviewFormat | None) -> ReviewFormat:
     raise InputError((f"OUTPUT {target}: unknown suffix; use {listed}",))
 
 
-def _candidate(outcome: Mapping[str, Any]) -> Candidate:
+def _candidate(
+    outcome: Mapping[str, Any], gold: Mapping[str, Mapping[str, Any]], schema: Mapping[str, Any] | None
+) -> Candidate:
     # Only runs with several answers for each row have an agreement.
     agreement = outcome.get("agreement")
     return Candidate(
@@ -121,6 +139,7 @@ def _candidate(outcome: Mapping[str, Any]) -> Candidate:
         needs_review=bool(outcome.get("needs_review")),
         agreement=None if agreement is None else float(agreement),
         confidence=confidence_in(mapping_in(outcome["structured"])),
+        differs=differs(outcome, gold.get(outcome["row_key"], {}), schema),
     )
 
 
@@ -132,6 +151,7 @@ def _task(
     *,
     form: AnswerForm,
     schema: Mapping[str, Any] | None,
+    gold: Mapping[str, Any],
     is_random: bool,
 ) -> ReviewTask:
     answer = answer_in(outcome["response"], outcome["structured"], RESPONSE.name, schema)
@@ -144,6 +164,9 @@ def _task(
         score=candidate.score,
         model_ref=outcome["model_ref"],
         is_random=is_random,
+        reason=reason_for(candidate, is_random=is_random),
+        agreement=candidate.agreement,
+        gold=gold_text(gold),
     )
 
 

@@ -32,6 +32,7 @@ def records_json(tasks: Sequence[ReviewTask], fields: Sequence[AnswerField]) -> 
                 "row_id": task.row_id,
                 "row_key": task.row_key,
                 "random": str(task.is_random).lower(),
+                **task.remarks,
             },
             "suggestions": {
                 names[name]: {"value": text, "score": _score(task.score), "agent": _agent(task.model_ref)}

@@ -19,12 +19,13 @@ from typing import Any
 
 import pandas as pd
 
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import ColumnBuilder, batches, column_cells
 from opencode_tasks.frames.cells import cell_text, is_null
 from opencode_tasks.frames.content import InputFile, one_line
 
-INSTALL = "needs the package openpyxl: pip install 'opencode-tasks[excel]'"
+INSTALL = f"needs the package openpyxl: {install_hint('excel')}"
 # Limits of the format.
 MAX_ROWS, MAX_COLUMNS, MAX_CELL_CHARS = 1_048_576, 16_384, 32_767
 # A spreadsheet has 15 exact digits.

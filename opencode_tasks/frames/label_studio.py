@@ -75,6 +75,7 @@ def _task(task: ReviewTask, fields: Sequence[AnswerField]) -> dict[str, Any]:
         "row_key": task.row_key,
         PROMPT: task.prompt,
         "random": task.is_random,
+        **task.remarks,
     }
     result = [
         _region(field, text, _own_name(PROMPT, fields))

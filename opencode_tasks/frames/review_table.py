@@ -18,6 +18,8 @@ from opencode_tasks.frames.csv_text import is_formula, protected_text
 from opencode_tasks.frames.review_task import Judgement, ReviewTask
 
 OWN_COLUMNS = ("run_id", "row_id", "row_key", "prompt", "note", "random")
+# Columns that the import ignores. One with the name of an answer's column has another name.
+REMARKS = ("agreement", "gold", "reason")
 ANSWER = "answer"
 
 
@@ -38,7 +40,7 @@ def answer_columns(fields: Sequence[AnswerField]) -> dict[str, str]:
 def review_frame(
     tasks: Sequence[ReviewTask], fields: Sequence[AnswerField], *, protects_cells: bool
 ) -> pd.DataFrame:
-    """The table of the tasks.
+    """The table of the tasks. A column of remarks without any is left out.
 
     ``protects_cells`` puts an apostrophe before a cell that a spreadsheet would run as a formula.
     """
@@ -55,6 +57,14 @@ def review_frame(
     for name, column in answer_columns(fields).items():
         columns[column] = [shown(task.texts.get(name)) for task in tasks]
     columns |= {"note": [None] * len(tasks), "random": [str(task.is_random).lower() for task in tasks]}
+    remarks = [task.remarks for task in tasks]
+    for name in REMARKS:
+        found = [one.get(name) for one in remarks]
+        if any(value is not None for value in found):
+            column = name
+            while column in columns:
+                column = f"review_{column}"
+            columns[column] = [shown(value) if isinstance(value, str) else value for value in found]
     return pd.DataFrame(columns, dtype=object)
 
 

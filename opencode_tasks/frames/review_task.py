@@ -14,7 +14,9 @@ class ReviewTask:
     """A row for a review.
 
     ``texts`` are the values of the answer by field; empty without an answer. ``score`` says how certain the
-    answer is, None if that is unknown. ``is_random``: the row was drawn at random.
+    answer is, None if that is unknown. ``is_random``: the row was drawn at random. ``reason`` says why the
+    row is in the review, ``agreement`` is the share of equal answers, ``gold`` the text of the known value;
+    None if unknown. These three are for the reader alone.
     """
 
     run_id: str
@@ -25,6 +27,15 @@ class ReviewTask:
     score: float | None
     model_ref: str | None
     is_random: bool
+    reason: str = ""
+    agreement: float | None = None
+    gold: str | None = None
+
+    @property
+    def remarks(self) -> dict[str, str | float]:
+        """What is known of ``agreement``, ``gold`` and ``reason``, by these names."""
+        found = {"agreement": self.agreement, "gold": self.gold, "reason": self.reason or None}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

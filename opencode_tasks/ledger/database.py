@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger.column_types import json_text
 from opencode_tasks.ledger.migrate import upgrade
@@ -138,9 +139,7 @@ def open_database(text: str) -> Database:
     try:
         engine = _engine(url)
     except ModuleNotFoundError as error:
-        raise refusal(
-            f"A ledger in PostgreSQL needs {error.name}.", "pip install 'opencode-tasks[postgres]'"
-        ) from error
+        raise refusal(f"A ledger in PostgreSQL needs {error.name}.", install_hint("postgres")) from error
     try:
         upgrade(engine)
     except SQLAlchemyError as error:

@@ -5,12 +5,18 @@ with its parent. It needs no provider and no network. Its answers are poor.
 """
 
 from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config
-from opencode_tasks.local_model.server import RunningLocalModel, local_provider, start_local_model
+from opencode_tasks.local_model.server import (
+    RunningLocalModel,
+    local_provider,
+    require_engine,
+    start_local_model,
+)
 
 __all__ = [
     "PROVIDER_MODEL_REF",
     "RunningLocalModel",
     "local_provider",
     "opencode_provider_config",
+    "require_engine",
     "start_local_model",
 ]

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TextIO
 
 import httpx
 
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.errors import SetupError
 from opencode_tasks.local_model.provider import LOCAL_PREFIX, opencode_provider_config
 from opencode_tasks.opencode.install import is_model, model_path
@@ -87,12 +88,7 @@ def start_local_model(
     SetupError if xllamacpp or the model is missing, or if the server does not answer within
     ``start_limit_s`` seconds.
     """
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise SetupError(
-            "unknown",
-            raw_message="the local model needs xllamacpp, which is not installed",
-            hint="Run `pip install 'opencode-tasks[local]'`, or `uv sync --extra local` in a checkout.",
-        )
+    require_engine()
     path = _existing(model)
     with ExitStack() as stack:
         with undisturbed():
@@ -118,6 +114,16 @@ def start_local_model(
             process.stop()
             raise
     return RunningLocalModel(base_url, process)
+
+
+def require_engine() -> None:
+    """Raise SetupError if xllamacpp, which serves the local model, is not installed."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise SetupError(
+            "unknown",
+            raw_message="the local model needs xllamacpp, which is not installed",
+            hint=install_hint("local"),
+        )
 
 
 def _existing(model: Path | None) -> Path:

@@ -21,6 +21,7 @@ from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price,
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
+from opencode_tasks.opencode.missing_key import missing_key
 from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
 from opencode_tasks.opencode.provider_access import ProviderAccess, access_to
 from opencode_tasks.opencode.server import OpencodeServer
@@ -54,6 +55,9 @@ class Catalog:
     providers of the model and of agents with a model of their own. ``changes_files`` says whether the agent
     may change files or run commands. ``is_named`` is False if neither an option nor the config names the
     model, so that opencode chose it. ``inputs`` are the kinds of files that the model takes; None if unknown.
+    ``may_reason``: the model can reason before it answers.
+    ``missing_key`` are the variables of which one should hold the key of the model's provider, if opencode
+    certainly has no credentials for it; else empty.
     """
 
     version: str
@@ -72,6 +76,8 @@ class Catalog:
     changes_files: bool = False
     is_named: bool = True
     inputs: frozenset[FileKind] | None = None
+    may_reason: bool = False
+    missing_key: tuple[str, ...] = ()
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:
@@ -148,6 +154,8 @@ async def read_catalog(
         changes_files=may_change_files(found),
         is_named=resolved in (model_ref, config.get("model")),
         inputs=model_inputs(model),
+        may_reason=mapping_in(model.get("capabilities")).get("reasoning") is True,
+        missing_key=missing_key(_provider_of(resolved, providers), model, logins or {}, environ or {}),
     )
 
 
@@ -161,6 +169,12 @@ def model_inputs(model: Mapping[str, Any]) -> frozenset[FileKind] | None:
         return None
     kinds: tuple[FileKind, ...] = ("image", "pdf")
     return frozenset(("text", *(kind for kind in kinds if accepted.get(kind) is True)))
+
+
+def _provider_of(model_ref: str, providers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry of the model's provider in opencode's list."""
+    name = model_ref.partition("/")[0]
+    return next((one for one in list_in(providers.get("providers")) if one["id"] == name), {})
 
 
 def _access(
@@ -186,9 +200,7 @@ def _access(
 
 def _key_variables(model_ref: str, providers: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the variables with the keys of the model's provider, as opencode lists them."""
-    name = model_ref.partition("/")[0]
-    found = [list_in(one.get("env")) for one in list_in(providers.get("providers")) if one["id"] == name]
-    return tuple(str(variable) for variables in found for variable in variables)
+    return tuple(map(str, list_in(_provider_of(model_ref, providers).get("env"))))
 
 
 def _thinking_tokens(model: Mapping[str, Any], agent: Mapping[str, Any], variant: str | None) -> int:

@@ -76,11 +76,17 @@ class Estimate:
         source: ``ledger``: rows of earlier runs with the same model and options. ``pilot``: rows of this
             run. ``text``: the texts and the price of the model; the range goes from answers of one token
             to the longest answers.
+        has_short_answers: Whether the longest valid answer is known from the schema, for ``text``. The
+            ranges end at it then, and not at the longest answer that the model can give.
+        may_reason: Whether the model can reason, for ``text`` with short answers. The number of reasoning
+            tokens is unknown, and no range includes them.
         source_rows: Number of rows from which the ranges come; 0 for ``text``.
         input_tokens: Input tokens, cached ones included.
         output_tokens: Output tokens with reasoning.
         cost_usd: Cost in US dollars.
         seconds: Time from the first to the last answer.
+        ceiling_usd: Cost in US dollars if each answer, reasoning included, had the maximum length of the
+            model; None if the price is unknown, and without short answers.
 
     Examples:
         >>> from opencode_tasks import Estimate
@@ -95,6 +101,9 @@ class Estimate:
     output_tokens: Range | None = None
     cost_usd: Range | None = None
     seconds: Range | None = None
+    ceiling_usd: float | None = None
+    has_short_answers: bool = False
+    may_reason: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -106,7 +115,8 @@ def spanned(fewest: Estimate | None, most: Estimate | None) -> Estimate | None:
     """The estimate of a number of rows between that of two others; None if nothing is known of either."""
     if fewest is None or most is None or fewest.rows == most.rows:
         return fewest or most
-    return replace(fewest, **{name: _span(getattr(fewest, name), getattr(most, name)) for name in RANGES})
+    ranges = {name: _span(getattr(fewest, name), getattr(most, name)) for name in RANGES}
+    return replace(fewest, **ranges, ceiling_usd=most.ceiling_usd)
 
 
 def added(estimates: Sequence[Estimate | None]) -> Estimate | None:
@@ -122,8 +132,19 @@ def added(estimates: Sequence[Estimate | None]) -> Estimate | None:
         rows=sum(one.rows for one in known),
         source="text" if "text" in sources else sources[0],
         source_rows=0 if "text" in sources else sum(one.source_rows for one in known),
+        has_short_answers=all(one.has_short_answers for one in known if one.source == "text")
+        and "text" in sources,
+        may_reason=any(one.may_reason for one in known),
+        ceiling_usd=_added_ceiling(known),
         **{name: _added([getattr(one, name) for one in known]) for name in RANGES},
     )
+
+
+def _added_ceiling(estimates: Sequence[Estimate]) -> float | None:
+    """Cost of the longest answers; the upper end of the range for an estimate without one."""
+    known = [one.ceiling_usd or (one.cost_usd and one.cost_usd.high) for one in estimates]
+    is_complete = any(one.ceiling_usd for one in estimates) and None not in known
+    return sum(cost for cost in known if cost is not None) if is_complete else None
 
 
 def _added(ranges: Sequence[Range | None]) -> Range | None:

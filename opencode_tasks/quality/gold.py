@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.errors import SetupError
 
 GoldKind = Literal["label", "number", "text"]
@@ -109,7 +110,7 @@ def require_extra(user: str) -> None:
         raise SetupError(
             "unknown",
             raw_message=f"{user} needs scikit-learn, which is not installed",
-            hint='pip install "opencode-tasks[quality]"',
+            hint=install_hint("quality"),
         )
 
 

@@ -15,7 +15,7 @@ class Candidate:
     """A row that may be reviewed, by its position.
 
     ``agreement`` is the share of equal answers if several were requested, ``confidence`` that of the answer
-    itself; None if unknown.
+    itself; None if unknown. ``differs``: the answer differs from a gold value.
     """
 
     position: int
@@ -23,6 +23,7 @@ class Candidate:
     needs_review: bool = False
     agreement: float | None = None
     confidence: float | None = None
+    differs: bool = False
 
     @property
     def score(self) -> float | None:
@@ -49,11 +50,28 @@ def _doubt(one: Candidate) -> tuple[int, float, int]:
         return 0, 0.0, one.position
     if not one.has_answer:
         return 1, 0.0, one.position
+    if one.differs:
+        return 2, 0.0, one.position
     if one.agreement is not None:
-        return 2, one.agreement, one.position
+        return 3, one.agreement, one.position
     if one.confidence is not None:
-        return 3, one.confidence, one.position
-    return 4, 0.0, one.position
+        return 4, one.confidence, one.position
+    return 5, 0.0, one.position
+
+
+def reason_for(one: Candidate, *, is_random: bool) -> str:
+    """Why a row is in a review, and at its place in it."""
+    if is_random:
+        return "random"
+    if one.needs_review:
+        return "needs review"
+    if not one.has_answer:
+        return "no answer"
+    if one.differs:
+        return "differs from gold"
+    if one.agreement is not None:
+        return "low agreement" if one.agreement < 1 else "no doubt known"
+    return "no doubt known" if one.confidence is None else "by confidence"
 
 
 def choose(

@@ -171,6 +171,19 @@ def test_doctor_reports_the_environment(desk: Desk) -> None:
     assert "FAIL  opencode" in away.stdout
 
 
+def test_a_dry_run_warns_of_a_provider_without_credentials(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["a"]))
+    dry = desk.arguments("in.csv", "-o", "out.csv", "--dry-run", "--model", "anthropic/claude-haiku-4-5")
+    bare = desk.run(*dry, env={"ANTHROPIC_API_KEY": None})
+    assert bare.code == 0, bare.stderr
+    line = "warning: no credentials found for anthropic (set ANTHROPIC_API_KEY, or run: opencode auth login)"
+    assert bare.stderr.count(line) == 1
+    keyed = desk.run(*dry, env={"ANTHROPIC_API_KEY": "sk-of-nobody"})
+    assert (keyed.code, "warning" in keyed.stderr) == (0, False), keyed.stderr
+    own = desk.annotate("in.csv", "-o", "out.csv", "--dry-run")
+    assert (own.code, "warning" in own.stderr) == (0, False), own.stderr
+
+
 @pytest.mark.scripted
 def test_a_dry_run_sends_nothing(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["a", "b", "b"]))

@@ -36,6 +36,13 @@ def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
     ).summary
     assert [one["gate"] for one in findings["gates"]["closed"]] == [name]
     assert "(authentication_failed: " in findings["gates"]["detail"]
+    assert (findings["gates"]["ok"], findings["gates"]["warning"]) == (True, True)
+    seen = desk.run(
+        "doctor", env={"OPENCODE_TASKS_LEDGER": ledger, "OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)}
+    )
+    assert f"WARN  gates        {name} closed since" in seen.stdout
+    assert "FAIL" not in seen.stdout
+    assert seen.code == 0
     opened = [desk.run("gates", "open", name, "--ledger", ledger) for _ in range(2)]
     assert [one.stdout for one in opened] == [f"{name} is open\n", f"{name} is open already\n"]
     assert desk.run("gates", "--ledger", ledger).stdout == "no gate is closed or limited\n"

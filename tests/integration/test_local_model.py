@@ -204,6 +204,23 @@ def test_a_missing_model_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     assert "opencode-tasks setup --local" in caught.value.hint
 
 
+def test_setup_fails_without_the_package_that_serves_the_model(tmp_path: Path) -> None:
+    # Hiding an installed package is what an environment without the extra looks like.
+    code = "import sys; sys.modules['xllamacpp'] = None; from opencode_tasks.cli.app import main; main()"
+    binary = install_opencode(print)
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "setup", "--local"],
+        env=os.environ | {"OPENCODE_TASKS_OPENCODE_BIN": str(binary), "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 70, ran.stderr
+    assert "the local model is ready" not in ran.stderr
+    assert "pip install xllamacpp" in ran.stderr
+
+
 def test_a_server_that_is_too_slow_is_ended(model: RunningLocalModel) -> None:
     before = local_models()
     with pytest.raises(SetupError, match="not ready in"):

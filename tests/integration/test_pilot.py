@@ -39,6 +39,23 @@ def test_a_dry_run_shows_prompts_and_an_estimate_without_a_call(desk: Desk) -> N
 
 
 @pytest.mark.scripted
+def test_a_dry_run_expects_a_label_of_known_length(desk: Desk) -> None:
+    found = desk.annotate("in.csv", "-o", "out.csv", "--choices", "yes,no", "--dry-run", "--json").summary
+    estimate = found["estimate"]
+    assert estimate["has_short_answers"] is True
+    assert 40 <= estimate["output_tokens"]["expected"] <= 400
+    assert estimate["output_tokens"]["high"] < 10_000
+    assert estimate["cost_usd"]["expected"] < estimate["cost_usd"]["high"] < estimate["ceiling_usd"]
+    text = desk.annotate("in.csv", "-o", "out.csv", "--choices", "yes,no", "--dry-run").stdout
+    assert "the longest answer that the schema or the choices allow" in text
+    assert "theoretical maximum: $" in text
+    # Answers without a known length have no expected cost.
+    free = desk.annotate("in.csv", "-o", "out.csv", "--dry-run", "--json").summary["estimate"]
+    assert (free["has_short_answers"], free["ceiling_usd"]) == (False, None)
+    assert free["cost_usd"]["expected"] is None
+
+
+@pytest.mark.scripted
 def test_a_dry_run_estimates_from_rows_of_earlier_runs(desk: Desk) -> None:
     first = desk.annotate("in.csv", "-o", "out.csv", "--limit", "20", "--json").summary
     desk.write_csv("in.csv", [*ROWS, ROWS[39], ROWS[0]])

@@ -158,6 +158,40 @@ def test_corrected_rows_are_final(desk: Desk, name: str) -> None:
 
 
 @pytest.mark.scripted
+def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> None:
+    human = {"r0": "no", "r1": "yes", "r2": "no", "r3": "yes"}
+    desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])
+    run_id = annotate(desk, "--gold", "human", code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "0")
+    rows = desk.read_csv("review.csv")
+    names = ("\ufeffrun_id", "row_id", "row_key", "prompt", "answer", "note", "random", "gold", "reason")
+    assert tuple(rows[0]) == names
+    assert [(row["row_id"], row["gold"], row["reason"]) for row in rows] == [
+        ("r4", "", "no answer"),
+        ("r0", "no", "differs from gold"),
+        ("r3", "yes", "differs from gold"),
+        ("r1", "yes", "no doubt known"),
+        ("r2", "no", "no doubt known"),
+    ]
+    review(desk, "export", run_id, "-o", "some.csv", "--random", "0.4")
+    drawn = [row["reason"] for row in desk.read_csv("some.csv") if row["random"] == "true"]
+    assert drawn == ["random", "random"]
+    review(desk, "export", run_id, "-o", "t.json", "--random", "0")
+    tasks = json.loads((desk.folder / "t.json").read_text())
+    assert [task["data"].get("gold") for task in tasks] == [None, "no", "yes", "yes", "no"]
+    assert tasks[1]["data"]["reason"] == "differs from gold"
+    # What a person writes into these columns is no judgement, and a file without them can be imported.
+    edit_csv(desk.folder / "review.csv", {"r0": "no"})
+    text = (desk.folder / "review.csv").read_text().replace("differs from gold", "seen")
+    (desk.folder / "review.csv").write_text(text)
+    counts = {"confirmed": 3, "corrected": 1, "left": 1}
+    assert review(desk, "import", "review.csv", "--by", "ann", "--json").summary["rows"] == counts
+    older = [line.rsplit(",", 2)[0] for line in text.splitlines()]
+    (desk.folder / "older.csv").write_text("\n".join(older) + "\n")
+    assert review(desk, "import", "older.csv", "--by", "ann", "--json").summary["rows"] == counts
+
+
+@pytest.mark.scripted
 def test_the_labelling_config_and_the_tasks_of_label_studio(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
     review(desk, "export", run_id, "-o", "t.json", "--random", "0")
@@ -172,6 +206,7 @@ def test_the_labelling_config_and_the_tasks_of_label_studio(desk: Desk) -> None:
         "row_key": "",
         "prompt": "r0 answer yes",
         "random": False,
+        "reason": "no doubt known",
     }
     assert others[0]["predictions"] == [
         {
@@ -195,7 +230,7 @@ def test_rows_that_do_not_fit_are_listed_and_nothing_is_imported(desk: Desk) -> 
     review(desk, "export", run_id, "-o", "review.csv")
     edit_csv(desk.folder / "review.csv", {"r1": "perhaps"})
     with (desk.folder / "review.csv").open("a") as file:
-        file.write(f"{run_id},nobody,,,yes,,false\n")
+        file.write(f"{run_id},nobody,,,yes,,false,\n")
     refused = review(desk, "import", "review.csv", code=2)
     assert "row 'r1': 'perhaps' is none of yes, no" in refused.stderr
     assert f"row 'nobody': run {run_id} has no such row" in refused.stderr

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from opencode_tasks.domain.answer_shape import longest_answer_bytes
 from opencode_tasks.domain.max_cost import Price
+from opencode_tasks.engine.estimate_text import estimate_lines
 from opencode_tasks.quality.estimate import EndedRow, Estimate, Range, added, covered_s, estimate_rows
 from opencode_tasks.quality.text_estimate import SentText, estimate_texts
 
@@ -142,6 +146,65 @@ def test_texts_alone_give_bounds() -> None:
     assert found.cost_usd.low > 0
     assert found.cost_usd.high >= 50 * 2 * 1000 * OUTPUT_PICO / 1e12
     assert estimate_texts([SentText(9, 9)], None, calls=1).cost_usd is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "longest"),
+    [
+        ({"type": "string", "enum": ["yes", "no", None]}, 5),
+        ({"enum": [1, 1000]}, 4),
+        ({"type": "object", "properties": {"ok": {"type": "boolean"}}}, len('{"ok": false, }')),
+        ({"$ref": "#/$defs/one", "$defs": {"one": {"enum": ["Zürich"]}}}, 9),
+        ({"type": "string"}, None),
+        ({"type": "integer"}, None),
+        ({"type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"type": "string"}}}, None),
+        ({"type": "object"}, None),
+        ({"type": "array", "items": {"enum": ["a"]}}, None),
+    ],
+)
+def test_the_longest_answer_of_a_schema(schema: dict[str, Any], longest: int | None) -> None:
+    assert longest_answer_bytes(schema) == longest
+
+
+def test_answers_of_known_length_have_an_expected_cost_and_the_maximum_apart() -> None:
+    price = Price(input=1_000_000 * 10**6, output=5_000_000 * 10**6, max_output_tokens=64_000)
+    found = estimate_texts([SentText(200, 200)] * 10_000, price, calls=3, answer_bytes=10, may_reason=True)
+    assert found.output_tokens is not None
+    assert found.cost_usd is not None
+    assert found.output_tokens.expected is not None
+    # A label of ten bytes has two to five tokens.
+    assert 20_000 <= found.output_tokens.expected <= 60_000
+    assert found.output_tokens.low <= found.output_tokens.expected <= found.output_tokens.high < 1_000_000
+    assert found.cost_usd.expected == pytest.approx(
+        (10_000 * 50 * 1 + found.output_tokens.expected * 5) / 1e6, rel=0.01
+    )
+    assert found.cost_usd.expected is not None
+    assert found.cost_usd.low < found.cost_usd.expected < found.cost_usd.high < 30
+    assert found.ceiling_usd is not None
+    assert found.ceiling_usd > 9_000
+    lines = "\n".join(estimate_lines(found, max_cost=20))
+    assert "expected $0.75" in lines
+    assert "theoretical maximum: $" in lines
+    assert "reasoning tokens are added, and their number is unknown" in lines
+    # The model may reason, and that is not in the range.
+    assert "--max-cost: $20.00 may be too low" in lines
+    assert "is enough" in "\n".join(estimate_lines(replace(found, may_reason=False), max_cost=20))
+    assert estimate_texts([SentText(9, 9)], None, calls=1, answer_bytes=3).output_tokens is not None
+
+
+def test_the_maximum_is_that_of_all_models() -> None:
+    price = Price(input=10**12, output=10**12, max_output_tokens=100)
+    short = estimate_texts([SentText(9, 9)], price, calls=1, answer_bytes=3)
+    known = Estimate(rows=4, source="ledger", source_rows=20, cost_usd=Range(low=1, expected=2, high=4))
+    both = added([short, known])
+    assert both is not None
+    assert both.has_short_answers
+    assert short.ceiling_usd is not None
+    assert both.ceiling_usd == short.ceiling_usd + 4
+    open_ended = estimate_texts([SentText(9, 9)], price, calls=1)
+    mixed = added([short, open_ended])
+    assert mixed is not None
+    assert not mixed.has_short_answers
 
 
 def test_estimates_of_several_models_are_added() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from opencode_tasks.frames.review_file import read_review
 from opencode_tasks.frames.review_table import answer_columns, review_frame
 from opencode_tasks.frames.review_task import Judgement, ReviewTask
 from opencode_tasks.frames.write_file import encoded
-from opencode_tasks.quality.review_sample import Candidate, choose, confidence_in, least_certain_first
+from opencode_tasks.quality.review_sample import (
+    Candidate,
+    choose,
+    confidence_in,
+    least_certain_first,
+    reason_for,
+)
 
 HOSTILE = [
     *("=1+1", "'=1+1", "''=1+1", "@x", "-5", "-5 or 6", "+", "'", "''", "\t=1"),
@@ -241,8 +248,15 @@ def test_the_least_certain_rows_come_first() -> None:
         Candidate(position=4, has_answer=False),
         Candidate(position=5, has_answer=True, needs_review=True),
         Candidate(position=6, has_answer=True),
+        Candidate(position=7, has_answer=True, agreement=1.0, differs=True),
     ]
-    assert [one.position for one in least_certain_first(candidates)] == [5, 4, 3, 2, 1, 0, 6]
+    ordered = least_certain_first(candidates)
+    assert [one.position for one in ordered] == [5, 4, 7, 3, 2, 1, 0, 6]
+    assert [reason_for(one, is_random=False) for one in ordered] == [
+        *("needs review", "no answer", "differs from gold", "low agreement"),
+        *("by confidence", "by confidence", "no doubt known", "no doubt known"),
+    ]
+    assert reason_for(candidates[-1], is_random=True) == "random"
     first, drawn = choose(candidates, limit=4, share=0.5, seed="s")
     assert (len(first), len(drawn)) == (2, 2)
     assert not {one.position for one in first} & {one.position for one in drawn}
@@ -251,6 +265,21 @@ def test_the_least_certain_rows_come_first() -> None:
     assert choose(candidates, limit=None, share=0, seed="s")[1] == []
     assert len(choose(candidates, limit=3, share=0.01, seed="s")[1]) == 1
     assert choose([], limit=None, share=0.2, seed="s") == ([], [])
+
+
+def test_remarks_leave_the_column_of_a_field_alone(tmp_path: Path) -> None:
+    form = answer_form({"type": "object", "properties": {"reason": {"type": "string"}}})
+    own = task({"reason": "it broke"}, form=form)
+    tasks = [replace(own, reason="low agreement", agreement=0.5, gold='{"reason": "=x"}')]
+    frame = review_frame(tasks, form.fields, protects_cells=True)
+    assert frame["reason"].to_list() == ["it broke"]
+    assert frame["review_reason"].to_list() == ["low agreement"]
+    path = tmp_path / "a.csv"
+    path.write_bytes(encoded(frame, "csv"))
+    (found,) = read_review(str(path))(form.fields)
+    assert found.texts == {"reason": "it broke"}
+    metadata = records_json(tasks, form.fields)[0]["metadata"]
+    assert (metadata["agreement"], metadata["gold"]) == (0.5, '{"reason": "=x"}')
 
 
 def test_the_confidence_in_an_answer() -> None:
