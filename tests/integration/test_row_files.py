@@ -36,6 +36,7 @@ from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply, ScriptedProvider
 from opencode_tasks.testing.models import DEFAULT_MODELS
 from opencode_tasks.testing.scripted_backend import scripted_backend
+from opencode_tasks.view.static_export import export_rows
 
 PASSWORD = "the URL of a file holds a password, which would be stored; use the settings of its driver"
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["cat", "dog"]}}, "required": ["label"]}
@@ -346,7 +347,7 @@ def test_urls_and_a_table_at_a_url(files: Files) -> None:
 def test_a_file_of_many_rows_is_read_once_for_all_models(files: Files) -> None:
     opened: list[str] = []
 
-    class Counted(fsspec.get_filesystem_class("memory")):
+    class Counted(fsspec.get_filesystem_class("memory")):  # pyright: ignore[reportUntypedBaseClass]
         protocol = "counted"
 
         @classmethod
@@ -434,6 +435,13 @@ def test_a_dry_run_and_the_views_of_a_row_name_its_files(files: Files) -> None:
     arguments = ["show", run_id, "0", "--json", "--ledger", files.ledger_url]
     as_json = CliRunner().invoke(with_commands(), arguments)
     assert json.loads(as_json.stdout)["row"]["files"][1]["address"].endswith("Signature=***")
+    page = files.folder / "page"
+    with Ledger.open(files.ledger_url) as ledger:
+        export_rows(ledger, run_id, page)
+    text = "".join(path.read_text() for path in page.rglob("*") if path.is_file())
+    assert "text/plain, 5 bytes" in text
+    assert "Signature=***" in text
+    assert "Signature=abc" not in text
 
 
 @pytest.mark.scripted
