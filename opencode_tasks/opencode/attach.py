@@ -51,6 +51,6 @@ def _error(
         error.max_attempts = 1
     # Nothing was sent, but earlier prompts of the session are paid for.
     session_id = request.session_id
-    found = [] if session_id is None else sessions_of(session_id)
+    found: Sequence[Session] = () if session_id is None else sessions_of(session_id)
     error.attempt = AttemptRecord(session_id=session_id, sessions=found)
     return error
