@@ -1,1 +1,1 @@
-"""Files of rows: what a cell names, its content, and verified copies of it for opencode."""
+"""Files of rows: addresses in cells, contents, and verified copies for opencode."""

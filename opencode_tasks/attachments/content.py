@@ -1,4 +1,4 @@
-"""Content of a file: what it is, found in its bytes while they are read."""
+"""Content of a file: its type, size and digest, from its bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEXT_IMAGES = ("image/svg+xml",)
 def read_content(
     file: IO[bytes], name: str, *, max_bytes: int, write: Callable[[bytes], Any] | None = None
 ) -> FileContent:
-    """Read a file to its end, a piece at a time, and return what it is.
+    """Read a file to its end, a piece at a time, and return its type, size and digest.
 
     ``name`` is its address, for messages. ``write`` gets what is sent: the bytes, or a text in UTF-8 without
     a byte order mark. Raises ContentFaultError if the file is empty, has more than ``max_bytes`` bytes, is of

@@ -1,4 +1,4 @@
-"""Copies of files for opencode: fetched where a row runs, and compared with what was planned."""
+"""Copies of files for opencode, fetched by the worker of a row and compared with the plan."""
 
 from __future__ import annotations
 
@@ -54,8 +54,16 @@ class FileCache:
                 paths.append(path)
             yield paths
         finally:
-            self._in_use.subtract(names)
+            self._release(names)
             self._evict()
+
+    def _release(self, names: Sequence[str]) -> None:
+        self._in_use.subtract(names)
+        for name in names:
+            if self._in_use[name] <= 0:
+                del self._in_use[name]
+                if name not in self._sizes:
+                    self._locks.pop(name, None)
 
     def _copy_of(self, file: AttachedFile) -> Path:
         path = self._folder / _copy_name(file)
@@ -94,9 +102,8 @@ class FileCache:
         for name in [*self._sizes]:
             if total <= self._capacity_bytes:
                 return
-            if self._in_use[name] <= 0:
+            if name not in self._in_use:
                 total -= self._sizes.pop(name)
-                del self._in_use[name]
                 self._locks.pop(name, None)
                 (self._folder / name).unlink(missing_ok=True)
 

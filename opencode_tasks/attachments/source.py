@@ -1,4 +1,4 @@
-"""Sources of files: an address opened where it is read, on this machine or by fsspec."""
+"""Sources of files: paths of this machine, and URLs that fsspec opens."""
 
 # fsspec has no complete type information.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -24,7 +24,7 @@ MAX_ERROR_CHARS = 200
 
 
 def read_address(address: str, *, max_bytes: int, write: Callable[[bytes], Any] | None = None) -> FileContent:
-    """Read the file at an address, and return what it is; see ``read_content``.
+    """Read the file at an address; see ``read_content``.
 
     Raises FileFaultError if it cannot be read. An OSError of ``write`` is passed on.
     """
@@ -80,7 +80,7 @@ class _Reader:
         self._name = name
 
     def read(self, size: int) -> bytes:
-        """Read up to so many bytes."""
+        """Read up to ``size`` bytes."""
         try:
             return self._file.read(size)
         except IsADirectoryError:

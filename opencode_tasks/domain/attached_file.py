@@ -27,7 +27,7 @@ FileIdentity = tuple[str, MediaType, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileContent:
-    """The content of a file: the SHA-256 of its bytes in hexadecimal, their number, and what they are."""
+    """The content of a file: the SHA-256 of its bytes in hexadecimal, their number, and their type."""
 
     sha256: str
     size_bytes: int
@@ -72,7 +72,7 @@ class AttachedFile:
 
     @property
     def identity(self) -> FileIdentity:
-        """What the model gets of the file. The name of an image does not reach it."""
+        """The parts of the file that reach the model. The name of an image does not."""
         return self.sha256, self.media_type, None if self.kind == "image" else self.name
 
     def to_json(self) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def _error(
     error = AttachedFileError(current_node_id(), raw_message=str(fault))
     if fault.is_final:
         error.max_attempts = 1
-    if request.session_id is not None:
-        # Its earlier prompts are paid for.
-        found = sessions_of(request.session_id)
-        error.attempt = AttemptRecord(session_id=request.session_id, sessions=found)
+    # Nothing was sent, but earlier prompts of the session are paid for.
+    session_id = request.session_id
+    found: Sequence[Session] = () if session_id is None else sessions_of(session_id)
+    error.attempt = AttemptRecord(session_id=session_id, sessions=found)
     return error

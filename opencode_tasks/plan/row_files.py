@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import cast
 
 from opencode_tasks.attachments.address import absolute, is_local, listed, name_of
 from opencode_tasks.attachments.fault import FileFaultError
@@ -22,39 +21,52 @@ READ_AT_ONCE = 8
 ROWS_AT_ONCE = 1000
 # A server of files may fail now and then, and a run may have a million files.
 URL_TRIES = 3
-_PACKED = struct.Struct("<32sqB")
+_DIGEST_BYTES = 32
+_PACKED = struct.Struct(f"<Bqq{_DIGEST_BYTES}s")
 _TYPES: Sequence[MediaType] = tuple(KINDS)
-_State = tuple[int, int]
 
 
 class ContentIndex:
-    """The contents of files by their addresses, in about 300 bytes for each.
+    """The contents of files by their addresses, in about 400 bytes for each.
 
     A file of this machine is read again only if its size or the time of its last change differs.
     """
 
     def __init__(self) -> None:
+        # A digest is a third of the memory of a FileContent.
         self._contents: dict[str, bytes | str] = {}
-        self._states: dict[str, _State] = {}
 
     def add(self, address: str) -> None:
         """Read the file at an address, unless it is known."""
+        known = self._contents.get(address)
+        if known is not None and not is_local(address):
+            return
         try:
-            state = state_of(address) if is_local(address) else (0, 0)
-            if address in self._contents and self._states.get(address) == state:
+            _, changed_ns = state = state_of(address) if is_local(address) else (0, 0)
+            if isinstance(known, bytes) and _unpack(known)[1:] == state:
                 return
-            self._states[address] = state
-            self._contents[address] = _pack(_read(address))
+            content = _read(address)
         except FileFaultError as fault:
             self._contents[address] = str(fault)
+            return
+        place = _TYPES.index(content.media_type)
+        packed = _PACKED.pack(place, content.size_bytes, changed_ns, bytes.fromhex(content.sha256))
+        self._contents[address] = packed
 
     def get(self, address: str) -> FileContent | str:
         """The content of a file that was added, or why it cannot be attached."""
         found = self._contents[address]
         if isinstance(found, str):
             return found
-        digest, size_bytes, place = cast("tuple[bytes, int, int]", _PACKED.unpack(found))
-        return FileContent(sha256=digest.hex(), size_bytes=size_bytes, media_type=_TYPES[place])
+        place, size_bytes, _ = _unpack(found)
+        digest = found[-_DIGEST_BYTES:].hex()
+        return FileContent(sha256=digest, size_bytes=size_bytes, media_type=_TYPES[place])
+
+
+def _unpack(packed: bytes) -> tuple[int, int, int]:
+    """Place of the media type, size in bytes, and time of the last change in nanoseconds."""
+    place, size_bytes, changed_ns, _ = _PACKED.unpack(packed)
+    return place, size_bytes, changed_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +211,3 @@ def _read(address: str) -> FileContent:
             if fault.is_final or is_local(address) or not tries_left:
                 raise
     raise AssertionError(address)
-
-
-def _pack(content: FileContent) -> bytes:
-    place = _TYPES.index(content.media_type)
-    return _PACKED.pack(bytes.fromhex(content.sha256), content.size_bytes, place)
