@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from opencode_tasks.domain.sandbox import SandboxSpec
 
 SourceKind = Literal["folder", "archive", "git"]
 KeepWorkspaces = Literal["none", "failed", "all"]
+# Schemes of URLs that name a file of the machine itself.
+_LOCAL = ("file", "local")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,14 @@ class WorkspaceSource:
     def commit(self) -> str:
         """The commit of a git source."""
         return self.identity.partition(":")[2]
+
+    @property
+    def local_path(self) -> str | None:
+        """The path of a source on the disk of a machine; None for one that a network reaches."""
+        if "://" not in self.address:
+            return self.address
+        parts = urlsplit(self.address)
+        return unquote(parts.path) if parts.scheme in _LOCAL else None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -67,6 +78,7 @@ class WorkSpec:
       for one in the user's data folder.
     - ``max_diff_bytes``: size above which a diff is such a file.
     - ``keep``: attempts after which the workspace is kept.
+    - ``host``: name of the machine of the driver. Addresses of files on another one have its name.
     """
 
     setup_command: str | None = None
@@ -79,6 +91,7 @@ class WorkSpec:
     artifacts: str | None = None
     max_diff_bytes: int = 1_000_000
     sandbox: SandboxSpec | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +100,14 @@ class WorkResult:
 
     Attributes:
         diff: Unified diff of the changed files, as ``git apply`` reads it; "" without a change.
-        diff_url: Address of the file with the diff, if it is too long for a column or not UTF-8.
+        diff_url: Address of the file with the diff, if it is too long for a column or not UTF-8. One on
+            the disk of another machine than that of the driver is ``file://MACHINE/PATH``.
         files_changed: Number of files that were added, changed or removed.
         lines_added: Number of added lines of text files.
         lines_removed: Number of removed lines of text files.
         tools_called: Names of the tools that the agent called, as a JSON list in the order of first calls.
         tools_denied: Names of the tools that its permissions denied, as a JSON list.
-        workspace_url: Address of the kept workspace.
+        workspace_url: Address of the kept workspace, with the name of another machine as in ``diff_url``.
         check_passed: Whether the check command ended with exit code 0.
         check_output: End of the output of the check command.
         artifacts: Stored files, as a JSON list of objects with ``path``, ``url``, ``size_bytes``, ``sha256``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,6 +67,14 @@ class Executor(Protocol):
 
     def check(self, ledger_url: str) -> None:
         """Raise SetupError if no batch can run here, or if batches cannot reach the ledger."""
+        ...
+
+    def other_machines(self) -> Sequence[str]:
+        """Names of the machines of batches, without this one."""
+        ...
+
+    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """The paths that other machines do not have, by the name of each such machine."""
         ...
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchHandle:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,24 +127,39 @@ def _stored(spec: WorkSpec, place: RowPlace, changes: Changes, work: WorkResult)
     text = None if is_long else changes.patch.read_bytes()
     if text is not None and _is_text(text):
         return replace(work, diff=text.decode(), diff_url=None)
-    url = _store(spec).put(changes.patch, f"{place.path}/{PATCH}")
+    url = _put(spec, changes.patch, f"{place.path}/{PATCH}")
     return replace(work, diff=None if text is None else text.decode("utf-8", "replace"), diff_url=url)
 
 
-def _store(spec: WorkSpec) -> FileStore:
-    return FileStore(spec.artifacts or str(data_folder() / "artifacts"))
+def _put(spec: WorkSpec, file: Path, name: str) -> str:
+    """Store a copy of a file and return its address."""
+    if spec.artifacts is not None:
+        return FileStore(spec.artifacts).put(file, name)
+    stored = FileStore(str(data_folder() / "artifacts")).put(file, name)
+    return stored if _is_here(spec) else _url(Path(stored), spec)
+
+
+def _is_here(spec: WorkSpec) -> bool:
+    """Whether the row runs on the machine of the driver."""
+    return spec.host in ("", socket.gethostname())
+
+
+def _url(path: Path, spec: WorkSpec) -> str:
+    """The URL of a path of this machine, with its name if the driver is on another one."""
+    url = path.absolute().as_uri()
+    return url if _is_here(spec) else url.replace("file://", f"file://{socket.gethostname()}", 1)
 
 
 def _with_artifacts(spec: WorkSpec, place: RowPlace, workspace: Workspace, work: WorkResult) -> WorkResult:
     """Store the files that match the patterns of the run."""
     if not spec.artifact_globs:
         return work
-    store, stored = _store(spec), list[dict[str, Any]]()
+    stored = list[dict[str, Any]]()
     for path in workspace.files(spec.artifact_globs):
         file = workspace.tree / path
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        url = store.put(file, f"{place.path}/{ARTIFACTS}/{path.as_posix()}")
+        url = _put(spec, file, f"{place.path}/{ARTIFACTS}/{path.as_posix()}")
         size_bytes = file.stat().st_size
         stored.append({"path": path.as_posix(), "url": url, "size_bytes": size_bytes, "sha256": digest})
     return replace(work, artifacts=json.dumps(stored, ensure_ascii=False))
@@ -167,4 +183,4 @@ def _kept(
         return work
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.move(workspace.tree, kept)
-    return replace(work, workspace_url=kept.as_uri())
+    return replace(work, workspace_url=_url(kept, spec))

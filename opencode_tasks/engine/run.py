@@ -20,6 +20,7 @@ from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.quality import measure_quality
+from opencode_tasks.engine.reach import check_reach, files_warning
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
@@ -117,7 +118,7 @@ def execute(
     context = context or RunContext()
     remove_orphaned_dirs()
     with Ledger.open(plan.ledger_url) as ledger:
-        executor.check(ledger.url)
+        check_reach(plan, executor, ledger.url)
         started = start_or_continue(ledger, plan, frame, context)
         run_id = started.run_id
         with driving(ledger, run_id) as driver_id:
@@ -136,6 +137,7 @@ def execute(
             )
             run.warn_of_others()
             run.warn_of_rights()
+            run.warn_of_files()
             canary = None if send_canaries is None else send_canaries(ledger, run_id)
             with span("opencode run", run_id=run_id, rows=len(plan.rows), model_ref=plan.model_ref):
                 run.run()
@@ -255,6 +257,11 @@ class _Run:
                 f"the agent may change files or run commands with all rights of your user: the backend "
                 f"{plan.backend} has no sandbox (leave --backend out for one)"
             )
+            self.emit(RunEvent(run_id=self.run_id, warning=text))
+
+    def warn_of_files(self) -> None:
+        """Emit a warning if files of the rows stay on other machines."""
+        if (text := files_warning(self.plan, self.executor)) is not None:
             self.emit(RunEvent(run_id=self.run_id, warning=text))
 
     def _dispatch(self, open_rows: int) -> RunSpec:

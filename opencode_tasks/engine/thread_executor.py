@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
@@ -28,6 +28,15 @@ class ThreadExecutor:
     def check(self, ledger_url: str) -> None:
         """Accept every ledger: this process has opened it already."""
         del ledger_url
+
+    def other_machines(self) -> Sequence[str]:
+        """None: batches run in this process."""
+        return ()
+
+    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Nothing is missing, since there is no other machine."""
+        del paths
+        return {}
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> ThreadBatch:
         """Start the batch in a new thread."""

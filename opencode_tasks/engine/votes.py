@@ -24,6 +24,7 @@ from opencode_tasks.engine.model_quality import read_model_quality
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
 from opencode_tasks.engine.quality import measure_quality
+from opencode_tasks.engine.reach import check_reach
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute
 from opencode_tasks.engine.start_run import start_or_continue
@@ -72,7 +73,7 @@ def execute_plan(
             send_canaries=send_canaries,
         )
     with Ledger.open(plan.ledger_url) as ledger:
-        executor.check(ledger.url)
+        check_reach(plan, executor, ledger.url)
         run_id = start_or_continue(ledger, plan, frame, context).run_id
         # The rows that a person has answered are decided; the other rows are decided by those of the parts.
         ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)

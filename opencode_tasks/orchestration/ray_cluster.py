@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from opencode_tasks.engine.executor import NO_PROMPT_LIMIT, PROCESS_BYTES, Capacity
 from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.local_ray import CREDENTIALS
+from opencode_tasks.system.folders import missing_among
 
 CREDENTIALS_PER_PROMPT = 0.01
+# Time in which all machines say which paths they have. A worker starts for it.
+LOOK_LIMIT_S = 60.0
 
 
 def cluster_capacity() -> Capacity:
@@ -36,13 +41,61 @@ def check_cluster(ledger_url: str) -> None:
             hint="start the nodes that have the credentials with: ray start "
             f"--resources='{{\"{CREDENTIALS}\": 1}}'",
         )
-    machines = {(node["NodeManagerHostname"], node["NodeManagerAddress"]) for node in nodes}
-    if len(machines) > 1 and ledger_url.startswith("sqlite"):
+    if len({_machine(node) for node in nodes}) > 1 and ledger_url.startswith("sqlite"):
         raise SetupError(
             "unknown",
             raw_message="this Ray cluster has several machines, and a SQLite ledger is a file of one",
             hint="use a ledger that all of them reach: --ledger postgresql://…",
         )
+
+
+def other_machines() -> dict[str, str]:
+    """The machines that may execute batches, without this one: by name, the id of a node of each."""
+    import ray  # noqa: PLC0415  loaded where a cluster is used
+
+    own_id = cast("Any", ray).get_runtime_context().get_node_id()
+    nodes = _living_nodes()
+    own = {_machine(node) for node in nodes if node["NodeID"] == own_id}
+    # The driver of a Ray client is on no node.
+    own = {(name, address) for name, address in own if name == socket.gethostname()}
+    return {
+        node["NodeManagerHostname"]: node["NodeID"]
+        for node in nodes
+        if node["Resources"].get(CREDENTIALS, 0.0) > 0 and _machine(node) not in own
+    }
+
+
+def missing_paths(paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The paths that other machines do not have, by the name of each such machine.
+
+    A machine that does not answer in time is left out: the rows that it gets say what it misses.
+    """
+    if not paths:
+        return {}
+    import ray  # noqa: PLC0415  loaded where a cluster is used
+    from ray.exceptions import RayError  # noqa: PLC0415  the same
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415  the same
+
+    api: Any = ray
+    look = api.remote(missing_among)
+    asked = {
+        look.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node_id, soft=False),
+        ).remote(list(paths)): name
+        for name, node_id in other_machines().items()
+    }
+    answered: list[Any] = api.wait([*asked], num_returns=len(asked), timeout=LOOK_LIMIT_S)[0] if asked else []
+    found: dict[str, Sequence[str]] = {}
+    for answer in answered:
+        try:
+            missing: Sequence[str] = api.get(answer)
+        except RayError:
+            continue
+        if missing:
+            found[asked[answer]] = missing
+    return found
 
 
 def batch_options(concurrency: int) -> dict[str, Any]:
@@ -52,6 +105,11 @@ def batch_options(concurrency: int) -> dict[str, Any]:
     """
     resources = {CREDENTIALS: round(CREDENTIALS_PER_PROMPT * concurrency, 4)}
     return {"num_cpus": 1, "max_retries": 0, "resources": resources}
+
+
+def _machine(node: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and address of the machine of a node."""
+    return node["NodeManagerHostname"], node["NodeManagerAddress"]
 
 
 def _living_nodes() -> list[dict[str, Any]]:

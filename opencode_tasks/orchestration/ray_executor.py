@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from opencode_tasks.engine.executor import Capacity
 from opencode_tasks.engine.thread_executor import ThreadBatch, WorkerLostError
 from opencode_tasks.engine.worker import BatchResult, work_on
-from opencode_tasks.orchestration.ray_cluster import batch_options, check_cluster, cluster_capacity
+from opencode_tasks.orchestration.ray_cluster import (
+    batch_options,
+    check_cluster,
+    cluster_capacity,
+    missing_paths,
+    other_machines,
+)
 from opencode_tasks.plan.run_spec import RunSpec
 
 
@@ -24,6 +31,14 @@ class RayExecutor:
     def check(self, ledger_url: str) -> None:
         """Raise SetupError if no batch could run on the cluster, or reach the ledger."""
         check_cluster(ledger_url)
+
+    def other_machines(self) -> Sequence[str]:
+        """See ``Executor.other_machines``."""
+        return [*other_machines()]
+
+    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """See ``Executor.missing_paths``."""
+        return missing_paths(paths)
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> ThreadBatch:
         """Start the batch. A thread here waits for it, and submits it again after each short wait."""

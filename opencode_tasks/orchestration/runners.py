@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
@@ -19,7 +19,13 @@ from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.orchestration.block_resolver import without_secrets
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.local_ray import running_ray
-from opencode_tasks.orchestration.ray_cluster import batch_options, check_cluster, cluster_capacity
+from opencode_tasks.orchestration.ray_cluster import (
+    batch_options,
+    check_cluster,
+    cluster_capacity,
+    missing_paths,
+    other_machines,
+)
 from opencode_tasks.orchestration.tasks import run_batch
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.run_spec import RunSpec
@@ -49,6 +55,14 @@ class TaskRunnerExecutor:
         """Raise SetupError if no batch could run on the Ray cluster, or reach the ledger."""
         if self.is_remote:
             check_cluster(ledger_url)
+
+    def other_machines(self) -> Sequence[str]:
+        """Names of the machines of the Ray cluster, without this one."""
+        return [*other_machines()] if self.is_remote else ()
+
+    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """See ``Executor.missing_paths``."""
+        return missing_paths(paths) if self.is_remote else {}
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> TaskRunBatch:
         """Submit the batch task. The task reads the secrets from their block again."""

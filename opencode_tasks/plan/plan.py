@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -274,6 +275,7 @@ def work_of(options: Options, spec: OpencodeSpec) -> WorkSpec:
         keep=options.keep_workspaces,
         artifacts=artifacts,
         max_diff_bytes=settings().max_diff_bytes,
+        host=socket.gethostname(),
     )
 
 

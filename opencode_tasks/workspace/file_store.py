@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -46,8 +47,16 @@ class FileStore:
 def open_stored(address: str) -> Generator[IO[bytes]]:
     """Open the file at an address that ``put`` returned.
 
-    Raises WorkspaceFaultError if it cannot be opened. Errors of reading are those of the file.
+    One with the name of a machine can be opened there, or on a disk that is shared with it. Raises
+    WorkspaceFaultError if it cannot be opened. Errors of reading are those of the file.
     """
+    parts = urlsplit(address)
+    if parts.scheme == "file" and parts.netloc:
+        address = unquote(parts.path)
+        if not Path(address).exists():
+            raise WorkspaceFaultError(
+                f"{address} is on the machine {parts.netloc}; give --artifacts with a URL"
+            )
     try:
         file: Any = fsspec.open(address, "rb")
         opened: Any = file.open()

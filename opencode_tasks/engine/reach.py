@@ -1,0 +1,105 @@
+"""Reach: whether the machines of a cluster have the files that a run names by paths."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.engine.executor import Executor
+from opencode_tasks.errors import InputError
+from opencode_tasks.plan.plan import Plan
+
+ARTIFACTS = "--artifacts"
+SOURCES_FIX = (
+    "name a repository or an archive by a URL (git+https://…, s3://….tar.gz), or use a disk that all "
+    "machines share"
+)
+READ_FIX = "put it on every machine"
+STORE_FIX = "give a URL such as s3://bucket/folder, or a folder on a disk that all machines share"
+
+
+def check_reach(plan: Plan, executor: Executor, ledger_url: str) -> None:
+    """Check that batches can run, and that their machines have the files of the run.
+
+    Raises SetupError as ``Executor.check`` does, and InputError for paths that are on this machine alone.
+    """
+    executor.check(ledger_url)
+    # The parts of a run have the files of the whole.
+    if plan.part is not None or not plan.options.has_workspace or not executor.other_machines():
+        return
+    with _mark(plan.options.artifacts) as stored:
+        named = (_sources(plan), _readable(plan), stored)
+        missing = executor.missing_paths([path for one in named for path in one.paths])
+    faults = [fault for one in named if (fault := _fault(one, missing)) is not None]
+    if faults:
+        raise InputError(tuple(faults))
+
+
+def files_warning(plan: Plan, executor: Executor) -> str | None:
+    """A warning if artifacts of rows stay on the machine of their row; None if they do not."""
+    options = plan.options
+    if plan.part is not None or not options.artifact or options.artifacts is not None:
+        return None
+    machines = executor.other_machines()
+    if not machines:
+        return None
+    return (
+        f"files of --artifact stay on the machine where their row runs ({', '.join(machines)} or this one): "
+        "--artifacts with a URL brings them together"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The paths that an option names, and what to do if a machine does not have one."""
+
+    option: str
+    paths: Sequence[str]
+    fix: str
+
+
+def _sources(plan: Plan) -> _Named:
+    workspaces = plan.rows.workspaces
+    option = "--workspace" if workspaces.template is None else "--workspace-template"
+    paths = dict.fromkeys(source.local_path for source in workspaces.used())
+    return _Named(option, [path for path in paths if path is not None], SOURCES_FIX)
+
+
+def _readable(plan: Plan) -> _Named:
+    sandbox = plan.spec.sandbox
+    return _Named("--sandbox-read", () if sandbox is None else sandbox.readable, READ_FIX)
+
+
+@contextmanager
+def _mark(artifacts: str | None) -> Generator[_Named]:
+    """A file in the folder for artifacts, by which a machine shows that it has the same folder."""
+    if artifacts is None or "://" in artifacts:
+        yield _Named(ARTIFACTS, (), STORE_FIX)
+        return
+    folder = Path(artifacts).absolute()
+    mark = folder / f".opencode-tasks-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise InputError((f"{ARTIFACTS}: cannot write {folder}: {error.strerror}",)) from error
+    try:
+        yield _Named(ARTIFACTS, [str(mark)], STORE_FIX)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _fault(named: _Named, missing: Mapping[str, Sequence[str]]) -> str | None:
+    """A line about the first machine that lacks something; the others mostly miss the same."""
+    for machine, absent in missing.items():
+        lost = sorted(set(named.paths) & set(absent))
+        if lost:
+            shown = f"the folder {Path(lost[0]).parent}" if named.option == ARTIFACTS else lost[0]
+            others = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+            return (
+                f"{named.option}: {shown}{others}: not on the machine {machine} of the cluster; {named.fix}"
+            )
+    return None
