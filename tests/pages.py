@@ -20,7 +20,7 @@ from cluster import Ran
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-LIMIT_S = 240
+LIMIT_S = 450
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = "$ "
 CONTINUED = "    "

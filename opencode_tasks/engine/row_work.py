@@ -13,10 +13,9 @@ from typing import Any
 
 from opencode_tasks.domain.records import Answer
 from opencode_tasks.domain.work import WorkResult, WorkSpec
+from opencode_tasks.engine.kept_files import files_folder, workspaces_folder
 from opencode_tasks.errors import CheckFailedError, OpenCodeError, SetupError, WorkspaceError
-from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.opencode.leftovers import instance_dir_of
-from opencode_tasks.system.folders import data_folder
 from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.workspace.changes import Changes
 from opencode_tasks.workspace.fault import WorkspaceFaultError
@@ -24,7 +23,6 @@ from opencode_tasks.workspace.file_store import FileStore
 from opencode_tasks.workspace.place import Workspace
 from opencode_tasks.workspace.program import CommandEnd
 
-KEPT = "workspaces"
 PATCH = "changes.patch"
 ARTIFACTS = "files"
 CHECK_CHARS = 500
@@ -135,7 +133,7 @@ def _put(spec: WorkSpec, file: Path, name: str) -> str:
     """Store a copy of a file and return its address."""
     if spec.artifacts is not None:
         return FileStore(spec.artifacts).put(file, name)
-    stored = FileStore(str(data_folder() / "artifacts")).put(file, name)
+    stored = FileStore(str(files_folder())).put(file, name)
     return stored if _is_here(spec) else _url(Path(stored), spec)
 
 
@@ -177,7 +175,7 @@ def _kept(
     spec: WorkSpec, place: RowPlace, workspace: Workspace, work: WorkResult, *, has_failed: bool
 ) -> WorkResult:
     """Move the workspace to where it is kept, or remove the one of an earlier attempt."""
-    kept = instance_dirs_root().parent / KEPT / place.path
+    kept = workspaces_folder() / place.path
     shutil.rmtree(kept, ignore_errors=True)
     if spec.keep == "none" or (spec.keep == "failed" and not has_failed):
         return work

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from sqlalchemy import Column, Connection, Table, cast, func, literal, null, select, update
+from sqlalchemy import Column, Connection, Table, cast, func, literal, null, or_, select, update
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
@@ -41,10 +42,15 @@ MESSAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """The number of purged runs, and of rows in them."""
+    """The purged runs: their number, that of their rows, and their ids.
+
+    ``machines`` are the names of other machines that have kept files of the rows.
+    """
 
     runs: int
     rows: int
+    run_ids: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
 
 
 def _without_texts(kind: Literal["answers", "messages"]) -> dict[str, Any]:
@@ -65,11 +71,12 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
         )
     )
     found = list(connection.execute(query.order_by(runs.c.run_id)).scalars())
-    count = 0
+    count, machines = 0, set[str]()
     for start in range(0, len(found), RUNS_PER_UPDATE):
         chunk = found[start : start + RUNS_PER_UPDATE]
         counted = select(func.count()).select_from(rows).where(rows.c.run_id.in_(chunk))
         count += connection.execute(counted).scalar_one()
+        machines |= _machines(connection, chunk)
         remove_texts(connection, chunk, ALL_TEXTS, now)
         connection.execute(_update(rows, chunk).values(**_without_texts("messages")))
         connection.execute(_update(reviews, chunk).values(previous_error_message=null()))
@@ -78,7 +85,26 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
         if not texts_only:
             keep_digests(connection, chunk)
             _replace_ids(connection, chunk)
-    return Purged(runs=len(found), rows=count)
+    return Purged(runs=len(found), rows=count, run_ids=tuple(found), machines=tuple(sorted(machines)))
+
+
+def _machines(connection: Connection, run_ids: Sequence[str]) -> set[str]:
+    """The machines in the addresses of kept files of runs."""
+    found: set[str] = set()
+    for column in (rows.c.workspace_url, rows.c.diff_url):
+        named = select(column).where(rows.c.run_id.in_(run_ids), column.like("file://%"))
+        urls: list[str] = list(connection.execute(named.distinct()).scalars())
+        found |= {urlsplit(url).netloc for url in urls}
+    return found - {""}
+
+
+def has_references(connection: Connection, run_id: str) -> bool:
+    """Whether rows of other runs name files of a run, whose answers they reuse."""
+    names = or_(
+        *(column.contains(f"/{run_id}/", autoescape=True) for column in (rows.c.diff_url, rows.c.artifacts))
+    )
+    query = select(rows.c.row_id).where(rows.c.run_id != run_id, names).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def remove_texts(
@@ -165,6 +191,10 @@ class Retention(Group):
         """
         if kinds:
             self.database.write(lambda connection: _remove_kept_texts(connection, run_id, kinds, now))
+
+    def has_references(self, run_id: str) -> bool:
+        """Whether rows of other runs name files of a run, whose answers they reuse."""
+        return self.database.read(lambda connection: has_references(connection, run_id))
 
     def purge(self, before: datetime, *, texts_only: bool, now: datetime) -> Purged:
         """Remove the texts of runs that ended before a time; unfinished runs are not changed.

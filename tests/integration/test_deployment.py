@@ -14,14 +14,17 @@ from typing import Any, Self
 
 import psutil
 import pytest
+from agent_rows import FILES, shell
 from cluster import Desk
 from deployed import LIMIT_S, ROOT, history, served, started, state_of, wait_for, worked, workers
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import Cancelling
+from repositories import git, repository, state
 
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.testing import Reply
 
 PRICED: Mapping[str, Any] = {
@@ -71,6 +74,41 @@ def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk:
     assert Counter(row["status"] for row in desk.read_csv("out.csv")) == {"completed": 12}
     sent = Counter(desk.provider.prompts())
     assert sent == Counter({f"row {i:03}": 1 for i in range(12)} | {"row 003": 2})
+
+
+@pytest.mark.nightly
+def test_a_deployed_run_over_a_repository_sleeps_and_keeps_its_commit(desk: Desk) -> None:
+    """A row that a rate limit cuts off in its work begins again, in a new process and a new workspace."""
+    source = repository(desk.folder / "source", FILES)
+    limited = Reply(status=429, headers={"Retry-After": "25"}, body={"error": {"message": "slow"}})
+    desk.provider.on("row 000", shell("echo of 0 >> a.txt"), Reply(text="done"))
+    work = shell("echo of 1 >> a.txt")
+    desk.provider.on("row 001", work, limited, work, Reply(text="late"))
+    log = desk.folder / "serve.log"
+    options = {
+        "runner": "threads",
+        "workspace_template": f"{source}@main",
+        "allow_tool": ["bash"],
+        "check_command": "grep -q of a.txt",
+        "output": str(desk.folder / "out.jsonl"),
+    }
+    with served(desk, "worker") as client:
+        flow_run_id = started(desk, client, "worker", 2, **options)
+        wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
+        (source / "a.txt").write_text("moved\n")
+        git(source, "commit", "-qam", "second")
+        before = state(source)
+        wait_for(lambda: state_of(client, flow_run_id).is_final(), log)
+        assert state_of(client, flow_run_id).name == "Completed", log.read_text()[-4000:]
+        names = history(client, flow_run_id)
+    assert names.count("AwaitingRetry") == 1
+    rows = [json.loads(line) for line in (desk.folder / "out.jsonl").read_text().splitlines()]
+    assert [row["response"] for row in rows] == ["done", "late"]
+    for number, row in enumerate(rows):
+        assert row["check_passed"] is True
+        assert row["diff"].endswith(f" one\n two\n+of {number}\n")
+    assert state(source) == before
+    assert not [*instance_dirs_root().glob("*/*/workspace")]
 
 
 @pytest.mark.nightly

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ DOCSTRING = {
     "oldString": "    return",
     "newString": '    """Return the sum of the prices."""\n    return',
 }
+# The right expressions of the tutorial about failing tests.
+FIXES = {
+    "total": ("sum(x) + 1", "sum(x)"),
+    "largest": ("min(x)", "max(x)"),
+    "mean": ("sum(x) / 2", "sum(x) / len(x)"),
+    "shout": ("x.lower()", "x.upper()"),
+    "initials": ("''.join(x.split())", "''.join(word[0] for word in x.split())"),
+    "mirror": ("x[1:]", "x[::-1]"),
+    "is_even": ("x % 2 == 1", "x % 2 == 0"),
+    "square": ("x + x", "x * x"),
+    "unique": ("list(x)", "sorted(set(x))"),
+    "count_words": ("len(x)", "len(x.split())"),
+}
 PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 5}, "limit": {"context": 200_000, "output": 8000}}
 
 
@@ -39,6 +53,19 @@ def test_every_page_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
     named = {line.rpartition(": ")[2] for line in menu.splitlines() if line.endswith(".md")}
     assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+def agent_of(name: str, wrong: str, right: str) -> list[Reply]:
+    """An agent that runs the test and corrects a file. One of them stops too early, and is told so."""
+    edit = {"filePath": f"{name}.py", "oldString": f"return {wrong}\n", "newString": f"return {right}\n"}
+    bash = {"command": "python -m unittest -q", "description": "Run the test"}
+    work = [Reply(tool_calls=[("bash", bash)]), Reply(tool_calls=[("edit", edit)]), Reply(text="Done.")]
+    return [Reply(text="I think that it works."), *work] if name == "mean" else work
+
+
+def is_about(text: str, call: Call) -> bool:
+    """Whether a text is in the conversation so far."""
+    return text in json.dumps(call.body)
 
 
 def marks(page: str) -> list[pytest.MarkDecorator]:
@@ -63,6 +90,8 @@ def test_a_page_can_be_followed_word_for_word(
     provider.on(NEGATIVE, Reply(text="negative"))
     provider.on("Positive or negative?", Reply(text="positive"))
     provider.on("Add a docstring to total.", Reply(tool_calls=[("edit", DOCSTRING)]), Reply(text="Done."))
+    for name, (wrong, right) in FIXES.items():
+        provider.on(partial(is_about, f"Correct {name}.py."), *agent_of(name, wrong, right))
     replaced = {
         "https://llm.example.com/v1": provider.base_url,
         "postgresql://annotator@db.example.com/ledger": postgresql_url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from agent_rows import FILES, Work, shell
-from cluster import Desk
+from cluster import COMMAND, Desk
 from engine_runs import setting
 from repositories import applied, git, repository, state
 
 from opencode_tasks.engine.export import export_run
+from opencode_tasks.engine.kept_files import RemovedFiles, remove_kept_files
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
@@ -100,6 +102,32 @@ def test_the_work_of_a_row_is_in_output_export_and_reuse(work: Work) -> None:
     git(source, "commit", "-qam", "second")
     work.rows(repo=[f"{source}@main"])
     assert work.run_rows()["reused"].tolist() == [False]
+
+
+@pytest.mark.slow
+def test_a_purge_removes_kept_workspaces_and_files_that_no_other_run_names(work: Work) -> None:
+    source = repository(work.folder / "source", FILES)
+    work.does(0, shell("echo three >> a.txt"))
+    work.rows(repo=[f"{source}@main"])
+    [row] = work.run_rows(keep_workspaces="all", artifact=["*.txt"]).to_dict("records")
+    first = work.run()["run_id"]
+    kept, file = (
+        Path(row["workspace_url"].removeprefix("file://")),
+        Path(json.loads(row["artifacts"])[0]["url"]),
+    )
+    assert (kept / "a.txt").read_text() == file.read_text() == "one\ntwo\nthree\n"
+    assert work.run_rows(artifact=["*.txt"])["artifacts"].tolist() == [row["artifacts"]]
+    size = sum(path.lstat().st_size for path in kept.rglob("*") if path.is_file())
+    with Ledger.open(work.ledger_url) as ledger:
+        removed = remove_kept_files(ledger, [first, "..", f"../artifacts/{first}"])
+    assert removed == RemovedFiles(workspaces=1, size_bytes=size)
+    assert not kept.exists()
+    assert file.exists()
+    command = [str(COMMAND), "purge", "--before", "2100-01-01", "--ledger", work.ledger_url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 runs with 2 rows purged\n1 stored file removed, 14 bytes\n"
+    assert not file.exists()
+    assert (source / "a.txt").read_text() == "one\ntwo\n"
 
 
 @pytest.mark.slow
