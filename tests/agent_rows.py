@@ -16,6 +16,13 @@ TOOLS = ("bash", "edit", "read", "write")
 FILES = {"a.txt": "one\ntwo\n", "sub/b.txt": "b\n"}
 
 
+def cost_usd(provider: ScriptedProvider) -> float:
+    """The cost of the calls that a provider has answered, by its record and the prices of its model."""
+    price = provider.models["echo"]["cost"]
+    tokens = [(call.input_tokens, call.output_tokens) for call in provider.calls]
+    return sum(given * price["input"] + made * price["output"] for given, made in tokens) / 1e6
+
+
 def shell(command: str) -> Reply:
     """A call of the tool ``bash``."""
     return Reply(tool_calls=[("bash", {"command": command, "description": "work"})])

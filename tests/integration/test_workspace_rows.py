@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from agent_rows import FILES, Work, shell
+from agent_rows import FILES, Work, cost_usd, shell
 from cluster import COMMAND, Desk
 from engine_runs import setting
 from repositories import applied, git, repository, state
@@ -62,7 +62,7 @@ def test_ten_repositories_at_once_have_ten_diffs_that_apply(work: Work) -> None:
             shell("rm sub/b.txt"),
         )
     work.rows(repo=[f"{source}@main" for source in sources])
-    output = work.run_rows(concurrency=4)
+    output = work.run_rows(concurrency=4, check_command="grep -q of new.txt")
     assert [*output["status"]] == ["completed"] * 10
     for number, row in enumerate(output.to_dict("records")):
         fresh = work.folder / f"fresh{number}"
@@ -74,7 +74,9 @@ def test_ten_repositories_at_once_have_ten_diffs_that_apply(work: Work) -> None:
         check(row, files_changed=3, lines_added=2, lines_removed=2, workspace_url=None)
         assert json.loads(row["tools_called"]) == ["read", "edit", "write", "bash"]
         assert json.loads(row["tools_denied"]) == []
+        assert row["check_passed"] is True
     assert [state(source) for source in sources] == before
+    assert sum(output["cost_usd"].tolist()) == pytest.approx(cost_usd(work.provider), abs=1e-12)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from repositories import applied, git, repository, state
 
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
 from opencode_tasks.workspace.fault import WorkspaceFaultError
+from opencode_tasks.workspace.file_store import FileStore, open_stored
 from opencode_tasks.workspace.place import Workspace
 from opencode_tasks.workspace.source import resolve
 
@@ -304,3 +305,14 @@ def test_a_source_that_has_changed_since_it_was_resolved_is_refused(tmp_path: Pa
     (tmp_path / "source" / "late.txt").touch()
     with pytest.raises(WorkspaceFaultError, match="has changed since the run began"):
         Workspace(tmp_path / "attempt").make(WorkspaceRequest(source=source))
+
+
+def test_a_stored_file_on_another_machine_is_read_if_its_disk_is_here_too(tmp_path: Path) -> None:
+    (tmp_path / "a b.txt").write_text("text")
+    stored = FileStore(str(tmp_path / "files")).put(tmp_path / "a b.txt", "run/row/a b.txt")
+    for address in (stored, Path(stored).as_uri().replace("file://", "file://other")):
+        with open_stored(address) as file:
+            assert file.read() == b"text"
+    with pytest.raises(WorkspaceFaultError) as caught, open_stored("file://other/none/a.txt"):
+        pass
+    assert str(caught.value) == "/none/a.txt is on the machine other; give --artifacts with a URL"

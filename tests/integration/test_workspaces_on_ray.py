@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from agent_rows import TOOLS
+from agent_rows import TOOLS, cost_usd
 from cluster import Desk
 from other_machine import NAME, is_possible, other_node
 from processes import kill_family
@@ -122,18 +122,6 @@ def rows(desk: Desk) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (desk.folder / "out.jsonl").read_text().splitlines()]
 
 
-def cost_usd(desk: Desk) -> float:
-    """The cost of the calls that the provider has answered, by its record and its prices."""
-    price = desk.provider.models["echo"]["cost"]
-    return (
-        sum(
-            call.input_tokens * price["input"] + call.output_tokens * price["output"]
-            for call in desk.provider.calls
-        )
-        / 1e6
-    )
-
-
 def hosts(ledger_url: str, run_id: str) -> dict[str, str]:
     """The machine of each row's last attempt."""
     with Ledger.open(ledger_url) as ledger:
@@ -185,7 +173,7 @@ def test_ten_repositories_are_fixed_on_two_machines_without_a_shared_disk(
         assert kept.netloc == (NAME if where[str(number)] == NAME else "")
         assert (Path(kept.path) / "price.py").exists() == (not kept.netloc)
     costs = sum(row["cost_usd"] for row in found)
-    assert costs == pytest.approx(cost_usd(desk), abs=1e-12)
+    assert costs == pytest.approx(cost_usd(desk.provider), abs=1e-12)
     assert ran.summary["cost_usd"] == pytest.approx(costs, abs=1e-12)
 
 
@@ -220,11 +208,13 @@ def test_rows_of_a_lost_machine_are_done_on_the_other_one(desk: Desk, empty_post
         repos = [f"git+{url}/r{number}@main" for number in range(4)]
         desk.write_csv("in.csv", [{"prompt": f"fix task {n}.", "repo": repo} for n, repo in enumerate(repos)])
         command = arguments(desk, cluster, empty_postgresql, "--batch-size", "2", "--concurrency", "2")
+        command += ["--artifact", "price.py"]
         with desk.start(*command, env={"OPENCODE_TASKS_LEASE": "10"}) as process:
             run_id = wait_for_work(empty_postgresql)
             kill_family(cluster.nodes[0])
             _, err = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0, err
+    assert f"stay on the machine where their row runs ({NAME} or this one)" in err
     for number, row in enumerate(rows(desk)):
         assert (row["status"], row["response"], row["check_passed"]) == ("completed", f"fixed {number}", True)
         fresh = desk.folder / f"fresh{number}"
