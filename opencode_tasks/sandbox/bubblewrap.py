@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -105,14 +106,16 @@ def _no_more_namespaces() -> list[str]:
 
 @functools.cache
 def _problem() -> str | None:
+    # On a cluster, one machine of several.
+    machine = socket.gethostname()
     if shutil.which(PROGRAM) is None:
-        return "bubblewrap is not installed (on Debian and Ubuntu: apt install bubblewrap)"
+        return f"bubblewrap is not installed on {machine} (on Debian and Ubuntu: apt install bubblewrap)"
     view = View(temp=Path(TEMP), cwd=Path("/"))
     tried = run_command(Bubblewrap().command(["true"], view), timeout_s=PROBE_LIMIT_S)
     if tried.returncode == 0:
         return None
     reason = "it did not end" if tried.timed_out else tried.stderr.strip().partition("\n")[0]
     return (
-        f"bubblewrap cannot make a sandbox on this machine ({reason or 'it failed'}); a container needs "
+        f"bubblewrap cannot make a sandbox on {machine} ({reason or 'it failed'}); a container needs "
         "permission for user namespaces, and Ubuntu 24.04 an AppArmor profile for bwrap"
     )
