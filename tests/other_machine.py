@@ -23,7 +23,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 HOME = "/tmp/home"
 DOWNLOADS = Path(os.environ["XDG_CACHE_HOME"], "opencode-tasks").resolve()
 NAMESPACES = ("--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
-# The folders of $SHARED are those of both machines.
+# The folders of $SHARED are those of both machines. The programs of $HIDDEN are on the first one alone.
 SCRIPT = f"""
 set -e
 hostname {NAME}
@@ -36,6 +36,7 @@ for one in "${{opened[@]}}"; do
 done
 mkdir -p {HOME}/cache
 ln -s "{DOWNLOADS}" {HOME}/cache/opencode-tasks
+for program in $HIDDEN; do mount --bind /dev/null "$(command -v "$program")"; done
 mount -o remount,bind,ro /
 exec "$@"
 """
@@ -56,9 +57,20 @@ def is_possible() -> bool:
 
 
 @contextmanager
-def other_node(address: str, shared: Sequence[Path], *more: str) -> Generator[subprocess.Popen[bytes]]:
-    """A node there of the Ray at an address, until it is killed. ``shared`` are folders of both machines."""
-    own = {"SHARED": " ".join(map(str, shared)), "HOME": HOME, "TMPDIR": "/tmp", "RAY_AUTH_MODE": "token"}
+def other_node(
+    address: str, *more: str, shared: Sequence[Path], hidden: str
+) -> Generator[subprocess.Popen[bytes]]:
+    """A node there of the Ray at an address, until it is killed.
+
+    ``shared`` are folders of both machines, ``hidden`` are names of programs that it does not have.
+    """
+    own = {
+        "HIDDEN": hidden,
+        "SHARED": " ".join(map(str, shared)),
+        "HOME": HOME,
+        "TMPDIR": "/tmp",
+        "RAY_AUTH_MODE": "token",
+    }
     own |= {f"XDG_{name}_HOME": f"{HOME}/{name.lower()}" for name in ("CACHE", "CONFIG", "DATA", "STATE")}
     ray = [RAY, "start", "--block", "--disable-usage-stats", "--address", address]
     process = subprocess.Popen(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system.ray_node import memory_available_bytes
+
+T = TypeVar("T")
 
 # More prompts than any run has in flight.
 NO_PROMPT_LIMIT = 10_000
@@ -73,8 +75,11 @@ class Executor(Protocol):
         """Names of the machines of batches, without this one."""
         ...
 
-    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """The paths that other machines do not have, by the name of each such machine."""
+    def on_other_machines(self, function: Callable[[], T]) -> Mapping[str, T]:
+        """Call a function on each other machine; results by the names of the machines.
+
+        A machine that does not answer is left out. ``function`` must pickle by reference.
+        """
         ...
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchHandle:

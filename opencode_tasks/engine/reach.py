@@ -6,17 +6,20 @@ import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from opencode_tasks.engine.executor import Executor
-from opencode_tasks.errors import InputError
+from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.plan.plan import Plan
+from opencode_tasks.workspace.machine import MachineFaults, machine_faults
 
 ARTIFACTS = "--artifacts"
 SOURCES_FIX = (
     "name a repository or an archive by a URL (git+https://…, s3://….tar.gz), or use a disk that all "
     "machines share"
 )
+SETUP_HINT = "make it work on every machine that has the resource opencode_creds"
 READ_FIX = "put it on every machine"
 STORE_FIX = "give a URL such as s3://bucket/folder, or a folder on a disk that all machines share"
 
@@ -24,18 +27,27 @@ STORE_FIX = "give a URL such as s3://bucket/folder, or a folder on a disk that a
 def check_reach(plan: Plan, executor: Executor, ledger_url: str) -> None:
     """Check that batches can run, and that their machines have the files of the run.
 
-    Raises SetupError as ``Executor.check`` does, and InputError for paths that are on this machine alone.
+    Raises InputError for paths that another machine does not have, and SetupError if it cannot run rows, or
+    as ``Executor.check`` does.
     """
     executor.check(ledger_url)
+    sandbox = plan.spec.sandbox
+    is_simple = not plan.options.has_workspace and sandbox is None
     # The parts of a run have the files of the whole.
-    if plan.part is not None or not plan.options.has_workspace or not executor.other_machines():
+    if is_simple or plan.part is not None or not executor.other_machines():
         return
     with _mark(plan.options.artifacts) as stored:
         named = (_sources(plan), _readable(plan), stored)
-        missing = executor.missing_paths([path for one in named for path in one.paths])
-    faults = [fault for one in named if (fault := _fault(one, missing)) is not None]
+        paths = [path for one in named for path in one.paths]
+        kind = None if sandbox is None else sandbox.kind
+        look = partial(machine_faults, paths, kind, uses_git=plan.options.has_workspace)
+        found = executor.on_other_machines(look)
+    faults = [fault for one in named if (fault := _fault(one, found)) is not None]
     if faults:
         raise InputError(tuple(faults))
+    for faults_of_machine in found.values():
+        if faults_of_machine.problem is not None:
+            raise SetupError("unknown", raw_message=faults_of_machine.problem, hint=SETUP_HINT)
 
 
 def files_warning(plan: Plan, executor: Executor) -> str | None:
@@ -92,10 +104,10 @@ def _mark(artifacts: str | None) -> Generator[_Named]:
         mark.unlink(missing_ok=True)
 
 
-def _fault(named: _Named, missing: Mapping[str, Sequence[str]]) -> str | None:
-    """A line about the first machine that lacks something; the others mostly miss the same."""
-    for machine, absent in missing.items():
-        lost = sorted(set(named.paths) & set(absent))
+def _fault(named: _Named, found: Mapping[str, MachineFaults]) -> str | None:
+    """A line about the first machine that lacks a path; the others mostly lack the same."""
+    for machine, faults in found.items():
+        lost = sorted(set(named.paths) & set(faults.missing_paths))
         if lost:
             shown = f"the folder {Path(lost[0]).parent}" if named.option == ARTIFACTS else lost[0]
             others = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
+from typing import TypeVar
 
 from opencode_tasks.engine.executor import BatchEnd, Capacity, local_capacity
 from opencode_tasks.engine.worker import BatchResult, RowsWaitError, work_on
 from opencode_tasks.plan.run_spec import RunSpec
+
+T = TypeVar("T")
 
 
 class WorkerLostError(Exception):
@@ -33,9 +36,9 @@ class ThreadExecutor:
         """None: batches run in this process."""
         return ()
 
-    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Nothing is missing, since there is no other machine."""
-        del paths
+    def on_other_machines(self, function: Callable[[], T]) -> Mapping[str, T]:
+        """Nothing: there is no other machine."""
+        del function
         return {}
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> ThreadBatch:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 from opencode_tasks.engine.executor import NO_PROMPT_LIMIT, PROCESS_BYTES, Capacity
 from opencode_tasks.errors import SetupError
 from opencode_tasks.orchestration.local_ray import CREDENTIALS
-from opencode_tasks.system.folders import missing_among
 
 CREDENTIALS_PER_PROMPT = 0.01
-# Time in which all machines say which paths they have. A worker starts for it.
-LOOK_LIMIT_S = 60.0
+# Time in which other machines answer. A worker starts for it.
+ANSWER_LIMIT_S = 60.0
+T = TypeVar("T")
 
 
 def cluster_capacity() -> Capacity:
@@ -65,37 +66,36 @@ def other_machines() -> dict[str, str]:
     }
 
 
-def missing_paths(paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """The paths that other machines do not have, by the name of each such machine.
+def on_other_machines(function: Callable[[], T]) -> Mapping[str, T]:
+    """Call a function on each other machine; results by the names of the machines.
 
-    A machine that does not answer in time is left out: the rows that it gets say what it misses.
+    A machine that does not answer in time is left out: the rows that it gets say what it lacks.
     """
-    if not paths:
-        return {}
     import ray  # noqa: PLC0415  loaded where a cluster is used
     from ray.exceptions import RayError  # noqa: PLC0415  the same
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415  the same
 
     api: Any = ray
-    look = api.remote(missing_among)
-    asked = {
-        look.options(
-            num_cpus=0,
-            max_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node_id, soft=False),
-        ).remote(list(paths)): name
-        for name, node_id in other_machines().items()
-    }
-    answered: list[Any] = api.wait([*asked], num_returns=len(asked), timeout=LOOK_LIMIT_S)[0] if asked else []
-    found: dict[str, Sequence[str]] = {}
+
+    def asked(node_id: str) -> Any:
+        place = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        remote = api.remote(call).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+        return remote.remote(function)
+
+    names = {asked(node_id): name for name, node_id in other_machines().items()}
+    answered: list[Any] = (
+        api.wait([*names], num_returns=len(names), timeout=ANSWER_LIMIT_S)[0] if names else []
+    )
+    found: dict[str, T] = {}
     for answer in answered:
-        try:
-            missing: Sequence[str] = api.get(answer)
-        except RayError:
-            continue
-        if missing:
-            found[asked[answer]] = missing
+        with suppress(RayError):
+            found[names[answer]] = api.get(answer)
     return found
+
+
+def call(function: Callable[[], T]) -> T:
+    """Call a function, on the machine that executes this one."""
+    return function()
 
 
 def batch_options(concurrency: int) -> dict[str, Any]:

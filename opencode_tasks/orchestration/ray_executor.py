@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from opencode_tasks.engine.executor import Capacity
 from opencode_tasks.engine.thread_executor import ThreadBatch, WorkerLostError
@@ -13,10 +13,12 @@ from opencode_tasks.orchestration.ray_cluster import (
     batch_options,
     check_cluster,
     cluster_capacity,
-    missing_paths,
+    on_other_machines,
     other_machines,
 )
 from opencode_tasks.plan.run_spec import RunSpec
+
+T = TypeVar("T")
 
 
 class RayExecutor:
@@ -36,9 +38,9 @@ class RayExecutor:
         """See ``Executor.other_machines``."""
         return [*other_machines()]
 
-    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """See ``Executor.missing_paths``."""
-        return missing_paths(paths)
+    def on_other_machines(self, function: Callable[[], T]) -> Mapping[str, T]:
+        """See ``Executor.on_other_machines``."""
+        return on_other_machines(function)
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> ThreadBatch:
         """Start the batch. A thread here waits for it, and submits it again after each short wait."""

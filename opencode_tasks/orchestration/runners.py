@@ -23,7 +23,7 @@ from opencode_tasks.orchestration.ray_cluster import (
     batch_options,
     check_cluster,
     cluster_capacity,
-    missing_paths,
+    on_other_machines,
     other_machines,
 )
 from opencode_tasks.orchestration.tasks import run_batch
@@ -60,9 +60,9 @@ class TaskRunnerExecutor:
         """Names of the machines of the Ray cluster, without this one."""
         return [*other_machines()] if self.is_remote else ()
 
-    def missing_paths(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """See ``Executor.missing_paths``."""
-        return missing_paths(paths) if self.is_remote else {}
+    def on_other_machines(self, function: Callable[[], T]) -> Mapping[str, T]:
+        """See ``Executor.on_other_machines``."""
+        return on_other_machines(function) if self.is_remote else {}
 
     def submit(self, run_spec: RunSpec, batch_id: str, max_rows: int) -> TaskRunBatch:
         """Submit the batch task. The task reads the secrets from their block again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
@@ -50,11 +49,6 @@ def can_be_made(folder: Path) -> bool:
         if is_there:
             return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     return False
-
-
-def missing_among(paths: Iterable[str]) -> list[str]:
-    """The paths that this machine does not have."""
-    return [path for path in paths if not os.path.lexists(path)]
 
 
 def private_temp_folders() -> list[Path]:

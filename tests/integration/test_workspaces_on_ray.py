@@ -49,13 +49,13 @@ LIMIT_S = 300.0
 
 
 @contextmanager
-def two_machines(postgresql_url: str, shared: Sequence[Path] = ()) -> Generator[Cluster]:
+def two_machines(postgresql_url: str, shared: Sequence[Path] = (), *, hidden: str = "") -> Generator[Cluster]:
     """A Ray of this machine and another one, each with credentials and a CPU."""
     folders = [Path(str(conninfo_to_dict(postgresql_url)["host"])), *shared]
     more = ("--num-cpus", "1", "--resources", CREDENTIALS)
     with (
         head("--node-ip-address", "127.0.0.1", "--resources", CREDENTIALS) as address,
-        other_node(address, folders, *more) as other,
+        other_node(address, *more, shared=folders, hidden=hidden) as other,
     ):
         made = Cluster(address, [other])
         wait_for_nodes(made, 2)
@@ -107,12 +107,18 @@ def fixes(desk: Desk, number: int, delay_s: float = 0.0) -> None:
         desk.provider.on(is_next, reply)
 
 
-def arguments(desk: Desk, cluster: Cluster, ledger: str, *more: str) -> list[str]:
+def arguments(
+    desk: Desk,
+    cluster: Cluster,
+    ledger: str,
+    *more: str,
+    source: tuple[str, str] = ("--workspace", "repo"),
+) -> list[str]:
     """``annotate`` of in.csv on the cluster."""
     tools = [word for tool in TOOLS for word in ("--allow-tool", tool)]
     return desk.arguments(
         *("in.csv", "-o", "out.jsonl", "--ledger", ledger, "--json", "--runner", "ray"),
-        *("--ray-address", cluster.address, "--workspace", "repo", *tools),
+        *("--ray-address", cluster.address, *source, *tools),
         *("--setup-command", SETUP, "--check-command", CHECK, *more),
     )
 
@@ -196,6 +202,20 @@ def test_what_the_other_machine_does_not_have_is_said_before_anything_is_sent(
         f"sandbox-read: {tools}: ",
         f"artifacts: the folder {desk.folder}/files: ",
     ], ran.stderr
+    assert desk.provider.calls == []
+
+
+def test_a_machine_that_cannot_run_rows_is_named_before_anything_is_sent(
+    desk: Desk, empty_postgresql: str
+) -> None:
+    with two_machines(empty_postgresql, hidden="bwrap git") as cluster:
+        desk.write_csv("in.csv", [{"prompt": "task"}])
+        template = ("--workspace-template", str(Path(__file__).parent))
+        command = arguments(desk, cluster, empty_postgresql, source=template)
+        refused = [desk.run(*command, *last) for last in ((), ("--sandbox", "none"))]
+    assert [ran.code for ran in refused] == [70, 70], refused
+    assert f"bubblewrap is not installed on {NAME}" in refused[0].stderr
+    assert f"git is not installed on {NAME}" in refused[1].stderr
     assert desk.provider.calls == []
 
 
