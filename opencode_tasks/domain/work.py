@@ -15,6 +15,14 @@ KeepWorkspaces = Literal["none", "failed", "all"]
 _LOCAL = ("file", "local")
 
 
+def local_path(address: str) -> str | None:
+    """The path that an address names on the disk of a machine; None for one that a network reaches."""
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    return unquote(parts.path) if parts.scheme in _LOCAL else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceSource:
     """A resolved source of files. Equal identities mean equal content.
@@ -38,10 +46,7 @@ class WorkspaceSource:
     @property
     def local_path(self) -> str | None:
         """The path of a source on the disk of a machine; None for one that a network reaches."""
-        if "://" not in self.address:
-            return self.address
-        parts = urlsplit(self.address)
-        return unquote(parts.path) if parts.scheme in _LOCAL else None
+        return local_path(self.address)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""

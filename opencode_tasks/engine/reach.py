@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from opencode_tasks.domain.work import local_path
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.plan.plan import Plan
@@ -77,7 +79,8 @@ def _sources(plan: Plan) -> _Named:
     workspaces = plan.rows.workspaces
     option = "--workspace" if workspaces.template is None else "--workspace-template"
     paths = dict.fromkeys(source.local_path for source in workspaces.used())
-    return _Named(option, [path for path in paths if path is not None], SOURCES_FIX)
+    # Nothing can be said about a path that is not here either.
+    return _Named(option, [path for path in paths if path and os.path.lexists(path)], SOURCES_FIX)
 
 
 def _readable(plan: Plan) -> _Named:
@@ -88,10 +91,12 @@ def _readable(plan: Plan) -> _Named:
 @contextmanager
 def _mark(artifacts: str | None) -> Generator[_Named]:
     """A file in the folder for artifacts, by which a machine shows that it has the same folder."""
-    if artifacts is None or "://" in artifacts:
+    path = None if artifacts is None else local_path(artifacts)
+    if path is None:
         yield _Named(ARTIFACTS, (), STORE_FIX)
         return
-    folder = Path(artifacts).absolute()
+    folder = Path(path).absolute()
+    is_new = not folder.exists()
     mark = folder / f".opencode-tasks-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +107,10 @@ def _mark(artifacts: str | None) -> Generator[_Named]:
         yield _Named(ARTIFACTS, [str(mark)], STORE_FIX)
     finally:
         mark.unlink(missing_ok=True)
+        if is_new:
+            # Another run may have stored a file in it.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _fault(named: _Named, found: Mapping[str, MachineFaults]) -> str | None:

@@ -203,6 +203,7 @@ def test_what_the_other_machine_does_not_have_is_said_before_anything_is_sent(
         f"artifacts: the folder {desk.folder}/files: ",
     ], ran.stderr
     assert desk.provider.calls == []
+    assert not (desk.folder / "files").exists()
 
 
 def test_a_machine_that_cannot_run_rows_is_named_before_anything_is_sent(
