@@ -241,7 +241,7 @@ WORK_COLUMNS = (
         "diff_url",
         "string",
         "address of the file with the diff, if it is longer than `OPENCODE_TASKS_MAX_DIFF_BYTES` or not "
-        "UTF-8; else null.",
+        "UTF-8; else null. `file://MACHINE/PATH` if it is on the disk of another machine of a Ray cluster.",
         "answers",
     ),
     _work("files_changed", "Int64", "number of files that were added, changed or removed."),
@@ -257,7 +257,8 @@ WORK_COLUMNS = (
     _work(
         "workspace_url",
         "string",
-        "address of the workspace after the work; null if it was not kept (`--keep-workspaces`).",
+        "address of the workspace after the work, `file://MACHINE/PATH` on another machine of a Ray cluster; "
+        "null if it was not kept (`--keep-workspaces`).",
         "answers",
         is_reused=False,
     ),

@@ -230,7 +230,7 @@ def test_rows_of_a_lost_machine_are_done_on_the_other_one(desk: Desk, empty_post
         desk.write_csv("in.csv", [{"prompt": f"fix task {n}.", "repo": repo} for n, repo in enumerate(repos)])
         command = arguments(desk, cluster, empty_postgresql, "--batch-size", "2", "--concurrency", "2")
         command += ["--artifact", "price.py"]
-        with desk.start(*command, env={"OPENCODE_TASKS_LEASE": "10"}) as process:
+        with desk.start(*command, env={"OPENCODE_TASKS_LEASE": "10", "PREFECT_API_URL": None}) as process:
             run_id = wait_for_work(empty_postgresql)
             kill_family(cluster.nodes[0])
             _, err = process.communicate(timeout=LIMIT_S)
