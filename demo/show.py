@@ -34,13 +34,22 @@ def main() -> None:
 
 
 def annotated_rows(frame: pd.DataFrame) -> Table:
-    """Return a table with a line for each row: review, answer, status, tokens and seconds."""
+    """Return a table with a line for each row: review, label of a person, answer, status, tokens, seconds."""
     table = Table(
-        "id", "text", "response", "status", "tokens in", "tokens out", "seconds", title="Annotated rows"
+        *("id", "text", "human", "response", "status", "tokens in", "tokens out", "seconds"),
+        title="Annotated rows",
     )
     for row in frame.to_dict("records"):
         counts = [row["input_tokens"], row["output_tokens"]]
-        cells = (row["id"], row["text"], row["response"], row["status"], *counts, row["duration_s"])
+        cells = (
+            row["id"],
+            row["text"],
+            row["human"],
+            row["response"],
+            row["status"],
+            *counts,
+            row["duration_s"],
+        )
         table.add_row(*(Text(cell_text(cell)) for cell in cells))
     return table
 

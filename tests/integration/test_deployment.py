@@ -278,7 +278,8 @@ def test_a_worker_restarts_a_run_and_a_person_gives_it_a_new_budget(desk: Desk) 
     log = desk.folder / "serve.log"
     with Inbox() as inbox, worked(desk) as client:
         notify(inbox)
-        flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None, max_cost=0.006)
+        own = {"runner": "threads", "template": None, "choices": None, "max_cost": 0.006}
+        flow_run_id = started(desk, client, "annotate", 12, **own)
         wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
         wait_for(lambda: state_of(client, flow_run_id).name == "Suspended", log)
         suspended = state_of(client, flow_run_id)

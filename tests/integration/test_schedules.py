@@ -54,7 +54,9 @@ def test_concurrent_runs_are_queued_and_a_sleeping_run_keeps_its_rows(
     log = desk.folder / "serve.log"
     with worked(desk, OPENCODE_TASKS_LEDGER=postgresql_url) as client:
         deployment = client.read_deployment_by_name("annotate-dataset/annotate")
-        parameters = deployment.parameters | parameters_of(desk, ROWS, runner="threads", template=None)
+        parameters = deployment.parameters | parameters_of(
+            desk, ROWS, runner="threads", template=None, choices=None
+        )
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
         schedule = IntervalSchedule(interval=timedelta(seconds=EVERY_S))
         [made] = client.create_deployment_schedules(deployment.id, [(schedule, True)])
