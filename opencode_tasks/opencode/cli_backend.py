@@ -21,7 +21,9 @@ from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.errors import SetupError, WorkspaceError
 from opencode_tasks.opencode.backend import (
+    CONTINUATION,
     BackendName,
+    KeptSession,
     OnSession,
     OpencodeSpec,
     Request,
@@ -36,6 +38,8 @@ from opencode_tasks.opencode.instance_dir import (
     make_instance_dir,
 )
 from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.kept_sessions import keep_session, take_session
+from opencode_tasks.opencode.leftovers import forget_session, instance_dir_of
 from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
@@ -147,12 +151,16 @@ class CliBackend:
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
+        # The guards of the directories that other processes have made.
+        self._keepers: dict[str, GuardedProcess] = {}
 
     async def aclose(self) -> None:
-        """Remove the recorded sessions. The directory of an unrecorded session stays."""
-        await asyncio.to_thread(self._keeper.stop)
+        """Remove the recorded sessions. The directory of an unrecorded or kept session stays."""
+        # A guard leaves locked directories alone: others may have taken them.
         for instance_dir in self._homes.values():
             instance_dir.release()
+        for keeper in (self._keeper, *self._keepers.values()):
+            await asyncio.to_thread(keeper.stop)
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """Data directory of the session; None if it does not exist yet."""
@@ -167,13 +175,39 @@ class CliBackend:
 
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
-        self._folds.pop(session_id, None)
-        self._relayed.pop(session_id, None)
-        self._parents.pop(session_id, None)
-        instance_dir = self._homes.pop(session_id, None)
+        instance_dir = self._forget(session_id)
         if instance_dir is not None:
-            instance_dir.unmark(session_id)
-            instance_dir.remove()
+            forget_session(instance_dir, session_id)
+
+    def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """See ``Backend.keep_session``."""
+        # Its guard ends first: the directory may have a new owner when it is released.
+        instance_dir = self._forget(session_id)
+        if instance_dir is None:
+            return False
+        keep_session(instance_dir, session_id, attempt_id)
+        return True
+
+    def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """See ``Backend.take_session``."""
+        instance_dir, session_id = instance_dir_of(kept.data_dir), kept.session_id
+        user_config = self._spec.sandbox is None
+        if not take_session(
+            instance_dir, session_id, left_by=kept.left_by, attempt_id=attempt_id, user_config=user_config
+        ):
+            return False
+        self._homes[session_id] = instance_dir
+        self._keepers[session_id] = GuardedProcess.watch(instance_dirs=[instance_dir.root])
+        return True
+
+    def _forget(self, session_id: str) -> InstanceDir | None:
+        """Forget a session; returns its instance directory."""
+        for known in (self._folds, self._relayed, self._parents):
+            known.pop(session_id, None)
+        keeper = self._keepers.pop(session_id, None)
+        if keeper is not None:
+            keeper.stop()
+        return self._homes.pop(session_id, None)
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``. Raises SetupError if the disk is full, WorkspaceError without a workspace."""
@@ -189,6 +223,7 @@ class CliBackend:
             if request.workspace is not None and known is None:
                 await asyncio.to_thread(make_workspace, request.workspace, instance_dir)
             env = environment(instance_dir, spec, password=None, journal_events=True)
+            env["OPENCODE_TASKS_CONTINUATION"] = CONTINUATION
             if request.system is not None:
                 system = instance_dir.run / "system.txt"
                 system.touch(mode=0o600)

@@ -43,6 +43,9 @@ LEAN_ENVIRONMENT = {
     "OPENCODE_EXPERIMENTAL_WEBSOCKETS": "false",
 }
 
+# Begins the mark of a kept session; the id of the attempt that left it follows.
+KEPT = "kept "
+
 # Descriptors of the locked files of the instance directories that this process uses, by their root.
 _locks: dict[Path, int] = {}
 
@@ -51,9 +54,10 @@ _locks: dict[Path, int] = {}
 class InstanceDir:
     """Directories of one opencode process, all below ``root`` (mode 0700).
 
-    ``marks`` holds a file for each session that is not in the ledger yet. While there is one, ``data``
-    is kept if the process is killed. The process that made the directory keeps ``lock_file`` locked
-    (flock) until it releases the directory or ends.
+    ``marks`` holds a file for each session that is not in the ledger yet, and for each one that a later
+    attempt continues (``kept_sessions.py``). While there is one, all but ``run`` stays if the process is
+    killed. The process that uses the directory keeps ``lock_file`` locked (flock) until it releases the
+    directory or ends.
     """
 
     root: Path
@@ -65,8 +69,13 @@ class InstanceDir:
 
     @property
     def marks(self) -> Path:
-        """A file for each unrecorded session, named by the session, with the id of its attempt."""
+        """A file for each unrecorded or kept session, named by the session, with the id of its attempt."""
         return self.root / "unrecorded"
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether opencode ran in a sandbox here. What its programs left is then read in a sandbox alone."""
+        return (self.root / "sandboxed").exists()
 
     @property
     def lock_file(self) -> Path:
@@ -98,11 +107,13 @@ class InstanceDir:
 
         Raises OSError, without a mark, if the disk fails.
         """
-        mark = self.marks / session_id
+        new = self.root / "mark"
         try:
-            mark.touch(mode=0o600)
-            mark.write_text(attempt_id)
+            new.touch(mode=0o600)
+            new.write_text(attempt_id)
+            new.rename(self.marks / session_id)
         except OSError:
+            new.unlink(missing_ok=True)
             self.unmark(session_id)
             raise
 
@@ -171,13 +182,23 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
     """Make an instance directory, locked by this process, with its subdirectories (mode 0700).
 
     It contains a stub of the package that opencode would otherwise install with npm. ``parent`` None is
-    ``instance_dirs_root()``. With ``user_config`` it links the user's global opencode config.
+    ``instance_dirs_root()``. With ``user_config`` it links the user's global opencode config; without, it is
+    one for a sandbox.
     """
     instance_dir = InstanceDir(root=(parent or instance_dirs_root()) / uuid.uuid4().hex[:12])
     instance_dir.root.mkdir(parents=True, mode=0o700)
     _lock(instance_dir)
-    for path in (instance_dir.data, instance_dir.marks, instance_dir.work, instance_dir.run):
+    for path in (instance_dir.data, instance_dir.marks, instance_dir.work):
         path.mkdir(mode=0o700)
+    if not user_config:
+        (instance_dir.root / "sandboxed").touch(mode=0o600)
+    make_run_folder(instance_dir, user_config=user_config)
+    return instance_dir
+
+
+def make_run_folder(instance_dir: InstanceDir, *, user_config: bool) -> None:
+    """Make the folder ``run`` of an instance directory, which is removed with each process."""
+    instance_dir.run.mkdir(mode=0o700)
     for name in ("config", "cache", "state", "tmp"):
         (instance_dir.run / name).mkdir(mode=0o700)
     config = instance_dir.run / "config" / "opencode"
@@ -186,7 +207,25 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
         _link_global_config(config)
     else:
         write_stub(config)
-    return instance_dir
+
+
+def lock_again(instance_dir: InstanceDir) -> bool:
+    """Lock a directory that was released; False if it is gone, or a process uses it."""
+    try:
+        descriptor = os.open(instance_dir.lock_file, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    _locks[instance_dir.root] = descriptor
+    if not instance_dir.lock_file.exists():
+        # It was removed meanwhile.
+        instance_dir.release()
+        return False
+    return True
 
 
 def is_locked(instance_dir: InstanceDir) -> bool:

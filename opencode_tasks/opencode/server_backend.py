@@ -17,6 +17,7 @@ from opencode_tasks.opencode.backend import (
     MAX_INNER_WAIT_S,
     BackendName,
     Clocks,
+    KeptSession,
     OnSession,
     OpencodeSpec,
     Request,
@@ -82,6 +83,16 @@ class ServerBackend:
     def release_session(self, session_id: str) -> None:
         """Release a session that is recorded: it is not needed for a recovery any more."""
         self._servers.mark_recorded(session_id)
+
+    def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """No session is kept."""
+        del session_id, attempt_id
+        return False
+
+    def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """No session is kept."""
+        del kept, attempt_id
+        return False
 
     async def aclose(self) -> None:
         """Nothing to close: the server pool closes the servers."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import json
 import os
@@ -445,9 +446,9 @@ def clean_up(job: dict[str, Any]) -> None:
 
 
 def clean_instance_dir(path: str) -> None:
-    """Remove an instance directory, or all instance directories below ``path``.
+    """Remove an instance directory, or all instance directories below ``path`` that no process has locked.
 
-    While a session is unrecorded, the data directory stays and only ``run`` is removed.
+    While a session is unrecorded or kept, the data directory stays and only ``run`` is removed.
     """
     marks = os.path.join(path, "unrecorded")
     if os.path.isdir(marks):
@@ -456,8 +457,19 @@ def clean_instance_dir(path: str) -> None:
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(path):
-            clean_instance_dir(os.path.join(path, name))
+            if not is_locked(os.path.join(path, name, "lock")):
+                clean_instance_dir(os.path.join(path, name))
         os.rmdir(path)
+
+
+def is_locked(path: str) -> bool:
+    """Whether a process has locked a file; False without the file."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def has_data(fd: int, timeout_s: float = 0.0) -> bool:

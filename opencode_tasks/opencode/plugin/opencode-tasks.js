@@ -38,10 +38,12 @@
 //                                  file of the system text, cost limit and file of prices of the first session, for
 //                                  `opencode run`. A server takes limit and prices from the metadata of
 //                                  the prompt's text part.
+//   OPENCODE_TASKS_CONTINUATION    text of the prompt that continues a session (see continuation.js)
 //   OPENCODE_TASKS_RELAY, OPENCODE_TASKS_RELAY_HOSTS
 //                                  the way out of a sandbox (see relay.js)
 
 import { appendFileSync, readFileSync } from "node:fs"
+import { repeatInterrupted } from "./continuation.js"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
 import { RELAY, relayed } from "./relay.js"
 import { Spending } from "./spending.js"
@@ -436,7 +438,10 @@ export const OpencodeTasks = async () => {
     "experimental.session.compacting": async (input) => {
       compacting.add(input.sessionID)
     },
-    "experimental.chat.messages.transform": async (input, output) => review(output.messages),
+    "experimental.chat.messages.transform": async (input, output) => {
+      review(output.messages)
+      repeatInterrupted(output.messages)
+    },
     "experimental.chat.system.transform": async (input, output) => {
       const text = systemTexts.get(input.sessionID)
       if (text) output.system.splice(0, output.system.length, text)
