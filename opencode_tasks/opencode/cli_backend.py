@@ -176,8 +176,13 @@ class CliBackend:
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
         instance_dir = self._forget(session_id)
-        if instance_dir is not None:
+        if instance_dir is None:
+            return
+        if instance_dir.root.parent != self._folder:
             forget_session(instance_dir, session_id)
+            return
+        instance_dir.unmark(session_id)
+        instance_dir.remove()
 
     def keep_session(self, session_id: str, attempt_id: str) -> bool:
         """See ``Backend.keep_session``."""

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
 REMOVE_LIMIT_S = 120.0
+LOCK_LIMIT_S = 5.0
+LOCK_POLL_S = 0.05
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
 GLOBAL_CONFIG_NAMES = (
@@ -185,8 +188,10 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
     ``instance_dirs_root()``. With ``user_config`` it links the user's global opencode config; without, it is
     one for a sandbox.
     """
-    instance_dir = InstanceDir(root=(parent or instance_dirs_root()) / uuid.uuid4().hex[:12])
-    instance_dir.root.mkdir(parents=True, mode=0o700)
+    parent = parent or instance_dirs_root()
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    instance_dir = InstanceDir(root=parent / uuid.uuid4().hex[:12])
+    instance_dir.root.mkdir(mode=0o700)
     _lock(instance_dir)
     for path in (instance_dir.data, instance_dir.marks, instance_dir.work):
         path.mkdir(mode=0o700)
@@ -210,16 +215,22 @@ def make_run_folder(instance_dir: InstanceDir, *, user_config: bool) -> None:
 
 
 def lock_again(instance_dir: InstanceDir) -> bool:
-    """Lock a directory that was released; False if it is gone, or a process uses it."""
+    """Lock a directory that was released; False if it is gone, or if a process uses it for LOCK_LIMIT_S."""
     try:
         descriptor = os.open(instance_dir.lock_file, os.O_RDWR)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return False
+    deadline = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            # Those that look whether it is locked have a lock for a short time.
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(LOCK_POLL_S)
     _locks[instance_dir.root] = descriptor
     if not instance_dir.lock_file.exists():
         # It was removed meanwhile.

@@ -33,7 +33,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -457,19 +457,27 @@ def clean_instance_dir(path: str) -> None:
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(path):
-            if not is_locked(os.path.join(path, name, "lock")):
-                clean_instance_dir(os.path.join(path, name))
+            with unlocked(os.path.join(path, name, "lock")) as is_unlocked:
+                if is_unlocked:
+                    clean_instance_dir(os.path.join(path, name))
         os.rmdir(path)
 
 
-def is_locked(path: str) -> bool:
-    """Whether a process has locked a file; False without the file."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+@contextlib.contextmanager
+def unlocked(path: str) -> Generator[bool]:
+    """Whether no process has locked a file, or there is none. Nobody can lock it in the block then."""
+    try:
+        file = open(path, "rb")
+    except OSError:
+        yield True
+        return
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def has_data(fd: int, timeout_s: float = 0.0) -> bool:

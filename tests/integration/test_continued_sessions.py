@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
-from agent_rows import FILES, Work, shell
+from agent_rows import FILES, TOOLS, Work, shell
+from cluster import Desk
 from engine_runs import setting
 from repositories import repository
 
@@ -69,6 +77,14 @@ def agent(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> 
     assert not [*instance_dirs_root().glob("*/*/unrecorded/*")]
 
 
+def eventually(holds: Callable[[], bool], limit_s: float = 150.0) -> bool:
+    """Whether something holds within a time."""
+    deadline = time.monotonic() + limit_s
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def answered(provider: ScriptedProvider) -> list[Call]:
     """The requests that were answered, which a provider charges for."""
     return [call for call in provider.calls if call.status == 200]
@@ -100,8 +116,11 @@ def check_as_undisturbed(agent: Agent, row: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sandbox", [None, pytest.param("none", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("status", [429, pytest.param(503, marks=pytest.mark.nightly)])
-def test_an_agent_that_meets_a_limit_continues_its_session(agent: Agent, status: int, sandbox: str) -> None:
-    row = agent.works(*steps(), limited(status), sandbox=sandbox)
+def test_an_agent_that_meets_a_limit_continues_its_session(
+    agent: Agent, status: int, sandbox: str | None
+) -> None:
+    # Less than twice the cost of the first steps: they count once.
+    row = agent.works(*steps(), limited(status), sandbox=sandbox, max_row_cost=1e-4)
     check_as_undisturbed(agent, row)
     first, second = agent.attempts()
     assert (first["continues"], first["begins_anew"]) == (None, None)
@@ -114,4 +133,221 @@ def test_an_agent_that_meets_a_limit_continues_its_session(agent: Agent, status:
     assert refused.status == status
     # The model sees the request that was refused, and nothing else.
     assert messages(repeated) == messages(refused)
-    assert agent.audited().repeated == []
+    found = agent.audited()
+    assert (found.repeated, found.continued, found.at_most_pico) == ([], 1, found.cost_pico)
+
+
+def opencode_of_rows() -> list[psutil.Process]:
+    """The processes that run opencode for rows, without those that hold their sandboxes."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[1:2] == ["run"] and any(word.startswith(str(instance_dirs_root())) for word in words):
+            found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "in_flight",
+    [
+        Reply(hang=True),
+        # Its call is paid for, and its file is written: neither is done again.
+        pytest.param(shell("echo 5 >> a.txt; touch started; sleep 100"), marks=pytest.mark.nightly),
+        pytest.param(Reply(text="half", chunks=2, chunk_delay_s=60), marks=pytest.mark.nightly),
+    ],
+)
+def test_an_agent_whose_opencode_is_killed_continues_its_session(agent: Agent, in_flight: Reply) -> None:
+    is_tool = bool(in_flight.tool_calls)
+    done = STEPS - is_tool
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(agent.works, *steps(done), in_flight)
+        assert eventually(lambda: len(agent.provider.calls) == done + 1)
+        if is_tool:
+            assert eventually(lambda: bool([*instance_dirs_root().glob("*/*/workspace/started")]))
+        (opencode,) = opencode_of_rows()
+        opencode.kill()
+        row = running.result()
+    assert (row["status"], row["response"]) == ("completed", "done"), row
+    assert row["diff"].count("+1\n+2\n+3\n+4\n+5\n") == 1
+    first, second = agent.attempts()
+    assert (first["error_type"], first["usage_known"]) == ("unknown", False)
+    assert (second["continues"], second["session_id"]) == (1, first["session_id"])
+    # The calls of an undisturbed run, and the one that was in flight.
+    calls = agent.provider.calls
+    assert len(calls) == CALLS + (not is_tool)
+    others = [call for call in calls if call is not calls[done]]
+    assert messages(calls[-1]) == messages(calls[done]) or is_tool
+    found = agent.audited()
+    assert (found.faults, found.requests, found.cost_pico) == ([], len(others), cost_pico(others))
+    (lost,) = found.repeated
+    assert (lost.requests, lost.cost_pico) == (0, 0)
+    assert lost.at_most_pico is not None
+    assert lost.at_most_pico > 0
+    if is_tool:
+        assert "[Tool execution was interrupted]" in json.dumps(calls[-1].body)
+
+
+@pytest.mark.slow
+def test_a_session_that_fails_again_is_given_up_once(agent: Agent) -> None:
+    refused = Reply(status=400, body={"error": {"message": "this conversation cannot be continued"}})
+    row = agent.works(*steps(2), limited(), refused, *steps(2), limited(), refused, Reply(text="never"))
+    assert (row["status"], row["error_type"]) == ("failed", "invalid_request")
+    # The work of the last session is in the row.
+    assert row["diff"].endswith("+1\n+2\n")
+    found = [(one["error_type"], one["continues"], one["begins_anew"]) for one in agent.attempts()]
+    assert found == [
+        ("rate_limit", None, None),
+        ("invalid_request", 1, None),
+        ("rate_limit", None, "attempt 2 made no step in the session that it continued"),
+        ("invalid_request", 3, None),
+    ]
+    assert row["cost_usd"] * 1e12 == pytest.approx(cost_pico(answered(agent.provider)))
+    assert agent.audited().faults == []
+
+
+@pytest.mark.slow
+def test_the_correction_of_a_failed_check_continues_too(agent: Agent) -> None:
+    row = agent.works(
+        shell("echo wrong > result.txt"),
+        Reply(text="first"),
+        limited(),
+        shell("echo right > result.txt"),
+        check_command="grep right result.txt",
+        check_retries=1,
+        keep_workspaces="all",
+    )
+    assert (row["status"], row["response"], row["check_passed"]) == ("completed", "done", True)
+    assert Path(row["workspace_url"].removeprefix("file://"), "result.txt").read_text() == "right\n"
+    assert [call.status for call in agent.provider.calls] == [200, 200, 429, 200, 200]
+    refused, repeated = agent.provider.calls[2:4]
+    assert "The check of your work failed" in refused.prompt
+    assert messages(repeated) == messages(refused)
+    assert agent.audited().cost_pico == cost_pico(answered(agent.provider))
+
+
+class Command(NamedTuple):
+    """A command over one row, whose agent is interrupted in its sixth request."""
+
+    desk: Desk
+    source: Path
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        self.desk.write_csv("in.csv", [{"prompt": "do task 0.", "repo": str(self.source)}])
+        tools = [word for tool in TOOLS for word in ("--allow-tool", tool)]
+        return self.desk.start(
+            *self.desk.arguments("in.csv", "-o", "out.csv", "--workspace", "repo", *tools, *options),
+            env={"OPENCODE_TASKS_MAX_INLINE_WAIT": "0.1"},
+        )
+
+    def resume(self) -> dict[str, str]:
+        """The row after a resume, which is a new process."""
+        ran = self.desk.run("resume", "--ledger", self.ledger)
+        assert ran.code == 0, ran.stderr
+        (row,) = self.desk.read_csv("out.csv")
+        return row
+
+    @property
+    def ledger(self) -> str:
+        return str(self.desk.folder / "ledger.db")
+
+    def attempts(self) -> list[dict[str, Any]]:
+        with Ledger.open(self.ledger) as ledger:
+            run_id = ledger.runs.newest()[0]["run_id"]
+            return sorted(ledger.results.attempts(run_id), key=lambda one: one["attempt"])
+
+    def shown(self) -> str:
+        """What the command ``show`` prints of the row."""
+        with Ledger.open(self.ledger) as ledger:
+            run_id = ledger.runs.newest()[0]["run_id"]
+        return self.desk.run("show", run_id, "0", "--ledger", self.ledger).stdout
+
+    def audit(self) -> dict[str, Any]:
+        with Ledger.open(self.ledger) as ledger:
+            run_id = ledger.runs.newest()[0]["run_id"]
+        return self.desk.run("audit", run_id, "--json", "--ledger", self.ledger).summary
+
+
+@pytest.fixture
+def command(desk: Desk) -> Iterator[Command]:
+    """A command; nothing of its row is left on the disk at the end."""
+    yield Command(desk, repository(desk.folder / "source", FILES))
+    assert not [*instance_dirs_root().glob("*/*/unrecorded/*")]
+
+
+def scripted(desk: Desk, *replies: Reply) -> None:
+    desk.provider.on(lambda call: "do task 0." in json.dumps(call.body), *replies, Reply(text="done"))
+
+
+def check_resumed(command: Command, row: dict[str, str]) -> None:
+    """A row that was interrupted in its sixth request has the work and the cost of an undisturbed one."""
+    assert (row["status"], row["response"]) == ("completed", "done")
+    assert row["diff"].endswith("".join(f"+{number}\n" for number in range(1, STEPS + 1)))
+    calls = answered(command.desk.provider)
+    assert len(calls) == CALLS
+    assert len(command.desk.provider.calls) == CALLS + 1
+    assert float(row["cost_usd"]) * 1e12 == pytest.approx(cost_pico(calls))
+    assert command.attempts()[-1]["continues"] == 1
+    assert "attempt 2: completed, continued the session of attempt 1" in command.shown()
+    found = command.audit()
+    assert (found["faults"], found["requests"], found["continued"]) == ([], CALLS, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", [(), pytest.param(("--sandbox", "none"), marks=pytest.mark.nightly)])
+def test_an_agent_whose_command_is_killed_continues_with_a_resume(
+    command: Command, sandbox: tuple[str, ...]
+) -> None:
+    scripted(command.desk, *steps(), Reply(hang=True))
+    with command.start(*sandbox) as process:
+        assert eventually(lambda: len(command.desk.provider.calls) == CALLS)
+        process.kill()
+    row = command.resume()
+    assert command.attempts()[0]["error_type"] == "crashed"
+    check_resumed(command, row)
+
+
+@pytest.mark.slow
+def test_an_agent_whose_run_sleeps_continues_in_another_process(command: Command) -> None:
+    scripted(command.desk, *steps(), limited())
+    with command.start("--no-wait") as process:
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 75, stderr
+    # While it sleeps, the session and the workspace are on the disk, and no key is.
+    (mark,) = instance_dirs_root().glob("*/*/unrecorded/*")
+    folder = mark.parents[1]
+    assert (folder / "workspace" / "a.txt").read_text().endswith("4\n5\n")
+    assert not (folder / "run").exists()
+    assert not [*folder.rglob("auth.json")]
+    row = command.resume()
+    check_resumed(command, row)
+
+
+@pytest.mark.nightly
+def test_an_agent_that_is_stopped_continues_with_a_resume(command: Command) -> None:
+    scripted(command.desk, *steps(), Reply(hang=True))
+    with command.start() as process:
+        assert eventually(lambda: len(command.desk.provider.calls) == CALLS)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    row = command.resume()
+    assert command.attempts()[0]["error_type"] == "interrupted"
+    check_resumed(command, row)
+
+
+@pytest.mark.nightly
+def test_an_agent_whose_machine_is_gone_begins_anew_and_says_so(command: Command) -> None:
+    scripted(command.desk, *steps(), limited(), *steps())
+    with command.start("--no-wait") as process:
+        process.communicate(timeout=200)
+    for folder in instance_dirs_root().glob("*/*"):
+        shutil.rmtree(folder)
+    row = command.resume()
+    assert (row["status"], row["response"]) == ("completed", "done")
+    assert row["diff"].endswith("".join(f"+{number}\n" for number in range(1, STEPS + 1)))
+    assert len(command.desk.provider.calls) == STEPS + 1 + CALLS
+    reason = "the session of attempt 1 is not on this machine any more"
+    assert command.attempts()[-1]["begins_anew"] == reason
+    assert f"attempt 2: completed, began anew: {reason}" in command.shown()
+    found = command.audit()
+    assert (found["faults"], found["continued"], len(found["repeated"])) == ([], 0, 1)
