@@ -24,7 +24,7 @@ from opencode_tasks.domain.policy import (
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.ask import ask, check_cost
-from opencode_tasks.engine.continuation import Beginning, find_beginning
+from opencode_tasks.engine.continuation import Beginning, find_beginning, take_kept
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservation_amounts import Reservations
 from opencode_tasks.engine.row_work import RowPlace, checked, feedback, required, with_work
@@ -212,11 +212,9 @@ class _Attempt:
     async def _begin(self) -> Request:
         """The request of the attempt, which continues the session of an earlier one if that is possible."""
         context, claimed = self.context, self.claimed
-        run_id, find = context.run_spec.run_id, find_beginning
-        found = await context.db(
-            partial(find, context.ledger, self.backend, claimed, run_id=run_id, host=context.host)
-        )
-        self.beginning = found
+        find = partial(find_beginning, run_id=context.run_spec.run_id, host=context.host)
+        found = await context.db(find, context.ledger, claimed)
+        self.beginning = found = await take_kept(self.backend, found, claimed.attempt_id)
         if found.kept is not None:
             self._note_session(found.kept.session_id)
         if found.kept is not None or found.reason is not None:
@@ -370,8 +368,7 @@ class _Attempt:
     async def _keep_session(self, error: OpenCodeError | None) -> None:
         """Keep the session for the next attempt at the row, before that attempt can begin."""
         if self._leaves_session(error):
-            keep, session_id = self.backend.keep_session, self.sessions[-1]
-            await asyncio.to_thread(keep, session_id, self.claimed.attempt_id)
+            await self.backend.keep_session(self.sessions[-1], self.claimed.attempt_id)
 
     async def _fail_others(self, error: OpenCodeError, now: datetime) -> None:
         """Fail the rows that are not sent yet, if some rows in a row failed by a fault of all rows."""

@@ -84,13 +84,16 @@ def has_work(sessions: Sequence[Session]) -> bool:
     return bool(sessions) and any(step.finish_reason == CALLS_TOOLS for step in sessions[0].steps)
 
 
-def find_beginning(
-    ledger: Ledger, backend: Backend, claimed: ClaimedRow, *, run_id: str, host: str
-) -> Beginning:
-    """How an attempt begins. The session that it continues is taken from the disk of this machine.
+async def take_kept(backend: Backend, found: Beginning, attempt_id: str) -> Beginning:
+    """The beginning with its session taken from the disk, or without it. Raises OSError if the disk fails."""
+    if found.kept is None or await backend.take_session(found.kept, attempt_id):
+        return found
+    reason = f"the session of attempt {found.continues} is not on this machine any more"
+    return replace(found, kept=None, continues=None, reason=reason)
 
-    Raises OSError if the disk fails.
-    """
+
+def find_beginning(ledger: Ledger, claimed: ClaimedRow, *, run_id: str, host: str) -> Beginning:
+    """How an attempt begins, by the ledger."""
     if claimed.number == 1:
         return Beginning()
     row_id = claimed.row.row_id
@@ -113,8 +116,6 @@ def find_beginning(
     kept = KeptSession(
         session_id=left.session_id, data_dir=Path(left.data_dir or ""), left_by=left.attempt_id
     )
-    if not backend.take_session(kept, claimed.attempt_id):
-        return replace(found, reason=_not_kept(left, backend))
     return replace(found, kept=kept, continues=left.attempt)
 
 
@@ -129,9 +130,3 @@ def _obstacle(left: EarlierAttempt, claimed: ClaimedRow, host: str) -> str | Non
     if left.host != host:
         return f"the session of attempt {left.attempt} is on the machine {left.host}"
     return None
-
-
-def _not_kept(left: EarlierAttempt, backend: Backend) -> str:
-    if backend.name != "cli":
-        return f"the backend {backend.name} keeps no sessions"
-    return f"the session of attempt {left.attempt} is not on this machine any more"

@@ -183,7 +183,7 @@ def _record_end(
         error = OpenCodeError(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
-    is_kept = row is None and context.run_spec.backend == "cli" and _keep(orphan, error, sessions)
+    is_kept = row is None and _keep(orphan, error, sessions)
     end = EndedAttempt(
         lease=lease, attempt_id=orphan.attempt_id, record=record, now=now, error=error, row=row
     )

@@ -190,14 +190,14 @@ class Backend(Protocol):
         """Release a session that is recorded in the ledger: its data may be removed."""
         ...
 
-    def keep_session(self, session_id: str, attempt_id: str) -> bool:
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
         """Release a session that the next attempt may continue: its data stays, marked with this attempt.
 
-        Returns False, and does nothing, if this backend keeps no sessions. Raises OSError if the disk fails.
+        Returns whether the session is kept. Raises OSError if the disk fails.
         """
         ...
 
-    def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
         """Take a kept session, so that requests of this attempt can name it; False if it is not there.
 
         Raises OSError if the disk fails.

@@ -21,7 +21,6 @@ from opencode_tasks.domain.sandbox import RelayCount
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.errors import SetupError, WorkspaceError
 from opencode_tasks.opencode.backend import (
-    CONTINUATION,
     BackendName,
     KeptSession,
     OnSession,
@@ -184,8 +183,15 @@ class CliBackend:
         instance_dir.unmark(session_id)
         instance_dir.remove()
 
-    def keep_session(self, session_id: str, attempt_id: str) -> bool:
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
         """See ``Backend.keep_session``."""
+        return await asyncio.to_thread(self._keep_session, session_id, attempt_id)
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """See ``Backend.take_session``."""
+        return await asyncio.to_thread(self._take_session, kept, attempt_id)
+
+    def _keep_session(self, session_id: str, attempt_id: str) -> bool:
         # Its guard ends first: the directory may have a new owner when it is released.
         instance_dir = self._forget(session_id)
         if instance_dir is None:
@@ -193,13 +199,9 @@ class CliBackend:
         keep_session(instance_dir, session_id, attempt_id)
         return True
 
-    def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
-        """See ``Backend.take_session``."""
+    def _take_session(self, kept: KeptSession, attempt_id: str) -> bool:
         instance_dir, session_id = instance_dir_of(kept.data_dir), kept.session_id
-        user_config = self._spec.sandbox is None
-        if not take_session(
-            instance_dir, session_id, left_by=kept.left_by, attempt_id=attempt_id, user_config=user_config
-        ):
+        if not take_session(instance_dir, kept, attempt_id, user_config=self._spec.sandbox is None):
             return False
         self._homes[session_id] = instance_dir
         self._keepers[session_id] = GuardedProcess.watch(instance_dirs=[instance_dir.root])
@@ -228,7 +230,6 @@ class CliBackend:
             if request.workspace is not None and known is None:
                 await asyncio.to_thread(make_workspace, request.workspace, instance_dir)
             env = environment(instance_dir, spec, password=None, journal_events=True)
-            env["OPENCODE_TASKS_CONTINUATION"] = CONTINUATION
             if request.system is not None:
                 system = instance_dir.run / "system.txt"
                 system.touch(mode=0o600)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.backend import CONTINUATION, OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
@@ -284,6 +284,7 @@ def environment(
         "OPENCODE_CONFIG_CONTENT": literal_json(fixed_config(spec)),
         "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
+        "OPENCODE_TASKS_CONTINUATION": CONTINUATION,
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
         "OPENCODE_TASKS_PROVIDER_LIMITS": json.dumps(provider_limits(spec.clocks)),
         "OPENCODE_TASKS_MAX_STEPS": str(spec.max_steps or settings().max_steps),

@@ -48,12 +48,12 @@ class NullBackend:
     def release_session(self, session_id: str) -> None:
         """Nothing to release."""
 
-    def keep_session(self, session_id: str, attempt_id: str) -> bool:
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
         """No session is kept."""
         del session_id, attempt_id
         return False
 
-    def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
         """No session is kept."""
         del kept, attempt_id
         return False

@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,6 +242,16 @@ class Command(NamedTuple):
             env={"OPENCODE_TASKS_MAX_INLINE_WAIT": "0.1"},
         )
 
+    def sleep(self) -> None:
+        """Run until the rate limit, whose time has passed afterwards."""
+        with self.start("--no-wait") as process:
+            _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 75, stderr
+        with closing(sqlite3.connect(self.ledger)) as database, database:
+            database.execute("DELETE FROM gates")
+            for table in ("rows", "runs"):
+                database.execute(f"UPDATE {table} SET waits_until = NULL")
+
     def resume(self) -> dict[str, str]:
         """The row after a resume, which is a new process."""
         ran = self.desk.run("resume", "--ledger", self.ledger)
@@ -309,10 +321,8 @@ def test_an_agent_whose_command_is_killed_continues_with_a_resume(
 
 @pytest.mark.slow
 def test_an_agent_whose_run_sleeps_continues_in_another_process(command: Command) -> None:
-    scripted(command.desk, *steps(), limited())
-    with command.start("--no-wait") as process:
-        _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 75, stderr
+    scripted(command.desk, *steps(), limited(after_s=3600))
+    command.sleep()
     # While it sleeps, the session and the workspace are on the disk, and no key is.
     (mark,) = instance_dirs_root().glob("*/*/unrecorded/*")
     folder = mark.parents[1]
@@ -337,9 +347,8 @@ def test_an_agent_that_is_stopped_continues_with_a_resume(command: Command) -> N
 
 @pytest.mark.nightly
 def test_an_agent_whose_machine_is_gone_begins_anew_and_says_so(command: Command) -> None:
-    scripted(command.desk, *steps(), limited(), *steps())
-    with command.start("--no-wait") as process:
-        process.communicate(timeout=200)
+    scripted(command.desk, *steps(), limited(after_s=3600), *steps())
+    command.sleep()
     for folder in instance_dirs_root().glob("*/*"):
         shutil.rmtree(folder)
     row = command.resume()
