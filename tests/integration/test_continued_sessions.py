@@ -139,14 +139,16 @@ def test_an_agent_that_meets_a_limit_continues_its_session(
     assert (found.repeated, found.continued, found.at_most_pico) == ([], 1, found.cost_pico)
 
 
-def opencode_of_rows() -> list[psutil.Process]:
-    """The processes that run opencode for rows, without those that hold their sandboxes."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words[1:2] == ["run"] and any(word.startswith(str(instance_dirs_root())) for word in words):
-            found.append(process)
-    return found
+def opencode_of_rows(command: str) -> list[psutil.Process]:
+    """The processes of opencode with this command, without those that hold their sandboxes."""
+    root = str(instance_dirs_root())
+    found = psutil.process_iter(["cmdline", "cwd"])
+    return [
+        process
+        for process in found
+        if (process.info["cmdline"] or [])[1:2] == [command]
+        and any(word and word.startswith(root) for word in (process.info["cwd"], *process.info["cmdline"]))
+    ]
 
 
 @pytest.mark.slow
@@ -167,7 +169,7 @@ def test_an_agent_whose_opencode_is_killed_continues_its_session(agent: Agent, i
         assert eventually(lambda: len(agent.provider.calls) == done + 1)
         if is_tool:
             assert eventually(lambda: bool([*instance_dirs_root().glob("*/*/workspace/started")]))
-        (opencode,) = opencode_of_rows()
+        (opencode,) = opencode_of_rows("run")
         opencode.kill()
         row = running.result()
     assert (row["status"], row["response"]) == ("completed", "done"), row
@@ -226,6 +228,32 @@ def test_the_correction_of_a_failed_check_continues_too(agent: Agent) -> None:
     assert "The check of your work failed" in refused.prompt
     assert messages(repeated) == messages(refused)
     assert agent.audited().cost_pico == cost_pico(answered(agent.provider))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_agent_on_a_shared_server_continues_its_session(agent: Agent, *, is_killed: bool) -> None:
+    said = [shell(f"echo {number} >> log.txt; cat log.txt") for number in range(1, STEPS + 1)]
+    agent.does(0, *said, Reply(hang=True) if is_killed else limited())
+    agent.rows()
+    with setting("MAX_INLINE_WAIT", "0.1"), ThreadPoolExecutor(1) as pool:
+        plan = agent.plan(backend="server", sandbox="none", max_row_cost=2e-4)
+        running = pool.submit(agent.execute, plan, on_hold=wait)
+        if is_killed:
+            assert eventually(lambda: len(agent.provider.calls) == CALLS)
+            (server,) = opencode_of_rows("serve")
+            server.kill()
+        row = running.result().frame.to_dict("records")[0]
+    assert (row["status"], row["response"]) == ("completed", "done"), agent.attempts()
+    interrupted, repeated = agent.provider.calls[STEPS:]
+    assert messages(repeated) == messages(interrupted)
+    assert "1\\n2\\n3\\n4\\n5" in json.dumps(messages(repeated))
+    first, second = agent.attempts()
+    assert (second["continues"], second["session_id"]) == (1, first["session_id"])
+    assert row["turns"] == CALLS + (not is_killed)
+    found = agent.audited()
+    paid = cost_pico(answered(agent.provider))
+    assert (found.faults, found.requests, found.cost_pico) == ([], CALLS, paid)
 
 
 class Command(NamedTuple):
