@@ -29,7 +29,8 @@ class Beginning:
     - ``kept``: the session that it continues, that of attempt number ``continues``; None for a new one.
     - ``reason``: why it begins anew although an earlier attempt had finished steps; None if it does not.
     - ``steps``: the model calls that are recorded for earlier attempts, by session and step.
-    - ``session_pico``: the cost of those in the root session, in pico-dollars.
+    - ``session_pico``: the cost of those that belong to the session, in pico-dollars. ``children_pico`` is
+      that of its sub-agents among them.
     - ``had_begun_anew``: whether an earlier attempt at the row has begun anew.
     """
 
@@ -38,6 +39,7 @@ class Beginning:
     reason: str | None = None
     steps: frozenset[tuple[str, str]] = field(default_factory=frozenset[tuple[str, str]])
     session_pico: int = 0
+    children_pico: int = 0
     had_begun_anew: bool = False
 
     def request(self, request: Request) -> Request:
@@ -51,6 +53,7 @@ class Beginning:
             session_id=self.kept.session_id,
             # The cost of a session includes that of its earlier steps.
             max_cost_pico=None if limit is None else limit + self.session_pico,
+            children_pico=self.children_pico,
         )
 
     def new_steps(self, record: AttemptRecord) -> AttemptRecord:
@@ -105,9 +108,13 @@ def find_beginning(ledger: Ledger, claimed: ClaimedRow, *, run_id: str, host: st
     of_session = [step for step in recorded if step.session_id == left.session_id]
     if not any(step.finish_reason == CALLS_TOOLS for step in of_session):
         return Beginning()
+    in_session = {one.attempt_id for one in earlier if one.session_id == left.session_id}
+    children = [step for step in recorded if step.attempt_id in in_session and step not in of_session]
+    root_pico, children_pico = (sum(step.cost_pico or 0 for step in part) for part in (of_session, children))
     found = Beginning(
         steps=frozenset((step.session_id, step.step_id) for step in recorded),
-        session_pico=sum(step.cost_pico or 0 for step in of_session),
+        session_pico=root_pico + children_pico,
+        children_pico=children_pico,
         had_begun_anew=any(one.begins_anew is not None for one in earlier),
     )
     reason = _obstacle(left, claimed, host)

@@ -36,6 +36,7 @@ class EarlierAttempt:
 class RecordedStep:
     """A model call that is in the ledger; its cost in pico-dollars, None if it is unknown."""
 
+    attempt_id: str
     session_id: str
     step_id: str
     finish_reason: str | None
@@ -68,7 +69,7 @@ def earlier_attempts(connection: Connection, run_id: str, row_id: str, before: i
 
 def recorded_steps(connection: Connection, run_id: str, row_id: str) -> list[RecordedStep]:
     """The model calls of all attempts at a row."""
-    names = ("session_id", "step_id", "finish_reason", "cost_pico")
+    names = ("attempt_id", "session_id", "step_id", "finish_reason", "cost_pico")
     query = select(*(usage.c[name] for name in names)).where(
         usage.c.run_id == run_id, usage.c.row_id == row_id
     )

@@ -133,7 +133,8 @@ class Request:
     without a reported usage counts by its upper bound. ``attempt_id`` is stored beside the session until
     the session is recorded, so that the session can be assigned to its attempt if this process dies.
     ``workspace`` describes a private copy in which opencode works; None works in the directory of the spec.
-    Only the backend ``cli`` makes workspaces.
+    Only the backend ``cli`` makes workspaces. ``children_pico`` is the part of ``max_cost_pico`` that earlier
+    attempts in this session have spent on its sub-agents.
     """
 
     prompt: str
@@ -147,6 +148,7 @@ class Request:
     prices: PriceBook = field(default_factory=PriceBook)
     attempt_id: str = ""
     workspace: WorkspaceRequest | None = None
+    children_pico: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,9 +236,10 @@ class CliBackend:
                 system.write_bytes(request.system.encode())
                 env["OPENCODE_TASKS_SYSTEM_FILE"] = str(system)
             if request.max_cost_pico is not None:
-                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
+                # Opencode does not read the sessions of former sub-agents again.
+                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico - request.children_pico)
                 env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))
-            env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
+            env |= credentials.install(instance_dir.data)
             for old in (instance_dir.journal, instance_dir.output):
                 old.unlink(missing_ok=True)
             folder = work_folder(request, spec, instance_dir)

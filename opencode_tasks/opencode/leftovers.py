@@ -94,12 +94,24 @@ def remove_orphaned_dirs() -> None:
     """
     oldest = time.time() - settings().suspend_timeout
     for instance_dir in instance_dirs():
-        if is_orphaned(instance_dir):
-            for text, _, session_id in list(_marked([instance_dir])):
-                mark = instance_dir.marks / session_id
-                if text.startswith(KEPT) and mark.stat().st_mtime < oldest:
-                    instance_dir.unmark(session_id)
-            instance_dir.remove()
+        marked = list(_marked([instance_dir]))
+        kept = [session for text, _, session in marked if text.startswith(KEPT)]
+        old = [session for session in kept if _marked_at(instance_dir, session) < oldest]
+        has_nothing = bool(marked) and not old and not instance_dir.run.exists()
+        # Checked last, since it looks at every process of the machine.
+        if has_nothing or not is_orphaned(instance_dir):
+            continue
+        for session_id in old:
+            instance_dir.unmark(session_id)
+        instance_dir.remove()
+
+
+def _marked_at(instance_dir: InstanceDir, session_id: str) -> float:
+    """Time of a mark in seconds since 1970; that of now if it is gone."""
+    try:
+        return (instance_dir.marks / session_id).stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def unrecorded_sessions(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:

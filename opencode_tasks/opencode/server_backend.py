@@ -159,7 +159,8 @@ class _Conversation:
         if request.max_cost_pico is not None:
             # For the plugin; opencode keeps a part's metadata and does not send it to the provider.
             path = write_price_list(self.server.instance_dir.run, request.prices)
-            limit = {"maxCostPico": request.max_cost_pico, "prices": str(path)}
+            hidden_pico = request.children_pico if session_id in self.server.reopened else 0
+            limit = {"maxCostPico": request.max_cost_pico - hidden_pico, "prices": str(path)}
             prompt["metadata"] = {"opencodeTasks": limit}
         body: dict[str, Any] = {"agent": request.agent, "parts": [prompt]}
         if request.model_ref:
