@@ -58,6 +58,11 @@ class Agent(Work):
             plan = self.plan(workspace="repo", **options)
             return self.execute(plan, on_hold=wait).frame.to_dict("records")[0]
 
+    def ends(self) -> list[tuple[Any, ...]]:
+        """How the attempts ended and began."""
+        names = ("error_type", "error_message", "continues", "begins_anew")
+        return [tuple(one[name] for name in names) for one in self.attempts()]
+
     def audited(self) -> Audit:
         """The audit of the newest run."""
         with Ledger.open(self.ledger_url) as ledger:
@@ -237,20 +242,23 @@ def test_an_agent_on_a_shared_server_continues_its_session(agent: Agent, *, is_k
     agent.does(0, *said, Reply(hang=True) if is_killed else limited())
     agent.rows()
     with setting("MAX_INLINE_WAIT", "0.1"), ThreadPoolExecutor(1) as pool:
-        plan = agent.plan(backend="server", sandbox="none", max_row_cost=2e-4)
+        # A call that was cut short counts by its upper bound.
+        plan = agent.plan(backend="server", sandbox="none", max_row_cost=1.0 if is_killed else 2e-4)
         running = pool.submit(agent.execute, plan, on_hold=wait)
         if is_killed:
             assert eventually(lambda: len(agent.provider.calls) == CALLS)
-            (server,) = opencode_of_rows("serve")
+            servers = opencode_of_rows("serve")
+            (server,) = (one for one in servers if [*Path(one.cwd()).parent.glob("unrecorded/*")])
             server.kill()
         row = running.result().frame.to_dict("records")[0]
-    assert (row["status"], row["response"]) == ("completed", "done"), agent.attempts()
+    assert (row["status"], row["response"]) == ("completed", "done"), (row["error_message"], agent.ends())
     interrupted, repeated = agent.provider.calls[STEPS:]
     assert messages(repeated) == messages(interrupted)
     assert "1\\n2\\n3\\n4\\n5" in json.dumps(messages(repeated))
     first, second = agent.attempts()
     assert (second["continues"], second["session_id"]) == (1, first["session_id"])
-    assert row["turns"] == CALLS + (not is_killed)
+    # The message that was interrupted counts.
+    assert row["turns"] == CALLS + 1
     found = agent.audited()
     paid = cost_pico(answered(agent.provider))
     assert (found.faults, found.requests, found.cost_pico) == ([], CALLS, paid)
