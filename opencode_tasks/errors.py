@@ -281,6 +281,8 @@ class MaxOutputTokensError(OpenCodeError):
         gate="open",
         concurrency="accepted",
         keeps_partial_text=True,
+        # The next answer would be the rest of this one.
+        continues_session=False,
     )
 
     def __init__(

@@ -115,8 +115,9 @@ def _our_files() -> list[str]:
 
 
 def _keeps_unrecorded(home: Path) -> bool:
-    """Whether a home rightly outlived a killed process: for its unrecorded sessions, data alone."""
-    return any((home / "unrecorded").glob("*")) and not (home / "run").exists()
+    """Whether a home rightly outlived its process: for unrecorded and kept sessions, without ``run``."""
+    marks = [*home.glob("unrecorded/*"), *home.glob("*/unrecorded/*")]
+    return bool(marks) and not any((mark.parents[1] / "run").exists() for mark in marks)
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,8 @@ def _lines(found: Audit) -> list[str]:
     if found.refused:
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(found.refused.items()))
         lines.append(f"refused    {_attempts(sum(found.refused.values()))} without usage ({kinds})")
+    if found.continued:
+        lines.append(f"continued  {_attempts(found.continued)} by the next one, in the same session")
     if found.repeated_requests:
         lines.append(f"retried    {found.repeated_requests} requests inside their session, by opencode")
     lines += _repeated_lines(found)

@@ -187,7 +187,7 @@ def _print_row(found: dict[str, Any]) -> None:
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
         _print_fields({name: vote[name] for name in names if vote[name] is not None})
     for attempt in found["attempts"]:
-        typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}")
+        typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}{_beginning(attempt)}")
         _print_fields(
             {k: v for k, v in attempt.items() if v is not None and k not in ("run_id", "row_id", "row_key")}
         )
@@ -199,6 +199,13 @@ def _print_row(found: dict[str, Any]) -> None:
     for session in found["sessions"]:
         trace = without_controls(render_trace(session["messages"] or []))
         typer.echo(f"\n--- session {session['session_id']}\n{trace}")
+
+
+def _beginning(attempt: dict[str, Any]) -> str:
+    """How an attempt after the first one began, if that is known."""
+    if attempt["continues"] is not None:
+        return f", continued the session of attempt {attempt['continues']}"
+    return "" if attempt["begins_anew"] is None else f", began anew: {attempt['begins_anew']}"
 
 
 def _print_fields(fields: dict[str, Any]) -> None:

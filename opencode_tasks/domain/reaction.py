@@ -39,6 +39,7 @@ class Reaction:
         max_attempts: Number of that counter at which the row fails; None for the user's limit. Without
             effect if ``uses_attempt`` is False.
         keeps_partial_text: Whether the error's ``partial_text`` becomes the ``response`` of a failed row.
+        continues_session: Whether the next attempt continues the session of an agent with finished steps.
 
     Examples:
         >>> from opencode_tasks import BillingError, ServerError
@@ -56,3 +57,4 @@ class Reaction:
     counter: Counter = "attempts"
     max_attempts: int | None = None
     keeps_partial_text: bool = False
+    continues_session: bool = True

@@ -24,6 +24,7 @@ from opencode_tasks.domain.policy import (
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.ask import ask, check_cost
+from opencode_tasks.engine.continuation import Beginning, find_beginning, take_kept
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservation_amounts import Reservations
 from opencode_tasks.engine.row_work import RowPlace, checked, feedback, required, with_work
@@ -148,6 +149,7 @@ class _Attempt:
         self.backend = backend
         self.claimed = claimed
         self.history = RowHistory.of(claimed.row)
+        self.beginning = Beginning()
         self.sessions: list[str] = []
         self.notes: list[asyncio.Future[None]] = []
         self.started_at = datetime.now(UTC)
@@ -157,8 +159,8 @@ class _Attempt:
     async def run(self) -> AttemptEnd:
         context = self.context
         answer, error = await self._ask_traced()
-        if context.run_spec.work is not None:
-            answer, error = await self._with_work(context.run_spec.work, answer, error)
+        if answer is not None or not self._leaves_session(error):
+            answer, error = await self._with_work(answer, error)
         await asyncio.gather(*self.notes, return_exceptions=True)
         end = await asyncio.shield(self._record_end(answer, error))
         if context.run_spec.log_dir is not None:
@@ -185,9 +187,9 @@ class _Attempt:
         return answer, error
 
     async def _ask(self) -> tuple[Answer | None, OpenCodeError | None]:
-        context, work = self.context, self.context.run_spec.work
-        request = context.run_spec.request(self.claimed)
+        work = self.context.run_spec.work
         try:
+            request = await self._begin()
             answer = await self._send(request)
             if work is not None and work.check_command is not None:
                 answer = await self._checked(request, answer, work)
@@ -206,6 +208,19 @@ class _Attempt:
         except Exception as surprise:  # noqa: BLE001  it concerns this row alone
             return None, self._unexpected(surprise)
         return answer, None
+
+    async def _begin(self) -> Request:
+        """The request of the attempt, which continues the session of an earlier one if that is possible."""
+        context, claimed = self.context, self.claimed
+        find = partial(find_beginning, run_id=context.run_spec.run_id, host=context.host)
+        found = await context.db(find, context.ledger, claimed)
+        self.beginning = found = await take_kept(self.backend, found, claimed.attempt_id)
+        if found.kept is not None:
+            self._note_session(found.kept.session_id)
+        if found.kept is not None or found.reason is not None:
+            start = partial(context.ledger.continued.record_start, claimed.attempt_id)
+            await context.db(partial(start, continues=found.continues, begins_anew=found.reason))
+        return found.request(context.run_spec.request(claimed))
 
     async def _send(self, request: Request) -> Answer:
         return await ask(
@@ -231,11 +246,12 @@ class _Attempt:
         return required(work, answer)
 
     async def _with_work(
-        self, spec: WorkSpec, answer: Answer | None, error: OpenCodeError | None
+        self, answer: Answer | None, error: OpenCodeError | None
     ) -> tuple[Answer | None, OpenCodeError | None]:
         """The end of the attempt with the changes of its workspace. Without a session, there are none."""
+        spec = self.context.run_spec.work
         data_dir = self.backend.data_dir(self.sessions[-1]) if self.sessions else None
-        if data_dir is None:
+        if spec is None or data_dir is None:
             return answer, error
         place = RowPlace(run_id=self.context.run_spec.run_id, row_id=self.history.row.row_id)
         return await asyncio.to_thread(with_work, spec, place, data_dir, answer, error)
@@ -267,7 +283,10 @@ class _Attempt:
         session_id = self.sessions[-1] if self.sessions else None
         seen = self.backend.partial_sessions(session_id) if session_id is not None else []
         record = AttemptRecord(session_id=session_id, sessions=seen, usage_known=False)
-        await give_up(self.context, self.claimed, record)
+        self.record = self.beginning.new_steps(record)
+        with contextlib.suppress(OSError):
+            await self._keep_session(None)
+        await give_up(self.context, self.claimed, self.record)
         self._forget()
 
     async def _record_end(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptEnd:
@@ -321,15 +340,35 @@ class _Attempt:
         cause = cause_of(error, series, history.failed_since)
         limits = context.run_spec.limits
         decision = decide_row(error, cause, history.counts, history.failed_since, now, limits)
+        if isinstance(decision, Fail) and self._may_begin_anew(error):
+            decision = Retry(now)
         if isinstance(decision, Fail):
+            if self._leaves_session(error):
+                error = (await self._with_work(None, error))[1] or error
             await context.db(self._end, self._ended(now, failed(error, self.record), error))
             if error.concerns_all_rows:
                 await self._fail_others(error, now)
             return AttemptEnd.ENDED
+        await self._keep_session(error)
         change = waiting(error, decision.at if isinstance(decision, Retry) else None)
         end = self._ended(now, change, error, is_outage=cause == "provider")
         await context.db(self._end, end)
         return AttemptEnd.WAITS
+
+    def _may_begin_anew(self, error: OpenCodeError) -> bool:
+        """Whether a failed row gets one attempt with a new session: the continued one may be the cause."""
+        if self.beginning.had_begun_anew or error.concerns_all_rows or error.max_attempts is not None:
+            return False
+        has_attempt = self.history.counts.used < self.context.run_spec.limits.max_attempts
+        return has_attempt and self.beginning.is_stuck(error, self.record)
+
+    def _leaves_session(self, error: OpenCodeError | None) -> bool:
+        return bool(self.sessions) and self.beginning.leaves_session(error, self.record)
+
+    async def _keep_session(self, error: OpenCodeError | None) -> None:
+        """Keep the session for the next attempt at the row, before that attempt can begin."""
+        if self._leaves_session(error):
+            await self.backend.keep_session(self.sessions[-1], self.claimed.attempt_id)
 
     async def _fail_others(self, error: OpenCodeError, now: datetime) -> None:
         """Fail the rows that are not sent yet, if some rows in a row failed by a fault of all rows."""
@@ -396,7 +435,8 @@ class _Attempt:
 
     def _record_of(self, answer: Answer | None, error: OpenCodeError | None) -> AttemptRecord:
         found = answer.attempt if answer else error.attempt if error else None
-        return self.context.run_spec.prices.priced_record(found or AttemptRecord(usage_known=False))
+        found = self.beginning.new_steps(found or AttemptRecord(usage_known=False))
+        return self.context.run_spec.prices.priced_record(found)
 
     def _forget(self) -> None:
         """Let opencode delete the sessions: they are in the ledger."""

@@ -8,8 +8,8 @@ another attempt gave the outcome of the row.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -62,10 +62,12 @@ class Audit:
 
     ``rows`` has the number of rows by status, of reused ones and of those that were never sent.
     ``sent_once`` of the ``sent_rows`` were sent by one attempt. ``refused`` counts, by error type, the
-    further attempts in which the provider refused the row without usage. ``in_flight`` attempts have no
-    end yet, and their process may work on them. ``at_most_pico`` is the upper bound of the provider's
-    bill. ``relay_requests`` left the sandboxes of the rows for the providers, and ``relay_refused`` were
-    refused there; None without a sandbox. ``faults`` are contradictions to the promises, one line each.
+    further attempts in which the provider refused the row without usage. ``continued`` is the number of
+    attempts whose session a later attempt continued, so that their steps were paid for once.
+    ``in_flight`` attempts have no end yet, and their process may work on them. ``at_most_pico`` is the upper
+    bound of the provider's bill. ``relay_requests`` left the sandboxes of the rows for the providers, and
+    ``relay_refused`` were refused there; None without a sandbox. ``faults`` are contradictions to the
+    promises, one line each.
     """
 
     run_id: str
@@ -77,6 +79,7 @@ class Audit:
     requests: int
     repeated_requests: int
     refused: Mapping[str, int]
+    continued: int
     repeated: Sequence[RepeatedSend]
     in_flight: Sequence[SentAttempt]
     cost_pico: int
@@ -106,6 +109,8 @@ def audit(ledger: Ledger, run_id: str) -> Audit | None:
     in_flight = [one for one in facts.unclear if _is_in_flight(one, by_row[one.row_id])]
     settled = outcomes | {one.attempt_id for one in in_flight}
     others = [one for one in facts.unclear if one.attempt_id not in settled]
+    went_on = {one.attempt_id for found in by_row.values() for one in _continued(found, outcomes)}
+    others = [_call_in_flight(one) if one.attempt_id in went_on else one for one in others]
     counts = {
         name: facts.counts[name] for name in ("total", "completed", "failed", "skipped", "open", "reused")
     }
@@ -119,7 +124,14 @@ def audit(ledger: Ledger, run_id: str) -> Audit | None:
         attempts=facts.attempts,
         requests=facts.requests,
         repeated_requests=facts.repeated_requests,
-        refused=dict(Counter(one.error_type or "unknown" for one in others if not _may_be_paid(one))),
+        refused=dict(
+            Counter(
+                one.error_type or "unknown"
+                for one in others
+                if not _may_be_paid(one) and one.attempt_id not in went_on
+            )
+        ),
+        continued=len(went_on),
         repeated=[_repeated(one, facts, on_disk) for one in others if _may_be_paid(one)],
         in_flight=in_flight,
         cost_pico=facts.run["spent_pico"],
@@ -146,6 +158,24 @@ def _is_in_flight(attempt: SentAttempt, of_row: Sequence[SentAttempt]) -> bool:
     return (
         attempt.ended_at is None and is_last and attempt.row_status == "open" and not is_dead(attempt.owner)
     )
+
+
+def _continued(found: Sequence[SentAttempt], outcomes: Collection[str | None]) -> list[SentAttempt]:
+    """The attempts at a row whose session was continued up to its outcome, or up to its last attempt.
+
+    A row without an outcome can still continue the session of its last attempt with a session.
+    """
+    ends = [one for one in found if one.attempt_id in outcomes]
+    ends = ends or [one for one in found if one.continues is not None][-1:]
+    if not ends:
+        return []
+    end = ends[-1]
+    return [one for one in found if one.session_id == end.session_id and one.attempt < end.attempt]
+
+
+def _call_in_flight(attempt: SentAttempt) -> SentAttempt:
+    """A continued attempt without its recorded calls, which were of use: what is left was in flight."""
+    return replace(attempt, requests=0, unpriced_requests=0, cost_pico=0)
 
 
 def _may_be_paid(attempt: SentAttempt) -> bool:

@@ -19,6 +19,7 @@ from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.attempt import BatchContext
+from opencode_tasks.engine.continuation import has_work
 from opencode_tasks.engine.row_work import RowPlace, checked, required, with_work
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
@@ -31,6 +32,7 @@ from opencode_tasks.ledger import (
     failed,
 )
 from opencode_tasks.opencode.instance_dir import is_locked
+from opencode_tasks.opencode.kept_sessions import keep_session
 from opencode_tasks.opencode.leftovers import (
     ended_at,
     finished_result,
@@ -38,6 +40,7 @@ from opencode_tasks.opencode.leftovers import (
     instance_dir_of,
     instance_dirs,
     is_orphaned,
+    kept_sessions,
     read_orphaned_sessions,
     unfinished_record,
     unrecorded_sessions,
@@ -54,8 +57,8 @@ async def recover_attempts(context: BatchContext) -> int:
     """Record the end of attempts of dead processes on this host, at open rows of the run.
 
     A row whose session has ended gets its outcome. The others are open again, and their attempt ended
-    as ``crashed``. Attempts of living processes are left alone. Returns the number of recovered
-    attempts.
+    as ``crashed``; the session of an agent is kept for the next attempt. Attempts of living processes are
+    left alone. Returns the number of recovered attempts.
     """
     by_data_dir: dict[str | None, list[tuple[OrphanedAttempt, Lease | None]]] = {}
     for orphan in await _orphans(context):
@@ -77,7 +80,7 @@ async def recover_attempts(context: BatchContext) -> int:
         for orphan, lease in attempts:
             found = sessions.get(orphan.session_id) if orphan.session_id is not None else None
             await context.db(_record_end, context, orphan, lease, found or ())
-    await context.db(_forget_recorded, context)
+    await context.db(forget_recorded, context)
     return sum(len(attempts) for attempts in by_data_dir.values())
 
 
@@ -99,15 +102,18 @@ def _is_deserted(orphan: OrphanedAttempt) -> bool:
     return not instance_dir.root.exists() or is_orphaned(instance_dir)
 
 
-def _forget_recorded(context: BatchContext) -> None:
-    """Delete sessions whose end is in the ledger: their process died before it deleted them."""
-    on_disk = unrecorded_sessions(
-        instance_dir for instance_dir in instance_dirs() if not is_locked(instance_dir)
-    )
-    if not on_disk:
-        return
-    for attempt_id in context.ledger.attempts.ended(on_disk):
-        data_dir, session_id = on_disk[attempt_id]
+def forget_recorded(context: BatchContext) -> None:
+    """Delete sessions that no attempt needs any more.
+
+    Those whose end is in the ledger (their process died before it deleted them), and kept ones of rows that
+    have an outcome or another session.
+    """
+    unused = [instance_dir for instance_dir in instance_dirs() if not is_locked(instance_dir)]
+    recorded, kept = unrecorded_sessions(unused), kept_sessions(unused)
+    found = context.ledger.attempts.ended(recorded) if recorded else []
+    found += context.ledger.continued.without_successor(kept) if kept else []
+    for attempt_id in found:
+        data_dir, session_id = (recorded | kept)[attempt_id]
         # Checked last, since it looks at every process of the machine.
         if is_orphaned(instance_dir := instance_dir_of(data_dir)):
             forget_session(instance_dir, session_id)
@@ -116,7 +122,8 @@ def _forget_recorded(context: BatchContext) -> None:
 def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
     """The attempts, with the sessions of those that died before their session was written to the ledger."""
     is_missing = any(orphan.session_id is None for orphan in orphans)
-    on_disk = unrecorded_sessions(instance_dirs()) if is_missing else {}
+    among = instance_dirs() if is_missing else []
+    on_disk = unrecorded_sessions(among) | kept_sessions(among)
 
     def with_session(orphan: OrphanedAttempt) -> OrphanedAttempt:
         if orphan.session_id is not None or orphan.attempt_id not in on_disk:
@@ -154,14 +161,15 @@ def _record_end(
     context: BatchContext, orphan: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
 ) -> None:
     answer, error = _read_end(context, sessions)
+    now = ended_at(sessions) or datetime.now(UTC)
+    is_failed = error is not None and _is_final(context, error, now)
     work = context.run_spec.work
-    if work is not None and orphan.data_dir is not None and (answer or error):
+    if work is not None and orphan.data_dir is not None and (answer or is_failed):
         place = RowPlace(run_id=orphan.run_id, row_id=orphan.row_id)
         if answer is not None:
             # Without the prompts that --check-retries allows: the process of the session is gone.
             answer, error = _checked(work, Path(orphan.data_dir), answer)
         answer, error = with_work(work, place, Path(orphan.data_dir), answer, error)
-    now = ended_at(sessions) or datetime.now(UTC)
     record = answer.attempt if answer else error.attempt if error else None
     record = context.run_spec.prices.priced_record(
         record or unfinished_record(orphan.session_id or "", sessions)
@@ -169,19 +177,34 @@ def _record_end(
     row = None
     if answer is not None:
         row = completed(answer)
-    elif error is not None and isinstance(decide(error, 1, now, context.run_spec.limits), Fail):
+    elif error is not None and _is_final(context, error, now):
         row = failed(error, record)
     elif error is None:
         error = OpenCodeError(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
+    is_kept = row is None and _keep(orphan, error, sessions)
     end = EndedAttempt(
         lease=lease, attempt_id=orphan.attempt_id, record=record, now=now, error=error, row=row
     )
-    if not context.ledger.queue.end([end])[0]:
+    if not context.ledger.queue.end([end])[0] or is_kept:
         return
     if orphan.data_dir is not None and orphan.session_id is not None:
         forget_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id)
+
+
+def _is_final(context: BatchContext, error: OpenCodeError, now: datetime) -> bool:
+    return isinstance(decide(error, 1, now, context.run_spec.limits), Fail)
+
+
+def _keep(orphan: OrphanedAttempt, error: OpenCodeError | None, sessions: Sequence[Session]) -> bool:
+    """Keep the session of an agent for the next attempt at its row; whether it is kept."""
+    if orphan.data_dir is None or orphan.session_id is None:
+        return False
+    if not has_work(sessions) or (error is not None and not error.reaction.continues_session):
+        return False
+    keep_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id, orphan.attempt_id)
+    return True
 
 
 def _checked(work: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer | None, OpenCodeError | None]:

@@ -18,7 +18,7 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.next_step import NextStep, Run, Wait, hold_of, is_longer_than, next_step
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
-from opencode_tasks.engine.recovery import recover_attempts
+from opencode_tasks.engine.recovery import forget_recorded, recover_attempts
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import (
     ClaimedRow,
@@ -133,6 +133,7 @@ class _Batch:
         try:
             await recover_attempts(self.context)
             await self._work()
+            await self.context.db(forget_recorded, self.context)
         finally:
             watch.cancel()
             for task in self.in_flight:

@@ -11,6 +11,7 @@ from opencode_tasks.ledger.budgets import BUDGET_REACHED, Budget, budget_message
 from opencode_tasks.ledger.canaries import MeasuredRun, Measurement
 from opencode_tasks.ledger.claim import ClaimedRow, ClaimRequest, ClaimResult, OpenRow
 from opencode_tasks.ledger.concurrency import Allocation, ConcurrencyRequest, ConcurrencyState
+from opencode_tasks.ledger.continued_sessions import EarlierAttempt
 from opencode_tasks.ledger.finish import EndedAttempt
 from opencode_tasks.ledger.gate_admission import Gate
 from opencode_tasks.ledger.gate_list import ListedGate
@@ -61,6 +62,7 @@ __all__ = [
     "ConcurrencyRequest",
     "ConcurrencyState",
     "DecidedRow",
+    "EarlierAttempt",
     "EndedAttempt",
     "Gate",
     "GateObservation",

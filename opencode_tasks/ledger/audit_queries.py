@@ -40,6 +40,7 @@ class SentAttempt:
     ``requests`` is the number of its model calls with a record. ``usage_known`` False means that the
     provider may have counted more; ``at_most_pico`` is the upper bound of that part. ``ended_at`` None
     means that it has no end, ``error_type`` None that it has none or ended with an answer.
+    ``continues`` is the number of the attempt whose session it continued; None for a new session.
     ``row_status`` and ``row_reused`` are those of its row now, or before a person reviewed it.
     """
 
@@ -54,6 +55,7 @@ class SentAttempt:
     started_at: datetime
     ended_at: datetime | None
     usage_known: bool
+    continues: int | None
     requests: int
     unpriced_requests: int
     cost_pico: int
@@ -185,7 +187,7 @@ def _unclear(connection: Connection, run_id: str) -> list[SentAttempt]:
     query = (
         select(
             *(attempts.c[name] for name in own),
-            *(attempts.c[name] for name in ("started_at", "ended_at", "usage_known")),
+            *(attempts.c[name] for name in ("started_at", "ended_at", "usage_known", "continues")),
             func.coalesce(calls.c.requests, 0).label("requests"),
             func.coalesce(calls.c.unpriced_requests, 0).label("unpriced_requests"),
             attempts.c.spent_pico.label("cost_pico"),

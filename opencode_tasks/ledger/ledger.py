@@ -14,6 +14,7 @@ from opencode_tasks.ledger.audit_queries import Audits
 from opencode_tasks.ledger.budgets import Budgets
 from opencode_tasks.ledger.canaries import Canaries
 from opencode_tasks.ledger.concurrency import Concurrency
+from opencode_tasks.ledger.continued_sessions import ContinuedSessions
 from opencode_tasks.ledger.database import Database, open_database
 from opencode_tasks.ledger.drivers import Drivers
 from opencode_tasks.ledger.ended_rows import EndedRows
@@ -36,7 +37,7 @@ from opencode_tasks.ledger.votes import Votes
 class Ledger:
     """An open ledger, with its operations in groups. A context manager that closes it.
 
-    Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``gates``, ``budgets``,
+    Engine: ``runs``, ``drivers``, ``rows``, ``queue``, ``attempts``, ``continued``, ``gates``, ``budgets``,
     ``concurrency``, ``series``, ``gold``, ``votes``, ``canaries`` and ``reviews``. Readers: ``results``,
     ``row_list``, ``session_sets`` and ``audits`` (of one run), ``reports`` (over all) and ``ended_rows``
     (examples for estimates). Upkeep: ``imports`` and ``retention``.
@@ -49,6 +50,7 @@ class Ledger:
         self.rows: Final = Rows(database)
         self.queue: Final = Queue(database)
         self.attempts: Final = Attempts(database)
+        self.continued: Final = ContinuedSessions(database)
         self.gates: Final = Gates(database)
         self.budgets: Final = Budgets(database)
         self.concurrency: Final = Concurrency(database)

@@ -216,6 +216,10 @@ attempts: Final = Table(
     Column("relay_refused", BigInteger),
     Column("relay_bytes_sent", BigInteger),
     Column("relay_bytes_received", BigInteger),
+    # Number of the attempt at the row whose session it continues. NULL for a new session.
+    Column("continues", Integer),
+    # Why it began a new session although an earlier attempt had finished steps. NULL if it did not.
+    Column("begins_anew", Text),
     Index("attempts_run_row", "run_id", "row_id"),
     Index("attempts_key_ended", "row_key", "ended_at"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.ledger.operation_groups import Group, read
@@ -44,20 +44,29 @@ def trees(connection: Connection, root_ids: Sequence[str]) -> dict[str, SessionT
 
     The answer of a row can be that of a vote, of another model or of an earlier run.
     """
-    of_roots = select(sessions.c.attempt_id).where(sessions.c.session_id.in_(root_ids))
+    root, unknown = sessions.alias("root"), attempts.alias("unknown")
+    # A session can be the work of several attempts at its row.
+    is_of_session = (unknown.c.attempt_id == sessions.c.attempt_id) | (
+        unknown.c.session_id == sessions.c.session_id
+    )
+    has_unknown = exists().where(
+        unknown.c.run_id == sessions.c.run_id,
+        unknown.c.row_id == sessions.c.row_id,
+        unknown.c.usage_known.is_(False),
+        is_of_session,
+    )
     query = (
         select(
             *(sessions.c[name] for name in ("session_id", "parent_id", "messages")),
-            func.coalesce(attempts.c.usage_known, True).label("usage_known"),
+            (~has_unknown).label("usage_known"),
         )
-        .outerjoin(attempts, attempts.c.attempt_id == sessions.c.attempt_id)
-        .where(sessions.c.attempt_id.in_(of_roots))
+        .select_from(root)
+        .join(sessions, (sessions.c.run_id == root.c.run_id) & (sessions.c.row_id == root.c.row_id))
+        .where(root.c.session_id.in_(root_ids))
         .order_by(sessions.c.session_id)
     )
-    found = [
-        dict(line) | {"messages": unpack_messages(line["messages"])}
-        for line in connection.execute(query).mappings()
-    ]
+    by_id = {line["session_id"]: dict(line) for line in connection.execute(query).mappings()}
+    found = [line | {"messages": unpack_messages(line["messages"])} for line in by_id.values()]
     names = ("session_id", "step_id", *TOKEN_COLUMNS, "cost_pico")
     of_sessions = (
         select(*(usage.c[name] for name in names))

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, case, func
+from sqlalchemy import ColumnElement, Connection, case, func, literal_column
 
 from opencode_tasks.domain.records import AttemptRecord, InnerRetry, Session, Step
 from opencode_tasks.ledger.schema import inner_retries, sessions, usage
@@ -55,13 +55,14 @@ def unpack_messages(data: bytes | None) -> list[dict[str, Any]] | None:
 
 
 def _keep_messages(insert: Any) -> Any:
+    # A session that a later attempt continues stays with its first attempt, and has more messages. The
+    # events of an attempt that was cut short have only those of its last prompt.
+    none: ColumnElement[int] = literal_column("0")
+    has_more = func.coalesce(insert.excluded.turns, none) >= func.coalesce(sessions.c.turns, none)
+    found = {name: func.coalesce(insert.excluded[name], sessions.c[name]) for name in ("messages", "turns")}
     return insert.on_conflict_do_update(
         index_elements=["session_id"],
-        # A session that a later attempt continues stays with its first attempt; it has more messages.
-        set_={
-            "messages": func.coalesce(insert.excluded.messages, sessions.c.messages),
-            "turns": func.coalesce(insert.excluded.turns, sessions.c.turns),
-        },
+        set_={name: case((has_more, new), else_=sessions.c[name]) for name, new in found.items()},
     )
 
 

@@ -24,6 +24,8 @@ BACKEND_SUMMARIES: Mapping[BackendName, str] = {
 }
 DEFAULT_AGENT = "opencode-tasks"
 DEFAULT_SYSTEM = "You are a helpful assistant."
+# The prompt that continues a session. The plugin removes it where the interrupted request can be repeated.
+CONTINUATION = "Your work was interrupted. Continue it, and do not repeat what is done."
 # Longest inner wait that is left to opencode if the plugin is not loaded.
 MAX_INNER_WAIT_S = 40.0
 
@@ -133,6 +135,8 @@ class Request:
     the session is recorded, so that the session can be assigned to its attempt if this process dies.
     ``workspace`` describes a private copy in which opencode works; None works in the directory of the spec.
     Only the backend ``cli`` makes workspaces. ``files`` are attached to the first prompt of the session.
+    ``children_pico`` is the part of ``max_cost_pico`` that earlier
+    attempts in this session have spent on its sub-agents.
     """
 
     prompt: str
@@ -147,6 +151,19 @@ class Request:
     attempt_id: str = ""
     workspace: WorkspaceRequest | None = None
     files: tuple[AttachedFile, ...] = ()
+    children_pico: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSession:
+    """A session on this machine that an attempt left for the next one at its row.
+
+    ``left_by`` is the id of that attempt, and ``data_dir`` the data directory with the session.
+    """
+
+    session_id: str
+    data_dir: Path
+    left_by: str
 
 
 OnSession = Callable[[str], None]
@@ -176,6 +193,20 @@ class Backend(Protocol):
 
     def release_session(self, session_id: str) -> None:
         """Release a session that is recorded in the ledger: its data may be removed."""
+        ...
+
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """Release a session that the next attempt may continue: its data stays, marked with this attempt.
+
+        Returns whether the session is kept. Raises OSError if the disk fails.
+        """
+        ...
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """Take a kept session, so that requests of this attempt can name it; False if it is not there.
+
+        Raises OSError if the disk fails.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -25,6 +25,7 @@ from opencode_tasks.errors import SetupError, WorkspaceError
 from opencode_tasks.opencode.attach import attached
 from opencode_tasks.opencode.backend import (
     BackendName,
+    KeptSession,
     OnSession,
     OpencodeSpec,
     Request,
@@ -39,6 +40,8 @@ from opencode_tasks.opencode.instance_dir import (
     make_instance_dir,
 )
 from opencode_tasks.opencode.journal import JournalReader
+from opencode_tasks.opencode.kept_sessions import keep_session, take_session
+from opencode_tasks.opencode.leftovers import forget_session, instance_dir_of
 from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import plugin_is_loaded, tail
@@ -153,12 +156,16 @@ class CliBackend:
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
+        # The guards of the directories that other processes have made.
+        self._keepers: dict[str, GuardedProcess] = {}
 
     async def aclose(self) -> None:
-        """Remove the recorded sessions. The directory of an unrecorded session stays."""
-        await asyncio.to_thread(self._keeper.stop)
+        """Remove the recorded sessions. The directory of an unrecorded or kept session stays."""
+        # A guard leaves locked directories alone: others may have taken them.
         for instance_dir in self._homes.values():
             instance_dir.release()
+        for keeper in (self._keeper, *self._keepers.values()):
+            await asyncio.to_thread(keeper.stop)
 
     def data_dir(self, session_id: str | None) -> Path | None:
         """Data directory of the session; None if it does not exist yet."""
@@ -173,13 +180,47 @@ class CliBackend:
 
     def release_session(self, session_id: str) -> None:
         """Remove the instance directory of the session."""
-        self._folds.pop(session_id, None)
-        self._relayed.pop(session_id, None)
-        self._parents.pop(session_id, None)
-        instance_dir = self._homes.pop(session_id, None)
-        if instance_dir is not None:
-            instance_dir.unmark(session_id)
-            instance_dir.remove()
+        instance_dir = self._forget(session_id)
+        if instance_dir is None:
+            return
+        if instance_dir.root.parent != self._folder:
+            forget_session(instance_dir, session_id)
+            return
+        instance_dir.unmark(session_id)
+        instance_dir.remove()
+
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """See ``Backend.keep_session``."""
+        return await asyncio.to_thread(self._keep_session, session_id, attempt_id)
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """See ``Backend.take_session``."""
+        return await asyncio.to_thread(self._take_session, kept, attempt_id)
+
+    def _keep_session(self, session_id: str, attempt_id: str) -> bool:
+        # Its guard ends first: the directory may have a new owner when it is released.
+        instance_dir = self._forget(session_id)
+        if instance_dir is None:
+            return False
+        keep_session(instance_dir, session_id, attempt_id)
+        return True
+
+    def _take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        instance_dir, session_id = instance_dir_of(kept.data_dir), kept.session_id
+        if not take_session(instance_dir, kept, attempt_id, user_config=self._spec.sandbox is None):
+            return False
+        self._homes[session_id] = instance_dir
+        self._keepers[session_id] = GuardedProcess.watch(instance_dirs=[instance_dir.root])
+        return True
+
+    def _forget(self, session_id: str) -> InstanceDir | None:
+        """Forget a session; returns its instance directory."""
+        for known in (self._folds, self._relayed, self._parents):
+            known.pop(session_id, None)
+        keeper = self._keepers.pop(session_id, None)
+        if keeper is not None:
+            keeper.stop()
+        return self._homes.pop(session_id, None)
 
     async def run(self, request: Request, on_session: OnSession) -> SessionResult:
         """See ``Backend.run``.
@@ -205,9 +246,10 @@ class CliBackend:
                 system.write_bytes(request.system.encode())
                 env["OPENCODE_TASKS_SYSTEM_FILE"] = str(system)
             if request.max_cost_pico is not None:
-                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico)
+                # Opencode does not read the sessions of former sub-agents again.
+                env["OPENCODE_TASKS_MAX_COST_PICO"] = str(request.max_cost_pico - request.children_pico)
                 env["OPENCODE_TASKS_PRICE_LIST"] = str(write_price_list(instance_dir.run, request.prices))
-            env |= {} if known and credentials.is_exclusive else credentials.install(instance_dir.data)
+            env |= credentials.install(instance_dir.data)
             for old in (instance_dir.journal, instance_dir.output):
                 old.unlink(missing_ok=True)
             folder = work_folder(request, spec, instance_dir)

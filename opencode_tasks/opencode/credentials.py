@@ -47,6 +47,8 @@ class Credentials:
             self._lock_store()
             target = data_dir / "opencode" / "auth.json"
             target.parent.mkdir(mode=0o700, exist_ok=True)
+            # A session that is continued has a link already.
+            target.unlink(missing_ok=True)
             target.symlink_to(self._store)
             return {}
         if self._content and not self._api_keys:

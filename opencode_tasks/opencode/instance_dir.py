@@ -7,12 +7,13 @@ import fcntl
 import json
 import os
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.errors import SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.backend import CONTINUATION, OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
 from opencode_tasks.settings import settings
@@ -22,6 +23,8 @@ from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
 REMOVE_LIMIT_S = 120.0
+LOCK_LIMIT_S = 5.0
+LOCK_POLL_S = 0.05
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
 GLOBAL_CONFIG_NAMES = (
@@ -43,6 +46,9 @@ LEAN_ENVIRONMENT = {
     "OPENCODE_EXPERIMENTAL_WEBSOCKETS": "false",
 }
 
+# Begins the mark of a kept session; the id of the attempt that left it follows.
+KEPT = "kept "
+
 # Descriptors of the locked files of the instance directories that this process uses, by their root.
 _locks: dict[Path, int] = {}
 
@@ -51,9 +57,10 @@ _locks: dict[Path, int] = {}
 class InstanceDir:
     """Directories of one opencode process, all below ``root`` (mode 0700).
 
-    ``marks`` holds a file for each session that is not in the ledger yet. While there is one, ``data``
-    is kept if the process is killed. The process that made the directory keeps ``lock_file`` locked
-    (flock) until it releases the directory or ends.
+    ``marks`` holds a file for each session that is not in the ledger yet, and for each one that a later
+    attempt continues (``kept_sessions.py``). While there is one, all but ``run`` stays if the process is
+    killed. The process that uses the directory keeps ``lock_file`` locked (flock) until it releases the
+    directory or ends.
     """
 
     root: Path
@@ -65,8 +72,13 @@ class InstanceDir:
 
     @property
     def marks(self) -> Path:
-        """A file for each unrecorded session, named by the session, with the id of its attempt."""
+        """A file for each unrecorded or kept session, named by the session, with the id of its attempt."""
         return self.root / "unrecorded"
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether opencode ran in a sandbox here. What its programs left is then read in a sandbox alone."""
+        return (self.root / "sandboxed").exists()
 
     @property
     def lock_file(self) -> Path:
@@ -98,11 +110,13 @@ class InstanceDir:
 
         Raises OSError, without a mark, if the disk fails.
         """
-        mark = self.marks / session_id
+        new = self.root / "mark"
         try:
-            mark.touch(mode=0o600)
-            mark.write_text(attempt_id)
+            new.touch(mode=0o600)
+            new.write_text(attempt_id)
+            new.rename(self.marks / session_id)
         except OSError:
+            new.unlink(missing_ok=True)
             self.unmark(session_id)
             raise
 
@@ -171,13 +185,25 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
     """Make an instance directory, locked by this process, with its subdirectories (mode 0700).
 
     It contains a stub of the package that opencode would otherwise install with npm. ``parent`` None is
-    ``instance_dirs_root()``. With ``user_config`` it links the user's global opencode config.
+    ``instance_dirs_root()``. With ``user_config`` it links the user's global opencode config; without, it is
+    one for a sandbox.
     """
-    instance_dir = InstanceDir(root=(parent or instance_dirs_root()) / uuid.uuid4().hex[:12])
-    instance_dir.root.mkdir(parents=True, mode=0o700)
+    parent = parent or instance_dirs_root()
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    instance_dir = InstanceDir(root=parent / uuid.uuid4().hex[:12])
+    instance_dir.root.mkdir(mode=0o700)
     _lock(instance_dir)
-    for path in (instance_dir.data, instance_dir.marks, instance_dir.work, instance_dir.run):
+    for path in (instance_dir.data, instance_dir.marks, instance_dir.work):
         path.mkdir(mode=0o700)
+    if not user_config:
+        (instance_dir.root / "sandboxed").touch(mode=0o600)
+    make_run_folder(instance_dir, user_config=user_config)
+    return instance_dir
+
+
+def make_run_folder(instance_dir: InstanceDir, *, user_config: bool) -> None:
+    """Make the folder ``run`` of an instance directory, which is removed with each process."""
+    instance_dir.run.mkdir(mode=0o700)
     for name in ("config", "cache", "state", "tmp"):
         (instance_dir.run / name).mkdir(mode=0o700)
     config = instance_dir.run / "config" / "opencode"
@@ -186,7 +212,31 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
         _link_global_config(config)
     else:
         write_stub(config)
-    return instance_dir
+
+
+def lock_again(instance_dir: InstanceDir) -> bool:
+    """Lock a directory that was released; False if it is gone, or if a process uses it for LOCK_LIMIT_S."""
+    try:
+        descriptor = os.open(instance_dir.lock_file, os.O_RDWR)
+    except OSError:
+        return False
+    deadline = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            # Those that look whether it is locked have a lock for a short time.
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return False
+            time.sleep(LOCK_POLL_S)
+    _locks[instance_dir.root] = descriptor
+    if not instance_dir.lock_file.exists():
+        # It was removed meanwhile.
+        instance_dir.release()
+        return False
+    return True
 
 
 def is_locked(instance_dir: InstanceDir) -> bool:
@@ -234,6 +284,7 @@ def environment(
         "OPENCODE_CONFIG_CONTENT": literal_json(fixed_config(spec)),
         "OPENCODE_TASKS_JOURNAL": str(instance_dir.journal),
         "OPENCODE_TASKS_JOURNAL_EVENTS": "1" if journal_events else "0",
+        "OPENCODE_TASKS_CONTINUATION": CONTINUATION,
         "OPENCODE_TASKS_INLINE_WAIT_S": str(spec.max_inline_wait_s),
         "OPENCODE_TASKS_PROVIDER_LIMITS": json.dumps(provider_limits(spec.clocks)),
         "OPENCODE_TASKS_MAX_STEPS": str(spec.max_steps or settings().max_steps),

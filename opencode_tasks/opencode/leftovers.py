@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -25,6 +26,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.client import NoAnswerError
 from opencode_tasks.opencode.instance_dir import (
+    KEPT,
     InstanceDir,
     environment,
     instance_dirs_root,
@@ -53,6 +55,7 @@ from opencode_tasks.outcomes.session_messages import (
 )
 from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.view import TEMP, View
+from opencode_tasks.settings import settings
 from opencode_tasks.system import run_command
 
 # Logins may rotate, SQLite rebuilds the index of its log, and opencode's logs are not needed.
@@ -83,14 +86,32 @@ def instance_dirs() -> list[InstanceDir]:
 
 
 def remove_orphaned_dirs() -> None:
-    """Remove the instance directories of killed processes, except the data of unrecorded sessions.
+    """Remove the instance directories of killed processes, except the data of unrecorded and kept sessions.
 
     The guard of a process removes them at once. This is for guards that were killed too, as when the
-    machine is switched off.
+    machine is switched off. A kept session is removed if no attempt has continued it for as long as a run may
+    be suspended.
     """
+    oldest = time.time() - settings().suspend_timeout
     for instance_dir in instance_dirs():
-        if is_orphaned(instance_dir):
-            instance_dir.remove()
+        marked = list(_marked([instance_dir]))
+        kept = [session for text, _, session in marked if text.startswith(KEPT)]
+        old = [session for session in kept if _marked_at(instance_dir, session) < oldest]
+        has_nothing = bool(marked) and not old and not instance_dir.run.exists()
+        # Checked last, since it looks at every process of the machine.
+        if has_nothing or not is_orphaned(instance_dir):
+            continue
+        for session_id in old:
+            instance_dir.unmark(session_id)
+        instance_dir.remove()
+
+
+def _marked_at(instance_dir: InstanceDir, session_id: str) -> float:
+    """Time of a mark in seconds since 1970; that of now if it is gone."""
+    try:
+        return (instance_dir.marks / session_id).stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def unrecorded_sessions(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:
@@ -98,14 +119,26 @@ def unrecorded_sessions(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, s
 
     A session can be marked here before the ledger has its id, and for a short time after it is recorded.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    marked = _marked(among)
+    return {text: (folder.data, session) for text, folder, session in marked if not text.startswith(KEPT)}
+
+
+def kept_sessions(among: Iterable[InstanceDir]) -> dict[str, tuple[Path, str]]:
+    """Data directory and session id of each kept session, by the id of the attempt that left it."""
+    return {
+        text.removeprefix(KEPT): (folder.data, session)
+        for text, folder, session in _marked(among)
+        if text.startswith(KEPT)
+    }
+
+
+def _marked(among: Iterable[InstanceDir]) -> Iterator[tuple[str, InstanceDir, str]]:
+    """The marks of instance directories: text, directory and session."""
     for instance_dir in among:
         # A process that still runs removes the mark of each session that it records.
         with contextlib.suppress(OSError):
-            found |= {
-                mark.read_text(): (instance_dir.data, mark.name) for mark in instance_dir.marks.iterdir()
-            }
-    return found
+            for mark in instance_dir.marks.iterdir():
+                yield mark.read_text(), instance_dir, mark.name
 
 
 async def read_orphaned_sessions(
@@ -143,7 +176,7 @@ async def read_orphaned_sessions(
 
 
 def forget_session(instance_dir: InstanceDir, session_id: str) -> None:
-    """Mark a session of an orphaned directory as recorded. The last one removes the directory."""
+    """Remove the data of a recorded session, whose directory no other process uses."""
     instance_dir.unmark(session_id)
     instance_dir.remove()
     if instance_dir.root.parent != instance_dirs_root():

@@ -14,7 +14,7 @@ from pathlib import Path
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS
 from opencode_tasks.domain.records import Session, Usage
 from opencode_tasks.errors import InputError
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, Request
+from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, KeptSession, OnSession, Request
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.outcomes.backend_result import SessionResult
 from opencode_tasks.outcomes.session_messages import session_of
@@ -52,6 +52,16 @@ class NullBackend:
 
     def release_session(self, session_id: str) -> None:
         """Nothing to release."""
+
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """No session is kept."""
+        del session_id, attempt_id
+        return False
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """No session is kept."""
+        del kept, attempt_id
+        return False
 
     async def aclose(self) -> None:
         """Nothing to close."""

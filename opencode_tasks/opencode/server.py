@@ -48,7 +48,8 @@ class OpencodeServer:
         gaps: Number of times that events may have been lost.
         plugin_loaded: Whether the plugin is loaded, which makes provider errors final and exact.
         session_count: Number of sessions opened on this server.
-        unrecorded: Ids of the sessions that are not recorded yet.
+        unrecorded: Ids of the sessions that are not recorded yet, or that are kept for another attempt.
+        reopened: Ids of the sessions of a former process, of which ``fold`` has no earlier events.
         active_requests: Number of requests that the server works on.
         is_closing: Whether ``aclose`` was called.
         files: Copies of the files that are attached to prompts.
@@ -71,6 +72,7 @@ class OpencodeServer:
         self.plugin_loaded: bool = False
         self.session_count: int = 0
         self.unrecorded: set[str] = set()
+        self.reopened: set[str] = set()
         self.active_requests: int = 0
         self.is_closing: bool = False
         self.files: Final = FileCache(instance_dir.run / "files")
@@ -83,11 +85,13 @@ class OpencodeServer:
         self._replies: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, spec: OpencodeSpec, *, over: InstanceDir | None = None) -> Self:
+    async def start(
+        cls, spec: OpencodeSpec, *, over: InstanceDir | None = None, has_logins: bool = False
+    ) -> Self:
         """Start a server for ``spec`` and wait until it answers.
 
-        ``over`` is an instance directory to use, without the user's logins; None makes a new one with
-        them. Raises SetupError if the version is not supported or the server does not start.
+        ``over`` is an instance directory to use, with the user's logins if ``has_logins``; None makes a new
+        one with them. Raises SetupError if the version is not supported or the server does not start.
         """
         version = version_to_run(spec.binary)
         check_version(version)
@@ -98,7 +102,7 @@ class OpencodeServer:
         instance_dir = over or make_instance_dir()
         starting: asyncio.Task[GuardedProcess] | None = None
         try:
-            logins = credentials.install(instance_dir.data) if over is None else {}
+            logins = credentials.install(instance_dir.data) if over is None or has_logins else {}
             env = environment(instance_dir, spec, password=password, journal_events=False) | logins
             args = [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"]
             start = functools.partial(

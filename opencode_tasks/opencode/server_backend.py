@@ -18,6 +18,7 @@ from opencode_tasks.opencode.backend import (
     MAX_INNER_WAIT_S,
     BackendName,
     Clocks,
+    KeptSession,
     OnSession,
     OpencodeSpec,
     Request,
@@ -25,6 +26,7 @@ from opencode_tasks.opencode.backend import (
 from opencode_tasks.opencode.client import NoAnswerError, Response
 from opencode_tasks.opencode.cost_cap import overspent, repeated
 from opencode_tasks.opencode.disk_space import check_space
+from opencode_tasks.opencode.instance_dir import KEPT
 from opencode_tasks.opencode.price_list import write_price_list
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
@@ -62,6 +64,8 @@ class ServerBackend:
         self._servers = servers
         self._spec = spec
         self._secrets = SpecSecrets(spec)
+        # Sessions that are kept: they are not released.
+        self._left: set[str] = set()
 
     @property
     def server(self) -> OpencodeServer | None:
@@ -82,7 +86,24 @@ class ServerBackend:
 
     def release_session(self, session_id: str) -> None:
         """Release a session that is recorded: it is not needed for a recovery any more."""
+        if session_id in self._left:
+            self._left.discard(session_id)
+            return
         self._servers.mark_recorded(session_id)
+
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """See ``Backend.keep_session``. The session stays in its server."""
+        server = self._servers.server_with(session_id)
+        if server is None:
+            return False
+        server.mark_unrecorded(session_id, f"{KEPT}{attempt_id}")
+        self._left.add(session_id)
+        return True
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """See ``Backend.take_session``. Without its server, another one is started over its data."""
+        self._left.discard(kept.session_id)
+        return await self._servers.take_session(kept, attempt_id)
 
     async def aclose(self) -> None:
         """Nothing to close: the server pool closes the servers."""
@@ -137,7 +158,8 @@ class _Conversation:
             await asyncio.shield(self._abort(session_id))
             raise
         reply = await self._reply(send, session_id, stopped)
-        complete = stopped is None and gaps == self.server.gaps and await self._caught_up(state, reply)
+        is_whole = gaps == self.server.gaps and session_id not in self.server.reopened
+        complete = stopped is None and is_whole and await self._caught_up(state, reply)
         sessions = await self._sessions(session_id, from_events=complete)
         return self._result(session_id, sessions, reply, stopped, state)
 
@@ -152,7 +174,8 @@ class _Conversation:
         if request.max_cost_pico is not None:
             # For the plugin; opencode keeps a part's metadata and does not send it to the provider.
             path = write_price_list(self.server.instance_dir.run, request.prices)
-            limit = {"maxCostPico": request.max_cost_pico, "prices": str(path)}
+            hidden_pico = request.children_pico if session_id in self.server.reopened else 0
+            limit = {"maxCostPico": request.max_cost_pico - hidden_pico, "prices": str(path)}
             prompt["metadata"] = {"opencodeTasks": limit}
         if self._files and request.session_id is None:
             prompt.setdefault("metadata", {})[FILES_KEY] = self._files

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.errors import SetupError
+from opencode_tasks.opencode.backend import KeptSession, OpencodeSpec
+from opencode_tasks.opencode.kept_sessions import is_kept, take_session
+from opencode_tasks.opencode.leftovers import instance_dir_of
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.settings import settings
 from opencode_tasks.system.ray_node import memory_limit_bytes
@@ -76,6 +80,7 @@ class ServerRotation:
         self._closing: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
         self._lock = asyncio.Lock()
+        self._reopening = asyncio.Lock()
 
     async def running_server(self) -> OpencodeServer:
         """Server for new sessions, started if none runs. Raises SetupError if it does not start."""
@@ -131,6 +136,39 @@ class ServerRotation:
         if server is not None:
             server.mark_recorded(session_id)
             self._close_if_idle(server)
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """Take a kept session for an attempt; a server is started over its data if none has it.
+
+        False if the data is not there, or if no server starts over it. Raises OSError if the disk fails.
+        """
+        instance_dir = instance_dir_of(kept.data_dir)
+        async with self._reopening:
+            servers = [*self._former, self.current] if self.current else [*self._former]
+            found = [server for server in servers if server.instance_dir.root == instance_dir.root]
+            for server in found:
+                if server.is_running and not server.is_closing:
+                    if not is_kept(instance_dir, kept):
+                        return False
+                    if kept.session_id not in server.unrecorded:
+                        server.reopened.add(kept.session_id)
+                    server.mark_unrecorded(kept.session_id, attempt_id)
+                    return True
+                # It has died: its directory is locked until it is closed.
+                await server.aclose()
+                server.unrecorded.discard(kept.session_id)
+            take = functools.partial(take_session, instance_dir, kept, attempt_id, user_config=True)
+            if not await asyncio.to_thread(take):
+                return False
+            try:
+                server = await OpencodeServer.start(self._spec, over=instance_dir, has_logins=True)
+            except SetupError as error:
+                _log.warning("no opencode server started over %s: %s", instance_dir.root, error)
+                return False
+            server.reopened.add(kept.session_id)
+            server.mark_unrecorded(kept.session_id, attempt_id)
+            self._former.add(server)
+            return True
 
     @property
     def is_running(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Generator
 
-from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.backend import KeptSession, OpencodeSpec
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_rotation import RotationLimits, ServerRotation
 
@@ -84,6 +84,14 @@ class ServerSet:
         rotation = self._with_session(session_id)
         if rotation is not None:
             rotation.mark_recorded(session_id)
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """Take a kept session for an attempt; a server is started over its data if none has it.
+
+        False if the data is not there, or if no server starts over it. Raises OSError if the disk fails.
+        """
+        rotation = self._with_session(kept.session_id) or self.rotations[0]
+        return await rotation.take_session(kept, attempt_id)
 
     async def aclose(self) -> None:
         """End every server. A server that is needed later is started again."""

@@ -47,6 +47,7 @@ ONLY_REASONING = (
     "the model sent reasoning and no text; raise limit.output of the model in the opencode config, "
     "or choose a --variant with less reasoning"
 )
+KILLED = "opencode ended before the answer was complete"
 MAX_EMPTY_ANSWERS = 2
 RATE_WORDS = ("rate limit", "too many requests", "429", "quota")
 CLOCK_MESSAGES: Mapping[Clock, tuple[str, str]] = {
@@ -71,6 +72,7 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
     error = _fault(result, refusal, messages, text, node_id=node_id, now=now)
     if error is not None:
         is_known = _is_reported(result, refusal) if refusal else _is_usage_complete(messages)
+        is_known = is_known and not _is_killed(result, messages)
         error.attempt = record_of(result, usage_known=result.usage_known and is_known)
         error.work = work_of(result)
         raise error
@@ -163,12 +165,21 @@ def _fault(
         return classify(read_failure(error), context)
     if result.fault:
         return UnknownOpenCodeError(node_id, code, result.fault, result.stderr)
+    if _is_killed(result, messages):
+        return UnknownOpenCodeError(node_id, code, KILLED, result.stderr)
     ended = classify_finish(finish_reason(messages), node_id=node_id, exit_code=code, partial_text=text)
     if ended is not None:
         return ended
     if not text and not result.stream_text and not has_tool_call(messages):
         return _empty(result, messages, node_id)
     return None
+
+
+def _is_killed(result: SessionResult, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the process of opencode ended in the middle of its work, without an error of its own."""
+    has_error = (last_error(messages) or result.error) is not None
+    is_cut = bool(messages) and finish_reason(messages) in (None, CALLS_TOOLS)
+    return result.exit_code != 0 and result.stopped is None and is_cut and not has_error
 
 
 def _empty(result: SessionResult, messages: Sequence[Mapping[str, Any]], node_id: str) -> OpenCodeError:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import json
 import os
@@ -32,7 +33,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -445,9 +446,9 @@ def clean_up(job: dict[str, Any]) -> None:
 
 
 def clean_instance_dir(path: str) -> None:
-    """Remove an instance directory, or all instance directories below ``path``.
+    """Remove an instance directory, or all instance directories below ``path`` that no process has locked.
 
-    While a session is unrecorded, the data directory stays and only ``run`` is removed.
+    While a session is unrecorded or kept, the data directory stays and only ``run`` is removed.
     """
     marks = os.path.join(path, "unrecorded")
     if os.path.isdir(marks):
@@ -456,8 +457,27 @@ def clean_instance_dir(path: str) -> None:
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(path):
-            clean_instance_dir(os.path.join(path, name))
+            with unlocked(os.path.join(path, name, "lock")) as is_unlocked:
+                if is_unlocked:
+                    clean_instance_dir(os.path.join(path, name))
         os.rmdir(path)
+
+
+@contextlib.contextmanager
+def unlocked(path: str) -> Generator[bool]:
+    """Whether no process has locked a file, or there is none. Nobody can lock it in the block then."""
+    try:
+        file = open(path, "rb")
+    except OSError:
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def has_data(fd: int, timeout_s: float = 0.0) -> bool:

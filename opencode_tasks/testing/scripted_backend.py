@@ -30,7 +30,14 @@ from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Session, Usage
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.attach import attached
-from opencode_tasks.opencode.backend import DEFAULT_AGENT, BackendName, OnSession, OpencodeSpec, Request
+from opencode_tasks.opencode.backend import (
+    DEFAULT_AGENT,
+    BackendName,
+    KeptSession,
+    OnSession,
+    OpencodeSpec,
+    Request,
+)
 from opencode_tasks.opencode.backend_table import BACKENDS, BackendKind
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_backend import check_clocks
@@ -188,6 +195,16 @@ class ScriptedBackend:
     def release_session(self, session_id: str) -> None:
         """Forget a session that is recorded."""
         self._sessions.pop(session_id, None)
+
+    async def keep_session(self, session_id: str, attempt_id: str) -> bool:
+        """No session is kept."""
+        del session_id, attempt_id
+        return False
+
+    async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
+        """No session is kept."""
+        del kept, attempt_id
+        return False
 
     async def aclose(self) -> None:
         """Close the connections."""

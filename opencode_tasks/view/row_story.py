@@ -21,7 +21,7 @@ from opencode_tasks.view.run_view import RunView
 from opencode_tasks.view.story_parts import Block, Section
 from opencode_tasks.view.work_sections import work_sections
 
-ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "waits", "cost")
+ATTEMPT_TITLES = ("attempt", "result", "error", "message", "started (UTC)", "ended (UTC)", "notes", "cost")
 VOTE_TITLES = ("answer of", "result", "answer", "error", "model", "cost", "run")
 REVIEW_TITLES = ("time (UTC)", "person", "answer", "note", "answer before", "counts")
 CALL_TITLES = (
@@ -157,9 +157,16 @@ def _attempts(found: Mapping[str, Any]) -> Iterator[list[str]]:
             attempt["error_message"] or "",
             _time(attempt["started_at"]),
             _time(attempt["ended_at"]),
-            "\n".join([*_waits(attempt), *(_retry(one) for one in retries)]),
+            "\n".join([*_begin(attempt), *_waits(attempt), *(_retry(one) for one in retries)]),
             _cost([step["cost_pico"] for step in steps], is_known=attempt["usage_known"]),
         ]
+
+
+def _begin(attempt: Mapping[str, Any]) -> list[str]:
+    """How an attempt after the first one began, if that is known."""
+    if attempt["continues"] is not None:
+        return [f"continued the session of attempt {attempt['continues']}"]
+    return [f"began anew: {attempt['begins_anew']}"] if attempt["begins_anew"] is not None else []
 
 
 def _waits(attempt: Mapping[str, Any]) -> list[str]:

@@ -103,7 +103,7 @@ def test_variables_of_services_and_of_this_package_are_removed_from_the_environm
     # The keys of providers reach opencode by the environment.
     assert env["ANTHROPIC_API_KEY"] == "sk-provider"
     added = {name for name in env if name.startswith("OPENCODE_TASKS_")}
-    names = ("JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_STEPS", "PROVIDER_LIMITS")
+    names = ("CONTINUATION", "JOURNAL", "JOURNAL_EVENTS", "INLINE_WAIT_S", "MAX_STEPS", "PROVIDER_LIMITS")
     assert added == {f"OPENCODE_TASKS_{name}" for name in names}
 
 

@@ -75,6 +75,13 @@ FAULTS: list[tuple[str, SessionResult, type[OpenCodeError]]] = [
     ("no reason to end", result(turn(text("a"), finish="unknown")), errors.ServerError),
     ("empty", result(turn(finish="stop")), errors.UnknownOpenCodeError),
     ("no turn at all", result(), errors.UnknownOpenCodeError),
+    ("killed in a text", result(turn(text("half")), exit_code=-9), errors.UnknownOpenCodeError),
+    ("killed in a tool", result(turn(STEP, TOOL), exit_code=-9), errors.UnknownOpenCodeError),
+    (
+        "killed between two requests",
+        result(turn(TOOL, STEP, finish="tool-calls"), exit_code=137),
+        errors.UnknownOpenCodeError,
+    ),
     (
         "no end, although text came",
         result(turn(text("half")), fault="broke off"),

@@ -41,10 +41,12 @@
 //                                  the prompt's text part.
 //   OPENCODE_TASKS_FILES           file with the list of the files of the first prompt, as JSON, for `opencode
 //                                  run`. A server takes it from the metadata of the prompt's text part.
+//   OPENCODE_TASKS_CONTINUATION    text of the prompt that continues a session (see continuation.js)
 //   OPENCODE_TASKS_RELAY, OPENCODE_TASKS_RELAY_HOSTS
 //                                  the way out of a sandbox (see relay.js)
 
 import { appendFileSync, readFileSync } from "node:fs"
+import { repeatInterrupted } from "./continuation.js"
 import { attachFiles, FILES } from "./files.js"
 import { failedResponse, failedStream, isTransient, newFailure, retriedStream, waitMs } from "./failure.js"
 import { RELAY, relayed } from "./relay.js"
@@ -471,6 +473,7 @@ export const OpencodeTasks = async () => {
     "experimental.chat.messages.transform": async (input, output) => {
       review(output.messages)
       attach(output.messages)
+      repeatInterrupted(output.messages)
     },
     "experimental.chat.system.transform": async (input, output) => {
       const text = systemTexts.get(input.sessionID)

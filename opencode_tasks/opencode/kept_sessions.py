@@ -1,0 +1,55 @@
+"""Kept sessions: an attempt leaves its session on the disk, and the next attempt at its row continues it.
+
+The instance directory of a kept session has opencode's data and the workspace, and no process uses it. Its
+mark names the attempt that left it. The next attempt on this machine takes the directory: it locks it, and
+marks the session as its own.
+"""
+
+from __future__ import annotations
+
+from opencode_tasks.opencode.backend import KeptSession
+from opencode_tasks.opencode.instance_dir import (
+    KEPT,
+    InstanceDir,
+    lock_again,
+    make_run_folder,
+    remove_tree,
+)
+from opencode_tasks.opencode.session_export import SESSION_ID
+
+
+def keep_session(instance_dir: InstanceDir, session_id: str, attempt_id: str) -> None:
+    """Mark a session as kept, and release its directory. Raises OSError if the disk fails."""
+    instance_dir.mark(session_id, f"{KEPT}{attempt_id}")
+    remove_tree(instance_dir.run)
+    instance_dir.release()
+
+
+def is_kept(instance_dir: InstanceDir, kept: KeptSession) -> bool:
+    """Whether the directory has the session as its attempt left it."""
+    try:
+        return (instance_dir.marks / kept.session_id).read_text() == f"{KEPT}{kept.left_by}"
+    except OSError:
+        return False
+
+
+def take_session(instance_dir: InstanceDir, kept: KeptSession, attempt_id: str, *, user_config: bool) -> bool:
+    """Take a kept session for an attempt; False if it is gone, or if another process has its directory.
+
+    ``user_config`` is False in a sandbox; a session that began in one is not continued outside, nor the other
+    way round. This process has locked the directory then. Raises OSError if the disk fails.
+    """
+    # The id names a file.
+    if SESSION_ID.fullmatch(kept.session_id) is None or not lock_again(instance_dir):
+        return False
+    try:
+        if not is_kept(instance_dir, kept) or instance_dir.is_sandboxed == user_config:
+            instance_dir.release()
+            return False
+        remove_tree(instance_dir.run)
+        make_run_folder(instance_dir, user_config=user_config)
+        instance_dir.mark(kept.session_id, attempt_id)
+    except OSError:
+        instance_dir.release()
+        raise
+    return True
