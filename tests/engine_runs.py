@@ -14,8 +14,9 @@ from opencode_tasks import AnnotationResult
 from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.options import Options
-from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.settings import settings
 from opencode_tasks.testing import ScriptedProvider

@@ -27,9 +27,10 @@ from opencode_tasks.local_model import local_provider
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.context import flow_context, run_context
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.option_declarations import AnnotateOptions, OnWait
 from opencode_tasks.plan.options import make_options
-from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop

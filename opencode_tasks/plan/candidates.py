@@ -15,9 +15,10 @@ from opencode_tasks.frames.io import read_table
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.command import Collected, text_options
 from opencode_tasks.plan.gold import GoldField, gold_fields
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.option_signatures import value_faults
 from opencode_tasks.plan.options import Options, read_files, with_file_texts
-from opencode_tasks.plan.plan import Plan, make_plan
+from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.resolver import Resolver
 from opencode_tasks.plan.row_files import ContentIndex
 from opencode_tasks.quality.candidates import Candidate

@@ -23,10 +23,11 @@ from opencode_tasks.frames.sql import is_sql
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.option_declarations import RunnerName
 from opencode_tasks.plan.option_signatures import OPTIONS, value_faults
 from opencode_tasks.plan.options import Options, read_files, with_file_texts
-from opencode_tasks.plan.plan import Plan, columns_of, make_plan
+from opencode_tasks.plan.plan import Plan, columns_of
 from opencode_tasks.plan.resolver import Resolver, is_block_url
 from opencode_tasks.plan.reviewed_examples import as_of, is_reviewed
 from opencode_tasks.plan.run_context import RunContext

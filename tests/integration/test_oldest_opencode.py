@@ -23,8 +23,8 @@ from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.opencode.binary import MIN_VERSION, check_version, machine_packages, version_of
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.install import _npm_install
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.options import Options
-from opencode_tasks.plan.plan import make_plan
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply
 

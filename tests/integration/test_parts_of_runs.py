@@ -19,8 +19,9 @@ from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.engine.votes import execute_plan
 from opencode_tasks.ledger import PREPARING, Ledger
 from opencode_tasks.orchestration.block_resolver import resolve_options
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.options import make_options
-from opencode_tasks.plan.plan import Plan, PlanPart, make_plan
+from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.testing import Reply
 

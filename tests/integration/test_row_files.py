@@ -31,7 +31,7 @@ from opencode_tasks.engine.run import forget_texts
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.annotate import execute_here
-from opencode_tasks.plan.plan import make_plan
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.resolver import ResolvedOptions
 from opencode_tasks.testing import Reply, ScriptedProvider
 from opencode_tasks.testing.models import DEFAULT_MODELS

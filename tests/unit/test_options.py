@@ -22,6 +22,7 @@ from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.plan.command import command_of
+from opencode_tasks.plan.make_plan import make_plan
 from opencode_tasks.plan.option_declarations import AnnotateOptions, DatasetOptions
 from opencode_tasks.plan.option_faults import option_faults
 from opencode_tasks.plan.option_signatures import (
@@ -35,7 +36,6 @@ from opencode_tasks.plan.option_signatures import (
     with_defaults,
 )
 from opencode_tasks.plan.options import Options, make_options, make_spec
-from opencode_tasks.plan.plan import make_plan
 from opencode_tasks.settings import settings
 
 # Options that are read before ``Options`` is made have their content there, not their file name.
