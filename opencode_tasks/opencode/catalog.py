@@ -174,7 +174,7 @@ def model_inputs(model: Mapping[str, Any]) -> frozenset[FileKind] | None:
 def _provider_of(model_ref: str, providers: Mapping[str, Any]) -> Mapping[str, Any]:
     """The entry of the model's provider in opencode's list."""
     name = model_ref.partition("/")[0]
-    return next((one for one in list_in(providers.get("providers")) if one["id"] == name), {})
+    return mapping_in(next((one for one in list_in(providers.get("providers")) if one["id"] == name), None))
 
 
 def _access(

@@ -197,6 +197,25 @@ def test_an_agent_whose_opencode_is_killed_continues_its_session(agent: Agent, i
         assert "[Tool execution was interrupted]" in json.dumps(calls[-1].body)
 
 
+@pytest.mark.nightly
+def test_an_agent_continues_while_its_worker_has_other_rows_in_flight(agent: Agent) -> None:
+    source = str(repository(agent.folder / "source", FILES))
+    agent.does(0, Reply(text="slow", delay_s=40))
+    agent.does(1, *steps(2), Reply(hang=True))
+    agent.rows(repo=[source, source])
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(agent.execute, agent.plan(workspace="repo"))
+        assert eventually(lambda: len(agent.provider.calls) == 4)
+        (opencode,) = (one for one in opencode_of_rows("run") if any(w.endswith(" 1") for w in one.cmdline()))
+        opencode.kill()
+        rows = running.result().frame.to_dict("records")
+    assert [row["status"] for row in rows] == ["completed", "completed"]
+    assert rows[1]["diff"].endswith("+1\n+2\n")
+    assert [one["continues"] for one in agent.attempts()] == [None, None, 1]
+    assert len(agent.provider.calls) == 5
+    assert agent.audited().faults == []
+
+
 @pytest.mark.slow
 def test_a_session_that_fails_again_is_given_up_once(agent: Agent) -> None:
     refused = Reply(status=400, body={"error": {"message": "this conversation cannot be continued"}})
