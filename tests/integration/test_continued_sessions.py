@@ -415,3 +415,22 @@ def test_an_agent_whose_machine_is_gone_begins_anew_and_says_so(command: Command
     assert f"attempt 2: completed, began anew: {reason}" in command.shown()
     found = command.audit()
     assert (found["faults"], found["continued"], len(found["repeated"])) == ([], 0, 1)
+
+
+@pytest.mark.slow
+def test_a_continued_session_has_the_files_of_its_row(agent: Agent) -> None:
+    document = agent.folder / "report.txt"
+    document.write_text("the text of the document")
+    agent.does(0, *steps(2), limited(), *steps(1, first=3))
+    agent.rows(repo=[str(repository(agent.folder / "source", FILES))], document=[str(document)])
+    with setting("MAX_INLINE_WAIT", "0.1"):
+        plan = agent.plan(workspace="repo", file=("document",))
+        row = agent.execute(plan, on_hold=wait).frame.to_dict("records")[0]
+    assert (row["status"], row["response"]) == ("completed", "done"), row
+    assert row["diff"].endswith("+1\n+2\n+3\n")
+    assert agent.attempts()[1]["continues"] == 1
+    assert [json.dumps(call.body).count("the text of the document") for call in agent.provider.calls] == [
+        1
+    ] * 5
+    refused, repeated = agent.provider.calls[2:4]
+    assert messages(repeated) == messages(refused)
