@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opencode_tasks.cli.stop_notice import StopNotice
     from opencode_tasks.engine.executor import Executor
     from opencode_tasks.engine.run import OnRunEvent, RunEvent
+    from opencode_tasks.local_model import LocalModelOnDemand
     from opencode_tasks.orchestration.local_ray import EarlyRay
     from opencode_tasks.plan.command import PreparedRun
 
@@ -94,27 +95,51 @@ def run_command(
             display = stack.enter_context(notice.display)
             if not is_dry:
                 display.start()
-            prepared, ray = _prepare(stack, display, values, run_id=run_id, is_dry=is_dry)
+            local = stack.enter_context(_local_model(values["model"], display))
+            prepared, ray = _prepare(stack, display, values, local.config, run_id=run_id, is_dry=is_dry)
             prepared = _with_question(prepared, display, is_approved=is_approved)
             if is_dry:
                 _print_forecast(prepared, as_json=as_json)
                 return exits.COMPLETED
+            if local.is_used and _may_send(prepared):
+                local.start()
             return _run(stack, notice, prepared, ray, as_json=as_json, is_verbose=is_verbose)
 
     return notice.run(run)
+
+
+def _local_model(
+    model: str | list[str] | None, display: Display
+) -> contextlib.AbstractContextManager[LocalModelOnDemand]:
+    from opencode_tasks.local_model import local_model_on_demand
+
+    return local_model_on_demand(model, display.say)
+
+
+def _may_send(prepared: PreparedRun) -> bool:
+    """Whether a row may be sent: False if the ledger has the answers of all rows."""
+    from opencode_tasks.engine.estimates import forecast
+    from opencode_tasks.ledger import Ledger
+
+    with Ledger.open(prepared.plan.ledger_url) as ledger:
+        found = forecast(ledger, prepared.plan)
+    return bool(found.send or found.further or found.canaries or prepared.plan.stronger)
 
 
 def _prepare(
     stack: contextlib.ExitStack,
     display: Display,
     values: Mapping[str, Any],
+    base_config: Mapping[str, Any],
     *,
     run_id: str | None,
     is_dry: bool,
 ) -> tuple[PreparedRun, EarlyRay | None]:
-    """Check input and options, and say what will be sent. The services start in the meantime."""
+    """Check input and options, and say what will be sent. The services start in the meantime.
+
+    ``base_config`` lies under the opencode config of the options.
+    """
     from opencode_tasks.cli.early_start import start_early
-    from opencode_tasks.local_model import local_provider
     from opencode_tasks.opencode.server_pool import server_pool
     from opencode_tasks.plan.options import with_file_texts
     from opencode_tasks.system.startup_times import Part, process_start_time, startup_timing, timed_imports
@@ -122,7 +147,6 @@ def _prepare(
     startup_timing.add([Part("loading", process_start_time(), time.time())])
     options = with_file_texts(values)
     stack.callback(server_pool.close)
-    base_config = stack.enter_context(local_provider(values["model"], display.say))
     services = stack.enter_context(start_early(options, base_config, is_dry=is_dry))
     with timed_imports():
         from opencode_tasks.orchestration.block_resolver import BlockResolver

@@ -6,7 +6,9 @@ with its parent. It needs no provider and no network. Its answers are poor.
 
 from opencode_tasks.local_model.provider import PROVIDER_MODEL_REF, opencode_provider_config
 from opencode_tasks.local_model.server import (
+    LocalModelOnDemand,
     RunningLocalModel,
+    local_model_on_demand,
     local_provider,
     require_engine,
     start_local_model,
@@ -14,7 +16,9 @@ from opencode_tasks.local_model.server import (
 
 __all__ = [
     "PROVIDER_MODEL_REF",
+    "LocalModelOnDemand",
     "RunningLocalModel",
+    "local_model_on_demand",
     "local_provider",
     "opencode_provider_config",
     "require_engine",

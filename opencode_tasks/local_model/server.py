@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ START_LIMIT_S = 60.0
 POLL_S = 0.05
 MAX_THREADS = 4
 LOG_LIMIT = 400
+LOOPBACK = "127.0.0.1"
 
 
 class RunningLocalModel:
@@ -55,6 +57,58 @@ class RunningLocalModel:
         self.stop()
 
 
+class LocalModelOnDemand:
+    """The local model with its address, before its server runs.
+
+    ``config`` is the opencode config for it; empty if no model of the run is local.
+    """
+
+    def __init__(self, port: int | None, stack: ExitStack, say: Callable[[str], None]) -> None:
+        self.config: Final = {} if port is None else opencode_provider_config(f"http://{LOOPBACK}:{port}/v1")
+        self._port = port
+        self._stack = stack
+        self._say = say
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a model of the run is local."""
+        return self._port is not None
+
+    def start(self) -> None:
+        """Start the server. Raises SetupError as ``start_local_model`` does."""
+        if self._port is not None:
+            running = self._stack.enter_context(start_local_model(port=self._port))
+            self._say(f"local model: serving at {running.base_url}")
+
+
+@contextmanager
+def local_model_on_demand(
+    model: str | Sequence[str] | None, say: Callable[[str], None]
+) -> Generator[LocalModelOnDemand]:
+    """The local model if ``model`` names it, or a list of models with it; the context ends its server.
+
+    Raises SetupError if the local model is named and not installed.
+    """
+    with ExitStack() as stack:
+        if not _is_local(model):
+            yield LocalModelOnDemand(None, stack, say)
+            return
+        require_engine()
+        _existing(None)
+        yield LocalModelOnDemand(_free_port(), stack, say)
+
+
+def _is_local(model: str | Sequence[str] | None) -> bool:
+    names = [model] if isinstance(model, str) else model or ()
+    return any(name.startswith(LOCAL_PREFIX) for name in names)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((LOOPBACK, 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def local_provider(
     model: str | Sequence[str] | None, say: Callable[[str], None]
@@ -63,8 +117,7 @@ def local_provider(
 
     Yields the opencode config for it, else an empty one.
     """
-    names = [model] if isinstance(model, str) else model or ()
-    if not any(name.startswith(LOCAL_PREFIX) for name in names):
+    if not _is_local(model):
         yield {}
         return
     with start_local_model() as running:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from cluster import Desk
 from processes import ours
 
 from opencode_tasks.errors import SetupError
@@ -202,6 +203,22 @@ def test_a_missing_model_names_the_command(tmp_path: Path, monkeypatch: pytest.M
         start_local_model()
     assert str(model_path()) in caught.value.raw_message
     assert "opencode-tasks setup --local" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_annotate_starts_the_model_only_to_send_rows(desk: Desk) -> None:
+    install_local_model(print)
+    desk.write_csv("in.csv", [{"id": "1", "text": "ok"}])
+    arguments = ["in.csv", "-o", "out.csv", "--template", "{text}", "--model", PROVIDER_MODEL_REF]
+    wrong = desk.annotate(*arguments, "--max-attempts", "0")
+    assert (wrong.code, "--max-attempts" in wrong.stderr) == (2, True), wrong.stderr
+    dry = desk.annotate(*arguments, "--dry-run")
+    assert (dry.code, "1 of 1 row would be sent" in dry.stdout) == (0, True), dry.stderr
+    sent = desk.annotate(*arguments)
+    assert (sent.code, "local model: serving at" in sent.stderr) == (0, True), sent.stderr
+    again = desk.annotate(*arguments, "--json")
+    assert again.summary["rows"]["reused"] == 1, again.stderr
+    assert not any("serving at" in ran.stderr for ran in (wrong, dry, again))
 
 
 def test_setup_fails_without_the_package_that_serves_the_model(tmp_path: Path) -> None:
