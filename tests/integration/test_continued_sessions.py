@@ -234,7 +234,7 @@ def test_a_session_that_fails_again_is_given_up_once(agent: Agent) -> None:
     assert agent.audited().faults == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_correction_of_a_failed_check_continues_too(agent: Agent) -> None:
     row = agent.works(
         shell("echo wrong > result.txt"),

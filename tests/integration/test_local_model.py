@@ -205,7 +205,7 @@ def test_a_missing_model_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     assert "opencode-tasks setup --local" in caught.value.hint
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_annotate_starts_the_model_only_to_send_rows(desk: Desk) -> None:
     install_local_model(print)
     desk.write_csv("in.csv", [{"id": "1", "text": "ok"}])

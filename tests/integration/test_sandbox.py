@@ -43,7 +43,7 @@ list_other_rows    test "$(ls -d "$INSTANCES"/*/*/workspace | wc -l)" -gt 1
 read_marks         ls ../unrecorded
 read_changes       ls ../changes
 key_in_environment cat /proc/*/environ | grep -aq "$HALF$REST"
-key_in_files       grep -rqaF "$HALF$REST" / --exclude-dir=proc --exclude-dir=sys --exclude=attack.sh
+key_in_files       grep -rqaF "$HALF$REST" / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr --exclude=attack.sh
 key_in_memory      perl memory.pl "$HALF$REST"
 write_system       touch /usr/owned
 write_etc          touch /etc/owned
