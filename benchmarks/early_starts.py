@@ -2,8 +2,8 @@
 
     python benchmarks/early_starts.py [--times N]
 
-Each is switched off alone, and measured in turn with the command as it is, N times (default 3). Every run is
-cold, as in ``first_outcome.py``.
+Each is switched off alone, and measured in turn with the command as it is, N times (default 3); the fastest
+runs are compared. Every run is cold, as in ``first_outcome.py``.
 
 - opencode early: opencode starts while the command loads its modules (threads).
 - Ray early: Ray starts while the command loads its modules.
@@ -17,7 +17,6 @@ cold, as in ``first_outcome.py``.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -106,7 +105,8 @@ def measure_all() -> None:
             for switched, seconds in both.items():
                 command = (sys.executable, __file__, "--without", switched)
                 seconds.append(measure(runner, command).seconds)
-        found, without = (statistics.median(seconds) for seconds in both.values())
+        # Other programs of the machine only add time.
+        found, without = map(min, both.values())
         lines.append(
             [
                 name,
