@@ -43,7 +43,7 @@ list_other_rows    test "$(ls -d "$INSTANCES"/*/*/workspace | wc -l)" -gt 1
 read_marks         ls ../unrecorded
 read_changes       ls ../changes
 key_in_environment cat /proc/*/environ | grep -aq "$HALF$REST"
-key_in_files       grep -rqaF "$HALF$REST" / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr --exclude=attack.sh
+key_in_files       cd / && grep -rqaF "$HALF$REST" $(ls -A | grep -vE 'proc|sys|usr')
 key_in_memory      perl memory.pl "$HALF$REST"
 write_system       touch /usr/owned
 write_etc          touch /etc/owned
@@ -62,6 +62,8 @@ kill_others        test "$(ls /proc | grep -c '^[0-9]')" -gt 40
 big_file           dd if=/dev/zero of=big bs=1M count=40 status=none
 memory_file        dd if=/dev/zero of=/dev/shm/big bs=1M count=80 status=none
 """
+# The same search for a text that is there: in the script.
+CONTROL = """search_of_files cd / && grep -rqaF "$HALF" $(ls -A | grep -vE 'proc|sys|usr')"""
 MEMORY = r"""
 my $found = 0;
 for my $maps (glob "/proc/[0-9]*/maps") {
@@ -105,10 +107,11 @@ def work(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> I
 def hostile(folder: Path, values: Mapping[str, object]) -> Path:
     """A repository whose script makes all attempts, and whose settings would run commands."""
     names = "".join(f"{name}='{value}'; export {name}\n" for name, value in values.items())
+    lines = [*ATTEMPTS.strip().splitlines(), CONTROL]
     tries = "".join(
         f"if ( {command.strip()} ) >/dev/null 2>&1; then echo '{name} done'; else echo '{name} refused'; fi"
         f" >> {REPORT}\n"
-        for name, _, command in (line.partition(" ") for line in ATTEMPTS.strip().splitlines())
+        for name, _, command in (line.partition(" ") for line in lines)
     )
     grants = {"permission": {"*": "allow"}, "agent": {"opencode-tasks": {"tools": {"webfetch": True}}}}
     source = repository(
@@ -169,6 +172,7 @@ def test_what_hostile_rows_try_is_refused_and_other_rows_go_on(work: Work) -> No
     if outside.is_relative_to("/tmp"):
         # The folders above the workspace are then private ones of the sandbox: the host's stay as they are.
         report |= dict.fromkeys(("write_home", "write_parent", "write_link"), "refused")
+    assert report.pop(CONTROL.split(maxsplit=1)[0]) == "done"
     assert report == {line.split()[0]: "refused" for line in ATTEMPTS.strip().splitlines()}
     assert output[1]["diff"].endswith("+three\n")
     new = {path for path in outside.rglob("*") if not path.is_relative_to(data_folder())} - before[2]
