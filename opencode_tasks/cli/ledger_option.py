@@ -48,5 +48,6 @@ def named_run(ledger: Ledger, text: str) -> str:
     ids = ledger.runs.beginning_with(text, MAX_NAMED + 1)
     if len(ids) > 1:
         more = ", …" if len(ids) > MAX_NAMED else ""
-        raise InputError((f"RUN_ID: several runs begin with {text!r}: {', '.join(ids[:MAX_NAMED])}{more}",))
+        shown = ", ".join(ids[:MAX_NAMED])
+        raise InputError((f"RUN_ID: several runs begin with {text!r}, name more of the id: {shown}{more}",))
     return ids[0] if ids else text

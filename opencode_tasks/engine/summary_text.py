@@ -127,9 +127,8 @@ def _quality_lines(field: str, found: Mapping[str, Any], reviewed: int = 0) -> l
     parts = [f"accuracy{of_model} {share} over {count_of(found['n'])}"]
     if found["unanswered"]:
         known = found["n"] + found["unanswered"]
-        of_known = sum(row[at] for at, row in enumerate(found["confusion"])) / known
-        without = f"{found['unanswered']} without an answer"
-        parts.append(f"{without} ({of_known:.1%} of {known} known)" if found["confusion"] else without)
+        of_known = found["accuracy"] * found["n"] / known
+        parts.append(f"{found['unanswered']} without an answer ({of_known:.1%} of {known} known)")
     if found["kappa"] is not None:
         parts.append(f"kappa {found['kappa']:.2f}")
     if found["mae"] is not None:

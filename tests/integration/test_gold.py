@@ -93,7 +93,10 @@ def test_a_run_is_shown_with_its_quality_by_a_short_name(desk: Desk) -> None:
     assert audited.summary["run_id"] == run_id
     desk.annotate(*LABELS, "--refresh", "--limit", "1")
     several = desk.run("show", "2", *ledger)
-    assert (several.code, "RUN_ID: several runs begin with '2': 20" in several.stderr) == (2, True)
+    assert (
+        several.code,
+        "RUN_ID: several runs begin with '2', name more of the id: 20" in several.stderr,
+    ) == (2, True)
     assert "there is no run none" in desk.run("export", "none", "-o", "x.csv", *ledger).stderr
 
 
