@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,10 +48,24 @@ class Database:
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
         # Whether the last transaction found no database: the next one does not wait for it again.
         self._is_lost = False
+        self._is_closed = False
+        self._calls = 0
+        self._call_ended = threading.Condition()
+
+    def close(self) -> None:
+        """Close all connections, after the transactions of other threads. Later ones raise RuntimeError.
+
+        A thread may outlive the one that opened the ledger, as the call of a cancelled task does.
+        """
+        with self._call_ended:
+            self._is_closed = True
+            self._call_ended.wait_for(lambda: self._calls == 0)
+        self.engine.dispose()
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that only reads, and repeat it as ``write`` does."""
-        return self._repeated(self._read_once, work)
+        with self._call():
+            return self._repeated(self._read_once, work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one write transaction. It must be repeatable.
@@ -59,7 +73,8 @@ class Database:
         It runs again after a deadlock, and while the database cannot be reached or is locked, since what
         it records is already paid for. After a minute (a locked file: three) it raises SetupError.
         """
-        return self._repeated(self._write_once, work)
+        with self._call():
+            return self._repeated(self._write_once, work)
 
     def reclaim_space(self) -> None:
         """Overwrite deleted data on the disk. PostgreSQL does that itself, later."""
@@ -72,6 +87,19 @@ class Database:
             cursor.execute("VACUUM")
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             cursor.close()
+
+    @contextmanager
+    def _call(self) -> Generator[None]:
+        with self._call_ended:
+            if self._is_closed:
+                raise RuntimeError("the ledger is closed")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._call_ended:
+                self._calls -= 1
+                self._call_ended.notify_all()
 
     def _repeated(self, once: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
         started, backoff_s = time.monotonic(), FIRST_BACKOFF_S

@@ -83,8 +83,8 @@ class Ledger:
         return self._database.engine.url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._database.engine.dispose()
+        """Close all connections, after the calls of other threads. Later calls raise RuntimeError."""
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self

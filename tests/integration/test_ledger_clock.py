@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -32,6 +34,14 @@ def fill(ledger: Ledger, run_id: str = "run") -> None:
         now=datetime.now(UTC),
     )
     ledger.rows.add(run_id, [RowInput(row_id="a", position=0, row_key="key", prompt="p")])
+
+
+def open_files() -> list[str]:
+    found: list[str] = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return found
 
 
 @pytest.fixture
@@ -82,6 +92,21 @@ def test_a_lease_counts_from_the_end_of_the_wait_for_the_lock(
         other.close()
         assert isinstance(claimed[0], Lease)
         assert ledger.queue.owners("run") == ["w"]
+
+
+def test_a_closed_ledger_has_no_connection_left(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    with Ledger.open(str(path)) as ledger:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        # As the thread of a cancelled task: nobody waits for it.
+        writer = threading.Thread(target=lambda: ledger.queue.heartbeat("w", lease_s=60))
+        writer.start()
+        time.sleep(0.5)
+        threading.Timer(1.0, other.close).start()
+    assert [name for name in open_files() if name.startswith(str(path))] == []
+    with pytest.raises(RuntimeError, match="closed"):
+        ledger.queue.heartbeat("w", lease_s=60)
 
 
 def test_reads_and_writes_survive_lost_connections(empty_postgresql: str) -> None:

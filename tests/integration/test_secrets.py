@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_no_file_and_no_line_contains_the_key(desk: Desk, backend: str) -> None:
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     assert [path for path in files if path.parent.name == "logs"]
     ledger = desk.folder / "ledger.db"
-    with sqlite3.connect(ledger) as connection:
+    with closing(sqlite3.connect(ledger)) as connection:
         [(run_id,)] = connection.execute("select run_id from runs").fetchall()
     for prompt in ("status 400", "repeat the key"):
         shown = desk.run("show", run_id, prompt, "--json", "--ledger", str(ledger))
