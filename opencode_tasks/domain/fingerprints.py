@@ -133,6 +133,18 @@ def config_without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     return _stripped(_plain(config), names=False)
 
 
+def digests_by_path(values: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each value in nested mappings, by its dotted path. Empty mappings and None have none."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            below = digests_by_path(cast("Mapping[str, Any]", value))
+            found |= {f"{name}.{path}": digest for path, digest in below.items()}
+        elif value is not None:
+            found[name] = hashlib.sha256(_canonical(_plain(value))).hexdigest()
+    return found
+
+
 def _stripped(value: Any, *, names: bool) -> Any:
     """The value without secrets; with ``names``, its keys are names that the user chose."""
     if isinstance(value, list):

@@ -18,6 +18,7 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.next_step import NextStep, Run, Wait, hold_of, is_longer_than, next_step
 from opencode_tasks.domain.records import AttemptRecord
 from opencode_tasks.engine.attempt import AttemptEnd, BatchContext, attempt, give_up
+from opencode_tasks.engine.config_check import ConfigFiles, check_config
 from opencode_tasks.engine.recovery import forget_recorded, recover_attempts
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import (
@@ -106,6 +107,7 @@ class _Batch:
         self.next_ready: datetime | None = None
         self.drain_deadline: float | None = None
         self.in_flight: dict[asyncio.Task[AttemptEnd | None], ClaimedRow] = {}
+        self.config_files = ConfigFiles(run_spec)
         # Rows whose attempt is written and whose task has not started.
         self.unsent: dict[str, ClaimedRow] = {}
 
@@ -125,6 +127,7 @@ class _Batch:
         async with server_pool.use(
             run_spec.spec, run_spec.backend, run_spec.unpriced, servers=run_spec.servers
         ) as self.backend:
+            await check_config(run_spec, self.context.node_id)
             await self.context.limiter.join()
             await self._run()
 
@@ -205,6 +208,10 @@ class _Batch:
         if free_slots <= 0:
             if not self.is_queue_empty:
                 self.next_claim = time.monotonic() + SHORT_POLL_INTERVAL_S
+            return
+        if await self.config_files.have_changed():
+            # The next batch looks whether the change decides other answers.
+            self.is_stopping = True
             return
         claim_result = await self._claim_rows(free_slots)
         for claimed in claim_result.rows:

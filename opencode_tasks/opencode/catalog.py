@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.attached_file import FileKind
-from opencode_tasks.domain.fingerprints import config_without_secrets
+from opencode_tasks.domain.fingerprints import config_without_secrets, digests_by_path
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price, thinking_tokens
 from opencode_tasks.errors import InputError
@@ -78,6 +78,22 @@ class Catalog:
     inputs: frozenset[FileKind] | None = None
     may_reason: bool = False
     missing_key: tuple[str, ...] = ()
+
+    @property
+    def decided_by(self) -> dict[str, str]:
+        """Digests of the values of the config that decide the answers, by their paths in the config."""
+        provider, _, model = self.model_ref.partition("/")
+        others = dict(self.settings)
+        of_provider = mapping_in(others.pop("provider", None))
+        models = {model: mapping_in(others.pop("model", None))}
+        agents = mapping_in(others.pop("agents", None))
+        return digests_by_path(
+            {
+                "agent": {**agents, self.agent: config_without_secrets(self.agent_config)},
+                "provider": {provider: {**of_provider, "models": models}},
+                **others,
+            }
+        )
 
 
 def named_tools(spec: OpencodeSpec) -> dict[str, Sequence[str]]:

@@ -170,6 +170,7 @@ class Plan:
             log_dir=Path(options.log_dir) if options.log_dir else None,
             lease_s=settings().lease,
             work=work_of(options, self.spec) if options.has_workspace else None,
+            decided_by=self.catalog.decided_by,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class RunSpec:
     - ``log_dir``: folder for traces, None without one.
     - ``lease_s``: time after which the row of a silent worker is free.
     - ``work``: commands in the workspaces of the rows, and what is kept of them; None for rows without one.
+    - ``decided_by``: digests of the config that decides the answers, as ``Catalog.decided_by``.
     """
 
     run_id: str
@@ -73,6 +75,7 @@ class RunSpec:
     lease_s: float = 60.0
     secrets_block: str | None = None
     work: WorkSpec | None = None
+    decided_by: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
     def calls_per_row(self) -> int:

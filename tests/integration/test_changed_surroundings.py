@@ -17,6 +17,7 @@ import pytest
 
 from opencode_tasks import AnnotationResult, AuthenticationError, OpenCodeLLM, RunPausedError, annotate
 from opencode_tasks.engine.ask import ask
+from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Request
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
@@ -56,10 +57,10 @@ class User:
         config = self.provider.opencode_config(api_key=api_key)
         (self.config / "opencode.json").write_text(json.dumps(config))
 
-    def annotate(self, prompt: str, **options: Any) -> AnnotationResult:
+    def annotate(self, *prompts: str, **options: Any) -> AnnotationResult:
         options = {"model": "fake/echo", "on_wait": "raise", **options}
         return annotate(
-            pd.DataFrame({"prompt": [prompt]}),
+            pd.DataFrame({"prompt": list(prompts)}),
             opencode_bin=str(self.binary),
             ledger=str(self.folder / "ledger.db"),
             **options,
@@ -195,3 +196,46 @@ def test_a_changed_agent_is_another_row(user: User) -> None:
     systems = [call.system for call in user.provider.calls]
     assert ["French" in systems[0], "Welsh" in systems[1]] == [True, True]
     assert len(systems) == 2
+
+
+@pytest.mark.parametrize("backend", ["server", "cli"])
+def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: User, backend: str) -> None:
+    user.configure(RIGHT)
+    agent = user.config / "agent" / "judge.md"
+    agent.parent.mkdir()
+    agent.write_text(AGENT.format(system="Answer in French."))
+
+    def changes(call: Call) -> bool:
+        if "row 1" in call.prompt:
+            agent.write_text(AGENT.format(system="Answer in Welsh."))
+        return False
+
+    user.provider.on(changes, Reply(text="never"))
+    prompts = [f"row {number}" for number in range(5)]
+    options: dict[str, Any] = {"agent": "judge", "backend": backend, "concurrency": 1}
+    with pytest.raises(SetupError, match=r"agent\.judge\.prompt"):
+        user.annotate(*prompts, **options)
+    assert {"Welsh" in call.system for call in user.provider.calls} == {False}
+    sent = len(user.provider.calls)
+    assert 2 <= sent < 5
+    # The rows have other keys now.
+    assert list(user.annotate(*prompts, **options).frame["reused"]) == [False] * 5
+    agent.write_text(AGENT.format(system="Answer in French."))
+    assert sum(user.annotate(*prompts, **options).frame["reused"]) == sent
+
+
+def test_an_agent_that_is_gone_is_not_replaced_by_the_default_one(user: User) -> None:
+    user.configure(RIGHT)
+    agent = user.config / "agent" / "judge.md"
+    agent.parent.mkdir()
+    agent.write_text(AGENT.format(system="Answer in French."))
+
+    def removes(call: Call) -> bool:
+        agent.unlink(missing_ok=True)
+        return False
+
+    user.provider.on(removes, Reply(text="never"))
+    with pytest.raises(SetupError, match="'judge' is not known to opencode") as raised:
+        user.annotate("one", "two", "three", agent="judge", concurrency=1)
+    assert "opencode-tasks resume" in raised.value.hint
+    assert {"French" in call.system for call in user.provider.calls} == {True}
