@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import warnings
@@ -126,10 +127,22 @@ def opencode_binary() -> Path:
     return install_opencode(print)
 
 
+@pytest.fixture(scope="session")
+def provider_port() -> int:
+    """Port of the providers of all tests: their configs are equal then, and share opencode's servers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 @pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
+def provider(provider_port: int) -> Iterator[ScriptedProvider]:
     """A scripted provider of the test's own."""
-    with ScriptedProvider() as running:
+    try:
+        own = ScriptedProvider(port=provider_port)
+    except OSError:
+        # Another process of the machine has taken it meanwhile.
+        own = ScriptedProvider()
+    with own as running:
         yield running
 
 

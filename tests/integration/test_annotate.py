@@ -9,7 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from opencode_tasks import AnnotateOptions, AnnotationResult, InputError, annotate
 from opencode_tasks.frames.io import Output
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import prepared_flow
 from opencode_tasks.plan.command import PreparedRun
 from opencode_tasks.plan.run_context import RunContext
@@ -68,12 +67,6 @@ print(json.dumps({
     "servers": [command for command in commands if "prefect" in command],
 }))
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 def options_of(folder: Path, provider: ScriptedProvider, binary: Path) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def test_an_empty_input_is_a_run_of_no_rows(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.slow
 def test_every_fault_is_reported_before_a_prompt_is_sent(desk: Desk) -> None:
     (desk.folder / "schema.json").write_text('{"type": "objec')
     desk.write_csv("in.csv", [{"id": "a", "prompt": "x"}, {"id": "a", "prompt": ""}])
@@ -149,6 +150,7 @@ def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     assert len(desk.provider.calls) == 4
 
 
+@pytest.mark.slow
 def test_a_backend_that_does_not_run_opencode_needs_none(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two"]))
     none = {"PATH": "/usr/bin:/bin", "HOME": str(desk.folder / "none"), "XDG_CACHE_HOME": None}
@@ -171,6 +173,7 @@ def test_doctor_reports_the_environment(desk: Desk) -> None:
     assert "FAIL  opencode" in away.stdout
 
 
+@pytest.mark.slow
 def test_a_dry_run_warns_of_a_provider_without_credentials(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["a"]))
     dry = desk.arguments("in.csv", "-o", "out.csv", "--dry-run", "--model", "anthropic/claude-haiku-4-5")

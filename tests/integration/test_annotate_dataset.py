@@ -13,17 +13,10 @@ from forked_commands import replace_opencode
 
 from opencode_tasks import InputError
 from opencode_tasks.opencode.backend_table import BACKENDS
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
 pytestmark = pytest.mark.prefect
-
-
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +144,7 @@ def test_schema_answers_become_columns_after_one_repair(desk: Desk) -> None:
     assert out[1]["input_tokens"] == sum(c.input_tokens for c in desk.provider.calls[1:3])
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_parquet_in_and_out_keeps_types(desk: Desk) -> None:
     frame = pd.DataFrame(

@@ -32,6 +32,7 @@ def refusal(message: str, **more: str) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_nothing_listens(rig: Rig, backend: BackendName) -> None:
     asked = rig.ask(model="refuses/echo", backend=backend)

@@ -186,6 +186,7 @@ def test_a_missing_block_is_reported_before_any_row_is_sent(desk: Desk) -> None:
     assert "set PREFECT_API_URL" in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 @pytest.mark.parametrize("is_setting", [False, True], ids=["option", "setting"])

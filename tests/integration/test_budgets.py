@@ -130,6 +130,7 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
     assert ran.summary["budget"]["over_usd"] == pytest.approx(0.00905 - 0.008)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

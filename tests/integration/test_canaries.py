@@ -116,6 +116,7 @@ def test_a_fall_of_the_accuracy_is_a_drift_and_ends_with_the_next_good_run(desk:
     assert query(desk, "select * from quality_by_run") == []
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_drift_on_postgresql(desk: Desk, model: Model, empty_postgresql: str) -> None:
     ledger = ("--ledger", empty_postgresql)
@@ -163,6 +164,7 @@ def test_a_run_that_is_killed_and_resumed_sends_its_canaries_once(desk: Desk, mo
     assert desk.run("resume", resumed.summary["canary"]["run_id"], *ledger).code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_canaries_that_were_interrupted_are_continued(desk: Desk, model: Model) -> None:
     model.slow = "canary 7 positive"
@@ -216,6 +218,7 @@ def test_canaries_share_the_budget_of_the_run(desk: Desk, model: Model) -> None:
     assert by_run[1][1] == pytest.approx(resumed.summary["cost_usd"] * 1e12)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_readers_show_a_run_with_canaries_as_one(desk: Desk, model: Model) -> None:

@@ -45,6 +45,7 @@ def runs(desk: Desk) -> tuple[Desk, str, str]:
     return desk, ids[0]["run_id"], ids[1]["run_id"]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_two_runs_are_compared_over_their_common_rows(runs: tuple[Desk, str, str]) -> None:
     desk, first, second = runs

@@ -216,7 +216,7 @@ def test_an_agent_continues_while_its_worker_has_other_rows_in_flight(agent: Age
     assert agent.audited().faults == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_session_that_fails_again_is_given_up_once(agent: Agent) -> None:
     refused = Reply(status=400, body={"error": {"message": "this conversation cannot be continued"}})
     row = agent.works(*steps(2), limited(), refused, *steps(2), limited(), refused, Reply(text="never"))
@@ -255,7 +255,7 @@ def test_the_correction_of_a_failed_check_continues_too(agent: Agent) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_an_agent_on_a_shared_server_continues_its_session(agent: Agent, *, is_killed: bool) -> None:
     said = [shell(f"echo {number} >> log.txt; cat log.txt") for number in range(1, STEPS + 1)]
     agent.does(0, *said, Reply(hang=True) if is_killed else limited())
@@ -417,7 +417,7 @@ def test_an_agent_whose_machine_is_gone_begins_anew_and_says_so(command: Command
     assert (found["faults"], found["continued"], len(found["repeated"])) == ([], 0, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_continued_session_has_the_files_of_its_row(agent: Agent) -> None:
     document = agent.folder / "report.txt"
     document.write_text("the text of the document")

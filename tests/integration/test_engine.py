@@ -21,7 +21,6 @@ from opencode_tasks.engine import attempt as attempt_module
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger, database
 from opencode_tasks.opencode.leftovers import instance_dirs, unrecorded_sessions
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.run_context import RunContext
 from opencode_tasks.testing import Reply, ScriptedProvider
 from opencode_tasks.testing.scripted_backend import scripted_backend
@@ -36,15 +35,14 @@ def engine(tmp_path: Path, provider: ScriptedProvider) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def real_engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Iterator[Engine]:
+def real_engine(tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path) -> Engine:
     """An engine whose backend is a server of opencode."""
     way = {
         "model": "fake/echo",
         "opencode_config": provider.opencode_config(),
         "opencode_bin": str(opencode_binary),
     }
-    yield Engine(tmp_path, provider, way)
-    server_pool.close()
+    return Engine(tmp_path, provider, way)
 
 
 @pytest.fixture

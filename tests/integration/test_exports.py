@@ -150,7 +150,7 @@ def check_conversations(desk: Desk, run_id: str) -> None:
     assert tools["bash"]["required"] == ["command", "description"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_diff_in_a_file_is_read_back_whole_or_the_export_is_refused(desk: Desk) -> None:
     run_id = work(
         desk,

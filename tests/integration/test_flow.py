@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,9 @@ from opencode_tasks import (
     OpenCodeTasksError,
 )
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.testing import Reply
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 def options(desk: Desk) -> dict[str, Any]:

@@ -24,17 +24,10 @@ from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.validate import check_frame
 from opencode_tasks.frames.write_file import write_bytes
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture(autouse=True)
-def _close_servers() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 @pytest.fixture

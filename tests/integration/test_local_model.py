@@ -55,6 +55,7 @@ def text_of(response: httpx.Response) -> str:
     return response.json()["choices"][0]["message"]["content"]
 
 
+@pytest.mark.slow
 def test_it_answers_with_usage_and_the_same_each_time(model: RunningLocalModel) -> None:
     first, second = ask(model.base_url, REVIEW), ask(model.base_url, REVIEW)
     assert text_of(first).strip()

@@ -21,8 +21,6 @@ PAGES = sorted(
 ALONE = {page for page in PAGES if "server start" in (DOCS / page).read_text(encoding="utf-8")}
 # Those that are followed for each change. The parts of the others have tests.
 FREQUENT = {
-    "how-to/attach-files.md",
-    "how-to/choose-and-vote.md",
     "how-to/dashboards.md",
     "how-to/work-on-repositories.md",
 }

@@ -103,6 +103,7 @@ def test_a_row_whose_review_is_undone_during_the_run_is_voted_on(
     assert result.frame["agreement"].tolist()[:2] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_two_processes_share_the_votes_of_a_run(desk: Desk) -> None:
     desk.provider.on("row", Reply(text="yes", delay_s=0.4))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +25,6 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.report_flow import cost_report
 from opencode_tasks.testing import Reply
 
@@ -34,12 +32,6 @@ pytestmark = pytest.mark.prefect
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60
-
-
-@pytest.fixture(autouse=True)
-def _no_server_stays_warm() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 def table(desk: Desk, count: int) -> list[str]:

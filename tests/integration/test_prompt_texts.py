@@ -21,19 +21,12 @@ from opencode_tasks.engine.run import execute
 from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.frames.io import read_input
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.plan.command import PreparedRun, prepare
 from opencode_tasks.testing import Reply, ScriptedProvider
 from opencode_tasks.testing.scripted_backend import scripted_backend
 
 HELPFUL = "You are a helpful assistant."
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 @pytest.fixture

@@ -134,6 +134,7 @@ def hostile(folder: Path, values: Mapping[str, object]) -> Path:
     return source
 
 
+@pytest.mark.slow
 def test_what_hostile_rows_try_is_refused_and_other_rows_go_on(work: Work) -> None:
     outside = home()
     (outside / ".ssh").mkdir(exist_ok=True)
@@ -267,7 +268,7 @@ def test_setup_and_check_are_in_the_sandbox_without_keys_and_network(work: Work)
     assert "open\n" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_agent_without_a_workspace_is_in_a_sandbox_too(work: Work) -> None:
     folder = work.folder / "shared"
     folder.mkdir()
@@ -307,6 +308,7 @@ def test_options_of_a_sandbox_that_do_not_fit_are_refused(work: Work) -> None:
         assert any(line.startswith(fault) for line in caught.value.faults), caught.value.faults
 
 
+@pytest.mark.slow
 def test_a_machine_without_sandboxes_refuses_before_anything_is_sent(work: Work) -> None:
     folder = work.folder / "bin"
     folder.mkdir()

@@ -40,7 +40,7 @@ def offered(rig: Rig, since: int) -> list[list[str]]:
     ("options", "names"),
     [
         ({"allow_tool": ["bash"]}, ["bash"]),
-        ({"allow_tool": ["write", "read"]}, ["edit", "read", "write"]),
+        pytest.param({"allow_tool": ["write", "read"]}, ["edit", "read", "write"], marks=pytest.mark.nightly),
         ({"agent": "worker", "deny_tool": ["bash"]}, []),
     ],
 )
@@ -54,6 +54,7 @@ def test_an_agent_has_the_tools_that_the_options_name(
     assert offered(rig, before) == [names]
 
 
+@pytest.mark.slow
 def test_an_allowed_tool_runs_and_the_key_of_a_row_has_its_name(tmp_path: Path, rig: Rig) -> None:
     rig.provider.on("row 0", Reply(tool_calls=[BASH]), Reply(text="ran"), Reply(text="not asked"))
     desk = engine(tmp_path, rig)

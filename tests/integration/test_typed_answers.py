@@ -27,7 +27,6 @@ from opencode_tasks.engine.thread_executor import ThreadExecutor
 from opencode_tasks.frames.arrow_frame import column_cells
 from opencode_tasks.frames.io import read_input
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.outcomes.session_messages import repair_ids
 from opencode_tasks.plan.command import prepare
@@ -60,12 +59,6 @@ class Place(TypedDict, total=False):
 
 
 GOOD = '{"label": "positive", "stars": 9007199254740993, "tags": ["a"]}'
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    server_pool.close()
 
 
 @pytest.fixture

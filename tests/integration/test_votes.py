@@ -31,6 +31,7 @@ def prepare(desk: Desk) -> None:
     desk.write_csv("in.csv", rows)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(desk: Desk) -> None:

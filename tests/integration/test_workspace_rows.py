@@ -106,7 +106,7 @@ def test_the_work_of_a_row_is_in_output_export_and_reuse(work: Work) -> None:
     assert work.run_rows()["reused"].tolist() == [False]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_purge_removes_kept_workspaces_and_files_that_no_other_run_names(work: Work) -> None:
     source = repository(work.folder / "source", FILES)
     work.does(0, shell("echo three >> a.txt"))
