@@ -88,6 +88,7 @@ def add_reviews(database: str, numbers: range) -> None:
 
 @pytest.mark.slow
 @pytest.mark.scripted
+@pytest.mark.prefect
 def test_urls_are_read_and_written(desk: Desk, s3: str) -> None:
     write_bytes(b"id,prompt\n007,row 7\n008,row 8\n", f"{s3}/in/reviews.csv")
     ran = desk.annotate(f"{s3}/in/reviews.csv", "-o", f"{s3}/out/labelled.parquet", "--id-column", "id")
