@@ -71,8 +71,10 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
     text = answer_text(messages)
     error = _fault(result, refusal, messages, text, node_id=node_id, now=now)
     if error is not None:
-        is_known = _is_reported(result, refusal) if refusal else _is_usage_complete(messages)
-        is_known = is_known and not _is_killed(result, messages)
+        if refusal is not None:
+            is_known = _is_reported(result, refusal)
+        else:
+            is_known = _is_usage_complete(messages) and not _is_killed(result, messages)
         error.attempt = record_of(result, usage_known=result.usage_known and is_known)
         error.work = work_of(result)
         raise error

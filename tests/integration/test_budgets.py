@@ -201,7 +201,7 @@ def test_an_agent_that_has_cost_too_much_is_ended_and_its_spending_kept(desk: De
 def test_calls_of_an_agent_without_usage_count_in_the_budget(desk: Desk) -> None:
     work = Reply(tool_calls=[("bash", {"command": "true", "description": "work"})], reports_usage=False)
     desk.provider.on("row", *[work] * 4, Reply(text="done", reports_usage=False))
-    ran = desk.run(*budgeted(desk, 6, "--max-cost", "0.5", "--agent", "worker", config=AGENT))
+    ran = desk.run(*budgeted(desk, 12, "--max-cost", "0.5", "--agent", "worker", config=AGENT))
     assert ran.code == 75, ran.stderr
     # Each call may have had 100,000 input tokens and 100 output tokens.
     most_pico = len(desk.provider.calls) * (100_000 * 10**6 + 100 * 10**7)

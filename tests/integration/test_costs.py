@@ -102,13 +102,14 @@ def url(request: pytest.FixtureRequest, desk: Desk) -> str:
 def arguments(desk: Desk, url: str, model: str) -> list[str]:
     rows = [{"prompt": f"row {i:03}", "team": TEAMS[i % 2]} for i in range(ROWS)]
     desk.write_csv("in.csv", rows)
+    named = ("--model", f"fake/{model}")
     options = desk.arguments(
-        "in.csv", "-o", f"{model}.csv", "--label", "team", "--json", "--concurrency", "8"
+        "in.csv", "-o", f"{model}.csv", "--label", "team", "--json", "--concurrency", "8", *named
     )
     config = Path(options[options.index("--opencode-config") + 1])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
     agent = ["--agent", "boss"] if model == "deep" else []
-    return [*options, "--model", f"fake/{model}", "--ledger", url, *agent]
+    return [*options, "--ledger", url, *agent]
 
 
 def sums(lines: Sequence[Mapping[str, Any]], like: Mapping[str, int]) -> dict[str, int]:

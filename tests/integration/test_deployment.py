@@ -78,12 +78,12 @@ def test_a_deployed_run_sleeps_through_a_long_rate_limit_without_a_process(desk:
 
 @pytest.mark.nightly
 def test_a_deployed_run_over_a_repository_sleeps_and_keeps_its_commit(desk: Desk) -> None:
-    """A row that a rate limit cuts off in its work begins again, in a new process and a new workspace."""
+    """A row that a rate limit cuts off in its work continues in a new process, in its workspace."""
     source = repository(desk.folder / "source", FILES)
     limited = Reply(status=429, headers={"Retry-After": "25"}, body={"error": {"message": "slow"}})
     desk.provider.on("row 000", shell("echo of 0 >> a.txt"), Reply(text="done"))
     work = shell("echo of 1 >> a.txt")
-    desk.provider.on("row 001", work, limited, work, Reply(text="late"))
+    desk.provider.on("row 001", work, limited, Reply(text="late"))
     log = desk.folder / "serve.log"
     options = {
         "runner": "threads",
@@ -265,7 +265,7 @@ def notify(inbox: Inbox) -> None:
         assert done.returncode == 0, done.stderr
     with get_client(sync_client=True) as client:
         ours = [one for one in client.read_automations() if one.name.startswith("opencode-tasks:")]
-    assert len(ours) == 6
+    assert len(ours) == 7
 
 
 @pytest.mark.nightly

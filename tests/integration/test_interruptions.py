@@ -73,14 +73,24 @@ def left(before: Before) -> list[str]:
     return [" ".join(words)[:200] for process, words in ours() if process.pid not in before.pids]
 
 
+def is_clean(before: Before) -> bool:
+    homes = instance_dirs() - before.instance_dirs
+    return not (left(before) or folders() - before.folders or any(not marks(home) for home in homes))
+
+
+def marks(home: Path) -> list[Path]:
+    """The marks of the sessions that are not recorded yet."""
+    return [*home.glob("unrecorded/*")]
+
+
 def assert_clean(before: Before, ended_at: float) -> None:
     # The guard of a command removes its folders after it.
-    while (left(before) or folders() - before.folders) and time.monotonic() < ended_at + CLEAN_UP_S:
+    while not is_clean(before) and time.monotonic() < ended_at + CLEAN_UP_S:
         time.sleep(0.1)
     assert left(before) == []
     assert folders() - before.folders == set()
     for home in instance_dirs() - before.instance_dirs:
-        assert any((home / "unrecorded").iterdir())
+        assert marks(home)
         assert sorted(path.name for path in home.iterdir()) == ["data", "lock", "unrecorded", "work"]
         assert home.stat().st_mode & 0o077 == 0
 
