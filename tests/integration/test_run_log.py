@@ -106,7 +106,7 @@ def test_a_deployed_run_tells_its_story_in_prefect(desk: Desk) -> None:
             r"opencode \d\S+, model fake/echo.*",
             r"limits: \$5\.00 for the run",
             rf"{left} rows wait; next attempt at {TIME} \(rate_limit\): .*please recharge.*",
-            rf"{ended}/{ROWS} rows, 0 failed, \$\d\S+ so far",
+            rf"{ended}/{ROWS} rows, 0 failed, \$\d\S+ so far.*",
             rf"run {run_id} is paused with {left} open \(rate_limit\): .*please recharge.*".replace(
                 f"{left} open", f"{left} rows open"
             ),
@@ -207,5 +207,7 @@ def test_a_long_run_logs_its_progress_every_minute(desk: Desk) -> None:
         messages = lines(client, UUID(flow_run_id), "output: ")
     (progress,) = [message for message in messages if "/7 rows, 0 failed" in message]
     assert re.fullmatch(
-        r"\d/7 rows, 0 failed, \S+ rows/min, about \d+ s left, \$\S+ so far, 1 row in flight", progress
+        r"\d/7 rows, 0 failed, \S+ rows/min, about \d+ s left, "
+        r"\$\S+ so far, about \$\S+ in total, 1 row in flight",
+        progress,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -22,7 +22,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.types import DateTime
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
@@ -37,7 +36,7 @@ def due_runs(client: SyncPrefectClient, deployment_id: UUID) -> list[UUID]:
     """Flow runs of a deployment that are due, the earliest first."""
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=DateTime.now("UTC")),
+        expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": datetime.now(UTC)}),
     )
     found = client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
     return [run.id for run in found]
