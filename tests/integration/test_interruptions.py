@@ -253,8 +253,8 @@ def test_a_stop_at_any_time_of_the_start_ends_the_command(
 def test_a_fault_found_by_a_worker_of_a_local_ray_is_reported_as_usual(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
     before = Before(set(psutil.pids()), instance_dirs(), folders())
-    wrong = [*arguments(desk, "ray"), "--model", "fake/nope", "--batch-size", "0"]
-    ran = desk.run(*wrong, env=OWN_SERVICES)
+    wrong = ["fake/nope" if word == "fake/echo" else word for word in arguments(desk, "ray")]
+    ran = desk.run(*wrong, "--batch-size", "0", env=OWN_SERVICES)
     assert ran.code == 2, ran.stderr
     assert "fake/echo" in ran.stderr
     assert "--batch-size" in ran.stderr

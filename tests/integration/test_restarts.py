@@ -45,7 +45,7 @@ def test_a_sleeping_or_suspended_run_survives_restarts_of_server_and_worker(
     monkeypatch.setenv("PREFECT_API_URL", server.url)
 
     with started_again(server), worked(desk) as client:
-        flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None)
+        flow_run_id = started(desk, client, "annotate", 12, runner="threads", template=None, choices=None)
         wait_for(lambda: state_of(client, flow_run_id).name == "AwaitingRetry", log)
         asleep = state_of(client, flow_run_id).state_details.scheduled_time
         assert asleep is not None

@@ -77,7 +77,7 @@ def test_each_silence_ends_in_its_class_within_its_clock(wired: Rig) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_each_silence_ends_in_its_class_within_its_clock_without_a_server(wired: Rig) -> None:
-    check(wired, "cli", side_by_side=6)
+    check(wired, "cli", side_by_side=4)
 
 
 def check(rig: Rig, backend: BackendName, *, side_by_side: int) -> None:
