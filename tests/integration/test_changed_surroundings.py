@@ -198,7 +198,8 @@ def test_a_changed_agent_is_another_row(user: User) -> None:
     assert len(systems) == 2
 
 
-@pytest.mark.parametrize("backend", ["server", "cli"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["server", pytest.param("cli", marks=pytest.mark.nightly)])
 def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: User, backend: str) -> None:
     user.configure(RIGHT)
     agent = user.config / "agent" / "judge.md"
@@ -224,6 +225,7 @@ def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: 
     assert sum(user.annotate(*prompts, **options).frame["reused"]) == sent
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_gone_is_not_replaced_by_the_default_one(user: User) -> None:
     user.configure(RIGHT)
     agent = user.config / "agent" / "judge.md"
