@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Collection, Generator, Sequence
 
+from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.catalog import Catalog
@@ -37,7 +38,7 @@ class ServerGroup:
         self.catalogs: dict[tuple[str | None, str | None], Catalog] = {}
         self.locks: dict[tuple[str | None, str | None], asyncio.Lock] = {}
         self.last_used: float = time.monotonic()
-        self._backends: dict[BackendName, Backend] = {}
+        self._backends: dict[tuple[BackendName, SandboxSpec | None], Backend] = {}
         self._users = 0
 
     @property
@@ -71,9 +72,11 @@ class ServerGroup:
         kind = BACKENDS[name]
         if kind.uses_servers:
             await self.servers.running_server()
-        if name not in self._backends:
-            self._backends[name] = kind.create(spec, unpriced, self.servers)
-        return self._backends[name]
+        # Runs with the same servers may have other sandboxes, in which no server is.
+        key = (name, spec.sandbox)
+        if key not in self._backends:
+            self._backends[key] = kind.create(spec, unpriced, self.servers)
+        return self._backends[key]
 
     async def aclose(self) -> None:
         """End the servers and backends; the catalogs stay. They are made again if they are needed."""
