@@ -343,6 +343,16 @@ def test_a_machine_without_sandboxes_refuses_before_anything_is_sent(work: Work)
 
 
 @pytest.mark.slow
+def test_a_run_has_its_own_sandbox_after_another_run_of_the_process(work: Work) -> None:
+    work.rows(repo=[str(repository(work.folder / "source", FILES))])
+    relayed: list[int | None] = []
+    for sandbox in ("none", "bwrap"):
+        assert list(work.run_rows(sandbox=sandbox, refresh=True)["status"]) == ["completed"]
+        relayed += [one["relay_requests"] for one in work.attempts()]
+    assert relayed == [None, 1]
+
+
+@pytest.mark.slow
 def test_a_dry_run_says_what_is_let_into_the_sandbox(work: Work) -> None:
     source = repository(work.folder / "source", FILES)
     work.rows(repo=[str(source)])
