@@ -12,7 +12,6 @@ import json
 import socket
 
 from opencode_tasks.errors import InputError, SetupError
-from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.opencode.user_config import config_digest
@@ -20,8 +19,8 @@ from opencode_tasks.plan.run_spec import RunSpec
 
 MAX_NAMES = 3
 HINT = (
-    "Undo the change, then run opencode-tasks resume. A new run has other keys: it sends all rows with the "
-    "config that is there then."
+    "Undo the change, or give that machine the config of the machine that planned the run; then run "
+    "opencode-tasks resume. A new run sends all rows again, with the config that is there then."
 )
 
 
@@ -30,7 +29,7 @@ class ConfigFiles:
 
     def __init__(self, run_spec: RunSpec) -> None:
         self._is_read = BACKENDS[run_spec.backend].runs_opencode
-        self._explicit = _text(run_spec.spec)
+        self._explicit = json.dumps(run_spec.spec.config, default=str)
         self._digest = self._digest_now()
 
     async def have_changed(self) -> bool:
@@ -61,7 +60,3 @@ def _refusal(node_id: str, difference: str) -> SetupError:
     place = socket.gethostname()
     message = f"opencode's config on {place} is not the one with which the run was planned: {difference}"
     return SetupError(node_id, raw_message=message, hint=HINT)
-
-
-def _text(spec: OpencodeSpec) -> str:
-    return json.dumps(spec.config, default=str)

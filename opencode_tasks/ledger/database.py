@@ -80,7 +80,7 @@ class Database:
         """Overwrite deleted data on the disk. PostgreSQL does that itself, later."""
         if self.engine.dialect.name != "sqlite":
             return
-        with self._write_lock, self.engine.connect() as connection:
+        with self._call(), self._write_lock, self.engine.connect() as connection:
             cursor: Any = connection.connection.cursor()
             # SQLite allows VACUUM outside a transaction only.
             connection.rollback()

@@ -91,7 +91,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpencodeSpec:
-    """How opencode is run. Rows can share a server if their specs differ in nothing but ``system``.
+    """How opencode is run. Rows can share a server if their specs differ in ``system`` and ``sandbox`` alone.
 
     ``config`` is the user's opencode config. ``model_ref`` None lets opencode choose its default model.
     ``work_dir`` None means a fixed empty directory. ``tools`` are MCP servers by their address,

@@ -57,6 +57,13 @@ class User:
         config = self.provider.opencode_config(api_key=api_key)
         (self.config / "opencode.json").write_text(json.dumps(config))
 
+    def define_judge(self, system: str) -> Path:
+        """Write the agent ``judge`` with a system text; its file."""
+        agent = self.config / "agent" / "judge.md"
+        agent.parent.mkdir(exist_ok=True)
+        agent.write_text(AGENT.format(system=system))
+        return agent
+
     def annotate(self, *prompts: str, **options: Any) -> AnnotationResult:
         options = {"model": "fake/echo", "on_wait": "raise", **options}
         return annotate(
@@ -184,13 +191,11 @@ def test_idle_servers_end_and_busy_ones_stay(user: User) -> None:
 @pytest.mark.nightly
 def test_a_changed_agent_is_another_row(user: User) -> None:
     user.configure(RIGHT)
-    agent = user.config / "agent" / "judge.md"
-    agent.parent.mkdir()
-    agent.write_text(AGENT.format(system="Answer in French."))
+    user.define_judge("Answer in French.")
     assert user.annotate("one", agent="judge").counts["completed"] == 1
     again = user.annotate("one", agent="judge")
     assert list(again.frame["reused"]) == [True]
-    agent.write_text(AGENT.format(system="Answer in Welsh."))
+    user.define_judge("Answer in Welsh.")
     changed = user.annotate("one", agent="judge")
     assert list(changed.frame["reused"]) == [False]
     systems = [call.system for call in user.provider.calls]
@@ -202,13 +207,11 @@ def test_a_changed_agent_is_another_row(user: User) -> None:
 @pytest.mark.parametrize("backend", ["server", pytest.param("cli", marks=pytest.mark.nightly)])
 def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: User, backend: str) -> None:
     user.configure(RIGHT)
-    agent = user.config / "agent" / "judge.md"
-    agent.parent.mkdir()
-    agent.write_text(AGENT.format(system="Answer in French."))
+    user.define_judge("Answer in French.")
 
     def changes(call: Call) -> bool:
         if "row 1" in call.prompt:
-            agent.write_text(AGENT.format(system="Answer in Welsh."))
+            user.define_judge("Answer in Welsh.")
         return False
 
     user.provider.on(changes, Reply(text="never"))
@@ -221,16 +224,14 @@ def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: 
     assert sent == 2
     # The rows have other keys now.
     assert list(user.annotate(*prompts, **options).frame["reused"]) == [False] * 3
-    agent.write_text(AGENT.format(system="Answer in French."))
+    user.define_judge("Answer in French.")
     assert sum(user.annotate(*prompts, **options).frame["reused"]) == sent
 
 
 @pytest.mark.slow
 def test_an_agent_that_is_gone_is_not_replaced_by_the_default_one(user: User) -> None:
     user.configure(RIGHT)
-    agent = user.config / "agent" / "judge.md"
-    agent.parent.mkdir()
-    agent.write_text(AGENT.format(system="Answer in French."))
+    agent = user.define_judge("Answer in French.")
 
     def removes(call: Call) -> bool:
         agent.unlink(missing_ok=True)
