@@ -56,11 +56,15 @@ def open_page(browser: Chrome, address: str, *, width: int, height: int = 900, s
 
 
 def requested(browser: Chrome) -> list[str]:
-    """The addresses that the browser requested since the last call."""
+    """The addresses that pages requested since the last call.
+
+    Content in the address itself (``data:``) and pages of the browser, such as its first one, are no requests.
+    """
     lines: list[dict[str, Any]] = browser.get_log("performance")
     events = [json.loads(line["message"])["message"] for line in lines]
-    return [
+    addresses = [
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     ]
+    return [address for address in addresses if not address.startswith(("data:", "chrome:"))]

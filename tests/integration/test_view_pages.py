@@ -15,6 +15,8 @@ import pytest
 from chromium import open_page, requested
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 from view_runs import HOSTILE, HOSTILE_CHOICE, HOSTILE_IDS, answer, hostile_run, labelled_run, served
 
 from opencode_tasks.ledger import Ledger
@@ -55,6 +57,13 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
+def follow(browser: Chrome, by: str, value: str) -> None:
+    """Click a link or button, and wait until its page has replaced this one: the click may return before."""
+    before = browser.find_element(By.TAG_NAME, "html")
+    browser.find_element(by, value).click()
+    WebDriverWait(browser, LIMIT_S).until(staleness_of(before))
+
+
 class Page:
     """A page in the browser. ``check`` finds errors of scripts, foreign hosts and a page that is too wide."""
 
@@ -90,7 +99,7 @@ class Page:
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         deadline = time.monotonic() + LIMIT_S
-        while not condition():
+        while not (self.is_loaded() and condition()):
             assert time.monotonic() < deadline, self.texts("main")
             time.sleep(0.05)
 
@@ -99,8 +108,7 @@ class Page:
 
     def check(self) -> None:
         assert self.browser.get_log("browser") == []
-        addresses = [one for one in requested(self.browser) if not one.startswith("data:")]
-        assert [one for one in addresses if not one.startswith(self.host)] == []
+        assert [one for one in requested(self.browser) if not one.startswith(self.host)] == []
         assert self.evaluate("document.documentElement.scrollWidth") <= self.width
         assert self.evaluate("document.title") != "hacked"
 
@@ -117,10 +125,10 @@ def test_rows_are_listed_filtered_and_opened(ledger: Ledger, browser: Chrome, wi
         assert "token" not in page.evaluate("location.href")
         assert len(page.texts("[data-row]")) == 100
         assert page.texts(".place")[0] == "1 to 100 of 250 rows"
-        page.browser.find_element(By.LINK_TEXT, "Next").click()
+        follow(browser, By.LINK_TEXT, "Next")
         assert page.texts(".place")[0] == "101 to 200 of 250 rows"
         page.browser.back()
-        assert page.texts("[data-row]")[0] == "r0"
+        page.wait_for(lambda: page.texts("[data-row]")[0] == "r0")
         page.press("/")
         page.press("NUMBER 24", Keys.ENTER)
         page.wait_for(lambda: "q=NUMBER" in page.evaluate("location.href"))
@@ -128,7 +136,7 @@ def test_rows_are_listed_filtered_and_opened(ledger: Ledger, browser: Chrome, wi
         assert page.evaluate("document.querySelector('[name=q]').value") == "NUMBER 24"
         page.check()
         page.open("/?status=failed")
-        page.browser.find_element(By.LINK_TEXT, "r3").click()
+        follow(browser, By.LINK_TEXT, "r3")
         assert page.row() == "r3"
         assert "HTTP 400: no such prompts" in page.texts("main")[0]
         assert (
@@ -193,7 +201,9 @@ def test_the_keys_correct_confirm_and_undo(ledger: Ledger, browser: Chrome, widt
         page.press("u")
         page.wait_for(lambda: page.row() == "r3")
         assert ledger.row_list.lines("labelled", ["r3"])[0]["status"] == "failed"
-        page.press("k", "k")
+        page.press("k")
+        page.wait_for(lambda: page.row() == "r2")
+        page.press("k")
         page.wait_for(lambda: page.row() == "r1")
         page.press("u")
         page.wait_for(lambda: page.row() == "r1" and stored("r1") == ("negative", None))
@@ -363,9 +373,9 @@ def test_reading_needs_no_script(ledger: Ledger, browser: Chrome) -> None:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
         try:
             browser.get(address)
-            browser.find_element(By.LINK_TEXT, "Next").click()
-            browser.find_element(By.LINK_TEXT, "r101").click()
-            browser.find_element(By.CSS_SELECTOR, "[data-confirm]").click()
+            follow(browser, By.LINK_TEXT, "Next")
+            follow(browser, By.LINK_TEXT, "r101")
+            follow(browser, By.CSS_SELECTOR, "[data-confirm]")
             assert browser.find_element(By.TAG_NAME, "h1").text == "Row r102"
         finally:
             browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
