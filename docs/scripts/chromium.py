@@ -58,7 +58,7 @@ def open_page(browser: Chrome, address: str, *, width: int, height: int = 900, s
 def requested(browser: Chrome) -> list[str]:
     """The addresses that pages requested since the last call.
 
-    Content in the address itself (``data:``) and pages of the browser, such as its first one, are no requests.
+    Content inside of an address (``data:``) and pages of the browser, such as its first one, are no requests.
     """
     lines: list[dict[str, Any]] = browser.get_log("performance")
     events = [json.loads(line["message"])["message"] for line in lines]

@@ -1,7 +1,9 @@
-"""Backend ``cli``: rows through ``opencode run`` and ``opencode export``, one process per row.
+"""Backend ``cli``: rows through ``opencode run``, one process per row.
 
 Each row has its own instance directory. The plugin writes opencode's events to its journal, so clocks,
-child sessions and inner retries are known as with a server.
+child sessions and inner retries are known as with a server. The events of a prompt that ended add up to the
+messages of its session (``outcomes/event_stream.py``). A session with events that are not known, as after
+a stop or without the plugin, is read by ``opencode export``: one more start of opencode.
 """
 
 from __future__ import annotations
@@ -10,9 +12,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ from opencode_tasks.opencode.server_backend import (
 from opencode_tasks.opencode.session_export import (
     EXPORT_LIMIT_S,
     MAX_OUTPUT_BYTES,
-    MAX_SESSIONS,
     SESSION_ID,
+    exported_family,
     exported_messages,
 )
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
 from opencode_tasks.outcomes.event_stream import EventFold
-from opencode_tasks.outcomes.session_messages import has_known_usage, session_of
+from opencode_tasks.outcomes.session_messages import has_known_usage
 from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.system.ray_node import current_node_id
@@ -76,21 +77,37 @@ NO_SANDBOX = "Make bubblewrap work on this machine, or give --sandbox none to ru
 
 @dataclass(slots=True)
 class _Run:
-    """A running ``opencode run``: its files, and what is read of them so far."""
+    """A running ``opencode run``: its files, and what is read of them so far.
+
+    ``given_id`` is the session that is continued, None for a new one, and ``earlier`` the run of its last
+    prompt, None if that was in another process.
+    """
 
     instance_dir: InstanceDir
-    stdout: Path
-    fold: EventFold = field(default_factory=EventFold)
-    # The session that is continued; None for a new one.
     given_id: str | None = None
+    earlier: InitVar[_Run | None] = None
     session_id: str | None = None
+    stdout: Path = field(init=False)
+    fold: EventFold = field(init=False)
     stdout_size: int = 0
     attached_files: int = 0
     _journal: JournalReader = field(init=False)
+    _has_start: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Start at the beginning of the journal."""
+    def __post_init__(self, earlier: _Run | None) -> None:
+        """Start at the beginning of the journal, with the events of the earlier prompts."""
+        self.stdout = self.instance_dir.output
         self._journal = JournalReader(self.instance_dir.journal)
+        self.fold = EventFold() if earlier is None else earlier.fold
+        self._has_start = self.given_id is None or (earlier is not None and earlier.has_every_event)
+        if self.given_id is not None:
+            self.fold.watch(self.given_id, time.monotonic())
+
+    @property
+    def has_every_event(self) -> bool:
+        """Whether the events of the session are known from its first one to the end of its last prompt."""
+        family = self.fold.family(self.session_id or "")
+        return self._has_start and self._journal.is_whole and bool(family) and family[0].idle
 
     def read(self, now: float) -> None:
         """Read what was added to the journal and to the output since the last call."""
@@ -132,7 +149,8 @@ class _Run:
         if SESSION_ID.fullmatch(session_id) is None or self.given_id not in (None, session_id):
             return
         self.session_id = session_id
-        self.fold.watch(session_id, now)
+        if self.given_id is None:
+            self.fold.watch(session_id, now)
 
 
 class CliBackend:
@@ -148,11 +166,10 @@ class CliBackend:
         self._spec = spec
         self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
-        self._folds: dict[str, EventFold] = {}
+        # The last run of each session.
+        self._runs: dict[str, _Run] = {}
         # Requests of the sessions that left their sandbox, those of earlier prompts included.
         self._relayed: dict[str, RelayCount] = {}
-        # The sessions of each root session with their parents.
-        self._parents: dict[str, dict[str, str | None]] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
         self._folder.mkdir(parents=True, mode=0o700)
         self._keeper = GuardedProcess.watch(instance_dirs=[self._folder])
@@ -174,8 +191,8 @@ class CliBackend:
 
     def partial_sessions(self, session_id: str) -> list[Session]:
         """The session and its children, from the events of the journal so far."""
-        fold = self._folds.get(session_id)
-        found = [] if fold is None else sessions_from_events(fold, session_id, self.unpriced)
+        run = self._runs.get(session_id)
+        found = [] if run is None else sessions_from_events(run.fold, session_id, self.unpriced)
         return self._secrets.mask.sessions(found)
 
     def release_session(self, session_id: str) -> None:
@@ -215,7 +232,7 @@ class CliBackend:
 
     def _forget(self, session_id: str) -> InstanceDir | None:
         """Forget a session; returns its instance directory."""
-        for known in (self._folds, self._relayed, self._parents):
+        for known in (self._runs, self._relayed):
             known.pop(session_id, None)
         keeper = self._keepers.pop(session_id, None)
         if keeper is not None:
@@ -278,7 +295,8 @@ class CliBackend:
         prompt = instance_dir.run / "prompt.txt"
         prompt.touch(mode=0o600)
         prompt.write_bytes(request.prompt.encode())
-        run = _Run(instance_dir, instance_dir.output, given_id=request.session_id)
+        earlier = self._runs.get(request.session_id or "")
+        run = _Run(instance_dir, given_id=request.session_id, earlier=earlier)
         process = await asyncio.to_thread(
             start_program,
             run_arguments(request, spec, instance_dir),
@@ -308,7 +326,7 @@ class CliBackend:
             if run.session_id is not None and not is_reported:
                 is_reported = True
                 self._homes[run.session_id] = run.instance_dir
-                self._folds[run.session_id] = run.fold
+                self._runs[run.session_id] = run
                 run.instance_dir.mark(run.session_id, attempt_id)
                 on_session(run.session_id)
             if ended:
@@ -358,7 +376,7 @@ class CliBackend:
         sessions: list[Session] = []
         notes: list[str] = []
         if session_id is not None:
-            sessions = await self._export_family(run, session_id, spec, place, notes)
+            sessions = await self._read_sessions(run, session_id, spec, place, notes)
         if spec.use_plugin and not plugin_is_loaded(run.instance_dir.journal):
             notes.append("the opencode plugin did not load: waits are read from opencode's own messages")
         events = parse_events(output)
@@ -388,42 +406,38 @@ class CliBackend:
         self._relayed[session_id] = self._relayed.get(session_id, RelayCount()) + place.count
         return self._relayed[session_id]
 
-    async def _export_family(
+    async def _read_sessions(
         self, run: _Run, session_id: str, spec: OpencodeSpec, place: Place, notes: list[str]
     ) -> list[Session]:
-        """The root session and its children from exports; from the journal if an export fails."""
-        family = run.fold.family(session_id)
-        parents = {state.session_id: state.parent_id for state in family} or {session_id: None}
-        # Those of earlier prompts of the session are not in this journal.
-        parents = self._parents.get(session_id, {}) | parents
-        self._parents[session_id] = parents
-        found: list[Session] = []
-        for key, parent in islice(parents.items(), MAX_SESSIONS):
-            if SESSION_ID.fullmatch(key) is None:
-                continue
-            messages = await self._export(key, run.instance_dir, spec, place)
+        """The root session and its children: from the journal, or from exports if it lacks events."""
+        if run.has_every_event:
+            return sessions_from_events(run.fold, session_id, self.unpriced)
+        in_journal = {state.session_id: state for state in run.fold.family(session_id)}
+
+        def export(key: str) -> Sequence[Mapping[str, Any]] | None:
+            messages = _exported(key, run.instance_dir, spec, place)
             if messages is None:
                 notes.append(f"opencode export {key} failed {EXPORT_TRIES} times")
-                in_journal = [state.messages for state in family if state.session_id == key]
-                messages = in_journal[0] if in_journal else []
-            if messages:
-                found.append(session_of(key, messages, parent_id=parent, unpriced=self.unpriced))
-        return found
+                return in_journal[key].messages if key in in_journal else None
+            return messages
 
-    async def _export(
-        self, session_id: str, instance_dir: InstanceDir, spec: OpencodeSpec, place: Place
-    ) -> list[Mapping[str, Any]] | None:
-        for number in range(EXPORT_TRIES):
-            target = instance_dir.run / f"export-{number}.json"
-            args = place.cell.command([str(spec.binary), "export", session_id])
-            folder = place.cell.view.cwd
-            finished = await asyncio.to_thread(
-                run_command, args, env=place.env, cwd=folder, timeout_s=EXPORT_LIMIT_S, stdout=target
-            )
-            messages = exported_messages(target)
-            if finished.returncode == 0 and messages is not None:
-                return messages
-        return None
+        known = {key: state.parent_id for key, state in in_journal.items()}
+        return await asyncio.to_thread(exported_family, session_id, export, self.unpriced, known)
+
+
+def _exported(
+    session_id: str, instance_dir: InstanceDir, spec: OpencodeSpec, place: Place
+) -> list[Mapping[str, Any]] | None:
+    """The messages of a session by ``opencode export``; None if it fails."""
+    args = place.cell.command([str(spec.binary), "export", session_id])
+    folder = place.cell.view.cwd
+    for number in range(EXPORT_TRIES):
+        target = instance_dir.run / f"export-{number}.json"
+        finished = run_command(args, env=place.env, cwd=folder, timeout_s=EXPORT_LIMIT_S, stdout=target)
+        messages = exported_messages(target)
+        if finished.returncode == 0 and messages is not None:
+            return messages
+    return None
 
 
 def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir) -> None:

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -37,9 +38,8 @@ from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.session_export import (
     EXPORT_LIMIT_S,
-    MAX_SESSIONS,
     SESSION_ID,
-    child_ids,
+    exported_family,
     exported_messages,
 )
 from opencode_tasks.outcomes.backend_result import SessionResult
@@ -51,7 +51,6 @@ from opencode_tasks.outcomes.session_messages import (
     has_tool_call,
     is_summary,
     last_error,
-    session_of,
 )
 from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.view import TEMP, View
@@ -277,25 +276,17 @@ def _exported(
     unpriced: frozenset[str],
 ) -> list[Session]:
     """The session and its children, root first; empty if the data does not have it."""
-    found: list[Session] = []
-    parents: dict[str, str | None] = {session_id: None}
-    waiting = [session_id]
-    while waiting and len(found) < MAX_SESSIONS:
-        key = waiting.pop(0)
+
+    def export(key: str) -> list[Mapping[str, Any]] | None:
         target = instance_dir.root.with_suffix(".json")
         try:
             args = cell.command([str(binary), "export", key])
             run_command(args, env=env, cwd=instance_dir.work, timeout_s=EXPORT_LIMIT_S, stdout=target)
-            messages = exported_messages(target)
+            return exported_messages(target)
         finally:
             target.unlink(missing_ok=True)
-        if not messages:
-            continue
-        found.append(session_of(key, messages, parent_id=parents[key], unpriced=unpriced))
-        new = [child for child in dict.fromkeys(child_ids(messages)) if child not in parents]
-        parents |= dict.fromkeys(new, key)
-        waiting += new
-    return found
+
+    return exported_family(session_id, export, unpriced)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,14 +1,19 @@
-"""Exports of sessions by ``opencode export``, which may come from inside of a sandbox: nothing is trusted."""
+"""Exports of sessions by ``opencode export``, which may come from inside of a sandbox: nothing is trusted.
+
+They take a start of opencode for each session. A session whose events are all in the journal needs none.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.records import Session
+from opencode_tasks.outcomes.session_messages import session_of
 
 EXPORT_LIMIT_S = 60.0
 # The export of opencode is read into memory.
@@ -30,6 +35,32 @@ def exported_messages(export: Path) -> list[Mapping[str, Any]] | None:
     if not isinstance(messages, list):
         return None
     return [mapping_in(message) for message in cast("list[Any]", messages)]
+
+
+def exported_family(
+    session_id: str,
+    export: Callable[[str], Sequence[Mapping[str, Any]] | None],
+    unpriced: frozenset[str],
+    known: Mapping[str, str | None] | None = None,
+) -> list[Session]:
+    """A session and its children, root first, as ``export`` returns their messages.
+
+    The tool ``task`` names the children; ``known`` are further ones with their parents. A session without
+    messages is left out.
+    """
+    found: list[Session] = []
+    parents: dict[str, str | None] = {session_id: None} | dict(known or {})
+    waiting = [key for key in parents if SESSION_ID.fullmatch(key)]
+    while waiting and len(found) < MAX_SESSIONS:
+        key = waiting.pop(0)
+        messages = export(key)
+        if not messages:
+            continue
+        found.append(session_of(key, messages, parent_id=parents[key], unpriced=unpriced))
+        new = [child for child in dict.fromkeys(child_ids(messages)) if child not in parents]
+        parents |= dict.fromkeys(new, key)
+        waiting += new
+    return found
 
 
 def child_ids(messages: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -122,9 +122,7 @@ def test_a_browser_draws_every_picture_and_stays_on_the_host(
         browser.get_log("browser")
         open_page(browser, address + str(page.relative_to(site)), width=1280)
         not_drawn: list[str] = browser.execute_async_script(IS_DRAWN)
-        # Chromium itself also loads addresses of the scheme chrome: with the first page.
-        urls = [url for url in requested(browser) if url.startswith("http")]
-        elsewhere = [url for url in urls if not url.startswith(address)]
+        elsewhere = [url for url in requested(browser) if not url.startswith(address)]
         if found := [*not_drawn, *elsewhere, *browser.get_log("browser")]:
             wrong[str(page.relative_to(site))] = found
     assert wrong == {}

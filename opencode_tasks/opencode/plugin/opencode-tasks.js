@@ -99,13 +99,15 @@ const roots = new Map() // sub-agent's session -> root session
 const families = new Map() // root session -> requests and spending, sub-agents included
 let firstSession
 let agentPrompt
+let lines = 0 // of the journal, those that could not be written included
 
 function journal(record) {
   if (!JOURNAL) return
+  lines += 1
   try {
-    appendFileSync(JOURNAL, JSON.stringify({ at: Date.now(), ...record }) + "\n", { mode: 0o600 })
+    appendFileSync(JOURNAL, JSON.stringify({ n: lines, at: Date.now(), ...record }) + "\n", { mode: 0o600 })
   } catch {
-    // A full disk must not fail the prompt; the event stream has the same information.
+    // A full disk must not fail the prompt. The missing number shows the reader that a line is lost.
   }
 }
 
