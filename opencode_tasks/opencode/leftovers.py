@@ -60,6 +60,7 @@ from opencode_tasks.system import run_command
 # Logins may rotate, SQLite rebuilds the index of its log, and opencode's logs are not needed.
 NOT_COPIED = ("auth.json", "*-shm", "log")
 ABORTED = "MessageAbortedError"
+NO_PROVIDER = "none"
 # After a step with this finish reason opencode calls the model again.
 CONTINUES = "tool-calls"
 
@@ -230,15 +231,21 @@ async def _server_over_copy(spec: OpencodeSpec, data_dir: Path) -> AsyncGenerato
     instance_dir = make_instance_dir(user_config=False)
     try:
         await asyncio.to_thread(_copy, data_dir, instance_dir.data)
-        server = await OpencodeServer.start(
-            OpencodeSpec(binary=spec.binary, use_plugin=False), over=instance_dir
-        )
+        server = await OpencodeServer.start(_reader(spec), over=instance_dir)
         try:
             yield server
         finally:
             await server.aclose()
     finally:
         instance_dir.remove()
+
+
+def _reader(spec: OpencodeSpec) -> OpencodeSpec:
+    """An opencode that reads sessions. It calls no model, and needs none of the catalogue."""
+    config: dict[str, Any] = {"provider": {NO_PROVIDER: {}}}
+    return OpencodeSpec(
+        binary=spec.binary, use_plugin=False, config=config, model_ref=f"{NO_PROVIDER}/{NO_PROVIDER}"
+    )
 
 
 def _read_in_sandbox(
@@ -251,8 +258,7 @@ def _read_in_sandbox(
     try:
         _copy(data_dir, instance_dir.data)
         (instance_dir.run / "home").mkdir(mode=0o700)
-        plain = OpencodeSpec(binary=spec.binary, use_plugin=False)
-        env = environment(instance_dir, plain, password=None, journal_events=False)
+        env = environment(instance_dir, _reader(spec), password=None, journal_events=False)
         kept = {name: value for name, value in env.items() if name.startswith(("OPENCODE_DISABLE_", "XDG_"))}
         kept |= passed_variables(spec.sandbox, env) | {"HOME": str(instance_dir.run / "home"), "TMPDIR": TEMP}
         view = View(

@@ -1,48 +1,16 @@
-"""Prices of the models that opencode knows, and the models that have none. Pure but for the catalogue.
+"""Prices of the models that opencode knows, and the models that have none. Pure.
 
 ``GET /config/providers`` has a price of 0 for a model without one, and drops price tiers of models that
-the config has. So the config and the catalogue are read as well.
+the config has. So the config and the catalogue are needed as well.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price
-from opencode_tasks.opencode.embedded_catalogue import read_embedded_catalogue
-from opencode_tasks.opencode.instance_dir import catalogue_path
-
-
-def catalogue_in_force(
-    binary: Path, config: Mapping[str, Any], providers: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The catalogue that opencode uses, by provider: that of the file, else the one in its binary.
-
-    Of the one in the binary, only the models that cost nothing are read. Arguments as for
-    ``find_unpriced``.
-    """
-    if found := read_catalogue():
-        return found
-    models: dict[str, list[str]] = {}
-    for ref in find_unpriced(config, providers, {}):
-        provider, _, model_id = ref.partition("/")
-        models.setdefault(provider, []).append(model_id)
-    return read_embedded_catalogue(binary, models) if models else {}
-
-
-def read_catalogue() -> Mapping[str, Any]:
-    """The catalogue file that opencode reads, by provider; empty without one that can be read."""
-    path = catalogue_path()
-    if path is None:
-        return {}
-    try:
-        return mapping_in(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def stated_cost(

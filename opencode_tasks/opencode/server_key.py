@@ -18,7 +18,8 @@ from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.credentials import read_store, user_store
-from opencode_tasks.opencode.instance_dir import REMOVED_VARIABLES, catalogue_path
+from opencode_tasks.opencode.instance_dir import REMOVED_VARIABLES
+from opencode_tasks.opencode.model_catalogue import catalogue_path
 from opencode_tasks.opencode.user_config import config_digest
 
 # Variables that shells, test runners and Ray change while a process runs, and that decide no answer.

@@ -17,16 +17,25 @@ from typing import Any
 
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.config import merge, read_config
-from opencode_tasks.opencode.instance_dir import GLOBAL_CONFIG_NAMES, user_config_path
 from opencode_tasks.system.folders import home
 
 CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
+GLOBAL_CONFIG_NAMES = (
+    *CONFIG_FILES,
+    *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools", "plugin", "plugins"),
+)
 MANAGED_CONFIG = Path("/etc/opencode")
 # Dependencies of plugins: many files, and a plugin that uses other ones changes too.
 LEFT_OUT = "node_modules"
 _REFERENCE = re.compile(r"\{(env|file):([^}]+)\}")
 # A file that a config names: {file:PATH}, or a plugin by its URL.
 _NAMED_FILE = re.compile(r"\{file:([^}]+)\}|file://([^\"'\s]+)")
+
+
+def user_config_path() -> Path:
+    """Path of the user's global opencode config directory."""
+    config = os.environ.get("XDG_CONFIG_HOME") or str(home() / ".config")
+    return Path(config) / "opencode"
 
 
 def read_user_config(folder: Path | None = None) -> dict[str, Any]:
@@ -66,6 +75,13 @@ def config_digest(explicit: str) -> str:
         digest.update(f"{path}\0{len(content)}\0".encode(errors="surrogateescape"))
         digest.update(content)
     return digest.hexdigest()
+
+
+def config_texts(explicit: str) -> Iterator[str]:
+    """The texts of a config and of the files that ``config_digest`` reads."""
+    yield explicit
+    for _, content in _contents(explicit):
+        yield content.decode(errors="replace")
 
 
 def _contents(explicit: str) -> Iterator[tuple[Path, bytes]]:

@@ -16,13 +16,10 @@ from rig import AGENTS, Rig
 from opencode_tasks import OpenCodeLLM, opencode_task
 from opencode_tasks.domain.records import Usage
 from opencode_tasks.ledger import Ledger
+from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
-from opencode_tasks.opencode.model_prices import (
-    catalogue_in_force,
-    find_unpriced,
-    model_prices,
-    read_catalogue,
-)
+from opencode_tasks.opencode.model_catalogue import read_catalogue
+from opencode_tasks.opencode.model_prices import find_unpriced, model_prices
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.settings import settings
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
@@ -86,9 +83,10 @@ def test_a_price_of_0_is_known_only_if_it_is_stated(shop_rig: Rig) -> None:
         return await server.get("/config"), await server.get("/config/providers")
 
     config, providers = server_pool.call(read)
-    unpriced = find_unpriced(config, providers, read_catalogue())
+    catalogue = read_catalogue(shop_rig.spec.binary, ["shop", "fake"])
+    unpriced = find_unpriced(config, providers, catalogue)
     assert {"shop/no-cost", "fake/unpriced"} <= unpriced
-    prices = model_prices(config, providers, read_catalogue())
+    prices = model_prices(config, providers, catalogue)
     assert {"shop/free", "shop/above-200k", "shop/tiers", "fake/free", "fake/echo"} <= set(prices)
     # opencode drops the tiers of a model that is also in the config.
     in_force = {name: prices[f"shop/{name}"].in_force for name in ("above-200k", "tiers", "in-config")}
@@ -219,7 +217,9 @@ def test_the_catalogue_in_the_binary_says_which_models_are_free(
 ) -> None:
     monkeypatch.delenv("OPENCODE_MODELS_PATH", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with Rig(opencode_binary) as rig:
+    with Rig(opencode_binary, extra={"provider": {"poe": {}}}) as rig:
+        # Opencode gets the provider of the model, and that in the config.
+        rig.spec = replace(rig.spec, model_ref="opencode/big-pickle")
 
         async def read() -> tuple[Any, Any]:
             server = await rig.server()
@@ -227,13 +227,40 @@ def test_the_catalogue_in_the_binary_says_which_models_are_free(
 
         config, known = server_pool.call(read)
     providers = {"providers": [one for one in known["all"] if one["id"] in ("opencode", "poe")]}
-    catalogue = catalogue_in_force(opencode_binary, config, providers)
+    catalogue = read_catalogue(opencode_binary, ["opencode", "poe"])
     unpriced = find_unpriced(config, providers, catalogue)
     free = {ref for ref, price in model_prices(config, providers, catalogue).items() if not price.input}
     assert "opencode/big-pickle" in free
     assert not any(ref.startswith("opencode/") for ref in unpriced)
     # Poe has no prices of its tools.
     assert any(ref.startswith("poe/") for ref in unpriced)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openai/gpt-4.1-mini", "openrouter/openai/gpt-4.1-mini"])
+def test_opencode_knows_the_same_of_a_model_without_the_other_providers(
+    opencode_binary: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    provider, _, model = name.partition("/")
+    monkeypatch.delenv("OPENCODE_MODELS_PATH", raising=False)
+    monkeypatch.setenv(f"{provider.upper()}_API_KEY", "sk-test")
+
+    def known(spec: OpencodeSpec) -> tuple[Any, int]:
+        async def read() -> Any:
+            try:
+                return await (await server_pool.server(spec)).get("/provider")
+            finally:
+                await server_pool.end_server(spec)
+
+        found = server_pool.call(read)["all"]
+        return next(one for one in found if one["id"] == provider), len(found)
+
+    spec = OpencodeSpec(binary=opencode_binary)
+    whole, count = known(spec)
+    needed, count_of_needed = known(replace(spec, model_ref=name))
+    assert count > 100 > count_of_needed
+    assert needed["models"][model] == whole["models"][model]
+    assert list(needed["models"]) == list(whole["models"])
 
 
 @pytest.mark.nightly

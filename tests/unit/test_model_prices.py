@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opencode_tasks.domain.max_cost import Price, Tier
-from opencode_tasks.opencode.model_prices import find_unpriced, model_prices, read_catalogue
+from opencode_tasks.opencode.model_prices import find_unpriced, model_prices
 
 ZERO = {"input": 0, "output": 0}
 TIERED = {"input": 1, "output": 2, "context_over_200k": {"input": 3, "output": 4, "cache_write": 5}}
@@ -70,12 +70,3 @@ def test_tiers_that_opencode_drops_are_those_of_the_config_or_the_catalogue() ->
     config = {"provider": {"p": {"models": {"m": {"cost": plain}}}}}
     (price,) = model_prices(config, listed(m=plain), file(m={"cost": TIERED})).values()
     assert price == Price(input=10**12, output=2 * 10**12)
-
-
-def test_a_catalogue_that_cannot_be_read_is_empty(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("none.json", None), ("odd.json", "no"), ("list.json", "[]")):
-        path = tmp_path / name
-        if text is not None:
-            path.write_text(text)
-        monkeypatch.setenv("OPENCODE_MODELS_PATH", str(path))
-        assert read_catalogue() == {}

@@ -15,10 +15,10 @@ import pytest
 from opencode_tasks.opencode.backend import Clocks, OpencodeSpec, Secrets
 from opencode_tasks.opencode.credentials import user_store
 from opencode_tasks.opencode.gate_id import gate_id
-from opencode_tasks.opencode.instance_dir import user_config_path
 from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
 from opencode_tasks.opencode.server_key import server_key
 from opencode_tasks.opencode.server_rotation import limits_in_force
+from opencode_tasks.opencode.user_config import user_config_path
 
 MODEL = "acme/large"
 Change = Callable[[Path], None]

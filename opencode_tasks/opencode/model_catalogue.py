@@ -1,0 +1,214 @@
+"""Model catalogue: the models of all providers that opencode knows, and the part that a process needs.
+
+The catalogue (models.dev) is the file that OPENCODE_MODELS_PATH names, or the one that opencode downloaded
+last, or a copy inside its binary. It has 8,261 models of 225 providers (opencode 1.18.33). Each process of
+opencode reads all of it and makes entries for it, about a third of the CPU time until its first request. A
+process whose model is known gets the providers that it can use alone. ``benchmarks/catalogue.py`` measures
+the difference.
+
+The copy in the binary is JavaScript source text, such as ``{deepinfra:{id:"deepinfra",env:[…],…},…}``. The
+binary is a Bun executable, which evaluates that text itself if BUN_BE_BUN is set (measured with 1.15.13 and
+1.18.33). The result is stored in the user's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.errors import SetupError
+from opencode_tasks.opencode.backend import OpencodeSpec
+from opencode_tasks.opencode.binary import cache_dir
+from opencode_tasks.opencode.config import merge
+from opencode_tasks.opencode.credentials import read_store, user_store
+from opencode_tasks.opencode.user_config import config_texts, read_user_config
+from opencode_tasks.system import run_command
+from opencode_tasks.system.folders import home
+
+PATH_VARIABLE = "OPENCODE_MODELS_PATH"
+EXTRACT_LIMIT_S = 60.0
+# The catalogue is about 4.5 MB of source text.
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
+_START = re.compile(rb'\{(?:"[^"\\]+"|[\w$]+):\{id:"[^"\\]+",env:\[')
+# A string, or a bracket of an object. Brackets in strings do not count.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`(?:[^`\\]|\\.)*`|[{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """A provider of the catalogue: the variables with its keys, and its entry as JSON."""
+
+    variables: tuple[str, ...]
+    entry: str
+
+
+def catalogue_path() -> Path | None:
+    """Path of the catalogue file that opencode reads: the user's, or the one that it downloaded last.
+
+    None if there is neither: opencode then uses the one inside its binary.
+    """
+    if named := os.environ.get(PATH_VARIABLE):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME") or str(home() / ".cache")
+    path = Path(cache) / "opencode" / "models.json"
+    return path if path.is_file() else None
+
+
+def read_catalogue(binary: Path, providers: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The entries of some providers in the catalogue of opencode.
+
+    A provider that is not in it is missing in the result, as are all without a catalogue that can be read.
+    """
+    known = _catalogue(binary)
+    return {name: json.loads(known[name].entry) for name in providers if name in known}
+
+
+def write_needed_catalogue(folder: Path, spec: OpencodeSpec, environ: Mapping[str, str]) -> Path | None:
+    """Write the providers that a process of opencode can use, as a catalogue file; returns its path.
+
+    They are the provider of the model, those that the config names anywhere, and those with a login or a
+    key in ``environ``. Without a known model, opencode chooses one of all: then it is the path of the whole
+    catalogue. None if opencode has to read the copy in its binary.
+    """
+    known = _catalogue(spec.binary)
+    needed = _needed(known, spec, environ)
+    if needed is None:
+        return catalogue_path()
+    path = folder / "models.json"
+    entries = ",".join(f"{json.dumps(name)}:{known[name].entry}" for name in needed)
+    path.write_text(f"{{{entries}}}", encoding="utf-8")
+    return path
+
+
+def _needed(
+    known: Mapping[str, _Provider], spec: OpencodeSpec, environ: Mapping[str, str]
+) -> list[str] | None:
+    """The ids of the providers, in the order of the catalogue; None if all are needed."""
+    model_ref = spec.model_ref or text_in(merge(read_user_config(), spec.config).get("model"))
+    if not known or model_ref is None:
+        return None
+    provider = model_ref.partition("/")[0]
+    try:
+        logins = read_store(user_store())
+    except SetupError:
+        return None
+    # A login of the type "wellknown" adds to the config and to the environment inside opencode.
+    if any(mapping_in(login).get("type") == "wellknown" for login in logins.values()):
+        return None
+    texts = [*config_texts(json.dumps(spec.config, default=str)), " ".join(spec.extra_cli_args)]
+    named = {*_named_in(texts, known), *mapping_in(spec.config.get("provider"))}
+    if provider not in known and provider not in named:
+        # The message about an unknown provider lists those that there are.
+        return None
+    named |= {provider, *logins, *spec.secrets.api_keys}
+    return [name for name, entry in known.items() if name in named or any(map(environ.get, entry.variables))]
+
+
+def _named_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
+    """The providers that texts name as in ``"acme"``, ``acme:``, or ``acme/model``."""
+    longest_first = sorted(names, key=len, reverse=True)
+    if not longest_first:
+        return set()
+    ids = "|".join(map(re.escape, longest_first))
+    pattern = re.compile(rf"(?<![\w./-])({ids})(?=[\"'`/:\s]|$)")
+    return {found[1] for text in texts for found in pattern.finditer(text)}
+
+
+def _catalogue(binary: Path) -> Mapping[str, _Provider]:
+    """The catalogue that opencode uses, by provider; empty if it cannot be read."""
+    path = catalogue_path() or stored_catalogue(binary)
+    try:
+        state = None if path is None else path.stat()
+    except OSError:
+        return {}
+    return {} if path is None or state is None else _read(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, _mtime_ns: int, _size: int) -> Mapping[str, _Provider]:
+    try:
+        catalogue: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {
+        name: _Provider(tuple(map(str, list_in(mapping_in(entry).get("env")))), json.dumps(entry))
+        for name, entry in mapping_in(catalogue).items()
+    }
+
+
+def stored_catalogue(binary: Path) -> Path | None:
+    """Path of the catalogue of a binary in the user's cache, where it is stored by the first call.
+
+    None if it cannot be read or stored.
+    """
+    try:
+        state = binary.stat()
+    except OSError:
+        return None
+    return _stored(binary.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=8)
+def _stored(binary: Path, mtime_ns: int, size: int) -> Path | None:
+    key = hashlib.sha256(f"{binary}\0{mtime_ns}\0{size}".encode(errors="surrogateescape")).hexdigest()
+    path = cache_dir() / "catalogues" / f"{key[:24]}.json"
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
+            if not (found := _extract(binary, Path(folder))):
+                return None
+            made = Path(folder, "catalogue.json")
+            made.write_text(json.dumps(found), encoding="utf-8")
+            made.replace(path)
+    except OSError:
+        return None
+    return path
+
+
+def _extract(binary: Path, folder: Path) -> Mapping[str, Any]:
+    """The catalogue inside a binary, evaluated by the binary itself; empty if there is none."""
+    source = _source(binary)
+    script, output = folder / "catalogue.js", folder / "output.json"
+    script.write_bytes(b"process.stdout.write(JSON.stringify(" + source + b"))")
+    private = dict.fromkeys(
+        ("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), str(folder)
+    )
+    env = {**os.environ, **private, "BUN_BE_BUN": "1"}
+    if source:
+        run_command([str(binary), str(script)], env=env, cwd=folder, timeout_s=EXTRACT_LIMIT_S, stdout=output)
+    with contextlib.suppress(OSError, ValueError):
+        found = mapping_in(json.loads(output.read_text(encoding="utf-8")))
+        if all(mapping_in(mapping_in(entry).get("models")) for entry in found.values()):
+            return found
+    return {}
+
+
+def _source(binary: Path) -> bytes:
+    """The source text of the catalogue in a binary; empty if there is none."""
+    try:
+        with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = _START.search(data)
+            if start is None:
+                return b""
+            text = data[start.start() : start.start() + MAX_SOURCE_BYTES]
+    except (OSError, ValueError):
+        return b""
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        depth += {b"{": 1, b"}": -1}.get(token[0], 0)
+        if depth == 0:
+            return text[: token.end()]
+    return b""
