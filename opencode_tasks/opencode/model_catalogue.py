@@ -87,6 +87,7 @@ def write_needed_catalogue(folder: Path, spec: OpencodeSpec, environ: Mapping[st
         return catalogue_path()
     path = folder / "models.json"
     entries = ",".join(f"{json.dumps(name)}:{known[name].entry}" for name in needed)
+    path.touch(mode=0o600)
     path.write_text(f"{{{entries}}}", encoding="utf-8")
     return path
 
