@@ -256,7 +256,7 @@ class CliBackend:
         try:
             if request.workspace is not None and known is None:
                 await asyncio.to_thread(make_workspace, request.workspace, instance_dir)
-            env = environment(instance_dir, spec, password=None, journal_events=True)
+            env = await asyncio.to_thread(environment, instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 system = instance_dir.run / "system.txt"
                 system.touch(mode=0o600)

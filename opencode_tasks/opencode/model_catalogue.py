@@ -22,7 +22,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import cache_dir
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.opencode.credentials import read_store, user_store
-from opencode_tasks.opencode.user_config import config_texts, read_user_config
+from opencode_tasks.opencode.user_config import config_folders, config_texts, read_user_config
 from opencode_tasks.system import run_command
 from opencode_tasks.system.folders import home
 
@@ -78,8 +78,8 @@ def write_needed_catalogue(folder: Path, spec: OpencodeSpec, environ: Mapping[st
     """Write the providers that a process of opencode can use, as a catalogue file; returns its path.
 
     They are the provider of the model, those that the config names anywhere, and those with a login or a
-    key in ``environ``. Without a known model, opencode chooses one of all: then it is the path of the whole
-    catalogue. None if opencode has to read the copy in its binary.
+    key in ``environ``. Without a known model, opencode chooses one of all, and a plugin of the user can name
+    any: then it is the path of the whole catalogue. None if opencode has to read the copy in its binary.
     """
     known = _catalogue(spec.binary)
     needed = _needed(known, spec, environ)
@@ -96,8 +96,10 @@ def _needed(
     known: Mapping[str, _Provider], spec: OpencodeSpec, environ: Mapping[str, str]
 ) -> list[str] | None:
     """The ids of the providers, in the order of the catalogue; None if all are needed."""
-    model_ref = spec.model_ref or text_in(merge(read_user_config(), spec.config).get("model"))
-    if not known or model_ref is None:
+    config = reduce(merge, (*map(read_user_config, config_folders()), spec.config))
+    model_ref = spec.model_ref or text_in(config.get("model"))
+    # A plugin of the user can name any model.
+    if not known or model_ref is None or config.get("plugin"):
         return None
     provider = model_ref.partition("/")[0]
     try:

@@ -103,7 +103,10 @@ class OpencodeServer:
         starting: asyncio.Task[GuardedProcess] | None = None
         try:
             logins = credentials.install(instance_dir.data) if over is None or has_logins else {}
-            env = environment(instance_dir, spec, password=password, journal_events=False) | logins
+            env = await asyncio.to_thread(
+                environment, instance_dir, spec, password=password, journal_events=False
+            )
+            env |= logins
             args = [str(spec.binary), "serve", "--hostname", "127.0.0.1", "--port", "0"]
             start = functools.partial(
                 GuardedProcess.start,

@@ -38,6 +38,11 @@ def user_config_path() -> Path:
     return Path(config) / "opencode"
 
 
+def config_folders() -> tuple[Path, ...]:
+    """The folders with the user's config, the later ones over the earlier ones. They may not exist."""
+    return user_config_path(), home() / ".opencode", MANAGED_CONFIG
+
+
 def read_user_config(folder: Path | None = None) -> dict[str, Any]:
     """The config of the user in a folder; files that cannot be read are left out, and opencode reports them.
 
@@ -102,7 +107,7 @@ def _read(path: Path) -> bytes:
 
 
 def _config_files() -> Iterator[Path]:
-    for folder in (user_config_path(), home() / ".opencode", MANAGED_CONFIG):
+    for folder in config_folders():
         for name in GLOBAL_CONFIG_NAMES:
             yield from _files_at(folder / name)
 

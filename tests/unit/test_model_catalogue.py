@@ -80,6 +80,7 @@ def test_without_a_known_model_a_process_gets_the_whole_catalogue(tmp_path: Path
     assert written(tmp_path) == catalogue_path()
     # The message about an unknown provider lists all that have a key.
     assert written(tmp_path, model_ref="acne/m/1") == catalogue_path()
+    assert written(tmp_path, model_ref="acme/m/1", config={"plugin": ["some-plugin"]}) == catalogue_path()
     put(user_config_path() / "opencode.json", '{"model": "bird/m/1"}')
     assert list(written(tmp_path)) == ["bird"]
     put(
