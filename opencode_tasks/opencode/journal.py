@@ -21,7 +21,7 @@ class JournalReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.is_whole = True
+        self.is_whole: bool = True
         self._path = path
         self._position = 0
         self._last = 0
