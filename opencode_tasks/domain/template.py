@@ -35,6 +35,19 @@ def template_columns(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for _, column in _pieces(template) if column is not None))
 
 
+def template_start(template: str) -> str:
+    """The text before the first column, with which each prompt begins; "" for a malformed template."""
+    start = ""
+    try:
+        for text, column in _pieces(template):
+            if column is not None:
+                return start
+            start += text
+    except InputError:
+        pass
+    return ""
+
+
 def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
     end = 0
     for token in _TOKEN.finditer(template):

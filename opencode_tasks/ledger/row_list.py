@@ -6,7 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Numeric, Select, Text, and_, cast, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Numeric,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.types import TypeEngine
 
 from opencode_tasks.domain.columns import RESPONSE
@@ -99,8 +113,12 @@ def count_matching(connection: Connection, run_id: str, wanted: RowFilter) -> in
     return connection.execute(query).scalar_one()
 
 
-def row_lines(connection: Connection, run_id: str, row_ids: Sequence[str]) -> list[dict[str, Any]]:
+def row_lines(
+    connection: Connection, run_id: str, row_ids: Sequence[str], prompt_start: str = ""
+) -> list[dict[str, Any]]:
     """Rows for a list, in the order of their ids.
+
+    A prompt that begins with ``prompt_start`` has "…" in its place.
 
     Keys: ``row_id``, ``position``, ``status``, ``error_type``, ``structured``, ``cost_pico``, ``attempts``,
     ``answered_by``, ``agreement`` (of a run with votes), the first characters of ``prompt`` and
@@ -110,13 +128,21 @@ def row_lines(connection: Connection, run_id: str, row_ids: Sequence[str]) -> li
     query = select(
         *(rows.c[name] for name in names),
         shown_status.label("status"),
-        func.substr(rows.c.prompt, 1, PROMPT_CHARS).label("prompt"),
+        _shown_prompt(prompt_start).label("prompt"),
         func.substr(rows.c.response, 1, ANSWER_CHARS).label("response"),
         rows.c.agreement,
     ).where(rows.c.run_id == run_id, rows.c.row_id.in_(row_ids))
     found = {line["row_id"]: dict(line) for line in connection.execute(query).mappings()}
     gold = gold_of_rows(connection, run_id, row_ids)
     return [found[one] | {"gold": gold.get(one, [])} for one in row_ids if one in found]
+
+
+def _shown_prompt(start: str) -> ColumnElement[Any]:
+    first = func.substr(rows.c.prompt, 1, PROMPT_CHARS)
+    if not start:
+        return first
+    rest = literal("…") + func.substr(rows.c.prompt, len(start) + 1, PROMPT_CHARS)
+    return case((func.substr(rows.c.prompt, 1, len(start)) == start, rest), else_=first)
 
 
 def gold_of_rows(

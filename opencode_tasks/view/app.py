@@ -25,6 +25,7 @@ from opencode_tasks.view.pages import (
     SCRIPT,
     SEEN,
     STYLE,
+    Listed,
     asset,
     is_live,
     is_open,
@@ -93,7 +94,8 @@ class Pages:
         query = replace(query, page=max(1, min(query.page, -(-total // PAGE_ROWS))))
         ids = found.ids(run.run_id, query.wanted, query.order, query.span)
         columns = list_columns(run)
-        lines = [(line["row_id"], cells(line, columns)) for line in found.lines(run.run_id, ids)]
+        shown = found.lines(run.run_id, ids, run.prompt_start)
+        lines = [(line["row_id"], cells(line, columns)) for line in shown]
         return HTMLResponse(list_page(run, query, lines=lines, total=total, counts=found.counts(run.run_id)))
 
     def counts(self, params: Mapping[str, str]) -> Response:
@@ -122,7 +124,8 @@ class Pages:
             faults = self._record(run, row["row_id"], answer, form.get("note", "").strip() or None)
         if faults:
             return self._row_page(params, form, faults)
-        place, _, after = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
+        listed = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
+        place, after = listed.place, listed.after
         # The place after a row that the filters do not select any more is its own.
         target = {"id": row["row_id"], "at": place} if after is None else {"id": after[1], "at": after[0]}
         return _see(query.link("/row", **target, done=row["row_id"]))
@@ -166,7 +169,7 @@ class Pages:
         gold = self._ledger.row_list.gold(run.run_id, [row["row_id"]]).get(row["row_id"], [])
         reviews = self._ledger.row_list.reviews(run.run_id, [row["row_id"]]).get(row["row_id"], [])
         story = row_story(found, gold, reviews, run)
-        place, before, after = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
+        listed = self._neighbours(run, query, row["row_id"], _number(params.get("at")))
         done = params.get("done") or None
         form = {
             "inputs": inputs(row, run, entered),
@@ -182,29 +185,24 @@ class Pages:
             run,
             query,
             story,
-            place=place,
-            neighbours=(before, after),
+            listed=listed,
+            total=self._ledger.row_list.count(run.run_id, query.wanted),
             source_link=self._source_link(story.source),
             form=form,
             state=state,
         )
         return HTMLResponse(page, status_code=400 if faults else 200)
 
-    def _neighbours(
-        self, run: RunView, query: ListQuery, row_id: str, place: int
-    ) -> tuple[int, tuple[int, str] | None, tuple[int, str] | None]:
-        """The place of a row in the list, and the places and ids of the rows before and after it.
-
-        If the filters do not select the row any more, the row after it has taken its place.
-        """
+    def _neighbours(self, run: RunView, query: ListQuery, row_id: str, place: int) -> Listed:
+        """The place of a row in the list. ``place`` is where it was."""
         span = range(max(0, place - NEARBY), place + NEARBY + 1)
         ids = self._ledger.row_list.ids(run.run_id, query.wanted, query.order, span)
         places = {one: span.start + at for at, one in enumerate(ids)}
         here = places.get(row_id)
         by_place = {at: (at, one) for one, at in places.items()}
         if here is None:
-            return place, by_place.get(place - 1), by_place.get(place)
-        return here, by_place.get(here - 1), by_place.get(here + 1)
+            return Listed(place, by_place.get(place - 1), by_place.get(place), is_selected=False)
+        return Listed(here, by_place.get(here - 1), by_place.get(here + 1))
 
     def _source_link(self, source: tuple[str, str] | None) -> str | None:
         if source is None or self._ledger.row_list.run(source[0]) is None:

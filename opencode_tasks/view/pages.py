@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -30,6 +31,19 @@ def asset(name: str) -> str:
 @cache
 def _environment() -> Environment:
     return html_environment("opencode_tasks.view")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The ``place`` of a row in a list, from 0, and the places and ids of the rows before and after it.
+
+    If the filters do not select the row any more, the row after it has taken its place.
+    """
+
+    place: int
+    before: tuple[int, str] | None
+    after: tuple[int, str] | None
+    is_selected: bool = True
 
 
 def list_page(
@@ -88,17 +102,15 @@ def row_page(
     query: ListQuery,
     story: RowStory,
     *,
-    place: int,
-    neighbours: tuple[tuple[int, str] | None, tuple[int, str] | None],
+    listed: Listed,
+    total: int,
     source_link: str | None,
     form: Mapping[str, Any],
     state: Mapping[str, Any],
 ) -> str:
-    """A row with its whole story. ``place`` is its place in the list, from 0.
+    """A row with its whole story, in a list of ``total`` rows.
 
     ``state`` is that of ``ledger.row_list``, read before the story.
-
-    ``neighbours`` are the places and ids of the rows before and after it.
 
     ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token``,
     ``done``, the id of the row that was reviewed last, and ``seen`` and ``done_seen``, by ``seen_of``.
@@ -108,9 +120,8 @@ def row_page(
         run=run,
         query=query,
         story=story,
-        place=place,
-        before=neighbours[0],
-        after=neighbours[1],
+        listed=listed,
+        total=total,
         source_link=source_link,
         form=form,
         version=version_of(state),

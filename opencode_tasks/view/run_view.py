@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.template import template_start
 from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
 from opencode_tasks.ledger import Ledger
+
+# Characters that the prompts of a list may have in common.
+LONGEST_START = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +20,8 @@ class RunView:
     """A run as the pages show it. ``system`` is its system text, None if that is the default.
 
     ``model_ref`` has the names of all models if there are several.
-    ``has_agreement`` is whether its rows have votes, and so an agreement.
+    ``has_agreement`` is whether its rows have votes, and so an agreement. ``prompt_start`` is the text of the
+    template with which each prompt begins; "" if it is short.
     """
 
     run_id: str
@@ -29,6 +34,7 @@ class RunView:
     has_gold: bool
     has_agreement: bool
     error_types: Sequence[str]
+    prompt_start: str = ""
 
     @property
     def fields(self) -> tuple[AnswerField, ...]:
@@ -54,6 +60,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
     """The view of a run by its columns in the ledger."""
     parameters = mapping_in(run["parameters"])
     schema = mapping_in(parameters.get("schema")) or None
+    start = template_start(text_in(parameters.get("template")) or "")
     return RunView(
         run_id=run["run_id"],
         model_ref=run["model_ref"] or ", ".join(map(str, list_in(parameters.get("models")))) or None,
@@ -65,4 +72,5 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
         has_gold=has_gold,
         has_agreement=(run["votes"] or 0) > 1,
         error_types=error_types,
+        prompt_start=start if len(start) > LONGEST_START else "",
     )

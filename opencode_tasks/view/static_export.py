@@ -76,7 +76,7 @@ def _rows(ledger: Ledger, run: RunView) -> Iterator[tuple[list[Any], RowStory]]:
     for start in range(0, len(every), ROWS_PER_QUERY):
         ids = every[start : start + ROWS_PER_QUERY]
         details, reviews = ledger.results.rows(run.run_id, ids), found.reviews(run.run_id, ids)
-        for line in found.lines(run.run_id, ids):
+        for line in found.lines(run.run_id, ids, run.prompt_start):
             row_id = line["row_id"]
             story = row_story(details[row_id], line["gold"], reviews.get(row_id, []), run)
             labels = mapping_in(details[row_id]["row"]["labels"])

@@ -115,6 +115,14 @@ def test_a_line_has_what_a_list_shows(listed: Ledger) -> None:
     assert listed.row_list.counts("r") == counts
 
 
+def test_a_list_leaves_out_the_start_that_prompts_have_in_common(ledger: Ledger) -> None:
+    start = 'Label 100% of_this: "é"\n' * 40
+    prompts = (start + "works well", "An example first. " + start, start, "label 100% of_this")
+    write(ledger, [line(position, prompt=prompt) for position, prompt in enumerate(prompts)])
+    shown = ledger.row_list.lines("r", [f"row {position}" for position in range(4)], start)
+    assert [one["prompt"] for one in shown] == ["…works well", prompts[1][:300], "…", "label 100% of_this"]
+
+
 def test_answers_that_are_one_value_can_be_selected(ledger: Ledger) -> None:
     lines = [line(0, response="**Yes**", structured="yes"), line(1, response="no"), line(2, structured=3)]
     write(ledger, lines)

@@ -17,7 +17,16 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
-from view_runs import HOSTILE, HOSTILE_CHOICE, HOSTILE_IDS, answer, hostile_run, labelled_run, served
+from view_runs import (
+    HOSTILE,
+    HOSTILE_CHOICE,
+    HOSTILE_IDS,
+    add_run,
+    answer,
+    hostile_run,
+    labelled_run,
+    served,
+)
 
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.view.static_export import export_rows
@@ -135,14 +144,29 @@ def test_rows_are_listed_filtered_and_opened(ledger: Ledger, browser: Chrome, wi
         assert page.texts("[data-row]") == ["r24", *(f"r{i}" for i in range(240, 250))]
         assert page.evaluate("document.querySelector('[name=q]').value") == "NUMBER 24"
         page.check()
-        page.open("/?status=failed")
+        page.open("/?status=failed&reviewed=no")
         follow(browser, By.LINK_TEXT, "r3")
         assert page.row() == "r3"
+        assert page.texts(".place") == ["1 of 1"]
         assert "HTTP 400: no such prompts" in page.texts("main")[0]
         assert (
-            page.evaluate("document.querySelector('a[data-key=l]').getAttribute('href')") == "/?status=failed"
+            page.evaluate("document.querySelector('a[data-key=l]').getAttribute('href')")
+            == "/?status=failed&reviewed=no"
         )
         page.check()
+
+
+def test_a_list_shows_what_differs_between_prompts(ledger: Ledger, browser: Chrome, tmp_path: Path) -> None:
+    start = "Which label fits this review of a customer? "
+    add_run(ledger, "same", [("a", f"{start}Works well.")], template=start + "{text}")
+    with served(ledger, "same") as address:
+        page = Page(browser, address, 1280)
+        assert page.texts("td[data-title=prompt]") == ["…Works well."]
+        page.open("/row?id=a&at=0")
+        assert f"{start}Works well." in page.texts("main")[0]
+    export_rows(ledger, "same", tmp_path / "out")
+    page = Page(browser, (tmp_path / "out" / "index.html").as_uri(), 1280)
+    assert page.texts("td[data-title=prompt]") == ["…Works well."]
 
 
 def test_a_row_has_its_whole_story(ledger: Ledger, browser: Chrome, width: int) -> None:
@@ -185,6 +209,7 @@ def test_the_keys_correct_confirm_and_undo(ledger: Ledger, browser: Chrome, widt
         page.wait_for(lambda: page.row() == "r1")
         page.press("j")
         page.wait_for(lambda: page.row() == "r2")
+        assert page.texts(".place") == ["3 of 6"]
         page.press("k")
         page.wait_for(lambda: page.row() == "r1")
         page.press("n", "not sure", Keys.ESCAPE, "3", Keys.ENTER)
@@ -402,6 +427,7 @@ def test_an_export_opens_from_files(ledger: Ledger, browser: Chrome, tmp_path: P
     page.wait_for(lambda: page.row() == "r5")
     page.press("j")
     page.wait_for(lambda: page.row() == "r8")
+    assert page.texts(".place")[-1].startswith("3 of ")
     story = page.texts("#story")[0]
     for text in (
         "Review number 8: works well",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_tasks.domain.template import render, template_columns
+from opencode_tasks.domain.template import render, template_columns, template_start
 from opencode_tasks.errors import InputError
 
 
@@ -46,3 +46,19 @@ def test_columns_come_once_in_order() -> None:
 @given(st.text())
 def test_escaped_text_renders_as_itself(text: str) -> None:
     assert render(text.replace("{", "{{").replace("}", "}}"), {}) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "start"),
+    [
+        ("Is {{this}} good? {text} End.", "Is {this} good? "),
+        ("{text} good?", ""),
+        ("no column", ""),
+        ("broken } {text}", ""),
+        ("", ""),
+    ],
+)
+def test_the_start_of_a_template_is_that_of_each_prompt(template: str, start: str) -> None:
+    assert template_start(template) == start
+    if start:
+        assert render(template, {"text": "x"}).startswith(start)

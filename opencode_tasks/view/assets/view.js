@@ -136,6 +136,7 @@ function address(changes) {
   return `#${changed}`;
 }
 
+const format = (count) => count.toLocaleString("en");
 const columnAt = (name) => facts.columns.findIndex((column) => column.name === name);
 
 // Whether a row [cells, cost, labels, chunk] fits a parameter.
@@ -203,7 +204,6 @@ function showList() {
   const lines = here.map((place) => element("tr", {}, ...globalThis.viewRows[place][0].map(cell(place))));
   const none = element("tr", { class: "none" }, element("td", { colspan: facts.columns.length }, "No row fits these filters."));
   find(".rows tbody").replaceChildren(...(lines.length ? lines : [none]));
-  const format = (count) => count.toLocaleString("en");
   const place = here.length ? `${format(start + 1)} to ${format(start + here.length)} of ${format(places.length)} rows` : "no row";
   for (const text of all(".pager .place", list)) text.textContent = place;
   for (const link of all("[data-page]", list)) {
@@ -261,7 +261,8 @@ function navigation(place) {
   };
   return element("nav", { class: "pager", "aria-label": "Rows of the list" }, link("List", "l", "l", null),
     link("Previous", "k", "k ArrowLeft", places[at - 1]),
-    link("Next", "j", "j ArrowRight", at < 0 ? undefined : places[at + 1]));
+    link("Next", "j", "j ArrowRight", at < 0 ? undefined : places[at + 1]),
+    ...(at < 0 ? [] : [element("span", { class: "place" }, `${format(at + 1)} of ${format(places.length)}`)]));
 }
 
 function showStory(place) {
