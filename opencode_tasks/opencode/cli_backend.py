@@ -55,6 +55,7 @@ from opencode_tasks.opencode.server_backend import (
 from opencode_tasks.opencode.session_export import (
     EXPORT_LIMIT_S,
     MAX_OUTPUT_BYTES,
+    MAX_SESSIONS,
     SESSION_ID,
     exported_family,
     exported_messages,
@@ -99,15 +100,21 @@ class _Run:
         self.stdout = self.instance_dir.output
         self._journal = JournalReader(self.instance_dir.journal)
         self.fold = EventFold() if earlier is None else earlier.fold
-        self._has_start = self.given_id is None or (earlier is not None and earlier.has_every_event)
+        self._has_start = earlier is not None and earlier.has_every_event
         if self.given_id is not None:
             self.fold.watch(self.given_id, time.monotonic())
 
     @property
     def has_every_event(self) -> bool:
-        """Whether the events of the session are known from its first one to the end of its last prompt."""
+        """Whether the events of the session are known from its first one to the end of its last prompt.
+
+        Programs of the row can write into the journal: ids and the number of sessions are those that an
+        export would have.
+        """
         family = self.fold.family(self.session_id or "")
-        return self._has_start and self._journal.is_whole and bool(family) and family[0].idle
+        if not self._has_start or not self._journal.is_whole or not 0 < len(family) <= MAX_SESSIONS:
+            return False
+        return family[0].idle and all(SESSION_ID.fullmatch(state.session_id) for state in family)
 
     def read(self, now: float) -> None:
         """Read what was added to the journal and to the output since the last call."""
@@ -142,6 +149,7 @@ class _Run:
             created = text_in(info.get("id"))
             if created is not None and text_in(info.get("parentID")) is None:
                 self._follow(created, now)
+                self._has_start |= self.given_id is None and self.session_id is not None
         self.fold.add(event, now)
 
     def _follow(self, session_id: str, now: float) -> None:
@@ -422,7 +430,7 @@ class CliBackend:
             return messages
 
         known = {key: state.parent_id for key, state in in_journal.items()}
-        return await asyncio.to_thread(exported_family, session_id, export, self.unpriced, known)
+        return await exported_family(session_id, export, self.unpriced, known)
 
 
 def _exported(

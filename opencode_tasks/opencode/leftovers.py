@@ -34,6 +34,7 @@ from opencode_tasks.opencode.instance_dir import (
     is_locked,
     make_instance_dir,
 )
+from opencode_tasks.opencode.model_catalogue import PATH_VARIABLE
 from opencode_tasks.opencode.secret_values import SpecSecrets
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.session_export import (
@@ -161,7 +162,7 @@ async def read_orphaned_sessions(
     try:
         if spec.sandbox is not None:
             # Programs of the row could write this data, so that only a sandbox reads it.
-            read = await asyncio.to_thread(_read_in_sandbox, spec, data_dir, session_ids, unpriced)
+            read = await _read_in_sandbox(spec, data_dir, session_ids, unpriced)
         else:
             async with _server_over_copy(spec, data_dir) as server:
                 read = {key: await _read(server, key, unpriced) for key in session_ids}
@@ -248,18 +249,22 @@ def _reader(spec: OpencodeSpec) -> OpencodeSpec:
     )
 
 
-def _read_in_sandbox(
+async def _read_in_sandbox(
     spec: OpencodeSpec, data_dir: Path, session_ids: Sequence[str], unpriced: frozenset[str]
 ) -> dict[str, list[Session]]:
     """The sessions by exports of opencode without network and keys; the tool ``task`` names the children."""
     assert spec.sandbox is not None
     session_ids = [key for key in session_ids if SESSION_ID.fullmatch(key)]
-    instance_dir = make_instance_dir(user_config=False)
+    instance_dir = await asyncio.to_thread(make_instance_dir, user_config=False)
     try:
-        _copy(data_dir, instance_dir.data)
+        await asyncio.to_thread(_copy, data_dir, instance_dir.data)
         (instance_dir.run / "home").mkdir(mode=0o700)
-        env = environment(instance_dir, _reader(spec), password=None, journal_events=False)
+        env = await asyncio.to_thread(
+            environment, instance_dir, _reader(spec), password=None, journal_events=False
+        )
         kept = {name: value for name, value in env.items() if name.startswith(("OPENCODE_DISABLE_", "XDG_"))}
+        if Path(env.get(PATH_VARIABLE, "/")).is_relative_to(instance_dir.root):
+            kept[PATH_VARIABLE] = env[PATH_VARIABLE]
         kept |= passed_variables(spec.sandbox, env) | {"HOME": str(instance_dir.run / "home"), "TMPDIR": TEMP}
         view = View(
             temp=instance_dir.run / "tmp",
@@ -268,12 +273,14 @@ def _read_in_sandbox(
             readable=(spec.binary,),
         )
         cell = Cell(view=view, spec=spec.sandbox)
-        return {key: _exported(key, cell, kept, instance_dir, spec.binary, unpriced) for key in session_ids}
+        return {
+            key: await _exported(key, cell, kept, instance_dir, spec.binary, unpriced) for key in session_ids
+        }
     finally:
-        instance_dir.remove()
+        await asyncio.to_thread(instance_dir.remove)
 
 
-def _exported(
+async def _exported(
     session_id: str,
     cell: Cell,
     env: Mapping[str, str],
@@ -292,7 +299,7 @@ def _exported(
         finally:
             target.unlink(missing_ok=True)
 
-    return exported_family(session_id, export, unpriced)
+    return await exported_family(session_id, export, unpriced)
 
 
 def _copy(source: Path, target: Path) -> None:

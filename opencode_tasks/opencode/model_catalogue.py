@@ -20,9 +20,9 @@ import mmap
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.binary import cache_dir
-from opencode_tasks.opencode.config import merge
-from opencode_tasks.opencode.credentials import read_store, user_store
-from opencode_tasks.opencode.user_config import config_folders, config_texts, read_user_config
+from opencode_tasks.opencode.credentials import login_types
+from opencode_tasks.opencode.user_config import config_texts, has_plugins, read_user_config
 from opencode_tasks.system import run_command
 from opencode_tasks.system.folders import home
 
@@ -53,6 +52,13 @@ class _Provider:
     entry: str
 
 
+_State = tuple[Path, int, int]
+# What was read before, by the state of its file. The lock keeps threads from reading the same file at once.
+MAX_REMEMBERED = 4
+_read_before: dict[_State, Mapping[str, _Provider]] = {}
+_lock = threading.RLock()
+
+
 def catalogue_path() -> Path | None:
     """Path of the catalogue file that opencode reads: the user's, or the one that it downloaded last.
 
@@ -66,11 +72,12 @@ def catalogue_path() -> Path | None:
 
 
 def read_catalogue(binary: Path, providers: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The entries of some providers in the catalogue of opencode.
+    """The entries of some providers in the catalogue of opencode: of its file, else of its binary.
 
     A provider that is not in it is missing in the result, as are all without a catalogue that can be read.
     """
-    known = _catalogue(binary)
+    path = catalogue_path()
+    known = (path is not None and _read(path)) or _embedded(binary)
     return {name: json.loads(known[name].entry) for name in providers if name in known}
 
 
@@ -81,10 +88,11 @@ def write_needed_catalogue(folder: Path, spec: OpencodeSpec, environ: Mapping[st
     key in ``environ``. Without a known model, opencode chooses one of all, and a plugin of the user can name
     any: then it is the path of the whole catalogue. None if opencode has to read the copy in its binary.
     """
-    known = _catalogue(spec.binary)
+    source = catalogue_path()
+    known = _embedded(spec.binary) if source is None else _read(source)
     needed = _needed(known, spec, environ)
     if needed is None:
-        return catalogue_path()
+        return source
     path = folder / "models.json"
     entries = ",".join(f"{json.dumps(name)}:{known[name].entry}" for name in needed)
     path.touch(mode=0o600)
@@ -92,29 +100,41 @@ def write_needed_catalogue(folder: Path, spec: OpencodeSpec, environ: Mapping[st
     return path
 
 
+def stored_catalogue(binary: Path) -> Path | None:
+    """Path of the catalogue of a binary in the user's cache, where it is stored by the first call.
+
+    None if it cannot be read or stored.
+    """
+    _embedded(binary)
+    path = _place(binary)
+    return path if path is not None and path.is_file() else None
+
+
 def _needed(
     known: Mapping[str, _Provider], spec: OpencodeSpec, environ: Mapping[str, str]
 ) -> list[str] | None:
     """The ids of the providers, in the order of the catalogue; None if all are needed."""
-    config = reduce(merge, (*map(read_user_config, config_folders()), spec.config))
-    model_ref = spec.model_ref or text_in(config.get("model"))
+    explicit = json.dumps(spec.config, default=str)
+    model_ref = (
+        spec.model_ref or text_in(spec.config.get("model")) or text_in(read_user_config().get("model"))
+    )
     # A plugin of the user can name any model.
-    if not known or model_ref is None or config.get("plugin"):
+    if not known or model_ref is None or has_plugins(explicit):
         return None
-    provider = model_ref.partition("/")[0]
     try:
-        logins = read_store(user_store())
-    except SetupError:
+        logins = login_types(spec.secrets)
+    except (SetupError, ValueError):
         return None
     # A login of the type "wellknown" adds to the config and to the environment inside opencode.
-    if any(mapping_in(login).get("type") == "wellknown" for login in logins.values()):
+    if "wellknown" in logins.values():
         return None
-    texts = [*config_texts(json.dumps(spec.config, default=str)), " ".join(spec.extra_cli_args)]
+    provider = model_ref.partition("/")[0]
+    texts = [*config_texts(explicit), " ".join(spec.extra_cli_args)]
     named = {*_named_in(texts, known), *mapping_in(spec.config.get("provider"))}
     if provider not in known and provider not in named:
         # The message about an unknown provider lists those that there are.
         return None
-    named |= {provider, *logins, *spec.secrets.api_keys}
+    named |= {provider, *logins}
     return [name for name, entry in known.items() if name in named or any(map(environ.get, entry.variables))]
 
 
@@ -128,57 +148,71 @@ def _named_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
     return {found[1] for text in texts for found in pattern.finditer(text)}
 
 
-def _catalogue(binary: Path) -> Mapping[str, _Provider]:
-    """The catalogue that opencode uses, by provider; empty if it cannot be read."""
-    path = catalogue_path() or stored_catalogue(binary)
-    try:
-        state = None if path is None else path.stat()
-    except OSError:
-        return {}
-    return {} if path is None or state is None else _read(path, state.st_mtime_ns, state.st_size)
+def _read(path: Path) -> Mapping[str, _Provider]:
+    """The providers of a catalogue file; empty if it cannot be read."""
+    key = _state(path)
+    with _lock:
+        if key is not None and key not in _read_before:
+            try:
+                catalogue: Any = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                return {}
+            _remember(key, mapping_in(catalogue))
+        return _read_before.get(key, {}) if key is not None else {}
 
 
-@lru_cache(maxsize=2)
-def _read(path: Path, _mtime_ns: int, _size: int) -> Mapping[str, _Provider]:
-    try:
-        catalogue: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {
+def _embedded(binary: Path) -> Mapping[str, _Provider]:
+    """The providers of the catalogue in a binary; empty without one. It is stored in the user's cache."""
+    key = _state(binary)
+    with _lock:
+        if key is None or key in _read_before:
+            return {} if key is None else _read_before[key]
+        path = _place(binary)
+        if path is not None and (found := _read(path)):
+            return found
+        with tempfile.TemporaryDirectory(prefix="oct-catalogue-") as folder:
+            _remember(key, _extract(binary, Path(folder)))
+        with contextlib.suppress(OSError):
+            _store(path, _read_before[key])
+        return _read_before[key]
+
+
+def _remember(key: _State, catalogue: Mapping[str, Any]) -> None:
+    while len(_read_before) >= MAX_REMEMBERED:
+        del _read_before[next(iter(_read_before))]
+    _read_before[key] = {
         name: _Provider(tuple(map(str, list_in(mapping_in(entry).get("env")))), json.dumps(entry))
-        for name, entry in mapping_in(catalogue).items()
+        for name, entry in catalogue.items()
     }
 
 
-def stored_catalogue(binary: Path) -> Path | None:
-    """Path of the catalogue of a binary in the user's cache, where it is stored by the first call.
-
-    None if it cannot be read or stored.
-    """
+def _state(path: Path) -> _State | None:
+    """Path, time of change and size of a file; None if there is none."""
     try:
-        state = binary.stat()
+        state = path.stat()
+        return path.resolve(), state.st_mtime_ns, state.st_size
     except OSError:
         return None
-    return _stored(binary.resolve(), state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=8)
-def _stored(binary: Path, mtime_ns: int, size: int) -> Path | None:
-    key = hashlib.sha256(f"{binary}\0{mtime_ns}\0{size}".encode(errors="surrogateescape")).hexdigest()
-    path = cache_dir() / "catalogues" / f"{key[:24]}.json"
-    if path.is_file():
-        return path
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
-            if not (found := _extract(binary, Path(folder))):
-                return None
-            made = Path(folder, "catalogue.json")
-            made.write_text(json.dumps(found), encoding="utf-8")
-            made.replace(path)
-    except OSError:
+def _place(binary: Path) -> Path | None:
+    """Where the catalogue of a binary is stored."""
+    state = _state(binary)
+    if state is None:
         return None
-    return path
+    name = hashlib.sha256(repr(state).encode(errors="surrogateescape")).hexdigest()[:24]
+    return cache_dir() / "catalogues" / f"{name}.json"
+
+
+def _store(path: Path | None, providers: Mapping[str, _Provider]) -> None:
+    if path is None or not providers:
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entries = ",".join(f"{json.dumps(name)}:{one.entry}" for name, one in providers.items())
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
+        made = Path(folder, "catalogue.json")
+        made.write_text(f"{{{entries}}}", encoding="utf-8")
+        made.replace(path)
 
 
 def _extract(binary: Path, folder: Path) -> Mapping[str, Any]:

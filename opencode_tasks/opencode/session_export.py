@@ -5,6 +5,7 @@ They take a start of opencode for each session. A session whose events are all i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -37,23 +38,25 @@ def exported_messages(export: Path) -> list[Mapping[str, Any]] | None:
     return [mapping_in(message) for message in cast("list[Any]", messages)]
 
 
-def exported_family(
+async def exported_family(
     session_id: str,
     export: Callable[[str], Sequence[Mapping[str, Any]] | None],
     unpriced: frozenset[str],
     known: Mapping[str, str | None] | None = None,
 ) -> list[Session]:
-    """A session and its children, root first, as ``export`` returns their messages.
+    """A session and its children, root first, as ``export`` returns their messages from a thread.
 
     The tool ``task`` names the children; ``known`` are further ones with their parents. A session without
-    messages is left out.
+    messages is left out. ``export`` is called at most MAX_SESSIONS times.
     """
     found: list[Session] = []
     parents: dict[str, str | None] = {session_id: None} | dict(known or {})
     waiting = [key for key in parents if SESSION_ID.fullmatch(key)]
-    while waiting and len(found) < MAX_SESSIONS:
+    for _ in range(MAX_SESSIONS):
+        if not waiting:
+            break
         key = waiting.pop(0)
-        messages = export(key)
+        messages = await asyncio.to_thread(export, key)
         if not messages:
             continue
         found.append(session_of(key, messages, parent_id=parents[key], unpriced=unpriced))

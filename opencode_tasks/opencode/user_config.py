@@ -20,13 +20,16 @@ from opencode_tasks.opencode.config import merge, read_config
 from opencode_tasks.system.folders import home
 
 CONFIG_FILES = ("config.json", "opencode.json", "opencode.jsonc")
+PLUGIN_FOLDERS = ("plugin", "plugins")
 GLOBAL_CONFIG_NAMES = (
     *CONFIG_FILES,
-    *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools", "plugin", "plugins"),
+    *("agent", "agents", "mode", "modes", "command", "commands", "tool", "tools"),
+    *PLUGIN_FOLDERS,
 )
 MANAGED_CONFIG = Path("/etc/opencode")
 # Dependencies of plugins: many files, and a plugin that uses other ones changes too.
 LEFT_OUT = "node_modules"
+_PLUGIN_KEY = re.compile(r"\bplugin[\"']?\s*:")
 _REFERENCE = re.compile(r"\{(env|file):([^}]+)\}")
 # A file that a config names: {file:PATH}, or a plugin by its URL.
 _NAMED_FILE = re.compile(r"\{file:([^}]+)\}|file://([^\"'\s]+)")
@@ -87,6 +90,17 @@ def config_texts(explicit: str) -> Iterator[str]:
     yield explicit
     for _, content in _contents(explicit):
         yield content.decode(errors="replace")
+
+
+def has_plugins(explicit: str) -> bool:
+    """Whether a config or a file that ``config_digest`` reads has, or names, a plugin of the user."""
+    if _PLUGIN_KEY.search(explicit):
+        return True
+    return any(
+        path.parent.name in PLUGIN_FOLDERS
+        or (path.name in CONFIG_FILES and _PLUGIN_KEY.search(content.decode(errors="replace")))
+        for path, content in _contents(explicit)
+    )
 
 
 def _contents(explicit: str) -> Iterator[tuple[Path, bytes]]:

@@ -69,13 +69,19 @@ class EventFold:
         self._tools: dict[str, dict[str, float]] = {}
 
     def watch(self, session_id: str, at: float) -> SessionEvents:
-        """Start or restart to collect the events of a root session."""
+        """Start or restart to collect the events of a root session.
+
+        What an earlier prompt asked for, and how it ended, is forgotten. Messages and retries stay.
+        """
         self.last_sign[session_id] = at
         self.first_sign.pop(session_id, None)
         self._tools.pop(session_id, None)
         self._roots[session_id] = session_id
         state = self._sessions.setdefault(session_id, SessionEvents(session_id=session_id))
         state.idle, state.error, state.retry = False, None, None
+        for member in self.family(session_id):
+            member.asked_permissions.clear()
+            member.refused.clear()
         return state
 
     def forget(self, session_id: str) -> None:

@@ -201,7 +201,7 @@ class Pages:
         here = places.get(row_id)
         by_place = {at: (at, one) for one, at in places.items()}
         if here is None:
-            return Listed(place, by_place.get(place - 1), by_place.get(place), is_selected=False)
+            return Listed(place, by_place.get(place - 1), by_place.get(place), is_found=False)
         return Listed(here, by_place.get(here - 1), by_place.get(here + 1))
 
     def _source_link(self, source: tuple[str, str] | None) -> str | None:

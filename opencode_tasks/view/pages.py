@@ -37,13 +37,14 @@ def _environment() -> Environment:
 class Listed:
     """The ``place`` of a row in a list, from 0, and the places and ids of the rows before and after it.
 
-    If the filters do not select the row any more, the row after it has taken its place.
+    ``is_found`` is False if the row is not near its place in the address: if the filters do not select it any
+    more, the row after it has taken its place.
     """
 
     place: int
     before: tuple[int, str] | None
     after: tuple[int, str] | None
-    is_selected: bool = True
+    is_found: bool = True
 
 
 def list_page(

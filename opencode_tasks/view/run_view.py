@@ -11,7 +11,7 @@ from opencode_tasks.domain.template import template_start
 from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
 from opencode_tasks.ledger import Ledger
 
-# Characters that the prompts of a list may have in common.
+# Characters at the start of a template that a list still shows in each row.
 LONGEST_START = 20
 
 
@@ -21,7 +21,7 @@ class RunView:
 
     ``model_ref`` has the names of all models if there are several.
     ``has_agreement`` is whether its rows have votes, and so an agreement. ``prompt_start`` is the text of the
-    template with which each prompt begins; "" if it is short.
+    template with which each prompt begins and which a list leaves out; "" if it is short.
     """
 
     run_id: str

@@ -407,6 +407,7 @@ function forget(session) {
 }
 
 function note(event) {
+  if (JOURNAL_EVENTS && event.type !== "sync") journal({ kind: "event", event })
   const properties = event.properties ?? {}
   if (event.type === "session.created" && properties.info?.parentID) {
     const parent = properties.info.parentID
@@ -436,7 +437,6 @@ function note(event) {
   if (event.type === "session.deleted") {
     for (const map of [roots, families]) map.delete(properties.info?.id)
   }
-  if (JOURNAL_EVENTS && event.type !== "sync") journal({ kind: "event", event })
 }
 
 if (!globalThis.fetch.opencodeTasks) globalThis.fetch = wrap(RELAY ? relayed(globalThis.fetch) : globalThis.fetch)
