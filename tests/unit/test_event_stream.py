@@ -176,6 +176,9 @@ def test_permission_requests_are_handed_out_once() -> None:
     fold.add(event("permission.asked", sessionID="ses_1", id="per_2"), 9.0)
     assert state.new_requests() == ["per_2"]
     assert state.asked_permissions["per_2"] == "unknown"
+    # The next prompt of the session has asked for nothing yet.
+    fold.watch("ses_1", 20.0)
+    assert (state.asked_permissions, state.new_requests()) == ({}, [])
 
 
 @pytest.mark.parametrize(
