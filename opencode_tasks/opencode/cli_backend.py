@@ -62,7 +62,7 @@ from opencode_tasks.opencode.session_export import (
 )
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
-from opencode_tasks.outcomes.event_stream import EventFold
+from opencode_tasks.outcomes.event_stream import EventFold, session_of_event
 from opencode_tasks.outcomes.session_messages import has_known_usage
 from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.system import GuardedProcess, run_command
@@ -144,12 +144,17 @@ class _Run:
         return sum(file.stat().st_size for file in files if file.exists())
 
     def _read_event(self, event: Mapping[str, Any], now: float) -> None:
-        if event.get("type") == "session.created" and self.session_id is None:
-            info = mapping_in(mapping_in(event.get("properties")).get("info"))
+        properties = mapping_in(event.get("properties"))
+        if self.session_id is None and self.given_id is not None:
+            # Opencode 1.15 may print nothing of a prompt that ends quickly.
+            if session_of_event(properties) == self.given_id:
+                self._follow(self.given_id, now)
+        elif event.get("type") == "session.created" and self.session_id is None:
+            info = mapping_in(properties.get("info"))
             created = text_in(info.get("id"))
             if created is not None and text_in(info.get("parentID")) is None:
                 self._follow(created, now)
-                self._has_start |= self.given_id is None and self.session_id is not None
+                self._has_start = self.session_id is not None
         self.fold.add(event, now)
 
     def _follow(self, session_id: str, now: float) -> None:
@@ -393,7 +398,7 @@ class CliBackend:
         return SessionResult(
             session_id=session_id,
             sessions=sessions,
-            error=parse_run_error(output),
+            error=parse_run_error(output) or (family[0].error if family else None),
             stopped=stopped,
             inner_retries=[retry for state in family for retry in state.inner_retries],
             denied_tools=tuple(name for state in family for name in state.asked_permissions.values()),

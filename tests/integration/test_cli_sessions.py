@@ -90,10 +90,13 @@ def test_each_further_prompt_adds_its_steps_and_its_sub_agents(rig: Rig, starts:
 
 
 def test_a_session_without_its_last_events_is_exported(rig: Rig, starts: Starts) -> None:
-    slow = Reply(text="one two three four", chunks=4, chunk_delay_s=6)
-    clocks = Clocks(first_event_s=30, stall_s=30, total_s=8)
+    clocks = Clocks(first_event_s=60, stall_s=6, total_s=90)
     asked = rig.ask(
-        Reply(tool_calls=[BASH], input_tokens=100), slow, backend="cli", agent="worker", clocks=clocks
+        Reply(tool_calls=[BASH], input_tokens=100),
+        Reply(hang=True),
+        backend="cli",
+        agent="worker",
+        clocks=clocks,
     )
     asked.failed(OpenCodeTimeoutError)
     assert input_tokens(asked)[0][0] == 100
@@ -107,6 +110,17 @@ def test_a_journal_that_lacks_a_line_is_not_read_for_usage(rig: Rig, starts: Sta
     # The second prompt continues a session whose first events are not known.
     assert starts.commands() == ["run", "export", "run", "export"]
     assert input_tokens(asked) == [[200, 400]]
+
+
+def test_a_further_prompt_of_which_opencode_prints_nothing_has_its_answer(rig: Rig, starts: Starts) -> None:
+    starts.write('case "$*" in *--session*) exec > /dev/null ;; esac')
+    first, second = Reply(text="not yet", input_tokens=200), Reply(text='{"label": "a"}', input_tokens=400)
+    asked = rig.ask(first, second, backend="cli", schema=SCHEMA)
+    assert (asked.good.structured, input_tokens(asked)) == ({"label": "a"}, [[200, 400]])
+    refused = Reply(status=401, body={"error": {"message": "bad key"}})
+    error = rig.ask(first, refused, backend="cli", schema=SCHEMA).failed(AuthenticationError)
+    assert "bad key" in error.raw_message
+    assert starts.commands() == ["run"] * 4
 
 
 def test_without_the_plugin_the_session_is_exported(starts: Starts) -> None:
