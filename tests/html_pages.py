@@ -25,9 +25,9 @@ return Array.from(document.querySelectorAll('.chart svg')).flatMap(svg => {
   const frame = svg.getBoundingClientRect();
   if (!frame.width) return [];
   const labels = Array.from(svg.querySelectorAll('text')).map(text => [text, text.getBoundingClientRect()]);
-  // A line box is higher than its letters.
+  // A line box is higher and wider than its letters: versions of the browser differ by a part of a pixel.
   const overlap = (a, b) =>
-    a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom;
+    a.left + 1 < b.right && b.left + 1 < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom;
   return labels.filter(([text, box]) =>
     box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1 ||
     labels.some(([other, second]) => other !== text && overlap(box, second))
