@@ -105,9 +105,11 @@ def stored_catalogue(binary: Path) -> Path | None:
 
     None if it cannot be read or stored.
     """
-    _embedded(binary)
-    path = _place(binary)
-    return path if path is not None and path.is_file() else None
+    state = _state(binary)
+    if state is None or not _embedded(binary):
+        return None
+    path = _place(state)
+    return path if path.is_file() else None
 
 
 def _needed(
@@ -118,8 +120,11 @@ def _needed(
     model_ref = (
         spec.model_ref or text_in(spec.config.get("model")) or text_in(read_user_config().get("model"))
     )
+    if not known or model_ref is None:
+        return None
+    files = config_texts(explicit)
     # A plugin of the user can name any model.
-    if not known or model_ref is None or has_plugins(explicit):
+    if has_plugins(explicit, files):
         return None
     try:
         logins = login_types(spec.secrets)
@@ -129,7 +134,7 @@ def _needed(
     if "wellknown" in logins.values():
         return None
     provider = model_ref.partition("/")[0]
-    texts = [*config_texts(explicit), " ".join(spec.extra_cli_args)]
+    texts = [explicit, *(text for _, text in files), " ".join(spec.extra_cli_args)]
     named = {*_named_in(texts, known), *mapping_in(spec.config.get("provider"))}
     if provider not in known and provider not in named:
         # The message about an unknown provider lists those that there are.
@@ -151,27 +156,36 @@ def _named_in(texts: Iterable[str], names: Iterable[str]) -> set[str]:
 def _read(path: Path) -> Mapping[str, _Provider]:
     """The providers of a catalogue file; empty if it cannot be read."""
     key = _state(path)
+    if key is None:
+        return {}
     with _lock:
-        if key is not None and key not in _read_before:
+        if key not in _read_before:
             try:
                 catalogue: Any = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError):
                 return {}
             _remember(key, mapping_in(catalogue))
-        return _read_before.get(key, {}) if key is not None else {}
+        return _read_before[key]
 
 
 def _embedded(binary: Path) -> Mapping[str, _Provider]:
     """The providers of the catalogue in a binary; empty without one. It is stored in the user's cache."""
     key = _state(binary)
+    if key is None:
+        return {}
     with _lock:
-        if key is None or key in _read_before:
-            return {} if key is None else _read_before[key]
-        path = _place(binary)
-        if path is not None and (found := _read(path)):
+        if key in _read_before:
+            return _read_before[key]
+        path = _place(key)
+        if found := _read(path):
             return found
-        with tempfile.TemporaryDirectory(prefix="oct-catalogue-") as folder:
-            _remember(key, _extract(binary, Path(folder)))
+        extracted: Mapping[str, Any] = {}
+        with (
+            contextlib.suppress(OSError),
+            tempfile.TemporaryDirectory(prefix="oct-catalogue-") as folder,
+        ):
+            extracted = _extract(binary, Path(folder))
+        _remember(key, extracted)
         with contextlib.suppress(OSError):
             _store(path, _read_before[key])
         return _read_before[key]
@@ -195,17 +209,14 @@ def _state(path: Path) -> _State | None:
         return None
 
 
-def _place(binary: Path) -> Path | None:
-    """Where the catalogue of a binary is stored."""
-    state = _state(binary)
-    if state is None:
-        return None
+def _place(state: _State) -> Path:
+    """Where the catalogue of a binary in this state is stored."""
     name = hashlib.sha256(repr(state).encode(errors="surrogateescape")).hexdigest()[:24]
     return cache_dir() / "catalogues" / f"{name}.json"
 
 
-def _store(path: Path | None, providers: Mapping[str, _Provider]) -> None:
-    if path is None or not providers:
+def _store(path: Path, providers: Mapping[str, _Provider]) -> None:
+    if not providers:
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     entries = ",".join(f"{json.dumps(name)}:{one.entry}" for name, one in providers.items())

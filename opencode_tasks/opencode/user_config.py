@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,16 @@ def config_digest(explicit: str) -> str:
     return digest.hexdigest()
 
 
-def config_texts(explicit: str) -> Iterator[str]:
-    """The texts of a config and of the files that ``config_digest`` reads."""
-    yield explicit
-    for _, content in _contents(explicit):
-        yield content.decode(errors="replace")
+def config_texts(explicit: str) -> list[tuple[Path, str]]:
+    """The texts of the files that ``config_digest`` reads, with their paths."""
+    return [(path, content.decode(errors="replace")) for path, content in _contents(explicit)]
 
 
-def has_plugins(explicit: str) -> bool:
-    """Whether a config or a file that ``config_digest`` reads has, or names, a plugin of the user."""
-    if _PLUGIN_KEY.search(explicit):
-        return True
-    return any(
-        path.parent.name in PLUGIN_FOLDERS
-        or (path.name in CONFIG_FILES and _PLUGIN_KEY.search(content.decode(errors="replace")))
-        for path, content in _contents(explicit)
+def has_plugins(explicit: str, files: Sequence[tuple[Path, str]]) -> bool:
+    """Whether a config, or one of the files of ``config_texts``, is or names a plugin of the user."""
+    configs = (text for path, text in files if path.name in CONFIG_FILES)
+    return any(path.parent.name in PLUGIN_FOLDERS for path, _ in files) or any(
+        _PLUGIN_KEY.search(text) for text in (explicit, *configs)
     )
 
 
