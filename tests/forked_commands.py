@@ -7,6 +7,7 @@ command as the installed script does, with its own session, environment, folder 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +50,11 @@ ALSO_LOADED = (
     "sqlalchemy.dialects.sqlite",
     "graphviz",
     "fastapi",
+    "krippendorff",
+    "openpyxl",
+    "scipy.stats",
+    "sklearn.feature_extraction.text",
+    "sklearn.metrics",
 )
 LEFT_OUT = (
     "opencode_tasks.local_model.__main__",
@@ -285,7 +292,16 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     sys.argv = list(job["arguments"])
     if (scripted := os.environ.pop(SCRIPTED, None)) is not None:
         replace_opencode(ProviderElsewhere(json.loads(scripted)))
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    # As the interpreter ends, but without taking its modules apart, which in a fork copies their memory.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -19,6 +20,8 @@ import psutil
 
 START_LIMIT_S = 120.0
 API_URL = "PREFECT_API_URL"
+# The folder that the processes of a session share.
+SHARED = "OPENCODE_TASKS_TEST_SHARED"
 PREFECT = Path(sys.executable).with_name("prefect")
 
 
@@ -36,14 +39,13 @@ class PrefectServer:
     def start(self) -> None:
         """Start it without waiting for it."""
         self._folder.mkdir(exist_ok=True)
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {
-            "PREFECT_HOME": str(self._folder),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-        }
+        if not (database := self._folder / "prefect.db").exists():
+            shutil.copy(_empty_database(), database)
         args = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self._port), "--no-ui"]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(args, env=env, cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                args, env=_environment(self._folder), cwd=self._folder, stdout=log, stderr=log
+            )
 
     def wait(self) -> None:
         """Wait until it answers."""
@@ -76,6 +78,30 @@ class PrefectServer:
             return httpx.get(f"{self.url}/health", timeout=2.0, trust_env=False).is_success
         except httpx.HTTPError:
             return False
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+
+
+def _empty_database() -> Path:
+    """The database of a new server, made once in a session: its migrations take two thirds of a start."""
+    home = Path(os.environ[SHARED]) / "prefect"
+    home.mkdir(exist_ok=True)
+    made, database = home / "made", home / "prefect.db"
+    with made.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not lock.tell():
+            upgrade = [PREFECT, "server", "database", "upgrade", "--yes"]
+            subprocess.run(
+                upgrade, env=_environment(home), check=True, capture_output=True, timeout=START_LIMIT_S
+            )
+            lock.write(b"yes")
+    return database
 
 
 @contextmanager
