@@ -292,6 +292,7 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
     sys.argv = list(job["arguments"])
     if (scripted := os.environ.pop(SCRIPTED, None)) is not None:
         replace_opencode(ProviderElsewhere(json.loads(scripted)))
+    code: Any = None
     try:
         main()
     except SystemExit as end:
