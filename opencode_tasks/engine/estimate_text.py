@@ -12,14 +12,9 @@ from opencode_tasks.quality.estimate import RANGES, Estimate, Range
 CERTAINTY = "8 of 10 times the cost is in its range"
 
 
-def estimate_lines(
-    estimate: Estimate, *, max_cost: float | None = None, first: str = "--pilot 20"
-) -> list[str]:
-    """The estimate for people, and whether a cost limit in USD may be too low for it; None for no limit.
-
-    ``first`` is the option with which some rows are sent first.
-    """
-    lines = [f"estimate for {count_of(estimate.rows)}, {_source(estimate, first)}:"]
+def estimate_lines(estimate: Estimate, *, max_cost: float | None = None) -> list[str]:
+    """The estimate for people, and whether a cost limit in USD may be too low for it; None for no limit."""
+    lines = [f"estimate for {count_of(estimate.rows)}, {_source(estimate)}:"]
     if estimate.cost_usd is not None:
         lines.append(f"  cost: {_range(estimate.cost_usd, _usd)}")
     else:
@@ -60,7 +55,7 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
     }
 
 
-def _source(estimate: Estimate, first: str) -> str:
+def _source(estimate: Estimate) -> str:
     match estimate.source:
         case "ledger":
             return f"from {count_of(estimate.source_rows)} of earlier runs ({CERTAINTY})"
@@ -69,12 +64,12 @@ def _source(estimate: Estimate, first: str) -> str:
         case "text" if estimate.has_short_answers:
             return (
                 "from the texts, the price and the longest answer that the schema or the choices allow "
-                f"({first} gives a narrower range)"
+                "(--pilot 20 gives a narrower range)"
             )
         case "text":
             return (
                 "from the texts and the price alone: from answers of one token to the longest ones "
-                f"({first} gives a narrower range)"
+                "(--pilot 20 gives a narrower range)"
             )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from opencode_tasks.domain.answer_shape import longest_answer_bytes
@@ -140,8 +142,12 @@ def estimate_rest(
     """Estimate of rows with texts of these lengths after the pilot of a run.
 
     They come from the rows of the pilot, or from those of like runs if too few rows of the pilot have ended;
-    None if these are too few as well. Up to ``concurrency`` rows will be in flight.
+    None if these are too few as well. In a run with parts, a row has used what all its answers used, and no
+    other run is like it. Up to ``concurrency`` rows will be in flight.
     """
+    if plan.options.has_parts:
+        answers = ledger.ended_rows.of_parts(run_id)
+        return _estimate_from(_whole_rows(answers), answers, chars, "pilot", most_in_flight=concurrency)
     found = _from_rows(ledger, [run_id], chars, "pilot", most_in_flight=concurrency)
     return found or _from_rows(ledger, _like_runs(ledger, plan), chars, "ledger", most_in_flight=concurrency)
 
@@ -211,11 +217,35 @@ def _from_rows(
     most_in_flight: int | None = None,
 ) -> Estimate | None:
     found = ledger.ended_rows.of_runs(run_ids, MAX_ENDED_ROWS)
-    ended = [_ended(row) for row in found]
+    return _estimate_from(found, found, chars, source, most_in_flight=most_in_flight)
+
+
+def _whole_rows(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the sums of all their answers, without those that had an answer before the run."""
+    whole: list[dict[str, Any]] = []
+    for _, of_row in groupby(answers, itemgetter("row_id")):
+        found = [*of_row]
+        if any(answer["reused"] for answer in found):
+            continue
+        sums = {name: total_of(answer[name] for answer in found) for name in (*TOKEN_COLUMNS, "cost_pico")}
+        whole.append({**found[0], **sums, "duration_s": sum(answer["duration_s"] for answer in found)})
+    return whole
+
+
+def _estimate_from(
+    rows: Sequence[Mapping[str, Any]],
+    in_time: Sequence[Mapping[str, Any]],
+    chars: Sequence[int],
+    source: EstimateSource,
+    *,
+    most_in_flight: int | None,
+) -> Estimate | None:
+    """Estimate from rows that ended; None if they are too few. ``in_time`` have the times of answers."""
+    ended = [_ended(row) for row in rows]
     if any(row.prompt_chars < 0 for row in ended):
         # Prompts that are not kept have no length.
         ended = [replace(row, prompt_chars=0) for row in ended]
-    in_flight = _in_flight(found, most_in_flight)
+    in_flight = _in_flight(in_time, most_in_flight)
     estimate = estimate_rows(chars, ended, source=source, in_flight=in_flight)
     return estimate if estimate.is_known else None
 

@@ -19,29 +19,25 @@ if TYPE_CHECKING:
 def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     """The system text and the first prompts in full, what happens to the rows, and the estimate."""
     lines = [*_first_lines(plan, forecast)]
-    # A run in parts has no pilot.
-    first = "a run with --limit 20" if plan.options.has_parts else "--pilot 20"
     for name, one_plan, one in _models(plan, forecast):
         lines.append(_rows_line(one_plan, one, name))
-        lines += [] if one.estimate is None else estimate_lines(one.estimate, first=first)
+        lines += [] if one.estimate is None else estimate_lines(one.estimate)
     lines.append(_rows_line(plan, forecast, _answering(plan)))
     if forecast.canaries:
         lines.append(f"canaries: {count_of(forecast.canaries)}, which each run sends anew")
     if forecast.further:
         lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
-    if plan.options.pilot is not None and plan.options.pilot < len(forecast.send):
-        lines.append(f"pilot: {count_of(plan.options.pilot)} of them first")
+    pilot = plan.options.pilot
+    if pilot is not None and pilot < len({row.position for row in forecast.send}):
+        lines.append(f"pilot: {count_of(pilot)} first")
     if plan.spec.sandbox is not None:
         lines.append(_sandbox_line(plan.spec.sandbox))
     stronger = plan.options.escalate_to
     if stronger is not None:
         lines.append(f"escalation: rows may also go to {stronger}, which no estimate includes")
     if forecast.estimate is not None:
-        lines += estimate_lines(
-            forecast.estimate,
-            max_cost=None if stronger is not None else plan.options.max_cost,
-            first=first,
-        )
+        max_cost = None if stronger is not None else plan.options.max_cost
+        lines += estimate_lines(forecast.estimate, max_cost=max_cost)
         if forecast.media_rows and forecast.estimate.source == "text":
             rows = count_of(forecast.media_rows)
             lines.append(f"  the estimate leaves out images and PDF files ({rows}): their tokens are unknown")

@@ -11,17 +11,18 @@ from typing import Any, Final
 import pandas as pd
 
 from opencode_tasks.domain.advice import usage_warning
-from opencode_tasks.domain.hold import PILOT, Hold
-from opencode_tasks.domain.money import format_usd, usd_to_pico
+from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
 from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
+from opencode_tasks.engine.pilot import by_setting, pilot_hold
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.reach import check_reach, files_warning
 from opencode_tasks.engine.result import AnnotationResult, read_result
+from opencode_tasks.engine.run_sizes import run_sizes
 from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.ledger import BUDGET_REACHED, ConcurrencyState, Ledger, Progress
 from opencode_tasks.opencode.backend_table import BACKENDS
@@ -30,7 +31,7 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.run_context import OnPilot, RunContext
 from opencode_tasks.plan.run_spec import RunSpec
-from opencode_tasks.plan.sizes import Sizes, choose_sizes
+from opencode_tasks.plan.sizes import Sizes
 from opencode_tasks.quality.drift import CanaryReport
 from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.quality.gold import FieldQuality
@@ -130,7 +131,7 @@ def execute(
                 executor=executor,
                 emit=on_event or _ignore,
                 on_hold=on_hold or raise_paused,
-                on_pilot=context.on_pilot or _by_setting,
+                on_pilot=context.on_pilot or by_setting,
                 stop=context.stop,
                 reused_rows=started.reused_rows,
                 is_approved=started.is_approved,
@@ -167,12 +168,6 @@ def forget_texts(ledger_url: str, run_id: str) -> None:
 
 def _ignore(event: RunEvent) -> None:
     del event
-
-
-def _by_setting(run_id: str, estimate: Estimate | None) -> bool:
-    """Whether a run continues after its pilot if nobody can be asked."""
-    del run_id, estimate
-    return settings().after_pilot == "continue"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,19 +213,13 @@ class _Run:
 
     def _end_pilot(self, held_chars: Sequence[int]) -> None:
         """Estimate the rows that were held back, ask whether they may be sent, and open them."""
-        concurrency = self._choose_sizes(len(held_chars)).concurrency
+        concurrency = run_sizes(self.plan, self.executor, len(held_chars)).concurrency
         estimate = estimate_rest(self.ledger, self.plan, self.run_id, held_chars, concurrency=concurrency)
         quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
         self.emit(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
         is_wanted = self.is_approved or self.on_pilot(self.run_id, estimate)
         if not is_wanted and self.ledger.rows.held_chars(self.run_id):
-            open_rows = self.ledger.runs.progress(self.run_id).open
-            message = "the rows of the pilot have ended; a person decides whether the others are sent"
-            if estimate is not None and estimate.cost_usd is not None:
-                ends = (estimate.cost_usd.low, estimate.cost_usd.high)
-                low, high = (format_usd(usd_to_pico(end)) for end in ends)
-                message += f", which cost {low} to {high}"
-            self._hold(Hold(until=None, error_type=PILOT, message=message, open_rows=open_rows))
+            self._hold(pilot_hold(estimate, self.ledger.runs.progress(self.run_id).open))
         self.ledger.rows.release(self.run_id, rows_in_run=len(self.plan.rows))
 
     def warn(self, progress: Progress) -> None:
@@ -266,7 +255,7 @@ class _Run:
 
     def _dispatch(self, open_rows: int) -> RunSpec:
         plan = self.plan
-        sizes = self._choose_sizes(open_rows)
+        sizes = run_sizes(plan, self.executor, open_rows)
         if self.executor.is_remote or not BACKENDS[plan.backend].uses_servers:
             # Batches start opencode elsewhere: the server of this process is no longer needed.
             server_pool.call(server_pool.end_server, plan.spec)
@@ -286,21 +275,6 @@ class _Run:
                 run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress, stop=self.stop
             ).run()
         return run_spec
-
-    def _choose_sizes(self, open_rows: int) -> Sizes:
-        options, capacity = self.plan.options, self.executor.capacity()
-        return choose_sizes(
-            rows=open_rows,
-            cpus=capacity.cpus,
-            shares_process=not self.executor.is_remote,
-            batch_size=options.batch_size,
-            concurrency=options.concurrency,
-            backend=self.plan.backend,
-            model_ref=self.plan.model_ref,
-            one_owner=server_pool.has_exclusive_login(self.plan.spec),
-            most=capacity.prompts,
-            most_processes=capacity.processes,
-        )
 
     def _emit_progress(
         self, run_spec: RunSpec, progress: Progress, concurrency: ConcurrencyState | None

@@ -157,7 +157,8 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
     ledger.rows.fail(run_id, faults, now=now)
     ledger.gold.add(run_id, context.stop.checked(gold_values(frame, plan)))
     reused_rows = 0
-    if options.pilot is not None:
+    # The parts of a run with parts draw and reuse rows themselves.
+    if options.pilot is not None and not options.has_parts:
         reused_rows = ledger.rows.reuse_answers(run_id, now=now)
         keys = ledger.rows.keys_to_send(run_id)
         if options.pilot < len(keys):

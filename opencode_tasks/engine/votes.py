@@ -8,9 +8,10 @@ is reused like any other, and all parts share the budget of the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -19,14 +20,17 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.canaries import CanarySender
 from opencode_tasks.engine.driver import driving
+from opencode_tasks.engine.estimates import estimate_rest, forecast
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.model_quality import read_model_quality
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
+from opencode_tasks.engine.pilot import by_setting, pilot_hold
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.reach import check_reach
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute
+from opencode_tasks.engine.run_sizes import run_sizes
 from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
@@ -74,7 +78,8 @@ def execute_plan(
         )
     with Ledger.open(plan.ledger_url) as ledger:
         check_reach(plan, executor, ledger.url)
-        run_id = start_or_continue(ledger, plan, frame, context).run_id
+        started = start_or_continue(ledger, plan, frame, context)
+        run_id = started.run_id
         # The rows that a person has answered are decided; the other rows are decided by those of the parts.
         ledger.rows.reuse_answers(run_id, now=datetime.now(UTC), only_of_persons=True)
         with driving(ledger, run_id), span("opencode votes", run_id=run_id, rows=len(plan.rows)):
@@ -87,6 +92,7 @@ def execute_plan(
                 context=context,
                 on_event=on_event or _ignore,
                 on_hold=on_hold or raise_paused,
+                is_approved=started.is_approved,
             )
             canary = None if send_canaries is None else send_canaries(ledger, run_id)
             run.run()
@@ -112,9 +118,13 @@ def _ignore(event: RunEvent) -> None:
     del event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _RunInParts:
-    """A run with parts, in progress."""
+    """A run with parts, in progress.
+
+    ``pilot`` are the positions of the rows that are answered first; None for all. ``is_approved``: a person
+    has resumed the run on hold.
+    """
 
     plan: Plan
     frame: pd.DataFrame
@@ -124,6 +134,8 @@ class _RunInParts:
     context: RunContext
     on_event: OnRunEvent
     on_hold: OnHold
+    is_approved: bool
+    pilot: Collection[int] | None = None
 
     @property
     def votes(self) -> int:
@@ -131,9 +143,64 @@ class _RunInParts:
         return self.plan.options.votes_per_row
 
     def run(self) -> None:
+        """Have the rows of the pilot answered, if there is one, and then the others."""
+        self._hold_back()
+        self.pilot = self._pilot()
+        if self.pilot is not None:
+            # A person who resumes a run whose pilot has not ended has not seen it.
+            is_approved = self.is_approved and not self._undecided()
+            self._answer()
+            self._end_pilot(is_approved=is_approved)
+            self.pilot = None
+        self._answer()
+
+    def _pilot(self) -> Collection[int] | None:
+        """The positions of the rows to answer first; None without a pilot, or if it was approved.
+
+        The first part says them if it has begun: later ones with its number are about the other rows.
+        """
+        size = self.plan.options.pilot
+        if size is None:
+            return None
+        if begun := [part.run_id for part in self.ledger.votes.parts(self.run_id) if part.part == 1]:
+            positions = self.ledger.votes.positions(self.run_id, begun[0])
+            return positions if len(begun) == 1 and len(positions) == size else None
+        to_send = [*self._chars_to_send()]
+        # The same rows for the same rows without an answer. No secret depends on it.
+        return Random(self.plan.fingerprint).sample(to_send, size) if size < len(to_send) else None  # noqa: S311
+
+    def _chars_to_send(self) -> dict[int, int]:
+        """The lengths of the texts of the undecided rows for which something is sent, by position."""
+        undecided = set(self._undecided())
+        sent = forecast(self.ledger, self.plan).send
+        return {row.position: row.chars for row in sent if row.position in undecided}
+
+    def _end_pilot(self, *, is_approved: bool) -> None:
+        """Estimate the other rows and ask whether they may be sent."""
+        self.pilot = None
+        chars = [*self._chars_to_send().values()]
+        if not chars:
+            return
+        concurrency = run_sizes(self.plan, self.executor, len(chars)).concurrency
+        estimate = estimate_rest(self.ledger, self.plan, self.run_id, chars, concurrency=concurrency)
+        quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
+        self.on_event(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
+        ask = self.context.on_pilot or by_setting
+        if not is_approved and not ask(self.run_id, estimate):
+            hold = pilot_hold(estimate, self.ledger.runs.progress(self.run_id).open)
+            record_hold(self.ledger, self.run_id, hold, self.on_hold)
+
+    def _hold_back(self) -> None:
+        """Keep the rows of the run from being sent by anything but its parts."""
+        self.ledger.rows.hold_back(self.run_id, [], rows_in_run=len(self.plan.rows))
+
+    def _answer(self) -> None:
         """Have the rows answered until each is decided, also those whose review a person undoes meanwhile."""
         before: tuple[Sequence[int], int] | None = None
-        while undecided := self._undecided():
+        while True:
+            self._hold_back()
+            if not (undecided := self._undecided()):
+                return
             state = (undecided, self.ledger.votes.counts(self.run_id).asked)
             if state == before:
                 raise RuntimeError(f"run {self.run_id}: rows are left without an outcome")
@@ -145,9 +212,12 @@ class _RunInParts:
             self._escalate()
 
     def _undecided(self) -> list[int]:
-        """The positions of the undecided rows, which are held back."""
-        self.ledger.rows.hold_back(self.run_id, [], rows_in_run=len(self.plan.rows))
-        return self.ledger.votes.undecided(self.run_id)
+        """The positions of the undecided rows, of the pilot alone while it runs."""
+        found = self.ledger.votes.undecided(self.run_id)
+        if self.pilot is None:
+            return found
+        pilot = set(self.pilot)
+        return [position for position in found if position in pilot]
 
     def _ask_for_votes(self) -> None:
         """Ask for votes until each majority is decided."""
@@ -199,7 +269,7 @@ class _RunInParts:
     def _unasked(self, part: int) -> list[int]:
         """The positions of the undecided rows that a part with this number does not have."""
         asked = set(self.ledger.votes.asked(self.run_id, part))
-        return [at for at in self.ledger.votes.undecided(self.run_id) if at not in asked]
+        return [at for at in self._undecided() if at not in asked]
 
     def _positions(self, number: int) -> list[int]:
         """The positions of the rows that need a further vote after this number of them."""
@@ -278,6 +348,7 @@ class _RunInParts:
 
         With ``defers``, a hold of the part raises RunPausedError, unless the budget of the run is reached.
         """
+        title = title if self.pilot is None else f"pilot, {title}"
         plan = replace(plan, part=PlanPart(parent_run_id=self.run_id, number=part, title=title))
         for one in self.ledger.votes.parts(self.run_id):
             if one.part == part and one.status not in ENDED:

@@ -61,6 +61,34 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, Any]]:
+    """The answers of the parts of a run to its rows that ended, by row; with ``row_id`` and ``reused``.
+
+    The other keys are those of ``ended_rows``.
+    """
+    of_run = rows.alias("of_run")
+    chars = func.length(of_run.c.prompt) + func.coalesce(func.length(of_run.c.system), 0)
+    query = (
+        select(
+            chars.label("prompt_chars"),
+            *(rows.c[name] for name in TOKEN_COLUMNS),
+            *(rows.c[name] for name in ("cost_pico", "started_at", "completed_at", "duration_s")),
+            *(rows.c[name] for name in ("row_id", "reused")),
+        )
+        .select_from(of_run)
+        .join(runs, (runs.c.parent_run_id == of_run.c.run_id) & not_(is_canary))
+        .join(rows, (rows.c.run_id == runs.c.run_id) & (rows.c.row_id == of_run.c.row_id))
+        .where(
+            of_run.c.run_id == run_id,
+            of_run.c.status.in_(("completed", "failed")),
+            rows.c.status.in_(("completed", "failed")),
+            or_(rows.c.attempts > 0, rows.c.reused),
+        )
+        .order_by(rows.c.row_id)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def answered_keys(connection: Connection, keys: Sequence[str], *, refresh: bool) -> set[str]:
     """Which of these row keys have an answer that a run may reuse; with ``refresh`` that of a person."""
     is_of_model = rows.c.reused.is_(False) & rows.c.votes.is_(None)
@@ -86,5 +114,6 @@ class EndedRows(Group):
 
     like_runs: Final = read(like_runs)
     of_runs: Final = read(ended_rows)
+    of_parts: Final = read(ended_rows_of_parts)
     answered: Final = read(answered_keys)
     reviewed: Final = read(reviewed_prompts)

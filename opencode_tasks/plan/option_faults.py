@@ -129,10 +129,6 @@ def _vote_faults(options: Options) -> list[str]:
     faults: list[str] = []
     if options.votes is not None and not MIN_VOTES <= options.votes <= MAX_VOTES:
         faults.append(f"--votes: {options.votes} is not a number from {MIN_VOTES} to {MAX_VOTES}")
-    if options.has_parts and options.pilot is not None:
-        name = "--escalate-to" if options.votes is None else "--votes"
-        name = "several models" if options.models else name
-        faults.append(f"--pilot: not with {name}; try a few rows first with --limit, whose answers are kept")
     if options.escalate_below is not None and not 0 < options.escalate_below <= 1:
         faults.append(f"--escalate-below: {options.escalate_below:g} is not a share above 0 and up to 1")
     if options.escalate_to is None:

@@ -96,6 +96,7 @@ class Plan:
                 gold=(),
                 series=None,
                 max_cost=max_cost,
+                pilot=None,
             ),
             canaries=None,
             checked=Checked(),

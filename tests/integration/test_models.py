@@ -262,11 +262,6 @@ def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
         (named("alpha", "absent"), "no model 'absent'"),
         (named("alpha", "beta#none"), "model fake/beta has no variant 'none'"),
         pytest.param(
-            (*named("alpha", "beta"), "--pilot", "2"),
-            "--pilot: not with several models",
-            marks=pytest.mark.scripted,
-        ),
-        pytest.param(
             (*named("alpha", "beta"), "--max-cost", "0.01"),
             "--max-cost: 0.01 is too small for any row of fake/beta",
             marks=pytest.mark.scripted,

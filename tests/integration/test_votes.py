@@ -236,17 +236,11 @@ def test_what_a_person_has_answered_is_not_voted_on(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
-@pytest.mark.parametrize(
-    ("option", "fault"),
-    [
-        (("--votes", "1"), "--votes: 1 is not a number from 2 to 99"),
-        (("--votes", "3", "--pilot", "2"), "--pilot: not with --votes"),
-    ],
-)
-def test_a_number_of_votes_that_cannot_be_is_refused(desk: Desk, option: tuple[str, ...], fault: str) -> None:
+def test_a_number_of_votes_that_cannot_be_is_refused(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "row"}])
-    ran = desk.annotate("in.csv", "-o", "out.csv", *option)
-    assert (ran.code, fault in ran.stderr, desk.provider.calls) == (2, True, [])
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--votes", "1")
+    assert (ran.code, desk.provider.calls) == (2, [])
+    assert "--votes: 1 is not a number from 2 to 99" in ran.stderr
 
 
 @pytest.mark.scripted
