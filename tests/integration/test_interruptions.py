@@ -30,7 +30,7 @@ from opencode_tasks.testing import Call, Reply
 
 ROWS = 24
 IN_FLIGHT = 4
-CLEAN_UP_S = 10
+CLEAN_UP_S = 30
 
 
 def arguments(desk: Desk, runner: str) -> list[str]:
