@@ -108,7 +108,8 @@ def arguments(desk: Desk, url: str, model: str) -> list[str]:
     )
     config = Path(options[options.index("--opencode-config") + 1])
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": AGENTS}))
-    agent = ["--agent", "boss"] if model == "deep" else []
+    # In a sandbox, each row would have an opencode of its own, which takes minutes.
+    agent = ["--agent", "boss", "--sandbox", "none"] if model == "deep" else []
     return [*options, "--ledger", url, *agent]
 
 
