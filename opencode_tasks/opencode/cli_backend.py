@@ -13,7 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from opencode_tasks.opencode.backend import (
     OpencodeSpec,
     Request,
 )
+from opencode_tasks.opencode.cli_run import CliRun
 from opencode_tasks.opencode.confinement import Place, placed
 from opencode_tasks.opencode.credentials import Credentials
 from opencode_tasks.opencode.disk_space import check_space
@@ -40,7 +41,6 @@ from opencode_tasks.opencode.instance_dir import (
     instance_dirs_root,
     make_instance_dir,
 )
-from opencode_tasks.opencode.journal import JournalReader
 from opencode_tasks.opencode.kept_sessions import keep_session, take_session
 from opencode_tasks.opencode.leftovers import forget_session, instance_dir_of
 from opencode_tasks.opencode.price_list import write_price_list
@@ -55,14 +55,11 @@ from opencode_tasks.opencode.server_backend import (
 from opencode_tasks.opencode.session_export import (
     EXPORT_LIMIT_S,
     MAX_OUTPUT_BYTES,
-    MAX_SESSIONS,
-    SESSION_ID,
     exported_family,
     exported_messages,
 )
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
-from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error, parse_session_id
-from opencode_tasks.outcomes.event_stream import EventFold, session_of_event
+from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error
 from opencode_tasks.outcomes.session_messages import has_known_usage
 from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.system import GuardedProcess, run_command
@@ -74,96 +71,6 @@ from opencode_tasks.workspace.program import start_program
 POLL_INTERVAL_S = 0.1
 EXPORT_TRIES = 2
 NO_SANDBOX = "Make bubblewrap work on this machine, or give --sandbox none to run without a sandbox."
-
-
-@dataclass(slots=True)
-class _Run:
-    """A running ``opencode run``: its files, and what is read of them so far.
-
-    ``given_id`` is the session that is continued, None for a new one, and ``earlier`` the run of its last
-    prompt, None if that was in another process.
-    """
-
-    instance_dir: InstanceDir
-    given_id: str | None = None
-    earlier: InitVar[_Run | None] = None
-    session_id: str | None = None
-    stdout: Path = field(init=False)
-    fold: EventFold = field(init=False)
-    stdout_size: int = 0
-    attached_files: int = 0
-    _journal: JournalReader = field(init=False)
-    _has_start: bool = field(init=False)
-
-    def __post_init__(self, earlier: _Run | None) -> None:
-        """Start at the beginning of the journal, with the events of the earlier prompts."""
-        self.stdout = self.instance_dir.output
-        self._journal = JournalReader(self.instance_dir.journal)
-        self.fold = EventFold() if earlier is None else earlier.fold
-        self._has_start = earlier is not None and earlier.has_every_event
-        if self.given_id is not None:
-            self.fold.watch(self.given_id, time.monotonic())
-
-    @property
-    def has_every_event(self) -> bool:
-        """Whether the events of the session are known from its first one to the end of its last prompt.
-
-        Programs of the row can write into the journal: ids and the number of sessions are those that an
-        export would have.
-        """
-        family = self.fold.family(self.session_id or "")
-        if not self._has_start or not self._journal.is_whole or not 0 < len(family) <= MAX_SESSIONS:
-            return False
-        return family[0].idle and all(SESSION_ID.fullmatch(state.session_id) for state in family)
-
-    def read(self, now: float) -> None:
-        """Read what was added to the journal and to the output since the last call."""
-        for record in self._journal.new_records():
-            if record.get("kind") == "event":
-                self._read_event(record["event"], now)
-            elif record.get("kind") == "alive":
-                self.fold.add_alive(text_in(record.get("session")), now)
-            elif record.get("kind") == "files":
-                self.attached_files = int(record.get("count") or 0)
-        size = self.stdout.stat().st_size if self.stdout.exists() else 0
-        if size > self.stdout_size:
-            self.stdout_size = size
-            if self.session_id is None:
-                found = parse_session_id(self.stdout.read_text(encoding="utf-8", errors="replace"))
-                if found is not None:
-                    self._follow(found, now)
-            if self.session_id is not None:
-                # Without the plugin, only the output shows that the process works.
-                self.fold.first_sign.setdefault(self.session_id, now)
-                self.fold.last_sign[self.session_id] = now
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that opencode has written to its output and its journal."""
-        files = (self.stdout, self.instance_dir.journal)
-        return sum(file.stat().st_size for file in files if file.exists())
-
-    def _read_event(self, event: Mapping[str, Any], now: float) -> None:
-        properties = mapping_in(event.get("properties"))
-        if self.session_id is None and self.given_id is not None:
-            # Opencode 1.15 may print nothing of a prompt that ends quickly.
-            if session_of_event(properties) == self.given_id:
-                self._follow(self.given_id, now)
-        elif event.get("type") == "session.created" and self.session_id is None:
-            info = mapping_in(properties.get("info"))
-            created = text_in(info.get("id"))
-            if created is not None and text_in(info.get("parentID")) is None:
-                self._follow(created, now)
-                self._has_start = self.session_id is not None
-        self.fold.add(event, now)
-
-    def _follow(self, session_id: str, now: float) -> None:
-        # The id names a file, and a program of the row can write into the journal.
-        if SESSION_ID.fullmatch(session_id) is None or self.given_id not in (None, session_id):
-            return
-        self.session_id = session_id
-        if self.given_id is None:
-            self.fold.watch(session_id, now)
 
 
 class CliBackend:
@@ -180,7 +87,7 @@ class CliBackend:
         self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
         # The last run of each session.
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, CliRun] = {}
         # Requests of the sessions that left their sandbox, those of earlier prompts included.
         self._relayed: dict[str, RelayCount] = {}
         self._folder = instance_dirs_root() / f"cli-{uuid.uuid4().hex[:12]}"
@@ -309,7 +216,7 @@ class CliBackend:
         prompt.touch(mode=0o600)
         prompt.write_bytes(request.prompt.encode())
         earlier = self._runs.get(request.session_id or "")
-        run = _Run(instance_dir, given_id=request.session_id, earlier=earlier)
+        run = CliRun(instance_dir, given_id=request.session_id, earlier=earlier)
         process = await asyncio.to_thread(
             start_program,
             run_arguments(request, spec, instance_dir),
@@ -329,7 +236,7 @@ class CliBackend:
             await asyncio.to_thread(process.stop)
 
     async def _wait(
-        self, process: GuardedProcess, run: _Run, on_session: OnSession, attempt_id: str
+        self, process: GuardedProcess, run: CliRun, on_session: OnSession, attempt_id: str
     ) -> Stopped | None:
         started, is_reported = time.monotonic(), False
         while True:
@@ -355,7 +262,7 @@ class CliBackend:
                 return stopped
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _must_stop(self, run: _Run, now: float, started: float) -> Stopped | None:
+    def _must_stop(self, run: CliRun, now: float, started: float) -> Stopped | None:
         key = run.session_id or ""
         for state in run.fold.family(key):
             retry = state.retry
@@ -379,7 +286,7 @@ class CliBackend:
     async def _collect(
         self,
         process: GuardedProcess,
-        run: _Run,
+        run: CliRun,
         spec: OpencodeSpec,
         place: Place,
         stopped: Stopped | None,
@@ -420,7 +327,7 @@ class CliBackend:
         return self._relayed[session_id]
 
     async def _read_sessions(
-        self, run: _Run, session_id: str, spec: OpencodeSpec, place: Place, notes: list[str]
+        self, run: CliRun, session_id: str, spec: OpencodeSpec, place: Place, notes: list[str]
     ) -> list[Session]:
         """The root session and its children: from the journal, or from exports if it lacks events."""
         if run.has_every_event:
