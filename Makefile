@@ -30,6 +30,7 @@ demo: setup-local ## Annotate 30 reviews with a small model on this machine, sho
 	@if [ -f demo/ledger.db ]; then echo "demo/ledger.db holds an earlier run: its answers are reused, not asked again (remove demo/ledger.db* to ask again)."; fi
 	.venv/bin/opencode-tasks annotate demo/reviews.csv -o demo/reviews.parquet --id-column id \
 		--template $$'Is this review positive or negative? Answer with one word.\n\nReview: {text}' \
+		--choices positive,negative --gold human \
 		--model local/smollm2 --ledger demo/ledger.db --runner ray
 	.venv/bin/opencode-tasks view --ledger demo/ledger.db --export demo/page >/dev/null
 	$(PYTHON) demo/show.py

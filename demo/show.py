@@ -21,7 +21,7 @@ DEFAULT_WIDTH = 160
 
 
 def main() -> None:
-    """Print both tables, and the address of the page at the end."""
+    """Print both tables, and at the end the address of the page and the command for corrections."""
     console = Console(width=None if Console().is_terminal else DEFAULT_WIDTH)
     console.print(annotated_rows(pd.read_parquet(HERE / "reviews.parquet")))
     with Ledger.open(str(HERE / "ledger.db")) as ledger:
@@ -31,6 +31,7 @@ def main() -> None:
         console.print(usage_by_model(str(run["run_id"]), ledger))
     # On one line, however narrow the terminal is.
     print(f"Read the rows in a browser: {PAGE.as_uri()}")
+    print("Read and correct them: opencode-tasks view --ledger demo/ledger.db")
 
 
 def annotated_rows(frame: pd.DataFrame) -> Table:

@@ -8,6 +8,7 @@ import signal
 import socket
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ settings.load_profile("calm")
 # The user's own settings and keys must not decide a test.
 FOREIGN = ("OPENCODE", "PREFECT_", "RAY_", "XDG_")
 KEPT = "OPENCODE_TASKS_TEST_"
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -287,3 +289,24 @@ def ledger(database_kind: str, ledger_url: str, request: pytest.FixtureRequest) 
         shutil.copy(request.getfixturevalue("empty_ledger_file"), ledger_url)
     with Ledger.open(ledger_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a bucket in a local S3 server, which the environment configures as users do."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (S3_KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+        monkeypatch.setenv(name, value)
+    # The buckets of the server stay in the memory of this process after it stops.
+    bucket = f"rows-{uuid.uuid4().hex[:8]}"
+    try:
+        fsspec.filesystem("s3").mkdir(bucket)
+        yield f"s3://{bucket}"
+    finally:
+        server.stop()
+        fsspec.filesystem("s3").clear_instance_cache()

@@ -147,8 +147,8 @@ def _accuracy_text(found: AccuracyDifference) -> str:
 
     verdict = "a difference" if found.p_value < SIGNIFICANT else "may be chance"
     return (
-        f"accuracy over {count_of(found.n)}: A {found.first:.1%}, B {found.second:.1%}; right in A alone "
-        f"{found.only_first}, in B alone {found.only_second}; p = {found.p_value:.3g}: {verdict}"
+        f"accuracy of the models over {count_of(found.n)}: A {found.first:.1%}, B {found.second:.1%}; right "
+        f"in A alone {found.only_first}, in B alone {found.only_second}; p = {found.p_value:.3g}: {verdict}"
     )
 
 

@@ -198,7 +198,8 @@ def _export_lines(found: ReviewExport) -> list[str]:
         "left out, since a row with the same prompt stands for them": found.equal,
     }
     lines += [f"{count_of(count)} {text}" for text, count in parts.items() if count]
-    lines.append("next: review the file, delete rows that you did not review, then")
+    every = "all the random ones, for an accuracy that holds; " if found.drawn else ""
+    lines.append(f"next: review rows of the file ({every}delete those that you leave out), then")
     return [*lines, "      opencode-tasks review import FILE"]
 
 
@@ -210,6 +211,7 @@ def _import_json(found: ReviewImport) -> dict[str, Any]:
         "other_rows": found.other_rows,
         "newer_rows": found.newer_rows,
         "random_rows": found.random_rows,
+        "random_left": found.random_left,
         "quality": quality_json(found.quality),
     }
 
@@ -223,9 +225,12 @@ def _import_lines(found: ReviewImport) -> list[str]:
         lines.append(f"{count_of(found.newer_rows)} reviewed again since an earlier import: not changed")
     if found.quality:
         lines.append(
-            f"the model on {count_of(found.random_rows)} drawn at random from those not reviewed before:"
+            f"the model on {count_of(found.random_rows)} drawn at random from those not reviewed before "
+            "(right only if all of the drawn rows were reviewed):"
         )
         lines += [f"  {line}" for line in quality_lines({one.field: one for one in found.quality})]
+        if found.random_left:
+            lines.append(f"  {count_of(found.random_left)} more in this file, drawn too, without a judgement")
     elif found.random_rows:
         lines.append(f"the accuracy of the model needs scikit-learn: {install_hint('quality')}")
     return [

@@ -99,7 +99,8 @@ def start_lines(event: RunEvent) -> list[str]:
     if event.reused_rows:
         have = "has" if event.reused_rows == 1 else "have"
         lines.append(
-            f"{count_of(event.reused_rows)} {have} an answer from an earlier run (--refresh sends them again)"
+            f"{count_of(event.reused_rows)} {have} an answer from an earlier run (--refresh sends them "
+            "again, except those that a person answered)"
         )
     if counts is not None and counts.completed > event.reused_rows:
         ended = counts.total - counts.open - event.reused_rows

@@ -29,7 +29,7 @@ class ReviewImport:
     that were not written, one line each. ``other_rows`` belong to other runs. ``newer_rows`` were imported
     before and reviewed again since; they keep the newer answers. ``quality`` is that of the model on the
     ``random_rows`` that were drawn at random and judged; empty without such rows, or without the libraries
-    for it.
+    for it. ``random_left`` rows of the file were drawn too and have no judgement.
     """
 
     run_id: str
@@ -37,6 +37,7 @@ class ReviewImport:
     faults: Sequence[str]
     other_rows: int
     random_rows: int
+    random_left: int
     newer_rows: int
     quality: Sequence[FieldQuality]
 
@@ -100,6 +101,7 @@ def import_review(
         faults=faults,
         other_rows=len(found) - len(own),
         random_rows=len(drawn),
+        random_left=sum(bool(one.is_random) for one in own) - len(drawn),
         newer_rows=newer,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )

@@ -27,28 +27,6 @@ from opencode_tasks.frames.write_file import write_bytes
 from opencode_tasks.orchestration.flows import annotate_dataset
 from opencode_tasks.testing import Reply
 
-S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a bucket in a local S3 server, which the environment configures as users do."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (S3_KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
-        monkeypatch.setenv(name, value)
-    # The buckets of the server stay in the memory of this process after it stops.
-    bucket = f"rows-{uuid.uuid4().hex[:8]}"
-    try:
-        fsspec.filesystem("s3").mkdir(bucket)
-        yield f"s3://{bucket}"
-    finally:
-        server.stop()
-        fsspec.filesystem("s3").clear_instance_cache()
-
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

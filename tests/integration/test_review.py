@@ -158,6 +158,19 @@ def test_corrected_rows_are_final(desk: Desk, name: str) -> None:
 
 
 @pytest.mark.scripted
+def test_random_rows_that_nobody_judged_are_named(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    exported = review(desk, "export", run_id, "-o", "review.csv", "--random", "1").stdout
+    assert "all the random ones, for an accuracy that holds" in exported
+    edit_csv(desk.folder / "review.csv", {"r1": "no", "r2": "", "r3": ""})
+    shown = review(desk, "import", "review.csv", "--by", "ann").stdout
+    assert "right only if all of the drawn rows were reviewed" in shown
+    # The row without an answer of the model is the third one.
+    assert "3 rows more in this file, drawn too, without a judgement" in shown
+    assert review(desk, "import", "review.csv", "--json").summary["random_left"] == 3
+
+
+@pytest.mark.scripted
 def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> None:
     human = {"r0": "no", "r1": "yes", "r2": "no", "r3": "yes"}
     desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])

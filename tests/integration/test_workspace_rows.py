@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from repositories import applied, git, repository, state
 from opencode_tasks.engine.export import export_run
 from opencode_tasks.engine.kept_files import RemovedFiles, remove_kept_files
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.write_file import write_bytes
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.testing import Reply, ScriptedProvider
+from opencode_tasks.workspace.file_store import open_stored
 
 
 @pytest.fixture
@@ -257,6 +261,31 @@ def test_a_failed_check_is_given_to_the_agent_and_its_changes_are_not_in_the_dif
         data = Path(one["url"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (one["size_bytes"], one["sha256"])
     assert Path(artifacts[2]["url"]).read_text() == "right\n"
+
+
+@pytest.mark.slow
+def test_workspaces_attached_files_and_artifacts_may_be_in_s3(work: Work, s3: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "one\n")
+    write_bytes(packed.getvalue(), f"{s3}/in/repo.zip")
+    write_bytes(b"two", f"{s3}/in/note.txt")
+    work.does(0, shell("echo made > b.txt"))
+    work.rows(repo=[f"{s3}/in/repo.zip"], note=[f"{s3}/in/note.txt"])
+    options = {"artifact": ["*.txt"], "artifacts": f"{s3}/files", "file": "note"}
+    [row] = work.run_rows(**options).to_dict("records")
+    check(row, status="completed", files_changed=1, diff=row["diff"])
+    assert "two" in json.dumps(work.provider.calls[0].body)
+    stored = {one["path"]: one["url"] for one in json.loads(row["artifacts"])}
+    assert [*stored] == ["a.txt", "b.txt"]
+    run_id = work.run()["run_id"]
+    assert stored["b.txt"].startswith(f"{s3}/files/{run_id}/")
+    with open_stored(stored["b.txt"]) as file:
+        assert file.read() == b"made\n"
+    # The same row is not sent again.
+    calls = len(work.provider.calls)
+    assert work.run_rows(**options)["reused"].tolist() == [True]
+    assert len(work.provider.calls) == calls
 
 
 @pytest.mark.slow
