@@ -448,7 +448,7 @@ def test_a_dry_run_and_the_views_of_a_row_name_its_files(files: Files) -> None:
 
 
 @pytest.mark.scripted
-def test_a_command_takes_paths_from_the_folder_of_its_input_and_resumes(desk: Desk) -> None:
+def test_a_command_takes_paths_from_the_folder_of_its_input_and_resumes(desk: Desk, ledger_url: str) -> None:
     desk.provider.models["echo"] = SEER
     written(desk.folder / "data", {"pictures/a.png": png(), "t.txt": b"t"})
     rows = [
@@ -458,14 +458,16 @@ def test_a_command_takes_paths_from_the_folder_of_its_input_and_resumes(desk: De
     desk.write_csv("data/in.csv", rows)
     unpaid = Reply(status=402, body={"error": {"message": "insufficient credit"}})
     desk.provider.on("look 0", unpaid, Reply(text="seen"))
-    paused = desk.annotate("data/in.csv", "-o", "out.csv", "--file", "file", "--no-wait")
+    arguments = ("data/in.csv", "-o", "out.csv", "--file", "file", "--ledger", ledger_url)
+    paused = desk.annotate(*arguments, "--no-wait")
     assert paused.code == PAUSED, paused.stderr
-    resumed = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+    resumed = desk.run("resume", "--ledger", ledger_url)
     assert resumed.code == 0, resumed.stderr
     assert [row["status"] for row in desk.read_csv("out.csv")] == ["completed"] * 2
     sent = [received(call) for call in desk.provider.calls if "look 0" in call.prompt]
     assert sent == [["look 0", ("image/png", png()), ("t.txt", "t")]] * 2
-    other = desk.annotate("data/in.csv", "-o", "out.csv", "--file", "file", "--file", "none")
+    assert desk.annotate(*arguments, "--json").summary["rows"]["reused"] == 2
+    other = desk.annotate(*arguments, "--file", "none")
     assert other.code == USAGE_ERROR
     assert "INPUT has no column 'none' (--file)" in other.stderr
 
