@@ -95,12 +95,14 @@ def _empty_database() -> Path:
     made, database = home / "made", home / "prefect.db"
     with made.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not lock.tell():
+        # The position of the file is that before the wait for its lock.
+        if not os.fstat(lock.fileno()).st_size:
             upgrade = [PREFECT, "server", "database", "upgrade", "--yes"]
             subprocess.run(
                 upgrade, env=_environment(home), check=True, capture_output=True, timeout=START_LIMIT_S
             )
             lock.write(b"yes")
+            lock.flush()
     return database
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
+from random import Random
 from typing import Any, NamedTuple
 
 from opencode_tasks.domain.answer_shape import longest_answer_bytes
@@ -221,15 +222,20 @@ def _from_rows(
 
 
 def _whole_rows(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the sums of all their answers, without those that had an answer before the run."""
+    """Rows with the sums of all their answers, in which those of earlier runs count as nothing.
+
+    Rows with answers of earlier runs alone are left out, and those whose answers the budget did not cover.
+    """
     whole: list[dict[str, Any]] = []
     for _, of_row in groupby(answers, itemgetter("row_id")):
         found = [*of_row]
-        if any(answer["reused"] for answer in found):
+        sent = [answer for answer in found if not answer["reused"]]
+        if not sent or any(answer["status"] == "skipped" for answer in found):
             continue
-        sums = {name: total_of(answer[name] for answer in found) for name in (*TOKEN_COLUMNS, "cost_pico")}
-        whole.append({**found[0], **sums, "duration_s": sum(answer["duration_s"] for answer in found)})
-    return whole
+        names = (*TOKEN_COLUMNS, "cost_pico", "duration_s")
+        whole.append({**found[0], **{name: total_of(answer[name] for answer in sent) for name in names}})
+    # Not the first ones, whose order may be that of the input. No secret depends on it.
+    return whole if len(whole) <= MAX_ENDED_ROWS else Random(0).sample(whole, MAX_ENDED_ROWS)  # noqa: S311
 
 
 def _estimate_from(

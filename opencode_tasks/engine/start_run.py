@@ -12,6 +12,7 @@ import pandas as pd
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.estimates import LIKE, like_parameters
+from opencode_tasks.engine.pilot import is_pilot_hold
 from opencode_tasks.engine.quality import gold_values
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import MODELS, PREPARING, SYSTEM_TEXT, Ledger
@@ -91,7 +92,8 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> S
         ledger.runs.add_flow_run(run_id, context.flow_run_id)
     # Prefect starts the flow run of a deployment again when a person resumes it; elsewhere it is a retry.
     is_resumed = context.resumed_run_id is not None or plan.options.on_wait == "sleep"
-    is_approved = is_resumed and run["status"] == "paused" and ledger.rows.count_open(run_id) == 0
+    is_after_pilot = run["status"] == "paused" and is_pilot_hold(run["pause_reason"])
+    is_approved = is_resumed and is_after_pilot and ledger.rows.count_open(run_id) == 0
     return StartedRun(run_id=run_id, is_approved=is_approved)
 
 

@@ -8,7 +8,8 @@ is reused like any other, and all parts share the budget of the run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
@@ -20,12 +21,12 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.canaries import CanarySender
 from opencode_tasks.engine.driver import driving
-from opencode_tasks.engine.estimates import estimate_rest, forecast
+from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.model_quality import read_model_quality
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
-from opencode_tasks.engine.pilot import by_setting, pilot_hold
+from opencode_tasks.engine.pilot import answered_rows, by_setting, pilot_hold, rows_by_key
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.reach import check_reach
 from opencode_tasks.engine.result import AnnotationResult, read_result
@@ -35,7 +36,7 @@ from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
 from opencode_tasks.errors import RunPausedError
-from opencode_tasks.ledger import BUDGET_REACHED, DecidedRow, Ledger
+from opencode_tasks.ledger import BUDGET_REACHED, DecidedRow, Ledger, PilotRows
 from opencode_tasks.plan.canary_table import canary_name
 from opencode_tasks.plan.plan import Plan, PlanPart
 from opencode_tasks.plan.run_context import RunContext
@@ -122,8 +123,8 @@ def _ignore(event: RunEvent) -> None:
 class _RunInParts:
     """A run with parts, in progress.
 
-    ``pilot`` are the positions of the rows that are answered first; None for all. ``is_approved``: a person
-    has resumed the run on hold.
+    ``scope`` are the positions of the rows that are answered now, None for all, and ``stage`` their name.
+    ``is_approved``: a person has resumed the run after its pilot.
     """
 
     plan: Plan
@@ -135,7 +136,8 @@ class _RunInParts:
     on_event: OnRunEvent
     on_hold: OnHold
     is_approved: bool
-    pilot: Collection[int] | None = None
+    scope: frozenset[int] | None = None
+    stage: str = ""
 
     @property
     def votes(self) -> int:
@@ -145,50 +147,88 @@ class _RunInParts:
     def run(self) -> None:
         """Have the rows of the pilot answered, if there is one, and then the others."""
         self._hold_back()
-        self.pilot = self._pilot()
-        if self.pilot is not None:
+        if self.plan.options.pilot is not None:
+            self._send_pilot(self.plan.options.pilot)
+        self._answer()
+
+    def _send_pilot(self, size: int) -> None:
+        """Have the rows of the pilot answered, and ask whether the others may be sent."""
+        pilot = self.ledger.runs.pilot(self.run_id) or self._draw(size)
+        if pilot is None or pilot.is_approved:
+            return
+        with self._only(pilot.positions, "pilot, "):
             # A person who resumes a run whose pilot has not ended has not seen it.
             is_approved = self.is_approved and not self._undecided()
             self._answer()
-            self._end_pilot(is_approved=is_approved)
-            self.pilot = None
-        self._answer()
+        self._end_pilot(is_approved=is_approved)
 
-    def _pilot(self) -> Collection[int] | None:
-        """The positions of the rows to answer first; None without a pilot, or if it was approved.
+    def _draw(self, size: int) -> PilotRows | None:
+        """Draw the rows of the pilot. None if no more rows than these are left to be sent.
 
-        The first part says them if it has begun: later ones with its number are about the other rows.
+        The answers that the ledger has are taken before: the rows that they decide cost nothing.
         """
-        size = self.plan.options.pilot
-        if size is None:
+        with self._only((), "earlier answers, "):
+            if self.plan.models:
+                self._take_answers_of_models()
+            else:
+                self._take_votes()
+            self.scope = None
+            self._escalate(only_known=True)
+        rows = rows_by_key(self.plan, self._undecided(), self.context.stop)
+        if size >= len(rows):
             return None
-        if begun := [part.run_id for part in self.ledger.votes.parts(self.run_id) if part.part == 1]:
-            positions = self.ledger.votes.positions(self.run_id, begun[0])
-            return positions if len(begun) == 1 and len(positions) == size else None
-        to_send = [*self._chars_to_send()]
         # The same rows for the same rows without an answer. No secret depends on it.
-        return Random(self.plan.fingerprint).sample(to_send, size) if size < len(to_send) else None  # noqa: S311
+        drawn = Random(self.plan.fingerprint).sample([*rows], size)  # noqa: S311
+        positions = sorted(position for key in drawn for position in rows[key].positions)
+        return self.ledger.runs.begin_pilot(self.run_id, positions)
 
-    def _chars_to_send(self) -> dict[int, int]:
-        """The lengths of the texts of the undecided rows for which something is sent, by position."""
-        undecided = set(self._undecided())
-        sent = forecast(self.ledger, self.plan).send
-        return {row.position: row.chars for row in sent if row.position in undecided}
+    @contextmanager
+    def _only(self, positions: Collection[int], stage: str) -> Generator[None]:
+        """Answer the rows at these positions alone in the block."""
+        self.scope, self.stage = frozenset(positions), stage
+        try:
+            yield
+        finally:
+            self.scope, self.stage = None, ""
+
+    def _take_answers_of_models(self) -> None:
+        """Decide the rows whose answers of all models are in the ledger."""
+        known = self.ledger.votes.undecided(self.run_id)
+        for plan in self.plan.models:
+            known = answered_rows(self.ledger, plan, 0, known, self.context.stop)
+        self.scope = frozenset(known)
+        self._ask_models()
+
+    def _take_votes(self) -> None:
+        """Decide the rows whose votes are in the ledger, as far as they are needed."""
+        first = self.ledger.votes.undecided(self.run_id)
+        for number in range(self.votes):
+            is_first = number < first_votes(self.votes)
+            self.scope = None
+            wanted = first if is_first else self._positions(number)
+            known = answered_rows(self.ledger, self.plan, number, wanted, self.context.stop)
+            if is_first:
+                first = known
+            self.scope = frozenset(known)
+            self._ask_for_vote(number)
 
     def _end_pilot(self, *, is_approved: bool) -> None:
         """Estimate the other rows and ask whether they may be sent."""
-        self.pilot = None
-        chars = [*self._chars_to_send().values()]
-        if not chars:
+        rows = rows_by_key(self.plan, self._undecided(), self.context.stop)
+        if not rows:
             return
+        chars = [of_key.chars for of_key in rows.values()]
         concurrency = run_sizes(self.plan, self.executor, len(chars)).concurrency
         estimate = estimate_rest(self.ledger, self.plan, self.run_id, chars, concurrency=concurrency)
         quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
         self.on_event(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
-        ask = self.context.on_pilot or by_setting
-        if not is_approved and not ask(self.run_id, estimate):
+        is_wanted = is_approved or (self.context.on_pilot or by_setting)(self.run_id, estimate)
+        pilot = self.ledger.runs.pilot(self.run_id)
+        # Another process of the run may have the approval meanwhile.
+        if not is_wanted and not (pilot is not None and pilot.is_approved):
             hold = pilot_hold(estimate, self.ledger.runs.progress(self.run_id).open)
             record_hold(self.ledger, self.run_id, hold, self.on_hold)
+        self.ledger.runs.approve_pilot(self.run_id)
 
     def _hold_back(self) -> None:
         """Keep the rows of the run from being sent by anything but its parts."""
@@ -208,24 +248,21 @@ class _RunInParts:
             if self.plan.models:
                 self._ask_models()
             else:
-                self._ask_for_votes()
+                for number in range(self.votes):
+                    self._ask_for_vote(number)
             self._escalate()
 
     def _undecided(self) -> list[int]:
-        """The positions of the undecided rows, of the pilot alone while it runs."""
+        """The positions of the undecided rows that are answered now."""
         found = self.ledger.votes.undecided(self.run_id)
-        if self.pilot is None:
-            return found
-        pilot = set(self.pilot)
-        return [position for position in found if position in pilot]
+        return found if self.scope is None else [position for position in found if position in self.scope]
 
-    def _ask_for_votes(self) -> None:
-        """Ask for votes until each majority is decided."""
-        for number in range(self.votes):
-            title = f"vote {number + 1} of {self.votes}" if self.votes > 1 else "first answers"
-            self._ask(self.plan, self._positions(number), part=number + 1, title=title, number=number)
-            if number + 1 >= first_votes(self.votes):
-                self._decide(number + 1)
+    def _ask_for_vote(self, number: int) -> None:
+        """Ask for a vote on each row whose majority is open after this number of them."""
+        title = f"vote {number + 1} of {self.votes}" if self.votes > 1 else "first answers"
+        self._ask(self.plan, self._positions(number), part=number + 1, title=title, number=number)
+        if number + 1 >= first_votes(self.votes):
+            self._decide(number + 1)
 
     def _ask_models(self) -> None:
         """Ask each model for all rows. One that must wait does not keep the others from answering."""
@@ -283,12 +320,14 @@ class _RunInParts:
         )
 
     def _rows(self, number: int | None = None) -> Iterator[VotedRow]:
-        """The undecided rows with their votes, those up to a number; None for all."""
+        """The undecided rows that are answered now with their votes, those up to a number; None for all."""
         count, schema = len(self.plan.rows), self.plan.options.schema
         for start in range(0, count, ROWS_PER_PART):
             span_of_rows = range(start, min(start + ROWS_PER_PART, count))
             for votes in self.ledger.votes.votes_in(self.run_id, span_of_rows).values():
                 row = VotedRow.of(votes, schema)
+                if self.scope is not None and row.position not in self.scope:
+                    continue
                 yield row if number is None else row.up_to(number)
 
     def _decide(self, number: int) -> None:
@@ -313,8 +352,11 @@ class _RunInParts:
             return False
         return row.is_low(found, options.confidence, options.escalation_limit, has_votes=options.has_votes)
 
-    def _escalate(self) -> None:
-        """Have the stronger model answer the rows that are left, and decide them."""
+    def _escalate(self, *, only_known: bool = False) -> None:
+        """Have the stronger model answer the rows that are left, and decide them.
+
+        With ``only_known``, only those of which the ledger has its answer.
+        """
         plan, part = self.plan.stronger, self.votes + 1
         if plan is None:
             return
@@ -327,6 +369,8 @@ class _RunInParts:
             and self._is_decided(row, found)
             and self._is_for_stronger(row, found)
         ]
+        if only_known:
+            positions = answered_rows(self.ledger, plan, 0, positions, self.context.stop)
         title = f"escalated to {self.plan.options.escalate_to}"
         self._ask(plan, positions, part=part, title=title, number=0)
         self.ledger.votes.decide(
@@ -348,8 +392,8 @@ class _RunInParts:
 
         With ``defers``, a hold of the part raises RunPausedError, unless the budget of the run is reached.
         """
-        title = title if self.pilot is None else f"pilot, {title}"
-        plan = replace(plan, part=PlanPart(parent_run_id=self.run_id, number=part, title=title))
+        part_plan = PlanPart(parent_run_id=self.run_id, number=part, title=f"{self.stage}{title}")
+        plan = replace(plan, part=part_plan)
         for one in self.ledger.votes.parts(self.run_id):
             if one.part == part and one.status not in ENDED:
                 rows = self.ledger.votes.positions(self.run_id, one.run_id)

@@ -31,7 +31,7 @@ from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
 from opencode_tasks.ledger.reviews import GoldOf, Review
 from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
-from opencode_tasks.ledger.runs import MODELS, PREPARING, SYSTEM_TEXT, WaitingRun, models_in
+from opencode_tasks.ledger.runs import MODELS, PREPARING, SYSTEM_TEXT, PilotRows, WaitingRun, models_in
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 from opencode_tasks.ledger.votes import DecidedRow
@@ -80,6 +80,7 @@ __all__ = [
     "OpenRow",
     "OrphanedAttempt",
     "PartNames",
+    "PilotRows",
     "Progress",
     "Purged",
     "RecordedReview",

@@ -62,9 +62,9 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
 
 
 def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, Any]]:
-    """The answers of the parts of a run to its rows that ended, by row; with ``row_id`` and ``reused``.
+    """The answers of the parts of a run to its rows that ended, by row.
 
-    The other keys are those of ``ended_rows``.
+    The keys are those of ``ended_rows``, and ``row_id``, ``status``, ``reused``. Open answers are left out.
     """
     of_run = rows.alias("of_run")
     chars = func.length(of_run.c.prompt) + func.coalesce(func.length(of_run.c.system), 0)
@@ -73,7 +73,7 @@ def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, A
             chars.label("prompt_chars"),
             *(rows.c[name] for name in TOKEN_COLUMNS),
             *(rows.c[name] for name in ("cost_pico", "started_at", "completed_at", "duration_s")),
-            *(rows.c[name] for name in ("row_id", "reused")),
+            *(rows.c[name] for name in ("row_id", "status", "reused")),
         )
         .select_from(of_run)
         .join(runs, (runs.c.parent_run_id == of_run.c.run_id) & not_(is_canary))
@@ -81,8 +81,7 @@ def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, A
         .where(
             of_run.c.run_id == run_id,
             of_run.c.status.in_(("completed", "failed")),
-            rows.c.status.in_(("completed", "failed")),
-            or_(rows.c.attempts > 0, rows.c.reused),
+            rows.c.status.in_(("completed", "failed", "skipped")),
         )
         .order_by(rows.c.row_id)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -23,6 +23,8 @@ PREPARING = "preparing"
 MODELS = "models"
 # Name under which a run saves the system text that most of its rows are sent with.
 SYSTEM_TEXT = "system_text"
+# Name under which a run with parts saves its pilot.
+PILOT_ROWS = "pilot_rows"
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 
@@ -40,6 +42,14 @@ class WaitingRun:
     output: str | None
     refresh: bool
     models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PilotRows:
+    """The pilot of a run with parts: the positions of its rows, and whether the other rows may be sent."""
+
+    positions: Sequence[int]
+    is_approved: bool
 
 
 def models_in(parameters: Any) -> tuple[str, ...]:
@@ -174,6 +184,38 @@ def held_pilot(connection: Connection, input_fingerprint: str, output: str | Non
     )
     found = connection.execute(query).all()
     return next((run.run_id for run in found if _output_in(run.parameters) == output), None)
+
+
+def pilot_rows(connection: Connection, run_id: str) -> PilotRows | None:
+    """The pilot of a run with parts; None if none was drawn."""
+    found = mapping_in(_parameters(connection, run_id).get(PILOT_ROWS))
+    if not found:
+        return None
+    return PilotRows(positions=list_in(found.get("positions")), is_approved=found.get("is_approved") is True)
+
+
+def begin_pilot(connection: Connection, run_id: str, positions: Sequence[int]) -> PilotRows:
+    """Save the rows of the pilot of a run; returns those of the process that was first."""
+    if (found := pilot_rows(connection, run_id)) is None:
+        found = PilotRows(positions=positions, is_approved=False)
+        _save_pilot(connection, run_id, found)
+    return found
+
+
+def approve_pilot(connection: Connection, run_id: str) -> None:
+    """Save that the rows after the pilot of a run may be sent."""
+    if (found := pilot_rows(connection, run_id)) is not None:
+        _save_pilot(connection, run_id, replace(found, is_approved=True))
+
+
+def _save_pilot(connection: Connection, run_id: str, pilot: PilotRows) -> None:
+    parameters = {**_parameters(connection, run_id), PILOT_ROWS: asdict(pilot)}
+    connection.execute(runs.update().where(runs.c.run_id == run_id).values(parameters=parameters))
+
+
+def _parameters(connection: Connection, run_id: str) -> Mapping[str, Any]:
+    query = select(runs.c.parameters).where(runs.c.run_id == run_id).with_for_update()
+    return mapping_in(connection.execute(query).scalar_one_or_none())
 
 
 def _output_in(parameters: Any) -> str | None:
@@ -335,6 +377,9 @@ class Runs(Group):
     newest_unfinished: Final = read(newest_unfinished)
     beginning_with: Final = read(beginning_with)
     held_pilot: Final = read(held_pilot)
+    pilot: Final = read(pilot_rows)
+    begin_pilot: Final = write(begin_pilot)
+    approve_pilot: Final = write(approve_pilot)
     find: Final = read(find_run)
     saved_command: Final = read(saved_command)
     waiting: Final = read(waiting_runs)

@@ -96,6 +96,50 @@ def test_a_pilot_of_votes_that_is_not_over_is_no_approval(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_another_size_is_no_approval_and_a_run_that_has_ended_asks_nothing(desk: Desk) -> None:
+    desk.write_csv("in.csv", [*ROWS, *({"id": f"x{i}", "prompt": ROWS[i]["prompt"]} for i in range(COUNT))])
+    held = desk.annotate(*PILOT, *VOTES, "--json")
+    # Rows with one prompt are answered together.
+    assert (held.code, held.summary["rows"]["completed"]) == (75, 2 * DRAWN), held.stderr
+    more = desk.annotate(*PILOT, "--pilot", str(DRAWN + 4), *VOTES, "--json")
+    assert (more.code, more.summary["rows"]["completed"]) == (75, 2 * DRAWN), more.stderr
+    sent = desk.annotate(*PILOT, *VOTES, "--yes", "--json")
+    assert (sent.code, sent.summary["rows"]["completed"]) == (0, 2 * COUNT), sent.stderr
+    calls = len(desk.provider.calls)
+    again = desk.annotate(*PILOT, *VOTES, "--json")
+    assert (again.code, again.summary["rows"]["reused"]) == (0, 2 * COUNT), again.stderr
+    assert len(desk.provider.calls) == calls
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("first", "then", "low"),
+    [
+        ((), VOTES, COUNT),
+        (MODELS[:2], MODELS, COUNT),
+        # Of the rows whose votes are known, only those that differ go to the stronger model.
+        (VOTES, ESCALATION, COUNT // 3),
+    ],
+    ids=["votes", "models", "a stronger model"],
+)
+def test_earlier_answers_are_taken_before_a_pilot_is_drawn(
+    desk: Desk, first: Sequence[str], then: Sequence[str], low: int
+) -> None:
+    plain = [one for one in PILOT if one not in ("--pilot", str(DRAWN))]
+    assert desk.annotate(*plain, *first).code == 0
+    held = desk.annotate(*PILOT, *then, "--json")
+    assert (held.code, held.summary["rows"]["open"]) == (75, low - DRAWN), held.stderr
+    rows = "row" if low - DRAWN == 1 else "rows"
+    assert f"estimate for {low - DRAWN} {rows}, from {DRAWN} rows of the pilot" in held.stderr
+    paid = held.summary["cost_usd"]
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    resumed = desk.run("resume", held.summary["run_id"], *ledger, "--json")
+    assert (resumed.code, resumed.summary["rows"]["completed"]) == (0, COUNT), resumed.stderr
+    least, most = _range(held.stderr)
+    assert 0.6 * least <= resumed.summary["cost_usd"] - paid <= 1.5 * most
+
+
+@pytest.mark.scripted
 def test_a_dry_run_names_the_pilot_of_votes(desk: Desk) -> None:
     dry = desk.annotate(*PILOT, *VOTES, "--dry-run")
     assert f"pilot: {DRAWN} rows first" in dry.stdout
