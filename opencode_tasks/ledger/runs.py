@@ -188,32 +188,39 @@ def held_pilot(connection: Connection, input_fingerprint: str, output: str | Non
 
 def pilot_rows(connection: Connection, run_id: str) -> PilotRows | None:
     """The pilot of a run with parts; None if none was drawn."""
-    found = mapping_in(_parameters(connection, run_id).get(PILOT_ROWS))
-    if not found:
-        return None
-    return PilotRows(positions=list_in(found.get("positions")), is_approved=found.get("is_approved") is True)
+    query = select(runs.c.parameters).where(runs.c.run_id == run_id)
+    return _pilot_in(connection.execute(query).scalar_one_or_none())
 
 
 def begin_pilot(connection: Connection, run_id: str, positions: Sequence[int]) -> PilotRows:
     """Save the rows of the pilot of a run; returns those of the process that was first."""
-    if (found := pilot_rows(connection, run_id)) is None:
+    parameters = _locked_parameters(connection, run_id)
+    if (found := _pilot_in(parameters)) is None:
         found = PilotRows(positions=positions, is_approved=False)
-        _save_pilot(connection, run_id, found)
+        _save_pilot(connection, run_id, parameters, found)
     return found
 
 
 def approve_pilot(connection: Connection, run_id: str) -> None:
     """Save that the rows after the pilot of a run may be sent."""
-    if (found := pilot_rows(connection, run_id)) is not None:
-        _save_pilot(connection, run_id, replace(found, is_approved=True))
+    parameters = _locked_parameters(connection, run_id)
+    if (found := _pilot_in(parameters)) is not None:
+        _save_pilot(connection, run_id, parameters, replace(found, is_approved=True))
 
 
-def _save_pilot(connection: Connection, run_id: str, pilot: PilotRows) -> None:
-    parameters = {**_parameters(connection, run_id), PILOT_ROWS: asdict(pilot)}
-    connection.execute(runs.update().where(runs.c.run_id == run_id).values(parameters=parameters))
+def _pilot_in(parameters: Any) -> PilotRows | None:
+    found = mapping_in(mapping_in(parameters).get(PILOT_ROWS))
+    if not found:
+        return None
+    return PilotRows(positions=list_in(found.get("positions")), is_approved=found.get("is_approved") is True)
 
 
-def _parameters(connection: Connection, run_id: str) -> Mapping[str, Any]:
+def _save_pilot(connection: Connection, run_id: str, parameters: Mapping[str, Any], pilot: PilotRows) -> None:
+    values = {**parameters, PILOT_ROWS: asdict(pilot)}
+    connection.execute(runs.update().where(runs.c.run_id == run_id).values(parameters=values))
+
+
+def _locked_parameters(connection: Connection, run_id: str) -> Mapping[str, Any]:
     query = select(runs.c.parameters).where(runs.c.run_id == run_id).with_for_update()
     return mapping_in(connection.execute(query).scalar_one_or_none())
 

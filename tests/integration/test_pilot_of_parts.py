@@ -140,6 +140,17 @@ def test_earlier_answers_are_taken_before_a_pilot_is_drawn(
 
 
 @pytest.mark.scripted
+def test_a_pilot_of_votes_is_kept_in_postgresql(desk: Desk, empty_postgresql: str) -> None:
+    ledger = ("--ledger", empty_postgresql, "--json")
+    held = desk.annotate(*PILOT, *VOTES, *ledger)
+    assert (held.code, held.summary["rows"]["completed"]) == (75, DRAWN), held.stderr
+    again = desk.annotate(*PILOT, *VOTES, *ledger)
+    assert (again.code, again.summary["run_id"]) == (75, held.summary["run_id"])
+    resumed = desk.run("resume", held.summary["run_id"], *ledger)
+    assert (resumed.code, resumed.summary["rows"]["completed"]) == (0, COUNT), resumed.stderr
+
+
+@pytest.mark.scripted
 def test_a_dry_run_names_the_pilot_of_votes(desk: Desk) -> None:
     dry = desk.annotate(*PILOT, *VOTES, "--dry-run")
     assert f"pilot: {DRAWN} rows first" in dry.stdout
