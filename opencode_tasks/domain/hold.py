@@ -8,6 +8,8 @@ from datetime import datetime
 MESSAGE_LIMIT = 200
 # ``error_type`` of the hold after a pilot, which no failure caused.
 PILOT = "pilot"
+# What the line of such a hold contains.
+PILOT_MARK = f": {PILOT}: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

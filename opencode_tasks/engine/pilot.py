@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from opencode_tasks.domain.hold import PILOT, Hold
+from opencode_tasks.domain.hold import PILOT, PILOT_MARK, Hold
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.plan.plan import Plan
@@ -48,7 +48,7 @@ def answered_rows(
 
 def is_pilot_hold(reason: str | None) -> bool:
     """Whether a hold with this reason is that after a pilot."""
-    return f": {PILOT}: " in (reason or "")
+    return PILOT_MARK in (reason or "")
 
 
 def by_setting(run_id: str, estimate: Estimate | None) -> bool:

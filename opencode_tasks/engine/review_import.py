@@ -68,7 +68,8 @@ def import_review(
     keys = {one["row_id"]: one["row_key"] for one in outcomes}
     own = [_found(one, keys) for one in found if one.run_id in (None, run_id)]
     models = _models(ledger, run_id, outcomes)
-    judged = [one for one in own if one.fault is None and one.texts is not None and not is_empty(one.texts)]
+    readable = [one for one in own if one.fault is None]
+    judged = [one for one in readable if _is_judged(one)]
     faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None]
     answers: list[PersonAnswer] = []
     for one in judged:
@@ -101,7 +102,7 @@ def import_review(
         faults=faults,
         other_rows=len(found) - len(own),
         random_rows=len(drawn),
-        random_left=sum(bool(one.is_random) for one in own) - len(drawn),
+        random_left=sum(one.is_random is True and not _is_judged(one) for one in readable),
         newer_rows=newer,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )
@@ -117,6 +118,11 @@ def _found(one: Judgement, keys: Mapping[str, str]) -> Judgement:
         fault = "its row_key is that of another row; a spreadsheet may have changed the id, such as 007 to 7"
         return replace(one, fault=fault)
     return one
+
+
+def _is_judged(one: Judgement) -> bool:
+    """Whether a row of a file has an answer."""
+    return one.texts is not None and not is_empty(one.texts)
 
 
 def _is_known(one: PersonAnswer, history: Mapping[str, Sequence[tuple[Any, str, str | None]]]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
-from opencode_tasks.domain.hold import PILOT
+from opencode_tasks.domain.hold import PILOT_MARK
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
@@ -176,7 +176,7 @@ def held_pilot(connection: Connection, input_fingerprint: str, output: str | Non
         .where(
             runs.c.input_fingerprint == input_fingerprint,
             runs.c.status == "paused",
-            runs.c.pause_reason.contains(f": {PILOT}: "),
+            runs.c.pause_reason.contains(PILOT_MARK),
             runs.c.deployment.is_(None),
             runs.c.parent_run_id.is_(None),
         )
