@@ -159,6 +159,12 @@ class Settings(BaseSettings):
     max_workspace_bytes: int = Field(
         default=2_000_000_000, ge=1, description="Maximum number of bytes of the files of a workspace."
     )
+    kept_sessions: str | None = Field(
+        default=None,
+        description="Folder for the sessions of interrupted agents with a workspace or a sandbox, as a path "
+        "that all machines share or a URL such as s3://bucket/sessions. Another machine then continues them. "
+        "Unset: only the machine on which an agent worked continues its session.",
+    )
     sandbox_memory_bytes: int = Field(
         default=4_000_000_000,
         ge=1,

@@ -71,7 +71,8 @@ def other_node(
         "TMPDIR": "/tmp",
         "RAY_AUTH_MODE": "token",
     }
-    own |= {f"XDG_{name}_HOME": f"{HOME}/{name.lower()}" for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    # Its data folder has the path of the one here, as on machines with the same users.
+    own |= {f"XDG_{name}_HOME": f"{HOME}/{name.lower()}" for name in ("CACHE", "CONFIG", "STATE")}
     ray = [RAY, "start", "--block", "--disable-usage-stats", "--address", address]
     process = subprocess.Popen(
         _unshared([SCRIPT, "bash", *ray, "--node-ip-address", ADDRESS, *more]),

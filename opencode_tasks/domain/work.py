@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,11 @@ def local_path(address: str) -> str | None:
         return address
     parts = urlsplit(address)
     return unquote(parts.path) if parts.scheme in _LOCAL else None
+
+
+def absolute_address(address: str | None) -> str | None:
+    """The address of a folder with a relative path made absolute; None for None."""
+    return address if address is None or "://" in address else str(Path(address).absolute())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

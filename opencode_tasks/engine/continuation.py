@@ -88,10 +88,12 @@ def has_work(sessions: Sequence[Session]) -> bool:
 
 
 async def take_kept(backend: Backend, found: Beginning, attempt_id: str) -> Beginning:
-    """The beginning with its session taken from the disk, or without it. Raises OSError if the disk fails."""
+    """The beginning with its session taken, or without it; raises as ``Backend.take_session`` does."""
     if found.kept is None or await backend.take_session(found.kept, attempt_id):
         return found
-    reason = f"the session of attempt {found.continues} is not on this machine any more"
+    host = found.kept.host
+    place = "not on this machine any more" if host is None else f"on the machine {host}"
+    reason = f"the session of attempt {found.continues} is {place}"
     return replace(found, kept=None, continues=None, reason=reason)
 
 
@@ -117,23 +119,24 @@ def find_beginning(ledger: Ledger, claimed: ClaimedRow, *, run_id: str, host: st
         children_pico=children_pico,
         had_begun_anew=any(one.begins_anew is not None for one in earlier),
     )
-    reason = _obstacle(left, claimed, host)
+    reason = _obstacle(left, claimed)
     if reason is not None:
         return replace(found, reason=reason)
     kept = KeptSession(
-        session_id=left.session_id, data_dir=Path(left.data_dir or ""), left_by=left.attempt_id
+        session_id=left.session_id,
+        data_dir=Path(left.data_dir or ""),
+        left_by=left.attempt_id,
+        host=None if left.host == host else left.host,
     )
     return replace(found, kept=kept, continues=left.attempt)
 
 
-def _obstacle(left: EarlierAttempt, claimed: ClaimedRow, host: str) -> str | None:
-    """Why a session cannot be continued, whatever is on the disk; None if nothing is known."""
+def _obstacle(left: EarlierAttempt, claimed: ClaimedRow) -> str | None:
+    """Why a session cannot be continued, wherever it is; None if nothing is known."""
     if left.row_key != claimed.row.row_key:
         return f"the row has changed since attempt {left.attempt}"
     if left.error_type in NOT_CONTINUED:
         return f"the answer of attempt {left.attempt} was cut at a limit of tokens"
     if left.continues is not None and not left.steps and left.error_type in STUCK:
         return f"attempt {left.attempt} made no step in the session that it continued"
-    if left.host != host:
-        return f"the session of attempt {left.attempt} is on the machine {left.host}"
     return None

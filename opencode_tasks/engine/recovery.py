@@ -45,6 +45,7 @@ from opencode_tasks.opencode.leftovers import (
     unfinished_record,
     unrecorded_sessions,
 )
+from opencode_tasks.opencode.session_store import SessionStore, session_store
 from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.system.process_identity import is_dead
 
@@ -117,6 +118,14 @@ def forget_recorded(context: BatchContext) -> None:
         # Checked last, since it looks at every process of the machine.
         if is_orphaned(instance_dir := instance_dir_of(data_dir)):
             forget_session(instance_dir, session_id)
+    store = _store(context)
+    if store is not None and (stored := store.attempt_ids()):
+        store.remove(context.ledger.continued.without_successor(stored))
+
+
+def _store(context: BatchContext) -> SessionStore | None:
+    """The store of the run. Only with the backend ``cli`` each session has a directory of its own."""
+    return session_store(context.run_spec.spec) if context.run_spec.backend == "cli" else None
 
 
 def _with_sessions(orphans: Sequence[OrphanedAttempt]) -> list[OrphanedAttempt]:
@@ -183,7 +192,7 @@ def _record_end(
         error = OpenCodeError(
             context.node_id, CRASHED, raw_message="the process died with this row in flight"
         )
-    is_kept = row is None and _keep(orphan, error, sessions)
+    is_kept = row is None and _keep(orphan, error, sessions, _store(context))
     end = EndedAttempt(
         lease=lease, attempt_id=orphan.attempt_id, record=record, now=now, error=error, row=row
     )
@@ -197,13 +206,18 @@ def _is_final(context: BatchContext, error: OpenCodeError, now: datetime) -> boo
     return isinstance(decide(error, 1, now, context.run_spec.limits), Fail)
 
 
-def _keep(orphan: OrphanedAttempt, error: OpenCodeError | None, sessions: Sequence[Session]) -> bool:
+def _keep(
+    orphan: OrphanedAttempt,
+    error: OpenCodeError | None,
+    sessions: Sequence[Session],
+    store: SessionStore | None,
+) -> bool:
     """Keep the session of an agent for the next attempt at its row; whether it is kept."""
     if orphan.data_dir is None or orphan.session_id is None:
         return False
     if not has_work(sessions) or (error is not None and not error.reaction.continues_session):
         return False
-    keep_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id, orphan.attempt_id)
+    keep_session(instance_dir_of(Path(orphan.data_dir)), orphan.session_id, orphan.attempt_id, store)
     return True
 
 

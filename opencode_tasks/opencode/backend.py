@@ -102,7 +102,8 @@ class OpencodeSpec:
     ``use_plugin`` False starts opencode without the plugin: provider errors are then read from the
     event stream alone. ``max_steps`` is the maximum number of model calls of one prompt, sub-agents
     included; None means the setting. ``sandbox`` is what opencode reaches in a sandbox, None without one;
-    only the backend ``cli`` has sandboxes.
+    only the backend ``cli`` has sandboxes. ``kept_sessions`` is the path or URL of the folder in which it
+    stores kept sessions for other machines, None for nowhere.
     """
 
     binary: Path
@@ -122,6 +123,7 @@ class OpencodeSpec:
     use_plugin: bool = True
     max_steps: int | None = None
     sandbox: SandboxSpec | None = None
+    kept_sessions: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +158,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptSession:
-    """A session on this machine that an attempt left for the next one at its row.
+    """A session that an attempt left for the next one at its row.
 
-    ``left_by`` is the id of that attempt, and ``data_dir`` the data directory with the session.
+    ``left_by`` is the id of that attempt, ``data_dir`` the data directory with the session, and ``host`` the
+    other machine on which it is; None for this one.
     """
 
     session_id: str
     data_dir: Path
     left_by: str
+    host: str | None = None
 
 
 OnSession = Callable[[str], None]
@@ -205,7 +209,7 @@ class Backend(Protocol):
     async def take_session(self, kept: KeptSession, attempt_id: str) -> bool:
         """Take a kept session, so that requests of this attempt can name it; False if it is not there.
 
-        Raises OSError if the disk fails.
+        Raises OSError if the disk fails, and SetupError if a folder of stored sessions cannot be read.
         """
         ...
 

@@ -58,6 +58,7 @@ from opencode_tasks.opencode.session_export import (
     exported_family,
     exported_messages,
 )
+from opencode_tasks.opencode.session_store import session_store
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
 from opencode_tasks.outcomes.cli_output import parse_events, parse_run_error
 from opencode_tasks.outcomes.session_messages import has_known_usage
@@ -84,6 +85,7 @@ class CliBackend:
         if kind is not None and (problem := sandbox_problem(kind)) is not None:
             raise SetupError(current_node_id(), raw_message=problem, hint=NO_SANDBOX)
         self._spec = spec
+        self._store = session_store(spec)
         self._secrets = SpecSecrets(spec)
         self._homes: dict[str, InstanceDir] = {}
         # The last run of each session.
@@ -139,12 +141,13 @@ class CliBackend:
         instance_dir = self._forget(session_id)
         if instance_dir is None:
             return False
-        keep_session(instance_dir, session_id, attempt_id)
+        keep_session(instance_dir, session_id, attempt_id, self._store)
         return True
 
     def _take_session(self, kept: KeptSession, attempt_id: str) -> bool:
         instance_dir, session_id = instance_dir_of(kept.data_dir), kept.session_id
-        if not take_session(instance_dir, kept, attempt_id, user_config=self._spec.sandbox is None):
+        user_config = self._spec.sandbox is None
+        if not take_session(instance_dir, kept, attempt_id, user_config=user_config, store=self._store):
             return False
         self._homes[session_id] = instance_dir
         self._keepers[session_id] = GuardedProcess.watch(instance_dirs=[instance_dir.root])

@@ -188,15 +188,27 @@ def make_instance_dir(parent: Path | None = None, *, user_config: bool = True) -
     """
     parent = parent or instance_dirs_root()
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    instance_dir = InstanceDir(root=parent / uuid.uuid4().hex[:12])
-    instance_dir.root.mkdir(mode=0o700)
-    _lock(instance_dir)
+    instance_dir = make_locked_dir(parent)
     for path in (instance_dir.data, instance_dir.marks, instance_dir.work):
         path.mkdir(mode=0o700)
     if not user_config:
         (instance_dir.root / "sandboxed").touch(mode=0o600)
     make_run_folder(instance_dir, user_config=user_config)
     return instance_dir
+
+
+def make_locked_dir(parent: Path) -> InstanceDir:
+    """Make the root of a new instance directory, locked by this process, with nothing else in it."""
+    instance_dir = InstanceDir(root=parent / uuid.uuid4().hex[:12])
+    instance_dir.root.mkdir(mode=0o700)
+    _lock(instance_dir)
+    return instance_dir
+
+
+def move_locked(instance_dir: InstanceDir, target: InstanceDir) -> None:
+    """Rename an instance directory that this process has locked. Raises OSError if the target is there."""
+    instance_dir.root.rename(target.root)
+    _locks[target.root] = _locks.pop(instance_dir.root)
 
 
 def make_run_folder(instance_dir: InstanceDir, *, user_config: bool) -> None:

@@ -2,7 +2,7 @@
 
 The instance directory of a kept session has opencode's data and the workspace, and no process uses it. Its
 mark names the attempt that left it. The next attempt on this machine takes the directory: it locks it, and
-marks the session as its own.
+marks the session as its own. With a session store, one on another machine fetches the directory first.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ from opencode_tasks.opencode.instance_dir import (
     remove_tree,
 )
 from opencode_tasks.opencode.session_export import SESSION_ID
+from opencode_tasks.opencode.session_store import SessionStore
 
 
-def keep_session(instance_dir: InstanceDir, session_id: str, attempt_id: str) -> None:
-    """Mark a session as kept, and release its directory. Raises OSError if the disk fails."""
+def keep_session(
+    instance_dir: InstanceDir, session_id: str, attempt_id: str, store: SessionStore | None = None
+) -> None:
+    """Mark a session as kept, store it if there is a store, and release its directory.
+
+    Raises OSError if the disk fails.
+    """
     instance_dir.mark(session_id, f"{KEPT}{attempt_id}")
     remove_tree(instance_dir.run)
+    if store is not None:
+        store.put(instance_dir, attempt_id)
     instance_dir.release()
 
 
@@ -33,14 +41,25 @@ def is_kept(instance_dir: InstanceDir, kept: KeptSession) -> bool:
         return False
 
 
-def take_session(instance_dir: InstanceDir, kept: KeptSession, attempt_id: str, *, user_config: bool) -> bool:
+def take_session(
+    instance_dir: InstanceDir,
+    kept: KeptSession,
+    attempt_id: str,
+    *,
+    user_config: bool,
+    store: SessionStore | None = None,
+) -> bool:
     """Take a kept session for an attempt; False if it is gone, or if another process has its directory.
 
     ``user_config`` is False in a sandbox; a session that began in one is not continued outside, nor the other
-    way round. This process has locked the directory then. Raises OSError if the disk fails.
+    way round. ``store`` has the session too if it is not on this machine. This process has locked the
+    directory then. Raises OSError if the disk fails, and SetupError if the store cannot be read.
     """
     # The id names a file.
-    if SESSION_ID.fullmatch(kept.session_id) is None or not lock_again(instance_dir):
+    if SESSION_ID.fullmatch(kept.session_id) is None:
+        return False
+    is_here = kept.host is None and lock_again(instance_dir)
+    if not is_here and not (store is not None and store.fetch(kept, instance_dir)):
         return False
     try:
         if not is_kept(instance_dir, kept) or instance_dir.is_sandboxed == user_config:
@@ -52,4 +71,7 @@ def take_session(instance_dir: InstanceDir, kept: KeptSession, attempt_id: str, 
     except OSError:
         instance_dir.release()
         raise
+    if store is not None:
+        # The session changes now, and is stored again if this attempt leaves it.
+        store.remove([kept.left_by])
     return True

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.domain.sandbox import Network, SandboxKind
-from opencode_tasks.domain.work import KeepWorkspaces
+from opencode_tasks.domain.work import KeepWorkspaces, absolute_address
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import (
     DEFAULT_AGENT,
@@ -336,6 +336,7 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         ),
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
+        kept_sessions=absolute_address(settings().kept_sessions),
     )
 
 

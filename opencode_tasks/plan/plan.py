@@ -17,7 +17,7 @@ from opencode_tasks.domain.max_cost import Price
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.policy import RetryLimits
 from opencode_tasks.domain.rate_limits import RateLimits
-from opencode_tasks.domain.work import WorkSpec
+from opencode_tasks.domain.work import WorkSpec, absolute_address
 from opencode_tasks.frames.columns import Column, output_columns
 from opencode_tasks.frames.validate import Checked
 from opencode_tasks.opencode.backend import BackendName, OpencodeSpec
@@ -202,9 +202,6 @@ def columns_of(options: Options) -> tuple[Column, ...]:
 
 def work_of(options: Options, spec: OpencodeSpec) -> WorkSpec:
     """Commands in the workspaces of a run and what is kept of them, from its options and the settings."""
-    artifacts = options.artifacts
-    if artifacts is not None and "://" not in artifacts:
-        artifacts = str(Path(artifacts).absolute())
     return WorkSpec(
         setup_command=options.setup_command,
         check_command=options.check_command,
@@ -214,7 +211,7 @@ def work_of(options: Options, spec: OpencodeSpec) -> WorkSpec:
         check_retries=options.check_retries,
         artifact_globs=tuple(options.artifact),
         keep=options.keep_workspaces,
-        artifacts=artifacts,
+        artifacts=absolute_address(options.artifacts),
         max_diff_bytes=settings().max_diff_bytes,
         host=socket.gethostname(),
     )

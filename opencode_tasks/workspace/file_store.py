@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.workspace.fault import WorkspaceFaultError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,76 @@ class FileStore:
 
         Raises WorkspaceFaultError if it cannot be written.
         """
-        target = f"{self.address.rstrip('/')}/{name}"
-        try:
-            system: Any
-            system, path = fsspec.core.url_to_fs(target)
+
+        def copy(system: Any, path: str) -> None:
             system.makedirs(path.rpartition("/")[0], exist_ok=True)
             system.put_file(str(file), path)
+
+        self._reported("write", name, copy)
+        return without_url_secrets(self._address_of(name))
+
+    def get(self, name: str, file: Path) -> bool:
+        """Copy a stored file to a path of this machine; False if there is none with this name.
+
+        Raises WorkspaceFaultError if it cannot be read.
+        """
+
+        def copy(system: Any, path: str) -> bool:
+            try:
+                system.get_file(path, str(file))
+            except FileNotFoundError:
+                return False
+            return True
+
+        return self._reported("read", name, copy)
+
+    def remove(self, name: str) -> None:
+        """Remove a stored file, if there is one. Raises WorkspaceFaultError if it cannot be removed."""
+
+        def remove(system: Any, path: str) -> None:
+            with suppress(FileNotFoundError):
+                system.rm_file(path)
+
+        self._reported("remove", name, remove)
+
+    def names(self) -> list[str]:
+        """The names of the stored files without a slash; raises as ``get`` does."""
+
+        def listed(system: Any, path: str) -> list[str]:
+            system.invalidate_cache()
+            try:
+                found: list[str] = system.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+            return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+        return self._reported("read", "", listed)
+
+    def check(self) -> None:
+        """Raise WorkspaceFaultError if no file can be written and removed."""
+
+        def write(system: Any, path: str) -> None:
+            folder = path.rstrip("/")
+            mark = f"{folder}/.opencode-tasks-{uuid.uuid4().hex}"
+            system.makedirs(folder, exist_ok=True)
+            system.pipe_file(mark, b"")
+            system.rm_file(mark)
+
+        self._reported("write", "", write)
+
+    def _address_of(self, name: str) -> str:
+        return f"{self.address.rstrip('/')}/{name}"
+
+    def _reported(self, verb: str, name: str, use: Callable[[Any, str], T]) -> T:
+        """Use the file system with the path of a file; its errors are reported as WorkspaceFaultError."""
+        address = self._address_of(name)
+        try:
+            system, path = fsspec.core.url_to_fs(address)
+            return use(system, path)
         # The errors depend on the driver of the URL.
         except Exception as error:
-            shown = without_url_secrets(f"{target}: {type(error).__name__}: {error}")
-            raise WorkspaceFaultError(f"cannot write {shown}") from error
-        return without_url_secrets(target)
+            shown = without_url_secrets(f"{address}: {type(error).__name__}: {error}")
+            raise WorkspaceFaultError(f"cannot {verb} {shown}") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from opencode_tasks.engine.audit import Audit, audit
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
+from opencode_tasks.workspace.file_store import FileStore
 
 STEPS = 5
 # What an undisturbed run sends: each step, and the request of the answer.
@@ -297,9 +299,9 @@ class Command(NamedTuple):
             env={"OPENCODE_TASKS_MAX_INLINE_WAIT": "0.1"},
         )
 
-    def sleep(self) -> None:
+    def sleep(self, *options: str) -> None:
         """Run until the rate limit, whose time has passed afterwards."""
-        with self.start("--no-wait") as process:
+        with self.start("--no-wait", *options) as process:
             _, stderr = process.communicate(timeout=200)
         assert process.returncode == 75, stderr
         with closing(sqlite3.connect(self.ledger)) as database, database:
@@ -415,6 +417,108 @@ def test_an_agent_whose_machine_is_gone_begins_anew_and_says_so(command: Command
     assert f"attempt 2: completed, began anew: {reason}" in command.shown()
     found = command.audit()
     assert (found["faults"], found["continued"], len(found["repeated"])) == ([], 0, 1)
+
+
+def move_to_another_machine(command: Command) -> None:
+    """From now on, the ledger says that the session was left on a machine with another disk."""
+    (mark,) = instance_dirs_root().glob("*/*/unrecorded/*")
+    shutil.rmtree(mark.parents[2])
+    with closing(sqlite3.connect(command.ledger)) as database, database:
+        database.execute("UPDATE attempts SET host = 'elsewhere'")
+
+
+def stored(folder: Path) -> list[Path]:
+    """The archives of a folder with stored sessions."""
+    return [*folder.glob("*.tar.gz")] if folder.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", [(), pytest.param(("--sandbox", "none"), marks=pytest.mark.nightly)])
+def test_an_agent_continues_on_another_machine_with_a_shared_folder(
+    command: Command, sandbox: tuple[str, ...]
+) -> None:
+    folder = command.desk.folder / "sessions"
+    command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = "sessions"
+    # Links that lead out, files of others and those without permissions come along; a pipe does not.
+    odd = (
+        "ln -s /usr/bin/env tool; mkdir sub; ln -s ../a.txt sub/l; mkfifo pipe; ln a.txt b.txt; chmod 500 sub"
+    )
+    scripted(command.desk, *steps(STEPS - 1), shell(f"echo 5 >> a.txt; {odd}"), limited(after_s=3600))
+    command.sleep(*sandbox)
+    (archive,) = stored(folder)
+    with tarfile.open(archive) as opened:
+        names = set(opened.getnames())
+    assert {"workspace/a.txt", "workspace/tool"} < names
+    assert not [name for name in names if name.startswith("run") or name.endswith("auth.json")]
+    move_to_another_machine(command)
+    row = command.resume()
+    assert (row["status"], row["response"]) == ("completed", "done")
+    assert all(f"+++ b/{name}\n" in row["diff"] for name in ("b.txt", "tool", "sub/l", "a.txt"))
+    assert "+1\n+2\n+3\n+4\n+5\n" in row["diff"]
+    assert command.attempts()[-1]["continues"] == 1
+    assert len(answered(command.desk.provider)) == CALLS
+    found = command.audit()
+    assert (found["faults"], found["requests"], found["continued"]) == ([], CALLS, 1)
+    assert stored(folder) == []
+
+
+@pytest.mark.slow
+def test_sessions_are_stored_in_s3(command: Command, s3: str) -> None:
+    command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = f"{s3}/sessions"
+    scripted(command.desk, *steps(), limited(after_s=3600))
+    command.sleep()
+    assert len(FileStore(f"{s3}/sessions").names()) == 1
+    move_to_another_machine(command)
+    check_resumed(command, command.resume())
+    assert FileStore(f"{s3}/sessions").names() == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("damage", [None, b"no archive"])
+def test_a_session_that_is_not_stored_any_more_begins_anew(command: Command, damage: bytes | None) -> None:
+    folder = command.desk.folder / "sessions"
+    command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = str(folder)
+    scripted(command.desk, *steps(), limited(after_s=3600), *steps())
+    command.sleep()
+    (archive,) = stored(folder)
+    archive.unlink() if damage is None else archive.write_bytes(damage)
+    move_to_another_machine(command)
+    row = command.resume()
+    assert (row["status"], row["response"]) == ("completed", "done")
+    reason = "the session of attempt 1 is on the machine elsewhere"
+    assert command.attempts()[-1]["begins_anew"] == reason
+    assert command.audit()["faults"] == []
+
+
+@pytest.mark.nightly
+def test_a_stored_session_of_a_row_with_an_outcome_is_removed(command: Command) -> None:
+    folder = command.desk.folder / "sessions"
+    command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = str(folder)
+    scripted(command.desk, *steps(), limited(after_s=3600))
+    command.sleep()
+    (archive,) = stored(folder)
+    text = archive.read_bytes()
+    check_resumed(command, command.resume())
+    # As if the process had been killed before it removed the archive; one of another ledger stays.
+    archive.write_bytes(text)
+    (folder / "of-another-ledger.tar.gz").write_bytes(text)
+    with command.start("--refresh") as process:
+        process.communicate(timeout=200)
+    assert stored(folder) == [folder / "of-another-ledger.tar.gz"]
+
+
+@pytest.mark.slow
+def test_a_folder_for_sessions_that_cannot_be_written_is_refused_before_a_row_is_sent(
+    command: Command,
+) -> None:
+    (command.desk.folder / "file").touch()
+    command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = "file/sessions"
+    with command.start() as process:
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 70, stderr
+    assert "OPENCODE_TASKS_KEPT_SESSIONS: cannot write" in stderr
+    assert "Traceback" not in stderr
+    assert command.desk.provider.calls == []
 
 
 @pytest.mark.nightly

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from agent_rows import TOOLS, cost_usd
 from cluster import Desk
@@ -87,8 +88,11 @@ def broken(folder: Path, number: int) -> Path:
     )
 
 
-def fixes(desk: Desk, number: int, delay_s: float = 0.0) -> None:
-    """Script the agent of a row: it runs the test, corrects the file and answers, also if it begins again."""
+def fixes(desk: Desk, number: int, delay_s: float = 0.0, last: Reply | None = None) -> None:
+    """Script the agent of a row: it runs the test, corrects the file and answers, also if it begins again.
+
+    ``last`` comes before the answer.
+    """
 
     def results(call: Call) -> int:
         return sum(message.get("role") == "tool" for message in call.body["messages"])
@@ -104,7 +108,8 @@ def fixes(desk: Desk, number: int, delay_s: float = 0.0) -> None:
         def is_next(call: Call, done: int = done) -> bool:
             return f"fix task {number}." in json.dumps(call.body) and results(call) == done
 
-        desk.provider.on(is_next, reply)
+        answers = [reply] if last is None or reply.tool_calls else [last, reply]
+        desk.provider.on(is_next, *answers)
 
 
 def arguments(
@@ -248,6 +253,45 @@ def test_rows_of_a_lost_machine_are_done_on_the_other_one(desk: Desk, empty_post
     assert lost, attempts
     again = [one for one in attempts if one["row_id"] in lost and one["host"] != NAME]
     assert {one["row_id"] for one in again if one["status"] == "completed"} == lost
+
+
+def test_an_agent_of_a_lost_machine_continues_on_the_other_one(
+    desk: Desk, shared: Path, empty_postgresql: str
+) -> None:
+    served = desk.folder / "served"
+    limit = Reply(status=429, headers={"Retry-After": "3600"}, body={"error": {"message": "slow down"}})
+    for number in range(2):
+        broken(served / f"r{number}", number)
+        fixes(desk, number, delay_s=2.0, last=limit)
+    sessions = {"OPENCODE_TASKS_KEPT_SESSIONS": str(shared / "sessions"), "PREFECT_API_URL": None}
+    with two_machines(empty_postgresql, [shared]) as cluster, source_server(served) as url:
+        desk.write_csv(
+            "in.csv", [{"prompt": f"fix task {n}.", "repo": f"git+{url}/r{n}@main"} for n in range(2)]
+        )
+        more = ("--batch-size", "1", "--concurrency", "2", "--no-wait")
+        ran = desk.run(*arguments(desk, cluster, empty_postgresql, *more), env=sessions)
+        assert ran.code == 75, ran.stderr
+        run_id = ran.summary["run_id"]
+        assert set(hosts(empty_postgresql, run_id).values()) == {socket.gethostname(), NAME}
+        kill_family(cluster.nodes[0])
+        with psycopg.connect(empty_postgresql) as database:
+            database.execute("DELETE FROM gates")
+            for table in ("rows", "runs"):
+                database.execute(f"UPDATE {table} SET waits_until = NULL")
+        ran = desk.run("resume", run_id, "--ledger", empty_postgresql, env=sessions)
+        assert ran.code == 0, ran.stderr
+    assert [(row["status"], row["response"]) for row in rows(desk)] == [
+        ("completed", f"fixed {number}") for number in range(2)
+    ]
+    assert [row["check_passed"] for row in rows(desk)] == [True, True]
+    assert hosts(empty_postgresql, run_id) == dict.fromkeys(("0", "1"), socket.gethostname())
+    with Ledger.open(empty_postgresql) as ledger:
+        attempts = ledger.results.attempts(run_id)
+    assert sorted((one["attempt"], one["continues"]) for one in attempts) == [(1, None)] * 2 + [(2, 1)] * 2
+    # Each step was sent once, and each answer was refused once.
+    assert [call.status for call in desk.provider.calls].count(429) == 2
+    assert len(desk.provider.calls) == 2 * 4
+    assert [*(shared / "sessions").iterdir()] == []
 
 
 def wait_for_work(ledger_url: str) -> str:
