@@ -163,6 +163,7 @@ def test_a_backend_that_does_not_run_opencode_needs_none(desk: Desk) -> None:
     assert [row["response"] for row in desk.read_csv("out.csv")] == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_doctor_reports_the_environment(desk: Desk) -> None:
     ran = desk.run("doctor", "--json", env={"OPENCODE_TASKS_OPENCODE_BIN": str(desk.binary)})
     findings = ran.summary

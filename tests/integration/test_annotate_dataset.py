@@ -190,6 +190,7 @@ def test_a_postgresql_ledger_serves_two_runs(desk: Desk, empty_postgresql: str) 
     assert sorted(desk.provider.prompts()) == ["pg one", "pg two"]
 
 
+@pytest.mark.slow
 def test_a_config_cannot_give_our_own_agent_tools(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["x"]))
     config = desk.provider.opencode_config()

@@ -223,6 +223,7 @@ def test_an_unreported_call_of_an_earlier_attempt_counts_in_the_cost_of_a_row(de
     assert len(desk.provider.calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 @pytest.mark.parametrize(("max_failed", "state"), [("1", "Failed"), ("50%", "Completed")])

@@ -323,6 +323,7 @@ def test_the_columns_of_the_models_have_the_types_of_the_answer(desk: Desk, targ
     assert set(ran.summary["votes"]["alpha"]) == {"label", "stars"}
 
 
+@pytest.mark.slow
 def test_python_takes_a_list_and_a_variant_is_a_model_of_its_own(desk: Desk) -> None:
     thinker = {"reasoning": True, "variants": {"high": {"reasoningEffort": "high"}}}
     desk.provider.models["alpha"] = {**desk.provider.models["alpha"], **thinker}

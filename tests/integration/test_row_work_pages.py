@@ -126,6 +126,7 @@ def test_show_has_the_work_of_a_row_in_colours_and_without_its_controls(folder: 
     assert kept["row"]["diff"] == DIFF
 
 
+@pytest.mark.slow
 def test_show_cuts_a_huge_diff_and_reads_no_other_file(folder: Path) -> None:
     shown = on_a_terminal(folder, "show", "work", "big")
     assert f"--- diff, in the file {folder}/changes.patch\n" in shown

@@ -74,6 +74,7 @@ def on_a_terminal(desk: Desk, command: list[str], columns: int = 200) -> tuple[s
         return read_all(screen), process.wait(240)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_texts_of_rows_do_not_control_the_terminal(desk: Desk) -> None:
     text = "a\x1b[31mred\x1b[0m\x07 \x9b8m\rb\x7f"
