@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from opencode_tasks.domain.answer_shape import longest_answer_bytes
 from opencode_tasks.domain.records import TOKEN_COLUMNS, RowInput
 from opencode_tasks.domain.usage import total_of
+from opencode_tasks.engine.further_votes import further_votes
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.plan.plan import Plan, price_in
@@ -55,10 +56,10 @@ class Forecast:
     ``send`` are the rows to send, one of each key, and ``first`` the first of them. ``reused`` rows have an
     answer in the ledger, ``equal`` rows get the answer of another row of the run, ``invalid`` rows fail
     without being sent. With votes, a row counts once for each vote without which no answer can have a
-    majority, and ``further`` is the most votes that may follow. ``canaries`` are sent beside the rows.
-    ``estimate`` includes them, and is None if nothing is sent or nothing is known about the rows.
-    ``models`` has the forecast of each of several models, and the others are their sums. ``media_rows`` of
-    the rows to send have images or PDF files.
+    majority, and ``further`` are the most votes that may follow, as far as the known answers decide it.
+    ``canaries`` are sent beside the rows. ``estimate`` includes them, and is None if nothing is sent or
+    nothing is known about the rows. ``models`` has the forecast of each of several models, and the others are
+    their sums. ``media_rows`` of the rows to send have images or PDF files.
     """
 
     send: Sequence[RowToSend]
@@ -66,7 +67,7 @@ class Forecast:
     reused: int
     equal: int
     invalid: int
-    further: int
+    further: Sequence[RowToSend]
     estimate: Estimate | None
     canaries: int = 0
     models: Sequence[Forecast] = ()
@@ -80,6 +81,8 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
     faulty = plan.checked.row_faults
     by_key: dict[str, RowToSend] = {}
     counts: dict[str, int] = {}
+    # The keys of the first votes, of each row that equals no earlier one.
+    firsts: dict[int, list[str]] = {}
     votes = plan.options.votes or 1
     for number in range(first_votes(votes)):
         for row in replace(plan.rows, number=number):
@@ -88,11 +91,13 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
             counts[row.row_key] = counts.get(row.row_key, 0) + 1
             if row.row_key not in by_key:
                 by_key[row.row_key] = _to_send(row)
+                firsts.setdefault(row.position, []).append(row.row_key)
     answered = ledger.ended_rows.answered([*by_key], refresh=plan.options.refresh)
     send = [row for key, row in by_key.items() if key not in answered]
     reused = sum(counts[key] for key in answered)
-    of_rows = [*{row.position: row for row in by_key.values()}.values()]
-    further = of_rows * (votes - first_votes(votes))
+    more = further_votes(ledger, plan, firsts, answered) if votes > first_votes(votes) else {}
+    of_rows = {row.position: row for row in by_key.values()}
+    further = [of_rows[position] for position, count in more.items() for _ in range(count)]
     canaries = [] if plan.canaries is None else [_to_send(row) for row in plan.canaries.plan.rows]
     # The plan of an empty input has no model.
     priced = plan if plan.catalog is not None or plan.canaries is None else plan.canaries.plan
@@ -103,7 +108,7 @@ def forecast(ledger: Ledger, plan: Plan) -> Forecast:
         reused=reused,
         equal=sum(counts.values()) - reused - len(send),
         invalid=len(faulty),
-        further=len(further),
+        further=further,
         estimate=spanned(_estimate(ledger, priced, to_send), _estimate(ledger, priced, [*to_send, *further])),
         canaries=len(canaries),
         media_rows=sum(row.has_media for row in send),
@@ -130,7 +135,7 @@ def _forecast_of_models(models: Sequence[Forecast]) -> Forecast:
         reused=sum(one.reused for one in models),
         equal=sum(one.equal for one in models),
         invalid=models[0].invalid,
-        further=0,
+        further=(),
         estimate=added([one.estimate for one in models if one.send]),
         models=models,
         media_rows=sum(one.media_rows for one in models),

@@ -26,9 +26,9 @@ def forecast_lines(plan: Plan, forecast: Forecast) -> list[str]:
     if forecast.canaries:
         lines.append(f"canaries: {count_of(forecast.canaries)}, which each run sends anew")
     if forecast.further:
-        lines.append(f"votes: up to {forecast.further} more, where the first ones differ")
+        lines.append(f"votes: up to {len(forecast.further)} more, where the first ones differ")
     pilot = plan.options.pilot
-    if pilot is not None and pilot < len({row.position for row in forecast.send}):
+    if pilot is not None and pilot < len({row.position for row in (*forecast.send, *forecast.further)}):
         lines.append(f"pilot: {count_of(pilot)} first")
     if plan.spec.sandbox is not None:
         lines.append(_sandbox_line(plan.spec.sandbox))
@@ -80,7 +80,7 @@ def forecast_json(plan: Plan, forecast: Forecast) -> dict[str, Any]:
         "send": len(forecast.send),
         "reused": forecast.reused,
         "equal": forecast.equal,
-        "further_votes": forecast.further,
+        "further_votes": len(forecast.further),
         "canaries": forecast.canaries,
         "model_ref": plan.catalog.model_ref if plan.catalog and not plan.models else None,
         "opencode": plan.catalog.version if plan.catalog else None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, not_, or_, select
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
@@ -90,22 +90,41 @@ def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, A
 
 def answered_keys(connection: Connection, keys: Sequence[str], *, refresh: bool) -> set[str]:
     """Which of these row keys have an answer that a run may reuse; with ``refresh`` that of a person."""
-    is_of_model = rows.c.reused.is_(False) & rows.c.votes.is_(None)
-    may_reuse = is_reviewed(rows) if refresh else or_(is_of_model, is_reviewed(rows))
     found: set[str] = set()
     for start in range(0, len(keys), KEYS_PER_QUERY):
-        query = (
-            select(rows.c.row_key)
-            .distinct()
-            .where(
-                rows.c.row_key.in_(keys[start : start + KEYS_PER_QUERY]),
-                rows.c.status == "completed",
-                rows.c.response.is_not(None),
-                may_reuse,
-            )
-        )
+        some = keys[start : start + KEYS_PER_QUERY]
+        query = select(rows.c.row_key).distinct().where(_may_reuse(some, refresh=refresh))
         found |= set(connection.execute(query).scalars())
     return found
+
+
+def known_answers(
+    connection: Connection, keys: Collection[str], *, refresh: bool
+) -> dict[str, dict[str, Any]]:
+    """The answer that a run may reuse for each of these row keys that has one.
+
+    Columns: ``row_key``, ``status``, ``response``, ``structured`` and ``answered_by``. That of a person comes
+    first, then the newest one.
+    """
+    names = ("row_key", "status", "response", "structured", "answered_by")
+    best_last = (rows.c.reviewed_at.asc().nulls_first(), rows.c.completed_at.asc())
+    found, in_order = dict[str, dict[str, Any]](), [*keys]
+    for start in range(0, len(in_order), KEYS_PER_QUERY):
+        some = in_order[start : start + KEYS_PER_QUERY]
+        columns = [rows.c[name] for name in names]
+        query = select(*columns).where(_may_reuse(some, refresh=refresh)).order_by(*best_last)
+        found |= {line["row_key"]: dict(line) for line in connection.execute(query).mappings()}
+    return found
+
+
+def _may_reuse(keys: Sequence[str], *, refresh: bool) -> ColumnElement[bool]:
+    is_of_model = rows.c.reused.is_(False) & rows.c.votes.is_(None)
+    return and_(
+        rows.c.row_key.in_(keys),
+        rows.c.status == "completed",
+        rows.c.response.is_not(None),
+        is_reviewed(rows) if refresh else or_(is_of_model, is_reviewed(rows)),
+    )
 
 
 class EndedRows(Group):
@@ -115,4 +134,5 @@ class EndedRows(Group):
     of_runs: Final = read(ended_rows)
     of_parts: Final = read(ended_rows_of_parts)
     answered: Final = read(answered_keys)
+    answers: Final = read(known_answers)
     reviewed: Final = read(reviewed_prompts)

@@ -68,6 +68,16 @@ def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(des
     assert ran.summary["cost_usd"] == pytest.approx(charged)
     assert sum(float(row["cost_usd"]) for row in output.values()) == pytest.approx(charged)
     assert "vote 3 of 3: 3 rows" in ran.stderr
+
+    # The known answers say which votes can follow.
+    again = desk.annotate(*arguments, "--dry-run", "--json").summary
+    assert (again["send"], again["reused"], again["further_votes"], again["estimate"]) == (0, 8, 0, None)
+    five = (*arguments[:-1], "5", "--dry-run", "--json")
+    forecast = desk.annotate(*five).summary
+    # One row has no third vote. No row has a majority of five yet.
+    assert (forecast["send"], forecast["reused"], forecast["further_votes"]) == (1, 11, 4 * 2)
+    refreshed = desk.annotate(*arguments, "--refresh", "--dry-run", "--json").summary
+    assert (refreshed["send"], refreshed["further_votes"]) == (8, 4)
     # The same votes are not paid for twice.
     again = desk.annotate(*arguments, "--json")
     assert (again.code, len(desk.provider.calls)) == (0, 11)
