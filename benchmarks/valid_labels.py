@@ -1,6 +1,6 @@
 """Share of valid labels of the small local model on real reviews, and of those that people agree with.
 
-    python benchmarks/valid_labels.py [--rows 200] [--command PATH]
+    python benchmarks/valid_labels.py [--rows 200] [--command PATH] [WAY ...]
 
 The reviews are sentences of the Amazon set of Hutto and Gilbert (2014) with the ratings of 20 people each.
 The source package of vaderSentiment on the package index has them (MIT licence); pip downloads it. Rows are
@@ -130,7 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=200, help="number of reviews (default 200)")
     parser.add_argument("--command", default=COMMAND, help="path of opencode-tasks (default: this one)")
+    parser.add_argument("ways", nargs="*", metavar="WAY", help=f"some of: {', '.join(WAYS)} (default: all)")
     options = parser.parse_args()
+    if unknown := [way for way in options.ways if way not in WAYS]:
+        parser.error(f"unknown ways: {', '.join(unknown)}")
     rows = reviews(options.rows)
     with tempfile.TemporaryDirectory(prefix="vl-") as name:
         folder = Path(name)
@@ -142,7 +145,7 @@ def main() -> None:
             writer.writerows({"id": row["id"], "text": row["text"]} for row in rows)
         print("| asked with | valid labels | right labels | tokens | seconds |")
         print("|---|---|---|---|---|")
-        for way in WAYS:
+        for way in options.ways or WAYS:
             line = measure(options.command, folder, way, rows)
             if line is not None:
                 shares = f"{line.valid / len(rows):.0%} | {line.right / len(rows):.0%}"

@@ -244,8 +244,8 @@ def _run(display: Display, race: Race) -> Choice | None:
 
 
 def _say_stage(display: Display, count: int, standings: Sequence[Standing]) -> None:
-    from opencode_tasks.engine.choice_text import standing_lines
+    from opencode_tasks.engine.choice_text import error_lines, standing_lines
 
     display.say(f"after {count} rows:")
-    for line in standing_lines(standings):
+    for line in (*standing_lines(standings), *error_lines(standings)):
         display.say(f"  {line}")

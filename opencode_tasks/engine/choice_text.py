@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in
 from opencode_tasks.engine.choose import Choice, Standing
+from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.summary_text import table_lines, usd
 from opencode_tasks.plan.option_signatures import Option
 from opencode_tasks.quality.candidates import rows_to_be_sure
@@ -15,7 +17,7 @@ from opencode_tasks.quality.candidates import rows_to_be_sure
 
 def choice_lines(found: Choice, command: str | None) -> list[str]:
     """The candidates, the winner, and the command that uses it."""
-    lines = [*standing_lines(found.standings), *verdict_lines(found)]
+    lines = [*standing_lines(found.standings), *error_lines(found.standings), *verdict_lines(found)]
     return [*lines, *([f"run: {command}"] if command else [])]
 
 
@@ -50,6 +52,16 @@ def standing_lines(standings: Sequence[Standing]) -> list[str]:
     """The candidates so far as a table, its head first."""
     head = ("model", "rows", "correct", "95 % interval", "per row", "per correct label", "s/row", "")
     return table_lines([head, *(_cells(one) for one in standings)])
+
+
+def error_lines(standings: Sequence[Standing]) -> list[str]:
+    """How many rows of a candidate have no answer, and with which errors; no line if all have one."""
+    return [
+        f"{one.measured.candidate.name}: {len(errors)} of {count_of(one.measured.rows)} without an answer "
+        f"({', '.join(f'{name} {count}' for name, count in Counter(errors).most_common())})"
+        for one in standings
+        if (errors := one.measured.errors)
+    ]
 
 
 def _cells(one: Standing) -> tuple[str, ...]:
@@ -92,7 +104,8 @@ def _candidate_json(one: Standing) -> dict[str, Any]:
         "variant": found.candidate.variant,
         "rows": found.rows,
         "correct": found.correct,
-        "unanswered": found.unanswered,
+        "unanswered": len(found.errors),
+        "errors": dict(Counter(found.errors)),
         "accuracy": found.accuracy,
         "low": low,
         "high": high,

@@ -1,7 +1,7 @@
 """Choose: measure several models on rows with known answers, and find the cheapest that is good enough.
 
-Each candidate is measured by runs over more and more of the rows, which reuse the answers of the runs before.
-A candidate that cannot win any more is dropped between two of them.
+Each candidate is measured by runs over one part of the rows after the other, so that a row has one outcome in
+a choice: one that failed is not asked again. A candidate that cannot win any more is dropped between two parts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import Any, cast
 
@@ -95,8 +96,8 @@ def choose(race: Race) -> Choice:
     """
     order = Random(len(race.frame)).sample(range(len(race.frame)), race.rows)  # noqa: S311  no secret
     standings = [Standing(measured=Measured(candidate=one)) for one in race.candidates]
-    for count in stages(race.rows):
-        part = cast("pd.DataFrame", race.frame.iloc[sorted(order[:count])])
+    for before, count in pairwise((0, *stages(race.rows))):
+        part = cast("pd.DataFrame", race.frame.iloc[sorted(order[before:count])])
         for at, one in enumerate(standings):
             if one.dropped is None:
                 standings[at] = _measured(race, one, part, sum(other.spent_usd for other in standings))
@@ -117,7 +118,7 @@ def _enough(standings: Sequence[Standing], target: float) -> int:
 
 
 def _measured(race: Race, standing: Standing, part: pd.DataFrame, spent_usd: float) -> Standing:
-    """The candidate after it was asked these rows; ``spent_usd`` is what all candidates have cost so far."""
+    """The candidate after it was asked these rows too; ``spent_usd`` is the cost of all candidates so far."""
     candidate = standing.measured.candidate
     left = None if race.max_cost is None else max(0.0, race.max_cost - spent_usd)
     plan = race.plan_of(candidate, part, left)
@@ -134,7 +135,7 @@ def _measured(race: Race, standing: Standing, part: pd.DataFrame, spent_usd: flo
         cost_usd = pico_to_usd(budget.spent_pico + budget.reserved_pico) or 0.0
         found = _read(ledger, run_id, candidate, race.gold)
     # A run on hold has rows without an answer, which say nothing about the model.
-    measured = standing.measured if dropped and standing.measured.rows else found
+    measured = standing.measured if dropped and standing.measured.rows else standing.measured.plus(found)
     return replace(
         standing,
         measured=measured,
@@ -158,19 +159,19 @@ def _others(measured: Sequence[Measured], standing: Standing) -> list[Measured]:
 
 
 def _read(ledger: Ledger, run_id: str, candidate: Candidate, gold: Sequence[GoldField]) -> Measured:
-    """The candidate's figures, from the rows of its last run."""
+    """The candidate's figures, from the rows of one run."""
     outcomes = ledger.results.outcomes(run_id)
     correct = {
         outcome["row_id"] for outcome in outcomes if has_answer(outcome["status"], outcome["response"])
     }
-    answered = len(correct)
+    errors = [one["error_type"] or one["status"] for one in outcomes if one["row_id"] not in correct]
     for one in gold:
         correct &= ledger.gold.correct(run_id, one.field)
     return Measured(
         candidate=candidate,
         rows=len(outcomes),
         correct=len(correct),
-        unanswered=len(outcomes) - answered,
+        errors=errors,
         costs_usd=[pico_to_usd(outcome["cost_pico"]) for outcome in outcomes],
         seconds=[outcome["duration_s"] for outcome in outcomes if _was_sent(outcome)],
     )

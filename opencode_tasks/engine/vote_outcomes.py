@@ -14,6 +14,7 @@ from opencode_tasks.domain.usage import total_of
 from opencode_tasks.engine.quality import has_answer
 from opencode_tasks.ledger import DecidedRow
 from opencode_tasks.ledger.votes import CHOSEN_COLUMNS
+from opencode_tasks.plan.options import EscalationLimits
 from opencode_tasks.quality.votes import Tally, VotedField, kept_answer, tally, voted_fields
 
 # The weakest source of a cost first.
@@ -72,17 +73,22 @@ class VotedRow:
             return found
         return replace(found, chosen=of_person, is_tie=False, is_decided=True)
 
-    def is_low(self, found: Tally, confidence: str | None, limit: float, *, has_votes: bool) -> bool:
-        """Whether the agreement or the stated confidence is below the limit, or there is no valid answer."""
+    def is_low(self, found: Tally, limits: EscalationLimits) -> bool:
+        """Whether the agreement or the stated confidence is below its limit, or there is no valid answer.
+
+        A confidence that is no number from 0 to 1 is below every limit.
+        """
         if found.chosen is None:
             # A row that was not sent at all would be refused by any model, or was not covered by the budget.
             return any(vote["attempts"] or vote["reused"] for vote in self.votes)
-        if confidence is not None:
-            stated = mapping_in(self.answer_of(self.votes[found.chosen])).get(confidence)
-            if not isinstance(stated, int | float) or isinstance(stated, bool) or stated < limit:
-                return True
-            return has_votes and found.is_tie
-        return found.agreement is None or found.agreement < limit
+        if found.agreement is None or found.agreement < limits.agreement:
+            return True
+        if limits.confidence_field is None:
+            return False
+        stated = mapping_in(self.answer_of(self.votes[found.chosen])).get(limits.confidence_field)
+        if not isinstance(stated, int | float) or isinstance(stated, bool):
+            return True
+        return not limits.confidence <= stated <= 1
 
     @property
     def has_person(self) -> bool:

@@ -350,7 +350,7 @@ class _RunInParts:
         options = self.plan.options
         if options.escalate_to is None or row.has_person:
             return False
-        return row.is_low(found, options.confidence, options.escalation_limit, has_votes=options.has_votes)
+        return row.is_low(found, options.escalation_limits)
 
     def _escalate(self, *, only_known: bool = False) -> None:
         """Have the stronger model answer the rows that are left, and decide them.

@@ -233,6 +233,8 @@ def _alone(options: Options, candidate: Candidate) -> Options:
 
 def _part_identities(options: Options, models: Sequence[Plan]) -> Iterator[tuple[str, str]]:
     """Mark of an input beside its rows: the answers that are wanted of each."""
+    limits = options.escalation_limits
+    limit = limits.agreement if options.confidence is None else limits.confidence
     yield "votes", str(options.votes)
-    yield "escalation", f"{options.escalate_to} {options.escalation_limit:g} {options.confidence}"
+    yield "escalation", f"{options.escalate_to} {limit:g} {options.confidence}"
     yield from (("model", one.fingerprint) for one in models)

@@ -148,10 +148,14 @@ def _vote_faults(options: Options) -> list[str]:
 def _confidence_faults(options: Options) -> list[str]:
     if options.confidence is None or (options.schema is not None and check_schema(options.schema)):
         return []
-    fields = [] if options.schema is None else [*shape_of(options.schema).fields]
+    fields = shape_of(options.schema or {}).fields
     if options.confidence not in fields:
         listed = ", ".join(fields) or "no fields"
         return [f"--confidence: the answer has no field {options.confidence!r}; it has {listed}"]
+    types = fields[options.confidence]
+    if types is not None and not types & {"number", "integer"}:
+        found = f"{options.confidence!r} is no number ({', '.join(sorted(types))})"
+        return [f"--confidence: the field {found}; name one in which the model states a number from 0 to 1"]
     return []
 
 

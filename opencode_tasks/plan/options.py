@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opencode_tasks.domain.sandbox import Network, SandboxKind
 from opencode_tasks.domain.work import KeepWorkspaces, absolute_address
@@ -36,6 +36,17 @@ MIN_LABELS = 2
 LOW_CONFIDENCE = 0.8
 FILE_TEXTS = ("system", "template")
 """Options whose text ``@FILE`` is the content of a file, and whose text ``@@…`` begins with one ``@``."""
+
+
+class EscalationLimits(NamedTuple):
+    """Limits below which a row is escalated: of the agreement, and of the confidence that a field states.
+
+    ``confidence_field`` None means that no field does.
+    """
+
+    agreement: float
+    confidence: float
+    confidence_field: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +155,14 @@ class Options:
         return self.votes_per_row > 1
 
     @property
-    def escalation_limit(self) -> float:
-        """Agreement or confidence below which a row is escalated."""
-        if self.escalate_below is not None:
-            return self.escalate_below
-        return 1.0 if self.confidence is None else LOW_CONFIDENCE
+    def escalation_limits(self) -> EscalationLimits:
+        """What sends a row to the stronger model."""
+        given = self.escalate_below
+        return EscalationLimits(
+            agreement=1.0 if given is None else given,
+            confidence=LOW_CONFIDENCE if given is None else given,
+            confidence_field=self.confidence,
+        )
 
     @property
     def answer_format(self) -> AnswerFormat | None:

@@ -46,7 +46,7 @@ class Measured:
         candidate: The model.
         rows: Number of rows that it was asked.
         correct: Number of right answers. A row without an answer is not correct.
-        unanswered: Number of rows without an answer.
+        errors: Type of the error of each row without an answer.
         costs_usd: Cost of each row in USD with all its attempts; None if a part of it is unknown.
         seconds: Time of each answer in seconds; those of earlier runs are left out.
     """
@@ -54,9 +54,20 @@ class Measured:
     candidate: Candidate
     rows: int = 0
     correct: int = 0
-    unanswered: int = 0
+    errors: Sequence[str] = ()
     costs_usd: Sequence[float | None] = ()
     seconds: Sequence[float] = ()
+
+    def plus(self, other: Measured) -> Measured:
+        """The candidate on the rows of both, which have no row in common."""
+        return Measured(
+            candidate=self.candidate,
+            rows=self.rows + other.rows,
+            correct=self.correct + other.correct,
+            errors=[*self.errors, *other.errors],
+            costs_usd=[*self.costs_usd, *other.costs_usd],
+            seconds=[*self.seconds, *other.seconds],
+        )
 
     @property
     def accuracy(self) -> float | None:

@@ -83,7 +83,7 @@ def _line(number: int, one: Standing, found: Choice) -> Line:
         number=number,
         name=measured.candidate.name,
         rows=measured.rows,
-        unanswered=measured.unanswered,
+        unanswered=len(measured.errors),
         accuracy=measured.accuracy,
         low=low,
         high=high,

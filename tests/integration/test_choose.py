@@ -96,6 +96,34 @@ def test_the_cheapest_model_that_reaches_the_target_is_named_and_its_answers_are
 
 @pytest.mark.scripted
 @pytest.mark.slow
+def test_a_row_that_failed_is_not_asked_again_and_its_cost_counts(labelled: Desk) -> None:
+    labelled.provider.models["flaky"] = {**labelled.provider.models["poor"], "name": "flaky"}
+    for number in range(ROWS):
+
+        def is_row(call: Call, number: int = number) -> bool:
+            return call.model == "flaky" and call.prompt == f"row {number}"
+
+        # A second request would be right.
+        texts = ["perhaps", "yes"] if number % 3 == 0 else ["yes"]
+        replies = [Reply(text=text, input_tokens=TOKENS, output_tokens=TOKENS) for text in texts]
+        labelled.provider.on(is_row, *replies)
+    more = ("--target", "0.8", "--max-repairs", "0", "--model", "fake/flaky", "--json")
+    ran = choose(labelled, *more)
+    assert ran.code == 0, ran.stderr
+    flaky = next(one for one in ran.summary["candidates"] if one["name"] == "fake/flaky")
+    calls = [call for call in labelled.provider.calls if call.model == "flaky"]
+    assert len(calls) == flaky["rows"] == len({call.prompt for call in calls})
+    failed = sum(int(call.prompt.split()[1]) % 3 == 0 for call in calls)
+    assert (flaky["correct"], flaky["unanswered"]) == (len(calls) - failed, failed)
+    assert flaky["errors"] == {"structured_output": failed}
+    assert flaky["cost_usd"] == pytest.approx(len(calls) * MODELS["poor"][0] * 2 * TOKENS / 1e6)
+    assert ran.summary["chosen"] == "fake/good"
+    line = f"fake/flaky: {failed} of {len(calls)} rows without an answer (structured_output {failed})"
+    assert line in ran.stderr
+
+
+@pytest.mark.scripted
+@pytest.mark.slow
 def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
     labelled.write_csv(
         "in.csv", [{"prompt": f"row {n}", "human": "no" if n == 3 else "yes"} for n in range(20)]

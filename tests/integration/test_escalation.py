@@ -107,6 +107,7 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
     on("echo", "doubtful", Reply(text=answer("yes", 0.4)))
     on("echo", "broken", Reply(text="no JSON at all"))
     on("echo", "stubborn", Reply(text=answer("yes", 0.1)))
+    on("echo", "percent", Reply(text=answer("yes", 95)))
     on("strong", "stubborn", Reply(status=400, body={"error": {"message": "no such option"}}))
     on("strong", "", Reply(text=answer("no", 0.99)))
     schema = {
@@ -115,7 +116,7 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
         "required": ["label", "confidence"],
     }
     (desk.folder / "schema.json").write_text(json.dumps(schema))
-    words = ["clear", "doubtful", "broken", "stubborn"]
+    words = ["clear", "doubtful", "broken", "stubborn", "percent"]
     desk.write_csv("in.csv", [{"prompt": f"{word} row"} for word in words])
     ran = desk.annotate(
         *("in.csv", "-o", "out.csv", "--schema", "schema.json", "--confidence", "confidence"),
@@ -123,11 +124,45 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
     )
     assert ran.code == 0, ran.stderr
     output = desk.read_csv("out.csv")
-    assert [row["label"] for row in output] == ["yes", "no", "no", "yes"]
-    assert [row["escalated"] for row in output] == ["False", "True", "True", "False"]
+    assert [row["label"] for row in output] == ["yes", "no", "no", "yes", "no"]
+    assert [row["escalated"] for row in output] == ["False", "True", "True", "False", "True"]
     assert "agreement" not in output[0]
-    assert (ran.summary["escalation"]["rows"], ran.summary["escalation"]["answered"]) == (3, 2)
+    assert (ran.summary["escalation"]["rows"], ran.summary["escalation"]["answered"]) == (4, 3)
     assert ran.summary["votes"] is None
+
+
+@pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("more", "escalated"),
+    [
+        ((), ["differ", "unsure"]),
+        (("--escalate-below", "0.6"), ["unsure"]),
+    ],
+)
+def test_rows_whose_votes_differ_are_escalated_although_the_answers_state_a_high_confidence(
+    desk: Desk, more: tuple[str, ...], escalated: list[str]
+) -> None:
+    desk.provider.models["strong"] = STRONG
+
+    def on(word: str, *answers: tuple[str, float]) -> None:
+        replies = [Reply(text=json.dumps({"label": label, "sure": sure})) for label, sure in answers]
+        desk.provider.on(lambda call: call.model == "echo" and word in call.prompt, *replies)
+
+    on("agree", ("yes", 0.9), ("yes", 0.9))
+    on("differ", ("yes", 0.9), ("no", 0.9), ("yes", 0.9))
+    on("unsure", ("yes", 0.5), ("yes", 0.9))
+    desk.provider.on(lambda call: call.model == "strong", Reply(text='{"label": "no", "sure": 1}'))
+    properties = {"label": {"enum": ["yes", "no"]}, "sure": {"type": "number"}}
+    schema = {"type": "object", "properties": properties, "required": [*properties]}
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    desk.write_csv("in.csv", [{"prompt": word} for word in ("agree", "differ", "unsure")])
+    ran = desk.annotate(
+        *("in.csv", "-o", "out.csv", "--schema", "schema.json", "--votes", "3", "--confidence", "sure"),
+        *("--escalate-to", "fake/strong", *more),
+    )
+    assert ran.code == 0, ran.stderr
+    found = [row["prompt"] for row in desk.read_csv("out.csv") if row["escalated"] == "True"]
+    assert found == escalated
 
 
 @pytest.mark.parametrize(
@@ -145,6 +180,10 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
                 ("--choices", "yes,no", "--escalate-to", "fake/strong", "--confidence", "sure"),
                 "--confidence: the answer has no field 'sure'; it has no fields",
             ),
+            (
+                ("--schema", "label.json", "--escalate-to", "fake/strong", "--confidence", "label"),
+                "--confidence: the field 'label' is no number (string)",
+            ),
         )
     ]
     + [
@@ -159,5 +198,7 @@ def test_an_escalation_that_cannot_be_made_is_refused(
 ) -> None:
     desk = desk_with_models
     desk.write_csv("in.csv", [{"prompt": "row"}])
+    label = {"type": "object", "properties": {"label": {"enum": ["yes", "no"]}}, "required": ["label"]}
+    (desk.folder / "label.json").write_text(json.dumps(label))
     ran = desk.annotate("in.csv", "-o", "out.csv", *options)
     assert (ran.code, fault in ran.stderr, desk.provider.calls) == (2, True, []), ran.stderr

@@ -19,7 +19,6 @@ def measured(name: str, correct: int, rows: int, cost: float | None) -> Measured
         candidate=Candidate.of(name),
         rows=rows,
         correct=correct,
-        unanswered=0,
         costs_usd=[cost] * rows,
         seconds=[1.0] * rows,
     )
