@@ -234,7 +234,10 @@ def _run(
         if as_json:
             from opencode_tasks.engine.result import read_summary
 
-            typer.echo(json.dumps(read_summary(plan.ledger_url, paused.run_id)))
+            hold = {"error_type": paused.error_type, "message": paused.message}
+            until = None if paused.until is None else paused.until.isoformat()
+            summary = read_summary(plan.ledger_url, paused.run_id)
+            typer.echo(json.dumps({**summary, "hold": {**hold, "until": until}}))
         say_paused(
             display.say,
             paused,

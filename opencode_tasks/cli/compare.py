@@ -105,6 +105,7 @@ def _field_json(one: FieldComparison) -> dict[str, Any]:
             "only_b": accuracy.only_second,
             "p_value": accuracy.p_value,
         },
+        "conflicting_gold": one.conflicting_gold,
     }
 
 
@@ -136,6 +137,9 @@ def _field_lines(one: FieldComparison) -> list[str]:
     lines = [f"{one.field}: {one.agreement:.1%} of {count_of(one.n)} agree{kappa}; {len(one.changed)} differ"]
     if one.accuracy is not None:
         lines.append(f"  {_accuracy_text(one.accuracy)}")
+    if one.conflicting_gold:
+        rows = count_of(one.conflicting_gold)
+        lines.append(f"  left out of the accuracy: {rows} with different gold values in A and B")
     lines += [f"  {_changed_text(row)}" for row in one.changed[:MAX_SHOWN]]
     if len(one.changed) > MAX_SHOWN:
         lines.append(f"  and {len(one.changed) - MAX_SHOWN} more (--json lists them all)")

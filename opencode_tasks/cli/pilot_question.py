@@ -29,12 +29,12 @@ class PilotQuestion:
         self._stop = stop
         self._is_approved = is_approved
 
-    def __call__(self, run_id: str, estimate: Estimate | None) -> bool:
-        """Whether the rows after the pilot of a run are sent."""
-        del run_id
+    def __call__(self, rows: int, estimate: Estimate | None) -> bool:
+        """Whether the rows after a pilot are sent; ``rows`` is their number."""
+        del estimate
         if self._is_approved:
             return True
         if not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
             return settings().after_pilot == "continue"
-        rows = "the other rows" if estimate is None else f"the other {estimate.rows} rows"
-        return self._display.ask(f"Send {rows}?", self._stop)
+        others = "the other row" if rows == 1 else f"the other {rows:,} rows"
+        return self._display.ask(f"Send {others}?", self._stop)

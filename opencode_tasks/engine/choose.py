@@ -1,7 +1,7 @@
 """Choose: measure several models on rows with known answers, and find the cheapest that is good enough.
 
 Each candidate is measured by runs over one part of the rows after the other, so that a row has one outcome in
-a choice: one that failed is not asked again. A candidate that cannot win any more is dropped between two parts.
+a choice: one that failed is not asked again. A candidate that cannot win any more is dropped in between.
 """
 
 from __future__ import annotations

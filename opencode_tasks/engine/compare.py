@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
@@ -13,7 +13,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.quality.agreement import ChangedAnswer, FieldComparison, compare
 from opencode_tasks.quality.estimate import covered_s
-from opencode_tasks.quality.gold import require_extra
+from opencode_tasks.quality.gold import comparable, require_extra
 
 ENDED = ("completed", "failed")
 
@@ -121,13 +121,21 @@ def _has_answer(outcome: Mapping[str, Any]) -> bool:
 def _field(
     ledger: Ledger, field: str, common: Sequence[str], first: _Answers, second: _Answers
 ) -> FieldComparison:
-    gold = ledger.gold.values(second.run_id, field) | ledger.gold.values(first.run_id, field)
+    kind = kind_in(first.schema, field)
+    known = ledger.gold.values(first.run_id, field), ledger.gold.values(second.run_id, field)
+    conflicting = {
+        row_id
+        for row_id in common
+        if all(row_id in one for one in known)
+        and comparable(known[0][row_id], kind) != comparable(known[1][row_id], kind)
+    }
+    gold = {row_id: value for row_id, value in (known[1] | known[0]).items() if row_id not in conflicting}
     answers: list[ChangedAnswer] = []
     for row_id in common:
         (has_first, a), (has_second, b) = first.answer(row_id, field), second.answer(row_id, field)
         if has_first and has_second:
             answers.append(ChangedAnswer(row_id=row_id, first=a, second=b, gold=gold.get(row_id)))
-    return compare(field, kind_in(first.schema, field), answers)
+    return replace(compare(field, kind, answers), conflicting_gold=len(conflicting))
 
 
 def _run(run: _Answers, common: Sequence[str]) -> ComparedRun:

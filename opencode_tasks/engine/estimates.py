@@ -238,7 +238,9 @@ def _whole_rows(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not sent or any(answer["status"] == "skipped" for answer in found):
             continue
         names = (*TOKEN_COLUMNS, "cost_pico", "duration_s")
-        whole.append({**found[0], **{name: total_of(answer[name] for answer in sent) for name in names}})
+        status = "completed" if any(one["status"] == "completed" for one in found) else "failed"
+        sums = {name: total_of(answer[name] for answer in sent) for name in names}
+        whole.append({**found[0], **sums, "status": status})
     # Not the first ones, whose order may be that of the input. No secret depends on it.
     return whole if len(whole) <= MAX_ENDED_ROWS else Random(0).sample(whole, MAX_ENDED_ROWS)  # noqa: S311
 
@@ -251,7 +253,12 @@ def _estimate_from(
     *,
     most_in_flight: int | None,
 ) -> Estimate | None:
-    """Estimate from rows that ended; None if they are too few. ``in_time`` have the times of answers."""
+    """Estimate from rows that ended; None if they are too few, or if none of them has an answer.
+
+    ``in_time`` have the times of answers.
+    """
+    if not any(row["status"] == "completed" for row in rows):
+        return None
     ended = [_ended(row) for row in rows]
     if any(row.prompt_chars < 0 for row in ended):
         # Prompts that are not kept have no length.

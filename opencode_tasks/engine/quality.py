@@ -89,19 +89,22 @@ def accuracy_with(
 ) -> dict[str, float | None]:
     """The accuracy in each field if some rows had another answer: text and JSON value by row id.
 
-    Nothing is recorded. A row without an answer is left out; None without a row.
+    Nothing is recorded. The rows are those that have an answer; one whose other answer is missing (text None)
+    is not correct. None without a row.
     """
     schema = schema_of_run(ledger, run_id)
     found: dict[str, float | None] = {}
     for one in fields:
         kind = kind_in(schema, one.field)
-        pairs: list[tuple[Any, Any]] = []
+        rows = correct = 0
         for known in ledger.gold.answers(run_id, one.field):
+            if not has_answer(known.status, known.response):
+                continue
             response, structured = others.get(known.row_id, (known.response, known.structured))
-            if response is not None:
-                pairs.append((known.value, answer_in(response, structured, one.field, schema)))
-        correct = sum(comparable(a, kind) == comparable(b, kind) for a, b in pairs)
-        found[one.field] = correct / len(pairs) if pairs else None
+            answer = answer_in(response, structured, one.field, schema)
+            rows += 1
+            correct += response is not None and comparable(known.value, kind) == comparable(answer, kind)
+        found[one.field] = correct / rows if rows else None
     return found
 
 

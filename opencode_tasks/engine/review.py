@@ -54,7 +54,7 @@ def check_answers(
     labels = () if schema is None else shape_of(schema).labels
     rows = {row.row_id: row for row in ledger.reviews.rows(run_id, [one.row_id for one in answers])}
     by_key: dict[str, PersonAnswer] = {}
-    valid: list[PersonAnswer] = []
+    valid: dict[str, PersonAnswer] = {}
     faults: list[str] = []
     for one in answers:
         row = rows.get(one.row_id)
@@ -64,15 +64,17 @@ def check_answers(
         elif row.is_in_flight:
             fault = "it is in flight; review it when it has ended"
         elif other is not None and other.answer != one.answer:
-            fault = f"row {other.row_id!r} has the same prompt and another answer in this review"
+            same = "it is" if other.row_id == one.row_id else f"row {other.row_id!r} with the same prompt is"
+            fault = f"{same} there with another answer too"
         else:
             fault = _fault(one.answer, schema, labels)
         if row is None or fault is not None:
             faults.append(f"row {one.row_id!r}: {fault}")
             continue
         by_key.setdefault(row.row_key, one)
-        valid.append(one)
-    return valid, faults
+        # Of equal answers to one row the last one counts, with its note.
+        valid[one.row_id] = one
+    return [*valid.values()], faults
 
 
 def write_answers(ledger: Ledger, run_id: str, answers: Sequence[PersonAnswer]) -> None:

@@ -94,7 +94,9 @@ def import_review(
     newer = sum(current[one.row_id] != (one.answer, one.answered_by, one.note) for one in known)
     verdicts = [_verdict(one, models[one.row_id], schema) for one in valid]
     counts: dict[Verdict, int] = {name: verdicts.count(name) for name in get_args(Verdict)}
-    counts["left"] = len(own) - len(valid) - len(faults)
+    judged_ids = {one.row_id for one in judged}
+    left = {one.row_id: one for one in readable if one.row_id not in judged_ids}
+    counts["left"] = len(left)
     drawn = [one for one in valid if one.is_random]
     return ReviewImport(
         run_id=run_id,
@@ -102,7 +104,7 @@ def import_review(
         faults=faults,
         other_rows=len(found) - len(own),
         random_rows=len(drawn),
-        random_left=sum(one.is_random is True and not _is_judged(one) for one in readable),
+        random_left=sum(one.is_random is True for one in left.values()),
         newer_rows=newer,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )

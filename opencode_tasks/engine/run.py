@@ -15,10 +15,9 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.next_step import NextStep, hold_of, is_longer_than, next_step
 from opencode_tasks.engine.dispatcher import Dispatch
 from opencode_tasks.engine.driver import driver_text, driving, other_drivers
-from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
-from opencode_tasks.engine.pilot import by_setting, pilot_hold
+from opencode_tasks.engine.pilot import PilotEnd, by_setting, pilot_end
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.reach import check_reach, files_warning
 from opencode_tasks.engine.result import AnnotationResult, read_result
@@ -61,8 +60,8 @@ class RunEvent:
         estimate: Estimate of the rows after the pilot, once the rows of the pilot have ended.
         quality: Quality of the answers of the pilot by field, at the same time; empty without gold values.
         canary: Results of the canaries of the run, once they have ended; not again if the run is resumed.
-        warning: Fact that a person should know, once in a run: a provider does not report the usage, or
-            another process works on the run too.
+        warning: Fact that a person should know, once in a run: a provider does not report the usage,
+            another process works on the run too, or the rows of the pilot failed or exceed the budget.
         output_fault: Why the output of a run with open rows could not be written, at the end of this
             process. None in all other events.
 
@@ -88,6 +87,11 @@ class RunEvent:
     canary: CanaryReport | None = None
     warning: str | None = None
     output_fault: str | None = None
+
+    @classmethod
+    def of_pilot(cls, run_id: str, found: PilotEnd) -> RunEvent:
+        """The event at the end of a pilot."""
+        return cls(run_id=run_id, estimate=found.estimate, quality=found.quality, warning=found.note)
 
 
 OnRunEvent = Callable[[RunEvent], None]
@@ -213,13 +217,11 @@ class _Run:
 
     def _end_pilot(self, held_chars: Sequence[int]) -> None:
         """Estimate the rows that were held back, ask whether they may be sent, and open them."""
-        concurrency = run_sizes(self.plan, self.executor, len(held_chars)).concurrency
-        estimate = estimate_rest(self.ledger, self.plan, self.run_id, held_chars, concurrency=concurrency)
-        quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
-        self.emit(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
-        is_wanted = self.is_approved or self.on_pilot(self.run_id, estimate)
+        found = pilot_end(self.ledger, self.plan, self.executor, self.run_id, held_chars)
+        self.emit(RunEvent.of_pilot(self.run_id, found))
+        is_wanted = self.is_approved or self.on_pilot(found.rows, found.estimate)
         if not is_wanted and self.ledger.rows.held_chars(self.run_id):
-            self._hold(pilot_hold(estimate, self.ledger.runs.progress(self.run_id).open))
+            self._hold(found.hold(self.ledger.runs.progress(self.run_id).open))
         self.ledger.rows.release(self.run_id, rows_in_run=len(self.plan.rows))
 
     def warn(self, progress: Progress) -> None:

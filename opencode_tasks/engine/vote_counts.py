@@ -28,7 +28,8 @@ class Escalation:
         rows: Number of rows that it was asked.
         answered: Number of rows that have its answer.
         cost_usd: Cost of these rows in this run in USD, without the earlier answers.
-        accuracy_before: Share of correct answers in each field with gold values without the stronger model;
+        accuracy_before: Share of correct answers in each field with gold values without the stronger model,
+            of the same rows as the accuracy of the run, so that one without an answer then is not correct;
             empty without gold values.
 
     Examples:

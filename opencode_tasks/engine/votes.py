@@ -21,17 +21,15 @@ from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.canaries import CanarySender
 from opencode_tasks.engine.driver import driving
-from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
 from opencode_tasks.engine.model_quality import read_model_quality
 from opencode_tasks.engine.on_hold import OnHold, raise_paused
 from opencode_tasks.engine.parts import ENDED, budget_left, hold_run, record_hold
-from opencode_tasks.engine.pilot import answered_rows, by_setting, pilot_hold, rows_by_key
+from opencode_tasks.engine.pilot import answered_rows, by_setting, pilot_end, rows_by_key
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.reach import check_reach
 from opencode_tasks.engine.result import AnnotationResult, read_result
 from opencode_tasks.engine.run import OnRunEvent, RunEvent, execute
-from opencode_tasks.engine.run_sizes import run_sizes
 from opencode_tasks.engine.start_run import start_or_continue
 from opencode_tasks.engine.vote_counts import read_vote_quality
 from opencode_tasks.engine.vote_outcomes import VotedRow, escalated_row
@@ -218,15 +216,13 @@ class _RunInParts:
         if not rows:
             return
         chars = [of_key.chars for of_key in rows.values()]
-        concurrency = run_sizes(self.plan, self.executor, len(chars)).concurrency
-        estimate = estimate_rest(self.ledger, self.plan, self.run_id, chars, concurrency=concurrency)
-        quality = {one.field: one for one in measure_quality(self.ledger, self.run_id, self.plan.gold)}
-        self.on_event(RunEvent(run_id=self.run_id, estimate=estimate, quality=quality))
-        is_wanted = is_approved or (self.context.on_pilot or by_setting)(self.run_id, estimate)
+        found = pilot_end(self.ledger, self.plan, self.executor, self.run_id, chars)
+        self.on_event(RunEvent.of_pilot(self.run_id, found))
+        is_wanted = is_approved or (self.context.on_pilot or by_setting)(found.rows, found.estimate)
         pilot = self.ledger.runs.pilot(self.run_id)
         # Another process of the run may have the approval meanwhile.
         if not is_wanted and not (pilot is not None and pilot.is_approved):
-            hold = pilot_hold(estimate, self.ledger.runs.progress(self.run_id).open)
+            hold = found.hold(self.ledger.runs.progress(self.run_id).open)
             record_hold(self.ledger, self.run_id, hold, self.on_hold)
         self.ledger.runs.approve_pilot(self.run_id)
 

@@ -38,15 +38,16 @@ def like_runs(connection: Connection, model_ref: str, parameters: Mapping[str, A
 def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> list[dict[str, Any]]:
     """Up to ``limit`` rows of runs that were sent and ended, the last ones first.
 
-    Keys: ``prompt_chars`` (characters of the prompt and of the row's own system text; None if the prompt is
-    not kept), the token columns, ``cost_pico``, ``started_at``, ``completed_at`` and ``duration_s``.
+    Keys: ``status``, ``prompt_chars`` (characters of the prompt and of the row's own system text; None if
+    the prompt is not kept), the token columns, ``cost_pico``, ``started_at``, ``completed_at`` and
+    ``duration_s``.
     """
     chars = func.length(rows.c.prompt) + func.coalesce(func.length(rows.c.system), 0)
     query = (
         select(
             chars.label("prompt_chars"),
             *(rows.c[name] for name in TOKEN_COLUMNS),
-            *(rows.c[name] for name in ("cost_pico", "started_at", "completed_at", "duration_s")),
+            *(rows.c[name] for name in ("status", "cost_pico", "started_at", "completed_at", "duration_s")),
         )
         .where(
             rows.c.run_id.in_(run_ids),
@@ -64,7 +65,7 @@ def ended_rows(connection: Connection, run_ids: Sequence[str], limit: int) -> li
 def ended_rows_of_parts(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """The answers of the parts of a run to its rows that ended, by row.
 
-    The keys are those of ``ended_rows``, and ``row_id``, ``status``, ``reused``. Open answers are left out.
+    The keys are those of ``ended_rows``, and ``row_id`` and ``reused``. Open answers are left out.
     """
     of_run = rows.alias("of_run")
     chars = func.length(of_run.c.prompt) + func.coalesce(func.length(of_run.c.system), 0)

@@ -10,8 +10,8 @@ from typing import Any
 from opencode_tasks.quality.estimate import Estimate
 from opencode_tasks.system import Stop
 
-OnPilot = Callable[[str, Estimate | None], bool]
-"""Called with the run id and the estimate of the rows after the pilot. True sends them."""
+OnPilot = Callable[[int, Estimate | None], bool]
+"""Called with the number of rows after the pilot and their estimate. True sends them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,8 @@ class FieldComparison:
     ``n`` rows have both answers, ``changed`` have different ones. ``kappa`` is Cohen's; None for texts and
     numbers, and if it is not defined. ``accuracy`` is None without known values. ``confusion`` counts the
     rows by the first and by the second answer, in the order of ``labels``; both are empty for texts and
-    numbers, and if there are more than 50 labels.
+    numbers, and if there are more than 50 labels. ``conflicting_gold`` rows have another known value in each
+    run, and count as rows without one.
     """
 
     field: str
@@ -60,6 +61,7 @@ class FieldComparison:
     accuracy: AccuracyDifference | None
     labels: Sequence[str] = ()
     confusion: Sequence[Sequence[int]] = ()
+    conflicting_gold: int = 0
 
     @property
     def agreement(self) -> float | None:
@@ -99,14 +101,13 @@ def _confusion(first: Sequence[str], second: Sequence[str]) -> tuple[Sequence[st
 
 
 def _accuracy(kind: GoldKind, answers: Sequence[ChangedAnswer]) -> AccuracyDifference | None:
-    known = [one for one in answers if one.gold is not None]
-    if not known:
-        return None
     right = [
         (comparable(one.first, kind) == gold, comparable(one.second, kind) == gold)
-        for one in known
+        for one in answers
         if (gold := comparable(one.gold, kind)) is not None
     ]
+    if not right:
+        return None
     only_first = sum(a and not b for a, b in right)
     only_second = sum(b and not a for a, b in right)
     differing = only_first + only_second

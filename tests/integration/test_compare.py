@@ -70,6 +70,25 @@ def test_two_runs_are_compared_over_their_common_rows(runs: tuple[Desk, str, str
 
 
 @pytest.mark.scripted
+def test_rows_with_different_gold_values_are_left_out_of_the_accuracy(desk: Desk) -> None:
+    desk.provider.on("yes", Reply(text="yes"))
+    found: list[str] = []
+    for name, gold in (("a", ("yes", "yes", "yes", "")), ("b", ("yes", "no", "", "no"))):
+        rows = [{"id": i, "prompt": f"{name} yes {i}", "human": value} for i, value in enumerate(gold)]
+        desk.write_csv("in.csv", rows)
+        options = ("--id-column", "id", "--choices", "yes,no", "--gold", "human", "--json")
+        found.append(desk.annotate("in.csv", "-o", "out.csv", *options).summary["run_id"])
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    for order in (found, found[::-1]):
+        field = desk.run("compare", *order, *ledger, "--json").summary["fields"]["response"]
+        # Of four rows, one has another value in each run, and two a value in one run alone.
+        assert (field["accuracy"]["n"], field["conflicting_gold"]) == (3, 1)
+        assert field["accuracy"]["a"] == field["accuracy"]["b"] == pytest.approx(2 / 3)
+    text = desk.run("compare", *found, *ledger).stdout
+    assert "left out of the accuracy: 1 row with different gold values in A and B" in text
+
+
+@pytest.mark.scripted
 def test_faults_are_one_line(runs: tuple[Desk, str, str]) -> None:
     desk, first, _ = runs
     ledger = ("--ledger", str(desk.folder / "ledger.db"))

@@ -195,7 +195,7 @@ def test_answers_that_do_not_fit_are_named_and_the_others_are_written(reviewed: 
         "row '9': run a has no such row",
         "row '0': 'maybe' is none of yes, no",
         "row '3': it is no JSON value",
-        "row '2': row '0' has the same prompt and another answer in this review",
+        "row '2': row '0' with the same prompt is there with another answer too",
     ]
     assert [row[3] for row in shown(reviewed, "a")] == ["ann", "ann", "ann", None]
     assert record_reviews(reviewed, "bb", [person("0", "yes")]) == [

@@ -170,6 +170,40 @@ def test_refused_rows_of_a_pilot_do_not_spoil_the_estimate(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+@pytest.mark.parametrize(
+    ("refused", "options", "notes"),
+    [
+        (40, ("--pilot", "6"), ["6 of 6 rows failed (invalid_request 6)", "no estimate, which needs 5 rows"]),
+        (0, ("--pilot", "4"), ["no estimate, which needs 5 rows of the pilot"]),
+        (
+            0,
+            ("--pilot", "10", "--max-cost", "0.04"),
+            ["of --max-cost is left, which is too low for the other"],
+        ),
+        (0, ("--pilot", "10", "--max-cost", "100"), []),
+    ],
+)
+def test_a_held_pilot_says_what_speaks_against_the_other_rows(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, refused: int, options: tuple[str, ...], notes: list[str]
+) -> None:
+    monkeypatch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
+    desk.provider.on("Refuse", Reply(status=400, body={"error": {"message": "no"}}))
+    # A row costs 0.2 cents.
+    desk.provider.on("Row", Reply(text="yes", input_tokens=1, output_tokens=1000))
+    rows = [{"prompt": f"{'Refuse' if n < refused else 'Row'} {n}"} for n in range(40)]
+    desk.write_csv("in.csv", rows)
+    held = desk.annotate("in.csv", "-o", "out.csv", *options, "--json")
+    assert held.code == 75, held.stderr
+    hold = held.summary["hold"]
+    assert (hold["error_type"], hold["until"]) == ("pilot", None)
+    for note in notes:
+        assert note in hold["message"]
+        assert f"warning: {hold['message'].split('; ', 2)[2]}" in held.stderr
+    assert ("warning" in held.stderr) == bool(notes)
+    assert ("estimate for" in held.stderr) == ("no estimate" not in hold["message"])
+
+
+@pytest.mark.scripted
 def test_a_pilot_shows_the_quality_of_its_answers(desk: Desk) -> None:
     desk.write_csv("gold.csv", [row | {"human": row["prompt"]} for row in ROWS])
     ran = desk.annotate("gold.csv", "-o", "out.csv", "--pilot", "10", "--gold", "human", "--json")

@@ -170,6 +170,24 @@ def test_random_rows_that_nobody_judged_are_named(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_a_row_that_is_in_a_file_several_times_counts_once(desk: Desk) -> None:
+    run_id = annotate(desk, code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "1")
+    file = desk.folder / "review.csv"
+    edit_csv(file, CORRECTED | {"r4": "yes"})
+    lines = file.read_text().splitlines(keepends=True)
+    corrected = next(line for line in lines if ",r1," in line)
+    file.write_text("".join([*lines, corrected, corrected]))
+    imported = review(desk, "import", "review.csv", "--by", "ann", "--json").summary
+    assert imported["rows"] == {"confirmed": 3, "corrected": 2, "left": 0}
+    found = imported["quality"]["response"]
+    assert (imported["random_rows"], found["n"], found["accuracy"]) == (4, 4, 0.75)
+    file.write_text("".join([*lines, corrected.replace(",no,", ",yes,")]))
+    refused = review(desk, "import", "review.csv", "--by", "ann", code=2)
+    assert "row 'r1': it is there with another answer too" in refused.stderr
+
+
+@pytest.mark.scripted
 def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> None:
     human = {"r0": "no", "r1": "yes", "r2": "no", "r3": "yes"}
     desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])
