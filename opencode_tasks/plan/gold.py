@@ -25,12 +25,14 @@ from opencode_tasks.plan.options import Options
 from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
 
 SHOWN_VALUES = 5
+SHOWN_CHARS = 60
 BOOLEAN = frozenset({"boolean"})
 BOOLEANS: Mapping[str, bool | None] = {
     **dict.fromkeys(("true", "1", "1.0"), True),
     **dict.fromkeys(("false", "0", "0.0"), False),
     "none": None,
 }
+JSON_TYPES: Mapping[str, type] = {"boolean": bool, "string": str, "array": list, "object": dict}
 CHUNK_ROWS = 10_000
 
 
@@ -77,7 +79,7 @@ def value_faults(frame: pd.DataFrame, fields: Sequence[GoldField]) -> list[str]:
         values = [value for _, value in _values(frame, one)]
         if len(frame) and not values:
             faults.append(f"--gold: column {one.column!r} is empty, so no answer can be compared with it")
-        wrong = Counter(str(value) for value in values if not _is_possible(value, one))
+        wrong = Counter(_shown(value) for value in values if not _is_possible(value, one))
         if wrong:
             listed = ", ".join(f"{value!r} ({count})" for value, count in wrong.most_common(SHOWN_VALUES))
             more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
@@ -88,23 +90,48 @@ def value_faults(frame: pd.DataFrame, fields: Sequence[GoldField]) -> list[str]:
     return faults
 
 
+def _shown(value: Any) -> str:
+    """A value, cut to the length of a line."""
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
 def _is_possible(value: Any, one: GoldField) -> bool:
     """Whether an answer can equal a gold value."""
     if one.labels:
         return comparable(value, one.kind) in {comparable(label, one.kind) for label in one.labels}
-    if _known_types(one.types) == BOOLEAN:
-        return isinstance(value, bool)
-    if one.kind == "number":
-        return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return True
+    known = _known_types(one.types)
+    # Any value can be compared with a text.
+    return not known or "string" in known or not known.isdisjoint(_json_types(value))
+
+
+def _json_types(value: Any) -> Types:
+    """The JSON types of a value; none of a number that is not finite."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            return frozenset()
+        return frozenset({"number", "integer"} if value == int(value) else {"number"})
+    return frozenset(name for name, kind in JSON_TYPES.items() if isinstance(value, kind))
 
 
 def _answers_text(one: GoldField) -> str:
     if one.labels:
         return f"the answers are {', '.join(one.labels)}"
-    return (
-        "the answers are true and false" if _known_types(one.types) == BOOLEAN else "the answers are numbers"
-    )
+    known = _known_types(one.types)
+    names = {
+        "boolean": "true and false",
+        "number": "numbers",
+        "integer": "whole numbers",
+        "string": "texts",
+        "array": 'lists, such as ["a", "b"] in JSON',
+        "object": "objects in JSON",
+    }
+    shown = [
+        text
+        for name, text in names.items()
+        if name in known and not (name == "integer" and "number" in known)
+    ]
+    return f"the answers are {' or '.join(shown)}"
 
 
 def gold_cells(frame: pd.DataFrame, fields: Sequence[GoldField]) -> Iterator[tuple[int, str, Any]]:

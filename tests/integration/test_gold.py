@@ -170,6 +170,10 @@ def test_fields_of_a_schema(desk: Desk) -> None:
         ("boolean", ["yes", "no", "no"], True, None, "the answers are true and false"),
         ("number", ["4", "NaN", "5.0"], 5, 0.5, None),
         ("number", ["1,5", "2", "n/a"], 5, None, "values that no answer can have: '1,5' (1), 'n/a' (1)"),
+        ("integer", ["4", "4.5", "1e400"], 5, None, "'4.5' (1), 'inf' (1); the answers are whole numbers"),
+        ("number", ["4", "9" * 5000], 5, None, f"'{'9' * 60}…' (1); the answers are numbers"),
+        ("array", ['["a", "b"]', '["b"]'], ["a", "b"], 0.5, None),
+        ("array", ["a; b", '["b"]'], ["a", "b"], None, "'a; b' (1); the answers are lists, such as"),
         ("null", ["a", "a", "b"], None, 0.0, None),
     ],
 )
