@@ -142,9 +142,16 @@ def _label_lines(found: Mapping[str, Any]) -> list[str]:
     if not 1 < len(labels) <= MAX_SHOWN_LABELS or max(map(len, labels)) > MAX_LABEL_CHARS:
         return []
     head = ("known \\ answer", *labels, "recall", "precision")
+    answers = [sum(column) for column in zip(*found["confusion"], strict=True)]
     lines = [
-        (one["label"], *map(str, row), f"{one['recall']:.1%}", f"{one['precision']:.1%}")
-        for one, row in zip(found["classes"], found["confusion"], strict=True)
+        (
+            one["label"],
+            *map(str, row),
+            # A share of no row is none.
+            f"{one['recall']:.1%}" if sum(row) else "-",
+            f"{one['precision']:.1%}" if count else "-",
+        )
+        for one, row, count in zip(found["classes"], found["confusion"], answers, strict=True)
     ]
     return [f"  {line}" for line in table_lines([head, *lines])]
 

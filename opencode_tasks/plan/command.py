@@ -128,7 +128,7 @@ def prepare(
     with Collected(faults):
         frame, unread = (None, None) if table is None else (table.frame, table.row_faults)
         plan = make_plan(frame, resolver.options(wanted), unread, known)
-    if plan is not None and min_accuracy is not None and not plan.gold:
+    if plan is not None and min_accuracy is not None and wanted.gold and not plan.gold:
         faults.append("--min-accuracy: INPUT has none of the columns of --gold, and it is not about canaries")
     if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))

@@ -195,7 +195,8 @@ def columns_of(options: Options) -> tuple[Column, ...]:
         options.column_prefix,
         has_votes=options.has_votes,
         has_escalation=options.escalate_to is not None,
-        models=options.models,
+        # A model that is named twice is a fault of its own.
+        models=tuple(dict.fromkeys(options.models)),
         has_workspace=options.has_workspace,
     )
 
