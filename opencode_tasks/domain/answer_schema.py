@@ -121,8 +121,9 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
 
     For a schema of objects, it is the last object in the text that fits; objects inside other objects and
     arrays do not count. If none fits, the reasons are those of the last one. A text that ends inside an
-    object is a fault. For other schemas, it is the whole text if that is JSON, else the last object or array
-    in it that fits, else the text itself if a text fits, else the label that it names (``label_in``).
+    object is a fault, and so is an object with two meanings: no earlier object is used instead. For other
+    schemas, it is the whole text if that is JSON, else the last object or array in it that fits, else the
+    text itself if a text fits, else the label that it names (``label_in``).
     """
     shape = shape_of(schema)
     if shape.is_object:
@@ -151,7 +152,7 @@ def _last_that_fits(text: str, schema: Mapping[str, Any], *, of_objects: bool = 
             return ValidAnswer(value=found.value)
         if not problems or (is_object and not has_object):
             problems, has_object = faults, is_object
-        if found.is_cut_off:
+        if found.rules_out_earlier:
             break
     kind = "object" if of_objects else "value"
     return InvalidAnswer(problems=tuple(problems) or (f"the answer contains no JSON {kind}",))

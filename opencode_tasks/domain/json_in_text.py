@@ -32,6 +32,12 @@ MAX_LONE_BRACKETS = 20
 _BRACKETS = {"{": "}", "[": "]"}
 # A bracket, a string, or a quotation mark that ends nowhere.
 _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# In JSON with comments and single quotes: a comment or a string, each to the end of the text if it has none.
+_STRING_OR_COMMENT = re.compile(
+    r"""//[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?""", re.DOTALL
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_KNOWN_ESCAPES = frozenset("\"'\\/bfnrtu")
 _START = re.compile(r'\{\s*["}]|\[\s*[\[{"]')
 
 
@@ -39,19 +45,20 @@ _START = re.compile(r'\{\s*["}]|\[\s*[\[{"]')
 class Found:
     """A JSON value in a text, or the ``fault`` that prevents reading it.
 
-    ``is_cut_off`` says that the text ends before the value does.
+    ``rules_out_earlier`` says that no earlier value in the text can be the answer instead: the text ends before
+    this value does, or the value is readable and refused.
     """
 
     value: Any = None
     fault: str | None = None
-    is_cut_off: bool = False
+    rules_out_earlier: bool = False
 
     def checked(self) -> Found:
         """The value, or the fault of one that no output can hold: too deep, NUL, half of a character."""
         try:
             return replace(self, value=_checked(self.value))
         except ValueError as error:
-            return Found(fault=str(error))
+            return Found(fault=str(error), rules_out_earlier=True)
 
 
 def values_in(text: str) -> Iterator[Found]:
@@ -66,7 +73,8 @@ def values_in(text: str) -> Iterator[Found]:
         yield whole
         return
     for part, is_cut_off in reversed(deque(_parts(text), MAX_VALUES)):
-        yield replace(_read(part), is_cut_off=is_cut_off)
+        found = _read(part)
+        yield replace(found, rules_out_earlier=found.rules_out_earlier or is_cut_off)
 
 
 def _whole(text: str) -> Found | None:
@@ -123,7 +131,9 @@ def _read(text: str) -> Found:
     try:
         return Found(_loads(text)).checked()
     except RecursionError:
-        return Found(fault="the answer is nested too deeply")
+        return Found(fault="the answer is nested too deeply", rules_out_earlier=True)
+    except _RefusedError as error:
+        return Found(fault=str(error), rules_out_earlier=True)
     except ValueError as error:
         return Found(fault=str(error))
 
@@ -132,6 +142,9 @@ def _loads(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
+        kind = "array" if text.startswith("[") else "object"
+        if (escape := _unknown_escape(text)) is not None:
+            raise _RefusedError(f"the JSON {kind} has {escape}; write \\\\ for a backslash") from error
         if len(text) <= MAX_LENIENT_LENGTH:
             try:
                 return _lenient(text)
@@ -139,8 +152,20 @@ def _loads(text: str) -> Any:
                 raise
             except ValueError:
                 pass
-        kind = "array" if text.startswith("[") else "object"
         raise ValueError(f"the JSON {kind} is broken at character {error.pos + 1}: {error.msg}") from error
+
+
+def _unknown_escape(text: str) -> str | None:
+    """The first backslash in a string that begins no escape of JSON, with its position; None if none does.
+
+    json5 drops such a backslash, but most writers mean it: a regular expression, or a path.
+    """
+    for part in _STRING_OR_COMMENT.finditer(text):
+        for escape in _ESCAPE.finditer(part[0]) if part[0][0] in "\"'" else ():
+            if escape[1] not in _KNOWN_ESCAPES:
+                position = part.start() + escape.start() + 1
+                return f"the unknown escape {escape[0].strip()} at character {position}"
+    return None
 
 
 def _lenient(text: str) -> Any:

@@ -118,6 +118,16 @@ def test_json_with_one_meaning_is_read(text: str) -> None:
         ('{"label": "p\\u0000"}', "a NUL character"),
         ('{"label": "neg"}, better: {"label": "po', "broken at character"),
         ('{"label": True}', "broken at character"),
+        ('{"label": "p\\os"}', "the unknown escape \\o at character 13; write \\\\ for a backslash"),
+        ('{"label": "pos", "\\d{3}": 1}', "the unknown escape \\d at character 19"),
+        ("{'label': 'C:\\Windows',}", "the unknown escape \\W"),
+        ("{'label': 'pos', /* \\d */ 'a': \"\\x41\"}", "the unknown escape \\x"),
+        ('{"label": "po\\\ns"}', "the unknown escape \\ at character 14"),
+        ('{"label": "p\\os", "a": "' + "x" * 5_000 + '"}', "the unknown escape \\o"),
+        ('{"label": "neg"}, better: {"label": "p\\os"}', "the unknown escape \\o"),
+        ('{"label": "neg"}, better: {"label": "pos", "label": "neg"}', "occurs twice"),
+        ('{"label": "neg"}, better: {"label": "p\\u0000"}', "a NUL character"),
+        ('[{"label": "\\o"}]', "the JSON array has the unknown escape \\o"),
     ],
 )
 def test_json_with_another_meaning_is_refused(text: str, problem: str) -> None:
@@ -126,10 +136,26 @@ def test_json_with_another_meaning_is_refused(text: str, problem: str) -> None:
     assert problem in parsed.problems[0]
 
 
-@pytest.mark.parametrize("part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}'])
+@pytest.mark.parametrize(
+    "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}"]
+)
 def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
     parsed = parse_structured(part * 50_000, SCHEMA)
     assert isinstance(parsed, InvalidAnswer)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'{"a": "\\d \" \/ \b\f\n\r\t \u00e9"}', '\\d " / \b\f\n\r\t é'),
+        (r"""{"a": "it\'s"}""", "it's"),
+        (r"""{'a': 'it\'s \\d'}""", r"it's \d"),
+        (r"""{"a": "x", /* \d */}""", "x"),
+        ('{"a": "x", // it\'s \\d\n}', "x"),
+    ],
+)
+def test_escapes_with_one_meaning_are_read(text: str, value: str) -> None:
+    assert parse_structured(text, ANYTHING) == ValidAnswer(value={"a": value})
 
 
 def test_line_breaks_in_strings_are_kept() -> None:
