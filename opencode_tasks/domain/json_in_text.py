@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ MAX_VALUES = 20
 MAX_LONE_BRACKETS = 20
 
 _BRACKETS = {"{": "}", "[": "]"}
+_OPENING = re.compile(r"[{\[]")
 # A bracket, a string, or a quotation mark that ends nowhere.
 _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 # In JSON with comments and single quotes: a comment or a string, each to the end of the text if it has none.
@@ -45,8 +46,8 @@ _START = re.compile(r'\{\s*["}]|\[\s*[\[{"]')
 class Found:
     """A JSON value in a text, or the ``fault`` that prevents reading it.
 
-    ``rules_out_earlier`` says that no earlier value in the text can be the answer instead: the text ends before
-    this value does, or the value is readable and refused.
+    ``rules_out_earlier``: no earlier value of the text is used instead, because the text ends before this
+    value does, or because the value is readable and refused.
     """
 
     value: Any = None
@@ -75,6 +76,34 @@ def values_in(text: str) -> Iterator[Found]:
     for part, is_cut_off in reversed(deque(_parts(text), MAX_VALUES)):
         found = _read(part)
         yield replace(found, rules_out_earlier=found.rules_out_earlier or is_cut_off)
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is one JSON value, which may be one that is refused as an answer."""
+    try:
+        _loads(text)
+    except _RefusedError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def outside_of_json(text: str, marks: Iterable[re.Match[str]]) -> Iterator[re.Match[str]]:
+    """Yield those of the marks, ordered matches in the text, that are in no object or array of it."""
+    start, lone_brackets = 0, 0
+    opening = _next_bracket(text, start)
+    for mark in marks:
+        while opening is not None and opening < mark.start() and lone_brackets < MAX_LONE_BRACKETS:
+            end = _end(text, opening)
+            if end is not None and (end <= mark.start() or is_json(text[opening:end])):
+                start = end
+            else:
+                start = opening + 1
+                lone_brackets += 1
+            opening = _next_bracket(text, start)
+        if start <= mark.start():
+            yield mark
 
 
 def _whole(text: str) -> Found | None:
@@ -107,8 +136,8 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _next_bracket(text: str, start: int) -> int | None:
-    found = [at for at in (text.find(bracket, start) for bracket in _BRACKETS) if at >= 0]
-    return min(found, default=None)
+    found = _OPENING.search(text, start)
+    return found and found.start()
 
 
 def _end(text: str, start: int) -> int | None:
