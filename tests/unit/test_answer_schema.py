@@ -368,6 +368,18 @@ CHOICES: dict[str, Any] = {"type": "string", "enum": ["positive", "negative", "v
         ("The sentiment is: positive", "positive"),
         ("The sentiment of this review is 'positive'.", "positive"),
         ("This is a positive", "positive"),
+        ("**Label:** positive", "positive"),
+        ("**Label**: **positive**", "positive"),
+        ("Label:positive", "positive"),
+        ("Label : positive", "positive"),
+        ("答案：positive", "positive"),  # noqa: RUF001
+        ("The final answer is positive", "positive"),
+        ("The correct label of this review is: *positive*", "positive"),
+        ("\ufeffPositive", "positive"),
+        ("positive\u200b", "positive"),
+        ("Positive: positive", "positive"),
+        ("Notes: positive", "positive"),
+        ("Very: positive", "positive"),
     ],
 )
 def test_a_label_is_read(text: str, label: str) -> None:
@@ -383,6 +395,11 @@ def test_a_label_is_read(text: str, label: str) -> None:
         "The label is neither positive nor negative", '{"label": "positive"}', '["positive"]', "pos",
         "positive negative",
         "It could be positive.", "Sentiment: not positive", "a: b: positive", "unpositive",
+        "Negative: positive", "Not: positive", "Not negative: positive", "Wrong answer: positive",
+        "Unlikely: positive", "The opposite is positive", "The opposite of this review is positive",
+        "Very positive: negative", "**Negative:** positive", "Not:positive", "NOT : positive",
+        "The negative is positive", "This positive is negative", "No: negative", "Never: positive",
+        "Nicht: positive", "不是：positive", "The wrong answer is positive", "The only answer is positive",  # noqa: RUF001
     ],
 )  # fmt: skip
 def test_a_label_is_never_guessed(text: str) -> None:
@@ -390,6 +407,19 @@ def test_a_label_is_never_guessed(text: str) -> None:
     assert parsed == InvalidAnswer(
         problems=("the answer is not one of the labels positive, negative, very positive, N/A, C++",)
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Yes: no", None), ("No: yes", None), ("yes is no", None), ("The question is no", "no"),
+        ("Diagnosis: no", "no"), ("No: no", None), ("It is a b", None), ("It is b", "b"),
+        ("Not: b", "Not: b"),
+    ],
+)  # fmt: skip
+def test_words_before_a_label_that_are_labels(text: str, label: str | None) -> None:
+    parsed = parse_structured(text, {"enum": ["yes", "no", "a", "b", "Not: b"]})
+    assert (parsed.value if isinstance(parsed, ValidAnswer) else None) == label
 
 
 def test_labels_that_differ_by_case_need_the_exact_text() -> None:
