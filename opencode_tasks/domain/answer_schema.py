@@ -23,7 +23,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from opencode_tasks.domain.answer_shape import inside, shape_of
+from opencode_tasks.domain.answer_shape import inside, label_descriptions, shape_of
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
 from opencode_tasks.domain.label_in_text import label_in, without_fence
@@ -90,8 +90,12 @@ def schema_instruction(schema: Mapping[str, Any]) -> str:
     """Return the instruction that is appended to the system text."""
     shape = shape_of(schema)
     if shape.is_label:
-        listed = "\n".join(shape.labels)
-        return f"Answer with exactly one of these labels and nothing else, no words around it:\n{listed}"
+        null = ", or with the word null," if _takes_null(schema) else ""
+        head = f"Answer with exactly one of these labels{null} and nothing else, no words around it:"
+        descriptions = label_descriptions(schema)
+        return "\n".join(
+            [head, *shape.labels, *(["", "What they mean:"] if descriptions else []), *descriptions]
+        )
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return (
         f"Answer with exactly one JSON {'object' if shape.is_object else 'value'} and nothing else: no words "
@@ -104,7 +108,8 @@ def repair_prompt(problems: Sequence[str], schema: Mapping[str, Any]) -> str:
     listed = "\n".join(f"- {problem}" for problem in problems)
     shape = shape_of(schema)
     if shape.is_label:
-        return f"{_REPAIR} cannot be used:\n{listed}\nAnswer again with only one of these labels."
+        null = ", or with the word null" if _takes_null(schema) else ""
+        return f"{_REPAIR} cannot be used:\n{listed}\nAnswer again with only one of these labels{null}."
     return (
         f"{_REPAIR} does not fit the JSON Schema:\n{listed}\n"
         f"Answer again with only the whole corrected JSON {'object' if shape.is_object else 'value'}."
@@ -135,11 +140,18 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     found = Found(plain).checked()
     if not (faults := _faults_of(found, schema, of_objects=False)):
         return ValidAnswer(value=found.value)
-    if (label := label_in(plain, shape.labels)) is not None:
-        return ValidAnswer(value=label)
+    labels: dict[str, str | None] = {label: label for label in shape.labels}
+    if labels and _takes_null(schema):
+        labels.setdefault("null", None)
+    if (label := label_in(plain, tuple(labels))) is not None:
+        return ValidAnswer(value=labels[label])
     if shape.is_label:
-        faults = [f"the answer is not one of the labels {', '.join(shape.labels)}"]
+        faults = [f"the answer is not one of the labels {', '.join(labels)}"]
     return InvalidAnswer(problems=tuple(faults))
+
+
+def _takes_null(schema: Mapping[str, Any]) -> bool:
+    return not validate(None, schema)
 
 
 def _last_that_fits(text: str, schema: Mapping[str, Any], *, of_objects: bool = True) -> Parsed:

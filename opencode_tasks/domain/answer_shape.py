@@ -16,7 +16,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 
 Types = frozenset[str]
 Node = tuple[Mapping[str, Any], Any]
@@ -83,6 +83,23 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
             unlisted.add(name)
     of_fields = {name: texts for name, texts in labels.items() if name not in unlisted}
     return replace(shape, fields=fields, labels=(), field_labels=of_fields)
+
+
+def label_descriptions(schema: Mapping[str, Any]) -> list[str]:
+    """Return the descriptions in a schema of labels, after the labels that they are about, if not all."""
+    root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
+    node = (schema, REGISTRY.resolver_with_root(root))
+    return list(_descriptions(node, frozenset(), _choices(node, frozenset())))
+
+
+def _descriptions(node: Node, seen: frozenset[int], labels: list[Any] | None) -> Iterator[str]:
+    description = text_in(node[0].get("description"))
+    if description is not None:
+        own = _choices_or_null(node, seen)
+        about = [] if own is None or own == labels else ["null" if one is None else str(one) for one in own]
+        yield f"{', '.join(about)}: {description}" if about else description
+    for part, inner in _parts(node, seen, "$ref", "allOf", *_ALTERNATIVES):
+        yield from _descriptions(part, inner, labels)
 
 
 def longest_answer_bytes(schema: Mapping[str, Any]) -> int | None:
@@ -183,11 +200,14 @@ def _choices(node: Node, seen: frozenset[int]) -> list[Any] | None:
     for part, inner in _parts(node, seen, "$ref", "allOf"):
         if (found := _choices(part, inner)) is not None:
             return found
-    alternatives = [(_choices(part, inner), part) for part, inner in _parts(node, seen, *_ALTERNATIVES)]
-    listed = [[None] if part[0].get("type") == "null" else values for values, part in alternatives]
+    listed = [_choices_or_null(part, inner) for part, inner in _parts(node, seen, *_ALTERNATIVES)]
     if not listed or None in listed:
         return None
     return [value for values in listed if values is not None for value in values]
+
+
+def _choices_or_null(node: Node, seen: frozenset[int]) -> list[Any] | None:
+    return [None] if node[0].get("type") == "null" else _choices(node, seen)
 
 
 def _fields(node: Node, seen: frozenset[int]) -> Iterator[tuple[str, Node]]:

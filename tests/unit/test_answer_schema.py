@@ -431,6 +431,64 @@ def test_labels_that_differ_by_case_need_the_exact_text() -> None:
     assert isinstance(parse_structured("no", schema), InvalidAnswer)
 
 
+OPTIONAL: dict[str, Any] = {"anyOf": [{"enum": ["spam", "ham"], "type": "string"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "null", "listed"),
+    [
+        ({"type": "string", "enum": ["spam", "ham"], "title": "Kind"}, "", "spam\nham"),
+        (OPTIONAL, ", or with the word null,", "spam\nham"),
+        ({"type": ["string", "null"], "enum": ["spam", "ham"]}, "", "spam\nham"),
+        (
+            {
+                "description": "Kind of the mail",
+                "oneOf": [
+                    {"const": "spam", "description": "nobody asked for it"},
+                    {"enum": ["ham", "news"], "description": "wanted"},
+                    {"type": "null", "description": "in another language"},
+                ],
+            },
+            ", or with the word null,",
+            (
+                "spam\nham\nnews\n\nWhat they mean:\nKind of the mail\nspam: nobody asked for it\n"
+                "ham, news: wanted\nnull: in another language"
+            ),
+        ),
+        (
+            {
+                "$ref": "#/$defs/K",
+                "$defs": {"K": {"enum": ["spam", "ham"], "description": "Kind of the mail"}},
+            },
+            "",
+            "spam\nham\n\nWhat they mean:\nKind of the mail",
+        ),
+    ],
+)
+def test_the_instruction_has_null_and_the_descriptions_of_labels(
+    schema: dict[str, Any], null: str, listed: str
+) -> None:
+    assert schema_instruction(schema) == (
+        f"Answer with exactly one of these labels{null} and nothing else, no words around it:\n{listed}"
+    )
+
+
+@pytest.mark.parametrize("text", ["null", "Null.", "**null**", "Label: null"])
+def test_null_is_read_as_a_label_is(text: str) -> None:
+    assert parse_structured(text, OPTIONAL) == ValidAnswer(value=None)
+    assert parse_structured(text, {"enum": ["null", "x", None]}) == ValidAnswer(
+        value=None if text == "null" else "null"
+    )
+    assert isinstance(parse_structured(text, {"type": ["string", "null"], "enum": ["a", "b"]}), InvalidAnswer)
+
+
+def test_a_repair_request_has_null() -> None:
+    parsed = parse_structured("eggs", OPTIONAL)
+    assert isinstance(parsed, InvalidAnswer)
+    assert parsed.problems == ("the answer is not one of the labels spam, ham, null",)
+    assert repair_prompt(parsed.problems, OPTIONAL).endswith("one of these labels, or with the word null.")
+
+
 def test_the_model_is_told_the_labels() -> None:
     assert schema_instruction(CHOICES).endswith("\npositive\nnegative\nvery positive\nN/A\nC++")
     assert "labels" in repair_prompt(["wrong"], CHOICES)
