@@ -65,13 +65,12 @@ class Found:
 def values_in(text: str) -> Iterator[Found]:
     """Yield the objects and arrays in a text that are not inside others, the last one first, twenty at most.
 
-    If the whole text is another JSON value, that is the only one; a text in quotation marks that holds an
-    object or an array is that. Something in brackets that is no JSON is yielded with its fault. So is an
-    object that is cut off: its inner objects are not used instead.
+    If the whole text is another JSON value, that is the only one; what a text in quotation marks holds comes
+    before the text itself. Something in brackets that is no JSON is yielded with its fault. So is an object
+    that is cut off: its inner objects are not used instead.
     """
-    whole = _whole(text.strip())
-    if whole is not None:
-        yield whole
+    if whole := _whole(text.strip()):
+        yield from whole
         return
     for part, is_cut_off in reversed(deque(_parts(text), MAX_VALUES)):
         found = _read(part)
@@ -106,17 +105,18 @@ def outside_of_json(text: str, marks: Iterable[re.Match[str]]) -> Iterator[re.Ma
             yield mark
 
 
-def _whole(text: str) -> Found | None:
-    """The value of a text that is JSON as a whole; None if it is not."""
+def _whole(text: str) -> list[Found]:
+    """The values that a text which is JSON as a whole can mean; [] if it is not."""
     if not text or text[0] in _BRACKETS:
         # Other values may follow, and the faults are found there.
-        return None
+        return []
     try:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
-        return None
+        return []
     inner = value.strip() if isinstance(value, str) else ""
-    return _read(inner) if inner[:1] in _BRACKETS else _read(text)
+    held = [replace(_read(inner), rules_out_earlier=False)] if inner[:1] in _BRACKETS else []
+    return [*held, _read(text)]
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
