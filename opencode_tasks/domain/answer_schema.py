@@ -33,6 +33,14 @@ MESSAGE_LIMIT = 300
 
 _REPAIR = "Your last answer"
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
+_NAMED_SCHEMAS = {
+    "properties",
+    "patternProperties",
+    "dependentSchemas",
+    "dependencies",
+    "$defs",
+    "definitions",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,21 +231,32 @@ def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> It
 
 def _reference_faults(schema: Mapping[str, Any]) -> Iterator[str]:
     root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
-    pending: list[tuple[Any, Any]] = [(schema, REGISTRY.resolver_with_root(root))]
+    pending: list[tuple[Any, Any, bool]] = [(schema, REGISTRY.resolver_with_root(root), False)]
     while pending:
-        value, near = pending.pop()
+        value, near, has_names = pending.pop()
         if isinstance(value, list):
-            pending.extend((item, near) for item in cast("list[Any]", value))
+            pending.extend((item, near, False) for item in cast("list[Any]", value))
         if not isinstance(value, Mapping):
             continue
         node, near = (schema, near) if value is schema else inside(value, near)
-        reference = node.get("$ref")
-        if isinstance(reference, str):
-            try:
-                near.lookup(reference)
-            except Unresolvable:
-                yield f"the reference {reference!r} has no target (remote references are never fetched)"
-        pending.extend((child, near) for key, child in node.items() if key not in _NOT_SCHEMAS)
+        for keyword in ("$ref", "$dynamicRef"):
+            reference = node.get(keyword)
+            if isinstance(reference, str) and (fault := _target_fault(reference, near)) is not None:
+                yield f"the reference {reference!r} {fault}"
+        # A field or a definition can have the name of a keyword.
+        pending.extend(
+            (child, near, not has_names and key in _NAMED_SCHEMAS)
+            for key, child in node.items()
+            if has_names or key not in _NOT_SCHEMAS
+        )
+
+
+def _target_fault(reference: str, near: Any) -> str | None:
+    try:
+        target = near.lookup(reference).contents
+    except (Unresolvable, ValueError):
+        return "has no target (remote references are never fetched)"
+    return None if isinstance(target, (Mapping, bool)) else f"is no schema, but {_kind(target)}"
 
 
 def _path(error: ValidationError | SchemaError) -> str:

@@ -185,6 +185,15 @@ def test_values_stay_exact() -> None:
         ({"type": "object", "properties": {"row_id": {}}}, "'row_id'"),
         ({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "has no target"),
         ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}, "has no target"),
+        ({"type": "object", "properties": {"a": {"$dynamicRef": "#none"}}}, "'#none' has no target"),
+        ({"type": "object", "properties": {"a": {"$dynamicRef": "http://127.0.0.1:9/x"}}}, "has no target"),
+        ({"type": "object", "properties": {"a": {"$ref": "http://["}}}, "has no target"),
+        ({"type": "object", "properties": {"enum": {"$ref": "#/none"}}}, "'#/none' has no target"),
+        ({"type": "object", "$defs": {"default": {"$dynamicRef": "#none"}}}, "'#none' has no target"),
+        (
+            {"type": "object", "title": "x", "properties": {"a": {"$ref": "#/title"}}},
+            "'#/title' is no schema",
+        ),
     ],
 )
 def test_faults_of_schemas(schema: Any, fault: str) -> None:
@@ -199,6 +208,12 @@ def test_faults_of_schemas(schema: Any, fault: str) -> None:
         SCHEMA,
         {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
         {"type": "object", "properties": {"$ref": {"type": "string"}}, "examples": [{"$ref": "x"}]},
+        {
+            "type": "object",
+            "properties": {"a": {"const": {"$ref": "x"}}, "default": {"default": {"$ref": "x"}}},
+        },
+        {"type": "object", "$dynamicAnchor": "node", "properties": {"a": {"$dynamicRef": "#node"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/any"}}, "$defs": {"any": True}},
         {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "definitions": {}},
         {"type": "object", "properties": {"a": {"$id": "http://e/a", "$ref": "#/x", "x": True}}},
     ],
