@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from inspect import isroutine
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -58,8 +59,15 @@ def answer_format(
 def schema_of(output_type: Any) -> dict[str, Any]:
     """JSON Schema of a type that pydantic knows: a model, a dataclass, a TypedDict, ``list[str]``, an enum.
 
-    Raises InputError if pydantic has no schema for the type.
+    Raises InputError if the value is no type, or if pydantic has no schema for it.
     """
+    if isinstance(output_type, (Mapping, str)):
+        raise InputError(
+            ("output_type: give a type; a JSON Schema or the name of its file is given by schema=",)
+        )
+    if isroutine(output_type) or isinstance(output_type, partial):
+        fault = f"output_type: {_name(output_type)} is a function; give a type, for example a pydantic model"
+        raise InputError((fault,))
     try:
         return TypeAdapter(output_type).json_schema()
     except PydanticUserError as error:

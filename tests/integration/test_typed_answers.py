@@ -124,6 +124,18 @@ def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tm
     ("options", "fault"),
     [
         ({"output_type": Engine}, "output_type: Engine has no JSON Schema"),
+        (
+            {"output_type": {"type": "string"}},
+            "output_type: give a type; a JSON Schema or the name of its file is given by schema=",
+        ),
+        ({"output_type": {"type": "str"}}, "output_type: give a type"),
+        ({"output_type": "schema.json"}, "output_type: give a type"),
+        (
+            {"output_type": lambda text: text},
+            "<lambda> is a function; give a type, for example a pydantic model",
+        ),
+        ({"output_type": json.loads}, "output_type: loads is a function"),
+        ({"output_type": len}, "output_type: len is a function"),
         ({"output_type": int, "schema": {}}, "--schema and output_type: each says what the answer is"),
         ({"choices": "a,b", "schema": {}}, "--schema and --choices: each says what the answer is"),
         ({"choices": "a"}, "--choices: 'a' is no choice; name at least two labels"),
