@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_schema import InvalidAnswer, parse_structured
+from opencode_tasks.domain.answer_schema import InvalidAnswer, ValidAnswer
 from opencode_tasks.domain.answer_shape import Shape, Types, shape_of
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_null, json_text, json_value
@@ -28,7 +28,8 @@ def read_examples(options: Options, input_columns: Collection[str] | None) -> li
 
     A prompt is made from the columns as that of a row is. The answer is in the column ``response`` (with the
     ``--column-prefix`` before it); else, with a schema of objects, in a column for each field; else in the
-    only column that INPUT does not have. ``input_columns`` None is unknown. Raises InputError with every
+    only column that INPUT does not have. It is shown as the model must give it: a label as ``--choices`` has
+    it, an object without words around it. ``input_columns`` None is unknown. Raises InputError with every
     fault.
     """
     if options.examples is None or is_reviewed(options.examples):
@@ -47,10 +48,12 @@ def read_examples(options: Options, input_columns: Collection[str] | None) -> li
     for row, answer in zip(checked.rows, answers, strict=True):
         if answer is None or not answer.strip():
             faults.append(f"{name}: row {row.position} has no answer")
-        elif (fault := _fault(answer, options.schema)) is not None:
-            faults.append(f"{name}: the answer of row {row.position} does not fit: {fault}")
+            continue
+        parsed = options.answer_format.parse(answer) if options.answer_format else ValidAnswer(value=answer)
+        if isinstance(parsed, InvalidAnswer):
+            faults.append(f"{name}: the answer of row {row.position} does not fit: {parsed.problems[0]}")
         else:
-            examples.append(Example(row.prompt, answer))
+            examples.append(Example(row.prompt, _as_requested(answer, parsed.value)))
     if faults:
         raise InputError(tuple(faults))
     return examples
@@ -107,9 +110,15 @@ def _field(cell: Any, types: Types | None) -> Any:
         return value
 
 
-def _fault(answer: str, schema: Mapping[str, Any] | None) -> str | None:
-    parsed = None if schema is None else parse_structured(answer, schema)
-    return parsed.problems[0] if isinstance(parsed, InvalidAnswer) else None
+def _as_requested(answer: str, value: Any) -> str:
+    """An answer as the model must give it: a text or a label alone, and JSON with nothing around it."""
+    if isinstance(value, str):
+        return value
+    try:
+        json.loads(answer)
+    except ValueError:
+        return json_text(value)
+    return answer
 
 
 def _renamed(fault: str, name: str) -> str:

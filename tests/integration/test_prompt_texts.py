@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import PositiveInt
 from engine_runs import Engine
 from naughty import NAUGHTY
 
@@ -178,7 +179,16 @@ SCHEMA: dict[str, Any] = {
         ({"prompt": ["p"], "response": ["yes"]}, {}, "yes"),
         ({"prompt": ["p"], "answer": ["yes"]}, {}, "yes"),
         ({"prompt": ["p"], "response": ["old"], "ai_response": ["yes"]}, {"column_prefix": "ai_"}, "yes"),
-        ({"prompt": ["p"], "response": ["A."]}, {"schema": {"enum": ["a", "b"]}}, "A."),
+        ({"prompt": ["p"], "response": ["A."]}, {"schema": {"enum": ["a", "b"]}}, "a"),
+        (
+            {"prompt": ["p"], "response": ["Label: **Good one**"]},
+            {"schema": {"enum": ["good one", "b"]}},
+            "good one",
+        ),
+        ({"prompt": ["p"], "response": ["Null"]}, {"schema": {"enum": ["a", "b", None]}}, "null"),
+        ({"prompt": ["p"], "response": [' "[a] b"']}, {"schema": {"type": "string"}}, "[a] b"),
+        ({"prompt": ["p"], "response": ['Sure: {"label": "a",}']}, {"schema": SCHEMA}, '{"label": "a"}'),
+        ({"prompt": ["p"], "response": ['{"label":"a"}']}, {"schema": SCHEMA}, '{"label":"a"}'),
         ({"prompt": ["p"], "label": ["a"], "stars": [5]}, {"schema": SCHEMA}, '{"label": "a", "stars": 5}'),
         (
             {"prompt": ["p"], "x_label": ["b"], "x_note": ["5"], "x_stars": [None]},
@@ -198,7 +208,7 @@ def test_the_answer_of_an_example(
     name: str,
 ) -> None:
     plan = engine.plan(examples=examples(tmp_path, table, name), **options)
-    assert f"Answer:\n{answer}" in (plan.rows.system.common or "")
+    assert f"Answer:\n{answer}" in (plan.rows.system.common or "").split("\n\n")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +220,11 @@ def test_the_answer_of_an_example(
         ({"prompt": ["p", "q"], "response": ["x", ""]}, {}, "row 1 has no answer"),
         ({"prompt": [""], "response": ["x"]}, {}, "the prompt is empty: row 0"),
         ({"prompt": ["p"], "response": ["c"]}, {"schema": {"enum": ["a"]}}, "answer of row 0 does not fit"),
+        (
+            {"prompt": ["p"], "response": ["-3"]},
+            {"schema": {"type": "integer"}, "output_type": PositiveInt},
+            "answer of row 0 does not fit: $: Input should be greater than 0",
+        ),
         ({"prompt": [], "response": []}, {}, "there is no example in it"),
     ],
 )  # fmt: skip
