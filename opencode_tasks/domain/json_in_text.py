@@ -172,29 +172,33 @@ def _loads(text: str) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         kind = "array" if text.startswith("[") else "object"
-        if (escape := _unknown_escape(text)) is not None:
-            raise _RefusedError(f"the JSON {kind} has {escape}; write \\\\ for a backslash") from error
-        if len(text) <= MAX_LENIENT_LENGTH:
+        fault = f"the JSON {kind} is broken at character {error.pos + 1}: {error.msg}"
+        escaped = _STRING_OR_COMMENT.sub(_escaped, text)
+        if escaped != text:
+            position = next(at for at, sign in enumerate(escaped) if text[at] != sign)
+            escape = text[position - 1 : position + 1].strip()
+            fault = f"the JSON {kind} has the unknown escape {escape} at character {position}"
+            fault += "; write \\\\ for a backslash"
+            if is_json(escaped):
+                raise _RefusedError(fault) from error
+        elif len(text) <= MAX_LENIENT_LENGTH:
             try:
                 return _lenient(text)
             except _RefusedError:
                 raise
             except ValueError:
                 pass
-        raise ValueError(f"the JSON {kind} is broken at character {error.pos + 1}: {error.msg}") from error
+        raise ValueError(fault) from error
 
 
-def _unknown_escape(text: str) -> str | None:
-    """The first backslash in a string that begins no escape of JSON, with its position; None if none does.
+def _escaped(part: re.Match[str]) -> str:
+    """A string with two backslashes for each that begins no escape of JSON; a comment as it is.
 
     json5 drops such a backslash, but most writers mean it: a regular expression, or a path.
     """
-    for part in _STRING_OR_COMMENT.finditer(text):
-        for escape in _ESCAPE.finditer(part[0]) if part[0][0] in "\"'" else ():
-            if escape[1] not in _KNOWN_ESCAPES:
-                position = part.start() + escape.start() + 1
-                return f"the unknown escape {escape[0].strip()} at character {position}"
-    return None
+    if part[0][0] == "/":
+        return part[0]
+    return _ESCAPE.sub(lambda escape: escape[0] if escape[1] in _KNOWN_ESCAPES else f"\\{escape[0]}", part[0])
 
 
 def _lenient(text: str) -> Any:

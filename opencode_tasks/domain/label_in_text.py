@@ -43,12 +43,15 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
         return text.strip()
     plain = " ".join(_bare(text).split())
     sentence = _SENTENCE.fullmatch(plain)
-    named = {"": plain} | ({} if sentence is None else {sentence["lead"]: sentence["label"]})
     found = [
         label
         for label in labels
-        for lead, part in named.items()
-        if _folded(part) == _folded(label) and not _has_other_meaning(lead, set(labels) - {label})
+        if _is_same(plain, label)
+        or (
+            sentence is not None
+            and _is_same(sentence["label"], label)
+            and not _has_other_meaning(sentence["lead"], set(labels) - {label})
+        )
     ]
     return found[0] if len(found) == 1 else None
 
@@ -65,6 +68,10 @@ def _has_other_meaning(lead: str, others: Collection[str]) -> bool:
     return _OTHER_MEANING.search(words) is not None or any(
         f" {_folded(label)} " in f" {words} " for label in others
     )
+
+
+def _is_same(text: str, label: str) -> bool:
+    return _folded(text) == _folded(label) != ""
 
 
 def _bare(text: str) -> str:

@@ -15,6 +15,8 @@ from opencode_tasks.domain.json_in_text import is_json, outside_of_json
 _TAG = re.compile(r"(?<!`)(?:(?i:</?(?:think|thinking|thought|seed:think)\s*>)|\[/?THINK\]|◁/?think▷)")
 # Also names in the text of an answer: they are tags of reasoning only if the text begins with one.
 _COMMON_NAMES = frozenset({"<thinking>", "<thought>"})
+# With a byte order mark.
+_SPACE = " \t\r\n\ufeff"
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
@@ -37,9 +39,10 @@ def split_reasoning(text: str) -> tuple[str, str]:
                 reasoning.append(text[start : tag.start()])
                 start, opened = tag.end(), None
             continue
-        if name in _COMMON_NAMES and (is_end or text[start : tag.start()].strip() or _has_text(answer)):
+        before = text[start : tag.start()]
+        if name in _COMMON_NAMES and (is_end or _has_text([before, *answer])):
             continue
-        answer.append(text[start : tag.start()])
+        answer.append(before)
         start = tag.end()
         if is_end:
             reasoning.append("".join(answer))
@@ -54,7 +57,7 @@ def split_reasoning(text: str) -> tuple[str, str]:
         reasoning.append(text[start:])
     if not reasoning:
         return "", text
-    return "\n\n".join(part.strip() for part in reasoning if part.strip()), "".join(answer).strip()
+    return "\n\n".join(part.strip() for part in reasoning if part.strip()), "".join(answer).strip(_SPACE)
 
 
 def _name(tag: re.Match[str]) -> str:
@@ -63,4 +66,4 @@ def _name(tag: re.Match[str]) -> str:
 
 
 def _has_text(parts: list[str]) -> bool:
-    return any(part.strip() for part in parts)
+    return any(part.strip(_SPACE) for part in parts)

@@ -115,10 +115,9 @@ def _as_requested(answer: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
-        json.loads(answer)
+        return answer if json.loads(answer) == value else json_text(value)
     except ValueError:
         return json_text(value)
-    return answer
 
 
 def _renamed(fault: str, name: str) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pydantic import PositiveInt
 from engine_runs import Engine
 from naughty import NAUGHTY
+from pydantic import PositiveInt
 
 from opencode_tasks import InputError, annotate
 from opencode_tasks.engine.run import execute
@@ -188,6 +188,7 @@ SCHEMA: dict[str, Any] = {
         ({"prompt": ["p"], "response": ["Null"]}, {"schema": {"enum": ["a", "b", None]}}, "null"),
         ({"prompt": ["p"], "response": [' "[a] b"']}, {"schema": {"type": "string"}}, "[a] b"),
         ({"prompt": ["p"], "response": ['Sure: {"label": "a",}']}, {"schema": SCHEMA}, '{"label": "a"}'),
+        ({"prompt": ["p"], "response": ['"{\\"label\\":\\"a\\"}"']}, {"schema": SCHEMA}, '{"label": "a"}'),
         ({"prompt": ["p"], "response": ['{"label":"a"}']}, {"schema": SCHEMA}, '{"label":"a"}'),
         ({"prompt": ["p"], "label": ["a"], "stars": [5]}, {"schema": SCHEMA}, '{"label": "a", "stars": 5}'),
         (

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from engine_runs import Engine
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator
 from typing_extensions import TypedDict
 
 from opencode_tasks import InputError, annotate
@@ -58,6 +59,9 @@ class Place(TypedDict, total=False):
     city: str
 
 
+Money = Annotated[Decimal, WithJsonSchema({"type": "string"})]
+
+
 GOOD = '{"label": "positive", "stars": 9007199254740993, "tags": ["a"]}'
 
 
@@ -94,10 +98,13 @@ def test_a_model_gives_typed_columns_and_instances(tmp_path: Path) -> None:
         (int, "42", 42),
         (Literal["yes", "no"], "Yes.", "yes"),
         (Review | None, "null", None),
+        (Decimal, '"12345678901234567.250"', Decimal("12345678901234567.250")),
+        (Money, '"1.10"', Decimal("1.10")),
     ],
 )
 def test_other_types_of_pydantic(tmp_path: Path, output_type: Any, answer: str, value: Any) -> None:
     result = echo(tmp_path, answer, output_type=output_type)
+    assert [str(answer) for answer in result.answers] == [str(value)]
     assert result.answers == [value]
     assert result.counts["completed"] == 1
 

@@ -102,6 +102,7 @@ def test_multiples_are_decimal(number: str, divisor: float, is_multiple: bool) -
         '{"label": "pos"} (not {x})',
         ':-{ {"label": "pos"}',
         '[{"label": "neg"}] becomes {"label": "pos"}',
+        '{"label": "pos"} as [it has "\\d" in it]',
         '{"label": "bad"}, {"label": "pos"}, {"label": "worse"}',
     ],
 )
@@ -442,6 +443,13 @@ def test_a_label_is_never_guessed(text: str) -> None:
 def test_words_before_a_label_that_are_labels(text: str, label: str | None) -> None:
     parsed = parse_structured(text, {"enum": ["yes", "no", "a", "b", "Not: b"]})
     assert (parsed.value if isinstance(parsed, ValidAnswer) else None) == label
+
+
+def test_a_label_of_marks_needs_the_exact_text() -> None:
+    schema = {"enum": ["*", "a"]}
+    assert parse_structured("A", schema) == ValidAnswer(value="a")
+    assert parse_structured("*", schema) == ValidAnswer(value="*")
+    assert isinstance(parse_structured("***", schema), InvalidAnswer)
 
 
 def test_labels_that_differ_by_case_need_the_exact_text() -> None:

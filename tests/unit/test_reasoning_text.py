@@ -44,6 +44,7 @@ from opencode_tasks.outcomes.reasoning_text import split_reasoning
         ('draft {"a": "x</think>{"a": "y"}', 'draft {"a": "x', '{"a": "y"}'),
         ('{it is "b} </think> {"a": "}"}', '{it is "b}', '{"a": "}"}'),
         ('[see {"a": "<think>x</think>"}]', "", '[see {"a": "<think>x</think>"}]'),
+        ('[it has "\\d</think>"]', '[it has "\\d', '"]'),
         # Other tags.
         ("<Think>a</THINK>b", "a", "b"),
         ("<think >a</think\n>b", "a", "b"),
@@ -54,6 +55,8 @@ from opencode_tasks.outcomes.reasoning_text import split_reasoning
         ("a◁/think▷b", "a", "b"),
         ("<seed:think>a</seed:think>b", "a", "b"),
         ("\n<thinking>a</thinking>\nb", "a", "b"),
+        ("\ufeff<think>a</think>b", "a", "b"),
+        ("\ufeff<thinking>never ends", "never ends", ""),
         ("<thought>a</thought>b", "a", "b"),
         ("<thinking>never ends", "never ends", ""),
         ("<think>a</think><thinking>b</thinking>c", "a\n\nb", "c"),
