@@ -103,6 +103,11 @@ def frame_of(data: Any) -> pd.DataFrame:
     return frame
 
 
+def arrow_series(array: Any) -> pd.Series:
+    """Return an Arrow array as a column of a frame."""
+    return pd.Series(_pandas_array(pa.chunked_array([array])))
+
+
 def _index_levels(schema: Any) -> Sequence[Any]:
     """Return the levels of a stored pandas index: the name of a column, or the mapping of a range."""
     try:
@@ -241,6 +246,17 @@ class ColumnBuilder:
             parts.append(arrow_column([row.get(name) for row in rows]))
             self._filled[name] = self.rows + len(rows)
         self.rows += len(rows)
+
+    def add_frame(self, frame: pd.DataFrame) -> None:
+        """Add the rows of a frame that a builder returned; a missing column is null."""
+        for at, name in enumerate(map(str, frame.columns)):
+            parts = self._parts.setdefault(name, [])
+            if missing := self.rows - self._filled.get(name, 0):
+                parts.append(pa.nulls(missing))
+            # A column without rows may have no Arrow type.
+            parts.extend(_stored_array(frame.iloc[:, at]).chunks if len(frame) else ())
+            self._filled[name] = self.rows + len(frame)
+        self.rows += len(frame)
 
     def frame(self) -> pd.DataFrame:
         """Return the rows as a frame. A column without a common type keeps the JSON of each cell."""

@@ -25,7 +25,7 @@ class FileFormat:
     that
     begins with ``INPUT {name}`` if the file is not in this format. ``write(frames, file)`` writes frames with
     the same columns, one at least, as one table to a binary file. A text format can be compressed: its names
-    may also end with ``.gz`` or ``.zst``.
+    may also end with ``.gz`` or ``.zst``. ``has_types``: a file has a type for each of its columns.
     """
 
     name: str
@@ -33,6 +33,7 @@ class FileFormat:
     read: Callable[[InputFile], pd.DataFrame]
     write: Callable[[Iterable[pd.DataFrame], Any], None]
     is_text: bool = False
+    has_types: bool = False
 
     @property
     def all_suffixes(self) -> tuple[str, ...]:
@@ -59,8 +60,12 @@ FORMATS = (
         name="jsonl", suffixes=(".jsonl", ".ndjson"), read=read_jsonl, write=write_jsonl, is_text=True
     ),
     FileFormat(name="json", suffixes=(".json",), read=read_json, write=write_json, is_text=True),
-    FileFormat(name="parquet", suffixes=(".parquet",), read=read_parquet, write=write_parquet),
-    FileFormat(name="arrow", suffixes=(".arrow", ".feather"), read=read_arrow, write=write_arrow),
+    FileFormat(
+        name="parquet", suffixes=(".parquet",), read=read_parquet, write=write_parquet, has_types=True
+    ),
+    FileFormat(
+        name="arrow", suffixes=(".arrow", ".feather"), read=read_arrow, write=write_arrow, has_types=True
+    ),
     FileFormat(name="excel", suffixes=(".xlsx",), read=read_excel, write=write_excel),
 )
 

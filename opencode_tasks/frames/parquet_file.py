@@ -25,7 +25,7 @@ _FILE_MARKS = (b"ARROW1", b"FEA1")
 
 def read_parquet(file: InputFile) -> pd.DataFrame:
     """Read a Parquet file. Raises InputError if the file is not Parquet."""
-    return _frame(file, "Parquet", pq.read_table)
+    return _frame(file, "Parquet", _parquet_table)
 
 
 def read_arrow(file: InputFile) -> pd.DataFrame:
@@ -53,6 +53,11 @@ def _frame(file: InputFile, kind: str, read: Callable[[Any], Any]) -> pd.DataFra
     except (pa.ArrowException, ValueError, OSError) as error:
         raise InputError((f"INPUT {file.name}: not {kind}: {one_line(error)}",)) from error
     return frame_of(table if file.limit is None else table.slice(0, file.limit))
+
+
+def _parquet_table(content: io.BytesIO) -> Any:
+    # Not read_table: it refuses columns of the same name with a message about something else.
+    return pq.ParquetFile(content).read()
 
 
 def _ipc_table(content: io.BytesIO) -> Any:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +18,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.arrow_frame import arrow_table, frame_of, without_empty_structs
+from opencode_tasks.frames.arrow_frame import (
+    ColumnBuilder,
+    arrow_series,
+    arrow_table,
+    frame_of,
+    without_empty_structs,
+)
 from opencode_tasks.frames.content import InputFile, one_line
 from opencode_tasks.frames.formats import FileFormat, format_of
 
@@ -82,54 +88,97 @@ def read_parts(file: InputFile) -> pd.DataFrame:
     """Return the rows of all files below a folder, in the order of their names.
 
     The files are Parquet files, or files of one other format of ``FORMATS``. The values of ``column=value``
-    folders are columns; they are integers if each of them is written as one, else text. Raises InputError
-    if the folder has no such files, or if they cannot be read as one table.
+    folders are columns; they are integers if each of them is written as one, else text. A column of a format
+    without types, such as JSON Lines, has the cells that it would have in one file. Raises InputError if the
+    folder has no such files, or if a column has types that do not fit together.
     """
     try:
         filesystem, path = _open_folder(file.name)
         names = sorted(name for name in filesystem.find(path) if _is_data(name, path))
-        formats = {found.name: found for name in names if (found := format_of(name)) is not None}
-        if len(formats) != 1:
-            found = " and ".join(sorted(formats)) or "no"
-            raise InputError(
-                (f"INPUT {file.name}: a folder with files of one format is needed; it has {found} files",)
-            )
-        (file_format,) = formats.values()
-        names = [name for name in names if format_of(name) is file_format]
-        return _read_files(
-            file,
-            file_format,
-            [(filesystem.unstrip_protocol(name), _partitions(name, path)) for name in names],
-        )
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
+        raise InputError((f"INPUT {file.name}: the folder cannot be read: {one_line(error)}",)) from None
+    formats = {found.name: found for name in names if (found := format_of(name)) is not None}
+    if len(formats) != 1:
+        found = " and ".join(sorted(formats)) or "no"
         raise InputError(
-            (f"INPUT {file.name}: not a folder of files of one table: {one_line(error)}",)
-        ) from None
+            (f"INPUT {file.name}: a folder with files of one format is needed; it has {found} files",)
+        )
+    (file_format,) = formats.values()
+    parts = {
+        filesystem.unstrip_protocol(name): _partitions(name, path)
+        for name in names
+        if format_of(name) is file_format
+    }
+    frames = _read_files(file, file_format, parts)
+    return _joined_by_type(frames) if file_format.has_types else _joined_by_value(frames.values())
 
 
 def _read_files(
-    file: InputFile, file_format: FileFormat, parts: list[tuple[str, dict[str, str | None]]]
-) -> pd.DataFrame:
-    tables: list[Any] = []
-    schema = _partition_schema([keys for _, keys in parts])
+    file: InputFile, file_format: FileFormat, parts: Mapping[str, Mapping[str, str | None]]
+) -> dict[str, pd.DataFrame]:
+    """Return the rows of each file by its name, with the columns of its folders."""
+    frames: dict[str, pd.DataFrame] = {}
+    schema = _partition_schema(parts.values())
     rows = 0
-    for name, keys in parts:
+    for name, keys in parts.items():
         if file.limit is not None and rows >= file.limit > 0:
             break
         part = replace(
             file, name=name, limit=None if file.limit is None else file.limit - rows, row_faults={}
         )
-        table = arrow_table([file_format.read(part)])
+        frame = file_format.read(part)
+        if repeated := frame.columns[frame.columns.duplicated()].tolist():
+            raise InputError(
+                (f"INPUT {name}: several columns are named {repeated[0]!r}; rename all but one",)
+            )
         for field in schema:
-            if field.name not in table.column_names:
+            if field.name not in frame.columns:
                 value = pa.scalar(keys.get(field.name), pa.string()).cast(field.type)
-                table = table.append_column(field, pa.repeat(value, len(table)))
+                frame[field.name] = arrow_series(pa.repeat(value, len(frame)))
         file.row_faults.update(
             {rows + position: f"{name}: {fault}" for position, fault in part.row_faults.items()}
         )
-        rows += len(table)
-        tables.append(table)
-    return frame_of(pa.concat_tables(tables, promote_options="permissive"))
+        rows += len(frame)
+        frames[name] = frame
+    return frames
+
+
+def _joined_by_value(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames as one, with the types that one file with the same rows would have."""
+    builder = ColumnBuilder()
+    for frame in frames:
+        builder.add_frame(frame)
+    return builder.frame()
+
+
+def _joined_by_type(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the frames of files as one. Raises InputError if a column has types that no type can hold."""
+    tables = {name: arrow_table([frame]) for name, frame in frames.items()}
+    try:
+        return frame_of(pa.concat_tables(tables.values(), promote_options="permissive"))
+    except pa.ArrowException as error:
+        raise InputError((_type_fault(tables) or f"INPUT: {one_line(error)}",)) from None
+
+
+def _type_fault(tables: Mapping[str, Any]) -> str | None:
+    """Return the fault of the first column whose type in a file does not fit the files before it."""
+    known: dict[str, Any] = {}
+    for name, table in tables.items():
+        for field in table.schema:
+            pair = [pa.schema([known.get(field.name, field)]), pa.schema([field])]
+            try:
+                known[field.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
+            except pa.ArrowException:
+                types = f"{field.type} here and {known[field.name].type} in the files before"
+                return f"INPUT {name}: the column {field.name!r} has the type {types}; use one type"
+    for name, table in tables.items():
+        for field in table.schema:
+            try:
+                table.column(field.name).cast(known[field.name].type)
+            except pa.ArrowException as error:
+                reason = f"does not fit the type {known[field.name].type} of the other files"
+                return f"INPUT {name}: the column {field.name!r} {reason}: {one_line(error)}"
+    return None
 
 
 def _is_data(name: str, folder: str) -> bool:
@@ -145,7 +194,7 @@ def _partitions(name: str, folder: str) -> dict[str, str | None]:
     return {unquote(key): None if value == _NULL_FOLDER else unquote(value) for key, _, value in pairs}
 
 
-def _partition_schema(keys: list[dict[str, str | None]]) -> Any:
+def _partition_schema(keys: Iterable[Mapping[str, str | None]]) -> Any:
     columns: dict[str, list[str]] = {}
     for values in keys:
         for name, value in values.items():

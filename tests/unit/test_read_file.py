@@ -13,6 +13,8 @@ from typing import Any
 import fsspec
 import openpyxl
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from opencode_tasks.errors import InputError
@@ -211,6 +213,59 @@ def test_folders_of_files_of_one_format_are_one_table(tmp_path: Path) -> None:
     write_file(tmp_path, "b.jsonl", "{}\n")
     with pytest.raises(InputError, match="it has csv and jsonl files"):
         read_frame(f"{tmp_path}/")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"v": {"a": 1.0, "b": [1]}, "n": 123456789012345678901}', '{"v": {"a": 2}, "n": 1}'],
+        ['{"v": "7"}', '{"v": 7}'],
+        ['{"v": [1]}', '{"v": ["x"]}', '{"v": null}'],
+        ['{"v": true}', '{"v": 1}'],
+        ['{"v": 1}', '{"v": 1.5}'],
+        ['{"v": 9007199254740993}', '{"v": 1.5}'],
+        ['{"v": 1}', '{"w": {}}', "{}", '{"v": 2, "w": "x"}'],
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json.gz"])
+def test_a_folder_of_json_files_has_the_cells_of_one_file(
+    tmp_path: Path, lines: list[str], suffix: str
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for number, line in enumerate(lines):
+        content = f"{line}\n".encode()
+        content = gzip.compress(content) if suffix.endswith(".gz") else content
+        write_file(tmp_path / "parts", f"{number}.{suffix}", content)
+    folder, file = (
+        read_frame(f"{tmp_path}/parts/"),
+        read_frame(write_file(tmp_path, "one.jsonl", "\n".join(lines))),
+    )
+    assert [repr(row) for row in records(folder)] == [repr(row) for row in records(file)]
+    assert folder.dtypes.to_dict() == file.dtypes.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"v": [1]}, {"v": ["x"]}, "b.parquet: the column 'v' has the type string here and int64 in"),
+        (
+            {"p": ["a"], "v": [2**53 + 1]},
+            {"v": [1.5]},
+            "a.parquet: the column 'v' does not fit the type double",
+        ),
+        ({"v": [1]}, None, "b.parquet: several columns are named 'v'"),
+    ],
+)
+def test_a_folder_whose_files_do_not_fit_names_file_and_column(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any] | None, message: str
+) -> None:
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["v", "v"])
+    pq.write_table(pa.table(first), tmp_path / "a.parquet")
+    pq.write_table(twice if second is None else pa.table(second), tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="INPUT ") as caught:
+        read_frame(f"{tmp_path}/")
+    (line,) = caught.value.faults
+    assert message in line
 
 
 def test_hub_files_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
