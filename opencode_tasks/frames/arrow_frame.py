@@ -19,6 +19,7 @@ from datetime import UTC, datetime, time, timedelta
 from itertools import islice
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import types as kinds
@@ -375,12 +376,15 @@ def _pylist(array: Any) -> list[Any]:
         return cells
     if kinds.is_time64(array.type) and array.type.unit == "ns":
         return [None if cell is None else _time_of(cell) for cell in array.cast(pa.int64()).to_pylist()]
+    kind = array.type
     array = _with_shortest_floats(array)
     try:
-        return array.to_pylist(maps_as_pydicts="strict")
+        cells: list[Any] = array.to_pylist(maps_as_pydicts="strict")
     except (KeyError, pa.ArrowException, ValueError, OverflowError):
         # The cells one by one, so that the text of a cell does not depend on the others.
-        return [_python_value(cell) for cell in array]
+        cells = [_python_value(cell) for cell in array]
+    has_halves = _with_floats(kind, kinds.is_float16, pa.string()) != kind
+    return [_shortest_halves(cell, kind) for cell in cells] if has_halves else cells
 
 
 def _python_value(cell: Any) -> Any:
@@ -402,16 +406,30 @@ def _time_of(nanoseconds: int) -> time | str:
 
 def _with_shortest_floats(array: Any) -> Any:
     """Return the array with 32-bit floats as the 64-bit floats that have the shortest text."""
-    texts = _with_small_floats(array.type, pa.string())
+    texts = _with_floats(array.type, kinds.is_float32, pa.string())
     if texts == array.type:
         return array
-    return array.cast(texts).cast(_with_small_floats(array.type, pa.float64()))
+    return array.cast(texts).cast(_with_floats(array.type, kinds.is_float32, pa.float64()))
 
 
-def _with_small_floats(kind: Any, replacement: Any) -> Any:
-    if kinds.is_float16(kind) or kinds.is_float32(kind):
+def _with_floats(kind: Any, is_replaced: Callable[[Any], bool], replacement: Any) -> Any:
+    if is_replaced(kind):
         return replacement
-    return _with_inner(kind, lambda inner: _with_small_floats(inner, replacement))
+    return _with_inner(kind, lambda inner: _with_floats(inner, is_replaced, replacement))
+
+
+def _shortest_halves(cell: Any, kind: Any) -> Any:
+    """Return a cell with 16-bit floats as the floats that have the shortest text; Arrow gives longer ones."""
+    if cell is None:
+        return None
+    if kinds.is_float16(kind):
+        return float(str(np.float16(cell)))
+    if isinstance(cell, dict):
+        types = {field.name: field.type for field in kind} if kinds.is_struct(kind) else {}
+        return {
+            key: _shortest_halves(item, types[key] if types else kind.item_type) for key, item in cell.items()
+        }
+    return [_shortest_halves(item, kind.value_type) for item in cell] if isinstance(cell, list) else cell
 
 
 def _join_parts(parts: list[Any]) -> Any:

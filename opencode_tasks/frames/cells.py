@@ -19,20 +19,26 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
+_LISTS = (list, tuple, set, frozenset, np.ndarray, pd.Series, pd.Index, ExtensionArray)
 _BYTES = (bytes, bytearray, memoryview)
 
 
 def is_null(value: Any) -> bool:
-    """Return whether the cell is missing: None, NA, NaT or a float NaN."""
-    return (
-        value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
-    )
+    """Return whether the cell is missing: None, NA, NaT or NaN."""
+    if isinstance(value, (float, np.floating)):
+        return math.isnan(value)
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return bool(np.isnat(value))
+    return value is None or value is pd.NA or value is pd.NaT
 
 
 def is_nested(value: Any) -> bool:
-    """Return whether the cell holds other values: an object, a list, a set or an array."""
-    return isinstance(value, (Mapping, list, tuple, set, np.ndarray))
+    """Return whether the cell holds other values: an object, a list, a set, an array or a column."""
+    return isinstance(value, (Mapping, *_LISTS))
 
 
 def has_bytes(value: Any) -> bool:
@@ -45,8 +51,8 @@ def has_bytes(value: Any) -> bool:
 def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
     """Return the value as JSON can hold it.
 
-    Missing values become None, times ISO 8601 text (aware ones in UTC with Z), arrays lists, bytes base64
-    text, and decimals, infinite numbers and values of other types text.
+    Missing values become None, times ISO 8601 text (aware ones in UTC with Z), arrays lists, sets sorted
+    lists, bytes base64 text, and decimals, infinite numbers and values of other types text.
     """
     if is_null(value):
         return None
@@ -57,18 +63,16 @@ def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of 
     if isinstance(value, Mapping):
         return {_key(key): json_value(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if is_nested(value):
-        return [json_value(item) for item in value]
-    if isinstance(value, _BYTES):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (date, time)):
-        return _iso_time(value)
-    if isinstance(value, timedelta):
-        return _iso_duration(value)
+        items = [json_value(item) for item in value]
+        # The order of a set differs between processes.
+        return sorted(items, key=json_text) if isinstance(value, (set, frozenset)) else items
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return _numpy_time(value)
     if isinstance(value, np.generic):
         item: Any = value.item()
-        # The shortest number that is this 32-bit float.
+        # The shortest number that is this 16-bit or 32-bit float.
         return float(str(value)) if isinstance(item, float) and math.isfinite(item) else json_value(item)
-    return format(value, "f") if isinstance(value, Decimal) else str(value)
+    return _value_text(value)
 
 
 def json_text(value: Any) -> str:
@@ -103,6 +107,26 @@ def _without_fractions(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_fractions(item) for item in cast("list[Any]", value)]
     return int(value) if isinstance(value, float) and repr(value).endswith(".0") else value
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, _BYTES):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (date, time)):
+        return _iso_time(value)
+    if isinstance(value, timedelta):
+        return _iso_duration(value)
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
+
+
+def _numpy_time(value: np.datetime64 | np.timedelta64) -> Any:
+    item: Any = value.item()
+    if not isinstance(item, int):
+        return json_value(item)
+    # numpy has an integer if Python has no such time: nanoseconds, years as a duration, large years.
+    if np.datetime_data(value.dtype)[0] != "ns":
+        return str(value)
+    return json_value(pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value))
 
 
 def _iso_time(value: date | time) -> str:

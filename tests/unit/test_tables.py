@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -50,6 +51,7 @@ KINDS = {
     "float": Kind(pa.float64(), (7.0, 0.1), ("7", "0.1")),
     "large float": Kind(pa.float64(), (1e300, -2.5), ("1e+300", "-2.5")),
     "float32": Kind(pa.float32(), (0.1, 3.0), ("0.1", "3")),
+    "float16": Kind(pa.float16(), (0.1, 3.0), ("0.1", "3")),
     "boolean": Kind(pa.bool_(), (True, False), ("True", "False")),
     "decimal": Kind(pa.decimal128(20, 2), (Decimal("1.10"), Decimal(7)), ("1.10", "7.00")),
     "large decimal": Kind(
@@ -78,6 +80,17 @@ KINDS = {
     ),
     "list": Kind(pa.list_(pa.int64()), ([1, BIG], []), (f"[1, {BIG}]", "[]")),
     "list of floats": Kind(pa.list_(pa.float32()), ([0.1, 7.0], [None]), ("[0.1, 7]", "[null]")),
+    "list of times in ns": Kind(
+        pa.list_(pa.timestamp("ns")), ([10**18 + 1], [None]), ('["2001-09-09T01:46:40.000000001"]', "[null]")
+    ),
+    "list of durations": Kind(
+        pa.list_(pa.duration("ns")), ([5_000_000_001], []), ('["PT5.000000001S"]', "[]")
+    ),
+    "struct of float16": Kind(
+        pa.struct([("a", pa.list_(pa.float16()))]),
+        ({"a": [0.1, None]}, {"a": None}),
+        ('{"a": [0.1, null]}', '{"a": null}'),
+    ),
     "list of text": Kind(pa.large_list(pa.string_view()), (["é"], ["a", None]), ('["é"]', '["a", null]')),
     "fixed list": Kind(pa.list_(pa.int8(), 2), ([1, 2], [3, 4]), ("[1, 2]", "[3, 4]")),
     "struct": Kind(
@@ -157,6 +170,49 @@ def test_the_text_of_a_value_is_the_same_in_prompts_templates_ids_and_labels(nam
     if not first.startswith(("[", "{")):
         ids = [row.row_id for row in check_frame(frame.iloc[[0, 2]], prompt_column="id", id_column="x").rows]
         assert ids == [first, second]
+
+
+# pandas has no column for these without Arrow: it changes the values, or cannot hold them.
+LOSSY_IN_PANDAS = ("int64", "uint64", "time of day in ns", "list of text", "map", "map with a key twice")
+
+
+@pytest.mark.parametrize("dtypes", [pd.ArrowDtype, None])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_pandas_frame_has_the_prompts_of_its_arrow_table(name: str, dtypes: Any) -> None:
+    if dtypes is not None or name not in LOSSY_IN_PANDAS:
+        table = table_of(KINDS[name])
+        assert prompts(table.to_pandas(types_mapper=dtypes)) == prompts(frame_of(table))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.datetime64("2001-09-09T01:46:40.000000001"), "2001-09-09T01:46:40.000000001"),
+        (np.datetime64("2001-09-09T01:46:40", "ns"), "2001-09-09T01:46:40"),
+        (np.datetime64("2026-01-02"), "2026-01-02"),
+        (np.datetime64(10**12, "s"), "33658-09-27T01:46:40"),
+        (np.timedelta64(-90 * 10**9, "ns"), "-PT1M30S"),
+        (np.timedelta64(90, "m"), "PT1H30M"),
+        (
+            [np.datetime64("NaT"), np.timedelta64("NaT"), np.float32("nan"), Decimal("NaN")],
+            "[null, null, null, null]",
+        ),
+        (pd.Series([1.5, None]), "[1.5, null]"),
+        (pd.array([1, None], "Int64"), "[1, null]"),
+        ({"y", "x", "w"}, '["w", "x", "y"]'),
+        ([frozenset({10, 2, None})], "[[10, 2, null]]"),
+        ({"a": np.array([10**9], "timedelta64[ns]"), "b": {np.float16(0.1)}}, '{"a": ["PT1S"], "b": [0.1]}'),
+    ],
+)
+def test_the_text_of_numpy_values_in_cells(value: Any, text: str) -> None:
+    frame = pd.DataFrame({"id": ["1", "2"], "x": pd.Series([value, "other"], dtype=object)})
+    assert prompts(frame) == [text, "other"]
+
+
+@pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT"), np.float32("nan"), pd.NA])
+def test_missing_values_of_any_library_are_missing(missing: Any) -> None:
+    frame = pd.DataFrame({"x": pd.Series([missing, "other"], dtype=object)})
+    assert check_frame(frame, prompt_column="x").row_faults == {0: "the prompt is null"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
