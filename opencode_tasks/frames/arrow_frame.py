@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types as kinds
 
 from opencode_tasks.frames.cells import has_bytes, json_text, json_value
@@ -314,6 +315,8 @@ def _stored_array(series: pd.Series) -> Any:
 
 
 def _pandas_array(column: Any) -> Any:
+    if kinds.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
     supported = _supported(column.type)
     if supported != column.type:
         chunks = [

@@ -106,7 +106,7 @@ class Output:
         """Return one line for each reason why the output cannot be written.
 
         ``source`` is the name of INPUT. ``columns`` are the columns of the output; None if unknown.
-        ``sample`` are some rows of it, with which writing a table is tried.
+        ``sample`` are some rows of it, with which writing is tried.
         """
         if is_sql(self.name):
             faults = table_faults(self.name, self.database, columns, self.prefix, sample)
@@ -117,8 +117,8 @@ class Output:
             file_format = format_of(self.name.rstrip("/"))
             if file_format is None or file_format.name != "parquet":
                 return self._partition_faults()
-            return folder_faults(self.name, self.partition_by, columns)
-        return file_faults(self.name, input_path=source)
+            return folder_faults(self.name, self.partition_by, columns, sample)
+        return file_faults(self.name, input_path=source, sample=sample)
 
     def write(self, frames: Iterable[pd.DataFrame], run_id: str) -> None:
         """Write the output of a run, given as frames with the same columns.

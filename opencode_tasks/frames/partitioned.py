@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,8 @@ from opencode_tasks.frames.arrow_frame import (
 )
 from opencode_tasks.frames.content import InputFile, one_line
 from opencode_tasks.frames.formats import FileFormat, format_of
+from opencode_tasks.frames.parquet_file import write_parquet
+from opencode_tasks.frames.write_file import column_faults
 
 MAX_FOLDERS = 10_000
 _NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
@@ -55,24 +58,8 @@ def write_parts(
         if (match := _RUN_FILE.search(name)) and (match[1] == run_id or not keep_others)
     ]
     table = without_empty_structs(arrow_table(frames))
-    fields = [table.schema.field(name) for name in partition_by]
-    written: list[str] = []
-
-    def add_written(file: Any) -> None:
-        written.append(file.path)
-
     try:
-        ds.write_dataset(
-            table,
-            path,
-            filesystem=filesystem,
-            format="parquet",
-            basename_template=f"{run_id}-{{i}}.parquet",
-            partitioning=ds.partitioning(pa.schema(fields), flavor="hive"),
-            existing_data_behavior="overwrite_or_ignore",
-            max_partitions=MAX_FOLDERS,
-            file_visitor=add_written,
-        )
+        written = _write_dataset(table, path, filesystem, partition_by, f"{run_id}-{{i}}.parquet")
     except pa.ArrowException as error:
         raise OSError(
             f"OUTPUT {folder}: {one_line(error)}; opencode-tasks export writes it to another place"
@@ -82,6 +69,30 @@ def write_parts(
     for name in previous:
         if _without_root(name) not in current:
             filesystem.rm_file(name)
+
+
+def _write_dataset(
+    table: Any, path: str, filesystem: Any, partition_by: Sequence[str], file_name: str
+) -> list[str]:
+    """Write the files of a table and return their paths."""
+    fields = [table.schema.field(name) for name in partition_by]
+    written: list[str] = []
+
+    def add_written(file: Any) -> None:
+        written.append(file.path)
+
+    ds.write_dataset(
+        table,
+        path,
+        filesystem=filesystem,
+        format="parquet",
+        basename_template=file_name,
+        partitioning=ds.partitioning(pa.schema(fields), flavor="hive"),
+        existing_data_behavior="overwrite_or_ignore",
+        max_partitions=MAX_FOLDERS,
+        file_visitor=add_written,
+    )
+    return written
 
 
 def read_parts(file: InputFile) -> pd.DataFrame:
@@ -207,8 +218,17 @@ def _partition_schema(keys: Iterable[Mapping[str, str | None]]) -> Any:
     )
 
 
-def folder_faults(folder: str, partition_by: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Return one line for each reason why ``write_parts`` would fail; ``columns`` None is unknown."""
+def folder_faults(
+    folder: str,
+    partition_by: Sequence[str],
+    columns: Sequence[str] | None,
+    sample: pd.DataFrame | None = None,
+) -> list[str]:
+    """Return one line for each reason why ``write_parts`` would fail; ``columns`` None is unknown.
+
+    The rows of ``sample`` are written elsewhere, to find columns that Parquet or the name of a folder cannot
+    hold.
+    """
     faults = [
         f"--partition-by: OUTPUT will have no column {name!r}"
         for name in partition_by
@@ -220,6 +240,22 @@ def folder_faults(folder: str, partition_by: Sequence[str], columns: Sequence[st
         return [*faults, f"OUTPUT {folder}: {error}"]
     if isinstance(filesystem, fsspec.get_filesystem_class("file")) and filesystem.isfile(path):
         faults.append(f"OUTPUT {folder}: this is a file; use the name of a folder")
+    if sample is not None and not faults:
+        faults.extend(f"OUTPUT {folder}: {fault}" for fault in column_faults(write_parquet, sample))
+    return faults or _key_faults(partition_by, sample)
+
+
+def _key_faults(partition_by: Sequence[str], sample: pd.DataFrame | None) -> list[str]:
+    if sample is None or not sample.columns.is_unique:
+        return []
+    faults: list[str] = []
+    for name in partition_by:
+        table = arrow_table([sample.loc[:, [name]]]).append_column("", pa.nulls(len(sample)))
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                _write_dataset(table, folder, fsspec.filesystem("file"), [name], "{i}.parquet")
+            except pa.ArrowException as error:
+                faults.append(f"--partition-by: {name!r} cannot be the name of a folder: {one_line(error)}")
     return faults
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,22 @@ import pandas as pd
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from opencode_tasks.frames.content import compression_of
+from opencode_tasks.frames.content import compression_of, one_line
 from opencode_tasks.frames.excel_file import INSTALL, is_installed, write_excel
 from opencode_tasks.frames.formats import format_of, unknown_suffix
 from opencode_tasks.ledger.column_types import storable
 
 
 def file_faults(
-    path_or_url: str | os.PathLike[str], *, input_path: str | os.PathLike[str] | None = None
+    path_or_url: str | os.PathLike[str],
+    *,
+    input_path: str | os.PathLike[str] | None = None,
+    sample: pd.DataFrame | None = None,
 ) -> list[str]:
     """Return one line for each reason why OUTPUT cannot be written; [] if there is none.
 
-    Nothing is written or created. Of a remote URL, only the suffix and the protocol are checked.
+    Nothing is created at the path. Of a remote URL, only the suffix and the protocol are checked. The rows of
+    ``sample`` are written in memory, to find columns that the format cannot hold.
     """
     name = os.fspath(path_or_url)
     faults: list[str] = []
@@ -46,6 +50,8 @@ def file_faults(
         faults.append(f"OUTPUT {name}: {unknown_suffix()}")
     elif file_format.write is write_excel and not is_installed():
         faults.append(f"OUTPUT {name}: {INSTALL}")
+    elif sample is not None:
+        faults.extend(f"OUTPUT {name}: {fault}" for fault in column_faults(file_format.write, sample))
     try:
         local = _local_path(name)
     except (ValueError, ImportError) as error:
@@ -57,18 +63,47 @@ def file_faults(
     return faults
 
 
+def column_faults(write: Callable[[Iterable[pd.DataFrame], Any], None], sample: pd.DataFrame) -> list[str]:
+    """Return one line for each column of the rows that ``write`` refuses."""
+    if not sample.columns.is_unique:
+        return []
+    fault = _trial_fault(write, sample)
+    if fault is None:
+        return []
+    by_column = {name: _trial_fault(write, sample.loc[:, [name]]) for name in sample.columns}
+    advice = "use another format, such as .jsonl, or leave the column out"
+    found = [
+        f"the column {str(name)!r} cannot be written: {reason}; {advice}"
+        for name, reason in by_column.items()
+        if reason is not None
+    ]
+    return found or [f"the columns cannot be written: {fault}"]
+
+
+def _trial_fault(write: Callable[[Iterable[pd.DataFrame], Any], None], sample: pd.DataFrame) -> str | None:
+    try:
+        write([sample], io.BytesIO())
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        return one_line(error)
+    return None
+
+
 def write_frames(frames: Iterable[pd.DataFrame], path_or_url: str | os.PathLike[str]) -> None:
     """Write frames with the same columns, one at least, as one table without index.
 
     The suffix is the format. One frame at a time is in memory; for Parquet, all frames are in memory as
-    Arrow tables. Raises ValueError if the suffix is unknown and OSError if the file cannot be written.
+    Arrow tables. Raises ValueError if the suffix is unknown, and OSError if the file cannot be written or if
+    the format has no such type of a column; see ``file_faults``.
     """
     name = os.fspath(path_or_url)
     file_format = format_of(name)
     if file_format is None:
         raise ValueError(f"OUTPUT {name}: {unknown_suffix()}")
     with _open_output(name) as file, _compressed(file, compression_of(name)) as target:
-        file_format.write(frames, target)
+        try:
+            file_format.write(frames, target)
+        except pa.ArrowException as error:
+            raise OSError(f"OUTPUT {name}: {one_line(error)}; use another format, such as .jsonl") from None
 
 
 @contextmanager

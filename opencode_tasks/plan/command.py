@@ -37,7 +37,7 @@ GIVEN_AS_VALUE = "given as a value"
 _FAILURE_LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
 _ALL_PERCENT = 100
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
-# Rows with which writing a table of a database is tried.
+# Rows with which writing OUTPUT is tried.
 _TRIED_ROWS = 100
 
 

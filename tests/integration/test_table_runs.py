@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,38 @@ def test_large_ids_and_types_of_a_parquet_file(runs: Runs, tmp_path: Path) -> No
     assert out.column("response").to_pylist() == ["n=7", None]
     with pytest.raises(InputError, match="holds bytes"):
         runs.prepare(tmp_path / "in.parquet", tmp_path / "o.csv", template="{image}")
+
+
+UNION = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        UNION,
+        pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+        pa.array([Decimal(1200), None], pa.decimal128(5, -2)),
+        pa.nulls(2, pa.struct([("a", pa.month_day_nano_interval())])),
+    ],
+)
+def test_columns_that_output_cannot_hold_are_found_before_anything_is_sent(
+    runs: Runs, tmp_path: Path, column: Any
+) -> None:
+    table = pa.table({"prompt": ["a", "b"], "day": [1, 2], "odd": column})
+    with pa.OSFile(str(tmp_path / "in.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    options: tuple[dict[str, Any], ...] = ({}, {"partition_by": ["day"]})
+    for more in options:
+        with pytest.raises(InputError, match="the column 'odd' cannot be written: "):
+            runs.prepare(tmp_path / "in.arrow", tmp_path / "out.parquet", **more)
+    runs.run(tmp_path / "in.arrow", tmp_path / "out.jsonl")
+    runs.run(tmp_path / "in.arrow", tmp_path / "out.arrow")
+
+
+def test_a_partition_that_no_folder_can_name_is_found(runs: Runs, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], "tags": [["x"]]}), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="--partition-by: 'tags' cannot be the name of a folder"):
+        runs.prepare(tmp_path / "in.parquet", tmp_path / "out.parquet", partition_by=["tags"])
 
 
 def test_options_of_text_files_are_checked(runs: Runs, tmp_path: Path) -> None:

@@ -313,6 +313,13 @@ def test_a_parquet_file_of_polars_is_kept(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet").select(frame.columns).equals(frame)
 
 
+def test_run_ends_are_read_as_their_values(tmp_path: Path) -> None:
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
+    frame = frame_of(pa.table({"id": ["1", "2", "3"], "x": runs, "note": runs}))
+    assert prompts(frame) == ["a", "a", "b"]
+    assert prompts(inputs_of(written(frame, tmp_path / "o.parquet"))) == ["a", "a", "b"]
+
+
 def test_a_struct_without_fields_is_text_in_parquet(tmp_path: Path) -> None:
     frame = frame_of(pa.table({"x": pa.array([{}, None], pa.struct([]))}))
     assert written(frame, tmp_path / "o.parquet")["x"].tolist()[0] == "{}"
