@@ -316,7 +316,7 @@ def _stored_array(series: pd.Series) -> Any:
 
 def _pandas_array(column: Any) -> Any:
     if kinds.is_run_end_encoded(column.type):
-        column = pc.run_end_decode(column)
+        column = pc.call_function("run_end_decode", [column])
     supported = _supported(column.type)
     if supported != column.type:
         chunks = [

@@ -63,16 +63,16 @@ class InputFile:
         self.row_faults[position] = fault
 
     @contextmanager
-    def open_bytes(self) -> Generator[Any]:
+    def open_bytes(self, *, may_be_empty: bool = False) -> Generator[Any]:
         """Open the file, decompressed if its suffix says so.
 
-        Raises InputError if there is no such file, if it cannot be read or if it is empty.
+        Raises InputError if there is no such file, if it cannot be read, or if it is empty unless it may be.
         """
         with (
             self._open_stored() as stored,
             io.BufferedReader(_Decompressed(stored, self.name), HEAD_BYTES) as file,
         ):
-            if not file.peek(1):
+            if not may_be_empty and not file.peek(1):
                 raise InputError((f"INPUT {self.name}: the file is empty",))
             yield file
 
@@ -92,7 +92,7 @@ class InputFile:
             yield opened
 
     @contextmanager
-    def open_text(self, newline: str = "\n") -> Generator[io.TextIOWrapper]:
+    def open_text(self, newline: str = "\n", *, may_be_empty: bool = False) -> Generator[io.TextIOWrapper]:
         r"""Open a text file. Lines end with ``newline``; "" means with ``\n``, ``\r`` or both.
 
         A byte order mark decides the encoding. Raises InputError as ``open_bytes`` does, and with the number
@@ -100,7 +100,7 @@ class InputFile:
         """
         encoding = self.encoding or UTF_8
         try:
-            with self.open_bytes() as file:
+            with self.open_bytes(may_be_empty=may_be_empty) as file:
                 encoding = _encoding_of(file.peek(HEAD_BYTES)) or encoding
                 yield io.TextIOWrapper(file, encoding=encoding, newline=newline)
         except UnicodeDecodeError as error:

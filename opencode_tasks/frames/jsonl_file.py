@@ -27,9 +27,10 @@ def read_jsonl(file: InputFile) -> pd.DataFrame:
     """Read a JSON Lines file. Integers are exact, and nested values are kept.
 
     A cell is null if the value is null or if the line does not have the key. A line that is not a JSON
-    object, or has more than 64 million characters, is a bad row.
+    object, or has more than 64 million characters, is a bad row. A file without lines, which
+    ``write_jsonl`` makes of a table without rows, has no columns.
     """
-    with file.open_text() as text:
+    with file.open_text(may_be_empty=True) as text:
         return _frame(islice(_rows(file, text), file.limit))
 
 

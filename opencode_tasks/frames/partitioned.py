@@ -75,7 +75,8 @@ def _write_dataset(
     table: Any, path: str, filesystem: Any, partition_by: Sequence[str], file_name: str
 ) -> list[str]:
     """Write the files of a table and return their paths."""
-    fields = [table.schema.field(name) for name in partition_by]
+    # A table without rows may lack the columns of its input.
+    fields = [table.schema.field(name) for name in partition_by if len(table) or name in table.column_names]
     written: list[str] = []
 
     def add_written(file: Any) -> None:

@@ -178,6 +178,9 @@ def _write(
 
     With ``replaces``, rows with the same ``key`` are removed first, or all rows if it is None.
     """
+    if key is not None and not len(frame) and key not in frame.columns:
+        # An input without rows and without columns, such as an empty JSON Lines file.
+        return
     if _column_names(connection, name) is None:
         schema, _, table_name = name.rpartition(".")
         dialect = connection.dialect.name

@@ -153,7 +153,7 @@ def check_frame(
     fault is never an exception.
     """
     names = [str(name) for name in frame.columns]
-    if not names and not len(frame):
+    if has_no_content(frame):
         return Checked()
     try:
         prompt_columns = (prompt_column,) if template is None else template_columns(template)
@@ -203,6 +203,11 @@ def check_frame(
         new_ids=new_ids,
     )
     return Checked(rows=rows, row_faults=row_faults)
+
+
+def has_no_content(frame: pd.DataFrame) -> bool:
+    """Return whether a table has neither rows nor columns, such as that of an empty JSON Lines file."""
+    return not len(frame) and not len(frame.columns)
 
 
 def row_ids_in(frame: pd.DataFrame, id_column: str) -> list[str]:

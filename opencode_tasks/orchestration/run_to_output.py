@@ -95,7 +95,7 @@ def _check_limits(prepared: PreparedRun, result: AnnotationResult[Any], totals: 
     allowed = allowed_failures(prepared.max_failed, len(prepared.frame))
     if allowed is not None and failed > allowed:
         raise TooManyFailedError(result.run_id, failed, allowed, totals)
-    for field, quality in result.quality.items():
+    for field, quality in result.quality.items() if len(prepared.frame) else ():
         # None of the rows with a known value may have an answer.
         if prepared.min_accuracy is not None and (quality.accuracy or 0.0) < prepared.min_accuracy:
             raise LowAccuracyError(result.run_id, field, quality.accuracy, prepared.min_accuracy, totals)

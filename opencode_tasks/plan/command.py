@@ -20,6 +20,7 @@ from opencode_tasks.frames.content import is_encoding
 from opencode_tasks.frames.io import InputTable, Output, read_table
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.sql import is_sql
+from opencode_tasks.frames.validate import has_no_content
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.config import merge
 from opencode_tasks.plan.incremental import IncrementalInput
@@ -128,7 +129,9 @@ def prepare(
     with Collected(faults):
         frame, unread = (None, None) if table is None else (table.frame, table.row_faults)
         plan = make_plan(frame, resolver.options(wanted), unread, known)
-    if plan is not None and min_accuracy is not None and wanted.gold and not plan.gold:
+    has_columns = table is None or not has_no_content(table.frame)
+    is_measured = min_accuracy is not None and bool(wanted.gold) and has_columns
+    if plan is not None and is_measured and not plan.gold:
         faults.append("--min-accuracy: INPUT has none of the columns of --gold, and it is not about canaries")
     if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))
@@ -247,7 +250,8 @@ def text_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _output_faults(output: Output, source: str, table: InputTable | None, options: Options) -> list[str]:
     """Reasons why OUTPUT cannot be written; a schema with faults adds no columns."""
-    if table is None:
+    if table is None or has_no_content(table.frame):
+        # The columns of INPUT are unknown.
         return output.faults(source, None)
     added = columns_of(options)
     names = [*map(str, table.frame.columns), *(column.name for column in added)]

@@ -12,7 +12,7 @@ from opencode_tasks.domain.answer_schema import check_schema, schema_instruction
 from opencode_tasks.domain.fingerprints import fingerprint
 from opencode_tasks.domain.work import WorkspaceSource
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.validate import check_frame, fault_lines
+from opencode_tasks.frames.validate import check_frame, fault_lines, has_no_content
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.backend_table import BACKENDS
 from opencode_tasks.opencode.server_pool import server_pool
@@ -132,7 +132,7 @@ def _gold(
     if canaries is not None:
         options = replace(options, gold=_gold_of_input(options, frame, canaries))
     has_schema_faults = options.schema is not None and bool(check_schema(options.schema))
-    if frame is None or not options.gold or has_schema_faults:
+    if frame is None or has_no_content(frame) or not options.gold or has_schema_faults:
         return []
     require_extra("--gold")
     try:

@@ -92,7 +92,7 @@ def test_answers_are_kept_if_output_cannot_be_written(
 @pytest.mark.scripted
 def test_an_empty_input_is_a_run_of_no_rows(desk: Desk) -> None:
     (desk.folder / "in.csv").write_text("id,prompt\n")
-    ran = desk.annotate("in.csv", "-o", "out.csv", "--json")
+    ran = desk.annotate("in.csv", "-o", "out.csv", "--json", "--gold", "id", "--min-accuracy", "0.9")
     assert (ran.code, ran.summary["rows"]["total"]) == (0, 0), ran.stderr
     assert (desk.folder / "out.csv").read_text().startswith("id,prompt,response,status")
     assert desk.provider.calls == []

@@ -122,6 +122,42 @@ def test_large_ids_and_types_of_a_parquet_file(runs: Runs, tmp_path: Path) -> No
         runs.prepare(tmp_path / "in.parquet", tmp_path / "o.csv", template="{image}")
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "csv", "parquet", "xlsx"])
+def test_a_day_without_rows_passes_through_both_stages(runs: Runs, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.csv").write_text("id,prompt,label\n")
+    first, second = tmp_path / f"first.{suffix}", tmp_path / f"second.{suffix}"
+    runs.run(tmp_path / "in.csv", first, id_column="id")
+    stage: dict[str, Any] = {
+        "template": "{response}",
+        "id_column": "id",
+        "label": ["status"],
+        "gold": ["label"],
+        "min_accuracy": 0.9,
+        "column_prefix": "two_",
+    }
+    result, _ = runs.run(first, second, **stage)
+    assert result.progress.total == 0
+    runs.run(first, tmp_path / "parts.parquet", partition_by=["label"], **stage)
+    assert len(read_input(second)) == 0
+
+
+def test_a_day_without_rows_leaves_a_table_of_a_database_as_it_is(runs: Runs, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"database": f"sqlite:///{tmp_path}/d.db", "incremental": "id"}
+    source, target = tmp_path / "in.jsonl", Path("sql:answers")
+    for day in ("", '{"id": 1, "prompt": "a"}\n', "", '{"id": 2, "prompt": "b"}\n'):
+        source.write_text(day)
+        runs.run(source, target, **options)
+    frame = read_input("sql:answers", database=options["database"])
+    assert frame["id"].tolist() == [1, 2]
+
+
+def test_an_empty_file_of_another_format_is_refused(runs: Runs, tmp_path: Path) -> None:
+    for suffix in ("csv", "json", "parquet", "xlsx"):
+        (tmp_path / f"in.{suffix}").write_bytes(b"")
+        with pytest.raises(InputError, match="the file is empty"):
+            runs.prepare(tmp_path / f"in.{suffix}", tmp_path / "o.csv")
+
+
 UNION = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
 
 
