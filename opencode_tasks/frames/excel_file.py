@@ -11,11 +11,11 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import date, datetime, time
-from itertools import islice
-from typing import Any
+from itertools import islice, repeat, zip_longest
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -34,6 +34,9 @@ MAX_EXACT_INTEGER = 10**15
 FIRST_YEAR = 1900
 # The format writes characters that XML does not allow, and texts that look like that, in this way.
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+# A formula in the XML of a worksheet.
+_FORMULA = re.compile(rb"<(\w{1,20}:)?f[\s/>]")
+BLOCK_BYTES, MAX_TAG_BYTES = 2**20, 24
 _TO_ESCAPE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)|[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -49,28 +52,28 @@ def is_installed() -> bool:
 def read_excel(file: InputFile) -> pd.DataFrame:
     """Read the first worksheet of a workbook. The first row that is not empty has the names of the columns.
 
-    Cells are texts, numbers, booleans and times, as the workbook has them; of a formula, its last result.
-    Raises InputError if the file is not a workbook, or if openpyxl is not installed.
+    Cells are texts, numbers, booleans and times, as the workbook has them; of a formula, its last result. A
+    row is bad if a cell has an error such as #N/A, or a formula that was never calculated. Raises InputError
+    if the file is not a workbook, or if openpyxl is not installed.
     """
     if not is_installed():
         raise InputError((f"INPUT {file.name}: {INSTALL}",))
-    import openpyxl
-
     with file.open_bytes() as opened:
         content = io.BytesIO(opened.read())
     try:
-        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()
-        rows = (cells for cells in map(_values, sheet.iter_rows()) if any(cell is not None for cell in cells))
-        header = next(rows, None)
-        if header is None:
-            raise InputError((f"INPUT {file.name}: the first worksheet is empty",))
-        if len(book.sheetnames) > 1:
-            file.notes.append(f"INPUT {file.name}: only the worksheet {sheet.title!r} is read")
-        return _frame(file, header, rows)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, IndexError) as error:
+        with ExitStack() as books:
+            results = books.enter_context(_open_book(content, data_only=True))
+            has_formulas = _has_formulas(content)
+            formulas = books.enter_context(_open_book(content, data_only=False)) if has_formulas else None
+            return _read_book(file, results, formulas)
+    except InputError:
+        raise
+    except zipfile.BadZipFile as error:
         raise InputError((f"INPUT {file.name}: not an Excel workbook: {one_line(error)}",)) from error
+    # openpyxl has no exception of its own for parts that it does not know.
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, SyntaxError) as error:
+        fault = f"not an Excel workbook that can be read: {one_line(error)}; save it as .xlsx again"
+        raise InputError((f"INPUT {file.name}: {fault}",)) from error
 
 
 def write_excel(frames: Iterable[pd.DataFrame], file: Any) -> None:
@@ -111,7 +114,79 @@ def write_excel(frames: Iterable[pd.DataFrame], file: Any) -> None:
     book.save(file)
 
 
-def _frame(file: InputFile, header: tuple[Any, ...], rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
+class _Row(NamedTuple):
+    """A row of a worksheet. ``faults`` are those of cells, by their position in the row."""
+
+    number: int
+    cells: tuple[Any, ...]
+    faults: Mapping[int, str]
+
+
+@contextmanager
+def _open_book(content: io.BytesIO, *, data_only: bool) -> Generator[Any]:
+    """Open a workbook with the results of its formulas, or with the formulas."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(content, read_only=True, data_only=data_only)
+    with closing(book):
+        yield book
+
+
+def _has_formulas(content: io.BytesIO) -> bool:
+    with zipfile.ZipFile(content) as archive:
+        for name in archive.namelist():
+            if name.startswith("xl/worksheets/"):
+                with archive.open(name) as part:
+                    before = b""
+                    while block := part.read(BLOCK_BYTES):
+                        if _FORMULA.search(before + block):
+                            return True
+                        before = block[-MAX_TAG_BYTES:]
+    return False
+
+
+def _read_book(file: InputFile, book: Any, written: Any | None) -> pd.DataFrame:
+    if not book.worksheets:
+        raise InputError((f"INPUT {file.name}: the workbook has no worksheet",))
+    sheet = book.worksheets[0]
+    rows = _rows(sheet, None if written is None else written.worksheets[0])
+    header = next(rows, None)
+    if header is None:
+        raise InputError((f"INPUT {file.name}: the first worksheet is empty",))
+    if len(book.sheetnames) > 1:
+        file.notes.append(f"INPUT {file.name}: only the worksheet {sheet.title!r} is read")
+    for at, fault in header.faults.items():
+        raise InputError((f"INPUT {file.name}, row {header.number}: the name of column {at + 1} {fault}",))
+    return _frame(file, header.cells, rows)
+
+
+def _rows(sheet: Any, written: Any | None) -> Iterator[_Row]:
+    """Yield the rows of a worksheet that are not empty. ``written`` is the same one with its formulas."""
+    sheet.reset_dimensions()
+    if written is not None:
+        written.reset_dimensions()
+    sources = repeat(()) if written is None else written.iter_rows()
+    for number, (cells, source) in enumerate(zip(sheet.iter_rows(), sources, strict=False), start=1):
+        faults = {
+            at: fault
+            for at, (cell, formula) in enumerate(zip_longest(cells, source))
+            if (fault := _cell_fault(cell, formula)) is not None
+        }
+        values = tuple(map(_value, cells))
+        if faults or any(value is not None for value in values):
+            yield _Row(number, values, faults)
+
+
+def _cell_fault(cell: Any, formula: Any) -> str | None:
+    if cell.data_type == "e":
+        return f"has the error {cell.value}"
+    # The type of a formula whose result is an empty text is "str".
+    if cell.value is None and cell.data_type != "str" and formula is not None and formula.data_type == "f":
+        return "has a formula without a result: open the workbook in a spreadsheet and save it"
+    return None
+
+
+def _frame(file: InputFile, header: tuple[Any, ...], rows: Iterator[_Row]) -> pd.DataFrame:
     width = max(at for at, name in enumerate(header, start=1) if name is not None)
     names = [cell_text(name) or f"column_{at}" for at, name in enumerate(header[:width], start=1)]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -119,22 +194,23 @@ def _frame(file: InputFile, header: tuple[Any, ...], rows: Iterator[tuple[Any, .
             (f"INPUT {file.name}: several columns are named {repeated[0]!r}; rename all but one",)
         )
     builder = ColumnBuilder()
-    for batch in batches(islice(_cells(file, rows, width), file.limit)):
+    for batch in batches(islice(_cells(file, rows, names), file.limit)):
         builder.add([dict(zip(names, cells, strict=True)) for cells in batch])
     frame = builder.frame()
     return frame if builder.rows else pd.DataFrame(columns=pd.Index(names, dtype=object))
 
 
-def _cells(file: InputFile, rows: Iterator[tuple[Any, ...]], width: int) -> Iterator[list[Any]]:
+def _cells(file: InputFile, rows: Iterator[_Row], names: Sequence[str]) -> Iterator[list[Any]]:
+    width = len(names)
     for position, row in enumerate(rows):
-        cells = [*row[:width]]
-        if any(cell is not None for cell in row[width:]):
-            file.bad_row(position, f"row {position}: more cells than the header has")
+        cells = [*row.cells[:width]]
+        if any(cell is not None for cell in row.cells[width:]):
+            file.bad_row(position, f"row {row.number}: more cells than the header has")
+        elif row.faults:
+            at, fault = next(iter(row.faults.items()))
+            column = repr(names[at]) if at < width else str(at + 1)
+            file.bad_row(position, f"row {row.number}: the cell of column {column} {fault}")
         yield cells + [None] * (width - len(cells))
-
-
-def _values(row: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(map(_value, row))
 
 
 def _value(cell: Any) -> Any:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import sys
+import zipfile
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -289,7 +291,7 @@ def test_excel_workbooks_as_people_have_them(tmp_path: Path) -> None:
     sheet.append(["id", None, "day", "seen", "price"])
     sheet.append([1, "x", date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), 7.0])  # noqa: DTZ001
     sheet.append([])
-    sheet.append([2.5, None, None, datetime(2026, 1, 2), "=1+1"])  # noqa: DTZ001
+    sheet.append([2.5, None, None, datetime(2026, 1, 2)])  # noqa: DTZ001
     book.create_sheet("other")
     book.save(tmp_path / "a.xlsx")
     table = read_table(str(tmp_path / "a.xlsx"))
@@ -301,3 +303,72 @@ def test_excel_workbooks_as_people_have_them(tmp_path: Path) -> None:
     ]
     with pytest.raises(OSError, match="at most 32,767 characters, and one has 32,768"):
         Output(name=str(tmp_path / "o.xlsx")).write([pd.DataFrame({"a": ["x" * 32_768]})], "run")
+
+
+def test_cells_of_excel_without_a_value_are_bad_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in ([], ["id", "x"], [1, "=1+1"], [], [2, "#N/A"], [3, "a", "b"], [4, "ok"], [None, "=2+2"]):
+        book.worksheets[0].append(row)
+    path = tmp_path / "a.xlsx"
+    book.save(path)
+    table = read_table(str(path), keeps_bad_rows=True)
+    assert table.row_faults == {
+        0: "row 3: the cell of column 'x' has a formula without a result: open the workbook in a spreadsheet "
+        "and save it",
+        1: "row 5: the cell of column 'x' has the error #N/A",
+        2: "row 6: more cells than the header has",
+        4: table.row_faults[0].replace("row 3", "row 8"),
+    }
+    with pytest.raises(InputError) as caught:
+        read_table(str(path))
+    assert caught.value.faults == (f"INPUT {path}, {table.row_faults[0]}",)
+
+
+def with_results(path: Path, *results: str) -> None:
+    """Put the XML of a result after each formula of the first worksheet, as a spreadsheet does."""
+    name = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    for result in results:
+        parts[name] = re.sub(rb"><f>([^<]*)</f><v ?/>", f" {result}".encode(), parts[name], count=1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+
+
+def test_results_of_excel_formulas_are_read(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["id", "x"], [1, "=1+1"], [2, '=""'], [3, "=A1"]):
+        book.worksheets[0].append(row)
+    path = tmp_path / "a.xlsx"
+    book.save(path)
+    text = r't="str"><f>\1</f><v>'
+    with_results(path, r"><f>\1</f><v>2</v>", f"{text}</v>", f"{text}id</v>")
+    assert records(read_frame(path)) == [{"id": 1, "x": 2}, {"id": 2, "x": None}, {"id": 3, "x": "id"}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["a", "a"], [1, 2]], ": several columns are named 'a'; rename all but one"),
+        ([], ": the first worksheet is empty"),
+        ([["My report"], ["id", "x"], [1, 2]], ", row 2: more cells than the header has"),
+        ([["a", "=1+1"], [1, 2]], ", row 1: the name of column 2 has a formula without a result: open the"),
+        (None, ": not an Excel workbook that can be read: "),
+    ],
+)
+def test_a_fault_of_a_workbook_is_named_once(
+    tmp_path: Path, rows: list[list[Any]] | None, message: str
+) -> None:
+    book = openpyxl.Workbook()
+    if rows is None:
+        book.create_chartsheet("chart", 0)
+    for row in rows or []:
+        book.worksheets[0].append(row)
+    path = tmp_path / "a.xlsx"
+    book.save(path)
+    with pytest.raises(InputError) as caught:
+        read_frame(path)
+    (line,) = caught.value.faults
+    assert line.startswith(f"INPUT {path}{message}")
+    assert line.count("INPUT") == 1
