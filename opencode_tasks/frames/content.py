@@ -172,10 +172,13 @@ def file_name(path_or_url: str | os.PathLike[str]) -> str:
 
 
 def is_encoding(name: str) -> bool:
-    """Return whether Python can read text in the encoding."""
+    """Return whether Python can read a text file in the encoding."""
     try:
-        return "ab".encode(name).decode(name) == "ab"
-    except (LookupError, ValueError, TypeError):
+        encoder = codecs.getincrementalencoder(name)()
+        content = encoder.encode("a,b\n") + encoder.encode("c", final=True)
+        return content.decode(name, "ignore") == "a,b\nc"
+    # Python has codecs from text to text, from bytes to bytes, and for names of hosts.
+    except (LookupError, ValueError, TypeError, AttributeError):
         return False
 
 

@@ -23,6 +23,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames import csv_file
 from opencode_tasks.frames.arrow_frame import column_cells
 from opencode_tasks.frames.cells import cell_text
+from opencode_tasks.frames.content import is_encoding
 from opencode_tasks.frames.csv_file import detect_delimiter
 from opencode_tasks.frames.io import Output, read_table
 from opencode_tasks.frames.io import read_input as read_frame
@@ -157,6 +158,22 @@ def test_the_delimiter_is_detected_by_the_first_rows(text: str, delimiter: str) 
 def test_encodings_and_delimiters(tmp_path: Path, name: str, content: bytes, options: dict[str, Any]) -> None:
     table = read_table(str(write_file(tmp_path, name, content)), **options)
     assert records(table.frame) == [{"id": "1", "é": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_known"),
+    [
+        *((name, True) for name in ("utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-7")),
+        *(
+            (name, True)
+            for name in ("cp1252", "latin-1", "ascii", "shift_jis", "gb18030", "iso2022_jp", "hz")
+        ),
+        *((name, True) for name in ("cp037", "big5", "euc_kr", "koi8-r", "mac_roman")),
+        *((name, False) for name in ("idna", "punycode", "rot13", "base64", "zlib", "undefined", "x", "")),
+    ],
+)
+def test_an_encoding_is_one_of_text_files(name: str, is_known: bool) -> None:
+    assert is_encoding(name) == is_known
 
 
 def test_bad_rows_can_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
