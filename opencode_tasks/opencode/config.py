@@ -17,6 +17,7 @@ from opencode_tasks.domain.records import RemoteTool
 from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import DEFAULT_AGENT, DEFAULT_SYSTEM, Clocks, OpencodeSpec
 from opencode_tasks.opencode.tool_names import permission_of, tool_prefix
+from opencode_tasks.system.text_file import read_text_file
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
@@ -90,7 +91,7 @@ def merged_config(spec: OpencodeSpec) -> dict[str, Any]:
 def read_config(path: Path, option: str) -> dict[str, Any]:
     """Read an opencode config file, with or without comments. Raises InputError that names ``option``."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError((f"{option}: cannot read {path}: {error}",)) from None
     try:

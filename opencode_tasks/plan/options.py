@@ -31,6 +31,7 @@ from opencode_tasks.plan.option_declarations import BadRows, OnBudget, OnWait
 from opencode_tasks.plan.option_signatures import ANNOTATE, value_faults, with_defaults
 from opencode_tasks.quality.candidates import Candidate
 from opencode_tasks.settings import settings
+from opencode_tasks.system.text_file import read_text_file
 
 MIN_LABELS = 2
 LOW_CONFIDENCE = 0.8
@@ -266,7 +267,7 @@ def _literal(text: str | None) -> str | None:
 def _read_text(option: str, name: str) -> str:
     advice = "write @@ for a text that begins with @"
     try:
-        text = Path(name).read_bytes().decode()
+        text = read_text_file(name)
     except OSError as error:
         raise InputError((f"{option}: cannot read the file {name!r}: {error.strerror}; {advice}",)) from None
     except ValueError:
@@ -318,7 +319,7 @@ def read_schema(value: str | Mapping[str, Any] | None) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(Path(value).read_text(encoding="utf-8"))
+        return json.loads(read_text_file(value))
     except OSError as error:
         raise InputError((f"--schema: cannot read {value}: {error.strerror}",)) from None
     except ValueError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from opencode_tasks.domain.cost import PriceBook, read_own_prices
 from opencode_tasks.settings import settings
+from opencode_tasks.system.text_file import read_text_file
 
 
 def own_prices() -> tuple[PriceBook, list[str]]:
@@ -16,7 +16,7 @@ def own_prices() -> tuple[PriceBook, list[str]]:
         return PriceBook(), []
     name = f"OPENCODE_TASKS_PRICES: {path}"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text_file(path))
     except OSError as error:
         return PriceBook(), [f"{name}: cannot be read: {error.strerror}"]
     except ValueError as error:

@@ -18,6 +18,7 @@ from opencode_tasks import OpenCodeAgent, annotate, opencode_task
 from opencode_tasks.cli.app import with_commands
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
+from opencode_tasks.frames.io import read_input
 from opencode_tasks.opencode.backend import BackendName, Clocks
 from opencode_tasks.orchestration.block_resolver import resolve_options
 from opencode_tasks.orchestration.flows import annotate_dataset
@@ -35,7 +36,15 @@ from opencode_tasks.plan.option_signatures import (
     value_faults,
     with_defaults,
 )
-from opencode_tasks.plan.options import Options, make_options, make_spec
+from opencode_tasks.plan.options import (
+    Options,
+    make_options,
+    make_spec,
+    read_opencode_config,
+    read_schema,
+    with_file_texts,
+)
+from opencode_tasks.plan.own_prices import own_prices
 from opencode_tasks.settings import settings
 
 # Options that are read before ``Options`` is made have their content there, not their file name.
@@ -159,6 +168,22 @@ def test_all_files_that_cannot_be_read_are_reported_at_once() -> None:
         "--schema",
         "--opencode-config",
     ]
+
+
+def test_the_byte_order_mark_of_an_editor_is_no_part_of_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(text: str) -> str:
+        (tmp_path / "file.jsonl").write_bytes(f"\ufeff{text}".encode())
+        return str(tmp_path / "file.jsonl")
+
+    template = written("{prompt}\r\n")
+    assert with_file_texts({"template": f"@{template}"})["template"] == "{prompt}\r\n"
+    assert read_schema(written('{"type": "string"}')) == {"type": "string"}
+    assert read_opencode_config(written('{"share": "disabled"} // comment')) == {"share": "disabled"}
+    monkeypatch.setenv("OPENCODE_TASKS_PRICES", written("{}"))
+    assert own_prices()[1] == []
+    assert len(read_input(written('{"prompt": "a"}\n'))) == 1
 
 
 def test_prefect_stores_no_value_that_can_hold_a_secret() -> None:
