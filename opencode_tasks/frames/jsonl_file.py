@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, cast
@@ -20,15 +22,16 @@ from opencode_tasks.frames.arrow_frame import ColumnBuilder, batches, column_cel
 from opencode_tasks.frames.cells import json_text, json_value
 from opencode_tasks.frames.content import MAX_LINE_CHARS, InputFile, one_line
 
+MAX_SHOWN_DIGITS = 40
 BLANKS = " \t\r\n"
 
 
 def read_jsonl(file: InputFile) -> pd.DataFrame:
     """Read a JSON Lines file. Integers are exact, and nested values are kept.
 
-    A cell is null if the value is null or if the line does not have the key. A line that is not a JSON
-    object, or has more than 64 million characters, is a bad row. A file without lines, which
-    ``write_jsonl`` makes of a table without rows, has no columns.
+    A cell is null if the value is null or if the line does not have the key. A bad row is a line that is not a
+    JSON object, that has a key twice or a number beyond the range of floats, or that has more than 64 million
+    characters. A file without lines, which ``write_jsonl`` makes of a table without rows, has no columns.
     """
     with file.open_text(may_be_empty=True) as text:
         return _frame(islice(_rows(file, text), file.limit))
@@ -41,9 +44,15 @@ def read_json(file: InputFile) -> pd.DataFrame:
     """
     with file.open_text() as text:
         head = next((line for line in text if line.strip()), "").lstrip()
-        if not head.startswith("["):
-            return _frame(islice(_rows(file, chain([head], text)), file.limit))
-        return _frame(islice(_elements(file, head + text.read()), file.limit))
+        if head.startswith("["):
+            return _frame(islice(_elements(file, head + text.read()), file.limit))
+        if not _is_json(head):
+            rest = text.read()
+            if _is_json(head + rest):
+                needed = "an array of objects, or one object in each line, is needed"
+                raise InputError((f"INPUT {file.name}: one JSON value in several lines; {needed}",))
+            return _frame(islice(_rows(file, chain([head], io.StringIO(rest, newline="\n"))), file.limit))
+        return _frame(islice(_rows(file, chain([head], text)), file.limit))
 
 
 def write_jsonl(frames: Iterable[pd.DataFrame], file: Any) -> None:
@@ -68,27 +77,86 @@ def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return builder.frame()
 
 
+class _Parser:
+    """Parser of JSON that finds what Python changes silently.
+
+    Of a key that occurs twice, Python keeps the last value; a number beyond the range of floats is infinite.
+    """
+
+    def __init__(self) -> None:
+        self._faults: list[str] = []
+        self._large: str | None = None
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_float=self._float)
+
+    def parse(self, text: str) -> tuple[Any, str | None]:
+        """Return the value of a text and its fault. Raises ValueError or RecursionError if it is not JSON."""
+        self._faults, self._large = [], None
+        value = self._decoder.decode(text)
+        return value, next(iter(self._faults), None)
+
+    def parse_at(self, text: str, at: int) -> tuple[Any, int, str | None]:
+        """Return the value at a position, its end and its fault; raises what ``parse`` raises."""
+        self._faults, self._large = [], None
+        value, end = self._decoder.raw_decode(text, at)
+        return value, end, next(iter(self._faults), None)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated = next(name for name in names if names.count(name) > 1)
+            self._faults.append(f"the key {repeated!r} occurs twice")
+        if self._large is not None:
+            name = next((name for name, value in pairs if _is_infinite(value)), None)
+            if name is not None:
+                self._faults.append(
+                    f"the number {self._large} of the key {name!r} is beyond the range of floats"
+                )
+                self._large = None
+        return row
+
+    def _float(self, text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            self._large = text[:MAX_SHOWN_DIGITS]
+        return number
+
+
+def _is_infinite(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_infinite, cast("list[Any]", value)))
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _rows(file: InputFile, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    position = 0
+    position, parser = 0, _Parser()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        row, fault = _object(line)
+        row, fault = _object(line, parser)
         if fault is not None:
             file.bad_row(position, f"line {number}: {fault}")
         yield row
         position += 1
 
 
-def _object(line: str) -> tuple[dict[str, Any], str | None]:
+def _object(line: str, parser: _Parser) -> tuple[dict[str, Any], str | None]:
     """Return the object of a line and its fault."""
     if len(line) > MAX_LINE_CHARS:
         return {}, f"longer than {MAX_LINE_CHARS // 2**20} million characters"
     try:
-        row: Any = json.loads(line)
+        row, fault = parser.parse(line)
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON: {one_line(error)}"
-    fault = _object_fault(row, line.count("[") + line.count("{"))
+    fault = _object_fault(row, line.count("[") + line.count("{")) or fault
     return ({} if fault else row), fault
 
 
@@ -103,17 +171,17 @@ def _object_fault(row: Any, brackets: int) -> str | None:
 
 def _elements(file: InputFile, text: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of an array, so that all of them are not Python objects at the same time."""
-    decoder, at, position = json.JSONDecoder(), 1, 0
+    parser, at, position = _Parser(), 1, 0
     while True:
         at = _next_sign(text, at)
         if position == 0 and text[at : at + 1] == "]":
             break
         try:
-            row, end = decoder.raw_decode(text, at)
+            row, end, fault = parser.parse_at(text, at)
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, at) + 1
             raise InputError((f"INPUT {file.name}, line {line}: not JSON: {one_line(error)}",)) from error
-        fault = _object_fault(row, text.count("[", at, end) + text.count("{", at, end))
+        fault = _object_fault(row, text.count("[", at, end) + text.count("{", at, end)) or fault
         if fault is not None:
             file.bad_row(position, f"element {position} of the array: {fault}")
         yield {} if fault else cast("dict[str, Any]", row)

@@ -101,6 +101,13 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
         ("a.jsonl", b'{"p": 1}\n{"p"\n', "line 2: not JSON"),
         ("a.jsonl", b'{"p": 1}\n\n[1]\n', "line 3: not a JSON object"),
         ("a.jsonl", b'{"p": ' + b"[" * 200 + b"]" * 200 + b"}", "line 1: nested more than 100 levels deep"),
+        (
+            "a.json",
+            b'{\n "p": 1\n}',
+            "one JSON value in several lines; an array of objects, or one object in",
+        ),
+        ("a.json", b'{\n "p": 1,\n}', "line 1: not JSON"),
+        ("a.json", b'{"p": 1}\n{"p"\n', "line 2: not JSON"),
         ("a.parquet", b"PAR?", "not Parquet"),
     ],
 )
@@ -209,6 +216,31 @@ def test_a_cut_compressed_file_is_a_fault(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be read"):
         read_frame(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ('{"p": "a", "p": "b"}', "the key 'p' occurs twice"),
+        ('{"p": [{"x": 1, "y": {"z": 1, "z": 2}}]}', "the key 'z' occurs twice"),
+        ('{"p": 1, "big": 1e400}', "the number 1e400 of the key 'big' is beyond the range of floats"),
+        (
+            '{"p": {"n": [1, [-1e999]], "m": {}}}',
+            "the number -1e999 of the key 'n' is beyond the range of floats",
+        ),
+        ('{"p": Infinity, "q": NaN, "r": -1e300, "s": 1e-400}', None),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_json_that_python_would_change_is_a_bad_row(
+    tmp_path: Path, row: str, fault: str | None, suffix: str
+) -> None:
+    rows = ['{"p": "first"}', row, '{"p": "last"}']
+    content = "\n".join(rows) if suffix == "jsonl" else f"[{','.join(rows)}]"
+    table = read_table(str(write_file(tmp_path, f"a.{suffix}", content)), keeps_bad_rows=True)
+    where = "line 2" if suffix == "jsonl" else "element 1 of the array"
+    assert table.row_faults == ({} if fault is None else {1: f"{where}: {fault}"})
+    assert records(table.frame)[2]["p"] == "last"
 
 
 def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
