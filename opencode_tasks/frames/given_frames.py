@@ -40,7 +40,21 @@ def taken(frame: Any) -> pd.DataFrame:
     try:
         return frame_of(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise InputError((f"frame: {type(frame).__name__} is not a table: {one_line(error)}",)) from error
+        name = _unknown_column(frame)
+        where = "" if name is None else f"column {name!r}: "
+        raise InputError(
+            (f"frame: {where}{type(frame).__name__} is not an Arrow table: {one_line(error)}",)
+        ) from error
+
+
+def _unknown_column(frame: Any) -> str | None:
+    """Return the first column that is no Arrow column; None if none is found."""
+    for name in getattr(frame, "columns", ()):
+        try:
+            pa.table(frame[[name]])
+        except (pa.ArrowException, TypeError, ValueError):
+            return str(name)
+    return None
 
 
 def given_back(parts: Iterable[pd.DataFrame], kind: type[FrameT] | None) -> FrameT:

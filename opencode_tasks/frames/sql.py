@@ -120,6 +120,8 @@ def table_faults(
         f"OUTPUT {name}: the columns {pair} differ by case only; rename one of them"
         for pair in _differ_by_case(columns or ())
     ]
+    if "" in (columns or ()):
+        faults.append(f"OUTPUT {name}: a column has no name, which a database needs; rename it")
     faults += [
         f"OUTPUT {name}: the name {one!r} has {size} bytes: PostgreSQL keeps {longest} of a name; shorten it"
         for one in (*table.split("."), *(columns or ()))

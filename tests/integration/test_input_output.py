@@ -369,6 +369,8 @@ def test_columns_that_a_table_cannot_have_are_found_before_a_prompt_is_sent(
     for name in ("x" * 64, "é" * 32):
         expected = [] if database.startswith("sqlite") else [f"the name '{name}' has 64 bytes"]
         assert [fault.split(": ")[1] for fault in faults(name)] == expected
+    (fault,) = faults("")
+    assert "a column has no name, which a database needs" in fault
     for name in ("Response", "STATUS"):
         (fault,) = faults(name)
         assert "differ by case only" in fault

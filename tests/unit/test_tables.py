@@ -20,8 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import arrow_table, frame_of
 from opencode_tasks.frames.columns import output_columns
+from opencode_tasks.frames.given_frames import taken
 from opencode_tasks.frames.io import Output, read_input
 from opencode_tasks.frames.output_frame import output_frame
 from opencode_tasks.frames.validate import check_frame, fault_lines
@@ -207,6 +209,12 @@ def test_a_pandas_frame_has_the_prompts_of_its_arrow_table(name: str, dtypes: An
 def test_the_text_of_numpy_values_in_cells(value: Any, text: str) -> None:
     frame = pd.DataFrame({"id": ["1", "2"], "x": pd.Series([value, "other"], dtype=object)})
     assert prompts(frame) == [text, "other"]
+
+
+def test_a_column_that_arrow_does_not_know_is_named() -> None:
+    frame = pl.DataFrame({"prompt": ["a"], "large": pl.Series([2**100], dtype=pl.Int128)})
+    with pytest.raises(InputError, match="frame: column 'large': "):
+        taken(frame)
 
 
 @pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT"), np.float32("nan"), pd.NA])
