@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as kinds
 
-from opencode_tasks.frames.cells import has_bytes, json_text, json_value
+from opencode_tasks.frames.cells import json_text, json_value, kind_without_text
 
 T = TypeVar("T")
 BATCH_ROWS = 10_000
@@ -139,11 +139,13 @@ def column_cells(series: pd.Series) -> list[Any]:
     return series.tolist() if is_foreign else _pylist(array)
 
 
-def holds_bytes(series: pd.Series) -> bool:
-    """Return whether a column holds bytes, or objects or lists with bytes at any depth."""
+def held_without_text(series: pd.Series) -> str | None:
+    """Return what a column holds that has no text, such as ``bytes``, at any depth; None if it has a text."""
     if isinstance(series.dtype, pd.ArrowDtype):
-        return _is_binary(original_type(series))
-    return series.dtype == object and any(map(has_bytes, series.tolist()))
+        return "bytes" if _is_binary(original_type(series)) else None
+    if series.dtype != object:
+        return None
+    return next((kind for kind in map(kind_without_text, series.tolist()) if kind is not None), None)
 
 
 def original_type(series: pd.Series) -> Any:

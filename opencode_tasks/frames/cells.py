@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, cast
@@ -41,11 +41,27 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, (Mapping, *_LISTS))
 
 
-def has_bytes(value: Any) -> bool:
-    """Return whether the cell is bytes, or an object or list with bytes at any depth."""
+def kind_without_text(value: Any) -> str | None:
+    """Return what a cell holds that has no text of its own, at any depth; None if it has a text.
+
+    These are bytes, and objects whose text is an address in memory or a part of their values.
+    """
+    if value is None or isinstance(value, (str, int, float)):
+        return None
     if isinstance(value, Mapping):
-        return any(map(has_bytes, cast("Mapping[Any, Any]", value).values()))
-    return any(map(has_bytes, value)) if is_nested(value) else isinstance(value, _BYTES)
+        items: Iterable[Any] = cast("Mapping[Any, Any]", value).values()
+    elif is_nested(value):
+        items = value
+    else:
+        return _object_without_text(value)
+    return next((kind for kind in map(kind_without_text, items) if kind is not None), None)
+
+
+def _object_without_text(value: Any) -> str | None:
+    if isinstance(value, _BYTES):
+        return "bytes"
+    is_array = hasattr(value, "__array__") and not isinstance(value, np.generic)
+    return f"objects of the class {type(value).__name__}" if is_array or " at 0x" in str(value) else None
 
 
 def json_value(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value

@@ -29,9 +29,10 @@ BLANKS = " \t\r\n"
 def read_jsonl(file: InputFile) -> pd.DataFrame:
     """Read a JSON Lines file. Integers are exact, and nested values are kept.
 
-    A cell is null if the value is null or if the line does not have the key. A bad row is a line that is not a
-    JSON object, that has a key twice or a number beyond the range of floats, or that has more than 64 million
-    characters. A file without lines, which ``write_jsonl`` makes of a table without rows, has no columns.
+    A cell is null if the value is null or if the line does not have the key. A bad row is a line that is not
+    a JSON object, that has a key twice or a number beyond the range of floats, or that has more than 64
+    million characters. A file without lines, which ``write_jsonl`` makes of a table without rows, has no
+    columns.
     """
     with file.open_text(may_be_empty=True) as text:
         return _frame(islice(_rows(file, text), file.limit))

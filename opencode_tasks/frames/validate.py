@@ -21,7 +21,7 @@ import pandas as pd
 from opencode_tasks.domain.columns import OUTPUT, Column
 from opencode_tasks.domain.template import render, template_columns
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.arrow_frame import column_cells, holds_bytes
+from opencode_tasks.frames.arrow_frame import column_cells, held_without_text
 from opencode_tasks.frames.cells import cell_text, is_nested
 
 MAX_PROMPT_BYTES = 10_000_000
@@ -173,9 +173,9 @@ def check_frame(
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
     faults += _column_faults(names, id_column, added)
     faults += [
-        f"INPUT column {name!r} ({option}) holds bytes, which have no text; use another column"
+        f"INPUT column {name!r} ({option}) holds {kind}, which have no text; use another column"
         for option, name in dict.fromkeys(required)
-        if names.count(name) == 1 and holds_bytes(frame.iloc[:, names.index(name)])
+        if names.count(name) == 1 and (kind := held_without_text(frame.iloc[:, names.index(name)]))
     ]
     unread, new_ids = dict(unreadable or {}), dict[int, str]()
     if id_column is not None and names.count(id_column) == 1:

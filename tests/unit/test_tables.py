@@ -270,6 +270,20 @@ def test_bytes_are_refused_where_text_is_needed(name: str) -> None:
     assert check_frame(objects).faults == []
 
 
+@pytest.mark.parametrize(
+    "value", [object(), lambda: None, pd.DataFrame({"a": [1]}), pl.Series([1]), pa.array([1])]
+)
+def test_objects_without_a_text_of_their_own_are_refused(value: Any) -> None:
+    kind = f"objects of the class {type(value).__name__}"
+    for cell in (value, [value], {"deep": (value,)}):
+        frame = pd.DataFrame({"x": pd.Series(["a", cell], dtype=object)})
+        (fault,) = check_frame(frame, prompt_column="x").faults
+        assert (
+            fault
+            == f"INPUT column 'x' (--prompt-column) holds {kind}, which have no text; use another column"
+        )
+
+
 def test_bytes_are_base64_in_text_formats(tmp_path: Path) -> None:
     frame = frame_of(table_of(KINDS["bytes in a struct"]))
     assert written(frame, tmp_path / "o.csv")["x"].tolist()[0] == '{"bytes": "iQ==", "path": "a.png"}'
