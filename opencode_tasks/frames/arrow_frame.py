@@ -434,7 +434,9 @@ def _shortest_halves(cell: Any, kind: Any) -> Any:
         return {
             key: _shortest_halves(item, types[key] if types else kind.item_type) for key, item in cell.items()
         }
-    return [_shortest_halves(item, kind.value_type) for item in cell] if isinstance(cell, list) else cell
+    if isinstance(cell, list) and not kinds.is_map(kind):
+        return [_shortest_halves(item, kind.value_type) for item in cell]
+    return cell
 
 
 def _join_parts(parts: list[Any]) -> Any:

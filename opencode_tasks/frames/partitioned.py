@@ -169,7 +169,7 @@ def _joined_by_type(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     try:
         return frame_of(pa.concat_tables(tables.values(), promote_options="permissive"))
     except pa.ArrowException as error:
-        raise InputError((_type_fault(tables) or f"INPUT: {one_line(error)}",)) from None
+        raise InputError((_type_fault(tables) or f"INPUT {next(iter(tables))}: {one_line(error)}",)) from None
 
 
 def _type_fault(tables: Mapping[str, Any]) -> str | None:

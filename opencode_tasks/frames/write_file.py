@@ -70,12 +70,11 @@ def column_faults(write: Callable[[Iterable[pd.DataFrame], Any], None], sample: 
     fault = _trial_fault(write, sample)
     if fault is None:
         return []
-    by_column = {name: _trial_fault(write, sample.loc[:, [name]]) for name in sample.columns}
     advice = "use another format, such as .jsonl, or leave the column out"
     found = [
         f"the column {str(name)!r} cannot be written: {reason}; {advice}"
-        for name, reason in by_column.items()
-        if reason is not None
+        for at, name in enumerate(sample.columns)
+        if (reason := _trial_fault(write, sample.iloc[:, [at]])) is not None
     ]
     return found or [f"the columns cannot be written: {fault}"]
 

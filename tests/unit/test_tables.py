@@ -54,6 +54,11 @@ KINDS = {
     "large float": Kind(pa.float64(), (1e300, -2.5), ("1e+300", "-2.5")),
     "float32": Kind(pa.float32(), (0.1, 3.0), ("0.1", "3")),
     "float16": Kind(pa.float16(), (0.1, 3.0), ("0.1", "3")),
+    "map of float16": Kind(
+        pa.map_(pa.string(), pa.float16()),
+        ([("a", 0.1)], [("a", 0.5), ("a", 1)]),
+        ('{"a": 0.1}', '[["a", 0.5], ["a", 1]]'),
+    ),
     "boolean": Kind(pa.bool_(), (True, False), ("True", "False")),
     "decimal": Kind(pa.decimal128(20, 2), (Decimal("1.10"), Decimal(7)), ("1.10", "7.00")),
     "large decimal": Kind(
@@ -175,7 +180,15 @@ def test_the_text_of_a_value_is_the_same_in_prompts_templates_ids_and_labels(nam
 
 
 # pandas has no column for these without Arrow: it changes the values, or cannot hold them.
-LOSSY_IN_PANDAS = ("int64", "uint64", "time of day in ns", "list of text", "map", "map with a key twice")
+LOSSY_IN_PANDAS = (
+    "int64",
+    "uint64",
+    "time of day in ns",
+    "list of text",
+    "map",
+    "map with a key twice",
+    "map of float16",
+)
 
 
 @pytest.mark.parametrize("dtypes", [pd.ArrowDtype, None])
