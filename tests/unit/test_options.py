@@ -182,7 +182,10 @@ def test_the_byte_order_mark_of_an_editor_is_no_part_of_a_text(
     assert read_schema(written('{"type": "string"}')) == {"type": "string"}
     assert read_opencode_config(written('{"share": "disabled"} // comment')) == {"share": "disabled"}
     monkeypatch.setenv("OPENCODE_TASKS_PRICES", written("{}"))
+    settings.cache_clear()
     assert own_prices()[1] == []
+    monkeypatch.undo()
+    settings.cache_clear()
     assert len(read_input(written('{"prompt": "a"}\n'))) == 1
 
 
