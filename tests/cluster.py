@@ -51,7 +51,7 @@ class Desk:
     binary: Path
     ray_address: str | None = None
     is_scripted: bool = False
-    env: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    env: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, str]]) -> Path:
         path = self.folder / name

@@ -74,7 +74,7 @@ def test_rows_with_different_gold_values_are_left_out_of_the_accuracy(desk: Desk
     desk.provider.on("yes", Reply(text="yes"))
     found: list[str] = []
     for name, gold in (("a", ("yes", "yes", "yes", "")), ("b", ("yes", "no", "", "no"))):
-        rows = [{"id": i, "prompt": f"{name} yes {i}", "human": value} for i, value in enumerate(gold)]
+        rows = [{"id": str(i), "prompt": f"{name} yes {i}", "human": value} for i, value in enumerate(gold)]
         desk.write_csv("in.csv", rows)
         options = ("--id-column", "id", "--choices", "yes,no", "--gold", "human", "--json")
         found.append(desk.annotate("in.csv", "-o", "out.csv", *options).summary["run_id"])
