@@ -141,12 +141,13 @@ def _pack(root: Path, path: Path) -> None:
 
 def _unpack(path: Path, instance_dir: InstanceDir) -> bool:
     """Unpack an archive into an instance directory, locked by this process; False if it cannot be used."""
-    parent = instance_dir.root.parent
+    parent = instance_dirs_root()
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = make_locked_dir(parent)
     try:
         with tarfile.open(path, "r:gz") as archive:
             _extract(archive, made.root)
+        instance_dir.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         move_locked(made, instance_dir)
     except UNREADABLE as error:
         _log.warning("the stored session %s cannot be used: %s", instance_dir.root, error)
@@ -157,15 +158,23 @@ def _unpack(path: Path, instance_dir: InstanceDir) -> bool:
 
 
 def _extract(archive: tarfile.TarFile, root: Path) -> None:
-    """Extract the members. Links are made last, so that nothing is written through one."""
-    links = list[tarfile.TarInfo]()
+    """Extract the members. Links are made last, so that nothing is written through one.
+
+    A folder gets its permissions when it is complete, since they may forbid to write into it.
+    """
+    links, folders = list[tarfile.TarInfo](), list[tarfile.TarInfo]()
     for member in _owned(archive, root):
         if member.issym():
             links.append(member)
+        elif member.isdir():
+            (root / member.name).mkdir(mode=0o700)
+            folders.append(member)
         else:
             archive.extract(member, root, filter="fully_trusted")
     for link in links:
         (root / link.name).symlink_to(link.linkname)
+    for folder in reversed(folders):
+        (root / folder.name).chmod(folder.mode)
 
 
 def _owned(archive: tarfile.TarFile, root: Path) -> Iterator[tarfile.TarInfo]:

@@ -209,7 +209,7 @@ def test_a_pandas_frame_has_the_prompts_of_its_arrow_table(name: str, dtypes: An
         (np.timedelta64(-90 * 10**9, "ns"), "-PT1M30S"),
         (np.timedelta64(90, "m"), "PT1H30M"),
         (
-            [np.datetime64("NaT"), np.timedelta64("NaT"), np.float32("nan"), Decimal("NaN")],
+            [np.datetime64("NaT", "s"), np.timedelta64("NaT", "s"), np.float32("nan"), Decimal("NaN")],
             "[null, null, null, null]",
         ),
         (pd.Series([1.5, None]), "[1.5, null]"),
