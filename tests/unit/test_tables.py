@@ -230,7 +230,7 @@ def test_a_column_that_arrow_does_not_know_is_named() -> None:
         taken(frame)
 
 
-@pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT"), np.float32("nan"), pd.NA])
+@pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT", "s"), np.float32("nan"), pd.NA])
 def test_missing_values_of_any_library_are_missing(missing: Any) -> None:
     frame = pd.DataFrame({"x": pd.Series([missing, "other"], dtype=object)})
     assert check_frame(frame, prompt_column="x").row_faults == {0: "the prompt is null"}
