@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib.metadata import version
 
 from opencode_tasks.domain.money import usd_to_pico
-from opencode_tasks.engine.choice_text import verdict_lines
+from opencode_tasks.engine.choice_text import error_lines, verdict_lines
 from opencode_tasks.engine.choose import Choice, Standing
 from opencode_tasks.reports.cost_accuracy_chart import Point, State, cost_and_accuracy
 from opencode_tasks.reports.drawing import Chart
@@ -54,7 +54,7 @@ def choice_page(
             rows=found.rows,
             lines=lines,
             chosen=next((line for line in lines if line.state == "chosen"), None),
-            verdicts=verdict_lines(found),
+            verdicts=[*error_lines(found.standings), *_verdicts(found)],
             chart=_chart(lines, found.target),
             not_drawn=[line for line in lines if line.accuracy is None],
             task=task,
@@ -64,6 +64,12 @@ def choice_page(
             version=version("opencode-tasks"),
         )
     )
+
+
+def _verdicts(found: Choice) -> list[str]:
+    """The lines about the winner as sentences. Without a winner, the heading of the page is the last one."""
+    lines = verdict_lines(found)[: None if found.chosen else -1]
+    return [f"{line[0].upper()}{line[1:]}" for line in lines]
 
 
 def _line(number: int, one: Standing, found: Choice) -> Line:
