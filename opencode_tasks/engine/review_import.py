@@ -9,12 +9,13 @@ from typing import Any, Literal, get_args
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
 from opencode_tasks.engine.review import PersonAnswer, check_answers, schema_of, write_answers
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames.answer_form import answer_form, is_empty
+from opencode_tasks.frames.answer_form import AnswerForm, answer_form, is_empty
 from opencode_tasks.frames.cells import json_text
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.csv_text import protected_text
 from opencode_tasks.frames.review_file import read_review
 from opencode_tasks.frames.review_task import Judgement
+from opencode_tasks.frames.spreadsheet_forms import is_other_form
 from opencode_tasks.ledger import Ledger, ModelAnswer
 from opencode_tasks.quality.gold import FieldQuality, has_extra, measure
 
@@ -72,9 +73,13 @@ def import_review(
     judged = [one for one in readable if _is_judged(one)]
     faults = [f"row {one.row_id!r}: {one.fault}" for one in own if one.fault is not None]
     answers: list[PersonAnswer] = []
+    # The files of annotation tools are JSON, and keep each text.
+    is_table = not source.lower().endswith(".json")
     for one in judged:
         model = _value(models.get(one.row_id, ModelAnswer()), schema)
         answer, unread = form.answer(one.texts or {}, model)
+        if is_table:
+            unread = (*unread, *_other_forms(form, one.texts or {}, form.texts(model)))
         if unread:
             faults.append(f"row {one.row_id!r}: {'; '.join(unread)}")
         else:
@@ -120,6 +125,21 @@ def _found(one: Judgement, keys: Mapping[str, str]) -> Judgement:
         fault = "its row_key is that of another row; a spreadsheet may have changed the id, such as 007 to 7"
         return replace(one, fault=fault)
     return one
+
+
+def _other_forms(
+    form: AnswerForm, texts: Mapping[str, str | None], shown: Mapping[str, str | None]
+) -> list[str]:
+    """A line for each text of the model that stands in the file in the form of a spreadsheet program."""
+    return [
+        f"{field.title}: {text!r} is {original!r} as a spreadsheet program changes it; enter it as a text, "
+        "or correct the row with opencode-tasks view"
+        for field in form.fields
+        if field.kind == "text"
+        and (text := texts.get(field.name)) is not None
+        and (original := shown.get(field.name)) is not None
+        and is_other_form(text, original)
+    ]
 
 
 def _is_judged(one: Judgement) -> bool:

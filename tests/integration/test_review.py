@@ -188,6 +188,28 @@ def test_a_row_that_is_in_a_file_several_times_counts_once(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_texts_that_a_spreadsheet_changed_are_no_corrections(desk: Desk) -> None:
+    answer = {"code": "0134", "when": "2026-02-01"}
+    desk.provider.on("row", Reply(text=json.dumps(answer)))
+    properties = {name: {"type": "string"} for name in answer}
+    schema = {"type": "object", "properties": properties, "required": [*answer]}
+    (desk.folder / "schema.json").write_text(json.dumps(schema))
+    desk.write_csv("rows.csv", [{"id": name, "prompt": f"row {name}"} for name in "ab"])
+    options = ("--id-column", "id", "--schema", "schema.json", "--json")
+    run_id = desk.annotate("rows.csv", "-o", "out.csv", *options).summary["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "0")
+    file = desk.folder / "review.csv"
+    text = file.read_text()
+    file.write_text(text.replace("0134", "134", 1).replace("2026-02-01", "01/02/2026", 1))
+    refused = review(desk, "import", "review.csv", "--by", "ann", code=2).stderr
+    assert "code: '134' is '0134' as a spreadsheet program changes it" in refused
+    assert "when: '01/02/2026' is '2026-02-01' as a spreadsheet" in refused
+    file.write_text(text.replace("0134", "0135", 1))
+    imported = review(desk, "import", "review.csv", "--by", "ann", "--json").summary
+    assert imported["rows"] == {"confirmed": 1, "corrected": 1, "left": 0}
+
+
+@pytest.mark.scripted
 def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> None:
     human = {"r0": "no", "r1": "yes", "r2": "no", "r3": "yes"}
     desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])
