@@ -11,6 +11,7 @@ from opencode_tasks.domain.hold import PILOT, PILOT_MARK, Hold
 from opencode_tasks.domain.money import format_usd, usd_to_pico
 from opencode_tasks.engine.estimates import estimate_rest
 from opencode_tasks.engine.executor import Executor
+from opencode_tasks.engine.parts import budget_left
 from opencode_tasks.engine.quality import measure_quality
 from opencode_tasks.engine.run_sizes import run_sizes
 from opencode_tasks.ledger import Ledger
@@ -119,10 +120,9 @@ def _no_estimate(estimate: Estimate | None) -> str | None:
 
 
 def _budget(ledger: Ledger, run_id: str, estimate: Estimate | None) -> str | None:
-    budget = ledger.budgets.get(run_id)
-    if budget.max_cost_pico is None or estimate is None or estimate.cost_usd is None:
+    left = budget_left(ledger, run_id, None)
+    if left is None or estimate is None or estimate.cost_usd is None:
         return None
-    left = max(0, budget.max_cost_pico - budget.spent_pico - budget.reserved_pico)
     low, high = (usd_to_pico(end) for end in (estimate.cost_usd.low, estimate.cost_usd.high))
     if high <= left:
         return None

@@ -7,6 +7,7 @@ same path, because the conversation names the files of the workspace by their pa
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import tarfile
@@ -40,7 +41,7 @@ NOT_STORED_SUFFIX = "-shm"
 COMPRESSION = 1
 # The last folder of an archive, so that a part of one is no kept session.
 MARKS = "unrecorded"
-UNREADABLE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
+UNREADABLE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
 HINT = "Make it usable from this machine. Without OPENCODE_TASKS_KEPT_SESSIONS, interrupted rows begin anew."
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class SessionStore:
                 path = Path(folder, f"session{SUFFIX}")
                 _pack(instance_dir.root, path)
                 self.files.put(path, f"{attempt_id}{SUFFIX}")
-        except (WorkspaceFaultError, *UNREADABLE) as error:
+        except (WorkspaceFaultError, tarfile.TarError, OSError, ValueError) as error:
             _log.warning("only this machine can continue the session of attempt %s: %s", attempt_id, error)
 
     def fetch(self, kept: KeptSession, instance_dir: InstanceDir) -> bool:
@@ -140,7 +141,10 @@ def _pack(root: Path, path: Path) -> None:
 
 
 def _unpack(path: Path, instance_dir: InstanceDir) -> bool:
-    """Unpack an archive into an instance directory, locked by this process; False if it cannot be used."""
+    """Unpack an archive into an instance directory, locked by this process; False if it is damaged.
+
+    Raises OSError if the disk fails: the session is paid for, and stays in the store.
+    """
     parent = instance_dirs_root()
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = make_locked_dir(parent)
@@ -150,11 +154,18 @@ def _unpack(path: Path, instance_dir: InstanceDir) -> bool:
         instance_dir.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         move_locked(made, instance_dir)
     except UNREADABLE as error:
-        _log.warning("the stored session %s cannot be used: %s", instance_dir.root, error)
-        remove_tree(made.root)
-        made.release()
+        _log.warning("the stored session %s is damaged: %s", instance_dir.root, error)
+        _abandon(made)
         return False
+    except OSError:
+        _abandon(made)
+        raise
     return True
+
+
+def _abandon(made: InstanceDir) -> None:
+    remove_tree(made.root)
+    made.release()
 
 
 def _extract(archive: tarfile.TarFile, root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.answer_shape import Shape, Types, shape_of
+from opencode_tasks.domain.answer_shape import Shape, Types, shape_of, type_of
 from opencode_tasks.domain.template import template_columns
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import column_cells
@@ -32,7 +32,6 @@ BOOLEANS: Mapping[str, bool | None] = {
     **dict.fromkeys(("false", "0", "0.0"), False),
     "none": None,
 }
-JSON_TYPES: Mapping[str, type] = {"boolean": bool, "string": str, "array": list, "object": dict}
 CHUNK_ROWS = 10_000
 
 
@@ -111,7 +110,7 @@ def _json_types(value: Any) -> Types:
         if not math.isfinite(value):
             return frozenset()
         return frozenset({"number", "integer"} if value == int(value) else {"number"})
-    return frozenset(name for name, kind in JSON_TYPES.items() if isinstance(value, kind))
+    return frozenset({type_of(value)})
 
 
 def _answers_text(one: GoldField) -> str:
