@@ -160,6 +160,7 @@ def check_frame(
     except InputError as error:
         return Checked(faults=[*error.faults, *_column_faults(names, id_column, added)])
     option = "--prompt-column" if template is None else "--template"
+    differing = (*prompt_columns, *file_columns, system_column, workspace_column, ref_column)
     required = [(option, name) for name in prompt_columns]
     required += [("--id-column", id_column)] if id_column is not None else []
     required += [("--label", name) for name in labels]
@@ -171,6 +172,9 @@ def check_frame(
     }
     required += [(option, name) for option, name in optional.items() if name is not None]
     faults = [_missing_column(name, option, names) for option, name in required if name not in names]
+    if all(name is None for name in differing):
+        reason = "names no {column}, so the prompts of all rows would be equal"
+        faults.append(f"--template {reason}; name one of {_listed(names)} (a file: @FILE)")
     faults += _column_faults(names, id_column, added)
     faults += [
         f"INPUT column {name!r} ({option}) holds {kind}, which have no text; use another column"
@@ -291,9 +295,12 @@ def _missing_column(name: str, option: str, names: list[str]) -> str:
         hint = f"; did you mean {suggestion!r}?"
     else:
         hint = "."
-    listed = ", ".join(repr(other) for other in names[:MAX_LISTED_COLUMNS])
+    return f"INPUT has no column {name!r} ({option}){hint} It has {_listed(names)}"
+
+
+def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MAX_LISTED_COLUMNS} more" if len(names) > MAX_LISTED_COLUMNS else ""
-    return f"INPUT has no column {name!r} ({option}){hint} It has {listed}{more}"
+    return ", ".join(map(repr, names[:MAX_LISTED_COLUMNS])) + more
 
 
 def _wrong_separator(names: list[str]) -> str | None:
@@ -368,10 +375,10 @@ def _prompts(
     frame: pd.DataFrame, columns: tuple[str, ...], template: str | None
 ) -> Iterator[tuple[dict[str, str | None], str | None]]:
     """Yield the texts that each prompt is made of, and the prompt, valid or not; None for null."""
-    cells = [map(cell_text, _cells(frame, column)) for column in columns]
-    for values in zip(*cells, strict=True):
-        row = dict(zip(columns, values, strict=True))
-        yield row, values[0] if template is None else render(template, row)
+    cells = [[*map(cell_text, _cells(frame, column))] for column in columns]
+    for at in range(len(frame)):
+        row = {column: texts[at] for column, texts in zip(columns, cells, strict=True)}
+        yield row, row[columns[0]] if template is None else render(template, row)
 
 
 def _prompt_faults(frame: pd.DataFrame, columns: tuple[str, ...], template: str | None) -> dict[int, str]:

@@ -472,6 +472,16 @@ def test_a_command_takes_paths_from_the_folder_of_its_input_and_resumes(desk: De
     assert "INPUT has no column 'none' (--file)" in other.stderr
 
 
+def test_rows_with_one_prompt_and_a_file_each_are_all_sent(files: Files) -> None:
+    written(files.folder, {"a.txt": b"first", "b.txt": b"second"})
+    files.rows("a.txt", "b.txt")
+    assert files.statuses(template="What does it say?") == ["completed"] * 2
+    prompt = "What does it say?"
+    assert sorted(files.sent()) == [[prompt, ("a.txt", "first")], [prompt, ("b.txt", "second")]]
+    with pytest.raises(InputError, match=r"names no \{column\}.*; name one of 'prompt', 'file'"):
+        files.plan(template="What does it say?", file=())
+
+
 @pytest.mark.slow
 def test_rows_on_ray_read_their_files_where_they_run(ray_desk: Desk) -> None:
     ray_desk.provider.models["echo"] = SEER

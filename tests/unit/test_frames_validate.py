@@ -33,6 +33,26 @@ def test_template_renders_the_prompt() -> None:
     assert checked.row_faults == {1: "the column 'text' of the template is null"}
 
 
+def test_a_template_without_a_column_is_a_fault_unless_rows_differ_otherwise() -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "path": ["x.txt", "y.txt"]})
+    fault = (
+        "--template names no {column}, so the prompts of all rows would be equal; name one of 'text', 'path'"
+    )
+    assert check_frame(frame, template="Is it {{good}}?").faults == [f"{fault} (a file: @FILE)"]
+    for column in ("system_column", "workspace_column"):
+        checked = check_frame(frame, template="Sum it up.", **{column: "path"})
+        assert [row.prompt for row in checked.rows] == ["Sum it up.", "Sum it up."]
+    rows = check_frame(frame, template="Sum it up.", file_columns=["path"], id_column="text").rows
+    assert [(row.row_id, row.prompt, row.files) for row in rows] == [
+        ("a", "Sum it up.", ("x.txt",)),
+        ("b", "Sum it up.", ("y.txt",)),
+    ]
+    assert check_frame(frame, template=" ", file_columns=["path"]).row_faults == {
+        0: "the prompt is empty",
+        1: "the prompt is empty",
+    }
+
+
 def test_empty_frame_is_valid() -> None:
     assert len(check_frame(pd.DataFrame()).rows) == 0
     assert fault_lines(check_frame(pd.DataFrame())) == []
