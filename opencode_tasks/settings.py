@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from opencode_tasks.errors import InputError
+
+# Ten years: longer than any wait, and short enough for every clock and date.
+MAX_SECONDS: Final = 10 * 365 * 24 * 3600.0
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 
 
 class Settings(BaseSettings):
     """Defaults of a run. An option or a parameter of the run wins over its setting."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix="OPENCODE_TASKS_", extra="ignore"
+        env_prefix="OPENCODE_TASKS_", env_ignore_empty=True, extra="ignore", allow_inf_nan=False
     )
 
     ledger: str | None = Field(
@@ -36,32 +42,27 @@ class Settings(BaseSettings):
         '{"provider/model": {"input": 1, "output": 5}}, in USD per million tokens. Unset: public prices '
         "alone.",
     )
-    first_event_timeout: float | None = Field(
+    first_event_timeout: Seconds | None = Field(
         default=None,
-        gt=0,
         description="Time limit until the provider's first sign of an answer, in seconds. Unset: the value "
         "of --timeout.",
     )
-    stall_timeout: float | None = Field(
+    stall_timeout: Seconds | None = Field(
         default=None,
-        gt=0,
         description="Time limit without any event after the first sign of an answer, while no tool runs, in "
         "seconds. Unset: the value of --timeout.",
     )
-    tool_timeout: float | None = Field(
+    tool_timeout: Seconds | None = Field(
         default=None,
-        gt=0,
         description="Time limit of one call of a tool, in seconds. Unset: the value of --timeout.",
     )
-    max_inline_wait: float = Field(
+    max_inline_wait: Seconds = Field(
         default=60.0,
-        gt=0,
         description="Longest wait inside a batch, in seconds. For a longer wait the whole run waits or "
         "sleeps.",
     )
-    max_rate_limit_wait: float = Field(
+    max_rate_limit_wait: Seconds = Field(
         default=24 * 3600.0,
-        gt=0,
         description="Longest time for which a run waits without a row that ends, in seconds. A rate limit "
         "that ends later puts the run on hold until a person resumes it.",
     )
@@ -93,12 +94,12 @@ class Settings(BaseSettings):
     outage: float = Field(
         default=59.0,
         ge=0,
+        le=MAX_SECONDS,
         description="Time from a row's first failure to its last attempt if the provider is unavailable for "
         "this row (no connection, HTTP 502, 503, 504 or 529) and answers others, in seconds.",
     )
-    max_outage_wait: float = Field(
+    max_outage_wait: Seconds = Field(
         default=600.0,
-        gt=0,
         description="Longest time for which a run waits while the provider is unavailable and answers no "
         "row, in seconds. A longer outage puts the run on hold until a person resumes it; no row fails.",
     )
@@ -107,24 +108,22 @@ class Settings(BaseSettings):
         description="Whether a SQLite ledger and the directories of opencode may be on a network file system "
         "or on a folder of a host (NFS, SMB, 9p, virtiofs, vboxsf, FUSE). SQLite may lose data there.",
     )
-    drain: float = Field(
+    drain: Seconds = Field(
         default=60.0,
-        gt=0,
         description="Time that rows in flight get to finish when the run must wait for long, in seconds.",
     )
-    suspend_timeout: float = Field(
+    suspend_timeout: Seconds = Field(
         default=30 * 24 * 3600.0,
-        gt=0,
         description="Time that a suspended flow run waits for a person before it fails, in seconds.",
     )
     lease: float = Field(
         default=60.0,
         ge=5,
+        le=MAX_SECONDS,
         description="Time without a heartbeat after which another worker may take a row, in seconds.",
     )
-    grace: float = Field(
+    grace: Seconds = Field(
         default=8.0,
-        gt=0,
         description="Time that rows in flight get to be recorded after Ctrl-C, in seconds.",
     )
     server_rows: int = Field(
@@ -139,9 +138,8 @@ class Settings(BaseSettings):
         "checked after its first 100 rows. Unset: half of the machine's memory per CPU, between 1,500 and "
         "4,000.",
     )
-    server_idle: float = Field(
+    server_idle: Seconds = Field(
         default=60.0,
-        gt=0,
         description="Time without a prompt after which an opencode server ends, in seconds. The next prompt "
         "starts one again. A server whose key, login or config has changed ends with its last prompt, and "
         "at most two settings (agents, tools, time limits, …) keep idle servers.",
@@ -210,5 +208,18 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read on the first call."""
-    return Settings()
+    """The settings of this process, read on the first call.
+
+    An empty variable counts as unset. Raises InputError with a line for each variable whose value is not
+    allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InputError(
+            tuple(
+                f"OPENCODE_TASKS_{str(one['loc'][0]).upper()}: {one['input']!r}"
+                f" {one['msg'].removeprefix('Input ')}"
+                for one in error.errors()
+            )
+        ) from None

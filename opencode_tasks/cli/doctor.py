@@ -35,7 +35,10 @@ def doctor(
       opencode-tasks doctor --json
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.cli.checks import CHECKS
+    from opencode_tasks.settings import settings
 
+    # All checks need valid settings.
+    settings()
     findings = {name: _checked(check) for name, check in CHECKS.items()}
     if as_json:
         typer.echo(json.dumps(findings, indent=2))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import typer
 from typer.exceptions import Abort, TyperException
 
+from opencode_tasks.cli.standard_streams import use_standard_streams
 from opencode_tasks.cli.stop_notice import CommandStopped
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.outcomes.message_cleanup import one_line, presentable
@@ -24,8 +24,11 @@ SETUP_LIMIT = 1000
 
 def guarded(app: typer.Typer) -> int:
     """Run the application; print what it raises as lines on stderr and return the exit code."""
+    use_standard_streams()
     try:
         code: Any = app(standalone_mode=False)
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            sys.stdout.flush()
         if code == INTERRUPTED:
             # typer turns a KeyboardInterrupt into this code.
             return print_line("interrupted", INTERRUPTED)
@@ -35,9 +38,6 @@ def guarded(app: typer.Typer) -> int:
         return print_line("interrupted", INTERRUPTED)
     except TyperException as error:
         return _usage_error(error)
-    except BrokenPipeError:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the process ends
-        return COMPLETED
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

@@ -21,6 +21,7 @@ from opencode_tasks.system.text_file import read_text_file
 
 PLUGIN = Path(__file__).parent / "plugin" / "opencode-tasks.js"
 # The clocks of the backend end a silent call. The limits of opencode are longer, because it would retry.
+MAX_TIMER_MS = 2**31 - 1
 TIMEOUT_MARGIN_S = 30.0
 MAX_CONFIG_SYSTEM_BYTES = 10_000
 TIMEOUT_OPTIONS = ("timeout", "headerTimeout", "chunkTimeout")
@@ -168,7 +169,8 @@ def provider_limits(clocks: Clocks) -> dict[str, Any]:
 
 
 def _ms(seconds: float) -> int:
-    return int((seconds + TIMEOUT_MARGIN_S) * 1000)
+    # A timer of JavaScript with a longer time ends at once.
+    return min(int((seconds + TIMEOUT_MARGIN_S) * 1000), MAX_TIMER_MS)
 
 
 def _mcp(tool: RemoteTool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.plan.options import BadRows, OnBudget, Options
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.sandboxes import PROCESS_BACKEND, sandbox_faults
+from opencode_tasks.settings import MAX_SECONDS
 
 # More than a signed 64-bit number of pico-dollars can hold.
 MAX_USD = 9_000_000
@@ -49,8 +50,8 @@ def option_faults(options: Options) -> list[str]:
         faults.append(f"--max-repairs: {options.max_repairs} is below 0")
     faults += _clock_faults(options)
     for name, cost in (("max-cost", options.max_cost), ("max-row-cost", options.max_row_cost)):
-        if cost is not None and not (0 < cost < MAX_USD):
-            faults.append(f"--{name}: {cost:g} is not an amount of USD above 0")
+        if cost is not None and not 0 < cost < MAX_USD:
+            faults.append(f"--{name}: {cost:g} is not an amount of USD above 0 and below {MAX_USD:,}")
     if options.work_dir is not None and not Path(options.work_dir).is_dir():
         faults.append(f"--work-dir: there is no folder {options.work_dir}")
     if options.log_dir is not None and not Path(options.log_dir).is_dir():
@@ -167,7 +168,11 @@ def _clock_faults(options: Options) -> list[str]:
         "tool-timeout": options.tool_timeout,
     }
     limits = {"timeout": options.timeout} | {n: value for n, value in parts.items() if value is not None}
-    faults = [f"--{name}: {value:g} is not above 0" for name, value in limits.items() if not value > 0]
+    faults = [
+        f"--{name}: {value:g} is not a number of seconds above 0 and up to {MAX_SECONDS:,.0f}"
+        for name, value in limits.items()
+        if not 0 < value <= MAX_SECONDS
+    ]
     if faults:
         return faults
     return [

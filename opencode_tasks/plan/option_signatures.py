@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -90,6 +91,8 @@ class Option:
         if any(_fits(value, arm) for arm in _arms(self.type)):
             return None
         shown = "the value" if self.info.is_secret else repr(value)[:SHOWN_CHARS]
+        if self.accepts(float) and isinstance(value, float):
+            return f"{self.flag}: {shown} is not a finite number"
         if self.choices and isinstance(value, str):
             return f"{self.flag}: {shown} is none of {', '.join(self.choices)}"
         names = dict.fromkeys(_TYPE_NAMES.get(get_origin(arm) or arm, "") for arm in _arms(self.type))
@@ -191,4 +194,6 @@ def _fits(value: Any, kind: Any) -> bool:
         )
     if isinstance(value, bool) and kind is not bool:
         return False
-    return isinstance(value, int | float) if kind is float else isinstance(value, origin or kind)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, origin or kind)

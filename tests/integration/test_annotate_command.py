@@ -174,6 +174,20 @@ def test_doctor_reports_the_environment(desk: Desk) -> None:
     assert "FAIL  opencode" in away.stdout
 
 
+@pytest.mark.scripted
+def test_each_wrong_setting_is_a_line_before_anything_is_done(desk: Desk) -> None:
+    desk.write_csv("in.csv", rows(["a"]))
+    wrong = {"OPENCODE_TASKS_LEASE": "3", "OPENCODE_TASKS_GRACE": "inf", "OPENCODE_TASKS_STALL_TIMEOUT": ""}
+    for arguments in (["doctor"], desk.arguments("in.csv", "-o", "out.csv")):
+        ran = desk.run(*arguments, env=wrong)
+        assert (ran.code, ran.stdout) == (2, "")
+        assert ran.stderr.splitlines() == [
+            "opencode-tasks: OPENCODE_TASKS_LEASE: '3' should be greater than or equal to 5",
+            "opencode-tasks: OPENCODE_TASKS_GRACE: 'inf' should be a finite number",
+        ]
+    assert not (desk.folder / "ledger.db").exists()
+
+
 @pytest.mark.slow
 def test_a_dry_run_warns_of_a_provider_without_credentials(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["a"]))

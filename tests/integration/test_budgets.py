@@ -141,10 +141,10 @@ def test_a_dear_answer_is_kept_and_what_goes_beyond_its_reservation_is_told(desk
             marks=pytest.mark.scripted,
         ),
         pytest.param(
-            ("--max-cost", "0", "--max-row-cost", "nan", "--max-failed", "half"),
+            ("--max-cost", "0", "--max-row-cost", "1e7", "--max-failed", "half"),
             [
-                "--max-cost: 0 is not an amount of USD above 0",
-                "--max-row-cost: nan is not an amount of USD above 0",
+                "--max-cost: 0 is not an amount of USD above 0 and below 9,000,000",
+                "--max-row-cost: 1e+07 is not an amount of USD above 0 and below 9,000,000",
                 "--max-failed: 'half' is neither a number of rows nor a percentage",
             ],
             marks=pytest.mark.scripted,

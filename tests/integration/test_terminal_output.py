@@ -99,6 +99,38 @@ def test_texts_of_rows_do_not_control_the_terminal(desk: Desk) -> None:
     assert json.loads(shown)["row"]["prompt"] == f"{text}\n\tc"
 
 
+@pytest.mark.slow
+def test_a_command_ends_as_always_if_nobody_reads_what_it_prints(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "one"}, {"prompt": ""}])
+    options = ("in.csv", "-o", "out.csv", "--backend", "null", "--bad-rows", "fail")
+    arguments = [word for word in desk.arguments(*options) if word not in ("--model", "fake/echo")]
+    command = [str(COMMAND), *arguments]
+    env = {name: value for name, value in os.environ.items() if name not in OWN_SERVICES}
+
+    def run(stdout: int) -> tuple[int, str]:
+        ran = subprocess.run(
+            command,
+            check=False,
+            cwd=desk.folder,
+            env=env,
+            text=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=120,
+        )
+        os.close(stdout)
+        assert (desk.folder / "out.csv").exists(), ran.stderr
+        return ran.returncode, ran.stderr
+
+    read, write = os.pipe()
+    os.close(read)
+    code, told = run(write)
+    assert (code, told.splitlines()[-1]) == (1, "fix for invalid_input: correct these rows of INPUT")
+    code, told = run(os.open("/dev/full", os.O_WRONLY))
+    last = "opencode-tasks: No space left on device: standard output"
+    assert (code, told.splitlines()[-1]) == (70, last)
+
+
 @pytest.mark.scripted
 def test_a_narrow_terminal_shows_whole_ids(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": "one"}])
