@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -105,8 +105,9 @@ def report(
 
     Failed attempts and sub-agents are included. Costs are in USD, days are UTC. An unknown value is empty
     (null in JSON), never 0; known_cost_usd is the sum of the known parts. failed_cost_usd is the cost of
-    attempts that did not complete. With --by label a row counts under each of its labels (see
-    annotate --label).
+    attempts that did not complete. A line on stderr says what attempts without complete usage, such as
+    those that were cut short, may have cost in addition. With --by label a row counts under each of its
+    labels (see annotate --label).
 
     \b
     Examples:
@@ -135,6 +136,7 @@ def report(
             if tools
             else _content(report_queries, groups, first, form)
         )
+        _say_unreported(report_queries.unreported(since=first))
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
@@ -143,6 +145,17 @@ def report(
 
     write_bytes(content, output)
     typer.echo(f"-> {output}", err=True)
+
+
+def _say_unreported(attempts: Sequence[Mapping[str, Any]]) -> None:
+    """Say what attempts without complete usage may have cost beyond the lines of the report."""
+    if not attempts:
+        return
+    bounds = [one["at_most_pico"] for one in attempts]
+    more = f"may have cost up to {format_usd(sum(bounds))} more"
+    unbounded = ", and those of models without a price any amount" if 0 in bounds else ""
+    count = f"{len(bounds):,} attempt{'s' if len(bounds) > 1 else ''} without complete usage"
+    typer.echo(f"{count} {more}{unbounded} (report --html FILE lists them)", err=True)
 
 
 def _import(files: Sequence[Path], ledger: str | None) -> None:

@@ -158,7 +158,10 @@ def _label_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _cost(summary: Mapping[str, Any]) -> str:
     known = usd(summary["known_cost_usd"] or 0)
-    return known if summary["cost_usd"] is not None else f"{known} and an unknown part"
+    unknown = " and an unknown part" if summary["cost_usd"] is None else ""
+    unreported = summary["budget"]["unreported_at_most_usd"]
+    more = f" and up to {usd(unreported)} that was not reported" if unreported else ""
+    return f"{known}{unknown}{more}"
 
 
 def _escalation_line(summary: Mapping[str, Any]) -> str:

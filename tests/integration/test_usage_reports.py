@@ -151,6 +151,9 @@ def test_a_run_warns_once_and_keeps_its_budget_without_usage(desk: Desk) -> None
     assert ran.summary["budget"]["spent_usd"] == 0
     assert ran.summary["budget"]["unreported_at_most_usd"] <= 0.006
     assert (ran.summary["cost_usd"], set(ran.summary["tokens"].values())) == (None, {None})
+    bound = ran.summary["budget"]["unreported_at_most_usd"]
+    reported = desk.run("report", "--format", "json", "--ledger", str(desk.folder / "ledger.db"))
+    assert f"{sent} attempts without complete usage may have cost up to ${bound:.5f} more" in reported.stderr
     rows = [row for row in desk.read_csv("out.csv") if row["status"] == "completed"]
     assert len(rows) == sent
     for row in rows:
