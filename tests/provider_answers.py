@@ -834,10 +834,37 @@ def _limits_without_a_time() -> Iterator[FailedAnswer]:
     yield case("gemini: a limit of nothing", BillingError, 429, nothing, wire="gemini")
 
 
+def _shapes() -> Iterator[FailedAnswer]:
+    """Messages at the places where frameworks and gateways put them."""
+    for name, kind, status, body in (
+        ("fastapi: detail", BillingError, 400, {"detail": {"error": "Insufficient credits in your account"}}),
+        ("nestjs: phrase", BillingError, 400, {"error": "Bad Request", "message": "Out of credits."}),
+        ("oauth: description", BillingError, 403, {"error": "denied", "error_description": "Out of credits"}),
+        ("spring: list", BillingError, 403, {"errors": ["Your account balance is too low"]}),
+        (
+            "apigee: fault",
+            AuthenticationError,
+            400,
+            {"fault": {"faultstring": "Invalid ApiKey for resource"}},
+        ),
+        ("relay: err", MaxOutputTokensError, 400, {"err": {"errmsg": "prompt is too long: 9 tokens"}}),
+        ("relay: result", BillingError, 400, {"result": {"error": {"code": "insufficient_quota"}}}),
+        ("relay: data", InvalidRequestError, 400, {"data": {"message": "max_tokens must be at least 1"}}),
+    ):
+        yield case(name, kind, status, body, is_final=kind is MaxOutputTokensError)
+    spike = {
+        "fault": {
+            "faultstring": "Spike arrest violation. Allowed rate : MessageRate{messagesPerPeriod=5}",
+            "detail": {"errorcode": "policies.ratelimit.SpikeArrestViolation"},
+        }
+    }
+    yield case("apigee: spike", RateLimitError, 429, spike)
+
+
 def failed_answers() -> list[FailedAnswer]:
     """The table. Times in it are counted from now."""
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
-        *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time),
+        *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
     )
     return [answer for group in groups for answer in group()]

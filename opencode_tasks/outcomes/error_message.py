@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
@@ -41,6 +42,21 @@ _JSON_TEXT = re.compile(r'[{\[]\s*["{\[\]}]')
 _JSON_MESSAGE = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)*")')
 _STREAM_PREFIX = re.compile(r"^(?:event:\s*\S+\s+)?data:\s*")
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_description", "Message", "error_msg", "title")
+
+# Of any other shape: names of fields with a text about the error, without separators and in lower case, and
+# names of fields with what the client sent or the model said.
+_MESSAGE_KEY = re.compile(
+    r"(?:err|errors?|(?:message|msg|detail|reason|fault|description|exception|cause)s?|faultstring|title)$|^raw$"
+)
+_TEXT_KEYS = frozenset({"text", "value", "raw"})
+_OTHER_KEY = re.compile(
+    r"^(?:messages|contents?|body|payload|query|text|documents?|functions?|arguments|choices|candidates"
+    r"|outputs?)$"
+    r"|(?:inputs?|prompts?|requests?|requestbody|params?|parameters|generation|completion|schema|tools?"
+    r"|finishreason|stopreason)$"
+)
+_STATUS_PHRASES = frozenset(status.phrase.lower() for status in HTTPStatus)
+SEARCH_DEPTH = 6
 
 # The AI SDK's error for an answer that it cannot parse, followed by a list of validation faults.
 _UNREADABLE = re.compile(
@@ -173,6 +189,39 @@ def _fields(value: Any) -> list[str]:
 
 
 def _message_in(value: Any) -> str:
+    """The message of an error in JSON; "" without one. A sentence comes before a word such as "forbidden"."""
+    known = _known_message(value)
+    if _is_sentence(known):
+        return known
+    others = sorted(_texts(value, SEARCH_DEPTH), key=len, reverse=True)
+    return next(filter(_is_sentence, others), known or next(iter(others), ""))
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a text says more than a word or the phrase of a status; Chinese has no spaces."""
+    return (" " in text or not text.isascii()) and text.lower() not in _STATUS_PHRASES
+
+
+def _texts(value: Any, depth: int, *, is_message: bool = False) -> Iterator[str]:
+    """The texts under keys that are about an error, at any place but that of the client's request."""
+    if isinstance(value, str):
+        yield from filter(None, [value.strip()] if is_message else [])
+    if depth == 0:
+        return
+    for item in list_in(value):
+        yield from _texts(item, depth - 1, is_message=is_message)
+    for key, inner in mapping_in(value).items():
+        name = re.sub(r"[\W_]", "", key.lower())
+        is_text = is_message and name in _TEXT_KEYS
+        if is_text or not _OTHER_KEY.search(name):
+            # Lists by field: ``{"errors": {"account": ["…"]}}``.
+            is_about = is_text or (is_message and isinstance(inner, list))
+            is_named = _MESSAGE_KEY.search(name) is not None
+            yield from _texts(inner, depth - 1, is_message=is_named or is_about)
+
+
+def _known_message(value: Any) -> str:
+    """The message at the places where most providers have it."""
     # Google answers with a list of one.
     answer = mapping_in(next(iter(list_in(value)), value))
     # Tencent's form has capital letters.

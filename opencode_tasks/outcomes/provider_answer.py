@@ -18,12 +18,15 @@ from opencode_tasks.outcomes.error_message import body_message
 from opencode_tasks.outcomes.failure import Failure
 
 # Keys whose values are machine-readable. "param" and "input" may hold what the user sent.
-CODE_KEYS = ("code", "type", "status", "reason", "error_code", "errorCode", "name", "__type", "Code")
+CODE_KEYS = (
+    *("code", "type", "status", "reason", "error_code", "errorCode", "errorcode", "error_type", "errorType"),
+    *("name", "__type", "Code"),
+)
 # Keys under which a provider or gateway puts its error, or that of the provider behind it.
 CONTAINER_KEYS = (
     *("error", "errors", "details", "detail", "metadata", "innererror", "inner_error", "cause"),
     *("response", "choices", "data", "raw", "base_resp", "fault", "error_details", "provider_error"),
-    *("message", "Response", "Error"),
+    *("message", "Response", "Error", "err", "exception", "result"),
 )
 CODE_HEADERS = ("x-amzn-errortype", "x-ms-error-code")
 # Names of exceptions that LiteLLM and the AWS SDK write into a message, and no other meaning than these.

@@ -120,6 +120,47 @@ BODIES: list[tuple[str, Any, str]] = [
     ("beside an error code", {"error": {"code": 400}, "message": "no such thing"}, "no such thing"),
 ]
 
+SPENT = "Insufficient credits, please top up"
+# Shapes that frameworks and gateways put the sentence in.
+SHAPES: list[Any] = [
+    {"detail": {"error": SPENT}},
+    {"detail": {"message": SPENT}},
+    {"detail": {"error": {"msg": SPENT, "code": "x"}}},
+    {"fault": {"faultstring": SPENT, "detail": {"errorcode": "policies.x"}}},
+    {"errors": [SPENT]},
+    {"errors": {"account": [SPENT]}},
+    {"error": {"error": {"message": SPENT}}},
+    {"error": {"message": {"text": SPENT}}},
+    {"error": [SPENT]},
+    {"message": [SPENT]},
+    {"err": {"message": SPENT}},
+    {"header": {"code": 403, "message": SPENT}},
+    {"errorMessage": SPENT},
+    {"errmsg": SPENT, "result": None},
+    {"resp_msg": SPENT},
+    {"data": {"message": SPENT}},
+    {"response": {"message": SPENT}},
+    {"result": {"error": {"message": SPENT}}},
+    {"details": SPENT},
+    {"description": SPENT},
+    {"status": {"code": 403, "description": SPENT}},
+    {"error": {"code": 403, "details": SPENT}},
+    {"error": {"code": 403, "details": [{"reason": SPENT}]}},
+    {"error": {"reason": SPENT}},
+    {"error": {"message": "", "reason": "NO_CREDIT", "error_description": SPENT}},
+    {"error": {"message": "", "metadata": {"raw": SPENT}}},
+    # A word and the phrase of a status say less than a sentence.
+    {"error": "forbidden", "error_description": SPENT},
+    {"statusCode": 402, "error": "Payment Required", "message": SPENT},
+    {"error": {"code": "FORBIDDEN", "message": "Forbidden", "details": {"reason": SPENT}}},
+    {"message": "failed", "exception": {"message": SPENT}},
+    # What the client sent is no message.
+    {"error": {"reason": SPENT}, "input": {"message": f"{SPENT} and some more words"}},
+    {"detail": {"reason": SPENT, "body": {"error": "a longer text, which is the client's own request"}}},
+    {"fault": {"faultstring": SPENT}, "request": {"messages": [{"message": "a text that is longer" * 3}]}},
+    {"errors": [SPENT], "user_prompt": {"reason": "a longer text, which is the client's own request"}},
+]
+
 
 @pytest.mark.parametrize(
     ("body", "sentence"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES]
@@ -129,6 +170,27 @@ def test_the_sentence_in_a_body_stays_as_it_is(body: Any, sentence: str) -> None
     assert error_message(json.dumps(body)) == sentence
     assert error_message(quoted(body), is_internal=True) == sentence
     assert error_message(sentence) == sentence
+
+
+@pytest.mark.parametrize("body", SHAPES, ids=json.dumps)
+def test_the_sentence_is_found_in_any_shape(body: Any) -> None:
+    assert body_message(json.dumps(body)) == SPENT
+    assert body_message(json.dumps([body])) == SPENT
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": "forbidden"}, "forbidden"),
+        ({"reason": "NOT_ENOUGH_BALANCE"}, "NOT_ENOUGH_BALANCE"),
+        ({"message": "余额不足", "detail": {"reason": "see the page on errors"}}, "余额不足"),
+        ({"error_code": 5, "error_id": "an id with words", "docs": ["some more text"]}, ""),
+        ({"messages": ["what the client sent"], "input": {"error": "what the client sent"}}, ""),
+        ({"error": {"input": "what the client sent", "failed_generation": "what the model said"}}, ""),
+    ],
+)
+def test_a_word_is_a_message_if_there_is_no_sentence(body: Any, message: str) -> None:
+    assert body_message(json.dumps(body)) == message
 
 
 MESSAGES: list[tuple[str, str, str]] = [
