@@ -834,6 +834,32 @@ def _limits_without_a_time() -> Iterator[FailedAnswer]:
     yield case("gemini: a limit of nothing", BillingError, 429, nothing, wire="gemini")
 
 
+def _limits_under_403() -> Iterator[FailedAnswer]:
+    """Limits under the status of a refused key, in either order of the words, or with Retry-After."""
+    secondary = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
+    abuse = "You have triggered an abuse detection mechanism. Please wait before you try again."
+    soon = {"retry-after": "20"}
+    for name, text, headers, wait_s in (
+        ("github: secondary", secondary, soon, 20),
+        ("github: secondary without a time", secondary, {}, 60),
+        ("github: primary", "API rate limit exceeded for user ID 1.", soon, 20),
+        ("github: abuse", abuse, soon, 20),
+        ("any: too many", "Too many requests from this address", {}, 60),
+        ("any: the limit was exceeded", "The request limit for this key has been exceeded", {}, 60),
+        ("any: hit", "You've hit your usage limit.", {}, 60),
+        ("any: requests", "Number of requests has exceeded the allowed limit", soon, 20),
+        ("any: slow down", "Slow down.", soon, 20),
+        ("kong: quota", "API quota has been exceeded", {}, 60),
+    ):
+        yield case(f"{name} (403)", RateLimitError, 403, {"message": text}, headers=headers, wait_s=wait_s)
+    for name, text, headers in (
+        ("databricks: a limit of 0", "The endpoint is disabled due to a rate limit set to 0.", {}),
+        ("any: a key without access", "The key has no access to rate limits of this account.", {}),
+        ("any: Retry-After alone", "Forbidden", soon),
+    ):
+        yield case(f"{name} (403)", AuthenticationError, 403, {"message": text}, headers=headers)
+
+
 def _shapes() -> Iterator[FailedAnswer]:
     """Messages at the places where frameworks and gateways put them."""
     for name, kind, status, body in (
@@ -866,5 +892,6 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
+        *(_limits_under_403,),
     )
     return [answer for group in groups for answer in group()]

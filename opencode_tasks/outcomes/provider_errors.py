@@ -30,6 +30,7 @@ from opencode_tasks.outcomes.provider_words import (
     LIMIT_CODE,
     LIMITED,
     LIMITED_AT_START,
+    LIMITED_FOR_A_TIME,
     LOST_MODEL,
     MODEL_CODE,
     NO_QUOTA,
@@ -463,11 +464,20 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         kind="rate_limit",
-        what="a quota is used up until it is renewed",
+        what="a quota or a rate limit is reached, under the status of a refused key",
         providers="Tyk, Azure, GitHub",
         words=QUOTA_USED,
         statuses=frozenset({403}),
         source="https://tyk.io/docs/api-management/request-quotas/",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="a limit, with the time of the next request in the headers",
+        providers="GitHub",
+        words=LIMITED_FOR_A_TIME,
+        statuses=frozenset({403}),
+        check=lambda answer: answer.names_wait,
+        source="https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api",
     ),
     # 4. Errors inside a stream without a status.
     Rule(

@@ -160,7 +160,14 @@ ONE_ROW: Final = _any_of(
 )
 QUOTA_USED: Final = _any_of(
     r"^quota exceeded|\b(used|exhausted) (all of )?(your|the) (\w+ )?quota\b",
-    r"\b(hourly|daily|weekly|monthly) (\w+ )?(quota|limit)\b|\brate limit (reached|exceeded)",
+    r"\b(hourly|daily|weekly|monthly) (\w+ )?(quota|limit)\b|\btoo many (\w+ )?requests\b",
+    r"\b(rate|usage|requests?|tokens?|api)[ _-](limit|quota)s?\b.{0,40}\b(reached|exceeded)",
+    r"\b(reached|exceed(s|ed|ing)?|hit) .{0,30}\b(rate|usage|requests?|tokens?|api)[ _-]limits?\b",
+    r"\bquota (has been |was |is )?exceeded|\bexceeded .{0,30}\bquota\b(?!.{0,40}\bbilling)",
+)
+# Of a refusal that says when to try again.
+LIMITED_FOR_A_TIME: Final = _any_of(
+    r"\b(limit|quota|throttl|abuse detection|too many|too fast|slow down|please wait|concurren)"
 )
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
 # Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.
