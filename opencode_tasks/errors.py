@@ -161,7 +161,8 @@ class RateLimitError(OpenCodeError):
 class AuthenticationError(OpenCodeError):
     """The provider refuses the credentials, or there are none.
 
-    HTTP 401 or 403, a key or login that is refused under another status, or no credentials at all.
+    HTTP 401 or 403, a key or login that is refused under another status, no credentials at all, or a proxy
+    or network that requires a login (HTTP 407 or 511) or refuses programs.
 
     Examples:
         >>> from opencode_tasks import AuthenticationError
@@ -208,8 +209,9 @@ class BillingError(OpenCodeError):
 class InvalidRequestError(OpenCodeError):
     """The provider or opencode refuses this request, and would refuse it again.
 
-    Another HTTP status from 400, or a model, an agent or a config that opencode refuses. If every row
-    would fail in the same way, such as for a model that does not exist, the run ends early.
+    Another HTTP status from 300, or a model, an agent or a config that opencode refuses. If every row
+    would fail in the same way, such as for a model that does not exist or a wrong address (HTTP 404 or 405),
+    the run ends early.
 
     Examples:
         >>> from opencode_tasks import InvalidRequestError
@@ -229,7 +231,7 @@ class InvalidRequestError(OpenCodeError):
 class ServerError(OpenCodeError):
     """The provider, or the connection to it, failed.
 
-    HTTP 408, 409, 425, 499 or 5xx, a connection that fails, or an answer that is cut.
+    HTTP 408, 409, 425, 499 or another 5xx, a connection that fails, or an answer that is cut.
 
     Attributes:
         retry_after: Seconds after which the provider accepts another request; None if it named no time.

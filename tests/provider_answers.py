@@ -860,6 +860,47 @@ def _limits_under_403() -> Iterator[FailedAnswer]:
         yield case(f"{name} (403)", AuthenticationError, 403, {"message": text}, headers=headers)
 
 
+def page(title: str, text: str = "") -> str:
+    """A page of a web server or proxy."""
+    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body><h1>{title}</h1>{text}</body></html>"
+
+
+def _addresses() -> Iterator[FailedAnswer]:
+    """Answers to a request at a wrong address, or of what is between the client and the provider."""
+    for status, title in (
+        (301, "301 Moved Permanently"),
+        (302, "302 Found"),
+        (308, "308 Permanent Redirect"),
+        (404, "404 Not Found"),
+        (405, "405 Not Allowed"),
+        (411, "411 Length Required"),
+        (415, "415 Unsupported Media Type"),
+        (417, "417 Expectation Failed"),
+        (421, "421 Misdirected Request"),
+        (426, "426 Upgrade Required"),
+        (431, "431 Request Header Fields Too Large"),
+        (501, "501 Not Implemented"),
+        (505, "505 HTTP Version Not Supported"),
+        (400, "400 The plain HTTP request was sent to HTTPS port"),
+        (400, "Bad Request - Invalid Hostname"),
+    ):
+        yield case(f"address: {title}", InvalidRequestError, status, page(title), concerns_all_rows=True)
+    for name, status, body in (
+        ("fastapi: method", 405, {"detail": "Method Not Allowed"}),
+        ("go: no TLS", 400, "Client sent an HTTP request to an HTTPS server.\n"),
+        ("starlette: host", 400, "Invalid host header"),
+    ):
+        yield case(name, InvalidRequestError, status, body, concerns_all_rows=True)
+    image = error("Unsupported media type image/tiff in messages[0]")
+    yield case("any: type of an image", InvalidRequestError, 415, image)
+    for name, status, text in (
+        ("squid: proxy login", 407, page("ERR_CACHE_ACCESS_DENIED")),
+        ("any: network login", 511, page("Network Authentication Required")),
+        ("nginx: no client certificate", 400, page("400 No required SSL certificate was sent")),
+    ):
+        yield case(name, AuthenticationError, status, text)
+
+
 def _shapes() -> Iterator[FailedAnswer]:
     """Messages at the places where frameworks and gateways put them."""
     for name, kind, status, body in (
@@ -892,6 +933,6 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
-        *(_limits_under_403,),
+        *(_limits_under_403, _addresses),
     )
     return [answer for group in groups for answer in group()]

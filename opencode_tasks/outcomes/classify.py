@@ -92,6 +92,7 @@ def _answer_in(failure: Failure, prompt: str) -> ProviderAnswer | None:
 def _error_of(rule: Rule, answer: ProviderAnswer, context: Context) -> OpenCodeError:
     failure = answer.failure
     node, code, message = context.node_id, context.exit_code, _message(failure)
+    message = f"{message} ({rule.note})" if rule.note else message
     match rule.kind:
         case "authentication_failed":
             return AuthenticationError(node, code, message)

@@ -24,6 +24,7 @@ from opencode_tasks.outcomes.provider_words import (
     BUSY_CODE,
     DISABLED_ACCOUNT,
     EXTRA_USAGE,
+    FILE_TYPE,
     FILTER_CODE,
     FILTERED,
     GONE,
@@ -33,6 +34,7 @@ from opencode_tasks.outcomes.provider_words import (
     LIMITED_FOR_A_TIME,
     LOST_MODEL,
     MODEL_CODE,
+    NO_CERTIFICATE,
     NO_QUOTA,
     ONE_ROW,
     PAYMENT,
@@ -45,6 +47,7 @@ from opencode_tasks.outcomes.provider_words import (
     SPENT_CODE,
     TOO_LONG,
     TOO_LONG_CODE,
+    WRONG_ADDRESS,
 )
 
 Kind = Literal[
@@ -74,6 +77,7 @@ class Rule:
         concerns_all_rows: Whether every row of the run would get the same answer.
         may_end: Whether a time in the answer is the end of the failure. Only ``billing_error`` reads it.
         is_overload: Whether the provider says that it has too many requests.
+        note: What the message does not say and a person must know; "" for nothing.
         source: Where such an answer is described.
     """
 
@@ -88,6 +92,7 @@ class Rule:
     concerns_all_rows: bool = False
     may_end: bool = True
     is_overload: bool = False
+    note: str = ""
     source: str
 
     def matches(self, answer: ProviderAnswer) -> bool:
@@ -137,14 +142,27 @@ def _is_server_fault(answer: ProviderAnswer) -> bool:
     return (answer.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
+def _is_about_address(answer: ProviderAnswer) -> bool:
+    """Whether an answer refuses the method, protocol or address of a request, and so every request."""
+    status = answer.status or 0
+    is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+    return (is_redirect or status in OF_ADDRESS) and not answer.says(FILE_TYPE)
+
+
 def _is_html(answer: ProviderAnswer) -> bool:
     return answer.failure.body.lstrip()[:1] == "<"
 
 
 REFUSED = frozenset({400, 401, 403, 404, 409, 422})
 """Statuses under which providers refuse one request, a key or an account."""
+OF_ADDRESS = frozenset({405, 411, 415, 417, 421, 426, 431, 501, 505})
+"""Statuses of a request whose method, protocol or headers the server does not take, whatever its text."""
+BEFORE_PROVIDER = frozenset({407, 511})
+"""Statuses of a proxy or a network that requires a login."""
 BROKEN = frozenset({0, 408, 409, 424, 425, 499})
 """A failed connection, and statuses below 500 of requests that may succeed later."""
+
+CHECK_ADDRESS: Final = "check the base URL of the provider"
 
 RULES: Final[tuple[Rule, ...]] = (
     # 1. Values in the body that mean one thing only.
@@ -478,6 +496,36 @@ RULES: Final[tuple[Rule, ...]] = (
         statuses=frozenset({403}),
         check=lambda answer: answer.names_wait,
         source="https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api",
+    ),
+    Rule(
+        kind="authentication_failed",
+        what="a proxy or the network requires a login, or the server a certificate of the client",
+        providers="proxies",
+        check=lambda answer: (
+            answer.status in BEFORE_PROVIDER
+            or (answer.status == HTTPStatus.BAD_REQUEST and answer.says(NO_CERTIFICATE))
+        ),
+        note="the proxy or network, not the provider, requires a login or a certificate",
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.8",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the address, the protocol or the host name is wrong",
+        providers="web servers",
+        statuses=frozenset({400}),
+        words=WRONG_ADDRESS,
+        concerns_all_rows=True,
+        note=CHECK_ADDRESS,
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-7.2",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="a redirection, or a method or protocol that the address does not take",
+        providers="web servers",
+        check=_is_about_address,
+        concerns_all_rows=True,
+        note=CHECK_ADDRESS,
+        source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6",
     ),
     # 4. Errors inside a stream without a status.
     Rule(

@@ -169,6 +169,11 @@ QUOTA_USED: Final = _any_of(
 LIMITED_FOR_A_TIME: Final = _any_of(
     r"\b(limit|quota|throttl|abuse detection|too many|too fast|slow down|please wait|concurren)"
 )
+WRONG_ADDRESS: Final = _any_of(
+    r"\bHTTP request (was sent )?to (an )?HTTPS (port|server)\b", r"\binvalid host(name| header)\b"
+)
+NO_CERTIFICATE: Final = _any_of(r"\bno required SSL certificate\b|\bthe SSL certificate error\b")
+FILE_TYPE: Final = _any_of(r"\b(image|audio|video|file|pdf|document)\b")
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
 # Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.
 FILTER_CODE: Final = _any_of(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from provider_answers import FailedAnswer, failed_answers
+from provider_answers import FailedAnswer, failed_answers, page
 
 from opencode_tasks.errors import (
     AuthenticationError,
@@ -389,7 +389,10 @@ def reversed_json(value: Any) -> Any:
     return [reversed_json(inner) for inner in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("answer", failed_answers(), ids=lambda answer: answer.name)
+JSON_ANSWERS = [answer for answer in failed_answers() if not isinstance(answer.body, str)]
+
+
+@pytest.mark.parametrize("answer", JSON_ANSWERS, ids=lambda answer: answer.name)
 def test_the_order_of_keys_and_further_fields_change_no_class(answer: FailedAnswer) -> None:
     body = json.loads(answer.text)
     assert type(by_table(answer, body=json.dumps(reversed_json(body)))) is answer.kind
@@ -397,6 +400,22 @@ def test_the_order_of_keys_and_further_fields_change_no_class(answer: FailedAnsw
         more = {**body, "request_id": "req_500429", "input": "insufficient balance", "docs": ["rate limit"]}
         assert type(by_table(answer, body=json.dumps(more))) is answer.kind
         assert type(by_table(answer, body=json.dumps([body]))) is answer.kind
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "words"),
+    [
+        (407, {}, page("Proxy"), 'HTTP 407: HTML page "Proxy" instead of an answer'),
+        (407, {}, "", "Proxy Authentication Required (the proxy or network, not the provider,"),
+        (405, {}, page("405 Not Allowed"), "(check the base URL of the provider)"),
+        (405, {}, '{"detail": "Method Not Allowed"}', "HTTP 405: Method Not Allowed (check the base URL"),
+        (302, {}, "", "HTTP 302: Found (check the base URL"),
+    ],
+)
+def test_a_message_names_what_is_between_client_and_provider(
+    status: int, headers: dict[str, str], body: str, words: str
+) -> None:
+    assert words in classified(upstream(str(status), headers, body)).raw_message
 
 
 LANGUAGES = ("配额不足", "Zu viele Anfragen", "リクエストが多すぎます", "")
