@@ -901,6 +901,30 @@ def _addresses() -> Iterator[FailedAnswer]:
         yield case(name, AuthenticationError, status, text)
 
 
+def _firewalls() -> Iterator[FailedAnswer]:
+    """Refusals of a proxy or a firewall, which say nothing about the key."""
+    moment = page("Just a moment...", "Enable JavaScript and cookies to continue")
+    challenge = {"cf-mitigated": "challenge"}
+    for name, status, text, headers in (
+        ("cloudflare: challenge", 403, moment, challenge),
+        ("cloudflare: challenge without a header", 403, moment, {}),
+        ("cloudflare: challenge with 503", 503, page("Just a moment..."), {}),
+        ("cloudflare: header alone", 503, "", challenge),
+        ("cloudflare: blocked", 403, page("Attention Required! | Cloudflare", "you have been blocked"), {}),
+        ("cloudflare: code", 403, "error code: 1020", {}),
+        ("zscaler: category", 403, page("Zscaler", "Content of this category was blocked by policy"), {}),
+        ("aws: cloudfront", 403, page("ERROR: The request could not be satisfied", "Request blocked."), {}),
+        ("squid: denied", 403, "Access Denied", {"x-squid-error": "ERR_ACCESS_DENIED 0"}),
+        ("any: egress", 403, "Blocked by egress policy", {}),
+        ("nginx: login", 401, page("401 Authorization Required"), {}),
+    ):
+        yield case(name, AuthenticationError, status, text, headers=headers)
+    script = "<script src='/cdn-cgi/challenge-platform/scripts/jsd/main.js'></script>"
+    yield case("cloudflare: a page with its script", ServerError, 502, page("502 Bad Gateway", script))
+    yield case("cloudflare: too many", RateLimitError, 429, page("Access denied", "being rate limited"))
+    yield case("cloudflare: origin is down", ServerError, 522, page("522: Connection timed out"))
+
+
 def _shapes() -> Iterator[FailedAnswer]:
     """Messages at the places where frameworks and gateways put them."""
     for name, kind, status, body in (
@@ -933,6 +957,6 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
-        *(_limits_under_403, _addresses),
+        *(_limits_under_403, _addresses, _firewalls),
     )
     return [answer for group in groups for answer in group()]

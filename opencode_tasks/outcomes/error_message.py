@@ -99,6 +99,11 @@ def body_message(body: str) -> str:
     return _message_in(_parsed(body))
 
 
+def is_page(body: str) -> bool:
+    """Whether the body of an answer is an HTML page."""
+    return _JSON_TEXT.match(body) is None and _PAGE.search(body[:READ_LIMIT]) is not None
+
+
 def _plain(text: str, depth: int) -> str:
     """The text with everything replaced that is not for people."""
     text = _STREAM_PREFIX.sub("", text)

@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Literal
 
+from opencode_tasks.outcomes.error_message import is_page
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_words import (
     BAD_KEY,
     BAD_KEY_CODE,
     BUSY,
     BUSY_CODE,
+    CHALLENGE,
     DISABLED_ACCOUNT,
     EXTRA_USAGE,
     FILE_TYPE,
     FILTER_CODE,
     FILTERED,
+    FIREWALL,
     GONE,
     LIMIT_CODE,
     LIMITED,
@@ -149,6 +152,19 @@ def _is_about_address(answer: ProviderAnswer) -> bool:
     return (is_redirect or status in OF_ADDRESS) and not answer.says(FILE_TYPE)
 
 
+def _is_of_firewall(answer: ProviderAnswer) -> bool:
+    """Whether a proxy or a firewall refused the client before the provider saw the request."""
+    headers, is_html = answer.failure.headers, is_page(answer.failure.body)
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS or _in_stream(answer):
+        return False
+    if headers.get("cf-mitigated") == "challenge":
+        return True
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return is_html and answer.says(CHALLENGE)
+    is_refusal = answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return is_refusal and (is_html or "x-squid-error" in headers or answer.says(FIREWALL))
+
+
 def _is_html(answer: ProviderAnswer) -> bool:
     return answer.failure.body.lstrip()[:1] == "<"
 
@@ -163,6 +179,9 @@ BROKEN = frozenset({0, 408, 409, 424, 425, 499})
 """A failed connection, and statuses below 500 of requests that may succeed later."""
 
 CHECK_ADDRESS: Final = "check the base URL of the provider"
+NOT_THE_KEY: Final = (
+    "a proxy or a firewall such as Cloudflare or Zscaler answered, not the provider; the API key may be right"
+)
 
 RULES: Final[tuple[Rule, ...]] = (
     # 1. Values in the body that mean one thing only.
@@ -380,6 +399,14 @@ RULES: Final[tuple[Rule, ...]] = (
         source="https://console.groq.com/docs/flex-processing",
     ),
     # 3. Words, under statuses that mean different things.
+    Rule(
+        kind="authentication_failed",
+        what="a proxy or a firewall refuses the client, for example with a check for browsers",
+        providers="Cloudflare, Zscaler, proxies",
+        check=_is_of_firewall,
+        note=NOT_THE_KEY,
+        source="https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/",
+    ),
     Rule(
         kind="billing_error",
         what="a quota of nothing, which has no end: the plan does not include the model",

@@ -173,6 +173,14 @@ WRONG_ADDRESS: Final = _any_of(
     r"\bHTTP request (was sent )?to (an )?HTTPS (port|server)\b", r"\binvalid host(name| header)\b"
 )
 NO_CERTIFICATE: Final = _any_of(r"\bno required SSL certificate\b|\bthe SSL certificate error\b")
+# Words of Cloudflare and other firewalls for a client that they take for a robot.
+CHALLENGE: Final = _any_of(
+    r"\bjust a moment\b|\bchecking your browser\b|\benable javascript and cookies\b|\bddos[- ]protection\b"
+)
+FIREWALL: Final = _any_of(
+    r"^error code: 10[0-9]{2}$",
+    r"\b(blocked|denied|forbidden) by (the |an? |our )?(\w+ )?(egress|proxy|firewall|network|waf)\b",
+)
 FILE_TYPE: Final = _any_of(r"\b(image|audio|video|file|pdf|document)\b")
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
 # Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.

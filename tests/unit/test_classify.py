@@ -410,12 +410,20 @@ def test_the_order_of_keys_and_further_fields_change_no_class(answer: FailedAnsw
         (405, {}, page("405 Not Allowed"), "(check the base URL of the provider)"),
         (405, {}, '{"detail": "Method Not Allowed"}', "HTTP 405: Method Not Allowed (check the base URL"),
         (302, {}, "", "HTTP 302: Found (check the base URL"),
+        (403, {}, page("Just a moment..."), "(a proxy or a firewall such as Cloudflare or Zscaler answered"),
+        (403, {}, page("403 Forbidden"), "not the provider; the API key may be right)"),
+        (503, {"CF-Mitigated": "challenge"}, "", "a firewall such as Cloudflare"),
     ],
 )
 def test_a_message_names_what_is_between_client_and_provider(
     status: int, headers: dict[str, str], body: str, words: str
 ) -> None:
     assert words in classified(upstream(str(status), headers, body)).raw_message
+
+
+def test_the_providers_own_refusal_of_a_key_has_no_note() -> None:
+    refused = classified(upstream("403", body='{"error": {"message": "No access to this model"}}'))
+    assert refused.raw_message == "HTTP 403: No access to this model"
 
 
 LANGUAGES = ("配额不足", "Zu viele Anfragen", "リクエストが多すぎます", "")
