@@ -943,6 +943,15 @@ def _shapes() -> Iterator[FailedAnswer]:
         ("relay: data", InvalidRequestError, 400, {"data": {"message": "max_tokens must be at least 1"}}),
     ):
         yield case(name, kind, status, body, is_final=kind is MaxOutputTokensError)
+    refusal = "Blocked by moderation"
+    refusals: tuple[Body, ...] = (
+        *({"detail": {"error": refusal}}, {"detail": {"reason": refusal}}, {"errors": [refusal]}),
+        *({"error": "forbidden", "error_description": refusal}, {"data": {"error": {"details": refusal}}}),
+        *({"fault": {"faultstring": refusal}}, {"error": {"message": "", "metadata": {"raw": refusal}}}),
+        *({"detail": {"error": {"reason": "content_filter"}}}, {"err": {"type": "moderation_blocked"}}),
+    )
+    for body in refusals:
+        yield case(f"any: {json.dumps(body)}", ContentFilteredError, 403, body)
     spike = {
         "fault": {
             "faultstring": "Spike arrest violation. Allowed rate : MessageRate{messagesPerPeriod=5}",
