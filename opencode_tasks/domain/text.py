@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 ELLIPSIS = "…"
 # A longer last word (a URL, a blob) is cut inside rather than left out.
 MAX_WORD = 40
@@ -18,6 +20,11 @@ def shorten(text: str, limit: int) -> str:
         words, _, last = head.rpartition(" ")
         head = words if words and len(last) <= MAX_WORD else head
     return head.rstrip(" ,;:-([{'\"") + ELLIPSIS
+
+
+def plain_words(text: str) -> str:
+    """Return the letters and digits alone, in lower case, since a quotation may be escaped or wrapped."""
+    return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def without_quotes(message: str, text: str, mark: str) -> str:

@@ -142,7 +142,7 @@ def _rate_limit(answer: ProviderAnswer, message: str, context: Context) -> RateL
     failure = answer.failure
     # The provider counts from its answer, which opencode reports about a second later.
     answered_at = min(failure.at or context.now, context.now)
-    named = named_wait_s(failure.headers, failure.body, answered_at)
+    named = named_wait_s(failure.headers, failure.body, answered_at, context.prompt)
     period = limit_period(answer)
     if (named is None and period is not None) or (named is not None and is_daily_at_google(answer)):
         assert period is not None
@@ -162,7 +162,7 @@ def _billing(rule: Rule, answer: ProviderAnswer, message: str, context: Context)
     """A spending limit that ends at a stated time or with the day, or an account that needs a person."""
     failure = answer.failure
     answered_at = min(failure.at or context.now, context.now)
-    named = named_wait_s({}, failure.body, answered_at)
+    named = named_wait_s({}, failure.body, answered_at, context.prompt)
     is_stated = named is not None and 0 < named <= MAX_S
     if rule.may_end and (is_stated or (named is None and is_daily(answer))):
         return _rate_limit(replace(answer, failure=replace(failure, headers={})), message, context)
@@ -170,7 +170,7 @@ def _billing(rule: Rule, answer: ProviderAnswer, message: str, context: Context)
 
 
 def _server_error(failure: Failure, message: str, context: Context, *, is_overload: bool) -> ServerError:
-    named = named_wait_s(failure.headers, failure.body, context.now)
+    named = named_wait_s(failure.headers, failure.body, context.now, context.prompt)
     wait = None if named is None else usable_wait_s(named)
     broken = ServerError(context.node_id, context.exit_code, message, wait)
     broken.is_overload = is_overload

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
+from opencode_tasks.domain.text import plain_words
 from opencode_tasks.outcomes.error_message import body_message
 from opencode_tasks.outcomes.failure import Failure
 
@@ -99,7 +100,9 @@ class ProviderAnswer:
 
     def says(self, words: re.Pattern[str]) -> bool:
         """Whether the message has these words, and not because it quotes the prompt."""
-        return any(_plain(found.group()) not in self._plain_prompt for found in words.finditer(self.message))
+        return any(
+            plain_words(found.group()) not in self._plain_prompt for found in words.finditer(self.message)
+        )
 
     def has_code(self, words: re.Pattern[str]) -> bool:
         """Whether the words are in a machine-readable value, whose letters are taken without separators."""
@@ -109,12 +112,12 @@ class ProviderAnswer:
     def _codes_in_text(self) -> Iterator[str]:
         for pattern in (_NAMES_IN_TEXT, _FIELD_IN_TEXT):
             for found in pattern.finditer(self.message):
-                if _plain(found.group()) not in self._plain_prompt:
+                if plain_words(found.group()) not in self._plain_prompt:
                     yield found[1]
 
     @cached_property
     def _plain_prompt(self) -> str:
-        return _plain(self.prompt)
+        return plain_words(self.prompt)
 
 
 def _raw_message(part: Mapping[str, Any]) -> str:
@@ -124,11 +127,6 @@ def _raw_message(part: Mapping[str, Any]) -> str:
     return body_message(text) or text
 
 
-def _plain(text: str) -> str:
-    """Letters and digits alone, since a quotation may be escaped or wrapped."""
-    return re.sub(r"[\W_]+", " ", text.lower()).strip()
-
-
 def _codes(value: Any, prompt: str, depth: int) -> Iterator[Any]:
     """The machine-readable values in an error and in the errors inside it; not those of a quotation."""
     if depth == 0:
@@ -136,7 +134,7 @@ def _codes(value: Any, prompt: str, depth: int) -> Iterator[Any]:
     if isinstance(value, str):
         # A gateway passes the body of the provider behind it on as text.
         start = min((at for at in map(value.find, "{[") if at >= 0), default=-1)
-        if start >= 0 and _plain(value[start:]) not in prompt:
+        if start >= 0 and plain_words(value[start:]) not in prompt:
             yield from _codes(_parsed(value[start:]), prompt, depth - 1)
     for item in list_in(value):
         yield from _codes(item, prompt, depth - 1)

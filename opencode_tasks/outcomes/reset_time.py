@@ -40,12 +40,15 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 # z.ai's codes of limits that end at a time, as a field or at the start of the message.
 _OF_ZAI = re.compile(r'"code":\s*"?13(?:08|10|1[6-9]|2[01])\b|\[13(?:08|10|1[6-9]|2[01])\]')
 _WINDOW = re.compile(
-    r"(?:(?:\w+-){0,3}rate-?limit-reset(?:-(.+))?|(?:anthropic|x)-ratelimit-(.+)-reset|(?:x-)?(ratelimit))"
+    r"(?:\w+-){0,3}rate-?limit(?:by\w+)?-reset(?:-.+)?|(?:anthropic|x)-ratelimit-.+-reset|(?:x-)?(ratelimit)"
 )
 # The value of the header RateLimit in its two forms: "limit=100, remaining=0, reset=50" and "…;r=0;t=50".
 _RATE_LIMIT = re.compile(r"(?:\breset=|;\s?t=)([0-9]{1,10})\b")
-_MS_HEADERS = ("retry-after-ms", "x-ms-retry-after-ms")
-_AFTER_HEADERS = ("retry-after", "x-retry-after")
+# Also with the names of a provider and a limit: "x-ratelimit-user-retry-after" of Copilot.
+_MS_HEADER = re.compile(r"(?:[\w-]+-)?retry-after-ms")
+_AFTER_HEADER = re.compile(r"(?:[\w-]+-)?retry-after")
+# A header that was sent twice with one value: clients join both.
+_DOUBLED = re.compile(r"^(.{1,200}), ?\1$", re.DOTALL)
 # Names of fields in lower case, without separators.
 _RESET_FIELDS = frozenset(
     (
@@ -59,19 +62,21 @@ _MS_FIELDS = frozenset({"retryafterms", "retryinms", "resetinms", "resetsinms", 
 _HOLDERS = ("metadata", "response", "error", "details", "detail", "rate_limit", "rateLimit", "quota")
 
 
-def named_wait_s(headers: Mapping[str, str], body: str, now: datetime) -> float | None:
+def named_wait_s(headers: Mapping[str, str], body: str, now: datetime, prompt: str = "") -> float | None:
     """Seconds from ``now`` (aware) until the provider accepts the next request; 0 if that time has passed.
 
-    None if no source has a usable value. The result can be years, if the provider says so.
+    None if no source has a usable value. The result can be years, if the provider says so. A time in the
+    provider's message that occurs in the prompt does not count, because a message may quote it.
     """
-    sent = {str(key).strip().lower(): str(value).strip() for key, value in headers.items()}
+    sent = {str(key).strip().lower(): _value(str(value)) for key, value in headers.items()}
     for embedded in _embedded_headers(body):
         sent |= embedded
-    statements = [*_header_statements(sent, now), *_body_statements(body, now)]
+    statements = [*_header_statements(sent, now), *_body_statements(body, now, prompt)]
     windows = _windows(sent, now)
     # Of Anthropic's plans: only the window that refused the request counts.
-    for name in [name for name in windows if "unified" in windows and name.startswith("unified-")]:
-        if sent.get(f"anthropic-ratelimit-{name}-status") != "rejected":
+    plan = "anthropic-ratelimit-unified-"
+    for name in [name for name in windows if f"{plan}reset" in windows and name.startswith(plan)]:
+        if name != f"{plan}reset" and sent.get(name.replace("-reset", "-status")) != "rejected":
             del windows[name]
     used_up = [seconds for name, seconds in windows.items() if _is_used_up(sent, name)]
     found = [*statements, *used_up] or list(windows.values())
@@ -85,26 +90,36 @@ def usable_wait_s(named_s: float) -> float:
     return CAPPED_S if named_s > MAX_S else named_s
 
 
+def _value(text: str) -> str:
+    """The value of a header without quotes; of one that was sent more than once, the largest."""
+    values = _DOUBLED.sub(r"\1", text.strip()).split(",")
+    plain = [value.strip().strip("\"'") for value in values]
+    numbers = [value for value in plain if _number(value) is not None]
+    if len(numbers) == len(values):
+        return max(numbers, key=float)
+    return plain[0] if len(values) == 1 else ",".join(values)
+
+
 def _header_statements(headers: Mapping[str, str], now: datetime) -> Iterator[float]:
-    for name in _MS_HEADERS:
-        milliseconds = _number(headers.get(name, ""))
-        if milliseconds is not None:
-            is_date = milliseconds >= MIN_EPOCH_MS
-            yield _since_1970(milliseconds, now) if is_date else milliseconds / 1000
-    for name in _AFTER_HEADERS:
-        text = headers.get(name, "")
-        seconds = _seconds(text, now)
-        if seconds is None:
-            seconds = _until_http_date(text, now)
-        if seconds is not None:
-            yield seconds
+    for name, text in headers.items():
+        if _MS_HEADER.fullmatch(name):
+            milliseconds = _number(text)
+            if milliseconds is not None:
+                is_date = milliseconds >= MIN_EPOCH_MS
+                yield _since_1970(milliseconds, now) if is_date else milliseconds / 1000
+        elif _AFTER_HEADER.fullmatch(name):
+            seconds = _seconds(text, now)
+            if seconds is None:
+                seconds = _until_http_date(text, now)
+            if seconds is not None:
+                yield seconds
 
 
-def _body_statements(body: str, now: datetime) -> Iterator[float]:
+def _body_statements(body: str, now: datetime, prompt: str) -> Iterator[float]:
     for part in details_in(body):
         yield from _fields_in(part, now, MAX_DEPTH)
     message = (body_message(body) or body)[:MAX_MESSAGE_LENGTH]
-    yield from stated_waits(message, now, is_chinese=_OF_ZAI.search(body) is not None)
+    yield from stated_waits(message, now, is_chinese=_OF_ZAI.search(body) is not None, prompt=prompt)
 
 
 def _fields_in(holder: Mapping[str, Any], now: datetime, depth: int) -> Iterator[float]:
@@ -144,26 +159,19 @@ def _embedded_headers(body: str) -> Iterator[dict[str, str]]:
 
 
 def _windows(headers: Mapping[str, str], now: datetime) -> dict[str, float]:
-    """The end of each limit's window in seconds, by the limit's name."""
+    """The end of each limit's window in seconds, by the name of its header."""
     windows: dict[str, float] = {}
     for key, text in headers.items():
         found = _WINDOW.fullmatch(key)
-        in_header = _RATE_LIMIT.search(text) if found and found[3] else None
+        in_header = _RATE_LIMIT.search(text) if found and found[1] else None
         seconds = _seconds(in_header[1] if in_header else text, now) if found else None
-        if found and seconds is not None:
-            windows[found[1] or found[2] or ""] = seconds
+        if seconds is not None:
+            windows[key] = seconds
     return windows
 
 
 def _is_used_up(headers: Mapping[str, str], name: str) -> bool:
-    names = (
-        f"anthropic-ratelimit-{name}-remaining",
-        f"x-ratelimit-remaining-{name}",
-        f"x-ratelimit-{name}-remaining",
-    )
-    if not name:
-        names = ("x-ratelimit-remaining", "ratelimit-remaining")
-    return any(_number(headers.get(key, "")) == 0 for key in names)
+    return _number(headers.get(name.replace("-reset", "-remaining"), "")) == 0
 
 
 def _seconds(text: str, now: datetime) -> float | None:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from opencode_tasks.domain.text import plain_words
+
 BEIJING: Final = timezone(timedelta(hours=8))
 CALIFORNIA: Final = "America/Los_Angeles"
 
@@ -110,15 +112,23 @@ _OFFSET = re.compile(r"([+-])([0-9]{1,2})(?::?([0-9]{2}))?$")
 NOON = 12
 
 
-def stated_waits(text: str, now: datetime, *, is_chinese: bool = False) -> Iterator[float]:
+# Every pattern of a time, to take those out that the message quotes from the prompt.
+_PATTERNS = (
+    *(_STATED_DURATION, _STATED_SECONDS, _TIME_SPAN, *(pattern for pattern, _ in _FOREIGN)),
+    *(_STATED_EPOCH, _STATED_DATE, _STATED_IN_CHINESE, _STATED_DAY_FIRST, _STATED_DAY, _STATED_CLOCK),
+)
+
+
+def stated_waits(text: str, now: datetime, *, is_chinese: bool = False, prompt: str = "") -> Iterator[float]:
     """The seconds from ``now`` (aware) until each end of a limit in a message; negative for a past one.
 
     Args:
         text: The message.
         now: The time from which to count.
         is_chinese: Whether a date without a zone is Beijing's; else it is UTC.
+        prompt: Text that was sent; a time of the message that occurs in it says nothing.
     """
-    message = _CONDITION.sub("", text)
+    message = _without_quotations(_CONDITION.sub("", text), plain_words(prompt))
     yield from _durations(message)
     for found in _STATED_EPOCH.finditer(message):
         yield float(found[1][:10]) - now.timestamp()
@@ -139,6 +149,17 @@ def until_midnight_s(now: datetime, zone: str = "UTC") -> float:
     local = now.astimezone(_zone(zone, UTC))
     midnight = (local + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return (midnight.astimezone(UTC) - now).total_seconds()
+
+
+def _without_quotations(message: str, plain_prompt: str) -> str:
+    """The message without the times that the prompt has too."""
+
+    def unquoted(found: re.Match[str]) -> str:
+        return "" if plain_words(found.group()) in plain_prompt else found.group()
+
+    for pattern in _PATTERNS if plain_prompt else ():
+        message = pattern.sub(unquoted, message)
+    return message
 
 
 def _durations(message: str) -> Iterator[float]:

@@ -426,6 +426,17 @@ def test_the_providers_own_refusal_of_a_key_has_no_note() -> None:
     assert refused.raw_message == "HTTP 403: No access to this model"
 
 
+@pytest.mark.parametrize(("status", "kind"), [(429, RateLimitError), (503, ServerError)])
+def test_a_wait_of_the_prompt_is_not_the_providers(status: int, kind: type[OpenCodeError]) -> None:
+    body = json.dumps({"error": {"message": 'Too busy for "try again in 5 hours"'}})
+    error = classified(upstream(str(status), {"retry-after": "5"}, body), prompt="Say: try again in 5 hours")
+    assert type(error) is kind
+    wait_s = (
+        (error.reset_time - NOW).total_seconds() if isinstance(error, RateLimitError) else error.retry_after
+    )
+    assert wait_s == 5
+
+
 LANGUAGES = ("配额不足", "Zu viele Anfragen", "リクエストが多すぎます", "")
 
 

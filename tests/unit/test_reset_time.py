@@ -55,6 +55,25 @@ def per_day() -> str:
         ({"retry-after-ms": "nan", "retry-after": "inf"}, retry_info("34.07s"), 34.07),
         ({"retry-after": "1" * 400}, retry_info("2s"), 2.0),
         ({"retry-after": "soon"}, "", None),
+        # A proxy sends the header a second time, and clients join both.
+        ({"retry-after": "30, 30"}, "", 30.0),
+        ({"retry-after": "5,30, 7"}, "", 30.0),
+        ({"retry-after": "Fri, 01 May 2026 12:00:30 GMT, Fri, 01 May 2026 12:00:30 GMT"}, "", 30.0),
+        ({"retry-after": '"30"'}, "", 30.0),
+        ({"retry-after": "'30s'"}, "", 30.0),
+        ({"retry-after-ms": "1500, 1500"}, "", 1.5),
+        ({"x-ratelimit-reset-requests": "1m, 1m", "x-ratelimit-remaining-requests": "0, 0"}, "", 60.0),
+        ({"ratelimitbysize-reset": "37", "ratelimitbysize-remaining": "0"}, "", 37.0),
+        ({"retry-after": "2", "ratelimitbysize-reset": "37", "ratelimitbysize-remaining": "0"}, "", 37.0),
+        ({"retry-after": "2", "ratelimitbysize-reset": "37", "ratelimitbysize-remaining": "90"}, "", 2.0),
+        (
+            {"retry-after": "2", "helicone-ratelimit-reset": "52", "helicone-ratelimit-remaining": "0"},
+            "",
+            52.0,
+        ),
+        # Copilot, and Kong's limit of several windows.
+        ({"retry-after": "3", "x-ratelimit-user-retry-after": "1200"}, "", 1200.0),
+        ({"x-envoy-retry-after-ms": "1500"}, "", 1.5),
         ({}, f"[{retry_info('5s')}]", 5.0),
         ({}, retry_info("5s", kind="Other"), None),
         ({}, retry_info(5), 5.0),
@@ -161,3 +180,18 @@ def test_garbage_never_raises_nor_is_negative(headers: dict[str, str], body: str
 def test_a_date_means_the_seconds_until_it(seconds: int) -> None:
     date = NOW + timedelta(seconds=seconds)
     assert named_wait_s({"Retry-After": format_datetime(date, usegmt=True)}, "", NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ('Rate limit exceeded for input "try again in 5 hours"', 5.0),
+        ("Limit reached: Try again in 5 HOURS", 5.0),
+        ("Limit reached for 'the shop is available again on 2026-05-03'", 5.0),
+        ("Limit reached. Please try again in 2 minutes.", 120.0),
+        ('Limit reached for "try again in 5 hours". Please retry in 90s.', 90.0),
+    ],
+)
+def test_a_time_that_the_message_quotes_from_the_prompt_does_not_count(message: str, seconds: float) -> None:
+    prompt = "Translate: try again in\n5 hours, the shop is available again on 2026-05-03"
+    assert named_wait_s({"retry-after": "5"}, said(message), NOW, prompt) == seconds
