@@ -925,6 +925,25 @@ def _firewalls() -> Iterator[FailedAnswer]:
     yield case("cloudflare: origin is down", ServerError, 522, page("522: Connection timed out"))
 
 
+def _refused_content() -> Iterator[FailedAnswer]:
+    for name, status, text in (
+        ("kong: pattern", 400, "bad request - prompt pattern is blocked"),
+        ("kong: allowed patterns", 400, "bad request - prompt doesn't match any allowed pattern"),
+        ("cohere: input", 498, "blocked input: please use another text"),
+        ("cohere: output", 498, "blocked output"),
+        ("azure: safety", 400, "The request failed the content safety check"),
+        ("any: rejected", 400, "The user message was rejected by the moderation service"),
+    ):
+        yield case(f"{name} (content)", ContentFilteredError, status, {"message": text})
+    for name, status, text in (
+        ("lm studio", 400, 'Failed to load model "x". Error: insufficient system resources.'),
+        ("lm studio: stopped", 400, "Model loading was stopped due to insufficient system resources"),
+        ("localai", 400, "could not load model: rpc error"),
+        ("lm studio: none", 400, "No models loaded. Please load a model in the developer page."),
+    ):
+        yield case(f"{name}: no load", InvalidRequestError, status, error(text), concerns_all_rows=True)
+
+
 def _shapes() -> Iterator[FailedAnswer]:
     """Messages at the places where frameworks and gateways put them."""
     for name, kind, status, body in (
@@ -966,6 +985,6 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
-        *(_limits_under_403, _addresses, _firewalls),
+        *(_limits_under_403, _addresses, _firewalls, _refused_content),
     )
     return [answer for group in groups for answer in group()]

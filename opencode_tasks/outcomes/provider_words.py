@@ -80,7 +80,7 @@ FILTERED: Final = _any_of(
         r"(content (policy|filter|moderation|safety)|safety|moderation|guardrail|filter|violat)"
     ),
     (
-        r"\b(prompt|input|content|output|completion)s? (was|were|has been|is|may be) "
+        r"\b(prompt|input|content|output|completion)s? (pattern )?(was|were|has been|is|may be) "
         r"(blocked|flagged|filtered)"
     ),
     r"\b(output|input|prompt|content|response) blocked\b|\bthreat detected\b",
@@ -94,6 +94,8 @@ FILTERED: Final = _any_of(
     r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
     r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
     r"SAFETY_CHECK_TYPE",
+    r"\bblocked (input|prompt|content|output|completion)\b|\bprompt doesn.t match any allowed pattern",
+    r"\bfail(s|ed)? (the |a )?(content )?(safety|moderation) (check|filter)",
 )
 TOO_LONG: Final = _any_of(
     r"maximum (supported |total |allowed )?(context|prompt|input|model|sequence) length",
@@ -182,6 +184,10 @@ FIREWALL: Final = _any_of(
     r"\b(blocked|denied|forbidden) by (the |an? |our )?(\w+ )?(egress|proxy|firewall|network|waf)\b",
 )
 FILE_TYPE: Final = _any_of(r"\b(image|audio|video|file|pdf|document)\b")
+NOT_LOADED: Final = _any_of(
+    r"\b(failed|unable|could not|cannot|error)( to)? load(ing)? (the )?model\b"
+    r"|\bno models? (is |are )?loaded\b|\bmodel (failed to load|loading was stopped)"
+)
 LOST_MODEL: Final = _any_of(r"\bmodel (has )?(crashed|unloaded)", r"^degraded function cannot be invoked")
 # Machine-readable values by their words, without separators: ``NOT_ENOUGH_BALANCE``, ``AccountOverdue``.
 FILTER_CODE: Final = _any_of(
