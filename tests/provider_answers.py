@@ -944,6 +944,60 @@ def _refused_content() -> Iterator[FailedAnswer]:
         yield case(f"{name}: no load", InvalidRequestError, status, error(text), concerns_all_rows=True)
 
 
+def _further() -> Iterator[FailedAnswer]:
+    """Answers of more providers, each of which stands for a kind."""
+    spend = "Blocked API access: Your organization has hit its spend limit"
+    for name, kind, status, body in (
+        ("groq: spend", BillingError, 400, error(spend, code="blocked_api_access")),
+        ("litellm: team", BillingError, 400, error("ExceededBudget: Team=x over budget.", code="400")),
+        ("litellm: user", BillingError, 400, error("ExceededBudget: User=x over budget.", type="auth_error")),
+        ("lambda: funds", BillingError, 403, error("Your account does not have sufficient funds")),
+        ("ai21: trial", BillingError, 403, {"detail": "You have exceeded your free trial credits"}),
+        ("reka: credits", BillingError, 403, {"detail": "Your account has no credits left"}),
+        ("deepinfra: card", BillingError, 402, {"detail": {"error": "please enter a payment method"}}),
+        ("ollama: plan", BillingError, 403, {"error": "this model requires a subscription"}),
+        ("replicate: credit", BillingError, 402, {"title": "Insufficient credit", "status": 402}),
+        ("databricks: guardrail", ContentFilteredError, 400, {"message": "'input_guardrail_triggered'"}),
+        (
+            "databricks: key",
+            AuthenticationError,
+            403,
+            {"error_code": "403", "message": "Invalid access token."},
+        ),
+        ("istio: access", AuthenticationError, 403, "RBAC: access denied"),
+        ("istio: token", AuthenticationError, 401, "Jwt is expired"),
+        ("litellm: key", AuthenticationError, 400, error("Authentication Error - Expired Key.", code="400")),
+        ("gemini: leaked", AuthenticationError, 403, error("Your API key was reported as leaked.", code=403)),
+        ("envoy: rate", RateLimitError, 429, "local_rate_limited"),
+        ("deepinfra: busy", RateLimitError, 429, {"detail": {"error": "Model busy, retry later"}}),
+        ("mistral: tier", RateLimitError, 429, {"message": "Service tier capacity exceeded", "code": "3505"}),
+        ("envoy: no upstream", ServerError, 503, "no healthy upstream"),
+        ("sglang: queue", ServerError, 503, {"object": "error", "message": "The request queue is full."}),
+        ("vertex: deadline", ServerError, 504, error("Deadline expired.", status="DEADLINE_EXCEEDED")),
+        ("perplexity: order", InvalidRequestError, 400, error("messages should alternate", code=400)),
+    ):
+        yield case(name, kind, status, body)
+    for name, status, body in (
+        ("siliconflow: model", 403, {"code": 30003, "message": "Model disabled.", "data": None}),
+        ("ollama: tools", 400, error("registry.ollama.ai/library/x does not support tools")),
+        ("ollama: thinking", 400, {"error": '"x" does not support thinking'}),
+        (
+            "azure: operation",
+            400,
+            error("The chatCompletion operation does not work with the specified model"),
+        ),
+        ("cloudflare: route", 400, {"errors": [{"code": 7003, "message": "Could not route to /accounts/x"}]}),
+        ("nim: function", 404, {"title": "Not Found", "detail": "Function 'f': Not found for account 'x'"}),
+        ("kserve: model", 404, {"error": "Model with name x does not exist."}),
+        ("litellm: model", 400, error("Invalid model name passed in model=x.", code="400")),
+    ):
+        yield case(name, InvalidRequestError, status, body, concerns_all_rows=True)
+    longer = "The input (9000 tokens) is longer than the model's context length (8192 tokens)."
+    yield case("sglang: too long", MaxOutputTokensError, 400, {"message": longer}, is_final=True)
+    throttled = {"detail": "Request was throttled. Your rate limit resets in ~9s.", "retry_after": 9}
+    yield case("replicate: limit", RateLimitError, 429, throttled, wait_s=9)
+
+
 def _shapes() -> Iterator[FailedAnswer]:
     """Messages at the places where frameworks and gateways put them."""
     for name, kind, status, body in (
@@ -985,6 +1039,6 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
-        *(_limits_under_403, _addresses, _firewalls, _refused_content),
+        *(_limits_under_403, _addresses, _firewalls, _refused_content, _further),
     )
     return [answer for group in groups for answer in group()]

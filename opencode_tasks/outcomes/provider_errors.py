@@ -38,6 +38,7 @@ from opencode_tasks.outcomes.provider_words import (
     LOST_MODEL,
     MODEL_CODE,
     NO_CERTIFICATE,
+    NO_FEATURE,
     NO_QUOTA,
     NOT_LOADED,
     ONE_ROW,
@@ -490,6 +491,15 @@ RULES: Final[tuple[Rule, ...]] = (
         statuses=frozenset({400}),
         words=LOST_MODEL,
         source="https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1347",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="the model does not have a feature that the run asks for, such as tools",
+        providers="Ollama, Azure",
+        statuses=REFUSED,
+        words=NO_FEATURE,
+        concerns_all_rows=True,
+        source="https://docs.ollama.com/capabilities/tool-calling",
     ),
     Rule(
         kind="invalid_request",

@@ -26,7 +26,7 @@ GONE: Final = _any_of(
         r"\bno (available )?(channel|endpoint|deployment|provider)s?\b.{0,40}\b(for|found|matching)\b"
         r"(?! that support (image|audio|video|file|pdf))"
     ),
-    r"\bnot a valid model\b|\bhas no provider\b",
+    r"\bnot a valid model\b|\bhas no provider\b|^model disabled\b",
 )
 SPENT: Final = _any_of(
     r"insufficient (account )?(balance|credits?|funds)",
@@ -48,7 +48,8 @@ SPENT: Final = _any_of(
     r"(please |need to )(recharge|top.?up)\b",
     r"\b(key|guardrail|workspace|member) limit exceeded|\bexhausted usage limits?\b",
     r"\b(?<!thinking )budget (has been )?exceeded",
-    r"\bexceeded (?!thinking)(\w+ )?budget",
+    r"\bexceeded ?(?!thinking)(\w+ )?budget|\bover budget\b|\bexceeded your (free )?(trial )?credits\b",
+    r"\b(not|n.t) have (sufficient|enough|any) (balance|credits?|funds|points)\b|\bhas no credits\b",
     r"credits? (are|is|have been|has been) (depleted|exhausted|used up)",
     r"\bbilling (hard )?limit\b",
     r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
@@ -93,7 +94,7 @@ FILTERED: Final = _any_of(
     r"\binappropriate content\b|\bsensitive (content|information|words?)\b",
     r"\bguardrail\b.{0,60}\b(block|interven|violat|fail|trigger|reject)",
     r"\b(block|interven|violat|fail|trigger|reject)\w*\b.{0,40}\bguardrail",
-    r"SAFETY_CHECK_TYPE",
+    r"SAFETY_CHECK_TYPE|guardrail_(triggered|intervened|blocked|violat)",
     r"\bblocked (input|prompt|content|output|completion)\b|\bprompt doesn.t match any allowed pattern",
     r"\bfail(s|ed)? (the |a )?(content )?(safety|moderation) (check|filter)",
 )
@@ -172,7 +173,8 @@ LIMITED_FOR_A_TIME: Final = _any_of(
     r"\b(limit|quota|throttl|abuse detection|too many|too fast|slow down|please wait|concurren)"
 )
 WRONG_ADDRESS: Final = _any_of(
-    r"\bHTTP request (was sent )?to (an )?HTTPS (port|server)\b", r"\binvalid host(name| header)\b"
+    r"\bHTTP request (was sent )?to (an )?HTTPS (port|server)\b",
+    r"\binvalid host(name| header)\b|^could not route to /",
 )
 NO_CERTIFICATE: Final = _any_of(r"\bno required SSL certificate\b|\bthe SSL certificate error\b")
 # Words of Cloudflare and other firewalls for a client that they take for a robot.
@@ -182,6 +184,12 @@ CHALLENGE: Final = _any_of(
 FIREWALL: Final = _any_of(
     r"^error code: 10[0-9]{2}$",
     r"\b(blocked|denied|forbidden) by (the |an? |our )?(\w+ )?(egress|proxy|firewall|network|waf)\b",
+)
+# Features that the settings of a run ask for, and so every row.
+NO_FEATURE: Final = _any_of(
+    r"\b(does not|doesn.t) support (tools?|tool (use|calls?|calling|choice)|function calling|thinking"
+    r"|reasoning|streaming|system (prompt|message|instruction)s?)\b"
+    r"|\bdoes not work with the specified model\b"
 )
 FILE_TYPE: Final = _any_of(r"\b(image|audio|video|file|pdf|document)\b")
 NOT_LOADED: Final = _any_of(
