@@ -24,6 +24,10 @@ from opencode_tasks.frames.content import MAX_LINE_CHARS, InputFile, one_line
 
 MAX_SHOWN_DIGITS = 40
 BLANKS = " \t\r\n"
+# Names under which interfaces, exports and pandas (orient="table") return the rows of a table.
+ENVELOPES = ("data", "rows", "records", "items", "results", "value")
+
+BY_PANDAS = 'pandas writes an array with to_json(orient="records")'
 
 
 def read_jsonl(file: InputFile) -> pd.DataFrame:
@@ -41,19 +45,20 @@ def read_jsonl(file: InputFile) -> pd.DataFrame:
 def read_json(file: InputFile) -> pd.DataFrame:
     """Read a JSON file with an array of objects, or a JSON Lines file with the suffix of such a file.
 
-    Raises InputError if it is neither. An element that is not an object is a bad row.
+    Raises InputError if it is neither, or if its only object is a whole table: rows in an envelope, or
+    columns as ``DataFrame.to_json`` writes them. An element that is not an object is a bad row.
     """
     with file.open_text() as text:
-        head = next((line for line in text if line.strip()), "").lstrip()
+        lines = _through_first(text)
+        head = lines[-1].lstrip() if lines else ""
         if head.startswith("["):
             return _frame(islice(_elements(file, head + text.read()), file.limit))
-        if not _is_json(head):
-            rest = text.read()
-            if _is_json(head + rest):
-                needed = "an array of objects, or one object in each line, is needed"
-                raise InputError((f"INPUT {file.name}: one JSON value in several lines; {needed}",))
-            return _frame(islice(_rows(file, chain([head], io.StringIO(rest, newline="\n"))), file.limit))
-        return _frame(islice(_rows(file, chain([head], text)), file.limit))
+        more = _through_first(text)
+        if not more or not _is_json(head):
+            rest = "".join([*more, text.read()])
+            more = [*io.StringIO(rest, newline="\n")]
+            _check_one_value(file, head, rest)
+        return _frame(islice(_rows(file, chain(lines, more, text)), file.limit))
 
 
 def write_jsonl(frames: Iterable[pd.DataFrame], file: Any) -> None:
@@ -130,11 +135,69 @@ def _is_infinite(value: Any) -> bool:
 
 
 def _is_json(text: str) -> bool:
+    return _value_of(text) is not None
+
+
+def _value_of(text: str) -> Any:
+    """Return the value of a JSON text; None if it is not JSON."""
     try:
-        json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+
+
+def _through_first(lines: Iterable[str]) -> list[str]:
+    """Take the blank lines and the first other one; [] if there is no other one."""
+    taken: list[str] = []
+    for line in lines:
+        taken.append(line)
+        if line.strip():
+            return taken
+    return []
+
+
+def _check_one_value(file: InputFile, head: str, rest: str) -> None:
+    """Raise InputError if a file is one JSON value that is not the only row of a JSON Lines file."""
+    value = _value_of(head + rest)
+    if (shape := _shape_of_table(value)) is not None:
+        advice = "write an array of objects instead; if the object is one row, put it in brackets: [{…}]"
+        raise InputError((f"INPUT {file.name}: the file is one object {shape}; {advice}",))
+    if value is not None and rest.strip():
+        needed = "an array of objects, or one object in each line, is needed"
+        raise InputError((f"INPUT {file.name}: one JSON value in several lines; {needed}",))
+    if isinstance(value, dict) and any(isinstance(cell, (dict, list)) for cell in _cells_of(value)):
+        file.notes.append(f"INPUT {file.name}: the file is one object, which is read as one row")
+
+
+def _shape_of_table(value: Any) -> str | None:
+    """Return how the only object of a file holds a whole table; None if it is a row.
+
+    An object of other lists or objects can be a row too.
+    """
+    if not isinstance(value, dict):
+        return None
+    table = cast("dict[str, Any]", value)
+    cells = _cells_of(table)
+    lengths = [len(cast("list[Any]", cell)) for cell in cells if isinstance(cell, list)]
+    if {"columns", "data"} <= table.keys() <= {"columns", "index", "data"} and len(lengths) == len(cells):
+        return f"with the columns and the rows of a table ({BY_PANDAS})"
+    if (rows := next((name for name in ENVELOPES if _are_objects(table.get(name))), None)) is not None:
+        return f"whose rows are in {rows!r}"
+    if _are_objects(cells) and all(cell.keys() == cells[0].keys() for cell in cells):
+        labels = (table.keys(), cells[0].keys())
+        if cells[0] and (len(cells) > 1 or any(all(map(str.isdecimal, names)) for names in labels)):
+            return f"with an object for each column or row of a table ({BY_PANDAS})"
+    if len(lengths) == len(cells) > 1 and len(set(lengths)) == 1 and lengths[0] > 1:
+        return "with a list for each column of a table"
+    return None
+
+
+def _cells_of(row: Any) -> list[Any]:
+    return list(cast("dict[str, Any]", row).values())
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def _rows(file: InputFile, lines: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,7 @@ from opencode_tasks.frames.parquet_file import write_parquet
 from opencode_tasks.frames.write_file import column_faults
 
 MAX_FOLDERS = 10_000
+MAX_NOTES = 5
 _NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 # A file that a run wrote; the first group is the id of the run.
@@ -131,12 +132,16 @@ def _read_files(
     """Return the rows of each file by its name, with the columns of its folders."""
     frames: dict[str, pd.DataFrame] = {}
     schema = _partition_schema(parts.values())
-    rows = 0
+    rows, notes = 0, list[str]()
     for name, keys in parts.items():
         if file.limit is not None and rows >= file.limit > 0:
             break
         part = replace(
-            file, name=name, limit=None if file.limit is None else file.limit - rows, row_faults={}
+            file,
+            name=name,
+            limit=None if file.limit is None else file.limit - rows,
+            row_faults={},
+            notes=[],
         )
         frame = file_format.read(part)
         if repeated := frame.columns[frame.columns.duplicated()].tolist():
@@ -150,8 +155,12 @@ def _read_files(
         file.row_faults.update(
             {rows + position: f"{name}: {fault}" for position, fault in part.row_faults.items()}
         )
+        notes += part.notes
         rows += len(frame)
         frames[name] = frame
+    file.notes += notes[:MAX_NOTES]
+    if len(notes) > MAX_NOTES:
+        file.notes.append(f"INPUT {file.name}: {len(notes) - MAX_NOTES} more notes on its files")
     return frames
 
 

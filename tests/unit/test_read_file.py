@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import sys
 import zipfile
@@ -241,6 +242,76 @@ def test_json_that_python_would_change_is_a_bad_row(
     where = "line 2" if suffix == "jsonl" else "element 1 of the array"
     assert table.row_faults == ({} if fault is None else {1: f"{where}: {fault}"})
     assert records(table.frame)[2]["p"] == "last"
+
+
+TABLE = pd.DataFrame({"id": [1, 2], "prompt": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (TABLE.to_json(), "with an object for each column or row of a table (pandas writes an array with"),
+        (TABLE[["prompt"]].to_json(indent=1), "with an object for each column or row of a table"),
+        (TABLE.to_json(orient="index"), "with an object for each column or row of a table"),
+        (TABLE.iloc[:1].to_json(orient="index"), "with an object for each column or row of a table"),
+        (TABLE.set_index("id", drop=False).to_json(), "with an object for each column or row of a table"),
+        (TABLE.to_json(orient="split"), "with the columns and the rows of a table (pandas writes an array"),
+        (TABLE.to_json(orient="split", index=False), "with the columns and the rows of a table"),
+        (TABLE.to_json(orient="table"), "whose rows are in 'data'"),
+        (json.dumps(TABLE.to_dict("list")), "with a list for each column of a table"),
+        ('{"count": 1, "next": null, "results": [{"prompt": "a"}]}\n\n', "whose rows are in 'results'"),
+        ('\n{"rows":\n [{"prompt": "a"}, {"prompt": "b"}]}', "whose rows are in 'rows'"),
+    ],
+)
+def test_a_json_file_with_one_object_that_is_a_table_is_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    path = write_file(tmp_path, "a.json", content)
+    for keeps_bad_rows in (False, True):
+        with pytest.raises(InputError) as caught:
+            read_table(str(path), keeps_bad_rows=keeps_bad_rows)
+        (line,) = caught.value.faults
+        assert line.startswith(f"INPUT {path}: the file is one object {message}")
+        assert line.endswith(
+            "write an array of objects instead; if the object is one row, put it in brackets: [{…}]"
+        )
+
+
+@pytest.mark.parametrize(
+    ("row", "is_noted"),
+    [
+        ({"id": 1, "prompt": "a"}, False),
+        ({"data": "a", "prompt": "b"}, False),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, True),
+        ({"translation": {"en": "a", "de": "b"}}, True),
+        ({"prompt": {"text": "a"}, "meta": {"day": 1}}, True),
+        ({"prompt": "a", "tags": ["x", "y"], "data": []}, True),
+        ({"a": [], "b": []}, True),
+        ({}, False),
+    ],
+)
+def test_a_json_file_with_one_object_is_one_row(tmp_path: Path, row: dict[str, Any], is_noted: bool) -> None:
+    path = write_file(tmp_path, "a.json", f"\n{json.dumps(row)}\n\n")
+    note = f"INPUT {path}: the file is one object, which is read as one row"
+    table = read_table(str(path))
+    assert records(table.frame) == ([row] if row else [])
+    assert len(table.frame) == 1 or not row
+    assert table.notes == ([note] if is_noted else [])
+    # Several objects are rows, whatever they hold.
+    two = write_file(tmp_path, "b.json", f"{json.dumps(row)}\n\n{json.dumps(row)}\n[1]")
+    with pytest.raises(InputError, match="line 4: not a JSON object"):
+        read_table(str(two))
+    assert len(read_table(str(write_file(tmp_path, "c.jsonl", '{"data": [{"prompt": "a"}]}'))).frame) == 1
+
+
+def test_notes_on_the_files_of_a_folder_are_few(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for number in range(7):
+        write_file(tmp_path / "parts", f"{number}.csv", "id;prompt\n1;a\n")
+    notes = read_table(f"{tmp_path}/parts/").notes
+    assert len(notes) == 6
+    assert notes[0].endswith("0.csv: the cells are separated by semicolons")
+    assert notes[-1] == f"INPUT {tmp_path}/parts/: 2 more notes on its files"
 
 
 def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
