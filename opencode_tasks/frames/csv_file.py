@@ -12,7 +12,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +27,11 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 # The reader's own limit of a cell; a row has a lower one.
 MAX_CELL_CHARS = 2**31 - 1
 SAMPLE_ROWS = 50
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+MERGED = (
+    "with line breaks in a cell, and each line looks like a row: a quotation mark may not be closed. If the "
+    "file has no quoting, which is common in exports of databases, convert it to JSON Lines or Parquet"
+)
 # A spreadsheet writes such a line to say how the cells are separated.
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 
@@ -46,13 +51,18 @@ def read_csv(file: InputFile) -> pd.DataFrame:
         header = next(records, None)
         if header is None:
             raise InputError((f"INPUT {file.name}: the file is empty",))
-        names = _column_names(file, header[1])
+        names = _column_names(file, header.cells)
+        merged: list[int] = []
+        records = _watched(records, len(names), delimiter, merged)
         parts = [
             pa.record_batch(
                 [pa.array(cells, pa.large_string()) for cells in zip(*rows, strict=True)], names=names
             )
             for rows in batches(islice(_rows(file, records, len(names)), file.limit))
         ]
+    if merged:
+        rows = "one row" if len(merged) == 1 else f"the first of {len(merged):,} rows"
+        file.notes.append(f"INPUT {file.name}, line {merged[0]}: {rows} {MERGED}")
     schema = pa.schema([(name, pa.large_string()) for name in names])
     return frame_of(pa.Table.from_batches(parts, schema=schema))
 
@@ -118,8 +128,16 @@ def detect_delimiter(head: str) -> str:
     return best
 
 
-def _records(file: InputFile, reader: Any) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line number and the cells of each record that is not a blank line; for a bad one, its fault.
+class _Record(NamedTuple):
+    """A row of the file: the number of its first line, its number of lines, and its cells or its fault."""
+
+    line: int
+    lines: int
+    cells: list[str] | str
+
+
+def _records(file: InputFile, reader: Any) -> Iterator[_Record]:
+    """Yield each record that is not a blank line.
 
     Raises InputError if a quotation mark is not closed: it is unknown where the next row begins.
     """
@@ -133,17 +151,30 @@ def _records(file: InputFile, reader: Any) -> Iterator[tuple[int, list[str] | st
             fault = f"not CSV: {error}"
             if reader.line_num != first_line or "unexpected end" in str(error):
                 raise InputError((f"INPUT {file.name}, line {reader.line_num}: {fault}",)) from error
-            yield first_line, fault
+            yield _Record(first_line, 1, fault)
             continue
         # A blank line is not a row. In a table of one column, an empty cell is written as "".
         if cells:
-            yield first_line, cells
+            yield _Record(first_line, reader.line_num - first_line + 1, cells)
 
 
-def _rows(
-    file: InputFile, records: Iterator[tuple[int, list[str] | str]], width: int
-) -> Iterator[list[str | None]]:
-    for position, (line, cells) in enumerate(records):
+def _watched(records: Iterator[_Record], width: int, delimiter: str, merged: list[int]) -> Iterator[_Record]:
+    """Yield the records, and add the line of each one to ``merged`` whose lines look like whole rows.
+
+    That is a sign and no fault: the lines of a text can have as many delimiters by chance.
+    """
+    # Texts seldom have tabs. A comma in two lines of a text is no sign yet.
+    needed = 1 if delimiter == "\t" else 2
+    for record in records:
+        if record.lines > 1 and width > 1 and (record.lines - 1) * (width - 1) >= needed:
+            lines = _LINE_BREAK.split(delimiter.join(record.cells))
+            if len(lines) > 1 and all(line.count(delimiter) == width - 1 for line in lines):
+                merged.append(record.line)
+        yield record
+
+
+def _rows(file: InputFile, records: Iterator[_Record], width: int) -> Iterator[list[str | None]]:
+    for position, (line, _, cells) in enumerate(records):
         if isinstance(cells, str):
             file.bad_row(position, f"line {line}: {cells}")
             yield [None] * width

@@ -244,6 +244,34 @@ def test_json_that_python_would_change_is_a_bad_row(
     assert records(table.frame)[2]["p"] == "last"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "first"),
+    [
+        ("a.tsv", 'id\tp\n1\t"foo\n2\tbar\n3\tbaz"\n4\tq\n', 2),
+        ("a.tsv", 'id\tp\r\n0\tx\r\n1\t"foo\r\n2\tbar"\r\n', 3),
+        ("a.tsv", 'id\tp\tq\n1\t"foo\tx\n2\tbar"\tx\n', 2),
+        ("a.csv", 'id,p\n1,"foo\n2,bar\n3,baz"\n4,q\n', 2),
+        ("a.csv", 'id;p;q\n1;"foo;x\n2;bar";y\n', 2),
+        ("a.csv", 'id,p\n1,"Dear all,\nthank you, and\nbye"\n', None),
+        ("a.csv", 'id,p\n1,"Hello\nyou, and me"\n', None),
+        ("a.tsv", 'id\tp\n1\t"two\nlines"\n', None),
+        ("a.csv", 'p\n"two\nlines\nand more"\n', None),
+        ("a.csv", '"id\n,",p\n1,x\n', None),
+    ],
+)
+def test_rows_that_a_quotation_mark_may_have_merged_are_noted(
+    tmp_path: Path, name: str, text: str, first: int | None
+) -> None:
+    path = write_file(tmp_path, name, text)
+    table = read_table(str(path))
+    notes = [note for note in table.notes if "separated by" not in note]
+    assert (notes == []) == (first is None)
+    if first is not None:
+        assert notes[0].startswith(f"INPUT {path}, line {first}: one row with line breaks in a cell")
+        assert notes[0].endswith("convert it to JSON Lines or Parquet")
+        assert len(read_table(str(path), limit=1).notes) == len(table.notes) - (first == 3)
+
+
 TABLE = pd.DataFrame({"id": [1, 2], "prompt": ["a", "b"]})
 
 
