@@ -465,6 +465,8 @@ def _has_structs(arrow_type: Any) -> bool:
 def _is_binary(kind: Any) -> bool:
     if kinds.is_dictionary(kind):
         return _is_binary(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind != pa.uuid() and _is_binary(kind.storage_type)
     tests = (kinds.is_binary, kinds.is_large_binary, kinds.is_fixed_size_binary, kinds.is_binary_view)
     inner = kind.num_fields if kinds.is_nested(kind) else 0
     return any(test(kind) for test in tests) or any(_is_binary(kind.field(at).type) for at in range(inner))

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 import pandas as pd
@@ -16,6 +17,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import arrow_table, frame_of
 from opencode_tasks.frames.content import one_line
 
+_OBJECT = re.compile(r"(?<!['\"])\bObject\b(?!['\"])")
 FrameT = TypeVar("FrameT")
 
 
@@ -30,13 +32,16 @@ class ArrowFrame(Protocol):
 def taken(frame: Any) -> pd.DataFrame:
     """Return a frame of any library as a pandas frame. A pandas frame is copied.
 
-    Raises InputError if it has no Arrow stream.
+    Raises InputError if it has no Arrow stream, or a column of Python objects.
     """
     if isinstance(frame, pd.DataFrame):
         return frame.copy()
     if not hasattr(frame, "__arrow_c_stream__"):
         kinds = "a frame of pandas or polars, a pyarrow table, or another object with __arrow_c_stream__"
         raise InputError((f"frame: {kinds} is required, not {type(frame).__name__}",))
+    if (name := _object_column(frame)) is not None:
+        fault = "holds Python objects, which have no Arrow type: convert it to text or to another type"
+        raise InputError((f"frame: the column {name!r} {fault}",))
     try:
         return frame_of(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -45,6 +50,17 @@ def taken(frame: Any) -> pd.DataFrame:
         raise InputError(
             (f"frame: {where}{type(frame).__name__} is not an Arrow table: {one_line(error)}",)
         ) from error
+
+
+def _object_column(frame: Any) -> str | None:
+    """Return the first column with the dtype Object, at any depth; None if there is none.
+
+    polars exports such a column as the addresses of its objects in memory. The name of a field or category
+    is in quotation marks.
+    """
+    schema = getattr(frame, "schema", None)
+    types = cast("Mapping[object, object]", schema) if isinstance(schema, Mapping) else {}
+    return next((str(name) for name, kind in types.items() if _OBJECT.search(str(kind))), None)
 
 
 def _unknown_column(frame: Any) -> str | None:

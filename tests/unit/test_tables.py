@@ -230,6 +230,30 @@ def test_a_column_that_arrow_does_not_know_is_named() -> None:
         taken(frame)
 
 
+def test_a_column_of_python_objects_of_polars_is_refused() -> None:
+    objects = pl.Series([{"k": 1}, None], dtype=pl.Object)
+    fault = "frame: the column 'o' holds Python objects, which have no Arrow type"
+    for frame in (pl.DataFrame({"prompt": ["a", "b"], "o": objects}), pl.DataFrame({"o": objects})):
+        with pytest.raises(InputError, match=fault):
+            taken(frame)
+    named = pl.DataFrame(
+        {
+            "Object": ["a"],
+            "kind": pl.Series(["Object"], dtype=pl.Enum(["Object"])),
+            "x": [{"Object": "a", "is Object": 1}],
+        }
+    )
+    assert prompts(taken(named.with_columns(id=pl.lit("1")))) == ['{"Object": "a", "is Object": 1}']
+
+
+def test_values_of_types_that_arrow_does_not_know_are_bytes() -> None:
+    kind = pa.opaque(pa.binary(), "box2d", "postgis")
+    cells = pa.ExtensionArray.from_storage(kind, pa.array([b"\x89", None]))
+    for column in (cells, pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), cells)):
+        (fault,) = check_frame(frame_of(pa.table({"x": column})), prompt_column="x").faults
+        assert "holds bytes" in fault
+
+
 @pytest.mark.parametrize("missing", [Decimal("NaN"), np.datetime64("NaT", "s"), np.float32("nan"), pd.NA])
 def test_missing_values_of_any_library_are_missing(missing: Any) -> None:
     frame = pd.DataFrame({"x": pd.Series([missing, "other"], dtype=object)})
