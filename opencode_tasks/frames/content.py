@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ MAX_LINE_CHARS = 64 * 1024 * 1024
 HEAD_BYTES = 64 * 1024
 COMPRESSIONS = (".gz", ".zst")
 UTF_8 = "utf-8"
+_PAGE = re.compile(r"\s*<(?:(?P<xml>\?xml)|!doctype|html)\b", re.IGNORECASE)
+PAGE_ADVICE = "a login or error page may have been saved instead of the table: download it again"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -95,13 +98,16 @@ class InputFile:
     def open_text(self, newline: str = "\n", *, may_be_empty: bool = False) -> Generator[io.TextIOWrapper]:
         r"""Open a text file. Lines end with ``newline``; "" means with ``\n``, ``\r`` or both.
 
-        A byte order mark decides the encoding. Raises InputError as ``open_bytes`` does, and with the number
-        of the first line that is not in the encoding.
+        A byte order mark decides the encoding. Raises InputError as ``open_bytes`` does, for a web page or
+        an XML file, and with the number of the first line that is not in the encoding.
         """
         encoding = self.encoding or UTF_8
         try:
             with self.open_bytes(may_be_empty=may_be_empty) as file:
-                encoding = _encoding_of(file.peek(HEAD_BYTES)) or encoding
+                head: bytes = file.peek(HEAD_BYTES)
+                encoding = _encoding_of(head) or encoding
+                if (kind := _page_kind(head.decode(encoding, "ignore"))) is not None:
+                    raise InputError((f"INPUT {self.name}: {kind}, and not a table; {PAGE_ADVICE}",))
                 yield io.TextIOWrapper(file, encoding=encoding, newline=newline)
         except UnicodeDecodeError as error:
             where = f"INPUT {self.name}" + self._first_undecodable_line(encoding)
@@ -194,6 +200,12 @@ def _encoding_of(head: bytes) -> str | None:
         return marked
     zeros = [byte == 0 for byte in head[:4]]
     return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zeros))
+
+
+def _page_kind(text: str) -> str | None:
+    """Return what a text is that begins as a web page or an XML file; None for other texts."""
+    found = _PAGE.match(text.lstrip("\ufeff"))
+    return None if found is None else "an XML file" if found["xml"] else "a web page"
 
 
 def _missing_package(name: str, error: ImportError) -> str:

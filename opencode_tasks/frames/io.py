@@ -25,7 +25,7 @@ from opencode_tasks.frames.formats import format_of, unknown_suffix
 from opencode_tasks.frames.partitioned import folder_faults, read_parts, write_parts
 from opencode_tasks.frames.sql import is_sql, read_sql, table_faults, write_sql
 from opencode_tasks.frames.validate import take_rows
-from opencode_tasks.frames.write_file import file_faults, write_frames
+from opencode_tasks.frames.write_file import file_faults, is_local_file, write_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +119,10 @@ class Output:
                 return self._partition_faults()
             return folder_faults(self.name, self.partition_by, columns, sample)
         return file_faults(self.name, input_path=source, sample=sample)
+
+    def replaces_file(self) -> bool:
+        """Return whether the output is a local file that exists."""
+        return not is_sql(self.name) and is_local_file(self.name)
 
     def write(self, frames: Iterable[pd.DataFrame], run_id: str) -> None:
         """Write the output of a run, given as frames with the same columns.

@@ -187,6 +187,12 @@ def _local_path(name: str) -> Path | None:
     return Path(os.path.realpath(path)) if isinstance(filesystem, LocalFileSystem) else None
 
 
+def is_local_file(name: str) -> bool:
+    """Return whether a path or URL is a file of this machine that exists."""
+    local = _local_path(name)
+    return local is not None and local.is_file()
+
+
 def _path_faults(path: Path) -> Iterable[str]:
     folder = path.parent
     if path.is_dir():

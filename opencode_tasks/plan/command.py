@@ -49,7 +49,7 @@ class PreparedRun:
     ``context`` names the run to continue and holds the command that ``resume`` needs. ``max_failed``
     is the number (``N``) or share (``N%``) of rows that may fail, None for no limit. ``min_accuracy`` is the
     share of correct answers that each gold field must reach, None for no limit. ``notes`` say how the input
-    was read.
+    was read, and whether OUTPUT is replaced by a table without rows.
     """
 
     frame: pd.DataFrame
@@ -135,6 +135,9 @@ def prepare(
         faults.append("--min-accuracy: INPUT has none of the columns of --gold, and it is not about canaries")
     if faults or plan is None or table is None:
         raise InputError(tuple(dict.fromkeys(faults)))
+    notes = [*table.notes]
+    if not len(table.frame) and output.replaces_file():
+        notes.append(f"OUTPUT {target}: INPUT has no rows, so the file is replaced by a table without rows")
     return PreparedRun(
         frame=table.frame,
         output=output,
@@ -142,7 +145,7 @@ def prepare(
         context=RunContext(resumed_run_id=run_id, command=command),
         max_failed=max_failed,
         min_accuracy=min_accuracy,
-        notes=table.notes,
+        notes=notes,
     )
 
 

@@ -141,6 +141,23 @@ def test_a_day_without_rows_passes_through_both_stages(runs: Runs, tmp_path: Pat
     assert len(read_input(second)) == 0
 
 
+def test_a_table_without_rows_that_replaces_a_file_is_noted(runs: Runs, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    for text, notes in (
+        ("prompt\n", []),
+        ("prompt\na\n", []),
+        (
+            "prompt\n",
+            [f"OUTPUT {target}: INPUT has no rows, so the file is replaced by a table without rows"],
+        ),
+    ):
+        source.write_text(text)
+        assert runs.run(source, target)[1] == notes
+    source.write_text("<!doctype html><title>Sign in</title>")
+    with pytest.raises(InputError, match=r"in\.csv: a web page, and not a table"):
+        runs.run(source, target, template="a constant text")
+
+
 def test_a_day_without_rows_leaves_a_table_of_a_database_as_it_is(runs: Runs, tmp_path: Path) -> None:
     options: dict[str, Any] = {"database": f"sqlite:///{tmp_path}/d.db", "incremental": "id"}
     source, target = tmp_path / "in.jsonl", Path("sql:answers")

@@ -64,6 +64,13 @@ def test_csv_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
     assert (list(frame.columns), len(frame)) == (["p", "q"], 0)
 
 
+def test_a_column_can_hold_html(tmp_path: Path) -> None:
+    text = "<htmlText>,p\n<html>,<!doctype html>\n"
+    assert records(read_frame(write_file(tmp_path, "a.csv", text))) == [
+        {"<htmlText>": "<html>", "p": "<!doctype html>"}
+    ]
+
+
 def test_csv_cell_can_be_large(tmp_path: Path) -> None:
     assert len(read_frame(write_file(tmp_path, "a.csv", "p\n" + "x" * 300_000)).iloc[0, 0]) == 300_000
 
@@ -110,6 +117,11 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
         ("a.json", b'{\n "p": 1,\n}', "line 1: not JSON"),
         ("a.json", b'{"p": 1}\n{"p"\n', "line 2: not JSON"),
         ("a.parquet", b"PAR?", "not Parquet"),
+        ("a.csv", b"<!DOCTYPE html><html><head><title>Log in", ": a web page, and not a table; a login or"),
+        ("a.tsv.gz", gzip.compress(b"\r\n <html lang=en>\n<p>x\n"), ": a web page, and not a table"),
+        ("a.json", b"<html>", ": a web page, and not a table"),
+        ("a.jsonl", "<!doctype html>\n".encode("utf-16"), ": a web page, and not a table"),
+        ("a.csv", b'\xef\xbb\xbf<?xml version="1.0"?><Error/>', ": an XML file, and not a table"),
     ],
 )
 def test_unreadable_file_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
