@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import date, datetime, time
 from itertools import islice, repeat, zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -36,6 +36,9 @@ FIRST_YEAR = 1900
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 # A formula in the XML of a worksheet.
 _FORMULA = re.compile(rb"<(\w{1,20}:)?f[\s/>]")
+# The attributes of a row, and one attribute, in it.
+_ROW = re.compile(rb"<(?:\w{1,20}:)?row\b([^<>]*)>")
+_ATTRIBUTE = re.compile(rb"""\s(r|hidden)\s*=\s*["'](\w+)["']""")
 BLOCK_BYTES, MAX_TAG_BYTES = 2**20, 24
 _TO_ESCAPE = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)|[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -50,11 +53,12 @@ def is_installed() -> bool:
 
 
 def read_excel(file: InputFile) -> pd.DataFrame:
-    """Read the first worksheet of a workbook. The first row that is not empty has the names of the columns.
+    """Read the first visible worksheet of a workbook.
 
-    Cells are texts, numbers, booleans and times, as the workbook has them; of a formula, its last result. A
-    row is bad if a cell has an error such as #N/A, or a formula that was never calculated. Raises InputError
-    if the file is not a workbook, or if openpyxl is not installed.
+    The first row that is not empty has the names of the columns. Cells are texts, numbers, booleans and
+    times, as the workbook has them; of a formula, its last result. A row is bad if a cell has an error such
+    as #N/A, or a formula that was never calculated. Raises InputError if the file is not a workbook, or if
+    openpyxl is not installed.
     """
     if not is_installed():
         raise InputError((f"INPUT {file.name}: {INSTALL}",))
@@ -65,7 +69,7 @@ def read_excel(file: InputFile) -> pd.DataFrame:
             results = books.enter_context(_open_book(content, data_only=True))
             has_formulas = _has_formulas(content)
             formulas = books.enter_context(_open_book(content, data_only=False)) if has_formulas else None
-            return _read_book(file, results, formulas)
+            return _read_book(file, content, results, formulas)
     except InputError:
         raise
     except zipfile.BadZipFile as error:
@@ -145,11 +149,13 @@ def _has_formulas(content: io.BytesIO) -> bool:
     return False
 
 
-def _read_book(file: InputFile, book: Any, written: Any | None) -> pd.DataFrame:
+def _read_book(file: InputFile, content: io.BytesIO, book: Any, written: Any | None) -> pd.DataFrame:
     if not book.worksheets:
         raise InputError((f"INPUT {file.name}: the workbook has no worksheet",))
-    sheet = book.worksheets[0]
-    rows = _rows(sheet, None if written is None else written.worksheets[0])
+    shown = (at for at, sheet in enumerate(book.worksheets) if sheet.sheet_state == "visible")
+    first = next(shown, 0)
+    sheet = book.worksheets[first]
+    rows = _rows(sheet, None if written is None else written.worksheets[first])
     header = next(rows, None)
     if header is None:
         raise InputError((f"INPUT {file.name}: the first worksheet is empty",))
@@ -157,7 +163,46 @@ def _read_book(file: InputFile, book: Any, written: Any | None) -> pd.DataFrame:
         file.notes.append(f"INPUT {file.name}: only the worksheet {sheet.title!r} is read")
     for at, fault in header.faults.items():
         raise InputError((f"INPUT {file.name}, row {header.number}: the name of column {at + 1} {fault}",))
-    return _frame(file, header.cells, rows)
+    hidden = _hidden_rows(content, sheet)
+    numbers: list[int] = []
+    frame = _frame(file, header.cells, _numbered(rows, numbers) if hidden else rows)
+    if found := len(hidden.intersection(numbers)):
+        named = "one row is read that is" if found == 1 else f"{found:,} rows are read that are"
+        file.notes.append(f"INPUT {file.name}: {named} hidden or filtered out in the worksheet")
+    return frame
+
+
+def _numbered(rows: Iterable[_Row], numbers: list[int]) -> Iterator[_Row]:
+    """Yield the rows, and add their numbers to ``numbers``."""
+    for row in rows:
+        numbers.append(row.number)
+        yield row
+
+
+def _hidden_rows(content: io.BytesIO, sheet: Any) -> set[int]:
+    """Return the numbers of the hidden rows of a worksheet."""
+    hidden: set[int] = set()
+    number = 0
+    # openpyxl does not report them in its mode for large workbooks.
+    for tag in _tags(content, sheet._worksheet_path):  # noqa: SLF001
+        attributes = dict(_ATTRIBUTE.findall(tag))
+        number = int(attributes.get(b"r", number + 1))
+        if attributes.get(b"hidden") in (b"1", b"true"):
+            hidden.add(number)
+    return hidden
+
+
+def _tags(content: io.BytesIO, part: str) -> Iterator[bytes]:
+    """Yield the attributes of each row in the XML of a worksheet."""
+    with zipfile.ZipFile(content) as archive, archive.open(part) as opened:
+        before = b""
+        while block := opened.read(BLOCK_BYTES):
+            text = before + block
+            yield from _ROW.findall(text)
+            # A tag may end in the next block.
+            before = text[text.rfind(b"<") :]
+            if b">" in before:
+                before = b""
 
 
 def _rows(sheet: Any, written: Any | None) -> Iterator[_Row]:
@@ -196,8 +241,12 @@ def _frame(file: InputFile, header: tuple[Any, ...], rows: Iterator[_Row]) -> pd
     builder = ColumnBuilder()
     for batch in batches(islice(_cells(file, rows, names), file.limit)):
         builder.add([dict(zip(names, cells, strict=True)) for cells in batch])
-    frame = builder.frame()
-    return frame if builder.rows else pd.DataFrame(columns=pd.Index(names, dtype=object))
+    frame = builder.frame() if builder.rows else pd.DataFrame(columns=pd.Index(names, dtype=object))
+    # A table may begin at any column.
+    before = next(at for at, name in enumerate(header) if name is not None)
+    while before and not frame.iloc[:, :before].isna().all(axis=None):
+        before -= 1
+    return cast("pd.DataFrame", frame.iloc[:, before:])
 
 
 def _cells(file: InputFile, rows: Iterator[_Row], names: Sequence[str]) -> Iterator[list[Any]]:

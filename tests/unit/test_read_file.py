@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opencode_tasks.errors import InputError
-from opencode_tasks.frames import csv_file
+from opencode_tasks.frames import csv_file, excel_file
 from opencode_tasks.frames.arrow_frame import column_cells
 from opencode_tasks.frames.cells import cell_text
 from opencode_tasks.frames.content import is_encoding
@@ -482,6 +482,67 @@ def test_cells_of_excel_without_a_value_are_bad_rows(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_table(str(path))
     assert caught.value.faults == (f"INPUT {path}, {table.row_faults[0]}",)
+
+
+def test_hidden_rows_of_excel_are_read_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excel_file, "BLOCK_BYTES", 50)
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    for row in (
+        [],
+        ["id", "x"],
+        [1, "a"],
+        [],
+        *([number, "b"] for number in range(2, 40)),
+        ["z", "=1+1"],
+    ):
+        sheet.append(row)
+    path = tmp_path / "a.xlsx"
+    for hidden, count in (((), 0), ((2, 4), 0), ((2, 3, 4), 1), ((3, 5, 30, 50), 3)):
+        for number in hidden:
+            sheet.row_dimensions[number].hidden = True
+        book.save(path)
+        table = read_table(str(path), keeps_bad_rows=True)
+        assert len(table.frame) == 40
+        rows = "one row is read that is" if count == 1 else f"{count} rows are read that are"
+        assert table.notes == (
+            [f"INPUT {path}: {rows} hidden or filtered out in the worksheet"] if count else []
+        )
+    assert len(read_table(str(path), limit=1).notes) == 1
+
+
+def test_the_first_visible_worksheet_of_excel_is_read(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].append(["settings", "=1+1"])
+    for name, state in (("very hidden", "veryHidden"), ("data", "visible"), ("more", "visible")):
+        sheet = book.create_sheet(name)
+        sheet.sheet_state = state
+        for row in (["id", "x"], [1, f"={name!r}"] if name == "more" else [1, name]):
+            sheet.append(row)
+    book.worksheets[0].sheet_state = "hidden"
+    book.save(tmp_path / "a.xlsx")
+    table = read_table(str(tmp_path / "a.xlsx"))
+    assert records(table.frame) == [{"id": 1, "x": "data"}]
+    assert table.notes == [f"INPUT {tmp_path}/a.xlsx: only the worksheet 'data' is read"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([[], [None, None, "id", None, "x"], [None, None, 1, None, "a"]], ["id", "column_4", "x"]),
+        ([[None, None, "id"], [None, 7, 1]], ["column_2", "id"]),
+        ([[None, "id"]], ["id"]),
+        ([[None, "id"], [0, "a"]], ["column_1", "id"]),
+    ],
+)
+def test_empty_columns_before_a_table_of_excel_are_left_out(
+    tmp_path: Path, rows: list[list[Any]], columns: list[str]
+) -> None:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.worksheets[0].append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert list(read_frame(tmp_path / "a.xlsx").columns) == columns
 
 
 def with_results(path: Path, *results: str) -> None:
