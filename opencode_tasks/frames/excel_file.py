@@ -99,6 +99,9 @@ def write_excel(frames: Iterable[pd.DataFrame], file: Any) -> None:
         if isinstance(plain, str):
             # Not by ``value``: it makes formulas, and cuts long texts.
             made._value, made.data_type = plain, "s"  # noqa: SLF001
+        elif isinstance(plain, float):
+            # openpyxl writes 16 digits, and some numbers have 17.
+            made._value, made.data_type = repr(float(plain)), "n"  # noqa: SLF001
         elif plain is not None:
             made.value = plain
         return made

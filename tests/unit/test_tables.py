@@ -51,6 +51,7 @@ KINDS = {
     "small int": Kind(pa.int8(), (7, -1), ("7", "-1")),
     "uint64": Kind(pa.uint64(), (2**64 - 1, 0), (str(2**64 - 1), "0")),
     "float": Kind(pa.float64(), (7.0, 0.1), ("7", "0.1")),
+    "float with 17 digits": Kind(pa.float64(), (0.1 + 0.2, -5e-324), ("0.30000000000000004", "-5e-324")),
     "large float": Kind(pa.float64(), (1e300, -2.5), ("1e+300", "-2.5")),
     "float32": Kind(pa.float32(), (0.1, 3.0), ("0.1", "3")),
     "float16": Kind(pa.float16(), (0.1, 3.0), ("0.1", "3")),
