@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as kinds
 
-from opencode_tasks.frames.cells import json_text, json_value, kind_without_text
+from opencode_tasks.frames.cells import cell_text, json_value, kind_without_text
 
 T = TypeVar("T")
 BATCH_ROWS = 10_000
@@ -480,9 +480,6 @@ def _has_empty_struct(kind: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Return a string as it is, None for null and JSON text for other values, without lone surrogates."""
-    plain = json_value(value)
-    if plain is None:
-        return None
-    text = plain if isinstance(plain, str) else json_text(plain)
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return the text that the value has in prompts, without lone surrogates; None for null."""
+    text = cell_text(value)
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()

@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, Table, types
 from sqlalchemy.dialects.postgresql import CIDR, INET
 
 from opencode_tasks.frames.arrow_frame import MAX_INT64, MIN_INT64, column_cells, original_type
-from opencode_tasks.frames.cells import cell_text, is_nested, is_null, json_text, json_value
+from opencode_tasks.frames.cells import cell_text, is_nested, is_null, json_value
 
 POSTGRESQL, SQLITE = "postgresql", "sqlite"
 # Key of ``DataFrame.attrs``: the names of PostgreSQL's types, by column.
@@ -137,7 +137,7 @@ def _is_plain(cell: Any, column: Column[Any], dialect: str) -> bool:
 
 
 def _storable_text(cell: Any, dialect: str) -> str:
-    text = (json_text(json_value(cell)) if is_nested(cell) else cell_text(cell)) or ""
+    text = cell_text(cell) or ""
     text = text.replace("\0", "\\x00") if dialect == POSTGRESQL else text
     return text.encode("utf-8", "backslashreplace").decode()
 

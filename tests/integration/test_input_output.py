@@ -156,7 +156,7 @@ def test_values_that_a_file_cannot_hold_leave_the_others_right(tmp_path: Path, s
 def test_table_without_a_key_is_replaced(database: str) -> None:
     output = Output(name="sql:labels", database=database)
     columns = {"response": ["a", None], "status": ["completed", "open"], "error_type": [None, None]}
-    frame = pd.DataFrame({**columns, "session_id": ["s", "t"], "nested": [{"x": 1}, None]})
+    frame = pd.DataFrame({**columns, "session_id": ["s", "t"], "nested": [{"x": 1.0}, None]})
     assert output.faults("in.csv", list(frame.columns)) == []
     output.write([frame], "r1")
     output.write([frame], "r1")

@@ -385,6 +385,26 @@ def test_a_struct_without_fields_is_text_in_parquet(tmp_path: Path) -> None:
     assert written(frame, tmp_path / "o.parquet")["x"].tolist()[0] == "{}"
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([{"k": 1.0, "n": None}, {"k": 2.5, "n": None}], ['{"k": 1, "n": null}', '{"k": 2.5, "n": null}']),
+        ([[{"k": 1e300}], [{"k": -0.0}]], ['[{"k": 1e+300}]', '[{"k": 0}]']),
+        ([True, "x"], ["True", "x"]),
+        ([1.0, 2**80], ["1", str(2**80)]),
+        ([{}, {"a": True}], ["{}", '{"a": true}']),
+    ],
+)
+def test_objects_of_python_have_the_same_prompts_after_every_format(
+    values: list[Any], texts: list[str], suffix: str, tmp_path: Path
+) -> None:
+    cells = pd.Series([*values, None], dtype=object)
+    frame = pd.DataFrame({"id": ["1", "2", "3"], "x": cells, "note": ["", "", "n"]})
+    assert prompts(frame) == [*texts, ""]
+    assert prompts(inputs_of(written(frame, tmp_path / f"o.{suffix}"))) == [*texts, ""]
+
+
 JSON_COLUMNS: dict[str, tuple[list[Any], list[str]]] = {
     "mixed": ([1, "one", [1.0], {"a": None}, True], ["1", "one", "[1]", '{"a": null}', "True"]),
     "numbers": ([1, 2.5, 2**53, 7.0, -0.5], ["1", "2.5", str(2**53), "7", "-0.5"]),
