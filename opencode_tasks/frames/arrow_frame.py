@@ -15,6 +15,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from itertools import islice
 from typing import Any, Self, TypeVar
@@ -202,7 +203,7 @@ def without_empty_structs(table: Any) -> Any:
     """Return the table with JSON text in columns that hold structs without fields: Parquet has none."""
     for at, field in enumerate(table.schema):
         if _has_empty_struct(field.type):
-            texts = pa.array([_text(cell) for cell in table.column(at).to_pylist()], pa.string())
+            texts = pa.array([_text(cell) for cell in _pylist(table.column(at))], pa.string())
             table = table.set_column(at, field.name, texts)
     return table
 
@@ -385,7 +386,7 @@ def _pylist(array: Any) -> list[Any]:
     array = _with_shortest_floats(array)
     try:
         cells: list[Any] = array.to_pylist(maps_as_pydicts="strict")
-    except (KeyError, pa.ArrowException, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError, pa.ArrowException):
         # The cells one by one, so that the text of a cell does not depend on the others.
         cells = [_python_value(cell) for cell in array]
     has_halves = _with_floats(kind, kinds.is_float16, pa.string()) != kind
@@ -393,14 +394,42 @@ def _pylist(array: Any) -> list[Any]:
 
 
 def _python_value(cell: Any) -> Any:
+    """Return an Arrow cell as a Python value; pairs for an object with a repeated key."""
+    for maps in ("strict", None):
+        # A key occurs twice in a map or cannot be hashed, a struct has two fields of one name, or Python has
+        # no such time.
+        with suppress(KeyError, TypeError, ValueError, OverflowError, pa.ArrowException):
+            return cell.as_py(maps_as_pydicts=maps)
+    kind = cell.type
+    if kinds.is_map(kind):
+        return _mapping([(_python_value(entry[0]), _python_value(entry[1])) for entry in cell.values])  # noqa: PD011
+    if kinds.is_struct(kind):
+        names = [field.name for field in kind]
+        return _mapping([(name, _python_value(cell[at])) for at, name in enumerate(names)])
+    if kinds.is_nested(kind) and hasattr(cell, "values"):
+        return [_python_value(item) for item in cell.values]  # noqa: PD011
+    if kinds.is_dictionary(kind):
+        return _python_value(cell.value)
+    return _text_without_python(cell)
+
+
+def _text_without_python(cell: Any) -> str:
+    """Return the text of an Arrow cell beyond the limits of Python, such as a time of the year 10000."""
+    kind = cell.type
+    if kinds.is_timestamp(kind):
+        return str(np.datetime64(cell.value, kind.unit)) + ("" if kind.tz is None else "Z")
+    if kinds.is_date(kind):
+        return str(np.datetime64(cell.value, "D" if kinds.is_date32(kind) else "ms").astype("datetime64[D]"))
+    if kinds.is_duration(kind):
+        return str(np.timedelta64(cell.value, kind.unit))
+    return cell.cast(pa.string()).as_py()
+
+
+def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any] | list[tuple[Any, Any]]:
     try:
-        return cell.as_py(maps_as_pydicts="strict")
-    except KeyError:
-        # A key occurs twice in a map.
-        return cell.as_py()
-    except (pa.ArrowException, ValueError, OverflowError):
-        # Python has no such time.
-        return cell.cast(pa.string()).as_py()
+        return dict(pairs) if len(dict(pairs)) == len(pairs) else pairs
+    except TypeError:  # a key that is an object or a list
+        return pairs
 
 
 def _time_of(nanoseconds: int) -> time | str:
@@ -434,6 +463,9 @@ def _shortest_halves(cell: Any, kind: Any) -> Any:
         return {
             key: _shortest_halves(item, types[key] if types else kind.item_type) for key, item in cell.items()
         }
+    if isinstance(cell, list) and kinds.is_struct(kind):
+        fields = zip(cell, kind, strict=True)
+        return [(name, _shortest_halves(item, field.type)) for (name, item), field in fields]
     if isinstance(cell, list) and not kinds.is_map(kind):
         return [_shortest_halves(item, kind.value_type) for item in cell]
     return cell
@@ -451,7 +483,7 @@ def _join_parts(parts: list[Any]) -> Any:
         tables = [pa.table([part], names=[""]) for part in typed]
         return pa.concat_tables(tables, promote_options="permissive").column(0)
     except pa.ArrowException:
-        texts = (_text(value) for part in parts for value in part.to_pylist())
+        texts = (_text(value) for part in parts for value in _pylist(part))
         return pa.array(texts, type=pa.string())
 
 

@@ -373,6 +373,70 @@ def test_a_parquet_file_of_polars_is_kept(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet").select(frame.columns).equals(frame)
 
 
+FAR = 10**12
+REPEATED = pa.StructArray.from_arrays(
+    [pa.array([1.5, 0.1], pa.float32()), pa.array([2, 3]), pa.array([0.1, None], pa.float16())],
+    names=["a", "a", "b"],
+)
+CELLS_WITHOUT_A_PYTHON_VALUE = {
+    "struct with a field twice": (
+        REPEATED,
+        ['[["a", 1.5], ["a", 2], ["b", 0.1]]', '[["a", 0.1], ["a", 3], ["b", null]]'],
+    ),
+    "list of structs with a field twice": (
+        pa.ListArray.from_arrays(pa.array([0, 1, 1], pa.int32()), REPEATED),
+        ['[[["a", 1.5], ["a", 2], ["b", 0.1]]]', "[]"],
+    ),
+    "far time in a struct": (
+        pa.array(
+            [{"t": FAR, "n": 1}, {"t": 0, "n": None}], pa.struct([("t", pa.timestamp("s")), ("n", pa.int8())])
+        ),
+        ['{"t": "33658-09-27T01:46:40", "n": 1}', '{"t": "1970-01-01T00:00:00", "n": null}'],
+    ),
+    "far times": (
+        pa.array([FAR, -FAR], pa.timestamp("s", "UTC")),
+        ["33658-09-27T01:46:40Z", "-29719-04-05T22:13:20Z"],
+    ),
+    "far dates": (pa.array([10**7, -(10**7)], pa.date32()), ["29349-01-26", "-25410-12-06"]),
+    "far dates in ms": (pa.array([86_400_000 * 10**7, 0]).cast(pa.date64()), ["29349-01-26", "1970-01-01"]),
+    "far times in dictionaries": (
+        pa.StructArray.from_arrays([pa.array([FAR, 0], pa.timestamp("s")).dictionary_encode()], names=["f"]),
+        ['{"f": "33658-09-27T01:46:40"}', '{"f": "1970-01-01T00:00:00"}'],
+    ),
+    "long durations": (
+        pa.array([[2**62], [1]], pa.list_(pa.duration("s"))),
+        [f'["{2**62} seconds"]', '["PT1S"]'],
+    ),
+    "times of an unknown zone": (
+        pa.array([1, 0], pa.timestamp("s", "Mars/Phobos")),
+        ["1970-01-01T00:00:01Z", "1970-01-01T00:00:00Z"],
+    ),
+    "far times in a list": (
+        pa.array([[FAR, 0, None], []], pa.list_(pa.timestamp("s"))),
+        ['["33658-09-27T01:46:40", "1970-01-01T00:00:00", null]', "[]"],
+    ),
+    "far times in a map": (
+        pa.array([[("a", FAR)], [("a", FAR), ("a", None)]], pa.map_(pa.string(), pa.timestamp("s"))),
+        ['{"a": "33658-09-27T01:46:40"}', '[["a", "33658-09-27T01:46:40"], ["a", null]]'],
+    ),
+    "map with objects as keys": (
+        pa.array([[({"k": 1}, 2)], []], pa.map_(pa.struct([("k", pa.int8())]), pa.int8())),
+        ['[[{"k": 1}, 2]]', "{}"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CELLS_WITHOUT_A_PYTHON_VALUE)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "xlsx", "arrow"])
+def test_cells_without_a_python_value_have_a_text_in_every_part(
+    name: str, suffix: str, tmp_path: Path
+) -> None:
+    cells, texts = CELLS_WITHOUT_A_PYTHON_VALUE[name]
+    frame = frame_of(pa.table({"id": ["1", "2"], "x": cells, "note": ["", ""]}))
+    assert prompts(frame) == texts
+    assert prompts(inputs_of(written(frame, tmp_path / f"o.{suffix}"))) == texts
+
+
 def test_run_ends_are_read_as_their_values(tmp_path: Path) -> None:
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
     frame = frame_of(pa.table({"id": ["1", "2", "3"], "x": runs, "note": runs}))
