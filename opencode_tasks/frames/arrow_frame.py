@@ -376,10 +376,7 @@ def _with_inner(kind: Any, change: Callable[[Any], Any]) -> Any:
 
 def _pylist(array: Any) -> list[Any]:
     if isinstance(array.type, _Held):
-        cells = _pylist(_storage(array))
-        if array.type.original == pa.uuid():
-            return [None if cell is None else uuid.UUID(bytes=cell) for cell in cells]
-        return cells
+        return _exact_cells(_pylist(_storage(array)), array.type.original)
     if kinds.is_time64(array.type) and array.type.unit == "ns":
         return [None if cell is None else _time_of(cell) for cell in array.cast(pa.int64()).to_pylist()]
     kind = array.type
@@ -389,8 +386,7 @@ def _pylist(array: Any) -> list[Any]:
     except (KeyError, TypeError, ValueError, OverflowError, pa.ArrowException):
         # The cells one by one, so that the text of a cell does not depend on the others.
         cells = [_python_value(cell) for cell in array]
-    has_halves = _with_floats(kind, kinds.is_float16, pa.string()) != kind
-    return [_shortest_halves(cell, kind) for cell in cells] if has_halves else cells
+    return _exact_cells(cells, kind)
 
 
 def _python_value(cell: Any) -> Any:
@@ -440,35 +436,52 @@ def _time_of(nanoseconds: int) -> time | str:
 
 def _with_shortest_floats(array: Any) -> Any:
     """Return the array with 32-bit floats as the 64-bit floats that have the shortest text."""
-    texts = _with_floats(array.type, kinds.is_float32, pa.string())
+    texts = _replaced(array.type, kinds.is_float32, pa.string())
     if texts == array.type:
         return array
-    return array.cast(texts).cast(_with_floats(array.type, kinds.is_float32, pa.float64()))
+    return array.cast(texts).cast(_replaced(array.type, kinds.is_float32, pa.float64()))
 
 
-def _with_floats(kind: Any, is_replaced: Callable[[Any], bool], replacement: Any) -> Any:
+def _replaced(kind: Any, is_replaced: Callable[[Any], bool], replacement: Any) -> Any:
     if is_replaced(kind):
         return replacement
-    return _with_inner(kind, lambda inner: _with_floats(inner, is_replaced, replacement))
+    return _with_inner(kind, lambda inner: _replaced(inner, is_replaced, replacement))
 
 
-def _shortest_halves(cell: Any, kind: Any) -> Any:
-    """Return a cell with 16-bit floats as the floats that have the shortest text; Arrow gives longer ones."""
+def _exact_cells(cells: list[Any], kind: Any) -> list[Any]:
+    """Return the cells of a column of this type with the values that Arrow or its storage type changes."""
+    is_changed = _replaced(kind, _is_changed, pa.null()) != kind
+    return [_exact(cell, kind) for cell in cells] if is_changed else cells
+
+
+def _is_changed(kind: Any) -> bool:
+    return kinds.is_float16(kind) or kind in (pa.uuid(), pa.bool8())
+
+
+def _exact(cell: Any, kind: Any) -> Any:
+    """Return a cell with UUIDs, booleans, and for 16-bit floats the floats that have the shortest text."""
     if cell is None:
         return None
+    if _is_changed(kind):
+        return _exact_leaf(cell, kind)
+    if isinstance(cell, (dict, list)) and kinds.is_struct(kind):
+        # Pairs if a field occurs twice.
+        pairs = list(cell.items() if isinstance(cell, dict) else cell)
+        exact = [(name, _exact(item, field.type)) for (name, item), field in zip(pairs, kind, strict=True)]
+        return dict(exact) if isinstance(cell, dict) else exact
+    if isinstance(cell, dict):
+        return {_exact(key, kind.key_type): _exact(item, kind.item_type) for key, item in cell.items()}
+    if isinstance(cell, list) and kinds.is_map(kind):
+        return [(_exact(key, kind.key_type), _exact(item, kind.item_type)) for key, item in cell]
+    return [_exact(item, kind.value_type) for item in cell] if isinstance(cell, list) else cell
+
+
+def _exact_leaf(cell: Any, kind: Any) -> Any:
     if kinds.is_float16(kind):
         return float(str(np.float16(cell)))
-    if isinstance(cell, dict):
-        types = {field.name: field.type for field in kind} if kinds.is_struct(kind) else {}
-        return {
-            key: _shortest_halves(item, types[key] if types else kind.item_type) for key, item in cell.items()
-        }
-    if isinstance(cell, list) and kinds.is_struct(kind):
-        fields = zip(cell, kind, strict=True)
-        return [(name, _shortest_halves(item, field.type)) for (name, item), field in fields]
-    if isinstance(cell, list) and not kinds.is_map(kind):
-        return [_shortest_halves(item, kind.value_type) for item in cell]
-    return cell
+    if kind == pa.bool8():
+        return bool(cell)
+    return cell if isinstance(cell, uuid.UUID) else uuid.UUID(bytes=cell)
 
 
 def _join_parts(parts: list[Any]) -> Any:

@@ -378,6 +378,43 @@ REPEATED = pa.StructArray.from_arrays(
     [pa.array([1.5, 0.1], pa.float32()), pa.array([2, 3]), pa.array([0.1, None], pa.float16())],
     names=["a", "a", "b"],
 )
+UUIDS = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16, b"1" * 16], pa.binary(16)))
+FLAGS = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8()))
+LOGICAL = {
+    "boolean of one byte": (FLAGS, ["True", "False"]),
+    "list of UUIDs": (
+        pa.ListArray.from_arrays(pa.array([0, 2, 2], pa.int32()), UUIDS),
+        ['["30303030-3030-3030-3030-303030303030", "31313131-3131-3131-3131-313131313131"]', "[]"],
+    ),
+    "struct": (
+        pa.StructArray.from_arrays(
+            [UUIDS, FLAGS, pa.array([0.1, None], pa.float16())], names=["u", "b", "f"]
+        ),
+        [
+            '{"u": "30303030-3030-3030-3030-303030303030", "b": true, "f": 0.1}',
+            '{"u": "31313131-3131-3131-3131-313131313131", "b": false, "f": null}',
+        ],
+    ),
+    "map": (
+        pa.MapArray.from_arrays(pa.array([0, 1, 2], pa.int32()), UUIDS, FLAGS),
+        ['{"30303030-3030-3030-3030-303030303030": true}', '{"31313131-3131-3131-3131-313131313131": false}'],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOGICAL)
+def test_uuids_and_booleans_are_values_at_any_depth(name: str, tmp_path: Path) -> None:
+    cells, texts = LOGICAL[name]
+    table = pa.table({"id": ["1", "2"], "x": cells, "note": ["", ""]})
+    frame = frame_of(table)
+    assert prompts(frame) == texts
+    assert prompts(table.to_pandas(types_mapper=pd.ArrowDtype)) == texts
+    for suffix in ("csv", "jsonl", "xlsx", "parquet", "arrow"):
+        assert prompts(inputs_of(written(frame, tmp_path / f"o.{suffix}"))) == texts
+    out = pa.ipc.open_file(tmp_path / "o.arrow").read_all()
+    assert out.schema.field("x").type == cells.type
+
+
 CELLS_WITHOUT_A_PYTHON_VALUE = {
     "struct with a field twice": (
         REPEATED,
