@@ -42,6 +42,7 @@ MAX_POSTGRESQL_NAME_BYTES = 63
 ROWS_PER_STATEMENT = 200
 _QUERY = re.compile(r"\s*(select|with)\b", re.IGNORECASE)
 _TABLE = re.compile(r"\w+(\.\w+)?")
+_IN_SCHEMA = re.compile(r"(\w+)\.(.+)", re.DOTALL)
 
 
 def is_sql(name: str) -> bool:
@@ -57,8 +58,6 @@ def read_sql(name: str, database: str | None, *, limit: int | None = None) -> pd
     """
     source = name.removeprefix(PREFIX).strip()
     is_query = _QUERY.match(source) is not None
-    if not is_query and not _TABLE.fullmatch(source):
-        raise InputError((f"INPUT {name}: not a table, and not a query that begins with SELECT or WITH",))
     try:
         with _open_engine(database) as engine, engine.connect() as connection:
             if is_query:
@@ -75,7 +74,13 @@ def read_sql(name: str, database: str | None, *, limit: int | None = None) -> pd
             connection.rollback()
             return frame
     except NoSuchTableError:
-        raise InputError((f"INPUT {name}: there is no such table",)) from None
+        is_name = _TABLE.fullmatch(source) is not None
+        fault = (
+            "there is no such table"
+            if is_name
+            else "not a table, and not a query that begins with SELECT or WITH"
+        )
+        raise InputError((f"INPUT {name}: {fault}",)) from None
     except SQLAlchemyError as error:
         raise InputError((f"INPUT {name}: cannot be read: {_database_message(error)}",)) from None
 
@@ -242,8 +247,10 @@ def _open_engine(database: str | None) -> Generator[Engine]:
 
 
 def _table(connection: Connection, name: str) -> Table:
-    schema, _, table_name = name.rpartition(".")
-    return Table(table_name, MetaData(), schema=schema or None, autoload_with=connection)
+    # Other names with a dot are those of a table: a schema is a word.
+    found = _IN_SCHEMA.fullmatch(name)
+    schema, table_name = found.groups() if found else (None, name)
+    return Table(table_name, MetaData(), schema=schema, autoload_with=connection)
 
 
 def _column_names(connection: Connection, name: str) -> frozenset[str] | None:

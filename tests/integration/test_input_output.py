@@ -199,6 +199,24 @@ def test_faults_of_tables_are_found_before_a_prompt_is_sent(desk: Desk, database
     assert run_sql(database, "select id from mine") == [(1,)]
 
 
+def test_a_table_can_have_any_name(database: str) -> None:
+    schema = "main" if database.startswith("sqlite") else "public"
+    for table in ("t 1", "ü-2", 'q"uote', "50% (new)"):
+        quoted = table.replace('"', '""')
+        run_sql(
+            database,
+            f'create table "{quoted}" (id integer, prompt text)',
+            f"insert into \"{quoted}\" values (1, 'a')",
+        )
+        try:
+            for name in (table, f"{schema}.{table}"):
+                assert read_input(f"sql:{name}", database=database).to_numpy().tolist() == [[1, "a"]]
+        finally:
+            run_sql(database, f'drop table "{quoted}"')
+    with pytest.raises(InputError, match="sql:t 2: not a table, and not a query"):
+        read_input("sql:t 2", database=database)
+
+
 def test_a_query_cannot_write(database: str) -> None:
     run_sql(database, "create table mine (id integer)")
     if database.startswith("postgresql"):
