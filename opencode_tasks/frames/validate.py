@@ -300,7 +300,7 @@ def _missing_column(name: str, option: str, names: list[str]) -> str:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MAX_LISTED_COLUMNS} more" if len(names) > MAX_LISTED_COLUMNS else ""
-    return ", ".join(map(repr, names[:MAX_LISTED_COLUMNS])) + more
+    return (", ".join(map(repr, names[:MAX_LISTED_COLUMNS])) or "no columns") + more
 
 
 def _wrong_separator(names: list[str]) -> str | None:
