@@ -172,8 +172,12 @@ def compression_of(path_or_url: str | os.PathLike[str]) -> str | None:
 
 
 def file_name(path_or_url: str | os.PathLike[str]) -> str:
-    """The name in lower case, without the parameters of a web address, such as a signature."""
-    name = os.fspath(path_or_url).lower()
+    """The name in lower case, without the parameters of a web address, such as a signature.
+
+    In a chain of URLs, such as ``zip://in.csv::in.zip``, it is that of the first one with a path.
+    """
+    parts = os.fspath(path_or_url).lower().split("::")
+    name = next((part for part in parts if "://" in part), parts[-1])
     return name.partition("#")[0].partition("?")[0] if name.startswith(("http://", "https://")) else name
 
 

@@ -246,7 +246,7 @@ def folder_faults(
     ]
     try:
         filesystem, path = _open_folder(folder)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         return [*faults, f"OUTPUT {folder}: {error}"]
     if isinstance(filesystem, fsspec.get_filesystem_class("file")) and filesystem.isfile(path):
         faults.append(f"OUTPUT {folder}: this is a file; use the name of a folder")

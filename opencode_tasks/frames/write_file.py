@@ -54,7 +54,7 @@ def file_faults(
         faults.extend(f"OUTPUT {name}: {fault}" for fault in column_faults(file_format.write, sample))
     try:
         local = _local_path(name)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         return [*faults, f"OUTPUT {name}: {error}"]
     if local is not None:
         faults.extend(f"OUTPUT {name}: {fault}" for fault in _path_faults(local))
@@ -206,7 +206,7 @@ def _path_faults(path: Path) -> Iterable[str]:
 def _is_same_file(output: str, source: str) -> bool:
     try:
         first, second = _local_path(output), _local_path(source)
-    except (ValueError, ImportError):
+    except (ValueError, ImportError, OSError):
         return output == source
     if first is None or second is None:
         return output == source

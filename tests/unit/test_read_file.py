@@ -59,6 +59,23 @@ def test_csv_is_read_from_gzip_and_from_a_url(tmp_path: Path) -> None:
     assert records(read_frame("memory://in/b.csv")) == [{"p": "x"}]
 
 
+def test_files_of_an_archive_are_read(tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("in.csv", "p\n1\n")
+        made.writestr("in.jsonl.gz", gzip.compress(b'{"p": "1"}\n'))
+    for name in ("in.csv", "in.jsonl.gz"):
+        assert records(read_frame(f"zip://{name}::{archive}")) == [{"p": "1"}]
+        assert records(read_frame(f"simplecache::zip://{name}::file://{archive}")) == [{"p": "1"}]
+    output = Output(name=str(tmp_path / "o.csv"))
+    for name in (f"zip://in.csv::{tmp_path}/none.zip", f"zip://none.csv::{archive}"):
+        with pytest.raises(InputError, match="no such file"):
+            read_frame(name)
+        assert output.faults(name, ["p"]) == []
+    (fault,) = Output(name=f"zip://o.csv::{tmp_path}/none/o.zip").faults("in.csv", None)
+    assert fault.startswith("OUTPUT zip://o.csv::")
+
+
 def test_csv_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
     frame = read_frame(write_file(tmp_path, "a.csv", "p,q\n"))
     assert (list(frame.columns), len(frame)) == (["p", "q"], 0)
