@@ -9,6 +9,7 @@ are never fetched.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +24,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from opencode_tasks.domain.answer_shape import inside, label_descriptions, shape_of
+from opencode_tasks.domain.answer_shape import Shape, inside, label_descriptions, shape_of
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
 from opencode_tasks.domain.label_in_text import label_in, without_fence
@@ -31,6 +32,17 @@ from opencode_tasks.domain.label_in_text import label_in, without_fence
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
 
+# Beginnings of the items of an array, by their JSON type. A citation such as [1] or [x] begins no texts.
+_QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
+_ITEM_STARTS = {
+    "string": f"[{_QUOTES}]",
+    "integer": r"[-+]?\d",
+    "number": r"[-+]?\d",
+    "boolean": r"(?:true|false)\b",
+    "null": r"(?:null|none)\b",
+    "object": r"\{",
+    "array": r"\[",
+}
 _REPAIR = "Your last answer"
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
 _NAMED_SCHEMAS = {
@@ -134,19 +146,19 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
 
     For a schema of objects, it is the last object in the text that fits; objects inside other objects and
     arrays do not count. If none fits, the reasons are those of the last one. A text that ends inside an
-    object is a fault, and so is an object with two meanings: no earlier object is used instead. For other
-    schemas, it is the whole text if that is JSON, else the last object or array in it that fits, else the
+    object is a fault. So is an object with two meanings, and one that names a field of the schema and is
+    broken or does not fit: no earlier object is used instead. For other schemas, it is the whole text if that is JSON, else the last object or array in it that fits, else the
     text itself if a text fits, else the label that it names (``label_in``).
     """
     shape = shape_of(schema)
     if shape.is_object:
-        return _last_that_fits(text, schema)
+        return _last_that_fits(text, schema, shape)
     plain = without_fence(text)
-    parsed = _last_that_fits(plain, schema, of_objects=False)
+    parsed = _last_that_fits(plain, schema, shape)
     if isinstance(parsed, ValidAnswer) or "string" not in shape.types:
         return parsed
     found = Found(plain).checked()
-    if not (faults := _faults_of(found, schema, of_objects=False)):
+    if not (faults := _faults_of(found, schema, shape)):
         return ValidAnswer(value=found.value)
     labels: dict[str, str | None] = {label: label for label in shape.labels}
     if labels and _takes_null(schema):
@@ -162,28 +174,47 @@ def _takes_null(schema: Mapping[str, Any]) -> bool:
     return not validate(None, schema)
 
 
-def _last_that_fits(text: str, schema: Mapping[str, Any], *, of_objects: bool = True) -> Parsed:
+def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parsed:
     problems: list[str] = []
     has_object = False
-    for found in values_in(text):
+    for found in values_in(text, _attempt(shape)):
         is_object = _is_object(found.value)
-        faults = _faults_of(found, schema, of_objects=of_objects)
+        faults = _faults_of(found, schema, shape)
         if not faults:
             return ValidAnswer(value=found.value)
-        if not problems or (is_object and not has_object):
+        # A model may repeat the schema, which has the names of the fields too.
+        is_final = found.rules_out_earlier and found.value != schema
+        if not problems or is_final or (is_object and not has_object):
             problems, has_object = faults, is_object
-        if found.rules_out_earlier:
+        if is_final:
             break
-    kind = "object" if of_objects else "value"
+    kind = "object" if shape.is_object else "value"
     return InvalidAnswer(problems=tuple(problems) or (f"the answer contains no JSON {kind}",))
 
 
-def _faults_of(found: Found, schema: Mapping[str, Any], *, of_objects: bool) -> list[str]:
+def _attempt(shape: Shape) -> re.Pattern[str]:
+    """A pattern that is found in an object or array that is meant as the answer, also in a broken one.
+
+    An object has a field of the schema, an array begins with an item of its type. Braces in formulas and
+    citations do not match.
+    """
+    starts: list[str] = []
+    if "object" in shape.types:
+        names = "|".join(re.escape(name) for name in shape.fields if name)
+        key = rf"[{_QUOTES}]?(?:{names})[{_QUOTES}]?\s*[:=]" if names else f"[{_QUOTES}]"
+        starts.append(rf"[{{,]\s*{key}")
+    if "array" in shape.types:
+        items = shape.item_types or _ITEM_STARTS.keys()
+        starts.append(rf"\[\s*(?:{'|'.join(sorted({_ITEM_STARTS[kind] for kind in items}))})")
+    return re.compile("|".join(starts) or r"(?!)", re.IGNORECASE)
+
+
+def _faults_of(found: Found, schema: Mapping[str, Any], shape: Shape) -> list[str]:
     if found.fault is not None:
         return [_short(found.fault)]
     value: Any = found.value
     faults = validate(value, schema)
-    if not of_objects or _is_object(value) or (value is None and not faults):
+    if not shape.is_object or _is_object(value) or (value is None and not faults):
         return faults
     return [f"the answer is {_kind(value)}, not a JSON object"]
 

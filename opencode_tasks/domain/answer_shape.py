@@ -34,14 +34,16 @@ class Shape:
     ``types`` are the JSON types of an answer, "null" aside; empty if the schema does not say them. A number
     has the types "number" and "integer". ``fields`` are the fields of an object with their types, None for
     unknown ones; empty for other answers. ``labels`` are the texts among which an answer is chosen,
-    ``field_labels`` those of each field that is always one of certain texts, or null. ``allows_null``: an
-    answer may be null.
+    ``field_labels`` those of each field that is always one of certain texts, or null. ``item_types`` are the
+    types of the items of an array; empty if the schema does not say them. ``allows_null``: an answer may be
+    null.
     """
 
     types: Types
     fields: Mapping[str, Types | None]
     labels: tuple[str, ...]
     field_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    item_types: Types = frozenset()
     allows_null: bool = False
 
     @property
@@ -65,6 +67,7 @@ def shape_of(schema: Mapping[str, Any]) -> Shape:
         types=types - {"null"},
         fields={},
         labels=tuple(text for text in choices if isinstance(text, str)),
+        item_types=_union([_types(part, frozenset()) for part in _items(node, frozenset())]) or frozenset(),
         allows_null="null" in types,
     )
     if not shape.is_object:
@@ -168,14 +171,17 @@ def _types(node: Node, seen: frozenset[int]) -> Types | None:
         *(_types(part, inner) for part, inner in _parts(node, seen, "$ref", "allOf")),
     ]
     for keyword in _ALTERNATIVES:
-        found = [_types(part, inner) for part, inner in _parts(node, seen, keyword)]
-        known = [types for types in found if types is not None]
-        if known and len(known) == len(found):
-            stated.append(frozenset[str]().union(*known))
+        stated.append(_union([_types(part, inner) for part, inner in _parts(node, seen, keyword)]))
     known = [types for types in stated if types is not None]
     if known:
         return known[0].intersection(*known[1:])
     return next((frozenset({kind}) for keyword, kind in _IMPLIED.items() if keyword in schema), None)
+
+
+def _union(found: list[Types | None]) -> Types | None:
+    """The types of alternatives; None if one of them does not say its types, or if there are none."""
+    known = [types for types in found if types is not None]
+    return frozenset[str]().union(*known) if known and len(known) == len(found) else None
 
 
 def _own_types(schema: Mapping[str, Any]) -> Types | None:
@@ -219,6 +225,16 @@ def _fields(node: Node, seen: frozenset[int]) -> Iterator[tuple[str, Node]]:
         yield name, inside(part, near)
     for part, inner in _parts(node, seen, *_ALTERNATIVES):
         yield from _fields(part, inner)
+
+
+def _items(node: Node, seen: frozenset[int]) -> Iterator[Node]:
+    """The schemas of the items of an array."""
+    schema, near = node
+    for part, inner in _parts(node, seen, "$ref", "allOf", *_ALTERNATIVES):
+        yield from _items(part, inner)
+    for part in (schema.get("items"), *list_in(schema.get("prefixItems"))):
+        if isinstance(part, Mapping):
+            yield inside(part, near)
 
 
 _NAMES: Mapping[type[Any], str] = {

@@ -47,7 +47,7 @@ class Found:
     """A JSON value in a text, or the ``fault`` that prevents reading it.
 
     ``rules_out_earlier``: no earlier value of the text is used instead, because the text ends before this
-    value does, or because the value is readable and refused.
+    value does, because the value is readable and refused, or because it is meant as the answer.
     """
 
     value: Any = None
@@ -62,19 +62,20 @@ class Found:
             return Found(fault=str(error), rules_out_earlier=True)
 
 
-def values_in(text: str) -> Iterator[Found]:
+def values_in(text: str, attempt: re.Pattern[str]) -> Iterator[Found]:
     """Yield the objects and arrays in a text that are not inside others, the last one first, twenty at most.
 
-    If the whole text is another JSON value, that is the only one; what a text in quotation marks holds comes
+    ``attempt`` is found in what is meant as the answer, even if it is broken. If the whole text is another JSON value, that is the only one; what a text in quotation marks holds comes
     before the text itself. Something in brackets that is no JSON is yielded with its fault. So is an object
     that is cut off: its inner objects are not used instead.
     """
     if whole := _whole(text.strip()):
         yield from whole
         return
-    for part, is_cut_off in reversed(deque(_parts(text), MAX_VALUES)):
+    for part, is_cut_off in reversed(deque(_parts(text, attempt), MAX_VALUES)):
         found = _read(part)
-        yield replace(found, rules_out_earlier=found.rules_out_earlier or is_cut_off)
+        rules_out_earlier = found.rules_out_earlier or is_cut_off or attempt.search(part) is not None
+        yield replace(found, rules_out_earlier=rules_out_earlier)
 
 
 def is_json(text: str) -> bool:
@@ -119,7 +120,7 @@ def _whole(text: str) -> list[Found]:
     return [*held, _read(text)]
 
 
-def _parts(text: str) -> Iterator[tuple[str, bool]]:
+def _parts(text: str, attempt: re.Pattern[str]) -> Iterator[tuple[str, bool]]:
     """The parts of a text from a bracket to the one that closes it; (the rest, True) if none does."""
     start, lone_brackets = 0, 0
     while (opening := _next_bracket(text, start)) is not None and lone_brackets < MAX_LONE_BRACKETS:
@@ -127,7 +128,7 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
         if end is not None:
             yield text[opening:end], False
             start = end
-        elif _START.match(text, opening):
+        elif _START.match(text, opening) or attempt.match(text, opening):
             yield text[opening:], True
             return
         else:

@@ -117,6 +117,14 @@ def test_validators_of_the_type_check_the_answer(engine: Engine) -> None:
     assert "no review has 13 stars" in engine.provider.calls[1].prompt
 
 
+def test_a_broken_answer_after_a_draft_is_repaired(engine: Engine) -> None:
+    broken = 'Draft: {"label": "negative"}\nBetter: {"label": "positive", "tags": ["he said "great""]}'
+    engine.provider.on("", Reply(text=broken), Reply(text='{"label": "positive"}'))
+    result = engine.execute(engine.plan(schema=Review.model_json_schema()))
+    assert result.frame["label"].tolist() == ["positive"]
+    assert "is broken at character" in engine.provider.calls[1].prompt
+
+
 def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tmp_path: Path) -> None:
     text = '{"label": "positive", "stars": 13}'
     schema = Review.model_json_schema()

@@ -103,7 +103,9 @@ def test_multiples_are_decimal(number: str, divisor: float, is_multiple: bool) -
         ':-{ {"label": "pos"}',
         '[{"label": "neg"}] becomes {"label": "pos"}',
         '{"label": "pos"} as [it has "\\d" in it]',
-        '{"label": "bad"}, {"label": "pos"}, {"label": "worse"}',
+        '{"label": "bad"}, {"label": "pos"}, {"name": "worse"}',
+        'Form: {"label": 1}. {"label": "pos"}\n\n\\frac{label}{2}, {label | x > 0}, {...}, [label: 1]',
+        f'{{"label": "pos"}} fits {json.dumps(SCHEMA)}',
     ],
 )
 def test_json_with_one_meaning_is_read(text: str) -> None:
@@ -138,7 +140,53 @@ def test_json_with_another_meaning_is_refused(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}"]
+    "last",
+    [
+        '{"label": "pos", "reason": "he said "great" twice"}',
+        '{"label": "pos" "score": 1}',
+        '{"label": "pos", "score": 90%}',
+        '{"reason": "5" screen", "label": "pos"}',
+        "{'label': 'a \"quoted', 'score': 1}",
+        "{'label': 'p}os'}",
+        "{\u201clabel\u201d: \u201cpos\u201d}",
+        '{"label": pos}',
+        '{"label": "Pos"}',
+        '{"Label": "pos"}',
+        '{"answer": {"label": "pos"}}',
+        '[{"label": "pos"}]',
+        '{"label": "pos", "more": 1}',
+        '{"label": "pos", ...}',
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\nSee [1] and {x}."])
+def test_an_earlier_object_is_not_used_instead_of_a_broken_one(last: str, end: str) -> None:
+    parsed = parse_structured(f'Draft: {{"label": "neg"}}\nOn second thought:\n{last}{end}', SCHEMA)
+    assert isinstance(parsed, InvalidAnswer)
+    assert "contains no JSON" not in parsed.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("items", "last"),
+    [
+        ({"type": "string"}, '["a", "b" "c"]'),
+        ({"enum": ["a", "b"]}, '["A"]'),
+        ({"type": "integer"}, "[4, 7"),
+        ({"type": "integer", "maximum": 9}, "[4, 70]"),
+        ({"type": "object"}, '[{"a": b}]'),
+        ({"type": "boolean"}, "[true, yes]"),
+        ({}, '["a", b]'),
+    ],
+)
+def test_an_earlier_array_is_not_used_instead_of_a_broken_one(items: dict[str, Any], last: str) -> None:
+    schema = {"type": "array", "items": items}
+    draft = {"string": ["a"], "integer": [4], "object": [{}], "boolean": [True]}.get(items.get("type"), ["a"])
+    assert parse_structured(f"{json.dumps(draft)} [x] {{y}}", schema) == ValidAnswer(value=draft)
+    parsed = parse_structured(f"Draft: {json.dumps(draft)}\nFinal: {last}", schema)
+    assert isinstance(parsed, InvalidAnswer)
+
+
+@pytest.mark.parametrize(
+    "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}", "{'label'", "{label:", "{,"]
 )
 def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
     parsed = parse_structured(part * 50_000, SCHEMA)
