@@ -147,8 +147,11 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     For a schema of objects, it is the last object in the text that fits; objects inside other objects and
     arrays do not count. If none fits, the reasons are those of the last one. A text that ends inside an
     object is a fault. So is an object with two meanings, and one that names a field of the schema and is
-    broken or does not fit: no earlier object is used instead. For other schemas, it is the whole text if that is JSON, else the last object or array in it that fits, else the
-    text itself if a text fits, else the label that it names (``label_in``).
+    broken or does not fit: no earlier object is used instead.
+
+    For other schemas, it is the whole text if that is JSON, else the array or object in it that fits, else
+    the text itself if a text fits, else the label that it names (``label_in``). Of several values that fit,
+    it is the last one in a code fence, else the one that is alone on its lines; none if neither is there.
     """
     shape = shape_of(schema)
     if shape.is_object:
@@ -177,19 +180,39 @@ def _takes_null(schema: Mapping[str, Any]) -> bool:
 def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parsed:
     problems: list[str] = []
     has_object = False
+    fitting: list[Found] = []
     for found in values_in(text, _attempt(shape)):
         is_object = _is_object(found.value)
         faults = _faults_of(found, schema, shape)
-        if not faults:
+        if not faults and (shape.is_object or found.place == "whole"):
             return ValidAnswer(value=found.value)
+        if not faults or fitting:
+            fitting += [] if faults else [found]
+            continue
         # A model may repeat the schema, which has the names of the fields too.
         is_final = found.rules_out_earlier and found.value != schema
         if not problems or is_final or (is_object and not has_object):
             problems, has_object = faults, is_object
         if is_final:
             break
+    if fitting:
+        return _one_of(fitting)
     kind = "object" if shape.is_object else "value"
     return InvalidAnswer(problems=tuple(problems) or (f"the answer contains no JSON {kind}",))
+
+
+def _one_of(fitting: Sequence[Found]) -> Parsed:
+    """The answer among arrays that all fit, the last of the text first; citations are arrays too.
+
+    It is the last one in a code fence, else the one that is alone on its lines, else the only one.
+    """
+    for place in ("fence", "lines", "words"):
+        values = [found.value for found in fitting if found.place == place]
+        if values and (place == "fence" or len(set(map(json.dumps, values))) == 1):
+            return ValidAnswer(value=values[0])
+        if values:
+            break
+    return InvalidAnswer(problems=("the answer contains several different values; write only one",))
 
 
 def _attempt(shape: Shape) -> re.Pattern[str]:

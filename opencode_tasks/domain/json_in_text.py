@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import json5
 
@@ -39,7 +39,15 @@ _STRING_OR_COMMENT = re.compile(
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\"'\\/bfnrtu")
+_FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
+_FENCE_AFTER = re.compile(r"\s*```")
+# Characters before a value among which a code fence or the start of its line is found.
+_NEAR = 80
 _START = re.compile(r'\{\s*["}]|\[\s*[\[{"]')
+
+
+Place = Literal["whole", "fence", "lines", "words"]
+"""What is around a value: nothing, a code fence, line breaks, or words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class Found:
     value: Any = None
     fault: str | None = None
     rules_out_earlier: bool = False
+    place: Place = "whole"
 
     def checked(self) -> Found:
         """The value, or the fault of one that no output can hold: too deep, NUL, half of a character."""
@@ -72,10 +81,11 @@ def values_in(text: str, attempt: re.Pattern[str]) -> Iterator[Found]:
     if whole := _whole(text.strip()):
         yield from whole
         return
-    for part, is_cut_off in reversed(deque(_parts(text, attempt), MAX_VALUES)):
+    for start, end in reversed(deque(_parts(text, attempt), MAX_VALUES)):
+        part = text[start:end]
         found = _read(part)
-        rules_out_earlier = found.rules_out_earlier or is_cut_off or attempt.search(part) is not None
-        yield replace(found, rules_out_earlier=rules_out_earlier)
+        rules_out_earlier = found.rules_out_earlier or end is None or attempt.search(part) is not None
+        yield replace(found, rules_out_earlier=rules_out_earlier, place=_place(text, start, end))
 
 
 def is_json(text: str) -> bool:
@@ -120,20 +130,29 @@ def _whole(text: str) -> list[Found]:
     return [*held, _read(text)]
 
 
-def _parts(text: str, attempt: re.Pattern[str]) -> Iterator[tuple[str, bool]]:
-    """The parts of a text from a bracket to the one that closes it; (the rest, True) if none does."""
+def _parts(text: str, attempt: re.Pattern[str]) -> Iterator[tuple[int, int | None]]:
+    """Start and end of the parts of a text from a bracket to the one that closes it; None if none does."""
     start, lone_brackets = 0, 0
     while (opening := _next_bracket(text, start)) is not None and lone_brackets < MAX_LONE_BRACKETS:
         end = _end(text, opening)
         if end is not None:
-            yield text[opening:end], False
+            yield opening, end
             start = end
         elif _START.match(text, opening) or attempt.match(text, opening):
-            yield text[opening:], True
+            yield opening, None
             return
         else:
             start = opening + 1
             lone_brackets += 1
+
+
+def _place(text: str, start: int, end: int | None) -> Place:
+    before = text[max(0, start - _NEAR) : start]
+    after = "" if end is None else text[end : end + _NEAR]
+    if _FENCE_BEFORE.search(before) and _FENCE_AFTER.match(after):
+        return "fence"
+    is_alone = not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip()
+    return "lines" if is_alone else "words"
 
 
 def _next_bracket(text: str, start: int) -> int | None:

@@ -186,6 +186,27 @@ def test_an_earlier_array_is_not_used_instead_of_a_broken_one(items: dict[str, A
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[4, 7]\n\nSource: [1]", [4, 7]),
+        ("[1] says so, as does [2].\n\n  [4, 7]  \n", [4, 7]),
+        ("```json\n[4, 7]\n```\n[1] http://x", [4, 7]),
+        ("```\n[4]\n```\nNo:\n```json\n[4, 7]\n```\nSources:\n[1]", [4, 7]),
+        ("The items are [4, 7].", [4, 7]),
+        ("[4, 7], so [4,7]", [4, 7]),
+        ("The two items are [4, 7] (see [2]).", None),
+        ("Answer: [4, 7]\n\nSource: [1]", None),
+        ("[4, 7]\n\nSources:\n[1]\n[2]", None),
+        ("Answer: [true]\n\nSource: [1]", None),
+    ],
+)
+def test_a_citation_is_not_the_answer(text: str, value: list[int] | None) -> None:
+    parsed = parse_structured(text, {"type": "array", "items": {"type": ["integer", "boolean"]}})
+    problems = ("the answer contains several different values; write only one",)
+    assert parsed == (InvalidAnswer(problems=problems) if value is None else ValidAnswer(value=value))
+
+
+@pytest.mark.parametrize(
     "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}", "{'label'", "{label:", "{,"]
 )
 def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
