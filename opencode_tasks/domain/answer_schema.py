@@ -181,7 +181,7 @@ def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parse
     problems: list[str] = []
     has_object = False
     fitting: list[Found] = []
-    for found in values_in(text, _attempt(shape)):
+    for found in values_in(text, _attempt(shape), of_objects=shape.is_object):
         is_object = _is_object(found.value)
         faults = _faults_of(found, schema, shape)
         if not faults and (shape.is_object or found.place == "whole"):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, cast
 
 import json5
@@ -39,6 +39,7 @@ _STRING_OR_COMMENT = re.compile(
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\"'\\/bfnrtu")
+_OBJECT = re.compile(r"\{(?:\s*\}|[^:]*:)")
 _FENCE_BEFORE = re.compile(r"```[\w-]*\s*\Z")
 _FENCE_AFTER = re.compile(r"\s*```")
 # Characters before a value among which a code fence or the start of its line is found.
@@ -71,17 +72,27 @@ class Found:
             return Found(fault=str(error), rules_out_earlier=True)
 
 
-def values_in(text: str, attempt: re.Pattern[str]) -> Iterator[Found]:
+def values_in(text: str, attempt: re.Pattern[str], *, of_objects: bool) -> Iterator[Found]:
     """Yield the objects and arrays in a text that are not inside others, the last one first, twenty at most.
 
-    ``attempt`` is found in what is meant as the answer, even if it is broken. If the whole text is another JSON value, that is the only one; what a text in quotation marks holds comes
+    ``attempt`` is found in what is meant as the answer, even if it is broken. With ``of_objects``, other
+    arrays and braces without a colon, such as citations and formulas, are left out if there is anything else.
+    If the whole text is another JSON value, that is the only one; what a text in quotation marks holds comes
     before the text itself. Something in brackets that is no JSON is yielded with its fault. So is an object
     that is cut off: its inner objects are not used instead.
     """
     if whole := _whole(text.strip()):
         yield from whole
         return
-    for start, end in reversed(deque(_parts(text, attempt), MAX_VALUES)):
+    parts = list(_parts(text, attempt))
+    if of_objects:
+        objects = [
+            (start, end)
+            for start, end in parts
+            if end is None or _OBJECT.match(text, start, end) or attempt.search(text, start, end)
+        ]
+        parts = objects or parts
+    for start, end in islice(reversed(parts), MAX_VALUES):
         part = text[start:end]
         found = _read(part)
         rules_out_earlier = found.rules_out_earlier or end is None or attempt.search(part) is not None

@@ -206,6 +206,15 @@ def test_a_citation_is_not_the_answer(text: str, value: list[int] | None) -> Non
     assert parsed == (InvalidAnswer(problems=problems) if value is None else ValidAnswer(value=value))
 
 
+@pytest.mark.parametrize("part", ["[{}] http://x/{}", '["Smith {}, p. {}"]', "\\frac{{x_{}}}{{{}}}", "{{{}}}"])
+def test_citations_and_formulas_after_an_object_are_not_counted(part: str) -> None:
+    ends = " ".join(part.format(number, number) for number in range(1, 200))
+    assert parse_structured(f'{{"label": "pos"}}\n\nSources: {ends}', SCHEMA) == ValidAnswer(
+        value={"label": "pos"}
+    )
+    assert isinstance(parse_structured(ends, SCHEMA), InvalidAnswer)
+
+
 @pytest.mark.parametrize(
     "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}", "{'label'", "{label:", "{,"]
 )
