@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any, cast
@@ -27,7 +27,9 @@ from referencing.jsonschema import DRAFT202012
 from opencode_tasks.domain.answer_shape import Shape, inside, label_descriptions, shape_of
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
+from opencode_tasks.domain.json_values import children, list_in, mapping_in
 from opencode_tasks.domain.label_in_text import label_in, without_fence
+from opencode_tasks.domain.text import composed
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
@@ -181,9 +183,14 @@ def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parse
     problems: list[str] = []
     has_object = False
     fitting: list[Found] = []
+    spellings = _spellings(schema)
     for found in values_in(text, _attempt(shape), of_objects=shape.is_object):
         is_object = _is_object(found.value)
         faults = _faults_of(found, schema, shape)
+        if faults and spellings:
+            respelled = replace(found, value=_respelled(found.value, spellings))
+            if not _faults_of(respelled, schema, shape):
+                found, faults = respelled, []
         if not faults and (shape.is_object or found.place == "whole"):
             return ValidAnswer(value=found.value)
         if not faults or fitting:
@@ -199,6 +206,33 @@ def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parse
         return _one_of(fitting)
     kind = "object" if shape.is_object else "value"
     return InvalidAnswer(problems=tuple(problems) or (f"the answer contains no JSON {kind}",))
+
+
+def _spellings(schema: Any) -> dict[str, str]:
+    """Labels and fields of a schema that are not ASCII, by the form of their accents that is compared."""
+    found: dict[str, str] = {}
+    pending = [schema]
+    while pending:
+        value = pending.pop()
+        pending += children(value)
+        node = mapping_in(value)
+        listed = [*list_in(node.get("enum")), node.get("const"), *mapping_in(node.get("properties"))]
+        found |= {composed(text): text for text in listed if isinstance(text, str) and not text.isascii()}
+    return found
+
+
+def _respelled(value: Any, spellings: Mapping[str, str]) -> Any:
+    """A JSON value in which each text is written as in the schema, if only the form of accents differs."""
+    match value:
+        case str():
+            return spellings.get(composed(value), value)
+        case list():
+            return [_respelled(item, spellings) for item in cast("list[Any]", value)]
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {_respelled(key, spellings): _respelled(item, spellings) for key, item in members.items()}
+        case _:
+            return value
 
 
 def _one_of(fitting: Sequence[Found]) -> Parsed:

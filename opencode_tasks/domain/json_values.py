@@ -21,12 +21,12 @@ def is_deeper(value: Any, limit: int) -> bool:
     """Whether objects and arrays are nested more than ``limit`` deep; the last level may be empty."""
     level = [value]
     for _ in range(limit + 1):
-        level = [child for item in level for child in _children(item)]
+        level = [child for item in level for child in children(item)]
     return bool(level)
 
 
-def _children(value: Any) -> Iterable[Any]:
-    """The members of an object or an array; none of another value."""
+def children(value: Any) -> Iterable[Any]:
+    """The values in an object or an array; none of another value."""
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value).values()
     return cast("list[Any]", value) if isinstance(value, list) else ()

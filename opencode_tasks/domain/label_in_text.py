@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from opencode_tasks.domain.text import composed
+
 # Quotation marks, the marks of Markdown, and characters without width that some servers send first.
 _MARKS = " \t\r\n\"'`*_“”‘’«»\ufeff\u200b"  # noqa: RUF001  these are the quotation marks
 _FENCE = re.compile(r"\s*```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
@@ -36,12 +38,13 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
     The text is the label, or ``Word: label``, ``Two words: label``, ``It is label``, ``The word is label``,
     ``The word of the word is label`` (also with "this", "that" and "my", "final" and the like before the
     word, and "a" before the label). The words before the label must not be another label, a negation or a
-    word such as "opposite". Case, white space, quotation marks, the marks of Markdown and a full stop at the
-    end do not count. If labels differ by these alone, the text must have the label exactly.
+    word such as "opposite". Case, white space, quotation marks, the marks of Markdown, a full stop at the
+    end and the form of accents in Unicode do not count. If labels differ by these alone, the text must have the label exactly.
     """
-    if text.strip() in labels:
-        return text.strip()
-    plain = " ".join(_bare(text).split())
+    whole = text.strip()
+    if exact := [one for one in labels if composed(one) == composed(whole)]:
+        return whole if whole in exact else exact[0]
+    plain = composed(" ".join(_bare(text).split()))
     sentence = _SENTENCE.fullmatch(plain)
     found = [
         label
@@ -79,4 +82,4 @@ def _bare(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return " ".join(_bare(text).split()).casefold()
+    return composed(" ".join(_bare(text).split()).casefold())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 ELLIPSIS = "…"
 # A longer last word (a URL, a blob) is cut inside rather than left out.
@@ -25,6 +26,11 @@ def shorten(text: str, limit: int) -> str:
 def plain_words(text: str) -> str:
     """Return the letters and digits alone, in lower case, since a quotation may be escaped or wrapped."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
+
+
+def composed(text: str) -> str:
+    """Return the text with one form for each character: an accent may be written apart from its letter."""
+    return unicodedata.normalize("NFC", text)
 
 
 def without_quotes(message: str, text: str, mark: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from opencode_tasks.domain.answer_shape import Types, shape_of, type_of
 from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.domain.text import composed
 from opencode_tasks.frames.cells import json_text
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.csv_text import protected_text
@@ -186,7 +187,8 @@ def _value(text: str | None, shown: Any, field: AnswerField) -> Any:
     if text is None or not text.strip():
         return "" if field.types == TEXT and not field.choices else None
     if field.kind == "choice":
-        return {_plain(choice): choice for choice in field.choices}.get(_plain(text), text.strip())
+        known = {composed(_plain(choice)): choice for choice in field.choices}
+        return known.get(composed(_plain(text)), text.strip())
     plain = text.replace("\r\n", "\n")
     if not _is_json(field, shown):
         return plain

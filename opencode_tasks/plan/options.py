@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opencode_tasks.domain.sandbox import Network, SandboxKind
+from opencode_tasks.domain.text import composed
 from opencode_tasks.domain.work import KeepWorkspaces, absolute_address
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import (
@@ -302,7 +303,7 @@ def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
     faults: list[str] = []
     if not all(labels):
         faults.append("--choices: a label is empty; write them as positive,negative")
-    if len(set(labels)) < len(labels):
+    if len(set(map(composed, labels))) < len(labels):
         faults.append("--choices: a label is named twice")
     if len(labels) < MIN_LABELS and not faults:
         faults.append(f"--choices: {labels[0] if labels else ''!r} is no choice; name at least two labels")

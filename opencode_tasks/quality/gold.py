@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from opencode_tasks.domain.extras import install_hint
+from opencode_tasks.domain.text import composed
 from opencode_tasks.errors import SetupError
 
 GoldKind = Literal["label", "number", "text"]
@@ -127,7 +128,7 @@ def kind_of(types: frozenset[str] | None, labels: Sequence[str]) -> GoldKind:
 def comparable(value: Any, kind: GoldKind) -> str | None:
     """The text by which a value is compared; None for a missing value.
 
-    ``true`` and ``True`` are equal, as are the numbers 7 and 7.0.
+    ``true`` and ``True`` are equal, as are the numbers 7 and 7.0, and both forms of an accent in Unicode.
     """
     if value is None:
         return None
@@ -140,7 +141,7 @@ def comparable(value: Any, kind: GoldKind) -> str | None:
         return _number_text(text)
     if kind == "text":
         return normalized(text)
-    return text.lower() if text.lower() in (_TRUE, _FALSE) else text
+    return text.lower() if text.lower() in (_TRUE, _FALSE) else composed(text)
 
 
 def normalized(text: str) -> str:

@@ -156,6 +156,7 @@ def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tm
         ({"choices": "a"}, "--choices: 'a' is no choice; name at least two labels"),
         ({"choices": "a,,b"}, "--choices: a label is empty"),
         ({"choices": ["a", "b", "a "]}, "--choices: a label is named twice"),
+        ({"choices": ["\u00e9", "e\u0301"]}, "--choices: a label is named twice"),
         ({"choices": 3}, "--choices: 3 is not"),
         ({"max_repairs": -1}, "--max-repairs: -1 is below 0"),
     ],
@@ -177,6 +178,14 @@ def test_choices_are_told_validated_and_repaired_once(engine: Engine) -> None:
     assert result.frame["error_type"].tolist()[2] == "structured_output"
     assert all("exactly one of these labels" in call.system for call in engine.provider.calls)
     assert len(engine.provider.calls) == 5
+
+
+def test_both_forms_of_an_accent_are_one_label_as_it_was_given(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"prompt": ["caf\u00e9", "cafe\u0301"], "human": ["cafe\u0301", "caf\u00e9"]})
+    options: Any = {"backend": "null", "ledger": str(tmp_path / "ledger.db")}
+    result = annotate(frame, choices=["cafe\u0301", "tea"], gold=["human"], **options)
+    assert result.frame["response"].tolist() == ["cafe\u0301"] * 2
+    assert result.quality["response"].accuracy == 1
 
 
 @pytest.mark.parametrize("repairs", [0, 1, 3])

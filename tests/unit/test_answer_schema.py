@@ -539,6 +539,29 @@ def test_labels_that_differ_by_case_need_the_exact_text() -> None:
     assert isinstance(parse_structured("no", schema), InvalidAnswer)
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("listed", "answer"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_both_forms_of_an_accent_are_the_label_of_the_schema(listed: str, answer: str) -> None:
+    labels = {"enum": [listed, listed.upper(), "tea"]}
+    assert parse_structured(answer, labels) == ValidAnswer(value=listed)
+    assert parse_structured(f"It is {answer}.", {"enum": [listed, "tea"]}) == ValidAnswer(value=listed)
+    schema = {
+        "type": "object",
+        "properties": {listed: {"anyOf": [{"const": listed}, {"type": "null"}]}, "all": {"items": labels}},
+        "required": [listed],
+    }
+    text = json.dumps({answer: answer, "all": [answer, "tea"]}, ensure_ascii=False)
+    fitting = ValidAnswer(value={listed: listed, "all": [listed, "tea"]})
+    assert parse_structured(text, schema) == fitting
+    assert parse_structured(json.dumps([answer]), {"type": "array", "items": labels}) == ValidAnswer(
+        value=[listed]
+    )
+    both = {"enum": [COMPOSED, DECOMPOSED]}
+    assert parse_structured(answer, both) == ValidAnswer(value=answer)
+
+
 OPTIONAL: dict[str, Any] = {"anyOf": [{"enum": ["spam", "ham"], "type": "string"}, {"type": "null"}]}
 
 

@@ -210,6 +210,11 @@ def test_null_among_choices_is_chosen_by_a_person() -> None:
     assert form.answer({"a": "", "b": "y"}, {}) == ({"a": None, "b": "y"}, ())
 
 
+def test_a_choice_may_have_the_other_form_of_an_accent() -> None:
+    form = answer_form({"enum": ["caf\u00e9", "tea"]})
+    assert form.answer({"response": "cafe\u0301"}, "tea") == ("caf\u00e9", ())
+
+
 def test_columns_of_fields_that_are_named_like_others() -> None:
     fields = [AnswerField(name=name, types=None) for name in ("note", "answer_note", "label")]
     assert answer_columns(fields) == {
