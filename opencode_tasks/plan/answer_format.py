@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from inspect import isroutine
+from traceback import extract_tb
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -38,6 +39,8 @@ class AnswerFormat:
             self.read(parsed.value)
         except ValidationError as error:
             return InvalidAnswer(problems=tuple(_lines(error)))
+        except Exception as error:  # noqa: BLE001  a validator is the user's code, and the answer is paid for
+            return InvalidAnswer(problems=(_surprise(error, self.output_type),))
         return parsed
 
     def read(self, value: Any) -> Any:
@@ -82,6 +85,13 @@ def _adapter(output_type: Any) -> TypeAdapter[Any]:
 
 def _lines(error: ValidationError) -> list[str]:
     return [f"{_path(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_url=False)]
+
+
+def _surprise(error: Exception, output_type: Any) -> str:
+    """What a validator raised that is no fault of an answer in pydantic's terms."""
+    raised = f"{type(error).__name__}: {error}".removesuffix(": ")
+    function = extract_tb(error.__traceback__)[-1].name
+    return f"a validator of {_name(output_type)} raised {raised} (in {function})"
 
 
 def _path(keys: tuple[int | str, ...]) -> str:

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from engine_runs import Engine
-from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator
-from typing_extensions import TypedDict
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator, model_validator
+from typing_extensions import Self, TypedDict
 
 from opencode_tasks import InputError, annotate
 from opencode_tasks.engine.export import export_run
@@ -115,6 +115,38 @@ def test_validators_of_the_type_check_the_answer(engine: Engine) -> None:
     result = engine.execute(engine.plan(schema=options.schema, output_type=Review))
     assert result.frame["stars"].tolist() == [2**53 + 1]
     assert "no review has 13 stars" in engine.provider.calls[1].prompt
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (TypeError("no label"), "a validator of Checked raised TypeError: no label (in check)"),
+        (KeyError("x"), "a validator of Checked raised KeyError: 'x' (in check)"),
+        (RuntimeError(), "a validator of Checked raised RuntimeError (in check)"),
+        (ZeroDivisionError("by zero"), "a validator of Checked raised ZeroDivisionError: by zero (in check)"),
+    ],
+)
+def test_a_validator_that_raises_another_error_refuses_the_answer(
+    engine: Engine, error: Exception, text: str
+) -> None:
+    class Checked(Review):
+        @model_validator(mode="after")
+        def check(self) -> Self:
+            if self.label == "negative":
+                raise error
+            return self
+
+    text = text.replace("Checked", Checked.__qualname__)
+    options: Any = {"schema": Checked.model_json_schema(), "output_type": Checked}
+    answers = ['{"label": "negative"}', '{"label": "negative"}', '{"label": "positive"}']
+    engine.provider.on("", *(Reply(text=answer) for answer in answers))
+    failed = engine.execute(engine.plan(**options, max_repairs=0)).frame
+    assert failed[["response", "error_type", "error_message"]].to_numpy().tolist() == [
+        [answers[0], "structured_output", text]
+    ]
+    result = engine.execute(engine.plan(**options))
+    assert result.frame["label"].tolist() == ["positive"]
+    assert text in engine.provider.calls[2].prompt
 
 
 def test_a_broken_answer_after_a_draft_is_repaired(engine: Engine) -> None:
