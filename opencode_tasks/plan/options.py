@@ -5,6 +5,7 @@ No framework is imported here: the command line starts opencode with it while th
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -295,11 +296,12 @@ def answer_schema(
 
 
 def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
-    """The schema of an answer that is one of several labels; a text has them between commas.
+    """The schema of an answer that is one of several labels; a text has them between commas, as a line of CSV.
 
-    Raises InputError if there are fewer than two labels, an empty one, or one twice.
+    Raises InputError if there are fewer than two labels, an empty one, or one twice, or for a quotation mark
+    without its pair.
     """
-    labels = [label.strip() for label in (choices.split(",") if isinstance(choices, str) else choices)]
+    labels = [label.strip() for label in (_csv_cells(choices) if isinstance(choices, str) else choices)]
     faults: list[str] = []
     if not all(labels):
         faults.append("--choices: a label is empty; write them as positive,negative")
@@ -310,6 +312,19 @@ def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
     if faults:
         raise InputError(tuple(faults))
     return {"type": "string", "enum": labels}
+
+
+def _csv_cells(choices: str) -> list[str]:
+    if '"' not in choices:
+        return choices.split(",")
+    try:
+        return next(csv.reader([choices.strip()], skipinitialspace=True, strict=True))
+    except csv.Error:
+        fault = (
+            f"--choices: {choices!r} has a label in quotation marks that does not end with one; write a label "
+            'with a comma as "Food, drinks"'
+        )
+        raise InputError((fault,)) from None
 
 
 def read_schema(value: str | Mapping[str, Any] | None) -> Any:

@@ -31,7 +31,7 @@ from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.outcomes.session_messages import repair_ids
 from opencode_tasks.plan.command import prepare
-from opencode_tasks.plan.options import make_options
+from opencode_tasks.plan.options import choices_schema, make_options
 from opencode_tasks.testing import Reply, ScriptedProvider
 from opencode_tasks.testing.scripted_backend import scripted_backend
 
@@ -189,6 +189,9 @@ def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tm
         ({"choices": "a,,b"}, "--choices: a label is empty"),
         ({"choices": ["a", "b", "a "]}, "--choices: a label is named twice"),
         ({"choices": ["\u00e9", "e\u0301"]}, "--choices: a label is named twice"),
+        ({"choices": '"a,b'}, "has a label in quotation marks that does not end with one"),
+        ({"choices": '"a"b,c'}, "has a label in quotation marks that does not end with one"),
+        ({"choices": '"a, b"'}, "--choices: 'a, b' is no choice; name at least two labels"),
         ({"choices": 3}, "--choices: 3 is not"),
         ({"max_repairs": -1}, "--max-repairs: -1 is below 0"),
     ],
@@ -210,6 +213,20 @@ def test_choices_are_told_validated_and_repaired_once(engine: Engine) -> None:
     assert result.frame["error_type"].tolist()[2] == "structured_output"
     assert all("exactly one of these labels" in call.system for call in engine.provider.calls)
     assert len(engine.provider.calls) == 5
+
+
+@pytest.mark.parametrize(
+    ("choices", "labels"),
+    [
+        ('"Food, drinks",Travel', ["Food, drinks", "Travel"]),
+        ('Travel, "Food, ""fast"""', ["Travel", 'Food, "fast"']),
+        ('5" disk, a "b"', ['5" disk', 'a "b"']),
+        ("it's\n,b", ["it's", "b"]),
+        (['"a"', "b,c"], ['"a"', "b,c"]),
+    ],
+)
+def test_a_label_in_quotation_marks_may_have_commas(choices: str | list[str], labels: list[str]) -> None:
+    assert choices_schema(choices)["enum"] == labels
 
 
 def test_both_forms_of_an_accent_are_one_label_as_it_was_given(tmp_path: Path) -> None:
