@@ -24,7 +24,7 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from opencode_tasks.domain.answer_shape import Shape, inside, label_descriptions, shape_of
+from opencode_tasks.domain.answer_shape import Shape, inside, label_descriptions, shape_of, titles_of
 from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
 from opencode_tasks.domain.json_values import children, list_in, mapping_in
@@ -168,7 +168,7 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     labels: dict[str, str | None] = {label: label for label in shape.labels}
     if labels and _takes_null(schema):
         labels.setdefault("null", None)
-    if (label := label_in(plain, tuple(labels))) is not None:
+    if (label := label_in(plain, tuple(labels), titles_of(schema))) is not None:
         return ValidAnswer(value=labels[label])
     if shape.is_label:
         faults = [f"the answer is not one of the labels {', '.join(labels)}"]
@@ -184,7 +184,8 @@ def _last_that_fits(text: str, schema: Mapping[str, Any], shape: Shape) -> Parse
     has_object = False
     fitting: list[Found] = []
     spellings = _spellings(schema)
-    for found in values_in(text, _attempt(shape), of_objects=shape.is_object):
+    for one in values_in(text, _attempt(shape), of_objects=shape.is_object):
+        found = one
         is_object = _is_object(found.value)
         faults = _faults_of(found, schema, shape)
         if faults and spellings:

@@ -7,6 +7,7 @@ field, since exporters of other libraries put the definition of the answer there
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -22,6 +23,8 @@ Types = frozenset[str]
 Node = tuple[Mapping[str, Any], Any]
 """A schema, and the resolver of its references."""
 
+# Words of a title, also of one such as TicketKind.
+_WORDS = re.compile(r"[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|[A-Z][^\W\d_A-Z]*")
 _ALTERNATIVES = ("anyOf", "oneOf")
 # Keywords that say the type if the schema has no "type".
 _IMPLIED = {"properties": "object", "required": "object", "items": "array", "prefixItems": "array"}
@@ -105,6 +108,23 @@ def _descriptions(node: Node, seen: frozenset[int], labels: list[Any] | None) ->
         yield from _descriptions(part, inner, labels)
 
 
+def titles_of(schema: Mapping[str, Any]) -> set[str]:
+    """Return the titles in a schema of labels, in words, and the last word of each."""
+    root: Resource[Any] = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
+    titles = (
+        _WORDS.findall(title) for title in _titles((schema, REGISTRY.resolver_with_root(root)), frozenset())
+    )
+    return {name for words in titles if words for name in (" ".join(words), words[-1])}
+
+
+def _titles(node: Node, seen: frozenset[int]) -> Iterator[str]:
+    title = text_in(node[0].get("title"))
+    if title is not None:
+        yield title
+    for part, inner in _parts(node, seen, "$ref", "allOf", *_ALTERNATIVES):
+        yield from _titles(part, inner)
+
+
 def longest_answer_bytes(schema: Mapping[str, Any]) -> int | None:
     """Return the bytes of the longest answer as JSON; None if the schema does not limit the length.
 
@@ -171,7 +191,8 @@ def _types(node: Node, seen: frozenset[int]) -> Types | None:
         *(_types(part, inner) for part, inner in _parts(node, seen, "$ref", "allOf")),
     ]
     for keyword in _ALTERNATIVES:
-        stated.append(_union([_types(part, inner) for part, inner in _parts(node, seen, keyword)]))
+        alternatives = [_types(part, inner) for part, inner in _parts(node, seen, keyword)]
+        stated.append(_union(alternatives))
     known = [types for types in stated if types is not None]
     if known:
         return known[0].intersection(*known[1:])

@@ -206,7 +206,9 @@ def test_a_citation_is_not_the_answer(text: str, value: list[int] | None) -> Non
     assert parsed == (InvalidAnswer(problems=problems) if value is None else ValidAnswer(value=value))
 
 
-@pytest.mark.parametrize("part", ["[{}] http://x/{}", '["Smith {}, p. {}"]', "\\frac{{x_{}}}{{{}}}", "{{{}}}"])
+@pytest.mark.parametrize(
+    "part", ["[{}] http://x/{}", '["Smith {}, p. {}"]', "\\frac{{x_{}}}{{{}}}", "{{{}}}"]
+)
 def test_citations_and_formulas_after_an_object_are_not_counted(part: str) -> None:
     ends = " ".join(part.format(number, number) for number in range(1, 200))
     assert parse_structured(f'{{"label": "pos"}}\n\nSources: {ends}', SCHEMA) == ValidAnswer(
@@ -216,7 +218,24 @@ def test_citations_and_formulas_after_an_object_are_not_counted(part: str) -> No
 
 
 @pytest.mark.parametrize(
-    "part", ["{ ", '{"', "[", '{"a": [', "{x} ", '"', "'{'", '{"a":1}', "/*", "{/*}", "'", "{'}", "{'label'", "{label:", "{,"]
+    "part",
+    [
+        "{ ",
+        '{"',
+        "[",
+        '{"a": [',
+        "{x} ",
+        '"',
+        "'{'",
+        '{"a":1}',
+        "/*",
+        "{/*}",
+        "'",
+        "{'}",
+        "{'label'",
+        "{label:",
+        "{,",
+    ],
 )
 def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
     parsed = parse_structured(part * 50_000, SCHEMA)
@@ -478,9 +497,30 @@ CHOICES: dict[str, Any] = {"type": "string", "enum": ["positive", "negative", "v
         ("The correct label of this review is: *positive*", "positive"),
         ("\ufeffPositive", "positive"),
         ("positive\u200b", "positive"),
-        ("Positive: positive", "positive"),
-        ("Notes: positive", "positive"),
-        ("Very: positive", "positive"),
+        ("My final answer: positive", "positive"),
+        ("Sentiment label: positive", "positive"),
+        ("情感是：positive", "positive"),  # noqa: RUF001
+        ("答案是positive", "positive"),
+        ("Réponse : positive", "positive"),
+        ("Ответ: positive", "positive"),
+        ("Antwort: positive", "positive"),
+        ("positive。", "positive"),
+        ("「positive」", "positive"),
+        ("„positive“", "positive"),
+        ("《positive》。", "positive"),
+        ("- positive", "positive"),
+        ("> **positive**", "positive"),
+        ("# Positive", "positive"),
+        ("(positive)", "positive"),
+        ("It's positive.", "positive"),
+        ("It\u2019s a positive", "positive"),
+        ("positive</s>", "positive"),
+        ("Positive.<|im_end|>\n<|endoftext|>", "positive"),
+        ("<answer>positive</answer>", "positive"),
+        ("<sentiment>\n positive\n</sentiment>", "positive"),
+        ("\\boxed{positive}", "positive"),
+        ("The final answer is $\\boxed{\\text{positive}}$.", "positive"),
+        ("\u200epositive", "positive"),
     ],
 )
 def test_a_label_is_read(text: str, label: str) -> None:
@@ -500,6 +540,13 @@ def test_a_label_is_read(text: str, label: str) -> None:
         "Unlikely: positive", "The opposite is positive", "The opposite of this review is positive",
         "Very positive: negative", "**Negative:** positive", "Not:positive", "NOT : positive",
         "The negative is positive", "This positive is negative", "No: negative", "Never: positive",
+        "Positive: positive", "Notes: positive", "Very: positive", "Avoid: positive", "Probably: positive",
+        "The mistake is: positive", "Ruled out: positive", "Draft: positive", "The worst is positive",
+        "The question is positive", "Confidence: positive", "User: positive", "Example: positive",
+        "The answer of the opposite is positive", "Not the answer: positive", "Answer: not positive",
+        "(positive) or (negative)", "<wrong>positive</wrong>",
+        "<answer>not positive</answer>", "- not positive",
+        "\\boxed{positive, negative}", "- positive\n- negative", "It's not positive", "It isn't positive",
         "Nicht: positive", "不是：positive", "The wrong answer is positive", "The only answer is positive",  # noqa: RUF001
     ],
 )  # fmt: skip
@@ -513,14 +560,50 @@ def test_a_label_is_never_guessed(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("Yes: no", None), ("No: yes", None), ("yes is no", None), ("The question is no", "no"),
-        ("Diagnosis: no", "no"), ("No: no", None), ("It is a b", None), ("It is b", "b"),
+        ("Yes: no", None), ("No: yes", None), ("yes is no", None), ("The answer is no", "no"),
+        ("Decision: no", "no"), ("No: no", None), ("It is a b", None), ("It is b", "b"),
         ("Not: b", "Not: b"),
     ],
 )  # fmt: skip
 def test_words_before_a_label_that_are_labels(text: str, label: str | None) -> None:
     parsed = parse_structured(text, {"enum": ["yes", "no", "a", "b", "Not: b"]})
     assert (parsed.value if isinstance(parsed, ValidAnswer) else None) == label
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (["Billing: Refund", "Refund"], "billing: refund", "Billing: Refund"),
+        (["Billing: Refund", "Refund"], "Category: refund", "Refund"),
+        (["it's", "no"], "it\u2019s", "it's"),
+        (["正面", "负面"], "正面。", "正面"),
+        (["-1", "1"], "- 1", None),
+        (["-1", "1"], "-1.", "-1"),
+        (["(a)", "a"], "(A)", "(a)"),
+        (["rating", "label"], "Rating: label", None),
+    ],
+)
+def test_a_label_as_it_is_goes_before_a_sentence(labels: list[str], text: str, label: str | None) -> None:
+    parsed = parse_structured(text, {"enum": labels})
+    assert (parsed.value if isinstance(parsed, ValidAnswer) else None) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "is_read"),
+    [("Mail kind: spam", True), ("Kind: spam", True), ("The kind is spam", True), ("Mail: spam", False)],
+)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"title": "MailKind", "enum": ["spam", "ham"]},
+        {
+            "anyOf": [{"$ref": "#/$defs/K"}, {"type": "null"}],
+            "$defs": {"K": {"title": "mail_kind", "enum": ["spam"]}},
+        },
+    ],
+)
+def test_the_title_of_a_schema_may_stand_before_a_label(schema: Any, text: str, is_read: bool) -> None:
+    assert isinstance(parse_structured(text, schema), ValidAnswer) == is_read
 
 
 def test_a_label_of_marks_needs_the_exact_text() -> None:
