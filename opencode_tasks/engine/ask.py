@@ -6,11 +6,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from opencode_tasks.domain.answer_schema import InvalidAnswer, repair_prompt
+from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.records import Answer
+from opencode_tasks.domain.text import terminal_line
 from opencode_tasks.errors import AttachedFileError, OpenCodeError, StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
 from opencode_tasks.plan.answer_format import AnswerFormat
+
+# Characters of an answer that the message of its fault repeats.
+MAX_QUOTED = 100
 
 
 async def ask(
@@ -55,10 +60,19 @@ async def _ask(
         answer = await _send(backend, repair, node_id, on_session)
         parsed = answer_format.parse(answer.text)
     if isinstance(parsed, InvalidAnswer):
-        error = StructuredOutputError(node_id, 0, "; ".join(parsed.problems), answer.text)
+        message = "; ".join(parsed.problems)
+        if not shape_of(answer_format.schema).is_object:
+            # OUTPUT has the text of an object in its column response, and no other text.
+            message += f"; the answer begins: {_beginning(answer.text)}"
+        error = StructuredOutputError(node_id, 0, message, answer.text)
         error.attempt = answer.attempt
         raise error
     return replace(answer, structured=parsed.value)
+
+
+def _beginning(text: str) -> str:
+    shown = terminal_line(text, MAX_QUOTED).replace("\N{REPLACEMENT CHARACTER}", "")
+    return f'"{shown}"' if shown else "(no text)"
 
 
 def check_cost(request: Request, answer: Answer, node_id: str) -> None:

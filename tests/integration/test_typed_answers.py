@@ -204,13 +204,22 @@ def test_faults_of_options_for_answers(tmp_path: Path, options: dict[str, Any], 
 
 def test_choices_are_told_validated_and_repaired_once(engine: Engine) -> None:
     engine.frame = pd.DataFrame({"prompt": ["row 0", "row 1", "row 2"]})
-    answers = (" **Positive**.\n", "not positive", "negative", "positive or negative")
+    answers = (
+        " **Positive**.\n",
+        "not positive",
+        "negative",
+        "positive or\n\x07negative, I cannot say " + "x" * 99,
+    )
     engine.provider.on("", *(Reply(text=text) for text in answers))
     options = make_options({"choices": "positive, negative"})
     result = engine.execute(engine.plan(schema=options.schema, choices=options.choices, concurrency=1))
     assert result.frame["response"].fillna("").tolist() == ["positive", "negative", ""]
     assert str(result.frame["response"].dtype) == "string"
     assert result.frame["error_type"].tolist()[2] == "structured_output"
+    assert result.frame["error_message"].tolist()[2] == (
+        "the answer is not one of the labels positive, negative; "
+        f'the answer begins: "positive or negative, I cannot say {"x" * 63}…"'
+    )
     assert all("exactly one of these labels" in call.system for call in engine.provider.calls)
     assert len(engine.provider.calls) == 5
 
