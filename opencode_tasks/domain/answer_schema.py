@@ -45,6 +45,8 @@ _ITEM_STARTS = {
     "object": r"\{",
     "array": r"\[",
 }
+# Values that are read as labels are: **true**, None.
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "None": None}
 _REPAIR = "Your last answer"
 _NOT_SCHEMAS = {"enum", "const", "default", "examples"}
 _NAMED_SCHEMAS = {
@@ -152,27 +154,32 @@ def parse_structured(text: str, schema: Mapping[str, Any]) -> Parsed:
     broken or does not fit: no earlier object is used instead.
 
     For other schemas, it is the whole text if that is JSON, else the array or object in it that fits, else
-    the text itself if a text fits, else the label that it names (``label_in``). Of several values that fit,
-    it is the last one in a code fence, else the one that is alone on its lines; none if neither is there.
+    the text itself if a text fits, else the label, boolean or null that it names (``label_in``). Of several
+    values that fit, it is the last one in a code fence, else the one that is alone on its lines; none if
+    neither is there.
     """
     shape = shape_of(schema)
-    if shape.is_object:
-        return _last_that_fits(text, schema, shape)
-    plain = without_fence(text)
+    plain = text if shape.is_object else without_fence(text)
     parsed = _last_that_fits(plain, schema, shape)
-    if isinstance(parsed, ValidAnswer) or "string" not in shape.types:
+    if isinstance(parsed, ValidAnswer):
         return parsed
-    found = Found(plain).checked()
-    if not (faults := _faults_of(found, schema, shape)):
-        return ValidAnswer(value=found.value)
-    labels: dict[str, str | None] = {label: label for label in shape.labels}
+    if "string" in shape.types:
+        found = Found(plain).checked()
+        if not (faults := _faults_of(found, schema, shape)):
+            return ValidAnswer(value=found.value)
+        parsed = InvalidAnswer(problems=tuple(faults))
+    labels: dict[str, Any] = {label: label for label in shape.labels}
     if labels and _takes_null(schema):
         labels.setdefault("null", None)
+    listed = ", ".join(labels)
+    folded = {label.casefold() for label in labels}
+    words = {word: value for word, value in _WORDS.items() if word.casefold() not in folded}
+    labels |= {word: value for word, value in words.items() if not validate(value, schema)}
     if (label := label_in(plain, tuple(labels), titles_of(schema))) is not None:
         return ValidAnswer(value=labels[label])
     if shape.is_label:
-        faults = [f"the answer is not one of the labels {', '.join(labels)}"]
-    return InvalidAnswer(problems=tuple(faults))
+        return InvalidAnswer(problems=(f"the answer is not one of the labels {listed}",))
+    return parsed
 
 
 def _takes_null(schema: Mapping[str, Any]) -> bool:

@@ -37,6 +37,11 @@ _TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _STRING_OR_COMMENT = re.compile(
     r"""//[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?""", re.DOTALL
 )
+# As Python writes them, in place of a value.
+_PYTHON_WORD = re.compile(
+    rf"(?:{_STRING_OR_COMMENT.pattern})|(?<=[:\[,\s])(?:True|False|None)(?=\s*[,\]}}])", re.DOTALL
+)
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\"'\\/bfnrtu")
 _OBJECT = re.compile(r"\{(?:\s*\}|[^:]*:)")
@@ -233,9 +238,9 @@ def _escaped(part: re.Match[str]) -> str:
 
 
 def _lenient(text: str) -> Any:
-    """JSON with comments, single quotes or a comma after the last item."""
+    """JSON with comments, single quotes, words of Python or a comma after the last item."""
     return cast("Any", json5).loads(
-        text,
+        _PYTHON_WORD.sub(lambda part: _PYTHON_WORDS.get(part[0], part[0]), text),
         parse_constant=_no_constant,
         parse_float=_finite,
         parse_int=_short_integer,

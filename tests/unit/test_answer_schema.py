@@ -120,7 +120,8 @@ def test_json_with_one_meaning_is_read(text: str) -> None:
         ('{"label": "pos", "score": -Infinity,}', "Infinity is not JSON"),
         ('{"label": "p\\u0000"}', "a NUL character"),
         ('{"label": "neg"}, better: {"label": "po', "broken at character"),
-        ('{"label": True}', "broken at character"),
+        ('{"label": True}', "$.label: True is not one of"),
+        ('{"label": true or True}', "broken at character"),
         ('{"label": "p\\os"}', "the unknown escape \\o at character 13; write \\\\ for a backslash"),
         ('{"label": "pos", "\\d{3}": 1}', "the unknown escape \\d at character 19"),
         ("{'label': 'C:\\Windows',}", "the unknown escape \\W"),
@@ -254,6 +255,14 @@ def test_a_long_text_of_brackets_is_read_in_a_linear_time(part: str) -> None:
 )
 def test_escapes_with_one_meaning_are_read(text: str, value: str) -> None:
     assert parse_structured(text, ANYTHING) == ValidAnswer(value={"a": value})
+
+
+def test_words_of_python_are_read() -> None:
+    text = "{'a': 'True, None', 'b': True, 'c': [False,None], 'd': {'None': None } /* None, */}"
+    value = {"a": "True, None", "b": True, "c": [False, None], "d": {"None": None}}
+    assert parse_structured(f"Draft: {{'a': 'x'}}. Final: {text}", ANYTHING) == ValidAnswer(value=value)
+    optional = {"anyOf": [ANYTHING, {"type": "null"}]}
+    assert parse_structured("None", optional) == ValidAnswer(value=None)
 
 
 def test_line_breaks_in_strings_are_kept() -> None:
@@ -441,6 +450,15 @@ def test_a_type_that_contains_itself_has_fields() -> None:
         ({"type": "string", "maxLength": 9}, "[1] {a}", "[1] {a}"),
         ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, "7", 7),
         ({"enum": [1, 2, None]}, "2", 2),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "boolean"}, "FALSE", False),
+        ({"type": "boolean"}, "**true**", True),
+        ({"type": "boolean"}, "true.", True),
+        ({"type": "boolean"}, "```\nFalse\n```", False),
+        ({"enum": ["a", True]}, "`True`", True),
+        ({"type": ["integer", "null"]}, "None", None),
+        ({"type": ["integer", "null"]}, "Null.", None),
+        ({"type": "array"}, "[True, 'None', None]", [True, "None", None]),
     ],
 )  # fmt: skip
 def test_answers_that_are_no_object(schema: dict[str, Any], text: str, value: Any) -> None:
@@ -455,7 +473,10 @@ def test_answers_that_are_no_object(schema: dict[str, Any], text: str, value: An
     [
         ({"type": "integer"}, "The answer is 42."),
         ({"type": "integer"}, "4.5"),
-        ({"type": "boolean"}, "True"),
+        ({"type": "boolean"}, "not true"),
+        ({"type": "boolean"}, "yes"),
+        ({"type": "boolean"}, "None"),
+        ({"type": "integer"}, "True"),
         ({"type": "array", "items": {"type": "string"}}, '{"tags": ["a"]}'),
         ({"type": "array"}, '["a", '),
         ({"type": "string", "maxLength": 3}, "Paris"),
