@@ -29,6 +29,7 @@ from opencode_tasks.domain.columns import RESERVED_COLUMNS
 from opencode_tasks.domain.json_in_text import Found, values_in
 from opencode_tasks.domain.json_values import children, list_in, mapping_in
 from opencode_tasks.domain.label_in_text import label_in, without_fence
+from opencode_tasks.domain.schema_keywords import is_endless, keyword_faults
 from opencode_tasks.domain.text import composed
 
 PROBLEM_LIMIT = 20
@@ -80,7 +81,8 @@ def check_schema(schema: Any) -> list[str]:
     """Return one line for each fault of a schema; [] if it has none.
 
     Faults are: the value is not a JSON Schema; it does not say the type of the answer; a reference has no
-    target in the schema; a field has the name of a column of OUTPUT.
+    target in the schema, or leads back to itself for the same value; a keyword has no effect and should have
+    one; a field has the name of a column of OUTPUT.
     """
     if not isinstance(schema, Mapping):
         return [f"--schema: a JSON Schema is an object, not {_kind(schema)}"]
@@ -92,11 +94,16 @@ def check_schema(schema: Any) -> list[str]:
     except RecursionError:
         return ["--schema: nested too deeply"]
     faults = [f"--schema: {fault}" for fault in _reference_faults(plain)]
+    if not faults:
+        known = _validator_class(plain).VALIDATORS
+        faults += [f"--schema: {fault}" for fault in keyword_faults(plain, known)]
     if not faults and not shape_of(plain).types:
         faults.append(
             "--schema: the top level does not say the type of the answer, for example "
             '{"type": "object", "properties": …}'
         )
+    if not faults and is_endless(plain):
+        faults.append("--schema: a part of it refers to itself for the same value, so that no check ends")
     faults.extend(
         f"--schema: the field {field!r} is named like a column of OUTPUT; rename it"
         for field in schema_columns(plain)

@@ -183,6 +183,11 @@ def _parts(node: Node, seen: frozenset[int], *keywords: str) -> Iterator[tuple[N
             yield inside(part, near), seen
 
 
+def types_of(node: Node) -> Types | None:
+    """Return the JSON types that fit a schema; None if it does not say them."""
+    return _types(node, frozenset())
+
+
 def _types(node: Node, seen: frozenset[int]) -> Types | None:
     """The JSON types that fit a schema; None if it does not say them."""
     schema, _ = node

@@ -298,6 +298,43 @@ def test_values_stay_exact() -> None:
         ({"type": "object", "properties": {"enum": {"$ref": "#/none"}}}, "'#/none' has no target"),
         ({"type": "object", "$defs": {"default": {"$dynamicRef": "#none"}}}, "'#none' has no target"),
         (
+            {"type": "object", "properties": {"a": {"type": "string", "nullable": True}}},
+            '$.properties.a: nullable is no keyword of JSON Schema; write "type": ["string", "null"]',
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/components/schemas/A", "nullable": True}},
+                "components": {"schemas": {"A": {"type": "object"}}},
+            },
+            'write "anyOf": [{…}, {"type": "null"}]',
+        ),
+        ({"type": "object", "require": ["a"]}, "$: 'require' has no effect; write 'required'"),
+        ({"type": "object", "properites": {}}, "write 'properties'"),
+        ({"type": "array", "items": {"type": "string", "maxlength": 3}}, "write 'maxLength'"),
+        ({"type": "array", "items": {"anyOf": [{"enums": ["a"]}]}}, "write 'enum'"),
+        ({"$ref": "#/x/A", "x": {"A": {"type": "object", "require": []}}}, "write 'required'"),
+        ({"type": "object", "dependencies": {"a": ["b"]}}, "'dependencies' has no effect in this draft"),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "type": "array",
+                "prefixItems": [{"type": "string"}],
+            },
+            "'prefixItems' has no effect in this draft",
+        ),
+        ({"type": "object", "allOf": [{"$ref": "#"}]}, "refers to itself for the same value"),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/A"}},
+                "$defs": {
+                    "A": {"type": "object", "anyOf": [{"type": "null"}, {"not": {"$ref": "#/$defs/A"}}]}
+                },
+            },
+            "refers to itself for the same value",
+        ),
+        (
             {"type": "object", "title": "x", "properties": {"a": {"$ref": "#/title"}}},
             "'#/title' is no schema",
         ),
@@ -322,6 +359,34 @@ def test_faults_of_schemas(schema: Any, fault: str) -> None:
         {"type": "object", "$dynamicAnchor": "node", "properties": {"a": {"$dynamicRef": "#node"}}},
         {"type": "object", "properties": {"a": {"$ref": "#/$defs/any"}}, "$defs": {"any": True}},
         {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "definitions": {}},
+        {
+            "type": "object",
+            "properties": {
+                "require": {"type": ["string", "null"], "nullable": True, "example": "x", "note": "x"},
+                "next": {"$ref": "#"},
+                "b": {
+                    "type": "integer",
+                    "nullable": False,
+                    "x-type": 1,
+                    "format": "int32",
+                    "deprecated": True,
+                },
+                "c": {
+                    "const": {"require": 1},
+                    "default": {"properites": 1},
+                    "enumNames": [],
+                    "propertyOrder": 1,
+                },
+            },
+            "discriminator": {"propertyName": "b"},
+            "definitions": {"A": {"type": "string"}, "B": {"allOf": [{"$ref": "#/definitions/A"}] * 2}},
+        },
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "type": "object",
+            "properties": {"a": {"type": "number", "minimum": 0, "exclusiveMinimum": True}},
+            "dependencies": {"a": ["b"]},
+        },
         {"type": "object", "properties": {"a": {"$id": "http://e/a", "$ref": "#/x", "x": True}}},
     ],
 )
