@@ -166,7 +166,8 @@ class SharedOptions(TypedDict, total=False):
     choices: Annotated[
         str | Sequence[str] | None,
         _PROMPT(
-            'Labels of which the answer is one: positive,negative. Quote one with a comma: "Food, drinks",Travel.',
+            "Labels of which the answer is one: positive,negative. "
+            'Quote one with a comma: "Food, drinks",Travel.',
             absent="the answer is text",
             metavar="LABEL,LABEL",
         ),

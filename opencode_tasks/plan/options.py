@@ -296,7 +296,7 @@ def answer_schema(
 
 
 def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
-    """The schema of an answer that is one of several labels; a text has them between commas, as a line of CSV.
+    """The schema of an answer that is one of several labels; a text is a line of CSV.
 
     Raises InputError if there are fewer than two labels, an empty one, or one twice, or for a quotation mark
     without its pair.
@@ -321,8 +321,8 @@ def _csv_cells(choices: str) -> list[str]:
         return next(csv.reader([choices.strip()], skipinitialspace=True, strict=True))
     except csv.Error:
         fault = (
-            f"--choices: {choices!r} has a label in quotation marks that does not end with one; write a label "
-            'with a comma as "Food, drinks"'
+            f"--choices: {choices!r} has a label in quotation marks that does not end with one; "
+            'write a label with a comma as "Food, drinks"'
         )
         raise InputError((fault,)) from None
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from engine_runs import Engine
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator, model_validator
-from typing_extensions import Self, TypedDict
+from typing_extensions import TypedDict
 
 from opencode_tasks import InputError, annotate
 from opencode_tasks.engine.export import export_run
