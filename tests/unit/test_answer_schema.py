@@ -180,7 +180,9 @@ def test_an_earlier_object_is_not_used_instead_of_a_broken_one(last: str, end: s
 )
 def test_an_earlier_array_is_not_used_instead_of_a_broken_one(items: dict[str, Any], last: str) -> None:
     schema = {"type": "array", "items": items}
-    draft = {"string": ["a"], "integer": [4], "object": [{}], "boolean": [True]}.get(items.get("type"), ["a"])
+    draft = {"string": ["a"], "integer": [4], "object": [{}], "boolean": [True]}.get(
+        str(items.get("type")), ["a"]
+    )
     assert parse_structured(f"{json.dumps(draft)} [x] {{y}}", schema) == ValidAnswer(value=draft)
     parsed = parse_structured(f"Draft: {json.dumps(draft)}\nFinal: {last}", schema)
     assert isinstance(parsed, InvalidAnswer)
