@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -12,14 +14,17 @@ from typer.exceptions import Abort, TyperException
 
 from opencode_tasks.cli.standard_streams import use_standard_streams
 from opencode_tasks.cli.stop_notice import CommandStopped
+from opencode_tasks.domain.text import none_of
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.outcomes.message_cleanup import one_line, presentable
-from opencode_tasks.plan.option_signatures import OPTIONS
 from opencode_tasks.system.signals import INTERRUPTED
 
 COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED = 0, 1, 2, 70, 75
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
 SETUP_LIMIT = 1000
+UNKNOWN_COMMAND = re.compile("No such command '(.*?)'")
+# Errors of pydantic for a number outside of its limits.
+LIMITS = {"greater_than_equal": "not at least {ge}", "less_than_equal": "not at most {le}"}
 
 
 def guarded(app: typer.Typer) -> int:
@@ -49,7 +54,7 @@ def _usage_error(error: TyperException) -> int:
     """One line for a wrong option; the help for a command without arguments."""
     context: Any = getattr(error, "ctx", None)
     show: Callable[[], None] | None = getattr(error, "show", None)
-    message = _option_fault(error) or error.format_message().replace("Value error, ", "")
+    message = _value_fault(error) or _name_fault(error, context) or error.format_message()
     if show is not None and (context is None or not message or "\n" in message):
         show()
         return USAGE_ERROR
@@ -57,22 +62,44 @@ def _usage_error(error: TyperException) -> int:
     return print_line(f"{message.rstrip('.')}{command}", USAGE_ERROR)
 
 
-def _option_fault(error: TyperException) -> str | None:
-    """The fault of the value of a declared option; None for any other error."""
+def _value_fault(error: TyperException) -> str | None:
+    """The fault of the value of an option or argument; None for any other error.
+
+    typer has pydantic check the values.
+    """
     parameter: Any = getattr(error, "param", None)
-    option = OPTIONS.get(getattr(parameter, "name", None) or "")
-    value = None if option is None else _value_after(parameter.opts, sys.argv[1:])
-    return None if option is None or value is None else option.fault(value)
+    find: Callable[[], list[Mapping[str, Any]]] | None = getattr(error.__cause__, "errors", None)
+    if parameter is None or find is None:
+        return None
+    first = find()[0]
+    kind, value, limits = first["type"], first["input"], first.get("ctx", {})
+    if (choices := parameter.type_descriptor.choices) is not None:
+        fault = none_of(str(value), [str(getattr(one, "value", one)) for one in choices])
+    elif kind in LIMITS:
+        fault = f"{value} is {LIMITS[kind].format(**limits)}"
+    elif kind.startswith(("int", "float")):
+        fault = f"{value!r} is not a {'whole ' if kind.startswith('int') else ''}number"
+    else:
+        fault = first["msg"]
+    is_argument = parameter.param_type_name == "argument"
+    name = parameter.display_name_raw if is_argument else max(parameter.opts, key=len)
+    return f"{name}: {fault}"
 
 
-def _value_after(flags: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """The last value that the arguments give to an option; None without one."""
-    found = None
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
-        flag, equals, value = word.partition("=")
-        if flag in flags:
-            found = value if equals else following
-    return found
+def _name_fault(error: TyperException, context: Any) -> str | None:
+    """The fault of an unknown option or command, with the nearest one; None for any other error."""
+    if (option := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        return f"No such option: {option}{_suggestion(getattr(error, 'possibilities', None) or [])}"
+    commands: Mapping[str, Any] | None = getattr(getattr(context, "command", None), "commands", None)
+    found = UNKNOWN_COMMAND.match(error.format_message())
+    if not found or not commands:
+        return None
+    near = _suggestion(get_close_matches(found[1], commands))
+    return f"No such command {found[1]!r}{near or '; the commands are ' + ', '.join(commands)}"
+
+
+def _suggestion(near: Sequence[str]) -> str:
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def explain(error: Exception) -> int:

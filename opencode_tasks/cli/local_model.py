@@ -10,6 +10,7 @@ import typer
 
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.errors import SetupError
+from opencode_tasks.system.loopback import MAX_PORT
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,8 @@ def local_model(
     port: Annotated[
         int,
         typer.Option(
+            min=0,
+            max=MAX_PORT,
             metavar="N",
             show_default=False,
             help="Port on 127.0.0.1; 0 selects a free one. Default: 0.",

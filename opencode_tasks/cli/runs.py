@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,7 @@ def runs(
       opencode-tasks runs --limit 5 --json
     """  # noqa: D301  click reads the character \b
     with open_existing(ledger) as opened:
-        found = _with_drivers(opened, opened.runs.newest(limit=limit))
+        found = _with_drivers(opened, opened.runs.newest(limit=min(limit, sys.maxsize)))
     if as_json:
         typer.echo(json.dumps(found, default=str, indent=2))
         return

@@ -14,11 +14,10 @@ from opencode_tasks.cli.ledger_option import NEWEST, RUN_HELP, LedgerOption, nam
 from opencode_tasks.cli.review import user_name
 from opencode_tasks.domain.text import no_run
 from opencode_tasks.errors import InputError
+from opencode_tasks.system.loopback import MAX_PORT
 
 if TYPE_CHECKING:
     from opencode_tasks.ledger import Ledger
-
-MAX_PORT = 65535
 
 
 def register(app: typer.Typer) -> None:

@@ -19,6 +19,7 @@ from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, MILLION, Price, Tier
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.records import AttemptRecord, Step, Usage
+from opencode_tasks.domain.text import none_of
 
 # Provider ids of opencode (models.dev) that have another name in genai-prices.
 PUBLIC_NAMES = {
@@ -211,7 +212,7 @@ def read_own_prices(value: Any, name: str) -> tuple[dict[str, OwnPrice], list[st
 
 def _own_price(price: Mapping[str, Any]) -> OwnPrice:
     if unknown := sorted(set(price) - set(KINDS)):
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(KINDS)}")
+        raise ValueError(none_of(unknown[0], KINDS))
     base = {"cache_read": "input", "cache_write": "input", "reasoning": "output"}
     prices = {kind: usd_to_pico(price[kind if kind in price else base.get(kind, kind)]) for kind in KINDS}
     if min(prices.values()) < 0:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 ELLIPSIS = "…"
 # A longer last word (a URL, a blob) is cut inside rather than left out.
 MAX_WORD = 40
 # A part of a text that a message repeats. Shorter ones are words that both may have by chance.
 MIN_QUOTE = 24
+MAX_VALUE = 80
 
 
 def shorten(text: str, limit: int) -> str:
@@ -67,6 +70,20 @@ def _extended(message: str, text: str, at: int, found: int, size: int, begin: in
 def no_run(run_id: str) -> str:
     """Return the fault of a run id that the ledger does not have."""
     return f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
+
+
+def none_of(value: str, known: Sequence[str]) -> str:
+    """Return the fault of a text that is none of the known ones, with the nearest of these."""
+    fault = f"{repr(value)[:MAX_VALUE]} is none of {', '.join(known)}"
+    plain = {_plain(one): one for one in known}
+    if _plain(value) in plain:
+        return f"{fault}; did you mean {plain[_plain(value)]!r}? Only case or spaces differ"
+    near = get_close_matches(_plain(value), plain, n=1)
+    return f"{fault}; did you mean {plain[near[0]]!r}?" if near else fault
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def terminal_line(text: str, limit: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from opencode_tasks.domain.answer_schema import validate
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.text import no_run
+from opencode_tasks.domain.text import no_run, none_of
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import answer_text
@@ -166,7 +166,7 @@ def _fault(answer: Any, schema: Mapping[str, Any] | None, labels: Sequence[str])
         return None if answer.strip() else "the answer is empty"
     problems = validate(answer, schema)
     if problems and labels:
-        return f"{answer_text(answer)!r} is none of {', '.join(labels)}"
+        return none_of(answer_text(answer), labels)
     return "; ".join(problems) or None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,6 +97,7 @@ def prepare(
     options["opencode_config"] = merge(base_config, options["opencode_config"] or {})
     if limit is not None and limit < 0:
         faults.append(f"--limit: {limit} is below 0")
+        limit = 0
     incremental = IncrementalInput.of(source, options.pop("incremental", None))
     with Collected(faults):
         output = _output(target, incremental, options, resolver)
@@ -105,7 +107,7 @@ def prepare(
         table = read_table(
             source,
             database=output.database,
-            limit=None if incremental else limit,
+            limit=None if incremental or limit is None else min(limit, sys.maxsize),
             keeps_bad_rows=options.get("bad_rows") == "fail",
             **text_options(reading),
         )

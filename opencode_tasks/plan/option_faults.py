@@ -8,6 +8,7 @@ from typing import get_args
 from opencode_tasks.domain.answer_schema import check_schema
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.sandbox import Network, SandboxKind
+from opencode_tasks.domain.text import none_of
 from opencode_tasks.domain.work import KeepWorkspaces
 from opencode_tasks.opencode.backend import DEFAULT_AGENT
 from opencode_tasks.opencode.backend_table import BACKENDS
@@ -193,7 +194,7 @@ def _choice_faults(options: Options) -> list[str]:
         "keep-workspaces": (options.keep_workspaces, get_args(KeepWorkspaces)),
     }
     return [
-        f"--{name}: {value!r} is none of {', '.join(known)}"
+        f"--{name}: {none_of(value, known)}"
         for name, (value, known) in choices.items()
         if value is not None and value not in known
     ]

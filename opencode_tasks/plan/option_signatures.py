@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from opencode_tasks.domain.text import none_of
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.plan.option_declarations import (
     AnnotateOptions,
@@ -94,7 +95,7 @@ class Option:
         if self.accepts(float) and isinstance(value, float):
             return f"{self.flag}: {shown} is not a finite number"
         if self.choices and isinstance(value, str):
-            return f"{self.flag}: {shown} is none of {', '.join(self.choices)}"
+            return f"{self.flag}: {none_of(value, self.choices)}"
         names = dict.fromkeys(_TYPE_NAMES.get(get_origin(arm) or arm, "") for arm in _arms(self.type))
         wanted = " or ".join(filter(None, names)) or f"one of {', '.join(self.choices)}"
         return f"{self.flag}: {shown} is not {wanted}"

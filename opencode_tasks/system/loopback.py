@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+MAX_PORT = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

@@ -280,18 +280,20 @@ def test_the_labelling_config_and_the_tasks_of_label_studio(desk: Desk) -> None:
 def test_rows_that_do_not_fit_are_listed_and_nothing_is_imported(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
     review(desk, "export", run_id, "-o", "review.csv")
-    edit_csv(desk.folder / "review.csv", {"r1": "perhaps"})
+    edit_csv(desk.folder / "review.csv", {"r1": " Yes"})
     with (desk.folder / "review.csv").open("a") as file:
         file.write(f"{run_id},nobody,,,yes,,false,\n")
     refused = review(desk, "import", "review.csv", code=2)
-    assert "row 'r1': 'perhaps' is none of yes, no" in refused.stderr
+    assert (
+        "row 'r1': 'Yes' is none of yes, no; did you mean 'yes'? Only case or spaces differ" in refused.stderr
+    )
     assert f"row 'nobody': run {run_id} has no such row" in refused.stderr
     assert "nothing was imported" in refused.stderr
     with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
         assert ledger.execute("select count(*) from answer_reviews").fetchone() == (0,)
     partly = review(desk, "import", "review.csv", "--skip-bad", "--by", "ann", code=1)
     assert "3 confirmed, 0 corrected, 1 left" in partly.stdout
-    assert "not imported: row 'r1': 'perhaps' is none of yes, no" in partly.stdout
+    assert "not imported: row 'r1': 'Yes' is none of yes, no; did you mean 'yes'?" in partly.stdout
 
 
 FAULTS = [

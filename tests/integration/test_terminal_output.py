@@ -218,17 +218,64 @@ def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        (["--runner", "rays"], "--runner: 'rays' is none of ray, threads"),
+        (["--runner", "rays"], "--runner: 'rays' is none of ray, threads; did you mean 'ray'?"),
+        (
+            ["--runner", "Threads "],
+            "--runner: 'Threads ' is none of ray, threads; did you mean 'threads'? Only case",
+        ),
         (["--concurrency=many"], "--concurrency: 'many' is not a whole number"),
         (["--max-cost", "much"], "--max-cost: 'much' is not a number"),
-        (["--modle", "a/b"], "No such option: --modle"),
+        (["--modle", "a/b"], "No such option: --modle; did you mean --model? (see: "),
+        (["--choises", "a,b"], "No such option: --choises; did you mean --choices? (see: "),
+        (["--limit", "-1"], "--limit: -1 is below 0"),
     ],
 )
 def test_a_wrong_value_is_one_line(desk: Desk, wrong: list[str], line: str) -> None:
-    ran = desk.run("annotate", "in.csv", "-o", "out.csv", *wrong)
+    desk.write_csv("in.csv", [{"prompt": "one"}])
+    ran = desk.run("annotate", "in.csv", "-o", "out.csv", "--backend", "null", *wrong)
     assert (ran.code, ran.stdout) == (2, "")
     assert ran.stderr.startswith(f"opencode-tasks: {line}")
     assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["runs", "--limit", "0"], "--limit: 0 is not at least 1 (see: opencode-tasks runs --help)"),
+        (["runs", "--limit", "1.5"], "--limit: '1.5' is not a whole number (see: "),
+        (["view", "--port", "99999"], "--port: 99999 is not at most 65535 (see: "),
+        (["local-model", "--port", "-1"], "--port: -1 is not at least 0 (see: "),
+        (["choose", "in.csv", "--rows", "nan"], "--rows: 'nan' is not a whole number (see: "),
+        (["choose", "in.csv", "--target", "half"], "--target: 'half' is not a number (see: "),
+        (
+            ["report", "--by", "modell"],
+            "--by: 'modell' is none of day, model, deployment, run, label; did you mean 'model'? (see: ",
+        ),
+        (
+            ["review", "export", "newest", "-o", "a", "--format", "word"],
+            "--format: 'word' is none of labelst",
+        ),
+        (["gates", "close"], "list|open: 'close' is none of list, open (see: "),
+        (["label", "in.csv"], "No such command 'label'; the commands are setup, doctor, annotate, choose, "),
+        (["annotat", "in.csv"], "No such command 'annotat'; did you mean annotate? (see: "),
+        (["review", "exprt"], "No such command 'exprt'; did you mean export? (see: opencode-tasks review"),
+    ],
+)
+def test_a_wrong_value_of_any_command_is_one_line(desk: Desk, command: list[str], line: str) -> None:
+    ran = desk.run(*command)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"opencode-tasks: {line}")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_limit_beyond_all_rows_is_no_limit(desk: Desk) -> None:
+    desk.write_csv("in.csv", [{"prompt": "one"}])
+    limit, ledger = ["--limit", "9" * 20], ["--ledger", str(desk.folder / "ledger.db")]
+    ran = desk.run(
+        "annotate", "in.csv", "-o", "out.csv", "--backend", "null", "--runner", "threads", *limit, *ledger
+    )
+    assert ran.code == 0, ran.stderr
+    assert desk.run("runs", *limit, *ledger).code == 0
 
 
 @pytest.mark.scripted

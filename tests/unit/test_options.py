@@ -138,7 +138,7 @@ def test_a_help_is_plain_sentences_with_the_default(option: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "faults"),
     [
-        ({"runner": "rays"}, ["--runner: 'rays' is none of ray, threads"]),
+        ({"runner": "rays"}, ["--runner: 'rays' is none of ray, threads; did you mean 'ray'?"]),
         ({"on_budget": "stop"}, ["--on-budget: 'stop' is none of pause, skip"]),
         ({"backend": 3}, [f"--backend: 3 is not one of {', '.join(get_args(BackendName))}"]),
         ({"label": "team"}, ["--label: 'team' is not a list of texts"]),
