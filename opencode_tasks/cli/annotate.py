@@ -186,11 +186,14 @@ def _with_question(prepared: PreparedRun, display: Display, *, is_approved: bool
 def _say_plan(display: Display, plan: Any) -> None:
     """Say which opencode and model answer, and which rows are invalid."""
     from opencode_tasks.engine.progress_text import plan_lines
+    from opencode_tasks.frames.validate import row_name
 
     for line in plan_lines(plan):
         display.say(line)
-    for position, fault in plan.checked.row_faults.items():
-        display.say(f"row {position} fails: {fault}")
+    faults = plan.checked.row_faults
+    ids = plan.checked.rows.ids(faults) if faults else {}
+    for position, fault in faults.items():
+        display.say(f"{row_name(position, ids[position])} fails: {fault}")
 
 
 def _run(

@@ -15,6 +15,7 @@ from opencode_tasks.cli.ledger_option import RUN_HELP, LedgerOption, named_run, 
 from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.domain.text import no_row, no_run
 from opencode_tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ def show(
         run_id = named_run(opened, run_id)
         found = _run(opened, run_id) if row_id is None else opened.results.row(run_id, row_id)
         if found is None:
-            what = f"no run {run_id}" if row_id is None else f"no row {row_id!r} in a run {run_id}"
-            raise InputError((f"RUN_ID: there is {what} in this ledger (see: opencode-tasks runs)",))
+            is_run_there = opened.runs.status(run_id) is not None
+            raise InputError(
+                (no_row(run_id, row_id) if row_id is not None and is_run_there else no_run(run_id),)
+            )
         if row_id is None and not as_json:
             from opencode_tasks.cli.run_text import run_lines
 

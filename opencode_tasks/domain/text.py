@@ -72,6 +72,11 @@ def no_run(run_id: str) -> str:
     return f"RUN_ID: there is no run {run_id} in this ledger (see: opencode-tasks runs)"
 
 
+def no_row(run_id: str, row_id: str) -> str:
+    """Return the fault of a row id that a run does not have."""
+    return f"ROW_ID: run {run_id} has no row {row_id!r} (opencode-tasks view {run_id} lists its rows)"
+
+
 def none_of(value: str, known: Sequence[str]) -> str:
     """Return the fault of a text that is none of the known ones, with the nearest of these."""
     fault = f"{repr(value)[:MAX_VALUE]} is none of {', '.join(known)}"

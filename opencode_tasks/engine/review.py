@@ -11,7 +11,7 @@ from typing import Any
 from opencode_tasks.domain.answer_schema import validate
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.text import no_run, none_of
+from opencode_tasks.domain.text import no_row, no_run, none_of
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import answer_text
@@ -120,22 +120,20 @@ def undo_named_review(ledger: Ledger, run_id: str, row_id: str) -> Mapping[str, 
         raise InputError((no_run(run_id),))
     if not undo_review(ledger, run_id, row_id):
         found = ledger.results.row(run_id, row_id)
-        raise InputError((f"ROW_ID: {_no_review(run_id, row_id, found)}",))
+        fault = no_row(run_id, row_id) if found is None else _no_review(run_id, row_id, found["row"])
+        raise InputError((fault,))
     restored = ledger.results.row(run_id, row_id)
     assert restored is not None
     return restored["row"]
 
 
-def _no_review(run_id: str, row_id: str, found: Mapping[str, Any] | None) -> str:
+def _no_review(run_id: str, row_id: str, row: Mapping[str, Any]) -> str:
     """Why there is no review to undo."""
-    if found is None:
-        return f"run {run_id} has no row {row_id!r} (opencode-tasks view {run_id} lists its rows)"
-    row = found["row"]
     if row["answered_by"] is None:
-        return f"no person has answered row {row_id!r} of run {run_id}"
+        return f"ROW_ID: no person has answered row {row_id!r} of run {run_id}"
     source = f"{row['source_run_id']} {shlex.quote(row['source_row_id'] or '')}"
     return (
-        f"row {row_id!r} took the answer of {row['answered_by']} from another run: "
+        f"ROW_ID: row {row_id!r} took the answer of {row['answered_by']} from another run: "
         f"opencode-tasks review undo {source}, then annotate again"
     )
 

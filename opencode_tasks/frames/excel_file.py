@@ -165,7 +165,9 @@ def _read_book(file: InputFile, content: io.BytesIO, book: Any, written: Any | N
     if len(book.sheetnames) > 1:
         file.notes.append(f"INPUT {file.name}: only the worksheet {sheet.title!r} is read")
     for at, fault in header.faults.items():
-        raise InputError((f"INPUT {file.name}, row {header.number}: the name of column {at + 1} {fault}",))
+        raise InputError(
+            (f"INPUT {file.name}, worksheet row {header.number}: the name of column {at + 1} {fault}",)
+        )
     hidden = _hidden_rows(content, sheet)
     numbers: list[int] = []
     frame = _frame(file, header.cells, _numbered(rows, numbers) if hidden else rows)
@@ -257,11 +259,11 @@ def _cells(file: InputFile, rows: Iterator[_Row], names: Sequence[str]) -> Itera
     for position, row in enumerate(rows):
         cells = [*row.cells[:width]]
         if any(cell is not None for cell in row.cells[width:]):
-            file.bad_row(position, f"row {row.number}: more cells than the header has")
+            file.bad_row(position, f"worksheet row {row.number}: more cells than the header has")
         elif row.faults:
             at, fault = next(iter(row.faults.items()))
             column = repr(names[at]) if at < width else str(at + 1)
-            file.bad_row(position, f"row {row.number}: the cell of column {column} {fault}")
+            file.bad_row(position, f"worksheet row {row.number}: the cell of column {column} {fault}")
         yield cells + [None] * (width - len(cells))
 
 

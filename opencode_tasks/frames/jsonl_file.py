@@ -247,7 +247,7 @@ def _elements(file: InputFile, text: str) -> Iterator[dict[str, Any]]:
             raise InputError((f"INPUT {file.name}, line {line}: not JSON: {one_line(error)}",)) from error
         fault = _object_fault(row, text.count("[", at, end) + text.count("{", at, end)) or fault
         if fault is not None:
-            file.bad_row(position, f"element {position} of the array: {fault}")
+            file.bad_row(position, f"element {position + 1} of the array: {fault}")
         yield {} if fault else cast("dict[str, Any]", row)
         position += 1
         at = _next_sign(text, end)

@@ -30,6 +30,7 @@ MAX_LISTED_COLUMNS = 20
 MAX_ID_LENGTH = 80
 # An entry of an index of PostgreSQL has at most 2,704 bytes, and the id of the run is in it too.
 MAX_ID_BYTES = 2_500
+DEFAULT_PROMPT_COLUMN = "prompt"
 CHUNK_ROWS = 10_000
 # From this number of reserved columns on, INPUT is most likely the OUTPUT of a run.
 OUTPUT_SIGNS = 4
@@ -171,7 +172,7 @@ def check_frame(
         "--workspace-ref": ref_column,
     }
     required += [(option, name) for option, name in optional.items() if name is not None]
-    faults = [_missing_column(name, option, names) for option, name in required if name not in names]
+    faults = [missing_column(name, option, names) for option, name in required if name not in names]
     if all(name is None for name in differing):
         reason = "names no {column}, so the prompts of all rows would be equal"
         faults.append(f"--template {reason}; name one of {_listed(names)} (a file: @FILE)")
@@ -283,7 +284,8 @@ def _column_faults(names: list[str], id_column: str | None, added: Sequence[Colu
     return faults
 
 
-def _missing_column(name: str, option: str, names: list[str]) -> str:
+def missing_column(name: str, option: str, names: list[str]) -> str:
+    """Return the fault of a column that an option names and INPUT does not have."""
     if option == "--template" and JSON_SIGNS & set(name):
         advice = "double the braces of JSON and other text: {{ and }}"
         return f"--template: there is no column {name!r}; {advice}"
@@ -293,6 +295,8 @@ def _missing_column(name: str, option: str, names: list[str]) -> str:
         hint = f". The cells are separated by {separator}: name the separator with --delimiter."
     elif suggestion is not None:
         hint = f"; did you mean {suggestion!r}?"
+    elif (option, name) == ("--prompt-column", DEFAULT_PROMPT_COLUMN):
+        hint = '; write the prompts with --template "… {COLUMN} …", or name the column that holds them.'
     else:
         hint = "."
     return f"INPUT has no column {name!r} ({option}){hint} It has {_listed(names)}"
@@ -353,16 +357,19 @@ def _id_faults(frame: pd.DataFrame, id_column: str, new_ids: Mapping[int, str]) 
 
 
 def _list_rows(positions: list[int], ids: Mapping[int, str]) -> str:
-    """Return the first rows by position, with their ids if they differ, and the number of the others."""
-    listed = [_row_name(position, ids.get(position)) for position in positions[:MAX_LISTED_ROWS]]
+    """Return the names of the first rows, and the number of the others."""
+    listed = [row_name(position, ids.get(position)) for position in positions[:MAX_LISTED_ROWS]]
     more = len(positions) - len(listed)
     return ", ".join(listed) + (f" and {more} more" if more else "")
 
 
-def _row_name(position: int, row_id: str | None) -> str:
-    if row_id is None or row_id == str(position):
-        return f"row {position}"
-    return f"row {position} (id {row_id[:MAX_ID_LENGTH]!r})"
+def row_name(position: int, row_id: str | None = None) -> str:
+    """Return a row of a table as messages name it: by its number and, if it is given, by its id.
+
+    The number is counted from 1, without the header. "row" alone is that of a worksheet or the id of a row.
+    """
+    name = f"data row {position + 1}"
+    return name if row_id is None else f"{name} (id {row_id[:MAX_ID_LENGTH]!r})"
 
 
 def _chunks(frame: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:

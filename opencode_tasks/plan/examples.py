@@ -17,7 +17,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames.cells import is_null, json_text, json_value
 from opencode_tasks.frames.columns import RESPONSE
 from opencode_tasks.frames.io import read_input
-from opencode_tasks.frames.validate import check_frame, fault_lines
+from opencode_tasks.frames.validate import check_frame, fault_lines, row_name
 from opencode_tasks.plan.options import Options
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.system_text import Example
@@ -47,11 +47,12 @@ def read_examples(options: Options, input_columns: Collection[str] | None) -> li
     examples: list[Example] = []
     for row, answer in zip(checked.rows, answers, strict=True):
         if answer is None or not answer.strip():
-            faults.append(f"{name}: row {row.position} has no answer")
+            faults.append(f"{name}: {row_name(row.position)} has no answer")
             continue
         parsed = options.answer_format.parse(answer) if options.answer_format else ValidAnswer(value=answer)
         if isinstance(parsed, InvalidAnswer):
-            faults.append(f"{name}: the answer of row {row.position} does not fit: {parsed.problems[0]}")
+            where = row_name(row.position)
+            faults.append(f"{name}: the answer of {where} does not fit: {parsed.problems[0]}")
         else:
             examples.append(Example(row.prompt, _as_requested(answer, parsed.value)))
     if faults:

@@ -21,6 +21,7 @@ from opencode_tasks.errors import InputError
 from opencode_tasks.frames.arrow_frame import column_cells
 from opencode_tasks.frames.cells import json_value
 from opencode_tasks.frames.columns import RESPONSE
+from opencode_tasks.frames.validate import missing_column
 from opencode_tasks.plan.options import Options
 from opencode_tasks.quality.gold import GoldKind, comparable, kind_of
 
@@ -152,8 +153,7 @@ def _gold_field(text: str, shape: Shape | None, columns: Sequence[str]) -> GoldF
         if not column:
             field, column = None, text
     if column not in columns:
-        listed = ", ".join(map(repr, columns[:20]))
-        raise InputError((f"--gold: INPUT has no column {column!r}; it has {listed}",))
+        raise InputError((missing_column(column, "--gold", list(columns)),))
     if field is None and len(named) > 1:
         first = next(iter(named))
         raise InputError(

@@ -81,7 +81,11 @@ class SharedOptions(TypedDict, total=False):
     # Input
     id_column: Annotated[
         str | None,
-        _INPUT("Column with the unique id of each row.", absent="the position of the row", metavar="COLUMN"),
+        _INPUT(
+            "Column with the unique id of each row.",
+            absent="the position of the row, from 0",
+            metavar="COLUMN",
+        ),
     ]
     label: Annotated[
         Sequence[str],

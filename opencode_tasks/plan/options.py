@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,7 +309,12 @@ def choices_schema(choices: str | Sequence[str]) -> dict[str, Any]:
     if len(set(map(composed, labels))) < len(labels):
         faults.append("--choices: a label is named twice")
     if len(labels) < MIN_LABELS and not faults:
-        faults.append(f"--choices: {labels[0] if labels else ''!r} is no choice; name at least two labels")
+        words = labels[0].split() if labels else []
+        example = ",".join(words) if len(words) > 1 else "positive,negative"
+        faults.append(
+            f"--choices: {labels[0] if labels else ''!r} is one label; name at least two, with commas "
+            f"between them: --choices {shlex.quote(example)}"
+        )
     if faults:
         raise InputError(tuple(faults))
     return {"type": "string", "enum": labels}

@@ -261,7 +261,10 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert listed["run_id"] in ran.stdout
     shown = desk.run("show", listed["run_id"], "1", "--ledger", ledger)
     assert "[Response]\ntwo" in shown.stdout
-    assert desk.run("show", listed["run_id"], "9", "--ledger", ledger).code == 2
+    missing = desk.run("show", listed["run_id"], "9", "--ledger", ledger)
+    assert missing.code == 2
+    assert f"ROW_ID: run {listed['run_id']} has no row '9' (opencode-tasks view " in missing.stderr
+    assert "RUN_ID: there is no run none in" in desk.run("show", "none", "9", "--ledger", ledger).stderr
     (log,) = (path.read_text() for path in logs.iterdir())
     assert "Prompt: one" in log
     assert "[Response]\ntwo" in log

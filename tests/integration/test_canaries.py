@@ -304,7 +304,7 @@ def test_a_row_with_the_prompt_of_a_canary_does_not_take_its_answer(desk: Desk, 
         ([{"text": "a"}, {"text": "a"}], (), "two rows have the same prompt"),
         ([{"text": f"{n}"} for n in range(501)], (), "it has 501 rows"),
         ([{"text": "a", "human": "maybe"}], (), "column 'human' has values that no answer can have"),
-        ([{"text": "a"}], (), "--gold: INPUT has no column 'human'"),
+        ([{"text": "a"}], (), "has no column 'human' (--gold)"),
         ([{"text": ""}], (), "--canary canary.csv: "),
         ([{"text": "a", "human": "positive"}], ("--examples", "reviewed"), "not with --examples reviewed"),
         (

@@ -141,7 +141,7 @@ def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
         pytest.param(more, fault, marks=pytest.mark.scripted)
         for more, fault in (
             (("--target", "1.5"), "--target: 1.5 is not a share"),
-            (("--gold", "none"), "--gold: INPUT has no column 'none'"),
+            (("--gold", "none"), "INPUT has no column 'none' (--gold). It has "),
             (("--rows", "0"), "--rows: 0 is not at least 1"),
             (("--model", "fake/poor"), "--model: 'fake/poor' is named twice"),
             (("--html", "no/page.html"), "no/page.html: the folder no does not exist"),

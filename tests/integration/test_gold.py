@@ -104,7 +104,7 @@ def test_a_run_is_shown_with_its_quality_by_a_short_name(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (["--gold", "nobody"], "--gold: INPUT has no column 'nobody'"),
+        (["--gold", "nobody"], "INPUT has no column 'nobody' (--gold). It has "),
         (["--gold", "prompt"], "--gold: the column 'prompt' is sent to the model"),
         (
             ["--gold", "human", "--template", "{prompt} {human}"],

@@ -204,7 +204,7 @@ def test_opencode_replaces_a_file_that_a_model_does_not_take_so_no_row_is_sent(r
         ),
     )
     real.rows("a.png", "t.txt", None)
-    with pytest.raises(InputError, match="INPUT: fake/echo takes no image files: row 0"):
+    with pytest.raises(InputError, match=r"INPUT: fake/echo takes no image files: data row 1 \(id '0'\)"):
         real.plan(model="fake/echo")
     rows = real.run_rows(model="fake/echo", bad_rows="fail")
     assert [row["status"] for row in rows] == ["failed", "completed", "completed"]
@@ -285,7 +285,7 @@ def test_a_file_that_cannot_be_sent_is_a_fault_of_its_row(
     (line,) = caught.value.faults
     assert fault in line
     assert str(files.folder / cell) in line
-    assert line.endswith(": row 1")
+    assert line.endswith(": data row 2 (id '1')")
     assert [row["status"] for row in rows] == ["completed", "failed"]
     assert rows[1]["error_type"] == "invalid_input"
     assert fault in rows[1]["error_message"]
@@ -303,15 +303,18 @@ def test_cells_and_totals_that_cannot_be_used_are_faults(files: Files) -> None:
         files.plan()
     folder = files.folder
     assert [*caught.value.faults] == [
-        "INPUT: the cell with its files is an object; name a path, a URL or a list of them: row 0",
-        "INPUT: the list with its files has an element that is empty or no text: row 1, row 2",
-        "INPUT: its files have 1,200 bytes, more than 1,000 (OPENCODE_TASKS_MAX_ROW_FILE_BYTES): row 3",
-        f"INPUT: '{folder}/pipe' is no regular file: row 4",
-        "INPUT: the name of a file has a character that no file can have: 'a\\x00b': row 5",
-        f"INPUT: {PASSWORD}: row 6",
-        "INPUT: the file nosuch://x cannot be read: Protocol not known: nosuch: row 7",
-        f"INPUT: there is no file '{folder}/{{a}}': row 8",
-        f"INPUT: there is no file \"{folder}/['a.txt']\": row 9",
+        "INPUT: the cell with its files is an object; name a path, a URL or a list of them: "
+        "data row 1 (id '0')",
+        "INPUT: the list with its files has an element that is empty or no text: data row 2 (id '1'), "
+        "data row 3 (id '2')",
+        "INPUT: its files have 1,200 bytes, more than 1,000 (OPENCODE_TASKS_MAX_ROW_FILE_BYTES): "
+        "data row 4 (id '3')",
+        f"INPUT: '{folder}/pipe' is no regular file: data row 5 (id '4')",
+        "INPUT: the name of a file has a character that no file can have: 'a\\x00b': data row 6 (id '5')",
+        f"INPUT: {PASSWORD}: data row 7 (id '6')",
+        "INPUT: the file nosuch://x cannot be read: Protocol not known: nosuch: data row 8 (id '7')",
+        f"INPUT: there is no file '{folder}/{{a}}': data row 9 (id '8')",
+        f"INPUT: there is no file \"{folder}/['a.txt']\": data row 10 (id '9')",
     ]
 
 

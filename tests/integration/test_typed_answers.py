@@ -185,7 +185,11 @@ def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tm
         ({"output_type": len}, "output_type: len is a function"),
         ({"output_type": int, "schema": {}}, "--schema and output_type: each says what the answer is"),
         ({"choices": "a,b", "schema": {}}, "--schema and --choices: each says what the answer is"),
-        ({"choices": "a"}, "--choices: 'a' is no choice; name at least two labels"),
+        (
+            {"choices": "a"},
+            "--choices: 'a' is one label; name at least two, with commas between them: --choices",
+        ),
+        ({"choices": "yes no  maybe"}, "with commas between them: --choices yes,no,maybe"),
         ({"choices": "a,,b"}, "--choices: a label is empty"),
         ({"choices": ["a", "b", "a "]}, "--choices: a label is named twice"),
         ({"choices": ["\u00e9", "e\u0301"]}, "--choices: a label is named twice"),

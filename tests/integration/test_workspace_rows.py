@@ -177,10 +177,10 @@ def test_a_source_with_a_fault_fails_its_row_alone_or_stops_the_run(work: Work) 
         work.plan(workspace="repo")
     assert [fault.partition(" cannot be used: ")[2] for fault in caught.value.faults] == [
         "",
-        f"there is no file or folder '{work.folder}/none': row 2",
-        f"the repository {source} has no commit 'nowhere': row 3",
+        f"there is no file or folder '{work.folder}/none': data row 3 (id '2')",
+        f"the repository {source} has no commit 'nowhere': data row 4 (id '3')",
     ]
-    assert caught.value.faults[0] == "INPUT: the workspace is null: row 1"
+    assert caught.value.faults[0] == "INPUT: the workspace is null: data row 2 (id '1')"
     plan = work.plan(workspace="repo", bad_rows="fail")
     assert sorted(plan.checked.row_faults) == [1, 2, 3]
     assert [row.workspace is not None for row in plan.rows] == [True, False, False, False]

@@ -60,6 +60,16 @@ def test_empty_frame_is_valid() -> None:
     assert fault_lines(check_frame(pd.DataFrame({"other": []}))) != []
 
 
+def test_a_table_without_prompts_needs_a_template() -> None:
+    frame = pd.DataFrame({"id": ["a"], "text": ["b"]})
+    way = 'write the prompts with --template "… {COLUMN} …", or name the column that holds them'
+    assert check_frame(frame).faults == [
+        f"INPUT has no column 'prompt' (--prompt-column); {way}. It has 'id', 'text'"
+    ]
+    named = check_frame(frame, prompt_column="question").faults
+    assert named == ["INPUT has no column 'question' (--prompt-column). It has 'id', 'text'"]
+
+
 def test_all_faults_are_found() -> None:
     frame = pd.DataFrame(
         [["a", 1, 2, 3, 4, 5]], columns=pd.Index(["Prompts", "dup", "dup", "status", "row_id", "label"])
@@ -151,17 +161,19 @@ def test_row_id_can_be_the_id_column() -> None:
 def test_ids_are_unique_texts_or_numbers() -> None:
     ids = ["a", "b", 7, "7", "a", "a", "a", "a", None, " ", ["l"], "n\0", float("nan")]
     frame = pd.DataFrame({"id": pd.Series(ids, dtype=object), "prompt": "p"})
-    repeated = "row 0 (id 'a'), row 2 (id '7'), row 3 (id '7'), row 4 (id 'a'), row 5 (id 'a')"
+    repeated = ", ".join(
+        f"data row {at} (id {row_id!r})" for at, row_id in zip((1, 3, 4, 5, 6), "a77aa", strict=True)
+    )
     assert check_frame(frame, id_column="id").faults == [
-        "INPUT column 'id' (--id-column): the id is empty: row 8, row 9, row 12",
-        "INPUT column 'id' (--id-column): the id is not a valid text or number: row 10, row 11",
+        "INPUT column 'id' (--id-column): the id is empty: data row 9, data row 10, data row 13",
+        "INPUT column 'id' (--id-column): the id is not a valid text or number: data row 11, data row 12",
         f"INPUT column 'id' (--id-column): the id is not unique: {repeated} and 2 more",
     ]
 
 
 def test_an_id_fits_into_an_index_of_postgresql() -> None:
     frame = pd.DataFrame({"id": ["é" * 1_250, "é" * 1_251], "prompt": "p"})
-    fault = "INPUT column 'id' (--id-column): the id is longer than 2,500 bytes: row 1"
+    fault = "INPUT column 'id' (--id-column): the id is longer than 2,500 bytes: data row 2"
     assert check_frame(frame, id_column="id").faults == [fault]
 
 
@@ -174,11 +186,11 @@ def test_row_faults_do_not_affect_other_rows() -> None:
     assert [row.prompt for row in checked.rows if row.prompt] == ["good", "5", "fine"]
     assert set(checked.row_faults) == {1, 2, 3, 5, 6, 7, 8}
     assert fault_lines(checked) == [
-        "INPUT: the prompt is null: row 1 (id 'r1'), row 8 (id 'r8')",
-        "INPUT: the prompt is empty: row 2 (id 'r2'), row 3 (id 'r3')",
-        "INPUT: the prompt contains a NUL character: row 5 (id 'r5')",
-        "INPUT: the prompt contains a lone surrogate (half of a character): row 6 (id 'r6')",
-        "INPUT: the prompt is longer than 10 MB: row 7 (id 'r7')",
+        "INPUT: the prompt is null: data row 2 (id 'r1'), data row 9 (id 'r8')",
+        "INPUT: the prompt is empty: data row 3 (id 'r2'), data row 4 (id 'r3')",
+        "INPUT: the prompt contains a NUL character: data row 6 (id 'r5')",
+        "INPUT: the prompt contains a lone surrogate (half of a character): data row 7 (id 'r6')",
+        "INPUT: the prompt is longer than 10 MB: data row 8 (id 'r7')",
     ]
 
 
@@ -188,7 +200,7 @@ def test_row_faults_follow_input_faults() -> None:
     assert list(checked.rows) == []
     assert fault_lines(checked) == [
         f"INPUT column 'status' has the name of a column that OUTPUT adds; rename it, {OR_PREFIX}",
-        "INPUT: the prompt is null: row 0",
+        "INPUT: the prompt is null: data row 1",
     ]
 
 

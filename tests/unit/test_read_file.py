@@ -268,7 +268,7 @@ def test_json_that_python_would_change_is_a_bad_row(
     rows = ['{"p": "first"}', row, '{"p": "last"}']
     content = "\n".join(rows) if suffix == "jsonl" else f"[{','.join(rows)}]"
     table = read_table(str(write_file(tmp_path, f"a.{suffix}", content)), keeps_bad_rows=True)
-    where = "line 2" if suffix == "jsonl" else "element 1 of the array"
+    where = "line 2" if suffix == "jsonl" else "element 2 of the array"
     assert table.row_faults == ({} if fault is None else {1: f"{where}: {fault}"})
     assert records(table.frame)[2]["p"] == "last"
 
@@ -490,10 +490,10 @@ def test_cells_of_excel_without_a_value_are_bad_rows(tmp_path: Path) -> None:
     book.save(path)
     table = read_table(str(path), keeps_bad_rows=True)
     assert table.row_faults == {
-        0: "row 3: the cell of column 'x' has a formula without a result: open the workbook in a spreadsheet "
-        "and save it",
-        1: "row 5: the cell of column 'x' has the error #N/A",
-        2: "row 6: more cells than the header has",
+        0: "worksheet row 3: the cell of column 'x' has a formula without a result: open the workbook in a "
+        "spreadsheet and save it",
+        1: "worksheet row 5: the cell of column 'x' has the error #N/A",
+        2: "worksheet row 6: more cells than the header has",
         4: table.row_faults[0].replace("row 3", "row 8"),
     }
     with pytest.raises(InputError) as caught:
@@ -590,8 +590,11 @@ def test_results_of_excel_formulas_are_read(tmp_path: Path) -> None:
     [
         ([["a", "a"], [1, 2]], ": several columns are named 'a'; rename all but one"),
         ([], ": the first worksheet is empty"),
-        ([["My report"], ["id", "x"], [1, 2]], ", row 2: more cells than the header has"),
-        ([["a", "=1+1"], [1, 2]], ", row 1: the name of column 2 has a formula without a result: open the"),
+        ([["My report"], ["id", "x"], [1, 2]], ", worksheet row 2: more cells than the header has"),
+        (
+            [["a", "=1+1"], [1, 2]],
+            ", worksheet row 1: the name of column 2 has a formula without a result: open the",
+        ),
         (None, ": not an Excel workbook that can be read: "),
     ],
 )
