@@ -65,7 +65,13 @@ def argument(name: str) -> inspect.Parameter:
 
 def _output() -> inspect.Parameter:
     option = OPTIONS["output"]
-    output = typer.Option("-o", "--output", help=option.description, rich_help_panel=option.info.group)
+    output = typer.Option(
+        "-o",
+        "--output",
+        metavar=option.info.metavar,
+        help=option.description,
+        rich_help_panel=option.info.group,
+    )
     return inspect.Parameter("output", _KEYWORD, annotation=Annotated[str, output])
 
 

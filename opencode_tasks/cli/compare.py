@@ -40,13 +40,13 @@ def compare(
 ) -> None:
     """Compare the answers, the accuracy, the cost and the time of two runs over the same rows.
 
-      Rows are matched by their ids. If one of the runs had --gold, the accuracy of both is compared over the
-      same rows, with McNemar's exact test: a p-value below 0.05 is a difference that chance seldom makes.
+    Rows are matched by their ids. If one of the runs had --gold, the accuracy of both is compared over the
+    same rows, with McNemar's exact test: a p-value below 0.05 is a difference that chance seldom makes.
 
-      \b
-      Examples:
-        opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01
-    opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01 --html comparison.html
+    \b
+    Examples:
+      opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01
+      opencode-tasks compare 20261127-143000-4e9a72 20261128-090000-77ab01 --html comparison.html
     """  # noqa: D301  click reads the character \b
     from opencode_tasks.engine.compare import compare_runs
 

@@ -17,14 +17,19 @@ from opencode_tasks.plan.option_declarations import Group
 ARGUMENTS, OTHER = "Arguments", "Options"
 SECTIONS = (ARGUMENTS, *get_args(Group), OTHER)
 HELP = ("-h", "--help")
-# Type of an argument that is any text, which the help need not name.
-TEXT = " <str>"
+# The type of an argument, which its description says.
+TYPE = " <"
 WIDTH = 100
 CONTEXT: dict[str, Any] = {"help_option_names": list(HELP), "max_content_width": WIDTH}
 
 
 class Command(TyperCommand):
     """A command whose help has a section for each group of options."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line: a required argument by its name alone, as most programs do."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [piece[1:-1] if piece.startswith("{") else piece for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections in the order of ``SECTIONS``."""
@@ -40,7 +45,10 @@ def records_by_section(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]
         record = parameter.get_help_record(ctx)
         if record is not None:
             spelling, meaning = record
-            found[_section(parameter)].append((spelling.removesuffix(TEXT), meaning))
+            section = _section(parameter)
+            found[section].append(
+                (spelling.partition(TYPE)[0] if section == ARGUMENTS else spelling, meaning)
+            )
     return {title: records for title, records in found.items() if records}
 
 

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def view(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN_ID]", help=f"{RUN_HELP} Default: the newest one."),
+        typer.Argument(metavar="RUN_ID", help=f"{RUN_HELP} Default: the newest one."),
     ] = None,
     by: Annotated[
         str | None,

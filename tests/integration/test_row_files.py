@@ -301,14 +301,13 @@ def test_cells_and_totals_that_cannot_be_used_are_faults(files: Files) -> None:
     )
     with setting("MAX_ROW_FILE_BYTES", "1000"), pytest.raises(InputError) as caught:
         files.plan()
-    folder = files.folder
+    folder, first = files.folder, "data row 1 (id '0')"
+    size = "INPUT: its files have 1,200 bytes, more than 1,000 (OPENCODE_TASKS_MAX_ROW_FILE_BYTES)"
+    element = "INPUT: the list with its files has an element that is empty or no text"
     assert [*caught.value.faults] == [
-        "INPUT: the cell with its files is an object; name a path, a URL or a list of them: "
-        "data row 1 (id '0')",
-        "INPUT: the list with its files has an element that is empty or no text: data row 2 (id '1'), "
-        "data row 3 (id '2')",
-        "INPUT: its files have 1,200 bytes, more than 1,000 (OPENCODE_TASKS_MAX_ROW_FILE_BYTES): "
-        "data row 4 (id '3')",
+        f"INPUT: the cell with its files is an object; name a path, a URL or a list of them: {first}",
+        f"{element}: data row 2 (id '1'), data row 3 (id '2')",
+        f"{size}: data row 4 (id '3')",
         f"INPUT: '{folder}/pipe' is no regular file: data row 5 (id '4')",
         "INPUT: the name of a file has a character that no file can have: 'a\\x00b': data row 6 (id '5')",
         f"INPUT: {PASSWORD}: data row 7 (id '6')",

@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import COMMAND, OWN_SERVICES, Desk, read_all
 from prefect_server import PrefectServer, running
+from typer.main import get_command
 
+from opencode_tasks.cli.app import with_commands
+from opencode_tasks.cli.help_text import print_help
 from opencode_tasks.testing import Reply
 
 HTML = "<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head>" + "<p>edge</p>" * 400 + "</html>"
@@ -314,6 +318,23 @@ def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
         ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
     )
     assert done.stdout.splitlines() == ["annotate", "--on-budget", "pause skip"]
+
+
+def test_all_helps_have_one_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    application = with_commands()
+    group: Any = get_command(application)
+    for name in group.commands:
+        assert print_help(application, [name, "--help"])
+        usage, _, *text = capsys.readouterr().out.splitlines()
+        assert not set(usage) & set("{}<>"), usage
+        assert "[[" not in usage
+        end = next(at for at, line in enumerate(text) if line in ("Arguments:", "Options:"))
+        head = [line for line in text[:end] if line]
+        examples = next(at for at, line in enumerate(head) if line.strip() in ("Example:", "Examples:"))
+        assert all(re.match(r"  \S", line) and "  " not in line.strip() for line in head[: examples + 1]), (
+            head
+        )
+        assert all(re.match(r" {4}( {4})?\S", line) for line in head[examples + 1 :]), head
 
 
 HEAVY = ("pandas", "prefect", "pydantic", "ray", "rich", "sqlalchemy")
