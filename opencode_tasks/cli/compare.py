@@ -118,6 +118,7 @@ def _lines(found: Comparison) -> list[str]:
         if count
     ]
     lines.append(", ".join([f"{count_of(found.common)} in both", *alone]))
+    lines.append("compared: the answers of the models, without the corrections of persons")
     for one in found.fields:
         lines += _field_lines(one)
     return lines
@@ -125,9 +126,9 @@ def _lines(found: Comparison) -> list[str]:
 
 def _run_line(name: str, run: ComparedRun) -> str:
     cost = "unknown" if run.answers_cost_pico is None else format_usd(run.answers_cost_pico)
-    time = "" if run.seconds is None else f", {duration(run.seconds)}"
+    time = "no row sent" if run.seconds is None else f"rows in flight for {duration(run.seconds)}"
     answered = f"{run.answered} answered, {run.unanswered} without an answer"
-    return f"{name}: run {run.run_id}, {run.model_ref or 'no model'}: {answered}, cost {cost}{time}"
+    return f"{name}: run {run.run_id}, {run.model_ref or 'no model'}: {answered}, cost {cost}, {time}"
 
 
 def _field_lines(one: FieldComparison) -> list[str]:

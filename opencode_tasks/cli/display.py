@@ -132,8 +132,11 @@ class Display:
         is_resumed = self._in_flight is not None and event.part == self._part
         self._in_flight, self._part = 0, event.part
         self._has_ended = self._has_ended and is_resumed
-        for line in self._lines.start(event, time.monotonic()):
+        now = time.monotonic()
+        for line in self._lines.start(event, now):
             self.say(line)
+        # A line at the start would say that nothing has happened yet.
+        self._line_at = now
         # After a wait, the line shows the rows that ended before.
         if self._bar is not None and not is_resumed:
             total = event.sizes.rows + event.reused_rows

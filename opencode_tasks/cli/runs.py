@@ -25,6 +25,22 @@ if TYPE_CHECKING:
 
 # Width of a table in a pipe, which has none.
 PIPE_WIDTH = 200
+# Only --json shows these: they identify a row or an attempt in the ledger, or are reservations and leases.
+INTERNAL = frozenset(
+    {
+        *(
+            "attempt_id",
+            "ended_fence",
+            "exit_code",
+            "fence",
+            "gate_id",
+            "lost_at",
+            "max_call_pico",
+            "node_id",
+        ),
+        *("owner", "position", "reserved_pico", "row_key", "usage_known"),
+    }
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -116,7 +132,7 @@ def show(
     """Show a run with its quality, or a row with its attempts, errors, usage (repairs are marked) and trace.
 
     Of a row with a workspace, the tools, the check, the artifacts and the beginning of the diff are shown;
-    --json has the whole diff.
+    --json has the whole diff, and the fields that are internal to the ledger.
 
     \b
     Examples:
@@ -189,12 +205,11 @@ def _print_row(found: dict[str, Any]) -> None:
     for vote in found["votes"]:
         typer.echo(f"\n--- {vote['title']}: {vote['status']}, run {vote['run_id']}")
         names = ("response", "structured", "error_type", "error_message", "model_ref", "cost_pico", "reused")
-        _print_fields({name: vote[name] for name in names if vote[name] is not None})
+        _print_fields({name: vote[name] for name in names})
     for attempt in found["attempts"]:
         typer.echo(f"\n--- attempt {attempt['attempt']}: {attempt['status']}{_beginning(attempt)}")
-        _print_fields(
-            {k: v for k, v in attempt.items() if v is not None and k not in ("run_id", "row_id", "row_key")}
-        )
+        in_title = ("run_id", "row_id", "attempt", "status")
+        _print_fields({name: value for name, value in attempt.items() if name not in in_title})
     for step in found["usage"]:
         tokens = f"{step['input_tokens']} in, {step['output_tokens']} out"
         cost = format_usd(step["cost_pico"])
@@ -202,7 +217,9 @@ def _print_row(found: dict[str, Any]) -> None:
         typer.echo(f"\n--- step {step['step_id']}: {step['model_ref']}, {tokens}, {cost}{repair}")
     for session in found["sessions"]:
         trace = without_controls(render_trace(session["messages"] or []))
-        typer.echo(f"\n--- session {session['session_id']}\n{trace}")
+        before = "" if row["answered_by"] is None else f" before the answer of {row['answered_by']}"
+        title = without_controls(f"answer of the model{before}, session {session['session_id']}")
+        typer.echo(f"\n--- {title}\n{trace}")
 
 
 def _beginning(attempt: dict[str, Any]) -> str:
@@ -213,7 +230,9 @@ def _beginning(attempt: dict[str, Any]) -> str:
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
+    """Print the fields that have a value and are of interest to a user."""
     for name, value in fields.items():
+        if value is None or value == {} or name in INTERNAL:
+            continue
         shown = format_usd(value) if name.endswith("_pico") else value
-        text = "" if shown is None else without_controls(str(shown))
-        typer.echo(f"{name.removesuffix('_pico'):<18} {text}")
+        typer.echo(f"{name.removesuffix('_pico'):<18} {without_controls(str(shown))}")

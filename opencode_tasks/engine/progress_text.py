@@ -90,12 +90,12 @@ def start_lines(event: RunEvent) -> list[str]:
     """The run and its sizes, and the rows that have an outcome before it starts."""
     sizes, counts = event.sizes, event.progress
     assert sizes is not None
-    in_flight = f"{count_of(sizes.concurrency)} in flight"
+    at_a_time = f"{sizes.concurrency} at a time"
     if sizes.is_found:
-        in_flight = f"up to {in_flight}, the number is found by trial"
-    batches = f"in batches of up to {sizes.batch_size}, {sizes.batches} at once"
+        at_a_time = f"up to {at_a_time}, a number found by trial"
+    batches = f" in batches of up to {sizes.batch_size}" if sizes.batch_size < sizes.rows else ""
     name = f"run {event.run_id}" if event.part is None else f"run {event.run_id}, {event.part}"
-    lines = [f"{name}: {count_of(sizes.rows)} {batches}, {in_flight}"]
+    lines = [f"{name}: {count_of(sizes.rows)}{batches}, {at_a_time}"]
     if event.reused_rows:
         have = "has" if event.reused_rows == 1 else "have"
         lines.append(

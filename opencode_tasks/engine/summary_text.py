@@ -41,7 +41,7 @@ def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list
     counted = ", ".join(
         f"{'unknown' if n is None else f'{n:,}'} {kind.removesuffix('_tokens')}" for kind, n in tokens.items()
     )
-    seconds = "" if summary["seconds"] is None else f", {summary['seconds']:.1f} s"
+    seconds = "" if summary["seconds"] is None else f", {summary['seconds']:.1f} s in all"
     if not rows["total"]:
         counts = "no rows to answer"
     return [

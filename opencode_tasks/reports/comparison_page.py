@@ -72,7 +72,7 @@ def comparison_page(ledger: Ledger, found: Comparison, *, now: datetime, source:
 
 
 def _time(seconds: float | None) -> str:
-    return "unknown" if seconds is None else duration(seconds)
+    return "no row sent" if seconds is None else duration(seconds)
 
 
 def _differences(found: Comparison) -> Mapping[str, str]:

@@ -251,7 +251,7 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two", "three"]))
     ran = desk.annotate("in.csv", "-o", "out.csv", "--limit", "2", "--log-dir", "logs", "--verbose")
     assert ran.stdout.startswith("2 completed -> out.csv")
-    assert "2 rows in batches of up to" in ran.stderr
+    assert ": 2 rows, " in ran.stderr
     assert "2/2 rows, 0 failed" in ran.stderr
     assert re.search(r"first row after \d+\.\d s: loading \d.*opencode \d.*first prompt \d", ran.stderr)
     assert sorted(desk.provider.prompts()) == ["one", "two"]
@@ -260,7 +260,11 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert (listed["status"], listed["completed"]) == ("completed", 2)
     assert listed["run_id"] in ran.stdout
     shown = desk.run("show", listed["run_id"], "1", "--ledger", ledger)
+    assert "--- answer of the model, session ses_" in shown.stdout
     assert "[Response]\ntwo" in shown.stdout
+    words = {line.split()[0] for line in shown.stdout.splitlines() if line.strip()}
+    assert {"response", "status", "cost", "spent"} <= words
+    assert not words & {"fence", "owner", "gate_id", "max_call", "row_key", "error_type", "labels"}
     missing = desk.run("show", listed["run_id"], "9", "--ledger", ledger)
     assert missing.code == 2
     assert f"ROW_ID: run {listed['run_id']} has no row '9' (opencode-tasks view " in missing.stderr

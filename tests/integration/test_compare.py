@@ -63,7 +63,8 @@ def test_two_runs_are_compared_over_their_common_rows(runs: tuple[Desk, str, str
     assert (accuracy["a"], accuracy["b"], accuracy["only_a"], accuracy["only_b"]) == (0.55, 0.9, 1, 8)
     assert accuracy["p_value"] == pytest.approx(20 / 512)
     text = desk.run("compare", first, second, *ledger).stdout
-    assert "20 rows in both, 1 only in B" in text
+    assert "20 rows in both, 1 only in B\ncompared: the answers of the models, without the corr" in text
+    assert text.count(", rows in flight for ") == 2
     assert "response: 55.0% of 20 rows agree" in text
     assert "A 55.0%, B 90.0%" in text
     assert "p = 0.0391: a difference" in text

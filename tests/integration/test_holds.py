@@ -284,7 +284,7 @@ def test_the_number_of_rows_in_flight_is_found_and_remembered(desk: Desk) -> Non
     ran = desk.run(*arguments)
     assert ran.code == 0, ran.stderr
     assert statuses(desk) == {"completed": 24}
-    assert "up to 24 rows in flight, the number is found by trial" in ran.stderr
+    assert "up to 24 at a time, a number found by trial" in ran.stderr
     refused = [call for call in desk.provider.calls if call.status == 429]
     assert 1 <= len(refused) <= 4
     found = desk.provider.calls[:]

@@ -120,6 +120,10 @@ class Page:
         assert [one for one in requested(self.browser) if not one.startswith(self.host)] == []
         assert self.evaluate("document.documentElement.scrollWidth") <= self.width
         assert self.evaluate("document.title") != "hacked"
+        if self.width == max(WIDTHS):
+            tables = "[...document.querySelectorAll('.story .scroll')]"
+            is_cut = "one => one.scrollWidth > one.clientWidth"
+            assert self.evaluate(f"{tables}.filter({is_cut}).map(one => one.innerText)") == []
 
 
 @pytest.fixture(params=WIDTHS)
