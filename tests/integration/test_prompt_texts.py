@@ -77,7 +77,7 @@ def test_a_system_text_that_cannot_be_sent_is_a_fault(tmp_path: Path, cell: Any,
     with pytest.raises(InputError) as caught:
         annotate(frame, **options)
     assert fault in caught.value.faults[0]
-    assert "row 1" in caught.value.faults[0]
+    assert "data row 2 (id '1')" in caught.value.faults[0]
     result = annotate(frame, bad_rows="fail", **options)
     assert result.frame["status"].tolist() == ["completed", "failed"]
 
