@@ -191,7 +191,7 @@ def _say_plan(display: Display, plan: Any) -> None:
     for line in plan_lines(plan):
         display.say(line)
     faults = plan.checked.row_faults
-    ids = plan.checked.rows.ids(faults) if faults else {}
+    ids: Mapping[int, str] = plan.checked.rows.ids(faults) if faults else {}
     for position, fault in faults.items():
         display.say(f"{row_name(position, ids[position])} fails: {fault}")
 
