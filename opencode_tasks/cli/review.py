@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opencode_tasks.engine.review_import import ReviewImport
 
 MAX_ANSWER_CHARS = 100
+SHOWN_ROWS = 5
 HELP = """Let persons confirm or correct the answers of a run.
 
 \b
@@ -79,9 +80,9 @@ def export_file(
 
     The least certain rows come first: rows that need a review, rows without an answer, rows whose answer
     differs from a gold value, rows with the lowest agreement or confidence. Then come rows drawn at random,
-    marked random: they show how good the answers are that nobody has reviewed yet, each prompt once. Rows
-    that a person has answered are left out, and one of several rows with the same prompt stands for all. For
-    Label Studio, a labelling config is written beside the file.
+    marked random: they show how good the answers are that nobody has reviewed yet, each prompt once. Their
+    reason names their doubt too. Rows that a person has answered are left out, and one of several rows with
+    the same prompt stands for all. For Label Studio, a labelling config is written beside the file.
 
     \b
     Examples:
@@ -210,6 +211,7 @@ def _import_json(found: ReviewImport) -> dict[str, Any]:
         "bad": list(found.faults),
         "other_rows": found.other_rows,
         "newer_rows": found.newer_rows,
+        "against_gold": list(found.against_gold),
         "random_rows": found.random_rows,
         "random_left": found.random_left,
         "quality": quality_json(found.quality),
@@ -223,6 +225,7 @@ def _import_lines(found: ReviewImport) -> list[str]:
         lines.append(f"{count_of(found.other_rows)} of other runs: name such a run to import them")
     if found.newer_rows:
         lines.append(f"{count_of(found.newer_rows)} reviewed again since an earlier import: not changed")
+    lines += _against_gold_lines(found)
     if found.quality:
         lines.append(
             f"the model on {count_of(found.random_rows)} drawn at random from those not reviewed before "
@@ -237,6 +240,20 @@ def _import_lines(found: ReviewImport) -> list[str]:
         *lines,
         f"next: opencode-tasks export {found.run_id} -o FILE writes OUTPUT with these answers;",
         "      opencode-tasks annotate takes them for rows with the same prompt and settings",
+    ]
+
+
+def _against_gold_lines(found: ReviewImport) -> list[str]:
+    """A warning about confirmed answers that differ from the gold values of INPUT."""
+    count = len(found.against_gold)
+    if not count:
+        return []
+    names = ", ".join(terminal_line(one, MAX_ANSWER_CHARS) for one in found.against_gold[:SHOWN_ROWS])
+    more = ", …" if count > SHOWN_ROWS else ""
+    return [
+        f"WARNING: {count_of(count)} confirmed whose answer differs from the gold value: {names}{more}",
+        "      an answer that nobody changed counts as confirmed. Did nobody look at a row? Delete it",
+        f"      from the file, undo it (opencode-tasks review undo {found.run_id} ROW_ID), and import again",
     ]
 
 

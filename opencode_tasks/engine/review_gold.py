@@ -16,11 +16,11 @@ from opencode_tasks.quality.gold import comparable
 def known_values(
     ledger: Ledger, run_id: str, outcomes: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """The gold values of rows by row key and field. Of rows with equal keys, the first known value counts."""
+    """The gold values of INPUT by row key and field. Of rows with equal keys, the first value counts."""
     keys = {one["row_id"]: one["row_key"] for one in outcomes}
     found: dict[str, dict[str, Any]] = {}
     for field in fields_of(schema):
-        values = ledger.gold.values(run_id, field)
+        values = ledger.gold.values(run_id, field, only_of_input=True)
         for row_id, key in keys.items():
             if row_id in values:
                 found.setdefault(key, {}).setdefault(field, values[row_id])

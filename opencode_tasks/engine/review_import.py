@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in
 from opencode_tasks.engine.review import PersonAnswer, check_answers, schema_of, write_answers
+from opencode_tasks.engine.review_gold import differs, known_values
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import AnswerForm, answer_form, is_empty
 from opencode_tasks.frames.cells import json_text
@@ -30,7 +31,8 @@ class ReviewImport:
     that were not written, one line each. ``other_rows`` belong to other runs. ``newer_rows`` were imported
     before and reviewed again since; they keep the newer answers. ``quality`` is that of the model on the
     ``random_rows`` that were drawn at random and judged; empty without such rows, or without the libraries
-    for it. ``random_left`` rows of the file were drawn too and have no judgement.
+    for it. ``random_left`` rows of the file were drawn too and have no judgement. ``against_gold`` are the
+    ids of confirmed rows whose answer differs from a gold value of INPUT: nobody may have looked at them.
     """
 
     run_id: str
@@ -40,6 +42,7 @@ class ReviewImport:
     random_rows: int
     random_left: int
     newer_rows: int
+    against_gold: Sequence[str]
     quality: Sequence[FieldQuality]
 
 
@@ -98,6 +101,13 @@ def import_review(
     write_answers(ledger, run_id, [one for one in valid if not _is_known(one, history)])
     newer = sum(current[one.row_id] != (one.answer, one.answered_by, one.note) for one in known)
     verdicts = [_verdict(one, models[one.row_id], schema) for one in valid]
+    gold = known_values(ledger, run_id, outcomes, schema)
+    against_gold = [
+        one.row_id
+        for one, verdict in zip(valid, verdicts, strict=True)
+        if verdict == "confirmed"
+        and differs(asdict(models[one.row_id]), gold.get(keys[one.row_id], {}), schema)
+    ]
     counts: dict[Verdict, int] = {name: verdicts.count(name) for name in get_args(Verdict)}
     judged_ids = {one.row_id for one in judged}
     left = {one.row_id: one for one in readable if one.row_id not in judged_ids}
@@ -111,6 +121,7 @@ def import_review(
         random_rows=len(drawn),
         random_left=sum(one.is_random is True for one in left.values()),
         newer_rows=newer,
+        against_gold=against_gold,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )
 

@@ -75,11 +75,15 @@ def input_answers(connection: Connection, run_id: str, field: str) -> list[GoldA
     ]
 
 
-def values_of_field(connection: Connection, run_id: str, field: str) -> dict[str, Any]:
-    """The gold values of a field of a run, by row id."""
+def values_of_field(
+    connection: Connection, run_id: str, field: str, *, only_of_input: bool = False
+) -> dict[str, Any]:
+    """The gold values of a field of a run, by row id; ``only_of_input`` leaves out those of reviews."""
     query = select(gold_values.c.row_id, gold_values.c.value).where(
         gold_values.c.run_id == run_id, gold_values.c.field == field
     )
+    if only_of_input:
+        query = query.where(gold_values.c.reviewed_at.is_(None))
     return {line[0]: line[1] for line in connection.execute(query)}
 
 

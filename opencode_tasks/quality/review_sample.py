@@ -60,9 +60,15 @@ def _doubt(one: Candidate) -> tuple[int, float, int]:
 
 
 def reason_for(one: Candidate, *, is_random: bool) -> str:
-    """Why a row is in a review, and at its place in it."""
+    """Why a row is in a review, and at its place in it. Of a row drawn at random, its doubt is named too."""
+    doubt = _doubt_text(one)
     if is_random:
-        return "random"
+        return "random" if doubt is None else f"random, {doubt}"
+    return "no doubt known" if doubt is None else doubt
+
+
+def _doubt_text(one: Candidate) -> str | None:
+    """The doubt that decides the place of a row in ``least_certain_first``; None without one."""
     if one.needs_review:
         return "needs review"
     if not one.has_answer:
@@ -70,8 +76,8 @@ def reason_for(one: Candidate, *, is_random: bool) -> str:
     if one.differs:
         return "differs from gold"
     if one.agreement is not None:
-        return "low agreement" if one.agreement < 1 else "no doubt known"
-    return "no doubt known" if one.confidence is None else "by confidence"
+        return "low agreement" if one.agreement < 1 else None
+    return None if one.confidence is None else "by confidence"
 
 
 def choose(
@@ -80,7 +86,8 @@ def choose(
     """The least certain candidates, and those drawn at random; at most ``limit`` together.
 
     The share of random ones is drawn first, from all candidates with an answer, so that they show how good
-    all answers are. The others are the least certain of the rest.
+    all answers are. They are in the order of their positions: a person who stops early has then judged some
+    of them that were not chosen for their doubt. The others are the least certain of the rest.
     """
     count = len(candidates) if limit is None else min(limit, len(candidates))
     answered = [one for one in candidates if one.has_answer]

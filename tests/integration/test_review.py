@@ -226,8 +226,16 @@ def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> 
         ("r2", "no", "no doubt known"),
     ]
     review(desk, "export", run_id, "-o", "some.csv", "--random", "0.4")
-    drawn = [row["reason"] for row in desk.read_csv("some.csv") if row["random"] == "true"]
-    assert drawn == ["random", "random"]
+    drawn = [row for row in desk.read_csv("some.csv") if row["random"] == "true"]
+    assert len(drawn) == 2
+    review(desk, "export", run_id, "-o", "all.csv", "--random", "1")
+    assert [(row["row_id"], row["reason"]) for row in desk.read_csv("all.csv")] == [
+        ("r4", "no answer"),
+        ("r0", "random, differs from gold"),
+        ("r1", "random"),
+        ("r2", "random"),
+        ("r3", "random, differs from gold"),
+    ]
     review(desk, "export", run_id, "-o", "t.json", "--random", "0")
     tasks = json.loads((desk.folder / "t.json").read_text())
     assert [task["data"].get("gold") for task in tasks] == [None, "no", "yes", "yes", "no"]
@@ -241,6 +249,26 @@ def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> 
     older = [line.rsplit(",", 2)[0] for line in text.splitlines()]
     (desk.folder / "older.csv").write_text("\n".join(older) + "\n")
     assert review(desk, "import", "older.csv", "--by", "ann", "--json").summary["rows"] == counts
+
+
+@pytest.mark.scripted
+def test_confirmed_answers_that_differ_from_gold_are_named(desk: Desk) -> None:
+    human = {"r0": "no", "r1": "no", "r2": "no", "r3": "yes", "r5": "no"}
+    desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])
+    run_id = annotate(desk, "--gold", "human", code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "0.5")
+    edit_csv(desk.folder / "review.csv", {"r1": "no"})
+    shown = review(desk, "import", "review.csv", "--by", "ann").stdout
+    assert "3 confirmed, 1 corrected, 1 left" in shown
+    assert "WARNING: 2 rows confirmed whose answer differs from the gold value: r0, r3\n" in shown
+    assert f"opencode-tasks review undo {run_id} ROW_ID" in shown
+    assert sorted(review(desk, "import", "review.csv", "--json").summary["against_gold"]) == ["r0", "r3"]
+    # Rows that nobody looked at are undone and deleted from the file.
+    for row_id in ("r0", "r3"):
+        review(desk, "undo", run_id, row_id)
+    edit_csv(desk.folder / "review.csv", {"r0": "", "r3": ""})
+    again = review(desk, "import", "review.csv", "--by", "ann")
+    assert "WARNING" not in again.stdout
 
 
 @pytest.mark.scripted

@@ -261,7 +261,8 @@ def test_the_least_certain_rows_come_first() -> None:
         *("needs review", "no answer", "differs from gold", "low agreement"),
         *("by confidence", "by confidence", "no doubt known", "no doubt known"),
     ]
-    assert reason_for(candidates[-1], is_random=True) == "random"
+    assert reason_for(candidates[-1], is_random=True) == "random, differs from gold"
+    assert reason_for(candidates[-2], is_random=True) == "random"
     first, drawn = choose(candidates, limit=4, share=0.5, seed="s")
     assert (len(first), len(drawn)) == (2, 2)
     assert not {one.position for one in first} & {one.position for one in drawn}
