@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -126,4 +127,6 @@ def _compare(
         (one.row_id, comparable(value, kind) == comparable(found, kind))
         for one, (value, found) in zip(answered, pairs, strict=True)
     ]
-    return measure(field, kind, pairs, len(answers) - len(answered)), correct
+    left_out = sum(one.is_unsent and not has_answer(one.status, one.response) for one in answers)
+    found = measure(field, kind, pairs, len(answers) - len(answered) - left_out)
+    return replace(found, left_out=left_out), correct

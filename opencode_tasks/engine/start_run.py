@@ -15,8 +15,9 @@ from opencode_tasks.engine.estimates import LIKE, like_parameters
 from opencode_tasks.engine.pilot import is_pilot_hold
 from opencode_tasks.engine.quality import gold_values
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import MODELS, PREPARING, SYSTEM_TEXT, Ledger
+from opencode_tasks.ledger import HAS_REVIEWED_EXAMPLES, MODELS, PREPARING, SYSTEM_TEXT, Ledger
 from opencode_tasks.plan.plan import Plan
+from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.run_context import RunContext
 
 
@@ -126,6 +127,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "system": options.system,
             # As it is sent, for exports of trajectories.
             SYSTEM_TEXT: plan.rows.system.common,
+            HAS_REVIEWED_EXAMPLES: is_reviewed(options.examples),
             "agent": options.agent,
             "variant": options.variant,
             "schema": options.schema,

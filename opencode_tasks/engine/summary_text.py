@@ -120,8 +120,15 @@ def quality_lines(quality: Mapping[str, FieldQuality]) -> list[str]:
 
 def _quality_lines(field: str, found: Mapping[str, Any], reviewed: int = 0) -> list[str]:
     """The accuracy of a field, and a table of its labels if they are few."""
+    left_out = (
+        f"{found['left_out']} left out, which a person answered and this run did not send"
+        if found["left_out"]
+        else ""
+    )
     if found["accuracy"] is None:
-        return [f"quality of {field}: no row with a gold value has an answer"]
+        return [
+            f"quality of {field}: no row with a gold value has an answer{f', {left_out}' if left_out else ''}"
+        ]
     share = f"{found['accuracy']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
     of_model = " of the model" if reviewed else ""
     parts = [f"accuracy{of_model} {share} over {count_of(found['n'])}"]
@@ -129,6 +136,8 @@ def _quality_lines(field: str, found: Mapping[str, Any], reviewed: int = 0) -> l
         known = found["n"] + found["unanswered"]
         of_known = found["accuracy"] * found["n"] / known
         parts.append(f"{found['unanswered']} without an answer ({of_known:.1%} of {known} known)")
+    if left_out:
+        parts.append(left_out)
     if found["kappa"] is not None:
         parts.append(f"kappa {found['kappa']:.2f}")
     if found["mae"] is not None:

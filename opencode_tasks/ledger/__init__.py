@@ -26,12 +26,19 @@ from opencode_tasks.ledger.progress import Progress
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import ATTEMPT_COLUMNS, COST_COLUMNS, USAGE_COLUMNS
 from opencode_tasks.ledger.retention import Purged
-from opencode_tasks.ledger.review_outcomes import ModelAnswer, RecordedReview
+from opencode_tasks.ledger.review_outcomes import HAS_REVIEWED_EXAMPLES, ModelAnswer, RecordedReview
 from opencode_tasks.ledger.reviewed_prompts import ReviewedPrompt
 from opencode_tasks.ledger.reviews import GoldOf, Review
 from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
-from opencode_tasks.ledger.runs import MODELS, PREPARING, SYSTEM_TEXT, PilotRows, WaitingRun, models_in
+from opencode_tasks.ledger.runs import (
+    MODELS,
+    PREPARING,
+    SYSTEM_TEXT,
+    PilotRows,
+    WaitingRun,
+    models_in,
+)
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
 from opencode_tasks.ledger.votes import DecidedRow
@@ -42,6 +49,7 @@ __all__ = [
     "COST_COLUMNS",
     "CRASHED",
     "GROUPINGS",
+    "HAS_REVIEWED_EXAMPLES",
     "INTERRUPTED",
     "MODELS",
     "PREPARING",

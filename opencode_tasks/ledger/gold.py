@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 
 from opencode_tasks.ledger.database import insert_into
 from opencode_tasks.ledger.operation_groups import Group, read, write
-from opencode_tasks.ledger.review_outcomes import model_answers
+from opencode_tasks.ledger.review_outcomes import IS_UNSENT, model_answers
 from opencode_tasks.ledger.schema import gold_values, rows
 
 VALUES_PER_INSERT = 5000
@@ -28,7 +28,10 @@ class GoldValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldAnswer:
-    """A gold value with the outcome that the model left in its row; ``response`` may be None."""
+    """A gold value with the outcome that the model left in its row; ``response`` may be None.
+
+    ``is_unsent``: a person has answered the row, and the run did not send it.
+    """
 
     row_id: str
     field: str
@@ -36,6 +39,7 @@ class GoldAnswer:
     status: str
     response: str | None
     structured: Any
+    is_unsent: bool
 
 
 def insert_values(connection: Connection, run_id: str, values: Sequence[GoldValue]) -> None:
@@ -59,6 +63,7 @@ def input_answers(connection: Connection, run_id: str, field: str) -> list[GoldA
             rows.c.status,
             rows.c.response,
             rows.c.structured,
+            IS_UNSENT.label("is_unsent"),
         )
         .join(rows, is_of_row)
         .where(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, func, not_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, case, cast, func, not_, select
 
+from opencode_tasks.ledger.review_outcomes import IS_UNSENT
 from opencode_tasks.ledger.schema import canaries, gold_values, is_canary, rows, runs
 from opencode_tasks.ledger.sql_functions import Dollars
 from opencode_tasks.ledger.usage_sums import count_if
@@ -31,7 +32,7 @@ def _quality(*by: ColumnElement[Any]) -> Select[Any]:
         .select_from(gold_values)
         .join(rows, is_of_row)
         .join(runs, runs.c.run_id == rows.c.run_id)
-        .where(not_(is_canary))
+        .where(not_(is_canary), not_(and_(IS_UNSENT, gold_values.c.is_correct.is_(None))))
         .group_by(*by, gold_values.c.field)
         .order_by(*by, gold_values.c.field)
     )

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, or_, select
 
-from opencode_tasks.ledger.schema import reviews, rows
+from opencode_tasks.domain.json_values import mapping_in
+from opencode_tasks.ledger.schema import reviews, rows, runs
 
+# Parameter of a run that says whether each of its rows has its own examples, from reviews.
+HAS_REVIEWED_EXAMPLES = "has_reviewed_examples"
 MODEL = ("status", "response", "structured")
 PREVIOUS = (*MODEL, "error_type", "error_message", "answered_by", "reviewed_at")
 
@@ -19,6 +22,10 @@ IS_CURRENT: Final = and_(
     reviews.c.row_id == rows.c.row_id,
     reviews.c.reviewed_at == rows.c.reviewed_at,
 )
+
+
+# A row that a person answered and that its run did not send.
+IS_UNSENT: Final = and_(rows.c.answered_by.is_not(None), or_(rows.c.reused, rows.c.attempts == 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +88,21 @@ def reviewed_outcomes(run_id: str) -> Select[Any]:
     )
 
 
-def model_answer(row: RowMapping) -> ModelAnswer:
-    """The answer of the model in a row of ``reviewed_outcomes``."""
+def has_reviewed_examples(connection: Connection, run_id: str) -> bool:
+    """Whether each row of a run has its own examples from reviews, those that a person answered aside."""
+    parameters = connection.execute(select(runs.c.parameters).where(runs.c.run_id == run_id)).scalar()
+    return bool(mapping_in(parameters).get(HAS_REVIEWED_EXAMPLES))
+
+
+def model_answer(row: RowMapping, *, has_reviewed_examples: bool) -> ModelAnswer:
+    """The answer that the model gave to a row of ``reviewed_outcomes`` with the settings of its run.
+
+    In a run with examples from reviews, a row that copied the answer of a person has none: the model answered
+    it in another run, with other examples.
+    """
     if row["previous_answered_by"] is None:
         return ModelAnswer(**{name: row[f"previous_{name}"] for name in MODEL})
-    if row["source_status"] is not None and row["source_answered_by"] is None:
+    if row["source_status"] is not None and row["source_answered_by"] is None and not has_reviewed_examples:
         return ModelAnswer(**{name: row[f"source_{name}"] for name in MODEL})
     return ModelAnswer()
 
@@ -94,10 +111,17 @@ def reviews_of_run(connection: Connection, run_id: str) -> list[RecordedReview]:
     """The reviews that count for the rows of a run, in input order."""
     names = ("row_id", "row_key", "answer", "response", "answered_by", "reviewed_at", "note", "is_random")
     found = connection.execute(reviewed_outcomes(run_id).where(reviews.c.run_id.is_not(None))).mappings()
-    return [RecordedReview(**{name: row[name] for name in names}, model=model_answer(row)) for row in found]
+    of_other = has_reviewed_examples(connection, run_id)
+    return [
+        RecordedReview(
+            **{name: row[name] for name in names}, model=model_answer(row, has_reviewed_examples=of_other)
+        )
+        for row in found
+    ]
 
 
 def model_answers(connection: Connection, run_id: str) -> dict[str, ModelAnswer]:
     """The answers of the model to the rows of a run that have the answer of a person, by row id."""
     found = connection.execute(reviewed_outcomes(run_id).where(rows.c.answered_by.is_not(None))).mappings()
-    return {row["row_id"]: model_answer(row) for row in found}
+    of_other = has_reviewed_examples(connection, run_id)
+    return {row["row_id"]: model_answer(row, has_reviewed_examples=of_other) for row in found}

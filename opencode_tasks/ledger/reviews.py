@@ -30,6 +30,7 @@ from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.review_outcomes import (
     PREVIOUS,
     ModelAnswer,
+    has_reviewed_examples,
     model_answer,
     model_answers,
     previous,
@@ -95,6 +96,7 @@ def record_reviews(
     if missing := [row_id for row_id in by_id if row_id not in keys]:
         raise LookupError(f"the ledger has no row {missing[0]!r} in run {run_id!r}")
     by_key = {keys[row_id]: review for row_id, review in by_id.items()}
+    has_examples = has_reviewed_examples(connection, run_id)
     recorded: list[dict[str, Any]] = []
     gold: list[dict[str, Any]] = []
     for row in _rows_to_review(connection, run_id, by_key, list(by_id)):
@@ -118,7 +120,8 @@ def record_reviews(
             }
         )
         _write_answer(connection, run_id, row, review, time)
-        gold += _gold(run_id, row["row_id"], gold_of(review.answer, model_answer(row)), time)
+        model = model_answer(row, has_reviewed_examples=has_examples)
+        gold += _gold(run_id, row["row_id"], gold_of(review.answer, model), time)
     if not recorded:
         return
     connection.execute(reviews.insert(), recorded)
@@ -186,6 +189,7 @@ def undo_review(
         reviews.c.reviewed_at == bindparam("of_time"),
     )
     connection.execute(reviews.update().where(is_undone).values(undone_at=now), undone)
+    has_examples = has_reviewed_examples(connection, run_id)
     older = _newest_reviews(connection, run_id, [row["row_id"] for row in found])
     gold: list[dict[str, Any]] = []
     for row in found:
@@ -197,7 +201,7 @@ def undo_review(
         else:
             values = {name: before[name] for name in ("response", "answered_by", "reviewed_at")}
             values["structured"] = before["answer"] if is_structured else None
-            of_answer = gold_of(before["answer"], model_answer(row))
+            of_answer = gold_of(before["answer"], model_answer(row, has_reviewed_examples=has_examples))
             gold += _gold(run_id, row["row_id"], of_answer, before["reviewed_at"])
         connection.execute(row_update.values(values), {"of_run": run_id, "of_row": row["row_id"]})
     _replace_gold(connection, run_id, [row["row_id"] for row in found], gold)

@@ -110,7 +110,8 @@ MEANINGS: dict[str, str] = {
     "the user's own, or opencode's.",
     "field": "Field of the answer; `response` for answers without fields.",
     "answered_rows": "Number of rows with a gold value and an answer.",
-    "unanswered_rows": "Number of rows with a gold value and without an answer.",
+    "unanswered_rows": "Number of rows with a gold value and without an answer; those that a person answered "
+    "and the run did not send are left out.",
     "correct_rows": "Number of answers that equal the gold value.",
     "accuracy": "Share of correct answers among the answered rows; null without one.",
     "canary": "Whether the row is a canary of the run. Canaries are in no number of rows.",

@@ -72,6 +72,8 @@ class FieldQuality:
         mae: Mean absolute error of numbers; None for other kinds.
         classes: Quality of each label; empty for numbers and texts.
         confusion: Rows by known value and by answer, in the order of ``classes``; empty for other kinds.
+        left_out: Number of rows with a known value that a person has answered and the run did not send: the
+            model has no answer with these settings. They are in no other figure.
 
     Examples:
         >>> from opencode_tasks import FieldQuality
@@ -93,6 +95,7 @@ class FieldQuality:
     mae: float | None = None
     classes: tuple[ClassQuality, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+    left_out: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -252,6 +255,7 @@ def quality_json(qualities: Sequence[FieldQuality]) -> Mapping[str, Mapping[str,
             "high": one.high,
             "n": one.n,
             "unanswered": one.unanswered,
+            "left_out": one.left_out,
             "kind": one.kind,
             "kappa": one.kappa,
             "mae": one.mae,

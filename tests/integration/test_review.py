@@ -432,6 +432,34 @@ def test_examples_from_reviews(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_answers_without_examples_are_not_measured_with_those_that_have_examples(desk: Desk) -> None:
+    human = {"r0": "yes", "r1": "no", "r2": "no", "r3": "yes", "r5": "yes"}
+    desk.write_csv("in.csv", [row | {"human": human.get(row["id"], "")} for row in desk.read_csv("in.csv")])
+    run_id = annotate(desk, "--gold", "human", code=1)["run_id"]
+    review(desk, "export", run_id, "-o", "review.csv", "--random", "0")
+    edit_csv(desk.folder / "review.csv", CORRECTED | {"r0": "", "r2": "", "r3": "yes", "r4": ""})
+    review(desk, "import", "review.csv", "--by", "ann")
+    # The settings are the same: the model gave these answers.
+    same = annotate(desk, "--gold", "human", code=1)["quality"]["response"]
+    assert (same["n"], same["left_out"], same["accuracy"]) == (5, 0, 0.6)
+
+    with_examples = annotate(desk, "--gold", "human", "--examples", "reviewed", code=1)
+    found = with_examples["quality"]["response"]
+    assert (found["n"], found["left_out"], found["unanswered"], found["accuracy"]) == (3, 2, 0, 1)
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    shown = desk.run("show", with_examples["run_id"], *ledger).stdout
+    assert "over 3 rows, 2 left out, which a person answered and this run did not send" in shown
+    compared = desk.run("compare", run_id, with_examples["run_id"], "--json", *ledger).summary
+    assert compared["fields"]["response"]["n"] == 3
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as opened:
+        by_run = opened.execute(
+            "select answered_rows, unanswered_rows, correct_rows from quality_by_run where run = ?",
+            [with_examples["run_id"]],
+        )
+        assert by_run.fetchall() == [(3, 0, 3)]
+
+
+@pytest.mark.scripted
 def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
     review(desk, "export", run_id, "-o", "review.csv", "--random", "0")
