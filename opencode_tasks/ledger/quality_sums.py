@@ -5,37 +5,52 @@ A change needs a new ``migrate.VIEWS_VERSION``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, case, cast, func, not_, select
 
 from opencode_tasks.ledger.review_outcomes import IS_UNSENT
 from opencode_tasks.ledger.schema import canaries, gold_values, is_canary, rows, runs
-from opencode_tasks.ledger.sql_functions import Dollars
+from opencode_tasks.ledger.sql_functions import Dollars, RowName
 from opencode_tasks.ledger.usage_sums import count_if
 
 
-def _quality(*by: ColumnElement[Any]) -> Select[Any]:
-    """Share of correct answers by columns, which get their labels, and by field, canaries aside."""
-    is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
-    known = func.count(gold_values.c.is_correct)
-    correct = count_if(gold_values.c.is_correct.is_(True))
+def _shares(
+    by: Sequence[ColumnElement[Any]], field: ColumnElement[Any], is_correct: ColumnElement[Any]
+) -> Select[Any]:
+    """Share of correct answers by columns, which get their labels, and by field."""
+    known = func.count(is_correct)
+    correct = count_if(is_correct.is_(True))
     return (
         select(
             *by,
-            gold_values.c.field,
+            field,
             known.label("answered_rows"),
             (func.count() - known).label("unanswered_rows"),
             correct.label("correct_rows"),
             (correct * 1.0 / func.nullif(known, 0)).label("accuracy"),
         )
-        .select_from(gold_values)
+        .group_by(*by, field)
+        .order_by(*by, field)
+    )
+
+
+def _of_gold(query: Select[Any]) -> Select[Any]:
+    """A query of gold values with their rows and runs, canaries and rows of persons alone aside."""
+    is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
+    return (
+        query.select_from(gold_values)
         .join(rows, is_of_row)
         .join(runs, runs.c.run_id == rows.c.run_id)
         .where(not_(is_canary), not_(and_(IS_UNSENT, gold_values.c.is_correct.is_(None))))
-        .group_by(*by, gold_values.c.field)
-        .order_by(*by, gold_values.c.field)
     )
+
+
+def _quality(*by: ColumnElement[Any]) -> Select[Any]:
+    """Share of correct answers of the rows of runs."""
+    return _of_gold(_shares(by, gold_values.c.field, gold_values.c.is_correct))
 
 
 def quality_by_run() -> Select[Any]:
@@ -76,14 +91,38 @@ def votes_of_runs() -> Select[Any]:
     )
 
 
-def quality_by_model() -> Select[Any]:
-    """Share of correct answers of each model and field, over all runs.
+def quality_by_model(since: datetime | None = None) -> Select[Any]:
+    """Share of correct answers of each model and field, over all runs, or those that began since a time.
 
-    The answers of several models are those in the parts of their run, which has no model itself.
+    An answer that later runs reuse counts once, with the gold value of the newest run that compared it. The
+    answers of several models are those in the parts of their run, which has no model itself.
     """
     has_several = runs.c.votes.is_not(None) & runs.c.model_ref.is_(None)
-    model = func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model")
-    return _quality(model).where(not_(has_several))
+    # A reused answer has the session of its source. Answers of the backend null have none.
+    source = RowName(
+        func.coalesce(rows.c.source_run_id, rows.c.run_id), func.coalesce(rows.c.source_row_id, rows.c.row_id)
+    )
+    rank = func.row_number().over(
+        partition_by=(func.coalesce(rows.c.session_id, source), gold_values.c.field),
+        order_by=(
+            case((gold_values.c.is_correct.is_(None), 1), else_=0),
+            runs.c.created_at.desc(),
+            rows.c.run_id,
+            rows.c.position,
+        ),
+    )
+    query = _of_gold(
+        select(
+            func.coalesce(rows.c.model_ref, runs.c.model_ref).label("model"),
+            gold_values.c.field,
+            gold_values.c.is_correct,
+            rank.label("rank"),
+        )
+    ).where(not_(has_several))
+    if since is not None:
+        query = query.where(runs.c.created_at >= since)
+    of = query.subquery("answers")
+    return _shares((of.c.model,), of.c.field, of.c.is_correct).where(of.c.rank == 1)
 
 
 def canary_by_run() -> Select[Any]:

@@ -103,11 +103,11 @@ class ReportQueries(Group):
         )
         if since is None:
             return self._dicts(query)
-        return self._dicts(query.where(rows.c.completed_at >= datetime.combine(since, time.min, UTC)))
+        return self._dicts(query.where(rows.c.completed_at >= _start_of(since)))
 
     def quality_by_model(self, *, since: date | None = None) -> list[dict[str, Any]]:
         """The lines of the view ``quality_by_model``, of the runs that began since a day."""
-        return self._dicts(_of_runs_since(quality_by_model(), since))
+        return self._dicts(quality_by_model(None if since is None else _start_of(since)))
 
     def quality_by_run(self, *, since: date | None = None) -> list[dict[str, Any]]:
         """The lines of the view ``quality_by_run`` with ``model`` and ``created_at``, newest run first."""
@@ -123,8 +123,7 @@ class ReportQueries(Group):
 
     def tool_sums(self, *, since: date | None = None) -> list[dict[str, Any]]:
         """The lines of ``tool_sums`` over the rows that ended since a day."""
-        first = None if since is None else datetime.combine(since, time.min, UTC)
-        return self._dicts(tool_sums(first))
+        return self._dicts(tool_sums(None if since is None else _start_of(since)))
 
     def rows_by_status(self, *, since: date | None = None) -> Mapping[str, int]:
         """The number of rows by status, and of ``reused`` ones among them."""
@@ -162,7 +161,11 @@ class ReportQueries(Group):
 def _of_runs_since(query: Select[Any], since: date | None) -> Select[Any]:
     if since is None:
         return query
-    return query.where(runs.c.created_at >= datetime.combine(since, time.min, UTC))
+    return query.where(runs.c.created_at >= _start_of(since))
+
+
+def _start_of(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC)
 
 
 def _since_day(query: Select[Any], since: date | None) -> Select[Any]:

@@ -53,7 +53,11 @@ VIEWS: tuple[View, ...] = (
     View(name="cost_by_label", line="a value of a label", query=spent(("label",))),
     View(name="failures_by_type", line="a day, model and error type", query=failures()),
     View(name="quality_by_run", line="a run and a field with gold values", query=quality_by_run()),
-    View(name="quality_by_model", line="a model and a field with gold values", query=quality_by_model()),
+    View(
+        name="quality_by_model",
+        line="a model and a field with gold values, each answer once, however many runs reuse it",
+        query=quality_by_model(),
+    ),
     View(name="canary_by_run", line="a run with canaries", query=canary_by_run()),
     View(
         name="unreported_attempts",
@@ -86,7 +90,7 @@ MEANINGS: dict[str, str] = {
     "session_id": "opencode's session, root or child.",
     "step_id": "opencode's id of the model call; null on a line without one.",
     "agent": "opencode's agent that made the call.",
-    "rows": "Number of distinct rows, reused and skipped ones included.",
+    "rows": "Number of distinct rows, reused and skipped ones included. A row counts in each of its runs.",
     "steps": "Number of model calls.",
     "attempts": "Number of attempts that ended with this error.",
     "failed_rows": "Number of these rows that failed in the end.",

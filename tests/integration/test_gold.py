@@ -65,6 +65,24 @@ def test_accuracy_of_labels(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_an_answer_counts_once_for_its_model_however_often_it_is_reused(desk: Desk) -> None:
+    few = (*LABELS, "--limit", "20", "--json")
+    desk.annotate("in.csv", "-o", "out.csv", "--choices", "positive,negative", "--limit", "20")
+    counts: list[tuple[int, int]] = []
+    for more in ((), ("--votes", "2"), ("--refresh",)):
+        ran = desk.annotate(*few, *more)
+        assert ran.summary["quality"]["response"]["n"] == 20
+        with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+            found = ledger.execute("select answered_rows, correct_rows from quality_by_model").fetchall()
+        counts += found
+    # Only --refresh has other answers. The first run had no gold values.
+    assert counts == [(20, 16), (20, 16), (40, 32)]
+    page = desk.run("report", "--html", "r.html", "--ledger", str(desk.folder / "ledger.db"))
+    assert page.code == 0, page.stderr
+    assert 'data-title="rows">40<' in (desk.folder / "r.html").read_text()
+
+
+@pytest.mark.scripted
 def test_the_summary_for_people_and_a_required_accuracy(desk: Desk) -> None:
     ran = desk.annotate(*LABELS, "--limit", "20", "--min-accuracy", "0.9")
     assert ran.code == 1

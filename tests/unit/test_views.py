@@ -16,7 +16,7 @@ DIGESTS = {
     2: "fd769d7a33c7cd38",
     3: "2d93c8a706129fbb",
     4: "769fc7a1c3543c38",
-    5: "f4e7af0ffd754a59",
+    5: "3ae48ba3ad3f75c4",
 }
 
 
