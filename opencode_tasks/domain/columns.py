@@ -163,7 +163,8 @@ AFTER_FIELDS = (
     Column(
         name="reused",
         dtype="boolean",
-        meaning="Whether the answer is reused from an earlier row.",
+        meaning="Whether the answer is copied from an earlier or an equal row. The tokens and the cost are "
+        "then those of that row, where they were paid.",
         initial=False,
     ),
     Column(
