@@ -148,6 +148,8 @@ def show(
             raise InputError(
                 (no_row(run_id, row_id) if row_id is not None and is_run_there else no_run(run_id),)
             )
+        if row_id is not None:
+            _add_system_text(opened, found["row"])
         if row_id is None and not as_json:
             from opencode_tasks.cli.run_text import run_lines
 
@@ -172,6 +174,15 @@ def _run(ledger: Ledger, run_id: str) -> dict[str, Any] | None:
         for one in ledger.votes.parts(run_id)
     ]
     return {**_with_drivers(ledger, [run])[0], "parts": parts}
+
+
+def _add_system_text(ledger: Ledger, row: dict[str, Any]) -> None:
+    """Set the system text of a row that has that of its run."""
+    from opencode_tasks.ledger import system_text_in
+
+    run = ledger.row_list.run(row["run_id"])
+    if row["system"] is None and run is not None:
+        row["system"] = system_text_in(run["parameters"])
 
 
 def _hide_secrets(found: dict[str, Any]) -> None:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from opencode_tasks.domain.json_values import text_in
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.engine.left_out import RowNotes
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import SYSTEM_TEXT, Ledger
+from opencode_tasks.ledger import Ledger, system_text_in
 from opencode_tasks.ledger.session_sets import OUTCOME_COLUMNS
 from opencode_tasks.outcomes.atif import TrajectoryFacts, trajectory
 from opencode_tasks.outcomes.session_tree import SessionTree
@@ -64,7 +63,7 @@ def _gone(run: Mapping[str, Any]) -> str:
 
 
 def _system(run: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
-    return row["system"] or text_in(run["parameters"].get(SYSTEM_TEXT))
+    return row["system"] or system_text_in(run["parameters"])
 
 
 def _atif(run: Mapping[str, Any], row: Mapping[str, Any], tree: SessionTree) -> dict[str, Any] | None:

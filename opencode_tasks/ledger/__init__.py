@@ -38,6 +38,7 @@ from opencode_tasks.ledger.runs import (
     PilotRows,
     WaitingRun,
     models_in,
+    system_text_in,
 )
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
 from opencode_tasks.ledger.url import is_there, ledger_argument, shown_url
@@ -107,5 +108,6 @@ __all__ = [
     "ledger_argument",
     "models_in",
     "shown_url",
+    "system_text_in",
     "waiting",
 ]

@@ -52,6 +52,15 @@ class PilotRows:
     is_approved: bool
 
 
+def system_text_in(parameters: Any) -> str | None:
+    """The system text of the rows of a run that have none of their own, as it is sent; None if not known.
+
+    If it was purged, it is the text of the user, without examples and instructions.
+    """
+    saved = mapping_in(parameters)
+    return text_in(saved.get(SYSTEM_TEXT)) or text_in(saved.get("system"))
+
+
 def models_in(parameters: Any) -> tuple[str, ...]:
     """The names of the several models in the parameters of a run; empty for another run."""
     return tuple(str(name) for name in list_in(mapping_in(parameters).get(MODELS)))

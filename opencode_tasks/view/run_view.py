@@ -9,7 +9,7 @@ from typing import Any
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.template import template_start
 from opencode_tasks.frames.answer_form import AnswerField, AnswerForm, answer_form
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import Ledger, system_text_in
 
 # Characters at the start of a template that a list still shows in each row.
 LONGEST_START = 20
@@ -17,7 +17,7 @@ LONGEST_START = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """A run as the pages show it. ``system`` is its system text, None if that is the default.
+    """A run as the pages show it. ``system`` is its system text as it is sent, None if not known.
 
     ``model_ref`` has the names of all models if there are several.
     ``has_agreement`` is whether its rows have votes, and so an agreement. ``prompt_start`` is the text of the
@@ -64,7 +64,7 @@ def run_view(run: Mapping[str, Any], *, has_gold: bool, error_types: Sequence[st
     return RunView(
         run_id=run["run_id"],
         model_ref=run["model_ref"] or ", ".join(map(str, list_in(parameters.get("models")))) or None,
-        system=text_in(parameters.get("system")),
+        system=system_text_in(parameters),
         spent_pico=run["spent_pico"],
         form=answer_form(schema),
         has_schema=schema is not None,

@@ -107,6 +107,10 @@ def test_a_run_is_shown_with_its_quality_by_a_short_name(desk: Desk) -> None:
         assert "\ngold               human\n" in shown.stdout
         assert "1 without an answer (76.2% of 21 known)" in shown.stdout
         assert "\n  negative        4         4         50.0%   100.0%\n" in shown.stdout
+    # What the model was told, with the instruction of --choices.
+    row = json.loads(desk.run("show", run_id, "0", "--json", *ledger).stdout)["row"]
+    assert row["system"] == desk.provider.calls[0].system
+    assert row["system"].splitlines()[-1] in desk.run("show", run_id, "0", *ledger).stdout
     audited = desk.run("audit", "newest", "--json", *ledger)
     assert audited.summary["run_id"] == run_id
     desk.annotate(*LABELS, "--refresh", "--limit", "1")

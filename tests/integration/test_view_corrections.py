@@ -214,3 +214,11 @@ def test_the_gold_value_is_compared_with_the_answer_of_the_model(opened: Ledger)
     with person(opened, "labelled") as maria:
         assert maria.send(maria.open("r1"), response="neutral").status_code == 303
         assert "neutral (the answer of the model differs)" in maria.open("r1")
+
+
+def test_a_row_shows_the_system_text_as_it_was_sent(opened: Ledger) -> None:
+    text = "You label reviews. Answer with one of: good, bad"
+    add_run(opened, "told", [("a", "Works well.")], schema={"enum": ["good", "bad"]}, system_text=text)
+    answer(opened, "told", "a", "good", "good")
+    with person(opened, "told") as maria:
+        assert text in maria.open("a")
