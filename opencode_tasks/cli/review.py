@@ -210,6 +210,7 @@ def _import_json(found: ReviewImport) -> dict[str, Any]:
         "rows": dict(found.counts),
         "bad": list(found.faults),
         "other_rows": found.other_rows,
+        "unchanged_rows": found.unchanged_rows,
         "newer_rows": found.newer_rows,
         "against_gold": list(found.against_gold),
         "random_rows": found.random_rows,
@@ -223,6 +224,8 @@ def _import_lines(found: ReviewImport) -> list[str]:
     lines = [f"run {found.run_id}: {counts}", *(f"not imported: {fault}" for fault in found.faults)]
     if found.other_rows:
         lines.append(f"{count_of(found.other_rows)} of other runs: name such a run to import them")
+    if found.unchanged_rows:
+        lines.append(f"{count_of(found.unchanged_rows)} imported before: not changed")
     if found.newer_rows:
         lines.append(f"{count_of(found.newer_rows)} reviewed again since an earlier import: not changed")
     lines += _against_gold_lines(found)

@@ -27,9 +27,10 @@ Verdict = Literal["confirmed", "corrected", "left"]
 class ReviewImport:
     """The judgements of a review file about a run.
 
-    ``counts`` has the number of rows by ``Verdict``; rows without a judgement are left. ``faults`` are rows
-    that were not written, one line each. ``other_rows`` belong to other runs. ``newer_rows`` were imported
-    before and reviewed again since; they keep the newer answers. ``quality`` is that of the model on the
+    ``counts`` has the number of rows by ``Verdict`` that were written now; rows without a judgement are left.
+    ``faults`` are rows that were not written, one line each. ``other_rows`` belong to other runs.
+    ``unchanged_rows`` were imported before with the same answer, person and note; ``newer_rows`` too, but
+    were reviewed again since: they keep the newer answers. ``quality`` is that of the model on the
     ``random_rows`` that were drawn at random and judged; empty without such rows, or without the libraries
     for it. ``random_left`` rows of the file were drawn too and have no judgement. ``against_gold`` are the
     ids of confirmed rows whose answer differs from a gold value of INPUT: nobody may have looked at them.
@@ -41,6 +42,7 @@ class ReviewImport:
     other_rows: int
     random_rows: int
     random_left: int
+    unchanged_rows: int
     newer_rows: int
     against_gold: Sequence[str]
     quality: Sequence[FieldQuality]
@@ -99,14 +101,17 @@ def import_review(
     history = {row_id: found for row_id, found in ledger.reviews.answers(run_id).items() if row_id in current}
     known = [one for one in valid if _is_known(one, history)]
     write_answers(ledger, run_id, [one for one in valid if not _is_known(one, history)])
-    newer = sum(current[one.row_id] != (one.answer, one.answered_by, one.note) for one in known)
-    verdicts = [_verdict(one, models[one.row_id], schema) for one in valid]
+    newer = {one.row_id for one in known if current[one.row_id] != (one.answer, one.answered_by, one.note)}
+    known_ids = {one.row_id for one in known}
+    by_row = {one.row_id: _verdict(one, models[one.row_id], schema) for one in valid}
+    verdicts = [verdict for row_id, verdict in by_row.items() if row_id not in known_ids]
     gold = known_values(ledger, run_id, outcomes, schema)
     against_gold = [
-        one.row_id
-        for one, verdict in zip(valid, verdicts, strict=True)
+        row_id
+        for row_id, verdict in by_row.items()
         if verdict == "confirmed"
-        and differs(asdict(models[one.row_id]), gold.get(keys[one.row_id], {}), schema)
+        and row_id not in newer
+        and differs(asdict(models[row_id]), gold.get(keys[row_id], {}), schema)
     ]
     counts: dict[Verdict, int] = {name: verdicts.count(name) for name in get_args(Verdict)}
     judged_ids = {one.row_id for one in judged}
@@ -120,7 +125,8 @@ def import_review(
         other_rows=len(found) - len(own),
         random_rows=len(drawn),
         random_left=sum(one.is_random is True for one in left.values()),
-        newer_rows=newer,
+        unchanged_rows=len(known) - len(newer),
+        newer_rows=len(newer),
         against_gold=against_gold,
         quality=_quality(drawn, models, schema) if drawn and has_extra() else [],
     )
