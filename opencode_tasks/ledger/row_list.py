@@ -46,6 +46,7 @@ class RowFilter:
     - ``values``: exact values of answer fields as text, by field; ``response`` is a whole answer.
     - ``labels``: exact values of the row's labels, by name.
     - ``has_gold_mismatch``: whether the answer of the model differs from a gold value of its row.
+    - ``has_open_mismatch``: whether it does, and no person has answered the row.
     - ``agreement_below``: of a run with votes, the share of the votes that agree with the answer.
     - ``is_reviewed``: whether the answer is that of a person.
     """
@@ -56,6 +57,7 @@ class RowFilter:
     values: Mapping[str, str] = field(default_factory=dict[str, str])
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     has_gold_mismatch: bool = False
+    has_open_mismatch: bool = False
     min_cost_pico: int | None = None
     agreement_below: float | None = None
     is_reviewed: bool | None = None
@@ -258,7 +260,9 @@ def _condition(run_id: str, wanted: RowFilter) -> ColumnElement[bool]:
     conditions += [
         _has_pair(label_pairs(rows.c.labels), name, (value,)) for name, value in wanted.labels.items()
     ]
-    if wanted.has_gold_mismatch:
+    if wanted.has_open_mismatch:
+        conditions.append(rows.c.answered_by.is_(None))
+    if wanted.has_gold_mismatch or wanted.has_open_mismatch:
         is_of_row = (gold_values.c.run_id == rows.c.run_id) & (gold_values.c.row_id == rows.c.row_id)
         conditions.append(exists().where(is_of_row, gold_values.c.is_correct.is_(False)))
     if wanted.min_cost_pico is not None:

@@ -80,6 +80,7 @@ def read_query(given: Mapping[str, str], run: RunView) -> ListQuery:
     if status is not None:
         params["status"] = status
     cost = number("cost", "cost")
+    gold = text("gold") if given.get("gold") in ("wrong", "open") else None
     reviewed = text("reviewed") if given.get("reviewed") in ("yes", "no") else None
     wanted = RowFilter(
         text=text("q"),
@@ -87,7 +88,8 @@ def read_query(given: Mapping[str, str], run: RunView) -> ListQuery:
         error_type=text("error"),
         values={one.name: value for one in run.fields if (value := text(FIELD + one.name)) is not None},
         labels={name: value for name in run.label_names if (value := text(LABEL + name)) is not None},
-        has_gold_mismatch=given.get("gold") == "wrong" and text("gold") is not None,
+        has_gold_mismatch=gold == "wrong",
+        has_open_mismatch=gold == "open",
         min_cost_pico=None if cost is None else usd_to_pico(cost),
         agreement_below=number("agreement", "agreement") if run.has_agreement else None,
         is_reviewed=None if reviewed is None else reviewed == "yes",

@@ -15,8 +15,8 @@ from opencode_tasks.view.list_query import FIELD
 from opencode_tasks.view.run_view import RunView
 
 SHOWN_CHARS = 200
-# How a cell of the column "gold" begins if an answer differs from the gold value.
-WRONG = "gold: "
+# How a cell of the column "gold" begins if the answer of the model differs from the gold value.
+WRONG = "the model differs: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +110,4 @@ def _gold(values: list[dict[str, Any]]) -> str:
     wrong = [one for one in values if one["is_correct"] is False]
     if wrong:
         return WRONG + short(", ".join(value_text(one["value"]) or "" for one in wrong))
-    return "correct" if all(one["is_correct"] for one in values) else ""
+    return "the model is right" if all(one["is_correct"] for one in values) else ""

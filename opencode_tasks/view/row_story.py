@@ -77,7 +77,11 @@ def _sections(
     row = found["row"]
     yield Section(title="Prompt", blocks=_text(row["prompt"]), is_main=True)
     yield Section(title="Files", blocks=_files(row), is_main=True)
-    yield Section(title="Answer", blocks=_answer(row, run), is_main=True)
+    person = row["answered_by"]
+    title = "Answer" if person is None else f"Answer of {person}"
+    yield Section(title=title, blocks=_answer(row, run), is_main=True)
+    if (answer := _answer_of_model(reviews, row)) is not None:
+        yield Section(title="Answer of the model", blocks=_answer(answer, run), is_main=True)
     yield Section(title="Error", blocks=_text(row["error_message"]), is_main=True)
     yield Section(
         title="Gold",
@@ -110,6 +114,16 @@ def _answer(row: Mapping[str, Any], run: RunView) -> list[Block]:
     fields = mapping_in(row["structured"])
     order = [*(name for name in named if name in fields), *(name for name in fields if name not in named)]
     return _pairs({name: fields[name] for name in order})
+
+
+def _answer_of_model(
+    reviews: Sequence[Mapping[str, Any]], row: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """The answer of the model that the review of a row replaced; None if that is not known."""
+    for one in reviews:
+        if one["reviewed_at"] == row["reviewed_at"] and one["previous_answered_by"] is None:
+            return {name: one[f"previous_{name}"] for name in ("response", "structured")}
+    return None
 
 
 def _gold_text(value: Mapping[str, Any]) -> str:

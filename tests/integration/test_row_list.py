@@ -78,6 +78,7 @@ def listed(ledger: Ledger) -> Ledger:
         ({"values": {"score": "10"}}, [1]),
         ({"labels": {'te"am': "a"}}, [0]),
         ({"has_gold_mismatch": True}, [1]),
+        ({"has_open_mismatch": True}, [1]),
         ({"min_cost_pico": 3}, [0, 1]),
         ({"min_cost_pico": 1, "status": "failed"}, [2]),
     ],

@@ -16,7 +16,7 @@ import pytest
 from view_runs import HOSTILE_IDS, add_run, answer, hostile_run, labelled_run, served
 
 from opencode_tasks.engine.review import PersonAnswer, record_reviews
-from opencode_tasks.ledger import Ledger
+from opencode_tasks.ledger import GoldValue, Ledger
 
 INPUT = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
@@ -213,7 +213,20 @@ def test_the_gold_value_is_compared_with_the_answer_of_the_model(opened: Ledger)
     labelled_run(opened)
     with person(opened, "labelled") as maria:
         assert maria.send(maria.open("r1"), response="neutral").status_code == 303
-        assert "neutral (the answer of the model differs)" in maria.open("r1")
+        page = maria.open("r1")
+        assert "neutral (the answer of the model differs)" in page
+        # Both answers are named.
+        person_answer, model_answer = page.index("Answer of maria"), page.index("Answer of the model")
+        assert page.index("neutral", person_answer) < model_answer < page.index("negative", model_answer)
+        assert maria.send(maria.open("r2"), response="neutral").status_code == 303
+        opened.gold.add("labelled", [GoldValue(row_id="r4", field="response", value="neutral")])
+        opened.gold.set_correct("labelled", [("r4", "response", False)])
+        cells = re.findall(r'data-title="gold"><bdi>(.*?)</bdi>', maria.client.get("/").text)
+        shown = ["", "the model differs: neutral", "the model is right", "", "the model differs: neutral", ""]
+        assert cells == shown
+        ids = re.compile(r"data-row><bdi>(.*?)</bdi>")
+        assert ids.findall(maria.client.get("/?gold=wrong").text) == ["r1", "r4"]
+        assert ids.findall(maria.client.get("/?gold=open").text) == ["r4"]
 
 
 def test_a_row_shows_the_system_text_as_it_was_sent(opened: Ledger) -> None:

@@ -146,7 +146,9 @@ function fits(row, name, value) {
   const cell = cells[columnAt({ error: "error_type", reviewed: "answered_by" }[name] ?? name)];
   if (label >= 0) return labels[label] === value;
   if (name === "q") return facts.searched.some((at) => cells[at].toLowerCase().includes(value.toLowerCase()));
-  if (name === "gold") return cell.startsWith(facts.wrong);
+  if (name === "gold") {
+    return cell.startsWith(facts.wrong) && (value !== "open" || cells[columnAt("answered_by")] === "");
+  }
   if (name === "reviewed") return (cell !== "") === (value === "yes");
   if (name === "cost") return cost !== null && cost >= Number(value);
   if (name === "agreement") return cell !== "" && parseFloat(cell) < 100 * Number(value);
