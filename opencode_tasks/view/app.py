@@ -179,6 +179,7 @@ class Pages:
             "token": self._options.token,
             "seen": seen_of(state),
             "done": done,
+            "unreviewed_at_end": self._unreviewed(run, query) if done == row["row_id"] else None,
             "done_seen": done and seen_of(self._ledger.row_list.state(run.run_id, done)),
         }
         page = row_page(
@@ -192,6 +193,12 @@ class Pages:
             state=state,
         )
         return HTMLResponse(page, status_code=400 if faults else 200)
+
+    def _unreviewed(self, run: RunView, query: ListQuery) -> int:
+        """The number of rows of a list that have no review."""
+        if query.wanted.is_reviewed:
+            return 0
+        return self._ledger.row_list.count(run.run_id, replace(query.wanted, is_reviewed=False))
 
     def _neighbours(self, run: RunView, query: ListQuery, row_id: str, place: int) -> Listed:
         """The place of a row in the list. ``place`` is where it was."""

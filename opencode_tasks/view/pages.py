@@ -115,6 +115,8 @@ def row_page(
 
     ``form`` has ``inputs`` (those of ``correction.inputs``), ``note``, ``faults``, ``by``, ``token``,
     ``done``, the id of the row that was reviewed last, and ``seen`` and ``done_seen``, by ``seen_of``.
+    ``unreviewed_at_end`` is the number of rows of the list without a review if no row comes after ``done``,
+    else None.
     """
     return _render(
         "row.html",

@@ -229,6 +229,19 @@ def test_the_gold_value_is_compared_with_the_answer_of_the_model(opened: Ledger)
         assert ids.findall(maria.client.get("/?gold=open").text) == ["r4"]
 
 
+def test_the_end_of_a_list_names_the_rows_without_a_review(opened: Ledger) -> None:
+    labelled_run(opened)
+    with person(opened, "labelled") as maria:
+        for query, at, left in (("", 5, "5 rows"), ("&reviewed=no", 4, "4 rows"), ("&q=r2", 0, "no row")):
+            row_id = {"": "r5", "&reviewed=no": "r4", "&q=r2": "r2"}[query]
+            sent = maria.send(maria.open(row_id, f"&at={at}{query}"), response="neutral")
+            page = maria.client.get(sent.headers["location"]).text
+            assert f"This is the end of the list: {left} of it" in page
+        # Not at its end.
+        sent = maria.send(maria.open("r0", "&at=0"), response="neutral")
+        assert "the end of the list" not in maria.client.get(sent.headers["location"]).text
+
+
 def test_a_row_shows_the_system_text_as_it_was_sent(opened: Ledger) -> None:
     text = "You label reviews. Answer with one of: good, bad"
     add_run(opened, "told", [("a", "Works well.")], schema={"enum": ["good", "bad"]}, system_text=text)
