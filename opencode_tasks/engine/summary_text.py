@@ -22,6 +22,8 @@ SHOWN_GROUPS = 3
 # More labels, or longer ones, make a table that is wider than a terminal.
 MAX_SHOWN_LABELS = 10
 MAX_LABEL_CHARS = 20
+# Fewer answers may be the same by chance.
+MIN_SAME_ANSWERS = 5
 
 
 def summary_lines(summary: Mapping[str, Any], output: str | None = None) -> list[str]:
@@ -142,7 +144,20 @@ def _quality_lines(field: str, found: Mapping[str, Any], reviewed: int = 0) -> l
         parts.append(f"kappa {found['kappa']:.2f}")
     if found["mae"] is not None:
         parts.append(f"mean absolute error {found['mae']:.4g}")
-    return [f"quality of {field}: {', '.join(parts)}", *_label_lines(found)]
+    return [f"quality of {field}: {', '.join(parts)}", *_same_answer_line(found), *_label_lines(found)]
+
+
+def _same_answer_line(found: Mapping[str, Any]) -> list[str]:
+    """A line if all answers are the same label, and the known values are not."""
+    answered = [
+        (one["label"], sum(column))
+        for one, column in zip(found["classes"], zip(*found["confusion"], strict=True), strict=True)
+        if sum(column)
+    ]
+    if len(found["classes"]) == 1 or len(answered) != 1 or found["n"] < MIN_SAME_ANSWERS:
+        return []
+    label = presentable(answered[0][0])
+    return [f"  all {found['n']} answers are {label!r}: they say nothing about the rows"]
 
 
 def _label_lines(found: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,15 @@ def test_accuracy_of_labels(desk: Desk) -> None:
 
 
 @pytest.mark.scripted
+def test_answers_that_are_all_the_same_are_named(desk: Desk) -> None:
+    desk.write_csv("in.csv", [row for row in desk.read_csv("in.csv") if "answer positive" in row["prompt"]])
+    shown = desk.annotate(*LABELS).stdout
+    assert "kappa 0.00\n  all 16 answers are 'positive': they say nothing about the rows\n" in shown
+    desk.write_csv("in.csv", desk.read_csv("in.csv")[:12])
+    assert "answers are 'positive'" not in desk.annotate(*LABELS).stdout
+
+
+@pytest.mark.scripted
 def test_an_answer_counts_once_for_its_model_however_often_it_is_reused(desk: Desk) -> None:
     few = (*LABELS, "--limit", "20", "--json")
     desk.annotate("in.csv", "-o", "out.csv", "--choices", "positive,negative", "--limit", "20")
