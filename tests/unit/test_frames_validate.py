@@ -39,8 +39,10 @@ def test_a_template_without_a_column_is_a_fault_unless_rows_differ_otherwise() -
         "--template names no {column}, so the prompts of all rows would be equal; name one of 'text', 'path'"
     )
     assert check_frame(frame, template="Is it {{good}}?").faults == [f"{fault} (a file: @FILE)"]
-    for column in ("system_column", "workspace_column"):
-        checked = check_frame(frame, template="Sum it up.", **{column: "path"})
+    for checked in (
+        check_frame(frame, template="Sum it up.", system_column="path"),
+        check_frame(frame, template="Sum it up.", workspace_column="path"),
+    ):
         assert [row.prompt for row in checked.rows] == ["Sum it up.", "Sum it up."]
     rows = check_frame(frame, template="Sum it up.", file_columns=["path"], id_column="text").rows
     assert [(row.row_id, row.prompt, row.files) for row in rows] == [
