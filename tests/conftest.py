@@ -47,9 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
     The caches of package managers and of ``opencode-tasks setup`` stay the user's: they hold
     downloads alone.
     """
+    # A shell has its background jobs ignore Ctrl-C, and nohup SIGHUP: commands under test would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell has its background jobs ignore Ctrl-C, and commands under test would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     downloads = cache / "opencode-tasks"
     downloads.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -285,6 +287,8 @@ def run(job: Mapping[str, Any], stdout: int, stderr: int) -> None:
         os.close(descriptor)
     if job["is_on_terminal"]:
         os.dup2(1, 0)
+        # The kernel sends SIGHUP when it is closed.
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])

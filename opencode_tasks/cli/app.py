@@ -12,6 +12,7 @@ import typer
 
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.help_text import CONTEXT, print_help
+from opencode_tasks.cli.stderr import outlive_reader
 from opencode_tasks.system.folders import can_be_made, home, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 
@@ -130,12 +131,13 @@ def limit_arenas() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    outlive_reader()
     limit_arenas()
     set_environment()
     application = with_commands()
     if print_help(application, sys.argv[1:]):
         sys.exit(exits.COMPLETED)
-    from opencode_tasks.system import interrupt_on_sigterm
+    from opencode_tasks.system import interrupt_on_stop_signals
 
-    interrupt_on_sigterm()
+    interrupt_on_stop_signals()
     sys.exit(exits.guarded(application))

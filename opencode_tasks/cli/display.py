@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import termios
 import time
@@ -75,8 +74,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """Print a line for people."""
-        # A terminal that is gone must not end a run that costs money.
-        with self.lock, contextlib.suppress(OSError, SystemExit):
+        with self.lock:
             self._console.print(message, markup=False, soft_wrap=True)
 
     def start(self) -> None:

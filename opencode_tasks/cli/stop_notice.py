@@ -1,4 +1,4 @@
-"""The reaction of ``annotate`` and ``resume`` to Ctrl-C and SIGTERM."""
+"""The reaction of ``annotate`` and ``resume`` to Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 

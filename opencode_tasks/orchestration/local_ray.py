@@ -21,7 +21,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.catalog import Catalog
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.system import GuardedProcess, undisturbed
+from opencode_tasks.system import GuardedProcess, outliving_the_terminal, undisturbed
 from opencode_tasks.system.folders import home
 from opencode_tasks.system.startup_times import Part, startup_timing, timed_imports
 
@@ -305,5 +305,9 @@ def _start(address: str, options: Mapping[str, Any]) -> None:
         constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     # It warns that only a main thread sets a handler for SIGTERM; our handler stays.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with _without_unused_services() if address == "local" else nullcontext():
+    with (
+        _without_unused_services() if address == "local" else nullcontext(),
+        # Its processes are in the process group of the command.
+        outliving_the_terminal(),
+    ):
         cast("Any", ray).init(address=address, namespace=NAMESPACE, **options)

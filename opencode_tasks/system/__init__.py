@@ -8,7 +8,7 @@ from opencode_tasks.system.processes import (
     run_command,
     undisturbed,
 )
-from opencode_tasks.system.signals import interrupt_on_sigterm, run_in_thread
+from opencode_tasks.system.signals import interrupt_on_stop_signals, outliving_the_terminal, run_in_thread
 from opencode_tasks.system.stop import Stop
 
 __all__ = [
@@ -17,7 +17,8 @@ __all__ = [
     "Limits",
     "Stop",
     "end_programs",
-    "interrupt_on_sigterm",
+    "interrupt_on_stop_signals",
+    "outliving_the_terminal",
     "run_command",
     "run_in_thread",
     "undisturbed",

@@ -142,16 +142,19 @@ def finished(desk: Desk) -> Counter[str]:
         pytest.param("threads", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("ray", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("ray", signal.SIGTERM, marks=pytest.mark.nightly),
+        pytest.param("threads", signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param("ray", signal.SIGHUP, marks=pytest.mark.nightly),
     ],
 )
 def test_ctrl_c_records_the_rows_in_flight_and_leaves_no_process(
     desk: Desk, runner: str, stop: signal.Signals
 ) -> None:
     process, before = started(desk, runner)
-    if stop == signal.SIGINT:
-        os.killpg(process.pid, stop)
-    else:
+    if stop == signal.SIGTERM:
         process.send_signal(stop)
+    else:
+        # A terminal and a shell send it to all processes of the job.
+        os.killpg(process.pid, stop)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "run the same command again" in stderr

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,39 @@ def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -
     assert "interrupted: finished rows are in the ledger" in stderr
     assert "Traceback" not in stderr
     assert "Error" not in stderr
+
+
+@pytest.mark.scripted
+def test_closing_the_terminal_stops_the_run_and_its_rows_are_recorded(desk: Desk) -> None:
+    desk.provider.on("row", Reply(delay_s=1.0))
+    screen, terminal = os.openpty()
+    process = desk.start(*arguments(desk, 12), env={"TERM": "xterm"}, terminal=terminal)
+    os.close(terminal)
+    deadline = time.monotonic() + 60
+    while len(desk.provider.calls) < 6:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # The kernel sends SIGHUP to the command, and each of its writes fails from now on.
+    os.close(screen)
+    assert process.wait(60) == 130
+    statuses = Counter(row["status"] for row in desk.read_csv("out.csv"))
+    assert statuses.keys() == {"completed", "open"}
+    ledger = ("--ledger", str(desk.folder / "ledger.db"))
+    [run] = json.loads(desk.run("runs", "--json", *ledger).stdout)
+    assert run["status"] == "interrupted"
+    assert desk.run("resume", *ledger).code == 0
+    assert Counter(desk.provider.prompts()) == {f"row {i}": 1 for i in range(12)}
+
+
+@pytest.mark.scripted
+def test_lines_that_nobody_can_read_do_not_change_how_a_run_ends(desk: Desk) -> None:
+    command = [str(COMMAND), *arguments(desk, 3, "--backend", "null")]
+    # Each write to it fails.
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, cwd=desk.folder, stderr=full, check=False, timeout=60)
+    assert ran.returncode == 0
+    assert [row["status"] for row in desk.read_csv("out.csv")] == ["completed"] * 3
 
 
 @pytest.mark.parametrize(

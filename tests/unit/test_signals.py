@@ -87,7 +87,7 @@ def run(folder: Path, program: str, *arguments: str) -> tuple[int, list[str]]:
     return ran.returncode, ran.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_breaks_off_no_import(tmp_path: Path, name: str) -> None:
     (tmp_path / "slow.py").write_text(SWALLOWS)
     assert run(tmp_path, IMPORTS, name) == (0, ["stopping", "loaded", "ended"])
@@ -105,9 +105,15 @@ def test_a_second_signal_ends_a_process_whose_work_has_ended(tmp_path: Path) -> 
     assert run(tmp_path, AT_THE_END) == (130, ["killed"])
 
 
-def test_an_ignored_sigint_stays_ignored(tmp_path: Path) -> None:
+def test_a_hangup_after_a_stop_is_no_second_one(tmp_path: Path) -> None:
+    # The terminal, the shell and the end of the shell each send one.
+    assert run(tmp_path, TWICE.replace("SIGINT", "SIGHUP"), "0.6") == (0, ["stopping", "ended"])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_an_ignored_signal_stays_ignored(tmp_path: Path, name: str) -> None:
     ignored = (
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\ncommand(lambda: receive('SIGINT'))\nsay('ended')\n"
+        f"signal.signal(signal.{name}, signal.SIG_IGN)\ncommand(lambda: receive('{name}'))\nsay('ended')\n"
     )
     assert run(tmp_path, ignored) == (0, ["ended"])
 
