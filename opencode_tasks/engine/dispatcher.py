@@ -21,7 +21,7 @@ from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.plan.sizes import ROWS_PER_SERVER, Sizes
 from opencode_tasks.settings import settings
 from opencode_tasks.system import Stop
-from opencode_tasks.system.process_identity import is_dead
+from opencode_tasks.system.process_identity import is_dead, owner_state, pid_of
 
 POLL_INTERVAL_S = 1.0
 # Progress is computed over all rows of the run: at most this part of the time is spent on it.
@@ -30,6 +30,10 @@ PROGRESS_TIME_SHARE = 0.05
 MAX_CRASHES_PER_ROW = 2
 # The run ends if this many batches in succession failed or died before their first row.
 MAX_FAILURES_IN_SUCCESSION = 2
+
+# Part of the lease time after which a worker that sends heartbeats has sent one, and time between two looks.
+SILENT_SHARE = 0.5
+LOOK_SHARE = 0.125
 
 OnProgress = Callable[[Progress, ConcurrencyState | None], None]
 Ended = tuple[str, BatchEnd]
@@ -50,6 +54,7 @@ class Dispatch:
     executor: Executor
     sizes: Sizes
     on_progress: OnProgress
+    on_warning: Callable[[str], None]
     stop: Stop
     # None for a stop. Not a Queue: its lock stays locked if Ctrl-C arrives right after it was acquired.
     ended: queue.SimpleQueue[Ended | None] = field(default_factory=queue.SimpleQueue[Ended | None])
@@ -57,6 +62,8 @@ class Dispatch:
     failures_in_succession: int = 0
     crashes: Counter[str] = field(default_factory=Counter[str])
     next_progress: float = 0.0
+    next_look: float = 0.0
+    stopped_owners: set[str] = field(default_factory=set[str])
 
     def run(self) -> None:
         """Execute the rows. A request of ``stop`` raises KeyboardInterrupt.
@@ -75,10 +82,12 @@ class Dispatch:
 
     def _run_batches(self) -> None:
         self.stop.check()
+        self._keep_rows_of_stopped()
         while self._submit() or self.running or self._has_leased_rows():
             if (ended := self._next_end(POLL_INTERVAL_S)) is not None:
                 self._handle_end(*ended)
             self.stop.check()
+            self._keep_rows_of_stopped()
             self._report_progress()
 
     def _next_end(self, timeout_s: float) -> Ended | None:
@@ -132,6 +141,23 @@ class Dispatch:
             # A batch recovers the rows of dead owners.
             self._submit_batch()
         return bool(owners)
+
+    def _keep_rows_of_stopped(self) -> None:
+        """Extend the leases of stopped processes of this machine, whose prompts may be in flight."""
+        lease_s, run_id = self.run_spec.lease_s, self.run_spec.run_id
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + LOOK_SHARE * lease_s
+        silent = self.ledger.queue.silent_owners(run_id, silent_s=SILENT_SHARE * lease_s)
+        stopped = {owner for owner in silent if owner_state(owner) == "stopped"}
+        for owner in stopped:
+            self.ledger.queue.extend(owner, lease_s=lease_s)
+        for pid in {pid_of(owner) for owner in stopped - self.stopped_owners}:
+            self.on_warning(
+                f"process {pid} on this machine is stopped with rows in flight, which wait for it: "
+                f"continue it with kill -CONT {pid}, or end it to have them sent again"
+            )
+        self.stopped_owners = stopped
 
     def _handle_end(self, batch_id: str, end: BatchEnd) -> None:
         """Count a batch that failed; raises its error if another batch would fail in the same way."""

@@ -13,7 +13,7 @@ from typing import Any
 from opencode_tasks.errors import RunPausedError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.ledger.drivers import HEARTBEAT_S
-from opencode_tasks.system.process_identity import is_dead, lease_owner
+from opencode_tasks.system.process_identity import is_dead, lease_owner, pid_of
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def other_drivers(ledger: Ledger, run_id: str, driver_id: str) -> list[dict[str,
 
 def driver_text(driver: dict[str, Any]) -> str:
     """A driver for people: its process, its machine and its start."""
-    pid = driver["owner"].split("/")[1]
-    return f"process {pid} on {driver['host']}, since {driver['started_at']:%Y-%m-%d %H:%M:%S} UTC"
+    pid, since = pid_of(driver["owner"]), driver["started_at"]
+    return f"process {pid} on {driver['host']}, since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _beat(ledger: Ledger, driver_id: str, has_ended: threading.Event) -> None:

@@ -61,7 +61,8 @@ class RunEvent:
         quality: Quality of the answers of the pilot by field, at the same time; empty without gold values.
         canary: Results of the canaries of the run, once they have ended; not again if the run is resumed.
         warning: Fact that a person should know, once in a run: a provider does not report the usage,
-            another process works on the run too, or the rows of the pilot failed or exceed the budget.
+            another process works on the run too, or is stopped with rows in flight, or the rows of the
+            pilot failed or exceed the budget.
         output_fault: Why the output of a run with open rows could not be written, at the end of this
             process. None in all other events.
 
@@ -274,7 +275,13 @@ class _Run:
         inline_s = run_spec.limits.max_inline_wait_s
         if not is_longer_than(self._next_step(run_spec), inline_s, datetime.now(UTC)):
             Dispatch(
-                run_spec, self.ledger, self.executor, sizes=sizes, on_progress=emit_progress, stop=self.stop
+                run_spec,
+                self.ledger,
+                self.executor,
+                sizes=sizes,
+                on_progress=emit_progress,
+                on_warning=self._emit_warning,
+                stop=self.stop,
             ).run()
         return run_spec
 
@@ -293,6 +300,9 @@ class _Run:
                 reused_rows=self.reused_rows,
             )
         )
+
+    def _emit_warning(self, text: str) -> None:
+        self.emit(RunEvent(run_id=self.run_id, warning=text))
 
     def _next_step(self, run_spec: RunSpec) -> NextStep:
         return next_step(self.ledger.queue.state(self.run_id, run_spec.gate_id), run_spec.limits)

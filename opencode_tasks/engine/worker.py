@@ -32,6 +32,7 @@ from opencode_tasks.opencode.binary import binary_here
 from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.outcomes.outcome import over_row_budget
 from opencode_tasks.plan.run_spec import RunSpec
+from opencode_tasks.system.process_identity import at_work
 from opencode_tasks.telemetry import span
 
 # Interval between two looks for rows that other workers may have released.
@@ -77,8 +78,10 @@ def work_on(run_spec: RunSpec, batch_id: str, max_rows: int) -> BatchResult:
         Ledger.open(run_spec.ledger_url) as ledger,
         span("opencode batch", run_spec.trace, run_id=run_spec.run_id, model_ref=run_spec.model_ref),
     ):
-        batch = _Batch(run_spec, BatchContext(run_spec, ledger, batch_id=batch_id), max_rows)
-        server_pool.call(batch.run)
+        context = BatchContext(run_spec, ledger, batch_id=batch_id)
+        batch = _Batch(run_spec, context, max_rows)
+        with at_work(context.owner):
+            server_pool.call(batch.run)
         step = batch.step
     limits = run_spec.limits
     if isinstance(step, Wait) and not is_longer_than(step, limits.max_inline_wait_s, datetime.now(UTC)):

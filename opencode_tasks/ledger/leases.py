@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, literal_column, select
+from sqlalchemy import Connection, bindparam, func, literal_column, select
 
 from opencode_tasks.ledger.clock import lease_time
 from opencode_tasks.ledger.schema import leases, rows
 from opencode_tasks.ledger.upsert import Upsert
+from opencode_tasks.system.process_identity import owner_state
 
 EXPIRED = datetime(1970, 1, 1, tzinfo=UTC)
+# A lease that expires this many lease times after its last heartbeat was extended by another process.
+EXTENDED = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +81,15 @@ def acquire(
 ) -> dict[str, Lease]:
     """Acquire the leases on those of the keys that have none; the keys must be distinct.
 
-    Returns the acquired leases by key. The owner must not have one of them already.
+    An expired lease is extended instead if its owner may still work on the row. Returns the acquired leases
+    by key. The owner must not have one of them already.
     """
     if not row_keys:
         return {}
+    expired = connection.execute(_EXPIRED_OWNERS, {"keys": list(row_keys), "lease_now": lease_now}).all()
+    for found in expired:
+        if _may_be_at_work(found.owner, found.expires_at - found.heartbeat_at, lease_s):
+            extend(connection, found.owner, lease_s=lease_s, now=lease_now)
     until = lease_now + timedelta(seconds=lease_s)
     values = [
         {"row_key": key, "owner": owner, "fence": 1, "expires_at": until, "heartbeat_at": lease_now}
@@ -94,6 +102,33 @@ def acquire(
         lease.row_key: Lease(row_key=lease.row_key, owner=owner, fence=lease.fence, expires_at=until)
         for lease in found
     }
+
+
+_EXPIRED_OWNERS = (
+    select(
+        leases.c.owner,
+        func.max(leases.c.expires_at, type_=leases.c.expires_at.type).label("expires_at"),
+        func.max(leases.c.heartbeat_at, type_=leases.c.heartbeat_at.type).label("heartbeat_at"),
+    )
+    .where(
+        leases.c.row_key.in_(bindparam("keys", expanding=True)),
+        leases.c.owner.is_not(None),
+        leases.c.expires_at <= bindparam("lease_now"),
+    )
+    .group_by(leases.c.owner)
+)
+
+
+def _may_be_at_work(owner: str, valid_for: timedelta, lease_s: float) -> bool:
+    """Whether the owner of an expired lease may still work on its row, ``valid_for`` after its heartbeat.
+
+    A stopped process does not know yet that time has passed: its prompts may be in flight. One that runs
+    may have been continued a moment ago, and gets one more lease time for a heartbeat.
+    """
+    state = owner_state(owner)
+    if state == "running":
+        return valid_for.total_seconds() < EXTENDED * lease_s
+    return state in ("stopped", "at_work")
 
 
 _LOCKED_LEASE = (
@@ -141,6 +176,27 @@ def heartbeat(connection: Connection, owner: str, *, lease_s: float, now: dateti
         .where(leases.c.owner == owner)
         .values(expires_at=lease_now + timedelta(seconds=lease_s), heartbeat_at=lease_now)
     )
+
+
+def extend(connection: Connection, owner: str, *, lease_s: float, now: datetime | None = None) -> None:
+    """Extend all leases of another owner, which sends no heartbeat, to ``lease_s`` seconds from now."""
+    lease_now = now or lease_time(connection)
+    until = lease_now + timedelta(seconds=lease_s)
+    connection.execute(leases.update().where(leases.c.owner == owner).values(expires_at=until))
+
+
+def silent_owners(
+    connection: Connection, run_id: str, *, silent_s: float, now: datetime | None = None
+) -> list[str]:
+    """The owners of leases, expired or not, on keys of a run's open rows without a heartbeat for a time."""
+    since = (now or lease_time(connection)) - timedelta(seconds=silent_s)
+    query = (
+        select(leases.c.owner)
+        .distinct()
+        .join(rows, rows.c.row_key == leases.c.row_key)
+        .where(rows.c.run_id == run_id, rows.c.status == "open", leases.c.heartbeat_at <= since)
+    )
+    return [owner for owner in connection.execute(query).scalars() if owner]
 
 
 def lease_owners(connection: Connection, run_id: str, *, now: datetime | None = None) -> list[str]:

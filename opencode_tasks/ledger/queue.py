@@ -11,7 +11,7 @@ from opencode_tasks.ledger.claim import claim
 from opencode_tasks.ledger.finish import EndedAttempt, end_attempts
 from opencode_tasks.ledger.gates import GateObservation, record_completions
 from opencode_tasks.ledger.leased_rows import claim_row
-from opencode_tasks.ledger.leases import break_lease, heartbeat, lease_owners, release
+from opencode_tasks.ledger.leases import break_lease, extend, heartbeat, lease_owners, release, silent_owners
 from opencode_tasks.ledger.operation_groups import Group, read, write
 from opencode_tasks.ledger.run_state import run_state
 
@@ -32,7 +32,9 @@ class Queue(Group):
     claim: Final = write(claim)
     claim_row: Final = write(claim_row)
     heartbeat: Final = write(heartbeat)
+    extend: Final = write(extend)
     owners: Final = read(lease_owners)
+    silent_owners: Final = read(silent_owners)
     release: Final = write(release)
     break_lease: Final = write(break_lease)
     end: Final = write(end)

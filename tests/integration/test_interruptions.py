@@ -370,6 +370,39 @@ def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_nex
     shutil.rmtree(shared.root)
 
 
+@pytest.mark.scripted
+@pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
+def test_no_other_process_sends_the_rows_of_one_that_is_stopped(desk: Desk, end: signal.Signals) -> None:
+    desk.provider.on("row", Reply(delay_s=6.0))
+    desk.write_csv("in.csv", [{"prompt": f"row {i}"} for i in range(3)])
+    lease = OWN_SERVICES | {"OPENCODE_TASKS_LEASE": "5"}
+    first = desk.start(*desk.arguments("in.csv", "-o", "out.csv", "--concurrency", "2"), env=lease)
+    deadline = time.monotonic() + 60
+    while len(desk.provider.calls) < 2:
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    # Longer than the lease and than the answers take.
+    time.sleep(7)
+    second = desk.start("resume", "--ledger", str(desk.folder / "ledger.db"), env=lease)
+    assert second.stderr is not None
+    said = next(line for line in second.stderr if "is stopped" in line)
+    assert f"process {first.pid}" in said
+    assert f"kill -CONT {first.pid}" in said
+    # Long enough for a lease that is extended once only to expire.
+    time.sleep(7)
+    assert set(Counter(desk.provider.prompts()).values()) == {1}
+    first.send_signal(end)
+    _, stderr = second.communicate(timeout=60)
+    assert second.returncode == 0, stderr
+    _, stderr = first.communicate(timeout=60)
+    assert first.returncode == (0 if end is signal.SIGCONT else -signal.SIGKILL), stderr
+    assert [row["response"] for row in desk.read_csv("out.csv")] == [f"row {i}" for i in range(3)]
+    again = 0 if end is signal.SIGCONT else 1
+    assert Counter(desk.provider.prompts()) == {"row 0": 1 + again, "row 1": 1 + again, "row 2": 1}
+
+
 @pytest.mark.nightly
 def test_a_killed_opencode_server_is_restarted(desk: Desk) -> None:
     process, before = started(desk, "threads")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from opencode_tasks.domain.records import (
 )
 from opencode_tasks.errors import OpenCodeError, RateLimitError, ServerError
 from opencode_tasks.ledger import ClaimedRow, ClaimRequest, ClaimResult, EndedAttempt, GateObservation, Ledger
+from opencode_tasks.system.process_identity import at_work, lease_owner, machine_id
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GATE = "p/m#0"
@@ -218,6 +220,25 @@ def test_a_lost_lease_is_reported_and_the_attempt_is_recorded(ledger: Ledger) ->
     assert end(ledger, "r", second, now=at(8)) is True
     assert [one["status"] for one in ledger.results.attempts("r")] == ["completed", "completed"]
     assert ledger.results.outcomes("r")[0]["attempts"] == 2
+
+
+def test_the_lease_of_a_batch_at_work_in_this_process_does_not_expire(ledger: Ledger) -> None:
+    create_run(ledger, "r", ["a"])
+    with at_work(owner := lease_owner("batch")):
+        claim(ledger, "r", 1, owner=owner)
+        for seconds in (61, 200, 400):
+            assert claim(ledger, "r", 1, owner="other", now=at(seconds)) == ClaimResult()
+            assert claim(ledger, "r", 1, owner=owner, now=at(seconds)) == ClaimResult()
+    assert len(claim(ledger, "r", 1, owner="other", now=at(600)).rows) == 1
+
+
+def test_a_process_that_may_have_been_stopped_gets_one_more_lease_time(ledger: Ledger) -> None:
+    create_run(ledger, "r", ["a"])
+    # The start of a process as earlier versions wrote it.
+    claim(ledger, "r", 1, owner=f"{machine_id()}/{os.getppid()}/1.0/batch", lease_s=60)
+    assert claim(ledger, "r", 1, owner="other", now=at(61), lease_s=60) == ClaimResult()
+    assert claim(ledger, "r", 1, owner="other", now=at(120), lease_s=60) == ClaimResult()
+    assert len(claim(ledger, "r", 1, owner="other", now=at(122), lease_s=60).rows) == 1
 
 
 def test_rows_are_claimed_once_and_in_order(ledger: Ledger) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from opencode_tasks.system.process_identity import is_dead, lease_owner, machine_id
+from opencode_tasks.system.process_identity import at_work, is_dead, lease_owner, machine_id, owner_state
 
 PRINT_OWNER = """
 from opencode_tasks.system.process_identity import lease_owner
@@ -67,3 +69,21 @@ def test_a_living_owner_of_an_earlier_version_is_not_dead(other: tuple[subproces
 def test_nothing_is_known_of_another_machine() -> None:
     _, pid, start, batch = lease_owner("batch").split("/")
     assert not is_dead(f"elsewhere.1/{pid}/{start}/{batch}")
+
+
+def test_a_stopped_process_is_recognized_until_it_continues(other: tuple[subprocess.Popen[str], str]) -> None:
+    process, owner = other
+    assert owner_state(owner) == "running"
+    for number, state in ((signal.SIGSTOP, "stopped"), (signal.SIGCONT, "running"), (signal.SIGKILL, "dead")):
+        process.send_signal(number)
+        deadline = time.monotonic() + 10
+        while owner_state(owner) != state:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_batch_of_this_process_is_at_work_until_it_ends() -> None:
+    owner = lease_owner("batch")
+    with at_work(owner):
+        assert owner_state(owner) == "at_work"
+    assert owner_state(owner) == "over"
