@@ -117,14 +117,14 @@ def choose(**values: Any) -> int:
 
     as_json, html, given = values.pop("as_json"), values.pop("html"), dict(values)
     check_folders(html)
-    notice = StopNotice(Display(grace_s=settings().grace))
+    notice = StopNotice(Display(grace_s=settings().grace), can_resume=False)
 
     def run() -> int:
         with contextlib.ExitStack() as stack:
             display = stack.enter_context(notice.display)
             display.start()
             race, task = _prepare(stack, notice, values)
-            found = _run(display, race)
+            found = _run(notice, race)
             if found is None:
                 return exits.PAUSED
             display.finish()
@@ -223,19 +223,25 @@ def _runner(display: Display, stop: Stop) -> Callable[..., str]:
         def show(event: RunEvent) -> None:
             display.show(replace(event, part=candidate.name if event.part is None else event.part))
 
-        context = RunContext(stop=stop)
+        context = RunContext(stop=stop, started_by="choose")
         return execute_here(plan, frame, context=context, executor=ThreadExecutor(), on_event=show).run_id
 
     return run
 
 
-def _run(display: Display, race: Race) -> Choice | None:
-    """Measure the candidates; None if the budget was reached before one had won."""
+def _run(notice: StopNotice, race: Race) -> Choice | None:
+    """Measure the candidates; None if the budget was reached before one had won.
+
+    Raises CommandStopped after a stop.
+    """
     from opencode_tasks.engine.choose import choose as run_race
     from opencode_tasks.errors import RunPausedError
 
+    display = notice.display
     try:
         return run_race(race)
+    except KeyboardInterrupt:
+        raise notice.stopped() from None
     except RunPausedError as paused:
         display.finish()
         display.say(f"stopped by --max-cost: {paused.message}")

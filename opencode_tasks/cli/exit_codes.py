@@ -109,8 +109,7 @@ def explain(error: Exception) -> int:
             print_line(one_line(fault), USAGE_ERROR)
         return USAGE_ERROR
     if isinstance(error, RunPausedError):
-        print_line(presentable(str(error)), PAUSED)
-        return print_line(f"resume: opencode-tasks resume {error.run_id}", PAUSED)
+        return print_line(presentable(str(error)), PAUSED)
     if isinstance(error, SetupError):
         print_line(presentable(error.raw_message, SETUP_LIMIT), INTERNAL_ERROR)
         is_new = bool(error.hint) and error.hint not in error.raw_message

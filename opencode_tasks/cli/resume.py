@@ -29,7 +29,8 @@ def resume(
         str | None,
         typer.Argument(
             metavar="RUN_ID",
-            help="Run to resume, or the beginning of its id. Default: the newest run that has open rows.",
+            help="Run to resume, or the beginning of its id. Default: the newest unfinished run of a command "
+            "or a deployment.",
         ),
     ] = None,
     ledger: LedgerOption = None,
@@ -91,8 +92,10 @@ def _addresses(run_id: str, command: Mapping[str, Any], **given: str | None) -> 
 def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], str, str | None]:
     """The saved command of a run, its id, and, for the run of a deployment, the flow run to resume.
 
-    Raises InputError if the run is unknown, has no open row, or was not started by a command.
+    Raises InputError if the run is unknown, has no open row, or is not resumed by a command.
     """
+    from opencode_tasks.ledger import resumable_command
+
     with open_existing(ledger) as opened:
         found = named_run(opened, run_id) if run_id else opened.runs.newest_unfinished()
         if found is None:
@@ -109,13 +112,16 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
         raise InputError((f"run {found} has no open row: it is {run['status']}",))
     if run["deployment"] and run["flow_run_ids"]:
         return {}, found, run["flow_run_ids"][-1]
-    command: dict[str, Any] = dict(run["parameters"].get("command") or {})
-    if not command:
-        raise InputError(
-            (f"run {found} was not started by a command: run its flow again, finished rows are kept",)
-        )
-    if isinstance(command.get("opencode_config"), dict):
-        raise InputError(
-            (f"run {found} had its opencode config as a value, which is not saved: run its flow again",)
-        )
-    return command, found, None
+    if not (command := resumable_command(run["parameters"])):
+        raise InputError((_not_resumable(found, run["parameters"]),))
+    return dict(command), found, None
+
+
+def _not_resumable(run_id: str, parameters: Mapping[str, Any]) -> str:
+    """Why a run without resumable options is not resumed, and what to do."""
+    if (command := parameters.get("started_by")) is not None:
+        again = "run that command again, finished rows are kept"
+        return f"run {run_id} is part of opencode-tasks {command}: {again}"
+    if parameters.get("command"):
+        return f"run {run_id} had its opencode config as a value, which is not saved: run its flow again"
+    return f"run {run_id} was started from Python: run its program or flow again, finished rows are kept"

@@ -1,4 +1,4 @@
-"""The reaction of ``annotate`` and ``resume`` to Ctrl-C, SIGTERM and SIGHUP."""
+"""The reaction of ``annotate``, ``choose`` and ``resume`` to Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ class StopNotice:
     """The lines and the actions of a command at a signal.
 
     While the command starts, the process ends at once: there is nothing to record, and what loads and
-    starts (Prefect, opencode, Ray) may take many seconds. After ``started`` the run is asked to end.
+    starts (Prefect, opencode, Ray) may take many seconds. After ``started`` the run is asked to end. With
+    ``can_resume`` False, only the same command continues it.
     """
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, *, can_resume: bool = True) -> None:
         self.display = display
+        self._can_resume = can_resume
         self.is_stopping: bool = False
         self._stop: Stop | None = None
         self._ledger = ""
@@ -84,9 +86,10 @@ class StopNotice:
             if self._stop is None:
                 self.display.say("interrupted: no row was sent; to start again, run the same command")
                 return
+            resume = f"run opencode-tasks resume{self._ledger}, or " if self._can_resume else ""
             self.display.say(
-                "interrupted: finished rows are in the ledger; to continue, run "
-                f"opencode-tasks resume{self._ledger}, or run the same command again:"
+                f"interrupted: finished rows are in the ledger; to continue, {resume}"
+                "run the same command again:"
             )
             self.display.say(f"  {shlex.join(['opencode-tasks', *resume_arguments(sys.argv[1:])])}")
 

@@ -139,6 +139,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "max_attempts": options.max_attempts,
             "timeout": options.timeout,
             "command": dict(context.command),
+            "started_by": context.started_by,
         },
         model_ref=None if options.models else plan.catalog.model_ref if plan.catalog else options.model,
         backend=plan.backend,

@@ -38,6 +38,7 @@ from opencode_tasks.ledger.runs import (
     PilotRows,
     WaitingRun,
     models_in,
+    resumable_command,
     system_text_in,
 )
 from opencode_tasks.ledger.spend import GROUPINGS, Grouping
@@ -107,6 +108,7 @@ __all__ = [
     "is_there",
     "ledger_argument",
     "models_in",
+    "resumable_command",
     "shown_url",
     "system_text_in",
     "waiting",

@@ -240,9 +240,25 @@ def _output_in(parameters: Any) -> str | None:
 
 
 def newest_unfinished(connection: Connection) -> str | None:
-    """The newest run that can be resumed, and is no part of another; None without one."""
-    query = select(runs.c.run_id).where(runs.c.status.in_(UNFINISHED), runs.c.parent_run_id.is_(None))
-    return connection.execute(query.order_by(runs.c.created_at.desc()).limit(1)).scalar_one_or_none()
+    """The newest run that has not ended and is no part of another; None without one.
+
+    A run that only its own program can continue is returned if there is no other.
+    """
+    query = select(runs.c.run_id, runs.c.parameters, runs.c.deployment).where(
+        runs.c.status.in_(UNFINISHED), runs.c.parent_run_id.is_(None)
+    )
+    found = connection.execute(query.order_by(runs.c.created_at.desc())).all()
+    can_be_resumed = (run.run_id for run in found if run.deployment or resumable_command(run.parameters))
+    return next(can_be_resumed, found[0].run_id if found else None)
+
+
+def resumable_command(parameters: Any) -> Mapping[str, Any]:
+    """The saved options in the parameters of a run; empty if they do not prepare the run again.
+
+    An opencode config that was given as a value is not saved.
+    """
+    command = mapping_in(mapping_in(parameters).get("command"))
+    return {} if isinstance(command.get("opencode_config"), dict) else command
 
 
 def beginning_with(connection: Connection, text: str, limit: int) -> list[str]:

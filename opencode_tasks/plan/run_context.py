@@ -30,6 +30,8 @@ class RunContext:
       None keeps the budget of the run.
     - ``command``: options that ``opencode-tasks resume`` needs to prepare the run again; empty for a
       run that no command started. Holds no secrets.
+    - ``started_by``: name of the command that started the run and continues it if it is run again, since
+      ``opencode-tasks resume`` cannot; None for any other run.
     - ``on_pilot``: called when the rows of the pilot have ended: if it returns False, the run is on hold
       until a person resumes it. None lets the setting ``after_pilot`` decide.
     - ``stop``: request to end the run in order, which the caller may make.
@@ -42,5 +44,6 @@ class RunContext:
     started_at: datetime | None = None
     new_budget_pico: int | None = None
     command: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    started_by: str | None = None
     on_pilot: OnPilot | None = None
     stop: Stop = field(default_factory=Stop)

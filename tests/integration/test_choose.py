@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +54,31 @@ def choose(desk: Desk, *more: str) -> Any:
     return desk.run(
         "choose", "in.csv", "--gold", "human", "--choices", "yes,no", *models, *fixed, *ledger, *more
     )
+
+
+@pytest.mark.scripted
+def test_an_interrupted_choice_says_how_to_continue(labelled: Desk) -> None:
+    desk = labelled
+    desk.provider.on("row", Reply(text="yes", delay_s=0.5))
+    config = desk.folder / "opencode.json"
+    config.write_text(json.dumps(desk.provider.opencode_config()))
+    models = ("--model", "fake/echo", "--model", "fake/free")
+    fixed = ["--opencode-config", str(config), "--opencode-bin", str(desk.binary)]
+    ledger = ["--ledger", str(desk.folder / "ledger.db")]
+    command = ["choose", "in.csv", "--gold", "human", "--choices", "yes,no", *models, *fixed, *ledger]
+    with desk.start(*command) as process:
+        while len(desk.provider.calls) < 5:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    *_, said, again = stderr.splitlines()
+    assert said == "interrupted: finished rows are in the ledger; to continue, run the same command again:"
+    assert again.split()[:3] == ["opencode-tasks", "choose", "in.csv"]
+    resumed = desk.run("resume", *ledger)
+    assert resumed.code == 2
+    assert "is part of opencode-tasks choose: run that command again" in resumed.stderr
 
 
 @pytest.mark.slow

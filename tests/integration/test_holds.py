@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -221,6 +223,36 @@ def test_resume_without_an_unfinished_run_is_an_error(desk: Desk) -> None:
     ran = desk.run("resume", "no-such-run", "--ledger", str(desk.folder / "ledger.db"))
     assert ran.code == 2
     assert "no run no-such-run" in ran.stderr
+
+
+IN_PYTHON = """
+import sys
+import pandas as pd
+from opencode_tasks import annotate
+def fail(event):
+    raise RuntimeError("the program ends")
+annotate(pd.DataFrame({"prompt": ["q"]}), backend="null", ledger=sys.argv[1], on_event=fail)
+"""
+
+
+@pytest.mark.scripted
+def test_resume_leaves_out_newer_runs_that_no_command_can_resume(desk: Desk) -> None:
+    ledger = str(desk.folder / "ledger.db")
+    desk.provider.on("row", REFUSED, REFUSED, Reply(text="late"))
+    ran = desk.run(*table(desk, 2))
+    assert ran.code == 75, ran.stderr
+    program = [sys.executable, "-c", IN_PYTHON, ledger]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert "the program ends" in ended.stderr
+    [newest, paused] = json.loads(desk.run("runs", "--json", "--ledger", ledger).stdout)
+    assert (newest["status"], paused["status"]) == ("interrupted", "paused")
+    again = desk.run("resume", "--ledger", ledger)
+    assert again.code == 0, again.stderr
+    assert statuses(desk) == {"completed": 2}
+    # It is named once no other run is left.
+    again = desk.run("resume", "--ledger", ledger)
+    assert again.code == 2
+    assert f"run {newest['run_id']} was started from Python: run its program" in again.stderr
 
 
 @pytest.mark.scripted
