@@ -10,16 +10,18 @@ were paid for are never lost.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import fsspec
 import pandas as pd
@@ -30,6 +32,8 @@ from opencode_tasks.frames.content import compression_of, one_line
 from opencode_tasks.frames.excel_file import INSTALL, is_installed, write_excel
 from opencode_tasks.frames.formats import format_of, unknown_suffix
 from opencode_tasks.ledger.column_types import storable
+
+_IS_HEX: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def file_faults(
@@ -214,19 +218,50 @@ def _is_same_file(output: str, source: str) -> bool:
 
 
 @contextmanager
-def _replace_file(path: Path) -> Generator[Any]:
-    partial = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
-    try:
+def _locked_file(folder: Path, prefix: str) -> Generator[tuple[Any, Path]]:
+    """A new file that is locked, so that others see that its writer is alive; and its path."""
+    while True:
+        path = folder / f"{prefix}{uuid.uuid4().hex}"
         # Not tempfile: it creates files with mode 0600 and ignores the umask.
-        with partial.open("xb") as file:
+        with path.open("xb") as file:
+            # Some network file systems have no locks: files are then not removed.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Another process may have removed it before it was locked.
+            if path.exists():
+                yield file, path
+                return
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove the files of ``_locked_file`` whose writers were killed."""
+    found: list[Path] = []
+    # A folder that cannot be listed may be written to.
+    with suppress(OSError):
+        found = [path for path in folder.iterdir() if path.name.startswith(prefix)]
+    for path in found:
+        if not _IS_HEX.fullmatch(path.name.removeprefix(prefix)):
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+@contextmanager
+def _replace_file(path: Path) -> Generator[Any]:
+    prefix = f".{path.name[:100]}."
+    _remove_abandoned(path.parent, prefix)
+    with _locked_file(path.parent, prefix) as (file, partial):
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            partial.chmod(path.stat().st_mode & 0o7777)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            if path.exists():
+                partial.chmod(path.stat().st_mode & 0o7777)
+            # Under its lock, so that no other process takes it for abandoned.
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -176,6 +178,32 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 class Unwritable:
     def __str__(self) -> str:
         raise RuntimeError
+
+
+KILLED = """
+import os, signal, sys
+from opencode_tasks.frames.write_file import write_records
+def lines():
+    yield "1"
+    print("open", flush=True)
+    sys.stdin.readline()
+write_records(lines(), sys.argv[1])
+"""
+
+
+def test_a_file_that_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"open\n"
+        (tmp_path / ".out.jsonl.mine").touch()
+        # Its writer is alive.
+        write_frame(output(DONE), path)
+        assert len(list(tmp_path.iterdir())) == 3
+        writer.kill()
+    write_frame(output(DONE), path)
+    assert {found.name for found in tmp_path.iterdir()} == {"out.jsonl", ".out.jsonl.mine"}
 
 
 def test_symbolic_link_is_kept(tmp_path: Path) -> None:
