@@ -109,15 +109,16 @@ def ledger() -> Finding:
 
 
 def gates() -> Finding:
-    """The closed gates of the ledger, each with its reason and time."""
+    """The closed gates of the ledger that hold rows or will open, each with its reason and time."""
     from opencode_tasks.cli.gates import reason_text, state_text
     from opencode_tasks.ledger import Ledger
 
     now = datetime.now(UTC)
     with Ledger.open(resolve_ledger_url(None)) as opened:
-        closed = [gate for gate in opened.gates.list(now=now) if gate.state != "limited"]
+        listed = [gate for gate in opened.gates.list(now=now) if gate.state != "limited"]
+    closed = [gate for gate in listed if gate.until is not None or gate.needs_person]
     if not closed:
-        return {"ok": True, "detail": "no gate is closed", "closed": []}
+        return {"ok": True, "detail": "no gate holds rows", "closed": []}
     lines = [f"{gate.gate_id} {state_text(gate, now)} ({reason_text(gate)})" for gate in closed]
     return {
         "ok": True,

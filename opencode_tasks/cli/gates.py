@@ -41,7 +41,7 @@ def gates(
 
     A gate is closed while the provider refuses all requests with a credential: until a time, or until a
     person acts. Open a gate if you know that the cause is fixed. Its rows are sent again by a run that
-    waits, or by opencode-tasks resume.
+    waits, or by opencode-tasks resume. The gate of a key that was replaced stays listed and holds no row.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def state_text(gate: ListedGate, now: datetime) -> str:
             return f"half open{since}: one row tests the provider"
         case "closed":
             if gate.until is None:
-                return f"closed{since}, until a person acts"
+                return f"closed{since}, until {'a person acts' if gate.needs_person else 'a run tests it'}"
             left = duration((gate.until - now).total_seconds())
             return f"closed{since}, until {_local(gate.until)} (in {left})"
 
@@ -95,10 +95,11 @@ def reason_text(gate: ListedGate) -> str | None:
 
 def _lines(gate: ListedGate, now: datetime) -> list[str]:
     waits = "waits" if gate.waiting_rows == 1 else "wait"
-    lines = [f"{gate.gate_id}  {state_text(gate, now)}; {count_of(gate.waiting_rows)} {waits}"]
+    waiting = f"{count_of(gate.waiting_rows)} {waits}" if gate.waiting_rows else "no row waits"
+    lines = [f"{gate.gate_id}  {state_text(gate, now)}; {waiting}"]
     if (reason := reason_text(gate)) is not None:
         lines.append(f"  {reason}")
-    if gate.error_type is not None and gate.until is None:
+    if gate.error_type is not None and gate.needs_person:
         lines.append(f"  fix: {fix_for(gate.error_type, gate.model_ref)}")
     return lines
 

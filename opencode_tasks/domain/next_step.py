@@ -7,7 +7,7 @@ worker, dispatcher and flow have the same answer and the same sentence for peopl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.domain.policy import RetryLimits
@@ -171,4 +171,10 @@ def _limited(hold: Hold, state: RunState, limits: RetryLimits) -> Hold:
 
 
 def _shown(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    """A duration in its two largest units, such as "1 day 12 h" or "1 min 30 s"."""
+    left, parts = round(seconds), list[str]()
+    for name, size in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
+    return " ".join(parts[:2]) or "0 s"

@@ -26,7 +26,8 @@ class ListedGate:
     lets one row pass to test the provider, and ``limited`` lets ``max_rows`` rows pass at a time, the
     number that the provider accepted (None: not known). ``since`` is the time of the last change to that
     state. ``error_type`` and ``error_message`` are the last refusal of the provider, None if it is not
-    stored. ``waiting_rows`` is the number of open rows of unfinished runs that have used the gate.
+    stored. ``waiting_rows`` is the number of open rows of unfinished runs that have used the gate. Without
+    any, a gate that is closed until a person acts holds nothing: the next run that uses it tests it.
     """
 
     gate_id: str
@@ -38,6 +39,11 @@ class ListedGate:
     until: datetime | None
     max_rows: int | None
     waiting_rows: int
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether rows wait until a person acts."""
+        return self.state == "closed" and self.until is None and self.waiting_rows > 0
 
 
 def list_gates(connection: Connection, *, now: datetime) -> list[ListedGate]:

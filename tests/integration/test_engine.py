@@ -207,7 +207,9 @@ def test_a_stop_ends_one_driver_and_the_other_completes_the_run(engine: Engine) 
 
 def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(engine: Engine) -> None:
     engine.provider.on(lambda call: call.prompt >= "row 3", limited(3600))
-    expected = pytest.raises(RunPausedError, match="OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT")
+    expected = pytest.raises(
+        RunPausedError, match="is longer than 1 min 30 s, the limit of OPENCODE_TASKS_MAX_RATE_LIMIT_WAIT"
+    )
     with setting("MAX_RATE_LIMIT_WAIT", "90"), expected as paused:
         engine.execute(engine.plan())
     assert (paused.value.until, paused.value.error_type) == (None, "rate_limit")

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from cluster import Desk
 
+from opencode_tasks.cli.gates import state_text
+from opencode_tasks.ledger.gate_list import ListedGate
 from opencode_tasks.testing import Reply
 
 REFUSED = {"error": {"message": "Your key has expired.", "type": "invalid_key"}}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "state"), [(0, "closed, until a run tests it"), (2, "closed, until a person acts")]
+)
+def test_a_gate_that_holds_no_row_needs_no_person(waiting: int, state: str) -> None:
+    gate = ListedGate(
+        gate_id="fake/echo#1",
+        model_ref="fake/echo",
+        state="closed",
+        error_type="authentication_failed",
+        error_message=None,
+        since=None,
+        until=None,
+        max_rows=None,
+        waiting_rows=waiting,
+    )
+    assert (gate.needs_person, state_text(gate, datetime.now(UTC))) == (waiting > 0, state)
 
 
 @pytest.mark.scripted
