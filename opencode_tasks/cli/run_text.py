@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from opencode_tasks.cli.terminal_text import without_controls
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.domain.text import not_begun
 from opencode_tasks.engine.driver import driver_text
 from opencode_tasks.engine.progress_text import count_of
 from opencode_tasks.engine.quality import recorded_quality
 from opencode_tasks.engine.result import summary
 from opencode_tasks.engine.summary_text import model_lines, summary_lines
-from opencode_tasks.ledger import Ledger, Progress, models_in
+from opencode_tasks.ledger import PREPARING, Ledger, Progress, models_in
 from opencode_tasks.plan.option_signatures import ANNOTATE
 from opencode_tasks.quality.gold import has_extra
 
@@ -36,9 +38,7 @@ def run_lines(ledger: Ledger, run: Mapping[str, Any]) -> Iterator[str]:
         yield _line("waits until", _time(run["waits_until"]))
     if run["pause_reason"]:
         yield _line("pause reason", run["pause_reason"])
-    for name in ("input", "output"):
-        if (address := text_in(command.get(name))) is not None:
-            yield _line(name, address)
+    yield from _addresses(run, command)
     yield _line("model", run["model_ref"] or ", ".join(models_in(run["parameters"])) or "-")
     yield _line("opencode", f"{run['opencode_version'] or '-'} ({run['backend'] or '-'})")
     for name in ("deployment", "series"):
@@ -56,6 +56,9 @@ def run_lines(ledger: Ledger, run: Mapping[str, Any]) -> Iterator[str]:
         _line("driver", f"{one['driver_id']} {one['status']}: {driver_text(one)}") for one in run["drivers"]
     )
     yield ""
+    if run["status"] == PREPARING:
+        yield not_begun(run["run_id"])
+        return
     quality = recorded_quality(ledger, run["run_id"]) if has_extra() else []
     totals = summary(
         run["run_id"],
@@ -65,6 +68,20 @@ def run_lines(ledger: Ledger, run: Mapping[str, Any]) -> Iterator[str]:
         quality={one.field: one for one in quality},
     )
     yield from map(without_controls, [*summary_lines(totals), *model_lines(totals)])
+
+
+def _addresses(run: Mapping[str, Any], command: Mapping[str, Any]) -> Iterator[str]:
+    """INPUT and OUTPUT, and what to do if the run ended and its OUTPUT does not exist."""
+    for name in ("input", "output"):
+        if (address := text_in(command.get(name))) is not None:
+            yield _line(name, address)
+            if name == "output" and run["status"] in ("completed", "failed") and _is_missing_file(address):
+                yield _line("", f"missing; write it with opencode-tasks export {run['run_id']} -o {address}")
+
+
+def _is_missing_file(address: str) -> bool:
+    """Whether an address is that of a file of this machine that does not exist."""
+    return Path(address).is_absolute() and not Path(address).exists()
 
 
 def _status(run: Mapping[str, Any]) -> str:

@@ -91,6 +91,11 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def not_begun(run_id: str) -> str:
+    """Return the fault of a run whose rows are not all written, because it is being created or was killed."""
+    return f"run {run_id}: it ended before its rows were written, and sent nothing; run annotate again"
+
+
 def terminal_line(text: str, limit: int) -> str:
     """Return the text in one line of at most ``limit`` characters, with "�" for those without a glyph."""
     words = " ".join(text.split())

@@ -14,8 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from opencode_tasks.domain.money import format_usd
+from opencode_tasks.domain.text import not_begun
 from opencode_tasks.domain.usage import total_of
-from opencode_tasks.ledger import AttemptPair, AuditFacts, Ledger, SentAttempt
+from opencode_tasks.errors import InputError
+from opencode_tasks.ledger import PREPARING, AttemptPair, AuditFacts, Ledger, SentAttempt
 from opencode_tasks.opencode.leftovers import instance_dirs, unrecorded_sessions
 from opencode_tasks.system.process_identity import is_dead
 
@@ -97,10 +99,12 @@ class Audit:
 
 
 def audit(ledger: Ledger, run_id: str) -> Audit | None:
-    """Audit a run; None if the ledger has no such run."""
+    """Audit a run; None if the ledger has no such run. Raises InputError if its rows are not all written."""
     facts = ledger.audits.facts(run_id)
     if facts is None:
         return None
+    if facts.run["status"] == PREPARING:
+        raise InputError((not_begun(run_id),))
     on_disk = unrecorded_sessions(instance_dirs())
     by_row: dict[str, list[SentAttempt]] = {}
     for attempt in facts.unclear:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.text import no_run
+from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.engine.result import STATUSES, output_parts
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_table
-from opencode_tasks.ledger import Ledger, models_in
+from opencode_tasks.ledger import PREPARING, Ledger, models_in
 from opencode_tasks.plan.command import text_options
 from opencode_tasks.plan.incremental import IncrementalInput
 
@@ -38,6 +38,8 @@ def export_run(
     run = ledger.runs.get(run_id)
     if run is None:
         raise InputError((no_run(run_id),))
+    if run["status"] == PREPARING:
+        raise InputError((not_begun(run_id),))
     prefix = run["parameters"].get("column_prefix")
     parameters = run["parameters"]
     columns = output_columns(

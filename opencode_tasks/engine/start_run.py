@@ -10,7 +10,7 @@ from random import Random
 import pandas as pd
 
 from opencode_tasks.domain.money import usd_to_pico
-from opencode_tasks.domain.text import no_run
+from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.engine.estimates import LIKE, like_parameters
 from opencode_tasks.engine.pilot import is_pilot_hold
 from opencode_tasks.engine.quality import gold_values
@@ -73,8 +73,7 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> S
     if run is None:
         raise InputError((no_run(run_id),))
     if run["status"] == PREPARING:
-        fault = f"run {run_id}: it ended before its rows were written, and sent nothing; run annotate again"
-        raise InputError((fault,))
+        raise InputError((not_begun(run_id),))
     if run["input_fingerprint"] != plan.fingerprint:
         fault = (
             f"run {run_id}: the input or its settings have changed since the run began; "

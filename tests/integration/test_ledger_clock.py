@@ -13,6 +13,9 @@ import psycopg
 import pytest
 
 from opencode_tasks.domain.records import RowInput
+from opencode_tasks.engine.audit import audit
+from opencode_tasks.engine.export import export_run
+from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import AlreadyLeased, Lease, Ledger
 from opencode_tasks.system import clock
 
@@ -139,6 +142,10 @@ def test_a_run_whose_rows_are_not_all_written_is_not_found(ledger: Ledger) -> No
     assert ledger.runs.status("run") == "preparing"
     assert ledger.runs.newest_unfinished() is None
     assert ledger.runs.find("flow", "f") is None
+    with pytest.raises(InputError, match="ended before its rows were written"):
+        audit(ledger, "run")
+    with pytest.raises(InputError, match="ended before its rows were written"):
+        export_run(ledger, "run", "out.csv", database=None)
     ledger.runs.ready("run")
     assert ledger.runs.newest_unfinished() == "run"
     assert ledger.runs.find("flow", "f") == "run"
