@@ -12,7 +12,7 @@ import typer
 
 from opencode_tasks.cli import exit_codes as exits
 from opencode_tasks.cli.help_text import CONTEXT, print_help
-from opencode_tasks.cli.stderr import outlive_reader
+from opencode_tasks.cli.standard_streams import outlive_readers
 from opencode_tasks.system.folders import can_be_made, home, private_temp_folders
 from opencode_tasks.system.loopback import loopback_bypass
 
@@ -131,7 +131,7 @@ def limit_arenas() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    outlive_reader()
+    outlive_readers()
     limit_arenas()
     set_environment()
     application = with_commands()

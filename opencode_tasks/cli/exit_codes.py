@@ -12,7 +12,6 @@ from typing import Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from opencode_tasks.cli.standard_streams import use_standard_streams
 from opencode_tasks.cli.stop_notice import CommandStopped
 from opencode_tasks.domain.text import none_of
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
@@ -29,7 +28,6 @@ LIMITS = {"greater_than_equal": "not at least {ge}", "less_than_equal": "not at 
 
 def guarded(app: typer.Typer) -> int:
     """Run the application; print what it raises as lines on stderr and return the exit code."""
-    use_standard_streams()
     try:
         code: Any = app(standalone_mode=False)
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]

@@ -1,63 +1,60 @@
-"""Standard output and error of a command that goes on after their reader has gone."""
+"""Standard output and error of a command, whose readers may go away, and whose disk may be full."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
-from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _NO_READER = {errno.EPIPE, errno.EIO}
 
 
-class StandardStream:
-    """A standard stream from which nobody has to read.
+class _Stream(io.FileIO):
+    """A standard stream that discards everything after the first write that fails.
 
-    When the reader of a pipe, such as ``head``, or the terminal is gone, the command continues to its own end
-    and exit code, and what it writes is discarded. Any other error, such as that of a full disk, is an
-    OSError with the name of the stream, once.
+    With ``reports``, that write raises an OSError with this name, unless only the reader has gone.
     """
 
-    def __init__(self, stream: IO[Any], name: str) -> None:
-        self._stream = stream
-        self._name = name
+    def __init__(self, descriptor: int, reports: str | None) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._reports = reports
 
-    @property
-    def buffer(self) -> StandardStream:
-        """The stream for bytes."""
-        return StandardStream(cast("Any", self._stream).buffer, self._name)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, content: str | bytes) -> int:
-        """Write a text, or bytes to ``buffer``."""
-        # With an empty text, click finds out what kind of stream this is, and ignores an error.
-        if content != "":
-            self._try(lambda: self._stream.write(content))
-        return len(content)
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        self._try(self._stream.flush)
-
-    def _try(self, action: Callable[[], object]) -> None:
+    def write(self, data: ReadableBuffer, /) -> int | None:
+        """Write some bytes; returns their number."""
         try:
-            action()
+            return super().write(data)
         except OSError as error:
-            # The descriptor, so that nothing that is buffered fails again at the end of the process.
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
+            os.dup2(null, self.fileno())
             os.close(null)
-            if error.errno not in _NO_READER:
-                raise OSError(error.errno, error.strerror, self._name) from None
+            if self._reports is not None and error.errno not in _NO_READER:
+                raise OSError(error.errno, error.strerror, self._reports) from None
+            return super().write(data)
 
 
-def use_standard_streams() -> None:
-    """Have this process write to its standard streams in this way until its end."""
-    # A stream that the caller has closed is None.
+def outlive_readers() -> None:
+    """Have a command reach its own end and exit code if nobody reads what it prints.
+
+    Only a result that cannot be written, for example to a full disk, is an error.
+    """
+    # A stream is None if the process was started without it.
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        sys.stdout = cast("Any", StandardStream(sys.stdout, "standard output"))
+        sys.stdout = _wrapped(sys.stdout, "standard output")
     if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        sys.stderr = cast("Any", StandardStream(sys.stderr, "standard error"))
+        sys.stderr = _wrapped(sys.stderr, None)
+
+
+def _wrapped(stream: IO[str], reports: str | None) -> io.TextIOWrapper:
+    old = cast("Any", stream)
+    old.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Stream(old.fileno(), reports)),
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=old.line_buffering or reports is None,
+    )
