@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 ELLIPSIS = "…"
+# What is between a fault and the beginning of the answer that has it.
+ANSWER_IN_MESSAGE = "; the answer begins: "
 # A longer last word (a URL, a blob) is cut inside rather than left out.
 MAX_WORD = 40
 # A part of a text that a message repeats. Shorter ones are words that both may have by chance.

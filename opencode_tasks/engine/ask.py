@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from opencode_tasks.domain.answer_schema import InvalidAnswer, repair_prompt
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.records import Answer
-from opencode_tasks.domain.text import terminal_line
+from opencode_tasks.domain.text import ANSWER_IN_MESSAGE, terminal_line
 from opencode_tasks.errors import AttachedFileError, OpenCodeError, StructuredOutputError
 from opencode_tasks.opencode.backend import Backend, OnSession, Request
 from opencode_tasks.outcomes.outcome import over_row_budget, read_outcome
@@ -63,7 +63,7 @@ async def _ask(
         message = "; ".join(parsed.problems)
         if not shape_of(answer_format.schema).is_object:
             # OUTPUT has the text of an object in its column response, and no other text.
-            message += f"; the answer begins: {_beginning(answer.text)}"
+            message += f"{ANSWER_IN_MESSAGE}{_beginning(answer.text)}"
         error = StructuredOutputError(node_id, 0, message, answer.text)
         error.attempt = answer.attempt
         raise error

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, case, func, not_, select
+from sqlalchemy import Connection, Select, case, func, literal_column, not_, select
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
+from opencode_tasks.domain.text import ANSWER_IN_MESSAGE
 from opencode_tasks.ledger import schema
 from opencode_tasks.ledger.operation_groups import Group, read
 from opencode_tasks.ledger.schema import (
@@ -22,6 +23,7 @@ from opencode_tasks.ledger.schema import (
     shown_status,
     usage,
 )
+from opencode_tasks.ledger.sql_functions import TextBefore
 from opencode_tasks.ledger.usage import unpack_messages
 from opencode_tasks.ledger.usage_sums import cost_source, known_sums, sums
 from opencode_tasks.ledger.votes import family, votes_on
@@ -134,14 +136,21 @@ def _cost_line(found: Mapping[Any, Any]) -> dict[str, Any]:
 def failure_messages(connection: Connection, run_id: str, *, limit: int) -> list[dict[str, Any]]:
     """``error_type`` and ``error_message`` of failed rows, their number ``failed_rows``, and a ``row_id``.
 
-    The ``limit`` most frequent ones, the most frequent one first.
+    The ``limit`` most frequent ones, the most frequent one first. Messages that differ by the answer that
+    they repeat are one.
     """
     failed_rows = func.count().label("failed_rows")
+    message = TextBefore(rows.c.error_message, literal_column(f"'{ANSWER_IN_MESSAGE}'"))
     query = (
-        select(rows.c.error_type, rows.c.error_message, failed_rows, func.min(rows.c.row_id).label("row_id"))
+        select(
+            rows.c.error_type,
+            message.label("error_message"),
+            failed_rows,
+            func.min(rows.c.row_id).label("row_id"),
+        )
         .where(rows.c.run_id == run_id, rows.c.status == "failed")
-        .group_by(rows.c.error_type, rows.c.error_message)
-        .order_by(failed_rows.desc(), rows.c.error_type, rows.c.error_message)
+        .group_by(rows.c.error_type, message)
+        .order_by(failed_rows.desc(), rows.c.error_type, message)
         .limit(limit)
     )
     return _dicts(connection, query)

@@ -38,6 +38,13 @@ class SearchedText(FunctionElement[Any]):
     inherit_cache: bool | None = True
 
 
+class TextBefore(FunctionElement[Any]):
+    """The text before the first of a literal text in it; the whole text without one."""
+
+    type: TypeEngine[Any] = Text()
+    inherit_cache: bool | None = True
+
+
 class JsonPairs(FunctionElement[Any]):
     """The pairs of a JSON object as rows of ``key`` and ``value``; no rows for NULL."""
 
@@ -72,6 +79,10 @@ SQL: dict[type[FunctionElement[Any]], dict[str, str]] = {
     RowName: {"sqlite": "({} || '/' || {})", "postgresql": "(({} || '/' || {}) COLLATE \"C\")"},
     # In the collation of a language, PostgreSQL needs twice the time.
     SearchedText: {"sqlite": "{}", "postgresql": '(({}) COLLATE "C")'},
+    TextBefore: {
+        "sqlite": "substr({0}, 1, instr({0} || {1}, {1}) - 1)",
+        "postgresql": "split_part({0}, {1}, 1)",
+    },
     JsonPairs: {"sqlite": "json_each({})", "postgresql": "json_each_text(({})::json)"},
     AnswerPairs: {"sqlite": "json_each({})", "postgresql": f"json_each_text({_OBJECT})"},
     JsonScalar: {

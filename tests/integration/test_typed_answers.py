@@ -250,6 +250,22 @@ def test_both_forms_of_an_accent_are_one_label_as_it_was_given(tmp_path: Path) -
     assert result.quality["response"].accuracy == 1
 
 
+def test_failures_that_differ_by_the_answer_alone_are_one_group(engine: Engine, ledger_url: str) -> None:
+    engine.ledger_url = ledger_url
+    engine.frame = pd.DataFrame({"prompt": ["row 0", "row 1", "row 2"]})
+    engine.provider.on("row 0", Reply(text="no idea")).on("row 1", Reply(text="who knows"))
+    engine.provider.on("row 2", Reply(status=400, body={"error": {"message": "no; such"}}))
+    options = make_options({"choices": "positive,negative"})
+    engine.execute(engine.plan(schema=options.schema, choices=options.choices))
+    run_id = engine.run()["run_id"]
+    with Ledger.open(ledger_url) as ledger:
+        groups = ledger.results.failure_messages(run_id, limit=3)
+    assert [(group["failed_rows"], group["error_message"]) for group in groups] == [
+        (2, "the answer is not one of the labels positive, negative"),
+        (1, "HTTP 400: no; such"),
+    ]
+
+
 @pytest.mark.parametrize("repairs", [0, 1, 3])
 def test_the_number_of_repairs_is_a_setting(engine: Engine, repairs: int) -> None:
     options = make_options({"choices": "positive,negative", "max_repairs": repairs})
