@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from opencode_tasks.domain.text import value_fault
 from opencode_tasks.errors import InputError
 
 # Ten years: longer than any wait, and short enough for every clock and date.
@@ -218,8 +219,7 @@ def settings() -> Settings:
     except ValidationError as error:
         raise InputError(
             tuple(
-                f"OPENCODE_TASKS_{str(one['loc'][0]).upper()}: {one['input']!r}"
-                f" {one['msg'].removeprefix('Input ')}"
-                for one in error.errors()
+                f"OPENCODE_TASKS_{str(one['loc'][0]).upper()}: {value_fault(one)}"
+                for one in cast("list[dict[str, Any]]", error.errors())
             )
         ) from None

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from opencode_tasks.cli.stop_notice import CommandStopped
-from opencode_tasks.domain.text import none_of
+from opencode_tasks.domain.text import none_of, value_fault
 from opencode_tasks.errors import InputError, OpenCodeTasksError, RunPausedError, SetupError
 from opencode_tasks.outcomes.message_cleanup import one_line, presentable
 from opencode_tasks.system.signals import INTERRUPTED
@@ -22,8 +22,6 @@ COMPLETED, SOME_FAILED, USAGE_ERROR, INTERNAL_ERROR, PAUSED = 0, 1, 2, 70, 75
 TRACEBACK_VARIABLE = "OPENCODE_TASKS_TRACEBACK"
 SETUP_LIMIT = 1000
 UNKNOWN_COMMAND = re.compile("No such command '(.*?)'")
-# Errors of pydantic for a number outside of its limits.
-LIMITS = {"greater_than_equal": "not at least {ge}", "less_than_equal": "not at most {le}"}
 
 
 def guarded(app: typer.Typer) -> int:
@@ -70,15 +68,10 @@ def _value_fault(error: TyperException) -> str | None:
     if parameter is None or find is None:
         return None
     first = find()[0]
-    kind, value, limits = first["type"], first["input"], first.get("ctx", {})
     if (choices := parameter.type_descriptor.choices) is not None:
-        fault = none_of(str(value), [str(getattr(one, "value", one)) for one in choices])
-    elif kind in LIMITS:
-        fault = f"{value} is {LIMITS[kind].format(**limits)}"
-    elif kind.startswith(("int", "float")):
-        fault = f"{value!r} is not a {'whole ' if kind.startswith('int') else ''}number"
+        fault = none_of(str(first["input"]), [str(getattr(one, "value", one)) for one in choices])
     else:
-        fault = first["msg"]
+        fault = value_fault(first)
     is_argument = parameter.param_type_name == "argument"
     name = parameter.display_name_raw if is_argument else max(parameter.opts, key=len)
     return f"{name}: {fault}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 ELLIPSIS = "…"
 # What is between a fault and the beginning of the answer that has it.
@@ -77,6 +78,28 @@ def no_run(run_id: str) -> str:
 def no_row(run_id: str, row_id: str) -> str:
     """Return the fault of a row id that a run does not have."""
     return f"ROW_ID: run {run_id} has no row {row_id!r} (opencode-tasks view {run_id} lists its rows)"
+
+
+_ALLOWED = {
+    "greater_than": "above {gt:.12g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than_equal": "at most {le:.12g}",
+    "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
+    "literal_error": "{expected}",
+}
+
+
+def value_fault(error: Mapping[str, Any]) -> str:
+    """Return the fault of a value, from one of the errors that pydantic lists."""
+    kind, value = error["type"], error["input"]
+    if kind not in _ALLOWED:
+        return error["msg"]
+    shown = value if kind.startswith(("greater", "less", "finite")) else repr(value)
+    return f"{shown} is not {_ALLOWED[kind].format(**error.get('ctx', {}))}"
 
 
 def none_of(value: str, known: Sequence[str]) -> str:

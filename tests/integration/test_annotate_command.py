@@ -177,15 +177,18 @@ def test_doctor_reports_the_environment(desk: Desk) -> None:
 @pytest.mark.scripted
 def test_each_wrong_setting_is_a_line_before_anything_is_done(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["a"]))
-    wrong = {"OPENCODE_TASKS_LEASE": "3", "OPENCODE_TASKS_GRACE": "inf", "OPENCODE_TASKS_STALL_TIMEOUT": ""}
+    values = {"LEASE": "3", "GRACE": "inf", "DRAIN": "0", "MAX_STEPS": "x", "STALL_TIMEOUT": ""}
+    wrong = {f"OPENCODE_TASKS_{name}": value for name, value in values.items()}
     for arguments in (["doctor"], desk.arguments("in.csv", "-o", "out.csv")):
         ran = desk.run(*arguments, env=wrong)
         assert (ran.code, ran.stdout) == (2, "")
         assert ran.stderr.splitlines() == [
-            "opencode-tasks: OPENCODE_TASKS_LEASE: '3' should be greater than or equal to 5",
-            "opencode-tasks: OPENCODE_TASKS_GRACE: 'inf' should be a finite number",
+            "opencode-tasks: OPENCODE_TASKS_MAX_STEPS: 'x' is not a whole number",
+            "opencode-tasks: OPENCODE_TASKS_DRAIN: 0 is not above 0",
+            "opencode-tasks: OPENCODE_TASKS_LEASE: 3 is not at least 5",
+            "opencode-tasks: OPENCODE_TASKS_GRACE: inf is not a finite number",
         ]
-    assert not (desk.folder / "ledger.db").exists()
+    assert not (desk.folder / "out.csv").exists()
 
 
 @pytest.mark.slow
