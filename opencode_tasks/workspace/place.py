@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
-from opencode_tasks.workspace import archive, folder, git
+from opencode_tasks.workspace import archive, folder, repository
 from opencode_tasks.workspace.changes import ChangeLog
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.program import CommandEnd, run_shell
@@ -92,7 +92,7 @@ def _copy(source: WorkspaceSource, tree: Path) -> None:
         )
     match source.kind:
         case "git":
-            git.check_out(source.address, source.commit, tree)
+            repository.check_out(source.address, source.commit, tree)
             return
         case "archive":
             with archive.local_archive(source.address) as path:

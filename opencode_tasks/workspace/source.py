@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from opencode_tasks.domain.work import SourceKind, WorkspaceSource
-from opencode_tasks.workspace import archive, folder, git
+from opencode_tasks.workspace import archive, folder, repository
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 
 GIT_URL = "git+"
@@ -45,7 +45,7 @@ def _repository(text: str, ref: str | None) -> _Resolved:
         raise WorkspaceFaultError(
             "the URL holds a password, which would be stored; use SSH, or a program named by GIT_ASKPASS"
         )
-    commit = git.commit_of_remote(address, _one_ref(own_ref, ref) or DEFAULT_REF)
+    commit = repository.commit_of_remote(address, _one_ref(own_ref, ref) or DEFAULT_REF)
     return "git", address, f"git:{commit}"
 
 
@@ -105,8 +105,7 @@ def _archive(address: str) -> _Resolved:
 def _local_repository(path: Path, ref: str) -> _Resolved:
     if not path.is_dir():
         raise WorkspaceFaultError(f"there is no repository {path}")
-    commit = git.commit_of_local(path.absolute(), ref)
-    git.count_tree(path.absolute(), commit)
+    commit = repository.commit_of_local(path.absolute(), ref)
     return "git", str(path.absolute()), f"git:{commit}"
 
 

@@ -117,6 +117,68 @@ def test_hooks_and_settings_of_a_source_run_nothing(tmp_path: Path, name: str) -
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("form", ["{}@main", "git+file://{}@main"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"remote.origin.url": "ssh://x/y", "core.sshCommand": "touch {ran}; false"},
+        {"remote.origin.url": "{source}", "remote.origin.uploadpack": "touch {ran}; false"},
+        {"remote.origin.url": "ext::touch {ran}", "protocol.ext.allow": "always"},
+    ],
+)
+def test_a_partial_clone_runs_nothing_and_is_refused(
+    tmp_path: Path, form: str, settings: dict[str, str]
+) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n"})
+    blob = git(source, "rev-parse", "HEAD:a.txt")
+    (source / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    partial = {"core.repositoryFormatVersion": "1", "extensions.partialClone": "origin"}
+    for key, value in (partial | {"remote.origin.promisor": "true"} | settings).items():
+        git(source, "config", key, value.format(ran=tmp_path / "ran", source=source))
+    with pytest.raises(WorkspaceFaultError) as caught:
+        resolve(form.format(source))
+    assert not (tmp_path / "ran").exists()
+    assert "lacks the file 'a.txt'" in str(caught.value)
+
+
+def test_the_repository_around_the_command_has_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = repository(tmp_path / "around", {"a.txt": "one\n"})
+    git(around, "config", "core.sshCommand", f"touch {tmp_path}/ran; false")
+    monkeypatch.chdir(around)
+    with pytest.raises(WorkspaceFaultError):
+        resolve("git+ssh://localhost:1/none.git@main")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["shared", "bare", "worktree", "shallow", "sha256"])
+def test_repositories_of_all_kinds_are_checked_out(tmp_path: Path, kind: str) -> None:
+    origin, source = tmp_path / "origin", tmp_path / "source"
+    origin.mkdir()
+    git(origin, "init", "-q", f"--object-format={'sha256' if kind == 'sha256' else 'sha1'}")
+    (origin / "a.txt").write_text("one\n")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "first")
+    git(origin, "pack-refs", "--all")
+    if kind == "worktree":
+        git(origin, "worktree", "add", "-q", str(source))
+    else:
+        options = {"bare": "--bare", "shared": "--shared", "shallow": "--depth=1"}.get(kind, "--quiet")
+        git(
+            tmp_path,
+            "clone",
+            "-q",
+            options,
+            f"file://{origin}" if kind == "shallow" else str(origin),
+            "source",
+        )
+    for number, text in enumerate((f"{source}@HEAD", f"git+file://{source}@main")):
+        made = workspace(tmp_path / str(number), text)
+        assert (made.tree / "a.txt").read_text() == "one\n"
+        assert git(made.tree, "status", "--porcelain") == ""
+
+
 def test_files_that_are_ignored_are_in_the_diff_if_they_are_in_the_source(tmp_path: Path) -> None:
     source = repository(tmp_path / "source", {"kept.log": "one\n"})
     (source / ".gitignore").write_text("*.log\n")
@@ -257,6 +319,7 @@ def test_archives_of_all_kinds_become_workspaces(tmp_path: Path, suffix: str) ->
         ("git+file://{repo}@nowhere", "has no branch or tag 'nowhere'"),
         ("git+file://{repo}/none@main", "cannot read file://"),
         ("{plain}@main", "not a git repository"),
+        ("{repo}/sub@HEAD", "not a git repository"),
         ("{plain}/a.txt", "is neither a folder nor an archive"),
         ("{plain}/bad.zip", "is no valid archive"),
         ("https://example.com/x", "a URL must be that of an archive"),
@@ -267,7 +330,7 @@ def test_archives_of_all_kinds_become_workspaces(tmp_path: Path, suffix: str) ->
     ],
 )
 def test_a_source_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path, text: str, fault: str) -> None:
-    repo = repository(tmp_path / "repo", {"a.txt": "one\n"})
+    repo = repository(tmp_path / "repo", {"a.txt": "one\n", "sub/b.txt": "one\n"})
     plain = tmp_path / "plain"
     (plain / "self").mkdir(parents=True)
     (plain / "a.txt").write_text("one\n")
