@@ -10,11 +10,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from opencode_tasks.workspace.folder import REPOSITORY
 from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
 
 # They precede the attributes in the workspace: no conversion, no filter, no driver.
 ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff\n"
 _BASE = "base"
+_PATHS = "paths"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +88,29 @@ class ChangeLog:
         self._git("read-tree", "-u", "--reset", state)
 
     def _add(self, *options: str) -> None:
-        others = [f":(exclude,literal,top){name}" for name in self._repositories()]
-        self._git("add", "--all", *options, "--", ":/", *others)
+        others = (f":(exclude,literal,top){name}" for name in self._repositories())
+        listed = self.git_dir / _PATHS
+        listed.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in (":/", *others)))
+        self._git("add", "--all", *options, f"--pathspec-from-file={listed}", "--pathspec-file-nul")
 
     def _repositories(self) -> list[str]:
-        """The folders in the workspace that have a repository of their own, whose files git does not add."""
+        """The folders in the workspace that have a repository of their own, whose files git does not add.
+
+        Pipes, sockets and devices are removed: they have no content, and git waits for one that it opens.
+        """
         found: list[str] = []
-        for parent, folders, files in os.walk(self.tree):
-            if Path(parent) != self.tree and ".git" in (*folders, *files):
-                found.append(str(Path(parent).relative_to(self.tree)))
-                folders.clear()
+        folders = [self.tree]
+        while folders:
+            folder = folders.pop()
+            for entry in _entries(folder):
+                if folder == self.tree and entry.name == REPOSITORY:
+                    continue
+                if entry.name == REPOSITORY:
+                    found.append(str(folder.relative_to(self.tree)))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink()
         return found
 
     def _git(self, *args: str, stdout: Path | None = None) -> str:
@@ -107,3 +122,12 @@ class ChangeLog:
             timeout_s=FETCH_LIMIT_S,
             stdout=stdout,
         )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder; none if it cannot be read, about which git says more."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []

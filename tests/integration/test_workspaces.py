@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import stat
 import subprocess
 import tarfile
@@ -200,6 +201,36 @@ def test_a_repository_inside_of_a_workspace_does_not_prevent_the_diff(tmp_path: 
     changes = made.changes.read()
     assert changes.files == 1
     assert b"a.txt" in changes.patch.read_bytes()
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gitattributes", "sub/.gitignore", "sub/new", "sub/b.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_pipe_or_socket_in_a_workspace_does_not_prevent_the_diff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.setattr("opencode_tasks.workspace.changes.FETCH_LIMIT_S", 5.0)
+    made = workspace(
+        tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one', 'sub/b.txt': 'one'})}@main"
+    )
+    (made.tree / "a.txt").write_text("two\n")
+    (made.tree / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(made.tree / name)
+    else:
+        monkeypatch.chdir(made.tree)
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(name)
+    changes = made.changes.read()
+    assert changes.files == (2 if name == "sub/b.txt" else 1)
+    assert b"+two" in changes.patch.read_bytes()
+
+
+def test_many_repositories_inside_of_a_workspace_do_not_prevent_the_diff(tmp_path: Path) -> None:
+    made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one'})}@main")
+    for number in range(12_000):
+        (made.tree / f"{'long' * 45}{number}" / ".git").mkdir(parents=True)
+    (made.tree / "a.txt").write_text("two\n")
+    assert made.changes.read().files == 1
 
 
 def test_a_linked_worktree_is_copied_without_its_link(tmp_path: Path) -> None:
