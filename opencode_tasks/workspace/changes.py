@@ -17,6 +17,8 @@ from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
 ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff\n"
 _BASE = "base"
 _PATHS = "paths"
+# Names that git reserves for other systems are names of files here.
+_NAMES = ("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +90,15 @@ class ChangeLog:
         self._git("read-tree", "-u", "--reset", state)
 
     def _add(self, *options: str) -> None:
-        others = (f":(exclude,literal,top){name}" for name in self._repositories())
+        others = (f":(exclude,literal,top){name}" for name in self._left_out())
         listed = self.git_dir / _PATHS
         listed.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in (":/", *others)))
         self._git("add", "--all", *options, f"--pathspec-from-file={listed}", "--pathspec-file-nul")
 
-    def _repositories(self) -> list[str]:
-        """The folders in the workspace that have a repository of their own, whose files git does not add.
+    def _left_out(self) -> list[str]:
+        """The paths in the workspace that git does not add.
 
+        They are folders that have a repository of their own, and entries with a name that git never accepts.
         Pipes, sockets and devices are removed: they have no content, and git waits for one that it opens.
         """
         found: list[str] = []
@@ -107,6 +110,8 @@ class ChangeLog:
                     continue
                 if entry.name == REPOSITORY:
                     found.append(str(folder.relative_to(self.tree)))
+                elif _is_refused(entry):
+                    found.append(str(Path(entry.path).relative_to(self.tree)))
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
@@ -115,13 +120,19 @@ class ChangeLog:
 
     def _git(self, *args: str, stdout: Path | None = None) -> str:
         return checked_git(
-            args,
+            (*_NAMES, *args),
             "cannot read the changes of the workspace",
             git_dir=self.git_dir,
             work_tree=self.tree,
             timeout_s=FETCH_LIMIT_S,
             stdout=stdout,
         )
+
+
+def _is_refused(entry: os.DirEntry[str]) -> bool:
+    """Whether git accepts no such name in any setting, in upper or lower case."""
+    name = entry.name.lower()
+    return name == REPOSITORY or (name == ".gitmodules" and entry.is_symlink())
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

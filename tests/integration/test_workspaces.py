@@ -225,6 +225,45 @@ def test_a_pipe_or_socket_in_a_workspace_does_not_prevent_the_diff(
     assert b"+two" in changes.patch.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name", ["git~1", "sub/GIT~1/x", ".GIT/x", "a\\.git\\b", ".git::x", ".g\u200cit/x", "con", ".git /x"]
+)
+def test_names_that_other_systems_reserve_do_not_prevent_the_diff(tmp_path: Path, name: str) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n"})
+    made = workspace(tmp_path, f"{source}@main")
+    (made.tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (made.tree / name).write_text("one\n")
+    (made.tree / "a.txt").write_text("two\n")
+    check = made.check("echo three > a.txt", 10, None)
+    assert check.has_passed
+    assert (made.tree / "a.txt").read_text() == "two\n"
+    diff = patch(made)
+    git(
+        source,
+        "-c",
+        "core.protectNTFS=false",
+        "-c",
+        "core.protectHFS=false",
+        "apply",
+        "--check",
+        str(made.changes.read().patch),
+    )
+    assert b"+two" in diff
+    assert diff.count(b"diff --git") == (1 if name == ".GIT/x" else 2)
+
+
+@pytest.mark.parametrize(
+    "name", [".gitmodules", ".gitattributes", ".gitignore", ".mailmap", "sub/.gitmodules"]
+)
+def test_links_with_names_of_files_of_git_do_not_prevent_the_diff(tmp_path: Path, name: str) -> None:
+    made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one', 'sub/b': 'one'})}@main")
+    (made.tree / name).symlink_to("a.txt")
+    (made.tree / "a.txt").write_text("two\n")
+    assert made.check("rm a.txt", 10, None).has_passed
+    assert b"+two" in patch(made)
+    assert (made.tree / name).is_symlink()
+
+
 def test_many_repositories_inside_of_a_workspace_do_not_prevent_the_diff(tmp_path: Path) -> None:
     made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one'})}@main")
     for number in range(12_000):
