@@ -6,7 +6,9 @@ hooks, settings and attributes have no effect.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +102,10 @@ class ChangeLog:
 
         They are folders that have a repository of their own, and entries with a name that git never accepts.
         Pipes, sockets and devices are removed: they have no content, and git waits for one that it opens.
+        The owner gets the rights that git needs to read and restore the others.
         """
         found: list[str] = []
+        _grant(self.tree, stat.S_IRWXU)
         folders = [self.tree]
         while folders:
             folder = folders.pop()
@@ -112,9 +116,14 @@ class ChangeLog:
                     found.append(str(folder.relative_to(self.tree)))
                 elif _is_refused(entry):
                     found.append(str(Path(entry.path).relative_to(self.tree)))
+                if entry.is_symlink():
+                    continue
                 if entry.is_dir(follow_symlinks=False):
+                    _grant(entry, stat.S_IRWXU)
                     folders.append(Path(entry.path))
-                elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False):
+                    _grant(entry, stat.S_IRUSR)
+                else:
                     Path(entry.path).unlink()
         return found
 
@@ -133,6 +142,14 @@ def _is_refused(entry: os.DirEntry[str]) -> bool:
     """Whether git accepts no such name in any setting, in upper or lower case."""
     name = entry.name.lower()
     return name == REPOSITORY or (name == ".gitmodules" and entry.is_symlink())
+
+
+def _grant(place: Path | os.DirEntry[str], rights: int) -> None:
+    """Give the owner rights to a file or folder, which is no link. git reports it if that is not possible."""
+    mode = stat.S_IMODE(place.stat(follow_symlinks=False).st_mode)
+    if mode & rights != rights:
+        with contextlib.suppress(PermissionError):
+            Path(place).chmod(mode | rights)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

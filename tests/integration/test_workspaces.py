@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -264,10 +265,53 @@ def test_links_with_names_of_files_of_git_do_not_prevent_the_diff(tmp_path: Path
     assert (made.tree / name).is_symlink()
 
 
+WITHOUT_RIGHTS = """
+import sys
+from pathlib import Path
+from opencode_tasks.domain.work import WorkspaceRequest
+from opencode_tasks.workspace.place import Workspace
+from opencode_tasks.workspace.source import resolve
+
+made = Workspace(Path(sys.argv[1]))
+made.make(WorkspaceRequest(source=resolve(sys.argv[2])))
+(made.tree / "a.txt").write_text("two\\n")
+(made.tree / "sub" / "new.txt").write_text("new\\n")
+(made.tree / "link").symlink_to(sys.argv[3])
+path, mode = made.tree / sys.argv[4], int(sys.argv[5], 8)
+path.chmod(mode)
+command = f"chmod 700 .; chmod -R 700 sub; echo bad > sub/b.txt; chmod {mode:o} {path}"
+assert made.check(command, 10, None).has_passed
+assert (made.tree / "sub" / "b.txt").read_text() == "one\\n"
+path.chmod(mode)
+print(made.changes.read().patch.read_text())
+"""
+
+
+@pytest.mark.parametrize("mode", [0, 0o500, 0o300])
+@pytest.mark.parametrize("name", ["sub/b.txt", "sub/new.txt", "sub", "."])
+def test_files_and_folders_without_rights_do_not_prevent_the_diff(
+    tmp_path: Path, name: str, mode: int
+) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n", "sub/b.txt": "one\n"})
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o500)
+    # Root reads everything; inside of bubblewrap it has the rights of a user.
+    user = ["bwrap", "--unshare-user", "--uid", "1000", "--cap-drop", "ALL", "--dev-bind", "/", "/"]
+    command = [sys.executable, "-c", WITHOUT_RIGHTS, tmp_path / "attempt", source, outside, name, f"{mode:o}"]
+    done = subprocess.run(
+        [*(user if os.geteuid() == 0 else []), *command], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "+two" in done.stdout
+    assert "+new" in done.stdout
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o500
+
+
 def test_many_repositories_inside_of_a_workspace_do_not_prevent_the_diff(tmp_path: Path) -> None:
     made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one'})}@main")
-    for number in range(12_000):
-        (made.tree / f"{'long' * 45}{number}" / ".git").mkdir(parents=True)
+    deep = made.tree.joinpath(*["long" * 50] * 5)
+    for number in range(2_500):
+        (deep / f"{number}" / ".git").mkdir(parents=True)
     (made.tree / "a.txt").write_text("two\n")
     assert made.changes.read().files == 1
 
