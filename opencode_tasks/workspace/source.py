@@ -37,9 +37,9 @@ _Resolved = tuple[SourceKind, str, str]
 
 
 def _repository(text: str, ref: str | None) -> _Resolved:
-    address, own_ref = _split_ref(text)
-    if "://" not in address:
-        return _local_repository(Path(address), _one_ref(own_ref, ref) or DEFAULT_REF)
+    if "://" not in text:
+        return _repository_at_path(text, ref)
+    address, own_ref = split_url(text)
     parts = urlsplit(address)
     if parts.password is not None or (parts.username and parts.scheme in _WEB):
         raise WorkspaceFaultError(
@@ -49,12 +49,39 @@ def _repository(text: str, ref: str | None) -> _Resolved:
     return "git", address, f"git:{commit}"
 
 
-def _split_ref(text: str) -> tuple[str, str | None]:
-    """The address of ``git+ADDRESS@REF``, and the ref; None without one."""
-    scheme, mark, rest = text.partition("://")
-    host, slash, path = rest.partition("/") if mark else ("", "", scheme)
-    path, at, ref = path.rpartition("@") if "@" in path else (path, "", "")
-    return (f"{scheme}://{host}{slash}{path}" if mark else path), (ref if at else None)
+def split_url(text: str) -> tuple[str, str | None]:
+    """The URL of ``URL@REF``, and the ref; None without one.
+
+    The ref begins at the first ``@`` of the path that does not begin the name of a folder. If the URL is that
+    of a folder on this machine, it begins after that folder.
+    """
+    top = text.find("/", text.index("://") + len("://"))
+    marks = [mark for mark in _marks(text) if mark > top >= 0 and text[mark - 1] != "/"]
+    if not marks:
+        return text, None
+    here = text.startswith(repository.FILE_URL)
+    first = next((mark for mark in marks if here and repository.path_of(text[:mark]).is_dir()), marks[0])
+    return text[:first], text[first + 1 :]
+
+
+def _repository_at_path(text: str, ref: str | None) -> _Resolved:
+    """The repository of ``PATH`` or ``PATH@REF``, where each of them can have an ``@``."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return _local_repository(path, ref or DEFAULT_REF)
+    fault: WorkspaceFaultError | None = None
+    for mark in _marks(text):
+        path, own_ref = Path(text[:mark]).expanduser(), text[mark + 1 :]
+        if path.is_dir():
+            try:
+                return _local_repository(path, _one_ref(own_ref, ref) or own_ref)
+            except WorkspaceFaultError as error:
+                fault = fault or error
+    raise fault or WorkspaceFaultError(f"there is no repository {text}")
+
+
+def _marks(text: str) -> list[int]:
+    return [place for place, sign in enumerate(text) if sign == "@"]
 
 
 def _one_ref(own: str | None, of_row: str | None) -> str | None:
@@ -79,9 +106,8 @@ def _archive_at_url(address: str, ref: str | None) -> _Resolved:
 
 def _local(text: str, ref: str | None) -> _Resolved:
     path = Path(text).expanduser()
-    if not path.exists() and "@" in path.name:
-        base, _, own_ref = text.rpartition("@")
-        return _local_repository(Path(base).expanduser(), _one_ref(own_ref, ref) or own_ref)
+    if not path.exists() and "@" in text:
+        return _repository_at_path(text, ref)
     if not text or not path.exists():
         raise WorkspaceFaultError(f"there is no file or folder {text!r}")
     if ref is not None:

@@ -22,7 +22,7 @@ from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.file_store import FileStore, open_stored
 from opencode_tasks.workspace.place import Workspace
-from opencode_tasks.workspace.source import resolve
+from opencode_tasks.workspace.source import resolve, split_url
 
 
 def workspace(folder: Path, text: str, ref: str | None = None) -> Workspace:
@@ -270,7 +270,7 @@ import sys
 from pathlib import Path
 from opencode_tasks.domain.work import WorkspaceRequest
 from opencode_tasks.workspace.place import Workspace
-from opencode_tasks.workspace.source import resolve
+from opencode_tasks.workspace.source import resolve, split_url
 
 made = Workspace(Path(sys.argv[1]))
 made.make(WorkspaceRequest(source=resolve(sys.argv[2])))
@@ -337,6 +337,46 @@ def test_the_identity_is_that_of_the_content_and_not_of_the_place(tmp_path: Path
     assert len({folder, executable, resolve(str(one)).identity}) == 3
     git(one, "commit", "-qam", "second")
     assert resolve(f"{one}@main").identity != resolve(f"{two}@main").identity
+
+
+@pytest.mark.parametrize("branch", ["feature/x", "dep/@types/n", "feat@x", "x@y/z@w"])
+@pytest.mark.parametrize("form", ["{}@{}", "git+{}@{}", "git+file://{}@{}", "./source@{1}"])
+@pytest.mark.parametrize("folder", ["plain", "with@at", "@scope/a@b"])
+def test_a_branch_can_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, branch: str, form: str, folder: str
+) -> None:
+    source = repository(tmp_path / folder / "source", {"a.txt": "one\n"})
+    git(source, "checkout", "-q", "-b", branch)
+    git(source, "commit", "-q", "--allow-empty", "-m", "second")
+    commit = git(source, "rev-parse", "HEAD")
+    git(source, "checkout", "-q", "main")
+    monkeypatch.chdir(source.parent)
+    found = resolve(form.format(source, branch))
+    assert found.identity == f"git:{commit}"
+    assert found.address.endswith(f"{folder}/source")
+
+
+def test_an_at_sign_in_the_name_of_a_folder_is_part_of_its_name(tmp_path: Path) -> None:
+    repository(tmp_path / "a", {"a.txt": "one\n"})
+    longer = repository(tmp_path / "a@b", {"a.txt": "two\n"})
+    assert resolve(str(longer)).kind == "folder"
+    assert resolve(f"{longer}@main").address == str(longer)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "ref"),
+    [
+        ("ssh://git@host/group/a.git@feature/x", "ssh://git@host/group/a.git", "feature/x"),
+        ("https://host/a.git@dep/@types/n", "https://host/a.git", "dep/@types/n"),
+        ("https://host/@scope/a@x@y", "https://host/@scope/a", "x@y"),
+        ("https://host/a%40b/c@v1", "https://host/a%40b/c", "v1"),
+        ("https://host/a", "https://host/a", None),
+    ],
+)
+def test_the_ref_of_a_url_begins_at_the_first_at_sign_of_its_path(
+    text: str, address: str, ref: str | None
+) -> None:
+    assert split_url(text) == (address, ref)
 
 
 def tar(path: Path, members: Sequence[tuple[tarfile.TarInfo, bytes]]) -> Path:
