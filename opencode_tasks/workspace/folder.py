@@ -11,6 +11,7 @@ from pathlib import Path
 
 from opencode_tasks.system import run_command
 from opencode_tasks.workspace.fault import WorkspaceFaultError
+from opencode_tasks.workspace.git import run_git
 from opencode_tasks.workspace.limits import Size
 
 COPY_LIMIT_S = 1800.0
@@ -46,15 +47,32 @@ def digest_of(folder: Path) -> str:
 def copy_folder(source: Path, folder: Path) -> None:
     """Make a private copy of a folder, with shared blocks if the file system has them.
 
-    A file ``.git`` of a linked worktree or submodule is left out: a commit there would change its source.
+    A ``.git`` that leads to a repository elsewhere is left out, as in a linked worktree or a submodule: a
+    commit there would change its source.
     """
     if shutil.which("cp") is None or not _copied_by_cp(source, folder):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder, symlinks=True)
-    for parent, _, names in os.walk(folder):
-        if REPOSITORY in names:
-            Path(parent, REPOSITORY).unlink()
+    for parent, folders, files in os.walk(folder):
+        if REPOSITORY in (*folders, *files):
+            folders[:] = [name for name in folders if name != REPOSITORY]
+            _separate(Path(parent, REPOSITORY))
     folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
+
+
+def _separate(repository: Path) -> None:
+    """Remove a copied ``.git`` that shares a part with another one, or else its path to other files."""
+    if repository.is_symlink() or not repository.is_dir():
+        repository.unlink()
+    elif any(
+        path.name == "commondir" or not path.resolve().is_relative_to(repository.resolve())
+        for path in repository.iterdir()
+    ):
+        shutil.rmtree(repository)
+    else:
+        for config in (repository / "config", repository / "config.worktree"):
+            if config.is_file():
+                run_git(["config", "--file", str(config), "--unset-all", "core.worktree"])
 
 
 def _copied_by_cp(source: Path, folder: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -337,6 +338,39 @@ def test_the_identity_is_that_of_the_content_and_not_of_the_place(tmp_path: Path
     assert len({folder, executable, resolve(str(one)).identity}) == 3
     git(one, "commit", "-qam", "second")
     assert resolve(f"{one}@main").identity != resolve(f"{two}@main").identity
+
+
+@pytest.mark.parametrize("part", [".git", ".git/refs", ".git/objects", ".git/config", ".git/commondir"])
+def test_a_copy_of_a_folder_has_no_repository_that_is_shared_by_links(tmp_path: Path, part: str) -> None:
+    real = repository(tmp_path / "real", {"a.txt": "one\n"})
+    source = tmp_path / "source"
+    shutil.copytree(real, source)
+    if part == ".git/commondir":
+        (source / part).write_text(str(real / ".git"))
+    else:
+        shutil.rmtree(source / part) if (source / part).is_dir() else (source / part).unlink()
+        (source / part).symlink_to(real / part)
+    before = state(real)
+    made = workspace(tmp_path, str(source))
+    assert (made.tree / "a.txt").read_text() == "one\n"
+    assert not os.path.lexists(made.tree / ".git")
+    assert state(real) == before
+    assert os.path.lexists(source / part)
+
+
+def test_git_in_a_copy_of_a_folder_works_on_the_copy(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", {"a.txt": "one\n"})
+    git(source, "config", "core.worktree", str(source))
+    git(source, "config", "extensions.worktreeConfig", "true")
+    git(source, "config", "--worktree", "core.worktree", str(source))
+    git(source, "config", "user.nickname", "me")
+    before = state(source)
+    made = workspace(tmp_path, str(source))
+    (made.tree / "a.txt").write_text("two\n")
+    git(made.tree, "checkout", "-f", "HEAD")
+    assert (made.tree / "a.txt").read_text() == "one\n"
+    assert git(made.tree, "config", "user.nickname") == "me"
+    assert state(source) == before
 
 
 @pytest.mark.parametrize("branch", ["feature/x", "dep/@types/n", "feat@x", "x@y/z@w"])
