@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
 ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff\n"
 _BASE = "base"
 _PATHS = "paths"
+# The exit code of "git add" if a path that is left out is ignored too. All others are added.
+_SOME_IGNORED = 1
 # Names that git reserves for other systems are names of files here.
 _NAMES = ("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false")
 
@@ -34,6 +38,14 @@ class Changes:
     files: int
     lines_added: int
     lines_removed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A state of the files: the id of their tree, and the folders that have a repository of their own."""
+
+    tree: str
+    repositories: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class ChangeLog:
 
     def set_base(self) -> None:
         """Record the state before the agent: files that are new since the source unless they are ignored."""
-        (self.git_dir / _BASE).write_text(self.state())
+        (self.git_dir / _BASE).write_text(self.state().tree)
 
     @property
     def has_base(self) -> bool:
@@ -81,30 +93,46 @@ class ChangeLog:
             lines_removed=sum(int(removed) for _, removed, _ in counts if removed != "-"),
         )
 
-    def state(self) -> str:
-        """The id of the present state of the files."""
-        self._add()
-        return self._git("write-tree").strip()
+    def state(self) -> State:
+        """The present state of the files."""
+        repositories = self._add()
+        return State(tree=self._git("write-tree").strip(), repositories=repositories)
 
-    def restore(self, state: str) -> None:
-        """Give the files the content of a state. Files that are ignored and not in the source stay."""
-        self._add()
-        self._git("read-tree", "-u", "--reset", state)
+    def restore(self, state: State) -> None:
+        """Give the files the content of a state. Files that are ignored and not in the source stay.
 
-    def _add(self, *options: str) -> None:
-        others = (f":(exclude,literal,top){name}" for name in self._left_out())
+        A repository that is new since then, which would hide the files of its folder, is removed.
+        """
+        new = self._add() - state.repositories
+        self._git("read-tree", "-u", "--reset", state.tree)
+        if new:
+            listed = self._git("ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z")
+            ignored = {Path(name) for name in listed.split("\0") if name}
+            for folder in map(Path, new):
+                if ignored.isdisjoint((folder, *folder.parents)):
+                    _remove(self.tree / folder / REPOSITORY)
+            self._add()
+            self._git("read-tree", "-u", "--reset", state.tree)
+
+    def _add(self, *options: str) -> frozenset[str]:
+        """Add the files to the index; the folders that have a repository of their own are the result."""
+        repositories, refused = self._left_out()
+        others = (f":(exclude,literal,top){name}" for name in (*repositories, *refused))
         listed = self.git_dir / _PATHS
         listed.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in (":/", *others)))
-        self._git("add", "--all", *options, f"--pathspec-from-file={listed}", "--pathspec-file-nul")
+        paths = (f"--pathspec-from-file={listed}", "--pathspec-file-nul")
+        self._git("add", "--all", *options, *paths, accepted=(0, _SOME_IGNORED))
+        return frozenset(repositories)
 
-    def _left_out(self) -> list[str]:
+    def _left_out(self) -> tuple[list[str], list[str]]:
         """The paths in the workspace that git does not add.
 
         They are folders that have a repository of their own, and entries with a name that git never accepts.
         Pipes, sockets and devices are removed: they have no content, and git waits for one that it opens.
         The owner gets the rights that git needs to read and restore the others.
         """
-        found: list[str] = []
+        repositories: list[str] = []
+        refused: list[str] = []
         _grant(self.tree, stat.S_IRWXU)
         folders = [self.tree]
         while folders:
@@ -113,9 +141,9 @@ class ChangeLog:
                 if folder == self.tree and entry.name == REPOSITORY:
                     continue
                 if entry.name == REPOSITORY:
-                    found.append(str(folder.relative_to(self.tree)))
+                    repositories.append(str(folder.relative_to(self.tree)))
                 elif _is_refused(entry):
-                    found.append(str(Path(entry.path).relative_to(self.tree)))
+                    refused.append(str(Path(entry.path).relative_to(self.tree)))
                 if entry.is_symlink():
                     continue
                 if entry.is_dir(follow_symlinks=False):
@@ -125,9 +153,9 @@ class ChangeLog:
                     _grant(entry, stat.S_IRUSR)
                 else:
                     Path(entry.path).unlink()
-        return found
+        return repositories, refused
 
-    def _git(self, *args: str, stdout: Path | None = None) -> str:
+    def _git(self, *args: str, stdout: Path | None = None, accepted: Sequence[int] = (0,)) -> str:
         return checked_git(
             (*_NAMES, *args),
             "cannot read the changes of the workspace",
@@ -135,7 +163,15 @@ class ChangeLog:
             work_tree=self.tree,
             timeout_s=FETCH_LIMIT_S,
             stdout=stdout,
+            accepted=accepted,
         )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def _is_refused(entry: os.DirEntry[str]) -> bool:

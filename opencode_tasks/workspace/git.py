@@ -71,14 +71,18 @@ def checked_git(
     protocols: str = NO_PROTOCOL,
     timeout_s: float = LIMIT_S,
     stdout: Path | None = None,
+    accepted: Sequence[int] = (0,),
 ) -> str:
-    """Run git and return its output. Raises WorkspaceFaultError, with ``what`` failed, if git fails."""
+    """Run git and return its output.
+
+    Raises WorkspaceFaultError, with ``what`` failed, if its exit code is not an accepted one.
+    """
     done = run_git(
         args, git_dir=git_dir, work_tree=work_tree, protocols=protocols, timeout_s=timeout_s, stdout=stdout
     )
     if done.timed_out:
         raise WorkspaceFaultError(f"{what}: git did not end within {timeout_s:g} s")
-    if done.returncode != 0:
+    if done.returncode not in accepted:
         raise WorkspaceFaultError(f"{what}: {_last_line(done.stderr)}")
     return done.stdout
 

@@ -308,6 +308,31 @@ def test_files_and_folders_without_rights_do_not_prevent_the_diff(
     assert stat.S_IMODE(outside.stat().st_mode) == 0o500
 
 
+def test_a_check_that_makes_repositories_is_undone(tmp_path: Path) -> None:
+    source = repository(
+        tmp_path / "source", {"a.txt": "1", "dir/f": "1", "dir/deep/f": "1", ".gitignore": "cache/"}
+    )
+    made = workspace(tmp_path, f"{source}@main")
+    git(made.tree, "init", "-q", "own")
+    (made.tree / "own" / "work.txt").write_text("work")
+    check = (
+        "mkdir dir/.git dir/deep/.git; echo x > dir/f; echo x > dir/new; git init -q new; touch new/x; "
+        "git init -q cache/clone; rm a.txt; mkdir -p a.txt/.git; echo '*' > .gitignore"
+    )
+    assert made.check(check, 10, None).has_passed
+    assert (made.tree / "dir" / "f").read_text() == "1"
+    assert (made.tree / "a.txt").read_text() == "1"
+    assert sorted(path.name for path in made.tree.iterdir()) == sorted(
+        [".git", ".gitignore", "a.txt", "cache", "dir", "own"]
+    )
+    assert sorted(path.name for path in (made.tree / "dir").iterdir()) == ["deep", "f"]
+    assert (made.tree / "own" / ".git" / "HEAD").exists()
+    assert (made.tree / "own" / "work.txt").exists()
+    assert (made.tree / "cache" / "clone" / ".git" / "HEAD").exists()
+    (made.tree / "dir" / "deep" / "f").write_text("2")
+    assert made.changes.read().files == 1
+
+
 def test_many_repositories_inside_of_a_workspace_do_not_prevent_the_diff(tmp_path: Path) -> None:
     made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one'})}@main")
     deep = made.tree.joinpath(*["long" * 50] * 5)
