@@ -17,8 +17,9 @@ from pathlib import Path
 from opencode_tasks.workspace.folder import REPOSITORY
 from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
 
-# They precede the attributes in the workspace: no conversion, no filter, no driver.
-ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff\n"
+# They precede the attributes in the workspace: no conversion, no filter, no driver. "ident" stays as it is
+# there, since "git apply" compares a file without its id.
+ATTRIBUTES = "* -text !eol -crlf -filter !working-tree-encoding !diff\n"
 _BASE = "base"
 _PATHS = "paths"
 # The exit code of "git add" if a path that is left out is ignored too. All others are added.

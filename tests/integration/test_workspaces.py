@@ -333,6 +333,19 @@ def test_a_check_that_makes_repositories_is_undone(tmp_path: Path) -> None:
     assert made.changes.read().files == 1
 
 
+def test_a_diff_of_a_file_with_an_expanded_id_applies(tmp_path: Path) -> None:
+    source = repository(tmp_path / "source", {".gitattributes": "*.txt ident\n", "a.txt": "$Id$\none\n"})
+    git(source, "rm", "-q", "--cached", "a.txt")
+    git(source, "add", "a.txt")
+    (source / "a.txt").unlink()
+    git(source, "checkout", "a.txt")
+    made = workspace(tmp_path, f"{source}@main")
+    assert "$Id: " in (made.tree / "a.txt").read_text()
+    (made.tree / "a.txt").write_text((made.tree / "a.txt").read_text() + "two\n")
+    applied(patch(made), source)
+    assert (source / "a.txt").read_text().endswith("one\ntwo\n")
+
+
 def test_many_repositories_inside_of_a_workspace_do_not_prevent_the_diff(tmp_path: Path) -> None:
     made = workspace(tmp_path, f"{repository(tmp_path / 'source', {'a.txt': 'one'})}@main")
     deep = made.tree.joinpath(*["long" * 50] * 5)
