@@ -30,6 +30,7 @@ from opencode_tasks.opencode.instance_dir import (
 from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.file_store import FileStore
+from opencode_tasks.workspace.members import make_link
 
 SUFFIX = ".tar.gz"
 # Those of an instance directory that belong to a process, and the logins, which the next process installs.
@@ -41,7 +42,7 @@ NOT_STORED_SUFFIX = "-shm"
 COMPRESSION = 1
 # The last folder of an archive, so that a part of one is no kept session.
 MARKS = "unrecorded"
-UNREADABLE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
+UNREADABLE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, WorkspaceFaultError)
 HINT = "Make it usable from this machine. Without OPENCODE_TASKS_KEPT_SESSIONS, interrupted rows begin anew."
 
 _log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def _extract(archive: tarfile.TarFile, root: Path) -> None:
         else:
             archive.extract(member, root, filter="fully_trusted")
     for link in links:
-        (root / link.name).symlink_to(link.linkname)
+        make_link(root, link.name, link.linkname)
     for folder in reversed(folders):
         (root / folder.name).chmod(folder.mode)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import shutil
 import stat
 import tarfile
@@ -25,6 +24,7 @@ import pyarrow as pa
 from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.limits import Size
+from opencode_tasks.workspace.members import Members
 
 ZIP = ".zip"
 TARS = (
@@ -109,20 +109,28 @@ def _read(path: Path, folder: Path | None) -> None:
 
 
 def _read_tar(path: Path, folder: Path | None) -> None:
-    size = Size()
+    size, members = Size(), Members()
     with _opened_tar(path) as archive:
         for member in archive:
-            _check_name(member.name)
-            if member.issym() or member.islnk():
-                _check_link(member.name, member.linkname, is_relative=member.issym())
-            elif not member.isfile() and not member.isdir():
+            if member.isdir():
+                members.add_folder(member.name)
+            elif member.issym():
+                members.add_link(member.name, member.linkname)
+            elif member.islnk():
+                members.add_hard_link(member.name, member.linkname)
+            elif member.isfile():
+                members.add_file(member.name)
+            else:
                 raise WorkspaceFaultError(
                     f"the member {member.name!r} is neither a file, a folder nor a link"
                 )
             if not member.isdir():
                 size.add_file(member.size)
-            if folder is not None:
+            if folder is not None and not members.is_link(member.name):
                 archive.extract(member, folder, filter="data")
+    members.check()
+    if folder is not None:
+        members.make_links(folder)
 
 
 @contextmanager
@@ -139,24 +147,23 @@ def _opened_tar(path: Path) -> Generator[tarfile.TarFile]:
 
 
 def _read_zip(path: Path, folder: Path | None) -> None:
-    size, links = Size(), list[tuple[Path, str]]()
+    size, members = Size(), Members()
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            _check_name(member.filename)
-            mode = member.external_attr >> 16
             if not member.is_dir():
                 size.add_file(0 if folder else member.file_size)
-            if stat.S_ISLNK(mode):
-                target = archive.open(member).read(_MAX_LINK_BYTES).decode()
-                _check_link(member.filename, target, is_relative=True)
-                if folder is not None:
-                    links.append((folder / member.filename, target))
-            elif folder is not None:
+            if stat.S_ISLNK(member.external_attr >> 16):
+                members.add_link(member.filename, archive.open(member).read(_MAX_LINK_BYTES).decode())
+                continue
+            if member.is_dir():
+                members.add_folder(member.filename)
+            else:
+                members.add_file(member.filename)
+            if folder is not None:
                 _extract_member(archive, member, folder / member.filename, size)
-    # After all files, so that none is written through a link.
-    for link, target in links:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
+    members.check()
+    if folder is not None:
+        members.make_links(folder)
 
 
 def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, size: Size) -> None:
@@ -171,18 +178,6 @@ def _extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Pat
             file.write(chunk)
     if (member.external_attr >> 16) & stat.S_IXUSR:
         path.chmod(0o755)
-
-
-def _check_name(name: str) -> None:
-    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-        raise WorkspaceFaultError(f"the member {name!r} of the archive would be outside of it")
-
-
-def _check_link(name: str, target: str, *, is_relative: bool) -> None:
-    base = posixpath.dirname(name) if is_relative else ""
-    end = posixpath.normpath(posixpath.join(base, target))
-    if target.startswith("/") or end == ".." or end.startswith("../"):
-        raise WorkspaceFaultError(f"the link {name!r} of the archive leaves it")
 
 
 def _suffix_of(address: str) -> str:

@@ -27,7 +27,9 @@ from repositories import repository
 from opencode_tasks.domain.hold import Hold
 from opencode_tasks.engine.audit import Audit, audit
 from opencode_tasks.ledger import Ledger
-from opencode_tasks.opencode.instance_dir import instance_dirs_root
+from opencode_tasks.opencode.backend import KeptSession
+from opencode_tasks.opencode.instance_dir import InstanceDir, instance_dirs_root
+from opencode_tasks.opencode.session_store import SessionStore
 from opencode_tasks.testing import Call, Reply, ScriptedProvider
 from opencode_tasks.workspace.file_store import FileStore
 
@@ -488,6 +490,23 @@ def test_a_session_that_is_not_stored_any_more_begins_anew(command: Command, dam
     reason = "the session of attempt 1 is on the machine elsewhere"
     assert command.attempts()[-1]["begins_anew"] == reason
     assert command.audit()["faults"] == []
+
+
+def test_a_stored_session_makes_no_link_through_another_link(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", instance_dirs_root() / tmp_path.name
+    outside.mkdir()
+    (tmp_path / "files").mkdir()
+    with tarfile.open(tmp_path / "files" / "left.tar.gz", "w:gz") as archive:
+        for name, target in (("workspace", None), ("workspace/l", outside), ("workspace/l/evil", "x")):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if target is None else tarfile.SYMTYPE
+            member.linkname = str(target or "")
+            archive.addfile(member)
+    store = SessionStore(FileStore(str(tmp_path / "files")))
+    kept = KeptSession(session_id="ses_1", data_dir=root / "data", left_by="left")
+    assert not store.fetch(kept, InstanceDir(root=root))
+    assert not [*outside.iterdir()]
+    assert not root.exists()
 
 
 @pytest.mark.nightly

@@ -475,6 +475,21 @@ def zipped(path: Path, names: Sequence[tuple[str, bytes, int]]) -> Path:
     return path
 
 
+LINK = stat.S_IFLNK | 0o777
+
+
+def below_links(to: Path, mode: int) -> list[tuple[str, bytes, int]]:
+    """Links that climb to the root of the file system, and one that is made through them in ``to``."""
+    folder = "/".join(f"p{number}" for number in range(len(to.parts) + 3))
+    up = "/".join([".."] * (len(to.parts) + 3))
+    return [
+        ("top/f", b"x", 0),
+        (f"{folder}/er", f"{up}/top".encode(), mode),
+        (f"{folder}/er/l", up.encode(), mode),
+        (f"{folder}/er/l{to}/home/.config/evil", b"../evil", mode),
+    ]
+
+
 HOSTILE: dict[str, Callable[[Path], Path]] = {
     "tar with ..": lambda to: tar(to / "a.tar.gz", [(member("../evil"), b"x")]),
     "tar with an absolute path": lambda to: tar(to / "a.tgz", [(member("/tmp/evil"), b"x")]),
@@ -486,8 +501,31 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "tar with a device": lambda to: tar(to / "a.tar.gz", [(member("fifo", "", tarfile.FIFOTYPE), b"")]),
     "zip with ..": lambda to: zipped(to / "a.zip", [("a/../../evil", b"x", 0o644)]),
     "zip with an absolute path": lambda to: zipped(to / "a.zip", [("/evil", b"x", 0o644)]),
-    "zip with a link out": lambda to: zipped(to / "a.zip", [("l", b"../..", stat.S_IFLNK | 0o777)]),
+    "zip with a link out": lambda to: zipped(to / "a.zip", [("l", b"../..", LINK)]),
+    "zip with a link below links": lambda to: zipped(to / "a.zip", below_links(to, LINK)),
+    "tar with a link below links": lambda to: tar(
+        to / "a.tar.gz",
+        [
+            (member(name, data.decode() if mode else None), b"" if mode else data)
+            for name, data, mode in below_links(to, LINK)
+        ],
+    ),
+    "tar with links that lead out together": lambda to: tar(
+        to / "a.tar.gz", [(member("b/c", ".."), b""), (member("a", "b/c/.."), b"")]
+    ),
+    "tar with a file below a link": lambda to: tar(
+        to / "a.tar.gz", [(member("l", "b"), b""), (member("l/evil"), b"x")]
+    ),
+    "tar with a link in a circle": lambda to: tar(to / "a.tar.gz", [(member("l", "./l"), b"")]),
+    "tar with a file that becomes a link": lambda to: tar(
+        to / "a.tar.gz", [(member("l", "b"), b""), (member("l"), b"x")]
+    ),
+    "zip with a file below a file": lambda to: zipped(to / "a.zip", [("a/b", b"x", 0), ("a", b"x", 0)]),
 }
+REFUSED = (
+    *("outside of it", "leaves it", "neither a file", "which is no folder"),
+    *("in a circle", "of two kinds"),
+)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -495,7 +533,7 @@ def test_a_hostile_archive_is_refused_before_it_is_extracted(tmp_path: Path, kin
     path = HOSTILE[kind](tmp_path)
     with pytest.raises(WorkspaceFaultError) as caught:
         resolve(str(path))
-    assert any(words in str(caught.value) for words in ("outside of it", "leaves it", "neither a file"))
+    assert any(words in str(caught.value) for words in REFUSED)
     source = WorkspaceSource(
         kind="archive",
         address=str(path),
@@ -508,13 +546,18 @@ def test_a_hostile_archive_is_refused_before_it_is_extracted(tmp_path: Path, kin
     assert {one.name for one in tmp_path.iterdir()} == {path.name, "in"}
 
 
-def test_links_that_lead_out_together_are_refused(tmp_path: Path) -> None:
-    members = [(member("b/c", ".."), b""), (member("a", "b/c/.."), b""), (member("a/evil"), b"x")]
-    made = Workspace(tmp_path / "in" / "attempt")
-    source = resolve(str(tar(tmp_path / "a.tar.gz", members)))
-    with pytest.raises(WorkspaceFaultError):
-        made.make(WorkspaceRequest(source=source))
-    assert not list(tmp_path.rglob("evil"))
+def test_hard_links_and_links_through_links_of_an_archive_are_kept(tmp_path: Path) -> None:
+    members = [
+        (member("sub/a"), b"text"),
+        (member("sub/hard", "sub/a", tarfile.LNKTYPE), b""),
+        (member("to", "sub"), b""),
+        (member("sub/same", "./to", tarfile.LNKTYPE), b""),
+        (member("through", "to/../sub/hard"), b""),
+    ]
+    made = workspace(tmp_path, str(tar(tmp_path / "a.tar.gz", members)))
+    assert (made.tree / "sub" / "hard").samefile(made.tree / "sub" / "a")
+    assert (made.tree / "through").read_text() == "text"
+    assert (made.tree / "sub" / "same").readlink() == Path("sub")
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"])
