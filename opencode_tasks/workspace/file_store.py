@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 
@@ -20,11 +22,17 @@ from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 
 T = TypeVar("T")
+# In an address, fsspec or a driver of it may read these as something else than a part of a name. Bytes that
+# are not UTF-8 are surrogates in a name.
+_NOT_PLAIN = re.compile(r"[%:?#&*\[\]\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class FileStore:
-    """A folder for files; ``address`` is a path or an fsspec URL."""
+    """A folder for files; ``address`` is a path or an fsspec URL.
+
+    Agents choose names. What is no plain part of an address is percent-encoded in the names of stored files.
+    """
 
     address: str
 
@@ -74,7 +82,7 @@ class FileStore:
                 found: list[str] = system.ls(path, detail=False)
             except FileNotFoundError:
                 return []
-            return [name.rstrip("/").rpartition("/")[2] for name in found]
+            return [unquote(name.rstrip("/").rpartition("/")[2], errors="surrogateescape") for name in found]
 
         return self._reported("read", "", listed)
 
@@ -91,18 +99,26 @@ class FileStore:
         self._reported("write", "", write)
 
     def _address_of(self, name: str) -> str:
-        return f"{self.address.rstrip('/')}/{name}"
+        """The address of a file. In a chain (``dir://folder::s3://bucket``), the first URL has its path."""
+        parts = self.address.split("::")
+        first = next((index for index, part in enumerate(parts) if "://" in part), -1)
+        parts[first] = f"{parts[first].rstrip('/')}/{_encoded(name)}"
+        return "::".join(parts)
 
     def _reported(self, verb: str, name: str, use: Callable[[Any, str], T]) -> T:
         """Use the file system with the path of a file; its errors are reported as WorkspaceFaultError."""
-        address = self._address_of(name)
         try:
-            system, path = fsspec.core.url_to_fs(address)
-            return use(system, path)
+            # A name is added to the path, since it may look like a part of a URL.
+            system, folder = fsspec.core.url_to_fs(self.address)
+            return use(system, f"{folder.rstrip('/')}/{_encoded(name)}")
         # The errors depend on the driver of the URL.
         except Exception as error:
-            shown = without_url_secrets(f"{address}: {type(error).__name__}: {error}")
+            shown = without_url_secrets(f"{self._address_of(name)}: {type(error).__name__}: {error}")
             raise WorkspaceFaultError(f"cannot {verb} {shown}") from error
+
+
+def _encoded(name: str) -> str:
+    return _NOT_PLAIN.sub(lambda found: quote(os.fsencode(found[0]), safe=""), name)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from engine_runs import setting
 from repositories import applied, git, repository, state
@@ -648,3 +650,46 @@ def test_a_stored_file_on_another_machine_is_read_if_its_disk_is_here_too(tmp_pa
     with pytest.raises(WorkspaceFaultError) as caught, open_stored("file://other/none/a.txt"):
         pass
     assert str(caught.value) == "/none/a.txt is on the machine other; give --artifacts with a URL"
+
+
+STORED = (
+    *("std::vec.txt", "std::map.txt", "zip::f.txt", "memory::x", "a:b", "a%3Ab", "a b%20.txt"),
+    *("a#b", "a?b", "a?c", "*.txt", "[a].txt", "a&token=b", "x\ny", "a\\b", "grün.txt", "~", "-"),
+    *(os.fsdecode(b"g\xfc.txt"), os.fsdecode(b"g\xfd.txt")),
+)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["{}/files", "file://{}/files", "memory://{}/files", pytest.param("s3", marks=pytest.mark.slow)],
+)
+def test_each_address_of_a_stored_file_leads_to_it(
+    tmp_path: Path, address: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue("s3") if address == "s3" else address.format(tmp_path)
+    store = FileStore(folder)
+    addresses = dict[str, str]()
+    for name in STORED:
+        (tmp_path / "file").write_bytes(os.fsencode(name))
+        addresses[name] = store.put(tmp_path / "file", f"d/{name}")
+    for name, stored in addresses.items():
+        opened: Any = fsspec.open(stored, "rb")
+        with opened as file:
+            assert file.read() == os.fsencode(name)
+        with open_stored(stored) as file:
+            assert file.read() == os.fsencode(name)
+        assert store.get(f"d/{name}", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == os.fsencode(name)
+    assert set(FileStore(f"{folder}/d").names()) == set(STORED)
+    for name in STORED:
+        store.remove(f"d/{name}")
+        assert not store.get(f"d/{name}", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("chain", ["dir://sub::file://{folder}", "simplecache::file://{folder}/sub"])
+def test_a_file_may_be_stored_through_a_chain_of_file_systems(tmp_path: Path, chain: str) -> None:
+    (tmp_path / "file").write_text("text")
+    stored = FileStore(chain.format(folder=tmp_path)).put(tmp_path / "file", "d/a::b")
+    assert (tmp_path / "sub" / "d" / "a%3A%3Ab").read_text() == "text"
+    with open_stored(stored) as file:
+        assert file.read() == b"text"
