@@ -28,6 +28,7 @@ LIMIT_WORDS = {
     "files": ("new files", "OPENCODE_TASKS_MAX_WORKSPACE_FILES"),
     "size_bytes": ("bytes of new files", "OPENCODE_TASKS_MAX_WORKSPACE_BYTES"),
 }
+HIDDEN = "it made folders that cannot be read, so that their files cannot be counted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ class Cell:
     def exceeded_message(self, name: str) -> str:
         """The action of a program that exceeded the limit of this name."""
         assert self.spec is not None
+        if name == "hidden":
+            return HIDDEN
         what, setting = LIMIT_WORDS[name]
         return f"it used more than {getattr(self.spec, name):,} {what} ({setting})"
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import functools
 import json
@@ -30,10 +31,11 @@ import resource
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -49,6 +51,8 @@ PS_LIMIT_S = 10.0
 MEASURE_S = 0.25
 FOLDER_S = 2.0
 FOLDER_SHARE = 0.05
+# A path below a descriptor is shorter than the longest that the system accepts (PATH_MAX, NAME_MAX).
+PATH_CHARS = 900
 # The line of a parent that is about to end. Any other line asks for the clean-up.
 ENDING = b"ending\n"
 
@@ -96,8 +100,8 @@ class Linux:
             if not name.isdigit():
                 continue
             with contextlib.suppress(OSError, IndexError):
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    fields = stat.read().rpartition(b")")[2].split()
+                with open(f"/proc/{name}/stat", "rb") as line:
+                    fields = line.read().rpartition(b")")[2].split()
                 if fields[0] != b"Z":
                     children.setdefault(int(fields[1]), []).append(int(name))
         return below([os.getpid()], children)
@@ -401,7 +405,9 @@ def exceeded_limit(system: Any, program: int, limits: Mapping[str, Any], size: F
         return "processes"
     if memory_bytes > limits["memory_bytes"]:
         return "memory_bytes"
-    files, size_bytes = size.measured()
+    files, size_bytes = size.measured(lambda: system.descendants(program))
+    if size.is_hidden:
+        return "hidden"
     if files > limits["files"]:
         return "files"
     return "size_bytes" if size_bytes > limits["size_bytes"] else None
@@ -413,28 +419,123 @@ class FolderSize:
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self._next = 0.0
+        self._unread = 0
         self._first = self._found = (0, 0)
         self._first = self.measured()
         self._found = (0, 0)
 
-    def measured(self) -> tuple[int, int]:
-        """The numbers of the last count, without those of the first one."""
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a part of the folder could not be read in both of the last two counts.
+
+        A program may have changed rights just during one.
+        """
+        return self._unread > 1
+
+    def measured(self, pids: Callable[[], Iterable[int]] = list) -> tuple[int, int]:
+        """The numbers of the last count, without those of the first one.
+
+        The count includes the removed files that the processes have open.
+        """
         if self._folder is None or time.monotonic() < self._next:
             return self._found
-        began, files, size_bytes, folders = time.monotonic(), 0, 0, [self._folder]
-        # Not os.walk, which calls itself for each level of folders.
-        while folders:
-            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    state = entry.stat(follow_symlinks=False)
-                    files += 1
-                    size_bytes += max(state.st_size, 512 * state.st_blocks)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        self._found = files - self._first[0], size_bytes - self._first[1]
+        began = time.monotonic()
+        files, size_bytes, is_complete = counted_folder(self._folder)
+        self._unread = 0 if is_complete else self._unread + 1
+        removed = removed_files(pids(), self._folder)
+        self._found = (
+            files + len(removed) - self._first[0],
+            size_bytes + sum(removed.values()) - self._first[1],
+        )
         now = time.monotonic()
         self._next = now + max(FOLDER_S, (now - began) / FOLDER_SHARE)
         return self._found
+
+
+def counted_folder(folder: str) -> tuple[int, int, bool]:
+    """The files and folders below a folder, their bytes, and whether all could be read.
+
+    What vanishes meanwhile is left out.
+    """
+    files, size_bytes, is_complete = 0, 0, True
+    # Paths below a descriptor, which is closed when it has none: a path may be too long for the system.
+    waiting: list[tuple[int, str | None]] = []
+    with contextlib.suppress(FileNotFoundError):
+        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        waiting = [(top, None), (top, ".")]
+    while waiting:
+        base, path = waiting.pop()
+        if path is None:
+            os.close(base)
+            continue
+        try:
+            opened = open_folder(base, path)
+        except OSError as error:
+            is_complete &= has_vanished(error)
+            continue
+        if len(path) > PATH_CHARS:
+            base, path = opened, "."
+            waiting.append((base, None))
+        try:
+            with os.scandir(opened) as entries:
+                for entry in entries:
+                    try:
+                        state = entry.stat(follow_symlinks=False)
+                    except OSError as error:
+                        is_complete &= has_vanished(error)
+                        continue
+                    files += 1
+                    size_bytes += size_on_disk(state)
+                    if stat.S_ISDIR(state.st_mode):
+                        waiting.append((base, f"{path}/{entry.name}"))
+        except OSError as error:
+            is_complete &= has_vanished(error)
+        if base != opened:
+            os.close(opened)
+    return files, size_bytes, is_complete
+
+
+def open_folder(base: int, path: str) -> int:
+    """Open a folder below a descriptor. Its owner, who is that of this process, gets its rights back."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    if not hasattr(os, "O_PATH"):
+        return os.open(path, flags, dir_fd=base)
+    # A name may become a link meanwhile. This descriptor needs no rights, and stays with the folder.
+    found = os.open(path, flags | os.O_PATH, dir_fd=base)
+    try:
+        same = f"/proc/self/fd/{found}"
+        if not os.access(same, os.R_OK | os.X_OK):
+            os.chmod(same, stat.S_IMODE(os.stat(found).st_mode) | stat.S_IRWXU)
+        return os.open(same, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(found)
+
+
+def has_vanished(error: OSError) -> bool:
+    """Whether a file or folder is not there any more, or is something else now."""
+    return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+def size_on_disk(state: os.stat_result) -> int:
+    """The bytes of a file, or those of its blocks if they are more."""
+    return max(state.st_size, 512 * state.st_blocks)
+
+
+def removed_files(pids: Iterable[int], folder: str) -> dict[int, int]:
+    """The bytes of the files that processes have open and that have no name any more, by their inode.
+
+    Those on the file system of the folder. Without ``/proc``, none is found.
+    """
+    found: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            device = os.stat(folder).st_dev
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    state = os.stat(f"/proc/{pid}/fd/{name}")
+                    if state.st_nlink == 0 and state.st_dev == device and stat.S_ISREG(state.st_mode):
+                        found[state.st_ino] = size_on_disk(state)
+    return found
 
 
 def clean_up(job: dict[str, Any]) -> None:
