@@ -57,7 +57,8 @@ def checked(spec: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer, Com
         end = workspace.check(spec.check_command, spec.command_limit_s, spec.sandbox)
     except (WorkspaceFaultError, SetupError, OSError) as fault:
         raise _failed(fault, answer, answer.work) from fault
-    work = replace(answer.work, check_passed=end.has_passed, check_output=end.output)
+    output = end.output if end.exceeded is None else f"{end.output.rstrip()}\n{end.exceeded}\n".lstrip()
+    work = replace(answer.work, check_passed=end.has_passed, check_output=output)
     return replace(answer, work=work), end
 
 

@@ -25,6 +25,7 @@ PROXY_VARIABLES = frozenset(
 LIMIT_WORDS = {
     "processes": ("processes", "OPENCODE_TASKS_SANDBOX_PROCESSES"),
     "memory_bytes": ("bytes of memory", "OPENCODE_TASKS_SANDBOX_MEMORY_BYTES"),
+    "file_bytes": ("bytes in a file", "OPENCODE_TASKS_SANDBOX_FILE_BYTES"),
     "files": ("new files", "OPENCODE_TASKS_MAX_WORKSPACE_FILES"),
     "size_bytes": ("bytes of new files", "OPENCODE_TASKS_MAX_WORKSPACE_BYTES"),
 }

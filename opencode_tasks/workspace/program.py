@@ -18,6 +18,8 @@ from opencode_tasks.system import GuardedProcess
 REMOVED_VARIABLES = ("OPENCODE_", "PREFECT_", "GIT_")
 OUTPUT_CHARS = 4000
 _MAX_CHAR_BYTES = 4
+# The kernel ends a program that writes more to a file than its limit (SIGXFSZ).
+_FILE_TOO_LARGE = (-25, 128 + 25)
 
 
 def start_program(
@@ -103,7 +105,10 @@ def run_shell(
         code = process.wait(limit_s)
     finally:
         process.stop()
-    exceeded = None if process.exceeded is None else cell.exceeded_message(process.exceeded)
+    limit = process.exceeded
+    if limit is None and sandbox is not None and code in _FILE_TOO_LARGE:
+        limit = "file_bytes"
+    exceeded = None if limit is None else cell.exceeded_message(limit)
     seconds = time.monotonic() - started
     return CommandEnd(exit_code=code, output=_end_of(output), seconds=seconds, exceeded=exceeded)
 

@@ -241,6 +241,19 @@ def test_a_workspace_cannot_fill_the_disk(work: Work) -> None:
 
 
 @pytest.mark.slow
+def test_a_check_that_writes_too_large_a_file_names_the_limit(work: Work) -> None:
+    work.does(0, shell("echo more >> a.txt"))
+    work.rows(repo=[str(repository(work.folder / "source", FILES))])
+    with setting("SANDBOX_FILE_BYTES", "20000000"):
+        options = {"check_command": "yes | head -c 30000000; echo end", "require_check": True}
+        row = work.run_rows(**options).to_dict("records")[0]
+    assert (row["status"], row["error_type"]) == ("failed", "check_failed")
+    limit = "it used more than 20,000,000 bytes in a file (OPENCODE_TASKS_SANDBOX_FILE_BYTES)"
+    assert limit in row["error_message"]
+    assert row["check_output"].endswith(f"y\n{limit}\n")
+
+
+@pytest.mark.slow
 def test_setup_and_check_are_in_the_sandbox_without_keys_and_network(work: Work) -> None:
     source = repository(work.folder / "source", FILES)
     work.does(0, shell("env > seen.txt"))
