@@ -11,6 +11,12 @@ from typing import Any
 import psutil
 from forked_commands import loaded_command
 
+# Root has all rights, and loses them in bubblewrap.
+WITHOUT_RIGHTS = (
+    *("bwrap", "--unshare-user", "--uid", "1000", "--cap-drop", "ALL"),
+    *("--bind", "/", "/", "--proc", "/proc", "--dev", "/dev"),
+)
+
 
 def ours() -> Iterator[tuple[psutil.Process, list[str]]]:
     """Each other process that lives in the session's HOME and is no zombie, with its command line.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
-from opencode_tasks.system.folders import data_folder
+from opencode_tasks.system.folders import data_folder, remove_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +53,9 @@ def remove_kept_files(ledger: Ledger, run_ids: Iterable[str]) -> RemovedFiles:
 
 
 def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise SetupError(
-            "unknown", raw_message=f"cannot remove {folder}: {error}", hint="remove the folder by hand"
-        ) from error
+    remove_tree(folder)
+    if folder.exists():
+        raise SetupError("unknown", raw_message=f"cannot remove {folder}", hint="remove the folder by hand")
 
 
 def _size(folder: Path) -> tuple[int, int]:

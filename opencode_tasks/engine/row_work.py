@@ -16,6 +16,7 @@ from opencode_tasks.domain.work import WorkResult, WorkSpec
 from opencode_tasks.engine.kept_files import files_folder, workspaces_folder
 from opencode_tasks.errors import CheckFailedError, OpenCodeError, SetupError, WorkspaceError
 from opencode_tasks.opencode.leftovers import instance_dir_of
+from opencode_tasks.system.folders import remove_tree
 from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.workspace.changes import Changes
 from opencode_tasks.workspace.fault import WorkspaceFaultError
@@ -177,9 +178,12 @@ def _kept(
 ) -> WorkResult:
     """Move the workspace to where it is kept, or remove the one of an earlier attempt."""
     kept = workspaces_folder() / place.path
-    shutil.rmtree(kept, ignore_errors=True)
+    remove_tree(kept)
     if spec.keep == "none" or (spec.keep == "failed" and not has_failed):
         return work
+    if kept.exists():
+        # The workspace would be moved into it.
+        raise WorkspaceFaultError(f"cannot remove {kept}")
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.move(workspace.tree, kept)
     return replace(work, workspace_url=_url(kept, spec))

@@ -17,7 +17,7 @@ from opencode_tasks.errors import SetupError
 from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.config import PLUGIN, literal_json, merge, merged_config
 from opencode_tasks.opencode.credentials import AUTH_CONTENT
-from opencode_tasks.opencode.instance_dir import InstanceDir, remove_tree, write_stub
+from opencode_tasks.opencode.instance_dir import InstanceDir, write_stub
 from opencode_tasks.opencode.model_catalogue import PATH_VARIABLE
 from opencode_tasks.opencode.secret_values import is_place_name, is_secret_name, secrets_of
 from opencode_tasks.opencode.user_config import (
@@ -32,7 +32,7 @@ from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.placeholders import Placeholders
 from opencode_tasks.sandbox.relay import INSIDE, Relay
 from opencode_tasks.sandbox.view import TEMP, View
-from opencode_tasks.system.folders import home
+from opencode_tasks.system.folders import home, remove_tree
 
 # In the private folder, the copy of ~/.opencode.
 OTHER_CONFIG = "other-config"

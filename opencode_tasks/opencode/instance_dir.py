@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 import uuid
 from dataclasses import dataclass
@@ -19,12 +17,10 @@ from opencode_tasks.opencode.credentials import has_rotating_login, read_store, 
 from opencode_tasks.opencode.model_catalogue import PATH_VARIABLE, write_needed_catalogue
 from opencode_tasks.opencode.user_config import GLOBAL_CONFIG_NAMES, user_config_path
 from opencode_tasks.settings import settings
-from opencode_tasks.system import run_command
-from opencode_tasks.system.folders import can_be_made, data_folder, private_temp_folders
+from opencode_tasks.system.folders import can_be_made, data_folder, private_temp_folders, remove_tree
 from opencode_tasks.system.loopback import loopback_bypass
 from opencode_tasks.system.mounts import shared_file_system
 
-REMOVE_LIMIT_S = 120.0
 LOCK_LIMIT_S = 5.0
 LOCK_POLL_S = 0.05
 # Opencode installs this package (63 MB) into a new config directory if it is not there.
@@ -134,15 +130,6 @@ class InstanceDir:
         descriptor = _locks.pop(self.root, None)
         if descriptor is not None:
             os.close(descriptor)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that programs made in it: deep folders, and those without permissions."""
-    with contextlib.suppress(RecursionError):
-        shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        run_command(["chmod", "-R", "u+rwX", str(folder)], timeout_s=REMOVE_LIMIT_S)
-        run_command(["rm", "-rf", str(folder)], timeout_s=REMOVE_LIMIT_S)
 
 
 def instance_dirs_root() -> Path:

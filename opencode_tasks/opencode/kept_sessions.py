@@ -13,10 +13,10 @@ from opencode_tasks.opencode.instance_dir import (
     InstanceDir,
     lock_again,
     make_run_folder,
-    remove_tree,
 )
 from opencode_tasks.opencode.session_export import SESSION_ID
 from opencode_tasks.opencode.session_store import SessionStore
+from opencode_tasks.system.folders import remove_tree
 
 
 def keep_session(

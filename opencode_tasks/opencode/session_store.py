@@ -25,8 +25,8 @@ from opencode_tasks.opencode.instance_dir import (
     instance_dirs_root,
     make_locked_dir,
     move_locked,
-    remove_tree,
 )
+from opencode_tasks.system.folders import remove_tree
 from opencode_tasks.system.ray_node import current_node_id
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.file_store import FileStore

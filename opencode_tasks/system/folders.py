@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_data_path
 
+from opencode_tasks.system.processes import run_command
+
+REMOVE_LIMIT_S = 120.0
 APP = "opencode-tasks"
 # Directory for temporary files that are kept when the machine restarts.
 LASTING_TEMP = Path("/var/tmp")
@@ -77,3 +82,12 @@ def _is_private(folder: Path) -> bool:
         and not found.st_mode & 0o077
         and os.access(folder, os.W_OK)
     )
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that programs made in it: deep folders, and those without permissions."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        run_command(["chmod", "-R", "u+rwX", str(folder)], timeout_s=REMOVE_LIMIT_S)
+        run_command(["rm", "-rf", str(folder)], timeout_s=REMOVE_LIMIT_S)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from opencode_tasks.system import run_command
+from opencode_tasks.system.folders import remove_tree
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.git import run_git
 from opencode_tasks.workspace.limits import Size
@@ -51,7 +52,7 @@ def copy_folder(source: Path, folder: Path) -> None:
     commit there would change its source.
     """
     if shutil.which("cp") is None or not _copied_by_cp(source, folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         shutil.copytree(source, folder, symlinks=True)
     for parent, folders, files in os.walk(folder):
         if REPOSITORY in (*folders, *files):

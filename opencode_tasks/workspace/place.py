@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
+from opencode_tasks.system.folders import remove_tree
 from opencode_tasks.workspace import archive, folder, repository
 from opencode_tasks.workspace.changes import ChangeLog
 from opencode_tasks.workspace.fault import WorkspaceFaultError
@@ -48,8 +48,8 @@ class Workspace:
         resolved, and if the command fails.
         """
         source = request.source
-        shutil.rmtree(self.tree, ignore_errors=True)
-        shutil.rmtree(self.root / "changes", ignore_errors=True)
+        remove_tree(self.tree)
+        remove_tree(self.root / "changes")
         try:
             _copy(source, self.tree)
         except OSError as error:

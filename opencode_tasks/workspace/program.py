@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.view import TEMP, View
 from opencode_tasks.system import GuardedProcess
+from opencode_tasks.system.folders import remove_tree
 
 # Prefixes of variables that no program of a row needs.
 REMOVED_VARIABLES = ("OPENCODE_", "PREFECT_", "GIT_")
@@ -88,7 +88,7 @@ def run_shell(
     (folder / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
     # Not the home of opencode, which reads programs from there.
     home = folder / "command-home"
-    shutil.rmtree(home, ignore_errors=True)
+    remove_tree(home)
     home.mkdir(mode=0o700)
     output = folder / "command.txt"
     output.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 import pytest
 from engine_runs import setting
+from processes import WITHOUT_RIGHTS
 from repositories import applied, git, repository, state
 
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
@@ -639,6 +640,32 @@ def test_a_source_that_has_changed_since_it_was_resolved_is_refused(tmp_path: Pa
     (tmp_path / "source" / "late.txt").touch()
     with pytest.raises(WorkspaceFaultError, match="has changed since the run began"):
         Workspace(tmp_path / "attempt").make(WorkspaceRequest(source=source))
+
+
+MADE_AGAIN = """
+import os, sys
+from pathlib import Path
+from opencode_tasks.domain.work import WorkspaceRequest
+from opencode_tasks.workspace.place import Workspace
+from opencode_tasks.workspace.source import resolve
+made = Workspace(Path(sys.argv[1], "attempt"))
+for _ in range(2):
+    made.make(WorkspaceRequest(source=resolve(sys.argv[2])))
+    print(sorted(os.listdir(made.tree)))
+    (made.tree / "sub" / "new").touch()
+    (made.tree / "sub").chmod(0o500)
+"""
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_a_workspace_with_a_folder_without_rights_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "source" / "sub").mkdir(parents=True)
+    (tmp_path / "source" / "sub" / "a.txt").write_text("one")
+    python = (*WITHOUT_RIGHTS, sys.executable, "-c", MADE_AGAIN)
+    made = subprocess.run(
+        [*python, tmp_path, tmp_path / "source"], check=False, capture_output=True, text=True
+    )
+    assert (made.stderr, made.stdout) == ("", "['sub']\n" * 2)
 
 
 def test_a_stored_file_on_another_machine_is_read_if_its_disk_is_here_too(tmp_path: Path) -> None:
