@@ -269,7 +269,7 @@ def test_links_with_names_of_files_of_git_do_not_prevent_the_diff(tmp_path: Path
     assert (made.tree / name).is_symlink()
 
 
-WITHOUT_RIGHTS = """
+CHANGED_MODES = """
 import sys
 from pathlib import Path
 from opencode_tasks.domain.work import WorkspaceRequest
@@ -301,7 +301,7 @@ def test_files_and_folders_without_rights_do_not_prevent_the_diff(
     outside.mkdir(mode=0o500)
     # Root reads everything; inside of bubblewrap it has the rights of a user.
     user = ["bwrap", "--unshare-user", "--uid", "1000", "--cap-drop", "ALL", "--dev-bind", "/", "/"]
-    command = [sys.executable, "-c", WITHOUT_RIGHTS, tmp_path / "attempt", source, outside, name, f"{mode:o}"]
+    command = [sys.executable, "-c", CHANGED_MODES, tmp_path / "attempt", source, outside, name, f"{mode:o}"]
     done = subprocess.run(
         [*(user if os.geteuid() == 0 else []), *command], check=False, capture_output=True, text=True
     )
