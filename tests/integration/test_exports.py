@@ -282,7 +282,7 @@ def test_removed_messages_are_named_instead_of_half_a_trajectory(desk: Desk, nam
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--format", "swe", "-o", "p.jsonl"], "'swe' is not one of 'table', 'swebench', 'atif', 'sharegpt'"),
+        (["--format", "swe", "-o", "p.jsonl"], "--format: 'swe' is none of table, swebench, atif, sharegpt"),
         (["--format", "atif", "-o", "p.csv"], "--format atif writes files that end with .jsonl or .json"),
         (["--format", "swebench", "-o", "p.jsonl.gz"], "the harness of SWE-bench reads no compressed file"),
         (["--format", "atif", "-o", "none/p.jsonl"], "/none does not exist"),
