@@ -70,7 +70,7 @@ def test_files_of_an_archive_are_read(tmp_path: Path) -> None:
     output = Output(name=str(tmp_path / "o.csv"))
     # Old versions of fsspec have words of their own for a file that an archive lacks.
     for name in (f"zip://in.csv::{tmp_path}/none.zip", f"zip://none.csv::{archive}"):
-        with pytest.raises(InputError, match="no such file|no item named"):
+        with pytest.raises(InputError, match=r"no such file|no item named"):
             read_frame(name)
         assert output.faults(name, ["p"]) == []
     (fault,) = Output(name=f"zip://o.csv::{tmp_path}/none/o.zip").faults("in.csv", None)
