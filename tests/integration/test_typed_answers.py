@@ -195,7 +195,7 @@ def test_an_answer_that_was_stored_before_the_validator_is_an_error_on_access(tm
         ({"choices": ["\u00e9", "e\u0301"]}, "--choices: a label is named twice"),
         ({"choices": '"a,b'}, "has a label in quotation marks that does not end with one"),
         ({"choices": '"a"b,c'}, "has a label in quotation marks that does not end with one"),
-        ({"choices": '"a, b"'}, "--choices: 'a, b' is one label; name at least two, with commas between them"),
+        ({"choices": '"a, b"'}, "--choices: 'a, b' is one label; name at least two"),
         ({"choices": 3}, "--choices: 3 is not"),
         ({"max_repairs": -1}, "--max-repairs: -1 is below 0"),
     ],
