@@ -65,15 +65,22 @@ def _separate(repository: Path) -> None:
     """Remove a copied ``.git`` that shares a part with another one, or else its path to other files."""
     if repository.is_symlink() or not repository.is_dir():
         repository.unlink()
-    elif any(
-        path.name == "commondir" or not path.resolve().is_relative_to(repository.resolve())
-        for path in repository.iterdir()
-    ):
+    elif (repository / "commondir").exists() or _has_link_out(repository):
         shutil.rmtree(repository)
     else:
         for config in (repository / "config", repository / "config.worktree"):
             if config.is_file():
                 run_git(["config", "--file", str(config), "--unset-all", "core.worktree"])
+
+
+def _has_link_out(folder: Path) -> bool:
+    """Whether a link at any depth of a folder leads out of it, or in a circle."""
+    inside = os.path.realpath(folder) + os.sep
+    paths = (Path(parent, name) for parent, *names in os.walk(folder) for name in (*names[0], *names[1]))
+    return any(
+        path.is_symlink() and (not path.exists() or not os.path.realpath(path).startswith(inside))
+        for path in paths
+    )
 
 
 def _copied_by_cp(source: Path, folder: Path) -> bool:

@@ -381,13 +381,18 @@ def test_the_identity_is_that_of_the_content_and_not_of_the_place(tmp_path: Path
     assert resolve(f"{one}@main").identity != resolve(f"{two}@main").identity
 
 
-@pytest.mark.parametrize("part", [".git", ".git/refs", ".git/objects", ".git/config", ".git/commondir"])
+@pytest.mark.parametrize(
+    "part",
+    [".git", ".git/refs", ".git/refs/heads", ".git/objects", ".git/config", ".git/commondir", ".git/circle"],
+)
 def test_a_copy_of_a_folder_has_no_repository_that_is_shared_by_links(tmp_path: Path, part: str) -> None:
     real = repository(tmp_path / "real", {"a.txt": "one\n"})
     source = tmp_path / "source"
     shutil.copytree(real, source)
     if part == ".git/commondir":
         (source / part).write_text(str(real / ".git"))
+    elif part == ".git/circle":
+        (source / part).symlink_to("circle")
     else:
         shutil.rmtree(source / part) if (source / part).is_dir() else (source / part).unlink()
         (source / part).symlink_to(real / part)
