@@ -16,7 +16,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator
+import regex
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend, validator_for  # pyright: ignore[reportUnknownVariableType]
 from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
@@ -34,6 +35,7 @@ from opencode_tasks.domain.text import composed
 
 PROBLEM_LIMIT = 20
 MESSAGE_LIMIT = 300
+PATTERN_SECONDS = 1
 
 # Beginnings of the items of an array, by their JSON type. A citation such as [1] or [x] begins no texts.
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
@@ -88,7 +90,7 @@ def check_schema(schema: Any) -> list[str]:
         return [f"--schema: a JSON Schema is an object, not {_kind(schema)}"]
     plain = cast("Mapping[str, Any]", schema)
     try:
-        _validator_class(plain).check_schema(plain)
+        _validator_class(plain).check_schema(plain, format_checker=_FORMATS)
     except SchemaError as error:
         return [f"--schema: not a JSON Schema at {_path(error)}: {_short(error.message)}"]
     except RecursionError:
@@ -322,7 +324,30 @@ def _validator_class(schema: Mapping[str, Any]) -> Any:
 
 @cache
 def _with_decimals(draft: Any) -> Any:
-    return cast("Any", extend)(draft, {"multipleOf": _multiple_of})
+    return cast("Any", extend)(draft, {"multipleOf": _multiple_of, "pattern": _pattern})
+
+
+# The format of patterns alone: a pattern of the schema must be one that the search for it takes.
+_FORMATS = FormatChecker(formats=())
+
+
+@_FORMATS.checks("regex", raises=regex.error)
+def _is_pattern(value: object) -> bool:
+    return not isinstance(value, str) or bool(regex.compile(value))
+
+
+def _pattern(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Check ``pattern`` for a limited time: repetitions of parts that match the same text can need hours."""
+    del schema
+    if not validator.is_type(instance, "string"):
+        return
+    try:
+        has_match = regex.search(pattern, instance, timeout=PATTERN_SECONDS) is not None  # pyright: ignore[reportUnknownMemberType]
+    except TimeoutError:
+        yield ValidationError(f"the search for the pattern {pattern!r} takes more than {PATTERN_SECONDS} s")
+        return
+    if not has_match:
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
 def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:

@@ -5,6 +5,7 @@ A validator ignores keywords that it does not know: those of OpenAPI and of othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -112,6 +113,15 @@ def _inside(node: Node, keywords: Collection[str], by_name: Collection[str]) -> 
                 yield f"{keyword}.{name}", inside(part, near)
 
 
+def _pattern_fault(name: str) -> str | None:
+    """Why ``jsonschema`` cannot search for the name of a pattern; it searches for these with ``re``."""
+    try:
+        re.compile(name)
+    except re.error as error:
+        return str(error)
+    return None
+
+
 def _faults(node: Node, known: Collection[str]) -> Iterator[str]:
     schema, _ = node
     types = types_of(node)
@@ -119,6 +129,9 @@ def _faults(node: Node, known: Collection[str]) -> Iterator[str]:
         own = schema.get("type")
         form = f'"type": ["{own}", "null"]' if isinstance(own, str) else '"anyOf": [{…}, {"type": "null"}]'
         yield f"nullable is no keyword of JSON Schema; write {form}, and null in an enum"
+    for name in mapping_in(schema.get("patternProperties")):
+        if (fault := _pattern_fault(name)) is not None:
+            yield f"the pattern {name!r} of patternProperties cannot be used: {fault}"
     # In draft 4, exclusiveMinimum is a part of minimum.
     for key in schema:
         if key in _KEYWORDS and key not in known and not key.startswith("exclusive"):

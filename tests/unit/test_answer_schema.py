@@ -278,11 +278,36 @@ def test_values_stay_exact() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "fitting", "other"),
+    [
+        (r"^\p{Lu}\p{L}+$", "Élan", "élan"),
+        (r"(?<year>\d{4})-\d\d", "in 2026-01", "in 26-01"),
+        ("^a", "abc", "cba"),
+    ],
+)
+def test_a_pattern_may_be_one_of_other_languages(pattern: str, fitting: str, other: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    assert check_schema(schema) == []
+    assert parse_structured(json.dumps({"a": fitting}), schema) == ValidAnswer(value={"a": fitting})
+    assert parse_structured(json.dumps({"a": other}), schema) == InvalidAnswer(
+        problems=(f"$.a: {other!r} does not match {pattern!r}",)
+    )
+
+
+def test_a_search_for_a_pattern_ends() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a|aa)+$"}}}
+    assert parse_structured(json.dumps({"a": "a" * 64 + "b"}), schema) == InvalidAnswer(
+        problems=("$.a: the search for the pattern '^(a|aa)+$' takes more than 1 s",)
+    )
+
+
+@pytest.mark.parametrize(
     ("schema", "fault"),
     [
         ([], "an array"),
         ({"type": "strange"}, "not a JSON Schema"),
         ({"type": "object", "properties": {"a": {"pattern": "("}}}, "not a JSON Schema"),
+        ({"type": "object", "patternProperties": {r"^\p{L}": {}}}, "patternProperties cannot be used"),
         ({}, "top level"),
         ({"sentiment": "string"}, "top level"),
         ({"anyOf": [{"type": "string"}, {}]}, "top level"),
