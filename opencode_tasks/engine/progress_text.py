@@ -105,6 +105,10 @@ def start_lines(event: RunEvent) -> list[str]:
     if counts is not None and counts.completed > event.reused_rows:
         ended = counts.total - counts.open - event.reused_rows
         lines.append(f"{ended} of {counts.total} rows ended before: this run continues")
+    whole = event.whole
+    if whole is not None and (whole.open < whole.total or whole.known_cost_pico):
+        decided = f"{whole.total - whole.open}/{whole.total} rows decided, {whole.failed} failed"
+        lines.append(f"whole run so far: {decided}, {format_usd(whole.known_cost_pico)}")
     return lines
 
 

@@ -54,6 +54,8 @@ class RunEvent:
         reused_rows: Number of rows that took their answer from an earlier run.
         progress: Rows, tokens and cost so far: before the first row with ``sizes``, about every second while
             rows are sent, and once at the end.
+        whole: Rows, tokens and cost of the whole run so far, together with the ``sizes`` of a part that takes
+            answers for its rows; None for the canaries and for a run without votes.
         pace: Rows in flight and their limit; None if nothing is known about the provider's limit.
         hold: Reason why no row may be sent. Together with ``progress`` during a short wait; alone, about
             every second, during a long wait, until the run continues with ``sizes``.
@@ -81,6 +83,7 @@ class RunEvent:
     sizes: Sizes | None = None
     reused_rows: int = 0
     progress: Progress | None = None
+    whole: Progress | None = None
     pace: ConcurrencyState | None = None
     hold: Hold | None = None
     estimate: Estimate | None = None

@@ -414,7 +414,8 @@ class _RunInParts:
         )
 
         def emit(event: RunEvent) -> None:
-            self.on_event(replace(event, run_id=self.run_id, part=part.title))
+            whole = None if event.sizes is None else self.ledger.runs.progress(self.run_id)
+            self.on_event(replace(event, run_id=self.run_id, part=part.title, whole=whole))
 
         def on_hold(part_id: str, hold: Hold) -> None:
             if defers and hold.error_type != BUDGET_REACHED:

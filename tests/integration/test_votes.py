@@ -68,6 +68,10 @@ def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(des
     assert ran.summary["cost_usd"] == pytest.approx(charged)
     assert sum(float(row["cost_usd"]) for row in output.values()) == pytest.approx(charged)
     assert "vote 3 of 3: 3 rows" in ran.stderr
+    before_last_votes = sum(
+        call.input_tokens * 1e-6 + call.output_tokens * 2e-6 for call in desk.provider.calls[:8]
+    )
+    assert f"whole run so far: 1/4 rows decided, 0 failed, ${before_last_votes:.2g}" in ran.stderr
 
     # The known answers say which votes can follow.
     again = desk.annotate(*arguments, "--dry-run", "--json").summary
