@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-SDKS = {"compatible": "@ai-sdk/openai-compatible", "gemini": "@ai-sdk/google", "claude": "@ai-sdk/anthropic"}
+SDKS = {
+    "compatible": "@ai-sdk/openai-compatible",
+    "router": "@openrouter/ai-sdk-provider",
+    "responses": "@ai-sdk/openai",
+    "gemini": "@ai-sdk/google",
+    "claude": "@ai-sdk/anthropic",
+}
 PRICED: dict[str, Any] = {
     "cost": {"input": 1.0, "output": 2.0},
     "limit": {"context": 100_000, "output": 4096},
@@ -61,6 +67,29 @@ def cumulative(counts: Sequence[int]) -> str:
     return "".join(event(chunk) for chunk in chunks) + "data: [DONE]\n\n"
 
 
+def chat(*deltas: Any, **more: Any) -> str:
+    """A stream of chat completions with these deltas; ``more`` is in each event, a ``usage`` in the last."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
+    usage = more.pop("usage", {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50})
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    chunks = [event({**head, "choices": [choice], **more}) for choice in choices]
+    end = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage, **more}
+    return "".join(chunks) + event(end) + "data: [DONE]\n\n"
+
+
+def failed_response() -> str:
+    """A stream of OpenAI's Responses that fails, with the usage up to then."""
+    head = {"id": "r", "object": "response", "created_at": 1, "model": "x", "output": []}
+    failed = {
+        "status": "failed",
+        "error": {"code": "server_error", "message": "it broke"},
+        "usage": {"input_tokens": 40, "output_tokens": 10, "total_tokens": 50},
+    }
+    return event({"type": "response.created", "response": {**head, "status": "in_progress"}}) + event(
+        {"type": "response.failed", "response": {**head, **failed}}
+    )
+
+
 def usage_in_choice() -> str:
     """A stream of chat completions with the usage inside the last choice."""
     usage = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
@@ -78,14 +107,17 @@ def gemini(finish: str | None = None, text: str = "") -> str:
     )
 
 
-def claude(stop: str | None = None) -> str:
-    """A stream of Anthropic's Messages; without ``stop`` it ends before its last two events."""
-    usage = {"input_tokens": 40, "output_tokens": 1}
+def claude(stop: str | None = None, *, input_tokens: Any = 40, extra: str = "") -> str:
+    """A stream of Anthropic's Messages; without ``stop`` it ends before its last two events.
+
+    ``extra`` is sent after the text.
+    """
+    usage = {"input_tokens": input_tokens, "output_tokens": 1}
     message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "x", "usage": usage}
     start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ANSWER}}
     body = event({"type": "message_start", "message": {**message, "stop_reason": None}}) + event(start)
-    body += event(delta) + event({"type": "content_block_stop", "index": 0})
+    body += event(delta) + extra + event({"type": "content_block_stop", "index": 0})
     if stop is None:
         return body
     end = {"type": "message_delta", "delta": {"stop_reason": stop}, "usage": {"output_tokens": 10}}
@@ -93,6 +125,10 @@ def claude(stop: str | None = None) -> str:
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+SAID = {"role": "assistant", "content": ANSWER}
+COSTS = {"cost": "0.0001", "cost_details": {"upstream_inference_cost": "1e-4"}}
+DETAILS = {"prompt_tokens_details": {"cached_tokens": "15.0"}, "completion_tokens_details": None}
+ROUTED = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
 BLOCKED = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 40}}
 
 MODELS: dict[str, Raw] = {
@@ -114,6 +150,17 @@ MODELS: dict[str, Raw] = {
     "no-call": Raw(wire="compatible", body=openai("tool_calls")),
     "cumulative": Raw(wire="compatible", body=cumulative([3, 6, 10])),
     "usage-in-choice": Raw(wire="compatible", body=usage_in_choice()),
+    "null-error": Raw(wire="compatible", body=chat(SAID, error=None)),
+    "empty-error": Raw(wire="compatible", body=chat(SAID, error={})),
+    "odd-content": Raw(wire="compatible", body=chat(SAID, {"content": 5})),
+    "failed-response": Raw(wire="responses", body=failed_response()),
+    "cost-in-quotes": Raw(wire="router", body=chat(SAID, usage={**ROUTED, **COSTS})),
+    "details-in-quotes": Raw(wire="router", body=chat(SAID, usage={**ROUTED, **DETAILS})),
+    "no-cost": Raw(wire="router", body=chat(SAID, usage={**ROUTED, "cost": None})),
+    "claude-quotes": Raw(wire="claude", body=claude("end_turn", input_tokens="40.0")),
+    "claude-event": Raw(
+        wire="claude", body=claude("end_turn", extra=event({"type": "new_event", "index": 0}))
+    ),
     "gemini-blocked": Raw(wire="gemini", body=event(BLOCKED)),
     "gemini-other": Raw(wire="gemini", body=gemini("OTHER")),
     "gemini-cut": Raw(wire="gemini", body=gemini(text=ANSWER)),

@@ -17,7 +17,7 @@ from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, MILLION, Price, Tier
-from opencode_tasks.domain.money import usd_to_pico
+from opencode_tasks.domain.money import call_cost, usd_to_pico
 from opencode_tasks.domain.records import AttemptRecord, Step, Usage
 from opencode_tasks.domain.text import none_of
 
@@ -88,6 +88,7 @@ class PriceBook:
             computed, source = configured.cost(step.usage), CONFIGURED
         else:
             computed, source = self.cost_of(step.model_ref, step.usage, step.ended_at)
+        computed = None if computed is None else call_cost(computed)
         if computed is None:
             return step
         priced = replace(step, cost_computed_pico=computed, price_source=source)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException
 
 PICO_PER_USD = 10**12
+# More for one model call is an error of the report. The sum of hundreds of them fits in 64 bits.
+MAX_CALL_PICO = 10_000 * PICO_PER_USD
 
 _CENT = Decimal("0.01")
 _PICO = Decimal("1e-12")
@@ -29,6 +31,11 @@ def usd_to_pico(value: float | str | Decimal) -> int:
         return int(dollars.quantize(_PICO, context=_EXACT).scaleb(12, context=_EXACT))
     except DecimalException as error:
         raise ValueError(f"not an amount of money: {value!r}") from error
+
+
+def call_cost(pico: int) -> int | None:
+    """The cost of one model call; None (unknown) if it is below 0 or above 10,000 USD."""
+    return pico if 0 <= pico <= MAX_CALL_PICO else None
 
 
 def pico_to_usd(pico: int | None) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
+from opencode_tasks.domain.json_values import children, list_in, mapping_in, text_in
 from opencode_tasks.domain.max_cost import MAX_OUTPUT_TOKENS, Price, read_price
 
 
@@ -35,13 +35,17 @@ def find_unpriced(
     """The models without a known price: opencode reports their cost as 0.
 
     ``config`` is the resolved config (``GET /config``), ``providers`` the answer of
-    ``GET /config/providers``. A price of 0 that neither the config nor the catalogue states is unknown.
+    ``GET /config/providers``. A price of 0 that neither the config nor the catalogue states is unknown, and
+    so is one below 0.
     """
     return frozenset(
         f"{provider}/{model_id}"
         for provider, model_id, model in _listed(providers)
-        if _is_zero(mapping_in(model.get("cost")))
-        and stated_cost(provider, model_id, config, catalogue) is None
+        if _is_below_zero(model.get("cost"))
+        or (
+            _is_zero(mapping_in(model.get("cost")))
+            and stated_cost(provider, model_id, config, catalogue) is None
+        )
     )
 
 
@@ -74,3 +78,8 @@ def _models(by_provider: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
 
 def _is_zero(cost: Mapping[str, Any]) -> bool:
     return not cost.get("input") and not cost.get("output")
+
+
+def _is_below_zero(cost: Any) -> bool:
+    """Whether a price has a rate below 0, in any of its parts."""
+    return any(map(_is_below_zero, children(cost))) or (isinstance(cost, int | float) and cost < 0)

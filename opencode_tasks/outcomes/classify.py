@@ -114,6 +114,14 @@ def _error_of(rule: Rule, answer: ProviderAnswer, context: Context) -> OpenCodeE
             return _server_error(failure, message, context, is_overload=rule.is_overload)
 
 
+def is_before_request(failure: Failure) -> bool:
+    """Whether a failure without a status is one of opencode itself that comes before any request."""
+    if failure.name in ("ProviderAuthError", "ContextOverflowError", *CONFIG_ERRORS):
+        return True
+    found = (REFUSED_BY_OPENCODE, NO_LOGIN, NO_REFRESH_NOW)
+    return any(words.search(failure.message) for words in found)
+
+
 def _without_answer(failure: Failure, context: Context) -> OpenCodeError:
     """The exception for an error of opencode itself."""
     node, code, message = context.node_id, context.exit_code, _message(failure)

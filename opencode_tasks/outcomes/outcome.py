@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from opencode_tasks.domain.json_values import text_in
+from opencode_tasks.domain.json_values import mapping_in, text_in
 from opencode_tasks.domain.money import format_usd, pico_to_usd
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, InnerRetry
 from opencode_tasks.domain.work import WorkResult
@@ -24,7 +24,7 @@ from opencode_tasks.errors import (
     UnknownOpenCodeError,
 )
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
-from opencode_tasks.outcomes.classify import CONNECTION_LOST, Context, classify, classify_finish
+from opencode_tasks.outcomes.classify import Context, classify, classify_finish, is_before_request
 from opencode_tasks.outcomes.error_message import error_message
 from opencode_tasks.outcomes.failure import Failure, read_failure
 from opencode_tasks.outcomes.plugin_refusal import Refusal, error_of, read_refusal
@@ -74,7 +74,7 @@ def read_outcome(result: SessionResult, *, node_id: str, now: datetime) -> Answe
         if refusal is not None:
             is_known = _is_reported(result, refusal)
         else:
-            is_known = _is_usage_complete(messages) and not _is_killed(result, messages)
+            is_known = _is_usage_complete(messages, result.error) and not _is_killed(result, messages)
         error.attempt = record_of(result, usage_known=result.usage_known and is_known)
         error.work = work_of(result)
         raise error
@@ -246,18 +246,32 @@ def _is_abort(error: Mapping[str, Any] | None) -> bool:
     return error is not None and error.get("name") == "MessageAbortedError"
 
 
-def _is_usage_complete(messages: Sequence[Mapping[str, Any]]) -> bool:
+def _is_usage_complete(messages: Sequence[Mapping[str, Any]], error: Mapping[str, Any] | None) -> bool:
     """Whether the failed request cannot have cost more than the steps that are reported."""
-    raw = last_error(messages)
+    raw = last_error(messages) or error
     if raw is None:
         return True
     failure: Failure = read_failure(raw)
     if failure.in_stream:
         # A stream may be charged up to the failure.
-        return bool(failure.body) and not has_output(messages)
+        return bool(failure.body) and not has_output(messages) and not _has_usage(failure.body)
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
-    return failure.status is not None or CONNECTION_LOST.search(failure.message) is None
+    if failure.status is not None or is_before_request(failure):
+        return True
+    # The rest are errors of opencode after the provider began to answer.
+    last = assistant_messages(messages)[-1:]
+    return not last or bool(parts_of(last[0], "step-finish"))
+
+
+def _has_usage(body: str) -> bool:
+    """Whether the error event of a stream reports tokens."""
+    try:
+        event = mapping_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return False
+    usage = mapping_in(event.get("usage") or mapping_in(event.get("response")).get("usage"))
+    return any(isinstance(count, int | float) and count > 0 for count in usage.values())
 
 
 def _is_reported(result: SessionResult, refusal: Refusal) -> bool:

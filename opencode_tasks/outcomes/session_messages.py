@@ -13,7 +13,7 @@ from typing import Any
 
 from opencode_tasks.domain.answer_schema import is_repair
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in, time_in
-from opencode_tasks.domain.money import usd_to_pico
+from opencode_tasks.domain.money import call_cost, usd_to_pico
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource, Session, Step, Usage
 from opencode_tasks.outcomes.reasoning_text import split_reasoning
 from opencode_tasks.outcomes.token_counts import UNKNOWN, read_token_counts
@@ -201,7 +201,7 @@ def _step(
     ref = message_model(info)
     found = read_token_counts(mapping_in(part.get("tokens")), has_output=has_output)
     cost = _cost(part.get("cost"))
-    if found.is_corrected or (cost == 0 and (ref in unpriced or found == UNKNOWN)):
+    if found.is_corrected or ref in unpriced or (cost == 0 and found == UNKNOWN):
         cost = None
     source: CostSource = "unpriced" if cost is None else "reported"
     return Step(
@@ -219,7 +219,7 @@ def _step(
 
 def _cost(value: Any) -> int | None:
     try:
-        return usd_to_pico(value)
+        return call_cost(usd_to_pico(value))
     except ValueError:
         return None
 

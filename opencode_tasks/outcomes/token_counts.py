@@ -15,6 +15,9 @@ from typing import Any
 from opencode_tasks.domain.json_values import mapping_in
 from opencode_tasks.domain.records import TOKEN_COLUMNS
 
+# Above it, a count of one model call is an error of the report: the largest contexts have 10 million tokens.
+MAX_CALL_TOKENS = 10**9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCounts:
@@ -36,13 +39,14 @@ def read_token_counts(tokens: Mapping[str, Any], *, has_output: bool) -> TokenCo
     ``has_output``: it has text, reasoning or a tool call.
     """
     cache = mapping_in(tokens.get("cache"))
-    counts = {
-        "input_tokens": _count(tokens.get("input")),
-        "cache_read_tokens": _count(cache.get("read")),
-        "cache_write_tokens": _count(cache.get("write")),
-        "output_tokens": _count(tokens.get("output")),
-        "reasoning_tokens": _count(tokens.get("reasoning")),
+    given = {
+        "input_tokens": tokens.get("input"),
+        "cache_read_tokens": cache.get("read"),
+        "cache_write_tokens": cache.get("write"),
+        "output_tokens": tokens.get("output"),
+        "reasoning_tokens": tokens.get("reasoning"),
     }
+    counts = {name: _count(value) for name, value in given.items()}
     if not any(counts.values()):
         return UNKNOWN
     fixed = _corrected(counts, _count(tokens.get("total")))
@@ -50,7 +54,8 @@ def read_token_counts(tokens: Mapping[str, Any], *, has_output: bool) -> TokenCo
         fixed["input_tokens"] = None
     if has_output and not fixed["output_tokens"] and not fixed["reasoning_tokens"]:
         fixed["output_tokens"] = None
-    return TokenCounts(counts=fixed, is_corrected=fixed != counts)
+    is_impossible = any(_is_impossible(value) for value in given.values())
+    return TokenCounts(counts=fixed, is_corrected=fixed != counts or is_impossible)
 
 
 def _corrected(counts: Mapping[str, int | None], total: int | None) -> dict[str, int | None]:
@@ -72,6 +77,15 @@ def _corrected(counts: Mapping[str, int | None], total: int | None) -> dict[str,
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not _is_number(value) or _is_impossible(value):
         return None
     return max(0, int(value))
+
+
+def _is_impossible(value: Any) -> bool:
+    return _is_number(value) and value > MAX_CALL_TOKENS
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and not math.isnan(value) and value != -math.inf

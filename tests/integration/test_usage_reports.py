@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cluster import Desk
-from raw_provider import RawProvider
+from raw_provider import MODELS, RawProvider
 from rig import Asked, Rig
 
 from opencode_tasks.domain.records import Usage
@@ -55,6 +55,7 @@ REPORTED: Mapping[str, tuple[Any, Usage]] = {
     "both beside": (usage(130, 6, 374, cached=149, reasoning=89), counted(130, 149, 6, 89)),
     "strings": (usage("279", "6", "285", cached="149"), counted(130, 149, 6)),
     "fractions": (usage(50.5, 5.5), counted(50, 0, 5)),
+    "decimals in quotes": (usage("279.0", "6.", "285.0", cached="149.0"), counted(130, 149, 6)),
     "lists": ({**usage(5, 3), "prompt_tokens_details": []}, counted(5, 0, 3)),
     "words": (usage(5, 3, "eight", cached="none"), counted(5, 0, 3)),
 }
@@ -129,6 +130,44 @@ def test_usage_in_other_places_of_a_stream_is_read(raw_rig: Rig) -> None:
     for name in ("cumulative", "usage-in-choice"):
         found = usage_of(raw_rig.ask(model=f"compatible/{name}", system=None))
         assert (found.input_tokens, found.output_tokens) == (40, 10), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "null-error",
+        "empty-error",
+        "cost-in-quotes",
+        "details-in-quotes",
+        "no-cost",
+        "claude-quotes",
+        "claude-event",
+    ],
+)
+def test_what_providers_add_to_their_events_loses_no_answer(raw_rig: Rig, name: str) -> None:
+    asked = raw_rig.ask(model=f"{MODELS[name].wire}/{name}", system=None)
+    found = usage_of(asked)
+    assert ((found.input_tokens or 0) + (found.cache_read_tokens or 0), found.output_tokens) == (40, 10)
+    assert asked.attempt.usage_known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["odd-content", "failed-response"])
+def test_the_cost_of_an_answer_that_cannot_be_read_is_unknown(raw_rig: Rig, name: str) -> None:
+    asked = raw_rig.ask(model=f"{MODELS[name].wire}/{name}", system=None)
+    assert asked.error is not None
+    assert not asked.attempt.usage_known
+
+
+@pytest.mark.parametrize(
+    "count", [10**9 + 1, 2**63, 2**64 - 1, 10**400], ids=["more", "int64", "uint64", "inf"]
+)
+def test_an_impossible_count_is_unknown(rig: Rig, count: int) -> None:
+    asked = rig.ask(Reply(text="fine", usage=usage(count, 5, count + 5)))
+    found = usage_of(asked)
+    assert (found.input_tokens, found.output_tokens, found.cost_pico) == (None, 5, None)
+    assert not asked.attempt.usage_known
 
 
 WARNING = "fake reports no usage: tokens and cost of those model calls are unknown"

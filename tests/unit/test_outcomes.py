@@ -255,7 +255,10 @@ def lost(reason: str) -> dict[str, Any]:
         (result(lost("unable to connect")), True),
         (result(lost("ECONNRESET")), False),
         (result(turn(error={"name": "UnknownError", "data": {"message": "read ECONNRESET"}})), False),
-        (result(turn(error={"name": "UnknownError", "data": {"message": "odd"}})), True),
+        # opencode cannot read an answer that the provider may charge.
+        (result(turn(error={"name": "UnknownError", "data": {"message": "odd"}})), False),
+        (result(turn(error={"name": "ProviderAuthError", "data": {"message": "no key"}})), True),
+        (result(turn(error={"name": "UnknownError", "data": {"message": "Model not found: a/b"}})), True),
         (result(turn(finish="stop")), True),
     ],
 )

@@ -32,6 +32,9 @@ def tokens(read: Any, cached: Any, written: Any, output: Any, reasoning: Any, to
         # Reasoning alone, with all of the output.
         (tokens(130, 149, 0, 0, 89, 368), (130, 149, 0, 0, 89), False),
         (tokens(50, 0, 0, 0, 0, 50), (50, 0, 0, None, 0), True),
+        # Impossible counts are unknown, and a cost of them too.
+        (tokens(2**63, 30, 0, 15, 5), (None, 30, 0, 15, 5), True),
+        (tokens(70, 30, 0, 15, 5, 2**63), (70, 30, 0, 15, 5), False),
         (tokens(-5, 3, 0, -1, 2), (0, 3, 0, 0, 2), False),
     ],
 )

@@ -5,12 +5,16 @@
 // over200k, own and each of tiers have the rates input, output, reasoning, cache_read and cache_write; tiers
 // and over200k also have above_tokens. is_reported is false if opencode has no price.
 
+import { count, MAX_CALL_TOKENS } from "./usage.js"
+
 const PICO = 1e12 // pico-dollars in a dollar
+const MAX_CALL_USD = 10_000 // as in domain/money.py: more is an error of the report
 const MILLION = 1e6
 // Context of a model that states none.
 const MAX_INPUT_TOKENS = 2_000_000
 
-const whole = (value) => (typeof value === "number" && Number.isFinite(value) ? Math.max(0, Math.trunc(value)) : null)
+const isImpossible = (value) => typeof value === "number" && value > MAX_CALL_TOKENS
+const whole = (value) => (typeof value === "number" && !Number.isNaN(value) && !isImpossible(value) ? Math.max(0, Math.trunc(value)) : null)
 const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0)
 
 // The counts of a step; null is unknown. isCorrected: a count is not the one that opencode reports.
@@ -33,7 +37,8 @@ function countsOf(tokens, hasOutput) {
   }
   if (!fixed.input && !fixed.cache_read && !fixed.cache_write) fixed.input = null
   if (hasOutput && !fixed.output && !fixed.reasoning) fixed.output = null
-  return { counts: fixed, isCorrected: Object.keys(counts).some((kind) => counts[kind] !== fixed[kind]) }
+  const hasImpossible = [...Object.values(tokens), ...Object.values(tokens.cache ?? {})].some(isImpossible)
+  return { counts: fixed, isCorrected: hasImpossible || Object.keys(counts).some((kind) => counts[kind] !== fixed[kind]) }
 }
 
 function reachedTier(price, inputTokens) {
@@ -50,7 +55,7 @@ function costBy(rates, counts) {
 // The cost of a step; undefined if it is unknown. Without a price, opencode's own cost is taken.
 export function stepCost(part, price, hasOutput) {
   const found = countsOf(part.tokens, hasOutput)
-  const cost = typeof part.cost === "number" ? Math.round(part.cost * PICO) : undefined
+  const cost = part.cost >= 0 && part.cost <= MAX_CALL_USD ? Math.round(part.cost * PICO) : undefined
   if (!found) return cost || undefined
   const isKnown = cost !== undefined && !found.isCorrected
   if (!price) return isKnown ? cost : undefined
@@ -95,7 +100,7 @@ function requestedOutput(body) {
 // Upper bound of the cost of a call by the usage in its response; undefined if that is incomplete.
 export function usageBound(usage, price) {
   if (!usage || !price) return
-  const read = (name) => whole(/^\d+$/.test(usage[name]) ? Number(usage[name]) : usage[name])
+  const read = (name) => count(usage[name])
   const first = (...names) => names.map(read).find((count) => count !== null)
   const beside = ["cache_read_input_tokens", "cache_creation_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens"]
   const prompt = first("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens")

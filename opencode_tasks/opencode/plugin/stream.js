@@ -38,13 +38,22 @@ function errorIn(event) {
   if (Array.isArray(event)) return event.map(errorIn).find((error) => error !== undefined)
   if (event.type === "response.failed") {
     // The event repeats the whole request.
-    const { id, status, error, incomplete_details } = event.response ?? {}
-    return { type: event.type, response: { id, status, error, incomplete_details } }
+    const { id, status, error, incomplete_details, usage } = event.response ?? {}
+    return { type: event.type, response: { id, status, error, incomplete_details, usage } }
   }
   const isEmpty = typeof event.error === "object" && event.error !== null && !Object.keys(event.error).length
   if ((event.error && !isEmpty) || event.type === "error") return event
   return event.choices?.some?.((choice) => choice?.error) ? event : undefined
 }
+
+// Some gateways have the key of an error in every event, and the clients read any value of it as one.
+function dropEmptyError(event) {
+  if (typeof event !== "object" || event === null || !("error" in event)) return false
+  return delete event.error
+}
+
+// Anthropic asks its clients to ignore events of other names; opencode's ends the answer with an error.
+const OF_ANTHROPIC = /^(ping|error|message_(start|delta|stop)|content_block_(start|delta|stop))$/
 
 // What the events so far say about the end of the answer.
 function newEnd(type) {
@@ -129,6 +138,7 @@ class EventLines {
 
   readData(line, prefix, value) {
     if (value.trim() === "[DONE]") this.end.done = true
+    if (this.end.isAnthropic && this.name && !OF_ANTHROPIC.test(this.name)) return { text: ":" }
     if (this.collected) return { text: line, error: this.collect(value) }
     if (this.name !== "error" && !OF_INTEREST.test(value) && /[}\]]\s*$/.test(value)) return { text: line }
     const event = parsed(utf8(value))
@@ -136,7 +146,8 @@ class EventLines {
     const error = this.name === "error" ? event : errorIn(event)
     if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
-    if (!this.change(event)) return { text: line }
+    const isDropped = dropEmptyError(event)
+    if (!this.change(event) && !isDropped) return { text: line }
     return { text: prefix + latin1(JSON.stringify(event)) }
   }
 

@@ -2,9 +2,9 @@
 // that is a string ends the answer with an error, and a count that is reported beside another one instead
 // of inside it gives a count below 0, which opencode cuts to 0.
 //
-// On every wire, a count that is a string of digits, such as "279", becomes a number, and an unknown count
-// never loses the answer. For models with the
-// package @ai-sdk/openai-compatible also:
+// On every wire, a number in quotes, such as "279" or "10.0", becomes a number, null and an impossible count are
+// removed, and an unknown count never loses the answer. For models with the package @ai-sdk/openai-compatible
+// also:
 //   a value that is no count becomes null, details that are no object are removed
 //   reasoning beside completion_tokens (xAI; Google's OpenAI-compatible address) is added to them
 //   cached tokens beside prompt_tokens are added to them
@@ -15,11 +15,20 @@ const PACKAGE = "@ai-sdk/openai-compatible"
 const COUNTS = ["prompt_tokens", "completion_tokens", "total_tokens"]
 const DETAILS = ["prompt_tokens_details", "completion_tokens_details"]
 
+// As in outcomes/token_counts.py: more is an error of the report.
+export const MAX_CALL_TOKENS = 1e9
+const NUMBER = /^\s*-?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?\s*$/i
+
+// JSON has no infinite number: 1e400 is read as one, and would be written as null.
+const textOf = (value) => JSON.stringify(value, (_, one) => (one === Infinity ? "Infinity" : one))
+
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value)
 
-function count(value) {
-  const number = typeof value === "string" && /^\s*\d+(\.0*)?\s*$/.test(value) ? Number(value) : value
-  return typeof number === "number" && Number.isFinite(number) && number >= 0 ? Math.trunc(number) : null
+const unquoted = (value) => (typeof value === "string" && NUMBER.test(value) ? Number(value) : value)
+
+export function count(value) {
+  const number = unquoted(value)
+  return typeof number === "number" && number >= 0 && number <= MAX_CALL_TOKENS ? Math.trunc(number) : null
 }
 
 function withCounts(values, names) {
@@ -53,25 +62,23 @@ function readableUsage(value) {
   return usage
 }
 
-// Numbers in quotes as numbers, at every depth; returns whether there were any.
-function unquote(holder) {
-  let isChanged = false
+// Numbers in quotes as numbers, at every depth, without null and impossible numbers; returns whether it changed.
+function plain(holder) {
+  const before = textOf(holder)
   for (const [key, value] of Object.entries(holder)) {
-    if (typeof value === "string" && /^\d+$/.test(value)) {
-      holder[key] = Number(value)
-      isChanged = true
-    } else if (typeof value === "object" && value !== null) {
-      isChanged = unquote(value) || isChanged
-    }
+    const number = unquoted(value)
+    if (number === null || (typeof number === "number" && !(number <= MAX_CALL_TOKENS))) delete holder[key]
+    else if (typeof number === "object") plain(number)
+    else holder[key] = number
   }
-  return isChanged
+  return textOf(holder) !== before
 }
 
 function correctChat(event) {
   const usage = event.usage ?? (Array.isArray(event.choices) ? event.choices[0]?.usage : undefined)
   if (usage == null) return false
   const readable = readableUsage(usage)
-  if (JSON.stringify(readable) === JSON.stringify(event.usage)) return false
+  if (textOf(readable) === textOf(event.usage)) return false
   event.usage = readable
   return true
 }
@@ -81,27 +88,27 @@ function correctChat(event) {
 function completeChat(holder) {
   if (!isObject(holder?.usage)) return false
   const { usage } = holder
-  const before = JSON.stringify(usage)
+  const before = textOf(usage)
   for (const [name, details] of [["prompt_tokens", DETAILS[0]], ["completion_tokens", DETAILS[1]]]) {
     if (count(usage[name]) !== null) continue
     usage[name] = 0
     delete usage[details]
   }
   if (count(usage.total_tokens) === null) usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
-  return JSON.stringify(usage) !== before
+  return textOf(usage) !== before
 }
 
 // Gemini leaves out counts of 0. The rest of the total is the answer.
 function completeGemini(usage) {
   if (!isObject(usage)) return false
-  const before = JSON.stringify(usage)
+  const before = textOf(usage)
   const { promptTokenCount: prompt, totalTokenCount: total } = usage
   if (count(prompt) === null) delete usage.cachedContentTokenCount
   if (count(usage.candidatesTokenCount) === null && count(prompt) !== null && count(total) !== null) {
     const others = [prompt, usage.thoughtsTokenCount, usage.toolUsePromptTokenCount].map((value) => count(value) ?? 0)
     usage.candidatesTokenCount = Math.max(0, total - others.reduce((sum, value) => sum + value, 0))
   }
-  return JSON.stringify(usage) !== before
+  return textOf(usage) !== before
 }
 
 // Bedrock's client needs these three; an unknown one is 0.
@@ -142,7 +149,7 @@ export function correctUsage(event, client) {
   let isChanged = false
   for (const holder of [event, event.message, event.response, event.x_groq]) {
     for (const key of ["usage", "usageMetadata"]) {
-      if (isObject(holder?.[key])) isChanged = unquote(holder[key]) || isChanged
+      if (isObject(holder?.[key])) isChanged = plain(holder[key]) || isChanged
     }
   }
   if (Array.isArray(event.choices)) for (const holder of [event, event.x_groq]) isChanged = completeChat(holder) || isChanged
