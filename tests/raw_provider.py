@@ -90,6 +90,29 @@ def failed_response() -> str:
     )
 
 
+def second_answer() -> str:
+    """A stream of chat completions with two answers, of which a chunk has both."""
+    other = {"index": 1, "delta": {"content": "another answer"}, "finish_reason": None}
+    first = {"index": 0, "delta": {"content": ANSWER}, "finish_reason": None}
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1}
+    return event({**head, "choices": [first, other]}) + event({**head, "choices": [other]}) + chat()
+
+
+def response(kind: str, *, says: str) -> str:
+    """A stream of OpenAI's Responses whose last event is of this kind, with text or a refusal (``says``)."""
+    head = {"id": "r", "object": "response", "created_at": 1, "model": "x", "output": []}
+    item = {"type": "message", "id": "m", "status": "in_progress", "role": "assistant", "content": []}
+    place = {"item_id": "m", "output_index": 0, "content_index": 0}
+    usage = {"input_tokens": 40, "output_tokens": 10, "total_tokens": 50}
+    events = [
+        {"type": "response.created", "response": {**head, "status": "in_progress"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": f"response.{says}.delta", **place, "delta": ANSWER},
+        {"type": f"response.{kind}", "response": {**head, "status": kind, "usage": usage}},
+    ]
+    return "".join(map(event, events))
+
+
 def usage_in_choice() -> str:
     """A stream of chat completions with the usage inside the last choice."""
     usage = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
@@ -153,6 +176,12 @@ MODELS: dict[str, Raw] = {
     "null-error": Raw(wire="compatible", body=chat(SAID, error=None)),
     "empty-error": Raw(wire="compatible", body=chat(SAID, error={})),
     "odd-content": Raw(wire="compatible", body=chat(SAID, {"content": 5})),
+    "two-answers": Raw(wire="compatible", body=second_answer()),
+    "refusal": Raw(
+        wire="compatible", body=chat({"content": None, "refusal": "the whole"}, {"refusal": " answer"})
+    ),
+    "response-refusal": Raw(wire="responses", body=response("completed", says="refusal")),
+    "response-incomplete": Raw(wire="responses", body=response("incomplete", says="output_text")),
     "failed-response": Raw(wire="responses", body=failed_response()),
     "cost-in-quotes": Raw(wire="router", body=chat(SAID, usage={**ROUTED, **COSTS})),
     "details-in-quotes": Raw(wire="router", body=chat(SAID, usage={**ROUTED, **DETAILS})),

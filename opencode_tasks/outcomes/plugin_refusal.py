@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -30,18 +31,22 @@ TOOL_ERROR_LIMIT = 120
 Kind = Literal["end", "tools", "steps", "cost", "files"]
 KINDS = frozenset({"end", "tools", "steps", "cost", "files"})
 
-# Finish reasons that opencode does not know and that do not end a complete answer, in lower case.
+# Words of finish reasons that do not end a complete answer, as parts of the reason, in lower case. opencode
+# knows few reasons, and gateways add their own; any other word, such as eos or end_turn, ends a complete one.
 # Sources: https://docs.z.ai/api-reference/llm/chat-completion (sensitive, network_error,
 # model_context_window_exceeded), https://api-docs.deepseek.com/api/create-chat-completion
-# (insufficient_system_resource), https://ai.google.dev/api/generate-content (malformed_function_call,
-# unexpected_tool_call), https://openrouter.ai/docs/api-reference/overview (error).
-FILTERED = frozenset(
-    {"sensitive", "safety", "refusal", "content_filter", "content_filtered", "guardrail_intervened"}
+# (insufficient_system_resource), https://ai.google.dev/api/generate-content (malformed_response, recitation,
+# language, blocklist, prohibited_content, spii, unexpected_tool_call),
+# https://openrouter.ai/docs/api-reference/overview (error),
+# https://cloud.ibm.com/apidocs/watsonx-ai (time_limit, token_limit, not_finished, cancelled).
+_FILTERED = re.compile(
+    r"filter|sensitive|safety|refus|guardrail|recitation|block(ed|list)|prohibited|spii|moderation|policy|language"
 )
-TOO_LONG = frozenset(
-    {"length", "model_length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"}
+_FAILED = re.compile(
+    r"error|fail|abort|cancel|interrupt|time_?(out|limit)|timed|insufficient|incomplete|partial|unfinished|not_"
+    r"|malformed|overload|disconnect|unavailable"
 )
-FAILED = frozenset({"error", "network_error", "insufficient_system_resource", "abort", "aborted"})
+_TOO_LONG = re.compile(r"length|max|limit|window|exceed|truncat|cut_?off")
 NO_TOOL_CALL = frozenset(
     {"tool_calls", "tool_use", "function_call", "malformed_function_call", "unexpected_tool_call"}
 )
@@ -132,15 +137,15 @@ def _abnormal_end(refusal: Refusal, text: str, node_id: str, exit_code: int) -> 
 
 def _unknown_finish(finish: str, text: str, node_id: str, exit_code: int) -> OpenCodeError | None:
     message = f"the provider ended the answer with the finish reason {finish!r}"
-    reason = finish.lower()
-    if reason in FILTERED:
-        return ContentFilteredError(node_id, exit_code, message, text)
-    if reason in TOO_LONG:
-        return MaxOutputTokensError(node_id, exit_code, message, text)
-    if reason in FAILED:
-        return ServerError(node_id, exit_code, message)
+    reason = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", finish)).lower()
     if reason in NO_TOOL_CALL:
         return UnknownOpenCodeError(node_id, exit_code, f"{message}, and called no tool")
+    if _FILTERED.search(reason):
+        return ContentFilteredError(node_id, exit_code, message, text)
+    if _FAILED.search(reason):
+        return ServerError(node_id, exit_code, message)
+    if _TOO_LONG.search(reason):
+        return MaxOutputTokensError(node_id, exit_code, message, text)
     return None if text else UnknownOpenCodeError(node_id, exit_code, f"{message}, and sent no text")
 
 

@@ -67,6 +67,8 @@ ENDS: dict[str, Failed | Completed] = {
     "gemini-cut": Failed(kind=ServerError, words=NO_FINISH, usage_known=False),
     "claude-cut": Failed(kind=ServerError, words=NO_FINISH, usage_known=False),
     "claude-eos": Completed(finish="eos"),
+    "two-answers": Completed(finish="stop"),
+    "response-incomplete": Failed(kind=ServerError, words="'incomplete'"),
 }
 CLI_KINDS = ("cut",)
 
@@ -117,6 +119,17 @@ def test_an_end_that_opencode_does_not_know_costs_one_request_through_the_comman
     raw: RawProvider, raw_rig: Rig, name: str
 ) -> None:
     check_end(raw, raw_rig, name, "worker", "cli")
+
+
+@pytest.mark.parametrize("name", ["refusal", "response-refusal"])
+def test_a_refusal_of_the_model_is_no_answer_and_its_text_is_kept(
+    raw: RawProvider, raw_rig: Rig, name: str
+) -> None:
+    raw.requests.clear()
+    asked = raw_rig.ask(model=f"{MODELS[name].wire}/{name}", system=None)
+    assert asked.failed(ContentFilteredError).partial_text == ANSWER
+    assert asked.attempt.usage_known
+    assert raw.requests == {name: 1}
 
 
 @pytest.mark.parametrize("backend", RARELY_CLI)

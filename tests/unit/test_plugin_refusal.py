@@ -66,7 +66,13 @@ def outcome(came: SessionResult) -> Answer | OpenCodeError:
         return found
 
 
-@pytest.mark.parametrize("finish", ["eos", "eos_token", "end", "end_turn", "OTHER"])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        *("eos", "eos_token", "EOS_TOKEN", "end", "end_turn", "endTurn", "OTHER", "COMPLETE", "complete"),
+        *("finished", "done", "stop_sequence", "STOP", "stop_token", "eot", "1", "normal", "end_of_block"),
+    ],
+)
 def test_a_text_with_an_unknown_finish_reason_is_an_answer(finish: str) -> None:
     answer = outcome(result(ended(finish), "yes"))
     assert isinstance(answer, Answer)
@@ -74,6 +80,32 @@ def test_a_text_with_an_unknown_finish_reason_is_an_answer(finish: str) -> None:
     assert answer.attempt is not None
     assert answer.attempt.usage_known
     assert [step.usage.input_tokens for step in answer.attempt.steps] == [7]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reasons"),
+    [
+        (
+            ContentFilteredError,
+            "content_filter: RECITATION; content-filter; contentFilter; safety; blocked; SPII; LANGUAGE",
+        ),
+        (
+            MaxOutputTokensError,
+            "token_limit; max_new_tokens; MaxTokens; max_length; length_limit; truncated; context_window",
+        ),
+        (
+            ServerError,
+            "time_limit; timeout; timed-out; not_finished; cancelled; canceled; incomplete; interrupted; "
+            + "failed; system_error; error: upstream; MALFORMED_RESPONSE; partial; aborted_by_server; overloaded",
+        ),
+    ],
+)
+def test_half_an_answer_is_no_answer_whatever_its_end_is_called(
+    kind: type[OpenCodeError], reasons: str
+) -> None:
+    for reason in reasons.split(";"):
+        found = outcome(result(ended(reason.strip()), "half"))
+        assert type(found) is kind, reason
 
 
 def test_a_text_with_an_empty_finish_reason_and_an_end_mark_is_an_answer() -> None:

@@ -14,9 +14,9 @@ const LINE_END = /\r\n$|\n$|\r$/
 const lineEnd = (end) => (end === "\r" ? "\n" : end)
 const FIELD = /^(data|event|error):? ?/
 // Only events with one of these keys are parsed. The text of an answer cannot contain them: the quotes
-// inside a JSON string are escaped.
+// inside a JSON string are escaped. An index above 0 is that of a second answer, or of a part of the first one.
 const OF_INTEREST =
-  /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason)"|"response\.(?:failed|incomplete|completed)"|"message_(?:start|delta)"/
+  /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason|refusal)"|"response\.(?:failed|incomplete|completed|refusal\.\w+)"|"message_(?:start|delta)"|"index"\s*:\s*[1-9]/
 // An event in several lines is collected up to this length.
 const EVENT_LIMIT = 65536
 
@@ -50,6 +50,48 @@ function errorIn(event) {
 function dropEmptyError(event) {
   if (typeof event !== "object" || event === null || !("error" in event)) return false
   return delete event.error
+}
+
+// opencode's client of chat completions joins all answers to one text: only the first one is kept.
+function keepFirstAnswer(event) {
+  if (!Array.isArray(event?.choices)) return false
+  const kept = event.choices.filter((choice) => !choice?.index)
+  if (kept.length === event.choices.length) return false
+  event.choices = kept
+  return true
+}
+
+// The clients drop the text with which a model refuses: it becomes the text of an answer that the content filter
+// of the provider ended.
+function showRefusal(end, event) {
+  const choice = event?.choices?.[0]
+  const said = choice?.delta?.refusal
+  if (typeof said === "string" && said) {
+    end.isRefused = true
+    choice.delta.content = (choice.delta.content ?? "") + said
+    delete choice.delta.refusal
+    if (choice.finish_reason) choice.finish_reason = "content_filter"
+    return true
+  }
+  if (event?.type === "response.refusal.delta") {
+    end.isRefused = true
+    event.type = "response.output_text.delta"
+    return true
+  }
+  if (!end.isRefused) return false
+  if (choice?.finish_reason) choice.finish_reason = "content_filter"
+  else if (event?.type === "response.completed" && event.response) {
+    event.type = "response.incomplete"
+    event.response.incomplete_details = { reason: "content_filter" }
+  } else return false
+  return true
+}
+
+// Without a reason, the client reads the end of an incomplete answer as a normal one.
+function nameIncomplete(event) {
+  if (event?.type !== "response.incomplete" || !event.response || event.response.incomplete_details?.reason) return false
+  event.response.incomplete_details = { reason: "incomplete" }
+  return true
 }
 
 // Anthropic asks its clients to ignore events of other names; opencode's ends the answer with an error.
@@ -146,8 +188,8 @@ class EventLines {
     const error = this.name === "error" ? event : errorIn(event)
     if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
-    const isDropped = dropEmptyError(event)
-    if (!this.change(event) && !isDropped) return { text: line }
+    const changes = [dropEmptyError(event), keepFirstAnswer(event), showRefusal(this.end, event), nameIncomplete(event), this.change(event)]
+    if (!changes.includes(true)) return { text: line }
     return { text: prefix + latin1(JSON.stringify(event)) }
   }
 

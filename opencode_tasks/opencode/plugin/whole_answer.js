@@ -39,9 +39,9 @@ function anthropic(answer) {
 function responses(answer) {
   const items = answer.output.flatMap((item, index) => {
     const place = { output_index: index, item_id: item.id }
-    const texts = (item.content ?? []).filter((part) => part.type === "output_text")
+    const texts = (item.content ?? []).filter((part) => ["output_text", "refusal"].includes(part.type))
     const deltas = texts.map((part, number) => ({
-      type: "response.output_text.delta", ...place, content_index: number, delta: part.text, logprobs: [],
+      type: `response.${part.type}.delta`, ...place, content_index: number, delta: part.text ?? part.refusal, logprobs: [],
     }))
     const added = { type: "response.output_item.added", output_index: index, item: { ...item, content: [] } }
     return [added, ...deltas, { type: "response.output_item.done", output_index: index, item }]
