@@ -13,8 +13,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from html.entities import html5
 from typing import Any, cast
-from urllib.parse import quote
 
 from opencode_tasks.domain.records import InnerRetry, Session
 from opencode_tasks.outcomes.backend_result import SessionResult, Stopped
@@ -31,9 +31,10 @@ class SecretMask:
     """Replaces these secrets by ``[secret]``. Values with fewer than ``MIN_LENGTH`` characters stay."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if len(secret) >= MIN_LENGTH for form in _forms(secret)}
-        longest_first = sorted(forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        longest_first = sorted(
+            {one for one in secrets if len(one) >= MIN_LENGTH}, key=lambda one: (-len(one), one)
+        )
+        self._pattern = re.compile("|".join(map(_forms, longest_first))) if longest_first else None
 
     def text(self, text: str) -> str:
         """The text without the secrets."""
@@ -103,6 +104,20 @@ class SecretMask:
         return replace(retry, message=self.text(retry.message))
 
 
-def _forms(secret: str) -> set[str]:
-    """The secret as text, inside of a JSON text, and inside of a URL."""
-    return {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}
+def _forms(secret: str) -> str:
+    r"""A pattern of the secret as text and inside of JSON, HTML and URLs, also one in another.
+
+    A provider escapes what it repeats by rules of its own: ``\/``, ``\u002f``, ``&#47;``, ``%2F``.
+    """
+    return "".join(char if char.isalnum() and char.isascii() else _forms_of(char) for char in secret)
+
+
+def _forms_of(char: str) -> str:
+    escape = json.dumps(char)[1:-1].removeprefix("\\")
+    units = char.encode("utf-16-be")
+    in_json = "".join(rf"\\+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))
+    in_url = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in char.encode())
+    names = "|".join(name for name, text in html5.items() if text == char and name.endswith(";"))
+    named = f"|(?:{names})" if names else ""
+    in_html = rf"&(?:amp;)*(?:#0*{ord(char)};|#(?i:x0*{ord(char):x});{named})"
+    return rf"(?:\\*{re.escape(char)}|\\+{re.escape(escape)}|{in_json}|{in_url}|{in_html})"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -50,6 +52,36 @@ def test_every_text_of_a_result_is_masked() -> None:
     )
     assert (found["x-upstream-status"], masked.notes) == ("401", ("[secret]", "short"))
     assert masked.sessions[0].messages[0]["parts"] == [{"text": "is [secret]?"}]
+
+
+def escaped(form: str) -> str:
+    """The key with each character that is no letter or digit in another form."""
+    return "".join(char if char.isalnum() else form.format(ord(char)) for char in KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY.replace("/", r"\/"),
+        escaped(r"\u{:04x}"),
+        escaped(r"\u{:04X}"),
+        json.dumps(json.dumps(escaped(r"\u{:04x}"))),
+        html.escape(KEY),
+        html.escape(html.escape(KEY)),
+        escaped("&#{};"),
+        escaped("&#x{:02X};"),
+        KEY.replace("/", "&sol;").replace("-", "&#045;"),
+        quote(KEY),
+        quote(KEY, safe="").lower(),
+        quote(quote(KEY, safe=""), safe=""),
+    ],
+    ids=range(12),
+)
+def test_a_secret_is_replaced_however_it_is_escaped(text: str) -> None:
+    masked = SecretMask([KEY]).text(f"wrong key {text}, try again")
+    assert "live" not in masked
+    assert masked.strip('"\\').startswith("wrong key ")
+    assert masked.endswith(", try again")
 
 
 def test_the_longest_secret_is_replaced_first() -> None:
