@@ -1034,11 +1034,135 @@ def _shapes() -> Iterator[FailedAnswer]:
     yield case("apigee: spike", RateLimitError, 429, spike)
 
 
+def _of_the_account() -> Iterator[FailedAnswer]:
+    """Refusals of the whole account or of the client, under the status of one refused request."""
+    for name, kind, status, body in (
+        (
+            "openai: verification",
+            AuthenticationError,
+            400,
+            error(
+                "Your organization must be verified to stream this model. Please go to: "
+                "https://platform.openai.com/settings/organization/general and click on Verify Organization.",
+                type="invalid_request_error",
+                param="stream",
+                code="unsupported_value",
+            ),
+        ),
+        (
+            "gemini: free tier",
+            BillingError,
+            400,
+            google(
+                "Gemini API free tier is not available in your country. Please enable billing on your "
+                "project in Google AI Studio.",
+                400,
+                "FAILED_PRECONDITION",
+            ),
+        ),
+        (
+            "vertex: organization policy",
+            AuthenticationError,
+            400,
+            google(
+                "Organization Policy constraint constraints/vertexai.allowedModels violated for projects/p "
+                "attempting to use a disallowed Gen AI model x.",
+                400,
+                "FAILED_PRECONDITION",
+            ),
+        ),
+        ("bedrock: operation", AuthenticationError, 400, {"message": "Operation not allowed"}),
+        (
+            "bedrock: signature",
+            AuthenticationError,
+            400,
+            {
+                "__type": "IncompleteSignatureException",
+                "message": "Authorization header requires 'Signature'",
+            },
+        ),
+        (
+            "copilot: client",
+            AuthenticationError,
+            400,
+            error("bad request: missing Editor-Version header for IDE auth"),
+        ),
+        (
+            "anthropic: long context",
+            BillingError,
+            400,
+            anthropic(
+                "invalid_request_error",
+                "The long context beta is not yet available for this subscription.",
+            ),
+        ),
+        ("any: quota 403", BillingError, 403, error("You have no quota left. Please check your balance.")),
+        ("any: balance 403", BillingError, 403, error("Account balance not enough, please top up.")),
+    ):
+        yield case(name, kind, status, body)
+    unavailable = error("The model x is not available for your account.", code="unavailable_model")
+    yield case("github: model", InvalidRequestError, 400, unavailable, concerns_all_rows=True)
+
+
+def _of_one_row() -> Iterator[FailedAnswer]:
+    """Refusals of what one row sends or asks for, in words that also stand for the whole account."""
+    for name, body in (
+        ("groq: json", error("Model output was not found to be valid JSON. Please adjust your prompt.")),
+        (
+            "anthropic: citation",
+            anthropic("invalid_request_error", "The file cited by the model is not available"),
+        ),
+        ("gemini: region", google("Input contains a region that is not supported", 400, "INVALID_ARGUMENT")),
+        ("vllm: token", error("The prompt contains a special token that has been disabled")),
+        ("openai: file", error("Access to file 'report.pdf' is restricted.", type="invalid_request_error")),
+    ):
+        yield case(name, InvalidRequestError, 400, body)
+
+
+def _for_a_while() -> Iterator[FailedAnswer]:
+    """Models that are away for a while, under statuses of refused requests."""
+    for name, status, message in (
+        ("gateway: model away", 404, "Model x is temporarily unavailable, please try again later."),
+        ("gateway: model down", 400, "The model x is not available right now. Try again in a few minutes."),
+        ("gateway: deployment away", 404, "Deployment temporarily unavailable. Please retry."),
+    ):
+        yield case(name, ServerError, status, error(message))
+
+
+def _pictures_in_a_stream() -> Iterator[FailedAnswer]:
+    """Codes of OpenAI's Responses for images that cannot be read, as the error of a stream."""
+    for code, kind in (
+        ("invalid_image", InvalidRequestError),
+        ("image_parse_error", InvalidRequestError),
+        ("image_too_large", InvalidRequestError),
+        ("image_too_small", InvalidRequestError),
+        ("invalid_image_format", InvalidRequestError),
+        ("invalid_base64_image", InvalidRequestError),
+        ("invalid_image_url", InvalidRequestError),
+        ("invalid_image_mode", InvalidRequestError),
+        ("image_file_too_large", InvalidRequestError),
+        ("empty_image_file", InvalidRequestError),
+        ("image_file_not_found", InvalidRequestError),
+        ("unsupported_image_media_type", InvalidRequestError),
+        ("failed_to_download_image", InvalidRequestError),
+        ("image_content_policy_violation", ContentFilteredError),
+        ("vector_store_timeout", ServerError),
+    ):
+        failed = {
+            "id": "r",
+            "status": "failed",
+            "error": {"code": code, "message": "The image was not read."},
+        }
+        body = {"type": "response.failed", "response": failed}
+        yield case(f"openai: {code}", kind, None, body, wire="responses")
+
+
 def failed_answers() -> list[FailedAnswer]:
     """The table. Times in it are counted from now."""
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
         *(_limits_under_403, _addresses, _firewalls, _refused_content, _further),
+        *(_of_the_account, _of_one_row, _for_a_while, _pictures_in_a_stream),
     )
     return [answer for group in groups for answer in group()]

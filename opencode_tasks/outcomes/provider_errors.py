@@ -19,6 +19,7 @@ from typing import Final, Literal
 from opencode_tasks.outcomes.error_message import is_page
 from opencode_tasks.outcomes.provider_answer import ProviderAnswer
 from opencode_tasks.outcomes.provider_words import (
+    AWAY,
     BAD_KEY,
     BAD_KEY_CODE,
     BUSY,
@@ -31,6 +32,7 @@ from opencode_tasks.outcomes.provider_words import (
     FILTERED,
     FIREWALL,
     GONE,
+    IMAGE_CODE,
     LIMIT_CODE,
     LIMITED,
     LIMITED_AT_START,
@@ -40,6 +42,7 @@ from opencode_tasks.outcomes.provider_words import (
     NO_CERTIFICATE,
     NO_FEATURE,
     NO_QUOTA,
+    NOT_ADMITTED,
     NOT_LOADED,
     ONE_ROW,
     PAYMENT,
@@ -261,6 +264,14 @@ RULES: Final[tuple[Rule, ...]] = (
         source="https://github.com/anthropics/claude-code/issues/19028",
     ),
     Rule(
+        kind="authentication_failed",
+        what="the account must be verified or permitted, or the client must name itself",
+        providers="OpenAI, Google, Bedrock, Copilot",
+        statuses=REFUSED,
+        words=NOT_ADMITTED,
+        source="https://help.openai.com/en/articles/10910291-api-organization-verification",
+    ),
+    Rule(
         kind="invalid_request",
         what="the request alone is larger than the limit per minute: it never fits",
         providers="OpenAI, Groq, Azure",
@@ -318,7 +329,7 @@ RULES: Final[tuple[Rule, ...]] = (
             "model_not_found modelnotfound modelnotfounderror model_not_available model_not_exist"
             " model_deprecated model_decommissioned deploymentnotfound deployment_not_found unknown_model"
             " invalid_model model_not_supported modelerror 1211 resourcenotfoundexception"
-            " unsupported_model model_terms_required"
+            " unsupported_model model_terms_required unavailable_model"
         ),
         concerns_all_rows=True,
         source="https://platform.openai.com/docs/guides/error-codes",
@@ -330,7 +341,8 @@ RULES: Final[tuple[Rule, ...]] = (
         codes=_values(
             "invalid_api_key incorrect_api_key api_key_invalid api_key_expired api_key_missing"
             " invalid_authentication invalid_authentication_error unrecognizedclientexception"
-            " invalidsignatureexception expiredtokenexception expiredtoken accessdeniedexception"
+            " invalidsignatureexception incompletesignatureexception expiredtokenexception expiredtoken"
+            " accessdeniedexception"
             " account_deactivated unsupported_country_region_territory service_disabled"
             " api_key_service_blocked invalid_token token_expired expired_token invalid_grant"
             " invalid_x_api_key missing_api_key base_resp.1004 base_resp.2049 organization_deactivated"
@@ -390,6 +402,13 @@ RULES: Final[tuple[Rule, ...]] = (
         statuses=REFUSED | {429},
         code_words=BAD_KEY_CODE,
         source="https://novita.ai/docs/api-reference/basic-error-code",
+    ),
+    Rule(
+        kind="invalid_request",
+        what="an image of the request cannot be read, by the words of a value",
+        providers="OpenAI",
+        code_words=IMAGE_CODE,
+        source="https://platform.openai.com/docs/api-reference/responses/object",
     ),
     Rule(
         kind="server_error",
@@ -474,6 +493,14 @@ RULES: Final[tuple[Rule, ...]] = (
         statuses=frozenset({400, 401, 403, 422}),
         words=BAD_KEY,
         source="https://github.com/i-am-bee/beeai-framework/issues/447",
+    ),
+    Rule(
+        kind="server_error",
+        what="the model is away for a while, under statuses of refused requests",
+        providers="gateways",
+        statuses=frozenset({400, 404, 409, 410, 422}),
+        words=AWAY,
+        source="https://openrouter.ai/docs/api-reference/errors",
     ),
     Rule(
         kind="invalid_request",

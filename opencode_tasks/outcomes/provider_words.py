@@ -16,7 +16,7 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 GONE: Final = _any_of(
     (
-        r"\bmodels?\b(?:(?![.:;,]\s).){0,120}\b"
+        r"\b(?<!by the )models?\b(?! (output|response|answer))(?:(?![.:;,]\s).){0,120}\b"
         r"(not found|(does|do)? ?not exist|doesn't exist|not available|not supported|no longer|deprecated"
         r"|retired|decommissioned|removed|shut down|end of (its )?life|(is|are|been) disabled)"
     ),
@@ -54,7 +54,7 @@ SPENT: Final = _any_of(
     r"\bbilling (hard )?limit\b",
     r"\bbilling (is )?(not active|inactive|disabled)|\bpayment (is )?required\b",
     r"\bin arrears\b|\b(account|payment|invoice|bill)s? .{0,20}\boverdue\b",
-    r"\bfree (trial|credits?) (has|have) (ended|expired)",
+    r"\bfree (trial|credits?) (has|have) (ended|expired)|\benable billing on\b|\bno quota left\b",
     r"\bsubscription (is |has )?(expired|inactive|required|ended)",
 )
 BAD_KEY: Final = _any_of(
@@ -68,7 +68,7 @@ BAD_KEY: Final = _any_of(
         r"\b(not valid|invalid|expired|not found|missing|disabled|revoked|incorrect)"
     ),
     (
-        r"\b(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
+        r"\b(?<!special )(token|key|credentials?)\b.{0,20}\b(has|have|is|are|was) (been )?"
         r"(expired|revoked|disabled|deleted)"
     ),
     r"^invalid token\.?$|\bcredential is only authorized for",
@@ -139,7 +139,7 @@ NO_LOGIN: Final = _any_of(
 )
 # The server that refreshes a login failed, not the login.
 NO_REFRESH_NOW: Final = _any_of(r"^(\w+ )?token refresh failed\W{1,3}(429|5\d\d)\b")
-REGION: Final = _any_of(r"\b(location|region|country)\b.{0,30}\bnot supported")
+REGION: Final = _any_of(r"\b(?<!\ba )(location|region|country)\b.{0,30}\bnot supported")
 LIMITED_AT_START: Final = _any_of(r"^(?:\w+\W+){0,4}rate limit")
 SPENT_AT_GOOGLE: Final = _any_of(
     r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
@@ -148,12 +148,29 @@ SPENT_AT_GOOGLE: Final = _any_of(
 NO_QUOTA: Final = _any_of(r"\blimit: 0(?![\d.,]\d)", r"\bdoesn.t have a free quota tier\b")
 PAYMENT: Final = _any_of(r"payment[ _]instrument")
 EXTRA_USAGE: Final = _any_of(
-    r"\bextra usage\b", r"\bspend limit\b", r"^free credits temporarily have restricted"
+    r"\bextra usage\b",
+    r"\bspend limit\b",
+    r"^free credits temporarily have restricted",
+    r"\bnot (yet )?available for (this|your) subscription\b",
 )
 QUOTA_OF_PLAN: Final = _any_of(r"\bquota will (reset when|be (refreshed when|replenished in))")
 QUOTA_AT_ALIBABA: Final = _any_of(r"#token-limit", r"\ballocated quota exceeded")
 DISABLED_ACCOUNT: Final = _any_of(
-    r"\b(account|organization|access|project)\b.{0,30}\b(disabled|banned|terminated|restricted)\b",
+    (
+        r"\b(account|organization|access(?! to (the |this )?(file|document|image|page|url))|project)\b.{0,30}"
+        r"\b(disabled|banned|terminated|restricted)\b"
+    ),
+)
+# What the account or the client must do before any request is served.
+NOT_ADMITTED: Final = _any_of(
+    r"\borganization must be verified\b|\borganization policy constraint\b|^operation not allowed\b",
+    r"\bmissing editor-version header\b",
+)
+# A model that is away, not gone.
+AWAY: Final = _any_of(
+    r"\btemporar(y|ily) (\w+ )?(unavailable|not available|down|offline|disabled|out of service)",
+    r"\b(unavailable|not available|offline) (right now|at the moment|at this time|temporarily)\b",
+    r"\b(unavailable|not available)\b.{0,60}\b(try again|retry) (later|in (a few|\d+)|shortly|soon)",
 )
 # The request has something that the model does not take; another row may not have it.
 ONE_ROW: Final = _any_of(
@@ -231,5 +248,9 @@ LIMIT_CODE: Final = _any_of(
     r"ratelimit|toomanyrequests|throttl|(rpm|tpm|rpd|tpd|qps|qpm)\w*(limit|exceeded)"
     r"|(requests?|tokens?|daily|hourly|weekly|monthly|usage|account)(quota|limit)(exceeded|reached)"
     r"|quota(exceeded|exhausted|reached)|concurrency(limit)?(exceeded|reached)"
+)
+IMAGE_CODE: Final = _any_of(
+    r"^(invalid|unsupported|empty|failedtodownload)(base64)?image\w*$"
+    r"|^image(file)?(parseerror|toolarge|toosmall|notfound|unreadable)$"
 )
 BUSY_CODE: Final = _any_of(r"overloaded|(capacity|queue)(exceeded|full)|serverbusy|nocapacity")
