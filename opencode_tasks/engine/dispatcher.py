@@ -87,6 +87,7 @@ class Dispatch:
             if (ended := self._next_end(POLL_INTERVAL_S)) is not None:
                 self._handle_end(*ended)
             self.stop.check()
+            self.ledger.check_file()
             self._keep_rows_of_stopped()
             self._report_progress()
 

@@ -37,11 +37,14 @@ def driving(ledger: Ledger, run_id: str) -> Generator[str]:
     except RunPausedError:
         _end(ledger, run_id, driver_id, interrupts=False)
         raise
-    except BaseException:
+    except BaseException as error:
         _end(ledger, run_id, driver_id, interrupts=True)
+        if (lost := ledger.keep_lost_file()) is not None:
+            raise lost from error
         raise
     else:
         _end(ledger, run_id, driver_id, interrupts=False)
+        ledger.keep_lost_file()
     finally:
         has_ended.set()
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from opencode_tasks.domain.extras import install_hint
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger.column_types import json_text
+from opencode_tasks.ledger.lost_file import LedgerFile
 from opencode_tasks.ledger.migrate import upgrade
 from opencode_tasks.ledger.url import make_file, read_url, refusal
 
@@ -43,6 +44,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.file = LedgerFile(engine) if engine.dialect.name == "sqlite" else None
         self._write_engine = engine.execution_options(ledger_write=True)
         # Threads of one process wait here and not in SQLite's busy loop, which sleeps.
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()

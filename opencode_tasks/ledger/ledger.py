@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final, Self
 
+from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger.attempts import Attempts
 from opencode_tasks.ledger.audit_queries import Audits
 from opencode_tasks.ledger.budgets import Budgets
@@ -22,6 +23,7 @@ from opencode_tasks.ledger.gates import Gates
 from opencode_tasks.ledger.gold import Gold
 from opencode_tasks.ledger.imported_sessions import Imports
 from opencode_tasks.ledger.incremental_series import Series
+from opencode_tasks.ledger.lost_file import lost_file_error
 from opencode_tasks.ledger.queue import Queue
 from opencode_tasks.ledger.report_queries import ReportQueries
 from opencode_tasks.ledger.result_tables import Results
@@ -81,6 +83,21 @@ class Ledger:
     def url(self) -> str:
         """The URL by which another process opens the same ledger, with the password."""
         return self._database.engine.url.render_as_string(hide_password=False)
+
+    def check_file(self) -> None:
+        """Raise SetupError if the file of a SQLite ledger was deleted, moved or replaced."""
+        if self._database.file is not None:
+            self._database.file.check()
+
+    def keep_lost_file(self) -> SetupError | None:
+        """If the file of a SQLite ledger was deleted, moved or replaced, write its content to a new file.
+
+        Returns the error that names the new file; None if the file is at its place. Raises SetupError if the
+        content cannot be written.
+        """
+        file = self._database.file
+        copy = None if file is None else file.keep()
+        return None if file is None or copy is None else lost_file_error(copy, file.path)
 
     def close(self) -> None:
         """Close all connections, after the calls of other threads. Later calls raise RuntimeError."""
