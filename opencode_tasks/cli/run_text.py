@@ -45,9 +45,10 @@ def run_lines(ledger: Ledger, run: Mapping[str, Any]) -> Iterator[str]:
         if run[name]:
             yield _line(name, run[name])
     yield from (_line("flow run", one) for one in run["flow_run_ids"])
-    limit = run["max_cost_pico"]
-    spent = f"{format_usd(run['spent_pico'] or 0)} spent, {format_usd(run['reserved_pico'] or 0)} reserved"
-    yield _line("budget", f"{'no limit' if limit is None else format_usd(limit)}, {spent}")
+    budget = ledger.budgets.get(run["run_id"])
+    limit = "no limit" if budget.max_cost_pico is None else format_usd(budget.max_cost_pico)
+    amounts = f"{format_usd(budget.spent_pico)} spent, {format_usd(budget.reserved_pico)} reserved"
+    yield _line("budget", f"{limit}, {amounts}")
     yield from _options(command)
     if (system := text_in(parameters.get("system_text"))) is not None:
         yield _line("system text", system)
@@ -63,7 +64,7 @@ def run_lines(ledger: Ledger, run: Mapping[str, Any]) -> Iterator[str]:
     totals = summary(
         run["run_id"],
         Progress(**{name: run[name] for name in Progress.__dataclass_fields__}),
-        ledger.budgets.get(run["run_id"]),
+        budget,
         started=None,
         quality={one.field: one for one in quality},
     )

@@ -8,7 +8,21 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from sqlalchemy import Column, Connection, Table, cast, func, literal, null, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.types import Text
 
 from opencode_tasks.domain.columns import STORED
@@ -18,6 +32,7 @@ from opencode_tasks.ledger.incremental_series import PURGED_ID, keep_digests
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.runs import SYSTEM_TEXT, UNFINISHED
 from opencode_tasks.ledger.schema import (
+    CANARY_PART,
     SENT_COLUMNS,
     attempts,
     gold_values,
@@ -43,7 +58,7 @@ MESSAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """The purged runs: their number, that of their rows, and their ids.
+    """The purged runs: their number, that of their rows, and their ids with those of their parts.
 
     ``machines`` are the names of other machines that have kept files of the rows.
     """
@@ -65,17 +80,25 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
     whole = runs.alias("whole")
     is_of_whole = whole.c.run_id == func.coalesce(runs.c.parent_run_id, runs.c.run_id)
     query = (
-        select(runs.c.run_id)
+        select(runs.c.run_id, runs.c.parent_run_id)
         .join(whole, is_of_whole)
         .where(
             whole.c.status.not_in(UNFINISHED), func.coalesce(whole.c.ended_at, whole.c.created_at) < before
         )
     )
-    found = list(connection.execute(query.order_by(runs.c.run_id)).scalars())
+    # Parts first: the numbers of their rows are read from the rows of their runs.
+    found = sorted(connection.execute(query), key=lambda run: (run.parent_run_id is None, run.run_id))
+    wholes = {run.run_id for run in found if run.parent_run_id is None}
+    chunks = [
+        [run.run_id for run in found[start : start + RUNS_PER_UPDATE]]
+        for start in range(0, len(found), RUNS_PER_UPDATE)
+    ]
+    if not texts_only:
+        for chunk in chunks:
+            _replace_source_ids(connection, chunk)
     count, machines = 0, set[str]()
-    for start in range(0, len(found), RUNS_PER_UPDATE):
-        chunk = found[start : start + RUNS_PER_UPDATE]
-        counted = select(func.count()).select_from(rows).where(rows.c.run_id.in_(chunk))
+    for chunk in chunks:
+        counted = select(func.count()).select_from(rows).where(rows.c.run_id.in_(wholes.intersection(chunk)))
         count += connection.execute(counted).scalar_one()
         machines |= _machines(connection, chunk)
         remove_texts(connection, chunk, ALL_TEXTS, now)
@@ -86,7 +109,8 @@ def purge_runs(connection: Connection, before: datetime, *, texts_only: bool, no
         if not texts_only:
             keep_digests(connection, chunk)
             _replace_ids(connection, chunk)
-    return Purged(runs=len(found), rows=count, run_ids=tuple(found), machines=tuple(sorted(machines)))
+    run_ids = tuple(run_id for chunk in chunks for run_id in chunk)
+    return Purged(runs=len(wholes), rows=count, run_ids=run_ids, machines=tuple(sorted(machines)))
 
 
 def _machines(connection: Connection, run_ids: Sequence[str]) -> set[str]:
@@ -169,17 +193,38 @@ def _update(table: Table, run_ids: Sequence[str]) -> Any:
 
 
 def _replace_ids(connection: Connection, run_ids: Sequence[str]) -> None:
-    for table in (usage, sessions, attempts, gold_values, reviews, rows):
-        position = (
-            select(rows.c.position)
-            .where(rows.c.run_id == table.c.run_id, rows.c.row_id == table.c.row_id)
-            .scalar_subquery()
-            if table is not rows
-            else rows.c.position
-        )
-        new_id = literal(PURGED_ID).concat(cast(position, Text))
-        has_own_id = table.c.row_id.not_like(f"{PURGED_ID}%")
-        connection.execute(_update(table, run_ids).where(has_own_id).values(row_id=new_id))
+    of_parts = connection.execute(
+        select(runs.c.run_id).where(runs.c.run_id.in_(run_ids), runs.c.parent_run_id.is_not(None))
+    )
+    parts = list(of_parts.scalars())
+    for ids in (parts, [run_id for run_id in run_ids if run_id not in set(parts)]):
+        for table in (usage, sessions, attempts, gold_values, reviews, rows):
+            has_own_id = table.c.row_id.not_like(f"{PURGED_ID}%")
+            new_id = _new_id(table.c.run_id, table.c.row_id)
+            connection.execute(_update(table, ids).where(has_own_id).values(row_id=new_id))
+
+
+def _replace_source_ids(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Replace the ids of rows of these runs where other rows name them as the source of their answers."""
+    has_own_id = rows.c.source_row_id.not_like(f"{PURGED_ID}%")
+    new_id = _new_id(rows.c.source_run_id, rows.c.source_row_id)
+    of_runs = update(rows).where(rows.c.source_run_id.in_(run_ids), has_own_id)
+    connection.execute(of_runs.values(source_row_id=new_id))
+
+
+def _new_id(run_id: Column[str], row_id: Column[str]) -> ColumnElement[str]:
+    """The id that replaces the one of a row: its number in its run, of a row of a part in the whole run."""
+    own, of_whole, run = rows.alias("own"), rows.alias("of_whole"), runs.alias("run")
+    own_position = select(own.c.position).where(own.c.run_id == run_id, own.c.row_id == row_id)
+    position = (
+        select(of_whole.c.position)
+        .join(run, run.c.parent_run_id == of_whole.c.run_id)
+        .where(run.c.run_id == run_id, of_whole.c.row_id == row_id)
+    )
+    is_canary = exists().where(run.c.run_id == run_id, run.c.part == CANARY_PART)
+    own_number = cast(own_position.scalar_subquery(), Text)
+    number = func.coalesce(cast(position.scalar_subquery(), Text), own_number)
+    return literal(PURGED_ID).concat(case((is_canary, literal("canary ").concat(own_number)), else_=number))
 
 
 class Retention(Group):

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -119,6 +120,32 @@ def test_readers_show_a_run_with_votes_as_one(desk: Desk) -> None:
         by_run = database.execute("SELECT run, rows, cost_usd FROM cost_by_run").fetchall()
     assert [(run, rows) for run, rows, _ in by_run] == [(run_id, 4)]
     assert by_run[0][2] == pytest.approx(ran.summary["cost_usd"])
+    spent = f"{ran.summary['cost_usd']:.6f}".rstrip("0")
+    assert f"${spent} spent" in desk.run("show", run_id, *ledger).stdout
+
+    before = views_of(desk)
+    purged = desk.run("purge", "--before", "2100-01-01", *ledger)
+    assert purged.stdout == "1 run with 4 rows purged\n"
+    assert views_of(desk) == before
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as database:
+        texts = "\n".join(database.iterdump())
+    assert not [name for name in ("'r0'", "'r1'", *CASES) if name in texts]
+
+
+def views_of(desk: Desk) -> list[tuple[Any, ...]]:
+    """The lines of the views in which rows are counted."""
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as database:
+        return [
+            line
+            for view in (
+                "cost_by_run",
+                "cost_by_model",
+                "cost_by_label",
+                "failures_by_type",
+                "quality_by_run",
+            )
+            for line in database.execute(f"SELECT * FROM {view} ORDER BY 1, 2")
+        ]
 
 
 @pytest.mark.scripted
