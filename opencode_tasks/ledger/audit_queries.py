@@ -153,6 +153,7 @@ def _totals(connection: Connection, run_id: str) -> dict[str, Any]:
         exists().where(called, usage.c.cost_pico.is_(None)),
     )
     bounds = unreported().order_by(None).subquery("bounds")
+    own_attempts = select(attempts.c.attempt_id).where(of_run)
     query = select(
         _count(select(attempts.c.row_id).distinct().where(of_run)).label("sent_rows"),
         _count(select(attempts.c.attempt_id).where(of_run)).label("attempts"),
@@ -160,7 +161,7 @@ def _totals(connection: Connection, run_id: str) -> dict[str, Any]:
         _count(retries.where(of_run)).label("repeated_requests"),
         has_price.label("has_price"),
         is_unknown.label("is_unknown"),
-        _added(bounds.c.at_most_pico, bounds.c.run == run_id).label("of_unknown_attempts"),
+        _added(bounds.c.at_most_pico, bounds.c.attempt_id.in_(own_attempts)).label("of_unknown_attempts"),
         _added(attempts.c.reserved_pico, and_(of_run, attempts.c.usage_known)).label("of_unpriced_calls"),
     )
     found = dict(connection.execute(query).mappings().one())

@@ -24,7 +24,7 @@ ADVISORY_LOCK = 7_164_203_917
 DEPENDENT_OBJECTS = "2BP01"
 
 # Increase it when a view changes: a ledger with a lower version gets the new views when it is opened.
-VIEWS_VERSION = 5
+VIEWS_VERSION = 6
 
 # Alembic has one context for each process.
 _alembic_lock = threading.Lock()

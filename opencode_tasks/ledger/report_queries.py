@@ -7,7 +7,19 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from typing import Any, get_args
 
-from sqlalchemy import BigInteger, Connection, FromClause, Select, case, cast, column, func, select, table
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    FromClause,
+    Select,
+    case,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.schema import DDL
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS, CostSource
@@ -15,7 +27,7 @@ from opencode_tasks.ledger.database import Database
 from opencode_tasks.ledger.operation_groups import Group
 from opencode_tasks.ledger.progress import ROW_STATUSES
 from opencode_tasks.ledger.quality_sums import quality_by_model, quality_of_runs, votes_of_runs
-from opencode_tasks.ledger.schema import rows, runs
+from opencode_tasks.ledger.schema import is_canary, rows, runs
 from opencode_tasks.ledger.spend import Grouping, count_rows, failures, items, spent, unreported
 from opencode_tasks.ledger.tool_sums import tool_sums
 
@@ -93,11 +105,17 @@ class ReportQueries(Group):
         return self._dicts(query if since is None else query.where(of.c.day >= since))
 
     def costliest(self, limit: int, *, since: date | None = None) -> list[dict[str, Any]]:
-        """The ``limit`` rows with the highest known costs of those that ended since a day."""
+        """The ``limit`` rows with the highest known costs of those that ended since a day.
+
+        The votes on a row count in the row.
+        """
         columns = ("row_id", "cost_pico", "prompt", "status", "attempts", "model_ref")
+        of_run = func.coalesce(runs.c.parent_run_id, rows.c.run_id)
+        is_whole = or_(runs.c.parent_run_id.is_(None), is_canary)
         query = (
-            select(rows.c.run_id.label("run"), *(rows.c[name] for name in columns))
-            .where(rows.c.cost_pico > 0, rows.c.reused.is_(False))
+            select(of_run.label("run"), *(rows.c[name] for name in columns))
+            .join(runs, runs.c.run_id == rows.c.run_id)
+            .where(rows.c.cost_pico > 0, rows.c.reused.is_(False), is_whole)
             .order_by(rows.c.cost_pico.desc(), rows.c.run_id, rows.c.row_id)
             .limit(limit)
         )

@@ -2,7 +2,7 @@
 
 All queries add up the same lines, those of ``items``: one for each model call, and one without a
 call for each attempt without usage and each row without an attempt (reused, skipped). The lines of votes
-belong to the run whose rows they are about. Days are UTC.
+belong to the run whose rows they are about, with the status of these rows. Days are UTC.
 A sum is NULL if a part of it is unknown; ``known_cost_pico`` is the sum of the known parts. A change
 of a query that a view uses needs a new ``migrate.VIEWS_VERSION``.
 """
@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from opencode_tasks.domain.records import TOKEN_COLUMNS
-from opencode_tasks.ledger.schema import attempts, is_canary, rows, runs, sessions, shown_status, usage
+from opencode_tasks.ledger.schema import HELD, attempts, is_canary, rows, runs, sessions, shown_status, usage
 from opencode_tasks.ledger.sql_functions import Dollars, RowName, UtcDay, label_pairs
 from opencode_tasks.ledger.usage_sums import SUM_COLUMNS
 
@@ -43,6 +43,9 @@ def items() -> Select[Any]:
         usage.c.row_id == attempts.c.row_id,
         usage.c.attempt_id == attempts.c.attempt_id,
     )
+    whole = rows.alias("whole")
+    is_of_whole = and_(whole.c.run_id == runs.c.parent_run_id, whole.c.row_id == rows.c.row_id)
+    of_whole = case((whole.c.status == HELD, "open"), else_=whole.c.status)
     time = func.coalesce(usage.c.ended_at, attempts.c.started_at, rows.c.completed_at, runs.c.created_at)
     return (
         select(
@@ -53,8 +56,8 @@ def items() -> Select[Any]:
             runs.c.origin,
             is_canary.label("canary"),
             rows.c.row_id,
-            shown_status.label("row_status"),
-            rows.c.reused,
+            func.coalesce(of_whole, shown_status).label("row_status"),
+            func.coalesce(whole.c.reused, rows.c.reused).label("reused"),
             attempts.c.attempt_id,
             attempts.c.status.label("attempt_status"),
             attempts.c.error_type,
@@ -66,6 +69,7 @@ def items() -> Select[Any]:
         )
         .select_from(rows)
         .join(runs, runs.c.run_id == rows.c.run_id)
+        .outerjoin(whole, is_of_whole)
         .outerjoin(attempts, is_of_row)
         .outerjoin(usage, is_of_attempt)
         # What the rows of a run with votes cost is in its parts.
@@ -197,7 +201,7 @@ def unreported() -> Select[Any]:
     return (
         select(
             UtcDay(attempts.c.started_at).label("day"),
-            attempts.c.run_id.label("run"),
+            func.coalesce(runs.c.parent_run_id, attempts.c.run_id).label("run"),
             attempts.c.row_id,
             attempts.c.attempt_id,
             attempts.c.attempt,
@@ -207,6 +211,7 @@ def unreported() -> Select[Any]:
             cast(bound, BigInteger).label("at_most_pico"),
             Dollars(cast(bound, BigInteger)).label("at_most_usd"),
         )
+        .join(runs, runs.c.run_id == attempts.c.run_id)
         .where(attempts.c.usage_known.is_(False))
         .order_by(attempts.c.started_at, attempts.c.attempt_id)
     )

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from cluster import Desk
 
+from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
 # The answers of the model to each row in turn, the answer of the row, its agreement, and its votes.
@@ -201,6 +202,14 @@ def test_a_failed_vote_is_missing_and_a_row_without_any_fails(desk: Desk) -> Non
     assert desk.provider.prompts().count("never") == 2
     assert (third["status"], third["error_type"], third["votes"]) == ("failed", "invalid_input", "")
     assert ran.summary["rows"]["failed"] == 2
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as database:
+        failures = database.execute("SELECT error_type, rows, failed_rows FROM failures_by_type").fetchall()
+    assert failures == [("invalid_request", 2, 1)]
+    with Ledger.open(str(desk.folder / "ledger.db")) as ledger:
+        run_id = ran.summary["run_id"]
+        # A row counts once, whatever its votes cost.
+        assert [(one["run"], one["row_id"]) for one in ledger.reports.costliest(9)] == [(run_id, "0")]
+        assert ledger.reports.rows_by_status()["failed"] == 1
 
 
 @pytest.mark.scripted
