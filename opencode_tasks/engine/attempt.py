@@ -24,10 +24,10 @@ from opencode_tasks.domain.policy import (
 from opencode_tasks.domain.records import Answer, AttemptRecord
 from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.ask import ask, check_cost
-from opencode_tasks.engine.continuation import Beginning, find_beginning, take_kept
+from opencode_tasks.engine.continuation import Beginning, ended_answer, find_beginning, take_kept
 from opencode_tasks.engine.limiter import Limiter
 from opencode_tasks.engine.reservation_amounts import Reservations
-from opencode_tasks.engine.row_work import RowPlace, checked, feedback, required, with_work
+from opencode_tasks.engine.row_work import RowPlace, checked, feedback, required, undo_check, with_work
 from opencode_tasks.engine.write_batcher import WriteBatcher
 from opencode_tasks.errors import OpenCodeError, SetupError, UnknownOpenCodeError
 from opencode_tasks.ledger import (
@@ -46,10 +46,12 @@ from opencode_tasks.ledger import (
 from opencode_tasks.opencode.backend import Backend, Request
 from opencode_tasks.opencode.disk_space import disk_error
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
+from opencode_tasks.opencode.leftovers import read_orphaned_sessions
 from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.plan.run_spec import RunSpec
 from opencode_tasks.system.process_identity import lease_owner
 from opencode_tasks.system.ray_node import current_node_id
+from opencode_tasks.system.stoppable_thread import in_stoppable_thread
 from opencode_tasks.telemetry import carrier, record_attempt, span
 
 T = TypeVar("T")
@@ -150,6 +152,8 @@ class _Attempt:
         self.claimed = claimed
         self.history = RowHistory.of(claimed.row)
         self.beginning = Beginning()
+        # The answer of the session that it continues, if only the check is left.
+        self.finished: Answer | None = None
         self.sessions: list[str] = []
         self.notes: list[asyncio.Future[None]] = []
         self.started_at = datetime.now(UTC)
@@ -190,7 +194,7 @@ class _Attempt:
         work = self.context.run_spec.work
         try:
             request = await self._begin()
-            answer = await self._send(request)
+            answer = self.finished or await self._send(request)
             if work is not None and work.check_command is not None:
                 answer = await self._checked(request, answer, work)
         except OpenCodeError as error:
@@ -214,13 +218,32 @@ class _Attempt:
         context, claimed = self.context, self.claimed
         find = partial(find_beginning, run_id=context.run_spec.run_id, host=context.host)
         found = await context.db(find, context.ledger, claimed)
+        finished = await self._finished(found)
         self.beginning = found = await take_kept(self.backend, found, claimed.attempt_id)
         if found.kept is not None:
+            self.finished = finished
             self._note_session(found.kept.session_id)
+            if context.run_spec.work is not None:
+                await asyncio.to_thread(undo_check, found.kept.data_dir)
         if found.kept is not None or found.reason is not None:
             start = partial(context.ledger.continued.record_start, claimed.attempt_id)
             await context.db(partial(start, continues=found.continues, begins_anew=found.reason))
         return found.request(context.run_spec.request(claimed))
+
+    async def _finished(self, found: Beginning) -> Answer | None:
+        """The answer of an agent that had ended when its attempt was cut short, before or in its check."""
+        run_spec, kept = self.context.run_spec, found.kept
+        if kept is None or not found.was_cut or run_spec.work is None or run_spec.work.check_command is None:
+            return None
+        try:
+            read = await read_orphaned_sessions(
+                run_spec.spec, kept.data_dir, [kept.session_id], run_spec.unpriced
+            )
+        except SetupError:
+            # The agent is asked to go on, as after any other interruption.
+            return None
+        sessions = read.get(kept.session_id, ())
+        return ended_answer(sessions, run_spec.answer_format, self.context.node_id)[0]
 
     async def _send(self, request: Request) -> Answer:
         return await ask(
@@ -237,7 +260,7 @@ class _Attempt:
             data_dir = self.backend.data_dir(self.sessions[-1]) if self.sessions else None
             if data_dir is None:
                 break
-            answer, end = await asyncio.to_thread(checked, work, data_dir, answer)
+            answer, end = await in_stoppable_thread(partial(checked, work, data_dir, answer))
             if end is None or end.has_passed or not retries_left:
                 break
             check_cost(request, answer, self.context.node_id)

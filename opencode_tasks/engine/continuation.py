@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from opencode_tasks.domain.records import AttemptRecord, Session
+from opencode_tasks.domain.answer_schema import InvalidAnswer
+from opencode_tasks.domain.records import Answer, AttemptRecord, Session
 from opencode_tasks.errors import InvalidRequestError, OpenCodeError, UnknownOpenCodeError, error_types
-from opencode_tasks.ledger import ClaimedRow, EarlierAttempt, Ledger
+from opencode_tasks.ledger import CRASHED, INTERRUPTED, ClaimedRow, EarlierAttempt, Ledger
 from opencode_tasks.opencode.backend import CONTINUATION, Backend, KeptSession, Request
-from opencode_tasks.outcomes.outcome import CALLS_TOOLS
+from opencode_tasks.opencode.leftovers import ended_at, finished_result
+from opencode_tasks.outcomes.outcome import CALLS_TOOLS, read_outcome
+from opencode_tasks.plan.answer_format import AnswerFormat
 
 # A session that meets one of these at its first request may be the cause itself.
 OF_THE_SESSION = (InvalidRequestError, UnknownOpenCodeError)
@@ -31,6 +35,7 @@ class Beginning:
     - ``steps``: the model calls that are recorded for earlier attempts, by session and step.
     - ``session_pico``: the cost of those that belong to the session, in pico-dollars. ``children_pico`` is
       that of its sub-agents among them.
+    - ``was_cut``: whether the attempt before it was cut short by us, or by the death of its process.
     - ``had_begun_anew``: whether an earlier attempt at the row has begun anew.
     """
 
@@ -40,6 +45,7 @@ class Beginning:
     steps: frozenset[tuple[str, str]] = field(default_factory=frozenset[tuple[str, str]])
     session_pico: int = 0
     children_pico: int = 0
+    was_cut: bool = False
     had_begun_anew: bool = False
 
     def request(self, request: Request) -> Request:
@@ -97,6 +103,26 @@ async def take_kept(backend: Backend, found: Beginning, attempt_id: str) -> Begi
     return replace(found, kept=None, continues=None, reason=reason)
 
 
+def ended_answer(
+    sessions: Sequence[Session], answer_format: AnswerFormat | None, node_id: str
+) -> tuple[Answer | None, OpenCodeError | None]:
+    """The answer or the error in which a session on the disk ended; neither if it had not ended."""
+    result = finished_result(sessions)
+    if result is None:
+        return None, None
+    try:
+        answer = read_outcome(result, node_id=node_id, now=ended_at(sessions) or datetime.now(UTC))
+    except OpenCodeError as error:
+        return None, error
+    if answer_format is None:
+        return answer, None
+    parsed = answer_format.parse(answer.text)
+    if isinstance(parsed, InvalidAnswer):
+        # The repair turn was still to come.
+        return None, None
+    return replace(answer, structured=parsed.value), None
+
+
 def find_beginning(ledger: Ledger, claimed: ClaimedRow, *, run_id: str, host: str) -> Beginning:
     """How an attempt begins, by the ledger."""
     if claimed.number == 1:
@@ -117,6 +143,7 @@ def find_beginning(ledger: Ledger, claimed: ClaimedRow, *, run_id: str, host: st
         steps=frozenset((step.session_id, step.step_id) for step in recorded),
         session_pico=root_pico + children_pico,
         children_pico=children_pico,
+        was_cut=left.error_type in (INTERRUPTED, CRASHED),
         had_begun_anew=any(one.begins_anew is not None for one in earlier),
     )
     reason = _obstacle(left, claimed)

@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.domain.answer_schema import InvalidAnswer
 from opencode_tasks.domain.policy import Fail, decide
 from opencode_tasks.domain.records import Answer, Session
 from opencode_tasks.domain.work import WorkSpec
 from opencode_tasks.engine.attempt import BatchContext
-from opencode_tasks.engine.continuation import has_work
+from opencode_tasks.engine.continuation import ended_answer, has_work
 from opencode_tasks.engine.row_work import RowPlace, checked, required, with_work
 from opencode_tasks.errors import OpenCodeError, SetupError
 from opencode_tasks.ledger import (
@@ -35,7 +34,6 @@ from opencode_tasks.opencode.instance_dir import is_locked
 from opencode_tasks.opencode.kept_sessions import keep_session
 from opencode_tasks.opencode.leftovers import (
     ended_at,
-    finished_result,
     forget_session,
     instance_dir_of,
     instance_dirs,
@@ -46,7 +44,6 @@ from opencode_tasks.opencode.leftovers import (
     unrecorded_sessions,
 )
 from opencode_tasks.opencode.session_store import SessionStore, session_store
-from opencode_tasks.outcomes.outcome import read_outcome
 from opencode_tasks.system.process_identity import is_dead
 
 # The guard of a dead process ends its opencode within this time.
@@ -169,10 +166,13 @@ async def _read_sessions(
 def _record_end(
     context: BatchContext, orphan: OrphanedAttempt, lease: Lease | None, sessions: Sequence[Session]
 ) -> None:
-    answer, error = _read_end(context, sessions)
+    answer, error = ended_answer(sessions, context.run_spec.answer_format, context.node_id)
     now = ended_at(sessions) or datetime.now(UTC)
     is_failed = error is not None and _is_final(context, error, now)
     work = context.run_spec.work
+    if answer is not None and work is not None and work.check_retries and has_work(sessions):
+        # The next attempt checks it: the agent may get the output of the check.
+        answer = None
     if work is not None and orphan.data_dir is not None and (answer or is_failed):
         place = RowPlace(run_id=orphan.run_id, row_id=orphan.row_id)
         if answer is not None:
@@ -226,24 +226,3 @@ def _checked(work: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer | N
         return required(work, checked(work, data_dir, answer)[0]), None
     except OpenCodeError as error:
         return None, error
-
-
-def _read_end(
-    context: BatchContext, sessions: Sequence[Session]
-) -> tuple[Answer | None, OpenCodeError | None]:
-    """The answer or the error in which a session ended; neither if it had not ended."""
-    answer_format = context.run_spec.answer_format
-    result = finished_result(sessions)
-    if result is None:
-        return None, None
-    try:
-        answer = read_outcome(result, node_id=context.node_id, now=ended_at(sessions) or datetime.now(UTC))
-    except OpenCodeError as error:
-        return None, error
-    if answer_format is None:
-        return answer, None
-    parsed = answer_format.parse(answer.text)
-    if isinstance(parsed, InvalidAnswer):
-        # The repair turn was still to come.
-        return None, None
-    return replace(answer, structured=parsed.value), None

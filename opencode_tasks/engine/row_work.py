@@ -9,6 +9,7 @@ import shutil
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from opencode_tasks.domain.records import Answer
@@ -46,21 +47,31 @@ class RowPlace:
         return f"{self.run_id}/{safe}"
 
 
-def checked(spec: WorkSpec, data_dir: Path, answer: Answer) -> tuple[Answer, CommandEnd | None]:
+def checked(
+    spec: WorkSpec, data_dir: Path, answer: Answer, stop: Event | None = None
+) -> tuple[Answer, CommandEnd | None]:
     """The answer with the result of the check command in its workspace, and how the command ended.
 
-    None without a workspace. Raises WorkspaceError, which keeps the answer, if the command cannot be run.
+    None without a workspace. ``stop`` ends the command. Raises WorkspaceError, which keeps the answer, if the
+    command cannot be run.
     """
     workspace = Workspace(instance_dir_of(data_dir).root)
     if not workspace.is_ready or spec.check_command is None:
         return answer, None
     try:
-        end = workspace.check(spec.check_command, spec.command_limit_s, spec.sandbox)
+        end = workspace.check(spec.check_command, spec.command_limit_s, spec.sandbox, stop)
     except (WorkspaceFaultError, SetupError, OSError) as fault:
         raise _failed(fault, answer, answer.work) from fault
     output = end.output if end.exceeded is None else f"{end.output.rstrip()}\n{end.exceeded}\n".lstrip()
     work = replace(answer.work, check_passed=end.has_passed, check_output=output)
     return replace(answer, work=work), end
+
+
+def undo_check(data_dir: Path) -> None:
+    """Undo what a check command changed that did not end, before an agent goes on in the workspace."""
+    workspace = Workspace(instance_dir_of(data_dir).root)
+    if workspace.is_ready:
+        workspace.changes.undo()
 
 
 def feedback(end: CommandEnd) -> str:

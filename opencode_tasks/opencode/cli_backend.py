@@ -14,7 +14,9 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from opencode_tasks.attachments.file_cache import FileCache
@@ -65,6 +67,7 @@ from opencode_tasks.outcomes.session_messages import has_known_usage
 from opencode_tasks.sandbox.cell import sandbox_problem
 from opencode_tasks.system import GuardedProcess, run_command
 from opencode_tasks.system.ray_node import current_node_id
+from opencode_tasks.system.stoppable_thread import in_stoppable_thread
 from opencode_tasks.workspace.fault import WorkspaceFaultError
 from opencode_tasks.workspace.place import Workspace
 from opencode_tasks.workspace.program import start_program
@@ -178,7 +181,7 @@ class CliBackend:
         result: SessionResult | None = None
         try:
             if request.workspace is not None and known is None:
-                await asyncio.to_thread(make_workspace, request.workspace, instance_dir)
+                await in_stoppable_thread(partial(make_workspace, request.workspace, instance_dir))
             env = await asyncio.to_thread(environment, instance_dir, spec, password=None, journal_events=True)
             if request.system is not None:
                 system = instance_dir.run / "system.txt"
@@ -363,10 +366,13 @@ def _exported(
     return None
 
 
-def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir) -> None:
-    """Make the workspace of an instance directory. Raises WorkspaceError if it cannot be made."""
+def make_workspace(request: WorkspaceRequest, instance_dir: InstanceDir, stop: Event) -> None:
+    """Make the workspace of an instance directory. Raises WorkspaceError if it cannot be made.
+
+    ``stop`` ends the setup command.
+    """
     try:
-        Workspace(instance_dir.root).make(request)
+        Workspace(instance_dir.root).make(request, stop)
     except WorkspaceFaultError as fault:
         check_space(instance_dir.root)
         raise WorkspaceError(current_node_id(), raw_message=str(fault)) from None

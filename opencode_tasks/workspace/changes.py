@@ -7,10 +7,11 @@ hooks, settings and attributes have no effect.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from opencode_tasks.workspace.git import FETCH_LIMIT_S, checked_git
 ATTRIBUTES = "* -text !eol -crlf -filter !working-tree-encoding !diff\n"
 _BASE = "base"
 _PATHS = "paths"
+_TO_UNDO = "to-undo"
 # The exit code of "git add" if a path that is left out is ignored too. All others are added.
 _SOME_IGNORED = 1
 # Names that git reserves for other systems are names of files here.
@@ -75,6 +77,7 @@ class ChangeLog:
 
     def read(self) -> Changes:
         """The changes since ``set_base``. Raises WorkspaceFaultError if git cannot read them."""
+        self.undo()
         base = (self.git_dir / _BASE).read_text()
         self._add()
         compared = ("--cached", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", base, "--")
@@ -98,6 +101,26 @@ class ChangeLog:
         """The present state of the files."""
         repositories = self._add()
         return State(tree=self._git("write-tree").strip(), repositories=repositories)
+
+    @contextlib.contextmanager
+    def undone(self) -> Generator[None]:
+        """Undo at the end what changes in the block. If the process dies in it, ``undo`` does that later."""
+        self.undo()
+        state = self.state()
+        note = {"tree": state.tree, "repositories": sorted(state.repositories)}
+        (self.git_dir / _TO_UNDO).write_text(json.dumps(note))
+        try:
+            yield
+        finally:
+            self.undo()
+
+    def undo(self) -> None:
+        """Undo what changed in a block of ``undone`` that did not end."""
+        file = self.git_dir / _TO_UNDO
+        if file.exists():
+            note = json.loads(file.read_text())
+            self.restore(State(tree=note["tree"], repositories=frozenset(note["repositories"])))
+            file.unlink()
 
     def restore(self, state: State) -> None:
         """Give the files the content of a state. Files that are ignored and not in the source stay.

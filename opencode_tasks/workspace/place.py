@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.domain.work import WorkspaceRequest, WorkspaceSource
@@ -41,11 +42,11 @@ class Workspace:
         """The private directory of the instance directory for temporary files."""
         return self.root / "run"
 
-    def make(self, request: WorkspaceRequest) -> None:
+    def make(self, request: WorkspaceRequest, stop: Event | None = None) -> None:
         """Copy the source, run the setup command, and record the state.
 
         Raises WorkspaceFaultError if the source is not there, is too large or has changed since it was
-        resolved, and if the command fails.
+        resolved, and if the command fails, or is stopped by ``stop``.
         """
         source = request.source
         remove_tree(self.tree)
@@ -56,22 +57,26 @@ class Workspace:
             raise WorkspaceFaultError(f"cannot copy {source.address}: {error}") from error
         self.changes.add_source()
         if request.setup_command is not None:
-            end = self.shell(request.setup_command, request.command_limit_s, request.sandbox)
+            end = self.shell(request.setup_command, request.command_limit_s, request.sandbox, stop)
             if not end.has_passed:
                 output = end.output.strip() or "no output"
                 raise WorkspaceFaultError(f"the setup command failed ({end.reason}): {output}")
         self.changes.set_base()
 
-    def shell(self, command: str, limit_s: float, sandbox: SandboxSpec | None) -> CommandEnd:
-        """Run a shell command in the copy."""
-        return run_shell(command, tree=self.tree, folder=self.run, limit_s=limit_s, sandbox=sandbox)
+    def shell(
+        self, command: str, limit_s: float, sandbox: SandboxSpec | None, stop: Event | None = None
+    ) -> CommandEnd:
+        """Run a shell command in the copy. ``stop`` ends it."""
+        return run_shell(
+            command, tree=self.tree, folder=self.run, limit_s=limit_s, sandbox=sandbox, stop=stop
+        )
 
-    def check(self, command: str, limit_s: float, sandbox: SandboxSpec | None) -> CommandEnd:
+    def check(
+        self, command: str, limit_s: float, sandbox: SandboxSpec | None, stop: Event | None = None
+    ) -> CommandEnd:
         """Run a shell command in the copy, and undo what it changes in files that are not ignored."""
-        before = self.changes.state()
-        end = self.shell(command, limit_s, sandbox)
-        self.changes.restore(before)
-        return end
+        with self.changes.undone():
+            return self.shell(command, limit_s, sandbox, stop)
 
     def files(self, globs: Iterable[str]) -> list[Path]:
         """The files of the copy that match a pattern, relative to it, in order; no link that leads out."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from opencode_tasks.domain.sandbox import SandboxSpec
 from opencode_tasks.sandbox.cell import Cell, passed_variables
@@ -18,6 +19,8 @@ from opencode_tasks.system.folders import remove_tree
 REMOVED_VARIABLES = ("OPENCODE_", "PREFECT_", "GIT_")
 OUTPUT_CHARS = 4000
 _MAX_CHAR_BYTES = 4
+# Time between two looks at a stop.
+_LOOK_S = 0.5
 # The kernel ends a program that writes more to a file than its limit (SIGXFSZ).
 _FILE_TOO_LARGE = (-25, 128 + 25)
 
@@ -77,12 +80,18 @@ class CommandEnd:
 
 
 def run_shell(
-    command: str, *, tree: Path, folder: Path, limit_s: float, sandbox: SandboxSpec | None
+    command: str,
+    *,
+    tree: Path,
+    folder: Path,
+    limit_s: float,
+    sandbox: SandboxSpec | None,
+    stop: Event | None = None,
 ) -> CommandEnd:
     """Run a shell command in a workspace until it ends, and its children with it.
 
     ``folder`` is a private directory for its output and temporary files. ``limit_s`` is in seconds. In a
-    ``sandbox`` the command reaches no provider.
+    ``sandbox`` the command reaches no provider. ``stop`` ends it as the limit does.
     """
     # Of the directories of a killed process, only those of the work are left.
     (folder / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,7 +111,7 @@ def run_shell(
     started = time.monotonic()
     process = start_program(["sh", "-c", command], cell=cell, env=env, stdout=output, folder=tree.parent)
     try:
-        code = process.wait(limit_s)
+        code = _wait(process, limit_s, stop)
     finally:
         process.stop()
     limit = process.exceeded
@@ -111,6 +120,16 @@ def run_shell(
     exceeded = None if limit is None else cell.exceeded_message(limit)
     seconds = time.monotonic() - started
     return CommandEnd(exit_code=code, output=_end_of(output), seconds=seconds, exceeded=exceeded)
+
+
+def _wait(process: GuardedProcess, limit_s: float, stop: Event | None) -> int | None:
+    """The exit code of a program; None if it has not ended within its limit, or at a stop."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        left_s = deadline - time.monotonic()
+        code = process.wait(max(0.0, min(left_s, _LOOK_S)))
+        if code is not None or left_s <= _LOOK_S or (stop is not None and stop.is_set()):
+            return code
 
 
 def _cell(sandbox: SandboxSpec, tree: Path, folder: Path, home: Path) -> Cell:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import signal
 import subprocess
 import time
 import zipfile
@@ -343,6 +345,42 @@ def test_the_work_of_a_killed_process_is_recovered_and_unfinished_work_is_contin
     assert len(provider.calls) == sent + 1
     assert all("do task 0." not in json.dumps(call.body) for call in provider.calls[sent:])
     assert state(source) == before
+    assert not [*instance_dirs_root().glob("*/*/workspace")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [0, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.nightly)])
+def test_a_check_that_was_cut_short_runs_again_without_a_request_and_leaves_no_change(
+    desk: Desk, end: signal.Signals, retries: int
+) -> None:
+    source = repository(desk.folder / "source", FILES)
+    provider, go = desk.provider, desk.folder / "go"
+    provider.on("do it", shell("echo three >> a.txt"), Reply(text="done"), Reply(text="done again"))
+    desk.write_csv("in.csv", [{"prompt": "do it", "repo": str(source), "ref": "main"}])
+    options = ["--workspace", "repo", "--workspace-ref", "ref", "--allow-tool", "bash"]
+    options += ["--sandbox-read", str(desk.folder), "--check-retries", str(retries)]
+    waits = f"test -e {go} || {{ echo changed >> a.txt; echo new > b.txt; touch /tmp/started; sleep 100; }}"
+    # The first check that ends fails.
+    fails = f"test -e deps/checked || {{ mkdir -p deps; touch deps/checked; exit {retries}; }}"
+    (source / ".gitignore").write_text("deps\n")
+    git(source, "add", "-A")
+    git(source, "commit", "-qm", "ignored")
+    command = desk.arguments("in.csv", "-o", "out.csv", *options, "--check-command", f"{waits}; {fails}")
+    with desk.start(*command) as process:
+        assert eventually(lambda: bool([*instance_dirs_root().glob("*/*/run/tmp/started")]))
+        os.killpg(process.pid, end) if end == signal.SIGINT else process.kill()
+        process.communicate(timeout=60)
+    go.touch()
+    sent = len(provider.calls)
+    ran = desk.run("resume", "--ledger", str(desk.folder / "ledger.db"))
+    assert ran.code == 0, ran.stderr
+    [row] = desk.read_csv("out.csv")
+    assert (row["status"], row["check_passed"].lower()) == ("completed", "true")
+    assert (row["files_changed"], row["lines_added"]) == ("1", "1")
+    assert row["diff"].endswith(" two\n+three\n")
+    assert len(provider.calls) == sent + retries
+    assert float(row["cost_usd"]) == pytest.approx(cost_usd(provider))
     assert not [*instance_dirs_root().glob("*/*/workspace")]
 
 
