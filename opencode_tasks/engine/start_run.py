@@ -12,10 +12,11 @@ import pandas as pd
 from opencode_tasks.domain.money import usd_to_pico
 from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.engine.estimates import LIKE, like_parameters
+from opencode_tasks.engine.parts import ENDED
 from opencode_tasks.engine.pilot import is_pilot_hold
 from opencode_tasks.engine.quality import gold_values
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import HAS_REVIEWED_EXAMPLES, MODELS, PREPARING, SYSTEM_TEXT, Ledger
+from opencode_tasks.ledger import FLOW_CALL, HAS_REVIEWED_EXAMPLES, MODELS, PREPARING, SYSTEM_TEXT, Ledger
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.run_context import RunContext
@@ -36,10 +37,10 @@ class StartedRun:
 
 
 def start_or_continue(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext) -> StartedRun:
-    """The run to work on: the one to resume, that of this flow run, one after its pilot, or a new one."""
+    """The run to work on: the one to resume, that of this flow call, one after its pilot, or a new one."""
     run_id = context.resumed_run_id or context.part_run_id
-    if run_id is None and context.flow_run_id is not None and plan.part is None:
-        run_id = ledger.runs.find(context.flow_run_id, plan.fingerprint)
+    if run_id is None and context.flow_call is not None and plan.part is None:
+        run_id = ledger.runs.take(context.flow_call, plan.fingerprint)
     if run_id is None and (held := _held_pilot(ledger, plan, context)) is not None:
         max_cost = plan.options.max_cost
         ledger.budgets.set(held, None if max_cost is None else usd_to_pico(max_cost))
@@ -86,7 +87,7 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> S
         # A person says that the cause is fixed: one row tests it.
         ledger.gates.half_open(gate, now=now)
     ledger.runs.resume(run_id, by_person_at=now if is_by_person else None)
-    if (budget_pico := _new_budget_pico(plan, context)) is not None:
+    if (budget_pico := _new_budget_pico(plan, context, has_ended=run["status"] in ENDED)) is not None:
         ledger.budgets.set(run_id, budget_pico)
     if context.flow_run_id is not None:
         ledger.runs.add_flow_run(run_id, context.flow_run_id)
@@ -97,14 +98,17 @@ def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> S
     return StartedRun(run_id=run_id, is_approved=is_approved)
 
 
-def _new_budget_pico(plan: Plan, context: RunContext) -> int | None:
+def _new_budget_pico(plan: Plan, context: RunContext, *, has_ended: bool) -> int | None:
     """Budget that a person gave on resume, in pico-dollars; None keeps the budget of the run.
 
-    The option of a flow run that continues is the one with which it started, so it does not count.
+    The option of a flow run that continues is the one with which it started, so it does not count. The
+    budget that a person gave a flow run is not that of its calls that have ended.
     """
     if context.resumed_run_id is not None and plan.options.max_cost is not None:
         return usd_to_pico(plan.options.max_cost)
-    return context.new_budget_pico
+    if plan.part is not None:
+        return context.new_budget_pico
+    return None if has_ended else context.take_budget()
 
 
 def _gate_of(plan: Plan) -> str | None:
@@ -139,6 +143,7 @@ def _create(ledger: Ledger, run_id: str, plan: Plan, frame: pd.DataFrame, contex
             "timeout": options.timeout,
             "command": dict(context.command),
             "started_by": context.started_by,
+            FLOW_CALL: None if context.flow_call is None else context.flow_call.as_json(),
         },
         model_ref=None if options.models else plan.catalog.model_ref if plan.catalog else options.model,
         backend=plan.backend,

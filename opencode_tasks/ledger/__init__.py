@@ -32,6 +32,7 @@ from opencode_tasks.ledger.reviews import GoldOf, Review
 from opencode_tasks.ledger.row_list import SORT_COLUMNS, RowFilter, RowOrder
 from opencode_tasks.ledger.row_outcomes import RowChange, completed, failed, waiting
 from opencode_tasks.ledger.runs import (
+    FLOW_CALL,
     MODELS,
     PREPARING,
     SYSTEM_TEXT,
@@ -51,6 +52,7 @@ __all__ = [
     "BUDGET_REACHED",
     "COST_COLUMNS",
     "CRASHED",
+    "FLOW_CALL",
     "GROUPINGS",
     "HAS_REVIEWED_EXAMPLES",
     "INTERRUPTED",

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, func, literal, or_, select
 
+from opencode_tasks.domain.flow_call import FlowCall
 from opencode_tasks.domain.hold import PILOT_MARK
 from opencode_tasks.domain.json_values import list_in, mapping_in, text_in
 from opencode_tasks.ledger.database import insert_into
@@ -25,6 +26,8 @@ MODELS = "models"
 SYSTEM_TEXT = "system_text"
 # Name under which a run with parts saves its pilot.
 PILOT_ROWS = "pilot_rows"
+# Name under which a run saves the call of a flow run that worked on it last.
+FLOW_CALL = "flow_call"
 UNFINISHED = ("running", "interrupted", "waiting", "paused")
 
 
@@ -146,10 +149,34 @@ def add_flow_run(connection: Connection, run_id: str, flow_run_id: str) -> None:
 
 def find_run(connection: Connection, flow_run_id: str, input_fingerprint: str) -> str | None:
     """The newest run over this input that the flow run worked on, parts aside; None without one."""
-    is_whole = (runs.c.status != PREPARING) & runs.c.parent_run_id.is_(None)
-    return newest_of_flow_run(
-        connection, flow_run_id, is_whole & (runs.c.input_fingerprint == input_fingerprint)
+    return newest_of_flow_run(connection, flow_run_id, _is_over(input_fingerprint))
+
+
+def take_run(connection: Connection, call: FlowCall, input_fingerprint: str) -> str | None:
+    """The oldest run over this input that a call of a flow run continues, parts aside; None without one.
+
+    The call is saved in the run, so that no other call of the same execution continues it.
+    """
+    query = (
+        select(runs.c.run_id, runs.c.parameters)
+        .join(flow_runs, flow_runs.c.run_id == runs.c.run_id)
+        .where(flow_runs.c.flow_run_id == call.flow_run_id, _is_over(input_fingerprint))
+        .order_by(runs.c.created_at, runs.c.run_id)
+        .with_for_update(of=runs)
     )
+    for run in connection.execute(query).all():
+        parameters = mapping_in(run.parameters)
+        if call.continues(FlowCall.of_json(parameters.get(FLOW_CALL))):
+            values = {**parameters, FLOW_CALL: call.as_json()}
+            connection.execute(runs.update().where(runs.c.run_id == run.run_id).values(parameters=values))
+            return run.run_id
+    return None
+
+
+def _is_over(input_fingerprint: str) -> ColumnElement[bool]:
+    """Condition of the runs over an input whose rows are all written, parts aside."""
+    is_whole = (runs.c.status != PREPARING) & runs.c.parent_run_id.is_(None)
+    return is_whole & (runs.c.input_fingerprint == input_fingerprint)
 
 
 def saved_command(connection: Connection, flow_run_id: str) -> Mapping[str, Any]:
@@ -413,5 +440,6 @@ class Runs(Group):
     begin_pilot: Final = write(begin_pilot)
     approve_pilot: Final = write(approve_pilot)
     find: Final = read(find_run)
+    take: Final = write(take_run)
     saved_command: Final = read(saved_command)
     waiting: Final = read(waiting_runs)

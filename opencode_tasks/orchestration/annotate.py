@@ -64,8 +64,8 @@ def annotate(
 ) -> AnnotationResult[FrameT, Any]:
     """Send the prompt of each row through opencode and return the answers.
 
-    In a Prefect flow, sync or async, batches run on the task runner of the flow, and a flow run that is
-    started again continues the run that it started over the same input. Elsewhere, in a script or a
+    In a Prefect flow, sync or async, batches run on the task runner of the flow. Each call starts a run; if
+    Prefect executes the flow run or the task again, the call continues its run. Elsewhere, in a script or a
     notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
 
     Args:
@@ -176,10 +176,10 @@ def _execute_in_flow(
             executor=executor,
             context=replace(
                 context,
-                flow_run_id=flow_run.flow_run_id,
+                flow_call=flow_run.flow_call,
                 deployment=flow_run.deployment,
                 started_at=flow_run.started_at,
-                new_budget_pico=take_budget(),
+                take_budget=take_budget,
             ),
             on_event=emit,
             on_hold=_hold_handler(

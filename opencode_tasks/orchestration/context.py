@@ -8,9 +8,11 @@ Prefect is not imported unless it is loaded already: outside a flow nothing of i
 from __future__ import annotations
 
 import sys
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from opencode_tasks.domain.flow_call import FlowCall
 from opencode_tasks.plan.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -39,14 +41,29 @@ def is_deployed() -> bool:
 
 
 def run_context() -> RunContext:
-    """Identity of the flow run that this is called in; all fields are None outside a flow."""
+    """Identity of a call in the flow run that this is called in; all fields are None outside a flow."""
     context = flow_context()
     if context is None or context.flow_run is None:
         return RunContext()
     return RunContext(
-        flow_run_id=str(context.flow_run.id),
+        flow_call=_flow_call(context.flow_run),
         deployment=deployment_of(context.flow_run),
         started_at=context.start_time,
+    )
+
+
+def _flow_call(flow_run: Any) -> FlowCall:
+    """A new call in the current execution of a flow run, and of a task run if there is one."""
+    from prefect.context import TaskRunContext
+
+    task = TaskRunContext.get()
+    return FlowCall(
+        call_id=uuid.uuid4().hex,
+        flow_run_id=str(flow_run.id),
+        # Prefect reads the flow run again at the start of each execution.
+        execution=flow_run.run_count,
+        task_run_id=None if task is None else str(task.task_run.id),
+        task_execution=0 if task is None else task.task_run.run_count,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from opencode_tasks import Hold, RunEvent, RunPausedError
+from opencode_tasks.domain.flow_call import FlowCall
 from opencode_tasks.engine import attempt as attempt_module
 from opencode_tasks.errors import SetupError
 from opencode_tasks.ledger import Ledger, database
@@ -94,6 +96,29 @@ def test_a_hold_pauses_the_run_with_its_open_rows_in_the_ledger(engine: Engine) 
     result = engine.execute(engine.plan(), context=RunContext(resumed_run_id=paused.value.run_id))
     assert result.run_id == paused.value.run_id
     assert result.counts["completed"] == 6
+
+
+def test_a_budget_that_a_person_gives_a_flow_run_is_for_its_call_that_is_on_hold(engine: Engine) -> None:
+    budgets = [7 * 10**12]
+
+    def execute(execution: int, **options: Any) -> str:
+        call = FlowCall(call_id=uuid.uuid4().hex, flow_run_id="flow", execution=execution)
+        context = RunContext(flow_call=call, take_budget=budgets.pop)
+        return engine.execute(engine.plan(**options), context=context).run_id
+
+    is_refused: list[bool] = []
+    refused = Reply(status=401, body={"error": {"message": "bad key"}})
+    engine.provider.on(lambda _: bool(is_refused), refused)
+    first = execute(1)
+    is_refused.append(True)
+    with pytest.raises(RunPausedError) as paused:
+        execute(1, refresh=True)
+    is_refused.clear()
+    assert execute(2) == first
+    assert execute(2, refresh=True) == paused.value.run_id
+    with Ledger.open(engine.ledger_url) as ledger:
+        limits = [ledger.budgets.get(run_id).max_cost_pico for run_id in (first, paused.value.run_id)]
+    assert limits == [None, 7 * 10**12]
 
 
 @pytest.mark.usefixtures("short_inline_wait")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from cluster import Desk
 
+from opencode_tasks.domain.flow_call import FlowCall
 from opencode_tasks.engine.result import AnnotationResult
 from opencode_tasks.engine.review import PersonAnswer, record_reviews, undo_review
 from opencode_tasks.engine.run import RunEvent
@@ -33,20 +35,24 @@ def plan_of(ledger: Path, binary: Path, **options: Any) -> Plan:
     return make_plan(FRAME, resolve_options(make_options(fixed | options)))
 
 
+def call(execution: int) -> FlowCall:
+    return FlowCall(call_id=uuid.uuid4().hex, flow_run_id="flow", execution=execution)
+
+
 def execute(plan: Plan, **context: Any) -> AnnotationResult[Any]:
     return execute_plan(plan, FRAME, executor=ThreadExecutor(), context=RunContext(**context))
 
 
 def test_a_flow_with_and_without_votes_has_two_runs(tmp_path: Path, opencode_binary: Path) -> None:
-    plain = execute(plan_of(tmp_path / "l.db", opencode_binary), flow_run_id="flow")
+    plain = execute(plan_of(tmp_path / "l.db", opencode_binary), flow_call=call(1))
     voted_plan = plan_of(tmp_path / "l.db", opencode_binary, votes=2)
-    voted = execute(voted_plan, flow_run_id="flow")
+    voted = execute(voted_plan, flow_call=call(1))
     assert plain.run_id != voted.run_id
     assert voted.counts["completed"] == 3
     assert voted.votes is not None
     assert (voted.votes.asked, voted.votes.reused) == (6, 3)
     # A flow run that starts again continues its own run.
-    assert execute(voted_plan, flow_run_id="flow").run_id == voted.run_id
+    assert execute(voted_plan, flow_call=call(2)).run_id == voted.run_id
 
 
 def test_a_part_that_was_interrupted_while_it_was_written_is_finished(
