@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from opencode_tasks.ledger.migrations import unreleased
 from opencode_tasks.ledger.schema import ledger_info
 from opencode_tasks.ledger.url import refusal
+from opencode_tasks.system.fork import free_after_fork
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Not Alembic's default name: Prefect has an ``alembic_version`` in a database that may be shared.
@@ -27,7 +28,7 @@ DEPENDENT_OBJECTS = "2BP01"
 VIEWS_VERSION = 6
 
 # Alembic has one context for each process.
-_alembic_lock = threading.Lock()
+_alembic_lock = free_after_fork(threading.Lock())
 
 
 def upgrade(engine: Engine) -> None:

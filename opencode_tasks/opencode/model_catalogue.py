@@ -34,6 +34,7 @@ from opencode_tasks.opencode.credentials import login_types
 from opencode_tasks.opencode.user_config import config_texts, has_plugins, read_user_config
 from opencode_tasks.system import run_command
 from opencode_tasks.system.folders import home
+from opencode_tasks.system.fork import free_after_fork
 
 PATH_VARIABLE = "OPENCODE_MODELS_PATH"
 EXTRACT_LIMIT_S = 60.0
@@ -56,7 +57,7 @@ _State = tuple[Path, int, int]
 # What was read before, by the state of its file. The lock keeps threads from reading the same file at once.
 MAX_REMEMBERED = 4
 _read_before: dict[_State, Mapping[str, _Provider]] = {}
-_lock = threading.RLock()
+_lock = free_after_fork(threading.RLock())
 
 
 def catalogue_path() -> Path | None:

@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
 from opencode_tasks.errors import InputError, SetupError
 from opencode_tasks.opencode.backend import Backend, BackendName, OpencodeSpec
 from opencode_tasks.opencode.backend_table import BACKENDS
@@ -23,6 +21,7 @@ from opencode_tasks.opencode.binary import version_to_run
 from opencode_tasks.opencode.catalog import Catalog, named_tools, read_catalog
 from opencode_tasks.opencode.config import allowed_tools, max_output_tokens
 from opencode_tasks.opencode.credentials import Credentials, login_types
+from opencode_tasks.opencode.loop_thread import LoopThread
 from opencode_tasks.opencode.server import OpencodeServer
 from opencode_tasks.opencode.server_group import ServerGroup, groups_to_end
 from opencode_tasks.opencode.server_key import ServerKey, server_key, settings_digest
@@ -38,7 +37,7 @@ IDLE_CHECK_S = 5.0
 _log = logging.getLogger(__name__)
 
 # Its function for the end of the interpreter, after which no thread of a pool starts, runs before those
-# that are registered later. So it is loaded before ``_start_portal`` registers ``close``.
+# that are registered later. So it is loaded before ``_start_loop`` registers ``close``.
 importlib.import_module("concurrent.futures.thread")
 
 
@@ -57,21 +56,30 @@ class ServerPool:
         """
         self._limits = limits
         self._idle_s = idle_s
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin without servers and without a loop."""
         # By the part of the server key that the spec decides.
         self._groups: dict[str, ServerGroup] = {}
         self._superseded: set[ServerGroup] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._expected: dict[tuple[ServerKey, str | None, str | None], Future[Catalog]] = {}
         self._watch: asyncio.Task[None] | None = None
-        self._stack = contextlib.ExitStack()
-        self._portal: BlockingPortal | None = None
-        self._portal_lock = threading.Lock()
+        self._loop: LoopThread | None = None
+        self._loop_lock = threading.Lock()
+
+    def begin_after_fork(self) -> None:
+        """Begin anew in a forked child. The loop has no thread there, and the servers are the parent's."""
+        # An object that is deleted would close connections in the parent's epoll.
+        _of_parents.append(dict(vars(self)))
+        self._begin()
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run a coroutine function on the loop and wait for its result. Not for use on the loop itself."""
         future: Future[T] | None = None
         try:
-            future = self._start_portal().start_task_soon(function, *args)
+            future = self._start_loop().submit(function, *args)
             return future.result()
         except BaseException:
             # Ctrl-C does not wait for a call that may never end.
@@ -188,13 +196,12 @@ class ServerPool:
 
     def close(self) -> None:
         """End every server and the loop, if there are any. The pool can be used again afterwards."""
-        with self._portal_lock:
-            if self._portal is None:
+        with self._loop_lock:
+            if self._loop is None:
                 return
-            with contextlib.suppress(RuntimeError):
-                self._portal.call(self._aclose)
-            self._portal = None
-            self._stack.close()
+            self._loop.submit(self._aclose).result()
+            self._loop.stop()
+            self._loop = None
 
     def servers(self, spec: OpencodeSpec) -> ServerSet:
         """The servers of a spec, running or not. On the loop only."""
@@ -251,16 +258,18 @@ class ServerPool:
         self._superseded.clear()
         await asyncio.gather(*(group.aclose() for group in closing), *self._ending, return_exceptions=True)
 
-    def _start_portal(self) -> BlockingPortal:
-        with self._portal_lock:
-            if self._portal is None:
-                self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+    def _start_loop(self) -> LoopThread:
+        with self._loop_lock:
+            if self._loop is None:
+                self._loop = LoopThread()
                 # The interpreter joins its threads before it runs the functions of atexit. The thread of
                 # the loop must end before that, and the standard library has no public function for it.
                 at_threads_end: Callable[..., None] = threading._register_atexit  # type: ignore[attr-defined]  # noqa: SLF001  see above
                 at_threads_end(self.close)
                 atexit.register(self.close)
-            return self._portal
+            return self._loop
 
 
 server_pool: Final = ServerPool()
+_of_parents: Final[list[object]] = []
+os.register_at_fork(after_in_child=server_pool.begin_after_fork)

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Self
 
 from opencode_tasks.errors import SetupError
+from opencode_tasks.system.fork import free_after_fork
 from opencode_tasks.system.process_guard import ENDING
 
 GUARD = Path(__file__).with_name("process_guard.py")
 START_LIMIT_S = 20.0
 
 # Held while a directory exists that no guard knows yet.
-_starting = threading.Lock()
+_starting = free_after_fork(threading.Lock())
 # The guards that run, by object id. ``end_programs`` reads it beside other threads.
 _guards: dict[int, subprocess.Popen[bytes]] = {}
+# The programs of a process are not those of its forked children.
+os.register_at_fork(after_in_child=_guards.clear)
 
 
 def is_portable() -> bool:

@@ -60,6 +60,21 @@ async def cell():
 
 result = asyncio.run(cell())
 """
+FORKS = """
+import multiprocessing
+
+def of_child(pipe):
+    pipe.send(list(call().frame["response"]))
+
+call()
+ours, theirs = multiprocessing.Pipe()
+child = multiprocessing.get_context("fork").Process(target=of_child, args=(theirs,))
+child.start()
+assert ours.poll(60), "the child did not answer"
+print(ours.recv())
+child.join(60)
+print(child.exitcode, list(call().frame["response"]))
+"""
 REPORT = """
 print(json.dumps({
     "responses": list(result.frame["response"]),
@@ -100,6 +115,27 @@ def test_a_script_and_a_notebook_need_no_prefect(
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"responses": ["one", "two"], "loaded": [], "servers": []}
     assert sorted(provider.prompts()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("backend", ["null", pytest.param("server", marks=pytest.mark.slow)])
+def test_a_forked_child_of_a_process_that_has_called_annotate_calls_it_too(
+    backend: str, tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path
+) -> None:
+    options = options_of(tmp_path, provider, opencode_binary) | {"backend": backend, "refresh": True}
+    if backend == "null":
+        del options["model"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + FORKS],
+        input=json.dumps(options),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["['one', 'two']", "0 ['one', 'two']"]
+    assert len(provider.calls) == (0 if backend == "null" else 6)
 
 
 def task_runs(desk: Desk, result: AnnotationResult) -> list[str]:
