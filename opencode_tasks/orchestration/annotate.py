@@ -64,9 +64,10 @@ def annotate(
 ) -> AnnotationResult[FrameT, Any]:
     """Send the prompt of each row through opencode and return the answers.
 
-    In a Prefect flow, sync or async, batches run on the task runner of the flow. Each call starts a run; if
-    Prefect executes the flow run or the task again, the call continues its run. Elsewhere, in a script or a
-    notebook, batches run on threads of this process, without Prefect. The call blocks in both cases.
+    In a Prefect flow, sync or async, batches run on the task runner of the flow, and in a task on threads of
+    its process. Each call starts a run; if Prefect executes the flow run or the task again, the call
+    continues its run. Elsewhere, in a script or a notebook, batches run on threads of this process, without
+    Prefect. The call blocks in all cases.
 
     Args:
         frame: Table with one row per prompt: a frame of pandas or polars, a pyarrow table, or any object with
@@ -134,8 +135,9 @@ def execute_here(
 ) -> AnnotationResult[Any]:
     """Execute a plan in the current flow run, or without Prefect if there is none; see ``execute_plan``.
 
-    Batches run on ``executor``: by default the task runner of the flow, or threads without a flow. The flow
-    run is AwaitingRetry while the run waits. ``context`` names the run to resume and the command to keep.
+    Batches run on ``executor``: by default the task runner of the flow, or threads in a task and without a
+    flow. The flow run is AwaitingRetry while the run waits. ``context`` names the run to resume and the
+    command to keep.
     """
     context = context or RunContext()
     flow = flow_context()
@@ -148,11 +150,13 @@ def execute_here(
             on_event=on_event,
             on_hold=_hold_handler(plan.options.on_wait, on_event or _ignore_event, context.stop),
         )
-    if executor is None:
-        from opencode_tasks.orchestration.runners import TaskRunnerExecutor
+    emit = on_event or _ignore_event
+    if executor is not None:
+        return _execute_in_flow(plan, frame, context, executor, emit)
+    from opencode_tasks.orchestration.runners import TaskRunnerExecutor, runner_of_batches
 
-        executor = TaskRunnerExecutor(flow.task_runner)
-    return _execute_in_flow(plan, frame, context, executor, on_event or _ignore_event)
+    with runner_of_batches(flow) as runner:
+        return _execute_in_flow(plan, frame, context, TaskRunnerExecutor(runner), emit)
 
 
 def _execute_in_flow(

@@ -28,6 +28,14 @@ def flow_context() -> FlowRunContext | None:
     return FlowRunContext.get()
 
 
+def task_run_in(flow_run: Any) -> Any:
+    """Prefect's TaskRun of this flow run that this is called in; None outside its tasks."""
+    from prefect.context import TaskRunContext
+
+    context = TaskRunContext.get()
+    return context.task_run if context and context.task_run.flow_run_id == flow_run.id else None
+
+
 def current_flow_run() -> Any:
     """Prefect's FlowRun that this is called in; None outside a flow."""
     context = flow_context()
@@ -54,16 +62,14 @@ def run_context() -> RunContext:
 
 def _flow_call(flow_run: Any) -> FlowCall:
     """A new call in the current execution of a flow run, and of a task run if there is one."""
-    from prefect.context import TaskRunContext
-
-    task = TaskRunContext.get()
+    task_run = task_run_in(flow_run)
     return FlowCall(
         call_id=uuid.uuid4().hex,
         flow_run_id=str(flow_run.id),
         # Prefect reads the flow run again at the start of each execution.
         execution=flow_run.run_count,
-        task_run_id=None if task is None else str(task.task_run.id),
-        task_execution=0 if task is None else task.task_run.run_count,
+        task_run_id=None if task_run is None else str(task_run.id),
+        task_execution=0 if task_run is None else task_run.run_count,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -18,6 +19,7 @@ from opencode_tasks.engine.executor import BatchEnd, Capacity, local_capacity
 from opencode_tasks.engine.worker import BatchResult
 from opencode_tasks.orchestration.block_resolver import without_secrets
 from opencode_tasks.orchestration.blocking_calls import call_blocking
+from opencode_tasks.orchestration.context import task_run_in
 from opencode_tasks.orchestration.local_ray import running_ray
 from opencode_tasks.orchestration.ray_cluster import (
     batch_options,
@@ -167,6 +169,19 @@ def task_runner(name: RunnerName, ray_address: str | None = None) -> Generator[T
         from prefect_ray import RayTaskRunner
 
         yield RayTaskRunner(address="local")
+
+
+@contextmanager
+def runner_of_batches(context: FlowRunContext) -> Generator[TaskRunner[Any]]:
+    """The task runner for the batches of a call in a flow run: that of the flow, or threads in a task.
+
+    A task that waits for its batches may have the last free place of the flow's task runner.
+    """
+    if task_run_in(context.flow_run) is None:
+        yield context.task_runner
+        return
+    with InterruptibleThreads() as threads:
+        yield threads
 
 
 def is_ray(runner: TaskRunner[Any]) -> bool:

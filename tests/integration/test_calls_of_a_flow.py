@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from opencode_tasks import annotate
 from opencode_tasks.ledger import Ledger
@@ -78,3 +79,18 @@ def test_a_task_that_is_retried_continues_its_run_and_no_other_one(tmp_path: Pat
     first, second, third = calling()
     assert attempts == [first, second, second, third]
     assert len({first, second, third}) == 3
+
+
+@pytest.mark.timeout(150)
+def test_tasks_with_all_places_of_the_task_runner_call_annotate(tmp_path: Path) -> None:
+    runner: Any = ThreadPoolTaskRunner(max_workers=1)
+
+    @task
+    def label(prompt: str) -> list[str]:
+        return [*annotate(pd.DataFrame({"prompt": [prompt]}), **fixed(tmp_path)).frame["response"]]
+
+    @flow(task_runner=runner)
+    def calling() -> list[list[str]]:
+        return label.map(["one", "two"]).result()
+
+    assert calling() == [["one"], ["two"]]
