@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -70,8 +70,8 @@ def resolve_options(options: Options) -> ResolvedOptions:
     """Options with the values of the agent block that they name, the ledger's URL, and the secrets.
 
     ``options.agent`` is ``opencode-agent/NAME``, the name of such a block, or else an agent of
-    opencode. Options that differ from their default have precedence over the block; their opencode
-    config is merged over the config of the block. Raises InputError if a block does not exist or does
+    opencode. Options that are given have precedence over the block; their opencode config is merged over
+    the config of the block. Raises InputError if a block does not exist or does
     not fit, and SetupError if Prefect does not answer.
     """
     source = f"{CREDENTIALS}/{options.credentials}" if options.credentials else None
@@ -190,7 +190,7 @@ def _agent_block(agent: str | None) -> tuple[OpenCodeAgent | None, str]:
 
 
 def _with_agent(options: Options, block: OpenCodeAgent) -> Options:
-    """Options with the values of the block in place of those that have their default."""
+    """Options with the values of the block in place of those that are not given."""
     values: dict[str, Any] = {
         "model": block.model,
         "system": block.system,
@@ -203,12 +203,8 @@ def _with_agent(options: Options, block: OpenCodeAgent) -> Options:
         "max_attempts": block.max_attempts,
         "max_row_cost": block.max_row_cost,
     }
-    defaults = {field.name: field.default for field in fields(Options)}
-    used = {
-        name: value
-        for name, value in values.items()
-        if value is not None and getattr(options, name) == defaults[name]
-    }
+    # Each of these options has None for "not given": no value that a person may give has that meaning.
+    used = {name: value for name, value in values.items() if getattr(options, name) is None}
     servers: dict[str, Any] = {
         name: {"type": "remote", "url": url, "enabled": True} for name, url in block.mcp_servers.items()
     }

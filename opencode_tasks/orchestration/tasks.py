@@ -69,7 +69,7 @@ def opencode_task(
     opencode_config: Mapping[str, Any] | None = None,
     opencode_bin: str | None = None,
     backend: BackendName | None = None,
-    timeout: float = 600.0,
+    timeout: float | None = None,
     first_event_timeout: float | None = None,
     stall_timeout: float | None = None,
     tool_timeout: float | None = None,
@@ -100,7 +100,7 @@ def opencode_task(
         opencode_bin: Path of the opencode binary; None for the one that ``opencode-tasks setup`` reports.
         backend: ``server`` (a long-running process), ``cli`` (a process per prompt) or ``null`` (echo); None
             means ``server``.
-        timeout: Time limit of one attempt, in seconds.
+        timeout: Time limit of one attempt, in seconds; None for 600.
         first_event_timeout: Time limit until the provider's first sign of an answer, in seconds; None for
             the setting, or ``timeout``.
         stall_timeout: Time limit without any event after that while no tool runs, in seconds; None for the

@@ -442,7 +442,7 @@ class SharedOptions(TypedDict, total=False):
 
     # Limits and budget
     timeout: Annotated[
-        float, _LIMITS("Time limit of one attempt, in seconds.", default=600.0, metavar="SECONDS")
+        float | None, _LIMITS("Time limit of one attempt, in seconds.", absent="600", metavar="SECONDS")
     ]
     first_event_timeout: Annotated[
         float | None,
@@ -468,7 +468,9 @@ class SharedOptions(TypedDict, total=False):
             metavar="SECONDS",
         ),
     ]
-    max_attempts: Annotated[int, _LIMITS("Maximum number of attempts of one row.", default=3, metavar="N")]
+    max_attempts: Annotated[
+        int | None, _LIMITS("Maximum number of attempts of one row.", absent="3", metavar="N")
+    ]
     max_repairs: Annotated[
         int,
         _LIMITS(

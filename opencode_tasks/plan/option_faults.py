@@ -168,7 +168,9 @@ def _clock_faults(options: Options) -> list[str]:
         "stall-timeout": options.stall_timeout,
         "tool-timeout": options.tool_timeout,
     }
-    limits = {"timeout": options.timeout} | {n: value for n, value in parts.items() if value is not None}
+    limits = {"timeout": options.timeout_in_force} | {
+        n: value for n, value in parts.items() if value is not None
+    }
     faults = [
         f"--{name}: {value:g} is not a number of seconds above 0 and up to {MAX_SECONDS:,.0f}"
         for name, value in limits.items()
@@ -179,7 +181,7 @@ def _clock_faults(options: Options) -> list[str]:
     return [
         f"--{name}: {value:g} is longer than the whole attempt; set --timeout to at least {value:g}"
         for name, value in limits.items()
-        if value > options.timeout
+        if value > options.timeout_in_force
     ]
 
 

@@ -38,6 +38,8 @@ from opencode_tasks.system.text_file import read_text_file
 
 MIN_LABELS = 2
 LOW_CONFIDENCE = 0.8
+DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_ATTEMPTS = 3
 FILE_TEXTS = ("system", "template")
 """Options whose text ``@FILE`` is the content of a file, and whose text ``@@…`` begins with one ``@``."""
 
@@ -111,11 +113,11 @@ class Options:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     backend: BackendName | None = None
-    timeout: float = 600.0
+    timeout: float | None = None
     first_event_timeout: float | None = None
     stall_timeout: float | None = None
     tool_timeout: float | None = None
-    max_attempts: int = 3
+    max_attempts: int | None = None
     max_repairs: int = MAX_REPAIRS
     bad_rows: BadRows = "stop"
     ledger: str | None = None
@@ -132,6 +134,16 @@ class Options:
     canary: str | None = None
     series: str | None = None
     table_folder: str | None = None
+
+    @property
+    def timeout_in_force(self) -> float:
+        """Time limit of one attempt, in seconds."""
+        return DEFAULT_TIMEOUT_S if self.timeout is None else self.timeout
+
+    @property
+    def max_attempts_in_force(self) -> int:
+        """Maximum number of attempts of one row."""
+        return DEFAULT_ATTEMPTS if self.max_attempts is None else self.max_attempts
 
     @property
     def file_columns(self) -> tuple[str, ...]:
@@ -369,7 +381,10 @@ def make_spec(options: Options, secrets: Secrets | None = None) -> OpencodeSpec:
         denied_tools=tuple(sorted(set(options.deny_tool))),
         secrets=secrets or Secrets(),
         clocks=make_clocks(
-            options.timeout, options.first_event_timeout, options.stall_timeout, options.tool_timeout
+            options.timeout,
+            options.first_event_timeout,
+            options.stall_timeout,
+            options.tool_timeout,
         ),
         max_inline_wait_s=settings().max_inline_wait,
         work_dir=Path(options.work_dir).resolve() if options.work_dir else None,
@@ -390,16 +405,16 @@ def _binary(options: Options) -> Path:
 
 
 def make_clocks(
-    timeout: float,
+    timeout: float | None,
     first_event_timeout: float | None,
     stall_timeout: float | None,
     tool_timeout: float | None,
 ) -> Clocks:
-    """The clocks for these options, in seconds. An option of None takes its setting."""
+    """The clocks for these options, in seconds. An option of None takes its setting or default."""
     known = settings()
     first, stall, tool = known.first_event_timeout, known.stall_timeout, known.tool_timeout
     return Clocks.within(
-        timeout,
+        DEFAULT_TIMEOUT_S if timeout is None else timeout,
         first_event_s=first if first_event_timeout is None else first_event_timeout,
         stall_s=stall if stall_timeout is None else stall_timeout,
         tool_s=tool if tool_timeout is None else tool_timeout,

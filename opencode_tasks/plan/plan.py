@@ -221,7 +221,7 @@ def work_of(options: Options, spec: OpencodeSpec) -> WorkSpec:
 def limits_of(options: Options) -> RetryLimits:
     """Retry limits of a run, from its options and the settings."""
     return RetryLimits(
-        max_attempts=options.max_attempts,
+        max_attempts=options.max_attempts_in_force,
         max_inline_wait_s=settings().max_inline_wait,
         max_rate_limit_wait_s=settings().max_rate_limit_wait,
         breaker_failures=settings().breaker_failures,

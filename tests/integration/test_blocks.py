@@ -27,7 +27,8 @@ from pydantic import SecretStr
 from opencode_tasks import OpenCodeAgent, OpenCodeCredentials, SetupError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.server_pool import server_pool
-from opencode_tasks.orchestration.block_resolver import read_secrets
+from opencode_tasks.orchestration.block_resolver import read_secrets, resolve_options
+from opencode_tasks.plan.options import make_options
 from opencode_tasks.testing import Reply
 
 
@@ -167,6 +168,18 @@ def test_an_agent_block_sets_model_system_text_and_credentials(desk: Desk) -> No
     )
     assert ran.code == 0, ran.stderr
     assert (desk.provider.calls[-1].model, desk.provider.calls[-1].system) == ("echo", "Two words.")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_an_option_that_equals_its_default_has_precedence_over_the_block() -> None:
+    agent = save(OpenCodeAgent(timeout=5, max_attempts=1))
+
+    def limits(**given: Any) -> tuple[float, int]:
+        options = resolve_options(make_options({"agent": agent, **given})).options
+        return options.timeout_in_force, options.max_attempts_in_force
+
+    assert limits() == (5, 1)
+    assert limits(timeout=600.0, max_attempts=3) == (600, 3)
 
 
 @pytest.mark.nightly

@@ -160,7 +160,7 @@ def test_a_wrong_value_is_one_line(values: dict[str, Any], faults: list[str]) ->
 
 def test_an_absent_value_has_its_default_and_none_too_if_it_is_no_value() -> None:
     values = with_defaults({"label": None, "runner": None, "limit": 3}, DATASET)
-    assert (values["label"], values["runner"], values["limit"], values["timeout"]) == ((), None, 3, 600.0)
+    assert (values["label"], values["runner"], values["limit"], values["bad_rows"]) == ((), None, 3, "stop")
 
 
 def test_all_files_that_cannot_be_read_are_reported_at_once() -> None:
