@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from opencode_tasks.domain.money import pico_to_usd
 from opencode_tasks.domain.policy import AttemptCounts, Retry, RetryLimits, decide
+from opencode_tasks.domain.prompt_faults import prompt_faults
 from opencode_tasks.domain.records import TOKEN_COLUMNS, Answer, AttemptRecord, QueryResult, RemoteTool
 from opencode_tasks.domain.usage import total_usage
 from opencode_tasks.engine.ask import ask
@@ -41,6 +42,7 @@ from opencode_tasks.opencode.server_pool import server_pool
 from opencode_tasks.outcomes.session_messages import assistant_messages
 from opencode_tasks.outcomes.trace import append_trace, render_trace
 from opencode_tasks.plan.own_prices import own_prices
+from opencode_tasks.settings import MAX_SECONDS
 from opencode_tasks.system.ray_node import current_node_id
 
 DEFAULT_BINARY_NAME = "opencode"
@@ -114,7 +116,7 @@ class OpenCodeLLM:
             first prompt.
 
     Raises:
-        ValueError: If ``retries``, ``timeout_seconds`` or ``backend`` is invalid.
+        ValueError: If an argument is invalid.
 
     Examples:
         >>> from opencode_tasks import InvalidRequestError, OpenCodeLLM
@@ -154,10 +156,22 @@ class OpenCodeLLM:
         clocks: Clocks | None = None,
         limits: RetryLimits | None = None,
     ) -> None:
-        if retries < 1:
-            raise ValueError("retries counts attempts: give at least 1")
-        if timeout_seconds <= 0:
-            raise ValueError("timeout_seconds must be above 0")
+        texts: dict[str, Any] = {
+            "system_message": system_message,
+            "logging_name": logging_name,
+            "opencode_bin": opencode_bin,
+            "agent_name": agent_name,
+        }
+        for name, value in {**texts, "model": model or "", "variant": variant or ""}.items():
+            _require(isinstance(value, str), f"{name}: {value!r} is not text")
+        is_count = type(retries) is int and retries >= 1
+        _require(is_count, f"retries: {retries!r} is not a number of attempts of at least 1")
+        is_time = type(timeout_seconds) in (int, float) and 0 < timeout_seconds <= MAX_SECONDS
+        _require(is_time, f"timeout_seconds: {timeout_seconds!r} is not a number of seconds above 0")
+        _require(
+            extra_cli_args is None or _are_texts(extra_cli_args),
+            f"extra_cli_args: {extra_cli_args!r} is not a list of texts, such as ['--flag', 'value']",
+        )
         backends = [name for name, kind in BACKENDS.items() if kind.runs_opencode]
         if backend not in backends:
             raise ValueError(f"backend is {' or '.join(map(repr, backends))}, not {backend!r}")
@@ -195,6 +209,7 @@ class OpenCodeLLM:
             The answer, its trace, and whether there is one.
 
         Raises:
+            InputError: If the prompt is empty or an argument is invalid. Nothing has been sent.
             RateLimitError: Immediately, if the provider limits the rate.
             AuthenticationError: Immediately, if the provider refuses the credentials or there are none.
             BillingError: Immediately, if the account cannot pay.
@@ -211,6 +226,8 @@ class OpenCodeLLM:
             >>> OpenCodeLLM("anthropic/claude-haiku-4-5").prompt("Is 7 a prime number?").result
             'yes'
         """
+        if faults := prompt_faults(user_message, tools or ()):
+            raise InputError(tuple(faults))
         if self.model is None:
             self._log("no model is set: opencode chooses its default")
         spec = self._spec(tuple(_remote(tool) for tool in tools or ()))
@@ -309,6 +326,19 @@ class OpenCodeLLM:
 
     def _log(self, message: str) -> None:
         logging.getLogger(self.logging_name).log(self.logging_level, message)
+
+
+def _require(is_valid: bool, message: str) -> None:  # noqa: FBT001  the condition of an assertion
+    """Raise ValueError with the message if a condition does not hold."""
+    if not is_valid:
+        raise ValueError(message)
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether the values are a list or tuple of texts. A text is a sequence of texts too, but not meant."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, str) for value in cast("list[Any]", values)
+    )
 
 
 def _remote(tool: Tool) -> RemoteTool:

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 
 from opencode_tasks.engine.run import OnRunEvent
-from opencode_tasks.errors import RunPausedError
+from opencode_tasks.errors import InputError, RunPausedError
 from opencode_tasks.local_model import local_provider
 from opencode_tasks.orchestration.block_resolver import BlockResolver
 from opencode_tasks.orchestration.context import is_deployed, run_context
@@ -26,7 +26,7 @@ from opencode_tasks.orchestration.runners import TaskRunnerExecutor, task_runner
 from opencode_tasks.orchestration.suspend import end_process_for
 from opencode_tasks.plan.command import PreparedRun, prepare
 from opencode_tasks.plan.option_declarations import DatasetOptions, OnWait, RunnerName
-from opencode_tasks.plan.option_signatures import DATASET, with_defaults, with_parameters
+from opencode_tasks.plan.option_signatures import DATASET, value_faults, with_defaults, with_parameters
 
 FLOW_NAME = "annotate-dataset"
 
@@ -72,7 +72,10 @@ def annotate_dataset(
         ['one', 'two']
     """
     with errors_in_one_line():
-        return _annotate_dataset(input, output, **with_defaults(options, DATASET))
+        values = with_defaults(options, DATASET)
+        if faults := value_faults({"input": input, "output": output, **values}):
+            raise InputError(tuple(faults))
+        return _annotate_dataset(input, output, **values)
 
 
 def prepared_flow(

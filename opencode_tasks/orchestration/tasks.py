@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from opencode_tasks.domain.records import Answer, RemoteTool
 from opencode_tasks.engine.single_prompt import ask_single
 from opencode_tasks.engine.worker import BatchResult, work_on
+from opencode_tasks.errors import InputError
 from opencode_tasks.opencode.backend import BackendName
 from opencode_tasks.orchestration.batch_name import named_by_rows
 from opencode_tasks.orchestration.block_resolver import read_credentials, with_secrets
@@ -27,6 +28,7 @@ from opencode_tasks.orchestration.retries import (
 from opencode_tasks.plan.answer_format import MAX_REPAIRS, answer_format
 from opencode_tasks.plan.options import answer_schema, make_clocks
 from opencode_tasks.plan.run_spec import RunSpec
+from opencode_tasks.plan.single_prompt_options import single_prompt_faults
 
 
 @task(
@@ -125,6 +127,25 @@ def opencode_task(
         >>> check(7)
         'yes'
     """
+    options: dict[str, Any] = {
+        "model": model,
+        "system": system,
+        "agent": agent,
+        "credentials": credentials,
+        "variant": variant,
+        "schema": schema,
+        "choices": choices,
+        "max_repairs": max_repairs,
+        "opencode_config": {} if opencode_config is None else opencode_config,
+        "opencode_bin": opencode_bin,
+        "backend": backend,
+        "timeout": timeout,
+        "first_event_timeout": first_event_timeout,
+        "stall_timeout": stall_timeout,
+        "tool_timeout": tool_timeout,
+    }
+    if faults := single_prompt_faults(prompt, tools, options):
+        raise InputError(tuple(faults))
     return ask_single(
         prompt,
         model=model,

@@ -20,6 +20,7 @@ from opencode_tasks.domain.records import QueryResult, RemoteTool
 from opencode_tasks.errors import (
     AuthenticationError,
     BillingError,
+    InputError,
     InvalidRequestError,
     MaxOutputTokensError,
     OpenCodeError,
@@ -237,13 +238,34 @@ def test_the_command_line_backend(rig: Rig) -> None:
     ("options", "words"),
     [
         ({"retries": 0}, "at least 1"),
+        ({"retries": 2.5}, "retries: 2.5 is not"),
+        ({"retries": True}, "retries: True is not"),
+        ({"retries": "3"}, "retries: '3' is not"),
         ({"timeout_seconds": 0}, "above 0"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds: nan is not"),
+        ({"timeout_seconds": "5"}, "timeout_seconds: '5' is not"),
+        ({"model": 5}, "model: 5 is not text"),
+        ({"extra_cli_args": "--foo bar"}, "extra_cli_args: '--foo bar' is not a list"),
         ({"backend": "shell"}, "'server' or 'cli'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         OpenCodeLLM(**options)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tools", "fault"),
+    [
+        (5, None, "prompt: 5 is not text"),
+        (" ", None, "prompt: the prompt is empty"),
+        ("Hello", "weather", "tools: 'weather' is not a list of remote MCP servers (RemoteTool)"),
+    ],
+)
+def test_a_prompt_that_cannot_be_sent_is_one_line(prompt: Any, tools: Any, fault: str) -> None:
+    with pytest.raises(InputError) as refused:
+        OpenCodeLLM(opencode_bin="/none").prompt(prompt, tools)
+    assert refused.value.faults == (fault,)
 
 
 def test_it_loads_none_of_the_frameworks() -> None:

@@ -86,6 +86,40 @@ def test_one_prompt_as_a_task_has_the_same_names_and_types() -> None:
         assert parameters[name].default == ANNOTATE[name].info.default, name
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({"prompt": 5}, "prompt: 5 is not text"),
+        ({"prompt": ""}, "prompt: the prompt is empty"),
+        ({"model": ["a/b", "c/d"]}, "--model: ['a/b', 'c/d'] is not text; one model answers a single prompt"),
+        ({"model": 5}, "--model: 5 is not text or a list of texts"),
+        ({"timeout": float("nan")}, "--timeout: nan is not a finite number"),
+        ({"timeout": -1}, f"--timeout: -1 {SECONDS}"),
+        ({"max_repairs": -1}, "--max-repairs: -1 is below 0"),
+        ({"backend": "shell"}, "--backend: 'shell' is none of server, cli, null"),
+        ({"tools": "weather"}, "tools: 'weather' is not a list of remote MCP servers (RemoteTool)"),
+    ],
+)
+def test_a_wrong_argument_of_a_single_prompt_is_one_line(arguments: dict[str, Any], fault: str) -> None:
+    given: dict[str, Any] = {"prompt": "Hello", "opencode_bin": "/none", **arguments}
+    with pytest.raises(InputError) as refused:
+        opencode_task.fn(**given)
+    assert refused.value.faults == (fault,)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"model": 5}, "--model: 5 is not text or a list of texts"),
+        ({"no_wait": "false"}, "--no-wait: 'false' is not true or false"),
+    ],
+)
+def test_a_wrong_parameter_of_the_flow_is_one_line(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError) as refused:
+        annotate_dataset.fn("in.csv", "out.csv", **options)
+    assert refused.value.faults == (fault,)
+
+
 def test_an_agent_block_has_the_same_names_types_and_descriptions() -> None:
     own = {name: field for name, field in OpenCodeAgent.model_fields.items() if not name.startswith("_")}
     # The block defines MCP servers, holds credentials, which options name, and has one model; "schema" is a
