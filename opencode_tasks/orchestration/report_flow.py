@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from prefect import flow
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 
 from opencode_tasks.domain.money import format_usd, usd_to_pico
+from opencode_tasks.domain.url_secrets import without_url_secrets
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.csv_file import protected
 from opencode_tasks.frames.write_file import encoded, write_bytes
 from opencode_tasks.ledger import Grouping, Ledger, ReportQueries, is_there, shown_url
+from opencode_tasks.ledger.column_types import storable
 from opencode_tasks.orchestration.block_resolver import resolve_ledger_url
 from opencode_tasks.orchestration.blocking_calls import call_blocking
 from opencode_tasks.orchestration.run_log import errors_in_one_line
+from opencode_tasks.outcomes.message_cleanup import one_line
 from opencode_tasks.reports.cost_lines import group_columns, lines_frame, read_since, report_lines
 from opencode_tasks.reports.focus import focus_csv
 from opencode_tasks.reports.page import report_page
@@ -51,7 +55,7 @@ def cost_report(
         The ``files`` and the totals of the report: rows, tokens and costs in US dollars.
 
     Raises:
-        InputError: If the ledger does not exist, or ``since`` is invalid.
+        InputError: If the ledger does not exist, ``since`` is invalid, or ``output`` cannot be written.
 
     Examples:
         >>> import pandas as pd
@@ -76,7 +80,8 @@ def _write_reports(
     url = resolve_ledger_url(ledger)
     if not is_there(url):
         raise InputError((f"ledger: there is no ledger {url} yet",))
-    folder = _folder(output)
+    with _refused(output):
+        folder = _folder(output)
     with Ledger.open(url) as opened:
         queries = opened.reports
         source = shown_url(opened.url)
@@ -86,18 +91,33 @@ def _write_reports(
         totals = report_lines(queries, (), since=first_day)[0]
         failed = _failed_attempts(queries, first_day)
     files = {
-        f"{NAME}.html": page.encode(),
+        # Names may contain lone surrogates, which UTF-8 does not have.
+        f"{NAME}.html": storable(page).encode(),
         f"{NAME}.csv": encoded(protected(lines_frame(lines, by)), "csv"),
         f"{NAME}-focus.csv": charges.encode("utf-8", "backslashreplace"),
     }
-    for name, content in files.items():
-        write_bytes(content, folder + name)
+    with _refused(output):
+        for name, content in files.items():
+            write_bytes(content, folder + name)
     page_url = link or _url_of(folder + f"{NAME}.html")
     columns = ", ".join(by) or "all"
     call_blocking(acreate_table_artifact, lines, key=f"{KEY}-table", description=f"Cost by {columns}")
     call_blocking(acreate_markdown_artifact, _summary(totals, failed, first_day, now, page_url), key=KEY)
     call_blocking(acreate_link_artifact, page_url, key=f"{KEY}-page", link_text="The cost report")
     return {"files": [folder + name for name in files], **totals}
+
+
+@contextmanager
+def _refused(output: str) -> Generator[None]:
+    """Raise InputError with the reason if the files cannot be written into the folder ``output``."""
+    try:
+        yield
+    # An fsspec file system raises exceptions of its library.
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        place = without_url_secrets(output)
+        fault = f"output: the report cannot be written to {place}: {reason or one_line(str(error))}"
+        raise InputError((fault,)) from error
 
 
 def _folder(output: str) -> str:

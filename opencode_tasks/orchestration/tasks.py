@@ -85,6 +85,9 @@ def opencode_task(
     A worker process starts one opencode server and keeps it for its further prompts. On Ray, request the
     nodes with credentials: ``with remote_options(resources={"opencode_creds": 0.01}):``.
 
+    ``opencode_task.map(prompts, schema=unmapped(schema))`` sends many prompts. Prefect's ``map`` takes the
+    items of an argument that is a list or a dict one by one: wrap such an argument in ``unmapped``.
+
     Args:
         prompt: The prompt. It is sent as it is: nothing in it is expanded.
         model: Model as ``provider/model``; None for opencode's default.

@@ -24,6 +24,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.orchestration.report_flow import cost_report
 from opencode_tasks.testing import Reply
@@ -108,6 +109,27 @@ def test_a_drift_is_an_event_and_a_table(desk: Desk) -> None:
     assert (lines["accuracy"], lines["failed"]) == ("yes", "no")
     # The progress is that of the rows.
     assert "1 of 1 rows" in found["opencode-progress"].description
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file", "File exists"),
+        ("file/below", "Not a directory"),
+        ("taken", "Is a directory"),
+        ("nowhere://bucket/reports", "Protocol not known: nowhere"),
+    ],
+)
+def test_a_place_where_the_report_cannot_be_written_is_one_line(
+    place: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "cost-report.html").mkdir(parents=True)
+    Ledger.open(str(tmp_path / "ledger.db")).close()
+    output = place if "://" in place else str(tmp_path / place)
+    with pytest.raises(InputError) as refused:
+        cost_report.fn(output, ledger=str(tmp_path / "ledger.db"))
+    assert refused.value.faults == (f"output: the report cannot be written to {output}: {reason}",)
 
 
 @pytest.mark.nightly
