@@ -44,7 +44,7 @@ from opencode_tasks.ledger import (
     waiting,
 )
 from opencode_tasks.opencode.backend import Backend, Request
-from opencode_tasks.opencode.disk_space import disk_error
+from opencode_tasks.opencode.disk_space import machine_fault
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.opencode.leftovers import read_orphaned_sessions
 from opencode_tasks.outcomes.trace import append_trace, render_trace
@@ -204,8 +204,11 @@ class _Attempt:
             await self._record_interruption()
             raise
         except OSError as fault:
+            of_machine = machine_fault(instance_dirs_root(), fault)
+            if of_machine is None:
+                return None, self._unexpected(fault)
             await self._record_interruption()
-            raise disk_error(instance_dirs_root(), fault) from fault
+            raise of_machine from fault
         except asyncio.CancelledError:
             await asyncio.shield(self._record_interruption())
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import errno
+import os
 import threading
 import time
 import uuid
@@ -242,22 +244,54 @@ def test_a_limit_beyond_the_longest_wait_holds_the_run_and_fails_no_row(engine: 
     assert (counts["status"], counts["failed"], counts["completed"] + counts["open"]) == ("paused", 0, 6)
 
 
-def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def raising(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """Raise an exception in the place of the answer to one row."""
     original = attempt_module.ask
 
     async def ask(backend: Any, request: Any, **more: Any) -> Any:
         if request.prompt == "row 2":
-            raise RecursionError("too deep")
+            raise fault
         return await original(backend, request, **more)
 
     monkeypatch.setattr(attempt_module, "ask", ask)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RecursionError("too deep"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        PermissionError(errno.EACCES, "Permission denied", "a/file/of/the/row"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_an_exception_that_no_part_declares_is_the_failure_of_its_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    raising(monkeypatch, fault)
     result = engine.execute(engine.plan())
     assert result.counts == {"open": 0, "completed": 5, "failed": 1, "skipped": 0}
     failed = engine.outcomes()[2]
     assert (failed["error_type"], failed["attempts"]) == ("unknown", 1)
-    assert "unexpected RecursionError: too deep" in failed["error_message"]
+    assert f"unexpected {type(fault).__name__}: {fault}" in failed["error_message"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "(?s)the disk of .* fails: .*No space left"),
+        (errno.EMFILE, "(?s)gets no more files, processes or memory .*Too many open files"),
+    ],
+    ids=["disk", "files"],
+)
+def test_a_fault_of_the_machine_stops_the_run_and_fails_no_row(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    raising(monkeypatch, OSError(number, os.strerror(number)))
+    with pytest.raises(SetupError, match=message) as caught:
+        engine.execute(engine.plan())
+    assert ("disk" in str(caught.value)) is (number == errno.ENOSPC)
+    assert engine.run()["failed"] == 0
 
 
 def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
