@@ -51,9 +51,11 @@ class RelayCount:
     """Requests of a row that reached the relay of its sandbox.
 
     Attributes:
-        requests: Number of requests that were sent to the providers of the models.
-        answered: Number of these that had an answer without an error.
-        refused: Number of requests that were not: to other hosts, or of another program than opencode.
+        requests: Number of requests that were sent to the providers of the models, by any method.
+        answered: Number of those by POST, which a provider charges, that had an answer without an error.
+        refused: Number of requests that did not pass: to other hosts, with keys that are not of the run, by
+            methods that providers do not need or with too large a body; and of connections of other
+            programs than opencode.
         bytes_sent: Bytes of the bodies of the requests that were sent to them.
         bytes_received: Bytes of the bodies of their responses.
 

@@ -21,6 +21,7 @@ from opencode_tasks.opencode.backend import OpencodeSpec
 from opencode_tasks.opencode.credentials import AUTH_CONTENT, read_store, user_store
 from opencode_tasks.opencode.user_config import expand_references, read_user_config
 from opencode_tasks.outcomes.secret_mask import MIN_LENGTH, SecretMask
+from opencode_tasks.sandbox.placeholders import is_credential_name
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _SECRET_WORDS = frozenset(
@@ -30,7 +31,6 @@ _SECRET_WORDS = frozenset(
 _PLACE_WORDS = frozenset(("region", "location", "profile", "project", "endpoint", "url", "host", "resource"))
 _REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
 MAX_KEY_LENGTH = 4000
-_CREDENTIAL = re.compile(r"auth|key|token|secret|cred|pass|^pat$", re.IGNORECASE)
 _OAUTH_SECRETS = ("access", "refresh", "key", "token")
 
 
@@ -91,7 +91,7 @@ def _referenced_values(value: Any, name: str = "", *, is_header: bool = False) -
     elif isinstance(value, list):
         for item in cast("list[Any]", value):
             yield from _referenced_values(item, name, is_header=is_header)
-    elif isinstance(value, str) and (is_header or _CREDENTIAL.search(name)):
+    elif isinstance(value, str) and (is_header or is_credential_name(name)):
         for reference in _REFERENCE.findall(value):
             found = expand_references(reference, os.environ)
             if len(found) <= MAX_KEY_LENGTH and "://" not in found and not any(map(str.isspace, found)):
@@ -112,17 +112,19 @@ def _given_secrets(spec: OpencodeSpec) -> Iterator[str]:
     yield from _config_secrets(read_user_config(), environ)
 
 
-def _config_secrets(value: Any, environ: Mapping[str, str], name: str = "") -> Iterator[str]:
-    """The values of keys with a secret name, and the passwords in URLs, at any depth."""
+def _config_secrets(
+    value: Any, environ: Mapping[str, str], name: str = "", *, is_header: bool = False
+) -> Iterator[str]:
+    """The values of keys with a secret name, those of headers for credentials, and the secrets in URLs."""
     if isinstance(value, Mapping):
         for key, member in cast("Mapping[str, Any]", value).items():
-            yield from _config_secrets(member, environ, key)
+            yield from _config_secrets(member, environ, key, is_header=is_header or name == "headers")
     elif isinstance(value, list):
         for item in cast("list[Any]", value):
-            yield from _config_secrets(item, environ, name)
+            yield from _config_secrets(item, environ, name, is_header=is_header)
     elif isinstance(value, str):
         expanded = expand_references(value, environ)
-        if is_secret_name(name):
+        if is_secret_name(name) or (is_header and is_credential_name(name)):
             yield from _parts(expanded)
         elif "://" in expanded:
             yield from _url_secrets(expanded)
@@ -133,7 +135,7 @@ def _url_secrets(url: str) -> Iterator[str]:
         parts = urlsplit(url)
         yield from _parts(parts.password or "")
         for name, value in parse_qsl(parts.query):
-            if is_secret_name(name):
+            if is_credential_name(name):
                 yield from _parts(value)
 
 

@@ -8,17 +8,35 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 PREFIX = "placeholder-"
 BASIC = "basic "
 # A shorter value is no secret. One below LONG can be a common word, which stays where no secret is expected.
 MIN_LENGTH = 8
 LONG = 16
-# Headers and parameters of URLs with such words in their names hold credentials. A provider that repeats
-# another part of a request would bring the secret inside.
-CREDENTIAL_NAME = re.compile(r"auth|key|token|secret|cred|pass", re.IGNORECASE)
+_CREDENTIAL_NAME = re.compile(
+    r"auth(?!ors?\b)|(?<!idempotency.)key|token|secret|cred|pass|cookie|jwt|bearer|signature|^pat$|^sig$",
+    re.IGNORECASE,
+)
+# The name of a scheme of Authorization (RFC 9110, section 11.1).
+_SCHEME = re.compile(r"[A-Za-z]{1,15}\s+(?=\S)")
 _PARAMETER = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
+
+
+def is_credential_name(name: str) -> bool:
+    """Whether a header or a parameter of a URL of this name holds a credential.
+
+    A secret takes its place there only: a provider that repeats another part of a request would bring it
+    inside. Other credentials may not be there.
+    """
+    return _CREDENTIAL_NAME.search(name) is not None
+
+
+def parameters(query: str) -> list[tuple[str, str]]:
+    """Names and values in the query of a URL, by any delimiter that a server may accept."""
+    parts = (part.partition("=") for part in re.split("[&;]", query))
+    return [(unquote_plus(name), unquote_plus(value)) for name, _, value in parts]
 
 
 class Placeholders:
@@ -67,7 +85,7 @@ class Placeholders:
 
     def revealed(self, name: str, text: str, host: str) -> str:
         """The value of a header with the secrets that ``host`` may get, if it is one for credentials."""
-        if not CREDENTIAL_NAME.search(name) and name.lower() not in self._headers:
+        if not is_credential_name(name) and name.lower() not in self._headers:
             return text
         if text[: len(BASIC)].lower() == BASIC:
             return self._basic(text, host)
@@ -78,12 +96,19 @@ class Placeholders:
 
         def parameter(found: re.Match[str]) -> str:
             name, value = found.groups()
-            is_credential = (
-                CREDENTIAL_NAME.search(name) and value in self._secrets and host in self._hosts[value]
-            )
+            is_credential = is_credential_name(name) and value in self._secrets and host in self._hosts[value]
             return f"{name}={quote(self._secrets[value], safe='')}" if is_credential else found[0]
 
         return _PARAMETER.sub(parameter, url)
+
+    def has_other(self, name: str, text: str) -> bool:
+        """Whether the value of a header or parameter for credentials has more than placeholders."""
+        if not is_credential_name(name):
+            return False
+        rest = _decoded(text)
+        for one in self._secrets:
+            rest = rest.replace(one, "")
+        return len(_SCHEME.sub("", rest, count=1)) >= LONG
 
     def _revealed(self, text: str, host: str) -> str:
         for name, secret in self._secrets.items():
@@ -93,9 +118,17 @@ class Placeholders:
 
     def _basic(self, text: str, host: str) -> str:
         """User name and password, which are encoded together."""
-        scheme, encoded = text[: len(BASIC)], text[len(BASIC) :]
-        try:
-            decoded = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        decoded = _decoded(text)
+        if decoded == text:
             return text
-        return scheme + base64.b64encode(self._revealed(decoded, host).encode()).decode()
+        return text[: len(BASIC)] + base64.b64encode(self._revealed(decoded, host).encode()).decode()
+
+
+def _decoded(text: str) -> str:
+    """User name and password of the scheme Basic; other values as they are."""
+    if text[: len(BASIC)].lower() != BASIC:
+        return text
+    try:
+        return base64.b64decode(text[len(BASIC) :], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return text
