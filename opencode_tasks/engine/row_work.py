@@ -62,7 +62,8 @@ def checked(
         end = workspace.check(spec.check_command, spec.command_limit_s, spec.sandbox, stop)
     except (WorkspaceFaultError, SetupError, OSError) as fault:
         raise _failed(fault, answer, answer.work) from fault
-    output = end.output if end.exceeded is None else f"{end.output.rstrip()}\n{end.exceeded}\n".lstrip()
+    reason = end.abnormal_end
+    output = end.output if reason is None else f"{end.output.rstrip()}\n{reason}\n".lstrip()
     work = replace(answer.work, check_passed=end.has_passed, check_output=output)
     return replace(answer, work=work), end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ _MAX_CHAR_BYTES = 4
 # Time between two looks at a stop.
 _LOOK_S = 0.5
 # The kernel ends a program that writes more to a file than its limit (SIGXFSZ).
-_FILE_TOO_LARGE = (-25, 128 + 25)
+_SIGNALLED = 128
+_FILE_TOO_LARGE = (-25, _SIGNALLED + 25)
 
 
 def start_program(
@@ -72,11 +74,19 @@ class CommandEnd:
     @property
     def reason(self) -> str:
         """How it ended, in words."""
+        return self.abnormal_end or f"exit code {self.exit_code}"
+
+    @property
+    def abnormal_end(self) -> str | None:
+        """Why it did not end by itself; None if it did."""
         if self.exceeded is not None:
             return self.exceeded
         if self.exit_code is None:
             return f"it did not end within {self.seconds:.0f} s"
-        return f"exit code {self.exit_code}"
+        # A shell and bubblewrap give 128 and the number for a program that a signal ended.
+        number = -self.exit_code if self.exit_code < 0 else self.exit_code - _SIGNALLED
+        name = next((one.name for one in signal.Signals if one == number), None)
+        return None if name is None else f"exit code {self.exit_code}: a signal ended it ({name})"
 
 
 def run_shell(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -300,6 +301,9 @@ def test_a_required_check_that_fails_fails_its_row_and_a_setup_that_fails_sends_
     check(
         row, error_message="the check command failed: 1 failed", response="done", files_changed=1, attempts=1
     )
+    [row] = work.run_rows(check_command="echo 2 tests; kill -9 $$").to_dict("records")
+    check(row, status="completed", check_passed=False)
+    assert re.fullmatch(r"2 tests\nexit code -?\d+: a signal ended it \(SIGKILL\)\n", row["check_output"])
     calls = len(work.provider.calls)
     [row] = work.run_rows(setup_command="echo no network; exit 4", max_attempts=1).to_dict("records")
     check(row, status="failed", error_type="workspace", files_changed=None)
