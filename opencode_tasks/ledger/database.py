@@ -44,7 +44,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.file = LedgerFile(engine) if engine.dialect.name == "sqlite" else None
+        self.file: LedgerFile | None = LedgerFile(engine) if engine.dialect.name == "sqlite" else None
         self._write_engine = engine.execution_options(ledger_write=True)
         # Threads of one process wait here and not in SQLite's busy loop, which sleeps.
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()

@@ -28,8 +28,8 @@ class LedgerFile:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.path = Path(engine.url.database or "")
-        self.identity = _identity(self.path)
+        self.path: Path = Path(engine.url.database or "")
+        self.identity: Identity | None = _identity(self.path)
         event.listen(engine, "do_connect", self._check_connection)
 
     @property
