@@ -70,8 +70,20 @@ class VotedRow:
         )
         of_person = next((at for at, one in enumerate(counted) if one["answered_by"] is not None), None)
         if of_person is None:
-            return found
+            return self._with_passed_check(found, counted)
         return replace(found, chosen=of_person, is_tie=False, is_decided=True)
+
+    def _with_passed_check(self, found: Tally, counted: Sequence[Vote]) -> Tally:
+        """The count, with a vote of the same answer whose check passed in place of one whose check failed."""
+        if found.chosen is None or counted[found.chosen]["check_passed"] is not False:
+            return found
+        answer = self.answer_of(counted[found.chosen])
+        passed = (
+            at
+            for at, vote in enumerate(counted)
+            if vote["check_passed"] and _is_valid(vote) and self.answer_of(vote) == answer
+        )
+        return replace(found, chosen=next(passed, found.chosen))
 
     def is_low(self, found: Tally, limits: EscalationLimits) -> bool:
         """Whether the agreement or the stated confidence is below its limit, or there is no valid answer.
