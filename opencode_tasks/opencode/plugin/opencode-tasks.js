@@ -439,6 +439,9 @@ function note(event) {
   }
 }
 
+if (RELAY && !(await import("./closed_process.js")).closeProcess()) {
+  throw new Error("opencode cannot be closed to the other programs of its sandbox")
+}
 if (!globalThis.fetch.opencodeTasks) globalThis.fetch = wrap(RELAY ? relayed(globalThis.fetch) : globalThis.fetch)
 
 export const OpencodeTasks = async () => {
