@@ -12,11 +12,13 @@ import socket
 import sys
 from pathlib import Path
 
+from opencode_tasks.sandbox.syscall_filter import filter_path
 from opencode_tasks.sandbox.view import OTHER_TEMP, TEMP, View
 from opencode_tasks.system import run_command
 
 PROGRAM = "bwrap"
 PROBE_LIMIT_S = 20.0
+FILTER_DESCRIPTOR = 9
 # The system: programs and libraries. Homes, /opt, /srv, /var, /root and /run are not seen.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system")
 # Files in /etc that programs read. Other files there can hold passwords and keys.
@@ -64,7 +66,13 @@ class Bubblewrap:
             options += ["--ro-bind", str(outside), str(inside)]
         # What holds the places of these files is in memory.
         options += ["--remount-ro", "/dev", "--remount-ro", "/"]
-        return [*options, "--chdir", str(view.cwd), "--", *args]
+        program = [*options, "--chdir", str(view.cwd), "--", *args]
+        filter_file = filter_path()
+        if filter_file is None:
+            return program
+        # bwrap reads the filter from a descriptor, which the shell opens.
+        program[1:1] = ["--seccomp", str(FILTER_DESCRIPTOR)]
+        return ["sh", "-c", f'exec "$@" {FILTER_DESCRIPTOR}< "$0"', str(filter_file), *program]
 
 
 def _system(*, has_network: bool) -> list[str]:

@@ -27,6 +27,7 @@ from opencode_tasks.ledger import Ledger
 from opencode_tasks.opencode.instance_dir import instance_dirs_root
 from opencode_tasks.opencode.provider_access import host_of
 from opencode_tasks.sandbox.bubblewrap import PROGRAM, Bubblewrap
+from opencode_tasks.sandbox.syscall_filter import filter_program
 from opencode_tasks.system.folders import data_folder, home
 from opencode_tasks.testing import Reply, ScriptedProvider
 
@@ -67,6 +68,8 @@ opencode_trace     perl opencode.pl trace
 opencode_read      perl opencode.pl read
 abstract_socket    perl connect.pl "@$SOCKET"
 socket_of_d_bus    perl connect.pl "$BUS" || test -n "$DBUS_SESSION_BUS_ADDRESS" || ls /run/dbus /run/user
+keys_of_session    perl call.pl "$KEYCTL" 0 -3 0
+io_uring           perl call.pl 425 0 0 0
 new_namespace      unshare -Ur true
 kill_others        test "$(ls /proc | grep -c '^[0-9]')" -gt 40
 big_file           dd if=/dev/zero of=big bs=1M count=40 status=none
@@ -98,6 +101,8 @@ $path =~ s/^@/\0/;
 socket(my $s, PF_UNIX, SOCK_STREAM, 0) or exit 2;
 exit(connect($s, pack("Sa*", AF_UNIX, $path)) ? 0 : 3);
 """
+# A system call, unless it is refused.
+CALL = "exit(syscall($ARGV[0] + 0, map { $_ + 0 } @ARGV[1..3]) < 0 && $!{EPERM})\n"
 # What a program tries with opencode, which process 1 has started. Status 0 if it succeeds.
 OPENCODE = r"""
 my ($what) = @ARGV;
@@ -121,7 +126,10 @@ my ($local, $remote) = (pack("PQ", $bytes, 8), pack("QQ", 4096, 8));
 exit(syscall($vm_read, $pid, $local, 1, $remote, 1, 0) < 0 && $!{EPERM});
 """
 # Numbers of system calls.
-NUMBERS = {"x86_64": {"PTRACE": 101, "VM_READ": 310}, "aarch64": {"PTRACE": 117, "VM_READ": 270}}
+NUMBERS = {
+    "x86_64": {"PTRACE": 101, "VM_READ": 310, "KEYCTL": 250},
+    "aarch64": {"PTRACE": 117, "VM_READ": 270, "KEYCTL": 219},
+}
 RELAY = r"""
 use Socket;
 socket(my $s, PF_UNIX, SOCK_STREAM, 0) or exit 2;
@@ -163,6 +171,7 @@ def hostile(folder: Path, values: Mapping[str, object]) -> Path:
             "memory.pl": MEMORY,
             "relay.pl": RELAY,
             "connect.pl": CONNECT,
+            "call.pl": CALL,
             "opencode.pl": OPENCODE,
             "opencode.json": json.dumps(grants),
             ".opencode/plugin/owned.js": f'require("fs").writeFileSync("{values["OUTSIDE"]}/owned", "")\n',
@@ -471,6 +480,10 @@ def test_a_dry_run_says_what_is_let_into_the_sandbox(work: Work) -> None:
 
 def test_this_machine_can_make_sandboxes() -> None:
     assert Bubblewrap().problem() is None
+
+
+def test_a_machine_whose_system_calls_are_not_known_has_no_filter() -> None:
+    assert [filter_program(name) is None for name in ("x86_64", "aarch64", "riscv64")] == [False, False, True]
 
 
 @pytest.mark.slow
