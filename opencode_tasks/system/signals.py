@@ -81,3 +81,8 @@ def run_in_thread(work: Callable[[], T], *, on_stop: Callable[[], None], on_kill
     while events.get():
         on_stop()
     return result.result()
+
+
+def signal_name(number: int) -> str | None:
+    """The name of a signal, such as "SIGKILL"; None for another number."""
+    return next((one.name for one in signal.Signals if one == number), None)

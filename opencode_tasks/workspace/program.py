@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from opencode_tasks.sandbox.cell import Cell, passed_variables
 from opencode_tasks.sandbox.view import TEMP, View
 from opencode_tasks.system import GuardedProcess
 from opencode_tasks.system.folders import remove_tree
+from opencode_tasks.system.signals import signal_name
 
 # Prefixes of variables that no program of a row needs.
 REMOVED_VARIABLES = ("OPENCODE_", "PREFECT_", "GIT_")
@@ -85,7 +85,7 @@ class CommandEnd:
             return f"it did not end within {self.seconds:.0f} s"
         # A shell and bubblewrap give 128 and the number for a program that a signal ended.
         number = -self.exit_code if self.exit_code < 0 else self.exit_code - _SIGNALLED
-        name = next((one.name for one in signal.Signals if one == number), None)
+        name = signal_name(number)
         return None if name is None else f"exit code {self.exit_code}: a signal ended it ({name})"
 
 
