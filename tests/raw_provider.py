@@ -121,10 +121,10 @@ def usage_in_choice() -> str:
     return openai(done=False) + event({**head, "choices": [end]}) + "data: [DONE]\n\n"
 
 
-def gemini(finish: str | None = None, text: str = "") -> str:
-    """A stream of ``streamGenerateContent`` with one candidate."""
+def gemini(finish: str | None = None, text: str = "", **counts: int) -> str:
+    """A stream of ``streamGenerateContent`` with one candidate; ``counts`` replace those of its usage."""
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
-    usage = {"promptTokenCount": 40, "candidatesTokenCount": 10, "totalTokenCount": 50}
+    usage = {"promptTokenCount": 40, "candidatesTokenCount": 10, "totalTokenCount": 50, **counts}
     return event(
         {"candidates": [candidate | ({"finishReason": finish} if finish else {})], "usageMetadata": usage}
     )
@@ -189,6 +189,9 @@ MODELS: dict[str, Raw] = {
     "claude-quotes": Raw(wire="claude", body=claude("end_turn", input_tokens="40.0")),
     "claude-event": Raw(
         wire="claude", body=claude("end_turn", extra=event({"type": "new_event", "index": 0}))
+    ),
+    "gemini-tools": Raw(
+        wire="gemini", body=gemini("STOP", ANSWER, promptTokenCount=25, toolUsePromptTokenCount=15)
     ),
     "gemini-blocked": Raw(wire="gemini", body=event(BLOCKED)),
     "gemini-other": Raw(wire="gemini", body=gemini("OTHER")),

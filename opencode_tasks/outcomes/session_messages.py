@@ -156,19 +156,18 @@ def imported_steps(messages: Iterable[Message], session_id: str) -> list[Step]:
     """The steps of a session that was run outside this library, by any opencode 1.x.
 
     Early versions have no tokens in their steps: a message is then one step. An export does not say
-    whether a cost of 0 is a price or a missing price, so the cost of a step with tokens is unknown.
+    whether a cost of 0 is a price or a missing price, so the cost of a step with tokens is unknown. A step
+    that is in it twice counts once.
     """
-    found: list[Step] = []
+    found: dict[str, Step] = {}
     for message in assistant_messages(messages):
         info = _info(message)
         parts = [end for end in _step_ends(message) if mapping_in(end[0].get("tokens"))]
         if not parts and mapping_in(info.get("tokens")):
             parts = [({**info, "reason": info.get("finish")}, bool(answer_text([message])))]
-        found += [
-            _without_zero(_step(part, info, session_id, (), has_output=has_output))
-            for part, has_output in parts
-        ]
-    return found
+        steps = [_step(part, info, session_id, (), has_output=has_output) for part, has_output in parts]
+        found |= {step.step_id: _without_zero(step) for step in steps}
+    return [*found.values()]
 
 
 def _without_zero(step: Step) -> Step:

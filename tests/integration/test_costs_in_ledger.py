@@ -447,6 +447,25 @@ def test_an_export_of_the_next_major_version_is_refused_by_name(
     assert ledger.runs.newest() == []
 
 
+def test_a_step_that_an_export_has_twice_counts_once(ledger: Ledger, tmp_path: Path) -> None:
+    recorded = json.loads(RECORDED.read_text())
+    answers = [message for message in recorded["messages"] if message["info"]["role"] == "assistant"]
+    recorded["messages"] += answers
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(recorded))
+    (line,) = import_sessions([path], ledger.url, PriceBook())
+    assert "2 model calls" in line
+    assert ledger.reports.spent(("run",))[0]["steps"] == 2
+
+
+@pytest.mark.parametrize("cost", [-1.0, 1e30, 1e9])
+def test_a_cost_that_cannot_be_is_computed_from_prices(ledger: Ledger, tmp_path: Path, cost: float) -> None:
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(old_export(cost)))
+    (line,) = import_sessions([path], ledger.url, PriceBook())
+    assert line.endswith(", $0.00015")
+
+
 def old_export(cost: float, model: str = "claude-haiku-4-5") -> dict[str, Any]:
     """An export of an early 1.x: its steps have no tokens, and ``mode`` is the agent."""
     info = {

@@ -143,6 +143,7 @@ def test_usage_in_other_places_of_a_stream_is_read(raw_rig: Rig) -> None:
         "no-cost",
         "claude-quotes",
         "claude-event",
+        "gemini-tools",
     ],
 )
 def test_what_providers_add_to_their_events_loses_no_answer(raw_rig: Rig, name: str) -> None:

@@ -98,14 +98,20 @@ function completeChat(holder) {
   return textOf(usage) !== before
 }
 
-// Gemini leaves out counts of 0. The rest of the total is the answer.
+// Gemini leaves out counts of 0. The rest of the total is the answer. Its client does not read the tokens that
+// tools of the provider added to the prompt, which count as input.
 function completeGemini(usage) {
   if (!isObject(usage)) return false
   const before = textOf(usage)
+  const ofTools = count(usage.toolUsePromptTokenCount)
+  if (ofTools !== null && count(usage.promptTokenCount) !== null) {
+    usage.promptTokenCount += ofTools
+    delete usage.toolUsePromptTokenCount
+  }
   const { promptTokenCount: prompt, totalTokenCount: total } = usage
   if (count(prompt) === null) delete usage.cachedContentTokenCount
   if (count(usage.candidatesTokenCount) === null && count(prompt) !== null && count(total) !== null) {
-    const others = [prompt, usage.thoughtsTokenCount, usage.toolUsePromptTokenCount].map((value) => count(value) ?? 0)
+    const others = [prompt, usage.thoughtsTokenCount].map((value) => count(value) ?? 0)
     usage.candidatesTokenCount = Math.max(0, total - others.reduce((sum, value) => sum + value, 0))
   }
   return textOf(usage) !== before
