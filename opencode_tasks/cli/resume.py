@@ -11,7 +11,6 @@ from opencode_tasks.cli.annotate import run_command
 from opencode_tasks.cli.command_options import declared
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import LedgerOption, named_run, open_existing
-from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.errors import InputError
 from opencode_tasks.plan.option_signatures import DATASET, TABLES, with_defaults
@@ -94,7 +93,8 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
 
     Raises InputError if the run is unknown, has no open row, or is not resumed by a command.
     """
-    from opencode_tasks.ledger import PREPARING, UNFINISHED, resumable_command
+    from opencode_tasks.engine.run_check import checked_run
+    from opencode_tasks.ledger import UNFINISHED, resumable_command
 
     with open_existing(ledger) as opened:
         found = named_run(opened, run_id) if run_id else opened.runs.newest_unfinished()
@@ -106,10 +106,7 @@ def _look_up(run_id: str | None, ledger: str | None) -> tuple[dict[str, Any], st
             found = str(run["parent_run_id"])
             run = opened.runs.get(found)
         has_open_part = any(part.is_unfinished for part in opened.votes.parts(found))
-    if run is None:
-        raise InputError((no_run(found),))
-    if run["status"] == PREPARING:
-        raise InputError((not_begun(found),))
+    run = checked_run(found, run)
     # A run that was stopped after its last row has only its OUTPUT to write.
     if run["open"] == 0 and not has_open_part and run["status"] not in UNFINISHED:
         raise InputError((f"run {found} has no open row: it is {run['status']}",))

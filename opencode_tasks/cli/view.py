@@ -12,8 +12,6 @@ import typer
 from opencode_tasks.cli.help_text import Command
 from opencode_tasks.cli.ledger_option import NEWEST, RUN_HELP, LedgerOption, named_run, open_existing
 from opencode_tasks.cli.review import user_name
-from opencode_tasks.domain.text import no_run
-from opencode_tasks.errors import InputError
 from opencode_tasks.system.loopback import MAX_PORT
 
 if TYPE_CHECKING:
@@ -82,9 +80,10 @@ def view(
 
 def _run_id(ledger: Ledger, run_id: str | None) -> str:
     """The named run, or the newest one. Raises InputError if there is none."""
+    from opencode_tasks.engine.run_check import checked_run
+
     run_id = named_run(ledger, run_id or NEWEST)
-    if ledger.runs.status(run_id) is None:
-        raise InputError((no_run(run_id),))
+    checked_run(run_id, ledger.row_list.run(run_id))
     return run_id
 
 

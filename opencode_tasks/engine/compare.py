@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.quality import answer_in, fields_of, kind_in
+from opencode_tasks.engine.run_check import checked_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.quality.agreement import ChangedAnswer, FieldComparison, compare
@@ -82,12 +82,9 @@ class _Answers:
 
     @classmethod
     def of(cls, ledger: Ledger, run_id: str) -> _Answers:
-        """Read a run. Raises InputError if it does not exist."""
+        """Read a run. Raises InputError if it does not exist, and if its rows are not all written."""
         # Without the counts of ``runs.get``, which read all rows.
-        run = ledger.row_list.run(run_id)
-        if run is None:
-            fault = no_run(run_id)
-            raise InputError((fault,))
+        run = checked_run(run_id, ledger.row_list.run(run_id))
         schema = mapping_in(run["parameters"]).get("schema")
         answers = ledger.results.answers(run_id, has_schema=schema is not None)
         outcomes = {one["row_id"]: one for one in answers}

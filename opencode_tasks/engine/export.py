@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.domain.url_secrets import has_hidden_part
 from opencode_tasks.engine.result import STATUSES, output_parts
+from opencode_tasks.engine.run_check import checked_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.columns import output_columns
 from opencode_tasks.frames.io import Output, read_table
-from opencode_tasks.ledger import PREPARING, Ledger, models_in
+from opencode_tasks.ledger import Ledger, models_in
 from opencode_tasks.plan.command import text_options
 from opencode_tasks.plan.incremental import IncrementalInput
 
@@ -35,11 +36,7 @@ def export_run(
     InputError if the run does not exist, if the number of rows in the input has changed, or if the
     target cannot be written.
     """
-    run = ledger.runs.get(run_id)
-    if run is None:
-        raise InputError((no_run(run_id),))
-    if run["status"] == PREPARING:
-        raise InputError((not_begun(run_id),))
+    run = checked_run(run_id, ledger.runs.get(run_id))
     prefix = run["parameters"].get("column_prefix")
     parameters = run["parameters"]
     columns = output_columns(
@@ -71,7 +68,7 @@ def export_run(
 
 
 def _read_source(
-    ledger: Ledger, run: dict[str, Any], command: dict[str, Any], database: str | None
+    ledger: Ledger, run: Mapping[str, Any], command: dict[str, Any], database: str | None
 ) -> pd.DataFrame:
     """Read the input of a run again. Raises InputError if its number of rows has changed."""
     source, run_id = command["input"], run["run_id"]

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opencode_tasks.domain.text import no_run
 from opencode_tasks.engine.left_out import RowNotes
 from opencode_tasks.engine.predictions import predictions
+from opencode_tasks.engine.run_check import checked_run
 from opencode_tasks.engine.trajectories import trajectories
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.content import compression_of
 from opencode_tasks.frames.formats import format_of
 from opencode_tasks.frames.write_file import file_faults, write_records
-from opencode_tasks.ledger import PREPARING, Ledger
+from opencode_tasks.ledger import Ledger
 
 RecordFormat = Literal["swebench", "atif", "sharegpt"]
 # The name of a record.
@@ -42,9 +42,7 @@ def export_records(ledger: Ledger, run_id: str, target: str, record_format: Reco
     exist, if it has nothing to write, or if the target cannot be written; a file of that name is then as it
     was.
     """
-    run = ledger.runs.get(run_id)
-    if run is None or run["status"] == PREPARING:
-        raise InputError((no_run(run_id),))
+    run = checked_run(run_id, ledger.runs.get(run_id))
     if faults := [*_suffix_faults(target, record_format), *file_faults(target)]:
         raise InputError(tuple(faults[:1]))
     notes, count = RowNotes(), _Counter()

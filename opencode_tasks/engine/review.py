@@ -11,8 +11,9 @@ from typing import Any
 from opencode_tasks.domain.answer_schema import validate
 from opencode_tasks.domain.answer_shape import shape_of
 from opencode_tasks.domain.json_values import mapping_in
-from opencode_tasks.domain.text import no_row, no_run, none_of
+from opencode_tasks.domain.text import no_row, none_of
 from opencode_tasks.engine.quality import answer_in, fields_of, has_answer, kind_in, schema_of_run
+from opencode_tasks.engine.run_check import checked_run
 from opencode_tasks.errors import InputError
 from opencode_tasks.frames.answer_form import answer_text
 from opencode_tasks.ledger import GoldOf, Ledger, ModelAnswer, Review
@@ -116,8 +117,7 @@ def undo_named_review(ledger: Ledger, run_id: str, row_id: str) -> Mapping[str, 
 
     Raises InputError if there is no such run or row, or no review in it that can be undone.
     """
-    if ledger.runs.status(run_id) is None:
-        raise InputError((no_run(run_id),))
+    checked_run(run_id, ledger.row_list.run(run_id))
     if not undo_review(ledger, run_id, row_id):
         found = ledger.results.row(run_id, row_id)
         fault = no_row(run_id, row_id) if found is None else _no_review(run_id, row_id, found["row"])
@@ -143,9 +143,7 @@ def schema_of(ledger: Ledger, run_id: str) -> Mapping[str, Any] | None:
 
     Raises InputError if there is no such run, and if it is not known: an answer may not fit it then.
     """
-    run = ledger.row_list.run(run_id)
-    if run is None:
-        raise InputError((no_run(run_id),))
+    run = checked_run(run_id, ledger.row_list.run(run_id))
     parameters = mapping_in(run["parameters"])
     if "schema" not in parameters:
         raise InputError((f"run {run_id}: its settings were purged, so it cannot be reviewed",))

@@ -10,13 +10,13 @@ from random import Random
 import pandas as pd
 
 from opencode_tasks.domain.money import usd_to_pico
-from opencode_tasks.domain.text import no_run, not_begun
 from opencode_tasks.engine.estimates import LIKE, like_parameters
 from opencode_tasks.engine.parts import ENDED
 from opencode_tasks.engine.pilot import is_pilot_hold
 from opencode_tasks.engine.quality import gold_values
+from opencode_tasks.engine.run_check import checked_run
 from opencode_tasks.errors import InputError
-from opencode_tasks.ledger import FLOW_CALL, HAS_REVIEWED_EXAMPLES, MODELS, PREPARING, SYSTEM_TEXT, Ledger
+from opencode_tasks.ledger import FLOW_CALL, HAS_REVIEWED_EXAMPLES, MODELS, SYSTEM_TEXT, Ledger
 from opencode_tasks.plan.plan import Plan
 from opencode_tasks.plan.reviewed_examples import is_reviewed
 from opencode_tasks.plan.run_context import RunContext
@@ -70,11 +70,7 @@ def _start(ledger: Ledger, plan: Plan, frame: pd.DataFrame, context: RunContext)
 
 
 def _continue(ledger: Ledger, plan: Plan, context: RunContext, run_id: str) -> StartedRun:
-    run = ledger.runs.get(run_id)
-    if run is None:
-        raise InputError((no_run(run_id),))
-    if run["status"] == PREPARING:
-        raise InputError((not_begun(run_id),))
+    run = checked_run(run_id, ledger.runs.get(run_id))
     if run["input_fingerprint"] != plan.fingerprint:
         fault = (
             f"run {run_id}: the input or its settings have changed since the run began; "

@@ -14,7 +14,10 @@ import pytest
 
 from opencode_tasks.domain.records import RowInput
 from opencode_tasks.engine.audit import audit
+from opencode_tasks.engine.compare import compare_runs
 from opencode_tasks.engine.export import export_run
+from opencode_tasks.engine.record_export import export_records
+from opencode_tasks.engine.review import schema_of, undo_named_review
 from opencode_tasks.errors import InputError
 from opencode_tasks.ledger import AlreadyLeased, Lease, Ledger
 from opencode_tasks.system import clock
@@ -142,10 +145,16 @@ def test_a_run_whose_rows_are_not_all_written_is_not_found(ledger: Ledger) -> No
     assert ledger.runs.status("run") == "preparing"
     assert ledger.runs.newest_unfinished() is None
     assert ledger.runs.find("flow", "f") is None
-    with pytest.raises(InputError, match="ended before its rows were written"):
-        audit(ledger, "run")
-    with pytest.raises(InputError, match="ended before its rows were written"):
-        export_run(ledger, "run", "out.csv", database=None)
+    for read in (
+        lambda: audit(ledger, "run"),
+        lambda: export_run(ledger, "run", "out.csv", database=None),
+        lambda: export_records(ledger, "run", "out.jsonl", "sharegpt"),
+        lambda: compare_runs(ledger, "run", "run"),
+        lambda: undo_named_review(ledger, "run", "r0"),
+        lambda: schema_of(ledger, "run"),
+    ):
+        with pytest.raises(InputError, match="ended before its rows were written"):
+            read()
     ledger.runs.ready("run")
     assert ledger.runs.newest_unfinished() == "run"
     assert ledger.runs.find("flow", "f") == "run"
