@@ -70,20 +70,20 @@ class VotedRow:
         )
         of_person = next((at for at, one in enumerate(counted) if one["answered_by"] is not None), None)
         if of_person is None:
-            return self._with_passed_check(found, counted)
+            return found
         return replace(found, chosen=of_person, is_tie=False, is_decided=True)
 
-    def _with_passed_check(self, found: Tally, counted: Sequence[Vote]) -> Tally:
-        """The count, with a vote of the same answer whose check passed in place of one whose check failed."""
-        if found.chosen is None or counted[found.chosen]["check_passed"] is not False:
-            return found
-        answer = self.answer_of(counted[found.chosen])
+    def _with_passed_check(self, chosen: Vote) -> Vote:
+        """The vote whose work the row takes: of those with the chosen answer, one whose check passed."""
+        if chosen["check_passed"] is not False or chosen["answered_by"] is not None:
+            return chosen
+        answer = self.answer_of(chosen)
         passed = (
-            at
-            for at, vote in enumerate(counted)
+            vote
+            for vote in self.votes
             if vote["check_passed"] and _is_valid(vote) and self.answer_of(vote) == answer
         )
-        return replace(found, chosen=next(passed, found.chosen))
+        return next(passed, chosen)
 
     def is_low(self, found: Tally, limits: EscalationLimits) -> bool:
         """Whether the agreement or the stated confidence is below its limit, or there is no valid answer.
@@ -119,7 +119,7 @@ class VotedRow:
             for vote, ok in zip(self.votes, valid, strict=True)
         ]
         return _decided(
-            self.votes[found.chosen or 0],
+            self._with_passed_check(self.votes[found.chosen or 0]),
             self.votes,
             {
                 "agreement": found.agreement,

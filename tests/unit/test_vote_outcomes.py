@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from opencode_tasks.domain.records import TOKEN_COLUMNS
 from opencode_tasks.engine.vote_outcomes import VotedRow
+from opencode_tasks.ledger.votes import CHOSEN_COLUMNS
 
 
 def vote(part: int, response: str, *, check_passed: bool | None) -> dict[str, Any]:
-    named = {"part": part, "response": response, "check_passed": check_passed}
-    return {**named, "status": "completed", "structured": None, "answered_by": None}
+    columns = dict.fromkeys((*CHOSEN_COLUMNS, *TOKEN_COLUMNS, "cost_pico", "cost_source", "started_at"))
+    named = {"part": part, "response": response, "check_passed": check_passed, "run_id": f"vote {part}"}
+    return {**columns, **named, "status": "completed", "row_id": "r", "attempts": 1, "reused": False}
 
 
 @pytest.mark.parametrize(
@@ -28,5 +31,6 @@ def test_of_equal_answers_one_with_a_passed_check_is_chosen(
     votes: list[tuple[str, bool | None]], chosen: int
 ) -> None:
     given = [vote(part, text, check_passed=passed) for part, (text, passed) in enumerate(votes, 1)]
-    found = VotedRow.of(given, None).tally(len(given), len(given))
-    assert found.chosen == chosen
+    row = VotedRow.of(given, None)
+    outcome = row.outcome(row.tally(len(given), len(given)))
+    assert outcome.values["source_run_id"] == f"vote {chosen + 1}"
