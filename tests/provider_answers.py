@@ -834,8 +834,8 @@ def _limits_without_a_time() -> Iterator[FailedAnswer]:
     yield case("gemini: a limit of nothing", BillingError, 429, nothing, wire="gemini")
 
 
-def _limits_under_403() -> Iterator[FailedAnswer]:
-    """Limits under the status of a refused key, in either order of the words, or with Retry-After."""
+def _limits_of_refusals() -> Iterator[FailedAnswer]:
+    """Limits under the status of a refused key or request, in either order of the words, or with Retry-After."""
     secondary = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
     abuse = "You have triggered an abuse detection mechanism. Please wait before you try again."
     soon = {"retry-after": "20"}
@@ -852,6 +852,17 @@ def _limits_under_403() -> Iterator[FailedAnswer]:
         ("kong: quota", "API quota has been exceeded", {}, 60),
     ):
         yield case(f"{name} (403)", RateLimitError, 403, {"message": text}, headers=headers, wait_s=wait_s)
+    for name, text, wait_s in (
+        ("any: too many", "Too many requests, please slow down", 60),
+        ("any: rate limit", "Your account's rate limit was hit; retry in 90 seconds", 90),
+    ):
+        yield case(f"{name} (400)", RateLimitError, 400, {"message": text}, wait_s=wait_s)
+    yield case("any: calm (420)", RateLimitError, 420, {"message": "Enhance your calm"}, wait_s=60)
+    for name, text in (
+        ("any: a field", "max_tokens: exceeds the tokens limit of 8192 per request"),
+        ("any: a parameter", "Unknown parameter: rate_limit"),
+    ):
+        yield case(f"{name} (400)", InvalidRequestError, 400, {"message": text})
     for name, text, headers in (
         ("databricks: a limit of 0", "The endpoint is disabled due to a rate limit set to 0.", {}),
         ("any: a key without access", "The key has no access to rate limits of this account.", {}),
@@ -1162,7 +1173,7 @@ def failed_answers() -> list[FailedAnswer]:
     groups = (
         *(_openai, _anthropic, _google, _xai, _chinese, _openrouter, _gateways, _local, _any, _plans),
         *(_by_words_of_a_value, _aws, _relays, _long_prompts, _limits_without_a_time, _shapes),
-        *(_limits_under_403, _addresses, _firewalls, _refused_content, _further),
+        *(_limits_of_refusals, _addresses, _firewalls, _refused_content, _further),
         *(_of_the_account, _of_one_row, _for_a_while, _pictures_in_a_stream),
     )
     return [answer for group in groups for answer in group()]

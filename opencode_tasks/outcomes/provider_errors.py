@@ -35,6 +35,7 @@ from opencode_tasks.outcomes.provider_words import (
     IMAGE_CODE,
     LIMIT_CODE,
     LIMITED,
+    LIMITED_AS_REFUSED,
     LIMITED_AT_START,
     LIMITED_FOR_A_TIME,
     LOST_MODEL,
@@ -564,6 +565,14 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         kind="rate_limit",
+        what="a rate limit is reached, under the status of a refused request",
+        providers="gateways",
+        words=LIMITED_AS_REFUSED,
+        statuses=frozenset({400, 409, 422}),
+        source="https://github.com/bbelderbos/codeimag.es/issues/7",
+    ),
+    Rule(
+        kind="rate_limit",
         what="a limit, with the time of the next request in the headers",
         providers="GitHub",
         words=LIMITED_FOR_A_TIME,
@@ -708,6 +717,13 @@ RULES: Final[tuple[Rule, ...]] = (
         providers="any",
         statuses=frozenset({413}),
         source="https://www.rfc-editor.org/rfc/rfc9110#section-15.5.14",
+    ),
+    Rule(
+        kind="rate_limit",
+        what="too many requests, under a status that HTTP does not define",
+        providers="gateways",
+        statuses=frozenset({420}),
+        source="https://github.com/treeverse/lakeFS/pull/6711",
     ),
     Rule(
         kind="rate_limit",

@@ -141,6 +141,7 @@ NO_LOGIN: Final = _any_of(
 NO_REFRESH_NOW: Final = _any_of(r"^(\w+ )?token refresh failed\W{1,3}(429|5\d\d)\b")
 REGION: Final = _any_of(r"\b(?<!\ba )(location|region|country)\b.{0,30}\bnot supported")
 LIMITED_AT_START: Final = _any_of(r"^(?:\w+\W+){0,4}rate limit")
+LIMITED_AS_REFUSED: Final = _any_of(r"^(?:\w+\W+){0,4}(?:rate[ -]?limit|too many (\w+ )?requests)\b")
 SPENT_AT_GOOGLE: Final = _any_of(
     r"\b(prepay\w*|prepaid) credits?\b.{0,30}\b(depleted|exhausted|used)",
     r"\bspend(ing)? cap\b",

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 from opencode_tasks.domain.json_values import list_in, mapping_in
@@ -23,6 +24,7 @@ from opencode_tasks.outcomes.stated_time import (
     CALIFORNIA,
     DURATION,
     duration_s,
+    iso_duration_s,
     stated_waits,
     until_midnight_s,
 )
@@ -54,7 +56,8 @@ _RESET_FIELDS = frozenset(
     (
         *("resetsat", "resetat", "resettime", "resettimestamp", "resetdate", "nextreset", "nextresetat"),
         *("resetin", "resetsin", "resetsinseconds", "resetafterseconds", "retryat", "availableat"),
-        *("retryafter", "retryafterseconds", "quotaresetdelay", "quotaresettimestamp"),
+        *("retryafter", "retryafterseconds", "quotaresetdelay", "quotaresettimestamp", "reset", "retryin"),
+        *("retryinseconds", "waitseconds", "waittime", "cooldownseconds", "estimatedtime"),
     )
 )
 _MS_FIELDS = frozenset({"retryafterms", "retryinms", "resetinms", "resetsinms", "resetafterms", "waitms"})
@@ -109,8 +112,6 @@ def _header_statements(headers: Mapping[str, str], now: datetime) -> Iterator[fl
                 yield _since_1970(milliseconds, now) if is_date else milliseconds / 1000
         elif _AFTER_HEADER.fullmatch(name):
             seconds = _seconds(text, now)
-            if seconds is None:
-                seconds = _until_http_date(text, now)
             if seconds is not None:
                 yield seconds
 
@@ -145,6 +146,9 @@ def _fields(holder: Mapping[str, Any], now: datetime) -> Iterator[float]:
 
 def _texts(values: Iterable[Any], now: datetime) -> Iterator[float]:
     for value in values:
+        # A duration of protobuf in its long form.
+        if seconds := mapping_in(value).get("seconds"):
+            yield from _texts([seconds], now)
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             seconds = _seconds(str(value), now)
             if seconds is not None:
@@ -175,14 +179,17 @@ def _is_used_up(headers: Mapping[str, str], name: str) -> bool:
 
 
 def _seconds(text: str, now: datetime) -> float | None:
-    """Seconds that a number, a duration (``2m59.56s``) or a time names; None for any other text."""
+    """Seconds that a number, a duration (``2m59.56s``, ``PT2M``) or a time names; None for any other text."""
     text = text.strip()
     number = _number(text)
     if number is not None:
         return _since_1970(number, now) if number >= MIN_EPOCH_S else number
     if text and DURATION.fullmatch(text):
         return duration_s(text)
-    return _until_iso(text, now)
+    for read in (iso_duration_s, partial(_until_iso, now=now), partial(_until_http_date, now=now)):
+        if (seconds := read(text)) is not None:
+            return seconds
+    return None
 
 
 def _since_1970(number: float, now: datetime) -> float:
@@ -212,7 +219,7 @@ def _until_iso(text: str, now: datetime) -> float | None:
     if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]", text):
         return None
     try:
-        date = datetime.fromisoformat(text)
+        date = datetime.fromisoformat(re.sub(r" ?(?:UTC|GMT)$", "Z", text))
     except ValueError:
         return None
     date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)

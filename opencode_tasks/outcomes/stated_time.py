@@ -19,21 +19,34 @@ CALIFORNIA: Final = "America/Los_Angeles"
 
 _UNITS = {"w": 604_800.0, "d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _UNIT = r"(weeks?|w|days?|d|hours?|hrs?|h|milliseconds?|ms|minutes?|mins?|m|seconds?|secs?|s)"
-_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_ONE = r"(?:an?|one)(?=\s)"
+_AMOUNT = rf"(?:{_NUMBER}|\b{_ONE})"
 _DURATION_PART = re.compile(rf"(?<![0-9.])({_AMOUNT})\s{{0,3}}{_UNIT}(?![a-z])", re.IGNORECASE)
 DURATION: Final = re.compile(
     rf"(?<![0-9.])(?:{_AMOUNT}\s{{0,3}}{_UNIT}(?![a-z])[\s,]{{0,3}}(?:and\s{{1,3}})?)+", re.IGNORECASE
 )
-_END = (
-    r"\b(?:try again|retry|retrying|wait|reset\w*|available|again|renew\w*|refresh\w*|replenish\w*"
-    r"|regain access|until)\b"
+# ISO 8601: "PT1M30S", "P1DT12H".
+ISO_DURATION: Final = re.compile(
+    rf"P(?=[0-9T])(?:({_NUMBER})D)?(?:T(?:({_NUMBER})H)?(?:({_NUMBER})M)?(?:({_NUMBER})S)?)?", re.IGNORECASE
 )
-_STATED_DURATION = re.compile(
-    rf"{_END}:?\s+(?:your request\s+)?(?:(?:in|after|for):?\s+)?(?:about\s+|approximately\s+|~\s?)?"
-    rf"({DURATION.pattern})",
+_END = (
+    r"\b(?:try again|retry|retrying|wait(?:ing)?(?: time)?|resets?[-_ ]in|reset\w*|available|again|renew\w*"
+    r"|refresh\w*|replenish\w*|restored?|lift(?:s|ed)?|regain access|until|come back|cool(?:ing)?[- ]?down"
+    r"|(?:next|another) (?:attempt|request|retry|call|try)(?: is| are)?(?: allowed| possible| permitted)?"
+    r"|blocked|unblocked|banned|locked|throttled|paused|(?:limit|window|period|ban|block) (?:ends|expires))\b"
+)
+_BEFORE_AMOUNT = (
+    r"(?:(?:your|the|this) request\s+)?(?:(?:in|after|for):?\s+)?"
+    r"(?:(?:about|approximately|around|at least|less than|up to|another)\s+|~\s?)?"
+)
+_STATED_DURATION = re.compile(rf"{_END}[:=]?\s*{_BEFORE_AMOUNT}({DURATION.pattern})", re.IGNORECASE)
+_STATED_ISO_DURATION = re.compile(rf"{_END}[:=]?\s*{_BEFORE_AMOUNT}({ISO_DURATION.pattern})\b", re.IGNORECASE)
+_STATED_SECONDS = re.compile(
+    r"\b(?:retry[-_ ](?:after|in)|(?:rate )?(?:limit )?(?:will )?resets?[-_ ]in)(?:_s(?:ec(?:ond)?s?)?)?['\"]?"
+    r"\s?[:=]?\s?([0-9]{1,6})(?![\w.:/-])",
     re.IGNORECASE,
 )
-_STATED_SECONDS = re.compile(r"\bretry[-_ ]after['\"]?\s?[:=]?\s?([0-9]{1,6})(?![\w.:/-])", re.IGNORECASE)
 # The time spans of .NET: 5.03:23:11.
 _TIME_SPAN = re.compile(
     rf"{_END}\s+in\s+(?:([0-9]{{1,3}})\.)?([0-9]{{1,2}}):([0-9]{{2}}):([0-9]{{2}})\b", re.IGNORECASE
@@ -95,10 +108,11 @@ _STATED_DAY_FIRST = re.compile(
 )
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _STATED_CLOCK = re.compile(
-    rf"{_END}\s(?:on\s)?(?:({'|'.join(_WEEKDAYS)})[a-z]{{0,6}},?\s)?(?:at\s|after\s)?"
+    rf"{_END}\s(?:on\s|daily\s|every day\s)?(?:({'|'.join(_WEEKDAYS)})[a-z]{{0,6}},?\s)?(?:at\s|after\s)?"
     rf"(?:{_CLOCK}|(midnight)){_ZONE}",
     re.IGNORECASE,
 )
+_TOMORROW = re.compile(rf"{_END}\s(?:on\s)?tomorrow\b", re.IGNORECASE)
 _STATED_EPOCH = re.compile(
     rf"(?:\||{_END}\s?(?:at\s)?[:=]?\s?)([0-9]{{10}}|[0-9]{{13}})(?![\w.])", re.IGNORECASE
 )
@@ -114,8 +128,8 @@ NOON = 12
 
 # Every pattern of a time, to take those out that the message quotes from the prompt.
 _PATTERNS = (
-    *(_STATED_DURATION, _STATED_SECONDS, _TIME_SPAN, *(pattern for pattern, _ in _FOREIGN)),
-    *(_STATED_EPOCH, _STATED_DATE, _STATED_IN_CHINESE, _STATED_DAY_FIRST, _STATED_DAY, _STATED_CLOCK),
+    *(_STATED_DURATION, _STATED_ISO_DURATION, _STATED_SECONDS, _TIME_SPAN, *(pattern for pattern, _ in _FOREIGN)),
+    *(_STATED_EPOCH, _STATED_DATE, _STATED_IN_CHINESE, _STATED_DAY_FIRST, _STATED_DAY, _STATED_CLOCK, _TOMORROW),
 )
 
 
@@ -140,8 +154,17 @@ def stated_waits(text: str, now: datetime, *, is_chinese: bool = False, prompt: 
 
 def duration_s(text: str) -> float:
     """The seconds of a text such as ``2m59.56s``."""
-    parts = ((float(found[1]), found[2].lower()) for found in _DURATION_PART.finditer(text))
+    parts = ((_amount(found[1]), found[2].lower()) for found in _DURATION_PART.finditer(text))
     return sum(number * _unit(name) for number, name in parts)
+
+
+def iso_duration_s(text: str) -> float | None:
+    """The seconds of a text such as ``PT1M30S``; None for any other."""
+    found = ISO_DURATION.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return days * 86_400 + hours * 3_600 + minutes * 60 + seconds
 
 
 def until_midnight_s(now: datetime, zone: str = "UTC") -> float:
@@ -165,6 +188,8 @@ def _without_quotations(message: str, plain_prompt: str) -> str:
 def _durations(message: str) -> Iterator[float]:
     for found in _STATED_DURATION.finditer(message):
         yield duration_s(found[1])
+    for found in _STATED_ISO_DURATION.finditer(message):
+        yield iso_duration_s(found[1]) or 0.0
     for found in _STATED_SECONDS.finditer(message):
         yield float(found[1])
     for found in _TIME_SPAN.finditer(message):
@@ -174,6 +199,10 @@ def _durations(message: str) -> Iterator[float]:
         for found in pattern.finditer(message):
             name = found[2].lower()
             yield float(found[1]) * (units.get(name[:2]) or units[name[:1]])
+
+
+def _amount(text: str) -> float:
+    return float(text) if text[0].isdigit() else 1.0
 
 
 def _unit(name: str) -> float:
@@ -206,6 +235,8 @@ def _date(year: int, month: int, day: int, clock: list[str | None], default: tzi
 
 def _until_clock(message: str, now: datetime) -> Iterator[float]:
     """The seconds until the next time at which a clock shows what the message says."""
+    if _TOMORROW.search(message):
+        yield until_midnight_s(now)
     for found in _STATED_CLOCK.finditer(message):
         weekday, hour, minute, second, half, midnight, zone = found.groups()
         # A number alone is no time of the day.

@@ -37,6 +37,36 @@ def per_day() -> str:
     return json.dumps({"error": {"details": [quota, info]}})
 
 
+STATED: dict[str, float | None] = {
+    "Next attempt allowed in 45 seconds.": 45.0,
+    "The next request is possible at 2026-05-01T13:00:00Z.": 3600.0,
+    "You can make another request in 12 seconds": 12.0,
+    "You are in cooldown: 30s": 30.0,
+    "Temporarily banned for 10 minutes": 600.0,
+    "Come back in 3 hours.": 10_800.0,
+    "Expected wait time: 20s": 20.0,
+    "Please wait another 40 seconds": 40.0,
+    "Please wait at least 3 seconds": 3.0,
+    "Please try again in a minute": 60.0,
+    "Try again in less than one minute": 60.0,
+    "Try again in an hour and 30 minutes": 5400.0,
+    "retry in PT1M30S": 90.0,
+    "Limit resets daily at midnight UTC": 43_200.0,
+    "Try again tomorrow.": 43_200.0,
+    "The quota will be restored in 10 min": 600.0,
+    "The window ends in 5 minutes": 300.0,
+    "Please retry the request after 20 seconds": 20.0,
+    "Rate limit will reset in 30": 30.0,
+    "reset_in=30s, retry_after_seconds=17": 30.0,
+    # None of these says when the limit ends.
+    "10 requests per 60 seconds are allowed, 2 s apart": None,
+    "Limit: 3 requests in a minute": None,
+    "Please wait a bit": None,
+    "The next request with 40 images costs more": None,
+    "The job was retried 3 times in 20 seconds": None,
+}
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "seconds"),
     [
@@ -116,6 +146,15 @@ def per_day() -> str:
         ({}, said("limit", retry_after_ms=2500), 2.5),
         ({}, '{"detail": {"retryAfterSeconds": 14}}', 14.0),
         ({}, '{"error": {"details": {"next_reset_at": "2026-05-01T12:10:10Z"}}}', 610.0),
+        *(({}, said(text), seconds) for text, seconds in STATED.items()),
+        ({"retry-after": "PT2M"}, "", 120.0),
+        ({"x-ratelimit-reset": "P1DT0.5S"}, "", 86_400.5),
+        ({"x-ratelimit-reset": "Fri, 01 May 2026 13:00:00 GMT"}, "", 3600.0),
+        ({"x-ratelimit-reset": "2026-05-01 13:00:00 UTC"}, "", 3600.0),
+        ({}, said("limit", retry_after="PT90S"), 90.0),
+        ({}, said("limit", retryAfter={"seconds": 30, "nanos": 0}), 30.0),
+        ({}, said("limit", reset=int(NOW.timestamp()) + 30), 30.0),
+        ({}, '{"error": "Model a/b is currently loading", "estimated_time": 20.5}', 20.5),
         # A time in a sentence with a condition is not about this failure.
         ({}, said("If you fixed this, try again after 15 minutes."), None),
     ],
