@@ -835,7 +835,7 @@ def _limits_without_a_time() -> Iterator[FailedAnswer]:
 
 
 def _limits_of_refusals() -> Iterator[FailedAnswer]:
-    """Limits under the status of a refused key or request, in either order of the words, or with Retry-After."""
+    """Limits under the status of a refused key or request, in either order of the words, or with a time."""
     secondary = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
     abuse = "You have triggered an abuse detection mechanism. Please wait before you try again."
     soon = {"retry-after": "20"}

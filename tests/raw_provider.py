@@ -98,6 +98,17 @@ def second_answer() -> str:
     return event({**head, "choices": [first, other]}) + event({**head, "choices": [other]}) + chat()
 
 
+def until(line: str, body: str) -> str:
+    """The part of a stream before a line."""
+    return body.partition(line)[0]
+
+
+def chunk(delta: Mapping[str, Any], **more: Any) -> str:
+    """An event of chat completions."""
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    return event({"id": "c", "object": "chat.completion.chunk", "created": 1, "choices": [choice], **more})
+
+
 def response(kind: str, *, says: str) -> str:
     """A stream of OpenAI's Responses whose last event is of this kind, with text or a refusal (``says``)."""
     head = {"id": "r", "object": "response", "created_at": 1, "model": "x", "output": []}
@@ -152,6 +163,10 @@ SAID = {"role": "assistant", "content": ANSWER}
 COSTS = {"cost": "0.0001", "cost_details": {"upstream_inference_cost": "1e-4"}}
 DETAILS = {"prompt_tokens_details": {"cached_tokens": "15.0"}, "completion_tokens_details": None}
 ROUTED = {"prompt_tokens": 40, "completion_tokens": 10, "total_tokens": 50}
+SAYS_HALF = {"candidates": [{"content": {"role": "model", "parts": [{"text": "half"}]}, "index": 0}]}
+BROKEN = event({"error": {"code": 502, "message": "Provider disconnected"}})
+OVERLOADED = event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+CALL = {"index": 0, "id": "t", "type": "function", "function": {"name": "read", "arguments": ""}}
 BLOCKED = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 40}}
 
 MODELS: dict[str, Raw] = {
@@ -192,6 +207,22 @@ MODELS: dict[str, Raw] = {
     ),
     "gemini-tools": Raw(
         wire="gemini", body=gemini("STOP", ANSWER, promptTokenCount=25, toolUsePromptTokenCount=15)
+    ),
+    "text-then-error": Raw(wire="compatible", body=openai(done=False) + BROKEN),
+    "reasoning-then-error": Raw(wire="compatible", body=chunk({"reasoning_content": "So"}) + BROKEN),
+    "call-then-error": Raw(wire="compatible", body=chunk({"content": None, "tool_calls": [CALL]}) + BROKEN),
+    "text-in-error": Raw(
+        wire="compatible", body=chunk({"content": "half"}, error={"code": 502, "message": "Gone"})
+    ),
+    "response-then-error": Raw(
+        wire="responses",
+        body=response("failed", says="output_text").partition("event: response.failed")[0] + BROKEN,
+    ),
+    "claude-then-error": Raw(wire="claude", body=claude() + OVERLOADED),
+    "gemini-then-error": Raw(wire="gemini", body=event(SAYS_HALF) + BROKEN),
+    "role-then-error": Raw(wire="compatible", body=chunk({"role": "assistant", "content": ""}) + BROKEN),
+    "start-then-error": Raw(
+        wire="claude", body=claude().partition("event: content_block_delta")[0] + OVERLOADED
     ),
     "gemini-blocked": Raw(wire="gemini", body=event(BLOCKED)),
     "gemini-other": Raw(wire="gemini", body=gemini("OTHER")),

@@ -313,13 +313,16 @@ class CliBackend:
             sessions=sessions,
             error=parse_run_error(output) or (family[0].error if family else None),
             stopped=stopped,
-            inner_retries=[retry for state in family for retry in state.inner_retries],
-            denied_tools=tuple(name for state in family for name in state.asked_permissions.values()),
+            inner_retries=[retry for member in family for retry in member.inner_retries],
+            denied_tools=tuple(name for member in family for name in member.asked_permissions.values()),
             stream_text=stream_text(events),
             exit_code=-1 if exit_code is None else exit_code,
             stderr=tail(run.instance_dir.run / "stderr.txt"),
             events=events,
-            usage_known=stopped is None and bool(sessions) and has_known_usage(sessions),
+            usage_known=stopped is None
+            and bool(sessions)
+            and has_known_usage(sessions)
+            and not any(member.lost_calls for member in family),
             notes=(*notes, *place.notes()),
             relay=self._count(session_id, place),
             attached_files=run.attached_files,

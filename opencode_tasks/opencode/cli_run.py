@@ -63,6 +63,8 @@ class CliRun:
                 self._read_event(record["event"], now)
             elif record.get("kind") == "alive":
                 self.fold.add_alive(text_in(record.get("session")), now)
+            elif record.get("kind") == "lost":
+                self.fold.add_lost_call(text_in(record.get("session")))
             elif record.get("kind") == "files":
                 self.attached_files = int(record.get("count") or 0)
         size = self.stdout.stat().st_size if self.stdout.exists() else 0

@@ -2,7 +2,9 @@
 
 Each line is a JSON object with its number from 1, ``n``, and a ``kind``: ``loaded`` (the plugin is
 loaded), ``event`` (an event of opencode, in ``event``), ``alive`` (bytes from the provider that make no
-event, such as a keep-alive comment; ``session`` is the session of the request), and others for diagnosis.
+event, such as a keep-alive comment; ``session`` is the session of the request), ``lost`` (a model call that
+failed, that opencode repeats, and that may have cost something), ``files`` (the number of attached files),
+and others for diagnosis.
 """
 
 from __future__ import annotations

@@ -179,12 +179,14 @@ class OpencodeServer:
             return 0
 
     def read_journal(self) -> None:
-        """Read what the plugin has reported since the last call: signs of life, and attached files."""
+        """Read what the plugin has reported since the last call: signs of life, lost calls, files."""
         for record in self._journal.new_records():
             if record.get("kind") == "files":
                 self.attached_files[str(record.get("session"))] = int(record.get("count") or 0)
             if record.get("kind") == "alive":
                 self.fold.add_alive(text_in(record.get("session")), time.monotonic())
+            if record.get("kind") == "lost":
+                self.fold.add_lost_call(text_in(record.get("session")))
 
     def mark_unrecorded(self, session_id: str, attempt_id: str) -> None:
         """Keep a session of an attempt until ``mark_recorded``, even if this process is killed."""

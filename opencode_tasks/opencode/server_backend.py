@@ -298,7 +298,10 @@ class _Conversation:
             denied_tools=tuple(name for member in family for name in member.asked_permissions.values()),
             exit_code=0 if alive else (self.server.process.poll() or -1),
             stderr="" if alive and not reply.fault else f"{reply.fault}\n{self.server.output_tail()}".strip(),
-            usage_known=stopped is None and reply.body is not None and has_known_usage(sessions),
+            usage_known=stopped is None
+            and reply.body is not None
+            and has_known_usage(sessions)
+            and not any(member.lost_calls for member in family),
             attached_files=self.server.attached_files.get(session_id, 0),
         )
 

@@ -23,13 +23,17 @@ Parts = dict[str, Mapping[str, Any]]
 
 @dataclass(slots=True, kw_only=True)
 class SessionEvents:
-    """State of one session after the events so far. ``messages`` has the shape of the export."""
+    """State of one session after the events so far. ``messages`` has the shape of the export.
+
+    ``lost_calls`` is the number of its model calls that may have cost something and that no step reports.
+    """
 
     session_id: str
     parent_id: str | None = None
     idle: bool = False
     error: Mapping[str, Any] | None = None
     retry: InnerRetry | None = None
+    lost_calls: int = 0
     inner_retries: list[InnerRetry] = field(default_factory=list[InnerRetry])
     asked_permissions: dict[str, str] = field(default_factory=dict[str, str])
     refused: set[str] = field(default_factory=set[str])
@@ -137,6 +141,11 @@ class EventFold:
         if root is not None:
             self.last_sign[root] = at
             self.first_sign.setdefault(root, at)
+
+    def add_lost_call(self, session_id: str | None) -> None:
+        """Count a model call that failed, is repeated by opencode, and may have cost something."""
+        if (state := self._sessions.get(session_id or "")) is not None:
+            state.lost_calls += 1
 
     def _note_tool(self, root: str, part: Mapping[str, Any], at: float) -> None:
         part_id = text_in(part.get("id"))

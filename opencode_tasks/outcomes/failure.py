@@ -38,6 +38,7 @@ class Failure:
         reason: Cause of a failed connection; "" if it did not fail.
         at: Time of the provider's answer (aware UTC); None if it is unknown.
         in_stream: Whether the answer began with status 200 and failed later.
+        has_output: Whether the provider had sent output, which it may charge.
         is_exact: Whether the provider's answer is known, not only opencode's account of it.
     """
 
@@ -50,6 +51,7 @@ class Failure:
     reason: str = ""
     at: datetime | None = None
     in_stream: bool = False
+    has_output: bool = False
     is_exact: bool = False
 
 
@@ -94,6 +96,7 @@ def _of_response(name: str, status: int, headers: Mapping[str, str]) -> Failure:
         reason=_decode(headers.get("x-upstream-reason", "")),
         at=_time(headers.get("x-upstream-at")),
         in_stream=headers.get("x-upstream-in-stream") == "1",
+        has_output=headers.get("x-upstream-has-output") == "1",
     )
 
 
@@ -108,6 +111,7 @@ def _of_stream(name: str, letters: str) -> Failure:
         reason=str(given.get("reason") or ""),
         at=_time(str(given.get("at"))),
         in_stream=given.get("inStream") is True,
+        has_output=given.get("hasOutput") is True,
     )
 
 

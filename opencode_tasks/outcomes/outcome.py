@@ -254,7 +254,8 @@ def _is_usage_complete(messages: Sequence[Mapping[str, Any]], error: Mapping[str
     failure: Failure = read_failure(raw)
     if failure.in_stream:
         # A stream may be charged up to the failure.
-        return bool(failure.body) and not has_output(messages) and not _has_usage(failure.body)
+        paid = failure.has_output or has_output(messages) or _has_usage(failure.body)
+        return bool(failure.body) and not paid
     if failure.status == 0:
         return any(words in failure.reason.lower() for words in NEVER_SENT)
     if failure.status is not None or is_before_request(failure):

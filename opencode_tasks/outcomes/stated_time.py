@@ -43,8 +43,8 @@ _BEFORE_AMOUNT = (
 _STATED_DURATION = re.compile(rf"{_END}[:=]?\s*{_BEFORE_AMOUNT}({DURATION.pattern})", re.IGNORECASE)
 _STATED_ISO_DURATION = re.compile(rf"{_END}[:=]?\s*{_BEFORE_AMOUNT}({ISO_DURATION.pattern})\b", re.IGNORECASE)
 _STATED_SECONDS = re.compile(
-    r"\b(?:retry[-_ ](?:after|in)|(?:rate )?(?:limit )?(?:will )?resets?[-_ ]in)(?:_s(?:ec(?:ond)?s?)?)?['\"]?"
-    r"\s?[:=]?\s?([0-9]{1,6})(?![\w.:/-])",
+    r"\b(?:retry[-_ ](?:after|in)|(?:rate )?(?:limit )?(?:will )?resets?[-_ ]in)(?:_s(?:ec(?:ond)?s?)?)?"
+    r"['\"]?\s?[:=]?\s?([0-9]{1,6})(?![\w.:/-])",
     re.IGNORECASE,
 )
 # The time spans of .NET: 5.03:23:11.
@@ -128,8 +128,10 @@ NOON = 12
 
 # Every pattern of a time, to take those out that the message quotes from the prompt.
 _PATTERNS = (
-    *(_STATED_DURATION, _STATED_ISO_DURATION, _STATED_SECONDS, _TIME_SPAN, *(pattern for pattern, _ in _FOREIGN)),
-    *(_STATED_EPOCH, _STATED_DATE, _STATED_IN_CHINESE, _STATED_DAY_FIRST, _STATED_DAY, _STATED_CLOCK, _TOMORROW),
+    *(_STATED_DURATION, _STATED_ISO_DURATION, _STATED_SECONDS, _TIME_SPAN),
+    *(pattern for pattern, _ in _FOREIGN),
+    *(_STATED_EPOCH, _STATED_DATE, _STATED_IN_CHINESE, _STATED_DAY_FIRST, _STATED_DAY, _STATED_CLOCK),
+    _TOMORROW,
 )
 
 

@@ -158,6 +158,27 @@ def test_a_session_with_a_finished_step_waits_inside_opencode(rig: Rig, backend:
     assert [retry.number for retry in asked.attempt.inner_retries] == [1]
 
 
+@pytest.mark.parametrize(
+    ("cut", "is_known"),
+    [
+        (Reply(text="half an answer", chunks=3, cut_after=2), False),
+        (Reply(text="half", stream_error={"type": "overloaded_error", "message": "Overloaded"}), False),
+        (Reply(text="", stream_error={"type": "overloaded_error", "message": "Overloaded"}), True),
+    ],
+    ids=["cut", "error after text", "error at once"],
+)
+@pytest.mark.parametrize("backend", RARELY_CLI)
+def test_the_cost_of_an_answer_that_opencode_asks_again_for_is_unknown(
+    rig: Rig, cut: Reply, is_known: bool, backend: BackendName
+) -> None:
+    replies = (Reply(tool_calls=[BASH]), cut, Reply(text="recovered"))
+    asked = rig.ask(*replies, agent="worker", system=None, backend=backend)
+    assert asked.text == "recovered"
+    assert len(asked.calls) == 3
+    assert len(asked.attempt.steps) == 2
+    assert asked.attempt.usage_known is is_known
+
+
 def test_a_long_wait_after_a_finished_step_is_not_left_to_opencode(rig: Rig) -> None:
     asked = rig.ask(
         Reply(tool_calls=[BASH], input_tokens=100, output_tokens=20),

@@ -12,6 +12,7 @@ from raw_provider import MODELS, RawProvider
 from rig import Asked, Rig
 
 from opencode_tasks.domain.records import Usage
+from opencode_tasks.errors import ServerError
 from opencode_tasks.ledger import Ledger
 from opencode_tasks.testing import Reply
 
@@ -159,6 +160,14 @@ def test_the_cost_of_an_answer_that_cannot_be_read_is_unknown(raw_rig: Rig, name
     asked = raw_rig.ask(model=f"{MODELS[name].wire}/{name}", system=None)
     assert asked.error is not None
     assert not asked.attempt.usage_known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODELS if name.endswith(("-then-error", "-in-error"))])
+def test_output_that_arrives_with_an_error_may_be_charged(raw_rig: Rig, name: str) -> None:
+    asked = raw_rig.ask(model=f"{MODELS[name].wire}/{name}", system=None)
+    assert isinstance(asked.error, ServerError)
+    assert asked.attempt.usage_known is (name in ("role-then-error", "start-then-error"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 // Failures of a provider, as opencode passes them on without a change.
 //
-// A failure is {status, headers, body, reason, at, inStream}: the provider's HTTP status (0 if the
+// A failure is {status, headers, body, reason, at, inStream, hasOutput}: the provider's HTTP status (0 if the
 // connection failed before there was one), its headers and body, the cause of a failed connection, and
 // the time in milliseconds. inStream is true for an error inside a response that began with status 200:
-// its body is the error event alone.
+// its body is the error event alone. hasOutput is true if the provider sent output before it, or with it.
 //
 // opencode repeats a request by the status of its failure and by words in its message and body. So
 // neither a response nor an error of this module has a status or a word that opencode knows.
@@ -31,8 +31,8 @@ function bounded(body) {
   }
 }
 
-export function newFailure({ status = 0, headers, body = "", reason = "", at = Date.now(), inStream = false }) {
-  return { status, headers: Object.fromEntries(headers ?? []), body: bounded(body), reason, at, inStream }
+export function newFailure({ status = 0, headers, body = "", reason = "", at = Date.now(), inStream = false, hasOutput = false }) {
+  return { status, headers: Object.fromEntries(headers ?? []), body: bounded(body), reason, at, inStream, hasOutput }
 }
 
 // The failure as the response to a request. opencode keeps its headers in `responseHeaders`.
@@ -45,6 +45,7 @@ export function failedResponse(failure) {
     "x-upstream-body": encode(failure.body),
     "x-upstream-reason": encode(failure.reason),
     "x-upstream-in-stream": failure.inStream ? "1" : "0",
+    "x-upstream-has-output": failure.hasOutput ? "1" : "0",
   }
   const neutral = { error: { message: "the provider did not answer this request", type: "upstream", code: "upstream" } }
   return new Response(JSON.stringify(neutral), { status: 400, headers: upstream })

@@ -221,14 +221,17 @@ function fail(session, failure) {
   return failure
 }
 
-// Whether a retry of a failed request is left to opencode. It is asked once for each failure.
-function mayRetry(session, failure) {
+// Whether a retry of a failed request is left to opencode. It is asked once for each failure. `isFree` says
+// whether the provider cannot have charged for the request, of which no step of opencode tells.
+function mayRetry(session, failure, isFree) {
   const family = familyOf(session)
   if (!family.hasSteps || !isTransient(failure) || waitMs(failure.headers) > INLINE_WAIT_MS) return false
   const count = (retries.get(session) ?? 0) + 1
   retries.set(session, count)
   lastFailures.set(session, failure)
-  return count <= MAX_RETRIES
+  if (count > MAX_RETRIES) return false
+  if (!isFree) journal({ kind: "lost", session })
+  return true
 }
 
 // Whether opencode may summarize the conversation, once for each step.
@@ -257,11 +260,12 @@ async function send(fetch, input, init, session) {
   try {
     response = await fetch(input, init)
   } catch (error) {
-    if (NEVER_SENT.test(String(error))) family.spending.drop(session)
+    const isFree = NEVER_SENT.test(String(error))
+    if (isFree) family.spending.drop(session)
     family.spending.end(session)
     if (signal?.aborted) throw error
     const failure = newFailure({ reason: String(error) })
-    if (mayRetry(session, failure)) throw error
+    if (mayRetry(session, failure, isFree)) throw error
     return failedResponse(fail(session, failure))
   }
   journal({ kind: "response", session, status: response.status })
@@ -270,7 +274,7 @@ async function send(fetch, input, init, session) {
   const at = Date.now()
   const body = await response.text().catch(() => "")
   const failure = newFailure({ status: response.status, headers: response.headers, body, at })
-  if (mayRetry(session, failure) || maySummarize(session, failure)) {
+  if (mayRetry(session, failure, true) || maySummarize(session, failure)) {
     return new Response(body, { status: response.status, headers: response.headers })
   }
   return failedResponse(fail(session, failure))
@@ -291,14 +295,17 @@ async function answered(response, { isStreamed, session, signal }) {
     spending.drop(session)
     return given
   }
-  const inStream = (failure) => {
-    if (failure.body && !outputs.get(session)?.hasAny) spending.drop(session)
-    if (mayRetry(session, failure)) return retriedStream(failure)
+  const inStream = (about) => {
+    const hasOutput = end.hasOutput || (outputs.get(session)?.hasAny ?? false)
+    const failure = newFailure({ status: response.status, headers: response.headers, inStream: true, hasOutput, ...about })
+    const isFree = failure.body !== "" && !hasOutput
+    if (isFree) spending.drop(session)
+    if (mayRetry(session, failure, isFree)) return retriedStream(failure)
     return failedStream(fail(session, failure))
   }
   const { response: passed, end } = watched(given, {
-    onError: (body) => inStream(newFailure({ status: response.status, headers: response.headers, body, inStream: true })),
-    onBroken: (error) => (signal?.aborted ? error : inStream(newFailure({ reason: String(error), inStream: true }))),
+    onError: (body) => inStream({ body }),
+    onBroken: (error) => (signal?.aborted ? error : inStream({ status: 0, headers: undefined, reason: String(error) })),
     onAlive: () => noteAlive(session),
     onClosed: (usage) => spending.end(session, usage),
     change: (event) => change(event, session),

@@ -17,6 +17,9 @@ const FIELD = /^(data|event|error):? ?/
 // inside a JSON string are escaped. An index above 0 is that of a second answer, or of a part of the first one.
 const OF_INTEREST =
   /"(?:error|usage|usageMetadata|finish_reason|stop_reason|finishReason|stopReason|blockReason|refusal)"|"response\.(?:failed|incomplete|completed|refusal\.\w+)"|"message_(?:start|delta)"|"index"\s*:\s*[1-9]/
+// Text, reasoning or a call of a tool: output that the provider may charge, whatever follows it.
+const OUTPUT =
+  /"(?:content|text|delta|reasoning\w*|thinking|arguments|partial_json|input|refusal|data)"\s*:\s*"[^"]|"(?:tool_calls"\s*:\s*\[|functionCall"|toolUse")\s*[{:]|"tool_use"/
 // An event in several lines is collected up to this length.
 const EVENT_LIMIT = 65536
 
@@ -99,7 +102,7 @@ const OF_ANTHROPIC = /^(ping|error|message_(start|delta|stop)|content_block_(sta
 
 // What the events so far say about the end of the answer.
 function newEnd(type) {
-  return { type, finish: null, done: false, blocked: null, usage: undefined }
+  return { type, finish: null, done: false, blocked: null, usage: undefined, hasOutput: false }
 }
 
 function finishOf(event) {
@@ -182,10 +185,13 @@ class EventLines {
     if (value.trim() === "[DONE]") this.end.done = true
     if (this.end.isAnthropic && this.name && !OF_ANTHROPIC.test(this.name)) return { text: ":" }
     if (this.collected) return { text: line, error: this.collect(value) }
-    if (this.name !== "error" && !OF_INTEREST.test(value) && /[}\]]\s*$/.test(value)) return { text: line }
+    const isPlain = this.name !== "error" && !OF_INTEREST.test(value) && /[}\]]\s*$/.test(value)
+    if (isPlain) this.end.hasOutput ||= OUTPUT.test(value)
+    if (isPlain) return { text: line }
     const event = parsed(utf8(value))
     if (event === undefined) return { text: line, error: this.collect(value) }
     const error = this.name === "error" ? event : errorIn(event)
+    if (error === undefined || event.choices) this.end.hasOutput ||= OUTPUT.test(value)
     if (error !== undefined) return { error: JSON.stringify(error) }
     readEnd(this.end, event)
     const changes = [dropEmptyError(event), keepFirstAnswer(event), showRefusal(this.end, event), nameIncomplete(event), this.change(event)]
@@ -260,6 +266,7 @@ class EventFrames {
     const type = headers.match(/:(?:exception-type|error-code)\x07..([\w.]+)/s)?.[1]
     const message = headers.match(/:error-message\x07..([^\x00-\x08]+)/s)?.[1]
     if (type) return { error: JSON.stringify({ type, ...(message && { message: utf8(message) }), ...payload }) }
+    this.end.hasOutput ||= OUTPUT.test(frame.subarray(headersEnd, frame.length - 4).toString("latin1"))
     if (payload?.stopReason) this.end.finish = payload.stopReason
     const isChanged = payload?.usage !== undefined && this.change(payload)
     addUsage(this.end, payload)
