@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ settings.load_profile("calm")
 # The user's own settings and keys must not decide a test.
 FOREIGN = ("OPENCODE", "PREFECT_", "RAY_", "XDG_")
 KEPT = "OPENCODE_TASKS_TEST_"
+# "1/2": of the slow tests only the first of two parts, as ``.ci/run`` does for a change.
+PART = "OPENCODE_TASKS_TEST_PART"
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -84,8 +87,13 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.setenv(name, value)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests on Ray: two at a time, its processes would wait for each other."""
+def pytest_report_header() -> str | None:
+    """Name the part of the slow tests that runs; nothing without one."""
+    return f"part of the slow tests: {os.environ[PART]}" if os.environ.get(PART) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests on Ray, whose processes would wait for each other; select a part of the slow tests."""
     for item in items:
         parameters: Any = getattr(item, "callspec", None)
         wanted = {
@@ -94,6 +102,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         }
         if wanted & {"ray_address", "ray_desk", "ray"}:
             item.add_marker(pytest.mark.alone)
+    if part := os.environ.get(PART):
+        number, parts = map(int, part.split("/"))
+        left_out = [item for item in items if _is_slow(item) and _hash(item) % parts != number % parts]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None and item.path.parent.name != "chaos"
+
+
+def _hash(item: pytest.Item) -> int:
+    """A number that is the same in each process and after each change of other tests."""
+    return zlib.crc32(item.nodeid.encode())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,6 +117,7 @@ def test_a_script_and_a_notebook_need_no_prefect(
     assert sorted(provider.prompts()) == ["one", "two"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["null", pytest.param("server", marks=pytest.mark.slow)])
 def test_a_forked_child_of_a_process_that_has_called_annotate_calls_it_too(
     backend: str, tmp_path: Path, provider: ScriptedProvider, opencode_binary: Path

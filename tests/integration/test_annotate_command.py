@@ -150,7 +150,7 @@ def test_the_cli_backend_gives_the_same_columns(desk: Desk) -> None:
     assert len(desk.provider.calls) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_backend_that_does_not_run_opencode_needs_none(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one", "two"]))
     none = {"PATH": "/usr/bin:/bin", "HOME": str(desk.folder / "none"), "XDG_CACHE_HOME": None}
@@ -277,7 +277,7 @@ def test_a_run_is_reported_listed_shown_and_logged(desk: Desk) -> None:
     assert "[Response]\ntwo" in log
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_model_that_was_not_named_is(desk: Desk) -> None:
     desk.write_csv("in.csv", rows(["one"]))
     arguments = desk.arguments("in.csv", "-o", "out.csv", "--dry-run")

@@ -144,6 +144,7 @@ CONTRADICTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_contradiction_in_the_ledger_is_a_fault(desk: Desk) -> None:
     desk.write_csv("in.csv", [{"prompt": f"row {n}"} for n in range(3)])

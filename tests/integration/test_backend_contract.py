@@ -239,6 +239,7 @@ def test_a_clock_runs_out(rig: Rig, clock: str, backend: TestedBackend) -> None:
     assert len(asked.calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", MOSTLY)
 def test_a_comment_of_the_provider_is_a_sign_of_life(rig: Rig, backend: TestedBackend) -> None:
     clocks = CLI_CLOCKS["stall"] if backend == "cli" else Clocks(first_event_s=2, stall_s=2, total_s=60)

@@ -113,6 +113,7 @@ def test_a_tool_that_takes_too_long_ends_the_attempt(rig: Rig, backend: BackendN
     assert len(asked.calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_provider_that_stalls_in_a_sub_agent_is_found(rig: Rig, backend: BackendName) -> None:
     task = {"description": "one thing", "prompt": "do the slow thing", "subagent_type": "hand"}
@@ -203,6 +204,7 @@ def test_without_the_plugin_a_long_wait_is_ended_and_tells_its_end(unplugged: Ri
     assert len(asked.calls) == 1
 
 
+@pytest.mark.nightly
 def test_without_the_plugin_a_long_wait_of_a_server_is_its_error(unplugged: Rig) -> None:
     asked = unplugged.ask(Reply(status=503, headers={"Retry-After": "7200"}, body=refusal("maintenance")))
     error = asked.failed(ServerError)

@@ -96,6 +96,7 @@ def test_a_run_stops_before_it_could_exceed_its_budget_and_goes_on_with_a_higher
     assert max(Counter(desk.provider.prompts()).values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_rows_beyond_the_budget_are_skipped_where_that_is_asked(desk: Desk) -> None:
     desk.provider.on("row", ANSWER)

@@ -43,6 +43,7 @@ def test_each_call_of_a_flow_run_is_a_run_with_its_own_options(tmp_path: Path) -
     assert [run["parameters"]["labels"] for run in runs if run is not None] == [[], ["kind"], []]
 
 
+@pytest.mark.slow
 def test_the_calls_of_a_flow_run_that_is_started_again_continue_their_runs(tmp_path: Path) -> None:
     executions: list[list[str]] = []
 
@@ -61,6 +62,7 @@ def test_the_calls_of_a_flow_run_that_is_started_again_continue_their_runs(tmp_p
     assert executions == [longest[:1], longest[:2], longest]
 
 
+@pytest.mark.slow
 def test_a_task_that_is_retried_continues_its_run_and_no_other_one(tmp_path: Path) -> None:
     attempts: list[str] = []
 

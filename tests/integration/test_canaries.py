@@ -133,6 +133,7 @@ def test_a_drift_on_postgresql(desk: Desk, model: Model, empty_postgresql: str) 
     assert lines == [(CANARIES, 0, 1.0, False)] * USUAL_RUNS + [(CANARIES, 10, 0.5, True)]
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_canaries_on_ray(ray_desk: Desk) -> None:
     write_tables(ray_desk)
@@ -144,6 +145,7 @@ def test_canaries_on_ray(ray_desk: Desk) -> None:
     assert [row["response"] for row in ray_desk.read_csv("out.csv")] == ["negative"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_that_is_killed_and_resumed_sends_its_canaries_once(desk: Desk, model: Model) -> None:
     model.slow = "row 1 negative"
@@ -164,7 +166,7 @@ def test_a_run_that_is_killed_and_resumed_sends_its_canaries_once(desk: Desk, mo
     assert desk.run("resume", resumed.summary["canary"]["run_id"], *ledger).code == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_canaries_that_were_interrupted_are_continued(desk: Desk, model: Model) -> None:
     model.slow = "canary 7 positive"
@@ -191,6 +193,7 @@ def test_canaries_that_were_interrupted_are_continued(desk: Desk, model: Model) 
     assert len(desk.read_csv("out.csv")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_canaries_share_the_budget_of_the_run(desk: Desk, model: Model) -> None:
     model.is_expensive = True
@@ -218,7 +221,7 @@ def test_canaries_share_the_budget_of_the_run(desk: Desk, model: Model) -> None:
     assert by_run[1][1] == pytest.approx(resumed.summary["cost_usd"] * 1e12)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_readers_show_a_run_with_canaries_as_one(desk: Desk, model: Model) -> None:
@@ -272,6 +275,7 @@ def test_other_options_are_about_the_rows_alone(desk: Desk, model: Model, more: 
         assert json.loads(desk.read_csv("out.csv")[0]["votes"]) == ["negative"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_canaries_are_sent_if_an_incremental_input_has_no_new_rows(desk: Desk, model: Model) -> None:
     del model
@@ -285,6 +289,7 @@ def test_canaries_are_sent_if_an_incremental_input_has_no_new_rows(desk: Desk, m
     assert second.summary["canary"]["earlier_runs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_row_with_the_prompt_of_a_canary_does_not_take_its_answer(desk: Desk, model: Model) -> None:
     del model

@@ -62,6 +62,7 @@ def test_an_untested_version_that_passes_the_checks_runs_with_a_warning(
         assert rig.provider.prompts() == ["hello"]
 
 
+@pytest.mark.slow
 def test_a_version_that_does_not_load_the_plugin_is_refused(unplugged: Rig) -> None:
     async def check() -> None:
         await check_capabilities(await unplugged.server(), "1.20.0", needs_plugin=True)

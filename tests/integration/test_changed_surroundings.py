@@ -203,7 +203,7 @@ def test_a_changed_agent_is_another_row(user: User) -> None:
     assert len(systems) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["server", pytest.param("cli", marks=pytest.mark.nightly)])
 def test_no_row_is_answered_by_an_agent_that_changed_after_it_was_planned(user: User, backend: str) -> None:
     user.configure(RIGHT)

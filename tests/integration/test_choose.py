@@ -162,6 +162,7 @@ def test_no_model_reaches_a_target_that_is_too_high(labelled: Desk) -> None:
     assert "95.0%" in next(line for line in shown.splitlines() if line.startswith("fake/best"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "fault"),
     [

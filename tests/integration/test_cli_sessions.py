@@ -89,6 +89,7 @@ def test_each_further_prompt_adds_its_steps_and_its_sub_agents(rig: Rig, starts:
     assert starts.commands() == ["run", "run"]
 
 
+@pytest.mark.nightly
 def test_a_session_without_its_last_events_is_exported(rig: Rig, starts: Starts) -> None:
     clocks = Clocks(first_event_s=60, stall_s=6, total_s=90)
     asked = rig.ask(
@@ -103,6 +104,7 @@ def test_a_session_without_its_last_events_is_exported(rig: Rig, starts: Starts)
     assert starts.commands() == ["run", "export"]
 
 
+@pytest.mark.nightly
 def test_a_journal_that_lacks_a_line_is_not_read_for_usage(rig: Rig, starts: Starts) -> None:
     starts.write(LOSE_A_LINE)
     first, second = Reply(text="not yet", input_tokens=200), Reply(text='{"label": "a"}', input_tokens=400)
@@ -112,6 +114,7 @@ def test_a_journal_that_lacks_a_line_is_not_read_for_usage(rig: Rig, starts: Sta
     assert input_tokens(asked) == [[200, 400]]
 
 
+@pytest.mark.nightly
 def test_a_further_prompt_of_which_opencode_prints_nothing_has_its_answer(rig: Rig, starts: Starts) -> None:
     starts.write('case "$*" in *--session*) exec > /dev/null ;; esac')
     first, second = Reply(text="not yet", input_tokens=200), Reply(text='{"label": "a"}', input_tokens=400)
@@ -123,6 +126,7 @@ def test_a_further_prompt_of_which_opencode_prints_nothing_has_its_answer(rig: R
     assert starts.commands() == ["run"] * 4
 
 
+@pytest.mark.nightly
 def test_without_the_plugin_the_session_is_exported(starts: Starts) -> None:
     with Rig(starts.path, use_plugin=False) as rig:
         asked = rig.ask(Reply(text="Done.", input_tokens=11), backend="cli")

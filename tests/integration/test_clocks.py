@@ -39,7 +39,7 @@ def test_each_clock_is_an_option(opencode_binary: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_longest_time_limit_is_none_that_ends_at_once(opencode_binary: Path, tmp_path: Path) -> None:
     with ScriptedProvider().on("slow", Reply(text="one two", chunks=2, chunk_delay_s=2)) as provider:
         found = annotate(

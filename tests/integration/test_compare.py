@@ -70,6 +70,7 @@ def test_two_runs_are_compared_over_their_common_rows(runs: tuple[Desk, str, str
     assert "p = 0.0391: a difference" in text
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_rows_with_different_gold_values_are_left_out_of_the_accuracy(desk: Desk) -> None:
     desk.provider.on("yes", Reply(text="yes"))
@@ -89,6 +90,7 @@ def test_rows_with_different_gold_values_are_left_out_of_the_accuracy(desk: Desk
     assert "left out of the accuracy: 1 row with different gold values in A and B" in text
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_faults_are_one_line(runs: tuple[Desk, str, str]) -> None:
     desk, first, _ = runs

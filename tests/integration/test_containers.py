@@ -60,6 +60,7 @@ def test_rows_are_answered_without_a_home(desk: Desk, temporary: Path, home: str
     assert [path for path in temporary.glob("*/opencode/*") if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_doctor_names_the_folders_that_cannot_be_written(desk: Desk, temporary: Path) -> None:
     done = contained(desk, temporary, "/", "doctor")
     lines = done.stdout.splitlines()

@@ -160,7 +160,7 @@ def opencode_of_rows(command: str) -> list[psutil.Process]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "in_flight",
     [
@@ -464,7 +464,7 @@ def test_an_agent_continues_on_another_machine_with_a_shared_folder(
     assert stored(folder) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sessions_are_stored_in_s3(command: Command, s3: str) -> None:
     command.desk.env["OPENCODE_TASKS_KEPT_SESSIONS"] = f"{s3}/sessions"
     scripted(command.desk, *steps(), limited(after_s=3600))

@@ -192,6 +192,7 @@ def only(line: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
     return {name: line[name] for name in like}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["day", "model", "deployment", "run"])
 def test_a_grouping_adds_up_the_calls(ledger: Ledger, name: Any) -> None:
     runs = Runs(ledger)

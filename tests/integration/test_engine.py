@@ -123,6 +123,7 @@ def test_a_budget_that_a_person_gives_a_flow_run_is_for_its_call_that_is_on_hold
     assert limits == [None, 7 * 10**12]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_inline_wait")
 def test_on_hold_is_called_after_the_hold_is_recorded_and_the_run_continues(engine: Engine) -> None:
     engine.provider.on("row 2", limited(4), Reply(text="late"))
@@ -294,6 +295,7 @@ def test_a_fault_of_the_machine_stops_the_run_and_fails_no_row(
     assert engine.run()["failed"] == 0
 
 
+@pytest.mark.slow
 def test_an_answer_that_a_lost_ledger_did_not_record_is_kept(
     real_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def story_of_votes(desk: Desk, run_id: str, row_id: str) -> list[str]:
     return [line[0] for line in votes.blocks[0].lines[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk) -> None:
@@ -93,6 +94,7 @@ def test_rows_whose_votes_differ_go_to_the_stronger_model(desk_with_models: Desk
     assert len(desk.provider.calls) == before
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: Desk) -> None:
     desk.provider.models["strong"] = STRONG
@@ -131,6 +133,7 @@ def test_rows_with_a_low_confidence_or_no_answer_go_to_the_stronger_model(desk: 
     assert ran.summary["votes"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     ("more", "escalated"),
@@ -165,6 +168,7 @@ def test_rows_whose_votes_differ_are_escalated_although_the_answers_state_a_high
     assert found == escalated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

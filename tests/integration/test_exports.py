@@ -214,6 +214,7 @@ def test_the_model_whose_answer_was_chosen_is_named(desk: Desk) -> None:
     assert one["agent"]["model_name"] == one["steps"][-1]["model_name"] == "fake/beta"
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_the_answer_that_a_run_chose_is_exported_without_its_canaries(desk: Desk) -> None:
     desk.write_csv("canary.csv", [{"id": f"c{n}", "prompt": f"canary {n}"} for n in range(5)])
@@ -245,6 +246,7 @@ def test_the_answer_that_a_run_chose_is_exported_without_its_canaries(desk: Desk
     )
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_the_answer_of_a_person_ends_a_conversation_and_leaves_a_trajectory_as_it_was(desk: Desk) -> None:
     run_id = answers(desk)
@@ -258,6 +260,7 @@ def test_the_answer_of_a_person_ends_a_conversation_and_leaves_a_trajectory_as_i
     assert trajectories[0]["extra"]["answer_of_person"] == "maybe"
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize("name", ["STORE_PROMPTS", "STORE_ANSWERS", "STORE_TRACES", "purge"])
 def test_removed_messages_are_named_instead_of_half_a_trajectory(desk: Desk, name: str) -> None:

@@ -64,6 +64,7 @@ def test_annotate_returns_frames_in_input_order(desk: Desk) -> None:
     assert list(pickle.loads(sent).frame["reused"]) == [True, True, True]
 
 
+@pytest.mark.slow
 def test_a_run_with_reused_answers_only_has_empty_frames_with_columns(desk: Desk) -> None:
     frame = pd.DataFrame({"prompt": ["once"]})
     sent, reused_rows = annotated(desk, frame), annotated(desk, frame)

@@ -33,6 +33,7 @@ def test_a_gate_that_holds_no_row_needs_no_person(waiting: int, state: str) -> N
     assert (gate.needs_person, state_text(gate, datetime.now(UTC))) == (waiting > 0, state)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_person_sees_and_opens_a_closed_gate(desk: Desk) -> None:
     ledger = str(desk.folder / "ledger.db")

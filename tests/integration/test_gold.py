@@ -73,6 +73,7 @@ def test_answers_that_are_all_the_same_are_named(desk: Desk) -> None:
     assert "answers are 'positive'" not in desk.annotate(*LABELS).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_an_answer_counts_once_for_its_model_however_often_it_is_reused(desk: Desk) -> None:
     few = (*LABELS, "--limit", "20", "--json")
@@ -105,6 +106,7 @@ def test_the_summary_for_people_and_a_required_accuracy(desk: Desk) -> None:
     assert desk.annotate(*LABELS, "--limit", "20", "--min-accuracy", "0.8").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_is_shown_with_its_quality_by_a_short_name(desk: Desk) -> None:
     run_id = desk.annotate(*LABELS, "--json").summary["run_id"]

@@ -63,6 +63,7 @@ def names(states: Sequence[State]) -> list[str | None]:
     return [state.name for state in states]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     ("where", "seconds"),
@@ -128,6 +129,7 @@ def resumed(desk: Desk, ran: Ran, *more: str) -> Ran:
     return desk.run(*told[1].split(), "--ledger", str(desk.folder / "ledger.db"), *more)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_no_wait_stops_with_open_rows_and_prints_the_resume_command(desk: Desk) -> None:
     desk.provider.on("row 001", limited(5), Reply(text="late"))
@@ -152,6 +154,7 @@ def test_no_wait_stops_with_open_rows_and_prints_the_resume_command(desk: Desk) 
     assert Counter(desk.provider.prompts()) == Counter({f"row {i:03}": 1 for i in range(8)} | {"row 001": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_an_invalid_key_pauses_the_run_and_a_fixed_key_resumes_it(desk: Desk) -> None:
     fixed: list[bool] = []
@@ -178,6 +181,7 @@ def test_an_invalid_key_pauses_the_run_and_a_fixed_key_resumes_it(desk: Desk) ->
     assert len(completed) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_refusal_of_a_single_row_fails_that_row(desk: Desk, concurrency: int) -> None:
@@ -235,6 +239,7 @@ annotate(pd.DataFrame({"prompt": ["q"]}), backend="null", ledger=sys.argv[1], on
 """
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_resume_leaves_out_newer_runs_that_no_command_can_resume(desk: Desk) -> None:
     ledger = str(desk.folder / "ledger.db")
@@ -255,6 +260,7 @@ def test_resume_leaves_out_newer_runs_that_no_command_can_resume(desk: Desk) -> 
     assert f"run {newest['run_id']} was started from Python: run its program" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_changed_input_is_not_resumed(desk: Desk) -> None:
     desk.provider.on("row", REFUSED)

@@ -86,6 +86,7 @@ def test_commands_of_the_dockerfile(tmp_path: Path) -> None:
     subprocess.run(imports, cwd=tmp_path, env=env, timeout=LIMIT_S, check=True)
 
 
+@pytest.mark.slow
 def test_options_and_version_of_the_kuberay_cluster() -> None:
     """``ray start`` knows all options, the version is that of the lock file, and no secret is in the file."""
     cluster: Any = yaml.safe_load((ROOT / "deployments" / "kuberay" / "raycluster.yaml").read_text())

@@ -49,7 +49,7 @@ def first() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_at_once_install_once_and_a_third_does_not_ask_the_registry(
     cache: Path, first: subprocess.Popen[str], progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_killed_install_leaves_nothing_that_looks_finished(
     assert leftovers(cache) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_broken_binary_is_replaced(progress: list[str]) -> None:
     binary = pinned_path(machine_packages()[0])
     binary.parent.mkdir(parents=True)
@@ -97,7 +97,7 @@ def test_a_broken_binary_is_replaced(progress: list[str]) -> None:
     assert binary.stat().st_size > 10_000_000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_machine_without_node_uses_the_wheels_node(
     progress: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_machine_without_node_fetches_it_for_the_setup(
     assert leftovers(cache) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_unreachable_npm_registry_says_what_to_check(
     cache: Path, progress: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

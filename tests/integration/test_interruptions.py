@@ -95,6 +95,7 @@ def assert_clean(before: Before, ended_at: float) -> None:
         assert home.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("runner", "number"),
     [
@@ -370,6 +371,7 @@ def test_the_data_of_a_killed_process_for_an_ended_attempt_is_removed_by_the_nex
     shutil.rmtree(shared.root)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
 def test_no_other_process_sends_the_rows_of_one_that_is_stopped(desk: Desk, end: signal.Signals) -> None:

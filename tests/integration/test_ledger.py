@@ -210,6 +210,7 @@ def test_processes_lease_each_row_once(ledger_url: str) -> None:
     assert sorted(claimed) == sorted(f"{i} 1" for i in range(200))
 
 
+@pytest.mark.slow
 def test_threads_lease_each_row_once(ledger: Ledger) -> None:
     create_run(ledger, "r", [f"k{i}" for i in range(200)])
     claimed: list[str] = []

@@ -115,6 +115,7 @@ def test_a_closed_ledger_has_no_connection_left(tmp_path_factory: pytest.TempPat
         ledger.queue.heartbeat("w", lease_s=60)
 
 
+@pytest.mark.slow
 def test_reads_and_writes_survive_lost_connections(empty_postgresql: str) -> None:
     with Ledger.open(empty_postgresql) as ledger:
         fill(ledger)

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from opencode_tasks.ledger import Ledger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 def test_the_default_isolation_of_the_database_has_no_effect(empty_postgresql: str, level: str) -> None:
     with psycopg.connect(empty_postgresql, autocommit=True) as connection:

@@ -173,6 +173,7 @@ def test_a_copied_answer_is_no_source_after_an_undo(reviewed: Ledger) -> None:
     assert shown(reviewed, "bb") == [("completed", "no", "no", "ann", True)]
 
 
+@pytest.mark.slow
 def test_what_was_undone_does_not_count_again(reviewed: Ledger) -> None:
     for given, by in (("no", "ann"), ("yes", "bob")):
         record_reviews(reviewed, "a", [person("0", given, by)])

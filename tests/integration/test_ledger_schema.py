@@ -171,7 +171,7 @@ def test_two_processes_may_upgrade_a_ledger_at_once(name: str, ledger_url: str) 
         assert_content(ledger)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_four_processes_may_create_a_ledger_at_once(ledger_url: str) -> None:
     claim_in_processes(ledger_url, 4, 0)
     with Ledger.open(ledger_url) as ledger:

@@ -103,6 +103,7 @@ def check_end(raw: RawProvider, rig: Rig, name: str, agent: str, backend: Backen
     assert asked.attempt.usage_known is expected.usage_known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", [DEFAULT_AGENT, pytest.param("plain", marks=pytest.mark.nightly), "worker"])
 @pytest.mark.parametrize("name", ENDS)
 def test_an_end_that_opencode_does_not_know_costs_one_request_through_a_server(
@@ -132,6 +133,7 @@ def test_a_refusal_of_the_model_is_no_answer_and_its_text_is_kept(
     assert raw.requests == {name: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_an_agent_continues_after_a_tool_call_whatever_the_finish_reason(
     rig: Rig, backend: BackendName
@@ -271,6 +273,7 @@ def test_requests_of_sub_agents_count(short_rig: Rig, backend: BackendName) -> N
     assert len(asked.calls) == 5
 
 
+@pytest.mark.slow
 def test_each_prompt_of_a_session_has_all_its_requests(short_rig: Rig) -> None:
     replies = [*[WORK] * 4, Reply(text="none"), *[WORK] * 4, Reply(text='{"label": "good"}')]
     asked = short_rig.ask(*replies, agent="worker", schema=SCHEMA)

@@ -213,6 +213,7 @@ def test_traces_are_appended_for_answers_and_failures(rig: Rig, tmp_path: Path) 
     assert text.rstrip().endswith("[Response]\nDone.")
 
 
+@pytest.mark.slow
 def test_tools_are_named_in_the_metadata(rig: Rig) -> None:
     # Nothing serves the tool: opencode answers without it.
     tool = RemoteTool(name="search", hostname="127.0.0.1", port=9)

@@ -79,7 +79,7 @@ def test_a_streamed_answer_is_the_same_and_ends_with_usage(model: RunningLocalMo
     assert chunks[-1]["usage"]["prompt_tokens"] == whole.json()["usage"]["prompt_tokens"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_four_at_once_get_their_own_answers(model: RunningLocalModel) -> None:
     prompts = [f"Say the word {word}." for word in ("apple", "river", "window", "tiger")]
     with ThreadPoolExecutor(4) as pool:

@@ -39,8 +39,8 @@ print("found", json.dumps({"value": value, "ours": ours, "theirs": theirs}))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_ray_of_a_run_has_no_processes_that_nobody_asks() -> None:
     ran = subprocess.run(

@@ -34,6 +34,7 @@ def replace(ledger: Path) -> None:
     ledger.write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     "lose",

@@ -24,6 +24,7 @@ def stock() -> Iterator[tuple[RemoteTool, list[str]]]:
         yield tool, asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_named_server_is_the_only_one_whose_tools_are_offered_and_run(
     rig: Rig, stock: tuple[RemoteTool, list[str]], backend: BackendName

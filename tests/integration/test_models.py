@@ -158,6 +158,7 @@ def test_a_model_that_is_refused_leaves_the_answers_of_the_others(desk: Desk) ->
     assert len(answered) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_row_that_a_model_refuses_has_the_majority_of_the_others_and_a_tie_is_marked(desk: Desk) -> None:
     refused = Reply(status=400, body={"error": {"message": "no such option"}})
@@ -256,6 +257,7 @@ def test_readers_show_the_models_of_a_run(desk: Desk) -> None:
     assert desk.run("show", run_id, *ledger).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -367,6 +369,7 @@ def test_the_answer_of_a_person_under_the_key_of_a_model_decides(desk: Desk) -> 
     assert (row["response"], row["answered_by"], row["needs_review"]) == ("maybe", "ann", "False")
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_several_models_on_postgresql(desk: Desk, empty_postgresql: str) -> None:
     ran = run(desk, "--gold", "human", "--json", "--ledger", empty_postgresql, models=("alpha", "beta"))
@@ -380,6 +383,7 @@ def test_several_models_on_postgresql(desk: Desk, empty_postgresql: str) -> None
         assert found.fetchall() == [("fake/alpha", 3), ("fake/beta", 3)]
 
 
+@pytest.mark.nightly
 @pytest.mark.alone
 def test_several_models_on_ray(ray_desk: Desk) -> None:
     for name in MODELS[:2]:

@@ -197,6 +197,7 @@ def situation(template: Path) -> Generator[Situation]:
 ALL_BUT_ONE_ANSWERED = [("claim", 2), ("answer", 0), ("answer", 0)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @example(steps=[*ALL_BUT_ONE_ANSWERED, ("refusal", 0)])
 @example(steps=[*ALL_BUT_ONE_ANSWERED, ("limit", 0), ("advance", 5)])

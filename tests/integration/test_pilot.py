@@ -55,6 +55,7 @@ def test_a_dry_run_expects_a_label_of_known_length(desk: Desk) -> None:
     assert free["cost_usd"]["expected"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_dry_run_estimates_from_rows_of_earlier_runs(desk: Desk) -> None:
     first = desk.annotate("in.csv", "-o", "out.csv", "--limit", "20", "--json").summary
@@ -86,6 +87,7 @@ def test_a_pilot_draws_rows_and_goes_on_without_a_terminal(desk: Desk) -> None:
     assert [row["id"] for row in desk.read_csv("out.csv")] == [row["id"] for row in ROWS]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_a_held_pilot_shows_its_answers_and_a_resume_sends_the_others(desk: Desk) -> None:
@@ -114,6 +116,7 @@ def test_a_held_pilot_shows_its_answers_and_a_resume_sends_the_others(desk: Desk
     assert audit.code == 0, audit.stdout + audit.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_the_same_command_continues_a_held_pilot(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCODE_TASKS_AFTER_PILOT", "hold")
@@ -132,6 +135,7 @@ def test_the_same_command_continues_a_held_pilot(desk: Desk, monkeypatch: pytest
     assert sorted(desk.provider.prompts()) == sorted(row["prompt"] for row in ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_equal_rows_and_answered_rows_are_not_in_the_pilot(desk: Desk) -> None:
     desk.annotate("in.csv", "-o", "out.csv", "--limit", "30")

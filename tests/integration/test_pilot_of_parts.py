@@ -52,6 +52,7 @@ def _range(text: str) -> tuple[float, float]:
     return float(found[1]), float(found[2] or found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize("options", [VOTES, MODELS, ESCALATION], ids=["votes", "models", "a stronger model"])
 def test_all_answers_to_the_rows_of_a_pilot_come_first(desk: Desk, options: Sequence[str]) -> None:
@@ -81,6 +82,7 @@ def test_all_answers_to_the_rows_of_a_pilot_come_first(desk: Desk, options: Sequ
     assert desk.run("audit", run_id, "--ledger", str(desk.folder / "ledger.db")).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_pilot_of_votes_that_is_not_over_is_no_approval(desk: Desk) -> None:
     first = desk.annotate(*PILOT, *VOTES, "--max-cost", "0.0231", "--concurrency", "1", "--json")
@@ -95,6 +97,7 @@ def test_a_pilot_of_votes_that_is_not_over_is_no_approval(desk: Desk) -> None:
     assert (third.code, third.summary["rows"]["completed"]) == (0, COUNT), third.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_another_size_is_no_approval_and_a_run_that_has_ended_asks_nothing(desk: Desk) -> None:
     desk.write_csv("in.csv", [*ROWS, *({"id": f"x{i}", "prompt": ROWS[i]["prompt"]} for i in range(COUNT))])
@@ -111,6 +114,7 @@ def test_another_size_is_no_approval_and_a_run_that_has_ended_asks_nothing(desk:
     assert len(desk.provider.calls) == calls
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     ("first", "then", "low"),
@@ -139,6 +143,7 @@ def test_earlier_answers_are_taken_before_a_pilot_is_drawn(
     assert 0.6 * least <= resumed.summary["cost_usd"] - paid <= 1.5 * most
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_a_pilot_of_votes_is_kept_in_postgresql(desk: Desk, empty_postgresql: str) -> None:
     ledger = ("--ledger", empty_postgresql, "--json")
@@ -158,6 +163,7 @@ def test_a_dry_run_names_the_pilot_of_votes(desk: Desk) -> None:
     assert desk.provider.calls == []
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_pilot_of_votes_goes_on_by_itself_and_shows_its_quality(
     desk: Desk, monkeypatch: pytest.MonkeyPatch

@@ -236,7 +236,7 @@ def test_the_catalogue_in_the_binary_says_which_models_are_free(
     assert any(ref.startswith("poe/") for ref in unpriced)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["openai/gpt-4.1-mini", "openrouter/openai/gpt-4.1-mini"])
 def test_opencode_knows_the_same_of_a_model_without_the_other_providers(
     opencode_binary: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -54,6 +54,7 @@ def test_a_model_that_is_retired_ends_the_run(desk: Desk) -> None:
     assert {row["attempts"] for row in unsent} == {"0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_a_failure_of_a_sub_agent_is_the_rows(rig: Rig, backend: Any) -> None:
     limited = Reply(status=429, headers={"Retry-After": "7200"}, body={"error": {"message": "slow down"}})
@@ -97,6 +98,7 @@ def test_the_text_of_a_sub_agent_with_an_unknown_end_is_kept(rig: Rig) -> None:
     assert "thing done" in json.dumps(asked.calls[-1].body)
 
 
+@pytest.mark.slow
 def test_a_transient_error_in_a_stream_after_a_step_is_left_to_opencode(rig: Rig) -> None:
     overloaded = {"message": "Overloaded", "type": "overloaded_error"}
     asked = rig.ask(

@@ -114,6 +114,7 @@ def test_a_script_reaches_this_machine_behind_a_dead_proxy(desk: Desk) -> None:
     assert ran.stdout.splitlines() == ["hello", "one"], ran.stderr
 
 
+@pytest.mark.nightly
 def test_doctor_reaches_a_prefect_server_here_behind_a_dead_proxy(desk: Desk, prefect_server: str) -> None:
     ran = desk.run("doctor", "--json", env=behind(DEAD) | {"PREFECT_API_URL": prefect_server})
     checks = json.loads(ran.stdout)

@@ -45,6 +45,7 @@ def report(folder: Path, *arguments: str) -> bytes:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_formats_have_the_same_lines(filled: Path) -> None:
     by = ("--by", "model", "--by", "day")
     from_json: list[dict[str, Any]] = json.loads(report(filled, *by, "--format", "json"))

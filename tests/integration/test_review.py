@@ -115,6 +115,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.parametrize(
     "name", ["csv", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name != "csv")]
@@ -161,6 +162,7 @@ def test_corrected_rows_are_final(desk: Desk, name: str) -> None:
         assert audited.code == 0, audited.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_random_rows_that_nobody_judged_are_named(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
@@ -173,6 +175,7 @@ def test_random_rows_that_nobody_judged_are_named(desk: Desk) -> None:
     assert review(desk, "import", "review.csv", "--json").summary["random_left"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_row_that_is_in_a_file_several_times_counts_once(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
@@ -213,6 +216,7 @@ def test_texts_that_a_spreadsheet_changed_are_no_corrections(desk: Desk) -> None
     assert imported["rows"] == {"confirmed": 1, "corrected": 1, "left": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> None:
     human = {"r0": "no", "r1": "yes", "r2": "no", "r3": "yes"}
@@ -255,6 +259,7 @@ def test_rows_that_differ_from_gold_come_early_with_their_reason(desk: Desk) -> 
     assert review(desk, "import", "older.csv", "--by", "bob", "--json").summary["rows"] == counts
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_confirmed_answers_that_differ_from_gold_are_named(desk: Desk) -> None:
     human = {"r0": "no", "r1": "no", "r2": "no", "r3": "yes", "r5": "no"}
@@ -348,6 +353,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_faults_are_one_line(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
@@ -366,6 +372,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_hostile_texts_stay_as_they_are(desk: Desk) -> None:
     schema = {
@@ -412,6 +419,7 @@ def confirm(path: Path) -> None:
     path.write_text(json.dumps(records))
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_examples_from_reviews(desk: Desk) -> None:
     none = desk.annotate("in.csv", "-o", "out.csv", "--id-column", "id", *CHOICES, "--examples", "reviewed")
@@ -440,6 +448,7 @@ def test_examples_from_reviews(desk: Desk) -> None:
     assert again["rows"]["reused"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_answers_without_examples_are_not_measured_with_those_that_have_examples(desk: Desk) -> None:
     human = {"r0": "yes", "r1": "no", "r2": "no", "r3": "yes", "r5": "yes"}
@@ -468,6 +477,7 @@ def test_answers_without_examples_are_not_measured_with_those_that_have_examples
         assert by_run.fetchall() == [(3, 0, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_review_is_undone_by_its_row(desk: Desk) -> None:
     run_id = annotate(desk, code=1)["run_id"]
@@ -538,6 +548,7 @@ def test_records_of_argilla_that_nobody_submitted_are_left(desk: Desk) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_csv_file_that_was_saved_as_xlsx_is_the_same(desk: Desk) -> None:
     for number, text in enumerate(("=1+1", "'=1+1", "-5 or 6")):
@@ -600,6 +611,7 @@ def test_reviews_do_not_change_the_accuracy_on_known_labels(desk: Desk) -> None:
     assert (found.n, found.correct) == (3, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_with_reviewed_examples_is_resumed_after_a_new_review(desk: Desk) -> None:
     first = annotate(desk, code=1)["run_id"]

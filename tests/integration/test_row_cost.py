@@ -56,6 +56,7 @@ def check(asked: Asked, cap_pico: int, calls: int) -> None:
     assert error.spent_usd == pytest.approx(real_pico(asked.calls) / 10**12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", RARELY_CLI)
 def test_price_tiers_of_the_config_count(row_rig: Rig, backend: BackendName) -> None:
     cap_pico = 2 * LONG_PICO

@@ -102,6 +102,7 @@ def files(tmp_path: Path) -> Iterator[Files]:
         yield Files(tmp_path, provider, {"backend": backend})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BOTH)
 def test_both_backends_send_the_same_bytes_of_each_kind(real: Files, backend: Any) -> None:
     image, other = png(), png(seed=1)
@@ -137,6 +138,7 @@ def test_both_backends_send_the_same_bytes_of_each_kind(real: Files, backend: An
     assert str(real.folder) not in json.dumps([call.body for call in real.provider.calls])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BOTH)
 def test_a_large_image_is_sent_as_it_is_and_stored_nowhere(real: Files, backend: Any) -> None:
     image = png(2240, 2240)
@@ -159,6 +161,7 @@ def test_a_large_image_is_sent_as_it_is_and_stored_nowhere(real: Files, backend:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BOTH)
 def test_a_repair_of_an_answer_has_the_files_again(real: Files, backend: Any) -> None:
     # Of this backend alone: each of the two gets both replies.
@@ -190,6 +193,7 @@ def test_a_sandbox_has_the_files_and_not_their_folder(real: Files) -> None:
     assert "No such file" in result["content"]
 
 
+@pytest.mark.nightly
 def test_opencode_replaces_a_file_that_a_model_does_not_take_so_no_row_is_sent(real: Files) -> None:
     written(real.folder, {"a.png": png(), "d.pdf": PDF, "t.txt": b"text"})
     real.rows("a.png", "d.pdf")
@@ -259,6 +263,7 @@ def test_a_moved_folder_is_not_paid_again_and_a_changed_byte_is(files: Files) ->
     assert files.sent() == [["look 1", ("image/png", png(seed=2))]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
@@ -449,6 +454,7 @@ def test_a_dry_run_and_the_views_of_a_row_name_its_files(files: Files) -> None:
     assert "Signature=abc" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_command_takes_paths_from_the_folder_of_its_input_and_resumes(desk: Desk, ledger_url: str) -> None:
     desk.provider.models["echo"] = SEER

@@ -101,6 +101,7 @@ def on_a_terminal(folder: Path, *arguments: str, **env: str) -> str:
     return shown.replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_show_has_the_work_of_a_row_in_colours_and_without_its_controls(folder: Path) -> None:
     shown = on_a_terminal(folder, "show", "work", "edited")
     assert "files changed      2 (3 lines added, 1 removed)\n" in shown

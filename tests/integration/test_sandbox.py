@@ -417,6 +417,7 @@ UNFIT: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
+@pytest.mark.slow
 def test_options_of_a_sandbox_that_do_not_fit_are_refused(work: Work) -> None:
     work.rows()
     for options, fault in UNFIT:
@@ -457,7 +458,7 @@ def test_a_machine_without_sandboxes_refuses_before_anything_is_sent(work: Work)
     assert allowed.returncode == 0, allowed.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_has_its_own_sandbox_after_another_run_of_the_process(work: Work) -> None:
     work.rows(repo=[str(repository(work.folder / "source", FILES))])
     relayed: list[int | None] = []

@@ -70,6 +70,7 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.nightly
 def test_every_link_leads_to_a_page_and_nothing_loads_from_another_host(site: Path) -> None:
     assert site_faults(site) == []
 

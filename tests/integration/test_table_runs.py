@@ -81,6 +81,7 @@ def test_a_csv_of_a_spreadsheet(runs: Runs, tmp_path: Path) -> None:
     assert (tmp_path / "again.csv").read_bytes() == target.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_stage_gets_the_answers_unchanged(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('id,prompt\n=7,"=SUM(A1), and -1"\n')
     for suffix in ("csv", "jsonl", "parquet", "xlsx"):

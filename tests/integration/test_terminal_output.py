@@ -40,6 +40,7 @@ def arguments(desk: Desk, rows: int, *more: str) -> list[str]:
     return desk.arguments("in.csv", "-o", "out.csv", "--id-column", "id", "--concurrency", "4", *more)
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 @pytest.mark.prefect
 def test_a_short_hold_has_its_reason_its_end_and_the_providers_message(desk: Desk) -> None:
@@ -188,6 +189,7 @@ def test_a_paused_run_says_what_to_fix_where_its_rows_are_and_how_to_resume(desk
     assert f"finished rows are in out.csv (or: opencode-tasks export {run_id} -o FILE {ledger})" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["threads", pytest.param("ray", marks=pytest.mark.nightly)])
 def test_without_an_api_a_command_uses_no_prefect(desk: Desk, runner: str) -> None:
     ran = desk.run(*arguments(desk, 1, "--verbose", "--runner", runner), env=OWN_SERVICES)
@@ -220,6 +222,7 @@ def test_ctrl_c_says_what_it_waits_for_and_needs_no_prefect_server(desk: Desk) -
     assert "Error" not in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_closing_the_terminal_stops_the_run_and_its_rows_are_recorded(desk: Desk) -> None:
     desk.provider.on("row", Reply(delay_s=1.0))
@@ -243,6 +246,7 @@ def test_closing_the_terminal_stops_the_run_and_its_rows_are_recorded(desk: Desk
     assert Counter(desk.provider.prompts()) == {f"row {i}": 1 for i in range(12)}
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_lines_that_nobody_can_read_do_not_change_how_a_run_ends(desk: Desk) -> None:
     command = [str(COMMAND), *arguments(desk, 3, "--backend", "null")]
@@ -253,6 +257,7 @@ def test_lines_that_nobody_can_read_do_not_change_how_a_run_ends(desk: Desk) -> 
     assert [row["status"] for row in desk.read_csv("out.csv")] == ["completed"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -337,6 +342,7 @@ def test_common_mistakes_have_a_hint(desk: Desk) -> None:
     assert len(desk.provider.calls) == 1
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
     script = f"""
     source <({COMMAND} --show-completion)

@@ -36,6 +36,7 @@ def offered(rig: Rig, since: int) -> list[list[str]]:
     return [sorted(tool["function"]["name"] for tool in call.body.get("tools") or []) for call in calls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "names"),
     [
@@ -73,6 +74,7 @@ def test_an_allowed_tool_runs_and_the_key_of_a_row_has_its_name(tmp_path: Path, 
     assert keys["same"] == [row.row_key for row in plan.rows] != keys["fewer"]
 
 
+@pytest.mark.slow
 def test_a_tool_that_cannot_be_allowed_or_denied_stops_the_run_before_the_first_row(
     tmp_path: Path, rig: Rig
 ) -> None:
@@ -88,6 +90,7 @@ def test_a_tool_that_cannot_be_allowed_or_denied_stops_the_run_before_the_first_
     assert len(rig.provider.calls) == before
 
 
+@pytest.mark.slow
 def test_a_denied_tool_that_a_later_rule_of_the_agent_allows_is_a_fault(tmp_path: Path, rig: Rig) -> None:
     desk = engine(tmp_path, rig, agent={**rig.spec.config["agent"], "ordered": ORDERED})
     with pytest.raises(InputError) as caught:

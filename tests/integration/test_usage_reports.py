@@ -186,6 +186,7 @@ PRICED: Mapping[str, Any] = {"cost": {"input": 1, "output": 10}, "limit": {"cont
 BOUND_PICO = 512 * 10**6 + 100 * 10**7
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_run_warns_once_and_keeps_its_budget_without_usage(desk: Desk) -> None:
     desk.provider.models = {"echo": PRICED}

@@ -96,6 +96,7 @@ def test_a_row_takes_the_answer_of_the_majority_and_asks_for_no_vote_in_vain(des
     assert len(desk.provider.calls) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_readers_show_a_run_with_votes_as_one(desk: Desk) -> None:
     prepare(desk)
@@ -212,6 +213,7 @@ def test_a_failed_vote_is_missing_and_a_row_without_any_fails(desk: Desk) -> Non
         assert ledger.reports.rows_by_status()["failed"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_the_budget_is_that_of_all_votes_and_a_resume_continues_them(desk: Desk) -> None:
     # Each answer costs $0.003.
@@ -235,6 +237,7 @@ def test_the_budget_is_that_of_all_votes_and_a_resume_continues_them(desk: Desk)
     assert ended.summary["run_id"] == ran.summary["run_id"]
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_a_killed_run_continues_with_the_votes_that_are_missing(desk: Desk) -> None:
     prepare(desk)
@@ -266,6 +269,7 @@ def test_a_killed_run_continues_with_the_votes_that_are_missing(desk: Desk) -> N
     assert sent == {name: votes for name, (_, _, _, votes) in CASES.items()} | {"slow": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.scripted
 def test_what_a_person_has_answered_is_not_voted_on(desk: Desk) -> None:
     prepare(desk)
@@ -302,6 +306,7 @@ def test_a_column_of_the_input_may_not_have_the_name_of_one_of_votes(desk: Desk)
     assert pd.read_csv(desk.folder / "out.csv")["votes"].tolist() == [3]
 
 
+@pytest.mark.nightly
 @pytest.mark.scripted
 def test_votes_are_kept_in_postgresql(desk: Desk, empty_postgresql: str) -> None:
     prepare(desk)

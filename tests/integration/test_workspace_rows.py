@@ -189,6 +189,7 @@ def test_a_source_with_a_fault_fails_its_row_alone_or_stops_the_run(work: Work) 
     assert [row.workspace is not None for row in plan.rows] == [True, False, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -266,7 +267,7 @@ def test_a_failed_check_is_given_to_the_agent_and_its_changes_are_not_in_the_dif
     assert Path(artifacts[2]["url"]).read_text() == "right\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workspaces_attached_files_and_artifacts_may_be_in_s3(work: Work, s3: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

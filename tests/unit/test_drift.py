@@ -78,7 +78,7 @@ def series(seed: int, usual: int, changed: int = 0, **change: float) -> list[boo
     return [run.has_drift for run in history]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_without_a_change_seldom_show_a_drift() -> None:
     found = [series(seed, 15)[MIN_EARLIER_RUNS:] for seed in range(200)]
     share = sum(map(sum, found)) / sum(map(len, found))
