@@ -968,6 +968,18 @@ def _further() -> Iterator[FailedAnswer]:
         ("deepinfra: card", BillingError, 402, {"detail": {"error": "please enter a payment method"}}),
         ("ollama: plan", BillingError, 403, {"error": "this model requires a subscription"}),
         ("replicate: credit", BillingError, 402, {"title": "Insufficient credit", "status": 402}),
+        (
+            "github: budget",
+            BillingError,
+            403,
+            error("This account has reached its budget limit.", code="budget_limit"),
+        ),
+        (
+            "volcengine: quota",
+            BillingError,
+            403,
+            error("You have run out of free quota", type="AccountQuotaExceeded"),
+        ),
         ("databricks: guardrail", ContentFilteredError, 400, {"message": "'input_guardrail_triggered'"}),
         (
             "databricks: key",
@@ -991,6 +1003,12 @@ def _further() -> Iterator[FailedAnswer]:
     for name, status, body in (
         ("siliconflow: model", 403, {"code": 30003, "message": "Model disabled.", "data": None}),
         ("ollama: tools", 400, error("registry.ollama.ai/library/x does not support tools")),
+        ("vllm: tools", 400, error('"auto" tool choice requires --enable-auto-tool-choice', code=400)),
+        (
+            "openai: parameter",
+            400,
+            error("'max_tokens' is not supported with this model.", code="unsupported_parameter"),
+        ),
         ("ollama: thinking", 400, {"error": '"x" does not support thinking'}),
         (
             "azure: operation",

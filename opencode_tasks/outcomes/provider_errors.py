@@ -531,6 +531,15 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         kind="invalid_request",
+        what="a parameter that the model does not have, whatever the row",
+        providers="OpenAI, Azure",
+        statuses=frozenset({400}),
+        codes=_values("unsupported_parameter"),
+        concerns_all_rows=True,
+        source="https://github.com/anomalyco/opencode/issues/37964",
+    ),
+    Rule(
+        kind="invalid_request",
         what="the server cannot load the model",
         providers="LM Studio, LocalAI",
         statuses=REFUSED,

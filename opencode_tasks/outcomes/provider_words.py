@@ -32,13 +32,13 @@ SPENT: Final = _any_of(
     r"insufficient (account )?(balance|credits?|funds)",
     r"\b(credit|account) balance is (too low|insufficient|empty|negative|exhausted)",
     r"requires (more|additional) credits",
-    r"\b(out of|no (remaining|available)|not enough) credits?\b",
+    r"\b(out of|no (remaining|available)|not enough) credits?\b|\bout of (free )?quota\b",
     r"\bno payment method\b",
     r"(used|exhausted) all (of )?(the |your )?(available |remaining )?credits",
     r"\b(monthly|spend|spending|credit) (limit|cap|budget)\b.{0,40}\b(reached|exceeded|exhausted)",
     (
         r"(reached|exceeded|hit) (its|your|the|their|an?) (\w+ ){0,4}"
-        r"(spend|spending|credit|cost) (limit|cap|budget)s?"
+        r"(spend|spending|credit|cost|budget) (limit|cap|budget)s?"
     ),
     r"regain access on|\busage limit for this billing cycle",
     r"\bdoesn.t have any credits\b|\bvalid credit card on file\b",
@@ -207,7 +207,7 @@ FIREWALL: Final = _any_of(
 NO_FEATURE: Final = _any_of(
     r"\b(does not|doesn.t) support (tools?|tool (use|calls?|calling|choice)|function calling|thinking"
     r"|reasoning|streaming|system (prompt|message|instruction)s?)\b"
-    r"|\bdoes not work with the specified model\b"
+    r"|\bdoes not work with the specified model\b|\btool choice requires --"
 )
 FILE_TYPE: Final = _any_of(r"\b(image|audio|video|file|pdf|document)\b")
 NOT_LOADED: Final = _any_of(
@@ -225,7 +225,7 @@ SPENT_CODE: Final = _any_of(
     r"(insufficient|notenough|low|negative|zero|no)(account|user|token|prepaid)?(balance|credits?|funds?)"
     r"|balance(exhausted|insufficient|toolow|depleted|notenough)|credits?(exhausted|depleted|insufficient)"
     r"|insufficientquota|arrear|overdue|(resource)?(pack|package)(exhausted|expired|usedup)|paymentrequired|paymentmethod|outofcredit|setlimitexceeded|tokenquotareached"
-    r"|(spend|spending|budget|cost|credit)(limit|cap)?(exceeded|reached|exhausted)"
+    r"|(spend|spending|budget|cost|credit)(limit|cap)?(exceeded|reached|exhausted)|^(budget|spend)limit$"
     r"|billing(hard)?(limit|disabled|inactive|notactive|required)|subscription(expired|required|inactive)"
 )
 TOO_LONG_CODE: Final = _any_of(
